@@ -1,0 +1,125 @@
+"""The TensorFlow adapter (Keras 3 on the TensorFlow backend). Importing this package imports neither."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, final
+
+from xbackend_fl.errors import AdapterError
+
+if TYPE_CHECKING:
+    from xbackend_fl.adapter.contract import Array
+    from xbfl_tensorflow.trainer import TensorFlowTrainer
+
+_CODE = {
+    "epsilon": "epsilon={0}",
+    "pads": "padding='valid' behind a ZeroPadding layer with pads {0} (begin…, end…)",
+    "strides": "strides={0}",
+    "dilations": "dilation_rate={0}",
+    "kernel_shape": "kernel_size={0}  (pool_size for pooling)",
+    "group": "groups={0}",
+    "alpha": "negative_slope={0}  (LeakyReLU) or alpha={0}",
+    "linear_before_reset": "reset_after=bool({0})",
+    "approximate": "keras.ops.gelu(x, approximate={0!r} == 'tanh')",
+    "num_heads": "num_heads={0}",
+    "num_groups": "groups={0}",
+    "hidden_size": "units={0}",
+    "axis": "axis, counted in channels-first order, is {0}",
+}
+
+
+@final
+class TensorFlowAdapter:
+    """Speaks TensorFlow: ``keras.Model`` in, :class:`TensorFlowTrainer` out."""
+
+    name = "tensorflow"
+
+    @property
+    def version(self) -> str:
+        """Framework and version."""
+        return f"tensorflow {_tensorflow_version()}, keras {version('keras')}"
+
+    def handles(self, model: object) -> bool:
+        """Whether ``model`` is a Keras model."""
+        keras = sys.modules.get("keras")
+        return keras is not None and isinstance(model, keras.Model)
+
+    def open(self, model: object, example: Sequence[Array]) -> TensorFlowTrainer:
+        """Describe ``model`` and make it ready; see the contract."""
+        _import_frameworks()
+        from xbfl_tensorflow.trainer import TensorFlowTrainer
+
+        return TensorFlowTrainer(model, example)
+
+    def hint(self, node: str, operator: str, attribute: str, value: object) -> str:
+        """Keras code that sets ``attribute``."""
+        code = _CODE.get(attribute, f"{attribute} = {value!r} of {operator}").format(value)
+        return f"keras: {node}: {code}"
+
+    def configure_process(self, threads: int, seed: int) -> None:
+        """Thread count, deterministic kernels, memory growth on a GPU, seed of initial weights."""
+        _import_frameworks()
+        import keras
+        import tensorflow as tf
+
+        keras.utils.set_random_seed(seed)
+        tf.config.experimental.enable_op_determinism()
+        # TensorFlow refuses these once any operation has run, as in a process that is shared.
+        with suppress(RuntimeError):
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
+            tf.config.threading.set_inter_op_parallelism_threads(threads)
+            for device in tf.config.list_physical_devices("GPU"):
+                tf.config.experimental.set_memory_growth(device, enable=True)
+
+
+def _tensorflow_version() -> str:
+    """Version of whichever distribution provides the ``tensorflow`` package."""
+    for distribution in ("tensorflow", "tensorflow-cpu"):
+        try:
+            return version(distribution)
+        except PackageNotFoundError:
+            continue
+    raise ModuleNotFoundError("No module named 'tensorflow'", name="tensorflow")
+
+
+def _import_frameworks() -> None:
+    """Import TensorFlow and Keras without their start-up messages.
+
+    Raises:
+        AdapterError: Keras already runs on another backend in this process.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    if "tensorflow" not in sys.modules:
+        with _silent_stderr():
+            import tensorflow as tf
+        # Its advice on retracing is for loops over shapes; our steps are traced once per configuration.
+        tf.get_logger().setLevel("ERROR")
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        raise AdapterError(
+            f"Keras runs on {keras.backend.backend()!r} in this process; the adapter needs 'tensorflow'",
+            hint="set KERAS_BACKEND=tensorflow before anything imports keras",
+        )
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Send file descriptor 2 to nowhere: TensorFlow's C++ writes there before any log level applies."""
+    saved = os.dup(2)
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+
+
+adapter = TensorFlowAdapter()

@@ -1,0 +1,229 @@
+"""Trains, evaluates and moves the variables of one Keras model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, final
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from xbackend_fl.adapter.contract import Array, Batch, Metrics, TrainConfig
+from xbackend_fl.canonical import Description
+from xbackend_fl.errors import RefusedInput
+from xbfl_tensorflow.describe import describe, variable_names
+
+
+@final
+class TensorFlowTrainer:
+    """A ``keras.Model`` behind the trainer contract.
+
+    Args:
+        model: The model; its weights change only by :meth:`write` and :meth:`train`.
+        example: One array per input, in ONNX layout.
+    """
+
+    def __init__(self, model: object, example: Sequence[Array]) -> None:
+        if not isinstance(model, keras.Model):
+            raise RefusedInput(f"expected a keras.Model, received {type(model).__name__}")
+        self._model: Any = model
+        self._description, self._layers = describe(model, example)
+        self._variables = variable_names(model)
+        local = self._description.binding.local
+        self._initial_local = {name: np.array(self._variables[name]) for name in local}
+        self._seeds = [v for name, v in self._variables.items() if name.endswith("seed_generator_state")]
+        self._steps: dict[str, Callable[..., Any]] = {}
+
+    @property
+    def description(self) -> Description:
+        """Schema and binding of the model."""
+        return self._description
+
+    def read(self) -> dict[str, Array]:
+        """Copies of all variables."""
+        return {name: np.array(variable) for name, variable in self._variables.items()}
+
+    def write(self, tensors: Mapping[str, Array]) -> None:
+        """Set variables."""
+        for name, array in tensors.items():
+            self._variables[name].assign(array)
+
+    def reset(self, seed: int) -> None:
+        """Seed every random generator and restore the other local variables."""
+        self.write(self._initial_local)
+        for index, variable in enumerate(self._seeds):
+            variable.assign(np.array([seed & 0xFFFFFFFF, index], variable.dtype))
+
+    def forward(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
+        """Outputs in evaluation mode."""
+        try:
+            return tuple(output.numpy() for output in self._call(inputs, training=False))
+        except (ValueError, tf.errors.InvalidArgumentError) as error:
+            shapes = [list(array.shape) for array in inputs]
+            raise RefusedInput(f"the Keras model does not accept inputs of shape {shapes}") from error
+
+    def gradients(self, inputs: Sequence[Array], cotangents: Sequence[Array]) -> dict[str, Array]:
+        """Gradients in evaluation mode."""
+        trainable = self._trainable()
+        with tf.GradientTape() as tape:
+            pairs = zip(self._call(inputs, training=False), cotangents, strict=True)
+            total = tf.add_n([tf.reduce_sum(output * cotangent) for output, cotangent in pairs])
+        grads = _gradients(tape, total, trainable.values())
+        return {name: grad.numpy() for name, grad in zip(trainable, grads, strict=True)}
+
+    def train(self, batches: Iterable[Batch], config: TrainConfig) -> Metrics:
+        """One step per batch with the treaty's arithmetic."""
+        values = list(self._trainable().values())
+        slots = [
+            [tf.Variable(tf.zeros_like(value)) for _ in range(config.optimizer.num_slots)] for value in values
+        ]
+        totals = tf.Variable([0.0, 0.0, 0.0], dtype=tf.float64)
+        with _treaty(self._layers, config):
+            step = self._step(config)
+            for number, batch in enumerate(batches, start=1):
+                corrections = tuple(tf.constant(c, tf.float32) for c in config.optimizer.corrections(number))
+                state = [tuple(variable.value() for variable in row) for row in slots]
+                new, sums = step(batch.inputs, batch.targets, state, corrections)
+                for row, values_ in zip(slots, new, strict=True):
+                    for variable, value in zip(row, values_, strict=True):
+                        variable.assign(value)
+                totals.assign_add(sums)
+        loss_sum, correct, count = totals.numpy()
+        return Metrics(float(loss_sum), int(correct), int(count))
+
+    def evaluate(self, batches: Iterable[Batch], loss: str) -> Metrics:
+        """Metrics in evaluation mode."""
+        key = f"evaluate {loss}"
+        if key not in self._steps:
+            self._steps[key] = tf.function(
+                lambda inputs, targets: _sums(self._call(inputs, training=False)[0], targets, loss)[1],
+                autograph=False,
+                reduce_retracing=True,
+            )
+        total = np.zeros(3)
+        for batch in batches:
+            total += self._steps[key](_tensors(batch.inputs), tf.convert_to_tensor(batch.targets)).numpy()
+        return Metrics(float(total[0]), int(total[1]), int(total[2]))
+
+    def save(self, path: Path) -> Path:
+        """Write the weights as ``.weights.h5``."""
+        path = path.with_suffix(".weights.h5")
+        self._model.save_weights(path)
+        return path
+
+    def _call(self, inputs: Sequence[Any], *, training: bool) -> tuple[Any, ...]:
+        arguments = _tensors(inputs)
+        output = self._model(arguments[0] if len(arguments) == 1 else arguments, training=training)
+        return tuple(output) if isinstance(output, list | tuple) else (output,)
+
+    def _trainable(self) -> dict[str, Any]:
+        shared = self._description.binding.owners
+        return {name: v.value for name, v in self._variables.items() if v.trainable and name in shared}
+
+    def _step(self, config: TrainConfig) -> Callable[..., Any]:
+        """One training step as a graph; traced anew only when the configuration changes."""
+        key = f"train {config!r}"
+        if key not in self._steps:
+            self._steps[key] = self._trace(config)
+        compiled = self._steps[key]
+
+        def step(inputs: Sequence[Array], targets: Array, state: Any, corrections: Any) -> Any:
+            return compiled(_tensors(inputs), tf.convert_to_tensor(targets), state, corrections)
+
+        return step
+
+    def _trace(self, config: TrainConfig) -> Callable[..., Any]:
+        trainable = self._trainable()
+        values = list(trainable.values())
+        masks = _masks(config, trainable)
+
+        def step(inputs: Any, targets: Any, state: Any, corrections: Any) -> Any:
+            with tf.GradientTape() as tape:
+                output, *_ = self._call(inputs, training=True)
+                loss, sums = _sums(output, targets, config.loss)
+            grads = _gradients(tape, loss, values)
+            pairs = zip(trainable, grads, strict=True)
+            grads = _clip([g * masks[n] if n in masks else g for n, g in pairs], config.clip_norm)
+            new = []
+            for variable, grad, row in zip(values, grads, state, strict=True):
+                value, slots = config.optimizer.update(variable, grad, row, corrections, tf.sqrt)
+                variable.assign(value)
+                new.append(slots)
+            return new, sums
+
+        # Nothing in a step needs AutoGraph's rewriting of Python control flow.
+        compiled: Callable[..., Any] = tf.function(step, autograph=False, reduce_retracing=True)
+        return compiled
+
+
+def _tensors(inputs: Sequence[Any]) -> list[Any]:
+    return [tf.convert_to_tensor(item) for item in inputs]
+
+
+def _gradients(tape: Any, total: Any, variables: Iterable[Any]) -> list[Any]:
+    grads = tape.gradient(total, list(variables), unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    return [tf.convert_to_tensor(grad) for grad in grads]
+
+
+def _sums(output: Any, targets: Any, loss: str) -> tuple[Any, Any]:
+    """Mean loss, and (sum of losses, correct predictions, examples) in float64."""
+    count = tf.shape(targets)[0]
+    correct = tf.constant(0, tf.int32)
+    if loss == "cross_entropy":
+        labels = tf.cast(targets, tf.int64)
+        mean = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, output))
+        correct = tf.reduce_sum(tf.cast(tf.argmax(output, 1) == labels, tf.int32))
+    else:
+        labels = tf.cast(targets, output.dtype)
+        output = tf.reshape(output, tf.shape(labels))
+        if loss == "binary_cross_entropy":
+            mean = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels, output))
+            hits = tf.cast((output > 0) == (labels > 0), tf.float32)
+            correct = tf.cast(tf.reduce_sum(tf.reduce_mean(hits, 0)), tf.int32)
+        else:
+            mean = tf.reduce_mean(tf.square(output - labels))
+    total = tf.cast(mean, tf.float64) * tf.cast(count, tf.float64)
+    return mean, tf.stack([total, tf.cast(correct, tf.float64), tf.cast(count, tf.float64)])
+
+
+def _clip(grads: list[Any], limit: float | None) -> list[Any]:
+    if limit is None:
+        return grads
+    norm = tf.sqrt(tf.add_n([tf.reduce_sum(grad * grad) for grad in grads]))
+    scale = tf.minimum(limit / (norm + 1e-6), 1.0)
+    return [grad * scale for grad in grads]
+
+
+def _masks(config: TrainConfig, trainable: Mapping[str, Any]) -> dict[str, Any]:
+    masks: dict[str, Array] = {}
+    for leaf in config.silenced:
+        if leaf.tensor in trainable:
+            mask = masks.setdefault(leaf.tensor, np.ones(leaf.full_shape, np.float32))
+            mask[leaf.index] = 0
+    return masks
+
+
+@contextmanager
+def _treaty(layers: Mapping[str, Any], config: TrainConfig) -> Iterator[None]:
+    """The treaty's dropout rates and momenta inside, the layers' own afterwards.
+
+    A traced step has the values of its own trace; the context matters while it is traced.
+    """
+    with ExitStack() as stack:
+        for name, layer in layers.items():
+            wanted = config.attributes.get(name, {})
+            if "momentum" in wanted and hasattr(layer, "momentum"):
+                _set(stack, layer, "momentum", wanted["momentum"])
+            for attribute, key in (("rate", "ratio"), ("_dropout", "dropout")):
+                if isinstance(getattr(layer, attribute, None), float | int):
+                    rate = wanted.get(key, getattr(layer, attribute))
+                    _set(stack, layer, attribute, rate if config.dropout else 0.0)
+        yield
+
+
+def _set(stack: ExitStack, layer: Any, attribute: str, value: float) -> None:
+    stack.callback(setattr, layer, attribute, getattr(layer, attribute))
+    setattr(layer, attribute, value)

@@ -1,0 +1,68 @@
+"""The PyTorch adapter. Importing this package does not import PyTorch."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import TYPE_CHECKING, final
+
+if TYPE_CHECKING:
+    from xbackend_fl.adapter.contract import Array
+    from xbfl_torch.trainer import TorchTrainer
+
+_CODE = {
+    "epsilon": "eps={0}",
+    "pads": "padding={0}  (or F.pad in front of the layer, if the pads are uneven)",
+    "strides": "stride={0}",
+    "dilations": "dilation={0}",
+    "kernel_shape": "kernel_size={0}",
+    "group": "groups={0}",
+    "alpha": "negative_slope={0}  (LeakyReLU) or alpha={0}",
+    "linear_before_reset": "nn.GRU always resets after the product; use reset_after=True on the Keras side",
+    "approximate": "nn.GELU(approximate={0!r})",
+    "num_heads": "num_heads={0}",
+    "num_groups": "num_groups={0}",
+    "hidden_size": "hidden_size={0}",
+    "count_include_pad": "count_include_pad={0}",
+    "padding_idx": "padding_idx={0}",
+}
+
+
+@final
+class TorchAdapter:
+    """Speaks PyTorch: ``nn.Module`` in, :class:`TorchTrainer` out."""
+
+    name = "torch"
+
+    @property
+    def version(self) -> str:
+        """Framework and version."""
+        return f"torch {version('torch')}"
+
+    def handles(self, model: object) -> bool:
+        """Whether ``model`` is an ``nn.Module``."""
+        torch = sys.modules.get("torch")
+        return torch is not None and isinstance(model, torch.nn.Module)
+
+    def open(self, model: object, example: Sequence[Array]) -> TorchTrainer:
+        """Describe ``model`` and make it ready; see the contract."""
+        from xbfl_torch.trainer import TorchTrainer
+
+        return TorchTrainer(model, example)
+
+    def hint(self, node: str, operator: str, attribute: str, value: object) -> str:
+        """PyTorch code that sets ``attribute``."""
+        code = _CODE.get(attribute, f"{attribute} = {value!r} of {operator}").format(value)
+        return f"torch: {node}: {code}"
+
+    def configure_process(self, threads: int, seed: int) -> None:
+        """Thread count, deterministic kernels, seed of initial weights."""
+        import torch
+
+        torch.manual_seed(seed)
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(mode=True, warn_only=True)
+
+
+adapter = TorchAdapter()

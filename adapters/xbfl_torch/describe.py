@@ -1,0 +1,146 @@
+"""Describes an ``nn.Module``: walks the graph of ``torch.export`` and tells it to the builder.
+
+The training IR keeps whole operators (``conv2d``, ``lstm``, ``batch_norm``); only multi-head attention is
+taken apart, and is put together again here by the module its nodes come from.
+"""
+
+from __future__ import annotations
+
+import operator
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch.export import ExportedProgram
+from torch.fx import Node
+
+from xbackend_fl.adapter.contract import Array
+from xbackend_fl.canonical import Description, GraphBuilder, NativeTensor, Value
+from xbackend_fl.canonical.layout import Native
+from xbackend_fl.errors import UnsupportedError
+from xbfl_torch import layers, operations, sequences
+from xbfl_torch.graph import Context, Handler, Tensor, TimeMajorError
+
+_HANDLERS: dict[str, Handler] = {
+    f"aten.{name}": handler
+    for table in (layers.HANDLERS, sequences.HANDLERS, operations.HANDLERS)
+    for name, handler in table.items()
+}
+
+
+def describe(model: torch.nn.Module, example: Sequence[Array]) -> Description:
+    """Schema and binding of ``model`` at ``example`` (ONNX layout).
+
+    Raises:
+        UnsupportedError: An operation or layer has no canonical form.
+    """
+    batch = [np.concatenate([array[:1]] * 2) for array in example]
+    try:
+        return _describe(model, batch, time_major=False)
+    except TimeMajorError:
+        return _describe(model, batch, time_major=True)
+
+
+def tensors_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters and buffers by name; a tied tensor appears once, under its first name."""
+    return dict(model.named_parameters()) | dict(model.named_buffers())
+
+
+def _describe(model: torch.nn.Module, example: Sequence[Array], *, time_major: bool) -> Description:
+    perms = [
+        (1, 0, *range(2, array.ndim)) if time_major and array.ndim in {2, 3} else tuple(range(array.ndim))
+        for array in example
+    ]
+    note = "time-major: a recurrent or attention layer has batch_first=False" if time_major else ""
+    native = tuple(torch.from_numpy(a.transpose(p).copy()) for a, p in zip(example, perms, strict=True))
+    tensors = tensors_of(model)
+    program = _export(model, native)
+    frozen = [name for name, tensor in tensors.items() if not tensor.requires_grad]
+    builder = GraphBuilder("torch", _natives(tensors), frozen)
+    context = Context(builder, model)
+    signature = program.graph_signature
+    names = signature.inputs_to_parameters | signature.inputs_to_buffers
+    aliases = _aliases(model, tensors)
+    data = iter(zip(example, perms, strict=True))
+    for node in program.graph.nodes:
+        if node.op == "placeholder" and node.name in names:
+            name = aliases[names[node.name]]
+            context.values[node] = Tensor(name, Native(name, tuple(tensors[name].shape)))
+        elif node.op == "placeholder" and node.name in signature.user_inputs:
+            array, perm = next(data)
+            context.values[node] = builder.input(node.name, str(array.dtype), array.shape, perm, note)
+        elif node.op == "call_function" and node not in context.values:
+            _operation(context, node)
+        elif node.op == "output":
+            for value in context.get(node.args[0]):
+                if not isinstance(value, Value):
+                    raise UnsupportedError("the model returns something that is not a float tensor")
+                builder.output(value)
+    return builder.build()
+
+
+def _operation(context: Context, node: Node) -> None:
+    """Tell the builder about one operation."""
+    if sequences.attention(context, node):
+        return
+    if node.target is operator.getitem:
+        source, index = node.args
+        context.values[node] = context.get(source)[index]
+    elif handler := _HANDLERS.get(str(node.target)):
+        context.values[node] = handler(context, node)
+    elif node.users:
+        raise UnsupportedError(
+            f"torch operation {node.target} at {context.name(node)!r} has no canonical form",
+            hint="express it with the operators that `xbfl adapters --operators` lists",
+        )
+
+
+def _export(model: torch.nn.Module, native: tuple[torch.Tensor, ...]) -> ExportedProgram:
+    with evaluation_mode(model), warnings.catch_warnings():
+        # The exporter comments on its own internals; what matters to the user raises.
+        warnings.simplefilter("ignore")
+        try:
+            return torch.export.export(model, native)
+        except Exception as error:
+            # torch.export raises whatever the model raises; all of it means that there is no graph.
+            raise UnsupportedError(
+                f"torch.export cannot trace {type(model).__name__}: {error}",
+                hint="data-dependent control flow has no graph; check that --input fits the model",
+            ) from error
+
+
+@contextmanager
+def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode inside, every module's own mode back afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _natives(tensors: dict[str, torch.Tensor]) -> dict[str, NativeTensor]:
+    wrong = [name for name, t in tensors.items() if t.is_floating_point() and t.dtype != torch.float32]
+    if wrong:
+        raise UnsupportedError(
+            f"parameter {wrong[0]!r} is {tensors[wrong[0]].dtype}; expected float32",
+            hint="call model.float() before describing it",
+        )
+    return {
+        name: NativeTensor(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
+        for name, tensor in tensors.items()
+    }
+
+
+def _aliases(model: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> dict[str, str]:
+    """Every name of a parameter or buffer to its first name (tied weights have several)."""
+    first = {id(tensor): name for name, tensor in tensors.items()}
+    every = [
+        *model.named_parameters(remove_duplicate=False),
+        *model.named_buffers(remove_duplicate=False),
+    ]
+    return {name: first[id(tensor)] for name, tensor in every}

@@ -1,0 +1,240 @@
+"""Convolutions, pooling, normalisation, embedding and dense layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch.fx import Node
+
+from xbackend_fl.canonical import Value
+from xbackend_fl.canonical.layout import Layout, Transpose
+from xbfl_torch.graph import Context, Handler, Tensor, layout_of, native_shape, require
+
+
+def _per_axis(value: Any, rank: int) -> tuple[int, ...]:
+    items = [value] if isinstance(value, int) else list(value)
+    return tuple(int(item) for item in (items * rank if len(items) == 1 else items))
+
+
+def _conv(context: Context, node: Node) -> Value:
+    a = context.arguments(node)
+    weight, name = a["weight"], context.name(node, a["weight"])
+    kernel = weight.layout.shape[2:]
+    rank = len(kernel)
+    require(len(a["input"].shape) == rank + 2, name, "expected a batch axis in the input")
+    dilation = _per_axis(a["dilation"], rank)
+    if isinstance(a["padding"], str):
+        total = [d * (k - 1) if a["padding"] == "same" else 0 for d, k in zip(dilation, kernel, strict=True)]
+        pads = (*(n // 2 for n in total), *(n - n // 2 for n in total))
+    else:
+        pads = _per_axis(a["padding"], rank) * 2
+    return context.builder.window(
+        "Conv",
+        name,
+        a["input"],
+        1,
+        native_shape(node),
+        layouts={"weight": weight.layout, "bias": layout_of(a["bias"])},
+        kernel_shape=kernel,
+        strides=_per_axis(a["stride"], rank),
+        pads=pads,
+        dilations=dilation,
+        group=a["groups"],
+    )
+
+
+def _conv_transpose(context: Context, node: Node) -> Value:
+    a = context.arguments(node)
+    weight, name = a["weight"], context.name(node, a["weight"])
+    kernel = weight.layout.shape[2:]
+    rank = len(kernel)
+    padding, extra = _per_axis(a["padding"], rank), _per_axis(a["output_padding"], rank)
+    # Less cropping at the end and output padding are the same thing; one spelling is canonical.
+    end = tuple(max(p - e, 0) for p, e in zip(padding, extra, strict=True))
+    left = tuple(max(e - p, 0) for p, e in zip(padding, extra, strict=True))
+    return context.builder.window(
+        "ConvTranspose",
+        name,
+        a["input"],
+        1,
+        native_shape(node),
+        layouts={"weight": weight.layout, "bias": layout_of(a["bias"])},
+        kernel_shape=kernel,
+        strides=_per_axis(a["stride"], rank),
+        pads=(*padding, *end),
+        output_padding=left,
+        dilations=_per_axis(a["dilation"], rank),
+        group=a["groups"],
+    )
+
+
+def _pool(operator: str) -> Handler:
+    def handle(context: Context, node: Node) -> Value:
+        a = context.arguments(node)
+        rank = len(a["self"].shape) - 2
+        kernel = _per_axis(a["kernel_size"], rank)
+        pads = _per_axis(a["padding"], rank) * 2
+        attributes: dict[str, Any] = {
+            "kernel_shape": kernel,
+            "strides": _per_axis(a["stride"], rank) if a["stride"] else kernel,
+            "pads": pads,
+            "ceil_mode": int(a["ceil_mode"]),
+        }
+        if operator == "MaxPool":
+            attributes["dilations"] = _per_axis(a["dilation"], rank)
+        else:
+            require(a.get("divisor_override") is None, context.name(node), "divisor_override is not ONNX's")
+            attributes["count_include_pad"] = int(bool(a["count_include_pad"]) and any(pads))
+        return context.builder.window(
+            operator, context.name(node), a["self"], 1, native_shape(node), **attributes
+        )
+
+    return handle
+
+
+def _adaptive_pool(operator: str, reduction: str) -> Handler:
+    def handle(context: Context, node: Node) -> Value:
+        a = context.arguments(node)
+        value: Value = a["self"]
+        spatial = range(2, len(value.shape))
+        sizes = _per_axis(a["output_size"], len(spatial))
+        name = context.name(node)
+        if all(size == 1 for size in sizes):
+            return context.builder.reduce(reduction, name, value, list(spatial), keepdims=True)
+        inner = [value.native_shape[axis] for axis in spatial]
+        require(
+            all(n % size == 0 for n, size in zip(inner, sizes, strict=True)),
+            name,
+            f"adaptive pooling of {inner} to {list(sizes)} has windows of unequal size",
+        )
+        kernel = tuple(n // size for n, size in zip(inner, sizes, strict=True))
+        extra = {"count_include_pad": 0} if operator == "AveragePool" else {"dilations": (1,) * len(kernel)}
+        return context.builder.window(
+            operator,
+            name,
+            value,
+            1,
+            native_shape(node),
+            kernel_shape=kernel,
+            strides=kernel,
+            pads=(0,) * 2 * len(kernel),
+            ceil_mode=0,
+            **extra,
+        )
+
+    def pooled(context: Context, node: Node) -> Any:
+        value = handle(context, node)
+        return (value, None) if operator == "MaxPool" else value
+
+    return pooled
+
+
+def _batch_norm(context: Context, node: Node) -> Value:
+    a = context.arguments(node)
+    name = context.name(node, a["running_mean"], a["weight"])
+    require(a["running_mean"] is not None, name, "without running statistics it has no inference form")
+    module = context.modules.get(name)
+    require(getattr(module, "momentum", 0.1) is not None, name, "momentum=None (cumulative) is not ONNX's")
+    roles = {"weight": "weight", "bias": "bias", "mean": "running_mean", "variance": "running_var"}
+    return context.builder.channelwise(
+        "BatchNormalization",
+        name,
+        a["input"],
+        1,
+        layouts={role: layout_of(a[key]) for role, key in roles.items()},
+        epsilon=a["eps"],
+        momentum=round(1.0 - a["momentum"], 12),
+    )
+
+
+def _instance_norm(context: Context, node: Node) -> Value:
+    a = context.arguments(node)
+    name = context.name(node, a["weight"], a["running_mean"])
+    require(a["running_mean"] is None, name, "track_running_stats=True has no counterpart in Keras")
+    layouts: Mapping[str, Layout | None] = {"weight": layout_of(a["weight"]), "bias": layout_of(a["bias"])}
+    return context.builder.channelwise(
+        "InstanceNormalization", name, a["input"], 1, layouts=layouts, epsilon=a["eps"]
+    )
+
+
+def _group_norm(context: Context, node: Node) -> Value:
+    a = context.arguments(node)
+    name = context.name(node, a["weight"])
+    layouts: Mapping[str, Layout | None] = {"weight": layout_of(a["weight"]), "bias": layout_of(a["bias"])}
+    if a["num_groups"] == a["input"].native_shape[1]:
+        return context.builder.channelwise(
+            "InstanceNormalization", name, a["input"], 1, layouts=layouts, epsilon=a["eps"]
+        )
+    return context.builder.channelwise(
+        "GroupNormalization",
+        name,
+        a["input"],
+        1,
+        layouts=layouts,
+        num_groups=a["num_groups"],
+        epsilon=a["eps"],
+    )
+
+
+def _layer_norm(context: Context, node: Node) -> Value:
+    a = context.arguments(node)
+    name = context.name(node, a["weight"])
+    require(len(a["normalized_shape"]) == 1, name, "normalises over several axes; expected the last one")
+    weight, bias = layout_of(a["weight"]), layout_of(a["bias"])
+    return context.builder.layer_norm(name, a["input"], weight, bias, a["eps"])
+
+
+def _prelu(context: Context, node: Node) -> Value:
+    a = context.arguments(node)
+    name = context.name(node, a["weight"])
+    return context.builder.channelwise("PRelu", name, a["self"], 1, layouts={"weight": a["weight"].layout})
+
+
+def _embedding(context: Context, node: Node) -> Value:
+    a = context.arguments(node)
+    weight: Tensor = a["weight"]
+    return context.builder.embedding(
+        context.name(node, weight), a["indices"], weight.layout, a["padding_idx"]
+    )
+
+
+def _linear(context: Context, node: Node) -> Value:
+    a = context.arguments(node)
+    return context.builder.linear(
+        context.name(node, a["weight"]), a["input"], a["weight"].layout, layout_of(a["bias"])
+    )
+
+
+def _matmul(context: Context, node: Node) -> Value:
+    left, right = context.get(node.args[0]), context.get(node.args[1])
+    if isinstance(right, Tensor) and len(right.layout.shape) == 2:
+        weight = Transpose(right.layout, (1, 0))
+        return context.builder.linear(context.name(node, right), left, weight, None)
+    require(
+        isinstance(left, Value) and isinstance(right, Value), context.name(node), "a constant matrix operand"
+    )
+    left, right = context.builder.plain(left), context.builder.plain(right)
+    shape = native_shape(node)
+    (out,) = context.builder.add("MatMul", context.name(node), [left, right], [shape])
+    return Value(out, shape, tuple(range(len(shape))))
+
+
+HANDLERS: Mapping[str, Handler] = {
+    **{f"conv{n}d.{overload}": _conv for n in (1, 2, 3) for overload in ("default", "padding")},
+    **{f"conv_transpose{n}": _conv_transpose for n in ("1d.default", "2d.input", "3d.input")},
+    **{f"max_pool{n}d.default": _pool("MaxPool") for n in (1, 2, 3)},
+    **{f"avg_pool{n}d.default": _pool("AveragePool") for n in (1, 2, 3)},
+    **{f"adaptive_avg_pool{n}d.default": _adaptive_pool("AveragePool", "ReduceMean") for n in (1, 2, 3)},
+    **{f"adaptive_max_pool{n}d.default": _adaptive_pool("MaxPool", "ReduceMax") for n in (1, 2, 3)},
+    "batch_norm.default": _batch_norm,
+    "instance_norm.default": _instance_norm,
+    "group_norm.default": _group_norm,
+    "layer_norm.default": _layer_norm,
+    "prelu.default": _prelu,
+    "embedding.default": _embedding,
+    "linear.default": _linear,
+    "matmul.default": _matmul,
+    "mm.default": _matmul,
+    "bmm.default": _matmul,
+}

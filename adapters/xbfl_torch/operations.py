@@ -1,0 +1,237 @@
+"""Elementwise operations, reductions and the movement of values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from torch.fx import Node
+
+from xbackend_fl.canonical import Value
+from xbfl_torch.graph import Context, Handler, data, native_shape, require
+
+
+def _unary(operator: str, **attributes: float) -> Handler:
+    def handle(context: Context, node: Node) -> Value:
+        value = data(context.get(node.args[0]))
+        return context.builder.elementwise(operator, context.name(node), value, **attributes)
+
+    return handle
+
+
+def _renamed(operator: str, **names: str) -> Handler:
+    """An activation whose arguments become attributes under ONNX's names."""
+
+    def handle(context: Context, node: Node) -> Value:
+        a = context.arguments(node)
+        given = {ours: a[theirs] for ours, theirs in names.items() if a[theirs] is not None}
+        attributes = {key: v if isinstance(v, str) else float(v) for key, v in given.items()}
+        return context.builder.elementwise(operator, context.name(node), a["self"], **attributes)
+
+    return handle
+
+
+def _elu(context: Context, node: Node) -> Value:
+    a = context.arguments(node)
+    require(a["scale"] == 1 and a["input_scale"] == 1, context.name(node), "scaled ELU")
+    return context.builder.elementwise("Elu", context.name(node), a["self"], alpha=float(a["alpha"]))
+
+
+def _softplus(context: Context, node: Node) -> Value:
+    a = context.arguments(node)
+    require(a["beta"] == 1, context.name(node), "softplus with beta other than 1")
+    return context.builder.elementwise("Softplus", context.name(node), a["self"])
+
+
+def _softmax(operator: str) -> Handler:
+    def handle(context: Context, node: Node) -> Value:
+        a = context.arguments(node)
+        return context.builder.along(operator, context.name(node), a["self"], a["dim"])
+
+    return handle
+
+
+def _binary(operator: str) -> Handler:
+    def handle(context: Context, node: Node) -> Value:
+        left, right = context.get(node.args[0]), context.get(node.args[1])
+        name, builder = context.name(node), context.builder
+        require(bool(node.kwargs.get("alpha", 1) == 1), name, "alpha other than 1")
+        if isinstance(left, int | float):
+            require(operator in {"Add", "Mul"}, name, "a constant on the left")
+            left, right = right, left
+        if isinstance(right, int | float):
+            kind, constant = {
+                "Add": ("Add", float(right)),
+                "Mul": ("Mul", float(right)),
+                "Sub": ("Add", -float(right)),
+                "Div": ("Mul", 1.0 / right if right else math.nan),
+                "Pow": ("Pow", float(right)),
+            }[operator]
+            return builder.elementwise(kind, name, data(left), constant=constant)
+        return builder.binary(operator, name, data(left), data(right))
+
+    return handle
+
+
+def _reduce(operator: str) -> Handler:
+    def handle(context: Context, node: Node) -> Value:
+        a = context.arguments(node)
+        axes = a["dim"]
+        value = data(a["self"])
+        axes = list(range(len(value.shape))) if axes is None or axes == [] else axes
+        axes = [axes] if isinstance(axes, int) else axes
+        return context.builder.reduce(operator, context.name(node), value, axes, keepdims=a["keepdim"])
+
+    return handle
+
+
+def _reshape(context: Context, node: Node) -> Value:
+    value = data(context.get(node.args[0]))
+    shape = native_shape(node)
+    if shape[:1] == value.native_shape[:1] and str(node.target).startswith("aten.flatten"):
+        require(len(shape) <= 2 or shape == value.native_shape, context.name(node), "a partial flatten")
+    return context.builder.reshape(context.name(node), value, shape)
+
+
+def _transpose(context: Context, node: Node) -> Value:
+    a = context.arguments(node)
+    value: Value = data(a["self"])
+    axes = list(range(len(value.shape)))
+    axes[a["dim0"]], axes[a["dim1"]] = axes[a["dim1"]], axes[a["dim0"]]
+    return context.builder.transpose(value, axes)
+
+
+def _permute(context: Context, node: Node) -> Value:
+    a = context.arguments(node)
+    rank = len(a["self"].shape)
+    return context.builder.transpose(a["self"], [axis % rank for axis in a["dims"]])
+
+
+def _chunks(context: Context, node: Node) -> list[Value]:
+    a = context.arguments(node)
+    value, axis = data(a["self"]), a["dim"]
+    sizes = [tuple(part.shape)[axis] for part in node.meta["val"]]
+    starts = [sum(sizes[:index]) for index in range(len(sizes))]
+    return [
+        context.builder.slice(context.name(node), value, axis, start, start + size)
+        for start, size in zip(starts, sizes, strict=True)
+    ]
+
+
+def _pad(context: Context, node: Node) -> Value:
+    a = context.arguments(node)
+    value: Value = a["self"]
+    pads = a["pad"]
+    rank = len(value.shape)
+    pairs = {rank - 1 - i: (pads[2 * i], pads[2 * i + 1]) for i in range(len(pads) // 2)}
+    mode = {"replicate": "edge", "circular": "wrap"}.get(a.get("mode", "constant"), a.get("mode", "constant"))
+    fill = float(a.get("value") or 0.0)
+    return context.builder.pad(context.name(node), value, pairs, fill, mode)
+
+
+def _upsample(mode: str) -> Handler:
+    def handle(context: Context, node: Node) -> Value:
+        a = context.arguments(node)
+        value: Value = a["input"]
+        name = context.name(node)
+        require(not a.get("align_corners"), name, "align_corners=True has no counterpart in Keras")
+        before, after = value.native_shape[2:], native_shape(node)[2:]
+        require(all(n % m == 0 for n, m in zip(after, before, strict=True)), name, "a fractional scale")
+        scales = tuple(n // m for n, m in zip(after, before, strict=True))
+        return context.builder.window("Resize", name, value, 1, native_shape(node), scales=scales, mode=mode)
+
+    return handle
+
+
+def _dropout(context: Context, node: Node) -> Value:
+    a = context.arguments(node)
+    spatial = "feature" in str(node.target)
+    return context.builder.elementwise(
+        "Dropout",
+        context.name(node),
+        a["input"],
+        ratio=float(a["p"]),
+        shared_axes="spatial" if spatial else "",
+    )
+
+
+def _same(context: Context, node: Node) -> Any:
+    return context.get(node.args[0])
+
+
+def _cast(context: Context, node: Node) -> Value:
+    value: Value = context.get(node.args[0])
+    dtype = str(node.meta["val"].dtype).removeprefix("torch.")
+    if dtype == str(node.args[0].meta["val"].dtype).removeprefix("torch."):  # type: ignore[union-attr]
+        return value
+    return context.builder.elementwise("Cast", context.name(node), value, to=dtype)
+
+
+HANDLERS: Mapping[str, Handler] = {
+    **{f"{name}.default": _unary("Relu") for name in ("relu", "relu_")},
+    **{f"{name}.default": _unary("Clip", min=0.0, max=6.0) for name in ("relu6", "relu6_")},
+    **{
+        f"{name}.default": _renamed("Clip", min="min_val", max="max_val")
+        for name in ("hardtanh", "hardtanh_")
+    },
+    "clamp.default": _renamed("Clip", min="min", max="max"),
+    "clamp_min.default": _renamed("Clip", min="min"),
+    **{
+        f"{name}.default": _renamed("LeakyRelu", alpha="negative_slope")
+        for name in ("leaky_relu", "leaky_relu_")
+    },
+    **{f"{name}.default": _elu for name in ("elu", "elu_")},
+    **{
+        f"{name}.default": _unary("Selu", alpha=1.6732632423543772, gamma=1.0507009873554805)
+        for name in ("selu", "selu_")
+    },
+    **{f"{name}.default": _unary("Swish") for name in ("silu", "silu_")},
+    **{f"{name}.default": _unary("Mish") for name in ("mish", "mish_")},
+    **{f"{name}.default": _unary("HardSwish") for name in ("hardswish", "hardswish_")},
+    **{
+        f"{name}.default": _unary("HardSigmoid", alpha=1 / 6, beta=0.5)
+        for name in ("hardsigmoid", "hardsigmoid_")
+    },
+    "gelu.default": _renamed("Gelu", approximate="approximate"),
+    "softplus.default": _softplus,
+    "sigmoid.default": _unary("Sigmoid"),
+    "tanh.default": _unary("Tanh"),
+    "exp.default": _unary("Exp"),
+    "log.default": _unary("Log"),
+    "sqrt.default": _unary("Sqrt"),
+    "neg.default": _unary("Neg"),
+    "abs.default": _unary("Abs"),
+    "reciprocal.default": _unary("Reciprocal"),
+    "erf.default": _unary("Erf"),
+    "softmax.int": _softmax("Softmax"),
+    "log_softmax.int": _softmax("LogSoftmax"),
+    **{
+        f"{name}{mark}.{overload}": _binary(kind)
+        for name, kind in (("add", "Add"), ("sub", "Sub"), ("mul", "Mul"), ("div", "Div"))
+        for mark in ("", "_")
+        for overload in ("Tensor", "Scalar")
+    },
+    "pow.Tensor_Scalar": _binary("Pow"),
+    "maximum.default": _binary("Max"),
+    "minimum.default": _binary("Min"),
+    "mean.dim": _reduce("ReduceMean"),
+    "mean.default": _reduce("ReduceMean"),
+    "sum.dim_IntList": _reduce("ReduceSum"),
+    "amax.default": _reduce("ReduceMax"),
+    **dict.fromkeys(
+        ("flatten.using_ints", "view.default", "reshape.default", "unflatten.int", "_unsafe_view.default"),
+        _reshape,
+    ),
+    "transpose.int": _transpose,
+    "permute.default": _permute,
+    "chunk.default": _chunks,
+    "split.Tensor": _chunks,
+    "pad.default": _pad,
+    "constant_pad_nd.default": _pad,
+    **{f"upsample_nearest{n}d.vec": _upsample("nearest") for n in (1, 2, 3)},
+    "upsample_bilinear2d.vec": _upsample("linear"),
+    **{f"{name}.default": _dropout for name in ("dropout", "dropout_", "feature_dropout")},
+    **dict.fromkeys(("contiguous.default", "clone.default", "alias.default", "detach.default"), _same),
+    **dict.fromkeys(("to.dtype", "_to_copy.default", "to.dtype_layout"), _cast),
+}

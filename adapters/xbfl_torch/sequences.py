@@ -1,0 +1,266 @@
+"""Recurrent layers with the final states they return, and multi-head attention."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.fx import Node
+
+from xbackend_fl.canonical import Value
+from xbackend_fl.canonical.layout import Blocks, Join, Layout, Native, Stack, Sum
+from xbfl_torch.graph import (
+    Context,
+    Handler,
+    State,
+    Tensor,
+    TimeMajorError,
+    data,
+    module_path,
+    native_shape,
+    require,
+)
+
+_LSTM_GATES = (0, 3, 1, 2)  # torch i, f, g, o -> ONNX i, o, f, c
+_GRU_GATES = (1, 0, 2)  # torch r, z, n -> ONNX z, r, h
+
+
+def _recurrent(operator: str, activation: str | None = None) -> Handler:
+    gates = {"LSTM": _LSTM_GATES, "GRU": _GRU_GATES, "RNN": (0,)}[operator]
+
+    def direction(tensors: Sequence[Tensor], has_biases: bool) -> dict[str, Layout]:  # noqa: FBT001
+        ordered: list[Layout] = [Blocks(tensor.layout, 0, gates) for tensor in tensors]
+        layouts = {"weight": ordered[0], "recurrent_weight": ordered[1]}
+        if has_biases:
+            pair = (ordered[2], ordered[3])
+            layouts["bias"] = Join(pair, 0) if operator == "GRU" else Sum(pair)
+        return layouts
+
+    def handle(context: Context, node: Node) -> tuple[Any, ...]:
+        a = context.arguments(node)
+        tensors: list[Tensor] = a["params"]
+        name = context.name(node, tensors[0])
+        initial = node.args[1] if isinstance(node.args[1], list | tuple) else [node.args[1]]
+        require(all(_is_zero(item) for item in initial), name, "expected a zero initial state")
+        batch_axis = 0 if a["batch_first"] else 1
+        value: Value = a["input"]
+        if value.perm.index(0) != batch_axis:
+            raise TimeMajorError
+        order = (0, 1, 2) if a["batch_first"] else (1, 0, 2)
+        value = context.builder.arrange(value, order)
+        directions, per = (2 if a["bidirectional"] else 1), (4 if a["has_biases"] else 2)
+        hidden = tensors[1].layout.shape[1]
+        require(tensors[0].layout.shape[0] == len(gates) * hidden, name, "proj_size is not ONNX's")
+        rows: list[tuple[Value, int]] = []
+        for layer in range(a["num_layers"]):
+            first = layer * directions * per
+            parts = [
+                direction(tensors[first + d * per : first + (d + 1) * per], a["has_biases"])
+                for d in range(directions)
+            ]
+            attributes: dict[str, Any] = {
+                "hidden_size": hidden,
+                "direction": "bidirectional" if directions == 2 else "forward",
+                "dropout": a["dropout"] if layer + 1 < a["num_layers"] else 0.0,
+            }
+            if operator == "GRU":
+                attributes["linear_before_reset"] = 1
+            if activation:
+                attributes["activation"] = activation
+            width = directions * hidden
+            shape = (*value.shape[:2], width)
+            sequence, final = context.builder.add(
+                operator,
+                name if a["num_layers"] == 1 else f"{name}.{layer}",
+                [value],
+                [shape, (shape[0], width)],
+                layouts={role: Stack(tuple(part[role] for part in parts)) for role in parts[0]},
+                attributes=attributes,
+                origin=name,
+            )
+            value = Value(sequence, shape, order)
+            state = Value(final, (shape[0], width), (0, 1))
+            if directions == 1:
+                context.sequences[sequence] = state
+            rows.extend((state, d) for d in range(directions))
+            inner = context.builder.arrange(value, order)
+            value = inner if layer + 1 < a["num_layers"] else value
+        states = State(tuple(rows), hidden)
+        return (value, states, None) if operator == "LSTM" else (value, states)
+
+    return handle
+
+
+def _is_zero(node: Any) -> bool:
+    return isinstance(node, Node) and str(node.target).startswith(("aten.zeros", "aten.new_zeros"))
+
+
+def _state_row(context: Context, states: State, index: int) -> Value:
+    final, direction = states.rows[index]
+    width = states.hidden
+    if final.shape[1] == width:
+        return final
+    return context.builder.slice(f"{final.name}.state", final, 1, direction * width, (direction + 1) * width)
+
+
+def _select(context: Context, node: Node) -> Any:
+    a = context.arguments(node)
+    value = a["self"]
+    if isinstance(value, State):
+        require(a["dim"] == 0, context.name(node), "h_n may only be indexed by layer")
+        return _Row(value, a["index"] % len(value.rows))
+    axis = value.perm[a["dim"] % len(value.shape)]
+    last = a["index"] in {-1, value.shape[axis] - 1}
+    if axis == 1 and last and value.name in context.sequences:
+        return context.sequences[value.name]
+    return context.builder.pick(context.name(node), value, a["dim"], a["index"])
+
+
+class _Row:
+    """One row of ``h_n``; two rows of one bidirectional layer may be joined again."""
+
+    def __init__(self, states: State, index: int) -> None:
+        self.states, self.index = states, index
+
+
+def _cat(context: Context, node: Node) -> Value:
+    a = context.arguments(node)
+    items = a["tensors"]
+    if all(isinstance(item, _Row) for item in items):
+        rows: list[tuple[Value, int]] = [item.states.rows[item.index] for item in items]
+        whole = rows[0][0]
+        if a["dim"] in {1, -1} and all(row == (whole, i) for i, row in enumerate(rows)):
+            return whole
+    values = [_value(context, item) for item in items]
+    return context.builder.concat(context.name(node), values, a["dim"])
+
+
+def _value(context: Context, item: Any) -> Value:
+    if isinstance(item, _Row):
+        return _state_row(context, item.states, item.index)
+    if isinstance(item, State):
+        require(len(item.rows) == 1, "h_n", "expected one layer and one direction, or an index")
+        return item.rows[0][0]
+    return data(item)
+
+
+def _squeeze(context: Context, node: Node) -> Value:
+    item = context.get(node.args[0])
+    if isinstance(item, State):
+        return _value(context, item)
+    return context.builder.reshape(context.name(node), _value(context, item), native_shape(node))
+
+
+def _slice(context: Context, node: Node) -> Any:
+    a = context.arguments(node)
+    if isinstance(a["self"], State):
+        indices = range(len(a["self"].rows))[a["start"] : a["end"] : a["step"]]
+        return State(tuple(a["self"].rows[i] for i in indices), a["self"].hidden)
+    value: Value = a["self"]
+    axis = a["dim"] % len(value.shape)
+    length = value.native_shape[axis]
+    start, stop = a["start"] or 0, length if a["end"] is None else a["end"]
+    return context.builder.slice(context.name(node), value, axis, start, min(stop, length), a["step"])
+
+
+def attention(context: Context, node: Node) -> bool:
+    """Handle all nodes of an ``nn.MultiheadAttention`` at once; false if ``node`` belongs to none."""
+    path = next(
+        (
+            str(entry[0])
+            for entry in (node.meta.get("nn_module_stack") or {}).values()
+            if isinstance(context.modules.get(str(entry[0])), torch.nn.MultiheadAttention)
+        ),
+        None,
+    )
+    if path is None:
+        return False
+    module = context.modules[path]
+    assert isinstance(module, torch.nn.MultiheadAttention)
+    group = [n for n in node.graph.nodes if n.op == "call_function" and _inside(n, path)]
+    members = set(group)
+    require(module.bias_k is None and not module.add_zero_attn, path, "bias_k and add_zero_attn")
+    products = [n for n in group if str(n.target) == "aten.linear.default"]
+    sources = [_source(product, members) for product in products[:-1]]
+    require(1 <= len(sources) <= 3, path, "attention of an unknown form")
+    query = sources[0]
+    key = sources[1] if len(sources) > 1 else query
+    content = sources[2] if len(sources) > 2 else key
+    outside = {m for n in group for m in n.all_input_nodes if m not in members}
+    data = {m for m in outside if not isinstance(context.values.get(m), Tensor)}
+    causal = any(n.kwargs.get("is_causal") or (len(n.args) > 5 and n.args[5]) for n in group)
+    require(data <= {query, key, content} and not causal, path, "masks have no counterpart in Keras yet")
+    results = [n for n in group if any(user not in members for user in n.users)]
+    require(len(results) == 1, path, "the attention weights are used; only the first output is canonical")
+    order = (0, 1, 2) if module.batch_first else (1, 0, 2)
+    values = [context.values[m] for m in (query, key, content)]
+    if any(value.perm.index(0) != (0 if module.batch_first else 1) for value in values):
+        raise TimeMajorError
+    values = [context.builder.arrange(value, order) for value in values]
+    shape = values[0].shape
+    (out,) = context.builder.add(
+        "MultiHeadAttention",
+        path,
+        values,
+        [shape],
+        layouts=_attention_layouts(path, module),
+        attributes={"num_heads": module.num_heads, "dropout": module.dropout},
+    )
+    for member in group:
+        context.values[member] = None
+    context.values[results[0]] = Value(out, shape, order)
+    for user in results[0].users:
+        if user in members:
+            context.values[user] = None
+    return True
+
+
+def _inside(node: Node, path: str) -> bool:
+    inner = module_path(node)
+    return inner == path or inner.startswith(f"{path}.")
+
+
+def _source(node: Node, members: set[Node]) -> Node:
+    source = node.args[0]
+    assert isinstance(source, Node)
+    while source in members:
+        source = source.all_input_nodes[0]
+    return source
+
+
+def _attention_layouts(path: str, module: torch.nn.MultiheadAttention) -> dict[str, Layout]:
+    size = module.embed_dim
+    layouts: dict[str, Layout] = {}
+    for index, part in enumerate(("query", "key", "value")):
+        rows = (0, index * size, (index + 1) * size)
+        packed: torch.Tensor | None = module.in_proj_weight
+        if packed is not None:
+            layouts[f"{part}_weight"] = Native(f"{path}.in_proj_weight", (3 * size, size), rows)
+        else:
+            separate = getattr(module, f"{part[0]}_proj_weight")
+            layouts[f"{part}_weight"] = Native(f"{path}.{part[0]}_proj_weight", tuple(separate.shape))
+        if module.in_proj_bias is not None:
+            layouts[f"{part}_bias"] = Native(f"{path}.in_proj_bias", (3 * size,), rows)
+    layouts["output_weight"] = Native(f"{path}.out_proj.weight", (size, size))
+    if module.out_proj.bias is not None:
+        layouts["output_bias"] = Native(f"{path}.out_proj.bias", (size,))
+    return layouts
+
+
+def _zeros(context: Context, node: Node) -> None:
+    """Zero initial states are recognised where they are used."""
+
+
+HANDLERS: Mapping[str, Handler] = {
+    "lstm.input": _recurrent("LSTM"),
+    "gru.input": _recurrent("GRU"),
+    "rnn_tanh.input": _recurrent("RNN", "Tanh"),
+    "rnn_relu.input": _recurrent("RNN", "Relu"),
+    "zeros.default": _zeros,
+    "new_zeros.default": _zeros,
+    "select.int": _select,
+    "slice.Tensor": _slice,
+    "cat.default": _cat,
+    **dict.fromkeys(("squeeze.dim", "squeeze.dims", "squeeze.default", "unsqueeze.default"), _squeeze),
+}

@@ -1,0 +1,69 @@
+"""Federated learning across frameworks: one course, one model, proven equal on every backend.
+
+Names are imported on first use (PEP 562), so that ``import xbackend_fl`` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from xbackend_fl.aggregation import OnlineMean
+    from xbackend_fl.canonical import Binding, Schema
+    from xbackend_fl.course import Course, load_course
+    from xbackend_fl.mapping import Bound, Proof, bind, describe, gather_evidence
+    from xbackend_fl.simulation import Run, run_course
+    from xbackend_fl.weights import Weights, load_weights, save_weights
+
+__version__ = "0.1.0"
+
+__all__ = [
+    # Models and what connects them
+    "Binding",
+    "Bound",
+    # Courses
+    "Course",
+    # Merging
+    "OnlineMean",
+    "Proof",
+    "Run",
+    "Schema",
+    # Weights
+    "Weights",
+    "bind",
+    "describe",
+    "gather_evidence",
+    "load_course",
+    "load_weights",
+    "run_course",
+    "save_weights",
+]
+
+_ROOMS = {
+    "Binding": "canonical",
+    "Bound": "mapping",
+    "Course": "course",
+    "OnlineMean": "aggregation",
+    "Proof": "mapping",
+    "Run": "simulation",
+    "Schema": "canonical",
+    "Weights": "weights",
+    "bind": "mapping",
+    "describe": "mapping",
+    "gather_evidence": "mapping",
+    "load_course": "course",
+    "load_weights": "weights",
+    "run_course": "simulation",
+    "save_weights": "weights",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOMS:
+        raise AttributeError(f"module 'xbackend_fl' has no attribute {name!r}")
+    return getattr(import_module(f"xbackend_fl.{_ROOMS[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,167 @@
+"""What a framework must do to take part: two Protocols and the plain data they exchange.
+
+Everything here is *native*: tensors carry the framework's names and layouts, data has the axis order the
+model consumes. The core converts, with the binding, on its own side of this seam.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+from numpy.typing import NDArray
+
+from xbackend_fl.adapter.optimizers import Optimizer
+from xbackend_fl.canonical import Description
+from xbackend_fl.canonical.layout import Native
+
+Array: TypeAlias = NDArray[Any]
+Tensors: TypeAlias = Mapping[str, Array]
+"""Native arrays by native name."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's data.
+
+    Attributes:
+        inputs: Arrays in the model's own axis order, batch first.
+        targets: Class indices ``[N]`` for cross entropy, else an array of the shape of the output.
+    """
+
+    inputs: tuple[Array, ...]
+    targets: Array
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Local training, the same on every backend.
+
+    Attributes:
+        optimizer: Update rule.
+        loss: ``cross_entropy`` (logits), ``binary_cross_entropy`` (logits) or ``mean_squared_error``.
+        clip_norm: Largest global gradient norm; ``None`` for no clipping.
+        dropout: Whether dropout layers drop. Every backend draws its own masks.
+        attributes: Layer or module name to the treaty's values of attributes that only training sees
+            (``momentum`` of running statistics, ``ratio`` of dropout).
+        silenced: Parts of native tensors that stay zero and do not count in the gradient norm.
+    """
+
+    optimizer: Optimizer
+    loss: str = "cross_entropy"
+    clip_norm: float | None = None
+    dropout: bool = True
+    attributes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    silenced: tuple[Native, ...] = ()
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Sums over examples, so that parts of a data set can be added.
+
+    Attributes:
+        loss_sum: Sum of the per-example losses.
+        correct: Number of correct predictions; 0 for a regression.
+        num_examples: Number of examples.
+    """
+
+    loss_sum: float
+    correct: int
+    num_examples: int
+
+    @property
+    def loss(self) -> float:
+        """Mean loss."""
+        return self.loss_sum / max(self.num_examples, 1)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of correct predictions."""
+        return self.correct / max(self.num_examples, 1)
+
+
+@runtime_checkable
+class Trainer(Protocol):
+    """One native model, ready to compute."""
+
+    @property
+    def description(self) -> Description:
+        """The model's own schema and the binding to it."""
+        ...
+
+    def read(self) -> dict[str, Array]:
+        """Copies of all native tensors."""
+        ...
+
+    def write(self, tensors: Tensors) -> None:
+        """Set the named native tensors."""
+        ...
+
+    def reset(self, seed: int) -> None:
+        """Forget the last participant.
+
+        Optimizer state is zero, random generators start at ``seed``, and local tensors are as they were when
+        the trainer was made.
+        """
+        ...
+
+    def forward(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
+        """Outputs in evaluation mode."""
+        ...
+
+    def gradients(self, inputs: Sequence[Array], cotangents: Sequence[Array]) -> dict[str, Array]:
+        """Gradient of ``sum(output * cotangent)`` in evaluation mode, by trainable native tensor."""
+        ...
+
+    def train(self, batches: Iterable[Batch], config: TrainConfig) -> Metrics:
+        """One optimizer step per batch; returns the training metrics seen on the way."""
+        ...
+
+    def evaluate(self, batches: Iterable[Batch], loss: str) -> Metrics:
+        """Metrics in evaluation mode."""
+        ...
+
+    def save(self, path: Path) -> Path:
+        """Write the model's weights in the framework's own format; returns the file with its suffix."""
+        ...
+
+
+class Adapter(Protocol):
+    """A backend: the object an entry point of the group ``xbackend_fl.adapters`` names."""
+
+    @property
+    def name(self) -> str:
+        """Backend name, as courses write it."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """Name and version of the framework."""
+        ...
+
+    def handles(self, model: object) -> bool:
+        """Whether ``model`` is a native model of this backend; must not import the framework."""
+        ...
+
+    def open(self, model: object, example: Sequence[Array]) -> Trainer:
+        """Describe ``model`` at ``example`` (ONNX layout) and make it ready; the model is left as it was.
+
+        Raises:
+            UnsupportedError: The model holds something the canonical schema cannot express.
+        """
+        ...
+
+    def hint(self, node: str, operator: str, attribute: str, value: object) -> str:
+        """Code for this framework that would give ``node`` the wanted value of ``attribute``."""
+        ...
+
+    def configure_process(self, threads: int, seed: int) -> None:
+        """Prepare a process before a model is built.
+
+        Args:
+            threads: Threads the framework may use.
+            seed: Seed of initial weights.
+        """
+        ...

@@ -1,0 +1,6 @@
+"""Backend-neutral merging of updates."""
+
+from xbackend_fl.aggregation.online import OnlineMean, Precision
+from xbackend_fl.aggregation.optimizers import ServerOptimizer, State
+
+__all__ = ["OnlineMean", "Precision", "ServerOptimizer", "State"]

@@ -1,0 +1,213 @@
+"""The running mean of updates: memory of one model, whatever the number of participants."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeAlias, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xbackend_fl.canonical import Kind
+from xbackend_fl.errors import RunFailed, UpdateRefused
+from xbackend_fl.weights import Weights
+
+Array = NDArray[Any]
+Precision: TypeAlias = Literal["float32", "float64", "exact"]
+
+_ONE = 1 << 32
+"""Fixed point: an exact sum counts units of ``2**-32``."""
+_LIMIT = float(1 << 62)
+_BLOCK = 1 << 16
+"""Values per block: the scratch space stays in the processor's cache."""
+
+
+@final
+class OnlineMean:
+    """Weighted mean of weights, one at a time.
+
+    Trainable parameters and statistics are averaged with ``num_examples`` as weights, counters keep their
+    largest value, frozen parameters those of the base (or of the first weights).
+
+    Args:
+        base: Weights that the updates started from. Differences to it are summed, which keeps digits that
+            a sum of whole weights would lose.
+        precision: ``float32``; ``float64``; or ``exact``: 64-bit integers, the same bits in any order of
+            arrival and of merging, for values up to about ``2**30 / total examples``.
+    """
+
+    def __init__(self, base: Weights | None = None, precision: Precision = "float32") -> None:
+        self.precision: Precision = precision
+        self.total = 0
+        self.count = 0
+        self._base = base
+        self._like: Weights | None = base
+        self._sums: dict[str, Array] = {}
+        self._bound: dict[str, float] = {}
+
+    def add(self, weights: Weights, num_examples: int) -> None:
+        """Merge the weights of one participant.
+
+        Args:
+            weights: The participant's weights after training.
+            num_examples: How many examples they stand for.
+
+        Raises:
+            UpdateRefused: Another schema, a wrong shape, NaN or infinity, a weight that is not a positive
+                integer, or a value too large for an exact sum. The mean is as it was.
+        """
+        if isinstance(num_examples, bool) or num_examples != int(num_examples) or num_examples <= 0:
+            raise UpdateRefused(f"num_examples must be a positive integer, received {num_examples}")
+        num_examples = int(num_examples)
+        bounds = self._check(weights, num_examples)
+        self._start(weights)
+        for name in weights:
+            self._merge_one(name, weights[name], num_examples)
+        self._bound |= bounds
+        self.total += num_examples
+        self.count += 1
+
+    def merge(self, other: OnlineMean) -> None:
+        """Merge another mean over other participants, with the same base and precision.
+
+        Raises:
+            UpdateRefused: Base, precision or schema differ.
+        """
+        if other.count == 0:
+            return
+        if self.precision != other.precision or not _same(self._base, other._base):
+            raise UpdateRefused("two means can only be merged if their base and precision are the same")
+        assert other._like is not None
+        if self._like is not None and self._like.fingerprint != other._like.fingerprint:
+            raise UpdateRefused("the means belong to different schemas")
+        self._start(other._like)
+        for name, array in other._sums.items():
+            if self._kind(name) is Kind.COUNTER:
+                np.maximum(self._sums[name], array, out=self._sums[name])
+            elif self._kind(name) is not Kind.FROZEN:
+                self._bound[name] = self._bound.get(name, 0.0) + other._bound.get(name, 0.0)
+                self._sums[name] += array
+        self.total += other.total
+        self.count += other.count
+
+    def result(self) -> Weights:
+        """The mean.
+
+        Raises:
+            RunFailed: Nothing was added.
+        """
+        if self.count == 0 or self._like is None:
+            raise RunFailed("the mean of no updates: no participant delivered one")
+        return self._like.like({name: self._mean(name) for name in self._like})
+
+    def mapped(
+        self, convert: Callable[[Mapping[str, Array]], Mapping[str, Array]], base: Weights
+    ) -> OnlineMean:
+        """The same mean under a linear change of layout: sums convert as weights do.
+
+        Args:
+            convert: From all sums by this mean's names to all sums by the names of ``base``.
+            base: This mean's base in the other layout.
+        """
+        result = OnlineMean(base, self.precision)
+        result.total, result.count = self.total, self.count
+        if self.count:
+            result._sums = dict(convert(self._sums))
+            largest = max(self._bound.values(), default=0.0)
+            result._bound = dict.fromkeys(base, largest)
+        return result
+
+    def _check(self, weights: Weights, num_examples: int) -> dict[str, float]:
+        """Refuse what must not enter, before anything is touched."""
+        like = self._like
+        if like is not None:
+            if weights.fingerprint != like.fingerprint:
+                raise UpdateRefused(
+                    f"expected weights of schema {like.fingerprint[:12]}, received {weights.fingerprint[:12]}"
+                )
+            if weights.keys() != like.keys():
+                raise UpdateRefused(f"parameters differ: {sorted(weights.keys() ^ like.keys())[:5]}")
+        bounds = {}
+        for name, array in weights.items():
+            if like is not None and array.shape != like[name].shape:
+                raise UpdateRefused(
+                    f"parameter {name!r}: expected shape {list(like[name].shape)}, received {list(array.shape)}"
+                )
+            if array.dtype.kind == "f" and array.size:
+                # NaN passes through min and max; no temporary of the model's size is needed.
+                low, high = float(array.min()), float(array.max())
+                if not (math.isfinite(low) and math.isfinite(high)):
+                    raise UpdateRefused(f"parameter {name!r} holds NaN or infinity")
+                if self.precision == "exact":
+                    bounds[name] = self._exact_bound(name, low, high, num_examples)
+        return bounds
+
+    def _exact_bound(self, name: str, low: float, high: float, num_examples: int) -> float:
+        reach = max(abs(low), abs(high))
+        if self._base is not None:
+            reach += float(np.abs(self._base[name]).max(initial=0))
+        bound = self._bound.get(name, 0.0) + reach * num_examples
+        if bound * _ONE >= _LIMIT:
+            raise UpdateRefused(
+                f"parameter {name!r} holds {reach:.3g}, too large for an exact sum over these examples",
+                hint="use precision float64",
+            )
+        return bound
+
+    def _kind(self, name: str) -> Kind:
+        assert self._like is not None
+        return self._like.kinds[name]
+
+    def _start(self, weights: Weights) -> None:
+        if self._sums:
+            return
+        self._like = self._like or weights
+        dtype = {"float32": np.float32, "float64": np.float64, "exact": np.int64}[self.precision]
+        for name, array in self._like.items():
+            averaged = self._kind(name) in {Kind.TRAINABLE, Kind.STATISTIC}
+            self._sums[name] = np.zeros(array.shape, dtype) if averaged else np.array(array)
+
+    def _merge_one(self, name: str, array: Array, num_examples: int) -> None:
+        total = self._sums[name]
+        kind = self._kind(name)
+        if kind is Kind.COUNTER:
+            np.maximum(total, array, out=total)
+        if kind in {Kind.COUNTER, Kind.FROZEN}:
+            return
+        flat, value = total.reshape(-1), np.ascontiguousarray(array).reshape(-1)
+        base = None if self._base is None else np.ascontiguousarray(self._base[name]).reshape(-1)
+        for start in range(0, flat.size, _BLOCK):
+            part = slice(start, start + _BLOCK)
+            block = self._term(value[part], None if base is None else base[part])
+            block *= num_examples
+            flat[part] += block
+
+    def _term(self, value: Array, base: Array | None) -> Array:
+        """What one block adds per example."""
+        if self.precision == "exact":
+            # Each part is rounded by itself, so the sum does not depend on the order of the additions.
+            block = np.rint(value.astype(np.float64) * _ONE)
+            if base is not None:
+                block -= np.rint(base.astype(np.float64) * _ONE)
+            return block.astype(np.int64)
+        dtype = np.dtype(self.precision)
+        return value.astype(dtype) if base is None else np.subtract(value, base, dtype=dtype)
+
+    def _mean(self, name: str) -> Array:
+        assert self._like is not None
+        total, dtype = self._sums[name], self._like[name].dtype
+        if self._kind(name) in {Kind.COUNTER, Kind.FROZEN}:
+            return np.array(total)
+        mean = total / (float(self.total) * (_ONE if self.precision == "exact" else 1))
+        if self._base is not None:
+            mean = mean + self._base[name]
+        return np.asarray(mean, dtype)
+
+
+def _same(left: Weights | None, right: Weights | None) -> bool:
+    if left is None or right is None:
+        return left is right
+    return left is right or (
+        left.keys() == right.keys() and all(np.array_equal(left[name], right[name]) for name in left)
+    )

@@ -1,0 +1,24 @@
+"""The treaty: operator table, layouts, schema and binding, and the canonical graph as ONNX."""
+
+from xbackend_fl.canonical.binding import Axes, Binding, Description, NativeTensor
+from xbackend_fl.canonical.builder import GraphBuilder, Value
+from xbackend_fl.canonical.ops import OPERATORS, Effect, Kind, Operator, Slot
+from xbackend_fl.canonical.schema import Node, Parameter, Port, Schema
+
+__all__ = [
+    "OPERATORS",
+    "Axes",
+    "Binding",
+    "Description",
+    "Effect",
+    "GraphBuilder",
+    "Kind",
+    "NativeTensor",
+    "Node",
+    "Operator",
+    "Parameter",
+    "Port",
+    "Schema",
+    "Slot",
+    "Value",
+]

@@ -1,0 +1,162 @@
+"""A binding: which native tensors of one model make up each canonical parameter, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from xbackend_fl.canonical.layout import (
+    Array,
+    Layout,
+    Native,
+    Shape,
+    backward,
+    forward,
+    inverse,
+    leaves,
+    silenced,
+)
+from xbackend_fl.canonical.schema import Schema
+from xbackend_fl.errors import SchemaError
+
+
+@dataclass(frozen=True)
+class NativeTensor:
+    """Shape and dtype of a native tensor.
+
+    Attributes:
+        shape: Native shape.
+        dtype: NumPy dtype name.
+    """
+
+    shape: Shape
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Axes:
+    """Axis order of a data input or output: native axis ``i`` is canonical axis ``perm[i]``.
+
+    Attributes:
+        perm: The order; the identity when both sides agree.
+        note: How it was found out, for people.
+    """
+
+    perm: tuple[int, ...]
+    note: str = ""
+
+    def to_native(self, array: Array) -> Array:
+        """Bring an array from ONNX layout to the model's own (a view)."""
+        return array.transpose(self.perm)
+
+    def to_canonical(self, array: Array) -> Array:
+        """Bring an array from the model's own layout to ONNX layout (a view)."""
+        return array.transpose(inverse(self.perm))
+
+
+@dataclass(frozen=True)
+class Binding:
+    """The map between one schema and one native model.
+
+    Attributes:
+        backend: Backend of the native model.
+        fingerprint: Fingerprint of the schema.
+        parameters: Canonical name to layout, in the schema's order.
+        natives: Every native tensor of the model by name.
+        local: Native tensors without a canonical counterpart (never shared), with the reason.
+        nodes: Schema node name to the name of the native layer or module.
+        inputs: Axis order of each data input.
+        outputs: Axis order of each output.
+    """
+
+    backend: str
+    fingerprint: str
+    parameters: Mapping[str, Layout]
+    natives: Mapping[str, NativeTensor]
+    local: Mapping[str, str] = field(default_factory=dict)
+    nodes: Mapping[str, str] = field(default_factory=dict)
+    inputs: tuple[Axes, ...] = ()
+    outputs: tuple[Axes, ...] = ()
+
+    @cached_property
+    def owners(self) -> dict[str, str]:
+        """Shared native tensor to the canonical parameter it first belongs to."""
+        result: dict[str, str] = {}
+        for name, layout in self.parameters.items():
+            for leaf in leaves(layout):
+                result.setdefault(leaf.tensor, name)
+        return result
+
+    @cached_property
+    def silenced(self) -> tuple[Native, ...]:
+        """Parts of native tensors that stay zero: the second biases of PyTorch's recurrent layers."""
+        return tuple(leaf for layout in self.parameters.values() for leaf in silenced(layout))
+
+    def export(self, natives: Mapping[str, Array]) -> dict[str, Array]:
+        """Canonical arrays from native ones (contiguous copies)."""
+        return {name: np.array(forward(layout, natives)) for name, layout in self.parameters.items()}
+
+    def restore(self, canonical: Mapping[str, Array]) -> dict[str, Array]:
+        """Native arrays from canonical ones: every shared native tensor, freshly allocated.
+
+        The dtype follows ``canonical``, so sums and gradients convert as weights do.
+        """
+        result = {
+            tensor: np.zeros(self.natives[tensor].shape, canonical[owner].dtype)
+            for tensor, owner in self.owners.items()
+        }
+        for name, layout in self.parameters.items():
+            backward(layout, canonical[name], result)
+        return result
+
+    def renamed(self, parameters: Mapping[str, str], nodes: Mapping[str, str], schema: Schema) -> Binding:
+        """The same native model under another schema's names.
+
+        Args:
+            parameters: This binding's canonical name to the other schema's.
+            nodes: This binding's node name to the other schema's.
+            schema: The other schema.
+        """
+        by_new_name = {parameters[name]: layout for name, layout in self.parameters.items()}
+        return replace(
+            self,
+            fingerprint=schema.fingerprint,
+            parameters={parameter.name: by_new_name[parameter.name] for parameter in schema.parameters},
+            nodes={nodes[name]: native for name, native in self.nodes.items() if name in nodes},
+        )
+
+    def to_json(self) -> str:
+        """Serialise; :meth:`from_json` is the inverse."""
+        return _ADAPTER.dump_json(self, indent=1).decode()
+
+    @staticmethod
+    def from_json(text: str | bytes) -> Binding:
+        """Read a binding.
+
+        Raises:
+            SchemaError: The text is not a binding.
+        """
+        try:
+            return _ADAPTER.validate_json(text)
+        except ValidationError as error:
+            raise SchemaError(f"not a binding: {error.errors()[0]['msg']}") from error
+
+
+_ADAPTER: TypeAdapter[Binding] = TypeAdapter(Binding)
+
+
+def json_schema() -> dict[str, object]:
+    """JSON Schema of the binding file, as published in ``schemas/``."""
+    return _ADAPTER.json_schema()
+
+
+@dataclass(frozen=True)
+class Description:
+    """What an adapter says about a native model: its own schema, and the binding to it."""
+
+    schema: Schema
+    binding: Binding

@@ -1,0 +1,488 @@
+"""Builds a canonical graph from native operations: the one place where layouts of values are understood.
+
+An adapter walks its framework's graph and calls one method per operation, in native terms. The builder
+keeps, for every value, how its native axes lie in canonical (channels-first) order. Transposes therefore
+cost nothing until an operator needs another order, and the flatten order of a channels-last model ends up
+in the layout of the weights behind it, where it belongs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from xbackend_fl.canonical.binding import Axes, Binding, Description, NativeTensor
+from xbackend_fl.canonical.layout import (
+    Layout,
+    Reorder,
+    Segment,
+    Shape,
+    feature_order,
+    inverse,
+    leaves,
+)
+from xbackend_fl.canonical.ops import OPERATORS, Kind
+from xbackend_fl.canonical.schema import AttributeValue, Node, Parameter, Port, Schema
+from xbackend_fl.errors import UnsupportedError
+
+
+@dataclass(frozen=True)
+class Value:
+    """A value as the native model sees it.
+
+    Attributes:
+        name: Canonical value name.
+        shape: Canonical shape at the example.
+        perm: Native axis ``i`` is canonical axis ``perm[i]``.
+        order: Flatten order of axis 1 of a rank-2 value when it is not the canonical one.
+    """
+
+    name: str
+    shape: Shape
+    perm: tuple[int, ...]
+    order: tuple[Segment, ...] | None = None
+
+    @property
+    def native_shape(self) -> Shape:
+        """Shape in the native model."""
+        return tuple(self.shape[axis] for axis in self.perm)
+
+
+class GraphBuilder:
+    """Collects nodes, parameters and layouts of one native model.
+
+    Args:
+        backend: Name of the backend.
+        natives: Every native tensor of the model.
+        frozen: Names of native tensors that the model does not train.
+    """
+
+    def __init__(self, backend: str, natives: Mapping[str, NativeTensor], frozen: Iterable[str] = ()) -> None:
+        self._backend = backend
+        self._natives = dict(natives)
+        self._frozen = frozenset(frozen)
+        self._nodes: list[Node] = []
+        self._inputs: list[Port] = []
+        self._input_axes: list[Axes] = []
+        self._outputs: list[Value] = []
+        self._parameters: dict[str, Parameter] = {}
+        self._layouts: dict[str, Layout] = {}
+        self._names: Counter[str] = Counter()
+        self._owners: dict[str, str] = {}
+        self._made: dict[object, tuple[str, ...]] = {}
+
+    # Graph edges.
+
+    def input(self, name: str, dtype: str, shape: Shape, perm: tuple[int, ...], note: str = "") -> Value:
+        """Declare a data input of canonical ``shape`` that the native model reads in the order ``perm``."""
+        name = self._unique(name)
+        self._inputs.append(Port(name, dtype, shape))
+        self._input_axes.append(Axes(perm, note))
+        return Value(name, shape, perm)
+
+    def output(self, value: Value) -> None:
+        """Declare an output of the native model."""
+        if value.order is not None:
+            features = Segment((value.shape[1],), (0,))
+            if feature_order(value.order).tolist() != feature_order((features,)).tolist():
+                raise UnsupportedError(
+                    "the model returns flattened channels-last features, whose order another model cannot share",
+                    hint="end the model with a Dense layer or with global pooling",
+                )
+        self._outputs.append(value)
+
+    def add(
+        self,
+        operator: str,
+        name: str,
+        inputs: Sequence[Value],
+        shapes: Sequence[Shape],
+        *,
+        layouts: Mapping[str, Layout | None] | None = None,
+        attributes: Mapping[str, AttributeValue] | None = None,
+        origin: str | None = None,
+    ) -> list[str]:
+        """Add a node whose inputs are already in canonical order.
+
+        Args:
+            operator: Row of the operator table.
+            name: Wanted name; made unique.
+            inputs: Values it reads.
+            shapes: Canonical shapes of its outputs.
+            layouts: Role to layout; ``None`` for an absent slot.
+            attributes: Attributes.
+            origin: Native module or layer, where its name is not ``name``.
+
+        Returns:
+            Names of the output values.
+        """
+        row = OPERATORS[operator]
+        unknown = set(attributes or {}) - set(row.attributes or {})
+        assert not unknown, f"{operator} has no attribute {unknown}"
+        given = {role: layout for role, layout in (layouts or {}).items() if layout is not None}
+        reads = tuple(value.name for value in inputs)
+        # The same operation on the same values is one node, however often the code repeats the call.
+        key = (
+            operator,
+            reads,
+            tuple(sorted((attributes or {}).items())),
+            tuple(sorted(given.items(), key=str)),
+        )
+        if operator != "Dropout" and key in self._made:
+            return list(self._made[key])
+        name = self._unique(name)
+        parameters = {
+            slot.role: self._parameter(operator, name, slot.role, given[slot.role])
+            for slot in row.slots
+            if slot.role in given
+        }
+        outputs = (name, *(f"{name}:{index}" for index in range(1, len(shapes))))
+        self._nodes.append(Node(name, operator, reads, outputs, parameters, dict(attributes or {})))
+        self._owners[name] = origin or name
+        self._made[key] = outputs
+        return list(outputs)
+
+    # Operations on one value.
+
+    def arrange(self, value: Value, order: Sequence[int]) -> Value:
+        """The value with canonical axis ``i`` equal to native axis ``order[i]``; a Transpose only if needed."""
+        wanted = tuple(order)
+        moved = tuple(value.perm[axis] for axis in wanted)
+        if moved == tuple(range(len(moved))):
+            return value
+        assert value.order is None, "an ordered feature axis belongs to rank 2"
+        shape = tuple(value.shape[axis] for axis in moved)
+        (name,) = self.add("Transpose", "transpose", [value], [shape], attributes={"perm": moved})
+        return Value(name, shape, inverse(wanted))
+
+    def plain(self, value: Value) -> Value:
+        """The value with canonical axes in native order."""
+        return self.arrange(value, range(len(value.shape)))
+
+    def features_last(self, value: Value) -> Value:
+        """The value with the last native axis as the last canonical one."""
+        return value if value.perm[-1] == len(value.perm) - 1 else self.plain(value)
+
+    def channels_first(self, value: Value, channel_axis: int) -> Value:
+        """The value as ``[N, C, *spatial]`` with native axis ``channel_axis`` as C."""
+        rank = len(value.shape)
+        channel_axis %= rank
+        return self.arrange(value, (0, channel_axis, *(a for a in range(1, rank) if a != channel_axis)))
+
+    def transpose(self, value: Value, perm: Sequence[int]) -> Value:
+        """A native transpose: only the bookkeeping changes."""
+        if value.order is not None:
+            raise UnsupportedError("a transpose of flattened features has no canonical form")
+        return replace(value, perm=tuple(value.perm[axis] for axis in perm))
+
+    def elementwise(self, operator: str, name: str, value: Value, **attributes: AttributeValue) -> Value:
+        """An operation on every element; axes and flatten order pass through."""
+        (out,) = self.add(operator, name, [value], [value.shape], attributes=attributes)
+        return replace(value, name=out)
+
+    def along(self, operator: str, name: str, value: Value, axis: int, **attributes: AttributeValue) -> Value:
+        """An operation of unchanged shape along one native axis (softmax)."""
+        canonical = value.perm[axis % len(value.shape)]
+        # Counted from the end, so that a model reads the same at every rank.
+        return self.elementwise(operator, name, value, axis=canonical - len(value.shape), **attributes)
+
+    def reduce(self, operator: str, name: str, value: Value, axes: Sequence[int], *, keepdims: bool) -> Value:
+        """A reduction over native ``axes``."""
+        rank = len(value.shape)
+        gone = sorted({value.perm[axis % rank] for axis in axes})
+        shape = tuple(1 if i in gone else n for i, n in enumerate(value.shape) if keepdims or i not in gone)
+        attributes: dict[str, AttributeValue] = {"axes": tuple(gone), "keepdims": keepdims}
+        (out,) = self.add(operator, name, [value], [shape], attributes=attributes)
+        perm = value.perm if keepdims else _without(value.perm, gone)
+        return Value(out, shape, perm)
+
+    def flatten(self, name: str, value: Value) -> Value:
+        """A native flatten of everything behind the batch axis."""
+        if len(value.shape) <= 2:
+            return value
+        if value.perm[0] != 0:
+            value = self.plain(value)
+        features = math.prod(value.shape[1:])
+        segment = Segment(value.shape[1:], tuple(axis - 1 for axis in value.perm[1:]))
+        (out,) = self.add("Flatten", name, [value], [(value.shape[0], features)])
+        natural = np.arange(features)
+        order = None if np.array_equal(feature_order((segment,)), natural) else (segment,)
+        return Value(out, (value.shape[0], features), (0, 1), order)
+
+    def reshape(self, name: str, value: Value, shape: Shape) -> Value:
+        """A native reshape to ``shape`` (native sizes at the example, batch first)."""
+        native = value.native_shape
+        if shape == native:
+            return value
+        if len(shape) == 2 and shape[0] == native[0]:
+            return self.flatten(name, value)
+        if [n for n in shape if n != 1] == [n for n in native if n != 1] and value.order is None:
+            return self._singletons(name, value, shape)
+        if value.order is not None:
+            raise UnsupportedError(
+                f"{name!r} reshapes flattened channels-last features to {shape}, which has no canonical form"
+            )
+        value = self.plain(value)
+        batch = 0 if shape[0] == native[0] else -1
+        (out,) = self.add("Reshape", name, [value], [shape], attributes={"shape": (batch, *shape[1:])})
+        return Value(out, shape, tuple(range(len(shape))))
+
+    def _singletons(self, name: str, value: Value, shape: Shape) -> Value:
+        """A reshape that only adds or removes axes of length one: squeeze first, then add at the end."""
+        native = value.native_shape
+        kept = [axis for axis, n in enumerate(native) if n != 1 or axis == 0]
+        new = [axis for axis, n in enumerate(shape) if n == 1 and axis != 0]
+        old = [axis for axis in range(len(shape)) if axis not in new]
+        gone = [value.perm[axis] for axis in range(len(native)) if axis not in kept]
+        squeezed = _without(value.perm, gone)
+        rank = len(squeezed)
+        if value.perm == tuple(range(len(native))) and native[1:2] == shape[1:2]:
+            perm = tuple(range(len(shape)))
+            canonical = shape
+        else:
+            placed = dict(zip(old, squeezed, strict=True)) | {axis: rank + i for i, axis in enumerate(new)}
+            perm = tuple(placed[axis] for axis in range(len(shape)))
+            canonical = tuple(shape[axis] for axis in inverse(perm))
+        attributes: dict[str, AttributeValue] = {"shape": (0, *canonical[1:])}
+        (out,) = self.add("Reshape", name, [value], [canonical], attributes=attributes)
+        return Value(out, canonical, perm)
+
+    def pick(self, name: str, value: Value, axis: int, index: int) -> Value:
+        """One index of a native axis; the axis disappears."""
+        axis = value.perm[axis % len(value.shape)]
+        shape = tuple(n for i, n in enumerate(value.shape) if i != axis)
+        last = index if index < 0 else index - value.shape[axis] if index == value.shape[axis] - 1 else index
+        (out,) = self.add("Select", name, [value], [shape], attributes={"axis": axis, "index": last})
+        return Value(out, shape, _without(value.perm, [axis]))
+
+    def slice(self, name: str, value: Value, axis: int, start: int, stop: int, step: int = 1) -> Value:
+        """A range of a native axis."""
+        axis = value.perm[axis % len(value.shape)]
+        length = value.shape[axis]
+        start, stop, step = slice(start, stop, step).indices(length)
+        if (start, stop, step) == (0, length, 1):
+            return value
+        shape = list(value.shape)
+        shape[axis] = len(range(start, stop, step))
+        attributes: dict[str, AttributeValue] = {"axis": axis, "start": start, "stop": stop, "step": step}
+        (out,) = self.add("Slice", name, [value], [tuple(shape)], attributes=attributes)
+        return replace(value, name=out, shape=tuple(shape))
+
+    def pad(
+        self, name: str, value: Value, pads: Mapping[int, tuple[int, int]], fill: float, mode: str
+    ) -> Value:
+        """Padding of native axes, given as axis to (before, after)."""
+        before, after = [0] * len(value.shape), [0] * len(value.shape)
+        for axis, (low, high) in pads.items():
+            before[value.perm[axis]], after[value.perm[axis]] = low, high
+        shape = tuple(b + n + a for b, n, a in zip(before, value.shape, after, strict=True))
+        attributes: dict[str, AttributeValue] = {"pads": (*before, *after), "value": fill, "mode": mode}
+        (out,) = self.add("Pad", name, [value], [shape], attributes=attributes)
+        return replace(value, name=out, shape=shape)
+
+    # Operations on several values.
+
+    def binary(self, operator: str, name: str, left: Value, right: Value) -> Value:
+        """An elementwise operation of two values with broadcasting."""
+        if left.perm != right.perm or left.order != right.order:
+            left, right = self.plain(left), self.plain(right)
+        if left.order != right.order:
+            raise UnsupportedError(f"{name!r} combines features flattened in different orders")
+        shape = np.broadcast_shapes(left.shape, right.shape)
+        (out,) = self.add(operator, name, [left, right], [shape])
+        return Value(out, shape, left.perm if len(left.shape) == len(shape) else right.perm, left.order)
+
+    def concat(self, name: str, values: Sequence[Value], axis: int) -> Value:
+        """A concatenation along a native axis."""
+        if len(values) == 1:
+            return values[0]
+        if any(value.perm != values[0].perm for value in values):
+            values = [self.plain(value) for value in values]
+        canonical = values[0].perm[axis % len(values[0].shape)]
+        shape = list(values[0].shape)
+        shape[canonical] = sum(value.shape[canonical] for value in values)
+        order = None
+        if any(value.order for value in values):
+            order = tuple(
+                segment for value in values for segment in value.order or (Segment((value.shape[1],), (0,)),)
+            )
+        (out,) = self.add("Concat", name, values, [tuple(shape)], attributes={"axis": canonical})
+        return Value(out, tuple(shape), values[0].perm, order)
+
+    # Operators with parameters.
+
+    def channelwise(
+        self,
+        operator: str,
+        name: str,
+        value: Value,
+        channel_axis: int,
+        *,
+        layouts: Mapping[str, Layout | None] | None = None,
+        **attributes: AttributeValue,
+    ) -> Value:
+        """A normalisation or activation with one parameter per channel; the shape does not change."""
+        value = self.channels_first(value, channel_axis)
+        given = {
+            role: layout if value.order is None or layout is None else Reorder(layout, 0, value.order)
+            for role, layout in (layouts or {}).items()
+        }
+        (out,) = self.add(operator, name, [value], [value.shape], layouts=given, attributes=attributes)
+        return replace(value, name=out)
+
+    def window(
+        self,
+        operator: str,
+        name: str,
+        value: Value,
+        channel_axis: int,
+        native_shape: Shape,
+        *,
+        layouts: Mapping[str, Layout | None] | None = None,
+        **attributes: AttributeValue,
+    ) -> Value:
+        """A convolution or pooling; ``native_shape`` is the native output shape.
+
+        A zero Pad right in front of it is folded into its own ``pads``: frameworks without asymmetric
+        padding write one.
+        """
+        value = self.channels_first(value, channel_axis)
+        if operator == "Conv":
+            value, attributes = self._fold_pad(value, attributes)
+        shape = tuple(native_shape[axis] for axis in inverse(value.perm))
+        (out,) = self.add(operator, name, [value], [shape], layouts=layouts, attributes=attributes)
+        return Value(out, shape, value.perm)
+
+    def linear(self, name: str, value: Value, weight: Layout, bias: Layout | None) -> Value:
+        """A dense layer on the last native axis; ``weight`` is laid out [out, in]."""
+        value = self.features_last(value)
+        if value.order is not None:
+            weight = Reorder(weight, 1, value.order)
+        shape = (*value.shape[:-1], weight.shape[0])
+        (out,) = self.add("Gemm", name, [value], [shape], layouts={"weight": weight, "bias": bias})
+        return Value(out, shape, value.perm)
+
+    def layer_norm(
+        self, name: str, value: Value, weight: Layout | None, bias: Layout | None, epsilon: float
+    ) -> Value:
+        """A layer normalisation over the last native axis."""
+        value = self.features_last(value)
+        layouts = {
+            role: layout if value.order is None or layout is None else Reorder(layout, 0, value.order)
+            for role, layout in (("weight", weight), ("bias", bias))
+        }
+        attributes = {"epsilon": epsilon}
+        (out,) = self.add(
+            "LayerNormalization", name, [value], [value.shape], layouts=layouts, attributes=attributes
+        )
+        return replace(value, name=out)
+
+    def embedding(self, name: str, indices: Value, weight: Layout, padding_idx: int) -> Value:
+        """A lookup of rows of ``weight`` ``[vocabulary, features]``; features become the last axis."""
+        shape = (*indices.shape, weight.shape[1])
+        attributes = {"padding_idx": padding_idx}
+        (out,) = self.add(
+            "Gather", name, [indices], [shape], layouts={"weight": weight}, attributes=attributes
+        )
+        return Value(out, shape, (*indices.perm, len(indices.perm)))
+
+    # The end.
+
+    def build(self) -> Description:
+        """The finished schema and binding; nodes and parameters that reach no output are left out."""
+        nodes = self._live_nodes()
+        used = dict.fromkeys(name for node in nodes for name in node.parameters.values())
+        schema = Schema(
+            inputs=tuple(self._inputs),
+            outputs=tuple(Port(value.name, "float32", value.shape) for value in self._outputs),
+            nodes=nodes,
+            parameters=tuple(self._parameters[name] for name in used),
+        )
+        layouts = {name: self._layouts[name] for name in used}
+        self._check_overlap(layouts)
+        shared = {leaf.tensor for layout in layouts.values() for leaf in leaves(layout)}
+        local = {name: "reaches no output" for name in self._natives if name not in shared}
+        binding = Binding(
+            backend=self._backend,
+            fingerprint=schema.fingerprint,
+            parameters=layouts,
+            natives=self._natives,
+            local=local,
+            nodes={node.name: self._owners[node.name] for node in nodes},
+            inputs=tuple(self._input_axes),
+            outputs=tuple(Axes(value.perm) for value in self._outputs),
+        )
+        return Description(schema, binding)
+
+    def _live_nodes(self) -> tuple[Node, ...]:
+        needed = {value.name for value in self._outputs}
+        live: list[Node] = []
+        for node in reversed(self._nodes):
+            if needed.intersection(node.outputs):
+                needed.update(node.inputs)
+                live.append(node)
+        return tuple(reversed(live))
+
+    def _parameter(self, operator: str, node: str, role: str, layout: Layout) -> str:
+        for name, known in self._layouts.items():
+            if known == layout and self._parameters[name].role == role:
+                return name
+        slot = OPERATORS[operator].slot(role)
+        tensors = [leaf.tensor for leaf in leaves(layout)]
+        kind = slot.kind
+        if kind is Kind.TRAINABLE and self._frozen.issuperset(tensors):
+            kind = Kind.FROZEN
+        name = f"{node}.{role}"
+        dtype = self._natives[tensors[0]].dtype
+        self._parameters[name] = Parameter(name, operator, role, slot.formal, layout.shape, dtype, kind)
+        self._layouts[name] = layout
+        return name
+
+    def _check_overlap(self, layouts: Mapping[str, Layout]) -> None:
+        owner: dict[tuple[str, object], str] = {}
+        for name, layout in layouts.items():
+            for leaf in leaves(layout):
+                other = owner.setdefault((leaf.tensor, leaf.part), name)
+                if other != name:
+                    raise UnsupportedError(
+                        f"the tensor {leaf.tensor!r} is used as {other!r} and, in another layout, as {name!r}",
+                        hint="tie only weights that both layers read the same way",
+                    )
+
+    def _fold_pad(
+        self, value: Value, attributes: dict[str, AttributeValue]
+    ) -> tuple[Value, dict[str, AttributeValue]]:
+        pad = next((node for node in self._nodes if node.name == value.name and node.operator == "Pad"), None)
+        if pad is None or pad.attributes["value"] != 0.0 or pad.attributes["mode"] != "constant":
+            return value, attributes
+        pads = pad.attributes["pads"]
+        own = attributes["pads"]
+        assert isinstance(pads, tuple)
+        assert isinstance(own, tuple)
+        rank = len(value.shape)
+        if any(pads[axis] or pads[rank + axis] for axis in (0, 1)):
+            return value, attributes
+        extra = (*pads[2:rank], *pads[rank + 2 :])
+        folded = tuple(int(a + b) for a, b in zip(own, extra, strict=True))
+        inner = replace(value, name=pad.inputs[0], shape=self._shape_before(value, pads))
+        return inner, attributes | {"pads": folded}
+
+    @staticmethod
+    def _shape_before(value: Value, pads: tuple[int, ...] | tuple[float, ...]) -> Shape:
+        rank = len(value.shape)
+        return tuple(n - int(pads[i]) - int(pads[rank + i]) for i, n in enumerate(value.shape))
+
+    def _unique(self, name: str) -> str:
+        self._names[name] += 1
+        return name if self._names[name] == 1 else f"{name}@{self._names[name]}"
+
+
+def _without(perm: Sequence[int], gone: Sequence[int]) -> tuple[int, ...]:
+    """``perm`` without the canonical axes ``gone``, renumbered."""
+    kept = [axis for axis in perm if axis not in gone]
+    rank = {axis: index for index, axis in enumerate(sorted(kept))}
+    return tuple(rank[axis] for axis in kept)

@@ -1,0 +1,351 @@
+"""Writes a schema with its weights as an ONNX model; initializers carry the canonical names and arrays.
+
+The file is what ONNX Runtime executes as the independent oracle of every proof, so it follows the ONNX
+operator specification and nothing else. Macro nodes of the operator table are expanded here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from xbackend_fl.canonical.layout import Array
+from xbackend_fl.canonical.schema import Node, Schema
+
+OPSET = 21
+IR_VERSION = 10
+
+
+class _Graph:
+    """Collects ONNX nodes and constants."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: dict[str, onnx.TensorProto] = {}
+
+    def call(self, operator: str, inputs: Sequence[str], output: str | None = None, **attributes: Any) -> str:
+        """Append a node; returns the name of its first output."""
+        name = output or f"_{operator}_{len(self.nodes)}"
+        given = {key: value for key, value in attributes.items() if value is not None}
+        self.nodes.append(helper.make_node(operator, inputs, [name], name=name, **given))
+        return name
+
+    def constant(self, value: object, dtype: type) -> str:
+        """A constant tensor; equal ones are stored once."""
+        array: Array = np.asarray(value, dtype)
+        key = f"_const_{array.dtype}_{array.shape}_{hash(array.tobytes()) & 0xFFFFFFFF:x}"
+        if key not in self.constants:
+            self.constants[key] = numpy_helper.from_array(array, key)
+        return key
+
+    def ints(self, *values: int) -> str:
+        return self.constant(list(values), np.int64)
+
+    def real(self, value: object) -> str:
+        return self.constant(value, np.float32)
+
+
+_Emit = Callable[[_Graph, Node, Schema], None]
+
+
+def to_onnx(schema: Schema, weights: Mapping[str, Array]) -> onnx.ModelProto:
+    """The model as ONNX (opset 21), with a free batch axis and free spatial axes.
+
+    Args:
+        schema: Graph and parameters.
+        weights: Canonical arrays by parameter name.
+
+    Returns:
+        A model whose metadata carries the schema's fingerprint.
+    """
+    graph = _Graph()
+    for node in schema.nodes:
+        _EXPANSIONS.get(node.operator, _direct)(graph, node, schema)
+    initializers = [
+        numpy_helper.from_array(np.ascontiguousarray(weights[parameter.name]), parameter.name)
+        for parameter in schema.parameters
+    ]
+    proto = helper.make_graph(
+        graph.nodes,
+        "xbackend_fl",
+        [_info(port.name, port.dtype, len(port.shape)) for port in schema.inputs],
+        [_info(port.name, port.dtype, len(port.shape)) for port in schema.outputs],
+        [*initializers, *graph.constants.values()],
+    )
+    model = helper.make_model(
+        proto,
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="xbackend-fl",
+    )
+    helper.set_model_props(model, {"fingerprint": schema.fingerprint})
+    return model
+
+
+def _info(name: str, dtype: str, rank: int) -> onnx.ValueInfoProto:
+    element = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    sizes = [f"{name}_{axis}" for axis in range(rank)]
+    sizes[:1] = ["batch"]
+    return helper.make_tensor_value_info(name, element, sizes)
+
+
+def _formals(node: Node, *roles: str) -> list[str]:
+    """Parameter names by role; an absent slot is ONNX's empty name, trailing ones are dropped."""
+    names = [node.parameters.get(role, "") for role in roles]
+    while names and not names[-1]:
+        names.pop()
+    return names
+
+
+def _direct(graph: _Graph, node: Node, schema: Schema) -> None:
+    """An operator whose attributes and slots are ONNX's own."""
+    del schema
+    inputs = [*node.inputs, *_formals(node, "weight", "bias")]
+    graph.call(node.operator, inputs, node.outputs[0], **node.attributes)
+
+
+def _project(graph: _Graph, value: str, weight: str, bias: str | None, output: str | None = None) -> str:
+    transposed = graph.call("Transpose", [weight], perm=[1, 0])
+    product = graph.call("MatMul", [value, transposed], output if bias is None else None)
+    return product if bias is None else graph.call("Add", [product, bias], output)
+
+
+def _gemm(graph: _Graph, node: Node, schema: Schema) -> None:
+    del schema
+    _project(graph, node.inputs[0], node.parameters["weight"], node.parameters.get("bias"), node.outputs[0])
+
+
+def _batch_norm(graph: _Graph, node: Node, schema: Schema) -> None:
+    channels = schema.by_name[node.parameters["mean"]].shape
+    scale = node.parameters.get("weight") or graph.real(np.ones(channels))
+    bias = node.parameters.get("bias") or graph.real(np.zeros(channels))
+    inputs = [node.inputs[0], scale, bias, node.parameters["mean"], node.parameters["variance"]]
+    graph.call("BatchNormalization", inputs, node.outputs[0], **node.attributes)
+
+
+def _standardise(graph: _Graph, value: str, epsilon: object) -> str:
+    """Zero mean and unit variance over the last axis."""
+    axis = graph.ints(-1)
+    centred = graph.call("Sub", [value, graph.call("ReduceMean", [value, axis])])
+    variance = graph.call("ReduceMean", [graph.call("Mul", [centred, centred]), axis])
+    deviation = graph.call("Sqrt", [graph.call("Add", [variance, graph.real(epsilon)])])
+    return graph.call("Div", [centred, deviation])
+
+
+def _affine(graph: _Graph, value: str, node: Node, output: str, *, column: bool) -> None:
+    for role, operator in (("weight", "Mul"), ("bias", "Add")):
+        if name := node.parameters.get(role):
+            factor = graph.call("Unsqueeze", [name, graph.ints(1)]) if column else name
+            value = graph.call(operator, [value, factor])
+    graph.call("Identity", [value], output)
+
+
+def _layer_norm(graph: _Graph, node: Node, schema: Schema) -> None:
+    del schema
+    value = _standardise(graph, node.inputs[0], node.attributes["epsilon"])
+    _affine(graph, value, node, node.outputs[0], column=False)
+
+
+def _instance_norm(graph: _Graph, node: Node, schema: Schema) -> None:
+    _grouped_norm(graph, node, schema, groups=0)
+
+
+def _group_norm(graph: _Graph, node: Node, schema: Schema) -> None:
+    groups = node.attributes["num_groups"]
+    assert isinstance(groups, int)
+    _grouped_norm(graph, node, schema, groups=groups)
+
+
+def _grouped_norm(graph: _Graph, node: Node, schema: Schema, *, groups: int) -> None:
+    """Normalise [N, groups, rest]; 0 groups means one per channel."""
+    del schema
+    value = node.inputs[0]
+    shape = graph.call("Shape", [value])
+    channels = graph.call("Shape", [value], start=1, end=2)
+    flat = graph.call("Reshape", [value, graph.ints(0, groups, -1)])
+    normal = _standardise(graph, flat, node.attributes["epsilon"])
+    rows = graph.call("Concat", [graph.ints(0), channels, graph.ints(-1)], axis=0)
+    scaled = f"{node.outputs[0]}_affine"
+    _affine(graph, graph.call("Reshape", [normal, rows]), node, scaled, column=True)
+    graph.call("Reshape", [scaled, shape], node.outputs[0])
+
+
+def _prelu(graph: _Graph, node: Node, schema: Schema) -> None:
+    del schema
+    shape = graph.call("Shape", [node.inputs[0]])
+    rows = graph.call("Reshape", [node.inputs[0], graph.ints(0, 0, -1)])
+    slope = graph.call("Unsqueeze", [node.parameters["weight"], graph.ints(1)])
+    graph.call("Reshape", [graph.call("PRelu", [rows, slope]), shape], node.outputs[0])
+
+
+def _embedding(graph: _Graph, node: Node, schema: Schema) -> None:
+    del schema
+    graph.call("Gather", [node.parameters["weight"], node.inputs[0]], node.outputs[0], axis=0)
+
+
+def _recurrent(graph: _Graph, node: Node, schema: Schema) -> None:
+    weight, recurrent = node.parameters["weight"], node.parameters["recurrent_weight"]
+    directions, rows, _ = schema.by_name[weight].shape
+    bias = ""
+    if name := node.parameters.get("bias"):
+        missing = 2 * rows - schema.by_name[name].shape[1]
+        bias = name
+        if missing:
+            bias = graph.call("Concat", [name, graph.real(np.zeros((directions, missing)))], axis=1)
+    attributes: dict[str, Any] = {
+        "hidden_size": node.attributes["hidden_size"],
+        "direction": node.attributes["direction"],
+        "linear_before_reset": node.attributes.get("linear_before_reset"),
+    }
+    if activation := node.attributes.get("activation"):
+        attributes["activations"] = [activation] * directions
+    given = {key: value for key, value in attributes.items() if value is not None}
+    by_time = graph.call("Transpose", [node.inputs[0]], perm=[1, 0, 2])
+    sequence, state = f"{node.name}_Y", f"{node.name}_H"
+    inputs = [by_time, weight, recurrent, *([bias] if bias else [])]
+    graph.nodes.append(
+        helper.make_node(node.operator, inputs, [sequence, state], name=f"{node.name}_cell", **given)
+    )
+    by_batch = graph.call("Transpose", [sequence], perm=[2, 0, 1, 3])
+    graph.call("Reshape", [by_batch, graph.ints(0, 0, -1)], node.outputs[0])
+    final = graph.call("Transpose", [state], perm=[1, 0, 2])
+    graph.call("Reshape", [final, graph.ints(0, -1)], node.outputs[1])
+
+
+def _attention(graph: _Graph, node: Node, schema: Schema) -> None:
+    heads = node.attributes["num_heads"]
+    assert isinstance(heads, int)
+    head_size = schema.by_name[node.parameters["query_weight"]].shape[0] // heads
+    parts = []
+    orders = {"query": [0, 2, 1, 3], "key": [0, 2, 3, 1], "value": [0, 2, 1, 3]}
+    for value, (part, order) in zip(node.inputs, orders.items(), strict=True):
+        weight, bias = node.parameters[f"{part}_weight"], node.parameters.get(f"{part}_bias")
+        projected = _project(graph, value, weight, bias)
+        split = graph.call("Reshape", [projected, graph.ints(0, 0, heads, -1)])
+        parts.append(graph.call("Transpose", [split], perm=order))
+    query, key, value = parts
+    scores = graph.call("Mul", [graph.call("MatMul", [query, key]), graph.real(1 / math.sqrt(head_size))])
+    mixed = graph.call("MatMul", [graph.call("Softmax", [scores], axis=-1), value])
+    joined = graph.call(
+        "Reshape", [graph.call("Transpose", [mixed], perm=[0, 2, 1, 3]), graph.ints(0, 0, -1)]
+    )
+    weight, bias = node.parameters["output_weight"], node.parameters.get("output_bias")
+    _project(graph, joined, weight, bias, node.outputs[0])
+
+
+def _constant_operand(graph: _Graph, node: Node, schema: Schema) -> None:
+    del schema
+    constant = node.attributes.get("constant")
+    inputs = [*node.inputs] if constant is None else [*node.inputs, graph.real(constant)]
+    graph.call(node.operator, inputs, node.outputs[0])
+
+
+def _clip(graph: _Graph, node: Node, schema: Schema) -> None:
+    del schema
+    bounds = [node.attributes.get(end) for end in ("min", "max")]
+    inputs = [node.inputs[0], *("" if bound is None else graph.real(bound) for bound in bounds)]
+    graph.call("Clip", inputs, node.outputs[0])
+
+
+def _reduce(graph: _Graph, node: Node, schema: Schema) -> None:
+    del schema
+    axes = graph.constant(node.attributes["axes"], np.int64)
+    graph.call(
+        node.operator,
+        [node.inputs[0], axes],
+        node.outputs[0],
+        keepdims=int(bool(node.attributes["keepdims"])),
+    )
+
+
+def _reshape(graph: _Graph, node: Node, schema: Schema) -> None:
+    del schema
+    shape = graph.constant(node.attributes["shape"], np.int64)
+    graph.call("Reshape", [node.inputs[0], shape], node.outputs[0])
+
+
+def _pad(graph: _Graph, node: Node, schema: Schema) -> None:
+    del schema
+    pads = graph.constant(node.attributes["pads"], np.int64)
+    inputs = [node.inputs[0], pads, graph.real(node.attributes["value"])]
+    graph.call("Pad", inputs, node.outputs[0], mode=node.attributes["mode"])
+
+
+def _slice(graph: _Graph, node: Node, schema: Schema) -> None:
+    del schema
+    bounds = [graph.constant([node.attributes[key]], np.int64) for key in ("start", "stop", "axis", "step")]
+    graph.call("Slice", [node.inputs[0], *bounds], node.outputs[0])
+
+
+def _select(graph: _Graph, node: Node, schema: Schema) -> None:
+    del schema
+    index = graph.constant(node.attributes["index"], np.int64)
+    graph.call("Gather", [node.inputs[0], index], node.outputs[0], axis=node.attributes["axis"])
+
+
+def _resize(graph: _Graph, node: Node, schema: Schema) -> None:
+    del schema
+    scales = node.attributes["scales"]
+    assert isinstance(scales, tuple)
+    rule = {"nearest": ("asymmetric", "floor"), "linear": ("half_pixel", None)}[str(node.attributes["mode"])]
+    graph.call(
+        "Resize",
+        [node.inputs[0], "", graph.real((1, 1, *scales))],
+        node.outputs[0],
+        mode=node.attributes["mode"],
+        coordinate_transformation_mode=rule[0],
+        nearest_mode=rule[1],
+    )
+
+
+def _swish(graph: _Graph, node: Node, schema: Schema) -> None:
+    del schema
+    gate = graph.call("Sigmoid", [node.inputs[0]])
+    graph.call("Mul", [node.inputs[0], gate], node.outputs[0])
+
+
+def _identity(graph: _Graph, node: Node, schema: Schema) -> None:
+    del schema
+    graph.call("Identity", [node.inputs[0]], node.outputs[0])
+
+
+def _cast(graph: _Graph, node: Node, schema: Schema) -> None:
+    del schema
+    element = helper.np_dtype_to_tensor_dtype(np.dtype(str(node.attributes["to"])))
+    assert element != TensorProto.UNDEFINED
+    graph.call("Cast", [node.inputs[0]], node.outputs[0], to=element)
+
+
+_EXPANSIONS: Mapping[str, _Emit] = {
+    "Gemm": _gemm,
+    "BatchNormalization": _batch_norm,
+    "LayerNormalization": _layer_norm,
+    "GroupNormalization": _group_norm,
+    "InstanceNormalization": _instance_norm,
+    "PRelu": _prelu,
+    "Gather": _embedding,
+    "LSTM": _recurrent,
+    "GRU": _recurrent,
+    "RNN": _recurrent,
+    "MultiHeadAttention": _attention,
+    "Add": _constant_operand,
+    "Mul": _constant_operand,
+    "Pow": _constant_operand,
+    "Clip": _clip,
+    "ReduceMean": _reduce,
+    "ReduceMax": _reduce,
+    "ReduceSum": _reduce,
+    "Reshape": _reshape,
+    "Pad": _pad,
+    "Slice": _slice,
+    "Select": _select,
+    "Resize": _resize,
+    "Swish": _swish,
+    "Dropout": _identity,
+    "Cast": _cast,
+}

@@ -1,0 +1,165 @@
+"""The treaty: parameters and graph of one model in canonical form, and its fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Annotated, TypeAlias
+
+from pydantic import BeforeValidator, TypeAdapter, ValidationError
+
+from xbackend_fl.canonical.layout import Shape
+from xbackend_fl.canonical.ops import Kind
+from xbackend_fl.errors import SchemaError
+
+LAYOUT_VERSION = 1
+"""Version of the layout rules; part of every fingerprint."""
+
+
+def _tuples(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+AttributeValue: TypeAlias = Annotated[
+    bool | int | float | str | tuple[int, ...] | tuple[float, ...], BeforeValidator(_tuples)
+]
+"""What an attribute may hold."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One tensor of the model.
+
+    Attributes:
+        name: ``<node>.<role>``.
+        operator: ONNX operator of the node that owns it.
+        role: Slot of that operator (see ``canonical.ops``).
+        formal: Formal ONNX input the slot feeds.
+        shape: Canonical shape.
+        dtype: NumPy dtype name.
+        kind: How it trains and how it is merged.
+    """
+
+    name: str
+    operator: str
+    role: str
+    formal: str
+    shape: Shape
+    dtype: str
+    kind: Kind
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operator application.
+
+    Attributes:
+        name: Module path or layer name in the reference model.
+        operator: Row of the operator table.
+        inputs: Names of the values it reads, in order.
+        outputs: Names of the values it makes, in order.
+        parameters: Role to parameter name (two nodes that share a layer name the same parameter).
+        attributes: Attribute name to value.
+    """
+
+    name: str
+    operator: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Port:
+    """A data input or output.
+
+    Attributes:
+        name: Value name.
+        dtype: NumPy dtype name.
+        shape: Shape at the example the model was described with, in ONNX layout. Not part of the fingerprint.
+    """
+
+    name: str
+    dtype: str
+    shape: Shape
+
+
+@dataclass(frozen=True)
+class Schema:
+    """Canonical parameters and graph skeleton of one model.
+
+    Attributes:
+        inputs: Data inputs in the order of the model's own.
+        outputs: What the model returns, in order.
+        nodes: In execution order.
+        parameters: In the order in which nodes first use them.
+        layout_version: Version of the layout rules.
+    """
+
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    nodes: tuple[Node, ...]
+    parameters: tuple[Parameter, ...]
+    layout_version: int = LAYOUT_VERSION
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) over the canonical serialisation, without the example's sizes."""
+        plain = _ADAPTER.dump_python(self, mode="json")
+        for item in (*plain["inputs"], *plain["outputs"]):
+            item["shape"] = len(item["shape"])
+        text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @cached_property
+    def by_name(self) -> dict[str, Parameter]:
+        """Parameters by name."""
+        return {parameter.name: parameter for parameter in self.parameters}
+
+    @property
+    def num_values(self) -> int:
+        """Number of scalars in all parameters."""
+        sizes = (_size(parameter.shape) for parameter in self.parameters)
+        return sum(sizes)
+
+    def to_json(self) -> str:
+        """Serialise; :meth:`from_json` is the inverse."""
+        return _ADAPTER.dump_json(self, indent=1).decode()
+
+    @staticmethod
+    def from_json(text: str | bytes) -> Schema:
+        """Read a schema.
+
+        Raises:
+            SchemaError: The text is not a schema, or was written under other layout rules.
+        """
+        try:
+            schema = _ADAPTER.validate_json(text)
+        except ValidationError as error:
+            raise SchemaError(f"not a schema: {error.errors()[0]['msg']}") from error
+        if schema.layout_version != LAYOUT_VERSION:
+            raise SchemaError(
+                f"the schema was written under layout rules {schema.layout_version}; "
+                f"this version knows {LAYOUT_VERSION}",
+                hint="describe the reference model again with this version",
+            )
+        return schema
+
+
+def _size(shape: Shape) -> int:
+    size = 1
+    for length in shape:
+        size *= length
+    return size
+
+
+_ADAPTER: TypeAdapter[Schema] = TypeAdapter(Schema)
+
+
+def json_schema() -> dict[str, object]:
+    """JSON Schema of the schema file, as published in ``schemas/``."""
+    return _ADAPTER.json_schema()

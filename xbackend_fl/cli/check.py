@@ -1,0 +1,44 @@
+"""``xbfl check``: everything but the training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xbackend_fl.cli.options import Json, Settings, print_json
+
+
+def check(
+    course: Annotated[Path, typer.Argument(help="Course file (YAML).")],
+    settings: Settings = None,
+    as_json: Json = False,
+) -> None:
+    """Check a course without training: file, data, models and their proof of equality."""
+    from contextlib import closing
+
+    from xbackend_fl.cli.view import describe
+    from xbackend_fl.course import load_course
+    from xbackend_fl.events import Event
+    from xbackend_fl.simulation import SimulationEngine
+
+    loaded = load_course(course, settings or ())
+    found: list[Event] = []
+    with closing(SimulationEngine(loaded)) as engine:
+        prepared = engine.prepare(found.append)
+        sizes = engine.num_examples()
+    if as_json:
+        print_json(
+            {
+                "fingerprint": prepared.schema.fingerprint,
+                "models": [event.model_dump(mode="json") for event in found],
+                "num_examples": sizes,
+            }
+        )
+        return
+    for event in found:
+        typer.echo(describe(event))
+    for participant in loaded.participants:
+        typer.echo(f"  {participant.name} ({participant.backend}): {sizes[participant.name]} examples")
+    typer.echo(f"ok: schema {prepared.schema.fingerprint[:12]}, {prepared.schema.num_values:,} values")

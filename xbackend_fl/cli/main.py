@@ -1,0 +1,51 @@
+"""The command ``xbfl``: parses arguments, calls a room, shows the result. No logic lives here."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from typing import NoReturn
+
+import typer
+
+from xbackend_fl.cli import adapters, check, doctor, inspect, mapping, run
+from xbackend_fl.errors import XbflError
+
+app = typer.Typer(
+    name="xbfl",
+    help="Federated learning across PyTorch and TensorFlow: one course, one model, proven equal.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("run")(run.run)
+app.command("check")(check.check)
+app.command("map")(mapping.map_models)
+app.command("inspect")(inspect.inspect)
+app.command("doctor")(doctor.doctor)
+app.command("adapters")(adapters.adapters)
+
+
+def main() -> None:
+    """Entry point. Exit codes: 0 ok, 1 the run failed, 2 usage or refused input, 130 interrupted."""
+    signal.signal(signal.SIGINT, _interrupted)
+    try:
+        app()
+    except XbflError as error:
+        _report(error)
+        sys.exit(error.exit_code)
+
+
+def _interrupted(_: int, __: object) -> NoReturn:
+    sys.exit(130)
+
+
+def _report(error: XbflError) -> None:
+    if "--json" in sys.argv:
+        plain = {"code": error.code, "message": error.message, "hint": error.hint}
+        typer.echo(json.dumps({"schema_version": 1, "status": "error", "error": plain}))
+    # Course diagnostics bring their own "error:" lines, one per mistake.
+    located = error.message.startswith("error:")
+    typer.echo(error.message if located else f"error[{error.code}]: {error}", err=True)

@@ -1,0 +1,22 @@
+"""Arguments and output that several commands share."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a setting, e.g. rounds=5.")
+]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option("--input", metavar="SHAPE", help="ONNX layout, e.g. 1,3,64,64 or int64:1,128; repeatable."),
+]
+
+
+def print_json(data: Any) -> None:
+    """The envelope of every ``--json`` result."""
+    typer.echo(json.dumps({"schema_version": 1, "status": "ok", "data": data}))

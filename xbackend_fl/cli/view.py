@@ -1,0 +1,160 @@
+"""Shows a run as it happens: a live table, plain lines, or one JSON object a line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from xbackend_fl.events import (
+    CourseFinished,
+    CourseStarted,
+    Event,
+    ModelBound,
+    Observer,
+    ParticipantFailed,
+    ParticipantTrained,
+    RoundFinished,
+    RoundStarted,
+    to_line,
+)
+
+_ROUNDS_SHOWN = 8
+_PARTICIPANTS_SHOWN = 12
+
+
+@contextmanager
+def view(*, as_json: bool) -> Iterator[Observer]:
+    """The observer that fits where the output goes."""
+    console = Console()
+    if as_json:
+        yield lambda event: typer.echo(to_line(event))
+    elif not console.is_terminal:
+        yield _print_line
+    else:
+        table = _LiveTable()
+        with Live(table.render(), console=console, refresh_per_second=8) as live:
+
+            def observe(event: Event) -> None:
+                table.add(event)
+                live.update(table.render())
+
+            yield observe
+
+
+def _print_line(event: Event) -> None:
+    line = describe(event)
+    if line:
+        typer.echo(line)
+
+
+def describe(event: Event) -> str:
+    """An event in one line for people; empty for those that say nothing new."""
+    match event:
+        case CourseStarted():
+            again = f", continuing after round {event.resumed_from}" if event.resumed_from else ""
+            count = len(event.participants)
+            return f"course {event.name}: {count} participants, {event.rounds} rounds{again} -> {event.path}"
+        case ModelBound():
+            role = "reference" if event.reference else "proven equal"
+            notes = "".join(f"\n  note: {note}" for note in event.notes)
+            return f"{event.version}: {role}, largest error {event.largest_error:.1e}{notes}"
+        case RoundStarted():
+            return ""
+        case ParticipantTrained():
+            return (
+                f"  round {event.round} {event.name} ({event.backend}): {event.num_examples} examples, "
+                f"loss {event.loss:.4f}, accuracy {event.accuracy:.2%}, {event.seconds:.2f} s"
+            )
+        case ParticipantFailed():
+            return f"  round {event.round} {event.name} ({event.backend}): refused: {event.reason}"
+        case RoundFinished():
+            best = ", best so far" if event.best else ""
+            return (
+                f"round {event.round}: loss {event.loss:.4f}, accuracy {event.accuracy:.2%} "
+                f"(validation{best}), {event.seconds:.2f} s"
+            )
+        case CourseFinished():
+            return _last_line(event)
+
+
+def _last_line(event: CourseFinished) -> str:
+    word = "interrupted" if event.interrupted else "done"
+    return (
+        f"{word}: test accuracy {event.test_accuracy:.2%} after {event.rounds} rounds "
+        f"(best on validation, round {event.best_round}: {event.best_test_accuracy:.2%}) "
+        f"in {event.seconds:.1f} s; ONNX Runtime agrees within {event.onnx_error:.0e}"
+    )
+
+
+class _LiveTable:
+    """What is known so far."""
+
+    def __init__(self) -> None:
+        self._head: list[str] = []
+        self._backends: dict[str, str] = {}
+        self._rounds: list[RoundFinished] = []
+        self._participants: dict[str, ParticipantTrained | ParticipantFailed] = {}
+        self._state = "starting workers, importing frameworks, proving the models equal …"
+        self._last = ""
+
+    def add(self, event: Event) -> None:
+        """Take in one event."""
+        match event:
+            case CourseStarted():
+                self._backends = event.participants
+                self._head.append(describe(event))
+            case ModelBound():
+                self._head.append(describe(event))
+            case RoundStarted():
+                self._state = f"round {event.round}: training {len(event.cohort)} participants …"
+            case ParticipantTrained() | ParticipantFailed():
+                self._participants[event.name] = event
+            case RoundFinished():
+                self._rounds.append(event)
+            case CourseFinished():
+                self._last, self._state = describe(event), ""
+
+    def render(self) -> Group:
+        """The whole picture."""
+        head = [Text(line) for line in self._head]
+        tail = [Text(self._last, style="bold green")] if self._last else [Text(self._state, style="dim")]
+        return Group(*head, self._round_table(), self._participant_table(), *tail)
+
+    def _round_table(self) -> Table:
+        table = Table("round", "loss", "accuracy", "seconds", title="validation", title_justify="left")
+        for entry in self._rounds[-_ROUNDS_SHOWN:]:
+            style = "bold" if entry.best else None
+            cells = (str(entry.round), f"{entry.loss:.4f}", f"{entry.accuracy:.2%}", f"{entry.seconds:.2f}")
+            table.add_row(*cells, style=style)
+        return table
+
+    def _participant_table(self) -> Table:
+        table = Table("participant", "backend", "round", "examples", "loss", "accuracy", "seconds")
+        shown = sorted(self._participants)[:_PARTICIPANTS_SHOWN]
+        for name in shown:
+            event = self._participants[name]
+            if isinstance(event, ParticipantFailed):
+                table.add_row(
+                    name, event.backend, str(event.round), "refused", escape(event.reason), style="red"
+                )
+                continue
+            table.add_row(
+                name,
+                event.backend,
+                str(event.round),
+                str(event.num_examples),
+                f"{event.loss:.4f}",
+                f"{event.accuracy:.2%}",
+                f"{event.seconds:.2f}",
+            )
+        hidden = len(self._participants) - len(shown)
+        if hidden > 0:
+            table.caption = f"and {hidden} more"
+        return table

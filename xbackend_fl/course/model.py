@@ -1,0 +1,189 @@
+"""A course: one federated training, as its YAML file says it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    PrivateAttr,
+    model_validator,
+)
+
+from xbackend_fl.adapter import Optimizer
+from xbackend_fl.aggregation import Precision, ServerOptimizer
+
+_INPUT = re.compile(r"^(?:(?P<dtype>[a-z]+[0-9]+):)?(?P<shape>[0-9]+(?:,[0-9]+)*)$")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Participant(_Section):
+    """A party with data."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    backend: str
+    data: str | None = Field(None, description="FILE_OR_MODULE:CALLABLE with this participant's own examples")
+
+
+class Partition(_Section):
+    """How the training data are shared out."""
+
+    kind: Literal["iid", "dirichlet"] = "iid"
+    alpha: Annotated[float, Field(gt=0)] = 0.5
+    min_examples: PositiveInt = 1
+
+
+class Data(_Section):
+    """Where examples come from."""
+
+    source: str = Field(description="FILE_OR_MODULE:CALLABLE returning train, validation and test")
+    partition: Partition = Partition()
+
+
+class OptimizerSection(_Section):
+    """The participants' optimizer; the same arithmetic on every backend."""
+
+    name: Literal["sgd", "momentum", "nesterov", "adam", "adamw", "adagrad", "rmsprop"] = "sgd"
+    lr: Annotated[float, Field(gt=0)] = 0.01
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    alpha: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    eps: Annotated[float, Field(gt=0)] = 1e-8
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+
+    def rule(self) -> Optimizer:
+        """As plain data for adapters."""
+        return Optimizer(**self.model_dump())
+
+
+class Training(_Section):
+    """Local training of every participant."""
+
+    optimizer: OptimizerSection = OptimizerSection()
+    loss: Literal["cross_entropy", "binary_cross_entropy", "mean_squared_error"] = "cross_entropy"
+    batch_size: PositiveInt = 32
+    epochs: PositiveInt = 1
+    steps: PositiveInt | None = Field(None, description="replaces epochs")
+    clip_norm: Annotated[float, Field(gt=0)] | None = None
+    dropout: Literal["native", "off"] = Field(
+        "native", description="native: every backend draws its own masks; off: no dropout"
+    )
+
+
+class ServerSection(_Section):
+    """The server optimizer."""
+
+    name: Literal["fedavg", "fedavgm", "fedadagrad", "fedadam", "fedyogi"] = "fedavg"
+    lr: Annotated[float, Field(gt=0)] = 1.0
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    tau: Annotated[float, Field(gt=0)] = 1e-3
+
+    def rule(self) -> ServerOptimizer:
+        """As plain data for the round loop."""
+        return ServerOptimizer(**self.model_dump())
+
+
+class Federate(_Section):
+    """How updates are collected and merged."""
+
+    cohort: PositiveInt | None = Field(None, description="participants per round; all if left out")
+    server: ServerSection = ServerSection()
+    precision: Precision = "float32"
+    on_failure: Literal["stop", "continue"] = Field(
+        "stop", description="what a refused update does: stop the course, or go on with the rest"
+    )
+    share_local_model: bool = Field(
+        default=True, description="one model per backend; else one per participant"
+    )
+    online_aggr: bool = Field(
+        default=True, description="merge updates as they come; else keep all until the end"
+    )
+
+
+def _named(value: Any) -> Any:
+    """``{torch: 500, tensorflow: 500}`` as a list of named participants."""
+    if isinstance(value, dict) and all(
+        isinstance(n, int) and not isinstance(n, bool) for n in value.values()
+    ):
+        return [
+            {"name": f"{backend}-{index:0{len(str(count))}d}", "backend": backend}
+            for backend, count in value.items()
+            for index in range(1, count + 1)
+        ]
+    return value
+
+
+class Course(_Section):
+    """One federated training.
+
+    ``models`` names one native model per backend; the first one is the reference, whose module paths name
+    the canonical parameters and whose initial weights start the course.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    seed: Annotated[int, Field(ge=0)] = 0
+    rounds: PositiveInt
+    models: Annotated[dict[str, str], Field(min_length=1)]
+    input: Annotated[list[str], Field(min_length=1, description="ONNX layout, for example ['1,3,64,64']")]
+    data: Data
+    participants: Annotated[list[Participant], BeforeValidator(_named), Field(min_length=1)]
+    training: Training = Training()
+    federate: Federate = Federate()
+    keep_checkpoints: PositiveInt = Field(3, description="how many of the latest checkpoints stay on disk")
+
+    _base: Path = PrivateAttr(default=Path())
+
+    @property
+    def base(self) -> Path:
+        """Folder that relative files start from."""
+        return self._base
+
+    def at(self, base: Path) -> Course:
+        """The same course with files relative to ``base``."""
+        copy = self.model_copy()
+        copy._base = base  # noqa: SLF001  its own attribute, on a copy
+        return copy
+
+    @property
+    def reference(self) -> str:
+        """Backend of the reference model."""
+        return next(iter(self.models))
+
+    @property
+    def backends(self) -> list[str]:
+        """Backends that take part: the reference first, then those with participants."""
+        used = {participant.backend for participant in self.participants}
+        return [name for name in self.models if name in used or name == self.reference]
+
+    @model_validator(mode="after")
+    def _check_names(self) -> Self:
+        seen: set[str] = set()
+        for participant in self.participants:
+            if participant.name in seen:
+                raise ValueError(f"two participants are called {participant.name!r}")
+            seen.add(participant.name)
+            if participant.backend not in self.models:
+                raise ValueError(
+                    f"participant {participant.name!r} uses backend {participant.backend!r}, "
+                    f"which has no model; models has {', '.join(self.models)}"
+                )
+        for text in self.input:
+            if not _INPUT.match(text):
+                raise ValueError(f"input {text!r} is not a shape such as '1,3,64,64' or 'int64:1,128'")
+        if self.federate.cohort is not None and self.federate.cohort > len(self.participants):
+            raise ValueError(
+                f"federate.cohort is {self.federate.cohort}, but there are {len(self.participants)} participants"
+            )
+        return self

@@ -1,0 +1,112 @@
+"""Every error the toolkit raises on purpose.
+
+    XbflError
+    ├── RefusedInput          exit 2: nothing was run, the input must change
+    │   ├── ConfigError         a course file, option or model specification is wrong
+    │   ├── AdapterError        a backend is unknown or not installed
+    │   ├── UnsupportedError    a model uses what the canonical schema cannot express
+    │   ├── MismatchError       two models are not the same function
+    │   ├── SchemaError         weights belong to another schema
+    │   └── FileError           a file is missing, corrupt or would be overwritten
+    └── RunFailed             exit 1: the course started and could not finish
+        ├── UpdateRefused       an update holds NaN, a wrong shape or a wrong weight
+        └── WorkerDied          a worker process ended or raised
+
+A message says what happened, where, and what was expected and received; ``hint`` says what to do.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class XbflError(Exception):
+    """Root of the tree.
+
+    Args:
+        message: What happened and where, in one sentence.
+        hint: What the reader can do about it.
+    """
+
+    code: ClassVar[str] = "error"
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message if self.hint is None else f"{self.message}\n  = help: {self.hint}"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # The default would call cls(*args) and lose the hint on its way between processes.
+        return _rebuild, (type(self), self.message, self.hint, dict(self.__dict__))
+
+
+def _rebuild(kind: type[XbflError], message: str, hint: str | None, state: dict[str, object]) -> XbflError:
+    error = kind.__new__(kind)
+    XbflError.__init__(error, message, hint=hint)
+    error.__dict__.update(state)
+    return error
+
+
+class RefusedInput(XbflError):  # noqa: N818  the tree is named by what happened
+    """The input cannot be used as it is; nothing was run."""
+
+    code = "refused-input"
+    exit_code = 2
+
+
+class ConfigError(RefusedInput):
+    """A course file, an option or a model specification is wrong."""
+
+    code = "config"
+
+
+class AdapterError(RefusedInput):
+    """A backend is unknown, or its framework is not installed."""
+
+    code = "adapter"
+
+
+class UnsupportedError(RefusedInput):
+    """A model holds something that the canonical schema cannot express."""
+
+    code = "unsupported"
+
+
+class MismatchError(RefusedInput):
+    """Two models are not the same function."""
+
+    code = "mismatch"
+
+
+class SchemaError(RefusedInput):
+    """Weights do not belong to the schema they were offered to."""
+
+    code = "schema"
+
+
+class FileError(RefusedInput):
+    """A file is missing, corrupt, or would be overwritten."""
+
+    code = "file"
+
+
+class RunFailed(XbflError):  # noqa: N818
+    """A course started and could not finish."""
+
+    code = "run-failed"
+
+
+class UpdateRefused(RunFailed):
+    """An update is not fit to enter the mean."""
+
+    code = "update-refused"
+
+
+class WorkerDied(RunFailed):
+    """A worker process ended or raised; the message carries its traceback."""
+
+    code = "worker-died"

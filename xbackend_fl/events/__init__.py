@@ -1,0 +1,139 @@
+"""What happens during a run, as plain data, one JSON object per event."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+
+class _Event(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
+
+    time: datetime = Field(default_factory=lambda: datetime.now(UTC))
+
+
+class CourseStarted(_Event):
+    """The run folder exists; nothing has been trained."""
+
+    event: Literal["course_started"] = "course_started"
+    name: str
+    path: str
+    participants: dict[str, str] = Field(description="name to backend")
+    rounds: int
+    resumed_from: int = Field(0, description="last finished round of the run that is continued")
+
+
+class ModelBound(_Event):
+    """A backend's model is proven to be the reference model."""
+
+    event: Literal["model_bound"] = "model_bound"
+    backend: str
+    version: str
+    fingerprint: str
+    reference: bool
+    largest_error: float
+    notes: tuple[str, ...] = ()
+    seconds: float
+
+
+class RoundStarted(_Event):
+    """A cohort was chosen."""
+
+    event: Literal["round_started"] = "round_started"
+    round: int
+    cohort: tuple[str, ...]
+
+
+class ParticipantTrained(_Event):
+    """An update entered the mean."""
+
+    event: Literal["participant_trained"] = "participant_trained"
+    round: int
+    name: str
+    backend: str
+    num_examples: int
+    loss: float
+    accuracy: float
+    seconds: float
+
+
+class ParticipantFailed(_Event):
+    """An update was refused; the mean is without it."""
+
+    event: Literal["participant_failed"] = "participant_failed"
+    round: int
+    name: str
+    backend: str
+    reason: str
+
+
+class RoundFinished(_Event):
+    """The new global weights were evaluated on the validation set."""
+
+    event: Literal["round_finished"] = "round_finished"
+    round: int
+    loss: float
+    accuracy: float
+    best: bool
+    num_examples: int
+    seconds: float
+
+
+class CourseFinished(_Event):
+    """Everything is on disk."""
+
+    event: Literal["course_finished"] = "course_finished"
+    rounds: int
+    interrupted: bool
+    best_round: int
+    validation_accuracy: float
+    test_loss: float
+    test_accuracy: float
+    best_test_accuracy: float
+    onnx_error: float = Field(description="largest relative difference of ONNX Runtime's outputs")
+    seconds: float
+    peak_memory_bytes: dict[str, int] = Field(description="largest resident set of each process")
+
+
+Event: TypeAlias = Annotated[
+    CourseStarted
+    | ModelBound
+    | RoundStarted
+    | ParticipantTrained
+    | ParticipantFailed
+    | RoundFinished
+    | CourseFinished,
+    Field(discriminator="event"),
+]
+Observer: TypeAlias = Callable[[Event], None]
+
+_ADAPTER: TypeAdapter[Event] = TypeAdapter(Event)
+
+
+def to_line(event: Event) -> str:
+    """An event as one line of JSON."""
+    return event.model_dump_json()
+
+
+def from_line(line: str) -> Event:
+    """Read one line of JSON."""
+    return _ADAPTER.validate_json(line)
+
+
+def jsonl(path: Path) -> Observer:
+    """An observer that appends events to a file, each line complete on disk when it returns."""
+
+    def observe(event: Event) -> None:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(to_line(event) + "\n")
+
+    return observe
+
+
+def json_schema() -> dict[str, object]:
+    """JSON Schema of an event, as published in ``schemas/``."""
+    return _ADAPTER.json_schema()

@@ -1,0 +1,28 @@
+"""Finds, proves and explains the map between two independently written models."""
+
+from xbackend_fl.mapping.bind import (
+    Bound,
+    bind,
+    bind_trainer,
+    describe,
+    evidence_of,
+    find_binding,
+    gather_evidence,
+)
+from xbackend_fl.mapping.probe import Evidence, training_attributes
+from xbackend_fl.mapping.verify import Check, Proof, execute
+
+__all__ = [
+    "Bound",
+    "Check",
+    "Evidence",
+    "Proof",
+    "bind",
+    "bind_trainer",
+    "describe",
+    "evidence_of",
+    "execute",
+    "find_binding",
+    "gather_evidence",
+    "training_attributes",
+]

@@ -1,0 +1,121 @@
+"""The part of a schema's graph that must agree between two models, with everything else looked through."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from xbackend_fl.canonical import OPERATORS, Effect, Node, Schema
+from xbackend_fl.canonical.schema import AttributeValue
+
+_ASSOCIATIVE = frozenset({"Add", "Mul", "Max", "Min", "Concat"})
+
+
+@dataclass(frozen=True)
+class Edge:
+    """Where a node reads from.
+
+    Attributes:
+        source: Index of the producing node; ``-1 - i`` is data input ``i``.
+        output: Which of the producer's outputs.
+        dropouts: Names of the dropout nodes on the way.
+    """
+
+    source: int
+    output: int
+    dropouts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Bone:
+    """A node that computes.
+
+    Attributes:
+        node: The schema's node.
+        edges: Its inputs; nested sums, products and concatenations are flattened into one node.
+        attributes: The attributes that change the function, floats rounded to six digits.
+        parameters: Role to (shape, kind).
+    """
+
+    node: Node
+    edges: tuple[Edge, ...]
+    attributes: Mapping[str, AttributeValue]
+    parameters: Mapping[str, tuple[tuple[int, ...], str]]
+
+    @property
+    def commutative(self) -> bool:
+        """Whether the order of the inputs is free."""
+        return OPERATORS[self.node.operator].commutative
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """All bones in execution order, and the edges that leave the model."""
+
+    bones: tuple[Bone, ...]
+    outputs: tuple[Edge, ...]
+    num_inputs: int
+
+
+def skeleton_of(schema: Schema) -> Skeleton:
+    """Look through shape-only nodes and flatten nested associative nodes."""
+    edges: dict[str, Edge] = {port.name: Edge(-1 - i, 0) for i, port in enumerate(schema.inputs)}
+    bones: list[Bone] = []
+    for node in schema.nodes:
+        if OPERATORS[node.operator].shape_only:
+            edge = edges[node.inputs[0]]
+            if node.operator == "Dropout":
+                edge = replace(edge, dropouts=(*edge.dropouts, node.name))
+            edges[node.outputs[0]] = edge
+            continue
+        for output, name in enumerate(node.outputs):
+            edges[name] = Edge(len(bones), output)
+        bones.append(_bone(schema, node, tuple(edges[name] for name in node.inputs)))
+    outputs = tuple(edges[port.name] for port in schema.outputs)
+    return _flatten(Skeleton(tuple(bones), outputs, len(schema.inputs)))
+
+
+def rounded(value: AttributeValue) -> AttributeValue:
+    """Floats to six significant digits: frameworks store constants as float32 or double."""
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def _bone(schema: Schema, node: Node, edges: tuple[Edge, ...]) -> Bone:
+    row = OPERATORS[node.operator]
+    attributes = {
+        name: rounded(value) for name, value in node.attributes.items() if row.effect(name) is Effect.FUNCTION
+    }
+    parameters = {
+        role: (schema.by_name[name].shape, str(schema.by_name[name].kind))
+        for role, name in node.parameters.items()
+    }
+    return Bone(node, edges, attributes, parameters)
+
+
+def _flatten(skeleton: Skeleton) -> Skeleton:
+    """Merge a node into its only reader where both are the same associative operator."""
+    bones = skeleton.bones
+    every = [edge for bone in bones for edge in bone.edges] + list(skeleton.outputs)
+    readers = Counter(edge.source for edge in every)
+
+    def absorbs(reader: Bone, edge: Edge) -> bool:
+        if edge.source < 0 or readers[edge.source] > 1 or edge.dropouts or "constant" in reader.attributes:
+            return False
+        inner = bones[edge.source]
+        same = (inner.node.operator, inner.attributes) == (reader.node.operator, reader.attributes)
+        return same and reader.node.operator in _ASSOCIATIVE
+
+    def expand(bone: Bone) -> tuple[Edge, ...]:
+        parts = (expand(bones[edge.source]) if absorbs(bone, edge) else (edge,) for edge in bone.edges)
+        return tuple(edge for part in parts for edge in part)
+
+    gone = {edge.source for bone in bones for edge in bone.edges if absorbs(bone, edge)}
+    kept = [index for index in range(len(bones)) if index not in gone]
+    place = {old: new for new, old in enumerate(kept)}
+
+    def moved(edges: tuple[Edge, ...]) -> tuple[Edge, ...]:
+        return tuple(replace(edge, source=place.get(edge.source, edge.source)) for edge in edges)
+
+    flat = tuple(replace(bones[index], edges=moved(expand(bones[index]))) for index in kept)
+    return Skeleton(flat, moved(skeleton.outputs), skeleton.num_inputs)

@@ -1,0 +1,23 @@
+"""The round loop, checkpoints and the run folder: one piece of code for every engine."""
+
+from xbackend_fl.server.checkpoint import CourseState, load_state, save_state
+from xbackend_fl.server.engine import Engine, Outputs, Prepared, RoundOutcome
+from xbackend_fl.server.finish import Result, finish
+from xbackend_fl.server.folder import RunFolder
+from xbackend_fl.server.preflight import check_loss
+from xbackend_fl.server.rounds import run_rounds
+
+__all__ = [
+    "CourseState",
+    "Engine",
+    "Outputs",
+    "Prepared",
+    "Result",
+    "RoundOutcome",
+    "RunFolder",
+    "check_loss",
+    "finish",
+    "load_state",
+    "run_rounds",
+    "save_state",
+]

@@ -1,0 +1,77 @@
+"""Everything a course needs to go on after an interruption, in one file that is whole or absent."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from xbackend_fl.aggregation import State as ServerState
+from xbackend_fl.canonical import Kind
+from xbackend_fl.errors import FileError
+from xbackend_fl.events import RoundFinished
+from xbackend_fl.weights import Weights, read_tensors, write_tensors
+
+_WEIGHTS, _SERVER = "weights/", "server/"
+
+
+@dataclass(frozen=True)
+class CourseState:
+    """A course between two rounds.
+
+    Attributes:
+        round: Last finished round.
+        weights: Global weights.
+        server: State of the server optimizer.
+        history: One entry per finished round.
+    """
+
+    round: int
+    weights: Weights
+    server: ServerState
+    history: tuple[RoundFinished, ...] = ()
+
+    @property
+    def best(self) -> RoundFinished | None:
+        """The round with the best validation result."""
+        return max(self.history, key=lambda entry: (entry.accuracy, -entry.loss, -entry.round), default=None)
+
+    def after(self, weights: Weights, server: ServerState, entry: RoundFinished) -> CourseState:
+        """The state after one more round."""
+        return replace(
+            self, round=entry.round, weights=weights, server=server, history=(*self.history, entry)
+        )
+
+
+def save_state(path: Path, state: CourseState) -> None:
+    """Write a checkpoint."""
+    arrays: dict[str, NDArray[Any]] = {_WEIGHTS + name: array for name, array in state.weights.items()}
+    arrays |= {_SERVER + name: array for name, array in state.server.items()}
+    metadata = {
+        "round": str(state.round),
+        "fingerprint": state.weights.fingerprint,
+        "kinds": json.dumps({name: str(kind) for name, kind in state.weights.kinds.items()}),
+        "history": json.dumps([entry.model_dump(mode="json") for entry in state.history]),
+    }
+    write_tensors(path, arrays, metadata)
+
+
+def load_state(path: Path) -> CourseState:
+    """Read a checkpoint.
+
+    Raises:
+        FileError: It is missing, corrupt, or not a checkpoint.
+    """
+    arrays, metadata = read_tensors(path)
+    try:
+        kinds = {name: Kind(kind) for name, kind in json.loads(metadata["kinds"]).items()}
+        weights = Weights({name: arrays[_WEIGHTS + name] for name in kinds}, metadata["fingerprint"], kinds)
+        history = tuple(RoundFinished.model_validate(entry) for entry in json.loads(metadata["history"]))
+        number = int(metadata["round"])
+    except (KeyError, ValueError) as error:
+        raise FileError(f"{path} is not a checkpoint: {error}") from error
+    server = {name.removeprefix(_SERVER): a for name, a in arrays.items() if name.startswith(_SERVER)}
+    return CourseState(number, weights, server, history)

@@ -1,0 +1,91 @@
+"""What the round loop needs from whoever does the training: one Protocol for simulation and deployment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from xbackend_fl.adapter import Metrics
+from xbackend_fl.aggregation import OnlineMean
+from xbackend_fl.canonical import Binding, Schema
+from xbackend_fl.events import Observer
+from xbackend_fl.weights import Weights
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is known once every model is bound.
+
+    Attributes:
+        schema: The treaty.
+        bindings: Binding of every backend.
+        initial: The reference model's initial weights.
+    """
+
+    schema: Schema
+    bindings: dict[str, Binding]
+    initial: Weights
+
+
+@dataclass(frozen=True)
+class RoundOutcome:
+    """What came back from one cohort.
+
+    Attributes:
+        mean: Mean of the updates that were accepted.
+        failed: Participants whose update was refused, with the reason.
+    """
+
+    mean: OnlineMean
+    failed: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Answers of every backend's model to the same inputs.
+
+    Attributes:
+        inputs: In ONNX layout.
+        by_backend: Outputs in ONNX layout.
+    """
+
+    inputs: tuple[NDArray[Any], ...]
+    by_backend: dict[str, tuple[NDArray[Any], ...]]
+
+
+class Engine(Protocol):
+    """Trains cohorts."""
+
+    def prepare(self, observer: Observer) -> Prepared:
+        """Open every model and prove that they are one function."""
+        ...
+
+    def train_round(
+        self, number: int, weights: Weights, cohort: Sequence[str], observer: Observer
+    ) -> RoundOutcome:
+        """Train a cohort from ``weights`` and merge what comes back."""
+        ...
+
+    def evaluate(self, weights: Weights, split: str) -> Metrics:
+        """Metrics of ``weights`` on ``validation`` or ``test``."""
+        ...
+
+    def outputs(self, weights: Weights, split: str, count: int) -> Outputs:
+        """Answers to the first ``count`` examples of a split."""
+        ...
+
+    def save_native(self, weights: Weights, path: Path) -> list[Path]:
+        """Write ``weights`` in the format of every backend; the suffix is the backend's."""
+        ...
+
+    def peak_memory_bytes(self) -> dict[str, int]:
+        """Largest resident set of every process so far."""
+        ...
+
+    def close(self) -> None:
+        """Release everything; safe to call twice."""
+        ...

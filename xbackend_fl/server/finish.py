@@ -1,0 +1,108 @@
+"""The end of a course: test results, the model in every format, and a page that sums it up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from xbackend_fl.canonical.onnx_export import to_onnx
+from xbackend_fl.course import Course
+from xbackend_fl.errors import RunFailed
+from xbackend_fl.mapping import execute
+from xbackend_fl.mapping.verify import TOLERANCE, relative_error
+from xbackend_fl.server.checkpoint import CourseState
+from xbackend_fl.server.engine import Engine, Prepared
+from xbackend_fl.server.folder import RunFolder
+from xbackend_fl.weights import load_weights
+
+_PROBE = 64
+_ROWS = 30
+
+
+@dataclass(frozen=True)
+class Result:
+    """Figures of a finished course.
+
+    Attributes:
+        test_loss: Mean loss of the last weights on the test set.
+        test_accuracy: Accuracy of the last weights on the test set.
+        best_test_accuracy: Accuracy on the test set of the weights that validation chose.
+        onnx_error: Largest relative difference between ONNX Runtime and any backend on test examples.
+        files: The trained model in every format.
+    """
+
+    test_loss: float
+    test_accuracy: float
+    best_test_accuracy: float
+    onnx_error: float
+    files: tuple[Path, ...]
+
+
+def finish(
+    course: Course, engine: Engine, prepared: Prepared, state: CourseState, folder: RunFolder
+) -> Result:
+    """Evaluate once on the test set and write the trained model.
+
+    Raises:
+        RunFailed: ONNX Runtime and a backend disagree about the trained model.
+    """
+    weights = state.weights
+    test = engine.evaluate(weights, "test")
+    best = engine.evaluate(load_weights(folder.best, weights.fingerprint), "test")
+    model = to_onnx(prepared.schema, weights)
+    onnx.checker.check_model(model, full_check=True)
+    folder.onnx.write_bytes(model.SerializeToString())
+    answers = engine.outputs(weights, "test", _PROBE)
+    expected = execute(prepared.schema, weights, answers.inputs)
+    errors = {
+        backend: max(relative_error(a, b) for a, b in zip(outputs, expected, strict=True))
+        for backend, outputs in answers.by_backend.items()
+    }
+    worst = max(errors, key=lambda backend: errors[backend])
+    if errors[worst] > TOLERANCE:
+        raise RunFailed(f"ONNX Runtime and {worst} disagree about the trained model by {errors[worst]:.1e}")
+    files = (*engine.save_native(weights, folder.path / "model"), folder.onnx)
+    result = Result(test.loss, test.accuracy, best.accuracy, errors[worst], files)
+    folder.summary.write_text(_summary(course, prepared, state, result), encoding="utf-8")
+    return result
+
+
+def _summary(course: Course, prepared: Prepared, state: CourseState, result: Result) -> str:
+    best = state.best
+    assert best is not None
+    backends = dict.fromkeys(course.backends, 0)
+    for participant in course.participants:
+        backends[participant.backend] += 1
+    parties = ", ".join(f"{count} in {backend}" for backend, count in backends.items())
+    rows = [
+        f"| {e.round} | {e.loss:.4f} | {e.accuracy:.2%} | {e.seconds:.1f} |" for e in state.history[-_ROWS:]
+    ]
+    return "\n".join(
+        [
+            f"# {course.name}",
+            "",
+            (
+                f"{len(course.participants)} participants ({parties}) trained one model of "
+                f"{prepared.schema.num_values:,} values over {state.round} rounds "
+                f"({course.federate.server.name}, {course.training.optimizer.name}, seed {course.seed})."
+            ),
+            "",
+            f"* Test accuracy of the last weights: **{result.test_accuracy:.2%}** (loss {result.test_loss:.4f})",
+            (
+                f"* Test accuracy of the weights that validation chose (round {best.round}): "
+                f"{result.best_test_accuracy:.2%}"
+            ),
+            f"* ONNX Runtime and every backend agree on test examples within {result.onnx_error:.1e} (relative)",
+            f"* Schema `{prepared.schema.fingerprint}`",
+            f"* Weights digest `{state.weights.digest}`",
+            "",
+            "| round | validation loss | validation accuracy | seconds |",
+            "|---|---|---|---|",
+            *rows,
+            "",
+            "Files: " + ", ".join(f"`{path.name}`" for path in result.files),
+            "",
+        ]
+    )

@@ -1,0 +1,128 @@
+"""The folder of one run: what lies where."""
+
+from __future__ import annotations
+
+import json
+import platform
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from xbackend_fl.course import Course, dump
+from xbackend_fl.errors import FileError
+from xbackend_fl.server.checkpoint import CourseState, load_state, save_state
+from xbackend_fl.server.engine import Prepared
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of one run.
+
+    Attributes:
+        path: The folder.
+    """
+
+    path: Path
+
+    @staticmethod
+    def create(course: Course, out: Path | None) -> RunFolder:
+        """Make a new folder and write the course into it.
+
+        Raises:
+            FileError: The folder exists.
+        """
+        path = out or Path("runs") / f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-{course.name}"
+        if path.exists():
+            raise FileError(
+                f"the run folder {path} exists",
+                hint="choose another --out, or continue that run with --resume",
+            )
+        (path / "checkpoints").mkdir(parents=True)
+        folder = RunFolder(path)
+        folder.course.write_text(dump(course), encoding="utf-8")
+        return folder
+
+    @staticmethod
+    def open(path: Path) -> RunFolder:
+        """An existing run.
+
+        Raises:
+            FileError: The folder is not a run.
+        """
+        folder = RunFolder(path)
+        if not folder.course.is_file():
+            raise FileError(f"{path} is not a run folder: it has no course.yaml")
+        return folder
+
+    @property
+    def course(self) -> Path:
+        """The course as run."""
+        return self.path / "course.yaml"
+
+    @property
+    def events(self) -> Path:
+        """One JSON object per event."""
+        return self.path / "events.jsonl"
+
+    @property
+    def best(self) -> Path:
+        """Weights with the best validation result."""
+        return self.path / "best.safetensors"
+
+    @property
+    def last(self) -> Path:
+        """Weights of the last round."""
+        return self.path / "last.safetensors"
+
+    @property
+    def onnx(self) -> Path:
+        """The trained model as ONNX."""
+        return self.path / "model.onnx"
+
+    @property
+    def summary(self) -> Path:
+        """One page for people."""
+        return self.path / "summary.md"
+
+    def write_models(self, prepared: Prepared) -> None:
+        """Write the schema, every binding, and the environment."""
+        (self.path / "schema.json").write_text(prepared.schema.to_json(), encoding="utf-8")
+        (self.path / "bindings").mkdir(exist_ok=True)
+        for backend, binding in prepared.bindings.items():
+            (self.path / "bindings" / f"{backend}.json").write_text(binding.to_json(), encoding="utf-8")
+        packages = ("xbackend-fl", "numpy", "onnx", "onnxruntime", "safetensors")
+        environment = {
+            "python": platform.python_version(),
+            "machine": platform.machine(),
+            "packages": {package: version(package) for package in packages},
+        }
+        text = json.dumps(environment, indent=1)
+        (self.path / "environment.json").write_text(text, encoding="utf-8")
+
+    def save_checkpoint(self, state: CourseState, keep: int) -> None:
+        """Write the checkpoint of a round and remove the oldest ones."""
+        save_state(self._checkpoint(state.round), state)
+        for old in self._checkpoints()[:-keep]:
+            old.unlink()
+
+    def latest(self) -> CourseState | None:
+        """The latest checkpoint, if there is one.
+
+        Raises:
+            FileError: It is corrupt; the message names it and the one before.
+        """
+        found = self._checkpoints()
+        if not found:
+            return None
+        try:
+            return load_state(found[-1])
+        except FileError as error:
+            earlier = f"delete it to continue from {found[-2].name}" if len(found) > 1 else "start a new run"
+            raise FileError(error.message, hint=earlier) from error
+
+    def _checkpoint(self, number: int) -> Path:
+        return self.path / "checkpoints" / f"round-{number:05d}.safetensors"
+
+    def _checkpoints(self) -> list[Path]:
+        return sorted((self.path / "checkpoints").glob("round-*.safetensors"))

@@ -1,0 +1,76 @@
+"""The round loop: choose a cohort, train it, merge, evaluate, save. Both engines share it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from xbackend_fl.course import Course
+from xbackend_fl.data import cohort
+from xbackend_fl.errors import RunFailed
+from xbackend_fl.events import Observer, RoundFinished, RoundStarted
+from xbackend_fl.server.checkpoint import CourseState
+from xbackend_fl.server.engine import Engine
+from xbackend_fl.server.folder import RunFolder
+from xbackend_fl.weights import save_weights
+
+
+def run_rounds(
+    course: Course,
+    engine: Engine,
+    state: CourseState,
+    folder: RunFolder,
+    observer: Observer,
+    should_stop: Callable[[], bool],
+) -> CourseState:
+    """Run the rounds that are left.
+
+    Args:
+        course: The course.
+        engine: Trains the cohorts; prepared.
+        state: Where to start.
+        folder: Receives a checkpoint per round, and the best and last weights.
+        observer: Told about everything.
+        should_stop: Asked between rounds; true ends the course after a complete round.
+
+    Raises:
+        RunFailed: Updates were refused and the course's policy is to stop, or none was accepted. The
+            checkpoint of the last complete round stays.
+    """
+    while state.round < course.rounds and not should_stop():
+        state = _one_round(course, engine, state, folder, observer)
+        folder.save_checkpoint(state, course.keep_checkpoints)
+    return state
+
+
+def _one_round(
+    course: Course, engine: Engine, state: CourseState, folder: RunFolder, observer: Observer
+) -> CourseState:
+    number, started = state.round + 1, time.perf_counter()
+    names = [participant.name for participant in course.participants]
+    chosen = cohort(names, course.federate.cohort or len(names), course.seed, "cohort", number)
+    observer(RoundStarted(round=number, cohort=tuple(chosen)))
+    outcome = engine.train_round(number, state.weights, chosen, observer)
+    if outcome.failed and (course.federate.on_failure == "stop" or outcome.mean.count == 0):
+        reasons = "\n".join(f"  participant {name!r}: {reason}" for name, reason in outcome.failed.items())
+        raise RunFailed(
+            f"round {number}: {len(outcome.failed)} of {len(chosen)} updates were refused:\n{reasons}",
+            hint="federate.on_failure: continue goes on with the rest; --resume starts at the last checkpoint",
+        )
+    mean = outcome.mean.result()
+    weights, server = course.federate.server.rule().apply(state.weights, mean, state.server)
+    metrics = engine.evaluate(weights, "validation")
+    best = state.best
+    entry = RoundFinished(
+        round=number,
+        loss=metrics.loss,
+        accuracy=metrics.accuracy,
+        best=best is None or (metrics.accuracy, -metrics.loss) > (best.accuracy, -best.loss),
+        num_examples=outcome.mean.total,
+        seconds=time.perf_counter() - started,
+    )
+    if entry.best:
+        save_weights(folder.best, weights)
+    save_weights(folder.last, weights)
+    observer(entry)
+    return state.after(weights, server, entry)

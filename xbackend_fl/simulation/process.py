@@ -1,0 +1,187 @@
+"""Where a worker lives: in a process of its own, or in this one. Both answer the same calls."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection, wait
+from typing import Any, Protocol, final
+
+from xbackend_fl.course import Course
+from xbackend_fl.errors import WorkerDied, XbflError
+from xbackend_fl.events import Observer
+from xbackend_fl.simulation.worker import Partial, Worker
+
+_JOIN_S = 10.0
+
+
+class Handle(Protocol):
+    """A worker that can be called."""
+
+    backend: str
+
+    def submit(self, method: str, *arguments: Any) -> None:
+        """Start a call; :func:`collect` brings its result."""
+        ...
+
+    def close(self) -> None:
+        """End the worker; safe to call twice."""
+        ...
+
+
+@final
+class LocalWorker:
+    """A worker in this process, for debugging and for tests."""
+
+    def __init__(self, course: Course, backend: str, threads: int) -> None:
+        self.backend = backend
+        self._worker = Worker(course, backend, threads)
+        self._call: tuple[str, tuple[Any, ...]] | None = None
+
+    def submit(self, method: str, *arguments: Any) -> None:
+        """Remember the call; it runs when it is collected."""
+        self._call = (method, arguments)
+
+    def run(self, observer: Observer) -> Any:
+        """Run the remembered call."""
+        assert self._call is not None
+        result: Any = None
+        for kind, value in _messages(self._worker, *self._call):
+            if kind == "event":
+                observer(value)
+            else:
+                result = value
+        return result
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+@final
+class ProcessWorker:
+    """A worker in a spawned process of its own (a forked one would hang in the frameworks' thread pools)."""
+
+    def __init__(self, course: Course, backend: str, threads: int) -> None:
+        self.backend = backend
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self._process = context.Process(
+            target=_serve,
+            args=(theirs, course, course.base, backend, threads),
+            name=f"xbfl-{backend}",
+            daemon=True,
+        )
+        with _worker_environment(threads):
+            self._process.start()
+        theirs.close()
+
+    def submit(self, method: str, *arguments: Any) -> None:
+        """Send the call."""
+        try:
+            self.connection.send((method, arguments))
+        except OSError as error:
+            raise self.death() from error
+
+    def receive(self) -> tuple[str, Any]:
+        """The next message.
+
+        Raises:
+            WorkerDied: The process ended, or the worker raised something unforeseen.
+            XbflError: The worker refused.
+        """
+        try:
+            kind, value = self.connection.recv()
+        except (EOFError, OSError) as error:
+            raise self.death() from error
+        if kind == "refused":
+            raise value
+        if kind == "raised":
+            raise WorkerDied(f"the {self.backend} worker raised\n\n{value}")
+        return kind, value
+
+    def death(self) -> WorkerDied:
+        """The error for a process that ended by itself."""
+        self._process.join(_JOIN_S)
+        code = self._process.exitcode
+        how = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
+        return WorkerDied(
+            f"the {self.backend} worker (process {self._process.pid}) ended with {how}",
+            hint="out of memory, or killed from outside; the checkpoint of the last round stays: --resume",
+        )
+
+    def close(self) -> None:
+        """Ask the process to end, then make it."""
+        with suppress(OSError):
+            self.connection.send(None)
+        self._process.join(_JOIN_S)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+        self.connection.close()
+
+
+def collect(handles: Sequence[Handle], observer: Observer) -> list[Any]:
+    """Results of the submitted calls in the order of ``handles``; events go to ``observer`` as they come."""
+    results: dict[int, Any] = {}
+    waiting: dict[Any, tuple[int, ProcessWorker]] = {}
+    for index, handle in enumerate(handles):
+        if isinstance(handle, LocalWorker):
+            results[index] = handle.run(observer)
+        elif isinstance(handle, ProcessWorker):
+            waiting[handle.connection] = (index, handle)
+    while waiting:
+        for connection in wait(list(waiting)):
+            index, handle = waiting[connection]
+            kind, value = handle.receive()
+            if kind == "event":
+                observer(value)
+            else:
+                results[index] = value
+                del waiting[connection]
+    return [results[index] for index in range(len(handles))]
+
+
+def _messages(worker: Worker, method: str, arguments: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
+    """A call as a stream of events with the result last."""
+    if method == "train_round":
+        for item in worker.train_round(*arguments):
+            yield ("result" if isinstance(item, Partial) else "event"), item
+        return
+    member = getattr(worker, method)
+    yield "result", (member(*arguments) if callable(member) else member)
+
+
+def _serve(connection: Connection, course: Course, base: Any, backend: str, threads: int) -> None:
+    """Body of a worker process."""
+    # Ctrl-C belongs to the parent, which lets the round finish.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    worker: Worker | None = None
+    while (call := connection.recv()) is not None:
+        try:
+            worker = worker or Worker(course.at(base), backend, threads)
+            for message in _messages(worker, *call):
+                connection.send(message)
+        except XbflError as error:
+            connection.send(("refused", error))
+        except Exception:  # noqa: BLE001  whatever a user's model raises goes to the console as it is
+            connection.send(("raised", traceback.format_exc()))
+
+
+@contextmanager
+def _worker_environment(threads: int) -> Iterator[None]:
+    """Environment that must be set before a framework is imported; a spawned process inherits it."""
+    wanted = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -1,0 +1,255 @@
+"""One backend's side of a simulation: one shared model, and the participants that use it in turn."""
+
+from __future__ import annotations
+
+import math
+import resource
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xbackend_fl.adapter import Batch, Metrics, TrainConfig, Trainer, load
+from xbackend_fl.aggregation import OnlineMean
+from xbackend_fl.canonical import Binding, Kind, Schema
+from xbackend_fl.course import Course, example_arrays
+from xbackend_fl.data import Dataset, Splits, batches, dirichlet, iid, load_dataset, load_splits, seed_of
+from xbackend_fl.errors import ConfigError, UpdateRefused
+from xbackend_fl.events import Event, ParticipantFailed, ParticipantTrained
+from xbackend_fl.locate import load_callable
+from xbackend_fl.mapping import Evidence, Proof, bind_trainer, evidence_of, training_attributes
+from xbackend_fl.weights import Weights
+
+_EVALUATION_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Partial:
+    """A worker's share of a round.
+
+    Attributes:
+        mean: Mean over this worker's participants, in canonical layout.
+        failed: Participants whose update was refused, with the reason.
+    """
+
+    mean: OnlineMean
+    failed: dict[str, str]
+
+
+@final
+class Worker:
+    """Trains the participants of one backend.
+
+    Args:
+        course: The course.
+        backend: The backend.
+        threads: Threads the framework may use.
+    """
+
+    def __init__(self, course: Course, backend: str, threads: int) -> None:
+        self._course, self._backend = course, backend
+        self._adapter = load(backend)
+        self._adapter.configure_process(threads, course.seed)
+        self._example = example_arrays(course.input)
+        self._build = load_callable(course.models[backend], course.base)
+        self._trainer = self._open()
+        self._own: dict[str, Trainer] = {}
+        self._splits = load_splits(course.data.source, course.base)
+        self._shards = _shards(course, backend, self._splits)
+        self._check_data()
+        self._schema: Schema = self._trainer.description.schema
+        self._binding: Binding = self._trainer.description.binding
+
+    @property
+    def version(self) -> str:
+        """Framework and version."""
+        return self._adapter.version
+
+    def evidence(self) -> tuple[Schema, tuple[Evidence, ...]]:
+        """The reference's schema and what it does with the probes."""
+        return self._trainer.description.schema, evidence_of(self._trainer, self._example)
+
+    def bind(self, schema: Schema, evidence: Sequence[Evidence]) -> tuple[Binding, Proof, tuple[str, ...]]:
+        """Bind this backend's model to the treaty, with proof."""
+        bound = bind_trainer(self._adapter, self._trainer, schema, self._example, evidence)
+        self._schema, self._binding = schema, bound.binding
+        return bound.binding, bound.proof, bound.notes
+
+    def initial(self) -> Weights:
+        """The model's current weights."""
+        return Weights.of(self._schema, self._binding.export(self._trainer.read()))
+
+    def train_round(self, number: int, weights: Weights, cohort: Sequence[str]) -> Iterator[Event | Partial]:
+        """Train this backend's part of a cohort; events as they happen, the partial mean last."""
+        start = self._native(self._binding.restore(weights))
+        precision = self._course.federate.precision
+        mean = OnlineMean(start, precision)
+        kept: list[tuple[Weights, int]] = []
+        failed: dict[str, str] = {}
+        for name in cohort:
+            if name not in self._shards:
+                continue
+            began = time.perf_counter()
+            try:
+                update, metrics = self._train(number, name, start)
+                if self._course.federate.online_aggr:
+                    mean.add(update, len(self._shards[name]))
+                else:
+                    kept.append((update, len(self._shards[name])))
+            except UpdateRefused as error:
+                failed[name] = error.message
+                yield ParticipantFailed(round=number, name=name, backend=self._backend, reason=error.message)
+                continue
+            yield ParticipantTrained(
+                round=number,
+                name=name,
+                backend=self._backend,
+                num_examples=len(self._shards[name]),
+                loss=metrics.loss,
+                accuracy=metrics.accuracy,
+                seconds=time.perf_counter() - began,
+            )
+        for update, num_examples in kept:
+            mean.add(update, num_examples)
+        yield Partial(mean.mapped(self._binding.export, weights), failed)
+
+    def evaluate(self, weights: Weights, split: str) -> Metrics:
+        """Metrics of ``weights`` on a split."""
+        self._load(weights)
+        data: Dataset = getattr(self._splits, split)
+        parts = (
+            np.arange(i, min(i + _EVALUATION_BATCH, len(data)))
+            for i in range(0, len(data), _EVALUATION_BATCH)
+        )
+        return self._trainer.evaluate((self._batch(data, part) for part in parts), self._course.training.loss)
+
+    def outputs(
+        self, weights: Weights, split: str, count: int
+    ) -> tuple[tuple[NDArray[Any], ...], tuple[NDArray[Any], ...]]:
+        """The first ``count`` inputs of a split and the model's answers, both in ONNX layout."""
+        self._load(weights)
+        data: Dataset = getattr(self._splits, split)
+        inputs = tuple(array[:count] for array in data.inputs)
+        axes = zip(self._binding.inputs, inputs, strict=True)
+        raw = self._trainer.forward([axis.to_native(array) for axis, array in axes])
+        return inputs, tuple(
+            axis.to_canonical(array) for axis, array in zip(self._binding.outputs, raw, strict=True)
+        )
+
+    def save(self, weights: Weights, path: Path) -> Path:
+        """Write ``weights`` in the backend's own format."""
+        self._load(weights)
+        return self._trainer.save(path)
+
+    def num_examples(self) -> dict[str, int]:
+        """Examples of this backend's participants."""
+        return {name: len(data) for name, data in self._shards.items()}
+
+    def peak_memory_bytes(self) -> int:
+        """Largest resident set of this process."""
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+    def _open(self) -> Trainer:
+        model = self._build()
+        if not self._adapter.handles(model):
+            raise ConfigError(
+                f"models.{self._backend} returned a {type(model).__name__}, "
+                f"which the {self._backend!r} adapter does not handle"
+            )
+        return self._adapter.open(model, self._example)
+
+    def _check_data(self) -> None:
+        expected = [(array.shape[1:], str(array.dtype)) for array in self._example]
+        received = [(array.shape[1:], str(array.dtype)) for array in self._splits.train.inputs]
+        if expected != received:
+            raise ConfigError(
+                f"input says {expected}, but {self._course.data.source} delivers {received} (without the batch axis)",
+                hint="both are in ONNX layout: channels first",
+            )
+
+    def _train(self, number: int, name: str, start: Weights) -> tuple[Weights, Metrics]:
+        """One participant: the shared model is reset completely before it trains."""
+        course, data = self._course, self._shards[name]
+        trainer = self._trainer_of(name)
+        trainer.reset(seed_of(course.seed, "dropout", number, name))
+        trainer.write(start)
+        training = course.training
+        order = batches(
+            len(data),
+            training.batch_size,
+            training.epochs,
+            training.steps,
+            *(course.seed, "batches", number, name),
+        )
+        config = TrainConfig(
+            training.optimizer.rule(),
+            loss=training.loss,
+            clip_norm=training.clip_norm,
+            dropout=training.dropout == "native",
+            attributes=training_attributes(self._schema, self._binding),
+            silenced=self._binding.silenced,
+        )
+        try:
+            metrics = trainer.train((self._batch(data, part) for part in order), config)
+        except Exception as error:
+            error.add_note(f"while training participant {name!r} ({self._backend}) in round {number}")
+            raise
+        if not math.isfinite(metrics.loss):
+            raise UpdateRefused(f"the training loss is {metrics.loss}")
+        return self._native(trainer.read()), metrics
+
+    def _trainer_of(self, name: str) -> Trainer:
+        if self._course.federate.share_local_model:
+            return self._trainer
+        if name not in self._own:
+            self._own[name] = self._open()
+        return self._own[name]
+
+    def _native(self, tensors: Any) -> Weights:
+        """Native tensors as weights of this binding, so that they merge without conversion."""
+        owners = self._binding.owners
+        kinds: dict[str, Kind] = {name: self._schema.by_name[owner].kind for name, owner in owners.items()}
+        fingerprint = f"{self._schema.fingerprint}:{self._backend}"
+        return Weights({name: tensors[name] for name in owners}, fingerprint, kinds)
+
+    def _load(self, weights: Weights) -> None:
+        self._trainer.reset(0)
+        self._trainer.write(self._binding.restore(weights))
+
+    def _batch(self, data: Dataset, indices: NDArray[np.intp]) -> Batch:
+        part = data.take(indices)
+        pairs = zip(self._binding.inputs, part.inputs, strict=True)
+        targets = part.targets
+        if targets.ndim == len(self._binding.outputs[0].perm) and targets.ndim > 1:
+            targets = self._binding.outputs[0].to_native(targets)
+        return Batch(tuple(np.ascontiguousarray(axes.to_native(a)) for axes, a in pairs), targets)
+
+
+def _shards(course: Course, backend: str, splits: Splits) -> dict[str, Dataset]:
+    """The data of this backend's participants: their own, or their share of the common data."""
+    sharing = [participant.name for participant in course.participants if participant.data is None]
+    rule = course.data.partition
+    indices: dict[str, NDArray[np.intp]] = {}
+    if sharing and rule.kind == "iid":
+        indices = iid(len(splits.train), sharing, course.seed)
+    elif sharing:
+        indices = dirichlet(splits.train.targets, sharing, rule.alpha, rule.min_examples, course.seed)
+    shards: dict[str, Dataset] = {}
+    for participant in course.participants:
+        if participant.backend != backend:
+            continue
+        try:
+            shards[participant.name] = (
+                splits.train.take(indices[participant.name])
+                if participant.data is None
+                else load_dataset(participant.data, course.base)
+            )
+        except ConfigError as error:
+            raise ConfigError(
+                f"participant {participant.name!r}: {error.message}", hint=error.hint
+            ) from error
+    return shards
