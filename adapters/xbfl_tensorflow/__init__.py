@@ -51,7 +51,7 @@ class TensorFlowAdapter:
 
     def open(self, model: object, example: Sequence[Array]) -> TensorFlowTrainer:
         """Describe ``model`` and make it ready; see the contract."""
-        _import_frameworks()
+        import_frameworks()
         from xbfl_tensorflow.trainer import TensorFlowTrainer
 
         return TensorFlowTrainer(model, example)
@@ -63,7 +63,7 @@ class TensorFlowAdapter:
 
     def configure_process(self, threads: int, seed: int) -> None:
         """Thread count, deterministic kernels, memory growth on a GPU, seed of initial weights."""
-        _import_frameworks()
+        import_frameworks()
         import keras
         import tensorflow as tf
 
@@ -87,7 +87,7 @@ def _tensorflow_version() -> str:
     raise ModuleNotFoundError("No module named 'tensorflow'", name="tensorflow")
 
 
-def _import_frameworks() -> None:
+def import_frameworks() -> None:
     """Import TensorFlow and Keras without their start-up messages.
 
     Raises:

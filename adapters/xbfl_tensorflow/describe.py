@@ -26,8 +26,13 @@ _SEQUENCE_LAYERS = (
 )
 
 
-def describe(model: Any, example: Sequence[Array]) -> tuple[Description, dict[str, Any]]:
-    """Schema and binding of ``model`` at ``example`` (ONNX layout), and its layers by node name.
+def describe(
+    model: Any, example: Sequence[Array]
+) -> tuple[Description, dict[str, Any], list[tuple[int | None, ...]]]:
+    """Schema and binding of ``model`` at ``example`` (ONNX layout).
+
+    Returns:
+        The description, the layers by node name, and the native shape that each input is declared with.
 
     Raises:
         UnsupportedError: A layer or operation has no canonical form.
@@ -51,7 +56,11 @@ def describe(model: Any, example: Sequence[Array]) -> tuple[Description, dict[st
         _walk(context, functional)
         for tensor in functional.outputs:
             builder.output(context.values[id(tensor)])
-        return builder.build(), context.layers
+        declared = [tuple(tensor.shape) for tensor in functional.inputs]
+        if functional is not model and not isinstance(model, keras.Sequential):
+            # A subclass declares nothing; these are the sizes it was traced with.
+            declared = [(None,) * len(shape) for shape in declared]
+        return builder.build(), context.layers, declared
 
 
 def variable_names(model: Any) -> dict[str, Any]:

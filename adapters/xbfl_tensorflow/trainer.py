@@ -30,10 +30,10 @@ class TensorFlowTrainer:
         if not isinstance(model, keras.Model):
             raise RefusedInput(f"expected a keras.Model, received {type(model).__name__}")
         self._model: Any = model
-        self._description, self._layers = describe(model, example)
+        self._description, self._layers, self._declared = describe(model, example)
         self._variables = variable_names(model)
         local = self._description.binding.local
-        self._initial_local = {name: np.array(self._variables[name]) for name in local}
+        self._initial_local = {name: self._variables[name].numpy().copy() for name in local}
         self._seeds = [v for name, v in self._variables.items() if name.endswith("seed_generator_state")]
         self._steps: dict[str, Callable[..., Any]] = {}
 
@@ -44,7 +44,7 @@ class TensorFlowTrainer:
 
     def read(self) -> dict[str, Array]:
         """Copies of all variables."""
-        return {name: np.array(variable) for name, variable in self._variables.items()}
+        return {name: variable.numpy().copy() for name, variable in self._variables.items()}
 
     def write(self, tensors: Mapping[str, Array]) -> None:
         """Set variables."""
@@ -59,10 +59,13 @@ class TensorFlowTrainer:
 
     def forward(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
         """Outputs in evaluation mode."""
+        shapes = [list(array.shape) for array in inputs]
+        for shape, declared in zip(shapes, self._declared, strict=True):
+            if any(m not in (None, n) for n, m in zip(shape[1:], declared[1:], strict=True)):
+                raise RefusedInput(f"the Keras model declares {declared}, received {shape}")
         try:
             return tuple(output.numpy() for output in self._call(inputs, training=False))
         except (ValueError, tf.errors.InvalidArgumentError) as error:
-            shapes = [list(array.shape) for array in inputs]
             raise RefusedInput(f"the Keras model does not accept inputs of shape {shapes}") from error
 
     def gradients(self, inputs: Sequence[Array], cotangents: Sequence[Array]) -> dict[str, Array]:
@@ -98,11 +101,11 @@ class TensorFlowTrainer:
         """Metrics in evaluation mode."""
         key = f"evaluate {loss}"
         if key not in self._steps:
-            self._steps[key] = tf.function(
-                lambda inputs, targets: _sums(self._call(inputs, training=False)[0], targets, loss)[1],
-                autograph=False,
-                reduce_retracing=True,
-            )
+
+            def sums(inputs: Any, targets: Any) -> Any:
+                return _sums(self._call(inputs, training=False)[0], targets, loss)[1]
+
+            self._steps[key] = tf.function(sums, reduce_retracing=True)
         total = np.zeros(3)
         for batch in batches:
             total += self._steps[key](_tensors(batch.inputs), tf.convert_to_tensor(batch.targets)).numpy()
@@ -139,6 +142,8 @@ class TensorFlowTrainer:
         trainable = self._trainable()
         values = list(trainable.values())
         masks = _masks(config, trainable)
+        # Plain arithmetic: AutoGraph, which some Keras layers rely on, need not rewrite it.
+        update = tf.autograph.experimental.do_not_convert(config.optimizer.update)
 
         def step(inputs: Any, targets: Any, state: Any, corrections: Any) -> Any:
             with tf.GradientTape() as tape:
@@ -149,13 +154,12 @@ class TensorFlowTrainer:
             grads = _clip([g * masks[n] if n in masks else g for n, g in pairs], config.clip_norm)
             new = []
             for variable, grad, row in zip(values, grads, state, strict=True):
-                value, slots = config.optimizer.update(variable, grad, row, corrections, tf.sqrt)
+                value, slots = update(variable, grad, row, corrections, tf.sqrt)
                 variable.assign(value)
                 new.append(slots)
             return new, sums
 
-        # Nothing in a step needs AutoGraph's rewriting of Python control flow.
-        compiled: Callable[..., Any] = tf.function(step, autograph=False, reduce_retracing=True)
+        compiled: Callable[..., Any] = tf.function(step, reduce_retracing=True)
         return compiled
 
 

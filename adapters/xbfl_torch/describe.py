@@ -6,6 +6,7 @@ taken apart, and is put together again here by the module its nodes come from.
 
 from __future__ import annotations
 
+import logging
 import operator
 import warnings
 from collections.abc import Iterator, Sequence
@@ -56,9 +57,10 @@ def _describe(model: torch.nn.Module, example: Sequence[Array], *, time_major: b
     note = "time-major: a recurrent or attention layer has batch_first=False" if time_major else ""
     native = tuple(torch.from_numpy(a.transpose(p).copy()) for a, p in zip(example, perms, strict=True))
     tensors = tensors_of(model)
+    natives = _natives(tensors)
     program = _export(model, native)
     frozen = [name for name, tensor in tensors.items() if not tensor.requires_grad]
-    builder = GraphBuilder("torch", _natives(tensors), frozen)
+    builder = GraphBuilder("torch", natives, frozen)
     context = Context(builder, model)
     signature = program.graph_signature
     names = signature.inputs_to_parameters | signature.inputs_to_buffers
@@ -98,7 +100,7 @@ def _operation(context: Context, node: Node) -> None:
 
 
 def _export(model: torch.nn.Module, native: tuple[torch.Tensor, ...]) -> ExportedProgram:
-    with evaluation_mode(model), warnings.catch_warnings():
+    with evaluation_mode(model), warnings.catch_warnings(), _silent("torch._subclasses.fake_tensor"):
         # The exporter comments on its own internals; what matters to the user raises.
         warnings.simplefilter("ignore")
         try:
@@ -109,6 +111,17 @@ def _export(model: torch.nn.Module, native: tuple[torch.Tensor, ...]) -> Exporte
                 f"torch.export cannot trace {type(model).__name__}: {error}",
                 hint="data-dependent control flow has no graph; check that --input fits the model",
             ) from error
+
+
+@contextmanager
+def _silent(logger: str) -> Iterator[None]:
+    """No messages of one logger inside: it prints a traceback for an error that is raised anyway."""
+    log = logging.getLogger(logger)
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from torch.fx import Node
 
 from xbackend_fl.canonical import Value
 from xbackend_fl.canonical.layout import Layout, Transpose
-from xbfl_torch.graph import Context, Handler, Tensor, layout_of, native_shape, require
+from xbfl_torch.graph import Context, Handler, Tensor, layout_of, module_path, native_shape, require
 
 
 def _per_axis(value: Any, rank: int) -> tuple[int, ...]:
@@ -134,7 +134,7 @@ def _batch_norm(context: Context, node: Node) -> Value:
     a = context.arguments(node)
     name = context.name(node, a["running_mean"], a["weight"])
     require(a["running_mean"] is not None, name, "without running statistics it has no inference form")
-    module = context.modules.get(name)
+    module = context.modules[module_path(node)]
     require(getattr(module, "momentum", 0.1) is not None, name, "momentum=None (cumulative) is not ONNX's")
     roles = {"weight": "weight", "bias": "bias", "mean": "running_mean", "variance": "running_var"}
     return context.builder.channelwise(

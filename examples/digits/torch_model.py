@@ -11,18 +11,18 @@ class DigitNet(nn.Module):
         """Make the layers."""
         super().__init__()
         self.features = nn.Sequential(
-            nn.Conv2d(1, 16, 3, padding=1, bias=False),
-            nn.BatchNorm2d(16),
-            nn.ReLU(),
-            nn.MaxPool2d(2),
-            nn.Conv2d(16, 32, 3, padding=1, bias=False),
+            nn.Conv2d(1, 32, 3, padding=1, bias=False),
             nn.BatchNorm2d(32),
             nn.ReLU(),
             nn.MaxPool2d(2),
+            nn.Conv2d(32, 64, 3, padding=1, bias=False),
+            nn.BatchNorm2d(64),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
         )
-        self.hidden = nn.Linear(32 * 2 * 2, 64)
-        self.dropout = nn.Dropout(0.2)
-        self.classifier = nn.Linear(64, 10)
+        self.hidden = nn.Linear(64 * 2 * 2, 128)
+        self.dropout = nn.Dropout(0.3)
+        self.classifier = nn.Linear(128, 10)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits ``[N, 10]``."""

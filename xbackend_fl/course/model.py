@@ -75,8 +75,8 @@ class Training(_Section):
     epochs: PositiveInt = 1
     steps: PositiveInt | None = Field(None, description="replaces epochs")
     clip_norm: Annotated[float, Field(gt=0)] | None = None
-    dropout: Literal["native", "off"] = Field(
-        "native", description="native: every backend draws its own masks; off: no dropout"
+    dropout: bool = Field(
+        default=True, description="whether dropout layers drop; every backend draws its own masks"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ class Difference:
         reference: Node in the reference model.
         candidate: Node in the candidate, empty if it has none.
         operator: Operator of the node.
-        attribute: What differs: an attribute, ``<role> shape``, ``<role> kind``, or ``structure``.
+        attribute: What differs: an attribute, ``<role> shape``, ``<role> kind``, ``connection`` or ``structure``.
         expected: The reference's value.
         received: The candidate's value.
     """
@@ -52,11 +53,10 @@ def differences(reference: Skeleton, candidate: Skeleton, loose: Matching | None
     if loose is not None:
         pairs = [(reference.bones[i], candidate.bones[j]) for i, j in sorted(loose.pairs.items())]
         return tuple(difference for pair in pairs for difference in compare(*pair))
-    found = tuple(_structure(reference, candidate))
-    if found:
-        return found
-    text = "the same layers, connected differently"
-    return (Difference("", "", "graph", "structure", "its own connections", text),)
+    words = [sorted(bone.node.operator for bone in graph.bones) for graph in (reference, candidate)]
+    if words[0] == words[1]:
+        return (_connection(reference, candidate),)
+    return tuple(_structure(reference, candidate))
 
 
 def compare(left: Bone, right: Bone) -> Iterator[Difference]:
@@ -76,9 +76,47 @@ def compare(left: Bone, right: Bone) -> Iterator[Difference]:
                 yield Difference(*names, f"{role} {what}", str(expected[index]), str(received[index]))
 
 
+def _connection(reference: Skeleton, candidate: Skeleton) -> Difference:
+    """The first node whose inputs come from elsewhere: same layers, other edges."""
+    left, right = _histories(reference), _histories(candidate)
+    index = next((i for i, history in enumerate(left) if history not in right), len(left) - 1)
+    bone = reference.bones[index]
+    alike = [
+        other
+        for i, other in enumerate(candidate.bones)
+        if right[i] not in left and other.node.operator == bone.node.operator
+    ]
+    received = _sources(candidate, alike[0]) if alike else "something else"
+    name = alike[0].node.name if alike else ""
+    return Difference(
+        bone.node.name, name, bone.node.operator, "connection", _sources(reference, bone), received
+    )
+
+
+def _histories(graph: Skeleton) -> list[str]:
+    """Everything that leads to each node, as text."""
+    histories: list[str] = []
+    for bone in graph.bones:
+        reads = [f"input {-1 - e.source}" if e.source < 0 else histories[e.source] for e in bone.edges]
+        inner = ",".join(sorted(reads) if bone.commutative else reads)
+        # Digests keep the text short however deep the graph is.
+        histories.append(hashlib.sha256(f"{bone.node.operator}({inner})".encode()).hexdigest())
+    return histories
+
+
+def _sources(graph: Skeleton, bone: Bone) -> str:
+    names = (
+        f"input {-1 - edge.source}"
+        if edge.source < 0
+        else f"{graph.bones[edge.source].node.operator} {graph.bones[edge.source].node.name!r}"
+        for edge in bone.edges
+    )
+    return f"fed by ({', '.join(names)})"
+
+
 def _structure(reference: Skeleton, candidate: Skeleton) -> Iterator[Difference]:
     """Nodes that only one side has, by aligning both in execution order."""
-    left, right = [[_word(bone) for bone in graph.bones] for graph in (reference, candidate)]
+    left, right = [[bone.node.operator for bone in graph.bones] for graph in (reference, candidate)]
     for tag, a, b, c, d in difflib.SequenceMatcher(None, left, right, autojunk=False).get_opcodes():
         if tag == "equal":
             continue
@@ -91,10 +129,6 @@ def _structure(reference: Skeleton, candidate: Skeleton) -> Iterator[Difference]
             _list(reference.bones[a:b]),
             _list(candidate.bones[c:d]),
         )
-
-
-def _word(bone: Bone) -> str:
-    return f"{bone.node.operator} {sorted(bone.parameters)}"
 
 
 def _list(bones: tuple[Bone, ...]) -> str:
@@ -128,7 +162,7 @@ def advice(
         candidate: The candidate's description.
         hint: ``Adapter.hint`` of the candidate's adapter.
     """
-    if difference.attribute == "structure":
+    if difference.attribute in {"structure", "connection"}:
         return ""
     native = candidate.binding.nodes.get(difference.candidate, difference.candidate)
     attribute = difference.attribute.partition(" ")[0]

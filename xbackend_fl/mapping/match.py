@@ -34,7 +34,7 @@ def match(reference: Skeleton, candidate: Skeleton, *, strict: bool = True) -> M
     Args:
         reference: One graph.
         candidate: The other.
-        strict: Attributes and parameter shapes must agree too; without it only operators and roles.
+        strict: Attributes and parameters must agree too; without it only operators.
     """
     if len(reference.bones) != len(candidate.bones) or len(reference.outputs) != len(candidate.outputs):
         return None
@@ -58,10 +58,9 @@ def match(reference: Skeleton, candidate: Skeleton, *, strict: bool = True) -> M
 
 
 def _label(bone: Bone, *, strict: bool) -> Hashable:
-    roles = tuple(sorted(bone.parameters))
     if not strict:
-        return (bone.node.operator, roles)
-    shapes = tuple((role, bone.parameters[role][0]) for role in roles)
+        return bone.node.operator
+    shapes = tuple((role, bone.parameters[role][0]) for role in sorted(bone.parameters))
     return (bone.node.operator, shapes, tuple(sorted(bone.attributes.items())))
 
 

@@ -56,11 +56,11 @@ class Worker:
         self._adapter.configure_process(threads, course.seed)
         self._example = example_arrays(course.input)
         self._build = load_callable(course.models[backend], course.base)
+        self._splits = load_splits(course.data.source, course.base)
+        self._check_data()
+        self._shards = _shards(course, backend, self._splits)
         self._trainer = self._open()
         self._own: dict[str, Trainer] = {}
-        self._splits = load_splits(course.data.source, course.base)
-        self._shards = _shards(course, backend, self._splits)
-        self._check_data()
         self._schema: Schema = self._trainer.description.schema
         self._binding: Binding = self._trainer.description.binding
 
@@ -189,7 +189,7 @@ class Worker:
             training.optimizer.rule(),
             loss=training.loss,
             clip_norm=training.clip_norm,
-            dropout=training.dropout == "native",
+            dropout=training.dropout,
             attributes=training_attributes(self._schema, self._binding),
             silenced=self._binding.silenced,
         )

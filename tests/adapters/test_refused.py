@@ -1,0 +1,138 @@
+"""What one side cannot express is refused, with the reason and a way out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import torch
+from keras import layers as K
+from torch import nn
+
+import xbackend_fl
+from tests.adapters.zoo import Lambda, chain
+from xbackend_fl.errors import AdapterError, MismatchError, UnsupportedError
+
+IMAGE = np.random.default_rng(0).standard_normal((1, 4, 8, 8)).astype(np.float32)
+SERIES = np.random.default_rng(0).standard_normal((1, 6, 4)).astype(np.float32)
+
+
+class Doubling(K.Layer):
+    """A layer of the user's own."""
+
+    def call(self, x: Any) -> Any:
+        return 2 * x
+
+
+class Branching(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x if x.sum() > 0 else -x
+
+
+UNSUPPORTED: list[tuple[str, Callable[[], Any], np.ndarray[Any, Any], str]] = [
+    ("batch norm without statistics", lambda: nn.BatchNorm2d(4, track_running_stats=False), IMAGE, "running"),
+    ("cumulative momentum", lambda: nn.BatchNorm2d(4, momentum=None), IMAGE, "momentum=None"),
+    ("instance norm statistics", lambda: nn.InstanceNorm2d(4, track_running_stats=True), IMAGE, "track_running"),
+    ("layer norm over several axes", lambda: nn.LayerNorm((8, 8)), IMAGE, "several axes"),
+    ("projected LSTM", lambda: Lambda(lambda m, x: m.r(x)[0], r=nn.LSTM(4, 5, proj_size=2)), SERIES, "proj_size"),
+    ("align_corners", lambda: nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True), IMAGE, "align_"),
+    ("uneven adaptive pooling", lambda: nn.AdaptiveAvgPool2d(3), IMAGE, "unequal size"),
+    ("data-dependent control flow", Branching, IMAGE, "cannot trace"),
+    ("half precision", lambda: nn.Conv2d(4, 2, 1).half(), IMAGE, "float16"),
+    ("PReLU per position", lambda: chain(K.PReLU(), shape=(8, 8, 4)), IMAGE, "shared_axes"),
+    ("mask_zero", lambda: chain(K.Embedding(9, 2, mask_zero=True), shape=(4,)), IMAGE[:, 0, 0, :4], "mask_zero"),
+    ("GRU with hard gates", lambda: chain(K.GRU(5, recurrent_activation="hard_sigmoid"), shape=(None, 4)), SERIES,
+     "activations"),
+    ("backwards", lambda: chain(K.LSTM(5, go_backwards=True), shape=(None, 4)), SERIES, "go_backwards"),
+    ("merge by sum", lambda: chain(K.Bidirectional(K.LSTM(5), merge_mode="sum"), shape=(None, 4)), SERIES, "merge_mode"),
+    ("recurrent dropout", lambda: chain(K.LSTM(5, recurrent_dropout=0.2), shape=(None, 4)), SERIES, "dropout"),
+    ("bicubic", lambda: chain(K.UpSampling2D(2, interpolation="bicubic"), shape=(8, 8, 4)), IMAGE, "bicubic"),
+    ("a layer of the user's own", lambda: chain(Doubling(), shape=(8, 8, 4)), IMAGE, "Doubling"),
+    ("a wrong input shape", lambda: chain(K.Conv2D(2, 1), shape=(8, 8, 3)), IMAGE, "ONNX layout"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "build", "array", "reason"), UNSUPPORTED, ids=[row[0] for row in UNSUPPORTED]
+)
+def test_unsupported(name: str, build: Callable[[], Any], array: np.ndarray[Any, Any], reason: str) -> None:
+    del name
+    with pytest.raises(UnsupportedError) as caught:
+        xbackend_fl.describe(build(), (array,))
+    assert reason in str(caught.value)
+
+
+DIFFERENT: list[tuple[str, Callable[[], Any], Callable[[], Any], np.ndarray[Any, Any], tuple[str, ...]]] = [
+    ("epsilon", lambda: nn.BatchNorm2d(4), lambda: chain(K.BatchNormalization(name="norm"), shape=(None, None, 4)),
+     IMAGE, ("epsilon", "1e-05", "0.001", "'norm'", "epsilon=1e-05")),
+    ("uneven SAME", lambda: nn.Conv2d(4, 2, 3, stride=2, padding=1),
+     lambda: chain(K.Conv2D(2, 3, strides=2, padding="same", name="c"), shape=(None, None, 4)), IMAGE,
+     ("pads", "(1, 1, 1, 1)", "(0, 0, 1, 1)", "ZeroPadding")),
+    ("GRU reset before the product", lambda: Lambda(lambda m, x: m.r(x)[0], r=nn.GRU(4, 5, batch_first=True)),
+     lambda: chain(K.GRU(5, reset_after=False, return_sequences=True), shape=(None, 4)), SERIES,
+     ("linear_before_reset", "reset_after")),
+    ("a missing bias", lambda: nn.Conv2d(4, 2, 1, bias=False), lambda: chain(K.Conv2D(2, 1), shape=(None, None, 4)),
+     IMAGE, ("bias", "absent", "present")),
+    ("another width", lambda: nn.Conv2d(4, 2, 1), lambda: chain(K.Conv2D(3, 1), shape=(None, None, 4)), IMAGE,
+     ("weight shape", "(2, 4, 1, 1)", "(3, 4, 1, 1)")),
+    ("another activation", lambda: nn.Sequential(nn.Conv2d(4, 2, 1), nn.ReLU()),
+     lambda: chain(K.Conv2D(2, 1, activation="tanh"), shape=(None, None, 4)), IMAGE, ("Relu", "Tanh")),
+    ("slope", lambda: nn.LeakyReLU(), lambda: chain(K.LeakyReLU(), shape=(8, 8, 4)), IMAGE, ("alpha", "0.01", "0.3")),
+    ("a frozen layer", lambda: nn.Conv2d(4, 2, 1), lambda: chain(K.Conv2D(2, 1, trainable=False), shape=(8, 8, 4)),
+     IMAGE, ("kind", "trainable", "frozen")),
+    ("order of a concatenation",
+     lambda: Lambda(lambda m, x: m.h(torch.cat([m.a(x), torch.relu(m.b(x))], 1)), a=nn.Linear(4, 3), b=nn.Linear(4, 3),
+                    h=nn.Linear(6, 2)),
+     lambda: _swapped(), SERIES[:, 0], ("Concat", "fed by (Gemm 'a', Relu", "(Relu")),
+]  # fmt: skip
+
+
+def _swapped() -> Any:
+    x = keras.Input((4,))
+    return keras.Model(x, K.Dense(2)(K.Concatenate()([K.Dense(3, activation="relu")(x), K.Dense(3)(x)])))
+
+
+@pytest.mark.parametrize(
+    ("name", "reference", "candidate", "array", "words"), DIFFERENT, ids=[row[0] for row in DIFFERENT]
+)
+def test_different_functions_are_diagnosed(
+    name: str,
+    reference: Callable[[], Any],
+    candidate: Callable[[], Any],
+    array: np.ndarray[Any, Any],
+    words: tuple[str, ...],
+) -> None:
+    del name
+    schema = xbackend_fl.describe(reference(), (array,))
+    with pytest.raises(MismatchError) as caught:
+        xbackend_fl.bind(candidate(), schema, (array,))
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_hidden_difference_is_found_by_the_numbers() -> None:
+    """The same graph, another flatten order: structure agrees, only the proof can tell."""
+    reference = nn.Sequential(nn.Conv2d(4, 3, 3), nn.Flatten(), nn.Linear(108, 2))
+    schema = xbackend_fl.describe(reference, (IMAGE,))
+    image = keras.Input((8, 8, 4))
+    x = K.Conv2D(3, 3)(image)
+    x = K.Reshape((3, 36))(x)
+    candidate = keras.Model(image, K.Dense(2)(K.Flatten()(x)))
+    with pytest.raises(MismatchError, match="the numbers do not"):
+        xbackend_fl.bind(candidate, schema, (IMAGE,))
+
+
+def test_a_padding_index_shows_in_the_gradients_alone() -> None:
+    ids = np.array([[0, 1, 2, 0]])
+    build = lambda index: nn.Sequential(nn.Embedding(5, 3, padding_idx=index), nn.Flatten(), nn.Linear(12, 2))  # noqa: E731
+    schema = xbackend_fl.describe(build(0), (ids,))
+    with pytest.raises(MismatchError, match="padding_idx"):
+        xbackend_fl.bind(build(None), schema, (ids,))
+
+
+def test_nobody_handles_a_string() -> None:
+    with pytest.raises(AdapterError, match=r"no adapter handles a builtins\.str"):
+        xbackend_fl.describe("model", (IMAGE,))

@@ -1,0 +1,59 @@
+"""Every row of the conversion catalogue: PyTorch, TensorFlow and ONNX Runtime agree, weights survive the trip."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import xbackend_fl
+from tests.adapters.zoo import ROWS, Row, TiedTorch
+from xbackend_fl.mapping.probe import draw_weights
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS])
+def test_three_runtimes_agree(row: Row) -> None:
+    reference, example = row.torch(), row.example()
+    schema = xbackend_fl.describe(reference, example)
+    evidence = xbackend_fl.gather_evidence(reference, example)
+    bound = xbackend_fl.bind(row.keras(), schema, example, evidence)
+    assert bound.proof.proven
+    compared = {check.what for check in bound.proof.checks}
+    assert compared == {"onnx runtime", "reacts", "outputs", "gradients", "step"}
+    own = xbackend_fl.bind(row.torch(), schema, example, evidence)
+    assert own.proof.proven
+    for side in (bound, own):
+        weights = xbackend_fl.Weights.of(schema, draw_weights(schema, 11))
+        side.import_weights(weights)
+        assert side.export_weights().digest == weights.digest
+
+
+@given(st.sampled_from(ROWS), st.integers(0, 2**31))
+@settings(max_examples=25, deadline=None)
+def test_import_of_export_for_any_weights(row: Row, seed: int) -> None:
+    example = row.example()
+    schema = xbackend_fl.describe(row.torch(), example)
+    weights = draw_weights(schema, seed)
+    for model in (row.torch(), row.keras()):
+        from xbackend_fl.adapter import adapter_of
+
+        binding = adapter_of(model).open(model, example).description.binding
+        own = dict(zip(binding.parameters, (np.zeros(0),) * 99, strict=False))
+        if own.keys() != weights.keys():
+            own_schema = adapter_of(model).open(model, example).description.schema
+            drawn = draw_weights(own_schema, seed)
+        else:
+            drawn = weights
+        again = binding.export(binding.restore(drawn))
+        for name, array in drawn.items():
+            np.testing.assert_array_equal(again[name], array, err_msg=name)
+
+
+def test_tied_weights_are_one_parameter() -> None:
+    model = TiedTorch()
+    example = (np.zeros((1, 5), np.int64),)
+    schema = xbackend_fl.describe(model, example)
+    assert [parameter.name for parameter in schema.parameters] == ["embedding.weight"]
+    bound = xbackend_fl.bind(model, schema, example, xbackend_fl.gather_evidence(model, example))
+    assert bound.proof.proven

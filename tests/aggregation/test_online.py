@@ -1,0 +1,165 @@
+"""The running mean against float64 and exact rational arithmetic."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from xbackend_fl import OnlineMean, Weights
+from xbackend_fl.aggregation import Precision
+from xbackend_fl.canonical import Kind
+from xbackend_fl.errors import RunFailed, UpdateRefused
+
+KINDS = {"w": Kind.TRAINABLE, "m": Kind.STATISTIC, "n": Kind.COUNTER, "f": Kind.FROZEN}
+
+
+def weights(seed: int, scale: float = 1.0) -> Weights:
+    generator = np.random.default_rng(seed)
+    arrays: dict[str, np.ndarray[Any, Any]] = {
+        "w": (scale * generator.standard_normal((300, 257))).astype(np.float32),
+        "m": generator.standard_normal(11).astype(np.float32),
+        "n": np.array(generator.integers(0, 100), np.int64),
+        "f": generator.standard_normal(3).astype(np.float32),
+    }
+    return Weights(arrays, "schema", KINDS)
+
+
+def oracle(parts: list[tuple[Weights, int]], name: str) -> np.ndarray[Any, Any]:
+    total = sum(n for _, n in parts)
+    return sum(w[name].astype(np.float64) * n for w, n in parts) / total
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64", "exact"])
+@pytest.mark.parametrize("with_base", [True, False])
+def test_weighted_mean(precision: Precision, *, with_base: bool) -> None:
+    parts = [(weights(seed), 1 + 7 * seed) for seed in range(6)]
+    base = weights(99) if with_base else None
+    mean = OnlineMean(base, precision)
+    for part, n in parts:
+        mean.add(part, n)
+    result = mean.result()
+    for name in ("w", "m"):
+        expected = oracle(parts, name)
+        np.testing.assert_allclose(result[name], expected, rtol=0, atol=1e-6)
+        assert result[name].dtype == np.float32
+    assert result["n"] == max(int(w["n"]) for w, _ in parts)
+    np.testing.assert_array_equal(result["f"], (base or parts[0][0])["f"])
+
+
+def test_float64_is_within_one_rounding_of_the_rational_mean() -> None:
+    parts = [(weights(seed, 10.0), 3 * seed + 1) for seed in range(20)]
+    mean = OnlineMean(precision="float64")
+    for part, n in parts:
+        mean.add(part, n)
+    total = sum(n for _, n in parts)
+    for index in [(0, 0), (1, 5), (299, 256)]:
+        exact = sum(Fraction(float(w["w"][index])) * n for w, n in parts) / total
+        assert mean.result()["w"][index] == np.float32(float(exact))
+
+
+def test_exact_mode_has_one_bit_pattern_for_100_arrival_orders() -> None:
+    parts = [(weights(seed, 3.0), 5 * seed + 1) for seed in range(8)]
+    base = weights(50)
+    generator = np.random.default_rng(0)
+    digests = set()
+    for _ in range(100):
+        cut = int(generator.integers(0, len(parts)))
+        halves = [OnlineMean(base, "exact"), OnlineMean(base, "exact")]
+        for place, index in enumerate(generator.permutation(len(parts))):
+            halves[place < cut].add(*parts[index])
+        first, second = (halves[i] for i in generator.permutation(2))
+        first.merge(second)
+        digests.add(first.result().digest)
+    assert len(digests) == 1
+
+
+def test_float32_depends_on_the_order_so_the_exact_test_can_fail() -> None:
+    parts = [(weights(seed, 3.0), 5 * seed + 1) for seed in range(8)]
+    digests = set()
+    for order in ([*range(8)], [*reversed(range(8))]):
+        mean = OnlineMean()
+        for index in order:
+            mean.add(*parts[index])
+        digests.add(mean.result().digest)
+    assert len(digests) == 2
+
+
+@given(st.lists(st.tuples(st.integers(0, 1000), st.integers(1, 500)), min_size=2, max_size=6), st.data())
+@settings(max_examples=25, deadline=None)
+def test_merging_parts_equals_adding_all(parts: list[tuple[int, int]], data: st.DataObject) -> None:
+    cut = data.draw(st.integers(0, len(parts)))
+    whole, left, right = (OnlineMean(precision="exact") for _ in range(3))
+    for place, (seed, n) in enumerate(parts):
+        whole.add(weights(seed), n)
+        (left if place < cut else right).add(weights(seed), n)
+    left.merge(right)
+    assert left.result().digest == whole.result().digest
+    assert left.total == whole.total == sum(n for _, n in parts)
+
+
+def test_equal_updates_leave_the_base_untouched() -> None:
+    base = weights(1)
+    mean = OnlineMean(base)
+    for n in (3, 1000, 7):
+        mean.add(base, n)
+    assert mean.result().digest == base.digest
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("precision", ["float32", "exact"])
+def test_not_finite_is_refused_before_the_mean_is_touched(bad: float, precision: Precision) -> None:
+    mean = OnlineMean(precision=precision)
+    mean.add(weights(0), 5)
+    before = mean.result().digest
+    broken = weights(1)
+    broken["w"][299, 256] = bad
+    with pytest.raises(UpdateRefused, match="'w' holds NaN or infinity"):
+        mean.add(broken, 5)
+    assert mean.result().digest == before
+    assert mean.total == 5
+
+
+@pytest.mark.parametrize("n", [0, -3, 1.5, True])
+def test_wrong_weights_are_refused(n: Any) -> None:
+    with pytest.raises(UpdateRefused, match="positive integer"):
+        OnlineMean().add(weights(0), n)
+
+
+def test_other_shapes_names_and_schemas_are_refused() -> None:
+    mean = OnlineMean()
+    mean.add(weights(0), 1)
+    good = weights(1)
+    for other in (
+        Weights(dict(good), "another", KINDS),
+        Weights({**good, "w": good["w"][:2]}, "schema", KINDS),
+        Weights({"w": good["w"]}, "schema"),
+    ):
+        with pytest.raises(UpdateRefused):
+            mean.add(other, 1)
+
+
+def test_exact_refuses_what_would_overflow() -> None:
+    with pytest.raises(UpdateRefused, match="too large for an exact sum"):
+        OnlineMean(precision="exact").add(weights(0, 1e6), 10**6)
+
+
+def test_no_updates_is_an_error() -> None:
+    with pytest.raises(RunFailed, match="no updates"):
+        OnlineMean().result()
+
+
+def test_a_linear_change_of_layout_commutes_with_the_mean() -> None:
+    base = weights(7)
+    turned = base.like({name: array.T for name, array in base.items()})
+    native, canonical = OnlineMean(base), OnlineMean(turned)
+    for seed in range(4):
+        update = weights(seed)
+        native.add(update, seed + 1)
+        canonical.add(turned.like({name: array.T for name, array in update.items()}), seed + 1)
+    moved = native.mapped(lambda sums: {name: array.T for name, array in sums.items()}, turned)
+    assert moved.result().digest == canonical.result().digest

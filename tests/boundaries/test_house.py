@@ -1,0 +1,75 @@
+"""Public names, published contracts, and the size of files."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pkgutil
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import xbackend_fl
+from xbackend_fl.testing.publish import published
+
+PACKAGES = [
+    "xbackend_fl",
+    *(f"xbackend_fl.{m.name}" for m in pkgutil.iter_modules(xbackend_fl.__path__) if m.ispkg),
+]
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_everything_named_public_is_there(name: str) -> None:
+    module = importlib.import_module(name)
+    for public in getattr(module, "__all__", []):
+        assert getattr(module, public) is not None
+    assert module.__doc__
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = xbackend_fl.nonsense
+
+
+def test_published_schemas_are_current(root: Path) -> None:
+    for name, text in published().items():
+        path = root / "schemas" / name
+        assert path.read_text() == text, f"run: python -m xbackend_fl.testing.publish schemas ({name})"
+        assert json.loads(text)["$schema"]
+
+
+def test_every_room_has_its_page(root: Path) -> None:
+    rooms = [root / name.replace(".", "/") for name in PACKAGES]
+    folders = [*rooms, root / "adapters", root / "adapters/xbfl_torch", root / "adapters/xbfl_tensorflow"]
+    missing = [
+        folder.name
+        for folder in folders
+        if not (folder / "README.md").is_file() and folder.name != "xbackend_fl"
+    ]
+    assert not missing
+
+
+def test_no_file_outgrows_its_purpose(root: Path) -> None:
+    files = [*root.glob("xbackend_fl/**/*.py"), *root.glob("adapters/**/*.py")]
+    lengths = {str(file.relative_to(root)): len(file.read_text().splitlines()) for file in files}
+    assert max(lengths.values()) <= 500, max(lengths, key=lambda name: lengths[name])
+    assert sorted(lengths.values())[len(lengths) // 2] <= 150
+
+
+def test_sibling_adapters_have_the_same_files(root: Path) -> None:
+    left, right = (
+        {f.name for f in (root / "adapters" / n).glob("*.py")} for n in ("xbfl_torch", "xbfl_tensorflow")
+    )
+    assert left == right
+
+
+def test_the_readme_uses_the_tested_versions(root: Path) -> None:
+    constraints = (root / "constraints.txt").read_text()
+    for package in ("torch==2.13.0", "tensorflow==2.21", "keras==3.15", "onnx==1.23", "onnxruntime==1.31"):
+        assert re.search(rf"^{re.escape(package)}", constraints, re.MULTILINE), package
+    readme = (root / "README.md").read_text()
+    assert readme.count("-c constraints.txt") >= 2
+    extras = tomllib.loads((root / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert {"torch", "tensorflow", "all", "dev"} <= extras.keys()

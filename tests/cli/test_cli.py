@@ -1,0 +1,192 @@
+"""The command as users run it: in processes of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Figure
+from xbackend_fl import Schema, load_weights
+from xbackend_fl.canonical import Binding
+
+XBFL = Path(sys.executable).with_name("xbfl")
+MODELS = ["torch:torch_model.py:build", "tensorflow:keras_model.py:build"]
+QUICK = ["--set", "rounds=2", "--set", "training.steps=3"]
+
+
+def xbfl(*arguments: Any, cwd: Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    command = [XBFL, *map(str, arguments)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, **options)
+
+
+def test_help_is_quick_and_light(figure: Figure) -> None:
+    code = (
+        "import sys\n"
+        "sys.argv = ['xbfl', '--help']\n"
+        "from xbackend_fl.cli.main import main\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\n"
+        "heavy = {'numpy', 'torch', 'tensorflow', 'keras', 'onnx', 'pydantic'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    seconds = []
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        result = subprocess.run([XBFL, "--help"], check=True, capture_output=True, text=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    figure("xbfl --help, processor seconds, median of 5", f"{sorted(seconds)[2]:.2f}")
+    assert sorted(seconds)[2] < 0.3
+    for command in ("run", "check", "map", "inspect", "doctor", "adapters"):
+        assert command in result.stdout
+
+
+def test_map_proves_and_writes_the_binding(digits: Path, tmp_path: Path) -> None:
+    output = tmp_path / "binding.json"
+    result = xbfl("map", *MODELS, "--input", "1,1,8,8", "-o", output, "--json", cwd=digits)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    data = json.loads(result.stdout)["data"]
+    assert data["proof"]["proven"]
+    binding = Binding.from_json(output.read_bytes())
+    assert binding.fingerprint == data["fingerprint"]
+    assert binding.owners["dense/kernel"] == "hidden.weight"
+    again = xbfl("map", *MODELS, "--input", "1,1,8,8", "-o", output, cwd=digits)
+    assert again.returncode == 2
+    assert "exists" in again.stderr
+    shown = xbfl("inspect", output, cwd=digits)
+    assert "flatten order" in shown.stdout
+
+
+def test_map_refuses_with_a_diagnosis(digits: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.py"
+    other.write_text((digits / "keras_model.py").read_text().replace("epsilon=1e-5, ", ""))
+    result = xbfl("map", MODELS[0], f"tensorflow:{other}:build", "--input", "1,1,8,8", "--json", cwd=digits)
+    assert result.returncode == 2
+    assert "epsilon" in result.stderr
+    assert "block1_norm: epsilon=1e-05" in result.stderr
+    assert json.loads(result.stdout)["error"]["code"] == "mismatch"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run"], "give either a COURSE"),
+        (["run", "nowhere.yaml"], "no such course file"),
+        (["run", "--resume", "nowhere"], "not a run folder"),
+        (["run", "course.yaml", "--set", "rouns=3"], "did you mean `rounds`?"),
+        (["map", *MODELS], "--input"),
+        (["map", "torch:nowhere.py:build", MODELS[1], "--input", "1,1,8,8"], "no such file"),
+        (["map", "torch:torch_model.py:biuld", MODELS[1], "--input", "1,1,8,8"], "did you mean 'build'?"),
+        (["map", "mxnet:a.py:b", MODELS[1], "--input", "1,1,8,8"], "known backends: tensorflow, torch"),
+        (["map", "torch", MODELS[1], "--input", "1,1,8,8"], "FILE_OR_MODULE"),
+        (["inspect", "data.py"], "cannot inspect"),
+        (["inspect", "nowhere.safetensors"], "no such file"),
+    ],
+)
+def test_bad_usage_is_exit_2(arguments: list[str], words: str, digits: Path) -> None:
+    result = xbfl(*arguments, cwd=digits)
+    assert result.returncode == 2, result.stdout
+    assert words in " ".join(result.stderr.split())
+    assert "Traceback" not in result.stderr
+
+
+def test_adapters_and_doctor(digits: Path) -> None:
+    found = json.loads(xbfl("adapters", "--json", cwd=digits).stdout)["data"]
+    assert found["torch"].startswith("torch 2.")
+    assert found["tensorflow"].startswith("tensorflow 2.")
+    assert "LSTM: weight" in xbfl("adapters", "--operators", cwd=digits).stdout
+    report = json.loads(xbfl("doctor", "--json", cwd=digits).stdout)["data"]
+    assert report["packages"]["numpy"]
+    assert report["backends"] == found
+    assert xbfl("doctor", cwd=digits).returncode == 0
+
+
+def test_a_missing_framework_names_the_extra(digits: Path, tmp_path: Path) -> None:
+    # Hides the installed distribution the way an environment without it would: no metadata is found.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import importlib.metadata as m\n"
+        "real = m.version\n"
+        "def version(name):\n"
+        "    if name == 'torch': raise m.PackageNotFoundError(name)\n"
+        "    return real(name)\n"
+        "m.version = version\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    result = xbfl("inspect", MODELS[0], "--input", "1,1,8,8", cwd=digits, env=environment)
+    assert result.returncode == 2
+    assert "pip install 'xbackend-fl[torch]'" in result.stderr
+    assert "torch: not installed" in xbfl("adapters", cwd=digits, env=environment).stdout
+
+
+def test_check_does_everything_but_train(digits: Path) -> None:
+    result = xbfl("check", "course.yaml", cwd=digits)
+    assert result.returncode == 0, result.stderr
+    assert "proven equal" in result.stdout
+    assert "amsterdam (torch): " in result.stdout
+    assert result.stderr == ""
+
+
+def test_interrupt_then_resume_equals_a_whole_run(digits: Path, tmp_path: Path) -> None:
+    settings = ["--set", "rounds=6", "--set", "training.steps=3"]
+    whole = xbfl("run", "course.yaml", *settings, "--out", tmp_path / "whole", cwd=digits)
+    assert whole.returncode == 0, whole.stderr
+    assert "Traceback" not in whole.stderr
+    last = whole.stdout.splitlines()[-1]
+    assert last.startswith("done: test accuracy")
+    assert "round 1 amsterdam (torch):" in whole.stdout
+
+    command = [XBFL, "run", "course.yaml", *settings, "--out", tmp_path / "half", "--json"]
+    with subprocess.Popen(
+        command, cwd=digits, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        events = []
+        for line in process.stdout:
+            events.append(json.loads(line))
+            if events[-1]["event"] == "round_started" and events[-1]["round"] == 3:
+                process.send_signal(signal.SIGINT)
+        assert process.wait() == 130
+    assert events[-1]["event"] == "course_finished"
+    assert events[-1]["interrupted"]
+    stopped = events[-1]["rounds"]
+    assert stopped == 3
+
+    resumed = xbfl("run", "--resume", tmp_path / "half", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"continuing after round {stopped}" in resumed.stdout
+    one, two = (load_weights(tmp_path / name / "last.safetensors") for name in ("whole", "half"))
+    assert one.digest == two.digest
+
+    shown = xbfl("inspect", tmp_path / "half", cwd=digits)
+    assert "6 rounds" in shown.stdout
+    described = xbfl("inspect", tmp_path / "half" / "schema.json", "--json", cwd=digits)
+    assert json.loads(described.stdout)["data"]["fingerprint"] == one.fingerprint
+    assert Schema.from_json((tmp_path / "half" / "schema.json").read_bytes()).fingerprint == one.fingerprint
+
+
+def test_a_terminal_gets_a_live_table(digits: Path, tmp_path: Path) -> None:
+    parent, child = pty.openpty()
+    command = [XBFL, "run", "course.yaml", *QUICK, "--out", tmp_path / "run"]
+    environment = os.environ | {"COLUMNS": "120", "LINES": "60", "TERM": "xterm-256color"}
+    process = subprocess.Popen(command, cwd=digits, stdout=child, stderr=child, env=environment)
+    os.close(child)
+    shown = bytearray()
+    try:
+        while data := os.read(parent, 65536):
+            shown += data
+    except OSError:
+        pass  # Linux reports the closed terminal this way
+    assert process.wait() == 0
+    text = shown.decode(errors="replace")
+    for word in ("participant", "backend", "examples", "accuracy", "fukuoka", "done: test accuracy"):
+        assert word in text

@@ -1,0 +1,59 @@
+"""Fixtures shared by all rooms; frameworks are imported once, with their own warnings aside."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+with warnings.catch_warnings():
+    # What a framework deprecates inside itself is not ours to fix.
+    warnings.simplefilter("ignore")
+    import torch  # noqa: F401
+    import xbfl_tensorflow
+
+    xbfl_tensorflow.import_frameworks()
+
+
+Figure = Callable[[str, object], None]
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def root() -> Path:
+    return ROOT
+
+
+@pytest.fixture
+def digits() -> Path:
+    return ROOT / "examples" / "digits"
+
+
+@pytest.fixture
+def normal() -> Callable[..., np.ndarray]:
+    generator = np.random.default_rng(0)
+    return lambda *shape: generator.standard_normal(shape).astype(np.float32)
+
+
+@pytest.fixture
+def figure(record_property: Callable[[str, object], None]) -> Figure:
+    """Record a measured figure; the end of the test run prints all of them."""
+    return lambda name, value: record_property(f"figure: {name}", value)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    figures = [
+        (report.nodeid, name.removeprefix("figure: "), value)
+        for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
+        for name, value in report.user_properties
+        if name.startswith("figure: ")
+    ]
+    if figures:
+        terminalreporter.section("measured figures")
+        for test, name, value in sorted(figures):
+            terminalreporter.line(f"{test.partition('::')[2]}: {name}: {value}")

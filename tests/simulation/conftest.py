@@ -1,0 +1,20 @@
+"""A course small enough to run many times."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from xbackend_fl import Course, load_course
+
+Make = Callable[..., Course]
+
+
+@pytest.fixture
+def small(digits: Path) -> Make:
+    """The digits course with two rounds and four steps per participant, plus settings."""
+    return lambda *settings: load_course(
+        digits / "course.yaml", ["rounds=2", "training.steps=4", "training.dropout=false", *settings]
+    )

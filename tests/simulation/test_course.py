@@ -1,0 +1,180 @@
+"""Whole courses: backend invariance, resets, switches, thousands of participants, resume."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from tests.conftest import Figure
+from tests.simulation.conftest import Make
+from xbackend_fl import Run, load_course, load_weights, run_course
+from xbackend_fl.errors import FileError, SchemaError
+from xbackend_fl.events import Event, ParticipantTrained, from_line
+from xbackend_fl.locate import load_callable
+from xbackend_fl.simulation import resume_run
+
+EVERYONE = {
+    backend: [f"participants.{index}.backend={backend}" for index in range(6)]
+    for backend in ("torch", "tensorflow")
+}
+
+
+def run(course: Any, out: Path, **options: Any) -> tuple[Run, list[Event]]:
+    events: list[Event] = []
+    done = run_course(course, out, observer=events.append, in_process=True, **options)
+    return done, events
+
+
+def updates(events: list[Event]) -> dict[tuple[int, str], tuple[int, float]]:
+    return {
+        (event.round, event.name): (event.num_examples, event.loss)
+        for event in events
+        if isinstance(event, ParticipantTrained)
+    }
+
+
+def test_the_backend_of_a_participant_does_not_matter(digits: Path, tmp_path: Path, figure: Figure) -> None:
+    """Five whole rounds: all PyTorch, all TensorFlow, and mixed end with the same weights."""
+    runs = {}
+    for name in ("mixed", "torch", "tensorflow"):
+        settings = ["rounds=5", "training.dropout=false", *EVERYONE.get(name, [])]
+        runs[name], _ = run(load_course(digits / "course.yaml", settings), tmp_path / name)
+    for name in ("torch", "tensorflow"):
+        apart = runs[name].weights.relative_distance(runs["mixed"].weights)
+        figure(f"all {name} from mixed after 5 rounds", f"{apart:.1e}")
+        assert apart <= 1e-3
+    assert runs["mixed"].history[-1].accuracy > 0.85
+
+
+def test_shuffling_the_participants_changes_nothing(small: Make, tmp_path: Path) -> None:
+    course = small()
+    shuffled = course.model_copy(update={"participants": list(reversed(course.participants))}).at(course.base)
+    one, events = run(course, tmp_path / "one")
+    two, others = run(shuffled, tmp_path / "two")
+    assert one.weights.digest == two.weights.digest
+    assert updates(events) == updates(others)
+
+
+def test_a_participant_never_sees_the_one_before(small: Make, tmp_path: Path) -> None:
+    """With one model each nothing can leak: statistics, optimizer state and masks are the same as with one
+    shared model. Dropout is on, so generators count too."""
+    shared, _ = run(small("training.dropout=true", "training.optimizer.name=adam"), tmp_path / "shared")
+    apart, _ = run(
+        small("training.dropout=true", "training.optimizer.name=adam", "federate.share_local_model=false"),
+        tmp_path / "apart",
+    )
+    assert shared.weights.digest == apart.weights.digest
+
+
+def test_merging_as_they_come_equals_keeping_all(small: Make, tmp_path: Path) -> None:
+    online, _ = run(small(), tmp_path / "online")
+    kept, _ = run(small("federate.online_aggr=false"), tmp_path / "kept")
+    assert online.weights.digest == kept.weights.digest
+
+
+@pytest.mark.parametrize("server", ["fedavgm", "fedadagrad", "fedadam", "fedyogi"])
+def test_server_optimizers_and_exact_sums_run(server: str, small: Make, tmp_path: Path) -> None:
+    settings = [
+        f"federate.server={{name: {server}, lr: 0.05}}",
+        "federate.precision=exact",
+        "federate.cohort=3",
+    ]
+    done, events = run(small(*settings), tmp_path / "run")
+    assert len(updates(events)) == 6
+    assert all(np.isfinite(array).all() for array in done.weights.values())
+
+
+def test_a_resumed_run_ends_with_the_same_bits(small: Make, tmp_path: Path) -> None:
+    settings = ["rounds=4", "training.dropout=true", "federate.server={name: fedadam, lr: 0.02}"]
+    whole, _ = run(small(*settings), tmp_path / "whole")
+    rounds = iter([False, False, True])
+    first, _ = run(small(*settings), tmp_path / "half", should_stop=lambda: next(rounds))
+    assert len(first.history) == 2
+    again = resume_run(tmp_path / "half", in_process=True)
+    assert again.weights.digest == whole.weights.digest
+    assert [entry.loss for entry in again.history] == [entry.loss for entry in whole.history]
+    for name in ("best.safetensors", "last.safetensors"):
+        assert load_weights(tmp_path / "half" / name).digest == load_weights(tmp_path / "whole" / name).digest
+
+
+def test_the_run_folder(small: Make, digits: Path, tmp_path: Path) -> None:
+    done, events = run(small(), tmp_path / "run")
+    path = done.path
+    lines = [from_line(line) for line in (path / "events.jsonl").read_text().splitlines()]
+    assert lines == events
+    assert load_course(path / "course.yaml").rounds == 2
+    last = load_weights(path / "last.safetensors")
+    assert last.digest == done.weights.digest
+    assert load_weights(path / "best.safetensors").fingerprint == last.fingerprint
+    assert "Test accuracy" in (path / "summary.md").read_text()
+    assert json.loads((path / "environment.json").read_text())["packages"]["numpy"]
+    checkpoints = [file.name for file in sorted((path / "checkpoints").iterdir())]
+    assert checkpoints == ["round-00001.safetensors", "round-00002.safetensors"]
+
+    images = load_callable("data.py:load", digits)()["test"][0][:50]
+    net = load_callable("torch_model.py:build", digits)().eval()
+    net.load_state_dict(torch.load(path / "model.pt", weights_only=True))
+    expected = net(torch.from_numpy(images)).detach().numpy()
+    model = load_callable("keras_model.py:build", digits)()
+    model.load_weights(path / "model.weights.h5")
+    received = model(images.transpose(0, 2, 3, 1)).numpy()
+    onnx.checker.check_model(str(path / "model.onnx"), full_check=True)
+    session = onnxruntime.InferenceSession(str(path / "model.onnx"))
+    (ran,) = session.run(None, {session.get_inputs()[0].name: images})
+    np.testing.assert_allclose(received, expected, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(ran, expected, rtol=0, atol=1e-4)
+    assert np.abs(expected).max() > 0.1
+
+
+def test_thousands_of_participants_need_two_models(digits: Path, tmp_path: Path) -> None:
+    settings = [
+        "rounds=1",
+        "participants={torch: 700, tensorflow: 500}",
+        "data.partition={kind: iid}",
+        "federate.cohort=40",
+        "training.steps=1",
+    ]
+    course = load_course(digits / "course.yaml", settings)
+    assert len(course.participants) == 1200
+    _, events = run(course, tmp_path / "run")
+    assert len(updates(events)) == 40
+    assert {event.backend for event in events if isinstance(event, ParticipantTrained)} == {
+        "torch",
+        "tensorflow",
+    }
+
+
+def test_an_existing_folder_is_not_touched(small: Make, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    with pytest.raises(FileError, match="exists"):
+        run(small(), tmp_path / "run")
+    assert not list((tmp_path / "run").iterdir())
+
+
+def test_a_corrupt_checkpoint_is_named_and_the_one_before_offered(small: Make, tmp_path: Path) -> None:
+    done, _ = run(small(), tmp_path / "run")
+    latest = sorted((done.path / "checkpoints").iterdir())[-1]
+    content = bytearray(latest.read_bytes())
+    content[-7] ^= 1
+    latest.write_bytes(content)
+    with pytest.raises(FileError, match=r"round-00002\.safetensors is corrupt") as caught:
+        resume_run(done.path, in_process=True)
+    assert "round-00001" in str(caught.value)
+    latest.write_bytes(content[:100])
+    with pytest.raises(FileError, match="is corrupt"):
+        resume_run(done.path, in_process=True)
+
+
+def test_a_changed_model_cannot_be_resumed(small: Make, digits: Path, tmp_path: Path) -> None:
+    done, _ = run(small(*EVERYONE["torch"], "models={torch: torch_model.py:build}"), tmp_path / "run")
+    changed = tmp_path / "changed.py"
+    changed.write_text((digits / "torch_model.py").read_text().replace("128", "96"))
+    with pytest.raises(SchemaError, match="the checkpoint is of schema"):
+        resume_run(done.path, [f"models.torch={changed}:build", "rounds=3"], in_process=True)
