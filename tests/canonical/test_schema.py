@@ -1,0 +1,74 @@
+"""Schemas and bindings: serialisation, fingerprints, and the operator table."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+import xbackend_fl
+from tests.adapters.zoo import ROWS
+from xbackend_fl.adapter import adapter_of
+from xbackend_fl.canonical import OPERATORS, Binding, Schema
+from xbackend_fl.errors import SchemaError
+
+ROW = next(row for row in ROWS if row.name == "flatten order through BatchNorm")
+
+
+def test_json_round_trips() -> None:
+    for row in ROWS[::6]:
+        described = adapter_of(model := row.keras()).open(model, row.example()).description
+        assert Schema.from_json(described.schema.to_json()) == described.schema
+        assert Binding.from_json(described.binding.to_json()) == described.binding
+
+
+def test_the_fingerprint_sees_the_function_and_not_the_size() -> None:
+    images = [np.zeros((1, 4, n, n), np.float32) for n in (8, 9)]
+    row = next(row for row in ROWS if row.name == "GroupNorm")
+    one, two = (xbackend_fl.describe(row.torch(), (image,)) for image in images)
+    assert one.inputs[0].shape != two.inputs[0].shape
+    assert one.fingerprint == two.fingerprint
+    changed = row.torch()
+    changed[1].eps = 1e-4  # type: ignore[index, assignment]
+    assert xbackend_fl.describe(changed, (images[0],)).fingerprint != one.fingerprint
+
+
+def test_other_layout_rules_are_refused() -> None:
+    schema = xbackend_fl.describe(ROW.torch(), ROW.example())
+    with pytest.raises(SchemaError, match="layout rules 99"):
+        Schema.from_json(schema.to_json().replace('"layout_version": 1', '"layout_version": 99'))
+    with pytest.raises(SchemaError, match="not a schema"):
+        Schema.from_json("{}")
+    with pytest.raises(SchemaError, match="not a binding"):
+        Binding.from_json("[]")
+
+
+def test_the_table_speaks_onnx() -> None:
+    """Names and formal inputs are those of the ONNX specification, macro nodes aside."""
+    ours = {"Swish", "Select", "Clip", "MultiHeadAttention", "Slice", "GroupNormalization"}
+    for row in OPERATORS.values():
+        if row.name in ours:
+            continue
+        spec = onnx.defs.get_schema(row.name, 21)
+        formals = {item.name for item in spec.inputs}
+        known = formals | {item.replace("X", "x") for item in formals}
+        if row.name not in {"InstanceNormalization", "LayerNormalization"}:
+            assert {slot.formal for slot in row.slots} <= known, row.name
+        special = {"constant", "shape", "axes", "perm", "value", "pads", "scales", "momentum", "keepdims"}
+        special |= {"padding_idx", "dropout", "ratio", "shared_axes", "activation", "output_padding", "to"}
+        assert set(row.attributes or {}) - special <= set(spec.attributes), row.name
+
+
+def test_describing_leaves_the_model_as_it_was() -> None:
+    for model in (ROW.torch(), ROW.keras()):
+        trainer = adapter_of(model).open(model, ROW.example())
+        before = trainer.read()
+        schema = xbackend_fl.describe(model, ROW.example())
+        xbackend_fl.bind(model, schema, ROW.example(), xbackend_fl.gather_evidence(model, ROW.example()))
+        for name, array in trainer.read().items():
+            np.testing.assert_array_equal(array, before[name], err_msg=name)
+    torch_model = ROW.torch()
+    torch_model[2].eval()  # type: ignore[index]
+    xbackend_fl.describe(torch_model, ROW.example())
+    assert torch_model.training
+    assert not torch_model[2].training  # type: ignore[index]
