@@ -15,6 +15,7 @@ with warnings.catch_warnings():
     # What a framework deprecates inside itself is not ours to fix.
     warnings.simplefilter("ignore")
     import torch  # noqa: F401
+
     import xbfl_tensorflow
 
     xbfl_tensorflow.import_frameworks()

@@ -10,11 +10,11 @@ import pytest
 import torch
 from keras import layers as K
 from torch import nn
-from xbfl_tensorflow.trainer import TensorFlowTrainer
-from xbfl_torch.trainer import TorchTrainer
 
 from xbackend_fl.adapter import Trainer
 from xbackend_fl.testing import TrainerConformance
+from xbfl_tensorflow.trainer import TensorFlowTrainer
+from xbfl_torch.trainer import TorchTrainer
 
 Arrays = tuple[np.ndarray[Any, Any], ...]
 
@@ -59,7 +59,7 @@ class _Forgetful(TestTorch):
 
     def open(self) -> Trainer:
         trainer = super().open()
-        trainer.reset = lambda seed: None  # type: ignore[method-assign]
+        trainer.reset = lambda _: None  # type: ignore[method-assign]
         return trainer
 
 

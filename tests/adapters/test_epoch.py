@@ -9,13 +9,11 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-import xbfl_tensorflow
-import xbfl_torch
 from keras import layers as K
 from torch import nn
-from xbfl_tensorflow.trainer import TensorFlowTrainer
-from xbfl_torch.trainer import TorchTrainer
 
+import xbfl_tensorflow
+import xbfl_torch
 from tests.adapters.zoo import ROWS
 from tests.conftest import Figure
 from xbackend_fl.adapter import Batch, Optimizer, TrainConfig, Trainer
@@ -25,6 +23,8 @@ from xbackend_fl.mapping import Bound, bind_trainer, training_attributes
 from xbackend_fl.mapping.probe import draw_weights
 from xbackend_fl.simulation import SimulationEngine
 from xbackend_fl.weights import Weights
+from xbfl_tensorflow.trainer import TensorFlowTrainer
+from xbfl_torch.trainer import TorchTrainer
 
 RATES = {
     "sgd": 0.05, "momentum": 0.02, "nesterov": 0.02, "adam": 1e-3, "adamw": 1e-3, "adagrad": 0.01, "rmsprop": 1e-3,

@@ -65,6 +65,11 @@ def test_unsupported(name: str, build: Callable[[], Any], array: np.ndarray[Any,
     assert reason in str(caught.value)
 
 
+def _swapped() -> Any:
+    x = keras.Input((4,))
+    return keras.Model(x, K.Dense(2)(K.Concatenate()([K.Dense(3, activation="relu")(x), K.Dense(3)(x)])))
+
+
 DIFFERENT: list[tuple[str, Callable[[], Any], Callable[[], Any], np.ndarray[Any, Any], tuple[str, ...]]] = [
     ("epsilon", lambda: nn.BatchNorm2d(4), lambda: chain(K.BatchNormalization(name="norm"), shape=(None, None, 4)),
      IMAGE, ("epsilon", "1e-05", "0.001", "'norm'", "epsilon=1e-05")),
@@ -80,19 +85,14 @@ DIFFERENT: list[tuple[str, Callable[[], Any], Callable[[], Any], np.ndarray[Any,
      ("weight shape", "(2, 4, 1, 1)", "(3, 4, 1, 1)")),
     ("another activation", lambda: nn.Sequential(nn.Conv2d(4, 2, 1), nn.ReLU()),
      lambda: chain(K.Conv2D(2, 1, activation="tanh"), shape=(None, None, 4)), IMAGE, ("Relu", "Tanh")),
-    ("slope", lambda: nn.LeakyReLU(), lambda: chain(K.LeakyReLU(), shape=(8, 8, 4)), IMAGE, ("alpha", "0.01", "0.3")),
+    ("slope", nn.LeakyReLU, lambda: chain(K.LeakyReLU(), shape=(8, 8, 4)), IMAGE, ("alpha", "0.01", "0.3")),
     ("a frozen layer", lambda: nn.Conv2d(4, 2, 1), lambda: chain(K.Conv2D(2, 1, trainable=False), shape=(8, 8, 4)),
      IMAGE, ("kind", "trainable", "frozen")),
     ("order of a concatenation",
      lambda: Lambda(lambda m, x: m.h(torch.cat([m.a(x), torch.relu(m.b(x))], 1)), a=nn.Linear(4, 3), b=nn.Linear(4, 3),
                     h=nn.Linear(6, 2)),
-     lambda: _swapped(), SERIES[:, 0], ("Concat", "fed by (Gemm 'a', Relu", "(Relu")),
+     _swapped, SERIES[:, 0], ("Concat", "fed by (Gemm 'a', Relu", "(Relu")),
 ]  # fmt: skip
-
-
-def _swapped() -> Any:
-    x = keras.Input((4,))
-    return keras.Model(x, K.Dense(2)(K.Concatenate()([K.Dense(3, activation="relu")(x), K.Dense(3)(x)])))
 
 
 @pytest.mark.parametrize(

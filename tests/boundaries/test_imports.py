@@ -66,7 +66,20 @@ def test_the_linter_bans_frameworks_in_the_core(copy: Path) -> None:
     assert "Frameworks live in adapters/" in result.stdout
 
 
-ROOMS = "adapter aggregation canonical course data errors events mapping server simulation testing weights".split()
+ROOMS = [
+    "adapter",
+    "aggregation",
+    "canonical",
+    "course",
+    "data",
+    "errors",
+    "events",
+    "mapping",
+    "server",
+    "simulation",
+    "testing",
+    "weights",
+]
 
 
 def test_the_core_loads_no_framework() -> None:

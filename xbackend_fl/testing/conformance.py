@@ -15,7 +15,9 @@ Array = NDArray[Any]
 
 
 class TrainerConformance:
-    """Inherit, implement :meth:`open` and :meth:`example`, and run pytest::
+    """Inherit, implement :meth:`open` and :meth:`example`, and run pytest.
+
+    For example::
 
     class TestMine(TrainerConformance):
         def example(self):
