@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -75,7 +76,7 @@ class ProcessWorker:
             name=f"xbfl-{backend}",
             daemon=True,
         )
-        with _worker_environment(threads):
+        with _worker_environment(threads), _ignored_interrupts():
             self._process.start()
         theirs.close()
 
@@ -157,8 +158,6 @@ def _messages(worker: Worker, method: str, arguments: tuple[Any, ...]) -> Iterat
 
 def _serve(connection: Connection, course: Course, base: Any, backend: str, threads: int) -> None:
     """Body of a worker process."""
-    # Ctrl-C belongs to the parent, which lets the round finish.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     worker: Worker | None = None
     while (call := connection.recv()) is not None:
         try:
@@ -169,6 +168,19 @@ def _serve(connection: Connection, course: Course, base: Any, backend: str, thre
             connection.send(("refused", error))
         except Exception:  # noqa: BLE001  whatever a user's model raises goes to the console as it is
             connection.send(("raised", traceback.format_exc()))
+
+
+@contextmanager
+def _ignored_interrupts() -> Iterator[None]:
+    """A process started inside inherits that Ctrl-C is ignored: it belongs to the parent."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may change handlers
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextmanager
