@@ -47,7 +47,7 @@ def describe(
         perms = [perm for perm, _ in inferred]
         functional = _functional(model, example, perms)
         names = variable_names(model)
-        builder = GraphBuilder("tensorflow", _natives(names), _frozen(names))
+        builder = GraphBuilder("tensorflow", _natives(names), _frozen(names), channels_last=True)
         context = Context(builder, {id(variable): name for name, variable in names.items()})
         for tensor, array, (perm, note) in zip(functional.inputs, example, inferred, strict=True):
             shape = (2, *array.shape[1:])
@@ -178,16 +178,24 @@ def _infer_perm(
         order = "as given" if perm == plain else "channels-last"
         note = f"{order}: first read by {layer.name!r}"
     declared = tuple(functional.inputs[index].shape)
-    received = tuple(array.shape[axis] for axis in perm)
-    if len(declared) != rank or any(
-        n not in (None, m) for n, m in zip(declared[1:], received[1:], strict=False)
-    ):
-        raise UnsupportedError(
-            f"input {index} of the Keras model is declared {list(declared)}; "
-            f"the example {list(array.shape)} arrives there as {list(received)}",
-            hint="give --input in ONNX layout (channels first)",
-        )
+    if not _fits(array, perm, declared):
+        received = [array.shape[axis] for axis in perm]
+        if not _fits(array, plain, declared):
+            raise UnsupportedError(
+                f"input {index} of the Keras model is declared {list(declared)}; "
+                f"the example {list(array.shape)} arrives there as {received}",
+                hint="give --input in ONNX layout (channels first)",
+            )
+        perm, note = plain, f"as given: {received} is not what the model declares"
     return perm, note
+
+
+def _fits(array: Array, perm: tuple[int, ...], declared: tuple[int | None, ...]) -> bool:
+    """Whether an example in this axis order has the declared shape, the batch axis aside."""
+    received = [array.shape[axis] for axis in perm]
+    return len(declared) == len(received) and all(
+        n in (None, m) for n, m in zip(declared[1:], received[1:], strict=True)
+    )
 
 
 def _first_consumer(functional: Any, tensor: Any) -> Any:

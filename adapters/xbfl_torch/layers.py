@@ -19,18 +19,34 @@ def _per_axis(value: Any, rank: int) -> tuple[int, ...]:
 
 def _conv(context: Context, node: Node) -> Value:
     a = context.arguments(node)
+    kernel = a["weight"].layout.shape[2:]
+    if not isinstance(a["padding"], str):
+        return _convolution("Conv", context, node, _per_axis(a["padding"], len(kernel)) * 2)
+    dilation = _per_axis(a["dilation"], len(kernel))
+    total = [d * (k - 1) if a["padding"] == "same" else 0 for d, k in zip(dilation, kernel, strict=True)]
+    return _convolution("Conv", context, node, (*(n // 2 for n in total), *(n - n // 2 for n in total)))
+
+
+def _conv_transpose(context: Context, node: Node) -> Value:
+    a = context.arguments(node)
+    rank = len(a["weight"].layout.shape) - 2
+    padding, extra = _per_axis(a["padding"], rank), _per_axis(a["output_padding"], rank)
+    # Less cropping at the end and output padding are the same thing; one spelling is canonical.
+    end = tuple(max(p - e, 0) for p, e in zip(padding, extra, strict=True))
+    left = tuple(max(e - p, 0) for p, e in zip(padding, extra, strict=True))
+    return _convolution("ConvTranspose", context, node, (*padding, *end), output_padding=left)
+
+
+def _convolution(
+    operator: str, context: Context, node: Node, pads: tuple[int, ...], **extra: tuple[int, ...]
+) -> Value:
+    a = context.arguments(node)
     weight, name = a["weight"], context.name(node, a["weight"])
     kernel = weight.layout.shape[2:]
     rank = len(kernel)
     require(len(a["input"].shape) == rank + 2, name, "expected a batch axis in the input")
-    dilation = _per_axis(a["dilation"], rank)
-    if isinstance(a["padding"], str):
-        total = [d * (k - 1) if a["padding"] == "same" else 0 for d, k in zip(dilation, kernel, strict=True)]
-        pads = (*(n // 2 for n in total), *(n - n // 2 for n in total))
-    else:
-        pads = _per_axis(a["padding"], rank) * 2
     return context.builder.window(
-        "Conv",
+        operator,
         name,
         a["input"],
         1,
@@ -39,33 +55,9 @@ def _conv(context: Context, node: Node) -> Value:
         kernel_shape=kernel,
         strides=_per_axis(a["stride"], rank),
         pads=pads,
-        dilations=dilation,
-        group=a["groups"],
-    )
-
-
-def _conv_transpose(context: Context, node: Node) -> Value:
-    a = context.arguments(node)
-    weight, name = a["weight"], context.name(node, a["weight"])
-    kernel = weight.layout.shape[2:]
-    rank = len(kernel)
-    padding, extra = _per_axis(a["padding"], rank), _per_axis(a["output_padding"], rank)
-    # Less cropping at the end and output padding are the same thing; one spelling is canonical.
-    end = tuple(max(p - e, 0) for p, e in zip(padding, extra, strict=True))
-    left = tuple(max(e - p, 0) for p, e in zip(padding, extra, strict=True))
-    return context.builder.window(
-        "ConvTranspose",
-        name,
-        a["input"],
-        1,
-        native_shape(node),
-        layouts={"weight": weight.layout, "bias": layout_of(a["bias"])},
-        kernel_shape=kernel,
-        strides=_per_axis(a["stride"], rank),
-        pads=(*padding, *end),
-        output_padding=left,
         dilations=_per_axis(a["dilation"], rank),
         group=a["groups"],
+        **extra,
     )
 
 

@@ -9,13 +9,13 @@ in the layout of the weights behind it, where it belongs.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import final
 
 import numpy as np
 
-from xbackend_fl.canonical.binding import Axes, Binding, Description, NativeTensor
+from xbackend_fl.canonical.binding import Axes, Description, NativeTensor
 from xbackend_fl.canonical.layout import (
     Layout,
     Reorder,
@@ -23,10 +23,10 @@ from xbackend_fl.canonical.layout import (
     Shape,
     feature_order,
     inverse,
-    leaves,
 )
-from xbackend_fl.canonical.ops import OPERATORS, Kind
-from xbackend_fl.canonical.schema import AttributeValue, Node, Parameter, Port, Schema
+from xbackend_fl.canonical.recorder import Recorder
+from xbackend_fl.canonical.rewrites import feature_parameters, foldable_pad
+from xbackend_fl.canonical.schema import AttributeValue, Port
 from xbackend_fl.errors import UnsupportedError
 
 
@@ -52,48 +52,51 @@ class Value:
         return tuple(self.shape[axis] for axis in self.perm)
 
 
+@final
 class GraphBuilder:
-    """Collects nodes, parameters and layouts of one native model.
+    """Understands where the axes of native values lie, and records canonical nodes.
 
     Args:
         backend: Name of the backend.
         natives: Every native tensor of the model.
         frozen: Names of native tensors that the model does not train.
+        channels_last: Whether images of the native model end in their channels.
     """
 
-    def __init__(self, backend: str, natives: Mapping[str, NativeTensor], frozen: Iterable[str] = ()) -> None:
-        self._backend = backend
-        self._natives = dict(natives)
-        self._frozen = frozenset(frozen)
-        self._nodes: list[Node] = []
-        self._inputs: list[Port] = []
-        self._input_axes: list[Axes] = []
-        self._outputs: list[Value] = []
-        self._parameters: dict[str, Parameter] = {}
-        self._layouts: dict[str, Layout] = {}
-        self._names: Counter[str] = Counter()
-        self._owners: dict[str, str] = {}
-        self._made: dict[object, tuple[str, ...]] = {}
+    def __init__(
+        self,
+        backend: str,
+        natives: Mapping[str, NativeTensor],
+        frozen: Iterable[str] = (),
+        *,
+        channels_last: bool = False,
+    ) -> None:
+        self._recorder = Recorder(backend, natives, frozen)
+        self._channels_last = channels_last
+        self._inputs: list[tuple[Port, Axes]] = []
+        self._outputs: list[tuple[Port, Axes]] = []
+        self._affine: dict[str, tuple[Value, float, float]] = {}
 
     # Graph edges.
 
     def input(self, name: str, dtype: str, shape: Shape, perm: tuple[int, ...], note: str = "") -> Value:
         """Declare a data input of canonical ``shape`` that the native model reads in the order ``perm``."""
-        name = self._unique(name)
-        self._inputs.append(Port(name, dtype, shape))
-        self._input_axes.append(Axes(perm, note))
+        name = self._recorder.unique(name)
+        self._inputs.append((Port(name, dtype, shape), Axes(perm, note)))
         return Value(name, shape, perm)
 
     def output(self, value: Value) -> None:
         """Declare an output of the native model."""
         if value.order is not None:
-            features = Segment((value.shape[1],), (0,))
-            if feature_order(value.order).tolist() != feature_order((features,)).tolist():
-                raise UnsupportedError(
-                    "the model returns flattened channels-last features, whose order another model cannot share",
-                    hint="end the model with a Dense layer or with global pooling",
-                )
-        self._outputs.append(value)
+            raise UnsupportedError(
+                "the model returns flattened channels-last features, whose order another model cannot share",
+                hint="end the model with a Dense layer or with global pooling",
+            )
+        self._outputs.append((Port(value.name, "float32", value.shape), Axes(value.perm)))
+
+    def build(self) -> Description:
+        """The finished schema and binding; nodes and parameters that reach no output are left out."""
+        return self._recorder.build(self._inputs, self._outputs)
 
     def add(
         self,
@@ -105,7 +108,7 @@ class GraphBuilder:
         layouts: Mapping[str, Layout | None] | None = None,
         attributes: Mapping[str, AttributeValue] | None = None,
         origin: str | None = None,
-    ) -> list[str]:
+    ) -> tuple[str, ...]:
         """Add a node whose inputs are already in canonical order.
 
         Args:
@@ -120,31 +123,9 @@ class GraphBuilder:
         Returns:
             Names of the output values.
         """
-        row = OPERATORS[operator]
-        unknown = set(attributes or {}) - set(row.attributes or {})
-        assert not unknown, f"{operator} has no attribute {unknown}"
         given = {role: layout for role, layout in (layouts or {}).items() if layout is not None}
         reads = tuple(value.name for value in inputs)
-        # The same operation on the same values is one node, however often the code repeats the call.
-        key = (
-            operator,
-            reads,
-            tuple(sorted((attributes or {}).items())),
-            tuple(sorted(given.items(), key=str)),
-        )
-        if operator != "Dropout" and key in self._made:
-            return list(self._made[key])
-        name = self._unique(name)
-        parameters = {
-            slot.role: self._parameter(operator, name, slot.role, given[slot.role])
-            for slot in row.slots
-            if slot.role in given
-        }
-        outputs = (name, *(f"{name}:{index}" for index in range(1, len(shapes))))
-        self._nodes.append(Node(name, operator, reads, outputs, parameters, dict(attributes or {})))
-        self._owners[name] = origin or name
-        self._made[key] = outputs
-        return list(outputs)
+        return self._recorder.add(operator, name, reads, len(shapes), given, attributes or {}, origin)
 
     # Operations on one value.
 
@@ -181,8 +162,25 @@ class GraphBuilder:
 
     def elementwise(self, operator: str, name: str, value: Value, **attributes: AttributeValue) -> Value:
         """An operation on every element; axes and flatten order pass through."""
+        constant = attributes.get("constant")
+        if operator in {"Add", "Mul"} and isinstance(constant, float):
+            return self._shift_or_scale(operator, name, value, constant)
         (out,) = self.add(operator, name, [value], [value.shape], attributes=attributes)
         return replace(value, name=out)
+
+    def _shift_or_scale(self, operator: str, name: str, value: Value, constant: float) -> Value:
+        """Constants in a row become one ``x * scale + offset``, however the model spells them."""
+        source, scale, offset = self._affine.get(value.name, (value, 1.0, 0.0))
+        scale, offset = (
+            (scale * constant, offset * constant) if operator == "Mul" else (scale, offset + constant)
+        )
+        out = source
+        for step, number, neutral in (("Mul", scale, 1.0), ("Add", offset, 0.0)):
+            if number != neutral:
+                (made,) = self.add(step, name, [out], [out.shape], attributes={"constant": number})
+                out = replace(out, name=made)
+        self._affine[out.name] = (source, scale, offset)
+        return out
 
     def along(self, operator: str, name: str, value: Value, axis: int, **attributes: AttributeValue) -> Value:
         """An operation of unchanged shape along one native axis (softmax)."""
@@ -226,6 +224,10 @@ class GraphBuilder:
             raise UnsupportedError(
                 f"{name!r} reshapes flattened channels-last features to {shape}, which has no canonical form"
             )
+        if self._channels_last and len(native) == 2 and len(shape) >= 4:
+            image = self._unflatten(name, value, shape)
+            if image is not None:
+                return image
         value = self.plain(value)
         batch = 0 if shape[0] == native[0] else -1
         (out,) = self.add("Reshape", name, [value], [shape], attributes={"shape": (batch, *shape[1:])})
@@ -351,8 +353,8 @@ class GraphBuilder:
         padding write one.
         """
         value = self.channels_first(value, channel_axis)
-        if operator == "Conv":
-            value, attributes = self._fold_pad(value, attributes)
+        if operator in {"Conv", "MaxPool"}:
+            value, attributes = self._fold_pad(operator, value, attributes)
         shape = tuple(native_shape[axis] for axis in inverse(value.perm))
         (out,) = self.add(operator, name, [value], [shape], layouts=layouts, attributes=attributes)
         return Value(out, shape, value.perm)
@@ -390,95 +392,41 @@ class GraphBuilder:
         )
         return Value(out, shape, (*indices.perm, len(indices.perm)))
 
-    # The end.
-
-    def build(self) -> Description:
-        """The finished schema and binding; nodes and parameters that reach no output are left out."""
-        nodes = self._live_nodes()
-        used = dict.fromkeys(name for node in nodes for name in node.parameters.values())
-        schema = Schema(
-            inputs=tuple(self._inputs),
-            outputs=tuple(Port(value.name, "float32", value.shape) for value in self._outputs),
-            nodes=nodes,
-            parameters=tuple(self._parameters[name] for name in used),
-        )
-        layouts = {name: self._layouts[name] for name in used}
-        self._check_overlap(layouts)
-        shared = {leaf.tensor for layout in layouts.values() for leaf in leaves(layout)}
-        local = {name: "reaches no output" for name in self._natives if name not in shared}
-        binding = Binding(
-            backend=self._backend,
-            fingerprint=schema.fingerprint,
-            parameters=layouts,
-            natives=self._natives,
-            local=local,
-            nodes={node.name: self._owners[node.name] for node in nodes},
-            inputs=tuple(self._input_axes),
-            outputs=tuple(Axes(value.perm) for value in self._outputs),
-        )
-        return Description(schema, binding)
-
-    def _live_nodes(self) -> tuple[Node, ...]:
-        needed = {value.name for value in self._outputs}
-        live: list[Node] = []
-        for node in reversed(self._nodes):
-            if needed.intersection(node.outputs):
-                needed.update(node.inputs)
-                live.append(node)
-        return tuple(reversed(live))
-
-    def _parameter(self, operator: str, node: str, role: str, layout: Layout) -> str:
-        for name, known in self._layouts.items():
-            if known == layout and self._parameters[name].role == role:
-                return name
-        slot = OPERATORS[operator].slot(role)
-        tensors = [leaf.tensor for leaf in leaves(layout)]
-        kind = slot.kind
-        if kind is Kind.TRAINABLE and self._frozen.issuperset(tensors):
-            kind = Kind.FROZEN
-        name = f"{node}.{role}"
-        dtype = self._natives[tensors[0]].dtype
-        self._parameters[name] = Parameter(name, operator, role, slot.formal, layout.shape, dtype, kind)
-        self._layouts[name] = layout
-        return name
-
-    def _check_overlap(self, layouts: Mapping[str, Layout]) -> None:
-        owner: dict[tuple[str, object], str] = {}
-        for name, layout in layouts.items():
-            for leaf in leaves(layout):
-                other = owner.setdefault((leaf.tensor, leaf.part), name)
-                if other != name:
-                    raise UnsupportedError(
-                        f"the tensor {leaf.tensor!r} is used as {other!r} and, in another layout, as {name!r}",
-                        hint="tie only weights that both layers read the same way",
-                    )
-
     def _fold_pad(
-        self, value: Value, attributes: dict[str, AttributeValue]
+        self, operator: str, value: Value, attributes: dict[str, AttributeValue]
     ) -> tuple[Value, dict[str, AttributeValue]]:
-        pad = next((node for node in self._nodes if node.name == value.name and node.operator == "Pad"), None)
-        if pad is None or pad.attributes["value"] != 0.0 or pad.attributes["mode"] != "constant":
+        """Move a Pad into the ``pads`` of the window behind it, where both mean the same."""
+        pad = foldable_pad(self._recorder.nodes, value.name, operator)
+        if pad is None:
             return value, attributes
-        pads = pad.attributes["pads"]
-        own = attributes["pads"]
+        pads, own = pad.attributes["pads"], attributes["pads"]
         assert isinstance(pads, tuple)
         assert isinstance(own, tuple)
         rank = len(value.shape)
-        if any(pads[axis] or pads[rank + axis] for axis in (0, 1)):
+        before, after = [int(n) for n in pads[:rank]], [int(n) for n in pads[rank:]]
+        if any((*before[:2], *after[:2])):
             return value, attributes
-        extra = (*pads[2:rank], *pads[rank + 2 :])
-        folded = tuple(int(a + b) for a, b in zip(own, extra, strict=True))
-        inner = replace(value, name=pad.inputs[0], shape=self._shape_before(value, pads))
-        return inner, attributes | {"pads": folded}
+        folded = tuple(int(a) + b for a, b in zip(own, (*before[2:], *after[2:]), strict=True))
+        shape = tuple(n - b - a for n, b, a in zip(value.shape, before, after, strict=True))
+        return replace(value, name=pad.inputs[0], shape=shape), attributes | {"pads": folded}
 
-    @staticmethod
-    def _shape_before(value: Value, pads: tuple[int, ...] | tuple[float, ...]) -> Shape:
-        rank = len(value.shape)
-        return tuple(n - int(pads[i]) - int(pads[rank + i]) for i, n in enumerate(value.shape))
+    def _unflatten(self, name: str, value: Value, shape: Shape) -> Value | None:
+        """A reshape of dense features to ``[N, *spatial, C]`` in a channels-last model.
 
-    def _unique(self, name: str) -> str:
-        self._names[name] += 1
-        return name if self._names[name] == 1 else f"{name}@{self._names[name]}"
+        The dense layer's rows are brought into channels-first order, so the canonical reshape is a plain
+        one. ``None`` if the features do not come from a dense layer.
+        """
+        parameters = feature_parameters(self._recorder.nodes, value.name)
+        if parameters is None:
+            return None
+        rank = len(shape)
+        perm = (0, *range(2, rank), 1)
+        canonical = tuple(shape[axis] for axis in inverse(perm))
+        segment = Segment(canonical[1:], tuple(axis - 1 for axis in perm[1:]))
+        attributes: dict[str, AttributeValue] = {"shape": (0, *canonical[1:])}
+        (out,) = self.add("Reshape", name, [value], [canonical], attributes=attributes)
+        self._recorder.reorder(parameters, value.name, (segment,))
+        return Value(out, canonical, perm)
 
 
 def _without(perm: Sequence[int], gone: Sequence[int]) -> tuple[int, ...]:

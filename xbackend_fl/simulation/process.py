@@ -17,7 +17,7 @@ from xbackend_fl.errors import WorkerDied, XbflError
 from xbackend_fl.events import Observer
 from xbackend_fl.simulation.worker import Partial, Worker
 
-_JOIN_S = 10.0
+_JOIN_S = 2.0
 
 
 class Handle(Protocol):
