@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 with warnings.catch_warnings():
@@ -22,6 +23,9 @@ with warnings.catch_warnings():
 
 
 Figure = Callable[[str, object], None]
+# A shared machine is slow at times; that is not a failure.
+settings.register_profile("house", deadline=None)
+settings.load_profile("house")
 ROOT = Path(__file__).resolve().parent.parent
 
 

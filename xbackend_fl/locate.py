@@ -7,12 +7,14 @@ import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from xbackend_fl.errors import ConfigError
+from xbackend_fl.errors import ConfigError, XbflError
 
 
 def load_callable(text: str, base: Path) -> Callable[..., Any]:
@@ -36,6 +38,17 @@ def load_callable(text: str, base: Path) -> Callable[..., Any]:
             f"{source} has no callable {name!r}", hint=f"did you mean {close[0]!r}?" if close else None
         )
     return found  # type: ignore[no-any-return]  # what a user's module holds has no static type
+
+
+def call(text: str, base: Path) -> Any:
+    """Import a callable and call it without arguments.
+
+    Raises:
+        ConfigError: It does not exist, or it raised; the message says what and where.
+    """
+    function = load_callable(text, base)
+    with _explained(text):
+        return function()
 
 
 def resolve(text: str, base: Path) -> str:
@@ -69,11 +82,31 @@ def _from_file(path: Path) -> ModuleType:
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))
     try:
-        spec.loader.exec_module(module)
-    except ModuleNotFoundError as error:
+        with _explained(str(path)):
+            spec.loader.exec_module(module)
+    except ConfigError:
         del sys.modules[name]
-        raise ConfigError(f"{path} imports {error.name!r}, which is not installed") from error
+        raise
     return module
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """Whatever a user's code raises becomes one line with its place; the cause stays attached."""
+    try:
+        yield
+    except XbflError:
+        raise
+    except Exception as error:
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
+        own = [
+            frame
+            for frame in frames
+            if "site-packages" not in frame.filename and "<frozen" not in frame.filename
+        ]
+        place = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
+        text = str(error).strip() or "no message"
+        raise ConfigError(f"{what} raised {type(error).__name__}{place}: {text}") from error
 
 
 def _from_module(name: str) -> ModuleType:

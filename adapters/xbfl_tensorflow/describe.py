@@ -154,7 +154,7 @@ def _functional(model: Any, example: Sequence[Array], perms: Sequence[tuple[int,
         # A subclass's call() may raise anything; all of it means that there is no graph.
         raise UnsupportedError(
             f"keras cannot trace {type(model).__name__}.call: {error}",
-            hint="data-dependent control flow has no graph; check that --input fits the model",
+            hint="check that the input shape fits the model; data-dependent control flow has no graph",
         ) from error
 
 

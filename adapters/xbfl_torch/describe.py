@@ -109,7 +109,7 @@ def _export(model: torch.nn.Module, native: tuple[torch.Tensor, ...]) -> Exporte
             # torch.export raises whatever the model raises; all of it means that there is no graph.
             raise UnsupportedError(
                 f"torch.export cannot trace {type(model).__name__}: {error}",
-                hint="data-dependent control flow has no graph; check that --input fits the model",
+                hint="check that the input shape fits the model; data-dependent control flow has no graph",
             ) from error
 
 

@@ -90,7 +90,7 @@ def test_float32_depends_on_the_order_so_the_exact_test_can_fail() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 1000), st.integers(1, 500)), min_size=2, max_size=6), st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_merging_parts_equals_adding_all(parts: list[tuple[int, int]], data: st.DataObject) -> None:
     cut = data.draw(st.integers(0, len(parts)))
     whole, left, right = (OnlineMean(precision="exact") for _ in range(3))

@@ -79,7 +79,7 @@ def _natives(layout: Layout, generator: np.random.Generator) -> dict[str, np.nda
 
 
 @given(layouts())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_import_of_export_is_the_identity(layout: Layout) -> None:
     generator = np.random.default_rng(0)
     canonical = generator.integers(-99, 99, layout.shape)
@@ -89,7 +89,7 @@ def test_import_of_export_is_the_identity(layout: Layout) -> None:
 
 
 @given(layouts())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_export_of_import_is_the_identity_but_for_sums(layout: Layout) -> None:
     generator = np.random.default_rng(1)
     natives = _natives(layout, generator)
@@ -102,7 +102,7 @@ def test_export_of_import_is_the_identity_but_for_sums(layout: Layout) -> None:
 
 
 @given(layouts(), st.integers(-5, 5))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_layouts_are_linear(layout: Layout, factor: int) -> None:
     generator = np.random.default_rng(2)
     one, two = _natives(layout, generator), _natives(layout, generator)
@@ -112,7 +112,7 @@ def test_layouts_are_linear(layout: Layout, factor: int) -> None:
 
 
 @given(layouts())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_json_round_trip(layout: Layout) -> None:
     adapter: TypeAdapter[Layout] = TypeAdapter(Layout)
     assert adapter.validate_json(adapter.dump_json(layout)) == layout

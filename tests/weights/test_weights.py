@@ -27,7 +27,7 @@ ARRAYS = st.dictionaries(
 
 
 @given(ARRAYS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_files_keep_every_bit(
     tmp_path_factory: pytest.TempPathFactory, arrays: dict[str, np.ndarray]
 ) -> None:  # type: ignore[type-arg]

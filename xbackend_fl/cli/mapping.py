@@ -53,14 +53,14 @@ def build(spec: str) -> tuple[Adapter, object]:
     """The adapter and a fresh model of a model specification."""
     from xbackend_fl.adapter import load
     from xbackend_fl.errors import ConfigError
-    from xbackend_fl.locate import load_callable
+    from xbackend_fl.locate import call
 
     backend, colon, rest = spec.partition(":")
     if not colon or ":" not in rest:
         raise ConfigError(f"{spec!r} is not {_SPEC}")
     adapter = load(backend)
     adapter.configure_process(1, 0)
-    model = load_callable(rest, Path.cwd())()
+    model = call(rest, Path.cwd())
     if not adapter.handles(model):
         raise ConfigError(
             f"{spec} returned a {type(model).__name__}, which the {backend!r} adapter does not handle"

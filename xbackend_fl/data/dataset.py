@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.errors import ConfigError
-from xbackend_fl.locate import load_callable
+from xbackend_fl.locate import call
 
 Array = NDArray[Any]
 
@@ -62,7 +62,7 @@ def load_splits(text: str, base: Path) -> Splits:
     Raises:
         ConfigError: It returns something else, or a part is empty or uneven.
     """
-    found = load_callable(text, base)()
+    found = call(text, base)
     if not isinstance(found, dict) or set(found) != {"train", "validation", "test"}:
         raise ConfigError(
             f"{text} must return a dict with the keys 'train', 'validation' and 'test', "
@@ -77,7 +77,7 @@ def load_dataset(text: str, base: Path) -> Dataset:
     Raises:
         ConfigError: It returns something else, or the data are empty or uneven.
     """
-    return _dataset(text, load_callable(text, base)())
+    return _dataset(text, call(text, base))
 
 
 def _dataset(where: str, pair: Any) -> Dataset:

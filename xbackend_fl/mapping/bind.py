@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from xbackend_fl.adapter import Adapter, Trainer, adapter_of
 from xbackend_fl.canonical import OPERATORS, Binding, Description, Effect, Schema
-from xbackend_fl.errors import MismatchError
+from xbackend_fl.errors import MismatchError, SchemaError
 from xbackend_fl.mapping.diagnose import Difference, advice, compare, differences
 from xbackend_fl.mapping.match import Matching, match
 from xbackend_fl.mapping.probe import Evidence, cases
@@ -51,12 +51,12 @@ class Bound:
         Raises:
             SchemaError: The weights belong to another schema.
         """
-        Weights.of(self.schema, weights)
         if weights.fingerprint != self.schema.fingerprint:
-            raise MismatchError(
+            raise SchemaError(
                 f"expected weights of schema {self.schema.fingerprint[:12]}, "
                 f"received {weights.fingerprint[:12]}"
             )
+        Weights.of(self.schema, weights)
         self.trainer.write(self.binding.restore(weights))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -132,13 +133,22 @@ def _worst(
 ) -> Check:
     """The parameter with the largest error.
 
-    Gradients that vanish exactly (a key bias) leave only noise, so the scale of a parameter is at least
-    ``floor``.
+    Gradients that vanish exactly (a key bias) leave only noise, so the root mean square of a parameter
+    counts as at least ``floor``. Norms are compared and not single values: where a ReLU or a max pooling
+    has to choose between equals, two frameworks may choose differently, and both are right.
     """
-    errors = {name: relative_error(received[name], expected[name], floor) for name in expected}
+    errors = {name: _norm_error(received[name], expected[name], floor) for name in expected}
     where = max(errors, key=lambda name: errors[name], default="")
     error = errors.get(where, 0.0)
     return Check(what, label, error, where, error <= TOLERANCE)
+
+
+def _norm_error(received: NDArray[Any], expected: NDArray[Any], floor: float) -> float:
+    """``||received - expected|| / ||expected||``, where the denominator is at least ``floor`` per value."""
+    if received.shape != expected.shape or not np.isfinite(received).all():
+        return float("inf")
+    distance = float(np.linalg.norm(received.astype(np.float64) - expected))
+    return distance / max(float(np.linalg.norm(expected)), floor * math.sqrt(max(expected.size, 1)))
 
 
 def relative_error(received: NDArray[Any], expected: NDArray[Any], floor: float = 1e-12) -> float:

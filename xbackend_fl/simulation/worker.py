@@ -20,7 +20,7 @@ from xbackend_fl.course import Course, example_arrays
 from xbackend_fl.data import Dataset, Splits, batches, dirichlet, iid, load_dataset, load_splits, seed_of
 from xbackend_fl.errors import ConfigError, UpdateRefused
 from xbackend_fl.events import Event, ParticipantFailed, ParticipantTrained
-from xbackend_fl.locate import load_callable
+from xbackend_fl.locate import call
 from xbackend_fl.mapping import Evidence, Proof, bind_trainer, evidence_of, training_attributes
 from xbackend_fl.weights import Weights
 
@@ -55,7 +55,6 @@ class Worker:
         self._adapter = load(backend)
         self._adapter.configure_process(threads, course.seed)
         self._example = example_arrays(course.input)
-        self._build = load_callable(course.models[backend], course.base)
         self._splits = load_splits(course.data.source, course.base)
         self._check_data()
         self._shards = _shards(course, backend, self._splits)
@@ -154,7 +153,7 @@ class Worker:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
     def _open(self) -> Trainer:
-        model = self._build()
+        model = call(self._course.models[self._backend], self._course.base)
         if not self._adapter.handles(model):
             raise ConfigError(
                 f"models.{self._backend} returned a {type(model).__name__}, "
