@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
+from torch._ops import OpOverload
 from torch.fx import Node
 
 from xbackend_fl.canonical import GraphBuilder, Value
@@ -60,7 +61,8 @@ class Context:
 
     def arguments(self, node: Node) -> dict[str, Any]:
         """All arguments by schema name, defaults included."""
-        schema = node.target._schema.arguments  # type: ignore[union-attr]  # noqa: SLF001  the operator's signature
+        assert isinstance(node.target, OpOverload)
+        schema = node.target._schema.arguments  # noqa: SLF001  the operator's signature
         given = {item.name: item.default_value for item in schema if item.has_default_value()}
         given |= {item.name: value for item, value in zip(schema, node.args, strict=False)}
         given |= dict(node.kwargs)

@@ -163,7 +163,9 @@ def _same(context: Context, node: Node) -> Any:
 def _cast(context: Context, node: Node) -> Value:
     value: Value = context.get(node.args[0])
     dtype = str(node.meta["val"].dtype).removeprefix("torch.")
-    if dtype == str(node.args[0].meta["val"].dtype).removeprefix("torch."):  # type: ignore[union-attr]
+    source = node.args[0]
+    assert isinstance(source, Node)
+    if node.meta["val"].dtype == source.meta["val"].dtype:
         return value
     return context.builder.elementwise("Cast", context.name(node), value, to=dtype)
 

@@ -59,7 +59,7 @@ class _Forgetful(TestTorch):
 
     def open(self) -> Trainer:
         trainer = super().open()
-        trainer.reset = lambda _: None  # type: ignore[method-assign]
+        trainer.reset = lambda _: None
         return trainer
 
 

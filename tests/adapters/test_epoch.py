@@ -87,7 +87,7 @@ def test_an_epoch_without_comparisons(name: str, clip: float | None, digits: Pat
     schema = sides[0].schema
     start = Weights.of(schema, draw_weights(schema, 3))
     data = load_splits("data.py:load", digits).train.take(np.arange(400))
-    rule = Optimizer(name=name, lr=RATES[name], weight_decay=1e-3)  # type: ignore[arg-type]
+    rule = Optimizer(name=name, lr=RATES[name], weight_decay=1e-3)
     one, two = (
         trained(side, start, data.inputs[0], data.targets, rule, "cross_entropy", clip) for side in sides
     )

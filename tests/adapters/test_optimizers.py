@@ -26,7 +26,7 @@ TORCH: dict[str, Any] = {
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 @pytest.mark.parametrize("name", TORCH)
 def test_ten_steps(name: str, decay: float) -> None:
-    rule = Optimizer(name=name, lr=0.05, weight_decay=decay)  # type: ignore[arg-type]
+    rule = Optimizer(name=name, lr=0.05, weight_decay=decay)
     generator = np.random.default_rng(0)
     value = generator.standard_normal(20)
     parameter = torch.nn.Parameter(torch.tensor(value))

@@ -19,7 +19,7 @@ def pair(generator: np.random.Generator) -> Weights:
 
 @pytest.mark.parametrize("name", ["fedavg", "fedavgm", "fedadagrad", "fedadam", "fedyogi"])
 def test_three_rounds(name: str) -> None:
-    rule = ServerOptimizer(name=name, lr=0.3)  # type: ignore[arg-type]
+    rule = ServerOptimizer(name=name, lr=0.3)
     generator = np.random.default_rng(0)
     current = pair(generator)
     state = rule.init(current)

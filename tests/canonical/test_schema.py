@@ -29,7 +29,7 @@ def test_the_fingerprint_sees_the_function_and_not_the_size() -> None:
     assert one.inputs[0].shape != two.inputs[0].shape
     assert one.fingerprint == two.fingerprint
     changed = row.torch()
-    changed[1].eps = 1e-4  # type: ignore[index, assignment]
+    changed[1].eps = 1e-4
     assert xbackend_fl.describe(changed, (images[0],)).fingerprint != one.fingerprint
 
 
@@ -68,7 +68,7 @@ def test_describing_leaves_the_model_as_it_was() -> None:
         for name, array in trainer.read().items():
             np.testing.assert_array_equal(array, before[name], err_msg=name)
     torch_model = ROW.torch()
-    torch_model[2].eval()  # type: ignore[index]
+    torch_model[2].eval()
     xbackend_fl.describe(torch_model, ROW.example())
     assert torch_model.training
-    assert not torch_model[2].training  # type: ignore[index]
+    assert not torch_model[2].training

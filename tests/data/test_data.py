@@ -26,7 +26,7 @@ def test_every_example_belongs_to_one_participant(kind: str) -> None:
 
 
 def test_dirichlet_skews_labels_and_iid_does_not() -> None:
-    def skew(parts: dict[str, np.ndarray]) -> float:  # type: ignore[type-arg]
+    def skew(parts: dict[str, np.ndarray]) -> float:
         shares = [np.bincount(TARGETS[part], minlength=10) / len(part) for part in parts.values()]
         return float(np.mean([share.max() for share in shares]))
 

@@ -106,7 +106,7 @@ def test_a_killed_worker_ends_the_run_and_the_checkpoint_stays(digits: Path, tmp
 
     def remember(self: SimulationEngine, *args: Any, **options: Any) -> None:
         start(self, *args, **options)
-        (tmp_path / "pids").write_text(" ".join(str(worker._process.pid) for worker in self._workers))  # type: ignore[attr-defined]
+        (tmp_path / "pids").write_text(" ".join(str(worker._process.pid) for worker in self._workers))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SimulationEngine, "__init__", remember)

@@ -30,7 +30,7 @@ ARRAYS = st.dictionaries(
 @settings(max_examples=60)
 def test_files_keep_every_bit(
     tmp_path_factory: pytest.TempPathFactory, arrays: dict[str, np.ndarray]
-) -> None:  # type: ignore[type-arg]
+) -> None:
     path = tmp_path_factory.mktemp("weights") / "w.safetensors"
     kinds = dict.fromkeys(arrays, Kind.STATISTIC)
     weights = Weights(arrays, "f" * 64, kinds)
