@@ -183,13 +183,14 @@ def _names(
     """Candidate's node and parameter names to the reference's."""
     nodes: dict[str, str] = {}
     parameters: dict[str, str] = {}
+    back = {j: i for i, j in matching.pairs.items()}
     for i, j in matching.pairs.items():
         left, right = reference.bones[i], candidate.bones[j]
         nodes[right.node.name] = left.node.name
         parameters |= {right.node.parameters[role]: name for role, name in left.node.parameters.items()}
         ours = {(edge.source, edge.output): edge.dropouts for edge in left.edges}
         for edge in right.edges:
-            source = next((a for a, b in matching.pairs.items() if b == edge.source), edge.source)
+            source = back.get(edge.source, edge.source)
             nodes |= dict(zip(edge.dropouts, ours.get((source, edge.output), ()), strict=False))
     for left_edge, right_edge in zip(reference.outputs, candidate.outputs, strict=True):
         nodes |= dict(zip(right_edge.dropouts, left_edge.dropouts, strict=False))

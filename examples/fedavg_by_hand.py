@@ -1,0 +1,58 @@
+"""FedAvg over two frameworks, written out to be read; a test equates it with ``xbfl run``.
+
+    python examples/fedavg_by_hand.py
+
+The course does the same in `xbackend_fl.server.rounds`, with processes, checkpoints and a folder.
+"""
+
+from pathlib import Path
+
+import xbackend_fl as xb
+from xbackend_fl.adapter import Batch, TrainConfig
+from xbackend_fl.course import example_arrays
+from xbackend_fl.data import batches, dirichlet, load_splits, seed_of
+from xbackend_fl.locate import call
+from xbackend_fl.mapping import training_attributes
+
+DIGITS = Path(__file__).parent / "digits"
+
+
+def fedavg(course: xb.Course, rounds: int) -> xb.Weights:
+    """Global weights after ``rounds`` rounds of the digits course."""
+    example = example_arrays(course.input)
+    models = {backend: call(spec, course.base) for backend, spec in course.models.items()}
+    schema = xb.describe(models[course.reference], example)
+    evidence = xb.gather_evidence(models[course.reference], example)
+    bound = {backend: xb.bind(model, schema, example, evidence) for backend, model in models.items()}
+
+    train = load_splits(course.data.source, course.base).train
+    rule = course.data.partition
+    names = [participant.name for participant in course.participants]
+    shards = dirichlet(train.targets, names, rule.alpha, rule.min_examples, course.seed)
+
+    weights = bound[course.reference].export_weights()
+    for number in range(1, rounds + 1):
+        mean = xb.OnlineMean(weights)  # memory of one model, however many participants
+        for participant in sorted(course.participants, key=lambda one: one.name):
+            name, side = participant.name, bound[participant.backend]
+            side.trainer.reset(seed_of(course.seed, "dropout", number, name))
+            side.import_weights(weights)
+            order = batches(
+                len(shards[name]), course.training.batch_size, 1, None, course.seed, "batches", number, name
+            )
+            config = TrainConfig(
+                course.training.optimizer.rule(),
+                attributes=training_attributes(schema, side.binding),
+                silenced=side.binding.silenced,
+            )
+            mine, axes = train.take(shards[name]), side.binding.inputs[0]
+            side.trainer.train(
+                (Batch((axes.to_native(mine.inputs[0][i]),), mine.targets[i]) for i in order), config
+            )
+            mean.add(side.export_weights(), len(mine))
+        weights = mean.result()
+    return weights
+
+
+if __name__ == "__main__":
+    print(fedavg(xb.load_course(DIGITS / "course.yaml"), rounds=3))
