@@ -221,11 +221,22 @@ def _treaty(layers: Mapping[str, Any], config: TrainConfig) -> Iterator[None]:
             wanted = config.attributes.get(name, {})
             if "momentum" in wanted and hasattr(layer, "momentum"):
                 _set(stack, layer, "momentum", wanted["momentum"])
-            for attribute, key in (("rate", "ratio"), ("_dropout", "dropout")):
-                if isinstance(getattr(layer, attribute, None), float | int):
-                    rate = wanted.get(key, getattr(layer, attribute))
-                    _set(stack, layer, attribute, rate if config.dropout else 0.0)
+            if isinstance(layer, keras.layers.MultiHeadAttention):
+                rate = wanted.get("dropout", layer._dropout)  # noqa: SLF001  Keras keeps the rate twice
+                _set_rate(stack, name, layer._dropout_layer, rate if config.dropout else 0.0)  # noqa: SLF001
+                _set(stack, layer, "_dropout", rate if config.dropout else 0.0)
+            elif isinstance(getattr(layer, "rate", None), float | int):
+                _set_rate(stack, name, layer, wanted.get("ratio", layer.rate) if config.dropout else 0.0)
         yield
+
+
+def _set_rate(stack: ExitStack, name: str, layer: Any, rate: float) -> None:
+    if rate and not hasattr(layer, "seed_generator"):
+        raise RefusedInput(
+            f"keras layer {name!r} was built with a dropout rate of 0 and has no generator for the treaty's {rate}",
+            hint=f"build it with rate={rate}, or leave dropout out of the reference too",
+        )
+    _set(stack, layer, "rate", rate)
 
 
 def _set(stack: ExitStack, layer: Any, attribute: str, value: float) -> None:

@@ -1,0 +1,112 @@
+"""Dropout follows the treaty on both sides: its rate, its absence, and its seed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers as K
+from torch import nn
+
+from tests.adapters.zoo import Lambda, _attention, chain
+from xbackend_fl.adapter import Batch, Optimizer, TrainConfig, Trainer
+from xbackend_fl.errors import RefusedInput
+from xbfl_tensorflow.trainer import TensorFlowTrainer
+from xbfl_torch.trainer import TorchTrainer
+
+VECTOR = (np.ones((1, 64), np.float32),)
+
+
+def dense(rate: float) -> tuple[Trainer, Trainer]:
+    left = nn.Sequential(nn.Dropout(rate), nn.Linear(64, 1, bias=False))
+    right = chain(K.Dropout(rate, name="drop"), K.Dense(1, use_bias=False), shape=(64,))
+    return TorchTrainer(left, VECTOR), TensorFlowTrainer(right, VECTOR)
+
+
+def share_of_dropped(trainer: Trainer, config: TrainConfig, seed: int) -> float:
+    """One step from zero moves exactly the weights whose inputs were kept."""
+    binding = trainer.description.binding
+    (name,) = binding.parameters
+    trainer.reset(seed)
+    trainer.write(binding.restore({name: np.zeros((1, 64), np.float32)}))
+    trainer.train([Batch(VECTOR, np.ones((1, 1), np.float32))], config)
+    return float((binding.export(trainer.read())[name] == 0).mean())
+
+
+@pytest.mark.parametrize("side", [0, 1], ids=["torch", "tensorflow"])
+def test_the_treatys_rate_is_applied(side: int) -> None:
+    trainer = dense(0.1)[side]
+    name = {0: "0", 1: "drop"}[side]
+    for rate in (0.75, 0.25):
+        config = TrainConfig(
+            Optimizer("sgd", lr=0.1), loss="mean_squared_error", attributes={name: {"ratio": rate}}
+        )
+        measured = np.mean([share_of_dropped(trainer, config, seed) for seed in range(40)])
+        assert abs(measured - rate) < 0.05
+    off = TrainConfig(Optimizer("sgd", lr=0.1), loss="mean_squared_error", dropout=False)
+    assert share_of_dropped(trainer, off, 0) == 0
+
+
+@pytest.mark.parametrize("side", [0, 1], ids=["torch", "tensorflow"])
+def test_the_seed_decides_the_mask(side: int) -> None:
+    trainer = dense(0.5)[side]
+    binding = trainer.description.binding
+    (name,) = binding.parameters
+    config = TrainConfig(Optimizer("sgd", lr=0.1), loss="mean_squared_error")
+
+    def mask(seed: int) -> bytes:
+        share_of_dropped(trainer, config, seed)
+        return (binding.export(trainer.read())[name] == 0).tobytes()
+
+    assert mask(3) == mask(3)
+    assert len({mask(seed) for seed in range(8)}) == 8
+
+
+def attention() -> tuple[Trainer, Trainer]:
+    example = (np.random.default_rng(0).standard_normal((1, 5, 8)).astype(np.float32),)
+    layers: dict[str, Any] = {
+        "norm": nn.LayerNorm(8),
+        "mixer": nn.MultiheadAttention(8, 2, dropout=0.1, batch_first=True),
+        "head": nn.Linear(8, 3),
+    }
+    x = keras.Input((5, 8))
+    y = K.LayerNormalization(epsilon=1e-5)(x)
+    mixed = K.MultiHeadAttention(num_heads=2, key_dim=4, dropout=0.1)(y, y)
+    model = keras.Model(x, K.Dense(3)(K.GlobalAveragePooling1D()(x + mixed)))
+    return TorchTrainer(Lambda(_attention, **layers), example), TensorFlowTrainer(model, example)
+
+
+@pytest.mark.parametrize("side", [0, 1], ids=["torch", "tensorflow"])
+def test_attention_drops_at_the_treatys_rate(side: int) -> None:
+    trainer = attention()[side]
+    inputs = np.random.default_rng(1).standard_normal((4, 5, 8)).astype(np.float32)
+    batch = Batch((inputs,), np.zeros((4, 3), np.float32))
+    start = trainer.read()
+    node = next(node for node in trainer.description.schema.nodes if node.operator == "MultiHeadAttention")
+    name = trainer.description.binding.nodes[node.name]
+
+    def spread(rate: float, *, dropout: bool = True) -> float:
+        config = TrainConfig(
+            Optimizer("sgd", lr=1e-6),
+            loss="mean_squared_error",
+            dropout=dropout,
+            attributes={name: {"dropout": rate}},
+        )
+        losses = []
+        for seed in range(12):
+            trainer.reset(seed)
+            trainer.write({key: start[key] for key in trainer.description.binding.owners})
+            losses.append(trainer.train([batch], config).loss)
+        return float(np.std(losses))
+
+    assert spread(0.5, dropout=False) == pytest.approx(0, abs=1e-9)
+    assert spread(0.8) > 1.5 * spread(0.05) > 0
+
+
+def test_a_layer_built_without_dropout_cannot_be_given_any() -> None:
+    _, trainer = dense(0.0)
+    config = TrainConfig(Optimizer("sgd"), loss="mean_squared_error", attributes={"drop": {"ratio": 0.5}})
+    with pytest.raises(RefusedInput, match="rate of 0"):
+        share_of_dropped(trainer, config, 0)
