@@ -89,7 +89,7 @@ def _last_line(event: CourseFinished) -> str:
     return (
         f"{word}: test accuracy {event.test_accuracy:.2%} after {event.rounds} rounds "
         f"(best on validation, round {event.best_round}: {event.best_test_accuracy:.2%}) "
-        f"in {event.seconds:.1f} s; ONNX Runtime agrees within {event.onnx_error:.0e}"
+        f"in {event.seconds:.1f} s; ONNX Runtime agrees within {event.onnx_error:.0e} -> {event.path}"
     )
 
 

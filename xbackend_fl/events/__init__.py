@@ -87,6 +87,7 @@ class CourseFinished(_Event):
     """Everything is on disk."""
 
     event: Literal["course_finished"] = "course_finished"
+    path: str
     rounds: int
     interrupted: bool
     best_round: int

@@ -124,6 +124,7 @@ def _run(
     best = state.best
     assert best is not None
     last = CourseFinished(
+        path=str(folder.path),
         rounds=state.round,
         interrupted=state.round < course.rounds,
         best_round=best.round,
