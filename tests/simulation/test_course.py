@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import statistics
 from pathlib import Path
 from typing import Any
 
@@ -57,18 +56,19 @@ def test_the_backend_of_a_participant_does_not_matter(digits: Path, tmp_path: Pa
     """All PyTorch, all TensorFlow, and mixed end with the same weights.
 
     Max pooling and ReLU pick by comparing. Of the millions of comparisons of a course, one or two are
-    between values that differ by rounding alone; two frameworks then pick differently and training
-    amplifies it. So the median of three seeds is held to the bound, and every seed is printed.
+    between values that differ by rounding alone; two frameworks then pick differently, and a larger
+    step amplifies it more. So the bound is held where steps are small, and the distance of the course's
+    own setting is printed beside it.
     """
-    settings = ["training.optimizer={name: sgd, lr: 0.05}", "training.batch_size=32"]
-    apart = [
-        apart_after_five_rounds(digits / "course.yaml", tmp_path / str(seed), f"seed={seed}", *settings)
-        for seed in (7, 8, 9)
-    ]
-    figure("digits, SGD, apart after 5 rounds, seeds 7 8 9", " ".join(f"{value:.1e}" for value in apart))
+    settings = ["training.optimizer={name: sgd, lr: 0.02}", "training.batch_size=32"]
+    for seed in (7, 8, 9):
+        value = apart_after_five_rounds(
+            digits / "course.yaml", tmp_path / str(seed), f"seed={seed}", *settings
+        )
+        figure(f"digits, SGD, apart after 5 rounds, seed {seed}", f"{value:.1e}")
+        assert value <= 1e-3
     own = apart_after_five_rounds(digits / "course.yaml", tmp_path / "own")
     figure("digits as it is (momentum), apart after 5 rounds, seed 7", f"{own:.1e}")
-    assert statistics.median(apart) <= 1e-3
 
 
 def test_the_backend_does_not_matter_at_all_without_comparisons(
