@@ -45,9 +45,14 @@ class TensorFlowAdapter:
         return f"tensorflow {_tensorflow_version()}, keras {version('keras')}"
 
     def handles(self, model: object) -> bool:
-        """Whether ``model`` is a Keras model."""
-        keras = sys.modules.get("keras")
-        return keras is not None and isinstance(model, keras.Model)
+        """Whether ``model`` is a Keras model, a ``tf.Module`` or a loaded SavedModel."""
+        keras, legacy = sys.modules.get("keras"), sys.modules.get("tf_keras")
+        if keras is not None and isinstance(model, keras.Model):
+            return True
+        if legacy is not None and isinstance(model, legacy.Model):
+            return True
+        tf = sys.modules.get("tensorflow")
+        return tf is not None and isinstance(model, tf.Module | tf.__internal__.tracking.AutoTrackable)
 
     def open(self, model: object, example: Sequence[Array]) -> TensorFlowTrainer:
         """Describe ``model`` and make it ready; see the contract."""

@@ -7,10 +7,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import keras
+import tensorflow as tf
 
 from xbackend_fl.canonical import GraphBuilder, Value
 from xbackend_fl.canonical.layout import Native
+from xbackend_fl.canonical.operands import Operand
 from xbackend_fl.errors import UnsupportedError
+from xbfl_tensorflow.variables import raw
 
 
 class Context:
@@ -18,7 +21,8 @@ class Context:
 
     Attributes:
         builder: Receives the nodes.
-        values: Symbolic tensor (by identity) to the value it stands for.
+        values: What each tensor of the graph, by name, stands for.
+        handles: What each resource tensor, by name, gives access to; ``None`` for a stranger's variable.
         names: Variable (by identity) to its native name.
         layers: Node name to the layer it came from.
         prefix: Path of the nested model that is being walked.
@@ -26,15 +30,32 @@ class Context:
 
     def __init__(self, builder: GraphBuilder, names: dict[int, str]) -> None:
         self.builder = builder
-        self.values: dict[int, Value] = {}
+        self.values: dict[str, Operand] = {}
+        self.handles: dict[str, Native | None] = {}
         self.names = names
         self.layers: dict[str, Any] = {}
         self.prefix = ""
 
+    def child(self, prefix: str) -> Context:
+        """A context for a graph that this one calls: the same builder, its own tensors."""
+        inner = Context(self.builder, self.names)
+        inner.layers, inner.prefix = self.layers, f"{self.prefix}{prefix}/"
+        return inner
+
+    def tensor(self, tensor: Any) -> Operand:
+        """What a tensor of the graph stands for."""
+        if tensor.name not in self.values:
+            raise UnsupportedError(
+                f"tensorflow tensor {tensor.name!r} comes from an operation without a value"
+            )
+        return self.values[tensor.name]
+
     def get(self, argument: Any) -> Any:
-        """An argument with symbolic tensors replaced by their values."""
-        if isinstance(argument, keras.KerasTensor):
-            return self.values[id(argument)]
+        """An argument of a call with tensors replaced by what they stand for."""
+        if isinstance(argument, tf.Variable | keras.Variable):
+            return self.native(argument)
+        if tf.is_tensor(argument):
+            return argument.numpy() if hasattr(argument, "numpy") else self.tensor(argument)
         if isinstance(argument, list | tuple):
             return [self.get(item) for item in argument]
         return argument
@@ -47,9 +68,27 @@ class Context:
 
     def native(self, variable: Any) -> Native:
         """The layout leaf of a variable."""
-        if id(variable) not in self.names:
-            raise UnsupportedError(f"the variable {variable.path!r} belongs to no layer of the model")
-        return Native(self.names[id(variable)], tuple(variable.shape))
+        name = self.names.get(id(raw(variable)))
+        if name is None:
+            raise UnsupportedError(f"the variable {variable.name!r} belongs to no layer of the model")
+        return Native(name, tuple(variable.shape))
+
+
+def static_shape(tensor: Any) -> tuple[int, ...]:
+    """Shape of a tensor of the graph.
+
+    Raises:
+        UnsupportedError: It depends on the data.
+    """
+    if not tensor.shape.is_fully_defined():
+        raise UnsupportedError(f"the shape of tensorflow tensor {tensor.name!r} depends on the data")
+    return tuple(int(n) for n in tensor.shape)
+
+
+def family(layer: Any) -> str:
+    """``keras`` or ``tf_keras`` for a layer that Keras itself defines; empty for anybody else's."""
+    package, _, rest = type(layer).__module__.partition(".")
+    return package if package in {"keras", "tf_keras"} and rest.startswith("src.") else ""
 
 
 def require(condition: bool, where: str, reason: str) -> None:  # noqa: FBT001  reads as an assertion
@@ -111,7 +150,13 @@ def activation(context: Context, name: str, function: Any, value: Value) -> Valu
     if word in {"softmax", "log_softmax"}:
         operator = {"softmax": "Softmax", "log_softmax": "LogSoftmax"}[word]
         return context.builder.along(operator, f"{name}.{word}", value, -1)
-    known = word in _FUNCTIONS and function is getattr(keras.activations, word, None)
-    require(known, name, f"the activation {word!r} has no canonical form")
+    package = getattr(function, "__module__", "").partition(".")[0]
+    require(
+        word in _FUNCTIONS and package in {"keras", "tf_keras"},
+        name,
+        f"the activation {word!r} has no canonical form",
+    )
     operator, attributes = _FUNCTIONS[word]
+    if word == "hard_sigmoid" and package == "tf_keras":
+        attributes = {"alpha": 0.2, "beta": 0.5}
     return context.builder.elementwise(operator, f"{name}.{word}", value, **attributes)

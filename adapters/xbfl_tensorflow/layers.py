@@ -6,11 +6,18 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from keras import layers
-
 from xbackend_fl.canonical import Value
 from xbackend_fl.canonical.layout import Layout, Reshape, Shape, Transpose
-from xbfl_tensorflow.graph import Context, Handler, activation, channel_axis, require, same_pads, spatial
+from xbfl_tensorflow.graph import (
+    Context,
+    Handler,
+    activation,
+    channel_axis,
+    family,
+    require,
+    same_pads,
+    spatial,
+)
 
 # Convolution and pooling.
 
@@ -40,7 +47,8 @@ def _conv(context: Context, layer: Any, value: Value) -> Value:
 def _depthwise(context: Context, layer: Any, value: Value) -> Value:
     name = context.name(layer)
     bias = context.native(layer.bias) if layer.use_bias else None
-    layout = _depthwise_layout(context, layer.kernel, len(layer.kernel_size))
+    kernel = layer.depthwise_kernel if family(layer) == "tf_keras" else layer.kernel
+    layout = _depthwise_layout(context, kernel, len(layer.kernel_size))
     value = _window(context, name, layer, value, layout, bias, value.native_shape[channel_axis(layer)])
     return activation(context, name, layer.activation, value)
 
@@ -180,6 +188,10 @@ def _affine(context: Context, layer: Any) -> dict[str, Layout | None]:
     }
 
 
+def _axis(layer: Any) -> int:
+    return int(layer.axis) if isinstance(layer.axis, int) else int(next(iter(layer.axis)))
+
+
 def _batch_norm(context: Context, layer: Any, value: Value) -> Value:
     name = context.name(layer)
     require(not getattr(layer, "renorm", False), name, "batch renormalisation")
@@ -191,7 +203,7 @@ def _batch_norm(context: Context, layer: Any, value: Value) -> Value:
         "BatchNormalization",
         name,
         value,
-        layer.axis,
+        _axis(layer),
         layouts=_affine(context, layer) | statistics,
         epsilon=float(layer.epsilon),
         momentum=float(layer.momentum),
@@ -211,17 +223,17 @@ def _layer_norm(context: Context, layer: Any, value: Value) -> Value:
 
 def _group_norm(context: Context, layer: Any, value: Value) -> Value:
     name = context.name(layer)
-    channels = value.native_shape[layer.axis]
+    channels = value.native_shape[_axis(layer)]
     layouts, epsilon = _affine(context, layer), float(layer.epsilon)
     if layer.groups in {-1, channels}:
         return context.builder.channelwise(
-            "InstanceNormalization", name, value, layer.axis, layouts=layouts, epsilon=epsilon
+            "InstanceNormalization", name, value, _axis(layer), layouts=layouts, epsilon=epsilon
         )
     return context.builder.channelwise(
         "GroupNormalization",
         name,
         value,
-        layer.axis,
+        _axis(layer),
         layouts=layouts,
         num_groups=layer.groups,
         epsilon=epsilon,
@@ -269,30 +281,26 @@ def _einsum_dense(context: Context, layer: Any, value: Value) -> Value:
     return activation(context, name, layer.activation, value)
 
 
-HANDLERS: Mapping[type, Handler] = {
-    **dict.fromkeys((layers.Conv1D, layers.Conv2D, layers.Conv3D), _conv),
-    **dict.fromkeys((layers.DepthwiseConv1D, layers.DepthwiseConv2D), _depthwise),
-    **dict.fromkeys((layers.SeparableConv1D, layers.SeparableConv2D), _separable),
+HANDLERS: Mapping[str, Handler] = {
+    **dict.fromkeys(("Conv1D", "Conv2D", "Conv3D"), _conv),
+    **dict.fromkeys(("DepthwiseConv1D", "DepthwiseConv2D"), _depthwise),
+    **dict.fromkeys(("SeparableConv1D", "SeparableConv2D"), _separable),
+    **dict.fromkeys(("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"), _conv_transpose),
+    **dict.fromkeys(("MaxPooling1D", "MaxPooling2D", "MaxPooling3D"), _pool("MaxPool")),
+    **dict.fromkeys(("AveragePooling1D", "AveragePooling2D", "AveragePooling3D"), _pool("AveragePool")),
     **dict.fromkeys(
-        (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose), _conv_transpose
-    ),
-    **dict.fromkeys((layers.MaxPooling1D, layers.MaxPooling2D, layers.MaxPooling3D), _pool("MaxPool")),
-    **dict.fromkeys(
-        (layers.AveragePooling1D, layers.AveragePooling2D, layers.AveragePooling3D), _pool("AveragePool")
-    ),
-    **dict.fromkeys(
-        (layers.GlobalAveragePooling1D, layers.GlobalAveragePooling2D, layers.GlobalAveragePooling3D),
+        ("GlobalAveragePooling1D", "GlobalAveragePooling2D", "GlobalAveragePooling3D"),
         _global_pool("ReduceMean"),
     ),
     **dict.fromkeys(
-        (layers.GlobalMaxPooling1D, layers.GlobalMaxPooling2D, layers.GlobalMaxPooling3D),
+        ("GlobalMaxPooling1D", "GlobalMaxPooling2D", "GlobalMaxPooling3D"),
         _global_pool("ReduceMax"),
     ),
-    layers.BatchNormalization: _batch_norm,
-    layers.LayerNormalization: _layer_norm,
-    layers.GroupNormalization: _group_norm,
-    layers.PReLU: _prelu,
-    layers.Embedding: _embedding,
-    layers.Dense: _dense,
-    layers.EinsumDense: _einsum_dense,
+    "BatchNormalization": _batch_norm,
+    "LayerNormalization": _layer_norm,
+    "GroupNormalization": _group_norm,
+    "PReLU": _prelu,
+    "Embedding": _embedding,
+    "Dense": _dense,
+    "EinsumDense": _einsum_dense,
 }

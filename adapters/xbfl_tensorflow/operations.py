@@ -1,344 +1,346 @@
-"""Elementwise operations, merges, reductions and the movement of values: layers and ``keras.ops``."""
+"""Raw TensorFlow operations: what a model computes outside the layers that Keras defines."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
-from keras import layers
 
-from xbackend_fl.canonical import Value
+from xbackend_fl.canonical import Value, movement
+from xbackend_fl.canonical.layout import Step
+from xbackend_fl.canonical.operands import (
+    Operand,
+    as_value,
+    combine,
+    einsum,
+    expand,
+    is_causal_mask,
+    lookup,
+    matmul,
+    native_shape,
+)
 from xbackend_fl.errors import UnsupportedError
-from xbfl_tensorflow.graph import Context, Handler, activation, channel_axis, require
+from xbfl_tensorflow import windows
+from xbfl_tensorflow.graph import Context, require, static_shape
 
-Operation: TypeAlias = Callable[[Context, Any, list[Any], Mapping[str, Any]], Value]
-"""A ``keras.ops`` operation with its positional and keyword arguments."""
-
-# Layers with one input.
-
-
-def _activation(context: Context, layer: Any, value: Value) -> Value:
-    return activation(context, context.name(layer), layer.activation, value)
+Operation: TypeAlias = Callable[[Context, Any, list[Operand]], "Operand | list[Operand]"]
+"""A graph operation with what its inputs stand for, resources aside."""
 
 
-def _relu(context: Context, layer: Any, value: Value) -> Value:
-    name = context.name(layer)
-    slope, limit, threshold = layer.negative_slope, layer.max_value, layer.threshold
-    require(not threshold and not (slope and limit is not None), name, "a threshold or a bounded leaky ReLU")
-    if slope:
-        return context.builder.elementwise("LeakyRelu", name, value, alpha=float(slope))
-    if limit is not None:
-        return context.builder.elementwise("Clip", name, value, min=0.0, max=float(limit))
-    return context.builder.elementwise("Relu", name, value)
+def operation(context: Context, node: Any, arguments: Sequence[Operand]) -> list[Operand]:
+    """What the outputs of a graph operation stand for.
+
+    Raises:
+        UnsupportedError: It has no canonical form.
+    """
+    handler = OPERATIONS.get(node.type) or windows.OPERATIONS.get(node.type)
+    if handler is None:
+        raise UnsupportedError(
+            f"tensorflow operation {node.type} at {context.prefix + node.name!r} has no canonical form",
+            hint="express it with the operators that `xbfl adapters --operators` lists",
+        )
+    made = handler(context, node, list(arguments))
+    return made if isinstance(made, list) else [made]
 
 
-def _leaky_relu(context: Context, layer: Any, value: Value) -> Value:
-    return context.builder.elementwise(
-        "LeakyRelu", context.name(layer), value, alpha=float(layer.negative_slope)
-    )
+def function(
+    context: Context, name: str, outputs: Any, arguments: Sequence[Operand], options: Mapping[str, Any]
+) -> Value:
+    """A marked function of ``tf.nn``."""
+    value = as_value(context.builder, arguments[0])
+    where = context.prefix + str(outputs.op.name)
+    if name == "gelu":
+        given = [*arguments[1:], False]
+        mode = "tanh" if options.get("approximate", given[0]) else "none"
+        return context.builder.elementwise("Gelu", where, value, approximate=mode)
+    return context.builder.elementwise("Swish", where, value)
 
 
-def _elu(context: Context, layer: Any, value: Value) -> Value:
-    return context.builder.elementwise("Elu", context.name(layer), value, alpha=float(layer.alpha))
+def gather(context: Context, node: Any, table: Operand, indices: Operand) -> Operand:
+    """Rows of a table: an embedding, or positions of data."""
+    name = _name(context, node, table)
+    if isinstance(table, Step):
+        return lookup(context.builder, name, table, indices)
+    require(isinstance(indices, np.ndarray), name, "data is picked by data")
+    return _take(context, name, table, np.asarray(indices), 0)
 
 
-def _softmax(context: Context, layer: Any, value: Value) -> Value:
-    require(isinstance(layer.axis, int), layer.name, "softmax over several axes")
-    return context.builder.along("Softmax", context.name(layer), value, layer.axis)
+def _name(context: Context, node: Any, *operands: Operand) -> str:
+    del operands
+    return context.prefix + str(node.name)
 
 
-def _flatten(context: Context, layer: Any, value: Value) -> Value:
-    rank = len(value.shape)
-    if layer.data_format == "channels_first" and rank > 2:
-        # Keras moves channels last before it flattens.
-        value = context.builder.transpose(value, (0, *range(2, rank), 1))
-    return context.builder.flatten(context.name(layer), value)
+def _gather(context: Context, node: Any, arguments: list[Operand]) -> Operand:
+    table, indices, axis = arguments
+    name = _name(context, node)
+    require(not node.get_attr("batch_dims"), name, "a gather with batch dimensions")
+    place = int(np.asarray(axis).item())
+    if isinstance(table, Step) and place == 0:
+        return gather(context, node, table, indices)
+    require(isinstance(indices, np.ndarray), name, "data is picked by data")
+    return _take(context, name, table, np.asarray(indices), place)
 
 
-def _reshape(context: Context, layer: Any, value: Value) -> Value:
-    shape = tuple(layer.compute_output_shape(value.native_shape))
-    return context.builder.reshape(context.name(layer), value, shape)
+def _take(context: Context, name: str, table: Operand, indices: np.ndarray[Any, Any], axis: int) -> Operand:
+    if indices.ndim == 0:
+        return movement.pick(context.builder, name, table, axis, int(indices))
+    steps = set(np.diff(indices.reshape(-1)).tolist())
+    require(indices.ndim == 1 and len(steps) <= 1 and 0 not in steps, name, "an uneven choice of positions")
+    step = steps.pop() if steps else 1
+    require(step > 0, name, "a choice of positions in reverse")
+    start, stop = int(indices[0]), int(indices[-1]) + 1
+    return movement.cut(context.builder, name, table, axis, start, stop, step)
 
 
-def _permute(context: Context, layer: Any, value: Value) -> Value:
-    return context.builder.transpose(value, (0, *layer.dims))
+def _unary(operator: str, **attributes: float) -> Operation:
+    def handle(context: Context, node: Any, arguments: list[Operand]) -> Operand:
+        value = as_value(context.builder, arguments[0])
+        return context.builder.elementwise(operator, _name(context, node), value, **attributes)
+
+    return handle
 
 
-def _dropout(context: Context, layer: Any, value: Value) -> Value:
-    shared = "spatial" if "Spatial" in type(layer).__name__ else ""
-    require(getattr(layer, "noise_shape", None) is None, layer.name, "noise_shape")
-    return context.builder.elementwise(
-        "Dropout", context.name(layer), value, ratio=float(layer.rate), shared_axes=shared
-    )
+def _attributed(operator: str, **names: str) -> Operation:
+    def handle(context: Context, node: Any, arguments: list[Operand]) -> Operand:
+        value = as_value(context.builder, arguments[0])
+        attributes = {ours: float(node.get_attr(theirs)) for ours, theirs in names.items()}
+        return context.builder.elementwise(operator, _name(context, node), value, **attributes)
 
-
-def _zero_padding(context: Context, layer: Any, value: Value) -> Value:
-    padding = layer.padding
-    pairs = [tuple(padding)] if isinstance(padding[0], int) else [tuple(pair) for pair in padding]
-    first = 2 if getattr(layer, "data_format", None) == "channels_first" else 1
-    pads = {first + axis: pair for axis, pair in enumerate(pairs)}
-    return context.builder.pad(context.name(layer), value, pads, 0.0, "constant")
-
-
-def _upsampling(context: Context, layer: Any, value: Value) -> Value:
-    name = context.name(layer)
-    mode = {"nearest": "nearest", "bilinear": "linear"}.get(getattr(layer, "interpolation", "nearest"))
-    require(
-        mode is not None,
-        name,
-        f"interpolation={getattr(layer, 'interpolation', '')!r} differs from PyTorch's",
-    )
-    axis = channel_axis(layer) if hasattr(layer, "data_format") else -1
-    size = layer.size
-    scales = (size,) if isinstance(size, int) else tuple(size)
-    shape = tuple(layer.compute_output_shape(value.native_shape))
-    return context.builder.window("Resize", name, value, axis, shape, scales=scales, mode=str(mode))
-
-
-def _rescaling(context: Context, layer: Any, value: Value) -> Value:
-    name = context.name(layer)
-    require(np.ndim(layer.scale) == 0 and np.ndim(layer.offset) == 0, name, "one scale per channel")
-    if layer.scale != 1:
-        value = context.builder.elementwise("Mul", f"{name}.scale", value, constant=float(layer.scale))
-    if layer.offset:
-        value = context.builder.elementwise("Add", f"{name}.offset", value, constant=float(layer.offset))
-    return value
-
-
-def _nothing(_: Context, __: Any, value: Value) -> Value:
-    return value
-
-
-HANDLERS: Mapping[type, Handler] = {
-    layers.Activation: _activation,
-    layers.ReLU: _relu,
-    layers.LeakyReLU: _leaky_relu,
-    layers.ELU: _elu,
-    layers.Softmax: _softmax,
-    layers.Flatten: _flatten,
-    layers.Reshape: _reshape,
-    layers.Permute: _permute,
-    **dict.fromkeys(
-        (layers.Dropout, layers.SpatialDropout1D, layers.SpatialDropout2D, layers.SpatialDropout3D), _dropout
-    ),
-    **dict.fromkeys((layers.ZeroPadding1D, layers.ZeroPadding2D, layers.ZeroPadding3D), _zero_padding),
-    **dict.fromkeys((layers.UpSampling1D, layers.UpSampling2D, layers.UpSampling3D), _upsampling),
-    layers.Rescaling: _rescaling,
-    **dict.fromkeys((layers.Identity, layers.InputLayer), _nothing),
-}
-
-# Merge layers.
-
-
-def merge(context: Context, layer: Any, values: Sequence[Value]) -> Value | None:
-    """A merge layer; ``None`` if ``layer`` is none."""
-    if type(layer) is layers.Concatenate:
-        return context.builder.concat(context.name(layer), values, layer.axis)
-    operator = _MERGES.get(type(layer))
-    if operator is None:
-        return None
-    name, total = context.name(layer), values[0]
-    for value in values[1:]:
-        total = context.builder.binary(operator, name, total, value)
-    if type(layer) is layers.Average:
-        total = context.builder.elementwise("Mul", f"{name}.mean", total, constant=1.0 / len(values))
-    return total
-
-
-_MERGES: Mapping[type, str] = {
-    layers.Add: "Add",
-    layers.Average: "Add",
-    layers.Subtract: "Sub",
-    layers.Multiply: "Mul",
-    layers.Maximum: "Max",
-    layers.Minimum: "Min",
-}
-
-# keras.ops.
+    return handle
 
 
 def _binary(operator: str) -> Operation:
-    def handle(context: Context, operation: Any, args: list[Any], options: Mapping[str, Any]) -> Value:
-        del options
-        left, right = args
-        name = context.name(operation)
-        if not isinstance(left, Value):
-            require(operator in {"Add", "Mul"}, name, "a constant on the left")
-            left, right = right, left
-        if isinstance(right, Value):
-            return context.builder.binary(operator, name, left, right)
-        if np.ndim(right) != 0:
-            raise UnsupportedError(
-                f"keras operation {name!r} combines data with a constant tensor, which has no canonical form",
-                hint="turn it into a layer, or into a scalar",
-            )
-        number = float(right)
-        kind, constant = {
-            "Add": ("Add", number),
-            "Mul": ("Mul", number),
-            "Sub": ("Add", -number),
-            "Div": ("Mul", 1.0 / number if number else math.nan),
-            "Pow": ("Pow", number),
-        }[operator]
-        return context.builder.elementwise(kind, name, left, constant=constant)
+    def handle(context: Context, node: Any, arguments: list[Operand]) -> Operand:
+        left, right = arguments
+        return combine(context.builder, operator, _name(context, node, left, right), left, right)
 
     return handle
 
 
-def _unary(operator: str) -> Operation:
-    def handle(context: Context, operation: Any, args: list[Any], options: Mapping[str, Any]) -> Value:
-        del options
-        return context.builder.elementwise(operator, context.name(operation), args[0])
-
-    return handle
+def _squared_difference(context: Context, node: Any, arguments: list[Operand]) -> Operand:
+    name = _name(context, node)
+    difference = as_value(context.builder, combine(context.builder, "Sub", name, *arguments))
+    return context.builder.elementwise("Pow", name, difference, constant=2.0)
 
 
-def _named(word: str) -> Operation:
-    """An activation called as a function; it has the attributes of the layer of that name."""
-
-    def handle(context: Context, operation: Any, args: list[Any], options: Mapping[str, Any]) -> Value:
-        name = context.name(operation)
-        value = args[0]
-        match word:
-            case "leaky_relu":
-                return context.builder.elementwise(
-                    "LeakyRelu", name, value, alpha=float(operation.negative_slope)
-                )
-            case "elu":
-                return context.builder.elementwise("Elu", name, value, alpha=float(operation.alpha))
-            case "gelu":
-                approximate = options.get("approximate", getattr(operation, "approximate", True))
-                mode = "tanh" if approximate else "none"
-                return context.builder.elementwise("Gelu", name, value, approximate=mode)
-            case _:
-                operator = "Softmax" if word == "softmax" else "LogSoftmax"
-                return context.builder.along(operator, name, value, operation.axis)
-
-    return handle
+def _bias_add(context: Context, node: Any, arguments: list[Operand]) -> Operand:
+    value, bias = arguments
+    if node.get_attr("data_format") == b"NCHW":
+        rank = len(static_shape(node.outputs[0]))
+        bias = movement.reshape(context.builder, node.name, bias, (-1, *(1,) * (rank - 2)))
+    return combine(context.builder, "Add", _name(context, node, bias), value, bias)
 
 
-def _simple(word: str) -> Operation:
-    def handle(context: Context, operation: Any, args: list[Any], options: Mapping[str, Any]) -> Value:
-        del options
-        import keras
+def _matmul(context: Context, node: Any, arguments: list[Operand]) -> Operand:
+    left, right = arguments
+    words = ("transpose_a", "transpose_b") if node.type == "MatMul" else ("adj_x", "adj_y")
+    for index, word in enumerate(words):
+        if node.get_attr(word):
+            rank = len(static_shape(node.inputs[index]))
+            swap = (*range(rank - 2), rank - 1, rank - 2)
+            arguments[index] = movement.transpose(context.builder, arguments[index], swap)
+    left, right = arguments
+    return matmul(context.builder, _name(context, node, left, right), left, right)
 
-        return activation(context, context.name(operation), getattr(keras.activations, word), args[0])
 
-    return handle
+def _einsum(context: Context, node: Any, arguments: list[Operand]) -> Operand:
+    name = _name(context, node, *arguments)
+    equation = node.get_attr("equation").decode()
+    require(len(arguments) == 2, name, "einsum of other than two operands")
+    left, right = arguments
+    if not isinstance(left, Value):
+        operands, _, result = equation.partition("->")
+        first, _, second = operands.partition(",")
+        equation, left, right = f"{second},{first}->{result}", right, left
+    return einsum(context.builder, name, equation, as_value(context.builder, left), right)
 
 
 def _reduce(operator: str) -> Operation:
-    def handle(context: Context, operation: Any, args: list[Any], options: Mapping[str, Any]) -> Value:
-        del options
-        axis = operation.axis
-        axes = range(len(args[0].shape)) if axis is None else [axis] if isinstance(axis, int) else axis
+    def handle(context: Context, node: Any, arguments: list[Operand]) -> Operand:
+        value, axes = as_value(context.builder, arguments[0]), np.asarray(arguments[1])
         return context.builder.reduce(
-            operator, context.name(operation), args[0], list(axes), keepdims=operation.keepdims
+            operator,
+            _name(context, node),
+            value,
+            [int(axis) for axis in axes.reshape(-1)],
+            keepdims=node.get_attr("keep_dims"),
         )
 
     return handle
 
 
-def _reshaped(context: Context, operation: Any, args: list[Any], options: Mapping[str, Any]) -> Value:
-    del options
-    value: Value = args[0]
-    target = np.zeros(value.native_shape, bool)
-    wanted = tuple(-1 if n is None else n for n in operation.newshape)
-    batch = value.native_shape[0]
-    shape = target.reshape((batch, *wanted[1:]) if wanted[0] == -1 else wanted).shape
-    return context.builder.reshape(context.name(operation), value, tuple(shape))
+def _reshape(context: Context, node: Any, arguments: list[Operand]) -> Operand:
+    shape = static_shape(node.outputs[0])
+    return movement.reshape(context.builder, _name(context, node), arguments[0], shape)
 
 
-def _transposed(context: Context, operation: Any, args: list[Any], options: Mapping[str, Any]) -> Value:
-    del options
-    axes = operation.axes or tuple(reversed(range(len(args[0].shape))))
-    return context.builder.transpose(args[0], axes)
+def _transpose(context: Context, node: Any, arguments: list[Operand]) -> Operand:
+    del node
+    return movement.transpose(context.builder, arguments[0], [int(axis) for axis in np.asarray(arguments[1])])
 
 
-def _concatenated(context: Context, operation: Any, args: list[Any], options: Mapping[str, Any]) -> Value:
-    del options
-    return context.builder.concat(context.name(operation), args[0], operation.axis)
+def _concat(context: Context, node: Any, arguments: list[Operand]) -> Operand:
+    *parts, axis = arguments
+    return movement.concat(context.builder, _name(context, node), parts, int(np.asarray(axis).item()))
 
 
-def _singleton(context: Context, operation: Any, args: list[Any], options: Mapping[str, Any]) -> Value:
-    del options
-    value: Value = args[0]
-    axis = operation.axis
-    marker = np.zeros(value.native_shape, bool)
-    grows = type(operation).__name__ == "ExpandDims"
-    shape = (np.expand_dims(marker, axis) if grows else np.squeeze(marker, axis)).shape
-    return context.builder.reshape(context.name(operation), value, tuple(shape))
+def _pack(context: Context, node: Any, arguments: list[Operand]) -> Operand:
+    return movement.stack(context.builder, _name(context, node), arguments, node.get_attr("axis"))
 
 
-def _item(context: Context, operation: Any, args: list[Any], options: Mapping[str, Any]) -> Value:
-    del options
-    value: Value = args[0]
-    key = args[1]
-    name, axis = context.name(operation), 0
-    for part in key if isinstance(key, list | tuple) else [key]:
-        if isinstance(part, int):
-            value = context.builder.pick(name, value, axis, part)
-            continue
-        require(isinstance(part, slice), name, f"indexing with {part!r}")
-        if part != slice(None):
-            start, stop, step = part.indices(value.native_shape[axis])
-            value = context.builder.slice(name, value, axis, start, stop, step)
-        axis += 1
+def _unpack(context: Context, node: Any, arguments: list[Operand]) -> list[Operand]:
+    name, axis = _name(context, node), node.get_attr("axis")
+    return [
+        movement.pick(context.builder, name, arguments[0], axis, index) for index in range(len(node.outputs))
+    ]
+
+
+def _split(context: Context, node: Any, arguments: list[Operand]) -> list[Operand]:
+    value, axis = (arguments[1], arguments[0]) if node.type == "Split" else (arguments[0], arguments[2])
+    place, start, parts = int(np.asarray(axis).item()), 0, []
+    for tensor in node.outputs:
+        stop = start + static_shape(tensor)[place]
+        parts.append(movement.cut(context.builder, _name(context, node), value, place, start, stop))
+        start = stop
+    return parts
+
+
+def _slice(context: Context, node: Any, arguments: list[Operand]) -> Operand:
+    value, begin, _ = arguments
+    for axis, (start, length) in enumerate(
+        zip(np.asarray(begin), static_shape(node.outputs[0]), strict=True)
+    ):
+        value = movement.cut(
+            context.builder, _name(context, node), value, axis, int(start), int(start) + length
+        )
     return value
 
 
-def _matmul(context: Context, operation: Any, args: list[Any], options: Mapping[str, Any]) -> Value:
-    del options
-    left, right = context.builder.plain(args[0]), context.builder.plain(args[1])
-    shape = (*np.broadcast_shapes(left.shape[:-2], right.shape[:-2]), left.shape[-2], right.shape[-1])
-    (out,) = context.builder.add("MatMul", context.name(operation), [left, right], [shape])
-    return Value(out, shape, tuple(range(len(shape))))
+def _strided_slice(context: Context, node: Any, arguments: list[Operand]) -> Operand:
+    value, begin, end, strides = arguments
+    bounds = list(zip(np.asarray(begin), np.asarray(end), np.asarray(strides), strict=True))
+    masks = {
+        word: node.get_attr(f"{word}_mask")
+        for word in ("begin", "end", "ellipsis", "new_axis", "shrink_axis")
+    }
+    rank, axis, name = len(static_shape(node.inputs[0])), 0, _name(context, node)
+    named = sum(not masks["new_axis"] >> i & 1 and not masks["ellipsis"] >> i & 1 for i in range(len(bounds)))
+    for place, (start, stop, step) in enumerate(bounds):
+        bit = 1 << place
+        if masks["ellipsis"] & bit:
+            axis += rank - named
+        elif masks["new_axis"] & bit:
+            value = _grown(context, name, value, axis)
+            axis += 1
+        elif masks["shrink_axis"] & bit:
+            value = movement.pick(context.builder, name, value, axis, int(start))
+        else:
+            low = None if masks["begin"] & bit else int(start)
+            high = None if masks["end"] & bit else int(stop)
+            length = native_shape(value)[axis]
+            first, last, stride = slice(low, high, int(step)).indices(length)
+            require(stride > 0, name, "a slice in reverse")
+            value = movement.cut(context.builder, name, value, axis, first, max(first, last), stride)
+            axis += 1
+    return value
 
+
+def _grown(context: Context, name: str, value: Operand, axis: int) -> Operand:
+    shape = native_shape(value)
+    return movement.reshape(context.builder, name, value, (*shape[:axis], 1, *shape[axis:]))
+
+
+def _expand(context: Context, node: Any, arguments: list[Operand]) -> Operand:
+    shape = static_shape(node.outputs[0])
+    name, source = _name(context, node), static_shape(node.inputs[0])
+    broadcast = len(source) <= len(shape) and all(
+        n in (1, m) for n, m in zip(source[::-1], shape[::-1], strict=False)
+    )
+    require(broadcast, name, "repeats data")
+    return expand(context.builder, name, as_value(context.builder, arguments[0]), shape)
+
+
+def _same(context: Context, node: Any, arguments: list[Operand]) -> Operand:
+    del context, node
+    return arguments[0]
+
+
+def _cast(context: Context, node: Any, arguments: list[Operand]) -> Operand:
+    if node.inputs[0].dtype == node.outputs[0].dtype:
+        return arguments[0]
+    value = as_value(context.builder, arguments[0])
+    return context.builder.elementwise("Cast", _name(context, node), value, to=node.outputs[0].dtype.name)
+
+
+def _softmax(operator: str) -> Operation:
+    def handle(context: Context, node: Any, arguments: list[Operand]) -> Operand:
+        value = as_value(context.builder, arguments[0])
+        return context.builder.along(operator, _name(context, node), value, -1)
+
+    return handle
+
+
+def _clip(context: Context, node: Any, arguments: list[Operand]) -> Operand:
+    value, low, high = arguments
+    name = _name(context, node)
+    bounded = combine(context.builder, "Min", name, value, high)
+    return combine(context.builder, "Max", name, bounded, low)
+
+
+def _select(context: Context, node: Any, arguments: list[Operand]) -> Operand:
+    """``where(mask, scores, minus infinity)``: the causal mask."""
+    mask, shown, hidden = arguments
+    name = _name(context, node)
+    number = np.asarray(hidden) if isinstance(hidden, np.ndarray | float | int) else None
+    causal = is_causal_mask(mask) and number is not None and bool((number <= -1e4).all())
+    require(causal, name, "a choice by a mask other than the causal one")
+    return context.builder.elementwise("CausalMask", name, as_value(context.builder, shown))
+
+
+_ONE_TO_ONE = (
+    *("Relu", "Sigmoid", "Tanh", "Softplus", "Softsign", "Exp", "Log", "Sqrt", "Neg", "Abs"),
+    *("Reciprocal", "Erf", "Sin", "Cos"),
+)
 
 OPERATIONS: Mapping[str, Operation] = {
-    "Add": _binary("Add"),
-    "Subtract": _binary("Sub"),
-    "Multiply": _binary("Mul"),
-    "TrueDivide": _binary("Div"),
-    "Divide": _binary("Div"),
-    "Power": _binary("Pow"),
+    **{name: _unary(name) for name in _ONE_TO_ONE},
+    "Inv": _unary("Reciprocal"),
+    "Rsqrt": _unary("Pow", constant=-0.5),
+    "Square": _unary("Pow", constant=2.0),
+    "Relu6": _unary("Clip", min=0.0, max=6.0),
+    "Elu": _unary("Elu", alpha=1.0),
+    "Selu": _unary("Selu", alpha=1.6732632423543772, gamma=1.0507009873554805),
+    "LeakyRelu": _attributed("LeakyRelu", alpha="alpha"),
+    "Softmax": _softmax("Softmax"),
+    "LogSoftmax": _softmax("LogSoftmax"),
+    **dict.fromkeys(("Add", "AddV2"), _binary("Add")),
+    "Sub": _binary("Sub"),
+    "Mul": _binary("Mul"),
+    "RealDiv": _binary("Div"),
+    "Pow": _binary("Pow"),
     "Maximum": _binary("Max"),
     "Minimum": _binary("Min"),
-    "Exp": _unary("Exp"),
-    "Log": _unary("Log"),
-    "Sqrt": _unary("Sqrt"),
-    "Negative": _unary("Neg"),
-    "Abs": _unary("Abs"),
-    "Absolute": _unary("Abs"),
-    "Reciprocal": _unary("Reciprocal"),
-    "Erf": _unary("Erf"),
-    "Tanh": _unary("Tanh"),
-    "LeakyRelu": _named("leaky_relu"),
-    "Elu": _named("elu"),
-    "Gelu": _named("gelu"),
-    "Softmax": _named("softmax"),
-    "LogSoftmax": _named("log_softmax"),
-    "Relu": _simple("relu"),
-    "Relu6": _simple("relu6"),
-    "Selu": _simple("selu"),
-    "Sigmoid": _simple("sigmoid"),
-    "Softplus": _simple("softplus"),
-    "Softsign": _simple("softsign"),
-    "Silu": _simple("silu"),
-    "Mish": _simple("mish"),
-    "HardSigmoid": _simple("hard_sigmoid"),
-    "HardSilu": _simple("hard_silu"),
+    "SquaredDifference": _squared_difference,
+    "BiasAdd": _bias_add,
+    **dict.fromkeys(("MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3"), _matmul),
+    "Einsum": _einsum,
     "Mean": _reduce("ReduceMean"),
     "Max": _reduce("ReduceMax"),
     "Sum": _reduce("ReduceSum"),
-    "Reshape": _reshaped,
-    "Transpose": _transposed,
-    "Concatenate": _concatenated,
-    "ExpandDims": _singleton,
-    "Squeeze": _singleton,
-    "GetItem": _item,
-    "Matmul": _matmul,
+    **dict.fromkeys(("Reshape", "ExpandDims", "Squeeze"), _reshape),
+    "Transpose": _transpose,
+    "ConcatV2": _concat,
+    "Pack": _pack,
+    "Unpack": _unpack,
+    **dict.fromkeys(("Split", "SplitV"), _split),
+    "Slice": _slice,
+    "StridedSlice": _strided_slice,
+    "GatherV2": _gather,
+    **dict.fromkeys(("Tile", "BroadcastTo"), _expand),
+    **dict.fromkeys(("Identity", "StopGradient", "PreventGradient", "EnsureShape", "IdentityN"), _same),
+    "Cast": _cast,
+    "ClipByValue": _clip,
+    "SelectV2": _select,
 }
-"""Class name of a ``keras.ops`` operation to its handler."""
+"""Type of a graph operation to its handler."""

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
-import keras
-from keras import layers
-
-from xbackend_fl.canonical import Value
+from xbackend_fl.canonical import Value, views
+from xbackend_fl.canonical.attention import attention as dot_product_attention
 from xbackend_fl.canonical.layout import Blocks, Layout, Reshape, Stack, Transpose
-from xbackend_fl.errors import UnsupportedError
-from xbfl_tensorflow.graph import Context, Handler, require
+from xbackend_fl.canonical.operands import as_value, is_causal_mask
+from xbfl_tensorflow.graph import Context, Handler, family, require
 
-_OPERATORS: Mapping[type, tuple[str, tuple[int, ...]]] = {
-    layers.LSTM: ("LSTM", (0, 3, 1, 2)),  # Keras i, f, c, o -> ONNX i, o, f, c
-    layers.GRU: ("GRU", (0, 1, 2)),  # z, r, h on both sides
-    layers.SimpleRNN: ("RNN", (0,)),
+_OPERATORS: Mapping[str, tuple[str, tuple[int, ...]]] = {
+    "LSTM": ("LSTM", (0, 3, 1, 2)),  # Keras i, f, c, o -> ONNX i, o, f, c
+    "GRU": ("GRU", (0, 1, 2)),  # z, r, h on both sides
+    "SimpleRNN": ("RNN", (0,)),
 }
 
 
@@ -34,8 +33,9 @@ def _bidirectional(context: Context, layer: Any, value: Value) -> Value:
 
 def _node(context: Context, name: str, directions: list[Any], value: Value) -> Value:
     first = directions[0]
-    require(type(first) in _OPERATORS, name, f"wraps a {type(first).__name__}")
-    operator, gates = _OPERATORS[type(first)]
+    kind = type(first).__name__
+    require(kind in _OPERATORS and bool(family(first)), name, f"wraps a {kind}")
+    operator, gates = _OPERATORS[kind]
     attributes = _attributes(name, operator, first, len(directions))
     value = context.builder.plain(value)
     width = len(directions) * first.units
@@ -92,43 +92,62 @@ def _direction(context: Context, cell: Any, gates: tuple[int, ...]) -> dict[str,
 
 
 def attention(context: Context, layer: Any, arguments: list[Any], options: Mapping[str, Any]) -> Value:
-    """``keras.layers.MultiHeadAttention`` called as ``(query, value, key=None)``."""
-    name = context.name(layer)
+    """``MultiHeadAttention`` called as ``(query, value, key=None)``: three projections, attention, one more."""
+    name, builder = context.name(layer), context.builder
     given = dict(zip(("query", "value", "key"), arguments, strict=False)) | dict(options)
     query, content = given.pop("query"), given.pop("value")
     key = given.pop("key", None)
     key = content if key is None else key
-    extra = [word for word, value in given.items() if value not in (None, False)]
+    mask = given.pop("attention_mask", None)
+    require(mask is None or is_causal_mask(mask), name, "an attention mask other than the causal one")
+    causal = bool(given.pop("use_causal_mask", False)) or mask is not None
+    extra = [word for word, value in given.items() if value is not None and value is not False]
     require(not extra, name, f"the arguments {extra} have no counterpart in PyTorch yet")
-    inner = {part: getattr(layer, f"_{part}_dense") for part in ("query", "key", "value", "output")}
-    ranks = {len(value.shape) for value in (query, content, key)}
-    require(ranks == {3}, name, "expected inputs [N, T, F]")
-    if layer._value_dim != layer._key_dim:  # noqa: SLF001  Keras keeps its sizes private
-        raise UnsupportedError(f"keras layer {name!r}: value_dim differs from key_dim")
-    values = [context.builder.plain(value) for value in (query, key, content)]
-    layouts: dict[str, Layout] = {}
-    for part, dense in inner.items():
+    sources = [as_value(builder, item) for item in (query, key, content)]
+    require({len(value.shape) for value in sources} == {3}, name, "expected inputs [N, T, F]")
+    heads = []
+    for part, value in zip(("query", "key", "value"), sources, strict=True):
+        dense = getattr(layer, f"_{part}_dense")
         kernel = context.native(dense.kernel)
-        rows, columns = kernel.shape[0], kernel.shape[1] * kernel.shape[2]
-        if part == "output":
-            rows, columns = kernel.shape[0] * kernel.shape[1], kernel.shape[2]
-        layouts[f"{part}_weight"] = Transpose(Reshape(kernel, (rows, columns)), (1, 0))
-        if dense.bias is not None:
-            layouts[f"{part}_bias"] = Reshape(context.native(dense.bias), (columns,))
-    shape = (*values[0].shape[:2], layouts["output_weight"].shape[0])
-    heads = int(inner["query"].kernel.shape[1])
-    (out,) = context.builder.add(
-        "MultiHeadAttention",
+        _, number, size = kernel.shape
+        linear = _projection(context, f"{name}.{part}", dense, value, 1)
+        heads.append(
+            builder.transpose(
+                builder.reshape(f"{name}.heads", linear, (*linear.native_shape[:2], number, size)),
+                (0, 2, 1, 3),
+            )
+        )
+    # The node is the layer; its dropout is the layer's.
+    mixed = dot_product_attention(
+        builder,
         name,
-        values,
-        [shape],
-        layouts=layouts,
-        attributes={"num_heads": heads, "dropout": float(layer._dropout)},  # noqa: SLF001
+        *heads,
+        scale=1.0 / math.sqrt(heads[0].native_shape[-1]),
+        causal=causal,
+        dropout=float(layer._dropout),  # noqa: SLF001  Keras keeps its rate private
     )
-    return Value(out, shape, (0, 1, 2))
+    mixed = builder.transpose(mixed, (0, 2, 1, 3))
+    joined = builder.reshape(
+        f"{name}.heads", mixed, (*mixed.native_shape[:2], math.prod(mixed.native_shape[2:]))
+    )
+    return _projection(context, f"{name}.output", layer._output_dense, joined, 2)  # noqa: SLF001
 
 
-HANDLERS: Mapping[type, Handler] = {
+def _self_attention(context: Context, layer: Any, value: Value) -> Value:
+    return attention(context, layer, [value, value], {})
+
+
+def _projection(context: Context, name: str, dense: Any, value: Value, inputs: int) -> Value:
+    """An EinsumDense of an attention layer as a dense layer; its first ``inputs`` kernel axes are summed."""
+    kernel = context.native(dense.kernel)
+    rows, columns = math.prod(kernel.shape[:inputs]), math.prod(kernel.shape[inputs:])
+    weight = Transpose(Reshape(kernel, (rows, columns)), (1, 0))
+    bias = None if dense.bias is None else views.reshaped(context.native(dense.bias), (columns,))
+    return context.builder.linear(name, value, weight, bias)
+
+
+HANDLERS: Mapping[str, Handler] = {
     **dict.fromkeys(_OPERATORS, _recurrent),
-    keras.layers.Bidirectional: _bidirectional,
+    "Bidirectional": _bidirectional,
+    "MultiHeadAttention": _self_attention,
 }

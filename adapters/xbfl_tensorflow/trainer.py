@@ -7,31 +7,32 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, final
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from xbackend_fl.adapter.contract import Array, Batch, Metrics, TrainConfig
 from xbackend_fl.canonical import Description
 from xbackend_fl.errors import RefusedInput
-from xbfl_tensorflow.describe import describe, variable_names
+from xbfl_tensorflow.describe import describe
+from xbfl_tensorflow.graph import family
+from xbfl_tensorflow.trace import call_model, is_keras
+from xbfl_tensorflow.variables import raw, trainable
 
 
 @final
 class TensorFlowTrainer:
-    """A ``keras.Model`` behind the trainer contract.
+    """A Keras model, ``tf.Module`` or SavedModel behind the trainer contract.
 
     Args:
-        model: The model; its weights change only by :meth:`write` and :meth:`train`.
+        model: Anything of TensorFlow that is called with tensors; its weights change only by :meth:`write` and :meth:`train`.
         example: One array per input, in ONNX layout.
     """
 
     def __init__(self, model: object, example: Sequence[Array]) -> None:
-        if not isinstance(model, keras.Model):
-            raise RefusedInput(f"expected a keras.Model, received {type(model).__name__}")
         self._model: Any = model
-        self._description, self._layers, self._declared = describe(model, example)
-        self._variables = variable_names(model)
+        described = describe(model, example)
+        self._description, self._layers = described.description, described.layers
+        self._declared, self._variables = described.declared, described.variables
         local = self._description.binding.local
         self._initial_local = {name: self._variables[name].numpy().copy() for name in local}
         self._seeds = [v for name, v in self._variables.items() if name.endswith("seed_generator_state")]
@@ -112,19 +113,19 @@ class TensorFlowTrainer:
         return Metrics(float(total[0]), int(total[1]), int(total[2]))
 
     def save(self, path: Path) -> Path:
-        """Write the weights as ``.weights.h5``."""
+        """Write the weights as ``.weights.h5``, or as a checkpoint if the model is not Keras's."""
+        if not is_keras(self._model):
+            return Path(tf.train.Checkpoint(model=self._model).write(str(path)) + ".index")
         path = path.with_suffix(".weights.h5")
         self._model.save_weights(path)
         return path
 
     def _call(self, inputs: Sequence[Any], *, training: bool) -> tuple[Any, ...]:
-        arguments = _tensors(inputs)
-        output = self._model(arguments[0] if len(arguments) == 1 else arguments, training=training)
-        return tuple(output) if isinstance(output, list | tuple) else (output,)
+        return tuple(tf.nest.flatten(call_model(self._model, _tensors(inputs), training=training)))
 
     def _trainable(self) -> dict[str, Any]:
         shared = self._description.binding.owners
-        return {name: v.value for name, v in self._variables.items() if v.trainable and name in shared}
+        return {n: raw(v) for n, v in self._variables.items() if trainable(v) and n in shared}
 
     def _step(self, config: TrainConfig) -> Callable[..., Any]:
         """One training step as a graph; traced anew only when the configuration changes."""
@@ -221,7 +222,7 @@ def _treaty(layers: Mapping[str, Any], config: TrainConfig) -> Iterator[None]:
             wanted = config.attributes.get(name, {})
             if "momentum" in wanted and hasattr(layer, "momentum"):
                 _set(stack, layer, "momentum", wanted["momentum"])
-            if isinstance(layer, keras.layers.MultiHeadAttention):
+            if type(layer).__name__ == "MultiHeadAttention":
                 rate = wanted.get("dropout", layer._dropout)  # noqa: SLF001  Keras keeps the rate twice
                 _set_rate(stack, name, layer._dropout_layer, rate if config.dropout else 0.0)  # noqa: SLF001
                 _set(stack, layer, "_dropout", rate if config.dropout else 0.0)
@@ -231,7 +232,7 @@ def _treaty(layers: Mapping[str, Any], config: TrainConfig) -> Iterator[None]:
 
 
 def _set_rate(stack: ExitStack, name: str, layer: Any, rate: float) -> None:
-    if rate and not hasattr(layer, "seed_generator"):
+    if rate and family(layer) == "keras" and not hasattr(layer, "seed_generator"):
         raise RefusedInput(
             f"keras layer {name!r} was built with a dropout rate of 0 and has no generator for the treaty's {rate}",
             hint=f"build it with rate={rate}, or leave dropout out of the reference too",

@@ -22,7 +22,8 @@ from xbackend_fl.canonical import Description, GraphBuilder, NativeTensor, Value
 from xbackend_fl.canonical.layout import Native
 from xbackend_fl.errors import UnsupportedError
 from xbfl_torch import layers, operations, sequences
-from xbfl_torch.graph import Context, Handler, Tensor, TimeMajorError
+from xbfl_torch.constants import fold
+from xbfl_torch.graph import Context, Handler, TimeMajorError
 
 _HANDLERS: dict[str, Handler] = {
     f"aten.{name}": handler
@@ -69,7 +70,7 @@ def _describe(model: torch.nn.Module, example: Sequence[Array], *, time_major: b
     for node in program.graph.nodes:
         if node.op == "placeholder" and node.name in names:
             name = aliases[names[node.name]]
-            context.values[node] = Tensor(name, Native(name, tuple(tensors[name].shape)))
+            context.values[node] = Native(name, tuple(tensors[name].shape))
         elif node.op == "placeholder" and node.name in signature.user_inputs:
             array, perm = next(data)
             context.values[node] = builder.input(node.name, str(array.dtype), array.shape, perm, note)
@@ -90,6 +91,8 @@ def _operation(context: Context, node: Node) -> None:
     if node.target is operator.getitem:
         source, index = node.args
         context.values[node] = context.get(source)[index]
+    elif (folded := fold(context, node)) is not None:
+        context.values[node] = folded
     elif handler := _HANDLERS.get(str(node.target)):
         context.values[node] = handler(context, node)
     elif node.users:

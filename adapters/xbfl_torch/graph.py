@@ -11,16 +11,9 @@ from torch._ops import OpOverload
 from torch.fx import Node
 
 from xbackend_fl.canonical import GraphBuilder, Value
-from xbackend_fl.canonical.layout import Native
+from xbackend_fl.canonical.layout import Layout, Step, leaves
+from xbackend_fl.canonical.operands import Operand, as_value
 from xbackend_fl.errors import UnsupportedError
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """A parameter or buffer where the graph reads one."""
-
-    name: str
-    layout: Native
 
 
 @dataclass(frozen=True)
@@ -42,6 +35,7 @@ class Context:
         builder: Receives the nodes.
         values: What each graph node stands for.
         modules: Modules by path.
+        buffers: Buffers by name.
         sequences: Output sequence of a one-directional recurrent layer to its final state.
     """
 
@@ -49,6 +43,7 @@ class Context:
         self.builder = builder
         self.values: dict[Node, Any] = {}
         self.modules = dict(model.named_modules())
+        self.buffers = dict(model.named_buffers())
         self.sequences: dict[str, Value] = {}
 
     def get(self, argument: Any) -> Any:
@@ -68,16 +63,21 @@ class Context:
         given |= dict(node.kwargs)
         return {name: self.get(value) for name, value in given.items()}
 
-    def name(self, node: Node, *tensors: Tensor | None) -> str:
+    def name(self, node: Node, *parameters: Operand | None) -> str:
         """The module path of a node, from its parameters if it has some, else from its module stack."""
-        for tensor in tensors:
-            if tensor is not None:
-                return tensor.name.rpartition(".")[0] or tensor.name
+        for parameter in parameters:
+            if isinstance(parameter, Step):
+                tensor = next(leaves(parameter)).tensor
+                return tensor.rpartition(".")[0] or tensor
         path = module_path(node)
         if path and not any(self.modules[path].children()):
             return path
         word = str(node.target).removeprefix("aten.").partition(".")[0]
         return f"{path}.{word}" if path else word
+
+    def data(self, operand: Operand) -> Value:
+        """An operand as data; a parameter or constant becomes a node that yields it."""
+        return as_value(self.builder, operand)
 
 
 def module_path(node: Node) -> str:
@@ -92,29 +92,27 @@ def native_shape(node: Node) -> tuple[int, ...]:
     return tuple(int(n) for n in node.meta["val"].shape)
 
 
-def layout_of(tensor: Tensor | None) -> Native | None:
-    """The layout of a parameter that may be absent."""
-    return None if tensor is None else tensor.layout
+def layout_of(operand: Operand | None, where: str = "") -> Layout | None:
+    """The layout of a parameter that may be absent.
+
+    Raises:
+        UnsupportedError: The parameter is computed by the model.
+    """
+    require(operand is None or isinstance(operand, Step), where, "its parameters are computed by the model")
+    return operand if isinstance(operand, Step) else None
+
+
+def parameter(operand: Operand | None, where: str) -> Layout:
+    """The layout of a parameter that must be there."""
+    layout = layout_of(operand, where)
+    assert layout is not None
+    return layout
 
 
 def require(condition: bool, where: str, reason: str) -> None:  # noqa: FBT001  reads as an assertion
     """Refuse the layer ``where`` for ``reason`` unless ``condition`` holds."""
     if not condition:
         raise UnsupportedError(f"torch layer {where!r}: {reason}")
-
-
-def data(item: Any) -> Value:
-    """A data operand.
-
-    Raises:
-        UnsupportedError: It is a constant or a bare parameter.
-    """
-    if not isinstance(item, Value):
-        raise UnsupportedError(
-            "a constant or bare parameter tensor enters the graph as data, which has no canonical form",
-            hint="keep parameters inside layers; turn constants into layer attributes",
-        )
-    return item
 
 
 Handler: TypeAlias = Callable[[Context, Node], Any]

@@ -8,8 +8,9 @@ from typing import Any
 from torch.fx import Node
 
 from xbackend_fl.canonical import Value
-from xbackend_fl.canonical.layout import Layout, Transpose
-from xbfl_torch.graph import Context, Handler, Tensor, layout_of, module_path, native_shape, require
+from xbackend_fl.canonical.layout import Layout, Step
+from xbackend_fl.canonical.operands import Operand, combine, einsum, lookup, matmul
+from xbfl_torch.graph import Context, Handler, layout_of, module_path, native_shape, parameter, require
 
 
 def _per_axis(value: Any, rank: int) -> tuple[int, ...]:
@@ -19,7 +20,7 @@ def _per_axis(value: Any, rank: int) -> tuple[int, ...]:
 
 def _conv(context: Context, node: Node) -> Value:
     a = context.arguments(node)
-    kernel = a["weight"].layout.shape[2:]
+    kernel = a["weight"].shape[2:]
     if not isinstance(a["padding"], str):
         return _convolution("Conv", context, node, _per_axis(a["padding"], len(kernel)) * 2)
     dilation = _per_axis(a["dilation"], len(kernel))
@@ -29,7 +30,7 @@ def _conv(context: Context, node: Node) -> Value:
 
 def _conv_transpose(context: Context, node: Node) -> Value:
     a = context.arguments(node)
-    rank = len(a["weight"].layout.shape) - 2
+    rank = len(a["weight"].shape) - 2
     padding, extra = _per_axis(a["padding"], rank), _per_axis(a["output_padding"], rank)
     # Less cropping at the end and output padding are the same thing; one spelling is canonical.
     end = tuple(max(p - e, 0) for p, e in zip(padding, extra, strict=True))
@@ -41,17 +42,18 @@ def _convolution(
     operator: str, context: Context, node: Node, pads: tuple[int, ...], **extra: tuple[int, ...]
 ) -> Value:
     a = context.arguments(node)
-    weight, name = a["weight"], context.name(node, a["weight"])
-    kernel = weight.layout.shape[2:]
+    name = context.name(node, a["weight"])
+    weight, value = parameter(a["weight"], name), context.data(a["input"])
+    kernel = weight.shape[2:]
     rank = len(kernel)
-    require(len(a["input"].shape) == rank + 2, name, "expected a batch axis in the input")
+    require(len(value.shape) == rank + 2, name, "expected a batch axis in the input")
     return context.builder.window(
         operator,
         name,
-        a["input"],
+        value,
         1,
         native_shape(node),
-        layouts={"weight": weight.layout, "bias": layout_of(a["bias"])},
+        layouts={"weight": weight, "bias": layout_of(a["bias"], name)},
         kernel_shape=kernel,
         strides=_per_axis(a["stride"], rank),
         pads=pads,
@@ -64,7 +66,8 @@ def _convolution(
 def _pool(operator: str) -> Handler:
     def handle(context: Context, node: Node) -> Value:
         a = context.arguments(node)
-        rank = len(a["self"].shape) - 2
+        value = context.data(a["self"])
+        rank = len(value.shape) - 2
         kernel = _per_axis(a["kernel_size"], rank)
         pads = _per_axis(a["padding"], rank) * 2
         attributes: dict[str, Any] = {
@@ -79,7 +82,7 @@ def _pool(operator: str) -> Handler:
             require(a.get("divisor_override") is None, context.name(node), "divisor_override is not ONNX's")
             attributes["count_include_pad"] = int(bool(a["count_include_pad"]) and any(pads))
         return context.builder.window(
-            operator, context.name(node), a["self"], 1, native_shape(node), **attributes
+            operator, context.name(node), value, 1, native_shape(node), **attributes
         )
 
     return handle
@@ -88,7 +91,7 @@ def _pool(operator: str) -> Handler:
 def _adaptive_pool(operator: str, reduction: str) -> Handler:
     def handle(context: Context, node: Node) -> Value:
         a = context.arguments(node)
-        value: Value = a["self"]
+        value = context.data(a["self"])
         spatial = range(2, len(value.shape))
         sizes = _per_axis(a["output_size"], len(spatial))
         name = context.name(node)
@@ -132,9 +135,9 @@ def _batch_norm(context: Context, node: Node) -> Value:
     return context.builder.channelwise(
         "BatchNormalization",
         name,
-        a["input"],
+        context.data(a["input"]),
         1,
-        layouts={role: layout_of(a[key]) for role, key in roles.items()},
+        layouts={role: layout_of(a[key], name) for role, key in roles.items()},
         epsilon=a["eps"],
         momentum=round(1.0 - a["momentum"], 12),
     )
@@ -144,24 +147,30 @@ def _instance_norm(context: Context, node: Node) -> Value:
     a = context.arguments(node)
     name = context.name(node, a["weight"], a["running_mean"])
     require(a["running_mean"] is None, name, "track_running_stats=True has no counterpart in Keras")
-    layouts: Mapping[str, Layout | None] = {"weight": layout_of(a["weight"]), "bias": layout_of(a["bias"])}
+    layouts: Mapping[str, Layout | None] = {
+        "weight": layout_of(a["weight"], name),
+        "bias": layout_of(a["bias"], name),
+    }
     return context.builder.channelwise(
-        "InstanceNormalization", name, a["input"], 1, layouts=layouts, epsilon=a["eps"]
+        "InstanceNormalization", name, context.data(a["input"]), 1, layouts=layouts, epsilon=a["eps"]
     )
 
 
 def _group_norm(context: Context, node: Node) -> Value:
     a = context.arguments(node)
     name = context.name(node, a["weight"])
-    layouts: Mapping[str, Layout | None] = {"weight": layout_of(a["weight"]), "bias": layout_of(a["bias"])}
-    if a["num_groups"] == a["input"].native_shape[1]:
+    layouts: Mapping[str, Layout | None] = {
+        "weight": layout_of(a["weight"], name),
+        "bias": layout_of(a["bias"], name),
+    }
+    if a["num_groups"] == native_shape(node)[1]:
         return context.builder.channelwise(
-            "InstanceNormalization", name, a["input"], 1, layouts=layouts, epsilon=a["eps"]
+            "InstanceNormalization", name, context.data(a["input"]), 1, layouts=layouts, epsilon=a["eps"]
         )
     return context.builder.channelwise(
         "GroupNormalization",
         name,
-        a["input"],
+        context.data(a["input"]),
         1,
         layouts=layouts,
         num_groups=a["num_groups"],
@@ -173,43 +182,50 @@ def _layer_norm(context: Context, node: Node) -> Value:
     a = context.arguments(node)
     name = context.name(node, a["weight"])
     require(len(a["normalized_shape"]) == 1, name, "normalises over several axes; expected the last one")
-    weight, bias = layout_of(a["weight"]), layout_of(a["bias"])
-    return context.builder.layer_norm(name, a["input"], weight, bias, a["eps"])
+    weight, bias = layout_of(a["weight"], name), layout_of(a["bias"], name)
+    return context.builder.layer_norm(name, context.data(a["input"]), weight, bias, a["eps"])
 
 
 def _prelu(context: Context, node: Node) -> Value:
     a = context.arguments(node)
     name = context.name(node, a["weight"])
-    return context.builder.channelwise("PRelu", name, a["self"], 1, layouts={"weight": a["weight"].layout})
+    layouts = {"weight": parameter(a["weight"], name)}
+    return context.builder.channelwise("PRelu", name, context.data(a["self"]), 1, layouts=layouts)
 
 
-def _embedding(context: Context, node: Node) -> Value:
+def _embedding(context: Context, node: Node) -> Operand:
     a = context.arguments(node)
-    weight: Tensor = a["weight"]
-    return context.builder.embedding(
-        context.name(node, weight), a["indices"], weight.layout, a["padding_idx"]
-    )
+    name = context.name(node, a["weight"])
+    return lookup(context.builder, name, parameter(a["weight"], name), a["indices"], a["padding_idx"])
 
 
-def _linear(context: Context, node: Node) -> Value:
+def _linear(context: Context, node: Node) -> Operand:
     a = context.arguments(node)
-    return context.builder.linear(
-        context.name(node, a["weight"]), a["input"], a["weight"].layout, layout_of(a["bias"])
-    )
+    name, value = context.name(node, a["weight"]), context.data(a["input"])
+    if isinstance(a["weight"], Step):
+        return context.builder.linear(name, value, a["weight"], layout_of(a["bias"], name))
+    turned = context.builder.transpose(context.data(a["weight"]), (1, 0))
+    product = matmul(context.builder, name, value, turned)
+    return product if a["bias"] is None else combine(context.builder, "Add", name, product, a["bias"])
 
 
 def _matmul(context: Context, node: Node) -> Value:
     left, right = context.get(node.args[0]), context.get(node.args[1])
-    if isinstance(right, Tensor) and len(right.layout.shape) == 2:
-        weight = Transpose(right.layout, (1, 0))
-        return context.builder.linear(context.name(node, right), left, weight, None)
-    require(
-        isinstance(left, Value) and isinstance(right, Value), context.name(node), "a constant matrix operand"
-    )
-    left, right = context.builder.plain(left), context.builder.plain(right)
-    shape = native_shape(node)
-    (out,) = context.builder.add("MatMul", context.name(node), [left, right], [shape])
-    return Value(out, shape, tuple(range(len(shape))))
+    return matmul(context.builder, context.name(node, left, right), left, right)
+
+
+def _einsum(context: Context, node: Node) -> Value:
+    equation, operands = context.get(node.args[0]), context.get(node.args[1])
+    name = context.name(node, *operands)
+    require(len(operands) == 2, name, "einsum of other than two operands")
+    left, right = operands
+    if not isinstance(left, Value):
+        (first, _, second), (_, _, result) = (
+            equation.partition("->")[0].partition(","),
+            equation.partition("->"),
+        )
+        equation, left, right = f"{second},{first}->{result}", right, left
+    return einsum(context.builder, name, equation, context.data(left), right)
 
 
 HANDLERS: Mapping[str, Handler] = {
@@ -229,4 +245,5 @@ HANDLERS: Mapping[str, Handler] = {
     "matmul.default": _matmul,
     "mm.default": _matmul,
     "bmm.default": _matmul,
+    "einsum.default": _einsum,
 }

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from torch.fx import Node
 
-from xbackend_fl.canonical import Value
-from xbfl_torch.graph import Context, Handler, data, native_shape, require
+from xbackend_fl.canonical import Value, movement
+from xbackend_fl.canonical.operands import Operand, combine, expand, is_causal_mask
+from xbfl_torch.graph import Context, Handler, native_shape, require
 
 
 def _unary(operator: str, **attributes: float) -> Handler:
     def handle(context: Context, node: Node) -> Value:
-        value = data(context.get(node.args[0]))
+        value = context.data(context.get(node.args[0]))
         return context.builder.elementwise(operator, context.name(node), value, **attributes)
+
+    return handle
+
+
+def _power(exponent: float) -> Handler:
+    def handle(context: Context, node: Node) -> Value:
+        value = context.data(context.get(node.args[0]))
+        return context.builder.elementwise("Pow", context.name(node), value, constant=exponent)
 
     return handle
 
@@ -27,7 +36,9 @@ def _renamed(operator: str, **names: str) -> Handler:
         a = context.arguments(node)
         given = {ours: a[theirs] for ours, theirs in names.items() if a[theirs] is not None}
         attributes = {key: v if isinstance(v, str) else float(v) for key, v in given.items()}
-        return context.builder.elementwise(operator, context.name(node), a["self"], **attributes)
+        return context.builder.elementwise(
+            operator, context.name(node), context.data(a["self"]), **attributes
+        )
 
     return handle
 
@@ -35,7 +46,9 @@ def _renamed(operator: str, **names: str) -> Handler:
 def _elu(context: Context, node: Node) -> Value:
     a = context.arguments(node)
     require(a["scale"] == 1 and a["input_scale"] == 1, context.name(node), "scaled ELU")
-    return context.builder.elementwise("Elu", context.name(node), a["self"], alpha=float(a["alpha"]))
+    return context.builder.elementwise(
+        "Elu", context.name(node), context.data(a["self"]), alpha=float(a["alpha"])
+    )
 
 
 def _softplus(context: Context, node: Node) -> Value:
@@ -47,29 +60,18 @@ def _softplus(context: Context, node: Node) -> Value:
 def _softmax(operator: str) -> Handler:
     def handle(context: Context, node: Node) -> Value:
         a = context.arguments(node)
-        return context.builder.along(operator, context.name(node), a["self"], a["dim"])
+        return context.builder.along(operator, context.name(node), context.data(a["self"]), a["dim"])
 
     return handle
 
 
 def _binary(operator: str) -> Handler:
-    def handle(context: Context, node: Node) -> Value:
+    def handle(context: Context, node: Node) -> Operand:
         left, right = context.get(node.args[0]), context.get(node.args[1])
-        name, builder = context.name(node), context.builder
+        name, builder = context.name(node, left, right), context.builder
         require(bool(node.kwargs.get("alpha", 1) == 1), name, "alpha other than 1")
-        if isinstance(left, int | float):
-            require(operator in {"Add", "Mul"}, name, "a constant on the left")
-            left, right = right, left
-        if isinstance(right, int | float):
-            kind, constant = {
-                "Add": ("Add", float(right)),
-                "Mul": ("Mul", float(right)),
-                "Sub": ("Add", -float(right)),
-                "Div": ("Mul", 1.0 / right if right else math.nan),
-                "Pow": ("Pow", float(right)),
-            }[operator]
-            return builder.elementwise(kind, name, data(left), constant=constant)
-        return builder.binary(operator, name, data(left), data(right))
+        require(node.kwargs.get("rounding_mode") is None, name, "a rounding division")
+        return combine(builder, operator, name, left, right)
 
     return handle
 
@@ -78,7 +80,7 @@ def _reduce(operator: str) -> Handler:
     def handle(context: Context, node: Node) -> Value:
         a = context.arguments(node)
         axes = a["dim"]
-        value = data(a["self"])
+        value = context.data(a["self"])
         axes = list(range(len(value.shape))) if axes is None or axes == [] else axes
         axes = [axes] if isinstance(axes, int) else axes
         return context.builder.reduce(operator, context.name(node), value, axes, keepdims=a["keepdim"])
@@ -86,42 +88,55 @@ def _reduce(operator: str) -> Handler:
     return handle
 
 
-def _reshape(context: Context, node: Node) -> Value:
-    value = data(context.get(node.args[0]))
+def _reshape(context: Context, node: Node) -> Operand:
+    operand = context.get(node.args[0])
+    return movement.reshape(context.builder, context.name(node), operand, native_shape(node))
+
+
+def _transpose(context: Context, node: Node) -> Operand:
+    a = context.arguments(node)
+    axes = list(range(len(native_shape(node))))
+    first, second = a.get("dim0", 0), a.get("dim1", 1)
+    if axes:
+        axes[first], axes[second] = axes[second], axes[first]
+    return movement.transpose(context.builder, a["self"], axes)
+
+
+def _permute(context: Context, node: Node) -> Operand:
+    a = context.arguments(node)
+    return movement.transpose(context.builder, a["self"], a["dims"])
+
+
+def _expand(context: Context, node: Node) -> Operand:
+    operand = context.get(node.args[0])
     shape = native_shape(node)
-    if shape[:1] == value.native_shape[:1] and str(node.target).startswith("aten.flatten"):
-        require(len(shape) <= 2 or shape == value.native_shape, context.name(node), "a partial flatten")
-    return context.builder.reshape(context.name(node), value, shape)
+    if isinstance(operand, np.ndarray):
+        return np.broadcast_to(operand, shape)
+    return expand(context.builder, context.name(node), context.data(operand), shape)
 
 
-def _transpose(context: Context, node: Node) -> Value:
+def _chunks(context: Context, node: Node) -> list[Operand]:
     a = context.arguments(node)
-    value: Value = data(a["self"])
-    axes = list(range(len(value.shape)))
-    axes[a["dim0"]], axes[a["dim1"]] = axes[a["dim1"]], axes[a["dim0"]]
-    return context.builder.transpose(value, axes)
-
-
-def _permute(context: Context, node: Node) -> Value:
-    a = context.arguments(node)
-    rank = len(a["self"].shape)
-    return context.builder.transpose(a["self"], [axis % rank for axis in a["dims"]])
-
-
-def _chunks(context: Context, node: Node) -> list[Value]:
-    a = context.arguments(node)
-    value, axis = data(a["self"]), a["dim"]
+    axis = a["dim"]
     sizes = [tuple(part.shape)[axis] for part in node.meta["val"]]
     starts = [sum(sizes[:index]) for index in range(len(sizes))]
     return [
-        context.builder.slice(context.name(node), value, axis, start, start + size)
+        movement.cut(context.builder, context.name(node), a["self"], axis, start, start + size)
         for start, size in zip(starts, sizes, strict=True)
     ]
 
 
+def _masked_fill(context: Context, node: Node) -> Operand:
+    a = context.arguments(node)
+    name, mask = context.name(node), a["mask"]
+    hidden = isinstance(mask, np.ndarray) and mask.dtype == bool and is_causal_mask(~mask)
+    require(hidden and float(a["value"]) <= -1e4, name, "a mask other than the causal one")
+    return context.builder.elementwise("CausalMask", name, context.data(a["self"]))
+
+
 def _pad(context: Context, node: Node) -> Value:
     a = context.arguments(node)
-    value: Value = a["self"]
+    value = context.data(a["self"])
     pads = a["pad"]
     rank = len(value.shape)
     pairs = {rank - 1 - i: (pads[2 * i], pads[2 * i + 1]) for i in range(len(pads) // 2)}
@@ -133,13 +148,15 @@ def _pad(context: Context, node: Node) -> Value:
 def _upsample(mode: str) -> Handler:
     def handle(context: Context, node: Node) -> Value:
         a = context.arguments(node)
-        value: Value = a["input"]
+        value = context.data(a["input"])
         name = context.name(node)
-        require(not a.get("align_corners"), name, "align_corners=True has no counterpart in Keras")
         before, after = value.native_shape[2:], native_shape(node)[2:]
         require(all(n % m == 0 for n, m in zip(after, before, strict=True)), name, "a fractional scale")
         scales = tuple(n // m for n, m in zip(after, before, strict=True))
-        return context.builder.window("Resize", name, value, 1, native_shape(node), scales=scales, mode=mode)
+        corners = int(bool(a.get("align_corners")))
+        return context.builder.window(
+            "Resize", name, value, 1, native_shape(node), scales=scales, mode=mode, align_corners=corners
+        )
 
     return handle
 
@@ -150,7 +167,7 @@ def _dropout(context: Context, node: Node) -> Value:
     return context.builder.elementwise(
         "Dropout",
         context.name(node),
-        a["input"],
+        context.data(a["input"]),
         ratio=float(a["p"]),
         shared_axes="spatial" if spatial else "",
     )
@@ -160,14 +177,14 @@ def _same(context: Context, node: Node) -> Any:
     return context.get(node.args[0])
 
 
-def _cast(context: Context, node: Node) -> Value:
-    value: Value = context.get(node.args[0])
+def _cast(context: Context, node: Node) -> Operand:
+    value: Operand = context.get(node.args[0])
     dtype = str(node.meta["val"].dtype).removeprefix("torch.")
     source = node.args[0]
     assert isinstance(source, Node)
     if node.meta["val"].dtype == source.meta["val"].dtype:
         return value
-    return context.builder.elementwise("Cast", context.name(node), value, to=dtype)
+    return context.builder.elementwise("Cast", context.name(node), context.data(value), to=dtype)
 
 
 HANDLERS: Mapping[str, Handler] = {
@@ -225,10 +242,16 @@ HANDLERS: Mapping[str, Handler] = {
         ("flatten.using_ints", "view.default", "reshape.default", "unflatten.int", "_unsafe_view.default"),
         _reshape,
     ),
-    "transpose.int": _transpose,
+    **dict.fromkeys(("transpose.int", "t.default", "numpy_T.default"), _transpose),
+    **dict.fromkeys(("expand.default", "broadcast_to.default"), _expand),
+    **dict.fromkeys(("masked_fill.Scalar", "masked_fill.Tensor"), _masked_fill),
+    "sin.default": _unary("Sin"),
+    "cos.default": _unary("Cos"),
+    "rsqrt.default": _power(-0.5),
+    "square.default": _power(2.0),
     "permute.default": _permute,
     "chunk.default": _chunks,
-    "split.Tensor": _chunks,
+    **dict.fromkeys(("split.Tensor", "split.sizes", "split_with_sizes.default"), _chunks),
     "pad.default": _pad,
     "constant_pad_nd.default": _pad,
     **{f"upsample_nearest{n}d.vec": _upsample("nearest") for n in (1, 2, 3)},

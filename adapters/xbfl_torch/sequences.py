@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch.fx import Node
 
-from xbackend_fl.canonical import Value
-from xbackend_fl.canonical.layout import Blocks, Join, Layout, Native, Stack, Sum
+from xbackend_fl.canonical import Value, movement
+from xbackend_fl.canonical.attention import attention as dot_product_attention
+from xbackend_fl.canonical.layout import Blocks, Join, Layout, Native, Stack, Step, Sum
+from xbackend_fl.canonical.operands import Operand, is_causal_mask
+from xbackend_fl.canonical.operands import native_shape as operand_shape
 from xbfl_torch.graph import (
     Context,
     Handler,
     State,
-    Tensor,
     TimeMajorError,
-    data,
     module_path,
     native_shape,
     require,
@@ -29,8 +31,8 @@ _GRU_GATES = (1, 0, 2)  # torch r, z, n -> ONNX z, r, h
 def _recurrent(operator: str, activation: str | None = None) -> Handler:
     gates = {"LSTM": _LSTM_GATES, "GRU": _GRU_GATES, "RNN": (0,)}[operator]
 
-    def direction(tensors: Sequence[Tensor], has_biases: bool) -> dict[str, Layout]:  # noqa: FBT001
-        ordered: list[Layout] = [Blocks(tensor.layout, 0, gates) for tensor in tensors]
+    def direction(tensors: Sequence[Layout], has_biases: bool) -> dict[str, Layout]:  # noqa: FBT001
+        ordered: list[Layout] = [Blocks(tensor, 0, gates) for tensor in tensors]
         layouts = {"weight": ordered[0], "recurrent_weight": ordered[1]}
         if has_biases:
             pair = (ordered[2], ordered[3])
@@ -39,19 +41,19 @@ def _recurrent(operator: str, activation: str | None = None) -> Handler:
 
     def handle(context: Context, node: Node) -> tuple[Any, ...]:
         a = context.arguments(node)
-        tensors: list[Tensor] = a["params"]
+        tensors: list[Layout] = a["params"]
         name = context.name(node, tensors[0])
         initial = node.args[1] if isinstance(node.args[1], list | tuple) else [node.args[1]]
         require(all(_is_zero(item) for item in initial), name, "expected a zero initial state")
         batch_axis = 0 if a["batch_first"] else 1
-        value: Value = a["input"]
+        value = context.data(a["input"])
         if value.perm.index(0) != batch_axis:
             raise TimeMajorError
         order = (0, 1, 2) if a["batch_first"] else (1, 0, 2)
         value = context.builder.arrange(value, order)
         directions, per = (2 if a["bidirectional"] else 1), (4 if a["has_biases"] else 2)
-        hidden = tensors[1].layout.shape[1]
-        require(tensors[0].layout.shape[0] == len(gates) * hidden, name, "proj_size is not ONNX's")
+        hidden = tensors[1].shape[1]
+        require(tensors[0].shape[0] == len(gates) * hidden, name, "proj_size is not ONNX's")
         rows: list[tuple[Value, int]] = []
         for layer in range(a["num_layers"]):
             first = layer * directions * per
@@ -110,11 +112,12 @@ def _select(context: Context, node: Node) -> Any:
     if isinstance(value, State):
         require(a["dim"] == 0, context.name(node), "h_n may only be indexed by layer")
         return _Row(value, a["index"] % len(value.rows))
-    axis = value.perm[a["dim"] % len(value.shape)]
-    last = a["index"] in {-1, value.shape[axis] - 1}
-    if axis == 1 and last and value.name in context.sequences:
-        return context.sequences[value.name]
-    return context.builder.pick(context.name(node), value, a["dim"], a["index"])
+    if isinstance(value, Value):
+        axis = value.perm[a["dim"] % len(value.shape)]
+        last = a["index"] in {-1, value.shape[axis] - 1}
+        if axis == 1 and last and value.name in context.sequences:
+            return context.sequences[value.name]
+    return movement.pick(context.builder, context.name(node), value, a["dim"], a["index"])
 
 
 class _Row:
@@ -124,7 +127,7 @@ class _Row:
         self.states, self.index = states, index
 
 
-def _cat(context: Context, node: Node) -> Value:
+def _cat(context: Context, node: Node) -> Operand:
     a = context.arguments(node)
     items = a["tensors"]
     if all(isinstance(item, _Row) for item in items):
@@ -132,24 +135,32 @@ def _cat(context: Context, node: Node) -> Value:
         whole = rows[0][0]
         if a["dim"] in {1, -1} and all(row == (whole, i) for i, row in enumerate(rows)):
             return whole
-    values = [_value(context, item) for item in items]
-    return context.builder.concat(context.name(node), values, a["dim"])
+    values = [_operand(context, item) for item in items]
+    return movement.concat(context.builder, context.name(node), values, a["dim"])
 
 
-def _value(context: Context, item: Any) -> Value:
+def _stack(context: Context, node: Node) -> Operand:
+    a = context.arguments(node)
+    values = [_operand(context, item) for item in a["tensors"]]
+    return movement.stack(context.builder, context.name(node), values, a["dim"])
+
+
+def _operand(context: Context, item: Any) -> Operand:
     if isinstance(item, _Row):
         return _state_row(context, item.states, item.index)
     if isinstance(item, State):
         require(len(item.rows) == 1, "h_n", "expected one layer and one direction, or an index")
         return item.rows[0][0]
-    return data(item)
+    operand: Operand = item
+    return operand
 
 
-def _squeeze(context: Context, node: Node) -> Value:
+def _squeeze(context: Context, node: Node) -> Operand:
     item = context.get(node.args[0])
     if isinstance(item, State):
-        return _value(context, item)
-    return context.builder.reshape(context.name(node), _value(context, item), native_shape(node))
+        return _operand(context, item)
+    operand = _operand(context, item)
+    return movement.reshape(context.builder, context.name(node), operand, native_shape(node))
 
 
 def _slice(context: Context, node: Node) -> Any:
@@ -157,11 +168,40 @@ def _slice(context: Context, node: Node) -> Any:
     if isinstance(a["self"], State):
         indices = range(len(a["self"].rows))[a["start"] : a["end"] : a["step"]]
         return State(tuple(a["self"].rows[i] for i in indices), a["self"].hidden)
-    value: Value = a["self"]
-    axis = a["dim"] % len(value.shape)
-    length = value.native_shape[axis]
+    axis = a["dim"] % len(native_shape(node))
+    length = operand_shape(a["self"])[axis]
     start, stop = a["start"] or 0, length if a["end"] is None else a["end"]
-    return context.builder.slice(context.name(node), value, axis, start, min(stop, length), a["step"])
+    return movement.cut(
+        context.builder, context.name(node), a["self"], axis, start, min(stop, length), a["step"]
+    )
+
+
+def _unbind(context: Context, node: Node) -> list[Operand]:
+    a = context.arguments(node)
+    length = operand_shape(a["self"])[a["dim"]]
+    name = context.name(node)
+    return [movement.pick(context.builder, name, a["self"], a["dim"], index) for index in range(length)]
+
+
+def _dot_product_attention(context: Context, node: Node) -> Value:
+    a = context.arguments(node)
+    name = context.name(node)
+    query, key, value = (context.data(a[part]) for part in ("query", "key", "value"))
+    mask = a.get("attn_mask")
+    require(mask is None or is_causal_mask(mask), name, "an attention mask other than the causal one")
+    require(not a.get("enable_gqa"), name, "grouped queries (enable_gqa)")
+    size = query.native_shape[-1]
+    return dot_product_attention(
+        context.builder,
+        name,
+        query,
+        key,
+        value,
+        scale=float(a["scale"] or 1.0 / math.sqrt(size)),
+        causal=bool(a["is_causal"]) or mask is not None,
+        dropout=float(a["dropout_p"]),
+        origin=module_path(node) or None,
+    )
 
 
 def attention(context: Context, node: Node) -> bool:
@@ -188,28 +228,42 @@ def attention(context: Context, node: Node) -> bool:
     key = sources[1] if len(sources) > 1 else query
     content = sources[2] if len(sources) > 2 else key
     outside = {m for n in group for m in n.all_input_nodes if m not in members}
-    data = {m for m in outside if not isinstance(context.values.get(m), Tensor)}
-    causal = any(n.kwargs.get("is_causal") or (len(n.args) > 5 and n.args[5]) for n in group)
-    require(data <= {query, key, content} and not causal, path, "masks have no counterpart in Keras yet")
+    others = [context.values.get(m) for m in outside - {query, key, content}]
+    masks = [item for item in others if not isinstance(item, Step)]
+    require(all(map(is_causal_mask, masks)), path, "an attention mask other than the causal one")
+    causal = bool(masks) or any(n.kwargs.get("is_causal") or (len(n.args) > 5 and n.args[5]) for n in group)
     results = [n for n in group if any(user not in members for user in n.users)]
     require(len(results) == 1, path, "the attention weights are used; only the first output is canonical")
     order = (0, 1, 2) if module.batch_first else (1, 0, 2)
-    values = [context.values[m] for m in (query, key, content)]
+    values = [context.data(context.values[m]) for m in (query, key, content)]
     if any(value.perm.index(0) != (0 if module.batch_first else 1) for value in values):
         raise TimeMajorError
-    values = [context.builder.arrange(value, order) for value in values]
-    shape = values[0].shape
-    (out,) = context.builder.add(
-        "MultiHeadAttention",
+    layouts = _attention_layouts(path, module)
+    projected = []
+    for part, value in zip(("query", "key", "value"), values, strict=True):
+        by_batch = context.builder.transpose(context.builder.arrange(value, order), order)
+        linear = context.builder.linear(
+            f"{path}.{part}", by_batch, layouts[f"{part}.weight"], layouts.get(f"{part}.bias")
+        )
+        heads = (*linear.native_shape[:2], module.num_heads, module.head_dim)
+        split = context.builder.reshape(f"{path}.heads", linear, heads)
+        projected.append(context.builder.transpose(split, (0, 2, 1, 3)))
+    mixed = dot_product_attention(
+        context.builder,
         path,
-        values,
-        [shape],
-        layouts=_attention_layouts(path, module),
-        attributes={"num_heads": module.num_heads, "dropout": module.dropout},
+        *projected,
+        scale=1.0 / math.sqrt(module.head_dim),
+        causal=causal,
+        dropout=module.dropout,
+    )
+    mixed = context.builder.transpose(mixed, (0, 2, 1, 3))
+    joined = context.builder.reshape(f"{path}.heads", mixed, (*mixed.native_shape[:2], module.embed_dim))
+    made = context.builder.linear(
+        f"{path}.output", joined, layouts["output.weight"], layouts.get("output.bias")
     )
     for member in group:
         context.values[member] = None
-    context.values[results[0]] = Value(out, shape, order)
+    context.values[results[0]] = context.builder.transpose(made, order)
     for user in results[0].users:
         if user in members:
             context.values[user] = None
@@ -233,23 +287,19 @@ def _attention_layouts(path: str, module: torch.nn.MultiheadAttention) -> dict[s
     size = module.embed_dim
     layouts: dict[str, Layout] = {}
     for index, part in enumerate(("query", "key", "value")):
-        rows = (0, index * size, (index + 1) * size)
+        rows = ((0, index * size, (index + 1) * size),)
         packed: torch.Tensor | None = module.in_proj_weight
         if packed is not None:
-            layouts[f"{part}_weight"] = Native(f"{path}.in_proj_weight", (3 * size, size), rows)
+            layouts[f"{part}.weight"] = Native(f"{path}.in_proj_weight", (3 * size, size), rows)
         else:
             separate = getattr(module, f"{part[0]}_proj_weight")
-            layouts[f"{part}_weight"] = Native(f"{path}.{part[0]}_proj_weight", tuple(separate.shape))
+            layouts[f"{part}.weight"] = Native(f"{path}.{part[0]}_proj_weight", tuple(separate.shape))
         if module.in_proj_bias is not None:
-            layouts[f"{part}_bias"] = Native(f"{path}.in_proj_bias", (3 * size,), rows)
-    layouts["output_weight"] = Native(f"{path}.out_proj.weight", (size, size))
+            layouts[f"{part}.bias"] = Native(f"{path}.in_proj_bias", (3 * size,), rows)
+    layouts["output.weight"] = Native(f"{path}.out_proj.weight", (size, size))
     if module.out_proj.bias is not None:
-        layouts["output_bias"] = Native(f"{path}.out_proj.bias", (size,))
+        layouts["output.bias"] = Native(f"{path}.out_proj.bias", (size,))
     return layouts
-
-
-def _zeros(context: Context, node: Node) -> None:
-    """Zero initial states are recognised where they are used."""
 
 
 HANDLERS: Mapping[str, Handler] = {
@@ -257,10 +307,11 @@ HANDLERS: Mapping[str, Handler] = {
     "gru.input": _recurrent("GRU"),
     "rnn_tanh.input": _recurrent("RNN", "Tanh"),
     "rnn_relu.input": _recurrent("RNN", "Relu"),
-    "zeros.default": _zeros,
-    "new_zeros.default": _zeros,
     "select.int": _select,
     "slice.Tensor": _slice,
     "cat.default": _cat,
+    "stack.default": _stack,
+    "unbind.int": _unbind,
+    "scaled_dot_product_attention.default": _dot_product_attention,
     **dict.fromkeys(("squeeze.dim", "squeeze.dims", "squeeze.default", "unsqueeze.default"), _squeeze),
 }

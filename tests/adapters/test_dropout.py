@@ -84,7 +84,7 @@ def test_attention_drops_at_the_treatys_rate(side: int) -> None:
     inputs = np.random.default_rng(1).standard_normal((4, 5, 8)).astype(np.float32)
     batch = Batch((inputs,), np.zeros((4, 3), np.float32))
     start = trainer.read()
-    node = next(node for node in trainer.description.schema.nodes if node.operator == "MultiHeadAttention")
+    node = next(node for node in trainer.description.schema.nodes if node.operator == "Attention")
     name = trainer.description.binding.nodes[node.name]
 
     def spread(rate: float, *, dropout: bool = True) -> float:

@@ -128,7 +128,7 @@ def test_flatten_order_is_numpys() -> None:
 
 
 def test_parts_of_one_tensor_do_not_disturb_each_other() -> None:
-    parts = [Native("qkv", (6, 2), (0, 2 * i, 2 * i + 2)) for i in range(3)]
+    parts = [Native("qkv", (6, 2), ((0, 2 * i, 2 * i + 2),)) for i in range(3)]
     natives = {"qkv": np.zeros((6, 2))}
     for value, part in enumerate(parts):
         backward(part, np.full((2, 2), value), natives)

@@ -16,6 +16,7 @@ from typing import final
 import numpy as np
 
 from xbackend_fl.canonical.binding import Axes, Description, NativeTensor
+from xbackend_fl.canonical.draft import free_sizes
 from xbackend_fl.canonical.layout import (
     Layout,
     Reorder,
@@ -25,7 +26,7 @@ from xbackend_fl.canonical.layout import (
     inverse,
 )
 from xbackend_fl.canonical.recorder import Recorder
-from xbackend_fl.canonical.rewrites import feature_parameters, foldable_pad
+from xbackend_fl.canonical.rewrites import feature_makers, foldable_pad
 from xbackend_fl.canonical.schema import AttributeValue, Port
 from xbackend_fl.errors import UnsupportedError
 
@@ -71,7 +72,7 @@ class GraphBuilder:
         *,
         channels_last: bool = False,
     ) -> None:
-        self._recorder = Recorder(backend, natives, frozen)
+        self.recorder = Recorder(backend, natives, frozen)
         self._channels_last = channels_last
         self._inputs: list[tuple[Port, Axes]] = []
         self._outputs: list[tuple[Port, Axes]] = []
@@ -81,7 +82,7 @@ class GraphBuilder:
 
     def input(self, name: str, dtype: str, shape: Shape, perm: tuple[int, ...], note: str = "") -> Value:
         """Declare a data input of canonical ``shape`` that the native model reads in the order ``perm``."""
-        name = self._recorder.unique(name)
+        name = self.recorder.input(name, shape)
         self._inputs.append((Port(name, dtype, shape), Axes(perm, note)))
         return Value(name, shape, perm)
 
@@ -96,7 +97,7 @@ class GraphBuilder:
 
     def build(self) -> Description:
         """The finished schema and binding; nodes and parameters that reach no output are left out."""
-        return self._recorder.build(self._inputs, self._outputs)
+        return self.recorder.build(self._inputs, self._outputs)
 
     def add(
         self,
@@ -125,7 +126,7 @@ class GraphBuilder:
         """
         given = {role: layout for role, layout in (layouts or {}).items() if layout is not None}
         reads = tuple(value.name for value in inputs)
-        return self._recorder.add(operator, name, reads, len(shapes), given, attributes or {}, origin)
+        return self.recorder.add(operator, name, reads, shapes, given, attributes or {}, origin)
 
     # Operations on one value.
 
@@ -229,8 +230,8 @@ class GraphBuilder:
             if image is not None:
                 return image
         value = self.plain(value)
-        batch = 0 if shape[0] == native[0] else -1
-        (out,) = self.add("Reshape", name, [value], [shape], attributes={"shape": (batch, *shape[1:])})
+        sizes = free_sizes(native, shape)
+        (out,) = self.add("Reshape", name, [value], [shape], attributes={"shape": sizes})
         return Value(out, shape, tuple(range(len(shape))))
 
     def _singletons(self, name: str, value: Value, shape: Shape) -> Value:
@@ -297,6 +298,17 @@ class GraphBuilder:
         shape = np.broadcast_shapes(left.shape, right.shape)
         (out,) = self.add(operator, name, [left, right], [shape])
         return Value(out, shape, left.perm if len(left.shape) == len(shape) else right.perm, left.order)
+
+    def stack(self, name: str, values: Sequence[Value], axis: int) -> Value:
+        """Values along a new native axis; along the last but one it is a concatenation of features."""
+        rank = len(values[0].shape) + 1
+        axis %= rank
+        native = values[0].native_shape
+        if axis == rank - 2 and rank > 2:
+            joined = self.concat(name, values, -1)
+            return self.reshape(name, joined, (*native[:-1], len(values), native[-1]))
+        grown = [self.reshape(name, v, (*native[:axis], 1, *native[axis:])) for v in values]
+        return self.concat(name, grown, axis)
 
     def concat(self, name: str, values: Sequence[Value], axis: int) -> Value:
         """A concatenation along a native axis."""
@@ -396,7 +408,7 @@ class GraphBuilder:
         self, operator: str, value: Value, attributes: dict[str, AttributeValue]
     ) -> tuple[Value, dict[str, AttributeValue]]:
         """Move a Pad into the ``pads`` of the window behind it, where both mean the same."""
-        pad = foldable_pad(self._recorder.nodes, value.name, operator)
+        pad = foldable_pad(self.recorder, value.name, operator)
         if pad is None:
             return value, attributes
         pads, own = pad.attributes["pads"], attributes["pads"]
@@ -416,8 +428,8 @@ class GraphBuilder:
         The dense layer's rows are brought into channels-first order, so the canonical reshape is a plain
         one. ``None`` if the features do not come from a dense layer.
         """
-        parameters = feature_parameters(self._recorder.nodes, value.name)
-        if parameters is None:
+        makers = feature_makers(self.recorder, value.name)
+        if makers is None:
             return None
         rank = len(shape)
         perm = (0, *range(2, rank), 1)
@@ -425,7 +437,7 @@ class GraphBuilder:
         segment = Segment(canonical[1:], tuple(axis - 1 for axis in perm[1:]))
         attributes: dict[str, AttributeValue] = {"shape": (0, *canonical[1:])}
         (out,) = self.add("Reshape", name, [value], [canonical], attributes=attributes)
-        self._recorder.reorder(parameters, value.name, (segment,))
+        self.recorder.reorder(makers, value.name, (segment,))
         return Value(out, canonical, perm)
 
 

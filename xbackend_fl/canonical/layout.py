@@ -26,34 +26,34 @@ Shape: TypeAlias = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Native:
-    """A native tensor, or the part of one axis of it that belongs to this parameter.
+    """A native tensor, or the box of it that belongs to this parameter.
 
     Attributes:
         tensor: The name the framework gives the tensor.
         full_shape: Its shape.
-        part: ``(axis, start, stop)`` when only a slice is meant (for example q of ``in_proj_weight``).
+        box: ``(axis, start, stop)`` for every axis of which only a range is meant (q of ``in_proj_weight``).
     """
 
     tensor: str
     full_shape: Shape
-    part: tuple[int, int, int] | None = None
+    box: tuple[tuple[int, int, int], ...] = ()
     step: Literal["native"] = "native"
 
     @property
     def shape(self) -> Shape:
-        """Shape of the slice."""
-        if self.part is None:
-            return self.full_shape
-        axis, start, stop = self.part
-        return (*self.full_shape[:axis], stop - start, *self.full_shape[axis + 1 :])
+        """Shape of the box."""
+        sizes = list(self.full_shape)
+        for axis, start, stop in self.box:
+            sizes[axis] = stop - start
+        return tuple(sizes)
 
     @property
     def index(self) -> tuple[slice, ...]:
-        """The slice as a NumPy index."""
-        if self.part is None:
-            return ()
-        axis, start, stop = self.part
-        return (*(slice(None) for _ in range(axis)), slice(start, stop))
+        """The box as a NumPy index."""
+        index = [slice(None)] * len(self.full_shape)
+        for axis, start, stop in self.box:
+            index[axis] = slice(start, stop)
+        return tuple(index)
 
 
 @dataclass(frozen=True)
@@ -169,9 +169,10 @@ class Reorder:
         return feature_order(self.segments)
 
 
-Layout = Annotated[
-    Native | Transpose | Reshape | Blocks | Join | Stack | Sum | Reorder, Field(discriminator="step")
-]
+Step = Native | Transpose | Reshape | Blocks | Join | Stack | Sum | Reorder
+"""Any layout step; for ``isinstance``."""
+
+Layout = Annotated[Step, Field(discriminator="step")]
 
 
 def feature_order(segments: tuple[Segment, ...]) -> NDArray[np.intp]:
@@ -228,7 +229,7 @@ def backward(layout: Layout, canonical: Array, natives: Mapping[str, Array]) -> 
     """
     match layout:
         case Native():
-            natives[layout.tensor][layout.index or ...] = canonical
+            natives[layout.tensor][layout.index] = canonical
         case Transpose():
             backward(layout.of, canonical.transpose(inverse(layout.perm)), natives)
         case Reshape():
@@ -285,8 +286,8 @@ def describe(layout: Layout) -> str:
     """One line for people, innermost step first."""
     match layout:
         case Native():
-            where = "" if layout.part is None else "[axis {} {}:{}]".format(*layout.part)
-            return layout.tensor + where
+            box = ", ".join(f"axis {axis} {start}:{stop}" for axis, start, stop in layout.box)
+            return f"{layout.tensor}[{box}]" if box else layout.tensor
         case Transpose():
             return f"{describe(layout.of)} · transpose{layout.perm}"
         case Reshape():

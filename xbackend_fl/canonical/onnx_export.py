@@ -6,7 +6,6 @@ operator specification and nothing else. Macro nodes of the operator table are e
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -220,22 +219,19 @@ def _recurrent(graph: _Graph, node: Node, schema: Schema) -> None:
 def _attention(graph: _Graph, node: Node, schema: Schema) -> None:
     heads = node.attributes["num_heads"]
     assert isinstance(heads, int)
-    head_size = schema.by_name[node.parameters["query_weight"]].shape[0] // heads
     parts = []
-    orders = {"query": [0, 2, 1, 3], "key": [0, 2, 3, 1], "value": [0, 2, 1, 3]}
-    for value, (part, order) in zip(node.inputs, orders.items(), strict=True):
-        weight, bias = node.parameters[f"{part}_weight"], node.parameters.get(f"{part}_bias")
-        projected = _project(graph, value, weight, bias)
-        split = graph.call("Reshape", [projected, graph.ints(0, 0, heads, -1)])
+    for value, order in zip(node.inputs, ([0, 2, 1, 3], [0, 2, 3, 1], [0, 2, 1, 3]), strict=True):
+        split = graph.call("Reshape", [value, graph.ints(0, 0, heads, -1)])
         parts.append(graph.call("Transpose", [split], perm=order))
     query, key, value = parts
-    scores = graph.call("Mul", [graph.call("MatMul", [query, key]), graph.real(1 / math.sqrt(head_size))])
+    scores = graph.call("Mul", [graph.call("MatMul", [query, key]), graph.real(node.attributes["scale"])])
+    if node.attributes["causal"]:
+        masked = f"{node.outputs[0]}_causal"
+        _causal_mask(graph, Node(masked, "CausalMask", (scores,), (masked,)), schema)
+        scores = masked
     mixed = graph.call("MatMul", [graph.call("Softmax", [scores], axis=-1), value])
-    joined = graph.call(
-        "Reshape", [graph.call("Transpose", [mixed], perm=[0, 2, 1, 3]), graph.ints(0, 0, -1)]
-    )
-    weight, bias = node.parameters["output_weight"], node.parameters.get("output_bias")
-    _project(graph, joined, weight, bias, node.outputs[0])
+    joined = graph.call("Transpose", [mixed], perm=[0, 2, 1, 3])
+    graph.call("Reshape", [joined, graph.ints(0, 0, -1)], node.outputs[0])
 
 
 def _constant_operand(graph: _Graph, node: Node, schema: Schema) -> None:
@@ -293,6 +289,8 @@ def _resize(graph: _Graph, node: Node, schema: Schema) -> None:
     scales = node.attributes["scales"]
     assert isinstance(scales, tuple)
     rule = {"nearest": ("asymmetric", "floor"), "linear": ("half_pixel", None)}[str(node.attributes["mode"])]
+    if node.attributes.get("align_corners"):
+        rule = ("align_corners", None)
     graph.call(
         "Resize",
         [node.inputs[0], "", graph.real((1, 1, *scales))],
@@ -301,6 +299,40 @@ def _resize(graph: _Graph, node: Node, schema: Schema) -> None:
         coordinate_transformation_mode=rule[0],
         nearest_mode=rule[1],
     )
+
+
+def _parameter(graph: _Graph, node: Node, schema: Schema) -> None:
+    del schema
+    graph.call("Identity", [node.parameters["weight"]], node.outputs[0])
+
+
+def _constant(graph: _Graph, node: Node, schema: Schema) -> None:
+    del schema
+    dtype = np.dtype(str(node.attributes["dtype"])).type
+    shape = node.attributes["shape"]
+    assert isinstance(shape, tuple)
+    value = np.asarray(node.attributes["value"]).reshape([int(n) for n in shape])
+    graph.call("Identity", [graph.constant(value, dtype)], node.outputs[0])
+
+
+def _causal_mask(graph: _Graph, node: Node, schema: Schema) -> None:
+    del schema
+    scores = node.inputs[0]
+    sizes = graph.call("Shape", [scores], start=-2)
+    full = graph.call("Expand", [graph.real(-1e9), sizes])
+    above = graph.call("Trilu", [full, graph.constant(1, np.int64)], upper=1)
+    graph.call("Add", [scores, above], node.outputs[0])
+
+
+def _expand(graph: _Graph, node: Node, schema: Schema) -> None:
+    shape = node.attributes["shape"]
+    assert isinstance(shape, tuple)
+    rest = graph.ints(*(int(n) for n in shape[1:]))
+    lead = graph.ints(int(shape[0]))
+    if not shape[0]:
+        lead = graph.call("Shape", [schema.inputs[0].name], start=0, end=1)
+    sizes = graph.call("Concat", [lead, rest], axis=0)
+    graph.call("Expand", [node.inputs[0], sizes], node.outputs[0])
 
 
 def _swish(graph: _Graph, node: Node, schema: Schema) -> None:
@@ -332,7 +364,7 @@ _EXPANSIONS: Mapping[str, _Emit] = {
     "LSTM": _recurrent,
     "GRU": _recurrent,
     "RNN": _recurrent,
-    "MultiHeadAttention": _attention,
+    "Attention": _attention,
     "Add": _constant_operand,
     "Mul": _constant_operand,
     "Pow": _constant_operand,
@@ -346,6 +378,10 @@ _EXPANSIONS: Mapping[str, _Emit] = {
     "Select": _select,
     "Resize": _resize,
     "Swish": _swish,
+    "Parameter": _parameter,
+    "Constant": _constant,
+    "CausalMask": _causal_mask,
+    "Expand": _expand,
     "Dropout": _identity,
     "Cast": _cast,
 }

@@ -29,6 +29,8 @@ class Effect(StrEnum):
     """Only training (dropout rate, momentum of running statistics): the treaty's value is applied."""
     SHAPE = "shape"
     """Only the arrangement of values that flow between nodes."""
+    NUMBERS = "numbers"
+    """Numbers that each framework computed for itself: left to the numeric proof."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,7 @@ class Operator:
 
 
 _F, _T, _S = Effect.FUNCTION, Effect.TRAINING, Effect.SHAPE
+_N = Effect.NUMBERS
 _BIAS = Slot("bias", "B", "[out]")
 _WINDOW = dict.fromkeys(("kernel_shape", "strides", "pads", "dilations", "ceil_mode"), _F)
 _RECURRENT = {"hidden_size": _F, "direction": _F, "dropout": _T}
@@ -104,13 +107,6 @@ def _recurrent(name: str, gates: str, width: str, note: str, **attributes: Effec
 def _norm(name: str, formal: str, **attributes: Effect) -> Operator:
     slots = (Slot("weight", formal, "[channels]"), Slot("bias", "B", "[channels]"))
     return Operator(name, slots, {"epsilon": _F} | attributes)
-
-
-def _projection(part: str) -> tuple[Slot, Slot]:
-    return (
-        Slot(f"{part}_weight", f"{part} B", "[out, in]", fan_in_axes=(1,)),
-        Slot(f"{part}_bias", f"{part} C", "[out]"),
-    )
 
 
 _PARAMETRIC = (
@@ -160,16 +156,15 @@ _PARAMETRIC = (
     ),
     _recurrent("RNN", "one gate", "1", "[directions, hidden] = Wb + Rb", activation=_F),
     Operator(
-        "MultiHeadAttention",
-        tuple(slot for part in ("query", "key", "value", "output") for slot in _projection(part)),
-        {"num_heads": _F, "dropout": _T},
-        note="inputs query, key, value [N, T, F]; softmax(q·kᵀ / √head)·v per head, heads joined, projected",
+        "Parameter",
+        (Slot("weight", "input", "as its readers broadcast it, without leading ones"),),
+        note="a parameter used as data (ONNX Identity of an initializer)",
     ),
 )
 
 _UNARY = (
     *("Relu", "Sigmoid", "Tanh", "Softplus", "Softsign", "HardSwish", "Mish", "Swish", "Exp", "Log"),
-    *("Sqrt", "Neg", "Abs", "Reciprocal", "Erf"),
+    *("Sqrt", "Neg", "Abs", "Reciprocal", "Erf", "Sin", "Cos"),
 )
 _PLAIN = (
     *(Operator(name) for name in _UNARY),
@@ -179,6 +174,8 @@ _PLAIN = (
     Operator("HardSigmoid", attributes={"alpha": _F, "beta": _F}),
     Operator("Gelu", attributes={"approximate": _F}),
     Operator("Clip", attributes={"min": _F, "max": _F}),
+    Operator("Constant", attributes={"shape": _F, "value": _N, "dtype": _F}),
+    Operator("CausalMask", note="minus infinity above the diagonal of the last two axes"),
     Operator("Softmax", attributes={"axis": _F}),
     Operator("LogSoftmax", attributes={"axis": _F}),
     Operator("Add", attributes={"constant": _F}, commutative=True),
@@ -189,6 +186,18 @@ _PLAIN = (
     Operator("Max", commutative=True),
     Operator("Min", commutative=True),
     Operator("MatMul"),
+    Operator(
+        "Attention",
+        attributes={"num_heads": _F, "causal": _F, "scale": _F, "dropout": _T},
+        note="inputs query, key, value [N, T, heads·size]; softmax(scale · q·kᵀ)·v per head, heads joined; "
+        "causal=1 lets position t see positions up to t",
+    ),
+    Operator(
+        "Attention",
+        attributes={"num_heads": _F, "causal": _F, "scale": _F, "dropout": _T},
+        note="inputs query, key, value [N, T, heads·size]; softmax(scale · q·kᵀ)·v per head, heads joined; "
+        "causal=1 lets position t see positions up to t",
+    ),
     Operator("Concat", attributes={"axis": _F}),
     Operator("MaxPool", attributes=_WINDOW),
     Operator("AveragePool", attributes=_WINDOW | {"count_include_pad": _F}),
@@ -198,7 +207,8 @@ _PLAIN = (
     Operator("Pad", attributes={"pads": _F, "value": _F, "mode": _F}),
     Operator("Slice", attributes={"axis": _F, "start": _F, "stop": _F, "step": _F}),
     Operator("Select", attributes={"axis": _F, "index": _F}, note="ONNX Gather with a constant index"),
-    Operator("Resize", attributes={"scales": _F, "mode": _F}, note="half-pixel centres"),
+    Operator("Resize", attributes={"scales": _F, "mode": _F, "align_corners": _F}, note="half-pixel centres"),
+    Operator("Expand", attributes={"shape": _S}, shape_only=True, note="a length of 0 is the batch"),
     Operator("Dropout", attributes={"ratio": _T, "shared_axes": _T}, shape_only=True),
     Operator("Identity", shape_only=True),
     Operator("Cast", attributes={"to": _S}, shape_only=True),

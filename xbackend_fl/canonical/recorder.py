@@ -1,13 +1,17 @@
-"""Collects the nodes, parameters and layouts of one model, and makes a schema and a binding of them."""
+"""Collects the nodes and layouts of one model, and makes a schema and a binding of them."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import final
 
 from xbackend_fl.canonical.binding import Axes, Binding, Description, NativeTensor
-from xbackend_fl.canonical.layout import Layout, Reorder, Segment, leaves
+from xbackend_fl.canonical.draft import Draft
+from xbackend_fl.canonical.layout import Layout, Native, Reorder, Segment, Shape, leaves
+from xbackend_fl.canonical.normal_form import normal_form
 from xbackend_fl.canonical.ops import OPERATORS, Kind
 from xbackend_fl.canonical.schema import AttributeValue, Node, Parameter, Port, Schema
 from xbackend_fl.errors import UnsupportedError
@@ -24,29 +28,48 @@ class Recorder:
     """
 
     def __init__(self, backend: str, natives: Mapping[str, NativeTensor], frozen: Iterable[str]) -> None:
-        self.nodes: list[Node] = []
+        self.drafts: dict[str, Draft] = {}
         self._backend = backend
         self._natives = dict(natives)
         self._frozen = frozenset(frozen)
-        self._parameters: dict[str, Parameter] = {}
-        self._layouts: dict[str, Layout] = {}
-        self._by_layout: dict[tuple[str, Layout], str] = {}
+        self._producers: dict[str, str] = {}
+        self._shapes: dict[str, Shape] = {}
+        self._readers: Counter[str] = Counter()
         self._names: Counter[str] = Counter()
-        self._origins: dict[str, str] = {}
         self._made: dict[object, tuple[str, ...]] = {}
-        self._closed: set[str] = set()
+        self._closed_values: set[str] = set()
+        self._closed_layouts: set[tuple[str, Layout]] = set()
+
+    def input(self, name: str, shape: Shape) -> str:
+        """Declare a data input; returns its unique name."""
+        name = self.unique(name)
+        self._shapes[name] = shape
+        return name
 
     def unique(self, name: str) -> str:
         """``name``, or ``name@2`` and so on if it is taken."""
         self._names[name] += 1
         return name if self._names[name] == 1 else f"{name}@{self._names[name]}"
 
+    def producer(self, value: str) -> Draft | None:
+        """The node that makes ``value``; ``None`` for a data input."""
+        name = self._producers.get(value)
+        return None if name is None else self.drafts[name]
+
+    def shape(self, value: str) -> Shape:
+        """Canonical shape of a value at the example."""
+        return self._shapes[value]
+
+    def num_readers(self, value: str) -> int:
+        """How many times nodes have read ``value`` so far."""
+        return self._readers[value]
+
     def add(
         self,
         operator: str,
         name: str,
         reads: tuple[str, ...],
-        num_outputs: int,
+        shapes: Sequence[Shape],
         layouts: Mapping[str, Layout],
         attributes: Mapping[str, AttributeValue],
         origin: str | None,
@@ -58,45 +81,61 @@ class Recorder:
         row = OPERATORS[operator]
         unknown = set(attributes) - set(row.attributes or {})
         assert not unknown, f"{operator} has no attribute {unknown}"
-        if not self._closed.isdisjoint(reads):
-            raise _two_orders(name)
+        if not self._closed_values.isdisjoint(reads) or not self._closed_layouts.isdisjoint(layouts.items()):
+            raise UnsupportedError(
+                f"{name!r} uses dense features that are also reshaped to an image; "
+                "in channels-last order they have no common canonical form"
+            )
         key = (operator, reads, frozenset(attributes.items()), frozenset(layouts.items()))
         if operator != "Dropout" and key in self._made:
             return self._made[key]
         name = self.unique(name)
-        parameters = {
-            slot.role: self._parameter(operator, name, slot.role, layouts[slot.role])
-            for slot in row.slots
-            if slot.role in layouts
-        }
-        outputs = (name, *(f"{name}:{index}" for index in range(1, num_outputs)))
-        self.nodes.append(Node(name, operator, reads, outputs, parameters, dict(attributes)))
-        self._origins[name] = origin or name
+        outputs = (name, *(f"{name}:{index}" for index in range(1, len(shapes))))
+        self.drafts[name] = Draft(
+            name, operator, reads, outputs, dict(layouts), dict(attributes), origin or name, tuple(shapes)
+        )
+        self._producers |= dict.fromkeys(outputs, name)
+        self._shapes |= dict(zip(outputs, shapes, strict=True))
+        self._readers.update(reads)
         self._made[key] = outputs
         return outputs
 
-    def reorder(self, parameters: Iterable[str], value: str, segments: tuple[Segment, ...]) -> None:
-        """Bring axis 0 of ``parameters`` into another feature order.
+    def reorder(self, drafts: Iterable[Draft], value: str, segments: tuple[Segment, ...]) -> None:
+        """Bring axis 0 of everything that ``drafts`` hold into another feature order.
 
-        Nobody else may read ``value``, which they make, or use them again: the old order is gone.
+        Nobody else may read ``value``, which they make, or use their parameters again: the old order is gone.
         """
-        self._closed.add(value)
-        for name in parameters:
-            self._layouts[name] = Reorder(self._layouts[name], 0, segments)
-            self._closed.add(name)
+        self._closed_values.add(value)
+        for draft in drafts:
+            self._closed_layouts.update(draft.layouts.items())
+            turned = {role: Reorder(layout, 0, segments) for role, layout in draft.layouts.items()}
+            self.drafts[draft.name] = replace(draft, layouts=turned)
 
     def build(self, inputs: Sequence[tuple[Port, Axes]], outputs: Sequence[tuple[Port, Axes]]) -> Description:
         """The finished schema and binding; what reaches no output is left out."""
-        nodes = self._live_nodes({port.name for port, _ in outputs})
-        used = dict.fromkeys(name for node in nodes for name in node.parameters.values())
+        drafts = normal_form(tuple(self.drafts.values()), {port.name for port, _ in outputs})
+        names: dict[tuple[str, Layout], str] = {}
+        parameters: dict[str, Parameter] = {}
+        layouts: dict[str, Layout] = {}
+        nodes = []
+        for draft in drafts:
+            given: dict[str, str] = {}
+            for role in draft.roles:
+                layout = draft.layouts[role]
+                name = names.setdefault((role, layout), f"{draft.name}.{role}")
+                given[role] = name
+                if name not in parameters:
+                    parameters[name] = self._parameter(draft.operator, name, role, layout)
+                    layouts[name] = layout
+            node = Node(draft.name, draft.operator, draft.inputs, draft.outputs, given, draft.attributes)
+            nodes.append(node)
         schema = Schema(
             inputs=tuple(port for port, _ in inputs),
             outputs=tuple(port for port, _ in outputs),
-            nodes=nodes,
-            parameters=tuple(self._parameters[name] for name in used),
+            nodes=tuple(nodes),
+            parameters=tuple(parameters.values()),
         )
-        layouts = {name: self._layouts[name] for name in used}
-        _check_overlap(layouts)
+        _check_boxes(layouts)
         shared = {leaf.tensor for layout in layouts.values() for leaf in leaves(layout)}
         binding = Binding(
             backend=self._backend,
@@ -104,50 +143,55 @@ class Recorder:
             parameters=layouts,
             natives=self._natives,
             local={name: "reaches no output" for name in self._natives if name not in shared},
-            nodes={node.name: self._origins[node.name] for node in nodes},
+            nodes={draft.name: draft.origin for draft in drafts},
             inputs=tuple(axes for _, axes in inputs),
             outputs=tuple(axes for _, axes in outputs),
         )
         return Description(schema, binding)
 
-    def _live_nodes(self, needed: set[str]) -> tuple[Node, ...]:
-        live: list[Node] = []
-        for node in reversed(self.nodes):
-            if needed.intersection(node.outputs):
-                needed.update(node.inputs)
-                live.append(node)
-        return tuple(reversed(live))
-
-    def _parameter(self, operator: str, node: str, role: str, layout: Layout) -> str:
-        name = self._by_layout.setdefault((role, layout), f"{node}.{role}")
-        if name in self._closed:
-            raise _two_orders(node)
-        if name in self._parameters:
-            return name
+    def _parameter(self, operator: str, name: str, role: str, layout: Layout) -> Parameter:
         slot = OPERATORS[operator].slot(role)
         tensors = [leaf.tensor for leaf in leaves(layout)]
         frozen = slot.kind is Kind.TRAINABLE and self._frozen.issuperset(tensors)
         kind = Kind.FROZEN if frozen else slot.kind
-        dtype = self._natives[tensors[0]].dtype
-        self._parameters[name] = Parameter(name, operator, role, slot.formal, layout.shape, dtype, kind)
-        self._layouts[name] = layout
-        return name
+        return Parameter(
+            name, operator, role, slot.formal, layout.shape, self._natives[tensors[0]].dtype, kind
+        )
 
 
-def _two_orders(name: str) -> UnsupportedError:
-    return UnsupportedError(
-        f"{name!r} uses dense features that are also reshaped to an image; "
-        "in channels-last order they have no common canonical form"
+def _check_boxes(layouts: Mapping[str, Layout]) -> None:
+    """Every element of a native tensor that is used belongs to exactly one parameter, and none is left over."""
+    owners: dict[str, dict[Native, str]] = defaultdict(dict)
+    for name, layout in layouts.items():
+        for leaf in leaves(layout):
+            other = owners[leaf.tensor].setdefault(leaf, name)
+            if other != name:
+                raise _used_twice(leaf.tensor, other, name)
+    for tensor, boxes in owners.items():
+        for one, two in _pairs(list(boxes)):
+            if _overlap(one, two):
+                raise _used_twice(tensor, boxes[one], boxes[two])
+        first = next(iter(boxes))
+        if sum(math.prod(box.shape) for box in boxes) != math.prod(first.full_shape):
+            raise UnsupportedError(
+                f"only part of the tensor {tensor!r} {list(first.full_shape)} reaches an output",
+                hint="store what the model uses in a tensor of its own",
+            )
+
+
+def _pairs(boxes: Sequence[Native]) -> Iterator[tuple[Native, Native]]:
+    return ((one, two) for index, one in enumerate(boxes) for two in boxes[index + 1 :])
+
+
+def _overlap(one: Native, two: Native) -> bool:
+    ranges = zip(one.index, two.index, one.full_shape, strict=True)
+    return all(
+        max(a.indices(n)[0], b.indices(n)[0]) < min(a.indices(n)[1], b.indices(n)[1]) for a, b, n in ranges
     )
 
 
-def _check_overlap(layouts: Mapping[str, Layout]) -> None:
-    owner: dict[tuple[str, object], str] = {}
-    for name, layout in layouts.items():
-        for leaf in leaves(layout):
-            other = owner.setdefault((leaf.tensor, leaf.part), name)
-            if other != name:
-                raise UnsupportedError(
-                    f"the tensor {leaf.tensor!r} is used as {other!r} and, in another layout, as {name!r}",
-                    hint="tie only weights that both layers read the same way",
-                )
+def _used_twice(tensor: str, one: str, two: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"the tensor {tensor!r} is used as {one!r} and, in another layout, as {two!r}",
+        hint="tie only weights that both layers read the same way",
+    )

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from typing import TYPE_CHECKING
 
+from xbackend_fl.canonical.draft import Draft
 from xbackend_fl.canonical.ops import OPERATORS
-from xbackend_fl.canonical.schema import Node
+
+if TYPE_CHECKING:
+    from xbackend_fl.canonical.recorder import Recorder
 
 _NOT_NEGATIVE = frozenset({"Relu", "Sigmoid", "Softmax", "Softplus", "Exp", "Abs"})
 _PASSES_FEATURES = frozenset(
@@ -15,18 +19,13 @@ _PASSES_FEATURES = frozenset(
 ) - {"MatMul", "Sub", "Div", "Max", "Min", "Flatten"}
 
 
-def producer(nodes: Sequence[Node], value: str) -> Node | None:
-    """The node that makes ``value``."""
-    return next((node for node in reversed(nodes) if value in node.outputs), None)
-
-
-def foldable_pad(nodes: Sequence[Node], value: str, operator: str) -> Node | None:
+def foldable_pad(recorder: Recorder, value: str, operator: str) -> Draft | None:
     """A Pad in front of ``operator`` that means the same as pads of its own.
 
     A convolution pads with zeros. Max pooling pads with minus infinity, which is the same behind an
     activation that is never negative, gradient included.
     """
-    pad = producer(nodes, value)
+    pad = recorder.producer(value)
     if (
         pad is None
         or pad.operator != "Pad"
@@ -36,28 +35,27 @@ def foldable_pad(nodes: Sequence[Node], value: str, operator: str) -> Node | Non
         return None
     if operator == "Conv":
         return pad
-    source = producer(nodes, pad.inputs[0])
+    source = recorder.producer(pad.inputs[0])
     bounded = source is not None and source.operator == "Clip" and source.attributes.get("min") == 0.0
     positive = source is not None and (source.operator in _NOT_NEGATIVE or bounded)
     return pad if operator == "MaxPool" and positive else None
 
 
-def feature_parameters(nodes: Sequence[Node], value: str) -> list[str] | None:
-    """Parameters whose axis 0 is the feature axis of a rank-2 ``value``.
+def feature_makers(recorder: Recorder, value: str) -> list[Draft] | None:
+    """Nodes whose parameters have the feature axis of a rank-2 ``value`` as their axis 0.
 
-    They are those of the dense layer that makes the features, and of everything elementwise between.
+    They are the dense layer that makes the features, and everything elementwise between.
     ``None`` if the features come from elsewhere, or are read by anyone else on the way.
     """
-    found: list[str] = []
-    while (node := producer(nodes, value)) is not None:
-        readers = sum(value in other.inputs for other in nodes)
-        if readers > 1 or node.operator not in {"Gemm", "BatchNormalization", "Dropout", *_PASSES_FEATURES}:
+    found: list[Draft] = []
+    held = Counter(layout for draft in recorder.drafts.values() for layout in draft.layouts.values())
+    while (draft := recorder.producer(value)) is not None:
+        known = draft.operator in {"Gemm", "BatchNormalization", "Dropout", *_PASSES_FEATURES}
+        shared = any(held[layout] > 1 for layout in draft.layouts.values())
+        if recorder.num_readers(value) > 1 or not known or shared:
             return None
-        users = (set(other.parameters.values()) for other in nodes if other is not node)
-        if any(not used.isdisjoint(node.parameters.values()) for used in users):
-            return None
-        found += node.parameters.values()
-        if node.operator == "Gemm":
+        found.append(draft)
+        if draft.operator == "Gemm":
             return found
-        value = node.inputs[0]
+        value = draft.inputs[0]
     return None

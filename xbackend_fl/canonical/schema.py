@@ -15,7 +15,7 @@ from xbackend_fl.canonical.layout import Shape
 from xbackend_fl.canonical.ops import Kind
 from xbackend_fl.errors import SchemaError
 
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
 """Version of the layout rules; part of every fingerprint."""
 
 

@@ -1,0 +1,119 @@
+"""Finds the axis order in which a model reads each input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import tensorflow as tf
+
+from xbackend_fl.adapter.contract import Array
+from xbackend_fl.errors import UnsupportedError
+from xbfl_tensorflow.trace import Trace
+
+_SEQUENCES = frozenset(
+    {"LSTM", "GRU", "SimpleRNN", "Bidirectional", "Dense", "EinsumDense", "Embedding", "MultiHeadAttention"}
+    | {"LayerNormalization"}
+)
+_MATRICES = frozenset({"MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum", "GatherV2"})
+
+Order = tuple[int, ...]
+
+
+def default_order(array: Array, declared: tuple[int | None, ...]) -> Order:
+    """Channels last for images unless the declared shape says otherwise.
+
+    Raises:
+        UnsupportedError: The example has the declared shape in no order.
+    """
+    rank = array.ndim
+    plain: Order = tuple(range(rank))
+    order = (0, *range(2, rank), 1) if rank >= 4 else plain
+    candidates = [order, plain, (0, *range(2, rank), 1) if rank >= 3 else plain]
+    for candidate in candidates:
+        if _fits(array, candidate, declared):
+            return candidate
+    received = [array.shape[axis] for axis in order]
+    raise UnsupportedError(
+        f"the Keras model declares an input {list(declared)}; "
+        f"the example {list(array.shape)} arrives there as {received}",
+        hint="give --input in ONNX layout (channels first)",
+    )
+
+
+def infer_order(
+    traced: Trace, index: int, array: Array, order: Order, declared: tuple[int | None, ...]
+) -> tuple[Order, str]:
+    """The order of input ``index`` from the first layer that cares, and how it was found out."""
+    rank = array.ndim
+    plain: Order = tuple(range(rank))
+    last: Order = (0, *range(2, rank), 1)
+    found = next(_consumers(traced, traced.inputs[index].name), None) if rank >= 3 else None
+    if found is None:
+        return order, ""
+    wanted, name = (plain if found[0] == "plain" else last), found[1]
+    word = "as given" if wanted == plain else "channels-last"
+    if _fits(array, wanted, declared):
+        return wanted, f"{word}: first read by {name!r}"
+    received = [array.shape[axis] for axis in wanted]
+    return (
+        order,
+        f"{'as given' if order == plain else 'channels-last'}: {received} is not what the model declares",
+    )
+
+
+def _fits(array: Array, order: Order, declared: tuple[int | None, ...]) -> bool:
+    """Whether an example in this order has the declared shape, the batch axis aside."""
+    received = [array.shape[axis] for axis in order]
+    return len(declared) == len(received) and all(
+        n in (None, m) for n, m in zip(declared[1:], received[1:], strict=True)
+    )
+
+
+def _consumers(traced: Trace, name: str) -> Iterator[tuple[str, str]]:
+    """What the layers and operations behind an input say about its order, in execution order."""
+    reached = {name}
+    starts = {call.start: call for call in traced.calls}
+    position, every = 0, traced.graph.get_operations()
+    while position < len(every):
+        call = starts.get(position)
+        if call is not None:
+            reads = _names((call.arguments, call.options))
+            if reached.intersection(reads):
+                word = _of_layer(call.target)
+                if word:
+                    yield word, getattr(call.target, "name", str(call.target))
+                reached.update(_names(call.outputs))
+            position = call.stop
+            continue
+        operation = every[position]
+        position += 1
+        if reached.intersection(tensor.name for tensor in operation.inputs):
+            word = _of_operation(operation)
+            if word:
+                yield word, operation.name
+            reached.update(tensor.name for tensor in operation.outputs)
+
+
+def _names(nest: Any) -> set[str]:
+    return {item.name for item in tf.nest.flatten(nest) if tf.is_tensor(item)}
+
+
+def _of_layer(layer: Any) -> str:
+    kind = type(layer).__name__
+    if kind in _SEQUENCES:
+        return "plain"
+    if hasattr(layer, "data_format"):
+        return "plain" if layer.data_format == "channels_first" else "last"
+    if kind in {"BatchNormalization", "GroupNormalization"}:
+        axis = layer.axis if isinstance(layer.axis, int) else next(iter(layer.axis))
+        return "plain" if axis == 1 else "last"
+    return ""
+
+
+def _of_operation(operation: Any) -> str:
+    if operation.type in _MATRICES:
+        return "plain"
+    if any(item.name == "data_format" for item in operation.op_def.attr):
+        return "plain" if operation.get_attr("data_format").startswith(b"NC") else "last"
+    return ""

@@ -1,0 +1,225 @@
+"""Traces any TensorFlow callable once, and remembers which operations belong to which known layer.
+
+A ``tf.function`` graph shows everything a model does, whoever wrote it, but takes layers apart. So calls
+of layers that the adapter knows are marked while the graph is made; the walk treats each as one operation and
+reads the raw operations only where there is no such layer.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, final
+
+import keras
+import tensorflow as tf
+
+from xbackend_fl.errors import UnsupportedError, XbflError
+
+
+@dataclass(frozen=True)
+class Call:
+    """A marked call of a layer or function.
+
+    Attributes:
+        target: The layer, or the name of a marked function.
+        path: Names of the models and custom layers around it, each followed by a slash.
+        arguments: Positional arguments.
+        options: Keyword arguments.
+        outputs: What it returned; no other operation has the same tensors.
+        start: Number of graph operations before the call.
+        stop: Number of graph operations after it.
+    """
+
+    target: Any
+    path: str
+    arguments: tuple[Any, ...]
+    options: dict[str, Any]
+    outputs: Any
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A traced model.
+
+    Attributes:
+        graph: The graph.
+        calls: Marked calls in order; none lies inside another.
+        inputs: The graph's data inputs.
+        outputs: What the model returned, flattened.
+    """
+
+    graph: Any
+    calls: tuple[Call, ...]
+    inputs: tuple[Any, ...]
+    outputs: tuple[Any, ...]
+
+
+def trace(model: Any, specs: Sequence[Any], known: Callable[[Any], bool]) -> Trace:
+    """The graph of ``model`` in evaluation mode.
+
+    Args:
+        model: Anything that is called with tensors.
+        specs: One ``tf.TensorSpec`` per input.
+        known: Whether calls of a layer are to be marked.
+
+    Raises:
+        UnsupportedError: The model cannot be traced at these sizes.
+    """
+    marks = _Marks(model, known)
+
+    def run(*inputs: Any) -> Any:
+        return tf.nest.flatten(call_model(model, inputs, training=False))
+
+    eager = tf.config.functions_run_eagerly()
+    try:
+        # Functions inside are inlined, so that everything lies in one graph.
+        tf.config.run_functions_eagerly(run_eagerly=True)
+        with _marked(marks):
+            traced = tf.function(run, autograph=not is_keras(model)).get_concrete_function(*specs)
+    except XbflError:
+        raise
+    except Exception as error:
+        # A model may raise anything; all of it means that there is no graph.
+        raise UnsupportedError(
+            f"tensorflow cannot trace {type(model).__name__}: {shortened(error)}",
+            hint="check that the input shape fits the model; data-dependent control flow has no graph",
+        ) from error
+    finally:
+        tf.config.run_functions_eagerly(run_eagerly=eager)
+    graph = traced.graph
+    return Trace(
+        graph, tuple(marks.calls), tuple(graph.inputs[: len(specs)]), tuple(traced.structured_outputs)
+    )
+
+
+def call_once(model: Any, inputs: Sequence[Any]) -> None:
+    """Call ``model`` once, so that it has its variables.
+
+    Raises:
+        UnsupportedError: It does not take such inputs.
+    """
+    try:
+        call_model(model, [tf.constant(item) for item in inputs], training=False)
+    except XbflError:
+        raise
+    except Exception as error:
+        # A model may raise anything; all of it means that it cannot be built.
+        shapes = [list(item.shape) for item in inputs]
+        raise UnsupportedError(
+            f"{type(model).__name__} cannot be called with inputs of shape {shapes}: {shortened(error)}",
+            hint="check that the input shape fits the model",
+        ) from error
+
+
+def call_model(model: Any, inputs: Sequence[Any], *, training: bool) -> Any:
+    """Call a model the way its kind is called."""
+    if is_keras(model):
+        return model(inputs[0] if len(inputs) == 1 else list(inputs), training=training)
+    if hasattr(model, "structured_input_signature"):
+        return _call_signature(model, inputs)
+    extra = {"training": training} if _takes_training(model) else {}
+    return model(*inputs, **extra)
+
+
+def _call_signature(model: Any, inputs: Sequence[Any]) -> Any:
+    """A signature of a SavedModel takes its inputs by name."""
+    _, names = model.structured_input_signature
+    return model(**dict(zip(names, inputs, strict=True)))
+
+
+def is_keras(model: Any) -> bool:
+    """Whether ``model`` is a Keras model, of version 3 or of the legacy package."""
+    legacy = sys.modules.get("tf_keras")
+    return isinstance(model, keras.Model) or (legacy is not None and isinstance(model, legacy.Model))
+
+
+def _takes_training(model: Any) -> bool:
+    try:
+        names = inspect.signature(model.__call__ if isinstance(model, tf.Module) else model).parameters
+    except (TypeError, ValueError):
+        return False
+    return "training" in names
+
+
+def shortened(error: Exception) -> str:
+    """The framework's message without its line breaks and its length."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines)[:400]
+
+
+@final
+class _Marks:
+    """Wraps calls of known layers and functions, and remembers them."""
+
+    def __init__(self, model: Any, known: Callable[[Any], bool]) -> None:
+        self.calls: list[Call] = []
+        self._model, self._known = model, known
+        self._path: list[str] = []
+        self._inside = False
+
+    def around_layer(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """``Layer.__call__`` that marks known layers and keeps the path of all others."""
+
+        def call(layer: Any, *arguments: Any, **options: Any) -> Any:
+            if self._inside or not tf.inside_function():
+                return original(layer, *arguments, **options)
+            if self._known(layer):
+                return self._mark(layer, partial(original, layer), arguments, options)
+            if layer is self._model:
+                return original(layer, *arguments, **options)
+            self._path.append(f"{layer.name}/")
+            try:
+                return original(layer, *arguments, **options)
+            finally:
+                self._path.pop()
+
+        return call
+
+    def around_function(self, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        """A function of ``tf.nn`` that is marked under ``name``."""
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            if self._inside or not tf.inside_function() or not tf.is_tensor(arguments[0]):
+                return original(*arguments, **options)
+            return self._mark(name, original, arguments, options)
+
+        return call
+
+    def _mark(self, target: Any, function: Callable[..., Any], arguments: Any, options: Any) -> Any:
+        start = _count()
+        self._inside = True
+        try:
+            outputs = tf.nest.map_structure(tf.identity, function(*arguments, **options))
+        finally:
+            self._inside = False
+        self.calls.append(Call(target, "".join(self._path), arguments, options, outputs, start, _count()))
+        return outputs
+
+
+@contextmanager
+def _marked(marks: _Marks) -> Iterator[None]:
+    """Calls are marked inside; everything is put back afterwards."""
+    with ExitStack() as stack:
+        families = [keras, sys.modules["tf_keras"]] if "tf_keras" in sys.modules else [keras]
+        for package in families:
+            base = package.layers.Layer
+            _replace(stack, base, "__call__", marks.around_layer(base.__call__))
+        for name in ("gelu", "silu", "swish"):
+            _replace(stack, tf.nn, name, marks.around_function(name, getattr(tf.nn, name)))
+        yield
+
+
+def _replace(stack: ExitStack, owner: Any, name: str, value: Any) -> None:
+    stack.callback(setattr, owner, name, getattr(owner, name))
+    setattr(owner, name, value)
+
+
+def _count() -> int:
+    return len(tf.compat.v1.get_default_graph().get_operations())

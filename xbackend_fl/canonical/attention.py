@@ -1,0 +1,107 @@
+"""Scaled dot-product attention: one node, however a model spells it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from xbackend_fl.canonical.builder import GraphBuilder, Value
+from xbackend_fl.canonical.draft import Draft
+from xbackend_fl.canonical.recorder import Recorder
+from xbackend_fl.canonical.schema import AttributeValue
+
+
+def product(builder: GraphBuilder, name: str, left: Value, right: Value) -> Value:
+    """``left @ right`` over the last two native axes; the second product of an attention completes it."""
+    one, two = builder.plain(left), builder.plain(right)
+    found = _attention_of(builder.recorder, one.name) if one.shape[:-2] == two.shape[:-2] else None
+    if found is not None and len(one.shape) in {3, 4}:
+        query, key, scale, causal, dropout = found
+        natural = tuple(range(len(one.shape)))
+        swap = (*natural[:-2], natural[-1], natural[-2])
+        size = builder.recorder.shape(query)[-1]
+        queries = Value(query, (*one.shape[:-1], size), natural)
+        keys = Value(key, (*one.shape[:-2], size, one.shape[-1]), natural)
+        inputs = (queries, builder.transpose(keys, swap), two)
+        return attention(builder, name, *inputs, scale=scale, causal=causal, dropout=dropout)
+    shape = (*np.broadcast_shapes(one.shape[:-2], two.shape[:-2]), one.shape[-2], two.shape[-1])
+    (out,) = builder.add("MatMul", name, [one, two], [shape])
+    return Value(out, shape, tuple(range(len(shape))))
+
+
+def attention(
+    builder: GraphBuilder,
+    name: str,
+    query: Value,
+    key: Value,
+    value: Value,
+    *,
+    scale: float,
+    causal: bool,
+    dropout: float,
+    origin: str | None = None,
+) -> Value:
+    """Scaled dot-product attention of ``[N, heads, T, size]``, or of ``[N, T, size]`` with one head."""
+    heads = query.native_shape[1] if len(query.shape) == 4 else 1
+    joined = [_join_heads(builder, f"{name}.heads", item) for item in (query, key, value)]
+    shape = (*joined[0].shape[:2], joined[2].shape[2])
+    attributes: dict[str, AttributeValue] = {
+        "num_heads": heads,
+        "causal": int(causal),
+        "scale": scale,
+        "dropout": dropout,
+    }
+    (out,) = builder.add("Attention", name, joined, [shape], attributes=attributes, origin=origin)
+    made = Value(out, shape, (0, 1, 2))
+    if len(query.shape) == 3:
+        return made
+    return builder.transpose(
+        builder.reshape(f"{name}.heads", made, (*shape[:2], heads, shape[2] // heads)), (0, 2, 1, 3)
+    )
+
+
+def _join_heads(builder: GraphBuilder, name: str, value: Value) -> Value:
+    if len(value.shape) == 3:
+        return builder.plain(value)
+    value = builder.transpose(value, (0, 2, 1, 3))
+    batch, steps, heads, size = value.native_shape
+    return builder.plain(builder.reshape(name, value, (batch, steps, heads * size)))
+
+
+def _attention_of(recorder: Recorder, probabilities: str) -> tuple[str, str, float, bool, float] | None:
+    """Query, transposed key, scale, whether causal, and dropout rate behind ``softmax(scale * q @ k)``."""
+    draft, ratio = recorder.producer(probabilities), 0.0
+    if draft is not None and draft.operator == "Dropout":
+        ratio = float(str(draft.attributes["ratio"]))
+        draft = recorder.producer(draft.inputs[0])
+    if draft is None or draft.operator != "Softmax" or draft.attributes["axis"] != -1:
+        return None
+    scale, causal = 1.0, False
+    source = recorder.producer(draft.inputs[0])
+    while source is not None and (source.operator == "CausalMask" or _scales(source)):
+        causal = causal or source.operator == "CausalMask"
+        scale *= float(str(source.attributes.get("constant", 1.0)))
+        source = recorder.producer(source.inputs[0])
+    if source is None or source.operator != "MatMul":
+        return None
+    values = []
+    for value in source.inputs:
+        name, factor = _unscaled(recorder, value)
+        values.append(name)
+        scale *= factor
+    return values[0], values[1], scale, causal, ratio
+
+
+def _unscaled(recorder: Recorder, value: str) -> tuple[str, float]:
+    """``value`` without the constants it was multiplied with, and their product.
+
+    Transposes in between are kept: the value is the one in front of the first constant.
+    """
+    draft = recorder.producer(value)
+    if draft is None or not _scales(draft):
+        return value, 1.0
+    inner, factor = _unscaled(recorder, draft.inputs[0])
+    return inner, factor * float(str(draft.attributes["constant"]))
+
+
+def _scales(draft: Draft) -> bool:
+    return draft.operator == "Mul" and "constant" in draft.attributes

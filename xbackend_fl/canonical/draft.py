@@ -1,0 +1,59 @@
+"""A node while its graph still grows: it holds layouts where the finished node holds parameter names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from xbackend_fl.canonical.layout import Layout, Shape
+from xbackend_fl.canonical.ops import OPERATORS
+from xbackend_fl.canonical.schema import AttributeValue
+
+
+@dataclass(frozen=True)
+class Draft:
+    """One operator application.
+
+    Attributes:
+        name: Unique name.
+        operator: Row of the operator table.
+        inputs: Names of the values it reads.
+        outputs: Names of the values it makes.
+        layouts: Role to the layout of the parameter.
+        attributes: Attribute name to value.
+        origin: Native module or layer.
+        shapes: Canonical shapes of the outputs at the example.
+    """
+
+    name: str
+    operator: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    layouts: Mapping[str, Layout] = field(default_factory=dict)
+    attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
+    origin: str = ""
+    shapes: tuple[Shape, ...] = ()
+
+    @property
+    def roles(self) -> list[str]:
+        """Roles of the parameters it holds, in the order of the operator's slots."""
+        return [slot.role for slot in OPERATORS[self.operator].slots if slot.role in self.layouts]
+
+    @property
+    def shape(self) -> Shape:
+        """Shape of the first output."""
+        return self.shapes[0]
+
+
+def free_sizes(before: Shape, after: Shape) -> Shape:
+    """ONNX's target of a reshape from ``before`` to ``after`` that fits other batch and image sizes too.
+
+    Leading axes that stay are 0 (copied), and a single axis behind them is -1 (the rest).
+    """
+    kept = 0
+    while kept < min(len(before), len(after)) and before[kept] == after[kept]:
+        kept += 1
+    rest = after[kept:]
+    if not kept:
+        return (-1, *after[1:])
+    return ((0,) * kept) + ((-1,) if len(rest) == 1 else rest)

@@ -1,0 +1,314 @@
+"""Parameters and constants where a graph uses them as data: a position embedding, a mask, ``x @ w + b``.
+
+An operand is what a framework's graph carries along one edge: data (:class:`Value`), a view of parameters
+(a layout), or a constant array. Operators with slots take their parameters as layouts; everything else
+goes through here and becomes a ``Parameter`` or ``Constant`` node.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from xbackend_fl.canonical import views
+from xbackend_fl.canonical.attention import product
+from xbackend_fl.canonical.builder import GraphBuilder, Value
+from xbackend_fl.canonical.layout import (
+    Array,
+    Layout,
+    Native,
+    Reorder,
+    Reshape,
+    Shape,
+    Step,
+    Transpose,
+    inverse,
+    leaves,
+)
+from xbackend_fl.canonical.schema import AttributeValue
+from xbackend_fl.errors import UnsupportedError
+
+
+@dataclass(frozen=True)
+class Computed:
+    """Parameters behind arithmetic that no layout step expresses, such as ``rsqrt(variance + epsilon)``.
+
+    Attributes:
+        operator: The framework's word for the arithmetic.
+        operands: What it was applied to.
+        shape: Native shape.
+    """
+
+    operator: str
+    operands: tuple[Operand, ...]
+    shape: Shape
+
+
+Operand: TypeAlias = Value | Layout | Array | Computed | float | int
+"""What an edge of a native graph carries."""
+
+LARGEST_CONSTANT = 1 << 18
+"""Most values of a constant that a schema stores."""
+
+
+def scalar(operand: Operand) -> float | None:
+    """The number that a constant with one element stands for."""
+    if isinstance(operand, bool | int | float):
+        return float(operand)
+    if isinstance(operand, np.ndarray) and operand.size == 1:
+        return float(operand.reshape(()))
+    return None
+
+
+def is_causal_mask(operand: object) -> bool:
+    """Whether a constant hides exactly what lies above the diagonal.
+
+    Boolean masks are true where position t sees position s (PyTorch's and Keras's meaning); others are added.
+    """
+    if not isinstance(operand, np.ndarray) or operand.ndim < 2 or math.prod(operand.shape[:-2]) != 1:
+        return False
+    mask = operand.reshape(operand.shape[-2:])
+    below = np.tril(np.ones(mask.shape, bool))
+    if mask.dtype == bool:
+        return bool((mask == below).all())
+    return bool((mask[below] == 0).all() and (mask[~below] <= -1e4).all())
+
+
+def native_shape(operand: Operand) -> Shape:
+    """Shape of an operand in its own framework."""
+    if isinstance(operand, Value):
+        return operand.native_shape
+    return tuple(np.shape(operand)) if isinstance(operand, np.ndarray | float | int) else operand.shape
+
+
+def combine(builder: GraphBuilder, operator: str, name: str, left: Operand, right: Operand) -> Value:
+    """An elementwise operation of two operands with NumPy's broadcasting, at least one of them data."""
+    number = scalar(right)
+    if number is not None and isinstance(left, Value):
+        return _with_constant(builder, operator, name, left, number)
+    number = scalar(left)
+    if number is not None and isinstance(right, Value):
+        return _constant_first(builder, operator, name, number, right)
+    one = left if isinstance(left, Value) else _beside(builder, left, right)
+    two = right if isinstance(right, Value) else _beside(builder, right, left)
+    return builder.binary(operator, name, one, two)
+
+
+def as_value(builder: GraphBuilder, operand: Operand) -> Value:
+    """An operand as data, canonical axes in native order.
+
+    A box of a parameter becomes the whole parameter and a Slice, so that nothing of it is left behind.
+    """
+    if isinstance(operand, Value):
+        return operand
+    if isinstance(operand, Computed):
+        raise UnsupportedError(
+            f"arithmetic on parameters ({operand.operator}) has no canonical form",
+            hint="compute it on data, or keep the result as a parameter",
+        )
+    if isinstance(operand, np.ndarray | float | int):
+        return _constant(builder, np.asarray(operand))
+    if views.whole(operand):
+        return _parameter(builder, operand)
+    match operand:
+        case Native():
+            value = _parameter(builder, Native(operand.tensor, operand.full_shape))
+            for axis, start, stop in operand.box:
+                value = builder.slice(f"{operand.tensor}.slice", value, axis, start, stop)
+            return value
+        case Transpose():
+            return builder.transpose(as_value(builder, operand.of), operand.perm)
+        case Reshape():
+            return _static_reshape(builder, as_value(builder, operand.of), operand.shape)
+        case _:
+            raise UnsupportedError(f"part of a parameter behind a {operand.step} step is used as data")
+
+
+def expand(builder: GraphBuilder, name: str, value: Value, shape: Shape) -> Value:
+    """Broadcast ``value`` to the native ``shape``; an axis 0 that grows is the batch."""
+    value = _static_reshape(
+        builder, value, (1,) * (len(shape) - len(value.shape)) + tuple(value.native_shape)
+    )
+    if value.native_shape == shape:
+        return value
+    value = builder.plain(value)
+    batch = 0 if shape[0] != value.shape[0] else shape[0]
+    (out,) = builder.add("Expand", name, [value], [shape], attributes={"shape": (batch, *shape[1:])})
+    return Value(out, shape, tuple(range(len(shape))))
+
+
+def matmul(builder: GraphBuilder, name: str, left: Operand, right: Operand) -> Value:
+    """``left @ right``; a parameter matrix on either side makes a dense layer."""
+    if isinstance(right, Step) and isinstance(left, Value) and len(native_shape(right)) == 2:
+        return builder.linear(name, left, views.transposed(right, (1, 0)), None)
+    if isinstance(left, Step) and isinstance(right, Value) and len(native_shape(left)) == 2:
+        swap = (*range(len(right.shape) - 2), len(right.shape) - 1, len(right.shape) - 2)
+        turned = builder.linear(name, builder.transpose(right, swap), left, None)
+        return builder.transpose(turned, swap)
+    return product(builder, name, as_value(builder, left), as_value(builder, right))
+
+
+def lookup(builder: GraphBuilder, name: str, weight: Layout, indices: Operand, padding: int = -1) -> Operand:
+    """Rows of an embedding; constant indices ``0 … n-1`` (positions) are a view of the parameter."""
+    if isinstance(indices, Value):
+        return builder.embedding(name, indices, weight, padding)
+    if not isinstance(indices, np.ndarray):
+        raise UnsupportedError(f"{name!r}: parameters are used as indices")
+    rows = indices
+    if np.array_equal(rows.reshape(-1), np.arange(rows.size)):
+        cut = views.part(weight, 0, 0, rows.size)
+        return views.reshaped(cut, (*rows.shape, weight.shape[1]))
+    return builder.embedding(name, _constant(builder, rows), weight, padding)
+
+
+def einsum(builder: GraphBuilder, name: str, equation: str, left: Value, right: Operand) -> Value:
+    """``einsum`` of two operands: a dense layer if one is a parameter, else a MatMul over shared axes.
+
+    Raises:
+        UnsupportedError: An axis is summed over one operand alone, or repeated.
+    """
+    terms, _, result = equation.replace(" ", "").partition("->")
+    first, _, second = terms.partition(",")
+    if "." in first:
+        rest = "ABCDEFGH"[: len(left.shape) - len(first.replace("...", ""))]
+        first, result = first.replace("...", rest), result.replace("...", rest)
+    shared = [axis for axis in first if axis in second and axis in result]
+    summed = [axis for axis in first if axis in second and axis not in result]
+    ours = [axis for axis in first if axis not in second]
+    theirs = [axis for axis in second if axis not in first]
+    plain = len(set(first)) == len(first) and len(set(second)) == len(second)
+    if not plain or not summed or not set(ours) | set(theirs) <= set(result):
+        raise UnsupportedError(f"{name!r}: the equation {equation!r} has no canonical form")
+    sizes = dict(zip(first, left.native_shape, strict=True)) | dict(
+        zip(second, native_shape(right), strict=True)
+    )
+
+    def lengths(*groups: Sequence[str]) -> Shape:
+        return tuple(math.prod(sizes[axis] for axis in group) for group in groups)
+
+    def turned(value: Value, order: Sequence[str], word: str, shape: Shape) -> Value:
+        value = builder.transpose(value, [word.index(axis) for axis in order])
+        return value if value.native_shape == shape else builder.reshape(name, value, shape)
+
+    if not isinstance(right, Value) and isinstance(right, Step) and not shared:
+        data = turned(left, [*ours, *summed], first, (*(sizes[a] for a in ours), *lengths(summed)))
+        order = [second.index(axis) for axis in (*theirs, *summed)]
+        weight = views.reshaped(views.transposed(right, order), lengths(theirs, summed))
+        made = builder.linear(name, data, weight, None)
+        axes = [*ours, *theirs]
+    else:
+        batch = tuple(sizes[axis] for axis in shared)
+        data = turned(left, [*shared, *ours, *summed], first, (*batch, *lengths(ours, summed)))
+        other = turned(
+            as_value(builder, right), [*shared, *summed, *theirs], second, (*batch, *lengths(summed, theirs))
+        )
+        made = matmul(builder, name, data, other)
+        axes = [*shared, *ours, *theirs]
+    shape = tuple(sizes[axis] for axis in axes)
+    made = made if made.native_shape == shape else builder.reshape(name, made, shape)
+    return builder.transpose(made, [axes.index(axis) for axis in result])
+
+
+def _with_constant(builder: GraphBuilder, operator: str, name: str, value: Value, number: float) -> Value:
+    match operator:
+        case "Sub":
+            return builder.elementwise("Add", name, value, constant=-number)
+        case "Div":
+            return builder.elementwise("Mul", name, value, constant=1.0 / number if number else math.nan)
+        case "Max":
+            return builder.elementwise("Clip", name, value, min=number)
+        case "Min":
+            return builder.elementwise("Clip", name, value, max=number)
+        case _:
+            return builder.elementwise(operator, name, value, constant=number)
+
+
+def _constant_first(builder: GraphBuilder, operator: str, name: str, number: float, value: Value) -> Value:
+    match operator:
+        case "Sub":
+            turned = builder.elementwise("Mul", name, value, constant=-1.0)
+            return builder.elementwise("Add", name, turned, constant=number)
+        case "Div":
+            turned = builder.elementwise("Reciprocal", name, value)
+            return turned if number == 1.0 else builder.elementwise("Mul", name, turned, constant=number)
+        case "Pow":
+            raise UnsupportedError(f"{name!r}: a number to the power of data has no canonical form")
+        case _:
+            return _with_constant(builder, operator, name, value, number)
+
+
+def _beside(builder: GraphBuilder, operand: Operand, other: Operand) -> Value:
+    """A parameter or constant that is combined with ``other``, in the order of its canonical axes."""
+    shape = native_shape(operand)
+    fits = isinstance(other, Value) and len(shape) <= len(other.shape)
+    whole = isinstance(operand, np.ndarray) or (isinstance(operand, Step) and views.whole(operand))
+    if not (fits and whole) or not isinstance(other, Value):
+        return as_value(builder, operand)
+    rank = len(other.shape)
+    full = (1,) * (rank - len(shape)) + shape
+    turn = inverse(other.perm)
+    if isinstance(operand, np.ndarray):
+        made = _constant_node(builder, operand.reshape(full).transpose(turn))
+    else:
+        assert isinstance(operand, Step)
+        layout: Layout = views.transposed(views.reshaped(operand, full), turn)
+        if other.order is not None and full[-1] != 1:
+            layout = Reorder(layout, rank - 1, other.order)
+        made = _parameter_node(builder, layout)
+    # The node yields fewer leading ones than this shape says; its reader broadcasts anyway.
+    return Value(made, tuple(full[axis] for axis in turn), other.perm, other.order)
+
+
+def _stripped(shape: Shape) -> Shape:
+    """``shape`` without leading ones: broadcasting ignores them, and models disagree about them."""
+    keep = next((i for i, n in enumerate(shape) if n != 1), max(len(shape) - 1, 0))
+    return shape[keep:]
+
+
+def _parameter(builder: GraphBuilder, layout: Layout) -> Value:
+    short = _stripped(layout.shape)
+    value = Value(_parameter_node(builder, layout), short, tuple(range(len(short))))
+    return _static_reshape(builder, value, layout.shape)
+
+
+def _parameter_node(builder: GraphBuilder, layout: Layout) -> str:
+    """A node that yields a parameter, without leading ones; the name of its value."""
+    short = views.reshaped(layout, _stripped(layout.shape))
+    name = next(leaves(layout)).tensor
+    (out,) = builder.add("Parameter", name, [], [short.shape], layouts={"weight": short})
+    return out
+
+
+def _constant(builder: GraphBuilder, array: Array) -> Value:
+    short = _stripped(array.shape)
+    value = Value(_constant_node(builder, array), short, tuple(range(len(short))))
+    return _static_reshape(builder, value, array.shape)
+
+
+def _constant_node(builder: GraphBuilder, array: Array) -> str:
+    """A node that yields a constant, without leading ones; the name of its value."""
+    if array.size > LARGEST_CONSTANT:
+        raise UnsupportedError(
+            f"a constant tensor of {array.size} values enters the graph; the limit is {LARGEST_CONSTANT}",
+            hint="compute it inside the model from smaller constants, or pass it as an input",
+        )
+    short = _stripped(array.shape)
+    whole = array.dtype.kind in "iub"
+    flat: AttributeValue = tuple(int(n) for n in array.flat) if whole else tuple(float(n) for n in array.flat)
+    dtype = "int64" if whole else "float32"
+    attributes: dict[str, AttributeValue] = {"shape": short, "value": flat, "dtype": dtype}
+    (out,) = builder.add("Constant", "constant", [], [short], attributes=attributes)
+    return out
+
+
+def _static_reshape(builder: GraphBuilder, value: Value, shape: Shape) -> Value:
+    """A reshape whose sizes all belong to the model, not to the batch."""
+    if value.native_shape == shape:
+        return value
+    value = builder.plain(value)
+    (out,) = builder.add("Reshape", f"{value.name}.reshape", [value], [shape], attributes={"shape": shape})
+    return Value(out, shape, tuple(range(len(shape))))

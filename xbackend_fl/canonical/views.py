@@ -1,0 +1,167 @@
+"""Views of a layout: what a transpose, a reshape or a slice of a parameter means for its layout steps.
+
+Models take parameters apart and turn them before they use them (``weight.T``, ``in_proj[:E]``, one expert of
+a stack). Every function here pushes that down to the native tensors, so that the way back stays exact.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from xbackend_fl.canonical.layout import (
+    Blocks,
+    Join,
+    Layout,
+    Native,
+    Reorder,
+    Reshape,
+    Shape,
+    Stack,
+    Sum,
+    Transpose,
+)
+from xbackend_fl.errors import UnsupportedError
+
+
+def transposed(layout: Layout, perm: Sequence[int]) -> Layout:
+    """Axis ``i`` of the result is axis ``perm[i]`` of ``layout``; two transposes become one or none."""
+    perm = tuple(axis % len(perm) for axis in perm)
+    if isinstance(layout, Transpose):
+        perm = tuple(layout.perm[axis] for axis in perm)
+        layout = layout.of
+    return layout if perm == tuple(range(len(perm))) else Transpose(layout, perm)
+
+
+def reshaped(layout: Layout, shape: Shape) -> Layout:
+    """Row-major reshape; two reshapes become one or none."""
+    if isinstance(layout, Reshape):
+        layout = layout.of
+    return layout if layout.shape == shape else Reshape(layout, shape)
+
+
+def part(layout: Layout, axis: int, start: int, stop: int) -> Layout:
+    """The range ``start:stop`` of one axis.
+
+    Raises:
+        UnsupportedError: The range cuts through a step (half a gate, part of a flattened axis).
+    """
+    length = layout.shape[axis]
+    if (start, stop) == (0, length):
+        return layout
+    match layout:
+        case Native():
+            ranges = {a: (low, high) for a, low, high in layout.box}
+            offset = ranges.get(axis, (0, 0))[0]
+            ranges[axis] = (offset + start, offset + stop)
+            box = tuple((a, *ranges[a]) for a in sorted(ranges))
+            return Native(layout.tensor, layout.full_shape, box)
+        case Transpose():
+            return Transpose(part(layout.of, layout.perm[axis], start, stop), layout.perm)
+        case Reshape():
+            return _part_of_reshape(layout, axis, start, stop)
+        case Blocks():
+            return _part_of_blocks(layout, axis, start, stop)
+        case Reorder():
+            return _part_of_reorder(layout, axis, start, stop)
+        case _:
+            return _part_of_several(layout, axis, start, stop)
+
+
+def index(layout: Layout, axis: int, position: int) -> Layout:
+    """One index of ``axis``, which disappears."""
+    position %= layout.shape[axis]
+    cut = part(layout, axis, position, position + 1)
+    return reshaped(cut, (*cut.shape[:axis], *cut.shape[axis + 1 :]))
+
+
+def whole(layout: Layout) -> bool:
+    """Whether the layout holds entire native tensors."""
+    match layout:
+        case Native():
+            return not layout.box
+        case Join() | Stack() | Sum():
+            return all(whole(item) for item in layout.parts)
+        case _:
+            return whole(layout.of)
+
+
+def _part_of_reshape(layout: Reshape, axis: int, start: int, stop: int) -> Layout:
+    inner, outer = layout.of.shape, layout.shape
+    lead, size = math.prod(outer[:axis]), outer[axis]
+    starts = [math.prod(inner[:place]) for place in range(len(inner))]
+    place = next((p for p, n in enumerate(inner) if starts[p] == lead and n > 1), None)
+    if place is None:
+        raise _cuts(layout, axis)
+    length = inner[place]
+    # The axis covers several inner axes (merged), or is the slow half of one (split).
+    rest = 1
+    if size >= length:
+        end = place + 1
+        while math.prod(inner[place:end]) < size:
+            end += 1
+        rest = math.prod(inner[place + 1 : end])
+        if math.prod(inner[place:end]) != size or start % rest or stop % rest:
+            raise _cuts(layout, axis)
+        cut = part(layout.of, place, start // rest, stop // rest)
+    else:
+        if length % size:
+            raise _cuts(layout, axis)
+        rest = length // size
+        cut = part(layout.of, place, start * rest, stop * rest)
+    return reshaped(cut, (*outer[:axis], stop - start, *outer[axis + 1 :]))
+
+
+def _part_of_blocks(layout: Blocks, axis: int, start: int, stop: int) -> Layout:
+    if axis != layout.axis:
+        return Blocks(part(layout.of, axis, start, stop), layout.axis, layout.order)
+    size = layout.shape[axis] // len(layout.order)
+    if start % size or stop % size:
+        raise _cuts(layout, axis)
+    chosen = layout.order[start // size : stop // size]
+    parts = tuple(part(layout.of, axis, block * size, (block + 1) * size) for block in chosen)
+    return parts[0] if len(parts) == 1 else Join(parts, axis)
+
+
+def _part_of_several(layout: Join | Stack | Sum, axis: int, start: int, stop: int) -> Layout:
+    match layout:
+        case Join() if layout.axis == axis:
+            return _part_of_join(layout, start, stop)
+        case Join():
+            return Join(tuple(part(item, axis, start, stop) for item in layout.parts), layout.axis)
+        case Stack() if axis == 0:
+            return Stack(layout.parts[start:stop])
+        case Stack():
+            return Stack(tuple(part(item, axis - 1, start, stop) for item in layout.parts))
+        case Sum():
+            return Sum(tuple(part(item, axis, start, stop) for item in layout.parts))
+
+
+def _part_of_join(layout: Join, start: int, stop: int) -> Layout:
+    parts: list[Layout] = []
+    offset = 0
+    for item in layout.parts:
+        length = item.shape[layout.axis]
+        low, high = max(start - offset, 0), min(stop - offset, length)
+        if low < high:
+            parts.append(part(item, layout.axis, low, high))
+        offset += length
+    return parts[0] if len(parts) == 1 else Join(tuple(parts), layout.axis)
+
+
+def _part_of_reorder(layout: Reorder, axis: int, start: int, stop: int) -> Layout:
+    if layout.axis != axis:
+        return Reorder(part(layout.of, axis, start, stop), layout.axis, layout.segments)
+    kept, offset = [], 0
+    for segment in layout.segments:
+        size = math.prod(segment.shape)
+        if start <= offset and offset + size <= stop:
+            kept.append(segment)
+        elif offset < stop and start < offset + size:
+            raise _cuts(layout, layout.axis)
+        offset += size
+    return Reorder(part(layout.of, layout.axis, start, stop), layout.axis, tuple(kept))
+
+
+def _cuts(layout: Layout, axis: int) -> UnsupportedError:
+    return UnsupportedError(f"a slice of axis {axis} cuts through a {layout.step} step of {layout.shape}")
