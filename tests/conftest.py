@@ -29,6 +29,16 @@ settings.load_profile("house")
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--thorough", action="store_true", help="run whole campaigns instead of samples")
+
+
+@pytest.fixture
+def thorough(request: pytest.FixtureRequest) -> bool:
+    """Whether whole campaigns were asked for."""
+    return bool(request.config.getoption("--thorough"))
+
+
 @pytest.fixture
 def root() -> Path:
     return ROOT

@@ -29,6 +29,9 @@ _CODE = {
     "num_heads": "num_heads={0}",
     "num_groups": "groups={0}",
     "hidden_size": "units={0}",
+    "bias": "use_bias={0}  (center in normalisations)",
+    "weight": "scale={0}",
+    "causal": "use_causal_mask=bool({0})",
     "axis": "axis, counted in channels-first order, is {0}",
 }
 

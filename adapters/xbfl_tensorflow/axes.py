@@ -29,7 +29,7 @@ def default_order(array: Array, declared: tuple[int | None, ...]) -> Order:
     rank = array.ndim
     plain: Order = tuple(range(rank))
     order = (0, *range(2, rank), 1) if rank >= 4 else plain
-    candidates = [order, plain, (0, *range(2, rank), 1) if rank >= 3 else plain]
+    candidates = [order, plain, (0, *range(2, rank), 1) if rank >= 3 else plain, *_videos(rank)]
     for candidate in candidates:
         if _fits(array, candidate, declared):
             return candidate
@@ -51,7 +51,8 @@ def infer_order(
     found = next(_consumers(traced, traced.inputs[index].name), None) if rank >= 3 else None
     if found is None:
         return order, ""
-    wanted, name = (plain if found[0] == "plain" else last), found[1]
+    video = _videos(rank)[0] if found[0] == "video" and rank >= 5 else last
+    wanted, name = {"plain": plain, "last": last}.get(found[0], video), found[1]
     word = "as given" if wanted == plain else "channels-last"
     if _fits(array, wanted, declared):
         return wanted, f"{word}: first read by {name!r}"
@@ -60,6 +61,11 @@ def infer_order(
         order,
         f"{'as given' if order == plain else 'channels-last'}: {received} is not what the model declares",
     )
+
+
+def _videos(rank: int) -> list[Order]:
+    """``[N, T, C, *spatial]`` read as ``[N, T, *spatial, C]``."""
+    return [(0, 1, *range(3, rank), 2)] if rank >= 5 else []
 
 
 def _fits(array: Array, order: Order, declared: tuple[int | None, ...]) -> bool:
@@ -103,6 +109,8 @@ def _of_layer(layer: Any) -> str:
     kind = type(layer).__name__
     if kind in _SEQUENCES:
         return "plain"
+    if kind.startswith("ConvLSTM"):
+        return "video" if layer.data_format == "channels_last" else "plain"
     if hasattr(layer, "data_format"):
         return "plain" if layer.data_format == "channels_first" else "last"
     if kind in {"BatchNormalization", "GroupNormalization"}:

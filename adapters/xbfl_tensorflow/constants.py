@@ -27,8 +27,10 @@ class Constants:
         known = bool(arguments) and all(isinstance(item, np.ndarray) for item in arguments)
         if not known or not operation.outputs:
             return None
-        given = dict(zip(operation.inputs, arguments, strict=True))
-        return [np.asarray(item) for item in self._session.run(list(operation.outputs), given)]
+        # By name: tensors of a graph are not hashable.
+        given = {tensor.name: value for tensor, value in zip(operation.inputs, arguments, strict=True)}
+        wanted = [tensor.name for tensor in operation.outputs]
+        return [np.asarray(item) for item in self._session.run(wanted, given)]
 
     def close(self) -> None:
         """Free the session."""

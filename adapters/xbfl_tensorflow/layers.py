@@ -8,6 +8,7 @@ from typing import Any
 
 from xbackend_fl.canonical import Value
 from xbackend_fl.canonical.layout import Layout, Reshape, Shape, Transpose
+from xbackend_fl.canonical.operands import Operand, as_value, lookup
 from xbfl_tensorflow.graph import (
     Context,
     Handler,
@@ -251,10 +252,15 @@ def _prelu(context: Context, layer: Any, value: Value) -> Value:
     return context.builder.channelwise("PRelu", name, value, -1, layouts={"weight": slope})
 
 
-def _embedding(context: Context, layer: Any, value: Value) -> Value:
+def embedding(context: Context, layer: Any, indices: Operand) -> Operand:
+    """An embedding of data, or of constant positions."""
     name = context.name(layer)
     require(not layer.mask_zero, name, "mask_zero=True changes the layers behind it; PyTorch has no masks")
-    return context.builder.embedding(name, value, context.native(layer.embeddings), -1)
+    return lookup(context.builder, name, context.native(layer.embeddings), indices)
+
+
+def _embedding(context: Context, layer: Any, value: Value) -> Value:
+    return as_value(context.builder, embedding(context, layer, value))
 
 
 def _dense(context: Context, layer: Any, value: Value) -> Value:

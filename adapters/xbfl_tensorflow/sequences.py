@@ -6,11 +6,11 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from xbackend_fl.canonical import Value, views
+from xbackend_fl.canonical import Value, movement, views
 from xbackend_fl.canonical.attention import attention as dot_product_attention
 from xbackend_fl.canonical.layout import Blocks, Layout, Reshape, Stack, Transpose
 from xbackend_fl.canonical.operands import as_value, is_causal_mask
-from xbfl_tensorflow.graph import Context, Handler, family, require
+from xbfl_tensorflow.graph import Context, Handler, activation, family, require, same_pads, spatial
 
 _OPERATORS: Mapping[str, tuple[str, tuple[int, ...]]] = {
     "LSTM": ("LSTM", (0, 3, 1, 2)),  # Keras i, f, c, o -> ONNX i, o, f, c
@@ -146,8 +146,91 @@ def _projection(context: Context, name: str, dense: Any, value: Value, inputs: i
     return context.builder.linear(name, value, weight, bias)
 
 
+def _conv_lstm(context: Context, layer: Any, value: Value) -> Value:
+    """A convolutional LSTM, unrolled over the time steps of the example; the parameters are the same in each."""
+    name, builder, cell = context.name(layer), context.builder, layer.cell
+    rank = len(cell.kernel_size)
+    require(layer.data_format == "channels_last", name, "data_format='channels_first'")
+    require(
+        not layer.go_backwards and not layer.return_state and not layer.stateful,
+        name,
+        "state beyond one call",
+    )
+    require(not layer.dropout and not layer.recurrent_dropout, name, "dropout inside the recurrent cell")
+    order = (rank + 1, rank, *range(rank))
+    kernels = [Transpose(context.native(k), order) for k in (cell.kernel, cell.recurrent_kernel)]
+    bias = context.native(cell.bias) if cell.use_bias else None
+    hidden: Value | None = None
+    memory: Value | None = None
+    steps = []
+    for step in range(value.native_shape[1]):
+        where = f"{name}.{step}"
+        frame = builder.pick(where, value, 1, step)
+        parts = []
+        for gate in range(4):
+            given = _gate(context, where, layer, frame, kernels[0], bias, gate, input_side=True)
+            if hidden is not None:
+                state = _gate(context, where, layer, hidden, kernels[1], None, gate, input_side=False)
+                given = builder.binary("Add", where, given, state)
+            function = cell.activation if gate == 2 else cell.recurrent_activation
+            parts.append(activation(context, where, function, given))
+        i, f, c, o = parts
+        new = builder.binary("Mul", where, i, c)
+        memory = (
+            new
+            if memory is None
+            else builder.binary("Add", where, builder.binary("Mul", where, f, memory), new)
+        )
+        hidden = builder.binary("Mul", where, o, activation(context, where, cell.activation, memory))
+        steps.append(hidden)
+    if not layer.return_sequences:
+        assert hidden is not None
+        return hidden
+    return as_value(builder, movement.stack(builder, name, steps, 1))
+
+
+def _gate(
+    context: Context,
+    name: str,
+    layer: Any,
+    value: Value,
+    kernel: Layout,
+    bias: Layout | None,
+    gate: int,
+    *,
+    input_side: bool,
+) -> Value:
+    """One gate's convolution of the input, padded as the layer says, or of the state, which keeps its size."""
+    cell, rank = layer.cell, len(layer.kernel_size)
+    strides = tuple(cell.strides) if input_side else (1,) * rank
+    dilations = tuple(cell.dilation_rate) if input_side else (1,) * rank
+    sizes, window = spatial(cell, value), tuple(cell.kernel_size)
+    same = cell.padding == "same" or not input_side
+    pads = same_pads(sizes, window, strides, dilations) if same else (0,) * 2 * rank
+    reach = [d * (k - 1) + 1 for k, d in zip(window, dilations, strict=True)]
+    shape = [(n + pads[i] + pads[i + rank] - reach[i]) // strides[i] + 1 for i, n in enumerate(sizes)]
+    low, high = gate * cell.filters, (gate + 1) * cell.filters
+    return context.builder.window(
+        "Conv",
+        name,
+        value,
+        -1,
+        (value.native_shape[0], *shape, cell.filters),
+        layouts={
+            "weight": views.part(kernel, 0, low, high),
+            "bias": None if bias is None else views.part(bias, 0, low, high),
+        },
+        kernel_shape=window,
+        strides=strides,
+        pads=pads,
+        dilations=dilations,
+        group=1,
+    )
+
+
 HANDLERS: Mapping[str, Handler] = {
     **dict.fromkeys(_OPERATORS, _recurrent),
     "Bidirectional": _bidirectional,
+    **dict.fromkeys(("ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"), _conv_lstm),
     "MultiHeadAttention": _self_attention,
 }

@@ -67,7 +67,14 @@ def _permute(context: Context, layer: Any, value: Value) -> Value:
 
 def _dropout(context: Context, layer: Any, value: Value) -> Value:
     shared = "spatial" if "Spatial" in type(layer).__name__ else ""
-    require(getattr(layer, "noise_shape", None) is None, layer.name, "noise_shape")
+    shape = getattr(layer, "noise_shape", None)
+    if shape is not None:
+        # One draw per example: stochastic depth.
+        whole = all(n == 1 for n in shape[1:])
+        require(
+            whole, layer.name, f"noise_shape={tuple(shape)}; expected one draw per element or per example"
+        )
+        shared = "example"
     return context.builder.elementwise(
         "Dropout", context.name(layer), value, ratio=float(layer.rate), shared_axes=shared
     )

@@ -26,6 +26,11 @@ _CODE = {
     "hidden_size": "hidden_size={0}",
     "count_include_pad": "count_include_pad={0}",
     "padding_idx": "padding_idx={0}",
+    "bias": "bias={0}",
+    "weight": "affine={0}  (elementwise_affine in LayerNorm)",
+    "align_corners": "align_corners=bool({0})",
+    "causal": "is_causal=bool({0})",
+    "axis": "dim={0}",
 }
 
 

@@ -36,6 +36,7 @@ class Context:
         values: What each graph node stands for.
         modules: Modules by path.
         buffers: Buffers by name.
+        rows: Row of ``h_n`` to the final state of its layer, and the direction.
         sequences: Output sequence of a one-directional recurrent layer to its final state.
     """
 
@@ -45,6 +46,7 @@ class Context:
         self.modules = dict(model.named_modules())
         self.buffers = dict(model.named_buffers())
         self.sequences: dict[str, Value] = {}
+        self.rows: dict[str, tuple[Value, int]] = {}
 
     def get(self, argument: Any) -> Any:
         """An argument with graph nodes replaced by what they stand for."""

@@ -167,7 +167,7 @@ def _dropout(context: Context, node: Node) -> Value:
     return context.builder.elementwise(
         "Dropout",
         context.name(node),
-        context.data(a["input"]),
+        context.data(context.get(node.args[0])),
         ratio=float(a["p"]),
         shared_axes="spatial" if spatial else "",
     )

@@ -99,11 +99,13 @@ def _is_zero(node: Any) -> bool:
 
 
 def _state_row(context: Context, states: State, index: int) -> Value:
+    """One row of ``h_n``; the rows of one bidirectional layer may be joined again."""
     final, direction = states.rows[index]
     width = states.hidden
-    if final.shape[1] == width:
-        return final
-    return context.builder.slice(f"{final.name}.state", final, 1, direction * width, (direction + 1) * width)
+    start = direction * width
+    row = context.builder.slice(f"{final.name}.state", final, 1, start, start + width)
+    context.rows[row.name] = (final, direction)
+    return row
 
 
 def _select(context: Context, node: Node) -> Any:
@@ -111,7 +113,7 @@ def _select(context: Context, node: Node) -> Any:
     value = a["self"]
     if isinstance(value, State):
         require(a["dim"] == 0, context.name(node), "h_n may only be indexed by layer")
-        return _Row(value, a["index"] % len(value.rows))
+        return _state_row(context, value, a["index"] % len(value.rows))
     if isinstance(value, Value):
         axis = value.perm[a["dim"] % len(value.shape)]
         last = a["index"] in {-1, value.shape[axis] - 1}
@@ -120,34 +122,27 @@ def _select(context: Context, node: Node) -> Any:
     return movement.pick(context.builder, context.name(node), value, a["dim"], a["index"])
 
 
-class _Row:
-    """One row of ``h_n``; two rows of one bidirectional layer may be joined again."""
-
-    def __init__(self, states: State, index: int) -> None:
-        self.states, self.index = states, index
-
-
 def _cat(context: Context, node: Node) -> Operand:
     a = context.arguments(node)
     items = a["tensors"]
-    if all(isinstance(item, _Row) for item in items):
-        rows: list[tuple[Value, int]] = [item.states.rows[item.index] for item in items]
+    rows = [context.rows.get(item.name) for item in items if isinstance(item, Value)]
+    if len(rows) == len(items) and rows[0] is not None and a["dim"] in {1, -1}:
         whole = rows[0][0]
-        if a["dim"] in {1, -1} and all(row == (whole, i) for i, row in enumerate(rows)):
+        if len(rows) == whole.shape[1] // items[0].shape[1] and rows == [
+            (whole, i) for i in range(len(rows))
+        ]:
             return whole
-    values = [_operand(context, item) for item in items]
+    values = [_operand(item) for item in items]
     return movement.concat(context.builder, context.name(node), values, a["dim"])
 
 
 def _stack(context: Context, node: Node) -> Operand:
     a = context.arguments(node)
-    values = [_operand(context, item) for item in a["tensors"]]
+    values = [_operand(item) for item in a["tensors"]]
     return movement.stack(context.builder, context.name(node), values, a["dim"])
 
 
-def _operand(context: Context, item: Any) -> Operand:
-    if isinstance(item, _Row):
-        return _state_row(context, item.states, item.index)
+def _operand(item: Any) -> Operand:
     if isinstance(item, State):
         require(len(item.rows) == 1, "h_n", "expected one layer and one direction, or an index")
         return item.rows[0][0]
@@ -158,8 +153,8 @@ def _operand(context: Context, item: Any) -> Operand:
 def _squeeze(context: Context, node: Node) -> Operand:
     item = context.get(node.args[0])
     if isinstance(item, State):
-        return _operand(context, item)
-    operand = _operand(context, item)
+        return _operand(item)
+    operand = _operand(item)
     return movement.reshape(context.builder, context.name(node), operand, native_shape(node))
 
 

@@ -65,7 +65,7 @@ class TorchTrainer:
         with evaluation_mode(self._model), torch.no_grad():
             try:
                 return tuple(output.numpy() for output in self._call(inputs))
-            except RuntimeError as error:
+            except (RuntimeError, AssertionError, ValueError) as error:
                 shapes = [list(array.shape) for array in inputs]
                 raise RefusedInput(f"the PyTorch model does not accept inputs of shape {shapes}") from error
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import xbackend_fl
 from tests.adapters.zoo import ROWS, Row, TiedTorch
 from xbackend_fl.adapter import adapter_of
-from xbackend_fl.mapping.probe import draw_weights
+from xbackend_fl.mapping.draw import draw_weights
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS])
@@ -21,7 +21,7 @@ def test_three_runtimes_agree(row: Row) -> None:
     bound = xbackend_fl.bind(row.keras(), schema, example, evidence)
     assert bound.proof.proven
     compared = {check.what for check in bound.proof.checks}
-    assert compared == {"onnx runtime", "reacts", "outputs", "gradients", "step"}
+    assert compared - {"statistics"} == {"onnx runtime", "reacts", "outputs", "gradients", "step"}
     own = xbackend_fl.bind(row.torch(), schema, example, evidence)
     assert own.proof.proven
     for side in (bound, own):

@@ -13,7 +13,6 @@ import pytest
 from keras import layers as K
 from torch import nn
 
-import xbfl_torch
 import xbfl_torch.trainer
 from tests.adapters.zoo import ROWS, chain
 from xbackend_fl.canonical import Binding
@@ -58,7 +57,7 @@ def rebound(binding: Binding, **changed: Layout) -> Binding:
 
 def test_the_honest_binding_passes() -> None:
     left, right = convolutions()
-    binding, _ = find_binding(left.description.schema, right.description, xbfl_torch.adapter)
+    binding, _ = find_binding(left.description.schema, right.description)
     proof = prove(left.description.schema, binding, right, IMAGE, evidence_of(left, IMAGE))
     assert proof.proven
     assert not failures(proof)
@@ -68,7 +67,7 @@ def test_the_honest_binding_passes() -> None:
 def test_two_swapped_tensors_of_one_shape() -> None:
     left, right = convolutions()
     schema = left.description.schema
-    binding, _ = find_binding(schema, right.description, xbfl_torch.adapter)
+    binding, _ = find_binding(schema, right.description)
     one, two = binding.parameters["0.weight"], binding.parameters["2.weight"]
     proof = prove(
         schema, rebound(binding, **{"0.weight": two, "2.weight": one}), right, IMAGE, evidence_of(left, IMAGE)
@@ -79,7 +78,7 @@ def test_two_swapped_tensors_of_one_shape() -> None:
 def test_a_flatten_order_left_out() -> None:
     left, right = convolutions()
     schema = left.description.schema
-    binding, _ = find_binding(schema, right.description, xbfl_torch.adapter)
+    binding, _ = find_binding(schema, right.description)
     layout = binding.parameters["4.weight"]
     assert isinstance(layout, Reorder)
     proof = prove(schema, rebound(binding, **{"4.weight": layout.of}), right, IMAGE, evidence_of(left, IMAGE))
@@ -89,7 +88,7 @@ def test_a_flatten_order_left_out() -> None:
 def test_gates_in_the_order_of_another_framework() -> None:
     reference, candidate, example = lstm()
     schema = reference.description.schema
-    binding, _ = find_binding(schema, candidate.description, xbfl_torch.adapter)
+    binding, _ = find_binding(schema, candidate.description)
     (name,) = (name for name in binding.parameters if name.endswith("recurrent_weight"))
     stack = binding.parameters[name]
     assert isinstance(stack, Stack)
@@ -105,7 +104,7 @@ def test_gates_in_the_order_of_another_framework() -> None:
 def test_a_second_bias_that_trains_shows_only_in_the_step() -> None:
     reference, candidate, example = lstm()
     schema = reference.description.schema
-    binding, _ = find_binding(schema, candidate.description, xbfl_torch.adapter)
+    binding, _ = find_binding(schema, candidate.description)
     assert binding.silenced
     assert any(
         isinstance(part, Sum)
@@ -134,11 +133,11 @@ def test_an_unbiased_running_variance_shows_only_in_the_step(monkeypatch: pytest
     example = (np.ones((1, 4), np.float32),)
     schema = reference.description.schema
     evidence = evidence_of(reference, example)
-    binding, notes = find_binding(schema, candidate.description, xbfl_torch.adapter)
+    binding, notes = find_binding(schema, candidate.description)
     assert any("momentum is 0.5 in the treaty" in note for note in notes)
     assert prove(schema, binding, candidate, example, evidence).proven
     monkeypatch.setattr(xbfl_torch.trainer, "_biased_variance", nothing)
-    assert failures(prove(schema, binding, candidate, example, evidence)) == {"step"}
+    assert failures(prove(schema, binding, candidate, example, evidence)) == {"statistics"}
 
 
 def test_a_function_that_ignores_its_input_proves_nothing() -> None:

@@ -1,9 +1,10 @@
 """The treaty: operator table, layouts, schema and binding, and the canonical graph as ONNX."""
 
 from xbackend_fl.canonical.binding import Axes, Binding, Description, NativeTensor
-from xbackend_fl.canonical.builder import GraphBuilder, Value
+from xbackend_fl.canonical.builder import GraphBuilder
 from xbackend_fl.canonical.ops import OPERATORS, Effect, Kind, Operator, Slot
 from xbackend_fl.canonical.schema import Node, Parameter, Port, Schema
+from xbackend_fl.canonical.value import Value
 
 __all__ = [
     "OPERATORS",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from xbackend_fl.canonical.builder import GraphBuilder, Value
+from xbackend_fl.canonical.builder import GraphBuilder
 from xbackend_fl.canonical.draft import Draft
 from xbackend_fl.canonical.recorder import Recorder
 from xbackend_fl.canonical.schema import AttributeValue
+from xbackend_fl.canonical.value import Value
 
 
 def product(builder: GraphBuilder, name: str, left: Value, right: Value) -> Value:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import final
 
 import numpy as np
@@ -26,31 +26,11 @@ from xbackend_fl.canonical.layout import (
     inverse,
 )
 from xbackend_fl.canonical.recorder import Recorder
-from xbackend_fl.canonical.rewrites import feature_makers, foldable_pad
+from xbackend_fl.canonical.rewrites import feature_makers, foldable_pad, pooled
 from xbackend_fl.canonical.schema import AttributeValue, Port
+from xbackend_fl.canonical.value import Value, numbers, pointwise, without
+from xbackend_fl.canonical.views import reshaped
 from xbackend_fl.errors import UnsupportedError
-
-
-@dataclass(frozen=True)
-class Value:
-    """A value as the native model sees it.
-
-    Attributes:
-        name: Canonical value name.
-        shape: Canonical shape at the example.
-        perm: Native axis ``i`` is canonical axis ``perm[i]``.
-        order: Flatten order of axis 1 of a rank-2 value when it is not the canonical one.
-    """
-
-    name: str
-    shape: Shape
-    perm: tuple[int, ...]
-    order: tuple[Segment, ...] | None = None
-
-    @property
-    def native_shape(self) -> Shape:
-        """Shape in the native model."""
-        return tuple(self.shape[axis] for axis in self.perm)
 
 
 @final
@@ -155,6 +135,11 @@ class GraphBuilder:
         channel_axis %= rank
         return self.arrange(value, (0, channel_axis, *(a for a in range(1, rank) if a != channel_axis)))
 
+    def _common(self, value: Value) -> Value:
+        """The order in which values of different origin meet: channels first for images, else as they are."""
+        image = self._channels_last and len(value.shape) >= 4
+        return self.channels_first(value, -1) if image else self.plain(value)
+
     def transpose(self, value: Value, perm: Sequence[int]) -> Value:
         """A native transpose: only the bookkeeping changes."""
         if value.order is not None:
@@ -196,7 +181,7 @@ class GraphBuilder:
         shape = tuple(1 if i in gone else n for i, n in enumerate(value.shape) if keepdims or i not in gone)
         attributes: dict[str, AttributeValue] = {"axes": tuple(gone), "keepdims": keepdims}
         (out,) = self.add(operator, name, [value], [shape], attributes=attributes)
-        perm = value.perm if keepdims else _without(value.perm, gone)
+        perm = value.perm if keepdims else without(value.perm, gone)
         return Value(out, shape, perm)
 
     def flatten(self, name: str, value: Value) -> Value:
@@ -241,7 +226,7 @@ class GraphBuilder:
         new = [axis for axis, n in enumerate(shape) if n == 1 and axis != 0]
         old = [axis for axis in range(len(shape)) if axis not in new]
         gone = [value.perm[axis] for axis in range(len(native)) if axis not in kept]
-        squeezed = _without(value.perm, gone)
+        squeezed = without(value.perm, gone)
         rank = len(squeezed)
         if value.perm == tuple(range(len(native))) and native[1:2] == shape[1:2]:
             perm = tuple(range(len(shape)))
@@ -260,7 +245,7 @@ class GraphBuilder:
         shape = tuple(n for i, n in enumerate(value.shape) if i != axis)
         last = index if index < 0 else index - value.shape[axis] if index == value.shape[axis] - 1 else index
         (out,) = self.add("Select", name, [value], [shape], attributes={"axis": axis, "index": last})
-        return Value(out, shape, _without(value.perm, [axis]))
+        return Value(out, shape, without(value.perm, [axis]))
 
     def slice(self, name: str, value: Value, axis: int, start: int, stop: int, step: int = 1) -> Value:
         """A range of a native axis."""
@@ -292,30 +277,19 @@ class GraphBuilder:
     def binary(self, operator: str, name: str, left: Value, right: Value) -> Value:
         """An elementwise operation of two values with broadcasting."""
         if left.perm != right.perm or left.order != right.order:
-            left, right = self.plain(left), self.plain(right)
+            left, right = self._common(left), self._common(right)
         if left.order != right.order:
             raise UnsupportedError(f"{name!r} combines features flattened in different orders")
         shape = np.broadcast_shapes(left.shape, right.shape)
         (out,) = self.add(operator, name, [left, right], [shape])
         return Value(out, shape, left.perm if len(left.shape) == len(shape) else right.perm, left.order)
 
-    def stack(self, name: str, values: Sequence[Value], axis: int) -> Value:
-        """Values along a new native axis; along the last but one it is a concatenation of features."""
-        rank = len(values[0].shape) + 1
-        axis %= rank
-        native = values[0].native_shape
-        if axis == rank - 2 and rank > 2:
-            joined = self.concat(name, values, -1)
-            return self.reshape(name, joined, (*native[:-1], len(values), native[-1]))
-        grown = [self.reshape(name, v, (*native[:axis], 1, *native[axis:])) for v in values]
-        return self.concat(name, grown, axis)
-
     def concat(self, name: str, values: Sequence[Value], axis: int) -> Value:
         """A concatenation along a native axis."""
         if len(values) == 1:
             return values[0]
         if any(value.perm != values[0].perm for value in values):
-            values = [self.plain(value) for value in values]
+            values = [self._common(value) for value in values]
         canonical = values[0].perm[axis % len(values[0].shape)]
         shape = list(values[0].shape)
         shape[canonical] = sum(value.shape[canonical] for value in values)
@@ -365,20 +339,48 @@ class GraphBuilder:
         padding write one.
         """
         value = self.channels_first(value, channel_axis)
-        if operator in {"Conv", "MaxPool"}:
+        if operator in {"Conv", "MaxPool"} or (
+            operator == "AveragePool" and not any(numbers(attributes["pads"]))
+        ):
             value, attributes = self._fold_pad(operator, value, attributes)
+        one_pixel = operator == "Conv" and pointwise(attributes) and set(value.shape[2:]) == {1}
+        if one_pixel and pooled(self.recorder, value.name):
+            return self._dense_of_pooled(name, value, layouts or {})
         shape = tuple(native_shape[axis] for axis in inverse(value.perm))
         (out,) = self.add(operator, name, [value], [shape], layouts=layouts, attributes=attributes)
         return Value(out, shape, value.perm)
 
     def linear(self, name: str, value: Value, weight: Layout, bias: Layout | None) -> Value:
-        """A dense layer on the last native axis; ``weight`` is laid out [out, in]."""
+        """A dense layer on the last native axis; ``weight`` is laid out [out, in].
+
+        On an image, whose features lie in front, it is a convolution of single pixels.
+        """
+        rank = len(value.shape)
+        if rank >= 3 and value.perm == (0, *range(2, rank), 1):
+            return self._pixelwise(name, value, weight, bias)
         value = self.features_last(value)
         if value.order is not None:
             weight = Reorder(weight, 1, value.order)
         shape = (*value.shape[:-1], weight.shape[0])
         (out,) = self.add("Gemm", name, [value], [shape], layouts={"weight": weight, "bias": bias})
         return Value(out, shape, value.perm)
+
+    def _pixelwise(self, name: str, value: Value, weight: Layout, bias: Layout | None) -> Value:
+        rank = len(value.shape) - 2
+        ones, zeros = (1,) * rank, (0,) * 2 * rank
+        return self.window(
+            "Conv",
+            name,
+            value,
+            -1,
+            (*value.native_shape[:-1], weight.shape[0]),
+            layouts={"weight": reshaped(weight, (*weight.shape, *ones)), "bias": bias},
+            kernel_shape=ones,
+            strides=ones,
+            pads=zeros,
+            dilations=ones,
+            group=1,
+        )
 
     def layer_norm(
         self, name: str, value: Value, weight: Layout | None, bias: Layout | None, epsilon: float
@@ -420,7 +422,22 @@ class GraphBuilder:
             return value, attributes
         folded = tuple(int(a) + b for a, b in zip(own, (*before[2:], *after[2:]), strict=True))
         shape = tuple(n - b - a for n, b, a in zip(value.shape, before, after, strict=True))
-        return replace(value, name=pad.inputs[0], shape=shape), attributes | {"pads": folded}
+        counted = {"count_include_pad": 1} if operator == "AveragePool" and any(folded) else {}
+        return replace(value, name=pad.inputs[0], shape=shape), attributes | {"pads": folded} | counted
+
+    def _dense_of_pooled(self, name: str, value: Value, layouts: Mapping[str, Layout | None]) -> Value:
+        """A convolution of one pooled pixel is a dense layer."""
+        ones = (1,) * (len(value.shape) - 2)
+        weight, bias = layouts["weight"], layouts.get("bias")
+        assert weight is not None
+        flat = self.reshape(
+            name, Value(value.name, value.shape, tuple(range(len(value.shape)))), value.shape[:2]
+        )
+        made = self.linear(name, flat, reshaped(weight, weight.shape[:2]), bias)
+        (out,) = self.add(
+            "Reshape", name, [made], [(*made.shape, *ones)], attributes={"shape": (0, 0, *ones)}
+        )
+        return Value(out, (*made.shape, *ones), value.perm)
 
     def _unflatten(self, name: str, value: Value, shape: Shape) -> Value | None:
         """A reshape of dense features to ``[N, *spatial, C]`` in a channels-last model.
@@ -439,10 +456,3 @@ class GraphBuilder:
         (out,) = self.add("Reshape", name, [value], [canonical], attributes=attributes)
         self.recorder.reorder(makers, value.name, (segment,))
         return Value(out, canonical, perm)
-
-
-def _without(perm: Sequence[int], gone: Sequence[int]) -> tuple[int, ...]:
-    """``perm`` without the canonical axes ``gone``, renumbered."""
-    kept = [axis for axis in perm if axis not in gone]
-    rank = {axis: index for index, axis in enumerate(sorted(kept))}
-    return tuple(rank[axis] for axis in kept)

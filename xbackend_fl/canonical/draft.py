@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import final
 
 from xbackend_fl.canonical.layout import Layout, Shape
 from xbackend_fl.canonical.ops import OPERATORS
@@ -43,6 +45,25 @@ class Draft:
     def shape(self) -> Shape:
         """Shape of the first output."""
         return self.shapes[0]
+
+
+@final
+class Graph:
+    """Who makes and who reads each value."""
+
+    def __init__(self, drafts: tuple[Draft, ...], outputs: Iterable[str]) -> None:
+        self.drafts = drafts
+        self.producers = {value: draft for draft in drafts for value in draft.outputs}
+        self.readers: dict[str, list[Draft]] = defaultdict(list)
+        for draft in drafts:
+            for value in draft.inputs:
+                self.readers[value].append(draft)
+        self.outputs = frozenset(outputs)
+
+    def only_reader(self, value: str) -> Draft | None:
+        """The node that reads ``value``, if there is one and the model does not return it."""
+        readers = self.readers[value]
+        return readers[0] if len(readers) == 1 and value not in self.outputs else None
 
 
 def free_sizes(before: Shape, after: Shape) -> Shape:

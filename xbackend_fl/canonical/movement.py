@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from xbackend_fl.canonical import views
-from xbackend_fl.canonical.builder import GraphBuilder, Value
+from xbackend_fl.canonical.builder import GraphBuilder
 from xbackend_fl.canonical.layout import Join, Shape, Step
 from xbackend_fl.canonical.operands import Operand, as_value, native_shape
+from xbackend_fl.canonical.value import Value
 
 
 def transpose(builder: GraphBuilder, operand: Operand, perm: Sequence[int]) -> Operand:
@@ -69,10 +70,11 @@ def concat(builder: GraphBuilder, name: str, operands: Sequence[Operand], axis: 
 
 
 def stack(builder: GraphBuilder, name: str, operands: Sequence[Operand], axis: int) -> Operand:
-    """Operands along a new native axis."""
+    """Operands along a new native axis; along the last but one it is a concatenation of features."""
     shape = native_shape(operands[0])
     axis %= len(shape) + 1
-    if any(isinstance(operand, Value) for operand in operands):
-        return builder.stack(name, [as_value(builder, operand) for operand in operands], axis)
+    if axis == len(shape) - 1 and axis > 0 and all(isinstance(operand, Value) for operand in operands):
+        joined = concat(builder, name, operands, -1)
+        return reshape(builder, name, joined, (*shape[:-1], len(operands), shape[-1]))
     grown = (*shape[:axis], 1, *shape[axis:])
     return concat(builder, name, [reshape(builder, name, operand, grown) for operand in operands], axis)

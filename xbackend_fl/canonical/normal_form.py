@@ -8,15 +8,14 @@ that models which store the same numbers differently end up with the same nodes 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import final
 
 from xbackend_fl.canonical import views
-from xbackend_fl.canonical.draft import Draft, free_sizes
+from xbackend_fl.canonical.draft import Draft, Graph, free_sizes
 from xbackend_fl.canonical.layout import Join, Layout
 from xbackend_fl.canonical.ops import OPERATORS
+from xbackend_fl.canonical.spellings import name_activations
 from xbackend_fl.errors import UnsupportedError
 
 _LINEAR = frozenset({"Gemm", "Conv"})
@@ -29,28 +28,9 @@ def normal_form(drafts: tuple[Draft, ...], outputs: set[str]) -> tuple[Draft, ..
         drafts: Nodes in execution order.
         outputs: Values that the model returns.
     """
-    for rule in (_fold_biases, _join_linears, _cut_linears):
-        drafts = rule(_Graph(_live(drafts, outputs), outputs))
+    for rule in (name_activations, _fold_biases, _join_linears, _cut_linears):
+        drafts = rule(Graph(_live(drafts, outputs), outputs))
     return _live(drafts, outputs)
-
-
-@final
-class _Graph:
-    """Who makes and who reads each value."""
-
-    def __init__(self, drafts: tuple[Draft, ...], outputs: Iterable[str]) -> None:
-        self.drafts = drafts
-        self.producers = {value: draft for draft in drafts for value in draft.outputs}
-        self.readers: dict[str, list[Draft]] = defaultdict(list)
-        for draft in drafts:
-            for value in draft.inputs:
-                self.readers[value].append(draft)
-        self.outputs = frozenset(outputs)
-
-    def only_reader(self, value: str) -> Draft | None:
-        """The node that reads ``value``, if there is one and the model does not return it."""
-        readers = self.readers[value]
-        return readers[0] if len(readers) == 1 and value not in self.outputs else None
 
 
 def _live(drafts: tuple[Draft, ...], outputs: set[str]) -> tuple[Draft, ...]:
@@ -65,7 +45,7 @@ def _live(drafts: tuple[Draft, ...], outputs: set[str]) -> tuple[Draft, ...]:
 # linear(x) + parameter is a layer with a bias.
 
 
-def _fold_biases(graph: _Graph) -> tuple[Draft, ...]:
+def _fold_biases(graph: Graph) -> tuple[Draft, ...]:
     new: dict[str, Draft] = {}
     for addition in graph.drafts:
         if addition.operator != "Add" or len(addition.inputs) != 2:
@@ -96,7 +76,7 @@ def _as_bias(linear: Draft, layout: Layout) -> Layout | None:
 # Several linear layers of one input, joined again, are one.
 
 
-def _join_linears(graph: _Graph) -> tuple[Draft, ...]:
+def _join_linears(graph: Graph) -> tuple[Draft, ...]:
     new: dict[str, Draft] = {}
     for draft in graph.drafts:
         parts = [graph.producers.get(value) for value in draft.inputs] if draft.operator == "Concat" else []
@@ -140,7 +120,7 @@ class _Cut:
     stop: int
 
 
-def _cut_linears(graph: _Graph) -> tuple[Draft, ...]:
+def _cut_linears(graph: Graph) -> tuple[Draft, ...]:
     new: dict[str, list[Draft]] = {}
     for draft in graph.drafts:
         if _is_linear(graph, draft.outputs[0]):
@@ -156,7 +136,7 @@ def _cut_linears(graph: _Graph) -> tuple[Draft, ...]:
     return tuple(made for draft in graph.drafts for made in new.get(draft.name, [draft]))
 
 
-def _is_linear(graph: _Graph, value: str) -> bool:
+def _is_linear(graph: Graph, value: str) -> bool:
     """Whether ``value`` is a linear layer or a sum of linear layers that nobody else reads."""
     draft = graph.producers.get(value)
     if draft is None:
@@ -166,7 +146,7 @@ def _is_linear(graph: _Graph, value: str) -> bool:
     return draft.operator in _LINEAR and draft.attributes.get("group", 1) == 1
 
 
-def _cuts(graph: _Graph, draft: Draft) -> list[_Cut] | None:
+def _cuts(graph: Graph, draft: Draft) -> list[_Cut] | None:
     """How the readers of ``draft`` cut its features; ``None`` if somebody reads it whole."""
     value, axis = draft.outputs[0], _feature_axis_of_sum(graph, draft)
     if value in graph.outputs or not graph.readers[value]:
@@ -190,7 +170,7 @@ def _cuts(graph: _Graph, draft: Draft) -> list[_Cut] | None:
     return cuts
 
 
-def _selects(graph: _Graph, draft: Draft, reshape: Draft, axis: int) -> list[_Cut] | None:
+def _selects(graph: Graph, draft: Draft, reshape: Draft, axis: int) -> list[_Cut] | None:
     """Cuts of the form ``reshape(..., parts, rest)[..., i, :]``."""
     lead, shape = draft.shape[:axis], reshape.shape
     if reshape.operator != "Reshape" or axis != len(draft.shape) - 1 or shape[: len(lead)] != lead:
@@ -218,13 +198,13 @@ def _selects(graph: _Graph, draft: Draft, reshape: Draft, axis: int) -> list[_Cu
     return cuts
 
 
-def _feature_axis_of_sum(graph: _Graph, draft: Draft) -> int:
+def _feature_axis_of_sum(graph: Graph, draft: Draft) -> int:
     while draft.operator == "Add":
         draft = graph.producers[draft.inputs[0]]
     return _feature_axis(draft)
 
 
-def _slice_of(graph: _Graph, draft: Draft, cut: _Cut) -> Iterator[Draft]:
+def _slice_of(graph: Graph, draft: Draft, cut: _Cut) -> Iterator[Draft]:
     """Nodes that compute the cut alone; the last one makes the reader's output."""
     made = list(_part(graph, draft, cut))
     *before, last = made
@@ -237,7 +217,7 @@ def _slice_of(graph: _Graph, draft: Draft, cut: _Cut) -> Iterator[Draft]:
     yield replace(cut.reader, operator="Reshape", inputs=last.outputs, attributes={"shape": sizes})
 
 
-def _part(graph: _Graph, draft: Draft, cut: _Cut) -> Iterator[Draft]:
+def _part(graph: Graph, draft: Draft, cut: _Cut) -> Iterator[Draft]:
     name = f"{draft.name}[{cut.start}:{cut.stop}]"
     if draft.operator == "Add":
         values = []
@@ -258,7 +238,7 @@ def _part(graph: _Graph, draft: Draft, cut: _Cut) -> Iterator[Draft]:
     yield from _by_inputs(graph, whole, source)
 
 
-def _by_inputs(graph: _Graph, linear: Draft, concat: Draft) -> Iterator[Draft]:
+def _by_inputs(graph: Graph, linear: Draft, concat: Draft) -> Iterator[Draft]:
     """A linear layer of a concatenation is a sum of linear layers, one per part; zeros add nothing."""
     offset, values = 0, []
     layouts: dict[str, Layout] = dict(linear.layouts)
@@ -275,7 +255,7 @@ def _by_inputs(graph: _Graph, linear: Draft, concat: Draft) -> Iterator[Draft]:
         yield Draft(total, "Add", tuple(values), (total,), {}, {}, linear.origin, linear.shapes)
 
 
-def _sizes(graph: _Graph, linear: Draft, concat: Draft) -> list[int]:
+def _sizes(graph: Graph, linear: Draft, concat: Draft) -> list[int]:
     """Features of each input of ``concat``; a data input, which no node makes, has the rest."""
     axis = concat.attributes["axis"]
     assert isinstance(axis, int)
@@ -293,7 +273,7 @@ def _sizes(graph: _Graph, linear: Draft, concat: Draft) -> list[int]:
     return [rest if source is None else next(sizes) for source in sources]
 
 
-def _is_zero(graph: _Graph, value: str) -> bool:
+def _is_zero(graph: Graph, value: str) -> bool:
     draft = graph.producers.get(value)
     while draft is not None and OPERATORS[draft.operator].shape_only:
         draft = graph.producers.get(draft.inputs[0])

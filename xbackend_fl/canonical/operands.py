@@ -16,7 +16,7 @@ import numpy as np
 
 from xbackend_fl.canonical import views
 from xbackend_fl.canonical.attention import product
-from xbackend_fl.canonical.builder import GraphBuilder, Value
+from xbackend_fl.canonical.builder import GraphBuilder
 from xbackend_fl.canonical.layout import (
     Array,
     Layout,
@@ -30,6 +30,7 @@ from xbackend_fl.canonical.layout import (
     leaves,
 )
 from xbackend_fl.canonical.schema import AttributeValue
+from xbackend_fl.canonical.value import Value
 from xbackend_fl.errors import UnsupportedError
 
 
@@ -64,6 +65,15 @@ def scalar(operand: Operand) -> float | None:
     return None
 
 
+def _uniform(operand: Operand, other: Operand) -> float | None:
+    """The number that a constant stands for beside ``other``, if it is the same everywhere and adds no axis."""
+    if not isinstance(operand, np.ndarray) or operand.size <= 1:
+        return scalar(operand)
+    fits = np.broadcast_shapes(operand.shape, native_shape(other)) == native_shape(other)
+    first = operand.reshape(-1)[0]
+    return float(first) if fits and operand.dtype.kind in "fiu" and bool((operand == first).all()) else None
+
+
 def is_causal_mask(operand: object) -> bool:
     """Whether a constant hides exactly what lies above the diagonal.
 
@@ -85,14 +95,19 @@ def native_shape(operand: Operand) -> Shape:
     return tuple(np.shape(operand)) if isinstance(operand, np.ndarray | float | int) else operand.shape
 
 
-def combine(builder: GraphBuilder, operator: str, name: str, left: Operand, right: Operand) -> Value:
+def combine(builder: GraphBuilder, operator: str, name: str, left: Operand, right: Operand) -> Operand:
     """An elementwise operation of two operands with NumPy's broadcasting, at least one of them data."""
-    number = scalar(right)
-    if number is not None and isinstance(left, Value):
-        return _with_constant(builder, operator, name, left, number)
-    number = scalar(left)
-    if number is not None and isinstance(right, Value):
-        return _constant_first(builder, operator, name, number, right)
+    for value, other in ((left, right), (right, left)):
+        number = _uniform(other, value)
+        if number is None or not isinstance(value, Value):
+            continue
+        if number == 0.0 and operator == "Mul":
+            return np.zeros(value.native_shape, np.float32)
+        if number == 0.0 and operator == "Add":
+            return value
+        if value is left:
+            return _with_constant(builder, operator, name, value, number)
+        return _constant_first(builder, operator, name, number, value)
     one = left if isinstance(left, Value) else _beside(builder, left, right)
     two = right if isinstance(right, Value) else _beside(builder, right, left)
     return builder.binary(operator, name, one, two)
@@ -111,7 +126,11 @@ def as_value(builder: GraphBuilder, operand: Operand) -> Value:
             hint="compute it on data, or keep the result as a parameter",
         )
     if isinstance(operand, np.ndarray | float | int):
-        return _constant(builder, np.asarray(operand))
+        array = np.asarray(operand)
+        if array.ndim > 1 and array.dtype.kind == "f" and bool((array == array.reshape(-1)[0]).all()):
+            # One number, in as many places as the batch has: a state that starts at zero.
+            return expand(builder, "constant", _constant(builder, array.reshape(-1)[:1]), array.shape)
+        return _constant(builder, array)
     if views.whole(operand):
         return _parameter(builder, operand)
     match operand:

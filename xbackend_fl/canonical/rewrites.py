@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -18,27 +19,49 @@ _PASSES_FEATURES = frozenset(
     if not row.slots and set(row.attributes or {}) <= {"alpha", "gamma", "beta"}
 ) - {"MatMul", "Sub", "Div", "Max", "Min", "Flatten"}
 
+_KEEPS_PIXELS = _PASSES_FEATURES | {
+    "Gemm",
+    "Dropout",
+    "Flatten",
+    "Reshape",
+    "BatchNormalization",
+    "Add",
+    "Mul",
+    "Clip",
+}
+
 
 def foldable_pad(recorder: Recorder, value: str, operator: str) -> Draft | None:
     """A Pad in front of ``operator`` that means the same as pads of its own.
 
-    A convolution pads with zeros. Max pooling pads with minus infinity, which is the same behind an
-    activation that is never negative, gradient included.
+    A convolution pads with zeros, and so does an average that counts its padding. Max pooling pads with minus
+    infinity; zero is the same behind an activation that is never negative, gradient included.
     """
     pad = recorder.producer(value)
-    if (
-        pad is None
-        or pad.operator != "Pad"
-        or pad.attributes["mode"] != "constant"
-        or pad.attributes["value"]
-    ):
+    if pad is None or pad.operator != "Pad" or pad.attributes["mode"] != "constant":
         return None
-    if operator == "Conv":
+    if pad.attributes["value"] == -math.inf:
+        return pad if operator == "MaxPool" else None
+    if pad.attributes["value"]:
+        return None
+    if operator in {"Conv", "AveragePool"}:
         return pad
     source = recorder.producer(pad.inputs[0])
     bounded = source is not None and source.operator == "Clip" and source.attributes.get("min") == 0.0
     positive = source is not None and (source.operator in _NOT_NEGATIVE or bounded)
     return pad if operator == "MaxPool" and positive else None
+
+
+def pooled(recorder: Recorder, value: str) -> bool:
+    """Whether the spatial axes of ``value`` are what a global pooling left of them: one each, at every size."""
+    draft = recorder.producer(value)
+    while draft is not None:
+        if draft.operator in {"ReduceMean", "ReduceMax"}:
+            return True
+        if draft.operator not in _KEEPS_PIXELS:
+            return False
+        draft = recorder.producer(draft.inputs[0])
+    return False
 
 
 def feature_makers(recorder: Recorder, value: str) -> list[Draft] | None:

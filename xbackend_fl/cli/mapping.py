@@ -40,7 +40,8 @@ def map_models(
     trainer = first[0].open(first[1], example)
     schema = trainer.description.schema
     evidence = evidence_of(trainer, example)
-    bound = bind_trainer(second[0], second[0].open(second[1], example), schema, example, evidence)
+    known = (first[0], trainer.description.binding)
+    bound = bind_trainer(second[0], second[0].open(second[1], example), schema, example, evidence, known)
     if output is not None:
         output.write_text(bound.binding.to_json(), encoding="utf-8")
     if as_json:

@@ -9,13 +9,15 @@ from typing import Any, final
 from numpy.typing import NDArray
 
 from xbackend_fl.adapter import Adapter, Trainer, adapter_of
-from xbackend_fl.canonical import OPERATORS, Binding, Description, Effect, Schema
-from xbackend_fl.errors import MismatchError, SchemaError
-from xbackend_fl.mapping.diagnose import Difference, advice, compare, differences
+from xbackend_fl.canonical import Binding, Description, Schema
+from xbackend_fl.errors import SchemaError
+from xbackend_fl.mapping.diagnose import Difference, compare, differences
+from xbackend_fl.mapping.explain import failure, mismatch, verdict_by_shape
 from xbackend_fl.mapping.match import Matching, match
 from xbackend_fl.mapping.probe import Evidence, cases
 from xbackend_fl.mapping.skeleton import Skeleton, skeleton_of
-from xbackend_fl.mapping.verify import Check, Proof, against_runtime, gather, reactions
+from xbackend_fl.mapping.training import training_report
+from xbackend_fl.mapping.verify import Check, Proof, against_runtime, gather, reactions, unobserved
 from xbackend_fl.mapping.verify import compare as compare_evidence
 from xbackend_fl.weights import Weights
 
@@ -101,16 +103,39 @@ def bind_trainer(
     schema: Schema,
     example: Sequence[Array],
     evidence: Sequence[Evidence] | None = None,
+    reference: tuple[Adapter, Binding] | None = None,
 ) -> Bound:
-    """:func:`bind` for a model that is open already."""
-    binding, notes = find_binding(schema, trainer.description, adapter)
+    """:func:`bind` for a model that is open already.
+
+    Args:
+        adapter: The candidate's adapter.
+        trainer: The candidate.
+        schema: Schema of the reference model.
+        example: One array per input, in ONNX layout.
+        evidence: What the reference did with the probes.
+        reference: The reference's adapter and binding, if they are at hand: advice then names its code too.
+    """
     before = trainer.read()
     try:
+        try:
+            binding, notes = find_binding(schema, trainer.description)
+        except StructureError as error:
+            raise mismatch(
+                error.found,
+                schema,
+                trainer.description,
+                adapter,
+                example=example,
+                verdict=verdict_by_shape(trainer, trainer.description, evidence)
+                if all(d.attribute in {"structure", "connection"} for d in error.found)
+                else "",
+                reference=None if reference is None else (reference[0], reference[1].nodes),
+            ) from None
         proof = prove(schema, binding, trainer, example, evidence)
     finally:
         trainer.write(before)
     if not proof.proven:
-        raise MismatchError(_failure(proof), hint=_cure(proof))
+        raise failure(proof)
     return Bound(schema, binding, proof, trainer, notes)
 
 
@@ -129,31 +154,37 @@ def evidence_of(trainer: Trainer, example: Sequence[Array]) -> tuple[Evidence, .
         trainer.write(before)
 
 
-def find_binding(
-    schema: Schema, description: Description, adapter: Adapter
-) -> tuple[Binding, tuple[str, ...]]:
-    """Match a described model with a schema by structure.
+class StructureError(Exception):
+    """Two graphs differ; ``found`` says in what."""
+
+    def __init__(self, found: tuple[Difference, ...]) -> None:
+        super().__init__("; ".join(map(str, found)))
+        self.found = found
+
+
+def find_binding(schema: Schema, description: Description) -> tuple[Binding, tuple[str, ...]]:
+    """Match a described model with a schema by structure; also says what only training sees.
 
     Raises:
-        MismatchError: The graphs differ.
+        StructureError: The graphs differ.
     """
     reference, candidate = skeleton_of(schema), skeleton_of(description.schema)
     matching = match(reference, candidate)
-    loose = matching or match(reference, candidate, strict=False)
-    found = (
-        differences(reference, candidate, loose)
-        if matching is None
-        else tuple(
-            d for i, j in matching.pairs.items() for d in compare(reference.bones[i], candidate.bones[j])
-        )
-    )
-    if matching is None or found:
-        raise MismatchError(_explain(found), hint=_advise(found, description, adapter))
+    if matching is None:
+        loose = match(reference, candidate, strict=False)
+        raise StructureError(differences(reference, candidate, loose))
+    found = [d for i, j in matching.pairs.items() for d in compare(reference.bones[i], candidate.bones[j])]
+    if found:
+        raise StructureError(tuple(found))
     nodes, parameters = _names(reference, candidate, matching)
-    notes = tuple(_training_notes(schema, description.schema, nodes))
+    binding = description.binding.renamed(parameters, nodes, schema)
+    notes = training_report(schema, description, binding, nodes)
     if matching.symmetries:
-        notes += (f"interchangeable branches, paired in order: {', '.join(matching.symmetries)}",)
-    return description.binding.renamed(parameters, nodes, schema), notes
+        tied = ", ".join(matching.symmetries)
+        notes += (
+            f"structure cannot tell these apart from others; names decided, any choice is right: {tied}",
+        )
+    return binding, notes
 
 
 def prove(
@@ -165,16 +196,17 @@ def prove(
 ) -> Proof:
     """Compare a bound model with the reference's evidence and with ONNX Runtime."""
     probes = cases(schema, example) if evidence is None else [item.case for item in evidence]
-    own, notes = gather(trainer, binding, schema, probes)
+    own, notes = gather(trainer, binding, schema, probes, evidence or ())
     checks: list[Check] = [*against_runtime(schema, own), *reactions(own)]
+    errors: dict[str, float] = {}
     if evidence is None:
         notes += ("gradients and the optimizer step were not compared: no evidence from the reference",)
     else:
-        by_label = {item.case.label: item for item in own}
-        for item in evidence:
-            if item.case.label in by_label:
-                checks.extend(compare_evidence(item, by_label[item.case.label]))
-    return Proof(tuple(checks), notes)
+        compared, errors = compare_evidence(schema, evidence, own)
+        checks.extend(compared)
+    if unseen := unobserved(own):
+        notes += (f"no output depends on {', '.join(unseen)}: any value is as good as any other",)
+    return Proof(tuple(checks), notes, parameters=errors)
 
 
 def _names(
@@ -195,50 +227,3 @@ def _names(
     for left_edge, right_edge in zip(reference.outputs, candidate.outputs, strict=True):
         nodes |= dict(zip(right_edge.dropouts, left_edge.dropouts, strict=False))
     return nodes, parameters
-
-
-def _training_notes(schema: Schema, other: Schema, nodes: dict[str, str]) -> list[str]:
-    ours = {node.name: node for node in schema.nodes}
-    theirs = {nodes.get(node.name, ""): node for node in other.nodes}
-    notes = []
-    for name, node in theirs.items():
-        if name not in ours:
-            continue
-        for attribute, value in ours[name].attributes.items():
-            training = OPERATORS[node.operator].effect(attribute) is Effect.TRAINING
-            if training and (received := node.attributes.get(attribute)) != value:
-                notes.append(f"{name}: {attribute} is {value} in the treaty, {received} in {node.name!r}")
-    drops = [sum(node.operator == "Dropout" for node in graph.nodes) for graph in (schema, other)]
-    if drops[0] != drops[1]:
-        notes.append(f"the reference has {drops[0]} dropout layers, the candidate {drops[1]}")
-    return notes
-
-
-def _explain(found: tuple[Difference, ...]) -> str:
-    lines = [f"  {difference}" for difference in found[:10]]
-    more = [f"  … and {len(found) - 10} more"] if len(found) > 10 else []
-    return "\n".join(["the two models are not the same function:", *lines, *more])
-
-
-def _advise(found: tuple[Difference, ...], description: Description, adapter: Adapter) -> str | None:
-    hints = dict.fromkeys(hint for d in found[:10] if (hint := advice(d, description, adapter.hint)))
-    return "; ".join(hints) or None
-
-
-def _failure(proof: Proof) -> str:
-    lines = [
-        f"  {check.what} at {check.case}: relative error {check.error:.1e}"
-        + (f" in {check.where!r}" if check.where else "")
-        for check in proof.checks
-        if not check.passed
-    ]
-    return "\n".join(
-        [f"the graphs match but the numbers do not (tolerance {proof.tolerance:.0e}):", *lines[:8]]
-    )
-
-
-def _cure(proof: Proof) -> str:
-    agree = {check.case for check in proof.checks} - {c.case for c in proof.checks if not c.passed}
-    if agree:
-        return f"the models agree at: {'; '.join(sorted(agree))}. Uneven SAME padding depends on the size"
-    return "look for a custom layer, a different activation, or another axis order of the data"

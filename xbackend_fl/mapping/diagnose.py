@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from xbackend_fl.canonical import Description
 from xbackend_fl.canonical.schema import AttributeValue
 from xbackend_fl.mapping.match import Matching
 from xbackend_fl.mapping.skeleton import Bone, Skeleton
@@ -24,6 +23,7 @@ class Difference:
         attribute: What differs: an attribute, ``<role> shape``, ``<role> kind``, ``connection`` or ``structure``.
         expected: The reference's value.
         received: The candidate's value.
+        value: The candidate's value as it is, where ``attribute`` is an attribute of the operator.
     """
 
     reference: str
@@ -32,6 +32,7 @@ class Difference:
     attribute: str
     expected: str
     received: str
+    value: AttributeValue | None = None
 
     def __str__(self) -> str:
         if self.attribute == "structure":
@@ -65,7 +66,7 @@ def compare(left: Bone, right: Bone) -> Iterator[Difference]:
     for attribute in sorted({*left.attributes, *right.attributes}):
         pair = left.attributes.get(attribute), right.attributes.get(attribute)
         if pair[0] != pair[1]:
-            yield Difference(*names, attribute, _show(pair[0]), _show(pair[1]))
+            yield Difference(*names, attribute, _show(pair[0]), _show(pair[1]), pair[1])
     for role in sorted({*left.parameters, *right.parameters}):
         expected, received = left.parameters.get(role), right.parameters.get(role)
         if expected is None or received is None:
@@ -148,22 +149,3 @@ def _show(value: AttributeValue | None) -> str:
 
 def _presence(value: object) -> str:
     return "absent" if value is None else "present"
-
-
-def advice(
-    difference: Difference,
-    candidate: Description,
-    hint: Callable[[str, str, str, object], str],
-) -> str:
-    """Code for the candidate's framework that would remove a difference.
-
-    Args:
-        difference: What differs.
-        candidate: The candidate's description.
-        hint: ``Adapter.hint`` of the candidate's adapter.
-    """
-    if difference.attribute in {"structure", "connection"}:
-        return ""
-    native = candidate.binding.nodes.get(difference.candidate, difference.candidate)
-    attribute = difference.attribute.partition(" ")[0]
-    return hint(native, difference.operator, attribute, difference.expected)

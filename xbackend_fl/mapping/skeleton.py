@@ -94,15 +94,21 @@ def _bone(schema: Schema, node: Node, edges: tuple[Edge, ...]) -> Bone:
 
 
 def _flatten(skeleton: Skeleton) -> Skeleton:
-    """Merge a node into its only reader where both are the same associative operator."""
+    """Merge a node into its reader where both are the same associative operator.
+
+    Arithmetic merges into an only reader. A concatenation computes nothing, so it merges into every other one that
+    reads it: one model joins pairwise what another joins at once.
+    """
     bones = skeleton.bones
     every = [edge for bone in bones for edge in bone.edges] + list(skeleton.outputs)
     readers = Counter(edge.source for edge in every)
 
     def absorbs(reader: Bone, edge: Edge) -> bool:
-        if edge.source < 0 or readers[edge.source] > 1 or edge.dropouts or "constant" in reader.attributes:
+        if edge.source < 0 or edge.dropouts or "constant" in reader.attributes:
             return False
         inner = bones[edge.source]
+        if readers[edge.source] > 1 and reader.node.operator != "Concat":
+            return False
         same = (inner.node.operator, inner.attributes) == (reader.node.operator, reader.attributes)
         return same and reader.node.operator in _ASSOCIATIVE
 
@@ -110,7 +116,8 @@ def _flatten(skeleton: Skeleton) -> Skeleton:
         parts = (expand(bones[edge.source]) if absorbs(bone, edge) else (edge,) for edge in bone.edges)
         return tuple(edge for part in parts for edge in part)
 
-    gone = {edge.source for bone in bones for edge in bone.edges if absorbs(bone, edge)}
+    absorbed = Counter(edge.source for bone in bones for edge in bone.edges if absorbs(bone, edge))
+    gone = {source for source, count in absorbed.items() if count == readers[source]}
     kept = [index for index in range(len(bones)) if index not in gone]
     place = {old: new for new, old in enumerate(kept)}
 

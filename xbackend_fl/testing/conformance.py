@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.adapter import Batch, Optimizer, TrainConfig, Trainer
-from xbackend_fl.mapping.probe import cases, draw_inputs, draw_weights
+from xbackend_fl.mapping.draw import draw_inputs, draw_weights
+from xbackend_fl.mapping.probe import cases
 from xbackend_fl.mapping.verify import TOLERANCE, execute, relative_error
 
 Array = NDArray[Any]

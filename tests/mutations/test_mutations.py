@@ -1,0 +1,184 @@
+"""No silent swap: every mutant of a model is mapped rightly or refused, and every wrong binding is refuted.
+
+The oracle is neither the matcher nor the proof: whether a mutant is still the same function is decided by running
+original and mutant with the same weights, and a mapped mutant is run against the Keras model on fresh draws.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import xbackend_fl
+from tests.conftest import Figure
+from tests.mutations.mutants import Mutant, mutants
+from tests.networks.catalogue import NETWORKS
+from tests.networks.network import Network
+from xbackend_fl.adapter import adapter_of
+from xbackend_fl.canonical import Binding
+from xbackend_fl.canonical.layout import Blocks, Join, Layout, Reorder, Stack, Sum, Transpose
+from xbackend_fl.errors import RefusedInput
+from xbackend_fl.mapping import evidence_of
+from xbackend_fl.mapping.bind import find_binding, prove
+from xbackend_fl.mapping.draw import draw_inputs, draw_weights
+from xbackend_fl.mapping.verify import relative_error, unobserved
+
+SMALL = (
+    "U-Net", "DCGAN generator", "WaveNet", "ConvLSTM", "LSTM classifier", "GRU classifier", "BiLSTM classifier",
+    "stacked LSTM classifier", "transformer encoder", "GPT decoder, tied", "ViT", "MLP-Mixer", "two towers",
+    "several inputs and outputs",
+)  # fmt: skip
+PAIRS = [next(network for network in NETWORKS if network.name == name) for name in SMALL]
+
+
+def outputs(model: nn.Module, arrays: Any) -> list[np.ndarray[Any, Any]] | None:
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dtype = next(model.parameters()).dtype
+        inputs = [torch.from_numpy(a) for a in arrays]
+        try:
+            made = model.eval()(*(x.to(dtype) if x.is_floating_point() else x for x in inputs))
+        except (RuntimeError, TypeError, AttributeError):
+            return None
+    return [item.numpy() for item in (made if isinstance(made, tuple) else (made,))]
+
+
+def same_function(model: nn.Module, mutant: Mutant, weights: Any, arrays: Any) -> bool:
+    """Whether original and mutant agree when they hold the same tensors; an exchange of layers changes no function."""
+    if "↔" in mutant.what:
+        return True
+    theirs = mutant.model.state_dict()
+    if any(theirs[k].shape != weights[k].shape for k in theirs.keys() & weights.keys()):
+        return False
+    mutant.model.load_state_dict(weights, strict=False)
+    exact = [copy.deepcopy(m).double() for m in (model, mutant.model)]
+    for scale in (1, 100):
+        # Small data shows epsilons, large data shows bounds.
+        scaled = [a * scale if a.dtype.kind == "f" else a for a in arrays]
+        one, two = (outputs(m, scaled) for m in exact)
+        if one is None or two is None or [a.shape for a in one] != [b.shape for b in two]:
+            return False
+        if max(relative_error(b, a) for a, b in zip(one, two, strict=True)) > 1e-10:
+            return False
+    return True
+
+
+@pytest.mark.parametrize("network", PAIRS, ids=SMALL)
+def test_every_mutant_is_mapped_rightly_or_refused(
+    network: Network, figure: Figure, *, thorough: bool
+) -> None:
+    example, model = network.example(), network.torch()
+    keras_model = network.tensorflow()
+    reference = adapter_of(keras_model).open(keras_model, example)
+    schema = reference.description.schema
+    evidence = evidence_of(reference, example)
+    own = adapter_of(model).open(model, example).description
+    drawn = own.binding.restore(draw_weights(own.schema, 0))
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            if name in drawn:
+                tensor.copy_(torch.from_numpy(drawn[name]))
+    arrays = draw_inputs(own.schema, [array.shape for array in example], 0)
+    mapped = refused = 0
+    for mutant in mutants(model, None if thorough else 16):
+        same = same_function(model, mutant, model.state_dict(), arrays)
+        # The same outputs with other gradients, or with a parameter less that changed nothing.
+        stricter = "padding_idx" in mutant.what or "no bias" in mutant.what
+        try:
+            bound = xbackend_fl.bind(mutant.model, schema, example, evidence)
+        except RefusedInput:
+            refused += 1
+            assert not same or stricter, f"{mutant.what}: the same function, and yet refused"
+            continue
+        mapped += 1
+        assert same, f"{mutant.what}: another function, and yet mapped"
+        weights = draw_weights(schema, 77)
+        bound.import_weights(xbackend_fl.Weights.of(schema, weights))
+        reference.write(reference.description.binding.restore(weights))
+        fresh = draw_inputs(schema, [array.shape for array in example], 78)
+        axes = reference.description.binding.inputs
+        expected = reference.forward([a.to_native(x) for a, x in zip(axes, fresh, strict=True)])
+        received = outputs(mutant.model, fresh)
+        assert received is not None
+        turned = [
+            a.to_canonical(x) for a, x in zip(reference.description.binding.outputs, expected, strict=True)
+        ]
+        assert max(relative_error(a, b) for a, b in zip(received, turned, strict=True)) < 1e-3, mutant.what
+    figure(f"{network.name}: mutants mapped rightly, refused", f"{mapped}, {refused}")
+
+
+def wrong_layouts(layout: Layout) -> Iterator[Layout]:
+    """The layout with one step done as another framework does it."""
+    match layout:
+        case Blocks():
+            yield replace(layout, order=(*layout.order[1:], layout.order[0]))
+        case Reorder():
+            yield layout.of
+        case Transpose() if len(layout.shape) > 1 and layout.shape[-1] == layout.shape[-2] > 1:
+            yield Transpose(
+                layout, (*range(len(layout.shape) - 2), len(layout.shape) - 1, len(layout.shape) - 2)
+            )
+        case Stack() if len(layout.parts) > 1:
+            yield Stack(layout.parts[::-1])
+        case Join() if len({part.shape for part in layout.parts}) == 1:
+            yield Join(layout.parts[::-1], layout.axis)
+    match layout:
+        case Stack():
+            for index, part in enumerate(layout.parts):
+                for wrong in wrong_layouts(part):
+                    yield Stack((*layout.parts[:index], wrong, *layout.parts[index + 1 :]))
+        case Transpose():
+            for wrong in wrong_layouts(layout.of):
+                yield Transpose(wrong, layout.perm)
+        case Sum():
+            yield Sum(layout.parts[::-1])
+
+
+def wrong_bindings(
+    binding: Binding,
+    unseen: set[str],
+    interchangeable: Callable[[str, str], bool],
+    generator: np.random.Generator,
+) -> Iterator[tuple[str, Binding]]:
+    names = list(binding.parameters)
+    by_shape: dict[Any, list[str]] = {}
+    for name in names:
+        by_shape.setdefault(binding.parameters[name].shape, []).append(name)
+    pairs = [(a, b) for group in by_shape.values() for i, a in enumerate(group) for b in group[i + 1 :]]
+    for index in generator.permutation(len(pairs))[:12]:
+        a, b = pairs[index]
+        if not {a, b} <= unseen and not interchangeable(a, b):
+            swapped = {a: binding.parameters[b], b: binding.parameters[a]}
+            yield f"{a} ↔ {b}", replace(binding, parameters={**binding.parameters, **swapped})
+    for name in names:
+        for wrong in wrong_layouts(binding.parameters[name]):
+            yield f"{name} laid out wrongly", replace(binding, parameters={**binding.parameters, name: wrong})
+
+
+@pytest.mark.parametrize("network", PAIRS, ids=SMALL)
+def test_every_wrong_binding_is_refuted(network: Network, figure: Figure) -> None:
+    example, model, keras_model = network.example(), network.torch(), network.tensorflow()
+    reference = adapter_of(model).open(model, example)
+    candidate = adapter_of(keras_model).open(keras_model, example)
+    schema, evidence = reference.description.schema, evidence_of(reference, example)
+    binding, _ = find_binding(schema, candidate.description)
+    assert prove(schema, binding, candidate, example, evidence).proven
+    unseen, count = set(unobserved(evidence)), 0
+
+    def interchangeable(one: str, two: str) -> bool:
+        """Two biases of one sum: only their sum is a function of the model, and their gradients are always equal."""
+        drawn = [item.gradients for item in evidence if one in item.gradients and two in item.gradients]
+        return bool(drawn) and all(np.allclose(g[one], g[two], rtol=1e-4, atol=1e-7) for g in drawn)
+
+    for what, wrong in wrong_bindings(binding, unseen, interchangeable, np.random.default_rng(0)):
+        assert not prove(schema, wrong, candidate, example, evidence).proven, what
+        count += 1
+    figure(f"{network.name}: wrong bindings refuted", count)

@@ -1,0 +1,1 @@
+"""Networks that people really use, written once for each framework; ``python -m tests.networks`` prints the table."""

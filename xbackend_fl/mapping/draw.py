@@ -1,0 +1,157 @@
+"""Draws weights and data that make differences visible."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xbackend_fl.canonical import OPERATORS, Kind, Node, Parameter, Schema
+
+Array = NDArray[Any]
+
+BATCH = 4
+"""Examples per probe: batch statistics need several."""
+
+_PASSING = frozenset({"Add", "Concat", "MaxPool", "AveragePool", "Pad"})
+_KINKED = frozenset({"Relu", "LeakyRelu", "Clip", "PRelu"})
+
+
+def draw_weights(schema: Schema, seed: int) -> dict[str, Array]:
+    """Random parameters that keep activations near one and put variances near the epsilons' reach.
+
+    In front of a ReLU biases are far from zero: few values then lie so close to the kink that rounding decides on
+    which side, and gradients of two frameworks can be compared closely. Under an even seed they lie on either
+    side, so a channel is mostly on or mostly off. Under an odd seed they are positive: a channel that is always off
+    has no variance, and training mode, which divides by it, would blow up rounding from layer to layer.
+    """
+    generator = np.random.Generator(np.random.Philox(key=[seed, 1]))
+    before_kinks = _before_kinks(schema)
+    signs = (1.0,) if seed % 2 else (-1.0, 1.0)
+    return {p.name: _draw(p, generator, signs if p.name in before_kinks else ()) for p in schema.parameters}
+
+
+def draw_by_shape(schema: Schema) -> dict[str, Array]:
+    """Values that depend on nothing but role and shape: two models that are the same function get equal weights.
+
+    Square matrices are symmetric, because nothing in a shape tells which way they are turned; a convolution of
+    single pixels counts as a matrix.
+    """
+    weights = {}
+    for parameter in schema.parameters:
+        short = parameter.shape
+        while len(short) > 2 and short[-1] == 1:
+            short = short[:-1]
+        key = hashlib.sha256(f"{parameter.role} {short}".encode()).digest()
+        generator = np.random.Generator(np.random.Philox(key=int.from_bytes(key[:16], "little")))
+        value = _draw(parameter, generator, ())
+        if len(short) == 2 and short[0] == short[1]:
+            value = ((value.reshape(short) + value.reshape(short).T) / math.sqrt(2)).astype(value.dtype)
+        weights[parameter.name] = value.reshape(parameter.shape)
+    return weights
+
+
+def draw_inputs(
+    schema: Schema, shapes: Sequence[tuple[int, ...]], seed: int, scale: float = 1.0
+) -> tuple[Array, ...]:
+    """Random data: normal for floats, valid indices for integers.
+
+    Every example and channel has a mean of its own; pooled noise would be the same for all examples.
+
+    Args:
+        schema: The model.
+        shapes: Shape of each input; the batch axis is replaced.
+        seed: Draws the data.
+        scale: Of floats. Large data shows what bounds a value, such as ReLU6.
+    """
+    generator = np.random.Generator(np.random.Philox(key=[seed, 2]))
+    vocabulary = min((p.shape[0] for p in schema.parameters if p.operator == "Gather"), default=2)
+    return tuple(
+        generator.integers(0, vocabulary, (BATCH, *shape[1:])).astype(port.dtype)
+        if np.dtype(port.dtype).kind in "iu"
+        else (scale * _signal((BATCH, *shape[1:]), generator)).astype(port.dtype)
+        for port, shape in zip(schema.inputs, shapes, strict=True)
+    )
+
+
+def _signal(shape: tuple[int, ...], generator: np.random.Generator) -> Array:
+    noise = generator.standard_normal(shape)
+    if len(shape) < 3:
+        return noise
+    return noise + generator.standard_normal((*shape[:2], *(1 for _ in shape[2:])))
+
+
+def shaken(pairs: Sequence[tuple[str, str]], fitted: Mapping[str, Array], seed: int) -> dict[str, Array]:
+    """Running statistics near those of the data: a net whose statistics fit exactly hides mean and variance.
+
+    Args:
+        pairs: Names of the mean and of the variance of each normalisation.
+        fitted: Their values.
+        seed: Draws the changes.
+    """
+    generator = np.random.Generator(np.random.Philox(key=[seed, 5]))
+    result = {}
+    for mean, variance in pairs:
+        centre, spread = fitted[mean], fitted[variance]
+        # A channel that hardly varies would blow up rounding errors, from layer to layer.
+        floor = 0.3 * float(np.mean(spread)) + 1e-6
+        shift = 0.2 * np.sqrt(np.maximum(spread, floor)) * generator.standard_normal(centre.shape)
+        result[mean] = (centre + shift).astype(centre.dtype)
+        factor = generator.uniform(0.6, 1.6, spread.shape)
+        result[variance] = (np.maximum(spread, floor) * factor).astype(spread.dtype)
+    return result
+
+
+def _draw(parameter: Parameter, generator: np.random.Generator, far: tuple[float, ...]) -> Array:
+    slot = OPERATORS[parameter.operator].slot(parameter.role)
+    shape = parameter.shape
+    if slot.fan_in_axes:
+        fan_in = math.prod(shape[axis] for axis in slot.fan_in_axes if axis < len(shape))
+        values = generator.standard_normal(shape) * math.sqrt(2.0 / max(fan_in, 1))
+    elif parameter.role == "variance":
+        # Small enough for an epsilon of 1e-3 to differ visibly from 1e-5.
+        values = generator.uniform(0.05, 1.5, shape)
+    elif parameter.operator == "PRelu":
+        values = generator.uniform(0.05, 0.5, shape)
+    elif far:
+        values = generator.uniform(1.0, 2.4, shape) * generator.choice(far, shape)
+    elif parameter.operator == "BatchNormalization" and parameter.role == "weight":
+        # Below one: deep networks amplify rounding errors otherwise.
+        values = generator.uniform(0.3, 0.9, shape)
+    elif parameter.operator == "Parameter":
+        values = generator.standard_normal(shape)
+    elif parameter.role == "weight" and parameter.operator != "Gather":
+        values = generator.uniform(0.5, 1.5, shape)
+    else:
+        values = generator.standard_normal(shape) * (1.0 if parameter.operator == "Gather" else 0.3)
+    return values.astype(parameter.dtype)
+
+
+def _before_kinks(schema: Schema) -> set[str]:
+    """Biases whose node feeds an activation with a kink, directly or through a sum."""
+    producers = {value: node for node in schema.nodes for value in node.outputs}
+    found: set[str] = set()
+
+    def visit(value: str, depth: int) -> None:
+        node: Node | None = producers.get(value)
+        if node is None or depth > 4:
+            return
+        bias = node.parameters.get("bias")
+        if (
+            bias is not None
+            and schema.by_name[bias].kind is Kind.TRAINABLE
+            and len(schema.by_name[bias].shape) == 1
+        ):
+            found.add(bias)
+        elif node.operator in _PASSING or OPERATORS[node.operator].shape_only:
+            for source in node.inputs:
+                visit(source, depth + 1)
+
+    for node in schema.nodes:
+        if node.operator in _KINKED:
+            visit(node.inputs[0], 0)
+    return found

@@ -1,0 +1,148 @@
+"""Turns what was found, or not found, into the message that a person reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xbackend_fl.adapter import Adapter, Trainer
+from xbackend_fl.canonical import Description, Node, Schema
+from xbackend_fl.canonical.schema import AttributeValue
+from xbackend_fl.errors import MismatchError
+from xbackend_fl.mapping.diagnose import Difference
+from xbackend_fl.mapping.draw import draw_by_shape, draw_weights
+from xbackend_fl.mapping.probe import BY_SHAPE, Evidence, cases
+from xbackend_fl.mapping.verify import TOLERANCE, Proof, execute, relative_error
+
+SHOWN = 8
+"""How many differences a message lists."""
+
+Array = NDArray[Any]
+
+
+def mismatch(
+    found: Sequence[Difference],
+    schema: Schema,
+    description: Description,
+    adapter: Adapter,
+    *,
+    example: Sequence[Array] = (),
+    verdict: str = "",
+    reference: tuple[Adapter, Mapping[str, str]] | None = None,
+) -> MismatchError:
+    """The error for two graphs that differ.
+
+    Args:
+        found: What differs.
+        schema: The reference's schema.
+        description: The candidate.
+        adapter: The candidate's adapter.
+        example: One array per input; with it, the effect of each changed attribute is measured.
+        verdict: What the probe that needs no map says.
+        reference: The reference's adapter and its native names by node, if they are known here.
+    """
+    lines = []
+    for difference in found[:SHOWN]:
+        size = _effect(schema, difference, example) if example else ""
+        lines.append(f"  {difference}{size}")
+    if len(found) > SHOWN:
+        lines.append(f"  … and {len(found) - SHOWN} more")
+    if verdict:
+        lines.append(f"  {verdict}")
+    hints: dict[str, None] = {}
+    for difference in found[:SHOWN]:
+        native = description.binding.nodes.get(difference.candidate, difference.candidate)
+        hints |= dict.fromkeys(_advice(adapter, native, difference, difference.expected))
+        if reference is not None:
+            native = reference[1].get(difference.reference, difference.reference)
+            there = _advice(reference[0], native, difference, difference.received)
+            hints |= dict.fromkeys(f"or {line}" for line in there)
+    message = "\n".join(["the two models are not the same function:", *lines])
+    return MismatchError(message, hint="; ".join(hints) or None)
+
+
+def verdict_by_shape(trainer: Trainer, description: Description, evidence: Sequence[Evidence] | None) -> str:
+    """Whether both models compute the same when equal shapes hold equal weights: it needs no map.
+
+    Args:
+        trainer: The candidate; its weights are changed.
+        description: The candidate's own description.
+        evidence: What the reference did, this probe included.
+    """
+    item = next((e for e in evidence or () if e.case.label == BY_SHAPE), None)
+    if item is None:
+        return ""
+    binding, schema = description.binding, description.schema
+    trainer.write(binding.restore(draw_by_shape(schema)))
+    inputs = [axes.to_native(array) for axes, array in zip(binding.inputs, item.case.inputs, strict=True)]
+    raw = trainer.forward(inputs)
+    outputs = [axes.to_canonical(a) for axes, a in zip(binding.outputs, raw, strict=True)]
+    if [a.shape for a in outputs] != [a.shape for a in item.outputs]:
+        return ""
+    error = max(relative_error(a, b) for a, b in zip(outputs, item.outputs, strict=True))
+    spread = max(float(np.ptp(a, axis=0).max()) / (float(np.abs(a).max()) or 1.0) for a in item.outputs)
+    if error > TOLERANCE:
+        return f"given equal weights by shape, outputs differ by {error:.1e}: the difference is real"
+    if spread < 1e-2:
+        return ""
+    return (
+        f"given equal weights by shape, outputs agree to {error:.1e}: it is probably one function in two forms, "
+        "and the map between them is not known"
+    )
+
+
+def failure(proof: Proof) -> MismatchError:
+    """The error for a binding that the numbers contradict."""
+    failed = [check for check in proof.checks if not check.passed]
+    lines = [
+        f"  {check.what} at {check.case}: relative error {check.error:.1e}"
+        + (f" in {check.where!r}" if check.where else "")
+        for check in failed[:SHOWN]
+    ]
+    agree = {check.case for check in proof.checks} - {check.case for check in failed}
+    hint = "look for a custom layer, a different activation, or another axis order of the data"
+    if agree - {"all draws"}:
+        hint = f"the models agree at: {'; '.join(sorted(agree))}. Uneven SAME padding depends on the size"
+    head = f"the graphs match but the numbers do not (tolerance {proof.tolerance:.0e}):"
+    return MismatchError("\n".join([head, *lines]), hint=hint)
+
+
+def _advice(adapter: Adapter, native: str, difference: Difference, wanted: str) -> list[str]:
+    if difference.attribute in {"structure", "connection"}:
+        return []
+    role, _, what = difference.attribute.partition(" ")
+    if what == "shape":
+        return [f"{adapter.name}: {native}: give its {role} the shape {wanted}"]
+    if what == "kind":
+        return [f"{adapter.name}: {native}: make its {role} {wanted}"]
+    value: object = {"present": True, "absent": False}.get(wanted, wanted)
+    return [adapter.hint(native, difference.operator, role, value)]
+
+
+def _effect(schema: Schema, difference: Difference, example: Sequence[Array]) -> str:
+    """How far one changed attribute moves the outputs of the reference, by ONNX Runtime."""
+    if difference.value is None:
+        return ""
+    changed = replace(schema, nodes=tuple(_with(node, difference, difference.value) for node in schema.nodes))
+    case = cases(schema, example)[0]
+    weights = draw_weights(schema, case.seed)
+    run: Callable[[Schema], list[Array]] = lambda graph: execute(graph, weights, case.inputs)  # noqa: E731
+    before = run(schema)
+    try:
+        after = run(changed)
+    except Exception:  # noqa: BLE001  ONNX Runtime has no error type of its own for a graph that cannot run
+        return " (outputs then have another shape)"
+    if [a.shape for a in after] != [a.shape for a in before]:
+        return " (outputs then have another shape)"
+    error = max(relative_error(a, b) for a, b in zip(after, before, strict=True))
+    return f" (moves outputs by {error:.1e})"
+
+
+def _with(node: Node, difference: Difference, value: AttributeValue) -> Node:
+    if node.name != difference.reference:
+        return node
+    return replace(node, attributes={**node.attributes, difference.attribute: value})
