@@ -51,6 +51,13 @@ def _rebuild(kind: type[XbflError], message: str, hint: str | None, state: dict[
     return error
 
 
+def shortened(error: BaseException, limit: int = 300) -> str:
+    """A framework's own message in one line of at most ``limit`` characters."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = " ".join(lines) or type(error).__name__
+    return text if len(text) <= limit else f"{text[:limit]} …"
+
+
 class RefusedInput(XbflError):  # noqa: N818  the tree is named by what happened
     """The input cannot be used as it is; nothing was run."""
 

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
-from xbackend_fl.errors import AdapterError
+from xbackend_fl.errors import AdapterError, RefusedInput
 
 if TYPE_CHECKING:
     from xbackend_fl.adapter.contract import Array
@@ -56,6 +56,18 @@ class TensorFlowAdapter:
             return True
         tf = sys.modules.get("tensorflow")
         return tf is not None and isinstance(model, tf.Module | tf.__internal__.tracking.AutoTrackable)
+
+    def load(self, path: Path) -> object:
+        """Load a SavedModel directory."""
+        if not (path / "saved_model.pb").is_file():
+            raise RefusedInput(
+                f"{path} is not a SavedModel directory",
+                hint="name the folder that holds saved_model.pb, or the code: tensorflow:net.py:build",
+            )
+        import_frameworks()
+        import tensorflow as tf
+
+        return tf.saved_model.load(path)
 
     def open(self, model: object, example: Sequence[Array]) -> TensorFlowTrainer:
         """Describe ``model`` and make it ready; see the contract."""

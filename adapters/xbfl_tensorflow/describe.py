@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.framework.function_pb2 import FunctionDef
 from tensorflow.python.framework.function_def_to_graph import function_def_to_graph
 
 from xbackend_fl.adapter.contract import Array
@@ -17,9 +17,9 @@ from xbackend_fl.canonical.operands import Operand, as_value
 from xbackend_fl.errors import UnsupportedError
 from xbfl_tensorflow import layers, operations, sequences, simple
 from xbfl_tensorflow.axes import default_order, infer_order
-from xbfl_tensorflow.constants import Constants
+from xbfl_tensorflow.constants import fold, settle
 from xbfl_tensorflow.graph import Context, Handler, family
-from xbfl_tensorflow.trace import Call, Trace, call_once, is_keras, trace
+from xbfl_tensorflow.trace import Call, Trace, call_once, is_keras, is_signature, trace
 from xbfl_tensorflow.variables import natives_of, raw, trainable, variable_names
 
 _LAYERS: Mapping[str, Handler] = {**layers.HANDLERS, **simple.HANDLERS, **sequences.HANDLERS}
@@ -63,6 +63,8 @@ def describe(model: Any, example: Sequence[Array]) -> Described:
     variables = variable_names(model)
     frozen = [name for name, variable in variables.items() if not trainable(variable)]
     builder = GraphBuilder("tensorflow", natives_of(variables), frozen, channels_last=True)
+    if is_signature(model):
+        builder.inference_only("a SavedModel has no training mode")
     context = Context(builder, {id(raw(variable)): name for name, variable in variables.items()})
     rows = zip(traced.inputs, batch, inferred, _input_names(model, len(batch)), strict=True)
     for tensor, array, (order, note), word in rows:
@@ -88,7 +90,7 @@ def _known(layer: Any) -> Handler | None:
 
 
 def _input_names(model: Any, count: int) -> list[str]:
-    inputs = getattr(model, "inputs", None) or ()
+    inputs = (getattr(model, "inputs", None) or ()) if is_keras(model) else ()
     return [str(tensor.name).partition(":")[0] for tensor in inputs] or [f"input_{i}" for i in range(count)]
 
 
@@ -120,14 +122,13 @@ def _walk(context: Context, graph: Any, calls: Sequence[Call]) -> None:
     """Tell the builder about every operation; a marked call counts as one."""
     starts = {call.start: call for call in calls}
     position, every = 0, graph.get_operations()
-    with closing(Constants(graph)) as constants:
-        while position < len(every):
-            if call := starts.get(position):
-                _call(context, call)
-                position = call.stop
-                continue
-            _operation(context, graph, constants, every[position])
-            position += 1
+    while position < len(every):
+        if call := starts.get(position):
+            _call(context, call)
+            position = call.stop
+            continue
+        _operation(context, graph, every[position])
+        position += 1
 
 
 def _call(context: Context, call: Call) -> None:
@@ -164,7 +165,7 @@ def _layer(context: Context, layer: Any, arguments: list[Any], options: dict[str
     return handler(context, layer, as_value(context.builder, arguments[0]))
 
 
-def _operation(context: Context, graph: Any, constants: Constants, operation: Any) -> None:
+def _operation(context: Context, graph: Any, operation: Any) -> None:
     kind, inputs = operation.type, list(operation.inputs)
     if kind in {"Placeholder", "NoOp"}:
         return
@@ -177,7 +178,9 @@ def _operation(context: Context, graph: Any, constants: Constants, operation: An
     arguments = [context.tensor(tensor) for tensor in inputs if tensor.dtype != tf.resource]
     made: Sequence[Operand] | None = None
     if len(arguments) == len(inputs):
-        made = constants.fold(operation, arguments)
+        made = fold(operation, arguments)
+        if made is None:
+            settle(operation, arguments)
     if made is None and operation.outputs:
         made = operations.operation(context, operation, arguments)
     for tensor, value in zip(operation.outputs, made or (), strict=False):
@@ -196,6 +199,7 @@ def _read(context: Context, operation: Any) -> None:
             hint="keep every variable as an attribute of the model, so that `model.variables` lists it",
         )
     if operation.type == "ReadVariableOp":
+        operation.outputs[0].set_shape(layout.shape)
         context.values[output] = layout
         return
     indices = context.tensor(operation.inputs[1])
@@ -204,9 +208,14 @@ def _read(context: Context, operation: Any) -> None:
 
 def _function_call(context: Context, graph: Any, operation: Any) -> None:
     """Walk into a function that the graph calls, as a SavedModel does."""
-    name = operation.get_attr("f").name
-    library = graph.as_graph_def().library.function
-    inner = function_def_to_graph(next(item for item in library if item.signature.name == name))
+    if not context.library:
+        context.library = {item.signature.name: item for item in graph.as_graph_def().library.function}
+    body = FunctionDef()
+    body.CopyFrom(context.library[operation.get_attr("f").name])
+    for node in body.node_def:
+        # Shapes of the time it was saved, with an open batch axis; they are found anew.
+        node.attr.pop("_output_shapes", None)
+    inner = function_def_to_graph(body, input_shapes=[tensor.shape for tensor in operation.inputs])
     child = context.child(operation.name)
     for outside, inside in zip(operation.inputs, inner.inputs, strict=True):
         if inside.dtype == tf.resource:

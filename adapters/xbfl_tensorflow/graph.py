@@ -26,6 +26,7 @@ class Context:
         names: Variable (by identity) to its native name.
         layers: Node name to the layer it came from.
         prefix: Path of the nested model that is being walked.
+        library: Functions that the graph calls, by name.
     """
 
     def __init__(self, builder: GraphBuilder, names: dict[int, str]) -> None:
@@ -35,10 +36,12 @@ class Context:
         self.names = names
         self.layers: dict[str, Any] = {}
         self.prefix = ""
+        self.library: dict[str, Any] = {}
 
     def child(self, prefix: str) -> Context:
         """A context for a graph that this one calls: the same builder, its own tensors."""
         inner = Context(self.builder, self.names)
+        inner.library = self.library
         inner.layers, inner.prefix = self.layers, f"{self.prefix}{prefix}/"
         return inner
 

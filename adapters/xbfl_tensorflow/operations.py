@@ -19,6 +19,7 @@ from xbackend_fl.canonical.operands import (
     lookup,
     matmul,
     native_shape,
+    unary,
 )
 from xbackend_fl.errors import UnsupportedError
 from xbfl_tensorflow import windows
@@ -38,7 +39,8 @@ def operation(context: Context, node: Any, arguments: Sequence[Operand]) -> list
     if handler is None:
         raise UnsupportedError(
             f"tensorflow operation {node.type} at {context.prefix + node.name!r} has no canonical form",
-            hint="express it with the operators that `xbfl adapters --operators` lists",
+            hint="express it with the operators that `xbfl adapters --operators` lists; layers of your own are "
+            "walked inside",
         )
     made = handler(context, node, list(arguments))
     return made if isinstance(made, list) else [made]
@@ -95,8 +97,7 @@ def _take(context: Context, name: str, table: Operand, indices: np.ndarray[Any, 
 
 def _unary(operator: str, **attributes: float) -> Operation:
     def handle(context: Context, node: Any, arguments: list[Operand]) -> Operand:
-        value = as_value(context.builder, arguments[0])
-        return context.builder.elementwise(operator, _name(context, node), value, **attributes)
+        return unary(context.builder, operator, _name(context, node), arguments[0], **attributes)
 
     return handle
 

@@ -18,7 +18,7 @@ from typing import Any, final
 import keras
 import tensorflow as tf
 
-from xbackend_fl.errors import UnsupportedError, XbflError
+from xbackend_fl.errors import UnsupportedError, XbflError, shortened
 
 
 @dataclass(frozen=True)
@@ -122,10 +122,34 @@ def call_model(model: Any, inputs: Sequence[Any], *, training: bool) -> Any:
     """Call a model the way its kind is called."""
     if is_keras(model):
         return model(inputs[0] if len(inputs) == 1 else list(inputs), training=training)
-    if hasattr(model, "structured_input_signature"):
+    if is_signature(model):
         return _call_signature(model, inputs)
     extra = {"training": training} if _takes_training(model) else {}
     return model(*inputs, **extra)
+
+
+def callable_of(model: Any) -> Any:
+    """The model itself, or the serving signature of a loaded SavedModel.
+
+    Raises:
+        UnsupportedError: A SavedModel has no signature.
+    """
+    signatures = getattr(model, "signatures", None)
+    if callable(model):
+        return model
+    if not signatures:
+        raise UnsupportedError(
+            "the SavedModel has no signature and cannot be called",
+            hint="save it with model.export(...), or with signatures= in tf.saved_model.save",
+        )
+    return (
+        signatures["serving_default"] if "serving_default" in signatures else next(iter(signatures.values()))
+    )
+
+
+def is_signature(model: Any) -> bool:
+    """Whether ``model`` is a function of a SavedModel."""
+    return hasattr(model, "structured_input_signature")
 
 
 def _call_signature(model: Any, inputs: Sequence[Any]) -> Any:
@@ -146,12 +170,6 @@ def _takes_training(model: Any) -> bool:
     except (TypeError, ValueError):
         return False
     return "training" in names
-
-
-def shortened(error: Exception) -> str:
-    """The framework's message without its line breaks and its length."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines)[:400]
 
 
 @final

@@ -15,7 +15,7 @@ from xbackend_fl.canonical import Description
 from xbackend_fl.errors import RefusedInput
 from xbfl_tensorflow.describe import describe
 from xbfl_tensorflow.graph import family
-from xbfl_tensorflow.trace import call_model, is_keras
+from xbfl_tensorflow.trace import call_model, callable_of, is_keras
 from xbfl_tensorflow.variables import raw, trainable
 
 
@@ -29,8 +29,8 @@ class TensorFlowTrainer:
     """
 
     def __init__(self, model: object, example: Sequence[Array]) -> None:
-        self._model: Any = model
-        described = describe(model, example)
+        self._model: Any = callable_of(model)
+        described = describe(self._model, example)
         self._description, self._layers = described.description, described.layers
         self._declared, self._variables = described.declared, described.variables
         local = self._description.binding.local
@@ -222,6 +222,9 @@ def _treaty(layers: Mapping[str, Any], config: TrainConfig) -> Iterator[None]:
             wanted = config.attributes.get(name, {})
             if "momentum" in wanted and hasattr(layer, "momentum"):
                 _set(stack, layer, "momentum", wanted["momentum"])
+            if family(layer) == "tf_keras" and hasattr(layer, "_bessels_correction_test_only"):
+                # The fused kernel of legacy Keras averages the unbiased variance unless told otherwise.
+                _set(stack, layer, "_bessels_correction_test_only", value=False)
             if type(layer).__name__ == "MultiHeadAttention":
                 rate = wanted.get("dropout", layer._dropout)  # noqa: SLF001  Keras keeps the rate twice
                 _set_rate(stack, name, layer._dropout_layer, rate if config.dropout else 0.0)  # noqa: SLF001
@@ -240,6 +243,6 @@ def _set_rate(stack: ExitStack, name: str, layer: Any, rate: float) -> None:
     _set(stack, layer, "rate", rate)
 
 
-def _set(stack: ExitStack, layer: Any, attribute: str, value: float) -> None:
+def _set(stack: ExitStack, layer: Any, attribute: str, value: float | bool) -> None:  # noqa: FBT001  as setattr
     stack.callback(setattr, layer, attribute, getattr(layer, attribute))
     setattr(layer, attribute, value)

@@ -192,6 +192,7 @@ def _batch_norm(context: Context, node: Any, arguments: list[Operand]) -> Operan
         constant = isinstance(operand, np.ndarray) and role in {"weight", "bias"}
         require(isinstance(operand, Step) or constant, name, f"its {role} is computed by the model")
         layouts[role] = operand if isinstance(operand, Step) else None
+    context.builder.inference_only(f"{name!r} normalises with stored statistics and never updates them")
     return context.builder.channelwise(
         "BatchNormalization",
         name,

@@ -5,7 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, final
+
+from xbackend_fl.errors import RefusedInput
 
 if TYPE_CHECKING:
     from xbackend_fl.adapter.contract import Array
@@ -49,6 +52,12 @@ class TorchAdapter:
         """Whether ``model`` is an ``nn.Module``."""
         torch = sys.modules.get("torch")
         return torch is not None and isinstance(model, torch.nn.Module)
+
+    def load(self, path: Path) -> object:
+        """Refuse: a PyTorch file holds weights, and the model is code."""
+        raise RefusedInput(
+            f"{path} alone is no PyTorch model", hint="name the code: torch:net.py:build returns the module"
+        )
 
     def open(self, model: object, example: Sequence[Array]) -> TorchTrainer:
         """Describe ``model`` and make it ready; see the contract."""

@@ -20,7 +20,7 @@ from torch.fx import Node
 from xbackend_fl.adapter.contract import Array
 from xbackend_fl.canonical import Description, GraphBuilder, NativeTensor, Value
 from xbackend_fl.canonical.layout import Native
-from xbackend_fl.errors import UnsupportedError
+from xbackend_fl.errors import UnsupportedError, shortened
 from xbfl_torch import layers, operations, sequences
 from xbfl_torch.constants import fold
 from xbfl_torch.graph import Context, Handler, TimeMajorError
@@ -32,17 +32,22 @@ _HANDLERS: dict[str, Handler] = {
 }
 
 
-def describe(model: torch.nn.Module, example: Sequence[Array]) -> Description:
+def describe(model: torch.nn.Module, example: Sequence[Array], computed: Sequence[str] = ()) -> Description:
     """Schema and binding of ``model`` at ``example`` (ONNX layout).
+
+    Args:
+        model: The model, its weights plain.
+        example: One array per input.
+        computed: Weights that the user's own model computes from others.
 
     Raises:
         UnsupportedError: An operation or layer has no canonical form.
     """
     batch = [np.concatenate([array[:1]] * 2) for array in example]
     try:
-        return _describe(model, batch, time_major=False)
+        return _describe(model, batch, computed, time_major=False)
     except TimeMajorError:
-        return _describe(model, batch, time_major=True)
+        return _describe(model, batch, computed, time_major=True)
 
 
 def tensors_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -50,7 +55,9 @@ def tensors_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return dict(model.named_parameters()) | dict(model.named_buffers())
 
 
-def _describe(model: torch.nn.Module, example: Sequence[Array], *, time_major: bool) -> Description:
+def _describe(
+    model: torch.nn.Module, example: Sequence[Array], computed: Sequence[str], *, time_major: bool
+) -> Description:
     perms = [
         (1, 0, *range(2, array.ndim)) if time_major and array.ndim in {2, 3} else tuple(range(array.ndim))
         for array in example
@@ -62,6 +69,8 @@ def _describe(model: torch.nn.Module, example: Sequence[Array], *, time_major: b
     program = _export(model, native)
     frozen = [name for name, tensor in tensors.items() if not tensor.requires_grad]
     builder = GraphBuilder("torch", natives, frozen)
+    if computed:
+        builder.one_way(f"{', '.join(computed)} is computed by a parametrization; a plain copy stands for it")
     context = Context(builder, model)
     signature = program.graph_signature
     names = signature.inputs_to_parameters | signature.inputs_to_buffers
@@ -70,7 +79,10 @@ def _describe(model: torch.nn.Module, example: Sequence[Array], *, time_major: b
     for node in program.graph.nodes:
         if node.op == "placeholder" and node.name in names:
             name = aliases[names[node.name]]
-            context.values[node] = Native(name, tuple(tensors[name].shape))
+            tensor = tensors[name]
+            # Whole numbers do not train and have no mean: an offset or a mask is a constant of the model.
+            whole = not tensor.is_floating_point()
+            context.values[node] = tensor.numpy() if whole else Native(name, tuple(tensor.shape))
         elif node.op == "placeholder" and node.name in signature.user_inputs:
             array, perm = next(data)
             context.values[node] = builder.input(node.name, str(array.dtype), array.shape, perm, note)
@@ -98,7 +110,8 @@ def _operation(context: Context, node: Node) -> None:
     elif node.users:
         raise UnsupportedError(
             f"torch operation {node.target} at {context.name(node)!r} has no canonical form",
-            hint="express it with the operators that `xbfl adapters --operators` lists",
+            hint="express it with the operators that `xbfl adapters --operators` lists; layers of your own are "
+            "walked inside",
         )
 
 
@@ -111,7 +124,7 @@ def _export(model: torch.nn.Module, native: tuple[torch.Tensor, ...]) -> Exporte
         except Exception as error:
             # torch.export raises whatever the model raises; all of it means that there is no graph.
             raise UnsupportedError(
-                f"torch.export cannot trace {type(model).__name__}: {error}",
+                f"torch.export cannot trace {type(model).__name__}: {shortened(error)}",
                 hint="check that the input shape fits the model; data-dependent control flow has no graph",
             ) from error
 

@@ -9,22 +9,21 @@ import numpy as np
 from torch.fx import Node
 
 from xbackend_fl.canonical import Value, movement
-from xbackend_fl.canonical.operands import Operand, combine, expand, is_causal_mask
+from xbackend_fl.canonical.operands import Operand, combine, expand, is_causal_mask, unary
 from xbfl_torch.graph import Context, Handler, native_shape, require
 
 
 def _unary(operator: str, **attributes: float) -> Handler:
-    def handle(context: Context, node: Node) -> Value:
-        value = context.data(context.get(node.args[0]))
-        return context.builder.elementwise(operator, context.name(node), value, **attributes)
+    def handle(context: Context, node: Node) -> Operand:
+        return unary(context.builder, operator, context.name(node), context.get(node.args[0]), **attributes)
 
     return handle
 
 
 def _power(exponent: float) -> Handler:
-    def handle(context: Context, node: Node) -> Value:
-        value = context.data(context.get(node.args[0]))
-        return context.builder.elementwise("Pow", context.name(node), value, constant=exponent)
+    def handle(context: Context, node: Node) -> Operand:
+        operand = context.get(node.args[0])
+        return unary(context.builder, "Pow", context.name(node), operand, constant=exponent)
 
     return handle
 

@@ -14,6 +14,7 @@ from xbackend_fl.adapter.contract import Array, Batch, Metrics, TrainConfig
 from xbackend_fl.canonical import Description
 from xbackend_fl.errors import RefusedInput
 from xbfl_torch.describe import describe, evaluation_mode, tensors_of
+from xbfl_torch.parametrizations import materialised
 
 _BatchNorm = torch.nn.modules.batchnorm._BatchNorm  # noqa: SLF001  the common base has no public name
 _Dropout = torch.nn.modules.dropout._DropoutNd  # noqa: SLF001
@@ -31,9 +32,9 @@ class TorchTrainer:
     def __init__(self, model: object, example: Sequence[Array]) -> None:
         if not isinstance(model, torch.nn.Module):
             raise RefusedInput(f"expected a torch.nn.Module, received {type(model).__name__}")
-        self._model = model
-        self._tensors = tensors_of(model)
-        self._description = describe(model, example)
+        self._model, computed = materialised(model)
+        self._tensors = tensors_of(self._model)
+        self._description = describe(self._model, example, computed)
         self._initial_local = {
             name: self._tensors[name].detach().clone() for name in self._description.binding.local
         }

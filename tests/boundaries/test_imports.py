@@ -86,9 +86,9 @@ def test_the_core_loads_no_framework() -> None:
     code = (
         "import importlib, sys\n"
         f"for room in {ROOMS!r}: importlib.import_module('xbackend_fl.' + room)\n"
-        "import xbfl_torch, xbfl_tensorflow\n"
+        "import xbfl_onnx, xbfl_torch, xbfl_tensorflow\n"
         "from xbackend_fl.adapter import load, names\n"
-        "assert names() == ['tensorflow', 'torch']\n"
+        "assert names() == ['onnx', 'tensorflow', 'torch']\n"
         "[load(name).version for name in names()]\n"
         "found = {'torch', 'tensorflow', 'keras', 'jax'} & set(sys.modules)\n"
         "assert not found, found\n"

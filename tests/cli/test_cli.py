@@ -67,6 +67,39 @@ def test_map_proves_and_writes_the_binding(digits: Path, tmp_path: Path) -> None
     assert "flatten order" in shown.stdout
 
 
+def test_a_silo_proves_its_model_without_seeing_the_coordinators(digits: Path, tmp_path: Path) -> None:
+    """The coordinator publishes two files; the silo has nothing else."""
+    files = ["-o", tmp_path / "schema.json", "--evidence", tmp_path / "evidence.safetensors"]
+    published = xbfl("schema", MODELS[0], "--input", "1,1,8,8", *files, cwd=digits)
+    assert published.returncode == 0, published.stderr
+    assert "fingerprint" in published.stdout
+    again = xbfl("schema", MODELS[0], "--input", "1,1,8,8", *files, cwd=digits)
+    assert again.returncode == 2
+    assert "exists" in again.stderr
+    for evidence in ([], ["--evidence", tmp_path / "evidence.safetensors"]):
+        silo = xbfl("map", tmp_path / "schema.json", MODELS[1], "--input", "1,1,8,8", *evidence, cwd=digits)
+        assert silo.returncode == 0, silo.stderr
+        assert "proven" in silo.stdout
+        assert ("no evidence from the reference" in silo.stdout) == (not evidence)
+    size = (tmp_path / "evidence.safetensors").stat().st_size
+    assert size < 1e6
+    shown = xbfl("inspect", MODELS[0], "--input", "1,1,8,8", cwd=digits)
+    assert "num_batches_tracked (reaches no output)" in shown.stdout
+
+
+def test_evidence_of_another_schema_is_refused(digits: Path, tmp_path: Path) -> None:
+    files = ["-o", tmp_path / "schema.json", "--evidence", tmp_path / "evidence.safetensors"]
+    assert xbfl("schema", MODELS[0], "--input", "1,1,8,8", *files, cwd=digits).returncode == 0
+    other = tmp_path / "other.py"
+    other.write_text("from torch import nn\ndef build():\n    return nn.Linear(4, 2)\n")
+    made = xbfl("schema", f"torch:{other}:build", "--input", "1,4", "-o", tmp_path / "other.json", cwd=digits)
+    assert made.returncode == 0, made.stderr
+    command = ["map", tmp_path / "other.json", f"torch:{other}:build", "--input", "1,4"]
+    refused = xbfl(*command, "--evidence", tmp_path / "evidence.safetensors", cwd=digits)
+    assert refused.returncode == 2
+    assert "is no evidence for the schema" in refused.stderr
+
+
 def test_map_refuses_with_a_diagnosis(digits: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.py"
     other.write_text((digits / "keras_model.py").read_text().replace("epsilon=1e-5, ", ""))
@@ -87,8 +120,14 @@ def test_map_refuses_with_a_diagnosis(digits: Path, tmp_path: Path) -> None:
         (["map", *MODELS], "--input"),
         (["map", "torch:nowhere.py:build", MODELS[1], "--input", "1,1,8,8"], "no such file"),
         (["map", "torch:torch_model.py:biuld", MODELS[1], "--input", "1,1,8,8"], "did you mean 'build'?"),
-        (["map", "mxnet:a.py:b", MODELS[1], "--input", "1,1,8,8"], "known backends: tensorflow, torch"),
+        (["map", "mxnet:a.py:b", MODELS[1], "--input", "1,1,8,8"], "known backends: onnx, tensorflow, torch"),
         (["map", "torch", MODELS[1], "--input", "1,1,8,8"], "FILE_OR_MODULE"),
+        (["map", "torch:net.pt", MODELS[1], "--input", "1,1,8,8"], "is no PyTorch model"),
+        (["map", "onnx:nowhere.onnx", MODELS[1], "--input", "1,1,8,8"], "no such file"),
+        (["map", "tensorflow:nowhere", MODELS[1], "--input", "1,1,8,8"], "not a SavedModel directory"),
+        (["map", "nowhere.json", MODELS[1], "--input", "1,1,8,8"], "no such file"),
+        (["schema", MODELS[0]], "--input"),
+        (["schema", MODELS[0], "--input", "1,3,9,9"], "cannot trace"),
         (["inspect", "data.py"], "cannot inspect"),
         (["inspect", "nowhere.safetensors"], "no such file"),
     ],

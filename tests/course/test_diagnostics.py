@@ -65,7 +65,7 @@ def test_backends_and_files_are_looked_up(tmp_path: Path, digits: Path) -> None:
     )
     text = message(path)
     assert "unknown backend `jax`" in text
-    assert "known backends: tensorflow, torch" in text
+    assert "known backends: onnx, tensorflow, torch" in text
     assert text.count("no such file") == 3
 
 

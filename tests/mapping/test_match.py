@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.conftest import Figure
 from xbackend_fl.canonical import GraphBuilder, NativeTensor, Schema, Value
 from xbackend_fl.canonical.layout import Native
 from xbackend_fl.mapping.match import match
@@ -116,3 +119,70 @@ def test_sums_of_three_are_one_node(nesting: Any) -> None:
     builder.output(add(nesting))
     (bone,) = skeleton_of(builder.build().schema).bones
     assert [edge.source for edge in bone.edges] == [-1, -2, -3]
+
+
+def chain(length: int, name: str) -> Schema:
+    """A deep network: dense layers with skips, as many nodes as asked for."""
+    program: Program = [("Gemm", (-1,))]
+    while len(program) < length:
+        last = len(program) - 1
+        program += [("Relu", (last,)), ("Gemm", (last + 1,)), ("Add", (last, last + 2))]
+    weights = {f"{name}{i}.w": NativeTensor((4, 4), "float32") for i in range(len(program))}
+    builder = GraphBuilder("test", weights)
+    values = [builder.input("x", "float32", (2, 4), (0, 1))]
+    for index, (operator, sources) in enumerate(program):
+        inputs = [values[source + 1] for source in sources]
+        word = f"{name}{index}"
+        if operator == "Gemm":
+            values.append(builder.linear(word, inputs[0], Native(f"{word}.w", (4, 4)), None))
+        elif operator == "Add":
+            values.append(builder.binary("Add", word, *inputs))
+        else:
+            values.append(builder.elementwise(operator, word, inputs[0]))
+    builder.output(values[-1])
+    return builder.build().schema
+
+
+def test_a_thousand_nodes_take_less_than_a_second_and_more_take_in_proportion(figure: Figure) -> None:
+    seconds = {}
+    for length in (1000, 8000):
+        graphs = [skeleton_of(chain(length, name)) for name in "ab"]
+        # The collector walks everything that the frameworks hold; that is not the matching's work.
+        gc.disable()
+        try:
+            start = time.process_time()
+            assert match(*graphs) is not None
+            seconds[length] = time.process_time() - start
+        finally:
+            gc.enable()
+    figure("matching 1,000 and 8,000 nodes, processor seconds", f"{seconds[1000]:.3f}, {seconds[8000]:.3f}")
+    assert seconds[1000] < 1.0
+    assert seconds[8000] < 20 * seconds[1000]
+
+
+def test_a_wrong_choice_among_ties_is_taken_back() -> None:
+    """Two cycles of two against one cycle of four: refinement alone cannot tell their nodes apart."""
+
+    def graph(pairs: list[tuple[int, int]], name: str) -> Schema:
+        weights = {f"{name}{i}.w": NativeTensor((4, 4), "float32") for i in range(8)}
+        builder = GraphBuilder("test", weights)
+        x = builder.input("x", "float32", (2, 4), (0, 1))
+        parts = [builder.linear(f"{name}{i}", x, Native(f"{name}{i}.w", (4, 4)), None) for i in range(4)]
+        sums = [builder.binary("Add", f"{name}s{a}{b}", parts[a], parts[b]) for a, b in pairs]
+        squashed = [builder.elementwise("Tanh", f"{name}t{i}", value) for i, value in enumerate(sums)]
+        total = squashed[0]
+        for value in squashed[1:]:
+            total = builder.binary("Max", f"{name}m", total, value)
+        builder.output(total)
+        return builder.build().schema
+
+    square = [(0, 1), (1, 2), (2, 3), (3, 0)]
+    one, two = (skeleton_of(graph(p, n)) for p, n in ((square, "a"), ([(2, 0), (0, 3), (3, 1), (1, 2)], "b")))
+    matching = match(
+        one, two, resemblance=lambda ours, theirs: -float(hash((ours.node.name, theirs.node.name)) % 7)
+    )
+    assert matching is not None
+    for i, j in matching.pairs.items():
+        mapped = sorted((matching.pairs.get(e.source, e.source)) for e in one.bones[i].edges)
+        assert mapped == sorted(e.source for e in two.bones[j].edges)
+    assert match(one, skeleton_of(graph([(0, 1), (1, 0), (2, 3), (3, 2)], "c"))) is None

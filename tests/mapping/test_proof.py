@@ -16,7 +16,7 @@ from torch import nn
 import xbfl_torch.trainer
 from tests.adapters.zoo import ROWS, chain
 from xbackend_fl.canonical import Binding
-from xbackend_fl.canonical.layout import Blocks, Layout, Reorder, Stack, Sum
+from xbackend_fl.canonical.layout import Blocks, Layout, Reorder, Stack, Sum, Transpose
 from xbackend_fl.mapping import Proof, evidence_of
 from xbackend_fl.mapping.bind import find_binding, prove
 from xbfl_tensorflow.trainer import TensorFlowTrainer
@@ -73,6 +73,24 @@ def test_two_swapped_tensors_of_one_shape() -> None:
         schema, rebound(binding, **{"0.weight": two, "2.weight": one}), right, IMAGE, evidence_of(left, IMAGE)
     )
     assert {"outputs", "onnx runtime"} <= failures(proof)
+
+
+def test_a_swapped_mean_and_variance() -> None:
+    left, right = convolutions()
+    schema = left.description.schema
+    binding, _ = find_binding(schema, right.description)
+    one, two = binding.parameters["1.mean"], binding.parameters["1.variance"]
+    wrong = rebound(binding, **{"1.mean": two, "1.variance": one})
+    assert "outputs" in failures(prove(schema, wrong, right, IMAGE, evidence_of(left, IMAGE)))
+
+
+def test_a_transposed_square_kernel() -> None:
+    left, right = convolutions()
+    schema = left.description.schema
+    binding, _ = find_binding(schema, right.description)
+    turned = Transpose(binding.parameters["0.weight"], (0, 1, 3, 2))
+    wrong = rebound(binding, **{"0.weight": turned})
+    assert "outputs" in failures(prove(schema, wrong, right, IMAGE, evidence_of(left, IMAGE)))
 
 
 def test_a_flatten_order_left_out() -> None:

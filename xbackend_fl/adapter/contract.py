@@ -145,6 +145,14 @@ class Adapter(Protocol):
         """Whether ``model`` is a native model of this backend; must not import the framework."""
         ...
 
+    def load(self, path: Path) -> object:
+        """A model that lives in a file or folder of its own, without code.
+
+        Raises:
+            RefusedInput: This framework has no such models, or this is none.
+        """
+        ...
+
     def open(self, model: object, example: Sequence[Array]) -> Trainer:
         """Describe ``model`` at ``example`` (ONNX layout) and make it ready; the model is left as it was.
 

@@ -6,7 +6,6 @@ import numpy as np
 
 from xbackend_fl.canonical.builder import GraphBuilder
 from xbackend_fl.canonical.draft import Draft
-from xbackend_fl.canonical.recorder import Recorder
 from xbackend_fl.canonical.schema import AttributeValue
 from xbackend_fl.canonical.value import Value
 
@@ -14,7 +13,7 @@ from xbackend_fl.canonical.value import Value
 def product(builder: GraphBuilder, name: str, left: Value, right: Value) -> Value:
     """``left @ right`` over the last two native axes; the second product of an attention completes it."""
     one, two = builder.plain(left), builder.plain(right)
-    found = _attention_of(builder.recorder, one.name) if one.shape[:-2] == two.shape[:-2] else None
+    found = _attention_of(builder, one.name) if one.shape[:-2] == two.shape[:-2] else None
     if found is not None and len(one.shape) in {3, 4}:
         query, key, scale, causal, dropout = found
         natural = tuple(range(len(one.shape)))
@@ -68,8 +67,9 @@ def _join_heads(builder: GraphBuilder, name: str, value: Value) -> Value:
     return builder.plain(builder.reshape(name, value, (batch, steps, heads * size)))
 
 
-def _attention_of(recorder: Recorder, probabilities: str) -> tuple[str, str, float, bool, float] | None:
+def _attention_of(builder: GraphBuilder, probabilities: str) -> tuple[str, str, float, bool, float] | None:
     """Query, transposed key, scale, whether causal, and dropout rate behind ``softmax(scale * q @ k)``."""
+    recorder = builder.recorder
     draft, ratio = recorder.producer(probabilities), 0.0
     if draft is not None and draft.operator == "Dropout":
         ratio = float(str(draft.attributes["ratio"]))
@@ -86,22 +86,26 @@ def _attention_of(recorder: Recorder, probabilities: str) -> tuple[str, str, flo
         return None
     values = []
     for value in source.inputs:
-        name, factor = _unscaled(recorder, value)
+        name, factor = _unscaled(builder, value)
         values.append(name)
         scale *= factor
     return values[0], values[1], scale, causal, ratio
 
 
-def _unscaled(recorder: Recorder, value: str) -> tuple[str, float]:
-    """``value`` without the constants it was multiplied with, and their product.
-
-    Transposes in between are kept: the value is the one in front of the first constant.
-    """
-    draft = recorder.producer(value)
-    if draft is None or not _scales(draft):
+def _unscaled(builder: GraphBuilder, value: str) -> tuple[str, float]:
+    """``value`` without the constants it was multiplied with, and their product."""
+    draft = builder.recorder.producer(value)
+    if draft is None or not (_scales(draft) or draft.operator == "Transpose"):
         return value, 1.0
-    inner, factor = _unscaled(recorder, draft.inputs[0])
-    return inner, factor * float(str(draft.attributes["constant"]))
+    inner, factor = _unscaled(builder, draft.inputs[0])
+    if _scales(draft):
+        return inner, factor * float(str(draft.attributes["constant"]))
+    if inner == draft.inputs[0]:
+        return value, 1.0
+    shape = builder.recorder.shape(inner)
+    plain = Value(inner, shape, tuple(range(len(shape))))
+    (turned,) = builder.add("Transpose", draft.name, [plain], [draft.shape], attributes=draft.attributes)
+    return turned, factor
 
 
 def _scales(draft: Draft) -> bool:

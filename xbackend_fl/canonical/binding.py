@@ -71,6 +71,8 @@ class Binding:
         nodes: Schema node name to the name of the native layer or module.
         inputs: Axis order of each data input.
         outputs: Axis order of each output.
+        inference_only: Why the native model cannot be trained as the schema says; empty if it can.
+        one_way: Why weights cannot be written back into the user's own model; empty if they can.
     """
 
     backend: str
@@ -81,6 +83,8 @@ class Binding:
     nodes: Mapping[str, str] = field(default_factory=dict)
     inputs: tuple[Axes, ...] = ()
     outputs: tuple[Axes, ...] = ()
+    inference_only: str = ""
+    one_way: str = ""
 
     @cached_property
     def owners(self) -> dict[str, str]:

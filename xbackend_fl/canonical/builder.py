@@ -75,6 +75,14 @@ class GraphBuilder:
             )
         self._outputs.append((Port(value.name, "float32", value.shape), Axes(value.perm)))
 
+    def inference_only(self, reason: str) -> None:
+        """Say that the native model cannot be trained as its schema says."""
+        self.recorder.inference_only = reason
+
+    def one_way(self, reason: str) -> None:
+        """Say that a copy of the user's model is described, into which alone weights can be written."""
+        self.recorder.one_way = reason
+
     def build(self) -> Description:
         """The finished schema and binding; nodes and parameters that reach no output are left out."""
         return self.recorder.build(self._inputs, self._outputs)
@@ -104,9 +112,23 @@ class GraphBuilder:
         Returns:
             Names of the output values.
         """
+        if operator == "Reshape":
+            return self._add_reshape(name, inputs[0], shapes[0])
         given = {role: layout for role, layout in (layouts or {}).items() if layout is not None}
         reads = tuple(value.name for value in inputs)
         return self.recorder.add(operator, name, reads, shapes, given, attributes or {}, origin)
+
+    def _add_reshape(self, name: str, value: Value, shape: Shape) -> tuple[str, ...]:
+        """A row-major reshape; of a reshape it is a reshape of what that one read."""
+        source, before = value.name, value.shape
+        draft = self.recorder.producer(source)
+        while draft is not None and draft.operator == "Reshape":
+            source, before = draft.inputs[0], self.recorder.shape(draft.inputs[0])
+            draft = self.recorder.producer(source)
+        if before == shape:
+            return (source,)
+        sizes = free_sizes(before, shape)
+        return self.recorder.add("Reshape", name, (source,), [shape], {}, {"shape": sizes}, None)
 
     # Operations on one value.
 
@@ -214,16 +236,24 @@ class GraphBuilder:
             image = self._unflatten(name, value, shape)
             if image is not None:
                 return image
+        moved = [axis for axis, place in enumerate(value.perm) if axis != place]
+        lead = moved[-1] + 1 if moved else 0
+        if lead and shape[:lead] == native[:lead]:
+            # The axes that lie elsewhere stay where they are; only those behind them change.
+            canonical = (*value.shape[:lead], *shape[lead:])
+            (out,) = self.add("Reshape", name, [value], [canonical])
+            return Value(out, canonical, (*value.perm[:lead], *range(lead, len(shape))))
         value = self.plain(value)
-        sizes = free_sizes(native, shape)
-        (out,) = self.add("Reshape", name, [value], [shape], attributes={"shape": sizes})
+        (out,) = self.add("Reshape", name, [value], [shape])
         return Value(out, shape, tuple(range(len(shape))))
 
     def _singletons(self, name: str, value: Value, shape: Shape) -> Value:
         """A reshape that only adds or removes axes of length one: squeeze first, then add at the end."""
         native = value.native_shape
-        kept = [axis for axis, n in enumerate(native) if n != 1 or axis == 0]
-        new = [axis for axis, n in enumerate(shape) if n == 1 and axis != 0]
+        # A batch of one keeps its axis.
+        single = native[0] == 1 == shape[0]
+        kept = [axis for axis, n in enumerate(native) if n != 1 or (single and axis == 0)]
+        new = [axis for axis, n in enumerate(shape) if n == 1 and not (single and axis == 0)]
         old = [axis for axis in range(len(shape)) if axis not in new]
         gone = [value.perm[axis] for axis in range(len(native)) if axis not in kept]
         squeezed = without(value.perm, gone)
@@ -235,8 +265,7 @@ class GraphBuilder:
             placed = dict(zip(old, squeezed, strict=True)) | {axis: rank + i for i, axis in enumerate(new)}
             perm = tuple(placed[axis] for axis in range(len(shape)))
             canonical = tuple(shape[axis] for axis in inverse(perm))
-        attributes: dict[str, AttributeValue] = {"shape": (0, *canonical[1:])}
-        (out,) = self.add("Reshape", name, [value], [canonical], attributes=attributes)
+        (out,) = self.add("Reshape", name, [value], [canonical])
         return Value(out, canonical, perm)
 
     def pick(self, name: str, value: Value, axis: int, index: int) -> Value:
@@ -452,7 +481,6 @@ class GraphBuilder:
         perm = (0, *range(2, rank), 1)
         canonical = tuple(shape[axis] for axis in inverse(perm))
         segment = Segment(canonical[1:], tuple(axis - 1 for axis in perm[1:]))
-        attributes: dict[str, AttributeValue] = {"shape": (0, *canonical[1:])}
-        (out,) = self.add("Reshape", name, [value], [canonical], attributes=attributes)
+        (out,) = self.add("Reshape", name, [value], [canonical])
         self.recorder.reorder(makers, value.name, (segment,))
         return Value(out, canonical, perm)

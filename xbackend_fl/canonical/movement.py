@@ -8,6 +8,7 @@ import numpy as np
 
 from xbackend_fl.canonical import views
 from xbackend_fl.canonical.builder import GraphBuilder
+from xbackend_fl.canonical.computed import Computed, Scaled
 from xbackend_fl.canonical.layout import Join, Shape, Step
 from xbackend_fl.canonical.operands import Operand, as_value, native_shape
 from xbackend_fl.canonical.value import Value
@@ -66,6 +67,11 @@ def concat(builder: GraphBuilder, name: str, operands: Sequence[Operand], axis: 
     steps = [operand for operand in operands if isinstance(operand, Step)]
     if len(steps) == len(operands):
         return steps[0] if len(steps) == 1 else Join(tuple(steps), axis)
+    if not any(isinstance(operand, Value) for operand in operands):
+        shape = list(native_shape(operands[0]))
+        shape[axis] = sum(native_shape(operand)[axis] for operand in operands)
+        parts = tuple(item for item in operands if not isinstance(item, Value | Scaled))
+        return Computed("Concat", parts, tuple(shape))
     return builder.concat(name, [as_value(builder, operand) for operand in operands], axis)
 
 

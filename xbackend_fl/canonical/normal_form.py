@@ -54,12 +54,32 @@ def _fold_biases(graph: Graph) -> tuple[Draft, ...]:
             linear, operand = graph.producers.get(one), graph.producers.get(two)
             if linear is None or operand is None or operand.operator != "Parameter":
                 continue
-            bias = _as_bias(linear, operand.layouts["weight"])
-            if bias is not None and graph.only_reader(one) is addition:
-                folded = {**linear.layouts, "bias": bias}
+            if graph.only_reader(one) is not addition:
+                continue
+            layout, reshape = operand.layouts["weight"], linear
+            if linear.operator == "Reshape" and (source := _split_gemm(graph, linear, layout)) is not None:
+                linear, layout = source, views.reshaped(layout, (source.shape[-1],))
+            bias = _as_bias(linear, layout)
+            if bias is None:
+                continue
+            folded = {**linear.layouts, "bias": bias}
+            if linear is reshape:
                 new[addition.name] = replace(linear, outputs=addition.outputs, layouts=folded)
-                break
+            else:
+                new[linear.name] = replace(linear, layouts=folded)
+                new[addition.name] = replace(reshape, outputs=addition.outputs)
+            break
     return tuple(new.get(draft.name, draft) for draft in graph.drafts)
+
+
+def _split_gemm(graph: Graph, reshape: Draft, layout: Layout) -> Draft | None:
+    """The dense layer whose features ``reshape`` splits into the axes of ``layout``: a stack of experts."""
+    source = graph.producers.get(reshape.inputs[0])
+    if source is None or source.operator != "Gemm" or graph.only_reader(reshape.inputs[0]) is not reshape:
+        return None
+    lead = len(source.shape) - 1
+    splits = reshape.shape[:lead] == source.shape[:lead] and reshape.shape[lead:] == layout.shape
+    return source if splits else None
 
 
 def _as_bias(linear: Draft, layout: Layout) -> Layout | None:

@@ -25,7 +25,7 @@ class _Graph:
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
-        self.constants: dict[str, onnx.TensorProto] = {}
+        self.constants: dict[str, onnx.NodeProto] = {}
 
     def call(self, operator: str, inputs: Sequence[str], output: str | None = None, **attributes: Any) -> str:
         """Append a node; returns the name of its first output."""
@@ -39,7 +39,9 @@ class _Graph:
         array: Array = np.asarray(value, dtype)
         key = f"_const_{array.dtype}_{array.shape}_{hash(array.tobytes()) & 0xFFFFFFFF:x}"
         if key not in self.constants:
-            self.constants[key] = numpy_helper.from_array(array, key)
+            self.constants[key] = helper.make_node(
+                "Constant", [], [key], name=key, value=numpy_helper.from_array(array, key)
+            )
         return key
 
     def ints(self, *values: int) -> str:
@@ -52,29 +54,37 @@ class _Graph:
 _Emit = Callable[[_Graph, Node, Schema], None]
 
 
-def to_onnx(schema: Schema, weights: Mapping[str, Array]) -> onnx.ModelProto:
+def to_onnx(
+    schema: Schema, weights: Mapping[str, Array], *, batch_statistics: bool = False
+) -> onnx.ModelProto:
     """The model as ONNX (opset 21), with a free batch axis and free spatial axes.
 
     Args:
         schema: Graph and parameters.
         weights: Canonical arrays by parameter name.
+        batch_statistics: Normalise with the statistics of the batch, as training does; they are then further
+            outputs under the names of the parameters, with ``_of_batch`` behind.
 
     Returns:
         A model whose metadata carries the schema's fingerprint.
     """
     graph = _Graph()
+    found: list[onnx.ValueInfoProto] = []
     for node in schema.nodes:
-        _EXPANSIONS.get(node.operator, _direct)(graph, node, schema)
+        if batch_statistics and node.operator == "BatchNormalization":
+            found += _batch_norm_of_batch(graph, node, schema)
+        else:
+            _EXPANSIONS.get(node.operator, _direct)(graph, node, schema)
     initializers = [
         numpy_helper.from_array(np.ascontiguousarray(weights[parameter.name]), parameter.name)
         for parameter in schema.parameters
     ]
     proto = helper.make_graph(
-        graph.nodes,
+        [*graph.constants.values(), *graph.nodes],
         "xbackend_fl",
         [_info(port.name, port.dtype, len(port.shape)) for port in schema.inputs],
-        [_info(port.name, port.dtype, len(port.shape)) for port in schema.outputs],
-        [*initializers, *graph.constants.values()],
+        [*(_info(port.name, port.dtype, len(port.shape)) for port in schema.outputs), *found],
+        initializers,
     )
     model = helper.make_model(
         proto,
@@ -127,51 +137,55 @@ def _batch_norm(graph: _Graph, node: Node, schema: Schema) -> None:
     graph.call("BatchNormalization", inputs, node.outputs[0], **node.attributes)
 
 
-def _standardise(graph: _Graph, value: str, epsilon: object) -> str:
-    """Zero mean and unit variance over the last axis."""
-    axis = graph.ints(-1)
-    centred = graph.call("Sub", [value, graph.call("ReduceMean", [value, axis])])
-    variance = graph.call("ReduceMean", [graph.call("Mul", [centred, centred]), axis])
-    deviation = graph.call("Sqrt", [graph.call("Add", [variance, graph.real(epsilon)])])
-    return graph.call("Div", [centred, deviation])
+def _batch_norm_of_batch(graph: _Graph, node: Node, schema: Schema) -> list[onnx.ValueInfoProto]:
+    """Batch normalisation in training mode; returns the mean and the biased variance as outputs."""
+    value = node.inputs[0]
+    channels = schema.by_name[node.parameters["mean"]].shape[0]
+    # [N, C, *spatial] as [C, N · spatial]: one row per channel at every rank.
+    rows = graph.call("Reshape", [value, graph.ints(0, channels, -1)])
+    by_channel = graph.call(
+        "Reshape", [graph.call("Transpose", [rows], perm=[1, 0, 2]), graph.ints(channels, -1)]
+    )
+    names = [f"{node.parameters[role]}_of_batch" for role in ("mean", "variance")]
+    graph.call("ReduceMean", [by_channel, graph.ints(1)], names[0], keepdims=0)
+    centre = graph.call("Unsqueeze", [names[0], graph.ints(1)])
+    squares = graph.call("Mul", [graph.call("Sub", [by_channel, centre])] * 2)
+    graph.call("ReduceMean", [squares, graph.ints(1)], names[1], keepdims=0)
+    scale = node.parameters.get("weight") or graph.real(np.ones(channels))
+    bias = node.parameters.get("bias") or graph.real(np.zeros(channels))
+    epsilon = node.attributes["epsilon"]
+    graph.call("BatchNormalization", [value, scale, bias, *names], node.outputs[0], epsilon=epsilon)
+    return [helper.make_tensor_value_info(name, TensorProto.FLOAT, [channels]) for name in names]
 
 
-def _affine(graph: _Graph, value: str, node: Node, output: str, *, column: bool) -> None:
-    for role, operator in (("weight", "Mul"), ("bias", "Add")):
-        if name := node.parameters.get(role):
-            factor = graph.call("Unsqueeze", [name, graph.ints(1)]) if column else name
-            value = graph.call(operator, [value, factor])
-    graph.call("Identity", [value], output)
+def _normalisation(graph: _Graph, node: Node, schema: Schema, axis: int) -> list[str]:
+    """Input, scale and bias of a normalisation; absent ones are ones and zeros."""
+    length = _length(graph, node, schema, axis)
+    scale = node.parameters.get("weight") or length(1.0)
+    bias = node.parameters.get("bias") or length(0.0)
+    return [node.inputs[0], scale, bias]
+
+
+def _length(graph: _Graph, node: Node, schema: Schema, axis: int) -> Callable[[float], str]:
+    """Makes constants as long as ``axis`` of the node's input, whatever that is."""
+    held = next(iter(node.parameters.values()), None)
+
+    def constant(value: float) -> str:
+        if held is not None:
+            return graph.real(np.full(schema.by_name[held].shape, value))
+        size = graph.call("Shape", [node.inputs[0]], start=axis, end=axis + 1 if axis >= 0 else None)
+        return graph.call("Expand", [graph.real([value]), size])
+
+    return constant
 
 
 def _layer_norm(graph: _Graph, node: Node, schema: Schema) -> None:
-    del schema
-    value = _standardise(graph, node.inputs[0], node.attributes["epsilon"])
-    _affine(graph, value, node, node.outputs[0], column=False)
+    inputs = _normalisation(graph, node, schema, -1)
+    graph.call("LayerNormalization", inputs, node.outputs[0], axis=-1, epsilon=node.attributes["epsilon"])
 
 
-def _instance_norm(graph: _Graph, node: Node, schema: Schema) -> None:
-    _grouped_norm(graph, node, schema, groups=0)
-
-
-def _group_norm(graph: _Graph, node: Node, schema: Schema) -> None:
-    groups = node.attributes["num_groups"]
-    assert isinstance(groups, int)
-    _grouped_norm(graph, node, schema, groups=groups)
-
-
-def _grouped_norm(graph: _Graph, node: Node, schema: Schema, *, groups: int) -> None:
-    """Normalise [N, groups, rest]; 0 groups means one per channel."""
-    del schema
-    value = node.inputs[0]
-    shape = graph.call("Shape", [value])
-    channels = graph.call("Shape", [value], start=1, end=2)
-    flat = graph.call("Reshape", [value, graph.ints(0, groups, -1)])
-    normal = _standardise(graph, flat, node.attributes["epsilon"])
-    rows = graph.call("Concat", [graph.ints(0), channels, graph.ints(-1)], axis=0)
-    scaled = f"{node.outputs[0]}_affine"
-    _affine(graph, graph.call("Reshape", [normal, rows]), node, scaled, column=True)
-    graph.call("Reshape", [scaled, shape], node.outputs[0])
+def _grouped_norm(graph: _Graph, node: Node, schema: Schema) -> None:
+    graph.call(node.operator, _normalisation(graph, node, schema, 1), node.outputs[0], **node.attributes)
 
 
 def _prelu(graph: _Graph, node: Node, schema: Schema) -> None:
@@ -357,8 +371,8 @@ _EXPANSIONS: Mapping[str, _Emit] = {
     "Gemm": _gemm,
     "BatchNormalization": _batch_norm,
     "LayerNormalization": _layer_norm,
-    "GroupNormalization": _group_norm,
-    "InstanceNormalization": _instance_norm,
+    "GroupNormalization": _grouped_norm,
+    "InstanceNormalization": _grouped_norm,
     "PRelu": _prelu,
     "Gather": _embedding,
     "LSTM": _recurrent,

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from itertools import pairwise
 from typing import TypeAlias
 
 import numpy as np
@@ -17,6 +18,7 @@ import numpy as np
 from xbackend_fl.canonical import views
 from xbackend_fl.canonical.attention import product
 from xbackend_fl.canonical.builder import GraphBuilder
+from xbackend_fl.canonical.computed import Computed, Scaled, spelled_normalisation
 from xbackend_fl.canonical.layout import (
     Array,
     Layout,
@@ -33,23 +35,7 @@ from xbackend_fl.canonical.schema import AttributeValue
 from xbackend_fl.canonical.value import Value
 from xbackend_fl.errors import UnsupportedError
 
-
-@dataclass(frozen=True)
-class Computed:
-    """Parameters behind arithmetic that no layout step expresses, such as ``rsqrt(variance + epsilon)``.
-
-    Attributes:
-        operator: The framework's word for the arithmetic.
-        operands: What it was applied to.
-        shape: Native shape.
-    """
-
-    operator: str
-    operands: tuple[Operand, ...]
-    shape: Shape
-
-
-Operand: TypeAlias = Value | Layout | Array | Computed | float | int
+Operand: TypeAlias = Value | Layout | Array | Computed | Scaled | float | int
 """What an edge of a native graph carries."""
 
 LARGEST_CONSTANT = 1 << 18
@@ -88,6 +74,11 @@ def is_causal_mask(operand: object) -> bool:
     return bool((mask[below] == 0).all() and (mask[~below] <= -1e4).all())
 
 
+def _hides_the_future(operand: Operand) -> bool:
+    """Whether a constant, when it is added, is the causal mask."""
+    return isinstance(operand, np.ndarray) and operand.dtype.kind == "f" and is_causal_mask(operand)
+
+
 def native_shape(operand: Operand) -> Shape:
     """Shape of an operand in its own framework."""
     if isinstance(operand, Value):
@@ -97,6 +88,16 @@ def native_shape(operand: Operand) -> Shape:
 
 def combine(builder: GraphBuilder, operator: str, name: str, left: Operand, right: Operand) -> Operand:
     """An elementwise operation of two operands with NumPy's broadcasting, at least one of them data."""
+    if isinstance(left, Scaled) or isinstance(right, Scaled):
+        return _normalised(builder, operator, name, left, right)
+    if not isinstance(left, Value) and not isinstance(right, Value):
+        shape = np.broadcast_shapes(native_shape(left), native_shape(right))
+        return Computed(operator, (left, right), shape)
+    for value, other in ((left, right), (right, left)):
+        if operator == "Mul" and isinstance(value, Value) and isinstance(other, Computed):
+            return Scaled(value, other)
+        if operator == "Add" and isinstance(value, Value) and _hides_the_future(other):
+            return builder.elementwise("CausalMask", name, value)
     for value, other in ((left, right), (right, left)):
         number = _uniform(other, value)
         if number is None or not isinstance(value, Value):
@@ -113,6 +114,51 @@ def combine(builder: GraphBuilder, operator: str, name: str, left: Operand, righ
     return builder.binary(operator, name, one, two)
 
 
+def unary(
+    builder: GraphBuilder, operator: str, name: str, operand: Operand, **attributes: AttributeValue
+) -> Operand:
+    """An operation on every element of one operand."""
+    if isinstance(operand, Step | Computed):
+        constant = attributes.get("constant")
+        number = float(constant) if isinstance(constant, float) else None
+        return Computed(operator, (operand,), native_shape(operand), number)
+    return builder.elementwise(operator, name, as_value(builder, operand), **attributes)
+
+
+def _normalised(builder: GraphBuilder, operator: str, name: str, left: Operand, right: Operand) -> Value:
+    """A batch normalisation that a model spells out."""
+    scaled, shift = (left, right) if isinstance(left, Scaled) else (right, left)
+    assert isinstance(scaled, Scaled)
+    sign = {"Add": 1.0, "Sub": -1.0}.get(operator, 0.0) if scaled is left else float(operator == "Add")
+    found = spelled_normalisation(scaled.factor, shift, sign)
+    if found is None:
+        raise _arithmetic(scaled.factor)
+    channels = [axis for axis, n in enumerate(scaled.factor.shape) if n != 1]
+    axis = (channels[0] if channels else -1) - len(scaled.factor.shape) if channels else -1
+    roles: dict[str, Layout | None] = {
+        "weight": found.weight,
+        "bias": found.bias,
+        "mean": found.mean,
+        "variance": found.variance,
+    }
+    flat = {
+        role: None if layout is None else views.reshaped(layout, (math.prod(layout.shape),))
+        for role, layout in roles.items()
+    }
+    builder.inference_only(f"{name!r} normalises with stored statistics and never updates them")
+    # The momentum is no part of the function, and nothing in a graph tells it; this is the default of Keras.
+    return builder.channelwise(
+        "BatchNormalization", name, scaled.value, axis, layouts=flat, epsilon=found.epsilon, momentum=0.99
+    )
+
+
+def _arithmetic(operand: Computed) -> UnsupportedError:
+    return UnsupportedError(
+        f"arithmetic on parameters ({operand.operator}) has no canonical form",
+        hint="compute it on data, or keep the result as a parameter",
+    )
+
+
 def as_value(builder: GraphBuilder, operand: Operand) -> Value:
     """An operand as data, canonical axes in native order.
 
@@ -120,11 +166,8 @@ def as_value(builder: GraphBuilder, operand: Operand) -> Value:
     """
     if isinstance(operand, Value):
         return operand
-    if isinstance(operand, Computed):
-        raise UnsupportedError(
-            f"arithmetic on parameters ({operand.operator}) has no canonical form",
-            hint="compute it on data, or keep the result as a parameter",
-        )
+    if isinstance(operand, Computed | Scaled):
+        raise _arithmetic(operand.factor if isinstance(operand, Scaled) else operand)
     if isinstance(operand, np.ndarray | float | int):
         array = np.asarray(operand)
         if array.ndim > 1 and array.dtype.kind == "f" and bool((array == array.reshape(-1)[0]).all()):
@@ -174,6 +217,9 @@ def matmul(builder: GraphBuilder, name: str, left: Operand, right: Operand) -> V
 def lookup(builder: GraphBuilder, name: str, weight: Layout, indices: Operand, padding: int = -1) -> Operand:
     """Rows of an embedding; constant indices ``0 … n-1`` (positions) are a view of the parameter."""
     if isinstance(indices, Value):
+        fields = _fields(builder, indices)
+        if fields is not None and padding == -1:
+            return _lookup_fields(builder, name, weight, *fields)
         return builder.embedding(name, indices, weight, padding)
     if not isinstance(indices, np.ndarray):
         raise UnsupportedError(f"{name!r}: parameters are used as indices")
@@ -182,6 +228,37 @@ def lookup(builder: GraphBuilder, name: str, weight: Layout, indices: Operand, p
         cut = views.part(weight, 0, 0, rows.size)
         return views.reshaped(cut, (*rows.shape, weight.shape[1]))
     return builder.embedding(name, _constant(builder, rows), weight, padding)
+
+
+def _fields(builder: GraphBuilder, indices: Value) -> tuple[Value, list[int]] | None:
+    """Data and offsets of ``data + [0, 7, 12]``: every field has its own rows of one table."""
+    draft = builder.recorder.producer(indices.name)
+    if draft is None or draft.operator != "Add" or len(draft.inputs) != 2:
+        return None
+    for data, other in (draft.inputs, draft.inputs[::-1]):
+        constant = builder.recorder.producer(other)
+        if constant is None or constant.operator != "Constant" or constant.attributes["dtype"] != "int64":
+            continue
+        shape, offsets = constant.attributes["shape"], constant.attributes["value"]
+        assert isinstance(offsets, tuple)
+        starts = [int(n) for n in offsets]
+        rising = starts[0] == 0 and all(a < b for a, b in pairwise(starts))
+        if shape == (len(starts),) and rising and indices.native_shape[-1:] == shape:
+            return replace(indices, name=data), starts
+    return None
+
+
+def _lookup_fields(
+    builder: GraphBuilder, name: str, weight: Layout, data: Value, starts: Sequence[int]
+) -> Operand:
+    """One embedding per field; the tables are parts of one."""
+    found = []
+    for field, (start, stop) in enumerate(zip(starts, [*starts[1:], weight.shape[0]], strict=True)):
+        ids = builder.pick(name, data, -1, field)
+        rows = views.part(weight, 0, start, stop)
+        found.append(builder.embedding(f"{name}[{start}:{stop}]", ids, rows, -1))
+    joined = builder.concat(name, found, -1)
+    return builder.reshape(name, joined, (*data.native_shape, weight.shape[1]))
 
 
 def einsum(builder: GraphBuilder, name: str, equation: str, left: Value, right: Operand) -> Value:
@@ -329,5 +406,5 @@ def _static_reshape(builder: GraphBuilder, value: Value, shape: Shape) -> Value:
     if value.native_shape == shape:
         return value
     value = builder.plain(value)
-    (out,) = builder.add("Reshape", f"{value.name}.reshape", [value], [shape], attributes={"shape": shape})
+    (out,) = builder.add("Reshape", f"{value.name}.reshape", [value], [shape])
     return Value(out, shape, tuple(range(len(shape))))

@@ -38,6 +38,8 @@ class Recorder:
         self._names: Counter[str] = Counter()
         self._made: dict[object, tuple[str, ...]] = {}
         self._closed_values: set[str] = set()
+        self.inference_only = ""
+        self.one_way = ""
         self._closed_layouts: set[tuple[str, Layout]] = set()
 
     def input(self, name: str, shape: Shape) -> str:
@@ -146,6 +148,8 @@ class Recorder:
             nodes={draft.name: draft.origin for draft in drafts},
             inputs=tuple(axes for _, axes in inputs),
             outputs=tuple(axes for _, axes in outputs),
+            inference_only=self.inference_only,
+            one_way=self.one_way,
         )
         return Description(schema, binding)
 

@@ -15,12 +15,12 @@ def check(
     settings: Settings = None,
     as_json: Json = False,
 ) -> None:
-    """Check a course without training: file, data, models and their proof of equality."""
+    """Check a course without training: the file, the data, and each participant's model against the schema."""
     from contextlib import closing
 
     from xbackend_fl.cli.view import describe
     from xbackend_fl.course import load_course
-    from xbackend_fl.events import Event
+    from xbackend_fl.events import Event, ModelBound
     from xbackend_fl.simulation import SimulationEngine
 
     loaded = load_course(course, settings or ())
@@ -39,6 +39,11 @@ def check(
         return
     for event in found:
         typer.echo(describe(event))
+    proofs = {event.backend: event for event in found if isinstance(event, ModelBound)}
     for participant in loaded.participants:
-        typer.echo(f"  {participant.name} ({participant.backend}): {sizes[participant.name]} examples")
+        error = proofs[participant.backend].largest_error
+        typer.echo(
+            f"  {participant.name} ({participant.backend}): model proven against the schema, "
+            f"largest error {error:.1e}; {sizes[participant.name]} examples"
+        )
     typer.echo(f"ok: schema {prepared.schema.fingerprint[:12]}, {prepared.schema.num_values:,} values")

@@ -138,8 +138,16 @@ def _run(path: Path, *, as_json: bool) -> None:
 
 
 def _model(target: str, inputs: list[str], *, as_json: bool) -> None:
-    from xbackend_fl.cli.mapping import build
-    from xbackend_fl.course import example_arrays
+    from xbackend_fl.cli.models import build, examples
 
     adapter, model = build(target)
-    _schema(adapter.open(model, example_arrays(inputs)).description.schema, as_json=as_json)
+    description = adapter.open(model, examples(inputs)).description
+    _schema(description.schema, as_json=as_json)
+    if not as_json:
+        binding = description.binding
+        for index, axes in enumerate(binding.inputs):
+            typer.echo(f"input {index}: native axes {list(axes.perm)} {axes.note}".rstrip())
+        for name, reason in binding.local.items():
+            typer.echo(f"local: {name} ({reason})")
+        for remark in filter(None, (binding.one_way, binding.inference_only)):
+            typer.echo(f"note: {remark}")

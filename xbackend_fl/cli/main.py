@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import typer
 
-from xbackend_fl.cli import adapters, check, doctor, inspect, mapping, run
+from xbackend_fl.cli import adapters, check, doctor, inspect, mapping, run, schema
 from xbackend_fl.errors import XbflError
 
 app = typer.Typer(
@@ -23,6 +23,7 @@ app = typer.Typer(
 app.command("run")(run.run)
 app.command("check")(check.check)
 app.command("map")(mapping.map_models)
+app.command("schema")(schema.schema)
 app.command("inspect")(inspect.inspect)
 app.command("doctor")(doctor.doctor)
 app.command("adapters")(adapters.adapters)

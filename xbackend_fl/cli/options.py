@@ -7,6 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
+MODEL = (
+    "BACKEND:FILE_OR_MODULE:CALLABLE, e.g. torch:models/net.py:build, or BACKEND:PATH, e.g. onnx:net.onnx."
+)
+
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a setting, e.g. rounds=5.")

@@ -10,7 +10,8 @@ from xbackend_fl.mapping.bind import (
     gather_evidence,
 )
 from xbackend_fl.mapping.probe import Evidence, training_attributes
-from xbackend_fl.mapping.verify import Check, Proof, execute
+from xbackend_fl.mapping.runtime import execute
+from xbackend_fl.mapping.verify import Check, Proof
 
 __all__ = [
     "Bound",

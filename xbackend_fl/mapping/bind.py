@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from xbackend_fl.adapter import Adapter, Trainer, adapter_of
 from xbackend_fl.canonical import Binding, Description, Schema
-from xbackend_fl.errors import SchemaError
+from xbackend_fl.errors import RefusedInput, SchemaError
 from xbackend_fl.mapping.diagnose import Difference, compare, differences
 from xbackend_fl.mapping.explain import failure, mismatch, verdict_by_shape
-from xbackend_fl.mapping.match import Matching, match
-from xbackend_fl.mapping.probe import Evidence, cases
+from xbackend_fl.mapping.fingerprint import Fingerprints
+from xbackend_fl.mapping.match import Matching, Resemblance, match
+from xbackend_fl.mapping.probe import BY_SHAPE, Evidence, cases
 from xbackend_fl.mapping.skeleton import Skeleton, skeleton_of
 from xbackend_fl.mapping.training import training_report
 from xbackend_fl.mapping.verify import Check, Proof, against_runtime, gather, reactions, unobserved
@@ -52,7 +53,13 @@ class Bound:
 
         Raises:
             SchemaError: The weights belong to another schema.
+            RefusedInput: The model computes some of its weights.
         """
+        if self.binding.one_way:
+            raise RefusedInput(
+                f"the map goes one way: {self.binding.one_way}",
+                hint="remove the parametrization before training, or take the weights from the trainer's copy",
+            )
         if weights.fingerprint != self.schema.fingerprint:
             raise SchemaError(
                 f"expected weights of schema {self.schema.fingerprint[:12]}, "
@@ -118,7 +125,8 @@ def bind_trainer(
     before = trainer.read()
     try:
         try:
-            binding, notes = find_binding(schema, trainer.description)
+            fingerprints = Fingerprints(trainer, trainer.description, evidence)
+            binding, notes = find_binding(schema, trainer.description, fingerprints)
         except StructureError as error:
             raise mismatch(
                 error.found,
@@ -162,14 +170,21 @@ class StructureError(Exception):
         self.found = found
 
 
-def find_binding(schema: Schema, description: Description) -> tuple[Binding, tuple[str, ...]]:
+def find_binding(
+    schema: Schema, description: Description, resemblance: Resemblance | None = None
+) -> tuple[Binding, tuple[str, ...]]:
     """Match a described model with a schema by structure; also says what only training sees.
+
+    Args:
+        schema: The treaty.
+        description: The candidate.
+        resemblance: Orders the choices where structure leaves several.
 
     Raises:
         StructureError: The graphs differ.
     """
     reference, candidate = skeleton_of(schema), skeleton_of(description.schema)
-    matching = match(reference, candidate)
+    matching = match(reference, candidate, resemblance=resemblance)
     if matching is None:
         loose = match(reference, candidate, strict=False)
         raise StructureError(differences(reference, candidate, loose))
@@ -179,10 +194,12 @@ def find_binding(schema: Schema, description: Description) -> tuple[Binding, tup
     nodes, parameters = _names(reference, candidate, matching)
     binding = description.binding.renamed(parameters, nodes, schema)
     notes = training_report(schema, description, binding, nodes)
+    if binding.one_way:
+        notes += (f"the map goes one way: {binding.one_way}",)
     if matching.symmetries:
         tied = ", ".join(matching.symmetries)
         notes += (
-            f"structure cannot tell these apart from others; names decided, any choice is right: {tied}",
+            f"structure cannot tell these from others; gradients chose, then names, and the proof holds: {tied}",
         )
     return binding, notes
 
@@ -196,14 +213,22 @@ def prove(
 ) -> Proof:
     """Compare a bound model with the reference's evidence and with ONNX Runtime."""
     probes = cases(schema, example) if evidence is None else [item.case for item in evidence]
-    own, notes = gather(trainer, binding, schema, probes, evidence or ())
+    first = [case for case in probes if not case.reserve and case.label != BY_SHAPE]
+    own, notes = gather(trainer, binding, schema, first, evidence or ())
     checks: list[Check] = [*against_runtime(schema, own), *reactions(own)]
     errors: dict[str, float] = {}
     if evidence is None:
         notes += ("gradients and the optimizer step were not compared: no evidence from the reference",)
     else:
         compared, errors = compare_evidence(schema, evidence, own)
+        for case in probes:
+            if case.reserve and any(not c.passed and c.what in {"gradients", "step"} for c in compared):
+                own += gather(trainer, binding, schema, [case], evidence)[0]
+                compared, errors = compare_evidence(schema, evidence, own)
         checks.extend(compared)
+        if not any(check.what == "step" for check in compared):
+            reason = binding.inference_only or "the reference only infers"
+            notes += (f"the optimizer step was not compared: {reason}",)
     if unseen := unobserved(own):
         notes += (f"no output depends on {', '.join(unseen)}: any value is as good as any other",)
     return Proof(tuple(checks), notes, parameters=errors)

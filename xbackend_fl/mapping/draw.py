@@ -32,7 +32,8 @@ def draw_weights(schema: Schema, seed: int) -> dict[str, Array]:
     generator = np.random.Generator(np.random.Philox(key=[seed, 1]))
     before_kinks = _before_kinks(schema)
     signs = (1.0,) if seed % 2 else (-1.0, 1.0)
-    return {p.name: _draw(p, generator, signs if p.name in before_kinks else ()) for p in schema.parameters}
+    far = {name: tuple(sign * size for sign in signs) for name, size in before_kinks.items()}
+    return {p.name: _draw(p, generator, far.get(p.name, ())) for p in schema.parameters}
 
 
 def draw_by_shape(schema: Schema) -> dict[str, Array]:
@@ -131,10 +132,10 @@ def _draw(parameter: Parameter, generator: np.random.Generator, far: tuple[float
     return values.astype(parameter.dtype)
 
 
-def _before_kinks(schema: Schema) -> set[str]:
-    """Biases whose node feeds an activation with a kink, directly or through a sum."""
+def _before_kinks(schema: Schema) -> dict[str, float]:
+    """Biases whose node feeds an activation with a kink, directly or through a sum, and the spread around them."""
     producers = {value: node for node in schema.nodes for value in node.outputs}
-    found: set[str] = set()
+    found: dict[str, float] = {}
 
     def visit(value: str, depth: int) -> None:
         node: Node | None = producers.get(value)
@@ -146,7 +147,8 @@ def _before_kinks(schema: Schema) -> set[str]:
             and schema.by_name[bias].kind is Kind.TRAINABLE
             and len(schema.by_name[bias].shape) == 1
         ):
-            found.add(bias)
+            narrow = node.operator == "BatchNormalization" and "weight" in node.parameters
+            found[bias] = 1.0 if narrow else 1.6
         elif node.operator in _PASSING or OPERATORS[node.operator].shape_only:
             for source in node.inputs:
                 visit(source, depth + 1)

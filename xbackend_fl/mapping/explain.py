@@ -16,7 +16,8 @@ from xbackend_fl.errors import MismatchError
 from xbackend_fl.mapping.diagnose import Difference
 from xbackend_fl.mapping.draw import draw_by_shape, draw_weights
 from xbackend_fl.mapping.probe import BY_SHAPE, Evidence, cases
-from xbackend_fl.mapping.verify import TOLERANCE, Proof, execute, relative_error
+from xbackend_fl.mapping.runtime import execute
+from xbackend_fl.mapping.verify import TOLERANCE, Proof, relative_error
 
 SHOWN = 8
 """How many differences a message lists."""

@@ -15,6 +15,7 @@ from xbackend_fl.canonical import OPERATORS, Binding, Effect, Kind, Schema
 from xbackend_fl.canonical.layout import leaves
 from xbackend_fl.errors import RefusedInput
 from xbackend_fl.mapping.draw import BATCH, draw_by_shape, draw_inputs, draw_weights, shaken
+from xbackend_fl.mapping.runtime import batch_statistics
 from xbackend_fl.mapping.sketch import sketches
 
 Array = NDArray[Any]
@@ -24,6 +25,10 @@ EXAMPLE = "the example"
 
 BY_SHAPE = "the same weights by shape"
 """Label of the probe that needs no map."""
+
+
+class SizeRefused(RefusedInput):
+    """A model does not take inputs of a case's size."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,7 @@ class Case:
         inputs: Data in ONNX layout.
         differentiate: Whether gradients are compared as well as outputs.
         step: Whether an optimizer step is compared too.
+        reserve: Whether it is run only if the others leave a gradient open.
     """
 
     label: str
@@ -43,6 +49,7 @@ class Case:
     inputs: tuple[Array, ...]
     differentiate: bool = True
     step: bool = True
+    reserve: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,8 +73,15 @@ class Evidence:
     updated: Mapping[str, Array] = field(default_factory=dict)
 
 
-def cases(schema: Schema, example: Sequence[Array], draws: int = 4) -> list[Case]:
-    """Cases at the example's size, at a neighbouring size (odd and even), the example itself, and one by shape."""
+def cases(schema: Schema, example: Sequence[Array], draws: int = 4, reserve: int = 3) -> list[Case]:
+    """Cases at the example's size, at a neighbouring size (odd and even), the example itself, and one by shape.
+
+    Args:
+        schema: The reference.
+        example: One array per input.
+        draws: Draws that are always run.
+        reserve: Draws with a step that are run where rounding decided a kink in all the others.
+    """
     shapes = [array.shape for array in example]
     spatial = any(len(shape) >= 3 for shape in shapes)
     larger = [(*shape[:2], *(n + 1 for n in shape[2:])) if len(shape) >= 3 else shape for shape in shapes]
@@ -81,8 +95,11 @@ def cases(schema: Schema, example: Sequence[Array], draws: int = 4) -> list[Case
         result.append(Case(f"draw {seed}, {_sizes(larger)}", seed, inputs, differentiate=False, step=False))
     own = tuple(np.concatenate([array] * BATCH)[:BATCH] for array in example)
     result.append(Case(EXAMPLE, draws + 3, own, differentiate=False, step=False))
+    for seed in range(11, 11 + 2 * reserve, 2):
+        label = f"draw {seed}, {_sizes(shapes)}"
+        result.append(Case(label, seed, draw_inputs(schema, shapes, seed), reserve=True))
     inputs = draw_inputs(schema, shapes, draws + 5, scale=10.0)
-    result.append(Case(BY_SHAPE, draws + 5, inputs, differentiate=False, step=False))
+    result.append(Case(BY_SHAPE, draws + 5, inputs, step=False))
     return result
 
 
@@ -108,22 +125,23 @@ def observe(
         statistics: Running statistics that the reference used; without them they are fitted here.
 
     Raises:
-        RefusedInput: The model does not accept the case's size.
+        SizeRefused: The model does not accept the case's size.
     """
     weights = weights_of(schema, case)
     inputs = [axes.to_native(array) for axes, array in zip(binding.inputs, case.inputs, strict=True)]
     if statistics is None:
+        # The runtime takes sizes that the model may not; the model has the word.
+        _forward(trainer, inputs)
         statistics = {}
         if case.label != BY_SHAPE:
-            data = inputs
+            data = case.inputs
             if case.label == EXAMPLE:
                 # Copies of one example have no variance; these have the same sizes.
-                drawn = draw_inputs(schema, [array.shape for array in case.inputs], case.seed)
-                data = [axes.to_native(a) for axes, a in zip(binding.inputs, drawn, strict=True)]
-            statistics = _statistics(trainer, binding, schema, weights, data, case.seed)
+                data = draw_inputs(schema, [array.shape for array in case.inputs], case.seed)
+            statistics = _statistics(schema, weights, data, case.seed)
     weights |= statistics
     trainer.write(binding.restore(weights))
-    raw = trainer.forward(inputs)
+    raw = _forward(trainer, inputs)
     outputs = tuple(axes.to_canonical(a) for axes, a in zip(binding.outputs, raw, strict=True))
     if not case.differentiate:
         return Evidence(case, statistics, outputs)
@@ -131,7 +149,7 @@ def observe(
     cotangents = [generator.standard_normal(output.shape).astype(np.float32) for output in outputs]
     turned = [axes.to_native(c) for axes, c in zip(binding.outputs, cotangents, strict=True)]
     grads = sketches(canonical_gradients(binding, trainer.gradients(inputs, turned)))
-    if not case.step:
+    if not case.step or binding.inference_only:
         return Evidence(case, statistics, outputs, grads)
     targets = generator.standard_normal(outputs[0].shape).astype(np.float32)
     stepped = _stepped(trainer, binding, schema, inputs, binding.outputs[0].to_native(targets))
@@ -146,13 +164,11 @@ def observe(
     )
 
 
-def accepted(trainer: Trainer, binding: Binding, case: Case) -> bool:
-    """Whether a model takes inputs of the case's size."""
+def _forward(trainer: Trainer, inputs: Sequence[Array]) -> tuple[Array, ...]:
     try:
-        trainer.forward([axes.to_native(a) for axes, a in zip(binding.inputs, case.inputs, strict=True)])
-    except RefusedInput:
-        return False
-    return True
+        return trainer.forward(inputs)
+    except RefusedInput as error:
+        raise SizeRefused(error.message, hint=error.hint) from error
 
 
 def canonical_gradients(binding: Binding, grads: Mapping[str, Array]) -> dict[str, Array]:
@@ -205,34 +221,19 @@ def _stepped(
 
 
 def _statistics(
-    trainer: Trainer,
-    binding: Binding,
-    schema: Schema,
-    weights: Mapping[str, Array],
-    inputs: Sequence[Array],
-    seed: int,
+    schema: Schema, weights: Mapping[str, Array], inputs: Sequence[Array], seed: int
 ) -> dict[str, Array]:
     """Running statistics near those of the data that really flows, by canonical name.
 
-    With drawn statistics a deep network soon ignores its input. Training mode normalises with the statistics
-    of the batch, so one step there yields those of every layer at once: ``stepped = m · old + (1 - m) · batch``.
+    With drawn statistics a deep network soon ignores its input. ONNX Runtime computes those of every layer in one
+    pass, each layer normalised by its own batch.
     """
-    shares = {
-        (node.parameters["mean"], node.parameters["variance"]): float(str(node.attributes["momentum"]))
-        for node in schema.nodes
-        if node.operator == "BatchNormalization" and float(str(node.attributes["momentum"])) < 1.0
-    }
-    if not shares:
+    norms = [node.parameters for node in schema.nodes if node.operator == "BatchNormalization"]
+    if not norms:
         return {}
-    trainer.write(binding.restore(weights))
-    raw = trainer.forward(inputs)[0]
-    stepped = _stepped(trainer, binding, schema, inputs, np.zeros_like(raw))
-    fitted = {}
-    for pair, share in shares.items():
-        for name in pair:
-            new = (stepped[name].astype(np.float64) - share * weights[name]) / (1.0 - share)
-            fitted[name] = new.astype(weights[name].dtype)
-    return shaken(list(shares), fitted, seed)
+    pairs = list(dict.fromkeys((roles["mean"], roles["variance"]) for roles in norms))
+    fitted = batch_statistics(schema, weights, inputs)
+    return shaken(pairs, fitted, seed)
 
 
 def _sizes(shapes: Sequence[tuple[int, ...]]) -> str:

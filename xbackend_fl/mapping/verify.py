@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from xbackend_fl.adapter.contract import Trainer
 from xbackend_fl.canonical import Binding, Schema
-from xbackend_fl.canonical.onnx_export import to_onnx
-from xbackend_fl.mapping.probe import BY_SHAPE, EXAMPLE, Case, Evidence, accepted, observe, weights_of
+from xbackend_fl.mapping.memory import check_memory
+from xbackend_fl.mapping.probe import BY_SHAPE, EXAMPLE, Case, Evidence, SizeRefused, observe, weights_of
+from xbackend_fl.mapping.runtime import execute
 
 TOLERANCE = 1e-4
 """Largest relative error that passes; an epsilon of 1e-3 instead of 1e-5 makes 3e-4."""
@@ -75,18 +75,6 @@ class Proof:
         return plain | {"proven": self.proven, "largest_error": self.largest_error}
 
 
-def execute(schema: Schema, weights: Mapping[str, NDArray[Any]], inputs: Sequence[NDArray[Any]]) -> list[Any]:
-    """Outputs of the canonical graph in ONNX Runtime."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = 1
-    model = to_onnx(schema, weights).SerializeToString()
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    feeds = {port.name: np.ascontiguousarray(a) for port, a in zip(schema.inputs, inputs, strict=True)}
-    outputs: list[Any] = session.run(None, feeds)
-    return outputs
-
-
 def gather(
     trainer: Trainer,
     binding: Binding,
@@ -98,12 +86,13 @@ def gather(
 
     The candidate takes the running statistics of the reference's evidence.
     """
+    check_memory(schema)
     statistics = {item.case.label: item.statistics for item in reference}
     evidence, notes = [], []
     for case in cases:
-        if accepted(trainer, binding, case):
+        try:
             evidence.append(observe(trainer, binding, schema, case, statistics.get(case.label)))
-        else:
+        except SizeRefused:
             notes.append(f"{case.label}: the {binding.backend} model takes one size only")
     return tuple(evidence), tuple(notes)
 
@@ -135,7 +124,7 @@ REACTS = 50.0
 
 def unobserved(evidence: Sequence[Evidence]) -> list[str]:
     """Trainable parameters that no gradient of any draw sees: any value of them is as good as any other."""
-    drawn = [item for item in evidence if item.case.differentiate]
+    drawn = [item for item in evidence if item.gradients and item.case.label != BY_SHAPE]
     sizes: dict[str, float] = {}
     for item in drawn:
         scale = max((float(np.abs(g).max(initial=0.0)) for g in item.gradients.values()), default=0.0) or 1.0
@@ -160,13 +149,18 @@ def compare(
     for one, two in pairs:
         if one.case.label != BY_SHAPE:
             checks.append(_outputs("outputs", schema, one.case.label, two.outputs, one.outputs))
-        if one.updated:
+        if one.updated and two.updated:
             checks.append(_worst("statistics", one.case.label, two.updated, one.updated))
     best: dict[str, float] = {}
     for what in ("gradients", "step"):
-        drawn = [(a, b) for a, b in pairs if (a.case.differentiate if what == "gradients" else a.case.step)]
+        if what == "gradients":
+            drawn = [(a, b) for a, b in pairs if a.gradients and b.gradients and a.case.label != BY_SHAPE]
+        else:
+            drawn = [(a, b) for a, b in pairs if a.moved and b.moved]
+        if not drawn:
+            continue
         by_draw = [_errors(what, one, two) for one, two in drawn]
-        smallest = {name: min(errors[name] for errors in by_draw) for name in (by_draw[0] if by_draw else ())}
+        smallest = {name: min(errors[name] for errors in by_draw) for name in by_draw[0]}
         largest = max((error for errors in by_draw for error in errors.values()), default=0.0)
         where = max(smallest, key=lambda name: smallest[name], default="")
         error = smallest.get(where, 0.0)

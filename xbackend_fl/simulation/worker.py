@@ -18,7 +18,7 @@ from xbackend_fl.aggregation import OnlineMean
 from xbackend_fl.canonical import Binding, Kind, Schema
 from xbackend_fl.course import Course, example_arrays
 from xbackend_fl.data import Dataset, Splits, batches, dirichlet, iid, load_dataset, load_splits, seed_of
-from xbackend_fl.errors import ConfigError, UpdateRefused
+from xbackend_fl.errors import ConfigError, RefusedInput, UpdateRefused
 from xbackend_fl.events import Event, ParticipantFailed, ParticipantTrained
 from xbackend_fl.locate import call
 from xbackend_fl.mapping import Evidence, Proof, bind_trainer, evidence_of, training_attributes
@@ -74,6 +74,11 @@ class Worker:
 
     def bind(self, schema: Schema, evidence: Sequence[Evidence]) -> tuple[Binding, Proof, tuple[str, ...]]:
         """Bind this backend's model to the treaty, with proof."""
+        if reason := self._trainer.description.binding.inference_only:
+            raise RefusedInput(
+                f"the {self._adapter.name} model cannot take part in training: {reason}",
+                hint="name the code that builds the model instead of what it was saved as",
+            )
         bound = bind_trainer(self._adapter, self._trainer, schema, self._example, evidence)
         self._schema, self._binding = schema, bound.binding
         return bound.binding, bound.proof, bound.notes

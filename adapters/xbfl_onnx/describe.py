@@ -1,0 +1,141 @@
+"""Describes an ONNX file: walks its nodes and tells them to the builder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import numpy_helper
+
+from xbackend_fl.adapter.contract import Array
+from xbackend_fl.canonical import Description, GraphBuilder, NativeTensor
+from xbackend_fl.canonical.layout import Native
+from xbackend_fl.canonical.operands import as_value
+from xbackend_fl.errors import UnsupportedError, shortened
+from xbfl_onnx import layers, operations, sequences
+from xbfl_onnx.constants import fold
+from xbfl_onnx.graph import Context, Handler
+
+_HANDLERS: dict[str, Handler] = {**layers.HANDLERS, **sequences.HANDLERS, **operations.HANDLERS}
+_QUANTISED = ("Quantize", "Dequantize", "QLinear", "MatMulInteger", "ConvInteger", "DynamicQuantize")
+
+
+def describe(model: onnx.ModelProto, example: Sequence[Array]) -> Description:
+    """Schema and binding of ``model`` at ``example`` (the layout of the file).
+
+    Raises:
+        UnsupportedError: A node has no canonical form, or the file was quantised or folded.
+    """
+    size = fixed_batch(model) or 2
+    batch = [np.concatenate([array[:1]] * size) for array in example]
+    _refuse_derived(model)
+    weights = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
+    data = [item for item in model.graph.input if item.name not in weights]
+    if len(data) != len(batch):
+        raise UnsupportedError(
+            f"the ONNX model has {len(data)} inputs; received {len(batch)}",
+            hint="give one --input per input of the model",
+        )
+    floats = {name: array for name, array in weights.items() if array.dtype == np.float32 and array.ndim}
+    natives = {name: NativeTensor(tuple(array.shape), str(array.dtype)) for name, array in floats.items()}
+    builder = GraphBuilder("onnx", natives)
+    builder.inference_only("an ONNX file is an inference graph")
+    context = Context(builder, _shapes(model, [item.name for item in data], batch))
+    for name, array in weights.items():
+        context.values[name] = Native(name, tuple(array.shape)) if name in floats else array
+    for item, array in zip(data, batch, strict=True):
+        order = tuple(range(array.ndim))
+        context.values[item.name] = builder.input(item.name, str(array.dtype), array.shape, order)
+    opset = max(item.version for item in model.opset_import if item.domain in {"", "ai.onnx"})
+    for node in model.graph.node:
+        _node(context, node, opset)
+    for output in model.graph.output:
+        builder.output(as_value(builder, context.values[output.name]))
+    return builder.build()
+
+
+def fixed_batch(model: onnx.ModelProto) -> int | None:
+    """The batch size that the file was exported with; ``None`` if it takes any."""
+    weights = {item.name for item in model.graph.initializer}
+    dims = [i.type.tensor_type.shape.dim for i in model.graph.input if i.name not in weights]
+    sizes = {dim[0].dim_value for dim in dims if dim and dim[0].HasField("dim_value")}
+    return sizes.pop() if len(sizes) == 1 else None
+
+
+def _node(context: Context, node: onnx.NodeProto, opset: int) -> None:
+    made = fold(context, node, opset)
+    if made is None:
+        handler = _HANDLERS.get(node.op_type)
+        if handler is None:
+            raise UnsupportedError(
+                f"ONNX node {node.name!r} ({node.op_type}) has no canonical form",
+                hint="express it with the operators that `xbfl adapters --operators` lists",
+            )
+        found = handler(context, node)
+        values = found if isinstance(found, list) else [found]
+    else:
+        values = list(made)
+    context.values |= dict(zip(node.output, values, strict=False))
+
+
+def _shapes(
+    model: onnx.ModelProto, names: Sequence[str], batch: Sequence[Array]
+) -> dict[str, tuple[int, ...]]:
+    """Shape of every value at the example: what ONNX Runtime makes of it."""
+    for item in model.graph.input:
+        if item.name in names:
+            _check_input(item, batch[names.index(item.name)])
+    probe = onnx.ModelProto()
+    probe.CopyFrom(model)
+    del probe.graph.output[:]
+    every = [name for node in model.graph.node for name in node.output if name]
+    probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in every)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        session = onnxruntime.InferenceSession(
+            probe.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        values = session.run(every, dict(zip(names, batch, strict=True)))
+    except Exception as error:
+        # ONNX Runtime raises one class per status, without a public base.
+        raise UnsupportedError(
+            f"ONNX Runtime cannot run the model on inputs of shape {[list(a.shape) for a in batch]}: "
+            f"{shortened(error)}"
+        ) from error
+    found = {n: tuple(v.shape) for n, v in zip(every, values, strict=True) if isinstance(v, np.ndarray)}
+    found |= {item.name: tuple(item.dims) for item in model.graph.initializer}
+    return found | {name: tuple(array.shape) for name, array in zip(names, batch, strict=True)}
+
+
+def _check_input(item: onnx.ValueInfoProto, array: Array) -> None:
+    dims = item.type.tensor_type.shape.dim
+    declared = [dim.dim_value if dim.HasField("dim_value") else None for dim in dims]
+    fits = len(declared) == array.ndim and all(
+        n in (None, m) for n, m in zip(declared[1:], array.shape[1:], strict=True)
+    )
+    if not fits:
+        raise UnsupportedError(
+            f"ONNX input {item.name!r} is declared {declared}; the example has shape {list(array.shape)}",
+            hint="give --input in the layout of the file",
+        )
+
+
+def _refuse_derived(model: onnx.ModelProto) -> None:
+    """Files whose parameters are no longer those that were trained."""
+    for node in model.graph.node:
+        if node.op_type.startswith(_QUANTISED):
+            raise UnsupportedError(
+                f"the ONNX file is quantised ({node.op_type} at {node.name!r}); its parameters are rounded",
+                hint="export the float32 model instead",
+            )
+    for item in model.graph.initializer:
+        folded = item.name.startswith("const_fold_opt__") or item.name.endswith("/merged_input:0")
+        if folded and item.data_type == onnx.TensorProto.FLOAT and item.dims:
+            raise UnsupportedError(
+                f"the ONNX file was folded at export ({item.name!r} is computed from several parameters)",
+                hint="export it unfolded: torch.onnx.export(..., optimize=False), or from TensorFlow with every "
+                "variable as an input",
+            )

@@ -1,0 +1,121 @@
+"""Recurrent nodes and attention."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+
+from xbackend_fl.canonical import Value, views
+from xbackend_fl.canonical.attention import attention as dot_product_attention
+from xbackend_fl.canonical.computed import Computed
+from xbackend_fl.canonical.layout import Layout, Stack, Sum
+from xbackend_fl.canonical.operands import Operand, is_causal_mask
+from xbfl_onnx.graph import Context, Handler, attributes, layout, require
+
+_WIDTH = {"LSTM": 4, "GRU": 3, "RNN": 1}
+
+
+def _recurrent(context: Context, node: onnx.NodeProto) -> list[Operand]:
+    """LSTM, GRU and RNN: ``[T, N, F]`` in, ``[T, directions, N, hidden]`` and ``[directions, N, hidden]`` out."""
+    given, operands = attributes(node), (*context.inputs(node), *[None] * 5)
+    value, weight, recurrent, bias = operands[:4]
+    require(given.get("layout", 0) == 0, node, "layout=1")
+    direction = given.get("direction", "forward")
+    require(direction in {"forward", "bidirectional"}, node, f"direction={direction}")
+    require(operands[4] is None or isinstance(operands[4], np.ndarray), node, "sequence lengths that vary")
+    require(all(_is_zero(item) for item in operands[5:7]), node, "expected a zero initial state")
+    names = [name.decode() if isinstance(name, bytes) else name for name in given.get("activations", ())]
+    usual = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"]}.get(node.op_type)
+    directions = 2 if direction == "bidirectional" else 1
+    require(not names or usual is None or names == usual * directions, node, f"activations {names}")
+    hidden = given["hidden_size"]
+    more: dict[str, int | str] = {}
+    if node.op_type == "GRU":
+        more["linear_before_reset"] = given.get("linear_before_reset", 0)
+    if node.op_type == "RNN":
+        more["activation"] = names[0] if names else "Tanh"
+    layouts: dict[str, Layout | None] = {
+        "weight": layout(weight, node),
+        "recurrent_weight": layout(recurrent, node),
+    }
+    if isinstance(bias, Computed) and bias.operator == "Concat" and _is_zero(bias.operands[-1]):
+        # One bias, filled up with zeros where ONNX has a second one.
+        layouts["bias"] = layout(bias.operands[0], node)
+    elif (held := layout(bias, node)) is not None:
+        layouts["bias"] = _bias(held, _WIDTH[node.op_type] * hidden, bool(more.get("linear_before_reset")))
+    builder = context.builder
+    by_batch = builder.arrange(context.data(value, node), (1, 0, 2))
+    batch, steps, _ = by_batch.shape
+    width = directions * hidden
+    sequence, state = builder.add(
+        node.op_type,
+        node.name,
+        [Value(by_batch.name, by_batch.shape, (0, 1, 2))],
+        [(batch, steps, width), (batch, width)],
+        layouts=layouts,
+        attributes={"hidden_size": hidden, "direction": direction, "dropout": 0.0, **more},
+    )
+    # ONNX's own order: [T, directions, N, hidden] and [directions, N, hidden].
+    shape = (batch, steps, directions, hidden)
+    (every,) = builder.add(
+        "Reshape", f"{node.name}.Y", [Value(sequence, (batch, steps, width), (0, 1, 2))], [shape]
+    )
+    ends_shape = (batch, directions, hidden)
+    (ends,) = builder.add("Reshape", f"{node.name}.Y_h", [Value(state, (batch, width), (0, 1))], [ends_shape])
+    return [Value(every, shape, (1, 2, 0, 3)), Value(ends, ends_shape, (1, 0, 2))]
+
+
+def _bias(held: Layout, rows: int, both: bool) -> Layout:  # noqa: FBT001  one caller
+    """The canonical bias of ``[directions, Wb and Rb]``: both, or their sum."""
+    if both:
+        return held
+    parts = [views.index(held, 0, direction) for direction in range(held.shape[0])]
+    return Stack(tuple(Sum((views.part(p, 0, 0, rows), views.part(p, 0, rows, 2 * rows))) for p in parts))
+
+
+def _is_zero(item: Operand | None) -> bool:
+    return item is None or (isinstance(item, np.ndarray) and not item.any())
+
+
+def _attention(context: Context, node: onnx.NodeProto) -> Operand:
+    """ONNX Attention (opset 23) of ``[N, heads, T, size]`` or ``[N, T, heads · size]``."""
+    given, operands = attributes(node), (*context.inputs(node), None, None)
+    query, key, value = (context.data(item, node) for item in operands[:3])
+    mask = operands[3]
+    require(mask is None or is_causal_mask(mask), node, "an attention mask other than the causal one")
+    builder = context.builder
+    if len(query.shape) == 3:
+        heads = given["q_num_heads"]
+        require(given.get("kv_num_heads", heads) == heads, node, "grouped queries")
+        query, key, value = (
+            builder.transpose(
+                builder.reshape(
+                    node.name, item, (*item.native_shape[:2], heads, item.native_shape[2] // heads)
+                ),
+                (0, 2, 1, 3),
+            )
+            for item in (query, key, value)
+        )
+        joined = True
+    else:
+        joined = False
+    made = dot_product_attention(
+        builder,
+        node.name,
+        query,
+        key,
+        value,
+        scale=float(given.get("scale", 1.0 / math.sqrt(query.native_shape[-1]))),
+        causal=bool(given.get("is_causal", 0)) or mask is not None,
+        dropout=0.0,
+    )
+    if not joined:
+        return made
+    made = builder.transpose(made, (0, 2, 1, 3))
+    return builder.reshape(node.name, made, (*made.native_shape[:2], math.prod(made.native_shape[2:])))
+
+
+HANDLERS: Mapping[str, Handler] = {**dict.fromkeys(_WIDTH, _recurrent), "Attention": _attention}

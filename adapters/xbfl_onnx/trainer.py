@@ -1,0 +1,139 @@
+"""Runs an ONNX model with other weights; it infers and does not train."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, final
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import numpy_helper
+
+from xbackend_fl.adapter.contract import Array, Batch, Metrics, TrainConfig
+from xbackend_fl.canonical import Description
+from xbackend_fl.errors import FileError, RefusedInput, shortened
+from xbfl_onnx.describe import describe, fixed_batch
+
+
+def read(path: Path) -> onnx.ModelProto:
+    """Read a model whose tensors lie in the file itself.
+
+    Raises:
+        FileError: It is missing, is no ONNX model, or keeps its tensors elsewhere.
+    """
+    if not path.is_file():
+        raise FileError(f"no such file: {path}")
+    try:
+        model = onnx.load(path, load_external_data=False)
+        onnx.checker.check_model(model)
+    except Exception as error:
+        # The parser and the checker each have exceptions of their own, without a common base.
+        raise FileError(f"{path} is not a valid ONNX model: {shortened(error)}") from error
+    if any(item.data_location == onnx.TensorProto.EXTERNAL for item in model.graph.initializer):
+        raise FileError(f"{path} keeps tensors in other files", hint="save it with its data inside")
+    return model
+
+
+@final
+class OnnxTrainer:
+    """An ONNX model behind the trainer contract.
+
+    Args:
+        model: A ``ModelProto``; it is copied.
+        example: One array per input, in the layout of the file.
+    """
+
+    def __init__(self, model: object, example: Sequence[Array]) -> None:
+        if not isinstance(model, onnx.ModelProto):
+            raise RefusedInput(f"expected an onnx.ModelProto, received {type(model).__name__}")
+        self._description = describe(model, example)
+        self._tensors = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
+        self._model = onnx.ModelProto()
+        self._model.CopyFrom(model)
+        # Weights become inputs, so that one session serves them all.
+        shared = self._description.binding.owners
+        kept = [item for item in self._model.graph.initializer if item.name not in shared]
+        inputs = {item.name for item in self._model.graph.input}
+        for name in shared:
+            if name not in inputs:
+                array = self._tensors[name]
+                element = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+                self._model.graph.input.append(onnx.helper.make_tensor_value_info(name, element, array.shape))
+        del self._model.graph.initializer[:]
+        self._model.graph.initializer.extend(kept)
+        self._session: Any = None
+        self._batch = fixed_batch(model)
+
+    @property
+    def description(self) -> Description:
+        """Schema and binding of the model."""
+        return self._description
+
+    def read(self) -> dict[str, Array]:
+        """Copies of all initializers."""
+        return {name: array.copy() for name, array in self._tensors.items()}
+
+    def write(self, tensors: Mapping[str, Array]) -> None:
+        """Set initializers."""
+        self._tensors |= {name: array.copy() for name, array in tensors.items()}
+
+    def reset(self, seed: int) -> None:
+        """Nothing is left of a run."""
+        del seed
+
+    def forward(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
+        """Outputs in ONNX Runtime."""
+        if self._session is None:
+            options = onnxruntime.SessionOptions()
+            options.log_severity_level = 4
+            options.intra_op_num_threads = 1
+            content = self._model.SerializeToString()
+            self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        names = [port.name for port in self._description.schema.inputs]
+        feeds = {name: self._tensors[name] for name in self._description.binding.owners}
+        rows = len(inputs[0])
+        size = self._batch or rows
+        parts = []
+        try:
+            for start in range(0, rows, size):
+                given = [np.ascontiguousarray(array[start : start + size]) for array in inputs]
+                parts.append(self._session.run(None, feeds | dict(zip(names, given, strict=True))))
+            return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
+        except Exception as error:
+            # ONNX Runtime raises one class per status, without a public base.
+            shapes = [list(array.shape) for array in inputs]
+            raise RefusedInput(f"the ONNX model does not accept inputs of shape {shapes}") from error
+
+    def gradients(self, inputs: Sequence[Array], cotangents: Sequence[Array]) -> dict[str, Array]:
+        """An inference graph has no gradients: no parameter is named."""
+        del inputs, cotangents
+        return {}
+
+    def train(self, batches: Iterable[Batch], config: TrainConfig) -> Metrics:
+        """Refuse."""
+        del batches, config
+        _refuse()
+
+    def evaluate(self, batches: Iterable[Batch], loss: str) -> Metrics:
+        """Refuse."""
+        del batches, loss
+        _refuse()
+
+    def save(self, path: Path) -> Path:
+        """Write the model with its current weights as ``.onnx``."""
+        path = path.with_suffix(".onnx")
+        shared = self._description.binding.owners
+        model = onnx.ModelProto()
+        model.CopyFrom(self._model)
+        inputs = [item for item in model.graph.input if item.name not in shared]
+        del model.graph.input[:]
+        model.graph.input.extend(inputs)
+        model.graph.initializer.extend(numpy_helper.from_array(self._tensors[name], name) for name in shared)
+        onnx.save(model, path)
+        return path
+
+
+def _refuse() -> NoReturn:
+    raise RefusedInput("an ONNX file is a reference: it infers and does not train")

@@ -1,0 +1,77 @@
+"""Weights that a module computes from others (weight and spectral normalisation), made plain."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from typing import Any
+
+import torch
+from torch.nn.utils import parametrize, remove_spectral_norm
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+
+def materialised(model: torch.nn.Module) -> tuple[torch.nn.Module, tuple[str, ...]]:
+    """``model`` itself, or a copy with plain weights, and the names of the weights that were computed.
+
+    A norm and a direction are not a plain weight: several of them give the same one, and the mean of directions is
+    not the direction of the mean. So the copy speaks for the model, and nothing goes back.
+    """
+    names = tuple(f"{path}.{name}".lstrip(".") for path, name in _computed(model))
+    if not names:
+        return model, ()
+    for path, name in _computed(model):
+        module = model.get_submodule(path)
+        if not parametrize.is_parametrized(module, name):
+            # A leftover of the last forward pass, which cannot be copied; the next one computes it anew.
+            module.__dict__[name] = module.__dict__[name].detach()
+    twin = copy.deepcopy(model)
+    modes = {module: module.training for module in twin.modules()}
+    twin.eval()
+    for path, name in _computed(model):
+        module = twin.get_submodule(path)
+        if not parametrize.is_parametrized(module):
+            _remove_hook(module, name)
+    for module in list(twin.modules()):
+        if parametrize.is_parametrized(module):
+            _make_plain(module)
+    for module, mode in modes.items():
+        module.training = mode
+    return twin, names
+
+
+def _computed(model: torch.nn.Module) -> list[tuple[str, str]]:
+    """(module path, tensor name) of every computed weight."""
+    found = []
+    for path, module in model.named_modules():
+        if parametrize.is_parametrized(module):
+            found += [(path, name) for name in module.parametrizations]
+        hooks = module._forward_pre_hooks.values()  # noqa: SLF001  the older functions leave nothing else behind
+        found += [(path, hook.name) for hook in hooks if isinstance(hook, WeightNorm | SpectralNorm)]
+    return found
+
+
+def _make_plain(module: torch.nn.Module) -> None:
+    """Give a module its own class back, with the values of its computed tensors.
+
+    ``remove_parametrizations`` would change the class, which the copy shares with the original.
+    """
+    parametrizations: Any = module.parametrizations
+    names = list(parametrizations)
+    with torch.no_grad():
+        values = {name: getattr(module, name).detach().clone() for name in names}
+    module.__class__ = type(module).__mro__[1]
+    del module.parametrizations
+    for name, value in values.items():
+        module.register_parameter(name, torch.nn.Parameter(value))
+
+
+def _remove_hook(module: torch.nn.Module, name: str) -> None:
+    with warnings.catch_warnings():
+        # The older functions are dated; a model that uses them is still a model.
+        warnings.simplefilter("ignore")
+        try:
+            torch.nn.utils.remove_weight_norm(module, name)
+        except ValueError:
+            remove_spectral_norm(module, name)

@@ -1,0 +1,145 @@
+"""ONNX files as references: what the exporters of both frameworks write, mapped onto models."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import onnx
+import pytest
+import tensorflow as tf
+import torch
+from keras import layers as K
+from torch import nn
+
+import xbackend_fl
+from tests.adapters.zoo import ROWS, Row
+from tests.networks.catalogue import NETWORKS
+from xbackend_fl.canonical.onnx_export import to_onnx
+from xbackend_fl.errors import FileError, RefusedInput, UnsupportedError
+from xbackend_fl.mapping.draw import draw_weights
+from xbfl_onnx.trainer import OnnxTrainer, read
+
+EXPORTED = (
+    "ResNet-18",
+    "U-Net",
+    "WaveNet",
+    "GPT decoder, tied",
+    "two towers",
+    "several inputs and outputs",
+)
+
+
+def torch_file(model: nn.Module, example: Any, path: Path, **options: Any) -> Path:
+    """What ``torch.onnx.export`` writes, every parameter kept."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        arrays = tuple(torch.from_numpy(np.concatenate([a, a])) for a in example)
+        batch = torch.export.Dim("batch")
+        program = torch.onnx.export(
+            model.eval(),
+            arrays,
+            dynamo=True,
+            verbose=False,
+            dynamic_shapes=[{0: batch} for _ in arrays],
+            **options,
+        )
+    onnx.save(program.model_proto, path)
+    return path
+
+
+def prove(path: Path, model: Any, example: Any) -> xbackend_fl.mapping.Bound:
+    reference = read(path)
+    schema = xbackend_fl.describe(reference, example)
+    evidence = xbackend_fl.gather_evidence(reference, example)
+    return xbackend_fl.bind(model, schema, example, evidence)
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_a_file_of_the_torch_exporter(name: str, tmp_path: Path) -> None:
+    network = next(network for network in NETWORKS if network.name == name)
+    example = network.example()
+    path = torch_file(network.torch(), example, tmp_path / "model.onnx", optimize=False)
+    bound = prove(path, network.tensorflow(), example)
+    assert bound.proof.proven
+    assert any("inference graph" in note or "only infers" in note for note in bound.proof.notes)
+
+
+@pytest.mark.parametrize("row", ROWS[::4], ids=[row.name for row in ROWS[::4]])
+def test_our_own_files_are_read_back(row: Row, tmp_path: Path) -> None:
+    example = row.example()
+    schema = xbackend_fl.describe(row.torch(), example)
+    onnx.save(to_onnx(schema, draw_weights(schema, 0)), tmp_path / "model.onnx")
+    assert prove(tmp_path / "model.onnx", row.keras(), example).proof.proven
+
+
+def test_a_file_of_tf2onnx_with_variables_as_inputs(tmp_path: Path) -> None:
+    """Frozen files are folded; with every variable an input they are not."""
+    import tf2onnx
+
+    model = keras.Sequential(
+        [keras.Input((8, 8, 3)), K.Conv2D(4, 3, activation="relu"), K.Flatten(), K.Dense(2)]
+    )
+    variables = model.trainable_variables
+
+    def call(x: Any, *values: Any) -> Any:
+        return model.stateless_call(values, [], x, training=False)[0]
+
+    specs = [tf.TensorSpec((None, 8, 8, 3), tf.float32, name="x")]
+    specs += [tf.TensorSpec(v.shape, v.dtype, name=v.path.replace("/", ".")) for v in variables]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        proto, _ = tf2onnx.convert.from_function(tf.function(call, autograph=False), specs, opset=18)
+    names = {item.name: v for item, v in zip(list(proto.graph.input)[1:], variables, strict=True)}
+    for name, variable in names.items():
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(variable.numpy(), name))
+    kept = [item for item in proto.graph.input if item.name not in names]
+    del proto.graph.input[:]
+    proto.graph.input.extend(kept)
+    onnx.save(proto, tmp_path / "keras.onnx")
+    image = (np.random.default_rng(0).standard_normal((1, 8, 8, 3)).astype(np.float32),)
+    schema = xbackend_fl.describe(read(tmp_path / "keras.onnx"), image)
+    assert [p.operator for p in schema.parameters] == ["Conv", "Conv", "Gemm", "Gemm"]
+
+
+def test_derived_files_are_refused_with_the_reason(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 2))
+    example = (np.zeros((1, 3, 8, 8), np.float32),)
+    proto = read(torch_file(model, example, tmp_path / "plain.onnx", optimize=False))
+    quantised = onnx.helper.make_node("DequantizeLinear", ["x", "s", "z"], ["q"], name="q")
+    proto.graph.node.insert(0, quantised)
+    with pytest.raises(UnsupportedError, match="quantised"):
+        xbackend_fl.describe(proto, example)
+    del proto.graph.node[0]
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(3, np.float32), "const_fold_opt__66"))
+    with pytest.raises(UnsupportedError, match="folded"):
+        xbackend_fl.describe(proto, example)
+    folded = torch_file(model, example, tmp_path / "folded.onnx")
+    with pytest.raises(RefusedInput, match="BatchNormalization"):
+        prove(folded, model, example)
+
+
+def test_bad_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="no such file"):
+        read(tmp_path / "nowhere.onnx")
+    (tmp_path / "noise.onnx").write_bytes(b"noise" * 100)
+    with pytest.raises(FileError, match="not a valid ONNX model"):
+        read(tmp_path / "noise.onnx")
+
+
+def test_a_reference_does_not_train(tmp_path: Path) -> None:
+    example = (np.zeros((1, 4), np.float32),)
+    trainer = OnnxTrainer(
+        read(torch_file(nn.Linear(4, 2), example, tmp_path / "m.onnx", optimize=False)), example
+    )
+    with pytest.raises(RefusedInput, match="does not train"):
+        trainer.evaluate([], "mean_squared_error")
+    weights = draw_weights(trainer.description.schema, 0)
+    trainer.write(trainer.description.binding.restore(weights))
+    saved = read(trainer.save(tmp_path / "again"))
+    assert {item.name for item in saved.graph.initializer} == set(trainer.read())
+    (output,) = OnnxTrainer(saved, example).forward(example)
+    np.testing.assert_array_equal(output, trainer.forward(example)[0])

@@ -1,0 +1,48 @@
+"""Models as the command line names them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from xbackend_fl.adapter import Adapter
+
+
+def examples(inputs: list[str] | None) -> tuple[NDArray[Any], ...]:
+    """One array per ``--input``."""
+    from xbackend_fl.course import example_arrays
+
+    if not inputs:
+        raise typer.BadParameter("give one --input per model input, e.g. --input 1,3,64,64")
+    return example_arrays(inputs)
+
+
+def build(spec: str) -> tuple[Adapter, object]:
+    """The adapter and a fresh model of a model specification.
+
+    Raises:
+        ConfigError: The specification is not one, or what it names is no model of that backend.
+    """
+    from xbackend_fl.adapter import load
+    from xbackend_fl.cli.options import MODEL
+    from xbackend_fl.errors import ConfigError
+    from xbackend_fl.locate import call
+
+    backend, colon, rest = spec.partition(":")
+    if not colon or not rest:
+        raise ConfigError(f"{spec!r} is not {MODEL}")
+    adapter = load(backend)
+    adapter.configure_process(1, 0)
+    if ":" not in rest:
+        return adapter, adapter.load(Path(rest))
+    model = call(rest, Path.cwd())
+    if not adapter.handles(model):
+        raise ConfigError(
+            f"{spec} returned a {type(model).__name__}, which the {backend!r} adapter does not handle"
+        )
+    return adapter, model

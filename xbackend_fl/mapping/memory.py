@@ -1,0 +1,37 @@
+"""Refuses a proof that would not fit into memory, before it starts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from xbackend_fl.canonical import Schema
+from xbackend_fl.errors import RefusedInput
+
+COPIES = 6
+"""Copies of a model that a proof holds at its peak: drawn weights, native weights, gradients, a step, the runtime's."""
+
+
+def check_memory(schema: Schema) -> None:
+    """Raise if ``COPIES`` of the model's weights exceed the memory that is available.
+
+    Raises:
+        RefusedInput: They do.
+    """
+    needed, available = COPIES * 4 * schema.num_values, available_bytes()
+    if needed > available:
+        raise RefusedInput(
+            f"the model has {schema.num_values:,} values; a proof needs about {needed / 2**30:.1f} GiB and "
+            f"{available / 2**30:.1f} GiB are available",
+            hint="prove a copy with fewer layers of each kind, or on a larger machine",
+        )
+
+
+def available_bytes() -> int:
+    """Memory that can be had without swapping."""
+    table = Path("/proc/meminfo")
+    if table.is_file():
+        for line in table.read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
