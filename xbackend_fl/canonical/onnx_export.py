@@ -55,13 +55,13 @@ _Emit = Callable[[_Graph, Node, Schema], None]
 
 
 def to_onnx(
-    schema: Schema, weights: Mapping[str, Array], *, batch_statistics: bool = False
+    schema: Schema, weights: Mapping[str, Array] | None, *, batch_statistics: bool = False
 ) -> onnx.ModelProto:
     """The model as ONNX (opset 21), with a free batch axis and free spatial axes.
 
     Args:
         schema: Graph and parameters.
-        weights: Canonical arrays by parameter name.
+        weights: Canonical arrays by parameter name; without them the parameters are further inputs.
         batch_statistics: Normalise with the statistics of the batch, as training does; they are then further
             outputs under the names of the parameters, with ``_of_batch`` behind.
 
@@ -75,14 +75,18 @@ def to_onnx(
             found += _batch_norm_of_batch(graph, node, schema)
         else:
             _EXPANSIONS.get(node.operator, _direct)(graph, node, schema)
-    initializers = [
-        numpy_helper.from_array(np.ascontiguousarray(weights[parameter.name]), parameter.name)
-        for parameter in schema.parameters
-    ]
+    initializers, given = [], []
+    for parameter in schema.parameters:
+        if weights is None:
+            element = helper.np_dtype_to_tensor_dtype(np.dtype(parameter.dtype))
+            given.append(helper.make_tensor_value_info(parameter.name, element, parameter.shape))
+        else:
+            array = np.ascontiguousarray(weights[parameter.name])
+            initializers.append(numpy_helper.from_array(array, parameter.name))
     proto = helper.make_graph(
         [*graph.constants.values(), *graph.nodes],
         "xbackend_fl",
-        [_info(port.name, port.dtype, len(port.shape)) for port in schema.inputs],
+        [*(_info(port.name, port.dtype, len(port.shape)) for port in schema.inputs), *given],
         [*(_info(port.name, port.dtype, len(port.shape)) for port in schema.outputs), *found],
         initializers,
     )

@@ -15,7 +15,7 @@ from xbackend_fl.canonical import OPERATORS, Binding, Effect, Kind, Schema
 from xbackend_fl.canonical.layout import leaves
 from xbackend_fl.errors import RefusedInput
 from xbackend_fl.mapping.draw import BATCH, draw_by_shape, draw_inputs, draw_weights, shaken
-from xbackend_fl.mapping.runtime import batch_statistics
+from xbackend_fl.mapping.runtime import Runtime
 from xbackend_fl.mapping.sketch import sketches
 
 Array = NDArray[Any]
@@ -114,6 +114,7 @@ def observe(
     schema: Schema,
     case: Case,
     statistics: Mapping[str, Array] | None = None,
+    runtime: Runtime | None = None,
 ) -> Evidence:
     """Run one case on a model; its weights are whatever the last step left.
 
@@ -123,6 +124,7 @@ def observe(
         schema: The treaty.
         case: The probe.
         statistics: Running statistics that the reference used; without them they are fitted here.
+        runtime: ONNX Runtime for ``schema``, if several cases share one.
 
     Raises:
         SizeRefused: The model does not accept the case's size.
@@ -138,7 +140,7 @@ def observe(
             if case.label == EXAMPLE:
                 # Copies of one example have no variance; these have the same sizes.
                 data = draw_inputs(schema, [array.shape for array in case.inputs], case.seed)
-            statistics = _statistics(schema, weights, data, case.seed)
+            statistics = _statistics(runtime or Runtime(schema), schema, weights, data, case.seed)
     weights |= statistics
     trainer.write(binding.restore(weights))
     raw = _forward(trainer, inputs)
@@ -221,7 +223,7 @@ def _stepped(
 
 
 def _statistics(
-    schema: Schema, weights: Mapping[str, Array], inputs: Sequence[Array], seed: int
+    runtime: Runtime, schema: Schema, weights: Mapping[str, Array], inputs: Sequence[Array], seed: int
 ) -> dict[str, Array]:
     """Running statistics near those of the data that really flows, by canonical name.
 
@@ -232,7 +234,7 @@ def _statistics(
     if not norms:
         return {}
     pairs = list(dict.fromkeys((roles["mean"], roles["variance"]) for roles in norms))
-    fitted = batch_statistics(schema, weights, inputs)
+    fitted = runtime.batch_statistics(weights, inputs)
     return shaken(pairs, fitted, seed)
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from functools import cached_property
+from typing import Any, final
 
 import numpy as np
-import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
@@ -18,26 +18,44 @@ Array = NDArray[Any]
 
 def execute(schema: Schema, weights: Mapping[str, Array], inputs: Sequence[Array]) -> list[Array]:
     """Outputs of the canonical graph, in order."""
-    return _run(to_onnx(schema, weights), schema, inputs)
+    return Runtime(schema).outputs(weights, inputs)
 
 
-def batch_statistics(
-    schema: Schema, weights: Mapping[str, Array], inputs: Sequence[Array]
-) -> dict[str, Array]:
-    """Mean and biased variance of what each batch normalisation reads, by the parameter they would update."""
-    model = to_onnx(schema, weights, batch_statistics=True)
-    names = [output.name for output in model.graph.output][len(schema.outputs) :]
-    found = _run(model, schema, inputs)[len(schema.outputs) :]
-    return {name.removesuffix("_of_batch"): array for name, array in zip(names, found, strict=True)}
+@final
+class Runtime:
+    """Runs one canonical graph with any weights: they are inputs, so one session serves all draws."""
+
+    def __init__(self, schema: Schema) -> None:
+        self._schema = schema
+
+    def outputs(self, weights: Mapping[str, Array], inputs: Sequence[Array]) -> list[Array]:
+        """Outputs of the graph, in order."""
+        outputs: list[Array] = self._inference.run(None, self._feeds(weights, inputs))
+        return outputs
+
+    def batch_statistics(self, weights: Mapping[str, Array], inputs: Sequence[Array]) -> dict[str, Array]:
+        """Mean and biased variance of what each batch normalisation reads, by the parameter they would update."""
+        names = [output.name for output in self._training.get_outputs()][len(self._schema.outputs) :]
+        found = self._training.run(names, self._feeds(weights, inputs))
+        return {name.removesuffix("_of_batch"): array for name, array in zip(names, found, strict=True)}
+
+    @cached_property
+    def _inference(self) -> Any:
+        return _session(self._schema, batch_statistics=False)
+
+    @cached_property
+    def _training(self) -> Any:
+        return _session(self._schema, batch_statistics=True)
+
+    def _feeds(self, weights: Mapping[str, Array], inputs: Sequence[Array]) -> dict[str, Array]:
+        data = zip((port.name for port in self._schema.inputs), inputs, strict=True)
+        held = ((parameter.name, weights[parameter.name]) for parameter in self._schema.parameters)
+        return {name: np.ascontiguousarray(array) for name, array in (*data, *held)}
 
 
-def _run(model: onnx.ModelProto, schema: Schema, inputs: Sequence[Array]) -> list[Array]:
+def _session(schema: Schema, *, batch_statistics: bool) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    feeds = {port.name: np.ascontiguousarray(a) for port, a in zip(schema.inputs, inputs, strict=True)}
-    outputs: list[Array] = session.run(None, feeds)
-    return outputs
+    model = to_onnx(schema, None, batch_statistics=batch_statistics).SerializeToString()
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

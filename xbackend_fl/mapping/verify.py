@@ -15,7 +15,7 @@ from xbackend_fl.adapter.contract import Trainer
 from xbackend_fl.canonical import Binding, Schema
 from xbackend_fl.mapping.memory import check_memory
 from xbackend_fl.mapping.probe import BY_SHAPE, EXAMPLE, Case, Evidence, SizeRefused, observe, weights_of
-from xbackend_fl.mapping.runtime import execute
+from xbackend_fl.mapping.runtime import Runtime
 
 TOLERANCE = 1e-4
 """Largest relative error that passes; an epsilon of 1e-3 instead of 1e-5 makes 3e-4."""
@@ -87,11 +87,12 @@ def gather(
     The candidate takes the running statistics of the reference's evidence.
     """
     check_memory(schema)
+    runtime = Runtime(schema)
     statistics = {item.case.label: item.statistics for item in reference}
     evidence, notes = [], []
     for case in cases:
         try:
-            evidence.append(observe(trainer, binding, schema, case, statistics.get(case.label)))
+            evidence.append(observe(trainer, binding, schema, case, statistics.get(case.label), runtime))
         except SizeRefused:
             notes.append(f"{case.label}: the {binding.backend} model takes one size only")
     return tuple(evidence), tuple(notes)
@@ -99,11 +100,12 @@ def gather(
 
 def against_runtime(schema: Schema, evidence: Sequence[Evidence]) -> Iterator[Check]:
     """The outputs of a model against ONNX Runtime running its schema."""
+    runtime = Runtime(schema)
     for item in evidence:
         if item.case.label == BY_SHAPE:
             continue
         weights = weights_of(schema, item.case) | dict(item.statistics)
-        expected = execute(schema, weights, item.case.inputs)
+        expected = runtime.outputs(weights, item.case.inputs)
         yield _outputs("onnx runtime", schema, item.case.label, item.outputs, expected)
 
 
