@@ -70,6 +70,7 @@ def _show(bound: Bound) -> None:
     from rich.table import Table
 
     from xbackend_fl.canonical.layout import describe
+    from xbackend_fl.mapping.training import common
 
     table = Table("canonical", "shape", "kind", "native", "error")
     for name, layout in bound.binding.parameters.items():
@@ -85,8 +86,10 @@ def _show(bound: Bound) -> None:
         typer.echo(f"local: {name} ({reason})")
     for note in (*bound.notes, *bound.proof.notes):
         typer.echo(f"note: {note}")
+    for line in common():
+        typer.echo(f"training: {line}")
     checks = bound.proof.checks
     typer.echo(
-        f"proven: {len(checks)} comparisons of outputs, gradients, an optimizer step and ONNX Runtime; "
+        f"proven: {len(checks)} comparisons ({', '.join(dict.fromkeys(check.what for check in checks))}); "
         f"largest relative error {bound.proof.largest_error:.1e}, tolerance {bound.proof.tolerance:.0e}"
     )

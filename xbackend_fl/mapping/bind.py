@@ -218,7 +218,7 @@ def prove(
     checks: list[Check] = [*against_runtime(schema, own), *reactions(own)]
     errors: dict[str, float] = {}
     if evidence is None:
-        notes += ("gradients and the optimizer step were not compared: no evidence from the reference",)
+        notes += ("not compared: gradients and step (no evidence from the reference)",)
     else:
         compared, errors = compare_evidence(schema, evidence, own)
         for case in probes:
@@ -226,9 +226,10 @@ def prove(
                 own += gather(trainer, binding, schema, [case], evidence)[0]
                 compared, errors = compare_evidence(schema, evidence, own)
         checks.extend(compared)
-        if not any(check.what == "step" for check in compared):
+        missing = [what for what in ("gradients", "step") if all(check.what != what for check in compared)]
+        if missing:
             reason = binding.inference_only or "the reference only infers"
-            notes += (f"the optimizer step was not compared: {reason}",)
+            notes += (f"not compared: {' and '.join(missing)} ({reason})",)
     if unseen := unobserved(own):
         notes += (f"no output depends on {', '.join(unseen)}: any value is as good as any other",)
     return Proof(tuple(checks), notes, parameters=errors)

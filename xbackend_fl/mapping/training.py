@@ -26,6 +26,17 @@ def training_report(
     )
 
 
+def common() -> tuple[str, ...]:
+    """What frameworks do differently in every training, and what is done here instead."""
+    return (
+        (
+            "optimizers: one arithmetic on every backend, epsilon outside the root, all state starting at zero "
+            "(Keras starts Adagrad at 0.1 and puts Adam's epsilon elsewhere)"
+        ),
+        "weight decay: on every trainable parameter, biases and normalisations too; freeze what it must not touch",
+    )
+
+
 def _attributes(schema: Schema, other: Schema, nodes: Mapping[str, str]) -> Iterator[str]:
     ours = {node.name: node for node in schema.nodes}
     for node in other.nodes:
