@@ -10,7 +10,9 @@ import onnx
 
 from xbackend_fl.canonical import Value, movement
 from xbackend_fl.canonical.layout import Layout, Step
-from xbackend_fl.canonical.operands import Operand, combine, lookup, matmul, native_shape
+from xbackend_fl.canonical.operands import Operand, combine, matmul, native_shape
+from xbackend_fl.canonical.padding import same_pads
+from xbackend_fl.canonical.tables import lookup
 from xbfl_onnx.graph import Context, Handler, affine, attributes, layout, require
 
 
@@ -23,12 +25,7 @@ def _window(context: Context, node: onnx.NodeProto, kernel: tuple[int, ...]) -> 
     rule = given.get("auto_pad", "NOTSET")
     require(rule in {"NOTSET", "VALID", "SAME_UPPER"}, node, f"auto_pad={rule}")
     if rule == "SAME_UPPER":
-        begin, end = [], []
-        for n, k, s, d in zip(context.shape(node.input[0])[2:], kernel, strides, dilations, strict=True):
-            total = max((-(-n // s) - 1) * s + d * (k - 1) + 1 - n, 0)
-            begin.append(total // 2)
-            end.append(total - total // 2)
-        pads = (*begin, *end)
+        pads = same_pads(context.shape(node.input[0])[2:], kernel, strides, dilations)
     return {"kernel_shape": kernel, "strides": strides, "pads": pads, "dilations": dilations}
 
 

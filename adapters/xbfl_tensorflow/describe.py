@@ -18,7 +18,7 @@ from xbackend_fl.errors import UnsupportedError
 from xbfl_tensorflow import layers, operations, sequences, simple
 from xbfl_tensorflow.axes import default_order, infer_order
 from xbfl_tensorflow.constants import fold, settle
-from xbfl_tensorflow.graph import Context, Handler, family
+from xbfl_tensorflow.graph import Context, Handler, family, knows_activation
 from xbfl_tensorflow.trace import Call, Trace, call_once, is_keras, is_signature, trace
 from xbfl_tensorflow.variables import natives_of, raw, trainable, variable_names
 
@@ -85,8 +85,13 @@ def _traced(model: Any, batch: Sequence[Array], orders: Sequence[tuple[int, ...]
 
 
 def _known(layer: Any) -> Handler | None:
-    """The handler of a layer of Keras itself; subclasses of the user's own are walked inside."""
-    return _LAYERS.get(type(layer).__name__) if family(layer) else None
+    """The handler of a layer of Keras itself.
+
+    Subclasses of the user's own are walked inside, and so are layers with an activation of the user's own.
+    """
+    handler = _LAYERS.get(type(layer).__name__) if family(layer) else None
+    recurrent = type(layer).__name__ in sequences.HANDLERS
+    return handler if recurrent or knows_activation(getattr(layer, "activation", None)) else None
 
 
 def _input_names(model: Any, count: int) -> list[str]:

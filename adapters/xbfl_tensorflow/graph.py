@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import keras
@@ -111,18 +110,6 @@ def spatial(layer: Any, value: Value) -> tuple[int, ...]:
     return shape[2:] if channel_axis(layer) == 1 else shape[1:-1]
 
 
-def same_pads(
-    sizes: Sequence[int], kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
-) -> tuple[int, ...]:
-    """ONNX pads (begins, then ends) of TensorFlow's SAME rule at these input sizes."""
-    begin, end = [], []
-    for n, k, s, d in zip(sizes, kernel, strides, dilations, strict=True):
-        total = max((math.ceil(n / s) - 1) * s + d * (k - 1) + 1 - n, 0)
-        begin.append(total // 2)
-        end.append(total - total // 2)
-    return (*begin, *end)
-
-
 Handler: TypeAlias = Callable[[Context, Any, Value], Value]
 """A layer with one data input."""
 
@@ -145,21 +132,26 @@ _FUNCTIONS: dict[str, tuple[str, dict[str, float | str]]] = {
 }
 
 
-def activation(context: Context, name: str, function: Any, value: Value) -> Value:
-    """An activation function given by name or as a Keras function; ``linear`` adds nothing."""
+_ALONG = {"softmax": "Softmax", "log_softmax": "LogSoftmax"}
+
+
+def knows_activation(function: Any) -> bool:
+    """Whether an activation is one of Keras's own that has a canonical form."""
     word = getattr(function, "__name__", type(function).__name__)
+    package = getattr(function, "__module__", "").partition(".")[0]
+    named = word in _FUNCTIONS or word in _ALONG or word == "linear"
+    return function is None or (named and package in {"keras", "tf_keras"})
+
+
+def activation(context: Context, name: str, function: Any, value: Value) -> Value:
+    """An activation function of Keras; ``linear`` adds nothing."""
+    word = getattr(function, "__name__", type(function).__name__)
+    require(knows_activation(function), name, f"the activation {word!r} has no canonical form")
     if function is None or word == "linear":
         return value
-    if word in {"softmax", "log_softmax"}:
-        operator = {"softmax": "Softmax", "log_softmax": "LogSoftmax"}[word]
-        return context.builder.along(operator, f"{name}.{word}", value, -1)
-    package = getattr(function, "__module__", "").partition(".")[0]
-    require(
-        word in _FUNCTIONS and package in {"keras", "tf_keras"},
-        name,
-        f"the activation {word!r} has no canonical form",
-    )
+    if word in _ALONG:
+        return context.builder.along(_ALONG[word], f"{name}.{word}", value, -1)
     operator, attributes = _FUNCTIONS[word]
-    if word == "hard_sigmoid" and package == "tf_keras":
+    if word == "hard_sigmoid" and function.__module__.startswith("tf_keras"):
         attributes = {"alpha": 0.2, "beta": 0.5}
     return context.builder.elementwise(operator, f"{name}.{word}", value, **attributes)

@@ -8,7 +8,9 @@ from typing import Any
 
 from xbackend_fl.canonical import Value
 from xbackend_fl.canonical.layout import Layout, Reshape, Shape, Transpose
-from xbackend_fl.canonical.operands import Operand, as_value, lookup
+from xbackend_fl.canonical.operands import Operand, as_value
+from xbackend_fl.canonical.padding import same_pads, transposed_pads
+from xbackend_fl.canonical.tables import lookup
 from xbfl_tensorflow.graph import (
     Context,
     Handler,
@@ -16,7 +18,6 @@ from xbfl_tensorflow.graph import (
     channel_axis,
     family,
     require,
-    same_pads,
     spatial,
 )
 
@@ -123,14 +124,7 @@ def _conv_transpose(context: Context, layer: Any, value: Value) -> Value:
     sizes = spatial(layer, value)
     shape = tuple(layer.compute_output_shape(value.native_shape))
     wanted = shape[2:] if channel_axis(layer) == 1 else shape[1:-1]
-    begin, end, extra = [], [], []
-    for n, k, s, d, m in zip(sizes, kernel, strides, dilations, wanted, strict=True):
-        full = s * (n - 1) + d * (k - 1) + 1
-        # TensorFlow's SAME crops what SAME would pad in the forward direction, the smaller half first.
-        crop = max(d * (k - 1) + 1 - s, 0) // 2 if layer.padding == "same" else 0
-        begin.append(crop)
-        end.append(max(full - crop - m, 0))
-        extra.append(max(m + crop - full, 0))
+    pads, extra = transposed_pads(sizes, kernel, strides, dilations, wanted, same=layer.padding == "same")
     layout = Transpose(context.native(layer.kernel), _kernel_first(rank, 1, 0))
     value = context.builder.window(
         "ConvTranspose",
@@ -141,8 +135,8 @@ def _conv_transpose(context: Context, layer: Any, value: Value) -> Value:
         layouts={"weight": layout, "bias": context.native(layer.bias) if layer.use_bias else None},
         kernel_shape=kernel,
         strides=strides,
-        pads=(*begin, *end),
-        output_padding=tuple(extra),
+        pads=pads,
+        output_padding=extra,
         dilations=dilations,
         group=1,
     )

@@ -16,11 +16,11 @@ from xbackend_fl.canonical.operands import (
     einsum,
     expand,
     is_causal_mask,
-    lookup,
     matmul,
     native_shape,
     unary,
 )
+from xbackend_fl.canonical.tables import lookup
 from xbackend_fl.errors import UnsupportedError
 from xbfl_tensorflow import windows
 from xbfl_tensorflow.graph import Context, require, static_shape

@@ -10,7 +10,8 @@ from xbackend_fl.canonical import Value, movement, views
 from xbackend_fl.canonical.attention import attention as dot_product_attention
 from xbackend_fl.canonical.layout import Blocks, Layout, Reshape, Stack, Transpose
 from xbackend_fl.canonical.operands import as_value, is_causal_mask
-from xbfl_tensorflow.graph import Context, Handler, activation, family, require, same_pads, spatial
+from xbackend_fl.canonical.padding import same_pads
+from xbfl_tensorflow.graph import Context, Handler, activation, family, require, spatial
 
 _OPERATORS: Mapping[str, tuple[str, tuple[int, ...]]] = {
     "LSTM": ("LSTM", (0, 3, 1, 2)),  # Keras i, f, c, o -> ONNX i, o, f, c

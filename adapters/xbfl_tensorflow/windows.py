@@ -10,7 +10,8 @@ import numpy as np
 from xbackend_fl.canonical import Value, views
 from xbackend_fl.canonical.layout import Layout, Step
 from xbackend_fl.canonical.operands import Operand, as_value
-from xbfl_tensorflow.graph import Context, require, same_pads, static_shape
+from xbackend_fl.canonical.padding import same_pads, transposed_pads
+from xbfl_tensorflow.graph import Context, require, static_shape
 
 
 def _spatial(node: Any, values: Any) -> tuple[int, ...]:
@@ -111,13 +112,8 @@ def _conv_transpose(context: Context, node: Any, arguments: list[Operand]) -> Op
     dilations = _spatial(node, node.get_attr("dilations"))
     value, shape = as_value(context.builder, source), static_shape(node.outputs[0])
     sizes, wanted = _spatial(node, static_shape(node.inputs[2])), _spatial(node, shape)
-    begin, end, extra = [], [], []
-    for n, k, s, d, m in zip(sizes, kernel, strides, dilations, wanted, strict=True):
-        full = s * (n - 1) + d * (k - 1) + 1
-        crop = max(d * (k - 1) + 1 - s, 0) // 2 if node.get_attr("padding") == b"SAME" else 0
-        begin.append(crop)
-        end.append(max(full - crop - m, 0))
-        extra.append(max(m + crop - full, 0))
+    same = node.get_attr("padding") == b"SAME"
+    pads, extra = transposed_pads(sizes, kernel, strides, dilations, wanted, same=same)
     return context.builder.window(
         "ConvTranspose",
         name,
@@ -127,8 +123,8 @@ def _conv_transpose(context: Context, node: Any, arguments: list[Operand]) -> Op
         layouts={"weight": layout},
         kernel_shape=kernel,
         strides=strides,
-        pads=(*begin, *end),
-        output_padding=tuple(extra),
+        pads=pads,
+        output_padding=extra,
         dilations=dilations,
         group=1,
     )

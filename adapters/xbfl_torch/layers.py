@@ -9,7 +9,8 @@ from torch.fx import Node
 
 from xbackend_fl.canonical import Value
 from xbackend_fl.canonical.layout import Layout, Step
-from xbackend_fl.canonical.operands import Operand, combine, einsum, lookup, matmul
+from xbackend_fl.canonical.operands import Operand, combine, einsum, matmul
+from xbackend_fl.canonical.tables import lookup
 from xbfl_torch.graph import Context, Handler, layout_of, module_path, native_shape, parameter, require
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tests.conftest import Figure
 from xbackend_fl.canonical import GraphBuilder, NativeTensor, Schema, Value
 from xbackend_fl.canonical.layout import Native
+from xbackend_fl.mapping.diagnose import differences
 from xbackend_fl.mapping.match import match
 from xbackend_fl.mapping.skeleton import skeleton_of
 
@@ -186,3 +187,29 @@ def test_a_wrong_choice_among_ties_is_taken_back() -> None:
         mapped = sorted((matching.pairs.get(e.source, e.source)) for e in one.bones[i].edges)
         assert mapped == sorted(e.source for e in two.bones[j].edges)
     assert match(one, skeleton_of(graph([(0, 1), (1, 0), (2, 3), (3, 2)], "c"))) is None
+
+
+def test_one_more_node_is_named_wherever_it_was_written() -> None:
+    """The region that differs is one node, although the branches come in another order."""
+
+    def graph(*, turned: bool, more: bool) -> Schema:
+        weights = {f"{name}.w": NativeTensor((4, 4), "float32") for name in "abc"}
+        builder = GraphBuilder("test", weights)
+        x = builder.input("x", "float32", (2, 4), (0, 1))
+
+        def branch(name: str, operator: str) -> Value:
+            value = builder.linear(name, x, Native(f"{name}.w", (4, 4)), None)
+            if more and name == "b":
+                value = builder.elementwise("Sigmoid", "extra", value)
+            return builder.elementwise(operator, f"{name}.{operator}", value)
+
+        parts = [branch(*pair) for pair in [("a", "Relu"), ("b", "Tanh")][:: -1 if turned else 1]]
+        total = builder.binary("Add", "sum", *parts)
+        builder.output(builder.linear("c", total, Native("c.w", (4, 4)), None))
+        return builder.build().schema
+
+    found = differences(
+        skeleton_of(graph(turned=False, more=False)), skeleton_of(graph(turned=True, more=True)), None
+    )
+    (only,) = found
+    assert str(only) == "after 'b': reference has nothing, candidate has Sigmoid 'extra'"

@@ -178,10 +178,7 @@ def _cuts(graph: Graph, draft: Draft) -> list[_Cut] | None:
             and reader.attributes["axis"] == axis
             and reader.attributes["step"] == 1
         ):
-            start, stop = reader.attributes["start"], reader.attributes["stop"]
-            assert isinstance(start, int)
-            assert isinstance(stop, int)
-            cuts.append(_Cut(reader, start, stop))
+            cuts.append(_Cut(reader, *_range(reader)))
             continue
         selected = _selects(graph, draft, reader, axis)
         if selected is None:
@@ -209,13 +206,19 @@ def _selects(graph: Graph, draft: Draft, reshape: Draft, axis: int) -> list[_Cut
             and reader.attributes["axis"] == axis
             and reader.attributes["step"] == 1
         ):
-            start, stop = reader.attributes["start"], reader.attributes["stop"]
-            assert isinstance(start, int)
-            assert isinstance(stop, int)
+            start, stop = _range(reader)
             cuts.append(_Cut(reader, start * size, stop * size))
         else:
             return None
     return cuts
+
+
+def _range(cut: Draft) -> tuple[int, int]:
+    """Start and stop of a Slice."""
+    start, stop = cut.attributes["start"], cut.attributes["stop"]
+    assert isinstance(start, int)
+    assert isinstance(stop, int)
+    return start, stop
 
 
 def _feature_axis_of_sum(graph: Graph, draft: Draft) -> int:

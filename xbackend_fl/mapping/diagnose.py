@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from xbackend_fl.canonical.schema import AttributeValue
@@ -116,23 +117,84 @@ def _sources(graph: Skeleton, bone: Bone) -> str:
 
 
 def _structure(reference: Skeleton, candidate: Skeleton) -> Iterator[Difference]:
-    """Nodes that only one side has, by aligning both in execution order."""
-    left, right = [[bone.node.operator for bone in graph.bones] for graph in (reference, candidate)]
-    for tag, a, b, c, d in difflib.SequenceMatcher(None, left, right, autojunk=False).get_opcodes():
+    """Nodes that only one side has.
+
+    What has the same history in both graphs, or the same future, is agreed; only the region between is compared,
+    ordered by depth, so that it does not matter in which order a model was written.
+    """
+    pasts = _histories(reference), _histories(candidate)
+    futures = _futures(reference), _futures(candidate)
+    regions = []
+    for side, graph in enumerate((reference, candidate)):
+        past, future = set(pasts[1 - side]), set(futures[1 - side])
+        open_ = [
+            i
+            for i in range(len(graph.bones))
+            if pasts[side][i] not in past and futures[side][i] not in future
+        ]
+        regions.append(open_)
+    if not any(regions):
+        # Every node has a twin, and yet one side has more of them.
+        regions = [list(range(len(graph.bones))) for graph in (reference, candidate)]
+    depths = _depths(reference), _depths(candidate)
+    left, right = (
+        sorted(region, key=lambda i: (depths[side][i], graph.bones[i].node.operator))
+        for side, (region, graph) in enumerate(zip(regions, (reference, candidate), strict=True))
+    )
+    words = (
+        [reference.bones[i].node.operator for i in left],
+        [candidate.bones[i].node.operator for i in right],
+    )
+    for tag, a, b, c, d in difflib.SequenceMatcher(None, *words, autojunk=False).get_opcodes():
         if tag == "equal":
             continue
-        after = reference.bones[a - 1].node.name if a else "the input"
-        yield Difference(
-            after,
-            candidate.bones[c - 1].node.name if c else "the input",
-            f"after {after!r}",
-            "structure",
-            _list(reference.bones[a:b]),
-            _list(candidate.bones[c:d]),
-        )
+        mine, theirs = [reference.bones[i] for i in left[a:b]], [candidate.bones[i] for i in right[c:d]]
+        after = _before(reference, mine[0]) if mine else _twin(pasts, reference, candidate, theirs[0])
+        other = _before(candidate, theirs[0]) if theirs else after
+        yield Difference(after, other, f"after {after!r}", "structure", _list(mine), _list(theirs))
 
 
-def _list(bones: tuple[Bone, ...]) -> str:
+def _before(graph: Skeleton, bone: Bone) -> str:
+    """Name of the node that ``bone`` reads first."""
+    source = bone.edges[0].source if bone.edges else -1
+    return "the input" if source < 0 else graph.bones[source].node.name
+
+
+def _twin(pasts: tuple[list[str], list[str]], reference: Skeleton, candidate: Skeleton, bone: Bone) -> str:
+    """The reference's name of the node that a candidate's node reads first, or the candidate's if it has none."""
+    source = bone.edges[0].source if bone.edges else -1
+    if source < 0:
+        return "the input"
+    name = candidate.bones[source].node.name
+    twins = [reference.bones[i].node.name for i, past in enumerate(pasts[0]) if past == pasts[1][source]]
+    # Several nodes may have one history; the one of the most similar name reads best.
+    return max(twins, key=lambda twin: difflib.SequenceMatcher(None, twin, name).ratio(), default=name)
+
+
+def _futures(graph: Skeleton) -> list[str]:
+    """Everything that follows each node, as text."""
+    readers: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for index, bone in enumerate(graph.bones):
+        for position, edge in enumerate(bone.edges):
+            readers[edge.source].append((index, 0 if bone.commutative else position))
+    outputs = {edge.source: index for index, edge in enumerate(graph.outputs)}
+    futures = [""] * len(graph.bones)
+    for index in range(len(graph.bones) - 1, -1, -1):
+        ahead = sorted(f"{position} {futures[reader]}" for reader, position in readers[index])
+        text = f"{graph.bones[index].node.operator}({outputs.get(index, '')};{','.join(ahead)})"
+        futures[index] = hashlib.sha256(text.encode()).hexdigest()
+    return futures
+
+
+def _depths(graph: Skeleton) -> list[int]:
+    """Length of the longest way from a data input to each node."""
+    depths: list[int] = []
+    for bone in graph.bones:
+        depths.append(1 + max((depths[edge.source] for edge in bone.edges if edge.source >= 0), default=0))
+    return depths
+
+
+def _list(bones: Sequence[Bone]) -> str:
     return (
         ", ".join(
             f"{b.node.operator} {b.node.name!r}"
