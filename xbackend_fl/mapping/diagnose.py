@@ -54,7 +54,8 @@ def differences(reference: Skeleton, candidate: Skeleton, loose: Matching | None
     """
     if loose is not None:
         pairs = [(reference.bones[i], candidate.bones[j]) for i, j in sorted(loose.pairs.items())]
-        return tuple(difference for pair in pairs for difference in compare(*pair))
+        found = tuple(difference for pair in pairs for difference in compare(*pair))
+        return found or tuple(_sharing(pairs))
     words = [sorted(bone.node.operator for bone in graph.bones) for graph in (reference, candidate)]
     if words[0] == words[1]:
         return (_connection(reference, candidate),)
@@ -76,6 +77,22 @@ def compare(left: Bone, right: Bone) -> Iterator[Difference]:
         for index, what in enumerate(("shape", "kind")):
             if expected[index] != received[index]:
                 yield Difference(*names, f"{role} {what}", str(expected[index]), str(received[index]))
+
+
+def _sharing(pairs: Sequence[tuple[Bone, Bone]]) -> Iterator[Difference]:
+    """Parameters that one model uses in two places and the other stores twice."""
+    twins: tuple[dict[str, tuple[str, str]], dict[str, tuple[str, str]]] = ({}, {})
+    for left, right in pairs:
+        for role in left.parameters.keys() & right.parameters.keys():
+            names = left.node.parameters[role], right.node.parameters[role]
+            for side in (0, 1):
+                first, node = twins[side].setdefault(
+                    names[side], (names[1 - side], (left, right)[side].node.name)
+                )
+                if first != names[1 - side]:
+                    shared, own = f"shared with {node!r}", "its own"
+                    words = (shared, own) if side == 0 else (own, shared)
+                    yield Difference(left.node.name, right.node.name, left.node.operator, role, *words)
 
 
 def _connection(reference: Skeleton, candidate: Skeleton) -> Difference:

@@ -118,6 +118,8 @@ def _advice(adapter: Adapter, native: str, difference: Difference, wanted: str) 
     role, _, what = difference.attribute.partition(" ")
     if what == "shape":
         return [f"{adapter.name}: {native}: give its {role} the shape {wanted}"]
+    if "shared with" in difference.expected or "shared with" in difference.received:
+        return [f"{adapter.name}: {native}: its {role} must be {wanted}"]
     if what == "kind":
         return [f"{adapter.name}: {native}: make its {role} {wanted}"]
     value: object = {"present": True, "absent": False}.get(wanted, wanted)

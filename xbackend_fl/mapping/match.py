@@ -54,12 +54,12 @@ def match(
     Args:
         reference: One graph.
         candidate: The other.
-        strict: Attributes and parameters must agree too; without it only operators.
+        strict: Attributes, parameters and who shares them must agree too; without it only operators.
         resemblance: Orders the choices among ties, for example by gradients; names come after it.
     """
     if len(reference.bones) != len(candidate.bones) or len(reference.outputs) != len(candidate.outputs):
         return None
-    search = _Search((reference, candidate), resemblance or (lambda _, __: 0.0))
+    search = _Search((reference, candidate), resemblance or (lambda _, __: 0.0), sharing=strict)
     labels = [[_label(bone, strict=strict) for bone in graph.bones] for graph in (reference, candidate)]
     numbers: dict[Hashable, int] = {}
     first, second = ([numbers.setdefault(label, len(numbers)) for label in side] for side in labels)
@@ -70,10 +70,10 @@ def match(
 class _Search:
     """Refinement with bounded backtracking over ties."""
 
-    def __init__(self, graphs: tuple[Skeleton, Skeleton], resemblance: Resemblance) -> None:
+    def __init__(self, graphs: tuple[Skeleton, Skeleton], resemblance: Resemblance, *, sharing: bool) -> None:
         self._graphs = graphs
         self._readers = [_readers(graph) for graph in graphs]
-        self._sharers = [_sharers(graph) for graph in graphs]
+        self._sharers = [_sharers(graph) if sharing else {} for graph in graphs]
         self._resemblance = resemblance
         self._attempts = 0
 
