@@ -230,7 +230,9 @@ def _treaty(layers: Mapping[str, Any], config: TrainConfig) -> Iterator[None]:
                 _set_rate(stack, name, layer._dropout_layer, rate if config.dropout else 0.0)  # noqa: SLF001
                 _set(stack, layer, "_dropout", rate if config.dropout else 0.0)
             elif isinstance(getattr(layer, "rate", None), float | int):
-                _set_rate(stack, name, layer, wanted.get("ratio", layer.rate) if config.dropout else 0.0)
+                # A dropout of attention weights is an attribute of the attention.
+                rate = wanted.get("ratio", wanted.get("dropout", layer.rate))
+                _set_rate(stack, name, layer, rate if config.dropout else 0.0)
         yield
 
 

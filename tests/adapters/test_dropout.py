@@ -78,9 +78,21 @@ def attention() -> tuple[Trainer, Trainer]:
     return TorchTrainer(Lambda(_attention, **layers), example), TensorFlowTrainer(model, example)
 
 
-@pytest.mark.parametrize("side", [0, 1], ids=["torch", "tensorflow"])
+def spelled_attention() -> Trainer:
+    """Attention by hand, with a dropout layer of its own between the weights and the values."""
+
+    def call(m: Any, x: Any) -> Any:
+        q, k, v = m.q(x), m.k(x), m.v(x)
+        return m.head((m.drop((q @ k.transpose(1, 2) / 8**0.5).softmax(-1)) @ v).mean(1))
+
+    parts: dict[str, Any] = {name: nn.Linear(8, 8) for name in "qkv"}
+    example = (np.random.default_rng(0).standard_normal((1, 5, 8)).astype(np.float32),)
+    return TorchTrainer(Lambda(call, **parts, drop=nn.Dropout(0.1), head=nn.Linear(8, 3)), example)
+
+
+@pytest.mark.parametrize("side", [0, 1, 2], ids=["torch", "tensorflow", "torch, by hand"])
 def test_attention_drops_at_the_treatys_rate(side: int) -> None:
-    trainer = attention()[side]
+    trainer = (*attention(), spelled_attention())[side]
     inputs = np.random.default_rng(1).standard_normal((4, 5, 8)).astype(np.float32)
     batch = Batch((inputs,), np.zeros((4, 3), np.float32))
     start = trainer.read()

@@ -15,14 +15,14 @@ def product(builder: GraphBuilder, name: str, left: Value, right: Value) -> Valu
     one, two = builder.plain(left), builder.plain(right)
     found = _attention_of(builder, one.name) if one.shape[:-2] == two.shape[:-2] else None
     if found is not None and len(one.shape) in {3, 4}:
-        query, key, scale, causal, dropout = found
+        query, key, scale, causal, dropout, dropping = found
         natural = tuple(range(len(one.shape)))
         swap = (*natural[:-2], natural[-1], natural[-2])
         size = builder.recorder.shape(query)[-1]
         queries = Value(query, (*one.shape[:-1], size), natural)
         keys = Value(key, (*one.shape[:-2], size, one.shape[-1]), natural)
         inputs = (queries, builder.transpose(keys, swap), two)
-        return attention(builder, name, *inputs, scale=scale, causal=causal, dropout=dropout)
+        return attention(builder, name, *inputs, scale=scale, causal=causal, dropout=dropout, origin=dropping)
     shape = (*np.broadcast_shapes(one.shape[:-2], two.shape[:-2]), one.shape[-2], two.shape[-1])
     (out,) = builder.add("MatMul", name, [one, two], [shape])
     return Value(out, shape, tuple(range(len(shape))))
@@ -67,11 +67,14 @@ def _join_heads(builder: GraphBuilder, name: str, value: Value) -> Value:
     return builder.plain(builder.reshape(name, value, (batch, steps, heads * size)))
 
 
-def _attention_of(builder: GraphBuilder, probabilities: str) -> tuple[str, str, float, bool, float] | None:
-    """Query, transposed key, scale, whether causal, and dropout rate behind ``softmax(scale * q @ k)``."""
+def _attention_of(
+    builder: GraphBuilder, probabilities: str
+) -> tuple[str, str, float, bool, float, str | None] | None:
+    """Query, transposed key, scale, whether causal, dropout rate and dropout layer behind ``softmax(scale * q @ k)``."""
     recorder = builder.recorder
-    draft, ratio = recorder.producer(probabilities), 0.0
+    draft, ratio, dropping = recorder.producer(probabilities), 0.0, None
     if draft is not None and draft.operator == "Dropout":
+        dropping = draft.origin
         ratio = float(str(draft.attributes["ratio"]))
         draft = recorder.producer(draft.inputs[0])
     if draft is None or draft.operator != "Softmax" or draft.attributes["axis"] != -1:
@@ -89,7 +92,7 @@ def _attention_of(builder: GraphBuilder, probabilities: str) -> tuple[str, str, 
         name, factor = _unscaled(builder, value)
         values.append(name)
         scale *= factor
-    return values[0], values[1], scale, causal, ratio
+    return values[0], values[1], scale, causal, ratio, dropping
 
 
 def _unscaled(builder: GraphBuilder, value: str) -> tuple[str, float]:
