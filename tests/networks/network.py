@@ -39,16 +39,21 @@ def tokens(vocabulary: int, *shapes: tuple[int, ...]) -> Callable[[], Arrays]:
     )
 
 
-@functools.cache
 def torchvision_models() -> Any:
     """torchvision's model definitions; its compiled operators are missing here and are not needed."""
+    _declared_operators()
+    import torchvision.models
+
+    return torchvision.models
+
+
+@functools.cache
+def _declared_operators() -> torch.library.Library:
+    """Declarations of what torchvision looks up on import; they live as long as the library is held."""
     library = torch.library.Library("torchvision", "DEF")
     for name in ("nms", "qnms"):
         library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    import torchvision.models
-
-    torchvision_models.library = library  # type: ignore[attr-defined]  # a definition lives as long as its library
-    return torchvision.models
+    return library
 
 
 def with_epsilon(model: nn.Module, epsilon: float) -> nn.Module:
