@@ -10,7 +10,8 @@ import logging
 import operator
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from io import StringIO
 
 import numpy as np
 import torch
@@ -30,6 +31,8 @@ _HANDLERS: dict[str, Handler] = {
     for table in (layers.HANDLERS, sequences.HANDLERS, operations.HANDLERS)
     for name, handler in table.items()
 }
+
+_TALKATIVE = ("torch._subclasses.fake_tensor", "torch.fx.experimental.symbolic_shapes")
 
 
 def describe(model: torch.nn.Module, example: Sequence[Array], computed: Sequence[str] = ()) -> Description:
@@ -116,9 +119,7 @@ def _operation(context: Context, node: Node) -> None:
 
 
 def _export(model: torch.nn.Module, native: tuple[torch.Tensor, ...]) -> ExportedProgram:
-    with evaluation_mode(model), warnings.catch_warnings(), _silent("torch._subclasses.fake_tensor"):
-        # The exporter comments on its own internals; what matters to the user raises.
-        warnings.simplefilter("ignore")
+    with evaluation_mode(model), _quiet():
         try:
             return torch.export.export(model, native)
         except Exception as error:
@@ -130,14 +131,19 @@ def _export(model: torch.nn.Module, native: tuple[torch.Tensor, ...]) -> Exporte
 
 
 @contextmanager
-def _silent(logger: str) -> Iterator[None]:
-    """No messages of one logger inside: it prints a traceback for an error that is raised anyway."""
-    log = logging.getLogger(logger)
-    before, log.disabled = log.disabled, True
+def _quiet() -> Iterator[None]:
+    """The exporter comments on its internals and prints graphs; what matters to the user is raised anyway."""
+    logs = [logging.getLogger(name) for name in _TALKATIVE]
+    before = [log.disabled for log in logs]
+    for log in logs:
+        log.disabled = True
     try:
-        yield
+        with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            warnings.simplefilter("ignore")
+            yield
     finally:
-        log.disabled = before
+        for log, disabled in zip(logs, before, strict=True):
+            log.disabled = disabled
 
 
 @contextmanager

@@ -61,6 +61,17 @@ def test_refused_in_the_frameworks_own_words(name: str, build: Callable[[], Any]
     assert caught.value.hint
 
 
+class TorchBranching(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x if x.sum() > 0 else -x
+
+
+def test_the_exporters_talk_stays_off_the_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UnsupportedError, match="data-dependent"):
+        xbackend_fl.describe(TorchBranching(), IMAGE)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_the_number_of_inputs_counts() -> None:
     model = chain(K.Flatten(), K.Dense(2), shape=(8, 8, 3))
     with pytest.raises(UnsupportedError, match="1 inputs; received 2"):
