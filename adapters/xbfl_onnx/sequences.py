@@ -10,6 +10,7 @@ import onnx
 
 from xbackend_fl.canonical import Value, views
 from xbackend_fl.canonical.attention import attention as dot_product_attention
+from xbackend_fl.canonical.attention import join_heads, split_heads
 from xbackend_fl.canonical.computed import Computed
 from xbackend_fl.canonical.layout import Layout, Stack, Sum
 from xbackend_fl.canonical.operands import Operand, is_causal_mask
@@ -87,21 +88,11 @@ def _attention(context: Context, node: onnx.NodeProto) -> Operand:
     mask = operands[3]
     require(mask is None or is_causal_mask(mask), node, "an attention mask other than the causal one")
     builder = context.builder
-    if len(query.shape) == 3:
+    joined = len(query.shape) == 3
+    if joined:
         heads = given["q_num_heads"]
         require(given.get("kv_num_heads", heads) == heads, node, "grouped queries")
-        query, key, value = (
-            builder.transpose(
-                builder.reshape(
-                    node.name, item, (*item.native_shape[:2], heads, item.native_shape[2] // heads)
-                ),
-                (0, 2, 1, 3),
-            )
-            for item in (query, key, value)
-        )
-        joined = True
-    else:
-        joined = False
+        query, key, value = (split_heads(builder, node.name, item, heads) for item in (query, key, value))
     made = dot_product_attention(
         builder,
         node.name,
@@ -112,10 +103,7 @@ def _attention(context: Context, node: onnx.NodeProto) -> Operand:
         causal=bool(given.get("is_causal", 0)) or mask is not None,
         dropout=0.0,
     )
-    if not joined:
-        return made
-    made = builder.transpose(made, (0, 2, 1, 3))
-    return builder.reshape(node.name, made, (*made.native_shape[:2], math.prod(made.native_shape[2:])))
+    return join_heads(builder, node.name, made) if joined else made
 
 
 HANDLERS: Mapping[str, Handler] = {**dict.fromkeys(_WIDTH, _recurrent), "Attention": _attention}

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from xbackend_fl.adapter.contract import Array
 from xbackend_fl.errors import UnsupportedError
-from xbfl_tensorflow.trace import Trace
+from xbfl_tensorflow.trace import Call, Trace, steps
 
 _SEQUENCES = frozenset(
     {"LSTM", "GRU", "SimpleRNN", "Bidirectional", "Dense", "EinsumDense", "Embedding", "MultiHeadAttention"}
@@ -79,26 +79,15 @@ def _fits(array: Array, order: Order, declared: tuple[int | None, ...]) -> bool:
 def _consumers(traced: Trace, name: str) -> Iterator[tuple[str, str]]:
     """What the layers and operations behind an input say about its order, in execution order."""
     reached = {name}
-    starts = {call.start: call for call in traced.calls}
-    position, every = 0, traced.graph.get_operations()
-    while position < len(every):
-        call = starts.get(position)
-        if call is not None:
-            reads = _names((call.arguments, call.options))
-            if reached.intersection(reads):
-                word = _of_layer(call.target)
-                if word:
-                    yield word, getattr(call.target, "name", str(call.target))
-                reached.update(_names(call.outputs))
-            position = call.stop
+    for step in steps(traced.graph, traced.calls):
+        marked = isinstance(step, Call)
+        reads = (step.arguments, step.options) if marked else list(step.inputs)
+        if not reached.intersection(_names(reads)):
             continue
-        operation = every[position]
-        position += 1
-        if reached.intersection(tensor.name for tensor in operation.inputs):
-            word = _of_operation(operation)
-            if word:
-                yield word, operation.name
-            reached.update(tensor.name for tensor in operation.outputs)
+        word = _of_layer(step.target) if marked else _of_operation(step)
+        if word:
+            yield word, str(getattr(step.target, "name", step.target) if marked else step.name)
+        reached.update(_names(step.outputs))
 
 
 def _names(nest: Any) -> set[str]:

@@ -19,7 +19,7 @@ from xbfl_tensorflow import layers, operations, sequences, simple
 from xbfl_tensorflow.axes import default_order, infer_order
 from xbfl_tensorflow.constants import fold, settle
 from xbfl_tensorflow.graph import Context, Handler, family, knows_activation
-from xbfl_tensorflow.trace import Call, Trace, call_once, is_keras, is_signature, trace
+from xbfl_tensorflow.trace import Call, Trace, call_once, is_keras, is_signature, steps, trace
 from xbfl_tensorflow.variables import natives_of, raw, trainable, variable_names
 
 _LAYERS: Mapping[str, Handler] = {**layers.HANDLERS, **simple.HANDLERS, **sequences.HANDLERS}
@@ -125,15 +125,11 @@ def _captures(context: Context, graph: Any, variables: Mapping[str, Any]) -> Non
 
 def _walk(context: Context, graph: Any, calls: Sequence[Call]) -> None:
     """Tell the builder about every operation; a marked call counts as one."""
-    starts = {call.start: call for call in calls}
-    position, every = 0, graph.get_operations()
-    while position < len(every):
-        if call := starts.get(position):
-            _call(context, call)
-            position = call.stop
-            continue
-        _operation(context, graph, every[position])
-        position += 1
+    for step in steps(graph, calls):
+        if isinstance(step, Call):
+            _call(context, step)
+        else:
+            _operation(context, graph, step)
 
 
 def _call(context: Context, call: Call) -> None:

@@ -61,15 +61,14 @@ def function(
 
 def gather(context: Context, node: Any, table: Operand, indices: Operand) -> Operand:
     """Rows of a table: an embedding, or positions of data."""
-    name = _name(context, node, table)
+    name = _name(context, node)
     if isinstance(table, Step):
         return lookup(context.builder, name, table, indices)
     require(isinstance(indices, np.ndarray), name, "data is picked by data")
     return _take(context, name, table, np.asarray(indices), 0)
 
 
-def _name(context: Context, node: Any, *operands: Operand) -> str:
-    del operands
+def _name(context: Context, node: Any) -> str:
     return context.prefix + str(node.name)
 
 
@@ -114,7 +113,7 @@ def _attributed(operator: str, **names: str) -> Operation:
 def _binary(operator: str) -> Operation:
     def handle(context: Context, node: Any, arguments: list[Operand]) -> Operand:
         left, right = arguments
-        return combine(context.builder, operator, _name(context, node, left, right), left, right)
+        return combine(context.builder, operator, _name(context, node), left, right)
 
     return handle
 
@@ -130,7 +129,7 @@ def _bias_add(context: Context, node: Any, arguments: list[Operand]) -> Operand:
     if node.get_attr("data_format") == b"NCHW":
         rank = len(static_shape(node.outputs[0]))
         bias = movement.reshape(context.builder, node.name, bias, (-1, *(1,) * (rank - 2)))
-    return combine(context.builder, "Add", _name(context, node, bias), value, bias)
+    return combine(context.builder, "Add", _name(context, node), value, bias)
 
 
 def _matmul(context: Context, node: Any, arguments: list[Operand]) -> Operand:
@@ -142,19 +141,14 @@ def _matmul(context: Context, node: Any, arguments: list[Operand]) -> Operand:
             swap = (*range(rank - 2), rank - 1, rank - 2)
             arguments[index] = movement.transpose(context.builder, arguments[index], swap)
     left, right = arguments
-    return matmul(context.builder, _name(context, node, left, right), left, right)
+    return matmul(context.builder, _name(context, node), left, right)
 
 
 def _einsum(context: Context, node: Any, arguments: list[Operand]) -> Operand:
-    name = _name(context, node, *arguments)
+    name = _name(context, node)
     equation = node.get_attr("equation").decode()
     require(len(arguments) == 2, name, "einsum of other than two operands")
-    left, right = arguments
-    if not isinstance(left, Value):
-        operands, _, result = equation.partition("->")
-        first, _, second = operands.partition(",")
-        equation, left, right = f"{second},{first}->{result}", right, left
-    return einsum(context.builder, name, equation, as_value(context.builder, left), right)
+    return einsum(context.builder, name, equation, *arguments)
 
 
 def _reduce(operator: str) -> Operation:

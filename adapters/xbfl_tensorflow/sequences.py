@@ -8,6 +8,7 @@ from typing import Any
 
 from xbackend_fl.canonical import Value, movement, views
 from xbackend_fl.canonical.attention import attention as dot_product_attention
+from xbackend_fl.canonical.attention import join_heads, split_heads
 from xbackend_fl.canonical.layout import Blocks, Layout, Reshape, Stack, Transpose
 from xbackend_fl.canonical.operands import as_value, is_causal_mask
 from xbackend_fl.canonical.padding import same_pads
@@ -109,15 +110,8 @@ def attention(context: Context, layer: Any, arguments: list[Any], options: Mappi
     heads = []
     for part, value in zip(("query", "key", "value"), sources, strict=True):
         dense = getattr(layer, f"_{part}_dense")
-        kernel = context.native(dense.kernel)
-        _, number, size = kernel.shape
         linear = _projection(context, f"{name}.{part}", dense, value, 1)
-        heads.append(
-            builder.transpose(
-                builder.reshape(f"{name}.heads", linear, (*linear.native_shape[:2], number, size)),
-                (0, 2, 1, 3),
-            )
-        )
+        heads.append(split_heads(builder, f"{name}.heads", linear, int(dense.kernel.shape[1])))
     # The node is the layer; its dropout is the layer's.
     mixed = dot_product_attention(
         builder,
@@ -127,10 +121,7 @@ def attention(context: Context, layer: Any, arguments: list[Any], options: Mappi
         causal=causal,
         dropout=float(layer._dropout),  # noqa: SLF001  Keras keeps its rate private
     )
-    mixed = builder.transpose(mixed, (0, 2, 1, 3))
-    joined = builder.reshape(
-        f"{name}.heads", mixed, (*mixed.native_shape[:2], math.prod(mixed.native_shape[2:]))
-    )
+    joined = join_heads(builder, f"{name}.heads", mixed)
     return _projection(context, f"{name}.output", layer._output_dense, joined, 2)  # noqa: SLF001
 
 

@@ -61,6 +61,16 @@ class Trace:
     outputs: tuple[Any, ...]
 
 
+def steps(graph: Any, calls: Sequence[Call]) -> Iterator[Any]:
+    """The operations of a graph in order; those of a marked call are that one :class:`Call`."""
+    starts = {call.start: call for call in calls}
+    position, every = 0, graph.get_operations()
+    while position < len(every):
+        call = starts.get(position)
+        yield every[position] if call is None else call
+        position = position + 1 if call is None else call.stop
+
+
 def trace(model: Any, specs: Sequence[Any], known: Callable[[Any], bool]) -> Trace:
     """The graph of ``model`` in evaluation mode.
 

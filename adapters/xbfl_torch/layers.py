@@ -219,14 +219,7 @@ def _einsum(context: Context, node: Node) -> Value:
     equation, operands = context.get(node.args[0]), context.get(node.args[1])
     name = context.name(node, *operands)
     require(len(operands) == 2, name, "einsum of other than two operands")
-    left, right = operands
-    if not isinstance(left, Value):
-        (first, _, second), (_, _, result) = (
-            equation.partition("->")[0].partition(","),
-            equation.partition("->"),
-        )
-        equation, left, right = f"{second},{first}->{result}", right, left
-    return einsum(context.builder, name, equation, context.data(left), right)
+    return einsum(context.builder, name, equation, *operands)
 
 
 HANDLERS: Mapping[str, Handler] = {

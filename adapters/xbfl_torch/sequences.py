@@ -11,6 +11,7 @@ from torch.fx import Node
 
 from xbackend_fl.canonical import Value, movement
 from xbackend_fl.canonical.attention import attention as dot_product_attention
+from xbackend_fl.canonical.attention import join_heads, split_heads
 from xbackend_fl.canonical.layout import Blocks, Join, Layout, Native, Stack, Step, Sum
 from xbackend_fl.canonical.operands import Operand, is_causal_mask
 from xbackend_fl.canonical.operands import native_shape as operand_shape
@@ -240,9 +241,7 @@ def attention(context: Context, node: Node) -> bool:
         linear = context.builder.linear(
             f"{path}.{part}", by_batch, layouts[f"{part}.weight"], layouts.get(f"{part}.bias")
         )
-        heads = (*linear.native_shape[:2], module.num_heads, module.head_dim)
-        split = context.builder.reshape(f"{path}.heads", linear, heads)
-        projected.append(context.builder.transpose(split, (0, 2, 1, 3)))
+        projected.append(split_heads(context.builder, f"{path}.heads", linear, module.num_heads))
     mixed = dot_product_attention(
         context.builder,
         path,
@@ -251,8 +250,7 @@ def attention(context: Context, node: Node) -> bool:
         causal=causal,
         dropout=module.dropout,
     )
-    mixed = context.builder.transpose(mixed, (0, 2, 1, 3))
-    joined = context.builder.reshape(f"{path}.heads", mixed, (*mixed.native_shape[:2], module.embed_dim))
+    joined = join_heads(context.builder, f"{path}.heads", mixed)
     made = context.builder.linear(
         f"{path}.output", joined, layouts["output.weight"], layouts.get("output.bias")
     )

@@ -42,7 +42,7 @@ def attention(
 ) -> Value:
     """Scaled dot-product attention of ``[N, heads, T, size]``, or of ``[N, T, size]`` with one head."""
     heads = query.native_shape[1] if len(query.shape) == 4 else 1
-    joined = [_join_heads(builder, f"{name}.heads", item) for item in (query, key, value)]
+    joined = [_by_step(builder, f"{name}.heads", item) for item in (query, key, value)]
     shape = (*joined[0].shape[:2], joined[2].shape[2])
     attributes: dict[str, AttributeValue] = {
         "num_heads": heads,
@@ -54,17 +54,25 @@ def attention(
     made = Value(out, shape, (0, 1, 2))
     if len(query.shape) == 3:
         return made
-    return builder.transpose(
-        builder.reshape(f"{name}.heads", made, (*shape[:2], heads, shape[2] // heads)), (0, 2, 1, 3)
-    )
+    return split_heads(builder, f"{name}.heads", made, heads)
 
 
-def _join_heads(builder: GraphBuilder, name: str, value: Value) -> Value:
-    if len(value.shape) == 3:
-        return builder.plain(value)
+def split_heads(builder: GraphBuilder, name: str, value: Value, heads: int) -> Value:
+    """``[N, T, heads · size]`` as ``[N, heads, T, size]``."""
+    batch, steps, features = value.native_shape
+    split = builder.reshape(name, value, (batch, steps, heads, features // heads))
+    return builder.transpose(split, (0, 2, 1, 3))
+
+
+def join_heads(builder: GraphBuilder, name: str, value: Value) -> Value:
+    """``[N, heads, T, size]`` as ``[N, T, heads · size]``."""
     value = builder.transpose(value, (0, 2, 1, 3))
     batch, steps, heads, size = value.native_shape
-    return builder.plain(builder.reshape(name, value, (batch, steps, heads * size)))
+    return builder.reshape(name, value, (batch, steps, heads * size))
+
+
+def _by_step(builder: GraphBuilder, name: str, value: Value) -> Value:
+    return builder.plain(value if len(value.shape) == 3 else join_heads(builder, name, value))
 
 
 def _attention_of(

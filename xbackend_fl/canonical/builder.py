@@ -463,9 +463,7 @@ class GraphBuilder:
             name, Value(value.name, value.shape, tuple(range(len(value.shape)))), value.shape[:2]
         )
         made = self.linear(name, flat, reshaped(weight, weight.shape[:2]), bias)
-        (out,) = self.add(
-            "Reshape", name, [made], [(*made.shape, *ones)], attributes={"shape": (0, 0, *ones)}
-        )
+        (out,) = self.add("Reshape", name, [made], [(*made.shape, *ones)])
         return Value(out, (*made.shape, *ones), value.perm)
 
     def _unflatten(self, name: str, value: Value, shape: Shape) -> Value | None:

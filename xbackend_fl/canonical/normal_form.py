@@ -99,10 +99,10 @@ def _as_bias(linear: Draft, layout: Layout) -> Layout | None:
 def _join_linears(graph: Graph) -> tuple[Draft, ...]:
     new: dict[str, Draft] = {}
     for draft in graph.drafts:
-        parts = [graph.producers.get(value) for value in draft.inputs] if draft.operator == "Concat" else []
-        joined = _joined(draft, [part for part in parts if part is not None])
-        single = all(graph.only_reader(value) is draft for value in draft.inputs)
-        if joined is not None and single and len(parts) == len(draft.inputs):
+        if draft.operator != "Concat" or any(graph.only_reader(value) is not draft for value in draft.inputs):
+            continue
+        joined = _joined(draft, [graph.producers[v] for v in draft.inputs if v in graph.producers])
+        if joined is not None:
             new[draft.name] = joined
     return tuple(new.get(draft.name, draft) for draft in graph.drafts)
 
@@ -133,7 +133,7 @@ def _feature_axis(linear: Draft) -> int:
 
 @dataclass(frozen=True)
 class _Cut:
-    """The features ``start:stop`` of a linear expression, as ``reader`` (behind ``through``) takes them."""
+    """The features ``start:stop`` of a linear expression, as ``reader`` takes them."""
 
     reader: Draft
     start: int

@@ -132,7 +132,7 @@ def _normalised(builder: GraphBuilder, operator: str, name: str, left: Operand, 
     if found is None:
         raise _arithmetic(scaled.factor)
     channels = [axis for axis, n in enumerate(scaled.factor.shape) if n != 1]
-    axis = (channels[0] if channels else -1) - len(scaled.factor.shape) if channels else -1
+    axis = channels[0] - len(scaled.factor.shape) if channels else -1
     roles: dict[str, Layout | None] = {
         "weight": found.weight,
         "bias": found.bias,
@@ -212,7 +212,7 @@ def matmul(builder: GraphBuilder, name: str, left: Operand, right: Operand) -> V
     return product(builder, name, as_value(builder, left), as_value(builder, right))
 
 
-def einsum(builder: GraphBuilder, name: str, equation: str, left: Value, right: Operand) -> Value:
+def einsum(builder: GraphBuilder, name: str, equation: str, left: Operand, right: Operand) -> Value:
     """``einsum`` of two operands: a dense layer if one is a parameter, else a MatMul over shared axes.
 
     Raises:
@@ -220,6 +220,9 @@ def einsum(builder: GraphBuilder, name: str, equation: str, left: Value, right: 
     """
     terms, _, result = equation.replace(" ", "").partition("->")
     first, _, second = terms.partition(",")
+    if not isinstance(left, Value):
+        first, second, left, right = second, first, right, left
+    left = as_value(builder, left)
     if "." in first:
         rest = "ABCDEFGH"[: len(left.shape) - len(first.replace("...", ""))]
         first, result = first.replace("...", rest), result.replace("...", rest)

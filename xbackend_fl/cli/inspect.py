@@ -138,16 +138,13 @@ def _run(path: Path, *, as_json: bool) -> None:
 
 
 def _model(target: str, inputs: list[str], *, as_json: bool) -> None:
-    from xbackend_fl.cli.models import build, examples
+    from xbackend_fl.cli.models import build, examples, show_edges
 
     adapter, model = build(target)
     description = adapter.open(model, examples(inputs)).description
     _schema(description.schema, as_json=as_json)
     if not as_json:
         binding = description.binding
-        for index, axes in enumerate(binding.inputs):
-            typer.echo(f"input {index}: native axes {list(axes.perm)} {axes.note}".rstrip())
-        for name, reason in binding.local.items():
-            typer.echo(f"local: {name} ({reason})")
+        show_edges(binding)
         for remark in filter(None, (binding.one_way, binding.inference_only)):
             typer.echo(f"note: {remark}")

@@ -70,6 +70,7 @@ def _show(bound: Bound) -> None:
     from rich.table import Table
 
     from xbackend_fl.canonical.layout import describe
+    from xbackend_fl.cli.models import show_edges
     from xbackend_fl.mapping.training import common
 
     table = Table("canonical", "shape", "kind", "native", "error")
@@ -80,10 +81,7 @@ def _show(bound: Bound) -> None:
             name, shape, str(parameter.kind), describe(layout), "" if error is None else f"{error:.0e}"
         )
     Console().print(table)
-    for index, axes in enumerate(bound.binding.inputs):
-        typer.echo(f"input {index}: native axes {list(axes.perm)} {axes.note}".rstrip())
-    for name, reason in bound.binding.local.items():
-        typer.echo(f"local: {name} ({reason})")
+    show_edges(bound.binding)
     for note in (*bound.notes, *bound.proof.notes):
         typer.echo(f"note: {note}")
     for line in common():

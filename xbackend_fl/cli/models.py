@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from xbackend_fl.adapter import Adapter
+    from xbackend_fl.canonical import Binding
 
 
 def examples(inputs: list[str] | None) -> tuple[NDArray[Any], ...]:
@@ -46,3 +47,11 @@ def build(spec: str) -> tuple[Adapter, object]:
             f"{spec} returned a {type(model).__name__}, which the {backend!r} adapter does not handle"
         )
     return adapter, model
+
+
+def show_edges(binding: Binding) -> None:
+    """Print how a model reads its inputs, and what of it is nobody else's."""
+    for index, axes in enumerate(binding.inputs):
+        typer.echo(f"input {index}: native axes {list(axes.perm)} {axes.note}".rstrip())
+    for name, reason in binding.local.items():
+        typer.echo(f"local: {name} ({reason})")

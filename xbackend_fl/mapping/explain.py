@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,8 +14,8 @@ from xbackend_fl.canonical import Description, Node, Schema
 from xbackend_fl.canonical.schema import AttributeValue
 from xbackend_fl.errors import MismatchError
 from xbackend_fl.mapping.diagnose import Difference
-from xbackend_fl.mapping.draw import draw_by_shape, draw_weights
-from xbackend_fl.mapping.probe import BY_SHAPE, Evidence, cases
+from xbackend_fl.mapping.draw import draw_weights
+from xbackend_fl.mapping.probe import Evidence, by_shape, cases, observe
 from xbackend_fl.mapping.runtime import execute
 from xbackend_fl.mapping.verify import TOLERANCE, Proof, relative_error
 
@@ -46,10 +46,8 @@ def mismatch(
         verdict: What the probe that needs no map says.
         reference: The reference's adapter and its native names by node, if they are known here.
     """
-    lines = []
-    for difference in found[:SHOWN]:
-        size = _effect(schema, difference, example) if example else ""
-        lines.append(f"  {difference}{size}")
+    effects = _effects(schema, found[:SHOWN], example)
+    lines = [f"  {difference}{effect}" for difference, effect in zip(found, effects, strict=False)]
     if len(found) > SHOWN:
         lines.append(f"  … and {len(found) - SHOWN} more")
     if verdict:
@@ -74,14 +72,11 @@ def verdict_by_shape(trainer: Trainer, description: Description, evidence: Seque
         description: The candidate's own description.
         evidence: What the reference did, this probe included.
     """
-    item = next((e for e in evidence or () if e.case.label == BY_SHAPE), None)
+    item = by_shape(evidence)
     if item is None:
         return ""
-    binding, schema = description.binding, description.schema
-    trainer.write(binding.restore(draw_by_shape(schema)))
-    inputs = [axes.to_native(array) for axes, array in zip(binding.inputs, item.case.inputs, strict=True)]
-    raw = trainer.forward(inputs)
-    outputs = [axes.to_canonical(a) for axes, a in zip(binding.outputs, raw, strict=True)]
+    case = replace(item.case, differentiate=False)
+    outputs = observe(trainer, description.binding, description.schema, case, {}).outputs
     if [a.shape for a in outputs] != [a.shape for a in item.outputs]:
         return ""
     error = max(relative_error(a, b) for a, b in zip(outputs, item.outputs, strict=True))
@@ -126,23 +121,26 @@ def _advice(adapter: Adapter, native: str, difference: Difference, wanted: str) 
     return [adapter.hint(native, difference.operator, role, value)]
 
 
-def _effect(schema: Schema, difference: Difference, example: Sequence[Array]) -> str:
-    """How far one changed attribute moves the outputs of the reference, by ONNX Runtime."""
-    if difference.value is None:
-        return ""
-    changed = replace(schema, nodes=tuple(_with(node, difference, difference.value) for node in schema.nodes))
+def _effects(schema: Schema, found: Sequence[Difference], example: Sequence[Array]) -> list[str]:
+    """How far each changed attribute alone moves the outputs of the reference, by ONNX Runtime."""
+    if not example or all(difference.value is None for difference in found):
+        return [""] * len(found)
     case = cases(schema, example)[0]
     weights = draw_weights(schema, case.seed)
-    run: Callable[[Schema], list[Array]] = lambda graph: execute(graph, weights, case.inputs)  # noqa: E731
-    before = run(schema)
-    try:
-        after = run(changed)
-    except Exception:  # noqa: BLE001  ONNX Runtime has no error type of its own for a graph that cannot run
-        return " (outputs then have another shape)"
-    if [a.shape for a in after] != [a.shape for a in before]:
-        return " (outputs then have another shape)"
-    error = max(relative_error(a, b) for a, b in zip(after, before, strict=True))
-    return f" (moves outputs by {error:.1e})"
+    before = execute(schema, weights, case.inputs)
+
+    def effect(difference: Difference, value: AttributeValue) -> str:
+        changed = replace(schema, nodes=tuple(_with(node, difference, value) for node in schema.nodes))
+        try:
+            after = execute(changed, weights, case.inputs)
+        except Exception:  # noqa: BLE001  ONNX Runtime has no error type of its own for a graph that cannot run
+            return " (outputs then have another shape)"
+        if [a.shape for a in after] != [a.shape for a in before]:
+            return " (outputs then have another shape)"
+        error = max(relative_error(a, b) for a, b in zip(after, before, strict=True))
+        return f" (moves outputs by {error:.1e})"
+
+    return ["" if item.value is None else effect(item, item.value) for item in found]
 
 
 def _with(node: Node, difference: Difference, value: AttributeValue) -> Node:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from xbackend_fl.adapter.contract import Trainer
 from xbackend_fl.canonical import Description
-from xbackend_fl.mapping.probe import BY_SHAPE, Evidence, observe
+from xbackend_fl.mapping.probe import Evidence, by_shape, observe
 from xbackend_fl.mapping.skeleton import Bone
 
 Array = NDArray[Any]
@@ -33,7 +33,7 @@ class Fingerprints:
         self, trainer: Trainer, description: Description, evidence: Sequence[Evidence] | None
     ) -> None:
         self._trainer, self._description = trainer, description
-        self._reference = next((e for e in evidence or () if e.case.label == BY_SHAPE), None)
+        self._reference = by_shape(evidence)
         self._own: Mapping[str, Array] | None = None
 
     def __call__(self, ours: Bone, theirs: Bone) -> float:

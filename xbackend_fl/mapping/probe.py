@@ -108,6 +108,11 @@ def weights_of(schema: Schema, case: Case) -> dict[str, Array]:
     return draw_by_shape(schema) if case.label == BY_SHAPE else draw_weights(schema, case.seed)
 
 
+def by_shape(evidence: Sequence[Evidence] | None) -> Evidence | None:
+    """What the reference did with the probe that needs no map, if it is there."""
+    return next((item for item in evidence or () if item.case.label == BY_SHAPE), None)
+
+
 def observe(
     trainer: Trainer,
     binding: Binding,
