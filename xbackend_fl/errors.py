@@ -8,6 +8,7 @@
     │   ├── MismatchError       two models are not the same function
     │   ├── SchemaError         weights belong to another schema
     │   └── FileError           a file is missing, corrupt or would be overwritten
+    │       └── FormatRefused     a weight file breaks its format or a limit; the code says which rule
     └── RunFailed             exit 1: the course started and could not finish
         ├── UpdateRefused       an update holds NaN, a wrong shape or a wrong weight
         └── WorkerDied          a worker process ended or raised
@@ -17,7 +18,7 @@ A message says what happened, where, and what was expected and received; ``hint`
 
 from __future__ import annotations
 
-from typing import ClassVar
+from pathlib import Path
 
 
 class XbflError(Exception):
@@ -28,8 +29,8 @@ class XbflError(Exception):
         hint: What the reader can do about it.
     """
 
-    code: ClassVar[str] = "error"
-    exit_code: ClassVar[int] = 1
+    code: str = "error"
+    exit_code: int = 1
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -99,6 +100,24 @@ class FileError(RefusedInput):
     """A file is missing, corrupt, or would be overwritten."""
 
     code = "file"
+
+
+class FormatRefused(FileError):  # noqa: N818
+    """A weight file breaks the rules of its format, or a limit.
+
+    Args:
+        code: Stable name of the rule; ``xbfl explain CODE`` says more.
+        path: The file.
+        message: What was found, in one line.
+        details: Figures for programs: ``offset``, ``limit``, ``value``.
+    """
+
+    def __init__(self, code: str, path: Path, message: str, **details: int) -> None:
+        super().__init__(f"{path}: {message}")
+        self.code = code
+        self.path = path
+        self.reason = message
+        self.details = details
 
 
 class RunFailed(XbflError):  # noqa: N818

@@ -121,9 +121,15 @@ class OnnxTrainer:
         del batches, loss
         _refuse()
 
-    def save(self, path: Path) -> Path:
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """ONNX has one."""
+        return ("onnx",)
+
+    def save(self, path: Path, file_format: str | None = None) -> Path:
         """Write the model with its current weights as ``.onnx``."""
-        path = path.with_suffix(".onnx")
+        del file_format
+        path = path.with_name(f"{path.name}.onnx")
         shared = self._description.binding.owners
         model = onnx.ModelProto()
         model.CopyFrom(self._model)

@@ -13,9 +13,10 @@ import tensorflow as tf
 from xbackend_fl.adapter.contract import Array, Batch, Metrics, TrainConfig
 from xbackend_fl.canonical import Description
 from xbackend_fl.errors import RefusedInput
+from xbfl_tensorflow import files
 from xbfl_tensorflow.describe import describe
 from xbfl_tensorflow.graph import family
-from xbfl_tensorflow.trace import call_model, callable_of, is_keras
+from xbfl_tensorflow.trace import call_model, callable_of
 from xbfl_tensorflow.variables import raw, trainable
 
 
@@ -112,13 +113,14 @@ class TensorFlowTrainer:
             total += self._steps[key](_tensors(batch.inputs), tf.convert_to_tensor(batch.targets)).numpy()
         return Metrics(float(total[0]), int(total[1]), int(total[2]))
 
-    def save(self, path: Path) -> Path:
-        """Write the weights as ``.weights.h5``, or as a checkpoint if the model is not Keras's."""
-        if not is_keras(self._model):
-            return Path(tf.train.Checkpoint(model=self._model).write(str(path)) + ".index")
-        path = path.with_suffix(".weights.h5")
-        self._model.save_weights(path)
-        return path
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """Keras models are written in Keras's formats too."""
+        return files.formats(self._model)
+
+    def save(self, path: Path, file_format: str | None = None) -> Path:
+        """Write the weights as ``.weights.h5``, or as a checkpoint if the model is not Keras's, or as told."""
+        return files.save(self._model, path, file_format or self.formats[0])
 
     def _call(self, inputs: Sequence[Any], *, training: bool) -> tuple[Any, ...]:
         return tuple(tf.nest.flatten(call_model(self._model, _tensors(inputs), training=training)))

@@ -120,9 +120,15 @@ class TorchTrainer:
                 count += len(targets)
         return Metrics(loss_sum, correct, count)
 
-    def save(self, path: Path) -> Path:
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """PyTorch has one."""
+        return ("pytorch",)
+
+    def save(self, path: Path, file_format: str | None = None) -> Path:
         """Write the ``state_dict`` as ``.pt``."""
-        path = path.with_suffix(".pt")
+        del file_format
+        path = path.with_name(f"{path.name}.pt")
         torch.save(self._model.state_dict(), path)
         return path
 

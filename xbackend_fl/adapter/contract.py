@@ -123,8 +123,24 @@ class Trainer(Protocol):
         """Metrics in evaluation mode."""
         ...
 
-    def save(self, path: Path) -> Path:
-        """Write the model's weights in the framework's own format; returns the file with its suffix."""
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """Names of the framework's own formats that :meth:`save` writes, as ``weights.FORMATS`` calls them."""
+        ...
+
+    def save(self, path: Path, file_format: str | None = None) -> Path:
+        """Write the model's weights in one of :attr:`formats`, the first by default.
+
+        Args:
+            path: Where, without the suffix.
+            file_format: Name of the format.
+
+        Returns:
+            The file or folder, with its suffix.
+
+        Raises:
+            RefusedInput: The framework cannot write this model in this format.
+        """
         ...
 
 

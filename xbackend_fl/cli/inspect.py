@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from xbackend_fl.cli.options import Inputs, Json, print_json
+from xbackend_fl.cli.options import External, From, Inputs, Json, Only, print_json
+from xbackend_fl.cli.table import print_table
+
+_SHORT = 200
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,67 +21,65 @@ if TYPE_CHECKING:
 def inspect(
     target: Annotated[str, typer.Argument(metavar="FILE|RUN|MODEL", help="What to look into.")],
     inputs: Inputs = None,
+    source_format: From = None,
+    only: Only = None,
+    external_data: External = False,
     as_json: Json = False,
 ) -> None:
-    """Show what a file, a run folder or a model (with --input) holds: xbfl inspect runs/x/last.safetensors."""
-    from xbackend_fl.errors import FileError
-
+    """Show what a weight file, a run folder or a model (with --input) holds: xbfl inspect net.pt."""
     path = Path(target)
     if inputs:
         _model(target, inputs, as_json=as_json)
-    elif path.is_dir():
+    elif (path / "events.jsonl").is_file():
         _run(path, as_json=as_json)
-    elif path.suffix == ".json":
+    elif path.suffix == ".json" and not path.name.endswith(".index.json"):
         _json_file(path, as_json=as_json)
-    elif path.suffix == ".safetensors":
-        _tensors(path, as_json=as_json)
     else:
-        raise FileError(
-            f"cannot inspect {target}",
-            hint="a .safetensors file, a schema or binding (.json), a run folder, or a model with --input",
-        )
+        _tensors(path, source_format, only or [], external_data=external_data, as_json=as_json)
 
 
-def _tensors(path: Path, *, as_json: bool) -> None:
-    from xbackend_fl.weights import read_tensors
+def _tensors(
+    path: Path, source_format: str | None, only: list[str], *, external_data: bool, as_json: bool
+) -> None:
+    from xbackend_fl import weights
+    from xbackend_fl.convert import selected
 
-    arrays, metadata = read_tensors(path)
-    rows = [_row(name, array) for name, array in arrays.items()]
+    archive = selected(weights.open(path, source_format, external_data=external_data), only)
+    aliases = archive.aliases
+    rows = [_row(name, array) for name, array in archive.items()]
     if as_json:
-        print_json({"metadata": metadata, "tensors": rows})
+        print_json(
+            {
+                "format": archive.format,
+                "metadata": archive.metadata,
+                "aliases": aliases,
+                "notes": archive.notes,
+                "tensors": rows,
+            }
+        )
         return
-    _table(rows)
-    for key in ("fingerprint", "digest", "round"):
-        if key in metadata:
-            typer.echo(f"{key}: {metadata[key]}")
+    print_table(rows)
+    for name, owner in aliases.items():
+        typer.echo(f"tied: {name} is {owner}")
+    for note in archive.notes:
+        typer.echo(f"note: {note}")
+    for key, value in archive.metadata.items():
+        if len(value) <= _SHORT:
+            typer.echo(f"{key}: {value if value.isprintable() else ascii(value)}")
+    typer.echo(f"{archive.format}: {len(archive)} tensors, {archive.num_bytes:,} bytes")
 
 
 def _row(name: str, array: NDArray[Any]) -> dict[str, Any]:
-    plain = array.astype("float64")
-    return {
-        "name": name,
-        "shape": list(array.shape),
-        "dtype": str(array.dtype),
-        "mean": float(plain.mean()) if plain.size else 0.0,
-        "std": float(plain.std()) if plain.size else 0.0,
-        "max_abs": float(abs(plain).max(initial=0.0)),
-    }
+    import math
 
+    import numpy as np
 
-def _table(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*rows[0]) if rows else Table()
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
-    Console().print(table)
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, list):
-        return "×".join(map(str, value))
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    row: dict[str, Any] = {"name": name, "shape": list(array.shape), "dtype": str(array.dtype)}
+    plain = np.abs(array) if array.dtype.kind == "c" else array.astype(np.float64)
+    figures = {"mean": plain.mean, "std": plain.std, "max_abs": np.abs(plain).max} if plain.size else {}
+    with np.errstate(invalid="ignore", over="ignore"):
+        numbers = {key: float(figure()) for key, figure in figures.items()}
+    return row | {key: number if math.isfinite(number) else str(number) for key, number in numbers.items()}
 
 
 def _json_file(path: Path, *, as_json: bool) -> None:
@@ -99,7 +100,7 @@ def _json_file(path: Path, *, as_json: bool) -> None:
         if as_json:
             print_json({"backend": binding.backend, "fingerprint": binding.fingerprint, "parameters": rows})
         else:
-            _table(rows)
+            print_table(rows)
             typer.echo(f"{binding.backend} binding of schema {binding.fingerprint}")
 
 
@@ -117,7 +118,7 @@ def _schema(schema: Any, *, as_json: bool) -> None:
     if as_json:
         print_json({"fingerprint": schema.fingerprint, "parameters": rows})
         return
-    _table(rows)
+    print_table(rows)
     typer.echo(f"{len(schema.nodes)} nodes, {schema.num_values:,} values, fingerprint {schema.fingerprint}")
 
 
@@ -133,7 +134,7 @@ def _run(path: Path, *, as_json: bool) -> None:
     if as_json:
         print_json({"path": str(path), "rounds": history})
         return
-    _table([dict(entry) for entry in history])
+    print_table([dict(entry) for entry in history])
     typer.echo(f"{len(history)} rounds in {path}; continue with: xbfl run --resume {path}")
 
 

@@ -9,8 +9,19 @@ from typing import NoReturn
 
 import typer
 
-from xbackend_fl.cli import adapters, check, doctor, inspect, mapping, run, schema
-from xbackend_fl.errors import XbflError
+from xbackend_fl.cli import (
+    adapters,
+    check,
+    convert,
+    diff,
+    doctor,
+    explain,
+    inspect,
+    mapping,
+    run,
+    schema,
+)
+from xbackend_fl.errors import FormatRefused, XbflError
 
 app = typer.Typer(
     name="xbfl",
@@ -24,7 +35,10 @@ app.command("run")(run.run)
 app.command("check")(check.check)
 app.command("map")(mapping.map_models)
 app.command("schema")(schema.schema)
+app.command("convert")(convert.convert)
 app.command("inspect")(inspect.inspect)
+app.command("diff")(diff.diff)
+app.command("explain")(explain.explain)
 app.command("doctor")(doctor.doctor)
 app.command("adapters")(adapters.adapters)
 
@@ -45,8 +59,13 @@ def _interrupted(_: int, __: object) -> NoReturn:
 
 def _report(error: XbflError) -> None:
     if "--json" in sys.argv:
-        plain = {"code": error.code, "message": error.message, "hint": error.hint}
+        plain: dict[str, object] = {"code": error.code, "message": error.message, "hint": error.hint}
+        if isinstance(error, FormatRefused):
+            plain |= {"path": str(error.path), **error.details}
         typer.echo(json.dumps({"schema_version": 1, "status": "error", "error": plain}))
+    if isinstance(error, FormatRefused):
+        typer.echo(f"error[{error.code}]: {error.message} (xbfl explain {error.code})", err=True)
+        return
     # Course diagnostics bring their own "error:" lines, one per mistake.
     located = error.message.startswith("error:")
     typer.echo(error.message if located else f"error[{error.code}]: {error}", err=True)

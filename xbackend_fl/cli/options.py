@@ -19,6 +19,21 @@ Inputs = Annotated[
     list[str] | None,
     typer.Option("--input", metavar="SHAPE", help="ONNX layout, e.g. 1,3,64,64 or int64:1,128; repeatable."),
 ]
+From = Annotated[
+    str | None,
+    typer.Option("--from", metavar="FORMAT", help="Format of the file, if its ending does not tell."),
+]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(metavar="PATTERN", help="Only tensors whose names match, e.g. 'encoder.*'."),
+]
+Rename = Annotated[
+    list[str] | None,
+    typer.Option(metavar="OLD=NEW", help="Rename a tensor, or a beginning that ends in a dot or slash."),
+]
+External = Annotated[
+    bool, typer.Option("--external-data", help="Read tensors that an ONNX model keeps in files beside it.")
+]
 
 
 def print_json(data: Any) -> None:

@@ -1,6 +1,19 @@
-"""The weights of one model in canonical form, in memory and on disk."""
+"""The weights of one model in canonical form, and the weight files of every format."""
 
 from xbackend_fl.weights.container import Weights, digest
 from xbackend_fl.weights.files import load_weights, read_tensors, save_weights, write_tensors
+from xbackend_fl.weights.formats.archive import Archive, Entry
+from xbackend_fl.weights.store import open, save  # noqa: A004  as in weights.open(path)
 
-__all__ = ["Weights", "digest", "load_weights", "read_tensors", "save_weights", "write_tensors"]
+__all__ = [
+    "Archive",
+    "Entry",
+    "Weights",
+    "digest",
+    "load_weights",
+    "open",
+    "read_tensors",
+    "save",
+    "save_weights",
+    "write_tensors",
+]

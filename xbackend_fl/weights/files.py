@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from xbackend_fl.canonical import Kind
-from xbackend_fl.errors import FileError, SchemaError
+from xbackend_fl.errors import FileError, FormatRefused, SchemaError
+from xbackend_fl.weights import store
 from xbackend_fl.weights.container import Weights, digest
+from xbackend_fl.weights.formats import safetensors
+from xbackend_fl.weights.store import save
 
 
 def write_tensors(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> None:
     """Write arrays and metadata, with a digest of the arrays; the file appears whole or not at all."""
     header = {**metadata, "digest": digest(arrays)}
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        file.write(save(dict(arrays), header))
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    save(path, arrays, header, format=safetensors.NAME, overwrite=True, verify=False)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
@@ -34,20 +30,17 @@ def read_tensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     Raises:
         FileError: The file is missing, is not safetensors, or its content does not match its digest.
     """
-    if not path.is_file():
-        raise FileError(f"no such file: {path}")
     try:
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a mapping
-    except (SafetensorError, OSError) as error:
-        raise FileError(f"{path} is corrupt: {error}") from error
-    if "digest" in metadata and metadata["digest"] != digest(arrays):
+        archive = store.open(path, safetensors.NAME)
+    except FormatRefused as error:
+        raise FileError(f"{path} is corrupt: {error.reason}") from error
+    arrays = {name: np.array(array) for name, array in archive.items()}
+    if "digest" in archive.metadata and archive.metadata["digest"] != digest(arrays):
         raise FileError(
             f"{path} is corrupt: its content does not match the digest in its header",
             hint="use an earlier checkpoint of the run",
         )
-    return arrays, metadata
+    return arrays, dict(archive.metadata)
 
 
 def save_weights(path: Path, weights: Weights) -> None:

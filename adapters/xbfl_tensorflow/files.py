@@ -1,0 +1,62 @@
+"""Writes models in TensorFlow's and Keras's own formats."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+from absl import logging
+
+from xbackend_fl.errors import RefusedInput, shortened
+from xbfl_tensorflow.trace import is_keras
+
+_KERAS = {"keras-weights": ".weights.h5", "keras": ".keras", "hdf5": ".h5"}
+
+
+def formats(model: Any) -> tuple[str, ...]:
+    """Formats that a model can be written in, the usual one first."""
+    both = ("checkpoint", "saved-model")
+    return (*_KERAS, *both) if is_keras(model) else both
+
+
+def save(model: Any, path: Path, file_format: str) -> Path:
+    """Write a model; returns the file or folder with its suffix.
+
+    Raises:
+        RefusedInput: The framework cannot write this model so.
+    """
+    if file_format not in formats(model):
+        raise RefusedInput(f"TensorFlow does not write a {type(model).__name__} as {file_format!r}")
+    before = logging.get_verbosity()
+    try:
+        # Keras calls its older formats dated; that is for the user who asked for one to judge.
+        logging.set_verbosity(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _save(model, path, file_format)
+    except (ValueError, TypeError, NotImplementedError, AttributeError) as error:
+        raise RefusedInput(
+            f"TensorFlow cannot write this model as {file_format!r}: {shortened(error)}"
+        ) from error
+    finally:
+        logging.set_verbosity(before)
+
+
+def _save(model: Any, path: Path, file_format: str) -> Path:
+    if file_format == "checkpoint":
+        return Path(tf.train.Checkpoint(model=model).write(str(path)) + ".index")
+    if file_format == "saved-model":
+        if isinstance(model, keras.Model):
+            model.export(path, verbose=False)
+        else:
+            tf.saved_model.save(model, str(path))
+        return path
+    path = path.with_name(path.name + _KERAS[file_format])
+    if file_format == "keras-weights":
+        model.save_weights(path)
+    else:
+        model.save(path)
+    return path

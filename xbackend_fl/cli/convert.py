@@ -1,0 +1,168 @@
+"""``xbfl convert``: weights from one file and framework to another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from xbackend_fl.cli.options import MODEL, External, From, Inputs, Json, Only, Rename, print_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from xbackend_fl.convert import Report, Side
+    from xbackend_fl.weights import Archive
+
+_LARGE = 256 << 20
+"""Bytes from which a progress bar is worth its line."""
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(help="Weight file, index of shards, or TensorFlow's folder.")],
+    destination: Annotated[Path, typer.Argument(help="The new file; its ending names the format.")],
+    source_format: From = None,
+    to: Annotated[str | None, typer.Option("--to", metavar="FORMAT", help="Format of DESTINATION.")] = None,
+    source_model: Annotated[str | None, typer.Option(help=f"Model that SOURCE belongs to: {MODEL}")] = None,
+    dest_model: Annotated[str | None, typer.Option(help="Model that DESTINATION is for, likewise.")] = None,
+    binding: Annotated[
+        list[Path] | None,
+        typer.Option(help="Binding (xbfl map -o) instead of a model; the second one is for DESTINATION."),
+    ] = None,
+    schema: Annotated[
+        Path | None, typer.Option(help="Schema of a canonical SOURCE, if --dest-model is another's.")
+    ] = None,
+    inputs: Inputs = None,
+    only: Only = None,
+    rename: Rename = None,
+    dtype: Annotated[str | None, typer.Option(help="Cast floating-point tensors, e.g. bfloat16.")] = None,
+    external_data: External = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Convert SOURCE to DESTINATION; exit 0 only if the new file was verified.
+
+    xbfl convert net.pt net.safetensors
+
+    xbfl convert net.pt net.weights.h5 --source-model torch:net.py:build
+    --dest-model tensorflow:keras_net.py:build --input 1,3,64,64
+    """
+    from xbackend_fl import weights
+    from xbackend_fl.convert import convert as run
+    from xbackend_fl.convert import selected
+
+    archive = selected(
+        weights.open(source, source_format, external_data=external_data), only or (), rename or (), dtype
+    )
+    example: Sequence[Any] = ()
+    if source_model or dest_model:
+        from xbackend_fl.cli.models import examples
+
+        example = examples(inputs)
+    reader, writer = _sides(archive, source_model, dest_model, binding or [], schema, example)
+    with _progress(archive.num_bytes, as_json=as_json) as advance:
+        report = run(
+            archive,
+            destination,
+            to,
+            reader=reader,
+            writer=writer,
+            example=example,
+            overwrite=force,
+            advance=advance,
+        )
+    proof = writer.largest_error if writer is not None and writer.comparisons else None
+    if as_json:
+        print_json(_plain(report, proof))
+    else:
+        _show(report, proof)
+
+
+def _sides(
+    archive: Archive,
+    source_model: str | None,
+    dest_model: str | None,
+    bindings: list[Path],
+    schema: Path | None,
+    example: Sequence[Any],
+) -> tuple[Side | None, Side | None]:
+    if bindings:
+        if source_model or dest_model:
+            raise typer.BadParameter("--binding stands in for models; give one or the other")
+        return _bound_sides(archive, bindings)
+    if source_model and dest_model:
+        from xbackend_fl.cli.models import build
+        from xbackend_fl.convert import open_pair
+
+        return open_pair(build(source_model), build(dest_model), example)
+    if not source_model and not dest_model:
+        return None, None
+    from xbackend_fl.cli.models import build
+    from xbackend_fl.convert import open_side
+    from xbackend_fl.mapping.publish import read_schema
+
+    known = None if schema is None else read_schema(schema)
+    adapter, model = build(source_model or dest_model or "")
+    side = open_side(adapter, model, example, known)
+    return (side, None) if source_model else (None, side)
+
+
+def _bound_sides(archive: Archive, bindings: list[Path]) -> tuple[Side | None, Side | None]:
+    from xbackend_fl.convert import read_side
+    from xbackend_fl.errors import SchemaError
+
+    found = [read_side(path) for path in bindings]
+    if len(found) > 2 or len({side.binding.fingerprint for side in found}) > 1:
+        raise SchemaError("give at most two bindings, of one schema")
+    if len(found) == 2:
+        return found[0], found[1]
+    canonical = set(archive).issuperset(found[0].binding.parameters)
+    return (None, found[0]) if canonical else (found[0], None)
+
+
+@contextmanager
+def _progress(total: int, *, as_json: bool) -> Iterator[Callable[[int], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+    console = Console(stderr=True)
+    if as_json or total < _LARGE or not console.is_terminal:
+        yield lambda _: None
+        return
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("writing", total=total)
+
+        def advance(count: int) -> None:
+            bar.advance(task, count)
+
+        yield advance
+
+
+def _plain(report: Report, proof: float | None) -> dict[str, Any]:
+    return {
+        "path": str(report.path),
+        "tensors": report.tensors,
+        "bytes": report.num_bytes,
+        "verified": report.verified,
+        "proof": proof,
+        "outputs": [vars(output) for output in report.outputs],
+        "notes": report.notes,
+    }
+
+
+def _show(report: Report, proof: float | None) -> None:
+    for note in report.notes:
+        typer.echo(f"note: {note}")
+    if proof is not None:
+        typer.echo(f"proven: both models are one function; largest relative error {proof:.1e}")
+    for output in report.outputs:
+        typer.echo(
+            f"output {output.name}: largest difference {output.max_abs:.1e}, relative {output.relative:.1e}"
+        )
+    typer.echo(
+        f"{report.path}: {report.tensors} tensors, {report.num_bytes:,} bytes; verified: {report.verified}"
+    )

@@ -1,0 +1,298 @@
+"""Moves weights: file to canonical, canonical to file, and back again before the file is kept."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xbackend_fl import weights
+from xbackend_fl.adapter import Trainer
+from xbackend_fl.canonical import Binding
+from xbackend_fl.canonical.onnx_export import to_onnx
+from xbackend_fl.convert.models import Side
+from xbackend_fl.convert.names import naming
+from xbackend_fl.errors import FileError, RefusedInput, RunFailed, SchemaError
+from xbackend_fl.mapping import execute
+from xbackend_fl.mapping.draw import draw_inputs
+from xbackend_fl.mapping.verify import TOLERANCE, relative_error
+from xbackend_fl.weights import Archive, Weights, digest
+from xbackend_fl.weights.formats.dtypes import is_float
+from xbackend_fl.weights.store import Format, format_of, same_bits, whole_or_absent
+
+Array = NDArray[Any]
+Canonical = Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class Output:
+    """One output of the model, computed on both sides with the weights that were moved.
+
+    Attributes:
+        name: Its name in the schema.
+        max_abs: Largest absolute difference.
+        relative: That, over the largest absolute value of the output.
+    """
+
+    name: str
+    max_abs: float
+    relative: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was done and how it was verified.
+
+    Attributes:
+        path: The new file.
+        tensors: Tensors moved.
+        num_bytes: Their bytes.
+        verified: How the new file was compared.
+        outputs: Differences of the outputs, if there was a model to compute them with.
+        notes: What was left out.
+    """
+
+    path: Path
+    tensors: int
+    num_bytes: int
+    verified: str
+    outputs: tuple[Output, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def convert(
+    source: Archive,
+    destination: Path,
+    file_format: str | None = None,
+    *,
+    reader: Side | None = None,
+    writer: Side | None = None,
+    example: Sequence[Array] = (),
+    overwrite: bool = False,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Report:
+    """Convert an opened file.
+
+    Without sides, tensors keep their names and layouts. A reader turns native tensors into canonical ones, a writer
+    canonical ones into native ones; with one side missing, that end of the conversion is canonical.
+
+    Args:
+        source: The file.
+        destination: The new file.
+        file_format: Its format, if the ending does not tell.
+        reader: Model or binding that the source belongs to.
+        writer: Model or binding that the destination belongs to.
+        example: Inputs in ONNX layout; with them and models, both sides also compute.
+        overwrite: Whether an existing file may be replaced.
+        advance: Hears how many bytes were written.
+
+    Raises:
+        SchemaError: The file does not belong to the model or binding.
+        RefusedInput: The destination cannot be written so.
+        RunFailed: What was written is not what was read, or the models disagree.
+    """
+    kind = format_of(destination, file_format)
+    if destination.exists() and not overwrite:
+        raise FileError(f"{destination} exists", hint="choose another file, or --force")
+    if reader is None and writer is None:
+        weights.save(
+            destination, source, source.metadata, format=kind.name, overwrite=overwrite, advance=advance
+        )
+        return Report(destination, len(source), source.num_bytes, "every bit read again", notes=source.notes)
+    canonical = _canonical(source, reader, writer)
+    with whole_or_absent(destination) as partial:
+        verified = _write(partial, kind, canonical, reader, writer, source, advance)
+        outputs = _outputs(canonical, reader, writer, example)
+        _replace(destination, overwrite=overwrite)
+    notes = (*source.notes, *_left_out(source, reader))
+    return Report(
+        destination, len(canonical), sum(a.nbytes for a in canonical.values()), verified, outputs, notes
+    )
+
+
+def _canonical(source: Archive, reader: Side | None, writer: Side | None) -> Canonical:
+    if reader is not None:
+        return reader.binding.export(_natives(source, reader))
+    assert writer is not None
+    fingerprint = source.metadata.get("fingerprint")
+    if fingerprint not in (None, writer.binding.fingerprint):
+        raise SchemaError(
+            f"{source.path} holds weights of schema {str(fingerprint)[:12]}, and the model is bound to "
+            f"{writer.binding.fingerprint[:12]}",
+            hint="give the schema they belong to (--schema), or the model they come from (--source-model)",
+        )
+    missing = [name for name in writer.binding.parameters if name not in source]
+    if missing:
+        raise SchemaError(
+            f"{source.path} has no canonical parameter {missing[0]!r}",
+            hint="if its names are a model's own, give that model (--source-model) or its --binding",
+        )
+    return {name: np.array(source[name]) for name in writer.binding.parameters}
+
+
+def canonical_of(source: Archive, side: Side | None) -> Mapping[str, Array]:
+    """The tensors of a file in canonical form; as they are, without a side."""
+    return source if side is None else side.binding.export(_natives(source, side))
+
+
+def _natives(source: Archive, side: Side) -> dict[str, Array]:
+    """The shared native tensors of a file, with the dtypes of the model."""
+    places = naming(source, side.binding, side.trainer, source.format)
+    result: dict[str, Array] = {}
+    for native, place in places.items():
+        array, expected = source[place], side.binding.natives[native]
+        if array.shape != expected.shape:
+            raise SchemaError(
+                f"{source.path}: tensor {place!r} has the shape {list(array.shape)}; "
+                f"the model's {native!r} has {list(expected.shape)}"
+            )
+        result[native] = _exactly(array, np.dtype(expected.dtype), place)
+    return result
+
+
+def _exactly(array: Array, dtype: np.dtype[Any], name: str) -> Array:
+    if array.dtype == dtype:
+        return array
+    wider = is_float(array.dtype) and is_float(dtype) and array.dtype.itemsize < dtype.itemsize
+    if not wider:
+        raise SchemaError(
+            f"tensor {name!r} is {array.dtype}; the model has {dtype}",
+            hint=f"--dtype {dtype} rounds to it" if is_float(array.dtype) and is_float(dtype) else None,
+        )
+    return array.astype(dtype)
+
+
+def _write(
+    partial: Path,
+    kind: Format,
+    canonical: Canonical,
+    reader: Side | None,
+    writer: Side | None,
+    source: Archive,
+    advance: Callable[[int], None],
+) -> str:
+    """Write the file and read it again; returns what was compared."""
+    if writer is None:
+        assert reader is not None
+        _write_canonical(partial, kind, canonical, reader, advance)
+        _check(canonical, weights.open(partial, kind.name), partial)
+        return "every canonical bit read again"
+    natives = writer.binding.restore(canonical)
+    if writer.trainer is not None:
+        if writer.binding.one_way:
+            raise RefusedInput(f"the map goes one way: {writer.binding.one_way}")
+        writer.trainer.write(natives)
+    if writer.trainer is not None and kind.name in writer.trainer.formats:
+        _save_native(writer.trainer, partial, kind)
+    else:
+        own = dict(natives) if writer.trainer is None else _all(writer.trainer, writer.binding)
+        weights.save(partial, own, _provenance(source), format=kind.name, verify=False, advance=advance)
+    again = _natives(weights.open(partial, kind.name), writer)
+    _check(canonical, writer.binding.export(again), partial)
+    return "exported again from the new file, every canonical bit"
+
+
+def _all(trainer: Trainer, binding: Binding) -> dict[str, Array]:
+    """Every tensor of a model but the states of its random generators."""
+    return {name: a for name, a in trainer.read().items() if name in binding.owners or a.dtype.kind != "u"}
+
+
+def _provenance(source: Archive) -> dict[str, str]:
+    return {"converted_from": source.format}
+
+
+def _save_native(trainer: Trainer, partial: Path, kind: Format) -> None:
+    with TemporaryDirectory(prefix=".xbfl-", dir=partial.parent) as folder:
+        written = trainer.save(Path(folder) / "weights", kind.name)
+        if kind.name == "checkpoint":
+            partial.mkdir()
+            for file in Path(folder).iterdir():
+                shutil.move(file, partial / file.name)
+        else:
+            shutil.move(written, partial)
+
+
+def _write_canonical(
+    partial: Path, kind: Format, canonical: Canonical, reader: Side, advance: Callable[[int], None]
+) -> None:
+    fingerprint, schema = reader.binding.fingerprint, reader.schema
+    if kind.name == "onnx":
+        if schema is None:
+            raise RefusedInput("an ONNX file needs the graph", hint="give the model: --source-model")
+        partial.write_bytes(to_onnx(schema, Weights.of(schema, canonical)).SerializeToString())
+        return
+    if kind.write is None:
+        raise RefusedInput(
+            f"a {kind.name} file is laid out by the model it belongs to", hint="give the model: --dest-model"
+        )
+    if schema is not None and kind.name == "safetensors":
+        weights.save_weights(partial, Weights.of(schema, canonical))
+        return
+    about = {"fingerprint": fingerprint, "digest": digest(canonical)}
+    weights.save(partial, canonical, about, format=kind.name, verify=False, advance=advance)
+
+
+def _check(expected: Canonical, received: Mapping[str, Array], path: Path) -> None:
+    for name, array in expected.items():
+        if name not in received or not same_bits(np.asarray(received[name]), array):
+            raise RunFailed(f"{path.name}: {name!r} read again is not what was written; nothing was kept")
+
+
+def _outputs(
+    canonical: Canonical, reader: Side | None, writer: Side | None, example: Sequence[Array]
+) -> tuple[Output, ...]:
+    """Compute on both sides, or on one and in ONNX Runtime.
+
+    Raises:
+        RunFailed: The outputs differ by more than the tolerance of the proof.
+    """
+    sides = [side for side in (reader, writer) if side is not None and side.trainer is not None]
+    if not sides or not example:
+        return ()
+    schema = sides[0].schema
+    assert schema is not None
+    inputs = draw_inputs(schema, [array.shape for array in example], 0)
+    answers = [_forward(side, canonical, inputs) for side in sides]
+    if len(answers) == 1:
+        answers.append(tuple(execute(schema, canonical, inputs)))
+    result = []
+    for port, one, two in zip(schema.outputs, *answers, strict=True):
+        error = relative_error(two, one)
+        result.append(Output(port.name, float(np.max(np.abs(one - two), initial=0.0)), error))
+        if not error <= TOLERANCE:
+            raise RunFailed(
+                f"the two sides disagree about output {port.name!r} by {error:.1e}; nothing was kept"
+            )
+    return tuple(result)
+
+
+def _forward(side: Side, canonical: Canonical, inputs: Sequence[Array]) -> tuple[Array, ...]:
+    trainer, binding = side.trainer, side.binding
+    assert trainer is not None
+    if not binding.one_way:
+        trainer.write(binding.restore(canonical))
+    raw = trainer.forward([axes.to_native(array) for axes, array in zip(binding.inputs, inputs, strict=True)])
+    return tuple(axes.to_canonical(array) for axes, array in zip(binding.outputs, raw, strict=True))
+
+
+def _left_out(source: Archive, reader: Side | None) -> tuple[str, ...]:
+    if reader is None:
+        return ()
+    places = naming(source, reader.binding, reader.trainer, source.format)
+    left = [name for name in source if name not in set(places.values())]
+    if not left:
+        return ()
+    some = ", ".join(left[:3]) + (", …" if len(left) > 3 else "")
+    return (f"{len(left)} tensors of the file are no shared parameters and were left out: {some}",)
+
+
+def _replace(destination: Path, *, overwrite: bool) -> None:
+    """Make room for a folder; a file is replaced by the renaming itself."""
+    if destination.is_dir() and overwrite:
+        shutil.rmtree(destination)

@@ -1,0 +1,133 @@
+"""Which tensor of a file is which tensor of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xbackend_fl import weights
+from xbackend_fl.adapter import Trainer
+from xbackend_fl.canonical import Binding
+from xbackend_fl.errors import SchemaError
+
+_MARKS = ("", ":0")
+
+
+def naming(
+    names: Iterable[str], binding: Binding, trainer: Trainer | None, file_format: str
+) -> dict[str, str]:
+    """Native name to the name in a file, for every shared tensor of a model.
+
+    Files of PyTorch, and of TensorFlow's checkpoints, name tensors as the model does, perhaps behind a prefix. Keras's
+    files number them; then the model itself, filled with values that occur once, is saved in the same format, and the
+    values tell where each tensor went.
+
+    Args:
+        names: Tensors of the file.
+        binding: Binding of the model.
+        trainer: The model; without one, names must be the model's own.
+        file_format: Format of the file.
+
+    Raises:
+        SchemaError: A shared tensor is not in the file, or could be several.
+    """
+    names = list(names)
+    wanted = list(binding.owners)
+    direct, problems = _by_name(names, wanted)
+    if not problems:
+        return direct
+    if trainer is None or file_format not in trainer.formats:
+        raise SchemaError(
+            "the file is not of this model: " + "; ".join(problems[:3]), hint=_advice(problems, names)
+        )
+    learned = _by_value(trainer, wanted, file_format)
+    return _behind_prefix(names, learned)
+
+
+def _by_name(names: list[str], wanted: list[str]) -> tuple[dict[str, str], list[str]]:
+    found: dict[str, str] = {}
+    problems: list[str] = []
+    ends: dict[str, list[str]] = {}
+    for name in names:
+        plain = name.removesuffix(_MARKS[1])
+        for at, letter in enumerate(plain):
+            if letter in "./":
+                ends.setdefault(plain[at + 1 :], []).append(name)
+    known = set(names)
+    for native in wanted:
+        exact = [native + mark for mark in _MARKS if native + mark in known]
+        candidates = exact or ends.get(native, [])
+        if len(candidates) == 1:
+            found[native] = candidates[0]
+        elif candidates:
+            problems.append(f"{native!r} could be {' or '.join(map(repr, candidates[:3]))}")
+        else:
+            problems.append(f"it has no {native!r}")
+    if len(set(found.values())) != len(found):
+        problems.append("one tensor of the file would be several of the model")
+    return found, problems
+
+
+def _advice(problems: list[str], names: list[str]) -> str:
+    if "could be" in problems[0]:
+        return "choose one with --only, such as --only 'state_dict.*'"
+    return f"it holds {', '.join(names[:3])}{', …' if len(names) > 3 else ''}; --rename can change names"
+
+
+def _by_value(trainer: Trainer, wanted: list[str], file_format: str) -> dict[str, str]:
+    """Where each tensor goes in a file that the model's own framework writes."""
+    before = trainer.read()
+    generator = np.random.default_rng(0)
+    marked = {name: _unique(array, generator) for name, array in before.items()}
+    trainer.write(marked)
+    try:
+        with TemporaryDirectory(prefix="xbfl-") as folder:
+            saved = weights.open(trainer.save(Path(folder) / "marked", file_format), file_format)
+            places = {_key(saved[name]): name for name in reversed(list(saved))}
+    finally:
+        trainer.write(before)
+    missing = [name for name in wanted if _key(marked[name]) not in places]
+    if missing:
+        raise SchemaError(f"the framework does not save {missing[0]!r} in a {file_format} file")
+    return {name: places[_key(marked[name])] for name in wanted}
+
+
+def _unique(array: NDArray[Any], generator: np.random.Generator) -> NDArray[Any]:
+    if array.dtype.kind in "iu":
+        top = min(np.iinfo(array.dtype).max, (1 << 62) - 1)
+        return generator.integers(0, top, array.shape, dtype=np.int64, endpoint=True).astype(array.dtype)
+    if array.dtype.kind == "b":
+        return array
+    return generator.uniform(0.5, 1.5, array.shape).astype(array.dtype)
+
+
+def _key(array: NDArray[Any]) -> tuple[tuple[int, ...], str, bytes]:
+    return array.shape, str(array.dtype), array.tobytes()
+
+
+def _behind_prefix(names: list[str], learned: Mapping[str, str]) -> dict[str, str]:
+    """The learned names as they stand in this file: perhaps behind a prefix, or without theirs."""
+    known = set(names)
+    if known.issuperset(learned.values()):
+        return dict(learned)
+    first = next(iter(learned.values()))
+    prefixes = [name.removesuffix(first) for name in names if name.endswith(first)]
+    for prefix in prefixes:
+        if known.issuperset(prefix + name for name in learned.values()):
+            return {native: prefix + name for native, name in learned.items()}
+    for at in range(len(first)):
+        cut = first[: at + 1]
+        if all(n.startswith(cut) for n in learned.values()) and known.issuperset(
+            n.removeprefix(cut) for n in learned.values()
+        ):
+            return {native: name.removeprefix(cut) for native, name in learned.items()}
+    missing = [name for name in learned.values() if name not in known]
+    raise SchemaError(
+        f"the file is not of this model: it has no {missing[0]!r}",
+        hint=f"it holds {', '.join(names[:3])}{', …' if len(names) > 3 else ''}",
+    )

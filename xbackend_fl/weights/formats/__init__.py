@@ -1,0 +1,1 @@
+"""Weight files of every format: what reads them, what writes them."""

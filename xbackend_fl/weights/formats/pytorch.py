@@ -1,0 +1,223 @@
+"""PyTorch's files (``.pt``, ``.pth``, ``.bin``): a ZIP archive with a pickle and raw storages, without PyTorch."""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from functools import partial
+from math import prod
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+from xbackend_fl.errors import FileError
+from xbackend_fl.weights.formats.archive import Archive, Array, Entry, check_shape, checked
+from xbackend_fl.weights.formats.dtypes import ALLOWED, TORCH_STORAGES
+from xbackend_fl.weights.formats.limits import MAX_TENSORS, declared_limit
+from xbackend_fl.weights.formats.pickle_machine import MAX_BYTES, Machine, StridedTensor
+from xbackend_fl.weights.formats.source import Source, open_source, shown
+from xbackend_fl.weights.formats.streams import pieces
+from xbackend_fl.weights.formats.zip_archive import Member, content, members
+
+NAME = "pytorch"
+_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+_STORAGE_NAMES = {dtype: name for name, dtype in TORCH_STORAGES.items()}
+_DTYPE_NAMES = {dtype: name for name, dtype in ALLOWED.items()}
+_MAX_DEPTH = 16
+_MAX_LEAVES = 4 * MAX_TENSORS
+
+
+def read(path: Path) -> Archive:
+    """Read the pickle as data; tensors are strided views of the file.
+
+    Nested containers are flattened: ``{"state_dict": {"fc.weight": …}}`` gives ``state_dict.fc.weight``. Tensors
+    that share their storage keep one identity.
+
+    Raises:
+        FormatRefused: The file breaks the format, or its pickle names anything but tensors and containers.
+    """
+    source = open_source(path)
+    head = bytes(source.view[:512])
+    if head.startswith(_LEGACY) or head[257:262] == b"ustar" or head[:2] in (b"\x80\x02", b"\x80\x03"):
+        source.refuse("pytorch-legacy", "is written in PyTorch's old format, a bare pickle or tar")
+    found = members(source)
+    folder = _folder(source, found)
+    program = bytes(content(source, _small(source, found[f"{folder}/data.pkl"])))
+    order = found.get(f"{folder}/byteorder")
+    if order is not None and bytes(content(source, _small(source, order))) != b"little":
+        source.refuse("byte-order", "was written on a big-endian machine")
+    entries: dict[str, Entry] = {}
+    others = 0
+    for name, value in _leaves(source, Machine(source, program).run()):
+        if not isinstance(value, StridedTensor):
+            others += 1
+        elif name in entries:
+            source.refuse("duplicate-name", f"holds two tensors named {shown(name)}")
+        else:
+            entries[name] = _entry(source, name, value, found.get(f"{folder}/data/{value.storage.key}"))
+    total = sum(entry.num_bytes for entry in entries.values())
+    if total > declared_limit(source.size):
+        source.refuse("expansion", f"{source.size} bytes would expand to {total}", value=total)
+    notes = (f"{others} values that are no tensors were left out",) if others else ()
+    return checked(Archive(path, NAME, entries, _provenance(source, found, folder), notes))
+
+
+def write(
+    file: IO[bytes], entries: Mapping[str, Entry], metadata: Mapping[str, str], advance: Callable[[int], None]
+) -> None:
+    """Write a state dict as ``torch.save`` does; tied tensors share a storage. Metadata has no place.
+
+    Raises:
+        FileError: A dtype that PyTorch does not have.
+    """
+    del metadata
+    aliases = Archive(Path(), NAME, entries).aliases
+    keys: dict[str, str] = {name: str(i) for i, name in enumerate(n for n in entries if n not in aliases)}
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        owners = {name: keys[aliases.get(name, name)] for name in entries}
+        archive.writestr("archive/data.pkl", _program(entries, owners))
+        archive.writestr("archive/byteorder", b"little")
+        for name, key in keys.items():
+            large = entries[name].num_bytes >= 1 << 31
+            with archive.open(f"archive/data/{key}", "w", force_zip64=large) as out:
+                for piece in pieces(entries[name].read()):
+                    out.write(piece)
+                    advance(len(piece))
+        archive.writestr("archive/version", b"3\n")
+
+
+def _folder(source: Source, found: Mapping[str, Member]) -> str:
+    pickles = [name for name in found if name.endswith("/data.pkl") and name.count("/") == 1]
+    scripts = [name for name in found if name.endswith("/constants.pkl") or "/code/" in f"/{name}"]
+    if scripts or any(name.endswith(("/model.json", "archive_format")) for name in found):
+        source.refuse("torchscript", "holds a TorchScript or exported program, which is code")
+    if len(pickles) != 1:
+        source.refuse("not-pytorch", "is a ZIP archive without exactly one data.pkl")
+    return pickles[0].partition("/")[0]
+
+
+def _small(source: Source, member: Member) -> Member:
+    if member.size > MAX_BYTES:
+        source.refuse(
+            "pickle-limit",
+            f"{shown(member.name)} has {member.size} bytes",
+            limit=MAX_BYTES,
+            value=member.size,
+        )
+    return member
+
+
+def _leaves(source: Source, root: Any) -> Iterator[tuple[str, Any]]:
+    """Values of nested containers with their dotted names, with bounded depth and number."""
+    stack: list[tuple[str, int, Any]] = [("", 0, root)]
+    seen = 0
+    while stack:
+        name, depth, value = stack.pop()
+        seen += 1
+        if depth > _MAX_DEPTH or seen > _MAX_LEAVES:
+            source.refuse("pickle-limit", "its containers are too many or nested too deeply")
+        if isinstance(value, dict):
+            inner = [(str(key), item) for key, item in value.items()]
+        elif isinstance(value, list | tuple):
+            inner = [(str(index), item) for index, item in enumerate(value)]
+        else:
+            yield name or "tensor", value
+            continue
+        if len(inner) > _MAX_LEAVES:
+            source.refuse("pickle-limit", "its containers are too many or nested too deeply")
+        prefix = f"{name}." if name else ""
+        stack.extend((prefix + key, depth + 1, item) for key, item in reversed(inner))
+
+
+def _entry(source: Source, name: str, tensor: StridedTensor, record: Member | None) -> Entry:
+    storage, item = tensor.storage, tensor.dtype.itemsize
+    count = check_shape(source.path, name, tensor.shape)
+    stored = storage.size * (storage.dtype.itemsize if storage.dtype is not None else 1)
+    what = f"tensor {shown(name)}"
+    if record is None or record.size != stored:
+        held = "no record" if record is None else f"a record of {record.size}"
+        source.refuse("size-mismatch", f"{what} lies in a storage of {stored} bytes, and has {held}")
+    if count:
+        reach = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.strides, strict=True))
+        if (tensor.offset + reach + 1) * item > stored:
+            source.refuse(
+                "size-mismatch",
+                f"{what} reaches beyond its storage of {stored} bytes",
+                offset=tensor.offset,
+                limit=stored,
+            )
+    identity: Hashable = (record.name, tensor.offset, tensor.shape, tensor.strides, tensor.dtype.str)
+    return Entry(
+        tensor.shape, tensor.dtype, partial(_array, source, tensor, record), identity if count else None
+    )
+
+
+def _array(source: Source, tensor: StridedTensor, record: Member) -> Array:
+    if 0 in tensor.shape:
+        return np.zeros(tensor.shape, tensor.dtype)
+    # A storage may be longer than a whole number of items: an untyped one has any number of bytes.
+    item = tensor.dtype.itemsize
+    raw = content(source, record)
+    flat = np.frombuffer(raw[: len(raw) // item * item], tensor.dtype)
+    if not flat.flags.aligned:
+        flat = flat.copy()
+    strides = tuple(stride * item for stride in tensor.strides)
+    return as_strided(flat[tensor.offset :], tensor.shape, strides, writeable=False)
+
+
+def _provenance(source: Source, found: Mapping[str, Member], folder: str) -> dict[str, str]:
+    version = found.get(f"{folder}/version")
+    if version is None or version.size > 16:
+        return {}
+    return {
+        "writer": f"PyTorch file version {shown(bytes(content(source, version)).decode('latin-1').strip())}"
+    }
+
+
+def _program(entries: Mapping[str, Entry], keys: Mapping[str, str]) -> bytes:
+    """The pickle of an ordered dict of tensors, protocol 2, as ``torch.save`` would write it."""
+    out = [b"\x80\x02ccollections\nOrderedDict\n)R("]
+    for name, entry in entries.items():
+        storage = _STORAGE_NAMES.get(entry.dtype)
+        if entry.dtype not in _DTYPE_NAMES:
+            raise FileError(f"PyTorch has no dtype for the tensor {name!r} of {entry.dtype}")
+        count = prod(entry.shape)
+        if storage is not None:
+            call, held, size, tail = "_rebuild_tensor_v2", f"torch\n{storage}", count, b""
+        else:
+            call, held, size = "_rebuild_tensor_v3", "torch.storage\nUntypedStorage", entry.num_bytes
+            tail = f"ctorch\n{_DTYPE_NAMES[entry.dtype]}\n".encode()
+        strides = _contiguous(entry.shape)
+        out += [
+            _text(name),
+            f"ctorch._utils\n{call}\n((".encode(),
+            _text("storage"),
+            f"c{held}\n".encode(),
+            _text(keys[name]),
+            _text("cpu"),
+            _integer(size),
+            b"tQK\x00",
+            b"(" + b"".join(map(_integer, entry.shape)) + b"t",
+            b"(" + b"".join(map(_integer, strides)) + b"t",
+            b"\x89ccollections\nOrderedDict\n)R" + tail + b"tR",
+        ]
+    return b"".join(out) + b"u."
+
+
+def _contiguous(shape: tuple[int, ...]) -> list[int]:
+    return [prod(max(size, 1) for size in shape[axis + 1 :]) for axis in range(len(shape))]
+
+
+def _text(value: str) -> bytes:
+    raw = value.encode("utf-8")
+    return b"X" + struct.pack("<I", len(raw)) + raw
+
+
+def _integer(value: int) -> bytes:
+    if value < 1 << 31:
+        return b"J" + struct.pack("<i", value)
+    raw = value.to_bytes(8, "little", signed=True)
+    return b"\x8a" + struct.pack("<B", len(raw)) + raw

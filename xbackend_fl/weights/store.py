@@ -1,0 +1,226 @@
+"""Opens and saves weight files of any format."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xbackend_fl.errors import FileError
+from xbackend_fl.weights.formats import (
+    hdf5,
+    npz,
+    onnx_model,
+    pytorch,
+    safetensors,
+    shards,
+    tensor_bundle,
+    wire,
+)
+from xbackend_fl.weights.formats.archive import Archive, Entry
+
+Reader: TypeAlias = Callable[[Path], Archive]
+Writer: TypeAlias = Callable[[IO[bytes], Mapping[str, Entry], Mapping[str, str], Callable[[int], None]], None]
+
+_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Format:
+    """A kind of weight file.
+
+    Attributes:
+        name: What ``--from`` and ``--to`` call it.
+        suffixes: Endings of its files, longest first.
+        read: Opens one.
+        write: Writes one from any tensors; ``None`` where only the model's own framework can.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    read: Reader
+    write: Writer | None
+
+
+FORMATS: Mapping[str, Format] = {
+    item.name: item
+    for item in (
+        Format(safetensors.NAME, (".safetensors",), safetensors.read, safetensors.write),
+        Format(pytorch.NAME, (".pt", ".pth", ".bin", ".ckpt"), pytorch.read, pytorch.write),
+        Format(hdf5.KERAS, (".keras",), hdf5.read_keras, None),
+        Format("keras-weights", (".weights.h5",), hdf5.read, None),
+        Format(hdf5.NAME, (".h5", ".hdf5"), hdf5.read, hdf5.write),
+        Format(tensor_bundle.NAME, (".index",), tensor_bundle.read, None),
+        Format("saved-model", (), tensor_bundle.read, None),
+        Format(onnx_model.NAME, (".onnx",), onnx_model.read, None),
+        Format(npz.NAME, (".npz",), npz.read, npz.write),
+        Format(wire.NAME, (".xbf",), wire.read, wire.write),
+    )
+}
+_INDEX = ".index.json"
+
+
+def format_of(path: Path, name: str | None = None) -> Format:
+    """The format of a file, by ``name`` or by the ending of ``path``.
+
+    Raises:
+        FileError: No format has that name or ending.
+    """
+    if name is not None:
+        if name not in FORMATS:
+            raise FileError(f"there is no format {name!r}", hint=f"one of {', '.join(FORMATS)}")
+        return FORMATS[name]
+    plain = path.name.removesuffix(_INDEX)
+    for item in FORMATS.values():
+        if plain.endswith(item.suffixes):
+            return item
+    if (path / "saved_model.pb").is_file():
+        return FORMATS["saved-model"]
+    if path.is_dir() or path.with_name(f"{path.name}.index").is_file():
+        return FORMATS[tensor_bundle.NAME]
+    known = " ".join(suffix for item in FORMATS.values() for suffix in item.suffixes)
+    raise FileError(
+        f"cannot tell the format of {path} by its name", hint=f"name the format, or use one of {known}"
+    )
+
+
+def open(  # noqa: A001  as in weights.open(path)
+    path: Path | str,
+    format: str | None = None,  # noqa: A002
+    *,
+    external_data: bool = False,
+) -> Archive:
+    """Open a weight file without running anything that it says.
+
+    Args:
+        path: A file, an index of shards (``….index.json``), or a folder with a TensorFlow checkpoint.
+        format: Name of its format, if the ending does not tell.
+        external_data: Also read the tensors that an ONNX model keeps in other files of its own folder.
+
+    Returns:
+        A lazy mapping of name to read-only array.
+
+    Raises:
+        FileError: The file is missing, or its format is unknown.
+        FormatRefused: It breaks its format, or a limit; its ``code`` says which rule.
+    """
+    path = Path(path)
+    kind = format_of(path, format)
+    read = (
+        partial(onnx_model.read, external=True)
+        if external_data and kind.name == onnx_model.NAME
+        else kind.read
+    )
+    if path.name.endswith(_INDEX):
+        return shards.read(path, read)
+    archive = read(path)
+    return Archive(archive.path, kind.name, archive.entries, archive.metadata, archive.notes)
+
+
+def save(
+    path: Path | str,
+    tensors: Mapping[str, NDArray[Any]],
+    metadata: Mapping[str, str] | None = None,
+    *,
+    format: str | None = None,  # noqa: A002
+    overwrite: bool = False,
+    verify: bool = True,
+    advance: Callable[[int], None] = lambda _: None,
+) -> None:
+    """Write tensors; the file appears whole, compared with what it should hold, or not at all.
+
+    Args:
+        path: Where; its ending names the format.
+        tensors: Arrays by name. An :class:`Archive` is streamed, one tensor at a time, and keeps its ties.
+        metadata: Text by key, where the format has a place for it.
+        format: Name of the format, if the ending does not tell.
+        overwrite: Whether an existing file may be replaced.
+        verify: Read the file again before it takes its place.
+        advance: Hears how many bytes were written.
+
+    Raises:
+        FileError: The format cannot hold these tensors, the file exists, or it could not be written.
+    """
+    path = Path(path)
+    kind = format_of(path, format)
+    if kind.write is None:
+        raise FileError(
+            f"a {kind.name} file is laid out by the model it belongs to", hint="give the model: --dest-model"
+        )
+    if path.exists() and not overwrite:
+        raise FileError(f"{path} exists", hint="choose another file, or --force")
+    entries = entries_of(tensors)
+    with whole_or_absent(path) as partial_path:
+        try:
+            with partial_path.open("x+b") as file:
+                kind.write(file, entries, metadata or {}, advance)
+        except OSError as error:
+            raise FileError(f"cannot write {path}: {error}") from error
+        if verify:
+            compare(kind.read(partial_path), entries, path)
+
+
+def entries_of(tensors: Mapping[str, NDArray[Any]]) -> Mapping[str, Entry]:
+    """Tensors as entries, those of a file not yet read."""
+    if isinstance(tensors, Archive):
+        return tensors.entries
+    return {name: Entry.of(array) for name, array in tensors.items()}
+
+
+@contextmanager
+def whole_or_absent(path: Path) -> Iterator[Path]:
+    """A place beside ``path`` to write a file or folder to; it is synced and renamed at the end, or removed."""
+    partial_path = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        yield partial_path
+        written = [partial_path, *(partial_path.rglob("*") if partial_path.is_dir() else ())]
+        for item in written:
+            _sync(item)
+        partial_path.replace(path)
+        _sync(path.parent)
+    finally:
+        if partial_path.is_dir():
+            shutil.rmtree(partial_path)
+        else:
+            partial_path.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def compare(archive: Archive, expected: Mapping[str, Entry], path: Path) -> None:
+    """Hold a written file to what was to be written, bit for bit.
+
+    Raises:
+        FileError: They differ.
+    """
+    if archive.entries.keys() != expected.keys():
+        raise FileError(f"{path} was written with other tensors than it should have")
+    for name, entry in expected.items():
+        if not same_bits(archive[name], entry.read()):
+            raise FileError(f"{path} was written with other values of {name!r} than it should have")
+
+
+def same_bits(left: NDArray[Any], right: NDArray[Any]) -> bool:
+    """Whether two arrays have one dtype, one shape and the same bytes; NaN equals itself."""
+    if (left.dtype, left.shape) != (right.dtype, right.shape):
+        return False
+    if not (left.flags.c_contiguous and right.flags.c_contiguous):
+        left, right = np.ascontiguousarray(left), np.ascontiguousarray(right)
+    one, two = left.reshape(-1).view(np.uint8), right.reshape(-1).view(np.uint8)
+    # In blocks that stay in the cache: comparing makes an array of the answers.
+    blocks = range(0, len(one), _BLOCK)
+    return all(np.array_equal(one[start : start + _BLOCK], two[start : start + _BLOCK]) for start in blocks)
