@@ -29,8 +29,8 @@ def main() -> int:
     from xbackend_fl.errors import XbflError
 
     wrong = 0
-    print("| network | nodes | tensors | result | largest error | torch, s | map and proof, s |")  # noqa: T201
-    print("|---|---|---|---|---|---|---|")  # noqa: T201
+    print("| network | nodes | tensors | result | largest error | torch, s | map and proof, s |")
+    print("|---|---|---|---|---|---|---|")
     for network in NETWORKS:
         if arguments.only and not any(word.lower() in network.name.lower() for word in arguments.only):
             continue
@@ -51,9 +51,9 @@ def main() -> int:
                 traceback.print_exc()
         wrong += (result == "mapped") != network.same
         seconds = f"{middle - start:.1f} | {time.perf_counter() - middle:.1f}"
-        print(f"| {network.name} | {nodes} | {tensors} | {result} | {error} | {seconds} |", flush=True)  # noqa: T201
+        print(f"| {network.name} | {nodes} | {tensors} | {result} | {error} | {seconds} |", flush=True)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"\npeak memory {peak:.1f} GiB; {wrong} unexpected")  # noqa: T201
+    print(f"\npeak memory {peak:.1f} GiB; {wrong} unexpected")
     return int(wrong > 0)
 
 

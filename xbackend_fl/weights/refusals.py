@@ -24,6 +24,10 @@ _RESAVE = "Ask the sender to save the weights again with the library's own write
 _PLAIN = "Save plain weights: torch.save(model.state_dict(), path), or safetensors."
 
 REFUSALS: dict[str, Refusal] = {
+    "bad-boolean": Refusal(
+        "A tensor of truth values holds bytes other than 0 and 1, which programs understand differently.",
+        _RESAVE,
+    ),
     "bad-header": Refusal(
         "A header is not what its format demands, so nothing it says can be relied on.", _RESAVE
     ),

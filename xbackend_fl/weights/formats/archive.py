@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any, final
@@ -68,7 +69,11 @@ class Archive(Mapping[str, Array]):
     notes: tuple[str, ...] = ()
 
     def __getitem__(self, name: str) -> Array:
-        return self.entries[name].read()
+        array = self.entries[name].read()
+        if array.flags.writeable:
+            array = array.view()
+            array.flags.writeable = False
+        return array
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.entries)
@@ -102,16 +107,37 @@ def checked(archive: Archive) -> Archive:
     """The archive, if its names and shapes are within the limits.
 
     Raises:
-        FormatRefused: ``too-many-tensors``, ``bad-name`` or ``bad-shape``.
+        FormatRefused: ``too-many-tensors``, ``bad-name`` or ``bad-shape``; on reading, ``bad-boolean``.
     """
-    if len(archive.entries) > MAX_TENSORS:
-        message = f"holds {len(archive.entries)} tensors, more than {MAX_TENSORS}"
-        raise FormatRefused("too-many-tensors", archive.path, message, limit=MAX_TENSORS)
+    check_count(archive.path, len(archive.entries))
+    entries = dict(archive.entries)
     for name, entry in archive.entries.items():
         if not name or len(name) > MAX_NAME or not name.isprintable():
             raise FormatRefused("bad-name", archive.path, f"tensor {shown(name)} has no printable name")
         check_shape(archive.path, name, entry.shape)
-    return archive
+        if entry.dtype == np.bool_:
+            entries[name] = replace(entry, read=partial(_booleans, archive.path, name, entry.read))
+    return replace(archive, entries=entries)
+
+
+def _booleans(path: Path, name: str, read: Callable[[], Array]) -> Array:
+    array = read()
+    if array.view(np.uint8).max(initial=0) > 1:
+        raise FormatRefused(
+            "bad-boolean", path, f"tensor {shown(name)} holds truth values other than 0 and 1"
+        )
+    return array
+
+
+def check_count(path: Path, count: int) -> None:
+    """Refuse more tensors than any model has.
+
+    Raises:
+        FormatRefused: ``too-many-tensors``.
+    """
+    if count > MAX_TENSORS:
+        message = f"holds {count} tensors, more than {MAX_TENSORS}"
+        raise FormatRefused("too-many-tensors", path, message, limit=MAX_TENSORS, value=count)
 
 
 def check_shape(path: Path, name: str, shape: tuple[int, ...]) -> int:

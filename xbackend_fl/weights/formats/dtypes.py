@@ -38,10 +38,10 @@ _ORDERS: tuple[Literal["<", ">"], ...] = ("<", ">")
 DESCRIPTIONS: dict[str, DType] = {
     dtype.newbyteorder(order).str: dtype.newbyteorder(order)
     for dtype in ALLOWED.values()
-    if dtype.kind != "V"
+    if dtype.isbuiltin == 1
     for order in _ORDERS
 }
-"""NumPy's own description to dtype, in the byte order it states."""
+"""NumPy's own description to dtype, in the byte order it states; for dtypes that NumPy itself has."""
 
 _LETTERS = {"float": "F", "int": "I", "uint": "U", "complex": "C"}
 
@@ -57,7 +57,9 @@ def _safetensors_name(name: str) -> str:
     return special.get(name) or _LETTERS[kind] + name.removeprefix(kind)
 
 
-SAFETENSORS: dict[str, DType] = {_safetensors_name(name): dtype for name, dtype in ALLOWED.items()}
+SAFETENSORS: dict[str, DType] = {
+    _safetensors_name(name): dtype for name, dtype in ALLOWED.items() if name != "complex128"
+}
 
 TORCH_STORAGES: dict[str, DType] = {
     "DoubleStorage": ALLOWED["float64"],

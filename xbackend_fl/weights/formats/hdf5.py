@@ -75,7 +75,7 @@ def write(
     with h5py.File(file, "w") as out:
         out.attrs.update(metadata)
         for name, entry in entries.items():
-            if entry.dtype.kind == "V" or entry.dtype.str not in DESCRIPTIONS:
+            if entry.dtype not in DESCRIPTIONS.values():
                 raise FileError(
                     f"HDF5 has no dtype for the tensor {name!r} of {entry.dtype}", hint="--dtype float32"
                 )

@@ -56,7 +56,7 @@ def write(
     del metadata
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, entry in entries.items():
-            if entry.dtype.kind == "V" or entry.dtype.str not in DESCRIPTIONS:
+            if entry.dtype not in DESCRIPTIONS.values():
                 raise FileError(
                     f"npz cannot hold the tensor {name!r} of dtype {entry.dtype}",
                     hint="--dtype float32, or write .safetensors",

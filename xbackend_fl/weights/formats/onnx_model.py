@@ -186,7 +186,7 @@ def _typed(source: Source, tensor: _Tensor, dtype: DType, what: str) -> Callable
 
     def integers() -> Array:
         # Small floats are stored as the integer with the same bits.
-        plain = dtype if dtype.kind in "iub" else np.dtype(f"u{dtype.itemsize}")
+        plain = dtype if dtype.kind in "iu" else np.dtype(f"u{dtype.itemsize}")
         parts = [
             packed_varints(source, c, plain) if isinstance(c, memoryview) else _single(c, plain)
             for c in chunks

@@ -23,6 +23,7 @@ MAX_BYTES = 48 << 20
 _MAX_STEPS = 4_000_000
 _MAX_CONTAINERS = 700_000
 _MAX_TEXT = 64 << 10
+_MAX_LINE = 256
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,9 @@ class Machine:
 
     def line(self) -> str:
         """Text up to a line end."""
-        end = self._program.index(b"\n", self._at, self._at + 256) if self._at < len(self._program) else -1
+        end = self._program.find(b"\n", self._at, self._at + _MAX_LINE)
+        if end < 0:
+            raise IndexError("a name without an end")
         result = self._program[self._at : end].decode("utf-8")
         self._at = end + 1
         return result

@@ -161,11 +161,13 @@ def _array(source: Source, tensor: StridedTensor, record: Member) -> Array:
     # A storage may be longer than a whole number of items: an untyped one has any number of bytes.
     item = tensor.dtype.itemsize
     raw = content(source, record)
-    flat = np.frombuffer(raw[: len(raw) // item * item], tensor.dtype)
+    # Strides are applied to plain items: NumPy's tool does not know the dtypes that others add.
+    bits = np.dtype(f"u{item}") if item <= 8 else tensor.dtype
+    flat = np.frombuffer(raw[: len(raw) // item * item], bits)
     if not flat.flags.aligned:
         flat = flat.copy()
     strides = tuple(stride * item for stride in tensor.strides)
-    return as_strided(flat[tensor.offset :], tensor.shape, strides, writeable=False)
+    return as_strided(flat[tensor.offset :], tensor.shape, strides, writeable=False).view(tensor.dtype)
 
 
 def _provenance(source: Source, found: Mapping[str, Member], folder: str) -> dict[str, str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from xbackend_fl.errors import FileError
-from xbackend_fl.weights.formats.archive import Archive, Entry, array_of, check_shape, checked
+from xbackend_fl.weights.formats.archive import Archive, Entry, array_of, check_count, check_shape, checked
 from xbackend_fl.weights.formats.dtypes import SAFETENSORS
 from xbackend_fl.weights.formats.limits import MAX_HEADER
 from xbackend_fl.weights.formats.source import Source, open_source, shown
@@ -42,6 +42,7 @@ def read(path: Path) -> Archive:
     header = parse(source, raw, "the header")
     metadata = _metadata(source, header.pop("__metadata__", {}))
     body = source.part(8 + length, source.size - 8 - length, "the data")
+    check_count(path, len(header))
     entries: dict[str, Entry] = {}
     spans: list[tuple[int, int]] = []
     for name, item in header.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from xbackend_fl.weights.formats.archive import Archive, Entry, checked
+from xbackend_fl.weights.formats.archive import Archive, Entry, check_count, checked
 from xbackend_fl.weights.formats.source import open_source, shown
 from xbackend_fl.weights.formats.strict_json import parse
 
@@ -26,9 +26,10 @@ def read(path: Path, read_one: Callable[[Path], Archive]) -> Archive:
     places = index.get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(file, str) for file in places.values()):
         source.refuse("bad-header", "the index has no map of tensors to files")
+    check_count(path, len(places))
     files: dict[str, Archive] = {}
     for file in dict.fromkeys(places.values()):
-        if Path(file).name != file or "\\" in file or "\0" in file:
+        if not file or Path(file).name != file or "\\" in file or "\0" in file:
             source.refuse("outside", f"names the file {shown(file)}, outside its own folder")
         files[file] = read_one(path.with_name(file))
     entries: dict[str, Entry] = {}

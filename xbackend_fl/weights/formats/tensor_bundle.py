@@ -26,6 +26,7 @@ NAME = "checkpoint"
 _MAGIC = bytes.fromhex("57fb808b247547db")
 _OBJECTS = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
+_SECOND_LIST = "_all_variables/"
 _STRING = 7
 
 
@@ -43,8 +44,10 @@ def read(path: Path) -> Archive:
     bundle = _Bundle(source)
     names = _names(bundle)
     entries: dict[str, Entry] = {}
+    # Keras's export keeps a second list of every variable, in an order that changes from run to run.
+    twice = any(key.startswith("variables/") for key in bundle.items)
     for key, item in bundle.items.items():
-        if item.dtype == _STRING:
+        if item.dtype == _STRING or (twice and key.startswith(_SECOND_LIST)):
             continue
         name = names.get(key, key.removesuffix(_SUFFIX))
         entries[name] = bundle.entry(name, item)

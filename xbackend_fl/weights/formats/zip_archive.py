@@ -19,6 +19,7 @@ _END, _END64, _LOCATOR64 = b"PK\x05\x06", b"PK\x06\x06", b"PK\x06\x07"
 _CENTRAL, _LOCAL = b"PK\x01\x02", b"PK\x03\x04"
 _STORED, _DEFLATED = 0, 8
 _ENCRYPTED, _SIZES_FOLLOW = 1, 8
+_DIRECTORY = 0x10
 _FULL = 0xFFFFFFFF
 _MAX_MEMBERS = MAX_TENSORS + 1000
 
@@ -128,7 +129,7 @@ def _central(source: Source, table: memoryview, count: int) -> Iterator[Member]:
     for _ in range(count):
         if bytes(table[at : at + 4]) != _CENTRAL or at + 46 > len(table):
             source.refuse("bad-zip", f"its table of contents breaks off at byte {at}")
-        flags, method, _, _, crc, stored, size, n, m, k, disk, _, _, header = struct.unpack_from(
+        flags, method, _, _, crc, stored, size, n, m, k, disk, _, attributes, header = struct.unpack_from(
             "<HHHHLLLHHHHHLL", table, at + 8
         )
         name_at, extra_at = at + 46, at + 46 + n
@@ -136,6 +137,9 @@ def _central(source: Source, table: memoryview, count: int) -> Iterator[Member]:
         if at > len(table):
             source.refuse("bad-zip", "an entry of its table of contents is cut short")
         name = _name(source, bytes(table[name_at:extra_at]))
+        if attributes & _DIRECTORY:
+            # PyTorch's reader then returns memory that nobody has written (found by mutation, PyTorch 2.13).
+            source.refuse("bad-zip", f"{shown(name)} is marked as a folder")
         if flags & _ENCRYPTED:
             source.refuse("zip-encrypted", f"{shown(name)} is encrypted")
         if method not in (_STORED, _DEFLATED):

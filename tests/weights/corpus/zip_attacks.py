@@ -1,0 +1,528 @@
+"""Hostile ZIP archives: PyTorch's, NumPy's and Keras's files."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from tests.weights.corpus.case import Case, codes
+
+ZIP = codes("bad-zip", "truncated", "trailing-data", "not-a-zip", "checksum")
+PICKLE = codes("bad-pickle")
+GLOBAL = codes("pickle-global")
+
+
+def archive(files: Mapping[str, bytes], method: int = zipfile.ZIP_STORED) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as out:
+        for name, content in files.items():
+            out.writestr(name, content)
+    return buffer.getvalue()
+
+
+def torch_file(program: bytes, storages: Mapping[str, bytes] | None = None, **more: bytes) -> bytes:
+    """A PyTorch file around any pickle."""
+    held = {"0": bytes(16)} if storages is None else storages
+    files = {"net/data.pkl": program, "net/byteorder": b"little"}
+    files |= {f"net/data/{key}": raw for key, raw in held.items()}
+    files |= {f"net/{name}": raw for name, raw in more.items()}
+    return archive({**files, "net/version": b"3\n"})
+
+
+def text(value: str) -> bytes:
+    raw = value.encode()
+    return b"X" + struct.pack("<I", len(raw)) + raw
+
+
+def number(value: int) -> bytes:
+    return b"J" + struct.pack("<i", value) if abs(value) < 1 << 31 else pickle.dumps(value, 2)[2:-1]
+
+
+def tensor(
+    key: str = "0",
+    count: int = 4,
+    offset: int = 0,
+    shape: tuple[int, ...] = (4,),
+    strides: tuple[int, ...] = (1,),
+    storage: str = "torch\nFloatStorage",
+    call: str = "torch._utils\n_rebuild_tensor_v2",
+) -> bytes:
+    """The opcodes that build one tensor."""
+    return b"".join(
+        [
+            f"c{call}\n((".encode(),
+            text("storage"),
+            f"c{storage}\n".encode(),
+            text(key),
+            text("cpu"),
+            number(count),
+            b"tQ",
+            number(offset),
+            b"(" + b"".join(map(number, shape)) + b"t",
+            b"(" + b"".join(map(number, strides)) + b"t",
+            b"\x89ccollections\nOrderedDict\n)RtR",
+        ]
+    )
+
+
+def state(*tensors: bytes) -> bytes:
+    """A pickle of a dict of tensors."""
+    items = b"".join(text(f"t{index}") + built for index, built in enumerate(tensors))
+    return b"\x80\x02}(" + items + b"u."
+
+
+def attacks() -> Iterator[Case]:
+    """All of them."""
+    yield from _structure()
+    yield from _programs()
+    yield from _tensors()
+    yield from _numpy()
+    yield from _keras()
+
+
+def _patched(content: bytes, signature: bytes, offset: int, new: bytes, *, last: bool = False) -> bytes:
+    at = (content.rfind if last else content.find)(signature) + offset
+    return content[:at] + new + content[at + len(new) :]
+
+
+def _structure() -> Iterator[Case]:
+    good = torch_file(state(tensor()))
+    central, local, end = b"PK\x01\x02", b"PK\x03\x04", b"PK\x05\x06"
+    changed = {
+        "cut before the end": good[:-30],
+        "cut in the middle": good[: len(good) // 2],
+        "only a header": good[:60],
+        "something behind": good + b"more",
+        "something before": b"MZ" + good,
+        "two archives": good + good,
+        "cut comment": good[:-2] + b"\x05\0more",
+        "other method in the table": _patched(good, central, 10, b"\x08\0"),
+        "other method in the header": _patched(good, local, 8, b"\x08\0"),
+        "other name in the table": _patched(good, central, 46, b"N"),
+        "other name in the header": _patched(good, local, 30, b"N"),
+        "other size in the table": _patched(good, central, 24, b"\x01\0\0\0"),
+        "other size in the header": _patched(good, local, 22, b"\x01\0\0\0"),
+        "other checksum in both": _patched(_patched(good, central, 16, b"abcd"), local, 14, b"abcd"),
+        "other checksum in the table": _patched(good, central, 16, b"abcd"),
+        "offset of the table": _patched(good, end, 16, b"\x01\0\0\0"),
+        "size of the table": _patched(good, end, 12, b"\x01\0\0\0"),
+        "count of the table": _patched(good, end, 10, b"\x01\0"),
+        "huge count": _patched(_patched(good, end, 10, b"\xff\xff"), end, 8, b"\xff\xff"),
+        "another disk": _patched(good, end, 4, b"\x01\0"),
+        "entry on another disk": _patched(good, central, 34, b"\x01\0"),
+        "header beyond the end": _patched(good, central, 42, b"\xf0\xff\xff\x7f"),
+        "ZIP64 without field": _patched(good, central, 42, b"\xff\xff\xff\xff"),
+        "two entries, one header": _patched(good, central, 42, bytes(4), last=True),
+        "storage marked as a folder": _patched(good, central, 38, b"\x10\0\0\0"),
+        "long name": _patched(good, central, 28, b"\xff\x7f"),
+        "ZIP64 locator to nowhere": good[:-22]
+        + b"PK\x06\x07"
+        + bytes(4)
+        + b"\xff" * 8
+        + bytes(4)
+        + good[-22:],
+        "all zero": b"PK\x03\x04" + bytes(1000),
+    }
+    for label, content in changed.items():
+        yield Case(f"zip: {label}", "x.pt", content, ZIP | codes("duplicate-name"))
+    yield Case("zip: encrypted", "x.pt", _patched(good, central, 8, b"\x01\0"), codes("zip-encrypted"))
+    yield Case(
+        "zip: bzip2", "x.pt", archive({"net/data.pkl": state()}, zipfile.ZIP_BZIP2), codes("zip-method")
+    )
+    yield Case("zip: lzma", "x.pt", archive({"net/data.pkl": state()}, zipfile.ZIP_LZMA), codes("zip-method"))
+    yield Case("zip: a comment", "x.pt", good[:-2] + b"\x04\0more", codes())
+    unused = good.replace(b"net/byteorder", b"net/byteorde2")
+    yield Case("zip: a file nobody needs", "x.pt", unused, codes())
+    flat = io.BytesIO()
+    with zipfile.ZipFile(flat, "w") as out:
+        out.writestr("net/data.pkl", state(tensor()))
+        out.writestr("net/data.pkX", state())
+        out.writestr("net/data/0", bytes(16))
+    yield Case(
+        "zip: one name twice",
+        "x.pt",
+        flat.getvalue().replace(b"data.pkX", b"data.pkl"),
+        codes("duplicate-name"),
+    )
+    bomb = archive({"net/data.pkl": bytes(200 << 20)}, zipfile.ZIP_DEFLATED)
+    yield Case("zip: bomb", "x.pt", bomb, codes("expansion"))
+    yield Case(
+        "zip: bomb of a pickle", "x.pt", archive({"net/data.pkl": bytes(60 << 20)}, 8), codes("pickle-limit")
+    )
+    wrong = _deflated(b"net/data.pkl", state(), claimed=len(state()) + 5)
+    yield Case("zip: unpacks to less", "x.pt", wrong, codes("bad-zip"))
+    wrong = _deflated(b"net/data.pkl", state(), claimed=3)
+    yield Case("zip: unpacks to more", "x.pt", wrong, codes("bad-zip"))
+    wrong = _deflated(b"net/data.pkl", state(), claimed=len(state()), broken=True)
+    yield Case("zip: broken deflate", "x.pt", wrong, codes("bad-zip"))
+    yield Case(
+        "zip: name not UTF-8", "x.pt", good.replace(b"net/version", b"net/versi\xff\xfe"), codes("bad-name")
+    )
+    yield Case("zip: without pickle", "x.pt", archive({"a": b"x"}), codes("not-pytorch"))
+    yield Case(
+        "zip: two pickles",
+        "x.pt",
+        archive({"a/data.pkl": state(), "b/data.pkl": state()}),
+        codes("not-pytorch"),
+    )
+    yield Case("zip: empty", "x.pt", archive({}), codes("not-pytorch"))
+    yield Case(
+        "zip: big-endian",
+        "x.pt",
+        archive({"a/data.pkl": state(), "a/byteorder": b"big"}),
+        codes("byte-order"),
+    )
+    yield Case(
+        "zip: TorchScript", "x.pt", torch_file(state(), {}, **{"constants.pkl": b"."}), codes("torchscript")
+    )
+    yield Case(
+        "zip: TorchScript code", "x.pt", torch_file(state(), {}, **{"code/x.py": b"."}), codes("torchscript")
+    )
+    yield Case("zip: exported program", "x.pt", archive({"a/models/model.json": b"{}"}), codes("torchscript"))
+    legacy = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03."
+    yield Case("old format", "x.pt", legacy, codes("pytorch-legacy"))
+    yield Case("bare pickle", "x.pt", b"\x80\x02cos\nsystem\n(X\x05\0\0\0touchtR.", codes("pytorch-legacy"))
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as out:
+        out.addfile(tarfile.TarInfo("../../x"))
+    yield Case("tar", "x.pt", buffer.getvalue(), codes("pytorch-legacy"))
+    yield Case("random", "x.bin", bytes(range(256)) * 20, codes("not-a-zip"))
+
+
+def _deflated(name: bytes, content: bytes, claimed: int, *, broken: bool = False) -> bytes:
+    engine = zlib.compressobj(wbits=-15)
+    raw = engine.compress(content) + engine.flush()
+    if broken:
+        raw = b"\xff" + raw[1:]
+    crc = zlib.crc32(content)
+    sizes = struct.pack("<LLL", crc, len(raw), claimed)
+    head = (
+        b"PK\x03\x04"
+        + struct.pack("<HHHHH", 20, 0, 8, 0, 0)
+        + sizes
+        + struct.pack("<HH", len(name), 0)
+        + name
+    )
+    entry = b"PK\x01\x02" + struct.pack("<HHHHHH", 20, 20, 0, 8, 0, 0) + sizes
+    entry += struct.pack("<HHHHHLL", len(name), 0, 0, 0, 0, 0, 0) + name
+    at = len(head) + len(raw)
+    end = b"PK\x05\x06" + struct.pack("<HHHHLLH", 0, 0, 1, 1, len(entry), at, 0)
+    return head + raw + entry + end
+
+
+class Evil:
+    """Unpickling it calls a function."""
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.function, self.arguments = function, arguments
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return self.function, self.arguments
+
+
+def _programs() -> Iterator[Case]:
+    import os
+    import subprocess
+
+    for protocol in range(6):
+        for label, thing in {
+            "system": Evil(os.system, "touch canary"),
+            "popen": Evil(subprocess.Popen, ["touch", "canary"]),
+            "eval": Evil(eval, "open('canary','w')"),
+            "exec": Evil(exec, "open('canary','w')"),
+            "open": Evil(open, "canary", "w"),
+        }.items():
+            yield Case(
+                f"pickle: {label}, protocol {protocol}",
+                "x.pt",
+                torch_file(pickle.dumps({"a": thing}, protocol)),
+                codes("pickle-global", "pickle-opcode"),
+            )
+    for name in (
+        "builtins\ngetattr",
+        "builtins\n__import__",
+        "torch\nload",
+        "torch.hub\nload",
+        "torch.jit\nload",
+        "torch._utils\n_rebuild_qtensor",
+        "torch._utils\n_rebuild_sparse_tensor",
+        "torch._utils\n_rebuild_meta_tensor_no_storage",
+        "torch._tensor\n_rebuild_from_type_v2",
+        "torch._utils\n_rebuild_parameter_with_state",
+        "torch.storage\n_load_from_bytes",
+        "numpy.core.multiarray\n_reconstruct",
+        "numpy\nload",
+        "collections\ndefaultdict",
+        "functools\npartial",
+        "operator\nattrgetter",
+        "pathlib\nPosixPath",
+        "torch.serialization\nload",
+        "torch\nQInt8Storage",
+        "torch.utils.data\nDataset",
+        "os\nsystem",
+    ):
+        yield Case(
+            f"pickle: names {name!r}", "x.pt", torch_file(b"\x80\x02c" + name.encode() + b"\n."), GLOBAL
+        )
+    yield Case(
+        "pickle: whole model",
+        "x.pt",
+        torch_file(b"\x80\x02ctorch.nn.modules.linear\nLinear\n)\x81."),
+        codes("pickle-model"),
+    )
+    odd = {
+        "empty": b"",
+        "only a stop": b".",
+        "a mark": b"(.",
+        "pops nothing": b"0.",
+        "pops a mark": b"(0.",
+        "tuple without mark": b"Nt.",
+        "no stop": b"\x80\x02N",
+        "two objects": b"\x80\x02NN.",
+        "more behind": b"\x80\x02}.}",
+        "appends to a dict": b"\x80\x02}Na.",
+        "items for a list": b"\x80\x02](NNu.",
+        "items for a number": b"\x80\x02K\x01(NNu.",
+        "items for a tensor": state()[:-1].replace(b"}(u", b"") + tensor() + b"(NNu.",
+        "odd number of items": b"\x80\x02}(Nu.",
+        "key a list": b"\x80\x02}]Ns.",
+        "key a tuple": b"\x80\x02})Ns.",
+        "key a float": b"\x80\x02}G" + bytes(8) + b"Ns.",
+        "recalls nothing": b"\x80\x02h\x05.",
+        "remembers nothing": b"\x80\x02q\x05.",
+        "state for a list": b"\x80\x02]}b.",
+        "state for nothing": b"\x80\x02}b.",
+        "text beyond the end": b"\x80\x02X\xff\xff\0\0abc.",
+        "text not UTF-8": b"\x80\x02X\x01\0\0\0\xff.",
+        "number of 200 bytes": b"\x80\x02\x8a\xc8" + bytes(200) + b".",
+        "protocol 9": b"\x80\x09}.",
+        "name without end": b"\x80\x02ctorch",
+        "name not UTF-8": b"\x80\x02c\xff\n\xff\n.",
+        "long name": b"\x80\x02c" + b"a" * 1000 + b"\nb\n.",
+        "calls a number": b"\x80\x02K\x01)R.",
+        "calls with a list": b"\x80\x02ccollections\nOrderedDict\n]R.",
+        "dict with items": b"\x80\x02ccollections\nOrderedDict\n]Na\x85R.",
+        "storage of nothing": b"\x80\x02NQ.",
+        "storage a number": b"\x80\x02K\x01Q.",
+        "global of numbers": b"\x80\x04K\x01K\x01\x93.",
+        "itself in itself": b"\x80\x02]q\0h\0a.",
+    }
+    for label, program in odd.items():
+        expected = PICKLE | codes("trailing-data", "pickle-global", "pickle-limit")
+        yield Case(f"pickle: {label}", "x.pt", torch_file(program), expected)
+    for opcode in (
+        "\x81",
+        "\x82",
+        "\x92",
+        "i",
+        "o",
+        "P",
+        "B",
+        "C",
+        "S",
+        "T",
+        "U",
+        "V",
+        "I",
+        "L",
+        "F",
+        "l",
+        "d",
+        "p",
+        "g",
+        "2",
+        "1",
+        "\x96",
+        "\x97",
+        "\x8f",
+    ):
+        program = b"\x80\x02" + opcode.encode("latin-1") + bytes(12) + b"."
+        yield Case(f"pickle: opcode {opcode!r}", "x.pt", torch_file(program), codes("pickle-opcode"))
+    limit = codes("pickle-limit")
+    yield Case("pickle: huge memo index", "x.pt", torch_file(b"\x80\x02}r\xff\xff\xff\xff."), codes())
+    yield Case("pickle: memo of 2^27", "x.pt", torch_file(b"\x80\x02}r\0\0\0\x08."), codes())
+    yield Case("pickle: a million lists", "x.pt", torch_file(b"\x80\x02(" + b"]" * 1_000_000 + b"t."), limit)
+    yield Case("pickle: deep lists", "x.pt", torch_file(b"\x80\x02" + b"]" * 100 + b"a" * 99 + b"."), limit)
+    yield Case(
+        "pickle: millions of steps", "x.pt", torch_file(b"\x80\x02" + b"N0" * 2_100_000 + b"N."), limit
+    )
+    yield Case("pickle: long text", "x.pt", torch_file(b"\x80\x02" + text("a" * 100_000) + b"."), limit)
+    doubled = (
+        b"\x80\x02]"
+        + b"".join(b"q" + bytes([i]) + b"0]h" + bytes([i]) + b"ah" + bytes([i]) + b"a" for i in range(60))
+        + b"."
+    )
+    yield Case("pickle: doubles sixty times", "x.pt", torch_file(doubled), limit)
+    bomb = (
+        b"\x80\x02"
+        b"]"
+        + b"".join(b"q" + bytes([i]) + b"0(h" + bytes([i]) + b"h" + bytes([i]) + b"t" for i in range(60))
+        + tensor()[:-2]
+        + b"R."
+    )
+    yield Case("pickle: doubled tuple in a call", "x.pt", torch_file(bomb), PICKLE | limit)
+
+
+def _tensors() -> Iterator[Case]:
+    size = codes("size-mismatch")
+    for label, built, expected in (
+        ("storage missing", tensor(key="9"), size),
+        ("storage outside", tensor(key="../data.pkl"), size),
+        ("storage shorter", tensor(count=8), size),
+        ("storage longer", tensor(count=2), size),
+        ("storage huge", tensor(count=1 << 62), size),
+        ("storage negative", tensor(count=-4), PICKLE),
+        ("offset beyond", tensor(offset=4), size),
+        ("offset by one", tensor(offset=1), size),
+        ("offset negative", tensor(offset=-1), codes("bad-shape")),
+        ("offset huge", tensor(offset=1 << 60), codes("bad-shape")),
+        ("stride beyond", tensor(strides=(2,)), size),
+        ("stride negative", tensor(strides=(-1,)), codes("bad-shape")),
+        ("stride huge", tensor(strides=(1 << 61,)), codes("bad-shape")),
+        ("stride overflows", tensor(shape=(5,), strides=((1 << 46),)), size),
+        ("size negative", tensor(shape=(-4,)), codes("bad-shape")),
+        ("size huge", tensor(shape=(1 << 50,), strides=(0,)), codes("bad-shape")),
+        ("sizes multiply", tensor(shape=(1 << 30, 1 << 30), strides=(0, 0)), codes("bad-shape")),
+        ("expanded", tensor(shape=(1 << 28,), strides=(0,)), codes("expansion")),
+        ("more strides", tensor(strides=(1, 1)), codes("bad-shape")),
+        ("rank of 40", tensor(shape=(1,) * 40, strides=(1,) * 40), codes("bad-shape")),
+        (
+            "size of text",
+            tensor().replace(b"(J\x04\0\0\0t", b"(X\x01\0\0\0at", 1),
+            codes("bad-shape", "bad-pickle"),
+        ),
+        ("unknown storage", tensor(storage="torch\nQUInt8Storage"), GLOBAL),
+        ("storage no name", tensor().replace(b"ctorch\nFloatStorage\n", b"K\x01"), PICKLE),
+        ("untyped without dtype", tensor(storage="torch.storage\nUntypedStorage"), PICKLE),
+        ("v3 without dtype", tensor(call="torch._utils\n_rebuild_tensor_v3"), PICKLE),
+        ("parameter of nothing", b"ctorch._utils\n_rebuild_parameter\nN\x85R", PICKLE),
+        ("parameter of a dict", b"ctorch._utils\n_rebuild_parameter\n}\x89}\x87R", PICKLE),
+        ("hooks", tensor().replace(b"ccollections\nOrderedDict\n)RtR", b"(lt R"), codes("pickle-opcode")),
+        ("calls a storage", b"ctorch\nFloatStorage\n)R", GLOBAL),
+    ):
+        yield Case(f"tensor: {label}", "x.pt", torch_file(state(built)), expected)
+    yield Case("tensor: storage with other size", "x.pt", torch_file(state(tensor()), {"0": bytes(15)}), size)
+    deflated = io.BytesIO()
+    with zipfile.ZipFile(deflated, "w", zipfile.ZIP_DEFLATED) as out:
+        out.writestr("net/data.pkl", state(tensor()))
+        out.writestr("net/data/0", bytes(16))
+    yield Case("tensor: deflated storage", "x.pt", deflated.getvalue(), codes())
+    broken = torch_file(state(tensor()), {"0": b"0123456789abcdef"}).replace(
+        b"0123456789abcdef", b"0123456789abcdeX"
+    )
+    yield Case("tensor: a changed bit", "x.pt", broken, codes("checksum"))
+    dotted = b"\x80\x02}(" + text("a.b") + tensor() + text("a") + b"}" + text("b") + tensor() + b"su."
+    yield Case("tensor: two paths to one name", "x.pt", torch_file(dotted), codes("duplicate-name"))
+    yield Case(
+        "tensor: unprintable name",
+        "x.pt",
+        torch_file(b"\x80\x02}(" + text("a\x1b[2J") + tensor() + b"u."),
+        codes("bad-name"),
+    )
+
+
+def npy(
+    descr: str = "<f4", shape: str = "(4,)", body: bytes = bytes(16), version: int = 1, tail: str = ", }"
+) -> bytes:
+    head = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}{tail}".encode()
+    head += b" " * (-(len(head) + 11) % 64) + b"\n"
+    length = struct.pack("<H" if version == 1 else "<L", len(head))
+    return b"\x93NUMPY" + bytes([version, 0]) + length + head + body
+
+
+def _numpy() -> Iterator[Case]:
+    header, size = codes("bad-header"), codes("size-mismatch")
+    objects = io.BytesIO()
+    np.save(objects, np.array([Evil(print, "canary")], object), allow_pickle=True)
+    for label, content, expected in (
+        ("objects", objects.getvalue(), codes("dtype")),
+        ("40 GB", npy(shape="(10000000000,)"), size),
+        ("2^62", npy(shape=f"({1 << 62},)"), codes("bad-shape")),
+        ("product overflows", npy(shape=f"({1 << 32}, {1 << 32})"), codes("bad-shape")),
+        ("negative", npy(shape="(-4,)"), header),
+        ("shape a call", npy(shape="(print(1),)"), header),
+        ("shape a list", npy(shape="[4]"), header),
+        ("shape with names", npy(shape="(x,)"), header),
+        ("rank of 40", npy(shape="(" + "1, " * 40 + ")"), codes("bad-shape", "bad-header")),
+        ("more keys", npy(tail=", 'x': 1, }"), header),
+        ("no end", npy(tail=""), header),
+        ("code behind", npy(tail=", }; import os"), header),
+        ("short", npy(body=bytes(15)), size),
+        ("long", npy(body=bytes(17)), size),
+        ("nothing", b"", header),
+        ("magic alone", b"\x93NUMPY", header),
+        ("version 9", npy(version=9), header),
+        ("header beyond", b"\x93NUMPY\x01\0\xff\xff{", codes("header-too-large", "bad-header")),
+        ("header of 4 GB", b"\x93NUMPY\x02\0\xff\xff\xff\xff{", codes("header-too-large")),
+        ("deep header", b"\x93NUMPY\x01\0\x10\x27" + b"(" * 10_000, header),
+    ):
+        yield Case(f"npz: {label}", "x.npz", archive({"a.npy": content}), expected)
+    for descr in (
+        "|O",
+        "|V8",
+        "<U4",
+        "|S4",
+        "<M8[s]",
+        "<m8",
+        "<f16",
+        "x",
+        "f4",
+        "|b2",
+        "<i3",
+        "[('a', '<f4')]",
+    ):
+        expected = codes("dtype", "bad-header")
+        yield Case(f"npz: dtype {descr}", "x.npz", archive({"a.npy": npy(descr)}), expected)
+    yield Case("npz: another file", "x.npz", archive({"a.npy": npy(), "b.pkl": b"x"}), header)
+    yield Case("npz: no name", "x.npz", archive({".npy": npy()}), codes("bad-name"))
+    zeros = archive({"a.npy": npy("|u1", f"({200 << 20},)", bytes(200 << 20))}, zipfile.ZIP_DEFLATED)
+    yield Case("npz: bomb", "x.npz", zeros, codes("expansion"))
+    for count in (2, 10):
+        many = archive({f"{i}.npy": npy("|u1", f"({16 << 20},)", bytes(16 << 20)) for i in range(count)}, 8)
+        yield Case(f"npz: {count} large zeros", "x.npz", many, codes("expansion") if count > 4 else codes())
+    yield Case("npz: path in a name", "x.npz", archive({"../a.npy": npy()}), codes())
+
+
+def _keras() -> Iterator[Case]:
+    parts = {"metadata.json": b'{"keras_version": "3.15.1"}', "config.json": b"{}"}
+    lambda_layer = json.dumps({"class_name": "Lambda", "config": {"function": ["gASV", None, None]}}).encode()
+    missing = codes("not-keras")
+    bad = codes("bad-hdf5")
+    yield Case("keras: no weights", "x.keras", archive(parts), missing)
+    yield Case("keras: no configuration", "x.keras", archive({"model.weights.h5": b"x"}), missing)
+    yield Case("keras: weights no HDF5", "x.keras", archive({**parts, "model.weights.h5": b"x" * 100}), bad)
+    yield Case("keras: empty weights", "x.keras", archive({**parts, "model.weights.h5": b""}), bad)
+    yield Case(
+        "keras: weights an HDF5 signature",
+        "x.keras",
+        archive({**parts, "model.weights.h5": b"\x89HDF\r\n\x1a\n" + bytes(200)}),
+        bad,
+    )
+    packed = archive({**parts, "model.weights.h5": bytes(1000)}, 8)
+    yield Case("keras: compressed weights", "x.keras", packed, codes("zip-method"))
+    yield Case(
+        "keras: configuration no JSON",
+        "x.keras",
+        archive({**parts, "config.json": b"{"}),
+        codes("bad-header"),
+    )
+    deep = b'{"a":' * 30_000 + b"1" + b"}" * 30_000
+    yield Case(
+        "keras: deep configuration", "x.keras", archive({**parts, "config.json": deep}), codes("bad-header")
+    )
+    yield Case(
+        "keras: a Lambda",
+        "x.keras",
+        archive({**parts, "config.json": lambda_layer, "model.weights.h5": b"x" * 99}),
+        bad,
+    )
+    yield Case("keras: HDF5 instead", "x.keras", b"\x89HDF\r\n\x1a\n" + bytes(100), codes("not-a-zip"))
