@@ -28,6 +28,7 @@ from onnx import numpy_helper
 from tests.weights.corpus import proto_attacks
 from xbackend_fl import weights
 from xbackend_fl.errors import FileError
+from xbackend_fl.weights.formats import wire
 from xbackend_fl.weights.store import same_bits
 
 Arrays = Mapping[str, Any]
@@ -55,7 +56,7 @@ def bases() -> dict[str, bytes]:
         result[name] = buffer.getvalue()
     result["x.onnx"] = proto_attacks.valid_model(arrays, raw=True)
     result["typed.onnx"] = proto_attacks.valid_model(arrays, raw=False)
-    result["x.xbf"] = bytes(weights.formats.wire.encode(arrays, {"fingerprint": "f" * 64}))
+    result["x.xbf"] = b"".join(wire.encode(arrays, {"fingerprint": "f" * 64}))
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
         for name, array in arrays.items():

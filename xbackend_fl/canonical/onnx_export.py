@@ -194,10 +194,12 @@ def _grouped_norm(graph: _Graph, node: Node, schema: Schema) -> None:
 
 def _prelu(graph: _Graph, node: Node, schema: Schema) -> None:
     del schema
-    shape = graph.call("Shape", [node.inputs[0]])
-    rows = graph.call("Reshape", [node.inputs[0], graph.ints(0, 0, -1)])
-    slope = graph.call("Unsqueeze", [node.parameters["weight"], graph.ints(1)])
-    graph.call("Reshape", [graph.call("PRelu", [rows, slope]), shape], node.outputs[0])
+    # Slopes broadcast from the right, so they need an axis of size 1 per spatial axis; only their number is known late.
+    spatial = graph.call("Shape", [graph.call("Shape", [node.inputs[0]], start=2)])
+    ones = graph.call("ConstantOfShape", [spatial], value=numpy_helper.from_array(np.ones(1, np.int64)))
+    shape = graph.call("Concat", [graph.ints(-1), ones], axis=0)
+    slope = graph.call("Reshape", [node.parameters["weight"], shape])
+    graph.call("PRelu", [node.inputs[0], slope], node.outputs[0])
 
 
 def _embedding(graph: _Graph, node: Node, schema: Schema) -> None:

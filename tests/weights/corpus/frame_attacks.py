@@ -114,6 +114,8 @@ def _frames() -> Iterator[tuple[str, bytes, frozenset[str]]]:
         "without about": {"tensors": []},
         "with more": {**head(tensor()), "x": 1},
         "about of numbers": head(tensor(), about={"round": 1}),
+        "about out of order": head(tensor(), about={"b": "x", "a": "x"}),
+        "keys out of order": {"tensors": [], "about": {}},
         "about a list": head(tensor(), about=[]),
         "tensors a map": {"about": {}, "tensors": {}},
         "tensor of four": head(tensor()[:4]),

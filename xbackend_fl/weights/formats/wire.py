@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -51,67 +51,50 @@ class Head:
     body_length: int
 
 
-@dataclass
-class Encoder:
-    """Lays out a frame.
-
-    Attributes:
-        entries: Tensors by name.
-        about: What the sender says: text by key.
-    """
-
-    entries: Mapping[str, Entry]
-    about: Mapping[str, str] = field(default_factory=dict)
-
-    def parts(self) -> list[memoryview | Entry]:
-        """The frame without its checksum: bytes, and tensors where their bytes belong.
-
-        Raises:
-            FileError: A tensor has a dtype that the frame does not know, or the header is too large.
-        """
-        aliases = Archive(Path(), NAME, self.entries).aliases
-        items: list[list[Any]] = []
-        places: dict[str, int] = {}
-        body: list[memoryview | Entry] = []
-        end = 0
-        for name, entry in self.entries.items():
-            if entry.dtype not in _DTYPES:
-                raise FileError(f"a frame cannot hold the tensor {name!r} of dtype {entry.dtype}")
-            if name not in aliases:
-                places[name] = end
-                length = entry.num_bytes
-                body += [entry, memoryview(bytes(-length % ALIGNMENT))]
-                end += length + -length % ALIGNMENT
-            place = places[aliases.get(name, name)]
-            items.append([name, _DTYPES[entry.dtype], list(entry.shape), place, entry.num_bytes])
-        header = msgpack.packb({"about": dict(sorted(self.about.items())), "tensors": items})
-        if len(header) > MAX_HEADER:
-            raise FileError(f"a frame's header would have {len(header)} bytes, more than {MAX_HEADER}")
-        gap = bytes(-len(header) % ALIGNMENT)
-        total = _PREFIX.size + len(header) + len(gap) + end + _DIGEST
-        prefix = _PREFIX.pack(MAGIC, MAJOR, MINOR, 0, len(header), google_crc32c.value(header), end, total)
-        return [memoryview(prefix), memoryview(header), memoryview(gap), *body]
-
-
-def encode(arrays: Mapping[str, Array], about: Mapping[str, str] | None = None) -> bytearray:
-    """A frame in memory.
+def encode(arrays: Mapping[str, Array], about: Mapping[str, str] | None = None) -> list[memoryview]:
+    """A frame as buffers to send one after the other; contiguous arrays are not copied.
 
     Raises:
-        FileError: A tensor has a dtype that the frame does not know.
+        FileError: A tensor has a dtype that the frame does not know, or the header is too large.
     """
-    parts = Encoder({name: Entry.of(array) for name, array in arrays.items()}, about or {}).parts()
-    sizes = [part.num_bytes if isinstance(part, Entry) else len(part) for part in parts]
-    frame = bytearray(sum(sizes) + _DIGEST)
-    view, at = memoryview(frame), 0
-    for part, size in zip(parts, sizes, strict=True):
-        if isinstance(part, Entry):
-            target = np.frombuffer(view[at : at + size], part.dtype).reshape(part.shape)
-            np.copyto(target, part.read())
-        else:
-            view[at : at + size] = part
-        at += size
-    view[at:] = _hash(view[:at])
-    return frame
+    entries = {name: Entry.of(array) for name, array in arrays.items()}
+    state = blake3(max_threads=blake3.AUTO)
+    frame: list[memoryview] = []
+    for part in _parts(entries, about or {}):
+        buffer = _bytes(part.read()) if isinstance(part, Entry) else part
+        state.update(buffer)
+        frame.append(buffer)
+    return [*frame, memoryview(state.digest())]
+
+
+def _bytes(array: Array) -> memoryview:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+def _parts(entries: Mapping[str, Entry], about: Mapping[str, str]) -> list[memoryview | Entry]:
+    """The frame without its checksum: bytes, and tensors where their bytes belong."""
+    aliases = Archive(Path(), NAME, entries).aliases
+    items: list[list[Any]] = []
+    places: dict[str, int] = {}
+    body: list[memoryview | Entry] = []
+    end = 0
+    for name, entry in entries.items():
+        if entry.dtype not in _DTYPES:
+            raise FileError(f"a frame cannot hold the tensor {name!r} of dtype {entry.dtype}")
+        length = entry.num_bytes
+        if name not in aliases:
+            places[name] = end
+            body += [entry, memoryview(bytes(-length % ALIGNMENT))]
+            end += length + -length % ALIGNMENT
+        place = places[aliases.get(name, name)]
+        items.append([name, _DTYPES[entry.dtype], list(entry.shape), place, length])
+    header = msgpack.packb({"about": dict(sorted(about.items())), "tensors": items})
+    if len(header) > MAX_HEADER:
+        raise FileError(f"a frame's header would have {len(header)} bytes, more than {MAX_HEADER}")
+    gap = bytes(-len(header) % ALIGNMENT)
+    total = _PREFIX.size + len(header) + len(gap) + end + _DIGEST
+    prefix = _PREFIX.pack(MAGIC, MAJOR, MINOR, 0, len(header), google_crc32c.value(header), end, total)
+    return [memoryview(prefix), memoryview(header), memoryview(gap), *body]
 
 
 def decode(frame: bytes | bytearray | memoryview, path: Path = Path("frame")) -> Archive:
@@ -134,7 +117,7 @@ def write(
 ) -> None:
     """Write a frame; ``metadata`` becomes what the sender says."""
     state = blake3(max_threads=blake3.AUTO)
-    for part in Encoder(entries, metadata).parts():
+    for part in _parts(entries, metadata):
         for piece in pieces(part.read()) if isinstance(part, Entry) else [part]:
             state.update(piece)
             file.write(piece)
@@ -189,10 +172,10 @@ def read_head(source: Source) -> Head:
         source.refuse("bad-header", "has something between the header and the body")
     header = _unpack(source, raw)
     about, tensors = header.get("about"), header.get("tensors")
-    if header.keys() != {"about", "tensors"} or not isinstance(about, dict) or not isinstance(tensors, list):
+    if list(header) != ["about", "tensors"] or not isinstance(about, dict) or not isinstance(tensors, list):
         source.refuse("bad-header", "its header is not a map of 'about' and 'tensors'")
-    if not all(isinstance(value, str) for value in about.values()):
-        source.refuse("bad-header", "what the sender says is not text")
+    if list(about) != sorted(about) or not all(isinstance(value, str) for value in about.values()):
+        source.refuse("bad-header", "what the sender says is not text in the order of its keys")
     head = Head(about, tuple(_item(source, item) for item in tensors), start, body_length)
     _check_places(source, head)
     return head
