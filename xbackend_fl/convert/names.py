@@ -117,9 +117,14 @@ def _behind_prefix(names: list[str], learned: Mapping[str, str]) -> dict[str, st
         return dict(learned)
     first = next(iter(learned.values()))
     prefixes = [name.removesuffix(first) for name in names if name.endswith(first)]
-    for prefix in prefixes:
-        if known.issuperset(prefix + name for name in learned.values()):
-            return {native: prefix + name for native, name in learned.items()}
+    fitting = [p for p in prefixes if known.issuperset(p + name for name in learned.values())]
+    if len(fitting) > 1:
+        raise SchemaError(
+            f"the file holds this model several times, behind {' and '.join(map(repr, fitting[:3]))}",
+            hint=f"choose one: --only '{fitting[0]}*'",
+        )
+    if fitting:
+        return {native: fitting[0] + name for native, name in learned.items()}
     for at in range(len(first)):
         cut = first[: at + 1]
         if all(n.startswith(cut) for n in learned.values()) and known.issuperset(

@@ -26,11 +26,13 @@ from xbackend_fl.weights.formats import (
     wire,
 )
 from xbackend_fl.weights.formats.archive import Archive, Entry
+from xbackend_fl.weights.formats.source import forget_pages
 
 Reader: TypeAlias = Callable[[Path], Archive]
 Writer: TypeAlias = Callable[[IO[bytes], Mapping[str, Entry], Mapping[str, str], Callable[[int], None]], None]
 
 _BLOCK = 1 << 20
+_FORGET = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -161,11 +163,26 @@ def save(
     with whole_or_absent(path) as partial_path:
         try:
             with partial_path.open("x+b") as file:
-                kind.write(file, entries, metadata or {}, advance)
+                kind.write(file, entries, metadata or {}, _forgetful(advance))
         except OSError as error:
             raise FileError(f"cannot write {path}: {error}") from error
         if verify:
             compare(kind.read(partial_path), entries, path)
+
+
+def _forgetful(advance: Callable[[int], None]) -> Callable[[int], None]:
+    """``advance`` that gives back the pages of mapped files now and then."""
+    since = 0
+
+    def counted(count: int) -> None:
+        nonlocal since
+        since += count
+        if since >= _FORGET:
+            forget_pages()
+            since = 0
+        advance(count)
+
+    return counted
 
 
 def entries_of(tensors: Mapping[str, NDArray[Any]]) -> Mapping[str, Entry]:
@@ -209,7 +226,9 @@ def compare(archive: Archive, expected: Mapping[str, Entry], path: Path) -> None
     """
     if archive.entries.keys() != expected.keys():
         raise FileError(f"{path} was written with other tensors than it should have")
+    forgetful = _forgetful(lambda _: None)
     for name, entry in expected.items():
+        forgetful(entry.num_bytes)
         if not same_bits(archive[name], entry.read()):
             raise FileError(f"{path} was written with other values of {name!r} than it should have")
 

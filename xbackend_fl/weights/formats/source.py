@@ -5,11 +5,24 @@ from __future__ import annotations
 import mmap
 import os
 import stat
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 from xbackend_fl.errors import FileError, FormatRefused
+
+_MAPPED: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
+
+
+def forget_pages() -> None:
+    """Give back the memory of what was read from mapped files; reading it again fetches it again.
+
+    Mapped pages count as this process's memory, and a large file that is read once would fill it.
+    """
+    if hasattr(mmap, "MADV_DONTNEED"):
+        for mapping in list(_MAPPED):
+            mapping.madvise(mmap.MADV_DONTNEED)
 
 
 class Descriptor:
@@ -98,7 +111,9 @@ def open_source(path: Path, directory: int | None = None) -> Source:
         raise FormatRefused("outside", path, f"has {status.st_nlink} names; one may lie in another folder")
     if status.st_size == 0:
         raise FormatRefused("empty", path, "is empty")
-    view = memoryview(mmap.mmap(fd, 0, access=mmap.ACCESS_READ))
+    mapping = mmap.mmap(fd, 0, access=mmap.ACCESS_READ)
+    _MAPPED.add(mapping)
+    view = memoryview(mapping)
     return Source(path, view, file)
 
 
