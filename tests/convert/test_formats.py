@@ -145,6 +145,21 @@ def test_a_model_twice_in_one_file(pair: tuple[Side, Side], source: weights.Arch
     assert naming(one, pair[0].binding, None, "pytorch")["hidden.bias"] == "average.hidden.bias"
 
 
+def test_files_that_do_not_fit(pair: tuple[Side, Side], source: weights.Archive, tmp_path: Path) -> None:
+    arrays = dict(source.items())
+    bias = arrays["hidden.bias"]
+    for changed, words in (
+        ({n: a for n, a in arrays.items() if n != "hidden.bias"}, "it has no 'hidden.bias'"),
+        ({**arrays, "hidden.bias": bias[:3]}, r"has the shape \[3\]; the model's 'hidden.bias' has \[128\]"),
+        ({**arrays, "hidden.bias": bias.astype(np.float64)}, "is float64; the model has float32"),
+        ({**arrays, "hidden.bias": bias.astype(np.int32)}, "is int32; the model has float32"),
+    ):
+        weights.save(tmp_path / "odd.pt", changed, overwrite=True)
+        with pytest.raises(SchemaError, match=words):
+            convert(weights.open(tmp_path / "odd.pt"), tmp_path / "x.npz", reader=pair[0])
+    assert [item.name for item in tmp_path.iterdir()] == ["odd.pt"]
+
+
 def test_half_precision_is_widened_exactly_and_double_never_rounded_silently(
     pair: tuple[Side, Side], source: weights.Archive, tmp_path: Path
 ) -> None:

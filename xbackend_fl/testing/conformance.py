@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from xbackend_fl import weights
 from xbackend_fl.adapter import Batch, Optimizer, TrainConfig, Trainer
+from xbackend_fl.convert.names import naming
 from xbackend_fl.mapping.draw import draw_inputs, draw_weights
 from xbackend_fl.mapping.probe import cases
 from xbackend_fl.mapping.runtime import execute
@@ -52,6 +55,18 @@ class TrainerConformance:
         again = binding.export(trainer.read())
         for name, array in weights.items():
             np.testing.assert_array_equal(again[name], array, err_msg=name)
+
+    def test_files_hold_every_shared_tensor(self, tmp_path: Path) -> None:
+        """Each of the framework's own formats is read back, and ``xbfl convert`` finds every tensor in it."""
+        trainer = self.open()
+        binding = trainer.description.binding
+        trainer.write(binding.restore(draw_weights(trainer.description.schema, 3)))
+        before = trainer.read()
+        for file_format in trainer.formats:
+            path = trainer.save(tmp_path / file_format, file_format)
+            archive = weights.open(path, file_format)
+            for native, name in naming(archive, binding, trainer, file_format).items():
+                np.testing.assert_array_equal(archive[name], before[native], err_msg=f"{file_format}: {name}")
 
     def test_outputs_are_those_of_onnx_runtime(self) -> None:
         """The described graph computes what the model computes."""
