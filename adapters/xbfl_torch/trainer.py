@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, final
 
@@ -11,8 +12,10 @@ import torch
 from torch.nn import functional
 
 from xbackend_fl.adapter.contract import Array, Batch, Metrics, TrainConfig
+from xbackend_fl.adapter.optimizers import Optimizer
 from xbackend_fl.canonical import Description
 from xbackend_fl.errors import RefusedInput
+from xbfl_torch import fused
 from xbfl_torch.describe import describe, evaluation_mode, tensors_of
 from xbfl_torch.parametrizations import materialised
 
@@ -35,6 +38,7 @@ class TorchTrainer:
         self._model, computed = materialised(model)
         self._tensors = tensors_of(self._model)
         self._description = describe(self._model, example, computed)
+        self._fusable: list[torch.nn.Linear] | None = None
         self._initial_local = {
             name: self._tensors[name].detach().clone() for name in self._description.binding.local
         }
@@ -81,32 +85,44 @@ class TorchTrainer:
 
     def train(self, batches: Iterable[Batch], config: TrainConfig) -> Metrics:
         """One step per batch with the treaty's arithmetic."""
-        trainable = self._trainable()
+        found = iter(batches)
+        first = next(found, None)
+        if first is None:
+            return Metrics(0.0, 0, 0)
+        alone = self._alone(first, config)
+        own = {id(parameter) for module in alone for parameter in module.parameters()}
+        trainable = {name: t for name, t in self._trainable().items() if id(t) not in own}
         names, values = list(trainable), list(trainable.values())
         slots = [tuple(torch.zeros_like(v) for _ in range(config.optimizer.num_slots)) for v in values]
         masks = _masks(config, trainable)
         loss_sum, correct, count = 0.0, 0, 0
-        with _training_mode(self._model, config):
-            for step, batch in enumerate(batches, start=1):
+        with _training_mode(self._model, config), fused.fused(alone, config.optimizer.lr):
+            for step, batch in enumerate(chain([first], found), start=1):
                 (output, *_) = self._call(batch.inputs)
                 targets = _tensor(batch.targets)
                 loss = _LOSSES[config.loss](output, targets)
-                grads = torch.autograd.grad(loss, values, materialize_grads=True)
+                grads = _gradients(loss, values, all_of_them=bool(alone))
                 with torch.no_grad():
-                    grads = tuple(
-                        g * masks[n] if n in masks else g for n, g in zip(names, grads, strict=True)
-                    )
-                    grads = _clip(grads, config.clip_norm)
-                    corrections = config.optimizer.corrections(step)
-                    for index, value in enumerate(values):
-                        new, slots[index] = config.optimizer.update(
-                            value, grads[index], slots[index], corrections, torch.sqrt
-                        )
-                        value.copy_(new)
+                    grads = [g * masks[n] if n in masks else g for n, g in zip(names, grads, strict=True)]
+                    _clip(grads, config.clip_norm)
+                    slots = _update(values, grads, slots, config.optimizer, step)
                     loss_sum += float(loss) * len(targets)
                     correct += _num_correct(output, targets, config.loss)
                     count += len(targets)
         return Metrics(loss_sum, correct, count)
+
+    def _alone(self, batch: Batch, config: TrainConfig) -> list[torch.nn.Linear]:
+        """Dense layers that may step inside the backward pass."""
+        if not fused.suits(config):
+            return []
+        if self._fusable is None:
+            with evaluation_mode(self._model), torch.no_grad():
+                shared = {id(t) for t in self._trainable().values()}
+                candidates = fused.fusable(self._model, self._call, batch.inputs)
+            self._fusable = [m for m in candidates if all(id(p) in shared for p in m.parameters())]
+        silenced = {leaf.tensor for leaf in config.silenced}
+        masked = {id(self._tensors[name]) for name in silenced if name in self._tensors}
+        return [m for m in self._fusable if not any(id(p) in masked for p in m.parameters())]
 
     def evaluate(self, batches: Iterable[Batch], loss: str) -> Metrics:
         """Metrics in evaluation mode."""
@@ -173,12 +189,44 @@ def _num_correct(output: torch.Tensor, targets: torch.Tensor, loss: str) -> int:
     return 0
 
 
-def _clip(grads: tuple[torch.Tensor, ...], limit: float | None) -> tuple[torch.Tensor, ...]:
-    if limit is None:
-        return grads
+def _gradients(loss: torch.Tensor, values: list[torch.Tensor], *, all_of_them: bool) -> list[torch.Tensor]:
+    """Gradients of the loss; with ``all_of_them`` the whole graph is walked, also where none of ``values`` lies."""
+    if not all_of_them:
+        return list(torch.autograd.grad(loss, values, materialize_grads=True))
+    loss.backward()  # type: ignore[no-untyped-call]
+    grads = [torch.zeros_like(value) if value.grad is None else value.grad for value in values]
+    for value in values:
+        value.grad = None
+    return grads
+
+
+def _clip(grads: list[torch.Tensor], limit: float | None) -> None:
+    """Scale gradients in place to a global norm of at most ``limit``."""
+    if limit is None or not grads:
+        return
     norm = torch.sqrt(torch.stack([(grad * grad).sum() for grad in grads]).sum())
-    scale = torch.clamp(limit / (norm + 1e-6), max=1.0)
-    return tuple(grad * scale for grad in grads)
+    torch._foreach_mul_(grads, torch.clamp(limit / (norm + 1e-6), max=1.0))
+
+
+def _update(
+    values: list[torch.Tensor],
+    grads: list[torch.Tensor],
+    slots: list[tuple[torch.Tensor, ...]],
+    rule: Optimizer,
+    step: int,
+) -> list[tuple[torch.Tensor, ...]]:
+    """One step in place; returns the new state."""
+    if rule.name == "sgd" and values:
+        if rule.weight_decay:
+            torch._foreach_add_(grads, values, alpha=rule.weight_decay)
+        torch._foreach_add_(values, grads, alpha=-rule.lr)
+        return slots
+    corrections, new_slots = rule.corrections(step), []
+    for value, grad, state in zip(values, grads, slots, strict=True):
+        new, kept = rule.update(value, grad, state, corrections, torch.sqrt)
+        value.copy_(new)
+        new_slots.append(kept)
+    return new_slots
 
 
 def _masks(config: TrainConfig, trainable: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -128,7 +128,7 @@ def test_map_refuses_with_a_diagnosis(digits: Path, tmp_path: Path) -> None:
         (["map", "nowhere.json", MODELS[1], "--input", "1,1,8,8"], "no such file"),
         (["schema", MODELS[0]], "--input"),
         (["schema", MODELS[0], "--input", "1,3,9,9"], "cannot trace"),
-        (["inspect", "data.py"], "cannot inspect"),
+        (["inspect", "data.py"], "cannot tell the format"),
         (["inspect", "nowhere.safetensors"], "no such file"),
     ],
 )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from xbackend_fl.aggregation.kernels import BLOCK, add_scaled, add_scaled_difference, is_finite
 from xbackend_fl.canonical import Kind
 from xbackend_fl.errors import RunFailed, UpdateRefused
 from xbackend_fl.weights import Weights
@@ -19,8 +19,6 @@ Precision: TypeAlias = Literal["float32", "float64", "exact"]
 _ONE = 1 << 32
 """Fixed point: an exact sum counts units of ``2**-32``."""
 _LIMIT = float(1 << 62)
-_BLOCK = 1 << 16
-"""Values per block: the scratch space stays in the processor's cache."""
 
 
 @final
@@ -135,11 +133,10 @@ class OnlineMean:
                     f"parameter {name!r}: expected shape {list(like[name].shape)}, received {list(array.shape)}"
                 )
             if array.dtype.kind == "f" and array.size:
-                # NaN passes through min and max; no temporary of the model's size is needed.
-                low, high = float(array.min()), float(array.max())
-                if not (math.isfinite(low) and math.isfinite(high)):
+                if not is_finite(array):
                     raise UpdateRefused(f"parameter {name!r} holds NaN or infinity")
                 if self.precision == "exact":
+                    low, high = float(array.min()), float(array.max())
                     bounds[name] = self._exact_bound(name, low, high, num_examples)
         return bounds
 
@@ -177,22 +174,17 @@ class OnlineMean:
             return
         flat, value = total.reshape(-1), np.ascontiguousarray(array).reshape(-1)
         base = None if self._base is None else np.ascontiguousarray(self._base[name]).reshape(-1)
-        for start in range(0, flat.size, _BLOCK):
-            part = slice(start, start + _BLOCK)
-            block = self._term(value[part], None if base is None else base[part])
+        if self.precision != "exact":
+            if base is None:
+                add_scaled(flat, value, num_examples)
+            else:
+                add_scaled_difference(flat, value, base, num_examples)
+            return
+        for start in range(0, flat.size, BLOCK):
+            part = slice(start, start + BLOCK)
+            block = _fixed(value[part], None if base is None else base[part])
             block *= num_examples
             flat[part] += block
-
-    def _term(self, value: Array, base: Array | None) -> Array:
-        """What one block adds per example."""
-        if self.precision == "exact":
-            # Each part is rounded by itself, so the sum does not depend on the order of the additions.
-            block = np.rint(value.astype(np.float64) * _ONE)
-            if base is not None:
-                block -= np.rint(base.astype(np.float64) * _ONE)
-            return block.astype(np.int64)
-        dtype = np.dtype(self.precision)
-        return value.astype(dtype) if base is None else np.subtract(value, base, dtype=dtype)
 
     def _mean(self, name: str) -> Array:
         assert self._like is not None
@@ -203,6 +195,14 @@ class OnlineMean:
         if self._base is not None:
             mean = mean + self._base[name]
         return np.asarray(mean, dtype)
+
+
+def _fixed(value: Array, base: Array | None) -> Array:
+    """The difference in units of fixed point; each part is rounded by itself, so the order of additions does not matter."""
+    block = np.rint(value.astype(np.float64) * _ONE)
+    if base is not None:
+        block -= np.rint(base.astype(np.float64) * _ONE)
+    return block.astype(np.int64)
 
 
 def _same(left: Weights | None, right: Weights | None) -> bool:

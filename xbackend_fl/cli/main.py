@@ -11,8 +11,10 @@ import typer
 
 from xbackend_fl.cli import (
     adapters,
+    bench,
     check,
     convert,
+    data,
     diff,
     doctor,
     explain,
@@ -35,10 +37,12 @@ app.command("run")(run.run)
 app.command("check")(check.check)
 app.command("map")(mapping.map_models)
 app.command("schema")(schema.schema)
+app.command("bench")(bench.bench)
 app.command("convert")(convert.convert)
 app.command("inspect")(inspect.inspect)
 app.command("diff")(diff.diff)
 app.command("explain")(explain.explain)
+app.add_typer(data.app, name="data")
 app.command("doctor")(doctor.doctor)
 app.command("adapters")(adapters.adapters)
 

@@ -37,16 +37,37 @@ class Participant(_Section):
 class Partition(_Section):
     """How the training data are shared out."""
 
-    kind: Literal["iid", "dirichlet"] = "iid"
-    alpha: Annotated[float, Field(gt=0)] = 0.5
-    min_examples: PositiveInt = 1
+    kind: Literal["iid", "dirichlet", "pathological", "quantity", "by_id"] = "iid"
+    alpha: Annotated[float, Field(gt=0, description="dirichlet: small values skew more")] = 0.5
+    min_examples: PositiveInt = Field(1, description="dirichlet: fewest examples of a participant")
+    classes: PositiveInt = Field(
+        2, description="pathological: shards, and so about classes, of a participant"
+    )
+    sigma: Annotated[float, Field(ge=0, description="quantity: spread of the logarithm of the sizes")] = 1.0
+
+
+class Scale(_Section):
+    """Whole-number inputs as floats, batch by batch: ``(value / divide - mean) / std``."""
+
+    divide: Annotated[float, Field(gt=0)] = 255.0
+    mean: float = 0.0
+    std: Annotated[float, Field(gt=0)] = 1.0
 
 
 class Data(_Section):
     """Where examples come from."""
 
-    source: str = Field(description="FILE_OR_MODULE:CALLABLE returning train, validation and test")
+    source: str = Field(
+        description="FILE_OR_MODULE:CALLABLE returning train, validation and test; or leaf:FOLDER, or npz:FILE"
+    )
     partition: Partition = Partition()
+    splits: tuple[float, float, float] = Field(
+        (0.6, 0.2, 0.2), description="leaf: shares of training, validation and test, for every user"
+    )
+    deduplicate: bool = Field(default=False, description="leaf: drop examples that a user has twice")
+    scale: Scale | None = Field(
+        None, description="uint8 inputs stay so in memory, and are scaled batch by batch"
+    )
 
 
 class OptimizerSection(_Section):
@@ -103,6 +124,13 @@ class Federate(_Section):
     precision: Precision = "float32"
     on_failure: Literal["stop", "continue"] = Field(
         "stop", description="what a refused update does: stop the course, or go on with the rest"
+    )
+    workers: PositiveInt | None = Field(
+        None,
+        description="processes per backend; as many as there are processor cores for, up to 4, if left out",
+    )
+    memory: Literal["normal", "low"] = Field(
+        "normal", description="low: one worker and one model per backend, whatever the machine"
     )
     share_local_model: bool = Field(
         default=True, description="one model per backend; else one per participant"

@@ -56,6 +56,73 @@ def dirichlet(
     )
 
 
+def pathological(
+    targets: NDArray[np.generic], names: Sequence[str], classes: int, seed: int
+) -> dict[str, NDArray[np.intp]]:
+    """Few classes each: examples sorted by class are cut into shards, ``classes`` for every participant (McMahan et al. 2017).
+
+    Raises:
+        ConfigError: There are more shards than examples.
+    """
+    ordered = sorted(names)
+    source = generator(seed, "partition")
+    shuffled = source.permutation(len(targets))
+    by_class = shuffled[np.argsort(targets[shuffled], kind="stable")]
+    shards = np.array_split(by_class, len(ordered) * classes)
+    dealt = source.permutation(len(shards)).reshape(len(ordered), classes)
+    return _checked(
+        {
+            name: np.sort(np.concatenate([shards[i] for i in row]))
+            for name, row in zip(ordered, dealt, strict=True)
+        }
+    )
+
+
+def quantity(num_examples: int, names: Sequence[str], sigma: float, seed: int) -> dict[str, NDArray[np.intp]]:
+    """Random shares of log-normal sizes; every participant has one example at least.
+
+    Args:
+        num_examples: Size of the data set.
+        names: Participants; shares go by sorted name.
+        sigma: Standard deviation of the logarithm of the sizes; 0 gives equal ones.
+        seed: The course's seed.
+    """
+    ordered = sorted(names)
+    source = generator(seed, "partition")
+    if num_examples < len(ordered):
+        raise ConfigError(f"{len(ordered)} participants cannot share {num_examples} examples")
+    raw = np.exp(source.normal(0, sigma, len(ordered)))
+    cuts = np.floor(np.cumsum(raw)[:-1] / raw.sum() * (num_examples - len(ordered)) + 0.5).astype(int)
+    # One example is set aside for everybody, so no share is empty.
+    cuts += np.arange(1, len(ordered))
+    order = source.permutation(num_examples)
+    return {name: np.sort(part) for name, part in zip(ordered, np.split(order, cuts), strict=True)}
+
+
+def by_id(owners: NDArray[np.generic] | None, names: Sequence[str]) -> dict[str, NDArray[np.intp]]:
+    """To every participant the examples of one owner; of every n-th owner, if there are more owners.
+
+    Args:
+        owners: Who made each example, ``[N]``.
+        names: Participants; owners go by sorted name to sorted owner.
+
+    Raises:
+        ConfigError: Nobody knows the owners, or there are fewer than participants.
+    """
+    if owners is None:
+        raise ConfigError(
+            "data.partition by_id: the data do not say whose each example is", hint="return 'owners' too"
+        )
+    _, position = np.unique(owners, return_inverse=True)
+    ordered, count = sorted(names), int(position.max()) + 1
+    if count < len(ordered):
+        raise ConfigError(f"data.partition by_id: {count} owners for {len(ordered)} participants")
+    by_owner = np.argsort(position, kind="stable")
+    starts = np.searchsorted(position[by_owner], np.arange(count + 1))
+    parts = [by_owner[starts[i] : starts[i + 1]] for i in range(count)]
+    return {name: np.sort(np.concatenate(parts[index :: len(ordered)])) for index, name in enumerate(ordered)}
+
+
 def _checked(parts: dict[str, NDArray[np.intp]]) -> dict[str, NDArray[np.intp]]:
     empty = [name for name, part in parts.items() if not len(part)]
     if empty:

@@ -1,9 +1,8 @@
-"""The simulation engine: one long-lived worker per backend, merged once per round."""
+"""The simulation engine: a few long-lived workers per backend, merged once per round."""
 
 from __future__ import annotations
 
 import os
-import resource
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,9 @@ from xbackend_fl.canonical import Binding
 from xbackend_fl.course import Course
 from xbackend_fl.events import ModelBound, Observer
 from xbackend_fl.server import Outputs, Prepared, RoundOutcome, check_loss
+from xbackend_fl.simulation.placement import longest_first, place
 from xbackend_fl.simulation.process import Handle, LocalWorker, ProcessWorker, collect
+from xbackend_fl.simulation.usage import Usage
 from xbackend_fl.weights import Weights
 
 
@@ -30,10 +31,15 @@ class SimulationEngine:
 
     def __init__(self, course: Course, *, in_process: bool = False) -> None:
         self._course = course
-        backends = course.backends
-        threads = max(1, (os.cpu_count() or 1) // len(backends))
+        placement = self.placement = place(course, os.cpu_count() or 1)
         make = LocalWorker if in_process else ProcessWorker
-        self._workers: list[Handle] = [make(course, backend, threads) for backend in backends]
+        self._teams: dict[str, list[Handle]] = {
+            backend: [make(course, backend, placement.threads) for _ in range(placement.workers)]
+            for backend in course.backends
+        }
+        self._workers = [worker for team in self._teams.values() for worker in team]
+        self._first = [team[0] for team in self._teams.values()]
+        self._sizes: dict[str, int] = {}
 
     def prepare(self, observer: Observer) -> Prepared:
         """Open every model; the reference's evidence proves the others."""
@@ -47,9 +53,9 @@ class SimulationEngine:
         check_loss(schema, self._course.training.loss)
         collect(others, observer)
         bindings: dict[str, Binding] = {}
-        for worker in self._workers:
+        for worker in self._first:
             worker.submit("bind", schema, evidence)
-        for worker, answer in zip(self._workers, collect(self._workers, observer), strict=True):
+        for worker, answer in zip(self._first, collect(self._first, observer), strict=True):
             binding, proof, notes = answer
             bindings[worker.backend] = binding
             observer(
@@ -63,14 +69,22 @@ class SimulationEngine:
                     seconds=time.perf_counter() - began,
                 )
             )
+        for backend, team in self._teams.items():
+            for worker in team[1:]:
+                worker.submit("adopt", schema, bindings[backend])
+            collect(team[1:], observer)
+        self._sizes = self.num_examples()
         return Prepared(schema, bindings, self._ask(reference, "initial"))
 
     def train_round(
         self, number: int, weights: Weights, cohort: Sequence[str], observer: Observer
     ) -> RoundOutcome:
-        """Train a cohort, all backends side by side; partial means merge in the order of the backends."""
-        for worker in self._workers:
-            worker.submit("train_round", number, weights, cohort)
+        """Train a cohort, all workers side by side; partial means merge in the order of the workers."""
+        backends = {participant.name: participant.backend for participant in self._course.participants}
+        for backend, team in self._teams.items():
+            names = [name for name in cohort if backends[name] == backend]
+            for worker, share in zip(team, longest_first(names, self._sizes, len(team)), strict=True):
+                worker.submit("train_round", number, weights, share)
         mean = OnlineMean(weights, self._course.federate.precision)
         failed: dict[str, str] = {}
         for partial in collect(self._workers, observer):
@@ -85,34 +99,40 @@ class SimulationEngine:
 
     def outputs(self, weights: Weights, split: str, count: int) -> Outputs:
         """Answers of every backend."""
-        for worker in self._workers:
+        for worker in self._first:
             worker.submit("outputs", weights, split, count)
-        answers = collect(self._workers, _ignore)
-        by_backend = {w.backend: answer[1] for w, answer in zip(self._workers, answers, strict=True)}
+        answers = collect(self._first, _ignore)
+        by_backend = {w.backend: answer[1] for w, answer in zip(self._first, answers, strict=True)}
         return Outputs(answers[0][0], by_backend)
 
     def save_native(self, weights: Weights, path: Path) -> list[Path]:
         """One file per backend."""
-        for worker in self._workers:
+        for worker in self._first:
             worker.submit("save", weights, path)
-        return collect(self._workers, _ignore)
+        return collect(self._first, _ignore)
 
     def num_examples(self) -> dict[str, int]:
         """Examples of every participant."""
-        for worker in self._workers:
+        for worker in self._first:
             worker.submit("num_examples")
         sizes: dict[str, int] = {}
-        for answer in collect(self._workers, _ignore):
+        for answer in collect(self._first, _ignore):
             sizes |= answer
         return sizes
 
     def peak_memory_bytes(self) -> dict[str, int]:
-        """Largest resident set of every process."""
+        """Largest resident set of every process; of a backend's workers, their sum."""
+        return {name: usage.peak_bytes for name, usage in self.usage().items()}
+
+    def usage(self) -> dict[str, Usage]:
+        """What every process has used so far; a backend's workers together."""
         for worker in self._workers:
-            worker.submit("peak_memory_bytes")
+            worker.submit("usage")
         answers = collect(self._workers, _ignore)
-        own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        return {"server": own} | {w.backend: n for w, n in zip(self._workers, answers, strict=True)}
+        found = {"server": Usage.now()}
+        for worker, usage in zip(self._workers, answers, strict=True):
+            found[worker.backend] = found[worker.backend] + usage if worker.backend in found else usage
+        return found
 
     def close(self) -> None:
         """End the workers."""

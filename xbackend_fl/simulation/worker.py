@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import resource
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,11 +16,13 @@ from xbackend_fl.adapter import Batch, Metrics, TrainConfig, Trainer, load
 from xbackend_fl.aggregation import OnlineMean
 from xbackend_fl.canonical import Binding, Kind, Schema
 from xbackend_fl.course import Course, example_arrays
-from xbackend_fl.data import Dataset, Splits, batches, dirichlet, iid, load_dataset, load_splits, seed_of
+from xbackend_fl.data import Dataset, batches, seed_of
 from xbackend_fl.errors import ConfigError, RefusedInput, UpdateRefused
 from xbackend_fl.events import Event, ParticipantFailed, ParticipantTrained
 from xbackend_fl.locate import call
 from xbackend_fl.mapping import Evidence, Proof, bind_trainer, evidence_of, training_attributes
+from xbackend_fl.simulation.shares import shares_of, splits_of
+from xbackend_fl.simulation.usage import Usage
 from xbackend_fl.weights import Weights
 
 _EVALUATION_BATCH = 256
@@ -55,9 +56,9 @@ class Worker:
         self._adapter = load(backend)
         self._adapter.configure_process(threads, course.seed)
         self._example = example_arrays(course.input)
-        self._splits = load_splits(course.data.source, course.base)
+        self._splits = splits_of(course)
         self._check_data()
-        self._shards = _shards(course, backend, self._splits)
+        self._shards = shares_of(course, backend, self._splits)
         self._trainer = self._open()
         self._own: dict[str, Trainer] = {}
         self._schema: Schema = self._trainer.description.schema
@@ -83,20 +84,27 @@ class Worker:
         self._schema, self._binding = schema, bound.binding
         return bound.binding, bound.proof, bound.notes
 
+    def adopt(self, schema: Schema, binding: Binding) -> None:
+        """Take over what another worker of this backend has found and proven for the same model."""
+        if binding.natives != self._trainer.description.binding.natives:
+            raise RefusedInput(
+                f"models.{self._backend} returned two different models when it was called twice",
+                hint="the function must build the same layers every time",
+            )
+        self._schema, self._binding = schema, binding
+
     def initial(self) -> Weights:
         """The model's current weights."""
         return Weights.of(self._schema, self._binding.export(self._trainer.read()))
 
     def train_round(self, number: int, weights: Weights, cohort: Sequence[str]) -> Iterator[Event | Partial]:
-        """Train this backend's part of a cohort; events as they happen, the partial mean last."""
+        """Train this worker's part of a cohort; events as they happen, the partial mean last."""
         start = self._native(self._binding.restore(weights))
         precision = self._course.federate.precision
         mean = OnlineMean(start, precision)
         kept: list[tuple[Weights, int]] = []
         failed: dict[str, str] = {}
         for name in cohort:
-            if name not in self._shards:
-                continue
             began = time.perf_counter()
             try:
                 update, metrics = self._train(number, name, start)
@@ -137,7 +145,7 @@ class Worker:
         """The first ``count`` inputs of a split and the model's answers, both in ONNX layout."""
         self._load(weights)
         data: Dataset = getattr(self._splits, split)
-        inputs = tuple(array[:count] for array in data.inputs)
+        inputs = self._scaled(data.take(np.arange(min(count, len(data)))).inputs)
         axes = zip(self._binding.inputs, inputs, strict=True)
         raw = self._trainer.forward([axis.to_native(array) for axis, array in axes])
         return inputs, tuple(
@@ -153,9 +161,9 @@ class Worker:
         """Examples of this backend's participants."""
         return {name: len(data) for name, data in self._shards.items()}
 
-    def peak_memory_bytes(self) -> int:
-        """Largest resident set of this process."""
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    def usage(self) -> Usage:
+        """What this process has used."""
+        return Usage.now()
 
     def _open(self) -> Trainer:
         model = call(self._course.models[self._backend], self._course.base)
@@ -168,7 +176,11 @@ class Worker:
 
     def _check_data(self) -> None:
         expected = [(array.shape[1:], str(array.dtype)) for array in self._example]
-        received = [(array.shape[1:], str(array.dtype)) for array in self._splits.train.inputs]
+        scaled = self._course.data.scale is not None
+        received = [
+            (array.shape[1:], "float32" if scaled and array.dtype == np.uint8 else str(array.dtype))
+            for array in self._splits.train.inputs
+        ]
         if expected != received:
             raise ConfigError(
                 f"input says {expected}, but {self._course.data.source} delivers {received} (without the batch axis)",
@@ -224,36 +236,18 @@ class Worker:
         self._trainer.reset(0)
         self._trainer.write(self._binding.restore(weights))
 
+    def _scaled(self, inputs: tuple[NDArray[Any], ...]) -> tuple[NDArray[Any], ...]:
+        """Bytes as floats, if the course says how."""
+        rule = self._course.data.scale
+        if rule is None:
+            return inputs
+        factor, offset = np.float32(1 / (rule.divide * rule.std)), np.float32(-rule.mean / rule.std)
+        return tuple(a * factor + offset if a.dtype == np.uint8 else a for a in inputs)
+
     def _batch(self, data: Dataset, indices: NDArray[np.intp]) -> Batch:
         part = data.take(indices)
-        pairs = zip(self._binding.inputs, part.inputs, strict=True)
+        pairs = zip(self._binding.inputs, self._scaled(part.inputs), strict=True)
         targets = part.targets
         if targets.ndim == len(self._binding.outputs[0].perm) and targets.ndim > 1:
             targets = self._binding.outputs[0].to_native(targets)
         return Batch(tuple(np.ascontiguousarray(axes.to_native(a)) for axes, a in pairs), targets)
-
-
-def _shards(course: Course, backend: str, splits: Splits) -> dict[str, Dataset]:
-    """The data of this backend's participants: their own, or their share of the common data."""
-    sharing = [participant.name for participant in course.participants if participant.data is None]
-    rule = course.data.partition
-    indices: dict[str, NDArray[np.intp]] = {}
-    if sharing and rule.kind == "iid":
-        indices = iid(len(splits.train), sharing, course.seed)
-    elif sharing:
-        indices = dirichlet(splits.train.targets, sharing, rule.alpha, rule.min_examples, course.seed)
-    shards: dict[str, Dataset] = {}
-    for participant in course.participants:
-        if participant.backend != backend:
-            continue
-        try:
-            shards[participant.name] = (
-                splits.train.take(indices[participant.name])
-                if participant.data is None
-                else load_dataset(participant.data, course.base)
-            )
-        except ConfigError as error:
-            raise ConfigError(
-                f"participant {participant.name!r}: {error.message}", hint=error.hint
-            ) from error
-    return shards

@@ -1,0 +1,79 @@
+"""Who trains where: shares, worker counts, and results that do not depend on either."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from xbackend_fl import load_course, run_course
+from xbackend_fl.simulation import bench_course
+from xbackend_fl.simulation.placement import longest_first, place
+
+SMALL = ["rounds=2", "training.steps=4", "models={torch: torch_model.py:build}", "participants={torch: 6}"]
+
+
+@given(st.dictionaries(st.text(min_size=1), st.integers(1, 500), max_size=30), st.integers(1, 6))
+def test_shares_are_complete_and_even(sizes: dict[str, int], workers: int) -> None:
+    shares = longest_first(list(sizes), sizes, workers)
+    assert sorted(name for share in shares for name in share) == sorted(sizes)
+    loads = [sum(sizes[name] for name in share) for share in shares]
+    # Graham's bound for the longest-first rule: 4/3 - 1/(3m) of the best, which is at least the mean and the largest.
+    best = max(sum(loads) / workers, max(sizes.values(), default=0))
+    assert max(loads) <= (4 / 3) * max(best, 1) + 1e-9
+    assert shares == longest_first(list(reversed(sizes)), sizes, workers)
+
+
+def test_workers_for_a_machine(digits: Path) -> None:
+    def workers(cores: int, *settings: str) -> tuple[int, int]:
+        found = place(load_course(digits / "course.yaml", settings), cores)
+        return found.workers, found.threads
+
+    assert workers(2) == (1, 1)
+    assert workers(1) == (1, 1)
+    assert workers(8) == (3, 1), "six participants, two backends"
+    assert workers(64, "participants={torch: 50, tensorflow: 50}") == (4, 8)
+    assert workers(64, "federate.workers=1") == (1, 32)
+    assert workers(8, "federate.memory=low") == (1, 4)
+    assert workers(8, "federate.share_local_model=false") == (1, 4)
+
+
+@pytest.mark.parametrize("precision", ["float32", "exact"])
+def test_the_number_of_workers_does_not_matter(
+    precision: str, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # One thread whatever the number of workers: sums inside a layer depend on how many threads share them.
+    monkeypatch.setattr("xbackend_fl.simulation.engine.os.cpu_count", lambda: 1)
+    found = []
+    for count in (1, 2, 3):
+        settings = [*SMALL, f"federate.workers={count}", f"federate.precision={precision}"]
+        course = load_course(digits / "course.yaml", settings)
+        found.append(run_course(course, tmp_path / str(count), in_process=True).weights)
+    if precision == "exact":
+        assert len({weights.digest for weights in found}) == 1
+    else:
+        assert max(found[0].relative_distance(weights) for weights in found[1:]) < 1e-6
+
+
+def test_spawned_workers_are_a_team(digits: Path, tmp_path: Path) -> None:
+    settings = [*SMALL, "federate.workers=2", "federate.precision=exact"]
+    course = load_course(digits / "course.yaml", settings)
+    spawned = run_course(course, tmp_path / "spawned")
+    local = run_course(course, tmp_path / "local", in_process=True)
+    assert spawned.weights.digest == local.weights.digest
+
+
+def test_bench_counts_what_is_trained(digits: Path) -> None:
+    course = load_course(digits / "course.yaml", [*SMALL, "training.batch_size=16", "federate.cohort=3"])
+    found = bench_course(course, warm_up=1, repeats=2, in_process=True)
+    assert len(found.first) == 1
+    assert [item.steps for item in found.rounds] == [12, 12]
+    assert [item.examples for item in found.rounds] == [192, 192]
+    assert found.values == 53290
+    assert found.seconds > 0
+    assert found.usage["torch"].peak_bytes > 1 << 20
+    assert found.to_json()["examples_per_second"] == found.examples_per_second
+    assert np.isfinite(found.cpu_seconds)

@@ -1,0 +1,96 @@
+"""``xbfl bench``: how long rounds take and what they need."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from xbackend_fl.cli.options import Json, Settings, print_json
+from xbackend_fl.cli.table import print_table
+
+if TYPE_CHECKING:
+    from xbackend_fl.simulation import Bench
+
+_PUBLISHED = (
+    {
+        "what": "FederatedScope, its documentation (FEMNIST, GPU not named)",
+        "seconds a round": 1.4,
+        "memory": "2.76 GB",
+    },
+    {"what": "FedML, the same page", "seconds a round": 4.4, "memory": "7.88 GB"},
+    {"what": "FederatedScope HEAD on one H200", "seconds a round": 1.7, "memory": "1,045 MiB on the device"},
+)
+
+
+def bench(
+    course: Annotated[str, typer.Argument(help="Course file, or the word aggregation.")],
+    settings: Settings = None,
+    warm_up: Annotated[int, typer.Option(min=0, help="Rounds before the clock counts.")] = 1,
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds (or repetitions) that count.")] = 5,
+    values: Annotated[int, typer.Option(min=1, help="aggregation: values of the model.")] = 25_000_000,
+    updates: Annotated[int, typer.Option(min=1, help="aggregation: updates of a round.")] = 10,
+    as_json: Json = False,
+) -> None:
+    """Time rounds of COURSE: training, merging and the server's step, without evaluation and files.
+
+    xbfl bench examples/femnist/course.yaml
+
+    xbfl bench aggregation --values 100000000
+    """
+    if course == "aggregation":
+        _aggregation(values, updates, repeats, as_json=as_json)
+        return
+    from xbackend_fl.course import load_course
+    from xbackend_fl.simulation import bench_course
+
+    found = bench_course(load_course(Path(course), settings or ()), warm_up=warm_up, repeats=repeats)
+    if as_json:
+        print_json(found.to_json())
+    else:
+        _show(found)
+
+
+def _show(found: Bench) -> None:
+    mebibyte = 1 << 20
+    peak = sum(usage.peak_bytes for usage in found.usage.values()) / mebibyte
+    shared = sum(usage.shared_bytes for usage in found.usage.values()) / mebibyte
+    here = {
+        "what": f"{found.course}, this machine",
+        "seconds a round": found.seconds,
+        "memory": f"{peak:,.0f} MiB resident, {shared:,.0f} MiB proportional",
+    }
+    print_table([here, *_PUBLISHED])
+    fastest, slowest = (pick(item.seconds for item in found.rounds) for pick in (min, max))
+    steps = sum(item.steps for item in found.rounds) / len(found.rounds)
+    typer.echo(
+        f"{found.values:,} values; {len(found.rounds)} rounds of {steps:.0f} steps: {found.seconds:.3f} s "
+        f"({fastest:.3f} to {slowest:.3f}), {found.examples_per_second:,.0f} examples/s, "
+        f"{found.cpu_seconds:.2f} processor seconds a round"
+    )
+    typer.echo(
+        f"{found.workers[0]} workers per backend with {found.workers[1]} threads; prepared in {found.prepare_seconds:.1f} s, "
+        f"first round {found.first[0].seconds if found.first else float('nan'):.2f} s"
+    )
+
+
+def _aggregation(values: int, updates: int, repeats: int, *, as_json: bool) -> None:
+    from xbackend_fl.aggregation import bench_mean
+
+    timings, extra = bench_mean(values, updates, repeats)
+    if as_json:
+        print_json({"timings": [vars(item) for item in timings], "extra_models": extra})
+        return
+    print_table(
+        [
+            {
+                "what": item.name,
+                "ms an update": 1000 * item.seconds,
+                "GB/s": item.gigabytes_per_second,
+                "of the limit": f"{item.share:.0%}",
+            }
+            for item in timings
+        ]
+    )
+    typer.echo(f"{values:,} values; the float32 mean needs {extra:.2f} models of memory")

@@ -1,0 +1,62 @@
+"""Which worker trains whom, with how many threads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from xbackend_fl.course import Course
+
+_MOST_WORKERS = 4
+"""Every worker holds a model and a framework; more than this is asked for with ``federate.workers``."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How the processor is shared out.
+
+    Attributes:
+        workers: Processes per backend.
+        threads: Threads of each.
+    """
+
+    workers: int
+    threads: int
+
+
+def place(course: Course, cores: int) -> Placement:
+    """Workers and threads for a machine.
+
+    One thread in each of two workers trains two participants faster than two threads train one: small steps leave a second
+    thread little to do. A course may say otherwise (``federate.workers``); ``federate.memory: low`` and a model per participant
+    mean one worker per backend.
+    """
+    backends, federate = len(course.backends), course.federate
+    if federate.memory == "low" or not federate.share_local_model:
+        workers = 1
+    elif federate.workers is not None:
+        workers = federate.workers
+    else:
+        cohort = federate.cohort or len(course.participants)
+        workers = max(1, min(cores // backends, _MOST_WORKERS, cohort // backends))
+    return Placement(workers, max(1, cores // (backends * workers)))
+
+
+def longest_first(names: Sequence[str], sizes: Mapping[str, int], workers: int) -> list[list[str]]:
+    """Share participants out: the largest first, each to the worker with the least to do (Graham 1969).
+
+    The time of a participant is proportional to its examples, for one model and batch size. Measured times would differ from run
+    to run, and with them the order of the sums and their last bits.
+
+    Args:
+        names: Participants of one backend.
+        sizes: Their examples.
+        workers: Number of workers.
+    """
+    shares: list[list[str]] = [[] for _ in range(workers)]
+    loads = [0] * workers
+    for name in sorted(names, key=lambda n: (-sizes[n], n)):
+        index = loads.index(min(loads))
+        shares[index].append(name)
+        loads[index] += sizes[name]
+    return shares
