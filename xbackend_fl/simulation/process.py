@@ -15,6 +15,7 @@ from typing import Any, Protocol, final
 from xbackend_fl.course import Course
 from xbackend_fl.errors import WorkerDied, XbflError
 from xbackend_fl.events import Observer
+from xbackend_fl.simulation.mail import receive, send
 from xbackend_fl.simulation.worker import Partial, Worker
 
 _JOIN_S = 2.0
@@ -83,7 +84,7 @@ class ProcessWorker:
     def submit(self, method: str, *arguments: Any) -> None:
         """Send the call."""
         try:
-            self.connection.send((method, arguments))
+            send(self.connection, (method, arguments))
         except OSError as error:
             raise self.death() from error
 
@@ -95,7 +96,7 @@ class ProcessWorker:
             XbflError: The worker refused.
         """
         try:
-            kind, value = self.connection.recv()
+            kind, value = receive(self.connection)
         except (EOFError, OSError) as error:
             raise self.death() from error
         if kind == "refused":
@@ -117,7 +118,7 @@ class ProcessWorker:
     def close(self) -> None:
         """Ask the process to end, then make it."""
         with suppress(OSError):
-            self.connection.send(None)
+            send(self.connection, None)
         self._process.join(_JOIN_S)
         if self._process.is_alive():
             self._process.kill()
@@ -159,15 +160,15 @@ def _messages(worker: Worker, method: str, arguments: tuple[Any, ...]) -> Iterat
 def _serve(connection: Connection, course: Course, base: Any, backend: str, threads: int) -> None:
     """Body of a worker process."""
     worker: Worker | None = None
-    while (call := connection.recv()) is not None:
+    while (call := receive(connection)) is not None:
         try:
             worker = worker or Worker(course.at(base), backend, threads)
             for message in _messages(worker, *call):
-                connection.send(message)
+                send(connection, message)
         except XbflError as error:
-            connection.send(("refused", error))
+            send(connection, ("refused", error))
         except Exception:  # noqa: BLE001  whatever a user's model raises goes to the console as it is
-            connection.send(("raised", traceback.format_exc()))
+            send(connection, ("raised", traceback.format_exc()))
 
 
 @contextmanager

@@ -63,6 +63,7 @@ class Worker:
         self._own: dict[str, Trainer] = {}
         self._schema: Schema = self._trainer.description.schema
         self._binding: Binding = self._trainer.description.binding
+        self._check_labels()
 
     @property
     def version(self) -> str:
@@ -186,6 +187,21 @@ class Worker:
                 f"input says {expected}, but {self._course.data.source} delivers {received} (without the batch axis)",
                 hint="both are in ONNX layout: channels first",
             )
+
+    def _check_labels(self) -> None:
+        """A class index beyond the outputs would end in a crash of the framework, or in memory that is nobody's."""
+        if self._course.training.loss != "cross_entropy":
+            return
+        native = [a.to_native(e) for a, e in zip(self._binding.inputs, self._example, strict=True)]
+        classes = self._binding.outputs[0].to_canonical(self._trainer.forward(native)[0]).shape[1]
+        named = {split: getattr(self._splits, split) for split in ("train", "validation", "test")}
+        for name, data in (named | self._shards).items():
+            labels = data.labels
+            if labels.size and (labels.min() < 0 or labels.max() >= classes):
+                wrong = int(labels.max() if labels.max() >= classes else labels.min())
+                raise ConfigError(
+                    f"{name}: the data hold the label {wrong}, and the model has the classes 0 to {classes - 1}"
+                )
 
     def _train(self, number: int, name: str, start: Weights) -> tuple[Weights, Metrics]:
         """One participant: the shared model is reset completely before it trains."""

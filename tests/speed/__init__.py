@@ -1,0 +1,1 @@
+"""Side by side with other simulators, each in an environment of its own."""
