@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
+import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.adapter.optimizers import Optimizer
@@ -80,6 +81,71 @@ class Metrics:
     def accuracy(self) -> float:
         """Share of correct predictions."""
         return self.correct / max(self.num_examples, 1)
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Bytes as floats: ``value * factor + offset``."""
+
+    factor: float
+    offset: float
+
+
+@dataclass(frozen=True)
+class Part:
+    """One participant's work in a cohort.
+
+    Attributes:
+        batches: Rows of every step, of the arrays that the trainer holds.
+        num_examples: How much its update weighs.
+    """
+
+    batches: tuple[NDArray[np.intp], ...]
+    num_examples: int
+
+
+@dataclass(frozen=True)
+class CohortResult:
+    """What came of a cohort.
+
+    Attributes:
+        sums: For every shared native tensor, the sum over accepted parts of ``num_examples * (after - start)``.
+        metrics: Training metrics of every part.
+        accepted: Whether each part's loss and update are finite; the others are not in the sums.
+    """
+
+    sums: dict[str, Array]
+    metrics: tuple[Metrics, ...]
+    accepted: tuple[bool, ...]
+
+
+@runtime_checkable
+class Resident(Protocol):
+    """A trainer that can keep data and sums on a device of its own and train a whole cohort there."""
+
+    def place(self, device: str, replicas: int) -> None:
+        """Move the model to ``cpu`` or ``cuda``.
+
+        Args:
+            device: Where.
+            replicas: Copies of the model that a cohort may use at a time.
+
+        Raises:
+            AdapterError: The device is not there.
+        """
+        ...
+
+    def hold(self, inputs: Sequence[Array], targets: Array, scaling: Scaling | None) -> None:
+        """Keep data on the device, in the model's own axis order, batch first; ``scaling`` is for inputs of bytes."""
+        ...
+
+    def trains_cohorts(self, config: TrainConfig) -> bool:
+        """Whether :meth:`train_cohort` would compute what :meth:`Trainer.train` does."""
+        ...
+
+    def train_cohort(self, start: Tensors, parts: Sequence[Part], config: TrainConfig) -> CohortResult:
+        """Train every part from ``start``, each with one pass over its batches."""
+        ...
 
 
 @runtime_checkable

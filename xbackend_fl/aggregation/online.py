@@ -44,6 +44,16 @@ class OnlineMean:
         self._sums: dict[str, Array] = {}
         self._bound: dict[str, float] = {}
 
+    @staticmethod
+    def of_sums(base: Weights, sums: Mapping[str, Array], total: int, count: int) -> OnlineMean:
+        """A float32 mean whose sums were made elsewhere: ``num_examples * (weights - base)`` over ``count`` updates."""
+        mean = OnlineMean(base)
+        mean._start(base)
+        for name, array in sums.items():
+            mean._sums[name] = array.astype(np.float32, copy=False)
+        mean.total, mean.count = total, count
+        return mean
+
     def add(self, weights: Weights, num_examples: int) -> None:
         """Merge the weights of one participant.
 

@@ -129,6 +129,9 @@ class Federate(_Section):
         None,
         description="processes per backend; as many as there are processor cores for, up to 4, if left out",
     )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="where models train; auto: a GPU, if there is one"
+    )
     memory: Literal["normal", "low"] = Field(
         "normal", description="low: one worker and one model per backend, whatever the machine"
     )

@@ -73,6 +73,10 @@ class SimulationEngine:
             for worker in team[1:]:
                 worker.submit("adopt", schema, bindings[backend])
             collect(team[1:], observer)
+        if self.placement.device != "cpu":
+            for worker in self._workers:
+                worker.submit("place", self.placement.device, self.placement.replicas)
+            collect(self._workers, observer)
         self._sizes = self.num_examples()
         return Prepared(schema, bindings, self._ask(reference, "initial"))
 

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from xbackend_fl.course import Course
+
+_NVIDIA = Path("/dev/nvidia0")
+_REPLICAS = 8
+"""FEMNIST on an H100: 1 takes 0.39 s a round, 4 take 0.21, 8 take 0.15, 12 take 0.20."""
 
 _MOST_WORKERS = 4
 """Every worker holds a model and a framework; more than this is asked for with ``federate.workers``."""
@@ -18,10 +23,14 @@ class Placement:
     Attributes:
         workers: Processes per backend.
         threads: Threads of each.
+        device: Where models train.
+        replicas: Copies of the model on the device that train side by side.
     """
 
     workers: int
     threads: int
+    device: str = "cpu"
+    replicas: int = 1
 
 
 def place(course: Course, cores: int) -> Placement:
@@ -32,14 +41,18 @@ def place(course: Course, cores: int) -> Placement:
     mean one worker per backend.
     """
     backends, federate = len(course.backends), course.federate
-    if federate.memory == "low" or not federate.share_local_model:
+    device = federate.device
+    if device == "auto":
+        device = "cuda" if _NVIDIA.exists() else "cpu"
+    if device == "cuda" or federate.memory == "low" or not federate.share_local_model:
         workers = 1
     elif federate.workers is not None:
         workers = federate.workers
     else:
         cohort = federate.cohort or len(course.participants)
         workers = max(1, min(cores // backends, _MOST_WORKERS, cohort // backends))
-    return Placement(workers, max(1, cores // (backends * workers)))
+    replicas = _REPLICAS if device == "cuda" and federate.memory == "normal" else 1
+    return Placement(workers, max(1, cores // (backends * workers)), device, replicas)
 
 
 def longest_first(names: Sequence[str], sizes: Mapping[str, int], workers: int) -> list[list[str]]:

@@ -12,12 +12,12 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.adapter import Batch, Metrics, TrainConfig, Trainer, load
+from xbackend_fl.adapter import Batch, Metrics, Part, Resident, Scaling, TrainConfig, Trainer, load
 from xbackend_fl.aggregation import OnlineMean
 from xbackend_fl.canonical import Binding, Kind, Schema
 from xbackend_fl.course import Course, example_arrays
 from xbackend_fl.data import Dataset, batches, seed_of
-from xbackend_fl.errors import ConfigError, RefusedInput, UpdateRefused
+from xbackend_fl.errors import AdapterError, ConfigError, RefusedInput, UpdateRefused
 from xbackend_fl.events import Event, ParticipantFailed, ParticipantTrained
 from xbackend_fl.locate import call
 from xbackend_fl.mapping import Evidence, Proof, bind_trainer, evidence_of, training_attributes
@@ -94,6 +94,28 @@ class Worker:
             )
         self._schema, self._binding = schema, binding
 
+    def place(self, device: str, replicas: int) -> None:
+        """Move the model to a device, and the data that all participants share."""
+        trainer = self._trainer
+        if not isinstance(trainer, Resident):
+            return
+        try:
+            trainer.place(device, replicas)
+        except AdapterError:
+            if self._course.federate.device != "auto":
+                raise
+            return
+        train, axes = self._splits.train, self._binding.inputs
+        shared = all(share.inputs[0] is train.inputs[0] for share in self._shards.values())
+        if device == "cpu" or not shared or any(axis.perm[0] != 0 for axis in axes):
+            return
+        rule = self._course.data.scale
+        scaling = None
+        if rule is not None:
+            scaling = Scaling(1 / (rule.divide * rule.std), -rule.mean / rule.std)
+        inputs = [axis.to_native(array) for axis, array in zip(axes, train.inputs, strict=True)]
+        trainer.hold(inputs, train.targets, scaling)
+
     def initial(self) -> Weights:
         """The model's current weights."""
         return Weights.of(self._schema, self._binding.export(self._trainer.read()))
@@ -101,6 +123,9 @@ class Worker:
     def train_round(self, number: int, weights: Weights, cohort: Sequence[str]) -> Iterator[Event | Partial]:
         """Train this worker's part of a cohort; events as they happen, the partial mean last."""
         start = self._native(self._binding.restore(weights))
+        if self._on_device():
+            yield from self._train_resident(number, weights, start, cohort)
+            return
         precision = self._course.federate.precision
         mean = OnlineMean(start, precision)
         kept: list[tuple[Weights, int]] = []
@@ -188,6 +213,45 @@ class Worker:
                 hint="both are in ONNX layout: channels first",
             )
 
+    def _on_device(self) -> bool:
+        """Whether a whole cohort can stay on a device, with the results that one by one would have."""
+        federate = self._course.federate
+        plain = federate.precision == "float32" and federate.share_local_model and federate.online_aggr
+        return plain and isinstance(self._trainer, Resident) and self._trainer.trains_cohorts(self._config())
+
+    def _train_resident(
+        self, number: int, weights: Weights, start: Weights, cohort: Sequence[str]
+    ) -> Iterator[Event | Partial]:
+        assert isinstance(self._trainer, Resident)
+        began = time.perf_counter()
+        parts = []
+        for name in cohort:
+            share = self._shards[name]
+            rows = [
+                share.rows[part] if share.rows is not None else part for part in self._order(number, name)
+            ]
+            parts.append(Part(tuple(rows), len(share)))
+        result = self._trainer.train_cohort(start, parts, self._config())
+        seconds = (time.perf_counter() - began) / max(len(cohort), 1)
+        failed: dict[str, str] = {}
+        accepted = [part.num_examples for part, good in zip(parts, result.accepted, strict=True) if good]
+        for name, part, metrics, good in zip(cohort, parts, result.metrics, result.accepted, strict=True):
+            if not good:
+                failed[name] = "its loss or its weights are NaN or infinite"
+                yield ParticipantFailed(round=number, name=name, backend=self._backend, reason=failed[name])
+                continue
+            yield ParticipantTrained(
+                round=number,
+                name=name,
+                backend=self._backend,
+                num_examples=part.num_examples,
+                loss=metrics.loss,
+                accuracy=metrics.accuracy,
+                seconds=seconds,
+            )
+        mean = OnlineMean.of_sums(start, result.sums, sum(accepted), len(accepted))
+        yield Partial(mean.mapped(self._binding.export, weights), failed)
+
     def _check_labels(self) -> None:
         """A class index beyond the outputs would end in a crash of the framework, or in memory that is nobody's."""
         if self._course.training.loss != "cross_entropy":
@@ -205,19 +269,30 @@ class Worker:
 
     def _train(self, number: int, name: str, start: Weights) -> tuple[Weights, Metrics]:
         """One participant: the shared model is reset completely before it trains."""
-        course, data = self._course, self._shards[name]
+        data = self._shards[name]
         trainer = self._trainer_of(name)
-        trainer.reset(seed_of(course.seed, "dropout", number, name))
+        trainer.reset(seed_of(self._course.seed, "dropout", number, name))
         trainer.write(start)
-        training = course.training
-        order = batches(
-            len(data),
-            training.batch_size,
-            training.epochs,
-            training.steps,
-            *(course.seed, "batches", number, name),
-        )
-        config = TrainConfig(
+        order = self._order(number, name)
+        try:
+            metrics = trainer.train((self._batch(data, part) for part in order), self._config())
+        except Exception as error:
+            error.add_note(f"while training participant {name!r} ({self._backend}) in round {number}")
+            raise
+        if not math.isfinite(metrics.loss):
+            raise UpdateRefused(f"the training loss is {metrics.loss}")
+        return self._native(trainer.read()), metrics
+
+    def _order(self, number: int, name: str) -> Iterator[NDArray[np.intp]]:
+        """Which examples each step of a participant sees."""
+        course, training = self._course, self._course.training
+        key = (course.seed, "batches", number, name)
+        size = len(self._shards[name])
+        return batches(size, training.batch_size, training.epochs, training.steps, *key)
+
+    def _config(self) -> TrainConfig:
+        training = self._course.training
+        return TrainConfig(
             training.optimizer.rule(),
             loss=training.loss,
             clip_norm=training.clip_norm,
@@ -225,14 +300,6 @@ class Worker:
             attributes=training_attributes(self._schema, self._binding),
             silenced=self._binding.silenced,
         )
-        try:
-            metrics = trainer.train((self._batch(data, part) for part in order), config)
-        except Exception as error:
-            error.add_note(f"while training participant {name!r} ({self._backend}) in round {number}")
-            raise
-        if not math.isfinite(metrics.loss):
-            raise UpdateRefused(f"the training loss is {metrics.loss}")
-        return self._native(trainer.read()), metrics
 
     def _trainer_of(self, name: str) -> Trainer:
         if self._course.federate.share_local_model:

@@ -1,0 +1,228 @@
+"""Trains a whole cohort on a device without the host in between.
+
+Data lie on the device, in the dtype they have on disk. Several replicas of the model train participants side by side, each in a stream of its
+own. On a GPU a step is a CUDA graph: gather the batch by index, forward, backward, clip, update, all at fixed addresses; one graph per batch
+size, so that the short last batch of an epoch needs no padding and batch normalisation sees what it would see. Losses, counts and the
+sum of the updates stay on the device until the cohort is done.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import numpy as np
+import torch
+
+from xbackend_fl.adapter.contract import Array, CohortResult, Metrics, Part, Scaling, Tensors, TrainConfig
+from xbfl_torch.steps import LOSSES, clip, correct_sum, masks_of, training_mode, update
+
+_WARM_UP = 3
+"""Steps before a capture: libraries choose kernels and allocate on first use."""
+
+
+@dataclass
+class Data:
+    """Examples on the device.
+
+    Attributes:
+        inputs: One tensor per model input.
+        targets: Class indices or values.
+        scaling: How inputs of bytes become floats.
+    """
+
+    inputs: list[torch.Tensor]
+    targets: torch.Tensor
+    scaling: Scaling | None
+
+    @staticmethod
+    def on(device: str, inputs: Sequence[Array], targets: Array, scaling: Scaling | None) -> Data:
+        """Copies of arrays on a device, bytes as bytes."""
+        moved = [torch.tensor(np.asarray(array), device=device) for array in inputs]
+        return Data(moved, torch.tensor(np.asarray(targets), device=device), scaling)
+
+    def batch(self, rows: torch.Tensor) -> list[torch.Tensor]:
+        """Inputs of some rows, as floats."""
+        found = [value.index_select(0, rows) for value in self.inputs]
+        rule = self.scaling
+        if rule is None:
+            return found
+        return [v * rule.factor + rule.offset if v.dtype == torch.uint8 else v for v in found]
+
+
+@final
+@dataclass(eq=False)
+class Lane:
+    """One replica of the model and what its participant in training has done.
+
+    Attributes:
+        model: The replica.
+        tensors: Its parameters and buffers by native name.
+        shared: Names of those that are averaged.
+        data: The examples.
+        totals: Sum of losses and number of right predictions, ``[2]``.
+        sums: Sum of the weighted updates so far.
+        stream: Where its work is queued, on a GPU.
+        graphs: Captured steps by batch size, and the rows each reads.
+        pool: Memory that the graphs share: they never run at the same time.
+    """
+
+    model: torch.nn.Module
+    tensors: dict[str, torch.Tensor]
+    shared: tuple[str, ...]
+    data: Data
+    totals: torch.Tensor
+    sums: dict[str, torch.Tensor]
+    stream: Any = None
+    graphs: dict[int, tuple[Any, torch.Tensor]] = field(default_factory=dict)
+    pool: Any = None
+
+    def queue(self) -> AbstractContextManager[Any]:
+        """Work inside goes to this lane's stream."""
+        return nullcontext() if self.stream is None else torch.cuda.stream(self.stream)
+
+    def step(self, rows: torch.Tensor, config: TrainConfig) -> None:
+        """One step, with the treaty's settings already in place."""
+        trainable = {n: t for n, t in self.tensors.items() if t.requires_grad and n in self.sums}
+        values = list(trainable.values())
+        targets = self.data.targets.index_select(0, rows)
+        output = self.model(*self.data.batch(rows))
+        output = output if isinstance(output, torch.Tensor) else output[0]
+        loss = LOSSES[config.loss](output, targets)
+        grads = list(torch.autograd.grad(loss, values, materialize_grads=True))
+        masks = masks_of(config, trainable)
+        with torch.no_grad():
+            grads = [g * masks[n] if n in masks else g for n, g in zip(trainable, grads, strict=True)]
+            clip(grads, config.clip_norm)
+            update(values, grads, [()] * len(values), config.optimizer, 1)
+            self.totals[0] += loss.detach() * len(targets)
+            self.totals[1] += correct_sum(output, targets, config.loss)
+
+    def capture(self, size: int, config: TrainConfig) -> None:
+        """Record a step for batches of one size."""
+        rows = torch.zeros(size, dtype=torch.int64, device=self.totals.device)
+        with self.queue():
+            for _ in range(_WARM_UP):
+                self.step(rows, config)
+        self.stream.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
+            self.step(rows, config)
+        self.pool = self.pool or graph.pool()
+        self.graphs[size] = (graph, rows)
+
+    def run(self, rows: torch.Tensor, config: TrainConfig) -> None:
+        """One step: a replay, if it was captured."""
+        held = self.graphs.get(len(rows))
+        if held is None:
+            self.step(rows, config)
+        else:
+            held[1].copy_(rows)
+            held[0].replay()
+
+
+def make_lane(
+    model: torch.nn.Module, tensors: dict[str, torch.Tensor], shared: Sequence[str], data: Data
+) -> Lane:
+    """A lane around a model that is on the device of the data."""
+    device = data.targets.device
+    sums = {name: torch.zeros_like(tensors[name]) for name in shared if tensors[name].is_floating_point()}
+    stream = torch.cuda.Stream() if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+    return Lane(model, tensors, tuple(shared), data, torch.zeros(2, device=device), sums, stream)
+
+
+def replica(model: torch.nn.Module) -> torch.nn.Module:
+    """A copy with tensors of its own."""
+    return copy.deepcopy(model)
+
+
+def suits(model: torch.nn.Module, config: TrainConfig) -> bool:
+    """Whether every step is the same work: no random masks, no state, no factor that depends on the step's number."""
+    names = ("p", "dropout")
+    drops = any(
+        isinstance(getattr(module, name, None), float) and getattr(module, name) > 0
+        for module in model.modules()
+        for name in names
+    )
+    return not (drops and config.dropout) and config.optimizer.name == "sgd"
+
+
+def train(lanes: Sequence[Lane], start: Tensors, parts: Sequence[Part], config: TrainConfig) -> CohortResult:
+    """Train every part from ``start``; parts go to the lanes in turn."""
+    device = lanes[0].totals.device
+    base = {name: torch.tensor(start[name], device=device) for name in lanes[0].shared}
+    totals = torch.zeros(len(parts), 2, device=device)
+    finite = torch.zeros(len(parts), dtype=torch.bool, device=device)
+    sizes = {len(rows) for part in parts for rows in part.batches}
+    order = torch.from_numpy(np.concatenate([rows for part in parts for rows in part.batches])).to(device)
+    ends = np.cumsum([sum(map(len, part.batches)) for part in parts])
+    orders = torch.tensor_split(order, torch.from_numpy(ends[:-1]))
+    with ExitStack() as stack:
+        for lane in lanes:
+            stack.enter_context(training_mode(lane.model, config))
+            for size in sorted(sizes - lane.graphs.keys(), reverse=True) if lane.stream is not None else ():
+                lane.capture(size, config)
+            torch._foreach_zero_(list(lane.sums.values()))
+        _fence(device)
+        queues = [
+            _queue(lane, range(index, len(parts), len(lanes)), parts, orders, base, totals, finite, config)
+            for index, lane in enumerate(lanes)
+        ]
+        # A step of every lane in turn, so that the device always has something of each to do.
+        while queues:
+            queues = [queue for queue in queues if next(queue, None) is not None]
+        _fence(device)
+    first = lanes[0].sums
+    for lane in lanes[1:]:
+        torch._foreach_add_(list(first.values()), list(lane.sums.values()))
+    metrics = tuple(
+        Metrics(loss, int(right), sum(map(len, part.batches)))
+        for (loss, right), part in zip(totals.cpu().tolist(), parts, strict=True)
+    )
+    sums = {name: value.cpu().numpy() for name, value in first.items()}
+    return CohortResult(sums, metrics, tuple(finite.cpu().tolist()))
+
+
+def _queue(
+    lane: Lane,
+    share: range,
+    parts: Sequence[Part],
+    orders: Sequence[torch.Tensor],
+    base: dict[str, torch.Tensor],
+    totals: torch.Tensor,
+    finite: torch.Tensor,
+    config: TrainConfig,
+) -> Iterator[int]:
+    """Queue a lane's work, a step at a time."""
+    for index in share:
+        part = parts[index]
+        with lane.queue(), torch.no_grad():
+            names = list(base)
+            torch._foreach_copy_([lane.tensors[n] for n in names], [base[n] for n in names])
+            lane.totals.zero_()
+        for rows in torch.split(orders[index], [len(rows) for rows in part.batches]):
+            with lane.queue():
+                lane.run(rows, config)
+            yield index
+        with lane.queue(), torch.no_grad():
+            totals[index].copy_(lane.totals)
+            _add(lane, part.num_examples, base, finite[index])
+
+
+def _add(lane: Lane, weight: int, base: dict[str, torch.Tensor], finite: torch.Tensor) -> None:
+    """Add an update to the lane's sum, unless it or its loss is not finite; the host is not asked."""
+    good = torch.isfinite(lane.totals[0])
+    for name in lane.sums:
+        good = good & torch.isfinite(lane.tensors[name].sum())
+    finite.copy_(good)
+    for name, total in lane.sums.items():
+        change = lane.tensors[name] - base[name]
+        total.add_(torch.where(good, change, 0.0), alpha=weight)
+
+
+def _fence(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()

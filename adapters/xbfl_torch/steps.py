@@ -1,0 +1,145 @@
+"""What a training step is made of: losses, clipping, updates, and the treaty's settings while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from xbackend_fl.adapter.contract import TrainConfig
+from xbackend_fl.adapter.optimizers import Optimizer
+from xbfl_torch.describe import evaluation_mode
+
+_BatchNorm = torch.nn.modules.batchnorm._BatchNorm  # noqa: SLF001  the common base has no public name
+
+
+def _cross_entropy(output: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return functional.cross_entropy(output, targets.long())
+
+
+def _binary_cross_entropy(output: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return functional.binary_cross_entropy_with_logits(output.reshape(targets.shape), targets.float())
+
+
+def _mean_squared_error(output: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return functional.mse_loss(output.reshape(targets.shape), targets.float())
+
+
+LOSSES: Mapping[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "cross_entropy": _cross_entropy,
+    "binary_cross_entropy": _binary_cross_entropy,
+    "mean_squared_error": _mean_squared_error,
+}
+
+
+def correct_sum(output: torch.Tensor, targets: torch.Tensor, loss: str) -> torch.Tensor:
+    """Number of correct predictions, on the device; 0 for a regression."""
+    if loss == "cross_entropy":
+        return (output.argmax(1) == targets).sum()
+    if loss == "binary_cross_entropy":
+        return ((output.reshape(targets.shape) > 0) == (targets > 0)).float().mean(0).sum().floor()
+    return torch.zeros((), device=output.device)
+
+
+def gradients_of(loss: torch.Tensor, values: list[torch.Tensor], *, all_of_them: bool) -> list[torch.Tensor]:
+    """Gradients of the loss; with ``all_of_them`` the whole graph is walked, also where none of ``values`` lies."""
+    if not all_of_them:
+        return list(torch.autograd.grad(loss, values, materialize_grads=True))
+    loss.backward()  # type: ignore[no-untyped-call]
+    grads = [torch.zeros_like(value) if value.grad is None else value.grad for value in values]
+    for value in values:
+        value.grad = None
+    return grads
+
+
+def clip(grads: list[torch.Tensor], limit: float | None) -> None:
+    """Scale gradients in place to a global norm of at most ``limit``."""
+    if limit is None or not grads:
+        return
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))  # noqa: SLF001  public by its documentation
+    torch._foreach_mul_(grads, torch.clamp(limit / (norm + 1e-6), max=1.0))
+
+
+def update(
+    values: list[torch.Tensor],
+    grads: list[torch.Tensor],
+    slots: list[tuple[torch.Tensor, ...]],
+    rule: Optimizer,
+    step: int,
+) -> list[tuple[torch.Tensor, ...]]:
+    """One step in place; returns the new state."""
+    if rule.name == "sgd" and values:
+        if rule.weight_decay:
+            torch._foreach_add_(grads, values, alpha=rule.weight_decay)
+        torch._foreach_add_(values, grads, alpha=-rule.lr)
+        return slots
+    corrections, new_slots = rule.corrections(step), []
+    for value, grad, state in zip(values, grads, slots, strict=True):
+        new, kept = rule.update(value, grad, state, corrections, torch.sqrt)
+        value.copy_(new)
+        new_slots.append(kept)
+    return new_slots
+
+
+def masks_of(config: TrainConfig, trainable: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Zeros where a tensor stays silent, ones elsewhere."""
+    masks: dict[str, torch.Tensor] = {}
+    for leaf in config.silenced:
+        if leaf.tensor in trainable:
+            mask = masks.setdefault(leaf.tensor, torch.ones_like(trainable[leaf.tensor]))
+            mask[leaf.index] = 0
+    return masks
+
+
+@contextmanager
+def training_mode(model: torch.nn.Module, config: TrainConfig) -> Iterator[None]:
+    """Training mode with the treaty's dropout rates and statistics; everything is put back afterwards."""
+    modules: dict[str, Any] = dict(model.named_modules())
+    with ExitStack() as stack, evaluation_mode(model):
+        model.train()
+        for name, module in modules.items():
+            wanted = config.attributes.get(name, {})
+            if isinstance(module, _BatchNorm):
+                if "momentum" in wanted:
+                    _set(stack, module, "momentum", 1.0 - wanted["momentum"])
+                stack.enter_context(_biased_variance(module))
+            for attribute in ("p", "dropout"):
+                if isinstance(getattr(module, attribute, None), float):
+                    rate = wanted.get("ratio", wanted.get("dropout", getattr(module, attribute)))
+                    _set(stack, module, attribute, rate if config.dropout else 0.0)
+        yield
+
+
+def _set(stack: ExitStack, module: Any, attribute: str, value: float) -> None:
+    stack.callback(setattr, module, attribute, getattr(module, attribute))
+    setattr(module, attribute, value)
+
+
+@contextmanager
+def _biased_variance(module: Any) -> Iterator[None]:
+    """Make running_var average the biased batch variance, as ONNX defines it and Keras stores it.
+
+    PyTorch averages ``var * n / (n - 1)``; the new share of the average is scaled back by ``(n - 1) / n``.
+    """
+    before: list[torch.Tensor] = []
+
+    def remember(_: Any, __: Any) -> None:
+        before.append(module.running_var.clone())
+
+    def correct(_: Any, inputs: tuple[torch.Tensor, ...], __: Any) -> None:
+        count = inputs[0].numel() / inputs[0].shape[1]
+        kept = before.pop() * (1.0 - module.momentum)
+        # Autograd keeps running_var for the backward pass, which does not read it in training mode;
+        # .data leaves the version that autograd checks alone.
+        running = module.running_var.data
+        running.copy_(kept + (running - kept) * ((count - 1.0) / count))
+
+    handles = [module.register_forward_pre_hook(remember), module.register_forward_hook(correct)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,126 @@
+"""A cohort on the device does what the plain loop does, one participant after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import xbfl_torch
+from xbackend_fl.adapter import Batch, Optimizer, Part, Resident, Scaling, TrainConfig
+from xbackend_fl.errors import AdapterError
+from xbfl_torch.trainer import TorchTrainer
+
+EXAMPLE = (np.zeros((1, 1, 8, 8), np.float32),)
+GENERATOR = np.random.default_rng(0)
+IMAGES = GENERATOR.integers(0, 256, (90, 1, 8, 8), dtype=np.uint8)
+LABELS = GENERATOR.integers(0, 4, 90)
+SCALING = Scaling(1 / 64, -2.0)
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+
+def normalised() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1),
+        nn.BatchNorm2d(4),
+        nn.Tanh(),
+        nn.AvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(64, 4),
+    )
+
+
+def opened(
+    build: Callable[[], nn.Module] = normalised, device: str = "cpu", replicas: int = 2
+) -> TorchTrainer:
+    torch.manual_seed(0)
+    trainer = xbfl_torch.adapter.open(build(), EXAMPLE)
+    trainer.place(device, replicas)
+    trainer.hold((IMAGES,), LABELS, SCALING)
+    return trainer
+
+
+def parts(count: int = 5) -> list[Part]:
+    """Participants of several sizes, each with a short last batch."""
+    found = []
+    for index in range(count):
+        rows = np.random.default_rng(index).permutation(90)[: 11 + 3 * index]
+        found.append(Part(tuple(rows[i : i + 8] for i in range(0, len(rows), 8)), len(rows)))
+    return found
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("lanes", [1, 3])
+@pytest.mark.parametrize("clip", [None, 0.3])
+def test_the_same_as_one_by_one(device: str, lanes: int, clip: float | None) -> None:
+    config = TrainConfig(Optimizer("sgd", lr=0.1, weight_decay=0.01), clip_norm=clip)
+    trainer = opened(device=device, replicas=lanes)
+    assert isinstance(trainer, Resident)
+    assert trainer.trains_cohorts(config)
+    shared = trainer.description.binding.owners
+    start = {name: array for name, array in trainer.read().items() if name in shared}
+    result = trainer.train_cohort(start, parts(), config)
+    plain = opened()
+    sums = {name: np.zeros(array.shape) for name, array in start.items()}
+    for part, metrics in zip(parts(), result.metrics, strict=True):
+        plain.reset(0)
+        plain.write(start)
+        pixels = [IMAGES[rows].astype(np.float32) * SCALING.factor + SCALING.offset for rows in part.batches]
+        batches = [
+            Batch((x.astype(np.float32),), LABELS[rows]) for x, rows in zip(pixels, part.batches, strict=True)
+        ]
+        expected = plain.train(batches, config)
+        assert metrics.loss == pytest.approx(expected.loss, rel=1e-5)
+        assert (metrics.correct, metrics.num_examples) == (expected.correct, expected.num_examples)
+        for name, array in plain.read().items():
+            if name in sums:
+                sums[name] += part.num_examples * (array.astype(np.float64) - start[name])
+    assert result.accepted == (True,) * 5
+    for name, expected_sum in sums.items():
+        scale = np.abs(expected_sum).max()
+        np.testing.assert_allclose(result.sums[name], expected_sum, atol=2e-5 * scale, err_msg=name)
+        assert scale > 0
+    again = trainer.train_cohort(start, parts(), config)
+    for name in sums:
+        np.testing.assert_array_equal(again.sums[name], result.sums[name], err_msg="a cohort leaves a trace")
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_an_update_that_is_not_finite_stays_out(device: str) -> None:
+    config = TrainConfig(Optimizer("sgd", lr=0.1))
+    trainer = opened(device=device)
+    start = {n: a for n, a in trainer.read().items() if n in trainer.description.binding.owners}
+    good = trainer.train_cohort(start, parts(1), config)
+    images = IMAGES.astype(np.float32)
+    images[89] = np.nan
+    trainer.hold((images,), LABELS, None)
+    clean = np.arange(10)
+    bad = Part((np.array([89, 3]),), 2)
+    both = trainer.train_cohort(start, [Part((clean,), 10), bad], config)
+    alone = trainer.train_cohort(start, [Part((clean,), 10)], config)
+    assert both.accepted == (True, False)
+    assert good.accepted == (True,)
+    for name in alone.sums:
+        np.testing.assert_array_equal(both.sums[name], alone.sums[name])
+        assert np.isfinite(both.sums[name]).all()
+
+
+def test_what_must_be_trained_one_by_one() -> None:
+    def dropping() -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 4))
+
+    sgd = Optimizer("sgd", lr=0.1)
+    assert not opened(dropping).trains_cohorts(TrainConfig(sgd))
+    assert opened(dropping).trains_cohorts(TrainConfig(sgd, dropout=False))
+    assert not opened().trains_cohorts(TrainConfig(Optimizer("adam")))
+    assert not xbfl_torch.adapter.open(normalised(), EXAMPLE).trains_cohorts(TrainConfig(sgd))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there() -> None:
+    with pytest.raises(AdapterError, match="there is no CUDA device") as caught:
+        opened(device="cuda")
+    assert "federate.device" in str(caught.value.hint)

@@ -1,0 +1,77 @@
+"""FEMNIST on the GPU of this machine: how many replicas, how long a round takes, how much memory. ``python -m tests.speed.device``."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+
+import torch
+
+from xbackend_fl.adapter import Part
+from xbackend_fl.course import load_course
+from xbackend_fl.data import cohort
+from xbackend_fl.data.femnist_like import write_femnist_like
+from xbackend_fl.simulation.worker import Worker
+from xbackend_fl.weights import Weights
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "femnist"
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=Path("/tmp/femnist"))
+    parser.add_argument("--replicas", type=int, nargs="*", default=[1, 2, 4, 8, 12])
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    if not options.data.is_dir():
+        write_femnist_like(options.data, 200)
+    course = load_course(
+        EXAMPLE / "course.yaml", [f"data.source=leaf:{options.data}", "federate.device=cuda"]
+    )
+    names = [participant.name for participant in course.participants]
+    worker = Worker(course, "torch", 1)
+    weights = worker.initial()
+    print(torch.cuda.get_device_name(), torch.__version__)
+    print("| replicas | s a round | first round | allocated MiB, peak |\n|---|---|---|---|")
+    for replicas in options.replicas:
+        worker.place("cuda", replicas)
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        times = []
+        for number in range(1, options.rounds + 2):
+            chosen = cohort(names, 40, course.seed, "cohort", number)
+            start = time.perf_counter()
+            *_, partial = worker.train_round(number, weights, chosen)
+            times.append(time.perf_counter() - start)
+            assert not partial.failed
+        peak = torch.cuda.max_memory_allocated() / (1 << 20)
+        print(
+            f"| {replicas} | {statistics.median(times[1:]):.4f} | {times[0]:.2f} | {peak:.0f} |", flush=True
+        )
+    _where_time_goes(worker, course, names, weights)
+
+
+def _where_time_goes(worker: Worker, course: object, names: list[str], weights: Weights) -> None:
+    from torch.profiler import ProfilerActivity, profile
+
+    chosen = names[:8]
+    list(worker.train_round(1, weights, chosen))
+    start = worker._native(worker._binding.restore(weights))
+    parts = [Part(tuple(worker._shards[n].rows[r] for r in worker._order(1, n)), 1) for n in names[:40]]
+    for _ in range(3):
+        began = time.perf_counter()
+        worker._trainer.train_cohort(start, parts, worker._config())
+        print(
+            f"cohort of 40 alone: {time.perf_counter() - began:.4f} s, {sum(len(p.batches) for p in parts)} steps"
+        )
+    with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as found:
+        list(worker.train_round(1, weights, chosen))
+    print(found.key_averages().table(sort_by="cuda_time_total", row_limit=25, max_name_column_width=60))
+    del course
+
+
+if __name__ == "__main__":
+    main()
