@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import tempfile
 import time
 from pathlib import Path
 
@@ -22,7 +23,7 @@ EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "femnist"
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=Path("/tmp/femnist"))
+    parser.add_argument("--data", type=Path, default=Path(tempfile.gettempdir()) / "femnist-like")
     parser.add_argument("--replicas", type=int, nargs="*", default=[1, 2, 4, 8, 12])
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()

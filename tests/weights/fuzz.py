@@ -32,7 +32,7 @@ TARGETS = {
 
 def seeds(target: str) -> bytes:
     """A valid file to start from."""
-    from tests.weights.corpus.zip_attacks import state, tensor
+    from tests.weights.corpus.pickle_attacks import state, tensor
     from tests.weights.mutations import bases
 
     return state(tensor()) if target == "pickle" else bases()[TARGETS[target]]
@@ -41,7 +41,7 @@ def seeds(target: str) -> bytes:
 def read(target: str, content: bytes) -> None:
     """Read ``content`` as a file of the target's format; refusals are fine."""
     if target == "pickle":
-        from tests.weights.corpus.zip_attacks import torch_file
+        from tests.weights.corpus.pickle_attacks import torch_file
 
         content, target = torch_file(content), "pytorch"
     descriptor = os.memfd_create("fuzz")

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tests.weights.corpus import frame_attacks, hdf5_attacks, json_attacks, proto_attacks, zip_attacks
+from tests.weights.corpus import (
+    frame_attacks,
+    hdf5_attacks,
+    json_attacks,
+    pickle_attacks,
+    proto_attacks,
+    zip_attacks,
+)
 from tests.weights.corpus.case import Case
 
 
 def hostile() -> Iterator[Case]:
     """All cases."""
-    for module in (json_attacks, zip_attacks, hdf5_attacks, proto_attacks, frame_attacks):
+    for module in (json_attacks, zip_attacks, pickle_attacks, hdf5_attacks, proto_attacks, frame_attacks):
         yield from module.attacks()
