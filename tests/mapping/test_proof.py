@@ -13,7 +13,7 @@ import pytest
 from keras import layers as K
 from torch import nn
 
-import xbfl_torch.trainer
+import xbfl_torch.steps
 from tests.adapters.zoo import ROWS, chain
 from xbackend_fl.canonical import Binding
 from xbackend_fl.canonical.layout import Blocks, Layout, Reorder, Stack, Sum, Transpose
@@ -154,7 +154,7 @@ def test_an_unbiased_running_variance_shows_only_in_the_step(monkeypatch: pytest
     binding, notes = find_binding(schema, candidate.description)
     assert any("momentum is 0.5 in the treaty" in note for note in notes)
     assert prove(schema, binding, candidate, example, evidence).proven
-    monkeypatch.setattr(xbfl_torch.trainer, "_biased_variance", nothing)
+    monkeypatch.setattr(xbfl_torch.steps, "_biased_variance", nothing)
     assert failures(prove(schema, binding, candidate, example, evidence)) == {"statistics"}
 
 

@@ -105,20 +105,23 @@ def convert(
             destination, source, source.metadata, format=kind.name, overwrite=overwrite, advance=advance
         )
         return Report(destination, len(source), source.num_bytes, "every bit read again", notes=source.notes)
-    canonical = _canonical(source, reader, writer)
+    places = {} if reader is None else _places(source, reader)
+    canonical = _canonical(source, reader, writer, places)
     with whole_or_absent(destination) as partial:
         verified = _write(partial, kind, canonical, reader, writer, source, advance)
         outputs = _outputs(canonical, reader, writer, example)
         _replace(destination, overwrite=overwrite)
-    notes = (*source.notes, *_left_out(source, reader))
+    notes = (*source.notes, *(() if reader is None else _left_out(source, places)))
     return Report(
         destination, len(canonical), sum(a.nbytes for a in canonical.values()), verified, outputs, notes
     )
 
 
-def _canonical(source: Archive, reader: Side | None, writer: Side | None) -> Canonical:
+def _canonical(
+    source: Archive, reader: Side | None, writer: Side | None, places: Mapping[str, str]
+) -> Canonical:
     if reader is not None:
-        return reader.binding.export(_natives(source, reader))
+        return reader.binding.export(_natives(source, reader, places))
     assert writer is not None
     fingerprint = source.metadata.get("fingerprint")
     if fingerprint not in (None, writer.binding.fingerprint):
@@ -138,12 +141,15 @@ def _canonical(source: Archive, reader: Side | None, writer: Side | None) -> Can
 
 def canonical_of(source: Archive, side: Side | None) -> Mapping[str, Array]:
     """The tensors of a file in canonical form; as they are, without a side."""
-    return source if side is None else side.binding.export(_natives(source, side))
+    return source if side is None else side.binding.export(_natives(source, side, _places(source, side)))
 
 
-def _natives(source: Archive, side: Side) -> dict[str, Array]:
+def _places(source: Archive, side: Side) -> dict[str, str]:
+    return naming(source, side.binding, side.trainer, source.format)
+
+
+def _natives(source: Archive, side: Side, places: Mapping[str, str]) -> dict[str, Array]:
     """The shared native tensors of a file, with the dtypes of the model."""
-    places = naming(source, side.binding, side.trainer, source.format)
     result: dict[str, Array] = {}
     for native, place in places.items():
         array, expected = source[place], side.binding.natives[native]
@@ -193,8 +199,7 @@ def _write(
     else:
         own = dict(natives) if writer.trainer is None else _all(writer.trainer, writer.binding)
         weights.save(partial, own, _provenance(source), format=kind.name, verify=False, advance=advance)
-    again = _natives(weights.open(partial, kind.name), writer)
-    _check(canonical, writer.binding.export(again), partial)
+    _check(canonical, canonical_of(weights.open(partial, kind.name), writer), partial)
     return "exported again from the new file, every canonical bit"
 
 
@@ -281,11 +286,9 @@ def _forward(side: Side, canonical: Canonical, inputs: Sequence[Array]) -> tuple
     return tuple(axes.to_canonical(array) for axes, array in zip(binding.outputs, raw, strict=True))
 
 
-def _left_out(source: Archive, reader: Side | None) -> tuple[str, ...]:
-    if reader is None:
-        return ()
-    places = naming(source, reader.binding, reader.trainer, source.format)
-    left = [name for name in source if name not in set(places.values())]
+def _left_out(source: Archive, places: Mapping[str, str]) -> tuple[str, ...]:
+    taken = set(places.values())
+    left = [name for name in source if name not in taken]
     if not left:
         return ()
     some = ", ".join(left[:3]) + (", …" if len(left) > 3 else "")

@@ -69,9 +69,7 @@ def index_file(path: Path) -> Path:
         found = sorted(path.glob("*.index"))
         state = path / "checkpoint"
         if len(found) > 1 and state.is_file():
-            latest = re.search(
-                r'^model_checkpoint_path: "([^"/\\]{1,255})"', state.read_text(errors="replace")[:4096]
-            )
+            latest = re.search(r'^model_checkpoint_path: "([^"/\\]{1,255})"', _beginning(state))
             if latest is not None:
                 found = [path / f"{latest[1]}.index"]
         if len(found) != 1:
@@ -82,6 +80,11 @@ def index_file(path: Path) -> Path:
     if path.suffix == ".index":
         return path
     return path.with_name(path.name + ".index")
+
+
+def _beginning(path: Path) -> str:
+    with path.open(errors="replace") as file:
+        return file.read(4096)
 
 
 @dataclass(frozen=True)
