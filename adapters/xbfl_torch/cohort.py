@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from xbackend_fl.adapter.contract import Array, CohortResult, Metrics, Part, Scaling, Tensors, TrainConfig
-from xbfl_torch.steps import LOSSES, clip, correct_sum, masks_of, training_mode, update
+from xbfl_torch.steps import LOSSES, clip, correct_sum, dropout_rates, masks_of, training_mode, update
 
 _WARM_UP = 3
 """Steps before a capture: libraries choose kernels and allocate on first use."""
@@ -141,13 +141,8 @@ def replica(model: torch.nn.Module) -> torch.nn.Module:
 
 def suits(model: torch.nn.Module, config: TrainConfig) -> bool:
     """Whether every step is the same work: no random masks, no state, no factor that depends on the step's number."""
-    names = ("p", "dropout")
-    drops = any(
-        isinstance(getattr(module, name, None), float) and getattr(module, name) > 0
-        for module in model.modules()
-        for name in names
-    )
-    return not (drops and config.dropout) and config.optimizer.name == "sgd"
+    drops = any(rate > 0 for _, _, rate in dropout_rates(model, config))
+    return not drops and config.optimizer.name == "sgd"
 
 
 def train(lanes: Sequence[Lane], start: Tensors, parts: Sequence[Part], config: TrainConfig) -> CohortResult:

@@ -106,11 +106,22 @@ def training_mode(model: torch.nn.Module, config: TrainConfig) -> Iterator[None]
                 if "momentum" in wanted:
                     _set(stack, module, "momentum", 1.0 - wanted["momentum"])
                 stack.enter_context(_biased_variance(module))
-            for attribute in ("p", "dropout"):
-                if isinstance(getattr(module, attribute, None), float):
-                    rate = wanted.get("ratio", wanted.get("dropout", getattr(module, attribute)))
-                    _set(stack, module, attribute, rate if config.dropout else 0.0)
+        for module, attribute, rate in dropout_rates(model, config):
+            _set(stack, module, attribute, rate)
         yield
+
+
+def dropout_rates(model: torch.nn.Module, config: TrainConfig) -> list[tuple[torch.nn.Module, str, float]]:
+    """Every module that drops, the attribute that holds its rate, and the treaty's rate."""
+    found = []
+    for name, module in model.named_modules():
+        wanted = config.attributes.get(name, {})
+        for attribute in ("p", "dropout"):
+            own = getattr(module, attribute, None)
+            if isinstance(own, float):
+                rate = wanted.get("ratio", wanted.get("dropout", own))
+                found.append((module, attribute, rate if config.dropout else 0.0))
+    return found
 
 
 def _set(stack: ExitStack, module: Any, attribute: str, value: float) -> None:

@@ -112,7 +112,13 @@ def test_what_must_be_trained_one_by_one() -> None:
     def dropping() -> nn.Module:
         return nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 4))
 
+    def off() -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Dropout(0.0), nn.Linear(64, 4))
+
     sgd = Optimizer("sgd", lr=0.1)
+    treaty = {"1": {"ratio": 0.5}}
+    assert not opened(off).trains_cohorts(TrainConfig(sgd, attributes=treaty)), "the treaty's rate counts"
+    assert opened(off).trains_cohorts(TrainConfig(sgd))
     assert not opened(dropping).trains_cohorts(TrainConfig(sgd))
     assert opened(dropping).trains_cohorts(TrainConfig(sgd, dropout=False))
     assert not opened().trains_cohorts(TrainConfig(Optimizer("adam")))

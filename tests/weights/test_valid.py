@@ -323,6 +323,19 @@ def test_written_files_are_read_by_the_formats_own_library(name: str, suffix: st
         assert same_bits(np.asarray(received[key]), np.asarray(expected)), key
 
 
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".npz", ".h5", ".xbf"])
+def test_arrays_larger_than_a_piece(suffix: str, tmp_path: Path) -> None:
+    """Rows that do not divide a piece, and a row that is larger than one."""
+    arrays = {
+        "many": np.arange(7 * 1_000_003, dtype=np.float32).reshape(7, -1),
+        "wide": np.arange(2 * 5_000_011, dtype=np.float32).reshape(2, -1),
+        "turned": np.arange(3 * 2_000_003, dtype=np.float32).reshape(-1, 3).T,
+    }
+    weights.save(tmp_path / f"x{suffix}", arrays)
+    again = weights.open(tmp_path / f"x{suffix}")
+    assert all(same_bits(again[name], array) for name, array in arrays.items())
+
+
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".h5", ".xbf"])
 def test_tied_tensors_stay_tied(suffix: str, tmp_path: Path) -> None:
     module = torch.nn.Module()

@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from xbackend_fl.adapter import Optimizer
+from xbackend_fl.adapter import Optimizer, Scaling
 from xbackend_fl.aggregation import Precision, ServerOptimizer
 
 _INPUT = re.compile(r"^(?:(?P<dtype>[a-z]+[0-9]+):)?(?P<shape>[0-9]+(?:,[0-9]+)*)$")
@@ -52,6 +52,10 @@ class Scale(_Section):
     divide: Annotated[float, Field(gt=0)] = 255.0
     mean: float = 0.0
     std: Annotated[float, Field(gt=0)] = 1.0
+
+    def rule(self) -> Scaling:
+        """As plain data for adapters."""
+        return Scaling(1 / (self.divide * self.std), -self.mean / self.std)
 
 
 class Data(_Section):

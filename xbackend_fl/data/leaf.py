@@ -152,9 +152,9 @@ def _first_of_each(inputs: Array, targets: Array) -> list[int]:
 def _stated(file: Path) -> dict[str, int]:
     """``users`` and ``num_samples``."""
     with _named_errors(file), file.open("rb") as stream:
-        users = list(ijson.items(stream, "users.item"))
+        users: list[Any] = next(ijson.items(stream, "users"), [])  # the stream is read no further
     with _named_errors(file), file.open("rb") as stream:
-        counts = list(ijson.items(stream, "num_samples.item"))
+        counts: list[Any] = next(ijson.items(stream, "num_samples"), [])
     if len(users) != len(counts) or not all(isinstance(name, str) for name in users):
         raise ConfigError(f"{file}: users has {len(users)} names and num_samples {len(counts)} numbers")
     return dict(zip(users, map(int, counts), strict=True))

@@ -12,7 +12,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.adapter import Batch, Metrics, Part, Resident, Scaling, TrainConfig, Trainer, load
+from xbackend_fl.adapter import Batch, Metrics, Part, Resident, TrainConfig, Trainer, load
 from xbackend_fl.aggregation import OnlineMean
 from xbackend_fl.canonical import Binding, Kind, Schema
 from xbackend_fl.course import Course, example_arrays
@@ -109,12 +109,9 @@ class Worker:
         shared = all(share.inputs[0] is train.inputs[0] for share in self._shards.values())
         if device == "cpu" or not shared or any(axis.perm[0] != 0 for axis in axes):
             return
-        rule = self._course.data.scale
-        scaling = None
-        if rule is not None:
-            scaling = Scaling(1 / (rule.divide * rule.std), -rule.mean / rule.std)
+        scale = self._course.data.scale
         inputs = [axis.to_native(array) for axis, array in zip(axes, train.inputs, strict=True)]
-        trainer.hold(inputs, train.targets, scaling)
+        trainer.hold(inputs, train.targets, None if scale is None else scale.rule())
 
     def initial(self) -> Weights:
         """The model's current weights."""
@@ -321,10 +318,10 @@ class Worker:
 
     def _scaled(self, inputs: tuple[NDArray[Any], ...]) -> tuple[NDArray[Any], ...]:
         """Bytes as floats, if the course says how."""
-        rule = self._course.data.scale
-        if rule is None:
+        scale = self._course.data.scale
+        if scale is None:
             return inputs
-        factor, offset = np.float32(1 / (rule.divide * rule.std)), np.float32(-rule.mean / rule.std)
+        factor, offset = map(np.float32, (scale.rule().factor, scale.rule().offset))
         return tuple(a * factor + offset if a.dtype == np.uint8 else a for a in inputs)
 
     def _batch(self, data: Dataset, indices: NDArray[np.intp]) -> Batch:

@@ -93,14 +93,19 @@ class Archive(Mapping[str, Array]):
     @property
     def aliases(self) -> dict[str, str]:
         """Names of tied tensors, each to the first name of the same tensor."""
-        first: dict[Hashable, str] = {}
-        result: dict[str, str] = {}
-        for name, entry in self.entries.items():
-            if entry.identity is not None:
-                owner = first.setdefault(entry.identity, name)
-                if owner != name:
-                    result[name] = owner
-        return result
+        return aliases_of(self.entries)
+
+
+def aliases_of(entries: Mapping[str, Entry]) -> dict[str, str]:
+    """Names of tied tensors, each to the first name of the same tensor."""
+    first: dict[Hashable, str] = {}
+    result: dict[str, str] = {}
+    for name, entry in entries.items():
+        if entry.identity is not None:
+            owner = first.setdefault(entry.identity, name)
+            if owner != name:
+                result[name] = owner
+    return result
 
 
 def checked(archive: Archive) -> Archive:

@@ -34,6 +34,8 @@ ALLOWED: dict[str, DType] = {
 } | {"bfloat16": BFLOAT16, "float8_e4m3fn": FLOAT8_E4M3FN, "float8_e5m2": FLOAT8_E5M2}
 """NumPy name to dtype, little-endian."""
 
+NAMES: dict[DType, str] = {dtype: name for name, dtype in ALLOWED.items()}
+
 _ORDERS: tuple[Literal["<", ">"], ...] = ("<", ">")
 DESCRIPTIONS: dict[str, DType] = {
     dtype.newbyteorder(order).str: dtype.newbyteorder(order)

@@ -11,11 +11,19 @@ from pathlib import Path
 from typing import IO, Any
 
 from xbackend_fl.errors import FileError
-from xbackend_fl.weights.formats.archive import Archive, Array, Entry, array_of, check_shape, checked
+from xbackend_fl.weights.formats.archive import (
+    Archive,
+    Array,
+    Entry,
+    aliases_of,
+    array_of,
+    check_shape,
+    checked,
+)
 from xbackend_fl.weights.formats.confined import Reply
 from xbackend_fl.weights.formats.dtypes import BFLOAT16, DESCRIPTIONS, DType
 from xbackend_fl.weights.formats.source import Source, open_source, shown
-from xbackend_fl.weights.formats.streams import pieces
+from xbackend_fl.weights.formats.streams import PIECE
 from xbackend_fl.weights.formats.strict_json import parse
 from xbackend_fl.weights.formats.zip_archive import content, members
 
@@ -71,7 +79,7 @@ def write(
     """
     import h5py  # noqa: PLC0415  only for writing: reading never loads it here
 
-    aliases = Archive(Path(), NAME, entries).aliases
+    aliases = aliases_of(entries)
     with h5py.File(file, "w") as out:
         out.attrs.update(metadata)
         for name, entry in entries.items():
@@ -95,13 +103,11 @@ def _fill(dataset: Any, array: Array, advance: Callable[[int], None]) -> None:
     if not array.shape:
         dataset[()] = array
         return
-    row, at = max(1, array.nbytes // max(1, len(array))), 0
-    for piece in pieces(array):
-        count = len(piece) // row
-        del piece
-        dataset[at : at + count] = array[at : at + count]
-        at += count
-        advance(count * row)
+    rows = max(1, PIECE * len(array) // max(1, array.nbytes))
+    for start in range(0, len(array), rows):
+        part = array[start : start + rows]
+        dataset[start : start + rows] = part
+        advance(part.nbytes)
 
 
 def _read(source: Source, name: str, about: Mapping[str, str]) -> Archive:

@@ -15,12 +15,16 @@ import resource
 import signal
 import socket
 import struct
-import sys
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import h5py
 import numpy as np
+
+try:
+    import pyseccomp
+except (ImportError, RuntimeError):  # not Linux, or no libseccomp
+    pyseccomp = None
 
 _MEMORY = 224 << 20
 """Bytes a child may allocate beyond what the server has."""
@@ -308,9 +312,7 @@ def _landlock() -> bool:
 
 def _seccomp() -> bool:
     """Allow the system calls on the list alone; the others fail."""
-    try:
-        import pyseccomp  # noqa: PLC0415
-    except (ImportError, RuntimeError):
+    if pyseccomp is None:
         return False
     rules = pyseccomp.SyscallFilter(pyseccomp.ERRNO(1))
     for name in _CALLS:
@@ -324,10 +326,6 @@ def _seccomp() -> bool:
 
 def _warm_up() -> None:
     """Import now what h5py imports on first use: later, no file can be opened."""
-    try:
-        import pyseccomp  # noqa: F401, PLC0415
-    except (ImportError, RuntimeError):
-        sys.stderr.flush()
     for encoding in ("ascii", "latin-1", "utf-8"):
         codecs.lookup(encoding)
     memory = io.BytesIO()

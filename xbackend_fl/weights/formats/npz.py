@@ -18,7 +18,7 @@ from xbackend_fl.errors import FileError
 from xbackend_fl.weights.formats.archive import Archive, Entry, array_of, check_shape, checked
 from xbackend_fl.weights.formats.dtypes import DESCRIPTIONS
 from xbackend_fl.weights.formats.source import Source, open_source, shown
-from xbackend_fl.weights.formats.streams import pieces
+from xbackend_fl.weights.formats.streams import write_array
 from xbackend_fl.weights.formats.zip_archive import Member, content, members
 
 NAME = "npz"
@@ -69,9 +69,7 @@ def write(
                 buffer = io.BytesIO()
                 np.lib.format.write_array_header_1_0(buffer, head)
                 out.write(buffer.getvalue())
-                for piece in pieces(entry.read()):
-                    out.write(piece)
-                    advance(len(piece))
+                write_array(out, entry.read(), advance)
 
 
 def _entry(source: Source, member: Member) -> Entry:

@@ -14,18 +14,17 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from xbackend_fl.errors import FileError
-from xbackend_fl.weights.formats.archive import Archive, Array, Entry, check_shape, checked
-from xbackend_fl.weights.formats.dtypes import ALLOWED, TORCH_STORAGES
+from xbackend_fl.weights.formats.archive import Archive, Array, Entry, aliases_of, check_shape, checked
+from xbackend_fl.weights.formats.dtypes import NAMES, TORCH_STORAGES
 from xbackend_fl.weights.formats.limits import MAX_TENSORS, declared_limit
 from xbackend_fl.weights.formats.pickle_machine import MAX_BYTES, Machine, StridedTensor
 from xbackend_fl.weights.formats.source import Source, open_source, shown
-from xbackend_fl.weights.formats.streams import pieces
+from xbackend_fl.weights.formats.streams import write_array
 from xbackend_fl.weights.formats.zip_archive import Member, content, members
 
 NAME = "pytorch"
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _STORAGE_NAMES = {dtype: name for name, dtype in TORCH_STORAGES.items()}
-_DTYPE_NAMES = {dtype: name for name, dtype in ALLOWED.items()}
 _MAX_DEPTH = 16
 _MAX_LEAVES = 4 * MAX_TENSORS
 
@@ -74,7 +73,7 @@ def write(
         FileError: A dtype that PyTorch does not have.
     """
     del metadata
-    aliases = Archive(Path(), NAME, entries).aliases
+    aliases = aliases_of(entries)
     keys: dict[str, str] = {name: str(i) for i, name in enumerate(n for n in entries if n not in aliases)}
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         owners = {name: keys[aliases.get(name, name)] for name in entries}
@@ -83,9 +82,7 @@ def write(
         for name, key in keys.items():
             large = entries[name].num_bytes >= 1 << 31
             with archive.open(f"archive/data/{key}", "w", force_zip64=large) as out:
-                for piece in pieces(entries[name].read()):
-                    out.write(piece)
-                    advance(len(piece))
+                write_array(out, entries[name].read(), advance)
         archive.writestr("archive/version", b"3\n")
 
 
@@ -184,14 +181,14 @@ def _program(entries: Mapping[str, Entry], keys: Mapping[str, str]) -> bytes:
     out = [b"\x80\x02ccollections\nOrderedDict\n)R("]
     for name, entry in entries.items():
         storage = _STORAGE_NAMES.get(entry.dtype)
-        if entry.dtype not in _DTYPE_NAMES:
+        if entry.dtype not in NAMES:
             raise FileError(f"PyTorch has no dtype for the tensor {name!r} of {entry.dtype}")
         count = prod(entry.shape)
         if storage is not None:
             call, held, size, tail = "_rebuild_tensor_v2", f"torch\n{storage}", count, b""
         else:
             call, held, size = "_rebuild_tensor_v3", "torch.storage\nUntypedStorage", entry.num_bytes
-            tail = f"ctorch\n{_DTYPE_NAMES[entry.dtype]}\n".encode()
+            tail = f"ctorch\n{NAMES[entry.dtype]}\n".encode()
         strides = _contiguous(entry.shape)
         out += [
             _text(name),

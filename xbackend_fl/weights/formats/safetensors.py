@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import IO, Any
 
 from xbackend_fl.errors import FileError
-from xbackend_fl.weights.formats.archive import Archive, Entry, array_of, check_count, check_shape, checked
+from xbackend_fl.weights.formats.archive import (
+    Archive,
+    Entry,
+    aliases_of,
+    array_of,
+    check_count,
+    check_shape,
+    checked,
+)
 from xbackend_fl.weights.formats.dtypes import SAFETENSORS
 from xbackend_fl.weights.formats.limits import MAX_HEADER
 from xbackend_fl.weights.formats.source import Source, open_source, shown
@@ -61,7 +69,7 @@ def write(
     file: IO[bytes], entries: Mapping[str, Entry], metadata: Mapping[str, str], advance: Callable[[int], None]
 ) -> None:
     """Write tensors one after the other; a tied tensor is written once and named in the metadata."""
-    aliases = Archive(Path(), NAME, entries).aliases
+    aliases = aliases_of(entries)
     header: dict[str, Any] = {"__metadata__": {**metadata, **aliases}} if metadata or aliases else {}
     end = 0
     # The largest items first, as the reference writer does: every tensor is aligned to its item size.

@@ -8,7 +8,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-_PIECE = 16 << 20
+PIECE = 16 << 20
 
 
 def pieces(array: NDArray[Any]) -> Iterator[memoryview]:
@@ -20,10 +20,10 @@ def pieces(array: NDArray[Any]) -> Iterator[memoryview]:
         return
     if array.flags.c_contiguous:
         flat = array.reshape(-1).view(np.uint8).data
-        for start in range(0, len(flat), _PIECE):
-            yield flat[start : start + _PIECE]
+        for start in range(0, len(flat), PIECE):
+            yield flat[start : start + PIECE]
         return
-    rows = max(1, _PIECE * len(array) // array.nbytes)
+    rows = max(1, PIECE * len(array) // array.nbytes)
     for start in range(0, len(array), rows):
         part = np.ascontiguousarray(array[start : start + rows])
         yield part.reshape(-1).view(np.uint8).data

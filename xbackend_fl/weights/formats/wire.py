@@ -16,8 +16,16 @@ import numpy as np
 from blake3 import blake3
 
 from xbackend_fl.errors import FileError
-from xbackend_fl.weights.formats.archive import Archive, Array, Entry, array_of, check_shape, checked
-from xbackend_fl.weights.formats.dtypes import ALLOWED
+from xbackend_fl.weights.formats.archive import (
+    Archive,
+    Array,
+    Entry,
+    aliases_of,
+    array_of,
+    check_shape,
+    checked,
+)
+from xbackend_fl.weights.formats.dtypes import ALLOWED, NAMES
 from xbackend_fl.weights.formats.limits import MAX_HEADER, MAX_NAME, MAX_RANK, MAX_TENSORS
 from xbackend_fl.weights.formats.source import Source, open_source, shown
 from xbackend_fl.weights.formats.streams import pieces
@@ -30,8 +38,6 @@ _PREFIX = struct.Struct("<8sHHIIIQQ24x")
 _DIGEST = 32
 _THREADED = 4 << 20
 """Bytes from which hashing with several threads pays."""
-
-_DTYPES = {dtype: name for name, dtype in ALLOWED.items()}
 
 
 @dataclass(frozen=True)
@@ -73,13 +79,13 @@ def _bytes(array: Array) -> memoryview:
 
 def _parts(entries: Mapping[str, Entry], about: Mapping[str, str]) -> list[memoryview | Entry]:
     """The frame without its checksum: bytes, and tensors where their bytes belong."""
-    aliases = Archive(Path(), NAME, entries).aliases
+    aliases = aliases_of(entries)
     items: list[list[Any]] = []
     places: dict[str, int] = {}
     body: list[memoryview | Entry] = []
     end = 0
     for name, entry in entries.items():
-        if entry.dtype not in _DTYPES:
+        if entry.dtype not in NAMES:
             raise FileError(f"a frame cannot hold the tensor {name!r} of dtype {entry.dtype}")
         length = entry.num_bytes
         if name not in aliases:
@@ -87,7 +93,7 @@ def _parts(entries: Mapping[str, Entry], about: Mapping[str, str]) -> list[memor
             body += [entry, memoryview(bytes(-length % ALIGNMENT))]
             end += length + -length % ALIGNMENT
         place = places[aliases.get(name, name)]
-        items.append([name, _DTYPES[entry.dtype], list(entry.shape), place, length])
+        items.append([name, NAMES[entry.dtype], list(entry.shape), place, length])
     header = msgpack.packb({"about": dict(sorted(about.items())), "tensors": items})
     if len(header) > MAX_HEADER:
         raise FileError(f"a frame's header would have {len(header)} bytes, more than {MAX_HEADER}")
