@@ -18,7 +18,9 @@ import numpy as np
 import torch
 
 from xbackend_fl.adapter.contract import Array, CohortResult, Metrics, Part, Scaling, Tensors, TrainConfig
-from xbfl_torch.steps import LOSSES, clip, correct_sum, dropout_rates, masks_of, training_mode, update
+from xbfl_torch.descent import Descent
+from xbfl_torch.describe import tensors_of
+from xbfl_torch.steps import LOSSES, correct_sum, dropout_rates, training_mode
 
 _WARM_UP = 3
 """Steps before a capture: libraries choose kernels and allocate on first use."""
@@ -63,6 +65,7 @@ class Lane:
         tensors: Its parameters and buffers by native name.
         shared: Names of those that are averaged.
         data: The examples.
+        descent: How it steps.
         totals: Sum of losses and number of right predictions, ``[2]``.
         sums: Sum of the weighted updates so far.
         stream: Where its work is queued, on a GPU.
@@ -74,6 +77,7 @@ class Lane:
     tensors: dict[str, torch.Tensor]
     shared: tuple[str, ...]
     data: Data
+    descent: Descent
     totals: torch.Tensor
     sums: dict[str, torch.Tensor]
     stream: Any = None
@@ -86,18 +90,12 @@ class Lane:
 
     def step(self, rows: torch.Tensor, config: TrainConfig) -> None:
         """One step, with the treaty's settings already in place."""
-        trainable = {n: t for n, t in self.tensors.items() if t.requires_grad and n in self.sums}
-        values = list(trainable.values())
         targets = self.data.targets.index_select(0, rows)
         output = self.model(*self.data.batch(rows))
         output = output if isinstance(output, torch.Tensor) else output[0]
         loss = LOSSES[config.loss](output, targets)
-        grads = list(torch.autograd.grad(loss, values, materialize_grads=True))
-        masks = masks_of(config, trainable)
+        self.descent.step(loss)
         with torch.no_grad():
-            grads = [g * masks[n] if n in masks else g for n, g in zip(trainable, grads, strict=True)]
-            clip(grads, config.clip_norm)
-            update(values, grads, [()] * len(values), config.optimizer, 1)
             self.totals[0] += loss.detach() * len(targets)
             self.totals[1] += correct_sum(output, targets, config.loss)
 
@@ -125,13 +123,15 @@ class Lane:
 
 
 def make_lane(
-    model: torch.nn.Module, tensors: dict[str, torch.Tensor], shared: Sequence[str], data: Data
+    model: torch.nn.Module, shared: Sequence[str], dense: Sequence[str], data: Data, config: TrainConfig
 ) -> Lane:
     """A lane around a model that is on the device of the data."""
-    device = data.targets.device
+    device, tensors = data.targets.device, tensors_of(model)
     sums = {name: torch.zeros_like(tensors[name]) for name in shared if tensors[name].is_floating_point()}
+    trainable = {name: t for name, t in tensors.items() if t.requires_grad and name in sums}
     stream = torch.cuda.Stream() if device.type == "cuda" else None  # type: ignore[no-untyped-call]
-    return Lane(model, tensors, tuple(shared), data, torch.zeros(2, device=device), sums, stream)
+    descent = Descent(trainable, model, dense, config)
+    return Lane(model, tensors, tuple(shared), data, descent, torch.zeros(2, device=device), sums, stream)
 
 
 def replica(model: torch.nn.Module) -> torch.nn.Module:
@@ -158,6 +158,7 @@ def train(lanes: Sequence[Lane], start: Tensors, parts: Sequence[Part], config: 
     with ExitStack() as stack:
         for lane in lanes:
             stack.enter_context(training_mode(lane.model, config))
+            stack.enter_context(lane.descent.ready())
             for size in sorted(sizes - lane.graphs.keys(), reverse=True) if lane.stream is not None else ():
                 lane.capture(size, config)
             torch._foreach_zero_(list(lane.sums.values()))

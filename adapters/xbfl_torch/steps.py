@@ -1,4 +1,4 @@
-"""What a training step is made of: losses, clipping, updates, and the treaty's settings while it runs."""
+"""What surrounds a training step: losses, and the treaty's settings while it runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import torch
 from torch.nn import functional
 
 from xbackend_fl.adapter.contract import TrainConfig
-from xbackend_fl.adapter.optimizers import Optimizer
 from xbfl_torch.describe import evaluation_mode
 
 _BatchNorm = torch.nn.modules.batchnorm._BatchNorm  # noqa: SLF001  the common base has no public name
@@ -42,56 +41,6 @@ def correct_sum(output: torch.Tensor, targets: torch.Tensor, loss: str) -> torch
     if loss == "binary_cross_entropy":
         return ((output.reshape(targets.shape) > 0) == (targets > 0)).float().mean(0).sum().floor()
     return torch.zeros((), device=output.device)
-
-
-def gradients_of(loss: torch.Tensor, values: list[torch.Tensor], *, all_of_them: bool) -> list[torch.Tensor]:
-    """Gradients of the loss; with ``all_of_them`` the whole graph is walked, also where none of ``values`` lies."""
-    if not all_of_them:
-        return list(torch.autograd.grad(loss, values, materialize_grads=True))
-    loss.backward()  # type: ignore[no-untyped-call]
-    grads = [torch.zeros_like(value) if value.grad is None else value.grad for value in values]
-    for value in values:
-        value.grad = None
-    return grads
-
-
-def clip(grads: list[torch.Tensor], limit: float | None) -> None:
-    """Scale gradients in place to a global norm of at most ``limit``."""
-    if limit is None or not grads:
-        return
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))  # noqa: SLF001  public by its documentation
-    torch._foreach_mul_(grads, torch.clamp(limit / (norm + 1e-6), max=1.0))
-
-
-def update(
-    values: list[torch.Tensor],
-    grads: list[torch.Tensor],
-    slots: list[tuple[torch.Tensor, ...]],
-    rule: Optimizer,
-    step: int,
-) -> list[tuple[torch.Tensor, ...]]:
-    """One step in place; returns the new state."""
-    if rule.name == "sgd" and values:
-        if rule.weight_decay:
-            torch._foreach_add_(grads, values, alpha=rule.weight_decay)
-        torch._foreach_add_(values, grads, alpha=-rule.lr)
-        return slots
-    corrections, new_slots = rule.corrections(step), []
-    for value, grad, state in zip(values, grads, slots, strict=True):
-        new, kept = rule.update(value, grad, state, corrections, torch.sqrt)
-        value.copy_(new)
-        new_slots.append(kept)
-    return new_slots
-
-
-def masks_of(config: TrainConfig, trainable: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Zeros where a tensor stays silent, ones elsewhere."""
-    masks: dict[str, torch.Tensor] = {}
-    for leaf in config.silenced:
-        if leaf.tensor in trainable:
-            mask = masks.setdefault(leaf.tensor, torch.ones_like(trainable[leaf.tensor]))
-            mask[leaf.index] = 0
-    return masks
 
 
 @contextmanager
@@ -133,20 +82,21 @@ def _set(stack: ExitStack, module: Any, attribute: str, value: float) -> None:
 def _biased_variance(module: Any) -> Iterator[None]:
     """Make running_var average the biased batch variance, as ONNX defines it and Keras stores it.
 
-    PyTorch averages ``var * n / (n - 1)``; the new share of the average is scaled back by ``(n - 1) / n``.
+    PyTorch averages ``var * n / (n - 1)``: with ``c = (n - 1) / n`` the wanted average is ``c * after + (1 - c) * (1 - momentum) *
+    before``. Two small kernels; a GPU's step is made of little else.
     """
     before: list[torch.Tensor] = []
 
-    def remember(_: Any, __: Any) -> None:
-        before.append(module.running_var.clone())
+    def remember(_: Any, inputs: tuple[torch.Tensor, ...]) -> None:
+        count = inputs[0].numel() / inputs[0].shape[1]
+        before.append(module.running_var * ((1.0 - module.momentum) / count))
 
     def correct(_: Any, inputs: tuple[torch.Tensor, ...], __: Any) -> None:
         count = inputs[0].numel() / inputs[0].shape[1]
-        kept = before.pop() * (1.0 - module.momentum)
         # Autograd keeps running_var for the backward pass, which does not read it in training mode;
         # .data leaves the version that autograd checks alone.
         running = module.running_var.data
-        running.copy_(kept + (running - kept) * ((count - 1.0) / count))
+        torch.add(before.pop(), running, alpha=(count - 1.0) / count, out=running)
 
     handles = [module.register_forward_pre_hook(remember), module.register_forward_hook(correct)]
     try:

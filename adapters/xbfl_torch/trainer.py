@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import final
 
@@ -21,10 +20,11 @@ from xbackend_fl.adapter.contract import (
 )
 from xbackend_fl.canonical import Description
 from xbackend_fl.errors import AdapterError, RefusedInput
-from xbfl_torch import cohort, fused
+from xbfl_torch import cohort, factors
+from xbfl_torch.descent import Descent
 from xbfl_torch.describe import describe, evaluation_mode, tensors_of
 from xbfl_torch.parametrizations import materialised
-from xbfl_torch.steps import LOSSES, clip, correct_sum, gradients_of, masks_of, training_mode, update
+from xbfl_torch.steps import LOSSES, correct_sum, training_mode
 
 
 @final
@@ -42,10 +42,14 @@ class TorchTrainer:
         self._model, computed = materialised(model)
         self._tensors = tensors_of(self._model)
         self._description = describe(self._model, example, computed)
-        _lay_out_images(self._model, torch.channels_last)
-        self._fusable: list[torch.nn.Linear] | None = None
-        self._replicas = 1
         self._device = "cpu"
+        native = [
+            axes.to_native(a) for axes, a in zip(self._description.binding.inputs, example, strict=True)
+        ]
+        with evaluation_mode(self._model):
+            self._dense = factors.called_once(self._model, self._call, native)
+        _lay_out_images(self._model, torch.channels_last)
+        self._replicas = 1
         self._data: cohort.Data | None = None
         self._lanes: list[cohort.Lane] = []
         self._captured = ""
@@ -97,44 +101,18 @@ class TorchTrainer:
 
     def train(self, batches: Iterable[Batch], config: TrainConfig) -> Metrics:
         """One step per batch with the treaty's arithmetic."""
-        found = iter(batches)
-        first = next(found, None)
-        if first is None:
-            return Metrics(0.0, 0, 0)
-        alone = self._alone(first, config)
-        own = {id(parameter) for module in alone for parameter in module.parameters()}
-        trainable = {name: t for name, t in self._trainable().items() if id(t) not in own}
-        names, values = list(trainable), list(trainable.values())
-        slots = [tuple(torch.zeros_like(v) for _ in range(config.optimizer.num_slots)) for v in values]
-        masks = masks_of(config, trainable)
+        descent = Descent(self._trainable(), self._model, self._dense, config)
         loss_sum, correct, count = 0.0, 0, 0
-        with training_mode(self._model, config), fused.fused(alone, config.optimizer.lr):
-            for step, batch in enumerate(chain([first], found), start=1):
+        with training_mode(self._model, config), descent.ready():
+            for batch in batches:
                 (output, *_) = self._call(batch.inputs)
                 targets = self._tensor(batch.targets)
                 loss = LOSSES[config.loss](output, targets)
-                grads = gradients_of(loss, values, all_of_them=bool(alone))
-                with torch.no_grad():
-                    grads = [g * masks[n] if n in masks else g for n, g in zip(names, grads, strict=True)]
-                    clip(grads, config.clip_norm)
-                    slots = update(values, grads, slots, config.optimizer, step)
-                    loss_sum += float(loss) * len(targets)
-                    correct += int(correct_sum(output, targets, config.loss))
-                    count += len(targets)
+                descent.step(loss)
+                loss_sum += float(loss.detach()) * len(targets)
+                correct += int(correct_sum(output, targets, config.loss))
+                count += len(targets)
         return Metrics(loss_sum, correct, count)
-
-    def _alone(self, batch: Batch, config: TrainConfig) -> list[torch.nn.Linear]:
-        """Dense layers that may step inside the backward pass."""
-        if not fused.suits(config):
-            return []
-        if self._fusable is None:
-            with evaluation_mode(self._model), torch.no_grad():
-                shared = {id(t) for t in self._trainable().values()}
-                candidates = fused.fusable(self._model, self._call, batch.inputs)
-            self._fusable = [m for m in candidates if all(id(p) in shared for p in m.parameters())]
-        silenced = {leaf.tensor for leaf in config.silenced}
-        masked = {id(self._tensors[name]) for name in silenced if name in self._tensors}
-        return [m for m in self._fusable if not any(id(p) in masked for p in m.parameters())]
 
     def place(self, device: str, replicas: int) -> None:
         """Move the model to ``cpu`` or ``cuda``."""
@@ -166,7 +144,7 @@ class TorchTrainer:
         shared = tuple(self._description.binding.owners)
         while len(self._lanes) < min(self._replicas, len(parts)):
             model = cohort.replica(self._model) if self._lanes else self._model
-            self._lanes.append(cohort.make_lane(model, tensors_of(model), shared, self._data))
+            self._lanes.append(cohort.make_lane(model, shared, self._dense, self._data, config))
         return cohort.train(self._lanes, start, parts, config)
 
     def evaluate(self, batches: Iterable[Batch], loss: str) -> Metrics:

@@ -1,0 +1,120 @@
+"""Gradient steps: differentiate, mask, clip, update."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import final
+
+import torch
+
+from xbackend_fl.adapter.contract import TrainConfig
+from xbackend_fl.adapter.optimizers import Optimizer
+from xbfl_torch import factors
+from xbfl_torch.factors import Factors
+
+State = list[tuple[torch.Tensor, ...]]
+
+
+@final
+class Descent:
+    """Steps on some tensors of a model.
+
+    Args:
+        trainable: The tensors by native name.
+        model: The model.
+        dense: Names of its dense layers whose gradients may stay factors.
+        config: Rule, clipping and what is silenced.
+    """
+
+    def __init__(
+        self,
+        trainable: Mapping[str, torch.Tensor],
+        model: torch.nn.Module,
+        dense: Sequence[str],
+        config: TrainConfig,
+    ) -> None:
+        masks = _masks(config, trainable)
+        self._rule, self._limit = config.optimizer, config.clip_norm
+        self._values = list(trainable.values())
+        self._masks = [masks.get(name) for name in trainable]
+        free = {id(value) for name, value in trainable.items() if name not in masks}
+        layers = [model.get_submodule(name) for name in dense] if factors.suits(config) else []
+        self._dense = [m for m in layers if isinstance(m, torch.nn.Linear) and id(m.weight) in free]
+        self._state: State = [
+            tuple(torch.zeros_like(v) for _ in range(self._rule.num_slots)) for v in self._values
+        ]
+        self._found: list[Factors] = []
+        self._number = 0
+
+    @property
+    def dense(self) -> int:
+        """How many layers may give factors instead of a gradient."""
+        return len(self._dense)
+
+    @contextmanager
+    def ready(self) -> Iterator[None]:
+        """Forward passes belong inside."""
+        with factors.recorded(self._dense) as self._found:
+            yield
+
+    def step(self, loss: torch.Tensor) -> None:
+        """One step against the gradient of a loss."""
+        self._number += 1
+        whole = torch.autograd.grad(loss, self._values, allow_unused=True)
+        found = [*self._found]
+        self._found.clear()
+        given = {id(item.weight) for item in found}
+        values, grads = [], []
+        with torch.no_grad():
+            for value, grad, mask in zip(self._values, whole, self._masks, strict=True):
+                if id(value) not in given:
+                    values.append(value)
+                    grads.append(
+                        torch.zeros_like(value) if grad is None else grad if mask is None else grad * mask
+                    )
+            del whole
+            _clip(grads, found, self._limit)
+            self._state = _update(values, grads, self._state, self._rule, self._number)
+            for item in found:
+                item.descend(self._rule.lr, self._rule.weight_decay)
+
+
+def _clip(grads: list[torch.Tensor], found: list[Factors], limit: float | None) -> None:
+    """Scale gradients to a global norm of at most ``limit``."""
+    if limit is None or not (grads or found):
+        return
+    norms = [*(torch._foreach_norm(grads) if grads else ()), *(item.norm() for item in found)]  # noqa: SLF001  public by its documentation
+    scale = torch.clamp(limit / (torch.linalg.vector_norm(torch.stack(norms)) + 1e-6), max=1.0)
+    if grads:
+        torch._foreach_mul_(grads, scale)
+    for item in found:
+        item.rows = item.rows * scale  # the layers below may hold the same rows
+
+
+def _update(
+    values: list[torch.Tensor], grads: list[torch.Tensor], state: State, rule: Optimizer, number: int
+) -> State:
+    """One step in place; returns the new state."""
+    if rule.name == "sgd":
+        if values and rule.weight_decay:
+            torch._foreach_add_(grads, values, alpha=rule.weight_decay)
+        if values:
+            torch._foreach_add_(values, grads, alpha=-rule.lr)
+        return state
+    corrections, kept = rule.corrections(number), []
+    for value, grad, slots in zip(values, grads, state, strict=True):
+        new, after = rule.update(value, grad, slots, corrections, torch.sqrt)
+        value.copy_(new)
+        kept.append(after)
+    return kept
+
+
+def _masks(config: TrainConfig, trainable: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Zeros where a tensor stays silent, ones elsewhere."""
+    masks: dict[str, torch.Tensor] = {}
+    for leaf in config.silenced:
+        if leaf.tensor in trainable:
+            mask = masks.setdefault(leaf.tensor, torch.ones_like(trainable[leaf.tensor]))
+            mask[leaf.index] = 0
+    return masks

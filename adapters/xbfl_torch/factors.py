@@ -1,0 +1,134 @@
+"""Gradients of dense layers as the two factors they are products of.
+
+The gradient of a dense layer is ``G = Y^T X``: ``Y [rows, out]`` is the gradient of its outputs, ``X [rows, in]`` its inputs. With
+few rows the factors are far smaller than ``G``, which is the largest temporary of a step. It need never be stored:
+
+* its norm is ``|G|^2 = sum((Y Y^T) * (X X^T))``, two products of ``[rows, rows]`` (Goodfellow 2015, arXiv 1510.01799);
+* a step of SGD is ``W <- (1 - lr * decay) W - lr * scale * Y^T X``, one product that reads and writes ``W`` once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from xbackend_fl.adapter.contract import TrainConfig
+
+_ONEDNN = (
+    getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None  # type: ignore[no-untyped-call]
+)
+
+
+@dataclass
+class Factors:
+    """The gradient of one layer's weight.
+
+    Attributes:
+        weight: The weight, ``[out, in]``.
+        rows: Gradient of the layer's outputs, ``[rows, out]``.
+        columns: The layer's inputs, ``[rows, in]``.
+    """
+
+    weight: torch.Tensor
+    rows: torch.Tensor
+    columns: torch.Tensor
+
+    def norm(self) -> torch.Tensor:
+        """Euclidean norm of the gradient, a scalar."""
+        square = (self.rows @ self.rows.t()).mul_(self.columns @ self.columns.t()).sum()
+        return square.clamp_(min=0.0).sqrt_()
+
+    def descend(self, lr: float, weight_decay: float) -> None:
+        """One step of SGD in place."""
+        self.weight.addmm_(self.rows.t(), self.columns, beta=1.0 - lr * weight_decay, alpha=-lr)
+
+
+def called_once(model: nn.Module, call: Any, inputs: Sequence[Any]) -> tuple[str, ...]:
+    """Names of the dense layers whose weights are their own and that a forward pass calls once."""
+    found = {name: module for name, module in model.named_modules() if type(module) is nn.Linear}
+    uses: dict[int, int] = {}
+    for module in model.modules():
+        for parameter in module._parameters.values():  # noqa: SLF001  parameters of this module alone
+            if parameter is not None:
+                uses[id(parameter)] = uses.get(id(parameter), 0) + 1
+    calls: dict[int, int] = {}
+
+    def count(module: nn.Module, _: Any, __: Any) -> None:
+        calls[id(module)] = calls.get(id(module), 0) + 1
+
+    with ExitStack() as stack, torch.no_grad():
+        for module in found.values():
+            stack.callback(module.register_forward_hook(count).remove)
+        call(inputs)
+    return tuple(n for n, m in found.items() if calls.get(id(m)) == 1 and uses[id(m.weight)] == 1)
+
+
+def suits(config: TrainConfig) -> bool:
+    """Whether a step is linear in the gradient and keeps nothing of it."""
+    return config.optimizer.name == "sgd"
+
+
+@contextmanager
+def recorded(modules: Sequence[nn.Linear]) -> Iterator[list[Factors]]:
+    """Inside, these layers give factors to the list when a loss is differentiated, and no gradient of the weight.
+
+    A layer with too many rows for that gives its gradient as always.
+    """
+    found: list[Factors] = []
+    with ExitStack() as stack:
+        for module in modules:
+            stack.callback(module.__dict__.pop, "forward", None)
+            module.__dict__["forward"] = _Forward(module, found)
+        yield found
+
+
+class _Forward:
+    def __init__(self, module: nn.Linear, found: list[Factors]) -> None:
+        self._module, self._found = module, found
+
+    def __call__(self, value: torch.Tensor) -> torch.Tensor:
+        module = self._module
+        result: torch.Tensor = _Dense.apply(value, module.weight, module.bias, self._found)  # type: ignore[no-untyped-call]
+        return result
+
+
+class _Dense(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Any, weight: Any, bias: Any, found: list[Factors]) -> Any:
+        ctx.save_for_backward(value)
+        ctx.weight, ctx.found = weight, found
+        return _linear(value, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (grad,) = grads
+        (value,) = ctx.saved_tensors
+        weight = ctx.weight
+        below = _linear(grad, weight.t(), None) if ctx.needs_input_grad[0] else None
+        rows, columns = grad.reshape(-1, grad.shape[-1]), value.reshape(-1, value.shape[-1])
+        bias = rows.sum(0) if ctx.needs_input_grad[2] else None
+        whole = None
+        if ctx.needs_input_grad[1]:
+            if rows.shape[0] * sum(weight.shape) <= weight.numel():
+                ctx.found.append(Factors(weight, rows, columns))
+            else:
+                whole = rows.t() @ columns
+        return below, whole, bias, None
+
+
+def _linear(value: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """``value @ weight.t() + bias``.
+
+    On a processor by oneDNN: for 20 rows and a weight of 3136 x 2048 it takes 2.1 ms forward and 1.4 ms backward where the other
+    library of PyTorch takes 3.5 and 3.5 (one thread, AMD EPYC).
+    """
+    if _ONEDNN is None or value.device.type != "cpu" or value.dtype != torch.float32:
+        return functional.linear(value, weight, bias)
+    result: torch.Tensor = _ONEDNN(value, weight, bias, "none", [], "")
+    return result
