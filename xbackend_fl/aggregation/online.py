@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, final
 
 import numpy as np
@@ -19,6 +20,29 @@ Precision: TypeAlias = Literal["float32", "float64", "exact"]
 _ONE = 1 << 32
 """Fixed point: an exact sum counts units of ``2**-32``."""
 _LIMIT = float(1 << 62)
+
+
+@dataclass(frozen=True)
+class Sums:
+    """What a mean has added up: plain data, with which a mean in another process can go on.
+
+    Attributes:
+        arrays: By name, the sum of ``num_examples * (weights - base)``; of a counter its largest value, of a frozen parameter its value.
+        total: Number of examples.
+        count: Number of updates.
+        precision: What the arrays hold.
+        bound: What no exact sum exceeds in magnitude; 0 if the precision is another.
+    """
+
+    arrays: Mapping[str, Array]
+    total: int
+    count: int
+    precision: Precision = "float32"
+    bound: float = 0.0
+
+    def mapped(self, convert: Callable[[Mapping[str, Array]], Mapping[str, Array]]) -> Sums:
+        """The same under a linear change of layout: sums convert as weights do."""
+        return replace(self, arrays=convert(self.arrays)) if self.count else self
 
 
 @final
@@ -44,16 +68,6 @@ class OnlineMean:
         self._sums: dict[str, Array] = {}
         self._bound: dict[str, float] = {}
 
-    @staticmethod
-    def of_sums(base: Weights, sums: Mapping[str, Array], total: int, count: int) -> OnlineMean:
-        """A float32 mean whose sums were made elsewhere: ``num_examples * (weights - base)`` over ``count`` updates."""
-        mean = OnlineMean(base)
-        mean._start(base)
-        for name, array in sums.items():
-            mean._sums[name] = array.astype(np.float32, copy=False)
-        mean.total, mean.count = total, count
-        return mean
-
     def add(self, weights: Weights, num_examples: int) -> None:
         """Merge the weights of one participant.
 
@@ -76,6 +90,35 @@ class OnlineMean:
         self.total += num_examples
         self.count += 1
 
+    @property
+    def sums(self) -> Sums:
+        """What was added up so far; the arrays are the mean's own."""
+        bound = max(self._bound.values(), default=0.0)
+        return Sums(self._sums, self.total, self.count, self.precision, bound)
+
+    def absorb(self, sums: Sums) -> None:
+        """Go on with sums over other participants, added up elsewhere from the same base. They are copied.
+
+        Raises:
+            UpdateRefused: Precision or parameters differ.
+        """
+        if sums.count == 0:
+            return
+        like = self._like
+        if self.precision != sums.precision or like is None or like.keys() != sums.arrays.keys():
+            raise UpdateRefused("two means can only be merged if their base and precision are the same")
+        first = not self._sums
+        for name, array in sums.arrays.items():
+            if first:
+                self._sums[name] = np.array(array)
+            elif self._kind(name) is Kind.COUNTER:
+                np.maximum(self._sums[name], array, out=self._sums[name])
+            elif self._kind(name) is not Kind.FROZEN:
+                self._sums[name] += array
+            self._bound[name] = self._bound.get(name, 0.0) + sums.bound
+        self.total += sums.total
+        self.count += sums.count
+
     def merge(self, other: OnlineMean) -> None:
         """Merge another mean over other participants, with the same base and precision.
 
@@ -84,20 +127,13 @@ class OnlineMean:
         """
         if other.count == 0:
             return
-        if self.precision != other.precision or not _same(self._base, other._base):
-            raise UpdateRefused("two means can only be merged if their base and precision are the same")
         assert other._like is not None
+        if not _same(self._base, other._base):
+            raise UpdateRefused("two means can only be merged if their base and precision are the same")
         if self._like is not None and self._like.fingerprint != other._like.fingerprint:
             raise UpdateRefused("the means belong to different schemas")
-        self._start(other._like)
-        for name, array in other._sums.items():
-            if self._kind(name) is Kind.COUNTER:
-                np.maximum(self._sums[name], array, out=self._sums[name])
-            elif self._kind(name) is not Kind.FROZEN:
-                self._bound[name] = self._bound.get(name, 0.0) + other._bound.get(name, 0.0)
-                self._sums[name] += array
-        self.total += other.total
-        self.count += other.count
+        self._like = self._like or other._like
+        self.absorb(other.sums)
 
     def result(self) -> Weights:
         """The mean.
@@ -108,23 +144,6 @@ class OnlineMean:
         if self.count == 0 or self._like is None:
             raise RunFailed("the mean of no updates: no participant delivered one")
         return self._like.like({name: self._mean(name) for name in self._like})
-
-    def mapped(
-        self, convert: Callable[[Mapping[str, Array]], Mapping[str, Array]], base: Weights
-    ) -> OnlineMean:
-        """The same mean under a linear change of layout: sums convert as weights do.
-
-        Args:
-            convert: From all sums by this mean's names to all sums by the names of ``base``.
-            base: This mean's base in the other layout.
-        """
-        result = OnlineMean(base, self.precision)
-        result.total, result.count = self.total, self.count
-        if self.count:
-            result._sums = dict(convert(self._sums))
-            largest = max(self._bound.values(), default=0.0)
-            result._bound = dict.fromkeys(base, largest)
-        return result
 
     def _check(self, weights: Weights, num_examples: int) -> dict[str, float]:
         """Refuse what must not enter, before anything is touched."""
@@ -201,9 +220,9 @@ class OnlineMean:
         total, dtype = self._sums[name], self._like[name].dtype
         if self._kind(name) in {Kind.COUNTER, Kind.FROZEN}:
             return np.array(total)
-        mean = total / (float(self.total) * (_ONE if self.precision == "exact" else 1))
+        mean = np.asarray(total / (float(self.total) * (_ONE if self.precision == "exact" else 1)))
         if self._base is not None:
-            mean = mean + self._base[name]
+            np.add(mean, self._base[name], out=mean)
         return np.asarray(mean, dtype)
 
 

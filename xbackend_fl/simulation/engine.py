@@ -14,6 +14,7 @@ from xbackend_fl.canonical import Binding
 from xbackend_fl.course import Course
 from xbackend_fl.events import ModelBound, Observer
 from xbackend_fl.server import Outputs, Prepared, RoundOutcome, check_loss
+from xbackend_fl.simulation.mail import Desk, Letter
 from xbackend_fl.simulation.placement import longest_first, place
 from xbackend_fl.simulation.process import Handle, LocalWorker, ProcessWorker, collect
 from xbackend_fl.simulation.usage import Usage
@@ -39,6 +40,8 @@ class SimulationEngine:
         }
         self._workers = [worker for team in self._teams.values() for worker in team]
         self._first = [team[0] for team in self._teams.values()]
+        self._desk = None if in_process else Desk()
+        self._posted: tuple[Weights, Letter] | None = None
         self._sizes: dict[str, int] = {}
 
     def prepare(self, observer: Observer) -> Prepared:
@@ -85,26 +88,27 @@ class SimulationEngine:
     ) -> RoundOutcome:
         """Train a cohort, all workers side by side; partial means merge in the order of the workers."""
         backends = {participant.name: participant.backend for participant in self._course.participants}
+        posted = self._post(weights)
         for backend, team in self._teams.items():
             names = [name for name in cohort if backends[name] == backend]
             for worker, share in zip(team, longest_first(names, self._sizes, len(team)), strict=True):
-                worker.submit("train_round", number, weights, share)
+                worker.submit("train_round", number, posted, share)
         mean = OnlineMean(weights, self._course.federate.precision)
         failed: dict[str, str] = {}
         for partial in collect(self._workers, observer):
-            mean.merge(partial.mean)
+            mean.absorb(partial.sums)
             failed |= partial.failed
         return RoundOutcome(mean, failed)
 
     def evaluate(self, weights: Weights, split: str) -> Metrics:
         """Metrics in the reference's worker."""
-        metrics: Metrics = self._ask(self._workers[0], "evaluate", weights, split)
+        metrics: Metrics = self._ask(self._workers[0], "evaluate", self._post(weights), split)
         return metrics
 
     def outputs(self, weights: Weights, split: str, count: int) -> Outputs:
         """Answers of every backend."""
         for worker in self._first:
-            worker.submit("outputs", weights, split, count)
+            worker.submit("outputs", self._post(weights), split, count)
         answers = collect(self._first, _ignore)
         by_backend = {w.backend: answer[1] for w, answer in zip(self._first, answers, strict=True)}
         return Outputs(answers[0][0], by_backend)
@@ -112,7 +116,7 @@ class SimulationEngine:
     def save_native(self, weights: Weights, path: Path) -> list[Path]:
         """One file per backend."""
         for worker in self._first:
-            worker.submit("save", weights, path)
+            worker.submit("save", self._post(weights), path)
         return collect(self._first, _ignore)
 
     def num_examples(self) -> dict[str, int]:
@@ -142,6 +146,16 @@ class SimulationEngine:
         """End the workers."""
         for worker in self._workers:
             worker.close()
+        if self._desk is not None:
+            self._desk.close()
+
+    def _post(self, weights: Weights) -> Weights | Letter:
+        """Weights as all workers can read them; they are written once."""
+        if self._desk is None:
+            return weights
+        if self._posted is None or self._posted[0] is not weights:
+            self._posted = weights, self._desk.write(weights)
+        return self._posted[1]
 
     def _ask(self, worker: Handle, method: str, *arguments: Any) -> Any:
         worker.submit(method, *arguments)

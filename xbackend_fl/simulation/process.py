@@ -10,12 +10,13 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any, Protocol, final
 
 from xbackend_fl.course import Course
 from xbackend_fl.errors import WorkerDied, XbflError
 from xbackend_fl.events import Observer
-from xbackend_fl.simulation.mail import receive, send
+from xbackend_fl.simulation.mail import Desk, Letter, receive, send
 from xbackend_fl.simulation.worker import Partial, Worker
 
 _JOIN_S = 2.0
@@ -71,6 +72,7 @@ class ProcessWorker:
         self.backend = backend
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
+        self._desk = ""
         self._process = context.Process(
             target=_serve,
             args=(theirs, course, course.base, backend, threads),
@@ -103,6 +105,9 @@ class ProcessWorker:
             raise value
         if kind == "raised":
             raise WorkerDied(f"the {self.backend} worker raised\n\n{value}")
+        if isinstance(value, Letter):
+            self._desk = value.desk
+            value = value.open()
         return kind, value
 
     def death(self) -> WorkerDied:
@@ -124,6 +129,8 @@ class ProcessWorker:
             self._process.kill()
             self._process.join()
         self.connection.close()
+        if self._desk:
+            Path(self._desk).unlink(missing_ok=True)
 
 
 def collect(handles: Sequence[Handle], observer: Observer) -> list[Any]:
@@ -149,6 +156,7 @@ def collect(handles: Sequence[Handle], observer: Observer) -> list[Any]:
 
 def _messages(worker: Worker, method: str, arguments: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
     """A call as a stream of events with the result last."""
+    arguments = tuple(item.open() if isinstance(item, Letter) else item for item in arguments)
     if method == "train_round":
         for item in worker.train_round(*arguments):
             yield ("result" if isinstance(item, Partial) else "event"), item
@@ -160,15 +168,19 @@ def _messages(worker: Worker, method: str, arguments: tuple[Any, ...]) -> Iterat
 def _serve(connection: Connection, course: Course, base: Any, backend: str, threads: int) -> None:
     """Body of a worker process."""
     worker: Worker | None = None
-    while (call := receive(connection)) is not None:
-        try:
-            worker = worker or Worker(course.at(base), backend, threads)
-            for message in _messages(worker, *call):
-                send(connection, message)
-        except XbflError as error:
-            send(connection, ("refused", error))
-        except Exception:  # noqa: BLE001  whatever a user's model raises goes to the console as it is
-            send(connection, ("raised", traceback.format_exc()))
+    desk = Desk()
+    try:
+        while (call := receive(connection)) is not None:
+            try:
+                worker = worker or Worker(course.at(base), backend, threads)
+                for kind, value in _messages(worker, *call):
+                    send(connection, (kind, desk.write(value) if isinstance(value, Partial) else value))
+            except XbflError as error:
+                send(connection, ("refused", error))
+            except Exception:  # noqa: BLE001  whatever a user's model raises goes to the console as it is
+                send(connection, ("raised", traceback.format_exc()))
+    finally:
+        desk.close()
 
 
 @contextmanager

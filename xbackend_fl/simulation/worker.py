@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.adapter import Batch, Metrics, Part, Resident, TrainConfig, Trainer, load
-from xbackend_fl.aggregation import OnlineMean
+from xbackend_fl.aggregation import OnlineMean, Sums
 from xbackend_fl.canonical import Binding, Kind, Schema
 from xbackend_fl.course import Course, example_arrays
 from xbackend_fl.data import Dataset, batches, seed_of
@@ -33,11 +33,11 @@ class Partial:
     """A worker's share of a round.
 
     Attributes:
-        mean: Mean over this worker's participants, in canonical layout.
+        sums: Over this worker's participants, in canonical layout.
         failed: Participants whose update was refused, with the reason.
     """
 
-    mean: OnlineMean
+    sums: Sums
     failed: dict[str, str]
 
 
@@ -121,7 +121,7 @@ class Worker:
         """Train this worker's part of a cohort; events as they happen, the partial mean last."""
         start = self._native(self._binding.restore(weights))
         if self._on_device():
-            yield from self._train_resident(number, weights, start, cohort)
+            yield from self._train_resident(number, start, cohort)
             return
         precision = self._course.federate.precision
         mean = OnlineMean(start, precision)
@@ -150,7 +150,7 @@ class Worker:
             )
         for update, num_examples in kept:
             mean.add(update, num_examples)
-        yield Partial(mean.mapped(self._binding.export, weights), failed)
+        yield Partial(mean.sums.mapped(self._binding.export), failed)
 
     def evaluate(self, weights: Weights, split: str) -> Metrics:
         """Metrics of ``weights`` on a split."""
@@ -217,7 +217,7 @@ class Worker:
         return plain and isinstance(self._trainer, Resident) and self._trainer.trains_cohorts(self._config())
 
     def _train_resident(
-        self, number: int, weights: Weights, start: Weights, cohort: Sequence[str]
+        self, number: int, start: Weights, cohort: Sequence[str]
     ) -> Iterator[Event | Partial]:
         assert isinstance(self._trainer, Resident)
         began = time.perf_counter()
@@ -246,8 +246,9 @@ class Worker:
                 accuracy=metrics.accuracy,
                 seconds=seconds,
             )
-        mean = OnlineMean.of_sums(start, result.sums, sum(accepted), len(accepted))
-        yield Partial(mean.mapped(self._binding.export, weights), failed)
+        # What is not averaged stays as it was.
+        sums = Sums({**start, **result.sums}, sum(accepted), len(accepted))
+        yield Partial(sums.mapped(self._binding.export), failed)
 
     def _check_labels(self) -> None:
         """A class index beyond the outputs would end in a crash of the framework, or in memory that is nobody's."""
