@@ -20,6 +20,7 @@ import torch
 from xbackend_fl.adapter.contract import Array, CohortResult, Metrics, Part, Scaling, Tensors, TrainConfig
 from xbfl_torch.descent import Descent
 from xbfl_torch.describe import tensors_of
+from xbfl_torch.plan import Plan
 from xbfl_torch.steps import LOSSES, correct_sum, dropout_rates, training_mode
 
 _WARM_UP = 3
@@ -42,9 +43,10 @@ class Data:
 
     @staticmethod
     def on(device: str, inputs: Sequence[Array], targets: Array, scaling: Scaling | None) -> Data:
-        """Copies of arrays on a device, bytes as bytes."""
+        """Copies of arrays on a device, bytes as bytes; classes as losses want them."""
         moved = [torch.tensor(np.asarray(array), device=device) for array in inputs]
-        return Data(moved, torch.tensor(np.asarray(targets), device=device), scaling)
+        wanted = torch.tensor(np.asarray(targets), device=device)
+        return Data(moved, wanted if wanted.is_floating_point() else wanted.long(), scaling)
 
     def batch(self, rows: torch.Tensor) -> list[torch.Tensor]:
         """Inputs of some rows, as floats."""
@@ -61,25 +63,23 @@ class Lane:
     """One replica of the model and what its participant in training has done.
 
     Attributes:
-        model: The replica.
-        tensors: Its parameters and buffers by native name.
-        shared: Names of those that are averaged.
+        model: The replica; its averaged tensors are views of ``values``.
+        values: What is averaged, one after the other, ``[size of the plan]``.
         data: The examples.
         descent: How it steps.
         totals: Sum of losses and number of right predictions, ``[2]``.
-        sums: Sum of the weighted updates so far.
+        sums: Sum of the weighted updates so far, like ``values``.
         stream: Where its work is queued, on a GPU.
         graphs: Captured steps by batch size, and the rows each reads.
         pool: Memory that the graphs share: they never run at the same time.
     """
 
     model: torch.nn.Module
-    tensors: dict[str, torch.Tensor]
-    shared: tuple[str, ...]
+    values: torch.Tensor
     data: Data
     descent: Descent
     totals: torch.Tensor
-    sums: dict[str, torch.Tensor]
+    sums: torch.Tensor
     stream: Any = None
     graphs: dict[int, tuple[Any, torch.Tensor]] = field(default_factory=dict)
     pool: Any = None
@@ -96,8 +96,8 @@ class Lane:
         loss = LOSSES[config.loss](output, targets)
         self.descent.step(loss)
         with torch.no_grad():
-            self.totals[0] += loss.detach() * len(targets)
-            self.totals[1] += correct_sum(output, targets, config.loss)
+            self.totals[0].add_(loss.detach(), alpha=len(targets))
+            self.totals[1].add_(correct_sum(output, targets, config.loss))
 
     def capture(self, size: int, config: TrainConfig) -> None:
         """Record a step for batches of one size."""
@@ -123,15 +123,15 @@ class Lane:
 
 
 def make_lane(
-    model: torch.nn.Module, shared: Sequence[str], dense: Sequence[str], data: Data, config: TrainConfig
+    model: torch.nn.Module, plan: Plan, dense: Sequence[str], data: Data, config: TrainConfig
 ) -> Lane:
     """A lane around a model that is on the device of the data."""
     device, tensors = data.targets.device, tensors_of(model)
-    sums = {name: torch.zeros_like(tensors[name]) for name in shared if tensors[name].is_floating_point()}
-    trainable = {name: t for name, t in tensors.items() if t.requires_grad and name in sums}
+    values = plan.adopt(tensors, device)
+    trainable = {name: t for name, t in tensors.items() if t.requires_grad and name in plan.slots}
     stream = torch.cuda.Stream() if device.type == "cuda" else None  # type: ignore[no-untyped-call]
     descent = Descent(trainable, model, dense, config)
-    return Lane(model, tensors, tuple(shared), data, descent, torch.zeros(2, device=device), sums, stream)
+    return Lane(model, values, data, descent, torch.zeros(2, device=device), torch.zeros_like(values), stream)
 
 
 def replica(model: torch.nn.Module) -> torch.nn.Module:
@@ -145,10 +145,12 @@ def suits(model: torch.nn.Module, config: TrainConfig) -> bool:
     return not drops and config.optimizer.name == "sgd"
 
 
-def train(lanes: Sequence[Lane], start: Tensors, parts: Sequence[Part], config: TrainConfig) -> CohortResult:
+def train(
+    lanes: Sequence[Lane], plan: Plan, start: Tensors, parts: Sequence[Part], config: TrainConfig
+) -> CohortResult:
     """Train every part from ``start``; parts go to the lanes in turn."""
     device = lanes[0].totals.device
-    base = {name: torch.tensor(start[name], device=device) for name in lanes[0].shared}
+    base = plan.load(start, device)
     totals = torch.zeros(len(parts), 2, device=device)
     finite = torch.zeros(len(parts), dtype=torch.bool, device=device)
     sizes = {len(rows) for part in parts for rows in part.batches}
@@ -161,7 +163,7 @@ def train(lanes: Sequence[Lane], start: Tensors, parts: Sequence[Part], config: 
             stack.enter_context(lane.descent.ready())
             for size in sorted(sizes - lane.graphs.keys(), reverse=True) if lane.stream is not None else ():
                 lane.capture(size, config)
-            torch._foreach_zero_(list(lane.sums.values()))
+            lane.sums.zero_()
         _fence(device)
         queues = [
             _queue(lane, range(index, len(parts), len(lanes)), parts, orders, base, totals, finite, config)
@@ -173,13 +175,12 @@ def train(lanes: Sequence[Lane], start: Tensors, parts: Sequence[Part], config: 
         _fence(device)
     first = lanes[0].sums
     for lane in lanes[1:]:
-        torch._foreach_add_(list(first.values()), list(lane.sums.values()))
+        first.add_(lane.sums)
     metrics = tuple(
         Metrics(loss, int(right), sum(map(len, part.batches)))
         for (loss, right), part in zip(totals.cpu().tolist(), parts, strict=True)
     )
-    sums = {name: value.cpu().numpy() for name, value in first.items()}
-    return CohortResult(sums, metrics, tuple(finite.cpu().tolist()))
+    return CohortResult(plan.unload(first), metrics, tuple(finite.cpu().tolist()))
 
 
 def _queue(
@@ -187,7 +188,7 @@ def _queue(
     share: range,
     parts: Sequence[Part],
     orders: Sequence[torch.Tensor],
-    base: dict[str, torch.Tensor],
+    base: torch.Tensor,
     totals: torch.Tensor,
     finite: torch.Tensor,
     config: TrainConfig,
@@ -195,28 +196,24 @@ def _queue(
     """Queue a lane's work, a step at a time."""
     for index in share:
         part = parts[index]
-        with lane.queue(), torch.no_grad():
-            names = list(base)
-            torch._foreach_copy_([lane.tensors[n] for n in names], [base[n] for n in names])
+        with lane.queue():
+            lane.values.copy_(base)
             lane.totals.zero_()
         for rows in torch.split(orders[index], [len(rows) for rows in part.batches]):
             with lane.queue():
                 lane.run(rows, config)
             yield index
-        with lane.queue(), torch.no_grad():
+        with lane.queue():
             totals[index].copy_(lane.totals)
             _add(lane, part.num_examples, base, finite[index])
 
 
-def _add(lane: Lane, weight: int, base: dict[str, torch.Tensor], finite: torch.Tensor) -> None:
+def _add(lane: Lane, weight: int, base: torch.Tensor, finite: torch.Tensor) -> None:
     """Add an update to the lane's sum, unless it or its loss is not finite; the host is not asked."""
-    good = torch.isfinite(lane.totals[0])
-    for name in lane.sums:
-        good = good & torch.isfinite(lane.tensors[name].sum())
+    change = lane.values.sub_(base)
+    good = torch.isfinite(lane.totals[0]) & torch.isfinite(change.sum())
     finite.copy_(good)
-    for name, total in lane.sums.items():
-        change = lane.tensors[name] - base[name]
-        total.add_(torch.where(good, change, 0.0), alpha=weight)
+    lane.sums.add_(change.masked_fill_(~good, 0.0), alpha=weight)
 
 
 def _fence(device: torch.device) -> None:

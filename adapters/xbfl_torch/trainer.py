@@ -24,6 +24,7 @@ from xbfl_torch import cohort, factors
 from xbfl_torch.descent import Descent
 from xbfl_torch.describe import describe, evaluation_mode, tensors_of
 from xbfl_torch.parametrizations import materialised
+from xbfl_torch.plan import Plan
 from xbfl_torch.steps import LOSSES, correct_sum, training_mode
 
 
@@ -53,6 +54,7 @@ class TorchTrainer:
         self._data: cohort.Data | None = None
         self._lanes: list[cohort.Lane] = []
         self._captured = ""
+        self._plan: Plan | None = None
         self._initial_local = {
             name: self._tensors[name].detach().clone() for name in self._description.binding.local
         }
@@ -141,11 +143,11 @@ class TorchTrainer:
         if self._captured != repr(config):
             # A captured step has the values of its capture.
             self._lanes, self._captured = [], repr(config)
-        shared = tuple(self._description.binding.owners)
+        plan = self._plan = self._plan or Plan.of(self._tensors, tuple(self._description.binding.owners))
         while len(self._lanes) < min(self._replicas, len(parts)):
             model = cohort.replica(self._model) if self._lanes else self._model
-            self._lanes.append(cohort.make_lane(model, shared, self._dense, self._data, config))
-        return cohort.train(self._lanes, start, parts, config)
+            self._lanes.append(cohort.make_lane(model, plan, self._dense, self._data, config))
+        return cohort.train(self._lanes, plan, start, parts, config)
 
     def evaluate(self, batches: Iterable[Batch], loss: str) -> Metrics:
         """Metrics in evaluation mode."""

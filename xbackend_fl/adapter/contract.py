@@ -109,7 +109,8 @@ class CohortResult:
     """What came of a cohort.
 
     Attributes:
-        sums: For every shared native tensor, the sum over accepted parts of ``num_examples * (after - start)``.
+        sums: For every shared native tensor of floats, the sum over accepted parts of ``num_examples * (after - start)``; valid
+            until the next cohort.
         metrics: Training metrics of every part.
         accepted: Whether each part's loss and update are finite; the others are not in the sums.
     """
