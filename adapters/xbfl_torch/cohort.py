@@ -20,6 +20,7 @@ import torch
 from xbackend_fl.adapter.contract import Array, CohortResult, Metrics, Part, Scaling, Tensors, TrainConfig
 from xbfl_torch.descent import Descent
 from xbfl_torch.describe import tensors_of
+from xbfl_torch.devices import kernels_for, kernels_on
 from xbfl_torch.plan import Plan
 from xbfl_torch.steps import LOSSES, correct_sum, dropout_rates, training_mode
 
@@ -50,11 +51,16 @@ class Data:
 
     def batch(self, rows: torch.Tensor) -> list[torch.Tensor]:
         """Inputs of some rows, as floats."""
-        found = [value.index_select(0, rows) for value in self.inputs]
+        return [self._scaled(value, rows) for value in self.inputs]
+
+    def _scaled(self, value: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         rule = self.scaling
-        if rule is None:
-            return found
-        return [v * rule.factor + rule.offset if v.dtype == torch.uint8 else v for v in found]
+        if rule is None or value.dtype != torch.uint8:
+            return value.index_select(0, rows)
+        kernels = kernels_on(value.device)
+        if kernels is not None:
+            return kernels.gather(value, rows, rule.factor, rule.offset)  # type: ignore[no-any-return]
+        return value.index_select(0, rows) * rule.factor + rule.offset
 
 
 @final
@@ -90,9 +96,14 @@ class Lane:
 
     def step(self, rows: torch.Tensor, config: TrainConfig) -> None:
         """One step, with the treaty's settings already in place."""
-        targets = self.data.targets.index_select(0, rows)
         output = self.model(*self.data.batch(rows))
         output = output if isinstance(output, torch.Tensor) else output[0]
+        kernels = kernels_for(output)
+        if kernels is not None and config.loss == "cross_entropy" and kernels.scores_fit(output):
+            scores = output.detach()
+            self.descent.step(output, kernels.cross_entropy(scores, self.data.targets, rows, self.totals))
+            return
+        targets = self.data.targets.index_select(0, rows)
         loss = LOSSES[config.loss](output, targets)
         self.descent.step(loss)
         with torch.no_grad():

@@ -10,7 +10,7 @@ import torch
 
 from xbackend_fl.adapter.contract import TrainConfig
 from xbackend_fl.adapter.optimizers import Optimizer
-from xbfl_torch import factors
+from xbfl_torch import devices, factors
 from xbfl_torch.factors import Factors
 
 State = list[tuple[torch.Tensor, ...]]
@@ -58,10 +58,10 @@ class Descent:
         with factors.recorded(self._dense) as self._found:
             yield
 
-    def step(self, loss: torch.Tensor) -> None:
-        """One step against the gradient of a loss."""
+    def step(self, output: torch.Tensor, cotangent: torch.Tensor | None = None) -> None:
+        """One step against the gradient of a loss, or of ``sum(output * cotangent)``."""
         self._number += 1
-        whole = torch.autograd.grad(loss, self._values, allow_unused=True)
+        whole = torch.autograd.grad(output, self._values, cotangent, allow_unused=True)
         found = [*self._found]
         self._found.clear()
         given = {id(item.weight) for item in found}
@@ -85,7 +85,7 @@ def _clip(grads: list[torch.Tensor], found: list[Factors], limit: float | None) 
     if limit is None or not (grads or found):
         return
     norms = [*(torch._foreach_norm(grads) if grads else ()), *(item.norm() for item in found)]  # noqa: SLF001  public by its documentation
-    scale = torch.clamp(limit / (torch.linalg.vector_norm(torch.stack(norms)) + 1e-6), max=1.0)
+    scale = devices.clip_scale(torch.stack(norms), limit)
     if grads:
         torch._foreach_mul_(grads, scale)
     for item in found:

@@ -1,0 +1,70 @@
+"""Which kernels compute the hot parts of a step on the device where a tensor lies."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+_HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+_ONEDNN: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if _HAS_ONEDNN else None
+
+
+def kernels_for(tensor: torch.Tensor) -> Any | None:
+    """The module :mod:`xbfl_torch.kernels`, if it computes with tensors like this one."""
+    return kernels_on(tensor.device) if tensor.dtype == torch.float32 else None
+
+
+def kernels_on(device: torch.device) -> Any | None:
+    """The module :mod:`xbfl_torch.kernels`, if its kernels run on a device."""
+    return _triton() if device.type == "cuda" else None
+
+
+@functools.cache
+def _triton() -> Any | None:
+    try:
+        return importlib.import_module("xbfl_torch.kernels")
+    except ModuleNotFoundError:  # PyTorch brings Triton where it supports it
+        return None
+
+
+def dense(value: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """``value [rows, in] @ weight.t() + bias``.
+
+    On a processor by oneDNN: for 20 rows and a weight of 3136 x 2048 it takes 2.1 ms forward and 1.4 ms backward where the other
+    library of PyTorch takes 3.5 and 3.5 (one thread, AMD EPYC).
+    """
+    kernels = kernels_for(value)
+    if kernels is not None and len(value) <= kernels.MOST_ROWS:
+        return kernels.dense(value.contiguous(), weight, bias)  # type: ignore[no-any-return]
+    if _ONEDNN is None or value.device.type != "cpu" or value.dtype != torch.float32:
+        return functional.linear(value, weight, bias)
+    return _ONEDNN(value, weight, bias, "none", [], "")  # type: ignore[no-any-return]
+
+
+def dense_below(grad: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """``grad [rows, out] @ weight [out, in]``."""
+    kernels = kernels_for(grad)
+    if kernels is not None and len(grad) <= kernels.MOST_ROWS:
+        return kernels.dense_below(grad.contiguous(), weight)  # type: ignore[no-any-return]
+    return dense(grad, weight.t(), None) if grad.device.type == "cpu" else grad @ weight
+
+
+def product_norm(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """Euclidean norm of ``rows.t() @ columns``, by the products of each factor with itself (Goodfellow 2015, arXiv 1510.01799)."""
+    kernels = kernels_for(rows)
+    if kernels is not None and len(rows) <= kernels.MOST_ROWS:
+        return kernels.product_norm(rows.contiguous(), columns.contiguous())  # type: ignore[no-any-return]
+    square = (rows @ rows.t()).mul_(columns @ columns.t()).sum()
+    return square.clamp_(min=0.0).sqrt_()
+
+
+def clip_scale(norms: torch.Tensor, limit: float) -> torch.Tensor:
+    """``min(1, limit / (|norms| + 1e-6))``."""
+    kernels = kernels_for(norms)
+    if kernels is not None:
+        return kernels.clip_scale(norms, limit)  # type: ignore[no-any-return]
+    return torch.clamp(limit / (torch.linalg.vector_norm(norms) + 1e-6), max=1.0)
