@@ -2,7 +2,7 @@
 
 Data lie on the device, in the dtype they have on disk. Several replicas of the model train participants side by side, each in a stream of its
 own. On a GPU a step is a CUDA graph: gather the batch by index, forward, backward, clip, update, all at fixed addresses; one graph per batch
-size, so that the short last batch of an epoch needs no padding and batch normalisation sees what it would see. Losses, counts and the
+size and number of steps, so that the short last batch of an epoch needs no padding and batch normalisation sees what it would see. Losses, counts and the
 sum of the updates stay on the device until the cohort is done.
 """
 
@@ -12,12 +12,14 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, final
+from itertools import groupby
+from typing import Any, NamedTuple, final
 
 import numpy as np
 import torch
 
 from xbackend_fl.adapter.contract import Array, CohortResult, Metrics, Part, Scaling, Tensors, TrainConfig
+from xbfl_torch.convolutions import cheap_biases
 from xbfl_torch.descent import Descent
 from xbfl_torch.describe import tensors_of
 from xbfl_torch.devices import kernels_for, kernels_on
@@ -26,6 +28,31 @@ from xbfl_torch.steps import LOSSES, correct_sum, dropout_rates, training_mode
 
 _WARM_UP = 3
 """Steps before a capture: libraries choose kernels and allocate on first use."""
+
+_LONGEST = 8
+"""Steps of one graph at most."""
+
+
+class Run(NamedTuple):
+    """Steps in a row with batches of one size.
+
+    The host needs 170 us to start a graph, a GPU 180 us for a step of a small model: several steps make one graph.
+    """
+
+    size: int
+    steps: int
+
+
+def runs_of(part: Part) -> list[Run]:
+    """A participant's steps as few runs of few kinds: powers of two."""
+    found = []
+    for size, batches in groupby(map(len, part.batches)):
+        left = sum(1 for _ in batches)
+        while left:
+            steps = min(_LONGEST, 1 << (left.bit_length() - 1))
+            found.append(Run(size, steps))
+            left -= steps
+    return found
 
 
 @dataclass
@@ -76,7 +103,7 @@ class Lane:
         totals: Sum of losses and number of right predictions, ``[2]``.
         sums: Sum of the weighted updates so far, like ``values``.
         stream: Where its work is queued, on a GPU.
-        graphs: Captured steps by batch size, and the rows each reads.
+        graphs: Captured runs, and the rows each reads.
         pool: Memory that the graphs share: they never run at the same time.
     """
 
@@ -87,7 +114,7 @@ class Lane:
     totals: torch.Tensor
     sums: torch.Tensor
     stream: Any = None
-    graphs: dict[int, tuple[Any, torch.Tensor]] = field(default_factory=dict)
+    graphs: dict[Run, tuple[Any, torch.Tensor]] = field(default_factory=dict)
     pool: Any = None
 
     def queue(self) -> AbstractContextManager[Any]:
@@ -110,24 +137,26 @@ class Lane:
             self.totals[0].add_(loss.detach(), alpha=len(targets))
             self.totals[1].add_(correct_sum(output, targets, config.loss))
 
-    def capture(self, size: int, config: TrainConfig) -> None:
-        """Record a step for batches of one size."""
-        rows = torch.zeros(size, dtype=torch.int64, device=self.totals.device)
+    def capture(self, run: Run, config: TrainConfig) -> None:
+        """Record the steps of a run."""
+        rows = torch.zeros(run.steps, run.size, dtype=torch.int64, device=self.totals.device)
         with self.queue():
             for _ in range(_WARM_UP):
-                self.step(rows, config)
+                self.step(rows[0], config)
         self.stream.synchronize()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
-            self.step(rows, config)
+            for batch in rows:
+                self.step(batch, config)
         self.pool = self.pool or graph.pool()
-        self.graphs[size] = (graph, rows)
+        self.graphs[run] = (graph, rows.view(-1))
 
-    def run(self, rows: torch.Tensor, config: TrainConfig) -> None:
-        """One step: a replay, if it was captured."""
-        held = self.graphs.get(len(rows))
+    def run(self, run: Run, rows: torch.Tensor, config: TrainConfig) -> None:
+        """The steps of a run: a replay, if it was captured."""
+        held = self.graphs.get(run)
         if held is None:
-            self.step(rows, config)
+            for batch in torch.split(rows, run.size):
+                self.step(batch, config)
         else:
             held[1].copy_(rows)
             held[0].replay()
@@ -164,23 +193,27 @@ def train(
     base = plan.load(start, device)
     totals = torch.zeros(len(parts), 2, device=device)
     finite = torch.zeros(len(parts), dtype=torch.bool, device=device)
-    sizes = {len(rows) for part in parts for rows in part.batches}
+    kinds = {run for part in parts for run in runs_of(part)}
     order = torch.from_numpy(np.concatenate([rows for part in parts for rows in part.batches])).to(device)
     ends = np.cumsum([sum(map(len, part.batches)) for part in parts])
     orders = torch.tensor_split(order, torch.from_numpy(ends[:-1]))
     with ExitStack() as stack:
         for lane in lanes:
-            stack.enter_context(training_mode(lane.model, config))
-            stack.enter_context(lane.descent.ready())
-            for size in sorted(sizes - lane.graphs.keys(), reverse=True) if lane.stream is not None else ():
-                lane.capture(size, config)
+            missing = kinds - lane.graphs.keys()
+            # What was captured needs no model any more.
+            if missing:
+                stack.enter_context(training_mode(lane.model, config))
+                stack.enter_context(cheap_biases(lane.model))
+                stack.enter_context(lane.descent.ready())
+            for run in sorted(missing, reverse=True) if lane.stream is not None else ():
+                lane.capture(run, config)
             lane.sums.zero_()
         _fence(device)
         queues = [
             _queue(lane, range(index, len(parts), len(lanes)), parts, orders, base, totals, finite, config)
             for index, lane in enumerate(lanes)
         ]
-        # A step of every lane in turn, so that the device always has something of each to do.
+        # A run of every lane in turn, so that the device always has something of each to do.
         while queues:
             queues = [queue for queue in queues if next(queue, None) is not None]
         _fence(device)
@@ -204,15 +237,16 @@ def _queue(
     finite: torch.Tensor,
     config: TrainConfig,
 ) -> Iterator[int]:
-    """Queue a lane's work, a step at a time."""
+    """Queue a lane's work, a run at a time."""
     for index in share:
         part = parts[index]
         with lane.queue():
             lane.values.copy_(base)
             lane.totals.zero_()
-        for rows in torch.split(orders[index], [len(rows) for rows in part.batches]):
+        runs = runs_of(part)
+        for run, rows in zip(runs, torch.split(orders[index], [r.size * r.steps for r in runs]), strict=True):
             with lane.queue():
-                lane.run(rows, config)
+                lane.run(run, rows, config)
             yield index
         with lane.queue():
             totals[index].copy_(lane.totals)

@@ -89,7 +89,7 @@ def _clip(grads: list[torch.Tensor], found: list[Factors], limit: float | None) 
     if grads:
         torch._foreach_mul_(grads, scale)
     for item in found:
-        item.rows = item.rows * scale  # the layers below may hold the same rows
+        item.scale = scale
 
 
 def _update(

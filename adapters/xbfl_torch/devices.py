@@ -53,6 +53,24 @@ def dense_below(grad: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     return dense(grad, weight.t(), None) if grad.device.type == "cpu" else grad @ weight
 
 
+def descend(
+    weight: torch.Tensor,
+    rows: torch.Tensor,
+    columns: torch.Tensor,
+    scale: torch.Tensor | None,
+    lr: float,
+    weight_decay: float,
+) -> None:
+    """``weight <- (1 - lr * weight_decay) * weight - lr * scale * rows.t() @ columns`` in place."""
+    kernels = kernels_for(weight)
+    if kernels is not None and len(rows) <= kernels.MOST_ROWS:
+        kernels.descend(weight, rows.contiguous(), columns.contiguous(), scale, lr, weight_decay)
+        return
+    # Others may hold the rows.
+    scaled = rows if scale is None else rows * scale
+    weight.addmm_(scaled.t(), columns, beta=1.0 - lr * weight_decay, alpha=-lr)
+
+
 def product_norm(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
     """Euclidean norm of ``rows.t() @ columns``, by the products of each factor with itself (Goodfellow 2015, arXiv 1510.01799)."""
     kernels = kernels_for(rows)

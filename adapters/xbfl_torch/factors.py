@@ -29,11 +29,13 @@ class Factors:
         weight: The weight, ``[out, in]``.
         rows: Gradient of the layer's outputs, ``[rows, out]``.
         columns: The layer's inputs, ``[rows, in]``.
+        scale: What the gradient is multiplied with, a scalar.
     """
 
     weight: torch.Tensor
     rows: torch.Tensor
     columns: torch.Tensor
+    scale: torch.Tensor | None = None
 
     def norm(self) -> torch.Tensor:
         """Euclidean norm of the gradient, a scalar."""
@@ -41,7 +43,7 @@ class Factors:
 
     def descend(self, lr: float, weight_decay: float) -> None:
         """One step of SGD in place."""
-        self.weight.addmm_(self.rows.t(), self.columns, beta=1.0 - lr * weight_decay, alpha=-lr)
+        devices.descend(self.weight, self.rows, self.columns, self.scale, lr, weight_decay)
 
 
 def called_once(model: nn.Module, call: Any, inputs: Sequence[Any]) -> tuple[str, ...]:

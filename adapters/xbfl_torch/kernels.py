@@ -25,44 +25,77 @@ _LEAST = 16
 def dense(value: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     """``value [rows, in] @ weight.t() [in, out] + bias``."""
     rows, (outs, ins) = value.shape[0], weight.shape
-    result = value.new_empty(rows, outs)
-    _dense[(triton.cdiv(outs, 16),)](
-        value,
-        weight,
-        bias if bias is not None else weight,
-        result,
-        rows,
-        outs,
-        ins,
-        bias is not None,
-        _side(rows),
-        16,
-        128,
-        num_warps=4,
-        num_stages=4,
+    splits, share = _splits(ins, 128)
+    parts = value.new_empty(splits, rows, outs)
+    grid = (triton.cdiv(outs, 16), splits)
+    _dense[grid](
+        value, weight, parts, rows, outs, ins, share, _side(rows), 16, 128, num_warps=4, num_stages=4
     )
-    return result
+    return _together(parts, bias)
 
 
 def dense_below(grad: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """``grad [rows, out] @ weight [out, in]``: what the layer below gets."""
     rows, (outs, ins) = grad.shape[0], weight.shape
-    splits = min(4, triton.cdiv(outs, 128))
-    share = triton.cdiv(triton.cdiv(outs, splits), 64) * 64
+    splits, share = _splits(outs, 64)
     parts = grad.new_empty(splits, rows, ins)
-    _dense_below[(triton.cdiv(ins, 32), splits)](
+    grid = (triton.cdiv(ins, 32), splits)
+    _dense_below[grid](
         grad, weight, parts, rows, outs, ins, share, _side(rows), 32, 64, num_warps=4, num_stages=4
     )
-    return parts.sum(0) if splits > 1 else parts[0]
+    return _together(parts, None)
+
+
+def _splits(length: int, block: int) -> tuple[int, int]:
+    """In how many shares a sum is computed side by side, and terms of a share: whole blocks, two at least."""
+    splits = min(4, triton.cdiv(length, 2 * block))
+    return splits, triton.cdiv(triton.cdiv(length, splits), block) * block
+
+
+def _together(parts: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """Sum of shares ``[shares, rows, values]``, and the bias."""
+    splits, rows, width = parts.shape
+    result = parts.new_empty(rows, width)
+    grid = (triton.cdiv(rows * width, 256),)
+    _add_parts[grid](
+        parts, parts if bias is None else bias, result, splits, rows * width, width, bias is not None, 256
+    )
+    return result
+
+
+def descend(
+    weight: torch.Tensor,
+    rows: torch.Tensor,
+    columns: torch.Tensor,
+    scale: torch.Tensor | None,
+    lr: float,
+    weight_decay: float,
+) -> None:
+    """``weight <- (1 - lr * weight_decay) * weight - lr * scale * rows.t() @ columns``, in one pass over the weight."""
+    outs, ins = weight.shape
+    count, kept = len(rows), 1.0 - lr * weight_decay
+    grid = (triton.cdiv(outs, 32), triton.cdiv(ins, 128))
+    scaled = scale is not None
+    _descend[grid](
+        weight, rows, columns, scale if scaled else weight, count, outs, ins, lr, kept, scaled, _side(count), 32, 128, num_warps=4
+    )  # fmt: skip
 
 
 def product_norm(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
     """Euclidean norm of ``rows.t() @ columns`` without the product, a scalar."""
-    result = rows.new_empty(())
-    count = rows.shape[0]
-    _product_norm[(1,)](
-        rows, columns, result, count, rows.shape[1], columns.shape[1], _side(count), 128, num_warps=4
-    )
+    count = len(rows)
+    pairs, result = rows.new_empty(count, count), rows.new_empty(())
+    _pairs[(count, count)](rows, columns, pairs, count, rows.shape[1], columns.shape[1], 1024, num_warps=4)
+    _root_of_sum[(1,)](pairs, result, count * count, triton.next_power_of_2(count * count), num_warps=4)
+    return result
+
+
+def channel_sums(grad: torch.Tensor) -> torch.Tensor:
+    """Sums of ``grad [batch, channels, ...]`` by channel, ``[channels]``."""
+    batch, channels = grad.shape[:2]
+    result = grad.new_empty(channels)
+    width = grad[0, 0].numel()
+    _channel_sums[(channels,)](grad, result, batch, channels, width, 16, 128, num_warps=4)
     return result
 
 
@@ -122,29 +155,31 @@ def _side(rows: int) -> int:
 
 @triton.jit
 def _dense(
-    value,
-    weight,
-    bias,
-    result,
-    rows,
-    outs,
-    ins,
-    HAS_BIAS: tl.constexpr,
-    ROWS: tl.constexpr,
-    OUTS: tl.constexpr,
-    INS: tl.constexpr,
+    value, weight, parts, rows, outs, ins, share, ROWS: tl.constexpr, OUTS: tl.constexpr, INS: tl.constexpr
 ):
     o = tl.program_id(0) * OUTS + tl.arange(0, OUTS)
+    part = tl.program_id(1)
     r = tl.arange(0, ROWS)
-    total = tl.zeros([ROWS, OUTS], tl.float32)
-    for start in range(0, ins, INS):
+    # The weight is the left factor: the matrix units take 64 rows at a time from it, and few columns.
+    total = tl.zeros([OUTS, ROWS], tl.float32)
+    for start in range(part * share, tl.minimum((part + 1) * share, ins), INS):
         i = start + tl.arange(0, INS)
-        left = tl.load(value + r[:, None] * ins + i[None, :], (r[:, None] < rows) & (i[None, :] < ins), 0.0)
-        right = tl.load(weight + o[None, :] * ins + i[:, None], (o[None, :] < outs) & (i[:, None] < ins), 0.0)
+        left = tl.load(weight + o[:, None] * ins + i[None, :], (o[:, None] < outs) & (i[None, :] < ins), 0.0)
+        right = tl.load(value + r[None, :] * ins + i[:, None], (r[None, :] < rows) & (i[:, None] < ins), 0.0)
         total = tl.dot(left, right, total, input_precision="tf32x3")
+    place = parts + part * rows * outs + r[None, :] * outs + o[:, None]
+    tl.store(place, total, (r[None, :] < rows) & (o[:, None] < outs))
+
+
+@triton.jit
+def _add_parts(parts, bias, result, splits, count, width, HAS_BIAS: tl.constexpr, BLOCK: tl.constexpr):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    total = tl.zeros([BLOCK], tl.float32)
+    for split in range(splits):
+        total += tl.load(parts + split * count + i, i < count, 0.0)
     if HAS_BIAS:
-        total += tl.load(bias + o, o < outs, 0.0)[None, :]
-    tl.store(result + r[:, None] * outs + o[None, :], total, (r[:, None] < rows) & (o[None, :] < outs))
+        total += tl.load(bias + i % width, i < count, 0.0)
+    tl.store(result + i, total, i < count)
 
 
 @triton.jit
@@ -174,31 +209,58 @@ def _dense_below(
 
 
 @triton.jit
-def _gram(values, rows, width, ROWS: tl.constexpr, WIDTH: tl.constexpr):
+def _descend(
+    weight, rows, columns, scale, count, outs, ins, lr, kept,
+    SCALED: tl.constexpr, ROWS: tl.constexpr, OUTS: tl.constexpr, INS: tl.constexpr,
+):  # fmt: skip
+    o = tl.program_id(0) * OUTS + tl.arange(0, OUTS)
+    i = tl.program_id(1) * INS + tl.arange(0, INS)
     r = tl.arange(0, ROWS)
-    total = tl.zeros([ROWS, ROWS], tl.float32)
-    for start in range(0, width, WIDTH):
-        i = start + tl.arange(0, WIDTH)
-        tile = tl.load(
-            values + r[:, None] * width + i[None, :], (r[:, None] < rows) & (i[None, :] < width), 0.0
-        )
-        total = tl.dot(tile, tl.trans(tile), total, input_precision="tf32x3")
-    return total
+    left = tl.load(rows + r[None, :] * outs + o[:, None], (r[None, :] < count) & (o[:, None] < outs), 0.0)
+    if SCALED:
+        left = left * tl.load(scale)
+    right = tl.load(columns + r[:, None] * ins + i[None, :], (r[:, None] < count) & (i[None, :] < ins), 0.0)
+    place = weight + o[:, None] * ins + i[None, :]
+    inside = (o[:, None] < outs) & (i[None, :] < ins)
+    value = tl.load(place, inside, 0.0)
+    tl.store(place, kept * value - lr * tl.dot(left, right, input_precision="ieee"), inside)
 
 
 @triton.jit
-def _product_norm(
-    left,
-    right,
-    result,
-    rows,
-    width_left,
-    width_right,
-    ROWS: tl.constexpr,
-    WIDTH: tl.constexpr,
-):
-    square = _gram(left, rows, width_left, ROWS, WIDTH) * _gram(right, rows, width_right, ROWS, WIDTH)
-    tl.store(result, tl.sqrt(tl.maximum(tl.sum(square), 0.0)))
+def _pairs(left, right, result, rows, width_left, width_right, WIDTH: tl.constexpr):
+    """Of two rows, the product of both factors' inner products."""
+    a, b = tl.program_id(0), tl.program_id(1)
+    i = tl.arange(0, WIDTH)
+    one, two = tl.zeros([WIDTH], tl.float32), tl.zeros([WIDTH], tl.float32)
+    for start in range(0, width_left, WIDTH):
+        k = start + i
+        x = tl.load(left + a * width_left + k, k < width_left, 0.0)
+        one += x * tl.load(left + b * width_left + k, k < width_left, 0.0)
+    for start in range(0, width_right, WIDTH):
+        k = start + i
+        x = tl.load(right + a * width_right + k, k < width_right, 0.0)
+        two += x * tl.load(right + b * width_right + k, k < width_right, 0.0)
+    tl.store(result + a * rows + b, tl.sum(one) * tl.sum(two))
+
+
+@triton.jit
+def _root_of_sum(values, result, count, COUNT: tl.constexpr):
+    i = tl.arange(0, COUNT)
+    tl.store(result, tl.sqrt(tl.maximum(tl.sum(tl.load(values + i, i < count, 0.0)), 0.0)))
+
+
+@triton.jit
+def _channel_sums(grad, result, batch, channels, width, ROWS: tl.constexpr, WIDTH: tl.constexpr):
+    channel = tl.program_id(0)
+    r, i = tl.arange(0, ROWS), tl.arange(0, WIDTH)
+    total = tl.zeros([ROWS, WIDTH], tl.float32)
+    for first in range(0, batch, ROWS):
+        n = first + r
+        for start in range(0, width, WIDTH):
+            k = start + i
+            place = grad + (n[:, None] * channels + channel) * width + k[None, :]
+            total += tl.load(place, (n[:, None] < batch) & (k[None, :] < width), 0.0)
+    tl.store(result + channel, tl.sum(tl.sum(total, 1), 0))
 
 
 @triton.jit

@@ -9,7 +9,7 @@ from pathlib import Path
 from xbackend_fl.course import Course
 
 _NVIDIA = Path("/dev/nvidia0")
-_REPLICAS = 8
+_REPLICAS = 16
 """FEMNIST on an H100: 1 takes 0.39 s a round, 4 take 0.21, 8 take 0.15, 12 take 0.20."""
 
 _MOST_WORKERS = 4
