@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import final
@@ -19,13 +20,15 @@ from xbackend_fl.adapter.contract import (
     TrainConfig,
 )
 from xbackend_fl.canonical import Description
-from xbackend_fl.errors import AdapterError, RefusedInput
+from xbackend_fl.errors import AdapterError, RefusedInput, RunFailed
 from xbfl_torch import cohort, factors
 from xbfl_torch.descent import Descent
 from xbfl_torch.describe import describe, evaluation_mode, tensors_of
 from xbfl_torch.parametrizations import materialised
 from xbfl_torch.plan import Plan
 from xbfl_torch.steps import LOSSES, correct_sum, training_mode
+
+_LOG = logging.getLogger("xbfl")
 
 
 @final
@@ -117,21 +120,32 @@ class TorchTrainer:
         return Metrics(loss_sum, correct, count)
 
     def place(self, device: str, replicas: int) -> None:
-        """Move the model to ``cpu`` or ``cuda``."""
-        if device == "cuda" and not torch.cuda.is_available():
-            raise AdapterError(
-                f"there is no CUDA device for PyTorch {torch.__version__}",
-                hint="federate.device: cpu, or auto",
-            )
+        """Move the model to ``cpu`` or to a GPU."""
+        place = torch.device(device)
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if place.type == "cuda":
+            if (place.index or 0) >= count:
+                raise AdapterError(
+                    f"there is no CUDA device {place.index or 0} for PyTorch {torch.__version__}, which sees {count}",
+                    hint="federate.device: cpu, or auto",
+                )
+            torch.cuda.set_device(place.index or 0)
         self._device, self._replicas, self._lanes, self._data = device, replicas, [], None
         self._model.to(device)
-        _lay_out_images(self._model, torch.channels_last if device == "cpu" else torch.contiguous_format)
+        _lay_out_images(self._model, torch.channels_last if place.type == "cpu" else torch.contiguous_format)
         self._tensors = tensors_of(self._model)
         self._initial_local = {name: value.to(device) for name, value in self._initial_local.items()}
 
     def hold(self, inputs: Sequence[Array], targets: Array, scaling: Scaling | None) -> None:
         """Keep data on the device."""
         self._data, self._lanes = cohort.Data.on(self._device, inputs, targets, scaling), []
+
+    def device_memory(self) -> tuple[int, int]:
+        """By the caching allocator, and by the driver."""
+        if torch.device(self._device).type != "cuda":
+            return 0, 0
+        free, total = torch.cuda.mem_get_info()
+        return torch.cuda.max_memory_allocated(), total - free
 
     def trains_cohorts(self, config: TrainConfig) -> bool:
         """Plain SGD, without random masks."""
@@ -140,14 +154,29 @@ class TorchTrainer:
     def train_cohort(self, start: Tensors, parts: Sequence[Part], config: TrainConfig) -> CohortResult:
         """Train every part from ``start``, several side by side."""
         assert self._data is not None
+        if self._data.targets.is_cuda:
+            torch.cuda.set_device(self._data.targets.device)
         if self._captured != repr(config):
             # A captured step has the values of its capture.
             self._lanes, self._captured = [], repr(config)
         plan = self._plan = self._plan or Plan.of(self._tensors, tuple(self._description.binding.owners))
-        while len(self._lanes) < min(self._replicas, len(parts)):
-            model = cohort.replica(self._model) if self._lanes else self._model
-            self._lanes.append(cohort.make_lane(model, plan, self._dense, self._data, config))
-        return cohort.train(self._lanes, plan, start, parts, config)
+        while True:
+            wanted = min(self._replicas, len(parts))
+            try:
+                while len(self._lanes) < wanted:
+                    model = cohort.replica(self._model) if self._lanes else self._model
+                    self._lanes.append(cohort.make_lane(model, plan, self._dense, self._data, config))
+                return cohort.train(self._lanes, plan, start, parts, config)
+            except torch.OutOfMemoryError as error:
+                self._lanes.clear()
+                if wanted == 1:
+                    raise RunFailed(
+                        _too_small(wanted), hint="a smaller training.batch_size, or federate.device: cpu"
+                    ) from error
+                self._replicas = wanted // 2
+                _LOG.warning("%s; going on with %d", _too_small(wanted), self._replicas)
+            # Outside the handler: the exception holds what is to be freed.
+            torch.cuda.empty_cache()
 
     def evaluate(self, batches: Iterable[Batch], loss: str) -> Metrics:
         """Metrics in evaluation mode."""
@@ -186,6 +215,16 @@ class TorchTrainer:
     def _trainable(self) -> dict[str, torch.Tensor]:
         shared = self._description.binding.owners
         return {name: t for name, t in self._tensors.items() if t.requires_grad and name in shared}
+
+
+def _too_small(replicas: int) -> str:
+    """What was tried, and what there was."""
+    what = f"{replicas} {'copy' if replicas == 1 else 'copies'} of the model with their steps do not fit on the device"
+    if not torch.cuda.is_available():
+        return what
+    free, total = (value / (1 << 20) for value in torch.cuda.mem_get_info())
+    peak = torch.cuda.max_memory_allocated() / (1 << 20)
+    return f"{what}: {total:,.0f} MiB, {free:,.0f} MiB of them free, {peak:,.0f} MiB allocated at most"
 
 
 def _lay_out_images(model: torch.nn.Module, order: torch.memory_format) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from torch import nn
 
 import xbfl_torch
 from xbackend_fl.adapter import Batch, Optimizer, Part, Resident, Scaling, TrainConfig
-from xbackend_fl.errors import AdapterError
+from xbackend_fl.adapter.contract import CohortResult
+from xbackend_fl.errors import AdapterError, RunFailed
+from xbfl_torch import cohort
 from xbfl_torch.trainer import TorchTrainer
 
 EXAMPLE = (np.zeros((1, 1, 8, 8), np.float32),)
@@ -87,6 +90,33 @@ def test_the_same_as_one_by_one(device: str, lanes: int, clip: float | None) -> 
     again = trainer.train_cohort(start, parts(), config)
     for name in sums:
         np.testing.assert_array_equal(again.sums[name], found[name], err_msg="a cohort leaves a trace")
+
+
+def test_a_device_that_is_too_small(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Fewer copies of the model, and the same result; with one copy, a refusal that says what was tried."""
+    config, room, tried = TrainConfig(Optimizer("sgd", lr=0.1)), 2, []
+    train = cohort.train
+
+    def limited(lanes: Sequence[cohort.Lane], *rest: Any) -> CohortResult:
+        tried.append(len(lanes))
+        if len(lanes) > room:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return train(lanes, *rest)
+
+    trainer = opened(replicas=4)
+    start = {n: a for n, a in trainer.read().items() if n in trainer.description.binding.owners}
+    monkeypatch.setattr(cohort, "train", limited)
+    small = {n: a.copy() for n, a in trainer.train_cohort(start, parts(), config).sums.items()}
+    assert tried == [4, 2]
+    assert "4 copies of the model with their steps do not fit" in caplog.text
+    for name, array in opened(replicas=2).train_cohort(start, parts(), config).sums.items():
+        np.testing.assert_array_equal(small[name], array)
+    room = 0
+    with pytest.raises(RunFailed, match=r"1 copy of the model .* do not fit") as caught:
+        opened(replicas=4).train_cohort(start, parts(), config)
+    assert "training.batch_size" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize("device", DEVICES)

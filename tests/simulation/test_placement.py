@@ -41,6 +41,26 @@ def test_workers_for_a_machine(digits: Path) -> None:
     assert workers(8, "federate.share_local_model=false") == (1, 4)
 
 
+def test_every_gpu_has_a_worker(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("nvidia0", "nvidia1", "nvidia2", "nvidiactl", "nvidia-uvm"):
+        (tmp_path / name).touch()
+    monkeypatch.setattr("xbackend_fl.simulation.placement._DEVICES", tmp_path)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+    def placed(*settings: str) -> tuple[int, str, int]:
+        found = place(load_course(digits / "course.yaml", settings), 8)
+        return found.workers, found.device, found.replicas
+
+    assert placed() == (3, "cuda", 16)
+    assert placed("federate.workers=2") == (2, "cuda", 16)
+    assert placed("federate.memory=low") == (1, "cuda", 1)
+    assert placed("federate.device=cpu") == (3, "cpu", 1)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert placed() == (1, "cuda", 16)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert placed()[1] == "cpu"
+
+
 @pytest.mark.parametrize("precision", ["float32", "exact"])
 def test_the_number_of_workers_does_not_matter(
     precision: str, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -125,10 +125,10 @@ class Resident(Protocol):
     """A trainer that can keep data and sums on a device of its own and train a whole cohort there."""
 
     def place(self, device: str, replicas: int) -> None:
-        """Move the model to ``cpu`` or ``cuda``.
+        """Move the model to ``cpu`` or to a GPU.
 
         Args:
-            device: Where.
+            device: ``cpu``, ``cuda``, or ``cuda:1``, counted from zero.
             replicas: Copies of the model that a cohort may use at a time.
 
         Raises:
@@ -140,12 +140,20 @@ class Resident(Protocol):
         """Keep data on the device, in the model's own axis order, batch first; ``scaling`` is for inputs of bytes."""
         ...
 
+    def device_memory(self) -> tuple[int, int]:
+        """Bytes: most that was allocated on the device so far, and what is in use on it now; zeros on a processor."""
+        ...
+
     def trains_cohorts(self, config: TrainConfig) -> bool:
         """Whether :meth:`train_cohort` would compute what :meth:`Trainer.train` does."""
         ...
 
     def train_cohort(self, start: Tensors, parts: Sequence[Part], config: TrainConfig) -> CohortResult:
-        """Train every part from ``start``, each with one pass over its batches."""
+        """Train every part from ``start``, each with one pass over its batches.
+
+        Raises:
+            RunFailed: The device has not enough memory.
+        """
         ...
 
 

@@ -56,11 +56,13 @@ def _show(found: Bench) -> None:
     mebibyte = 1 << 20
     peak = sum(usage.peak_bytes for usage in found.usage.values()) / mebibyte
     shared = sum(usage.shared_bytes for usage in found.usage.values()) / mebibyte
-    here = {
-        "what": f"{found.course}, this machine",
-        "seconds a round": found.seconds,
-        "memory": f"{peak:,.0f} MiB resident, {shared:,.0f} MiB proportional",
-    }
+    memory = f"{peak:,.0f} MiB resident, {shared:,.0f} MiB proportional"
+    if allocated := sum(usage.device_peak_bytes for usage in found.usage.values()):
+        used = sum(usage.device_used_bytes for usage in found.usage.values())
+        memory += (
+            f"; on the device {allocated / mebibyte:,.0f} MiB allocated, {used / mebibyte:,.0f} MiB in use"
+        )
+    here = {"what": f"{found.course}, this machine", "seconds a round": found.seconds, "memory": memory}
     print_table([here, *_PUBLISHED])
     fastest, slowest = (pick(item.seconds for item in found.rounds) for pick in (min, max))
     steps = sum(item.steps for item in found.rounds) / len(found.rounds)

@@ -98,6 +98,10 @@ class CourseFinished(_Event):
     onnx_error: float = Field(description="largest relative difference of ONNX Runtime's outputs")
     seconds: float
     peak_memory_bytes: dict[str, int] = Field(description="largest resident set of each process")
+    device_memory_bytes: dict[str, int] = Field(
+        default_factory=dict,
+        description="most that each backend had allocated on devices; none without a device",
+    )
 
 
 Event: TypeAlias = Annotated[

@@ -77,8 +77,9 @@ class SimulationEngine:
                 worker.submit("adopt", schema, bindings[backend])
             collect(team[1:], observer)
         if self.placement.device != "cpu":
-            for worker in self._workers:
-                worker.submit("place", self.placement.device, self.placement.replicas)
+            for team in self._teams.values():
+                for index, worker in enumerate(team):
+                    worker.submit("place", f"{self.placement.device}:{index}", self.placement.replicas)
             collect(self._workers, observer)
         self._sizes = self.num_examples()
         return Prepared(schema, bindings, self._ask(reference, "initial"))

@@ -121,7 +121,7 @@ def _run(
     if not state.history:
         return Run(state.weights, (), folder.path, None)
     result = finish(course, engine, prepared, state, folder)
-    best = state.best
+    best, used = state.best, engine.usage()
     assert best is not None
     last = CourseFinished(
         path=str(folder.path),
@@ -134,7 +134,10 @@ def _run(
         best_test_accuracy=result.best_test_accuracy,
         onnx_error=result.onnx_error,
         seconds=time.perf_counter() - began,
-        peak_memory_bytes=engine.peak_memory_bytes(),
+        peak_memory_bytes={name: usage.peak_bytes for name, usage in used.items()},
+        device_memory_bytes={
+            n: usage.device_peak_bytes for n, usage in used.items() if usage.device_peak_bytes
+        },
     )
     tell(last)
     return Run(state.weights, state.history, folder.path, last)

@@ -186,7 +186,8 @@ class Worker:
 
     def usage(self) -> Usage:
         """What this process has used."""
-        return Usage.now()
+        trainer = self._trainer
+        return Usage.now(trainer.device_memory() if isinstance(trainer, Resident) else (0, 0))
 
     def _open(self) -> Trainer:
         model = call(self._course.models[self._backend], self._course.base)
