@@ -25,12 +25,10 @@ _LEAST = 16
 def dense(value: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     """``value [rows, in] @ weight.t() [in, out] + bias``."""
     rows, (outs, ins) = value.shape[0], weight.shape
-    splits, share = _splits(ins, 128)
+    splits, share = _splits(ins, 64)
     parts = value.new_empty(splits, rows, outs)
-    grid = (triton.cdiv(outs, 16), splits)
-    _dense[grid](
-        value, weight, parts, rows, outs, ins, share, _side(rows), 16, 128, num_warps=4, num_stages=4
-    )
+    grid = (triton.cdiv(outs, 64), splits)
+    _dense[grid](value, weight, parts, rows, outs, ins, share, _side(rows), 64, 64, num_warps=4, num_stages=4)
     return _together(parts, bias)
 
 

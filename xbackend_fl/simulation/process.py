@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -20,6 +21,7 @@ from xbackend_fl.simulation.mail import Desk, Letter, receive, send
 from xbackend_fl.simulation.worker import Partial, Worker
 
 _JOIN_S = 2.0
+_MOMENT_S = 0.05
 
 
 class Handle(Protocol):
@@ -146,8 +148,9 @@ def collect(handles: Sequence[Handle], observer: Observer) -> list[Any]:
         for connection in wait(list(waiting)):
             index, handle = waiting[connection]
             kind, value = handle.receive()
-            if kind == "event":
-                observer(value)
+            if kind == "events":
+                for event in value:
+                    observer(event)
             else:
                 results[index] = value
                 del waiting[connection]
@@ -173,14 +176,27 @@ def _serve(connection: Connection, course: Course, base: Any, backend: str, thre
         while (call := receive(connection)) is not None:
             try:
                 worker = worker or Worker(course.at(base), backend, threads)
-                for kind, value in _messages(worker, *call):
-                    send(connection, (kind, desk.write(value) if isinstance(value, Partial) else value))
+                _answer(connection, desk, _messages(worker, *call))
             except XbflError as error:
                 send(connection, ("refused", error))
             except Exception:  # noqa: BLE001  whatever a user's model raises goes to the console as it is
                 send(connection, ("raised", traceback.format_exc()))
     finally:
         desk.close()
+
+
+def _answer(connection: Connection, desk: Desk, messages: Iterator[tuple[str, Any]]) -> None:
+    """Send messages; events that come within a moment travel together."""
+    events: list[Any] = []
+    sent = time.monotonic()
+    for kind, value in messages:
+        if kind == "event":
+            events.append(value)
+        if events and (kind != "event" or time.monotonic() - sent > _MOMENT_S):
+            send(connection, ("events", events))
+            events, sent = [], time.monotonic()
+        if kind != "event":
+            send(connection, (kind, desk.write(value) if isinstance(value, Partial) else value))
 
 
 @contextmanager
