@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
-from xbackend_fl.adapter import Part
 from xbackend_fl.course import load_course
 from xbackend_fl.data import cohort
 from xbackend_fl.data.femnist_like import write_femnist_like
@@ -24,7 +24,7 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path(tempfile.gettempdir()) / "femnist-like")
-    parser.add_argument("--replicas", type=int, nargs="*", default=[1, 2, 4, 8, 12])
+    parser.add_argument("--replicas", type=int, nargs="*", default=[1, 4, 8, 16, 24])
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     if not options.data.is_dir():
@@ -52,26 +52,19 @@ def main() -> None:
         print(
             f"| {replicas} | {statistics.median(times[1:]):.4f} | {times[0]:.2f} | {peak:.0f} |", flush=True
         )
-    _where_time_goes(worker, course, names, weights)
+    _where_time_goes(worker, names, weights)
 
 
-def _where_time_goes(worker: Worker, course: object, names: list[str], weights: Weights) -> None:
-    from torch.profiler import ProfilerActivity, profile
-
-    chosen = names[:8]
-    list(worker.train_round(1, weights, chosen))
-    start = worker._native(worker._binding.restore(weights))
-    parts = [Part(tuple(worker._shards[n].rows[r] for r in worker._order(1, n)), 1) for n in names[:40]]
-    for _ in range(3):
-        began = time.perf_counter()
-        worker._trainer.train_cohort(start, parts, worker._config())
-        print(
-            f"cohort of 40 alone: {time.perf_counter() - began:.4f} s, {sum(len(p.batches) for p in parts)} steps"
-        )
-    with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as found:
-        list(worker.train_round(1, weights, chosen))
+def _where_time_goes(worker: Worker, names: list[str], weights: Weights) -> None:
+    """Kernels of one replica's steps, the longest first."""
+    worker.place("cuda", 1)
+    list(worker.train_round(1, weights, names[:8]))
+    steps = sum(1 for name in names[:8] for _ in worker._order(1, name))
+    with profile(activities=[ProfilerActivity.CUDA]) as found:
+        list(worker.train_round(1, weights, names[:8]))
+    kernels = sum(event.count for event in found.key_averages())
+    print(f"{kernels / steps:.0f} kernels a step")
     print(found.key_averages().table(sort_by="cuda_time_total", row_limit=25, max_name_column_width=60))
-    del course
 
 
 if __name__ == "__main__":
