@@ -36,6 +36,7 @@ def test_workers_for_a_machine(digits: Path) -> None:
     assert workers(1) == (1, 1)
     assert workers(8) == (3, 1), "six participants, two backends"
     assert workers(64, "participants={torch: 50, tensorflow: 50}") == (4, 8)
+    assert workers(8, "participants={tensorflow: 50}") == (4, 2), "the reference waits"
     assert workers(64, "federate.workers=1") == (1, 32)
     assert workers(8, "federate.memory=low") == (1, 4)
     assert workers(8, "federate.share_local_model=false") == (1, 4)

@@ -33,9 +33,13 @@ class SimulationEngine:
     def __init__(self, course: Course, *, in_process: bool = False) -> None:
         self._course = course
         placement = self.placement = place(course, os.cpu_count() or 1)
+        busy = {participant.backend for participant in course.participants}
         make = LocalWorker if in_process else ProcessWorker
         self._teams: dict[str, list[Handle]] = {
-            backend: [make(course, backend, placement.threads) for _ in range(placement.workers)]
+            backend: [
+                make(course, backend, placement.threads)
+                for _ in range(placement.workers if backend in busy else 1)
+            ]
             for backend in course.backends
         }
         self._workers = [worker for team in self._teams.values() for worker in team]

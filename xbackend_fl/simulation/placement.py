@@ -22,7 +22,7 @@ class Placement:
     """How the processor is shared out.
 
     Attributes:
-        workers: Processes per backend.
+        workers: Processes per backend; one if it has no participants.
         threads: Threads of each.
         device: Where models train; several workers of a backend take the GPUs in turn.
         replicas: Copies of the model on the device that train side by side.
@@ -41,7 +41,8 @@ def place(course: Course, cores: int) -> Placement:
     thread little to do. On GPUs every worker has one of its own. A course may say otherwise (``federate.workers``); ``federate.memory: low`` and a model per participant
     mean one worker per backend.
     """
-    backends, federate = len(course.backends), course.federate
+    # A reference without participants says what the model is, and then waits.
+    backends, federate = len({p.backend for p in course.participants}), course.federate
     device = federate.device
     gpus = _gpus()
     if device == "auto":
