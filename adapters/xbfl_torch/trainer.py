@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import torch
 
@@ -199,9 +199,7 @@ class TorchTrainer:
         """Write the ``state_dict`` as ``.pt``."""
         del file_format
         path = path.with_name(f"{path.name}.pt")
-        state = self._model.state_dict()
-        # Tensors that are contiguous already, and so tied ones, stay the same objects.
-        torch.save({name: tensor.contiguous() for name, tensor in state.items()}, path)
+        torch.save(_for_a_file(self._model.state_dict()), path)
         return path
 
     def _call(self, inputs: Sequence[Array]) -> tuple[torch.Tensor, ...]:
@@ -215,6 +213,20 @@ class TorchTrainer:
     def _trainable(self) -> dict[str, torch.Tensor]:
         shared = self._description.binding.owners
         return {name: t for name, t in self._tensors.items() if t.requires_grad and name in shared}
+
+
+def _for_a_file(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Contiguous tensors of the processor's, each with a storage of its own size; tied ones stay the same object."""
+    found: dict[tuple[Any, ...], torch.Tensor] = {}
+    result = {}
+    for name, tensor in state.items():
+        key = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+        if key not in found:
+            moved = tensor.detach().cpu().contiguous()
+            # A cohort's tensors are views of one buffer, all of which would be written.
+            found[key] = moved if moved.untyped_storage().nbytes() == moved.nbytes else moved.clone()
+        result[name] = found[key]
+    return result
 
 
 def _too_small(replicas: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -138,6 +139,19 @@ def test_an_update_that_is_not_finite_stays_out(device: str) -> None:
     for name in alone.sums:
         np.testing.assert_array_equal(with_bad[name], alone.sums[name])
         assert np.isfinite(with_bad[name]).all()
+
+
+def test_a_file_of_a_model_that_trained_a_cohort(tmp_path: Path) -> None:
+    """Its tensors are views of one buffer; the file holds them and nothing else."""
+    trainer = opened()
+    start = {n: a for n, a in trainer.read().items() if n in trainer.description.binding.owners}
+    trainer.train_cohort(start, parts(), TrainConfig(Optimizer("sgd", lr=0.1)))
+    saved = torch.load(trainer.save(tmp_path / "model"), weights_only=True)
+    read = trainer.read()
+    assert saved.keys() == read.keys()
+    for name, tensor in saved.items():
+        np.testing.assert_array_equal(tensor.numpy(), read[name])
+        assert tensor.untyped_storage().nbytes() == tensor.nbytes
 
 
 def test_what_must_be_trained_one_by_one() -> None:
