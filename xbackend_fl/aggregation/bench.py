@@ -68,9 +68,8 @@ def bench_mean(values: int, updates: int, repeats: int) -> tuple[list[MeanTiming
     return timings, extra
 
 
-def _adding(update: Weights, base: Weights | None, precision: str, updates: int) -> Callable[[], None]:
-    kinds: dict[str, Precision] = {"float32": "float32", "float64": "float64", "exact": "exact"}
-    mean = OnlineMean(base, kinds[precision])
+def _adding(update: Weights, base: Weights | None, precision: Precision, updates: int) -> Callable[[], None]:
+    mean = OnlineMean(base, precision)
 
     def run() -> None:
         for _ in range(updates):

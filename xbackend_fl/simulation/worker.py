@@ -137,17 +137,9 @@ class Worker:
                     kept.append((update, len(self._shards[name])))
             except UpdateRefused as error:
                 failed[name] = error.message
-                yield ParticipantFailed(round=number, name=name, backend=self._backend, reason=error.message)
+                yield self._failed(number, name, error.message)
                 continue
-            yield ParticipantTrained(
-                round=number,
-                name=name,
-                backend=self._backend,
-                num_examples=len(self._shards[name]),
-                loss=metrics.loss,
-                accuracy=metrics.accuracy,
-                seconds=time.perf_counter() - began,
-            )
+            yield self._trained(number, name, metrics, time.perf_counter() - began)
         for update, num_examples in kept:
             mean.add(update, num_examples)
         yield Partial(mean.sums.mapped(self._binding.export), failed)
@@ -233,23 +225,29 @@ class Worker:
         seconds = (time.perf_counter() - began) / max(len(cohort), 1)
         failed: dict[str, str] = {}
         accepted = [part.num_examples for part, good in zip(parts, result.accepted, strict=True) if good]
-        for name, part, metrics, good in zip(cohort, parts, result.metrics, result.accepted, strict=True):
+        for name, metrics, good in zip(cohort, result.metrics, result.accepted, strict=True):
             if not good:
                 failed[name] = "its loss or its weights are NaN or infinite"
-                yield ParticipantFailed(round=number, name=name, backend=self._backend, reason=failed[name])
+                yield self._failed(number, name, failed[name])
                 continue
-            yield ParticipantTrained(
-                round=number,
-                name=name,
-                backend=self._backend,
-                num_examples=part.num_examples,
-                loss=metrics.loss,
-                accuracy=metrics.accuracy,
-                seconds=seconds,
-            )
+            yield self._trained(number, name, metrics, seconds)
         # What is not averaged stays as it was.
         sums = Sums({**start, **result.sums}, sum(accepted), len(accepted))
         yield Partial(sums.mapped(self._binding.export), failed)
+
+    def _failed(self, number: int, name: str, reason: str) -> ParticipantFailed:
+        return ParticipantFailed(round=number, name=name, backend=self._backend, reason=reason)
+
+    def _trained(self, number: int, name: str, metrics: Metrics, seconds: float) -> ParticipantTrained:
+        return ParticipantTrained(
+            round=number,
+            name=name,
+            backend=self._backend,
+            num_examples=len(self._shards[name]),
+            loss=metrics.loss,
+            accuracy=metrics.accuracy,
+            seconds=seconds,
+        )
 
     def _check_labels(self) -> None:
         """A class index beyond the outputs would end in a crash of the framework, or in memory that is nobody's."""
