@@ -59,7 +59,8 @@ def called_once(model: nn.Module, call: Any, inputs: Sequence[Any]) -> tuple[str
     def count(module: nn.Module, _: Any, __: Any) -> None:
         calls[id(module)] = calls.get(id(module), 0) + 1
 
-    with ExitStack() as stack, torch.no_grad():
+    # Without gradients, attention would take a path of its own that calls no layer.
+    with ExitStack() as stack, torch.enable_grad():
         for module in found.values():
             stack.callback(module.register_forward_hook(count).remove)
         call(inputs)

@@ -32,7 +32,9 @@ class SimulationEngine:
 
     def __init__(self, course: Course, *, in_process: bool = False) -> None:
         self._course = course
-        placement = self.placement = place(course, os.cpu_count() or 1)
+        # In one process, a second worker would only train in its turn.
+        alone = in_process and course.federate.workers is None
+        placement = self.placement = place(course, 1 if alone else os.cpu_count() or 1)
         busy = {participant.backend for participant in course.participants}
         make = LocalWorker if in_process else ProcessWorker
         self._teams: dict[str, list[Handle]] = {
