@@ -7,7 +7,7 @@ back in one copy.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import final
 
 import numpy as np
@@ -31,7 +31,7 @@ class Plan:
 
     slots: dict[str, tuple[int, torch.Size]]
     size: int
-    _staging: dict[str, torch.Tensor] = field(default_factory=dict)
+    _staging: torch.Tensor | None = None
 
     @staticmethod
     def of(tensors: Mapping[str, torch.Tensor], shared: tuple[str, ...]) -> Plan:
@@ -73,5 +73,6 @@ class Plan:
 
     def _host(self, device: torch.device) -> torch.Tensor:
         """A buffer of the processor's; pinned if copies to the device are faster for it."""
-        pinned = device.type == "cuda"
-        return self._staging.setdefault("host", torch.zeros(self.size, pin_memory=pinned))
+        if self._staging is None:
+            self._staging = torch.zeros(self.size, pin_memory=device.type == "cuda")
+        return self._staging

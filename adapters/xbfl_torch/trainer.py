@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
@@ -47,11 +48,7 @@ class TorchTrainer:
         self._tensors = tensors_of(self._model)
         self._description = describe(self._model, example, computed)
         self._device = "cpu"
-        native = [
-            axes.to_native(a) for axes, a in zip(self._description.binding.inputs, example, strict=True)
-        ]
-        with evaluation_mode(self._model):
-            self._dense = factors.called_once(self._model, self._call, native)
+        self._example = tuple(example)
         _lay_out_images(self._model, torch.channels_last)
         self._replicas = 1
         self._data: cohort.Data | None = None
@@ -201,6 +198,15 @@ class TorchTrainer:
         path = path.with_name(f"{path.name}.pt")
         torch.save(_for_a_file(self._model.state_dict()), path)
         return path
+
+    @cached_property
+    def _dense(self) -> tuple[str, ...]:
+        """Dense layers whose gradients may stay factors; who does not train need not know."""
+        native = [
+            axes.to_native(a) for axes, a in zip(self._description.binding.inputs, self._example, strict=True)
+        ]
+        with evaluation_mode(self._model):
+            return factors.called_once(self._model, self._call, native)
 
     def _call(self, inputs: Sequence[Array]) -> tuple[torch.Tensor, ...]:
         output = self._model(*map(self._tensor, inputs))

@@ -82,10 +82,6 @@ class Engine(Protocol):
         """Write ``weights`` in the format of every backend; the suffix is the backend's."""
         ...
 
-    def peak_memory_bytes(self) -> dict[str, int]:
-        """Largest resident set of every process so far."""
-        ...
-
     def close(self) -> None:
         """Release everything; safe to call twice."""
         ...

@@ -135,10 +135,6 @@ class SimulationEngine:
             sizes |= answer
         return sizes
 
-    def peak_memory_bytes(self) -> dict[str, int]:
-        """Largest resident set of every process; of a backend's workers, their sum."""
-        return {name: usage.peak_bytes for name, usage in self.usage().items()}
-
     def usage(self) -> dict[str, Usage]:
         """What every process has used so far; a backend's workers together."""
         for worker in self._workers:
