@@ -115,6 +115,8 @@ def import_frameworks() -> None:
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    # Else it takes all of a GPU's memory, which another worker's framework may want.
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
     if "tensorflow" not in sys.modules:
         with _silent_stderr():
             import tensorflow as tf

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -21,15 +20,14 @@ from xbackend_fl.adapter.contract import (
     TrainConfig,
 )
 from xbackend_fl.canonical import Description
-from xbackend_fl.errors import AdapterError, RefusedInput, RunFailed
+from xbackend_fl.errors import AdapterError, RefusedInput
 from xbfl_torch import cohort, factors
 from xbfl_torch.descent import Descent
 from xbfl_torch.describe import describe, evaluation_mode, tensors_of
 from xbfl_torch.parametrizations import materialised
 from xbfl_torch.plan import Plan
+from xbfl_torch.replicas import Replicas
 from xbfl_torch.steps import LOSSES, correct_sum, training_mode
-
-_LOG = logging.getLogger("xbfl")
 
 
 @final
@@ -50,11 +48,9 @@ class TorchTrainer:
         self._device = "cpu"
         self._example = tuple(example)
         _lay_out_images(self._model, torch.channels_last)
-        self._replicas = 1
+        self._wanted: int | None = 1
         self._data: cohort.Data | None = None
-        self._lanes: list[cohort.Lane] = []
-        self._captured = ""
-        self._plan: Plan | None = None
+        self._replicas: Replicas | None = None
         self._initial_local = {
             name: self._tensors[name].detach().clone() for name in self._description.binding.local
         }
@@ -116,7 +112,7 @@ class TorchTrainer:
                 count += len(targets)
         return Metrics(loss_sum, correct, count)
 
-    def place(self, device: str, replicas: int) -> None:
+    def place(self, device: str, replicas: int | None = 1, memory_bytes: int | None = None) -> None:
         """Move the model to ``cpu`` or to a GPU."""
         place = torch.device(device)
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -127,7 +123,10 @@ class TorchTrainer:
                     hint="federate.device: cpu, or auto",
                 )
             torch.cuda.set_device(place.index or 0)
-        self._device, self._replicas, self._lanes, self._data = device, replicas, [], None
+            if memory_bytes is not None:
+                share = memory_bytes / torch.cuda.mem_get_info()[1]
+                torch.cuda.set_per_process_memory_fraction(min(share, 1.0))
+        self._device, self._wanted, self._replicas, self._data = device, replicas, None, None
         self._model.to(device)
         _lay_out_images(self._model, torch.channels_last if place.type == "cpu" else torch.contiguous_format)
         self._tensors = tensors_of(self._model)
@@ -135,7 +134,7 @@ class TorchTrainer:
 
     def hold(self, inputs: Sequence[Array], targets: Array, scaling: Scaling | None) -> None:
         """Keep data on the device."""
-        self._data, self._lanes = cohort.Data.on(self._device, inputs, targets, scaling), []
+        self._data, self._replicas = cohort.Data.on(self._device, inputs, targets, scaling), None
 
     def device_memory(self) -> tuple[int, int]:
         """By the caching allocator, and by the driver."""
@@ -153,27 +152,10 @@ class TorchTrainer:
         assert self._data is not None
         if self._data.targets.is_cuda:
             torch.cuda.set_device(self._data.targets.device)
-        if self._captured != repr(config):
-            # A captured step has the values of its capture.
-            self._lanes, self._captured = [], repr(config)
-        plan = self._plan = self._plan or Plan.of(self._tensors, tuple(self._description.binding.owners))
-        while True:
-            wanted = min(self._replicas, len(parts))
-            try:
-                while len(self._lanes) < wanted:
-                    model = cohort.replica(self._model) if self._lanes else self._model
-                    self._lanes.append(cohort.make_lane(model, plan, self._dense, self._data, config))
-                return cohort.train(self._lanes, plan, start, parts, config)
-            except torch.OutOfMemoryError as error:
-                self._lanes.clear()
-                if wanted == 1:
-                    raise RunFailed(
-                        _too_small(wanted), hint="a smaller training.batch_size, or federate.device: cpu"
-                    ) from error
-                self._replicas = wanted // 2
-                _LOG.warning("%s; going on with %d", _too_small(wanted), self._replicas)
-            # Outside the handler: the exception holds what is to be freed.
-            torch.cuda.empty_cache()
+        if self._replicas is None:
+            plan = Plan.of(self._tensors, tuple(self._description.binding.owners))
+            self._replicas = Replicas(self._model, plan, self._dense, self._data, self._wanted)
+        return self._replicas.train(start, parts, config)
 
     def evaluate(self, batches: Iterable[Batch], loss: str) -> Metrics:
         """Metrics in evaluation mode."""
@@ -233,16 +215,6 @@ def _for_a_file(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             found[key] = moved if moved.untyped_storage().nbytes() == moved.nbytes else moved.clone()
         result[name] = found[key]
     return result
-
-
-def _too_small(replicas: int) -> str:
-    """What was tried, and what there was."""
-    what = f"{replicas} {'copy' if replicas == 1 else 'copies'} of the model with their steps do not fit on the device"
-    if not torch.cuda.is_available():
-        return what
-    free, total = (value / (1 << 20) for value in torch.cuda.mem_get_info())
-    peak = torch.cuda.max_memory_allocated() / (1 << 20)
-    return f"{what}: {total:,.0f} MiB, {free:,.0f} MiB of them free, {peak:,.0f} MiB allocated at most"
 
 
 def _lay_out_images(model: torch.nn.Module, order: torch.memory_format) -> None:

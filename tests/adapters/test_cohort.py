@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from xbackend_fl.adapter import Batch, Optimizer, Part, Resident, Scaling, Train
 from xbackend_fl.adapter.contract import CohortResult
 from xbackend_fl.errors import AdapterError, RunFailed
 from xbfl_torch import cohort
+from xbfl_torch.replicas import chosen
 from xbfl_torch.trainer import TorchTrainer
 
 EXAMPLE = (np.zeros((1, 1, 8, 8), np.float32),)
@@ -38,7 +40,7 @@ def normalised() -> nn.Module:
 
 
 def opened(
-    build: Callable[[], nn.Module] = normalised, device: str = "cpu", replicas: int = 2
+    build: Callable[[], nn.Module] = normalised, device: str = "cpu", replicas: int | None = 2
 ) -> TorchTrainer:
     torch.manual_seed(0)
     trainer = xbfl_torch.adapter.open(build(), EXAMPLE)
@@ -118,6 +120,54 @@ def test_a_device_that_is_too_small(
     with pytest.raises(RunFailed, match=r"1 copy of the model .* do not fit") as caught:
         opened(replicas=4).train_cohort(start, parts(), config)
     assert "training.batch_size" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_number_of_replicas_is_measured_once(device: str) -> None:
+    config = TrainConfig(Optimizer("sgd", lr=0.1))
+    trainer = opened(device=device, replicas=None)
+    start = {n: a for n, a in trainer.read().items() if n in trainer.description.binding.owners}
+    first = trainer.train_cohort(start, parts(), config)
+    (note,) = first.notes
+    found = re.match(r"(\d+) replicas train side by side, by a cohort's time \(1: \d+ ms, 2: \d+ ms", note)
+    assert found is not None, note
+    sums = {n: a.copy() for n, a in first.sums.items()}
+    again = trainer.train_cohort(start, parts(), config)
+    assert again.notes == ()
+    told = opened(device=device, replicas=int(found[1])).train_cohort(start, parts(), config)
+    for name, array in sums.items():
+        np.testing.assert_array_equal(again.sums[name], array)
+        np.testing.assert_array_equal(told.sums[name], array)
+
+
+def test_measuring_stops_where_memory_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    train = cohort.train
+
+    def limited(lanes: Sequence[cohort.Lane], *rest: Any) -> CohortResult:
+        if len(lanes) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return train(lanes, *rest)
+
+    monkeypatch.setattr(cohort, "train", limited)
+    trainer = opened(replicas=None)
+    start = {n: a for n, a in trainer.read().items() if n in trainer.description.binding.owners}
+    (note,) = trainer.train_cohort(start, parts(), TrainConfig(Optimizer("sgd", lr=0.1))).notes
+    assert note.startswith("1 replicas train")
+    assert note.endswith("; more do not fit)")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "pick"),
+    [
+        ({}, 1),
+        ({1: 2.0}, 1),
+        ({1: 225, 2: 160, 4: 118, 8: 97, 16: 92, 32: 92}, 16),
+        ({1: 100, 2: 98}, 1),
+        ({1: 100, 2: 120}, 1),
+    ],
+)
+def test_more_replicas_must_be_worth_their_memory(seconds: dict[int, float], pick: int) -> None:
+    assert chosen(seconds) == pick
 
 
 @pytest.mark.parametrize("device", DEVICES)

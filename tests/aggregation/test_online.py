@@ -164,3 +164,36 @@ def test_a_linear_change_of_layout_commutes_with_the_mean() -> None:
     moved = OnlineMean(turned)
     moved.absorb(native.sums.mapped(lambda sums: {name: array.T for name, array in sums.items()}))
     assert moved.result().digest == canonical.result().digest
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64", "exact"])
+@pytest.mark.parametrize("with_base", [True, False])
+def test_several_at_once_have_the_bits_of_one_after_the_other(
+    precision: Precision, *, with_base: bool
+) -> None:
+    # More values than BLAS adds in one strip.
+    def large(seed: int) -> Weights:
+        array = np.random.default_rng(seed).standard_normal(600_001).astype(np.float32)
+        return Weights({"w": array}, "schema")
+
+    base = large(99) if with_base else None
+    parts = [(large(seed), 3 * seed + 1) for seed in range(5)]
+    one, several = OnlineMean(base, precision), OnlineMean(base, precision)
+    for part, n in parts:
+        one.add(part, n)
+    several.add_all(parts[:3])
+    several.add_all([])
+    several.add_all(parts[3:])
+    assert several.result().digest == one.result().digest
+    assert (several.total, several.count) == (one.total, one.count)
+
+
+def test_several_at_once_enter_together_or_not_at_all() -> None:
+    mean = OnlineMean(weights(0), "exact")
+    mean.add(weights(1), 2)
+    before = mean.result().digest
+    broken = weights(3).like({**weights(3), "m": np.full(11, np.nan, np.float32)})
+    with pytest.raises(UpdateRefused, match="'m' holds NaN"):
+        mean.add_all([(weights(2), 5), (broken, 1)])
+    assert mean.result().digest == before
+    assert (mean.total, mean.count) == (2, 1)

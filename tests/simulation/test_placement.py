@@ -48,7 +48,7 @@ def test_every_gpu_has_a_worker(digits: Path, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("xbackend_fl.simulation.placement._DEVICES", tmp_path)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
-    def placed(*settings: str) -> tuple[int, str, int]:
+    def placed(*settings: str) -> tuple[int, str, int | None]:
         found = place(load_course(digits / "course.yaml", settings), 8)
         return found.workers, found.device, found.replicas
 
@@ -56,8 +56,14 @@ def test_every_gpu_has_a_worker(digits: Path, tmp_path: Path, monkeypatch: pytes
     assert placed("federate.workers=2") == (2, "cuda", 16)
     assert placed("federate.memory=low") == (1, "cuda", 1)
     assert placed("federate.device=cpu") == (3, "cpu", 1)
+    assert placed("federate.replicas=auto") == (3, "cuda", None)
+    assert placed("federate.replicas=5") == (3, "cuda", 5)
+    assert place(load_course(digits / "course.yaml"), 8).gpus == ("0", "1", "2")
+    assert place(load_course(digits / "course.yaml", ["federate.device=cpu"]), 8).gpus == ()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     assert placed() == (1, "cuda", 16)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-8932f937")
+    assert place(load_course(digits / "course.yaml"), 8).gpus == ("2", "GPU-8932f937")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert placed()[1] == "cpu"
 

@@ -113,23 +113,26 @@ class CohortResult:
             until the next cohort.
         metrics: Training metrics of every part.
         accepted: Whether each part's loss and update are finite; the others are not in the sums.
+        notes: What was decided on the way, one line each, for people.
     """
 
     sums: dict[str, Array]
     metrics: tuple[Metrics, ...]
     accepted: tuple[bool, ...]
+    notes: tuple[str, ...] = ()
 
 
 @runtime_checkable
 class Resident(Protocol):
     """A trainer that can keep data and sums on a device of its own and train a whole cohort there."""
 
-    def place(self, device: str, replicas: int) -> None:
+    def place(self, device: str, replicas: int | None = 1, memory_bytes: int | None = None) -> None:
         """Move the model to ``cpu`` or to a GPU.
 
         Args:
             device: ``cpu``, ``cuda``, or ``cuda:1``, counted from zero.
-            replicas: Copies of the model that a cohort may use at a time.
+            replicas: Copies of the model that a cohort may use at a time; ``None`` to measure how many are fastest.
+            memory_bytes: Most that may be allocated on the device; all of it if left out.
 
         Raises:
             AdapterError: The device is not there.

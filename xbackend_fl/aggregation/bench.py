@@ -7,15 +7,22 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from xbackend_fl.aggregation.kernels import add_scaled
 from xbackend_fl.aggregation.online import OnlineMean, Precision
+from xbackend_fl.errors import ConfigError
 from xbackend_fl.weights import Weights
 
 _BYTES_PER_VALUE = 12
 """Of float32: read the update, read the sum, write the sum."""
+
+_BYTES_OF_A_COPY = 8
+
+
+_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
@@ -35,31 +42,32 @@ class MeanTiming:
     gigabytes_per_second: float
 
 
-def bench_mean(values: int, updates: int, repeats: int) -> tuple[list[MeanTiming], float]:
+def bench_mean(
+    values: int, updates: int, repeats: int, device: str = "cpu"
+) -> tuple[list[MeanTiming], float]:
     """Time the mean of ``updates`` updates of ``values`` float32 values.
 
+    Args:
+        values: Size of the model.
+        updates: Updates of a round.
+        repeats: Rounds that count.
+        device: ``cpu``, or ``cuda`` for the GPU that CuPy sees.
+
     Returns:
-        Timings, the limit first (the same additions without any check), and the extra memory in models.
+        Timings, the limit first, and the extra memory in models. The limit is BLAS's ``axpy`` without any check; on a GPU 12 bytes
+        a value at the speed of a copy on the device.
+
+    Raises:
+        ConfigError: CuPy is not installed, or sees no GPU.
     """
-    generator = np.random.default_rng(0)
-    update = Weights({"w": generator.standard_normal(values, np.float32)}, "bench")
-    base = Weights({"w": generator.standard_normal(values, np.float32)}, "bench")
-    total = np.zeros(values, np.float32)
-
-    def limit() -> None:
-        for _ in range(updates):
-            add_scaled(total, update["w"], 1.5)
-
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    rows = [("axpy, the limit", limit)]
-    rows += [
-        (f"mean, {kind}", _adding(update, None, kind, updates)) for kind in ("float32", "float64", "exact")
-    ]
-    rows += [("mean of differences, float32", _adding(update, base, "float32", updates))]
-    timings: list[MeanTiming] = []
+    xp = _array_module(device)
     extra = 0.0
-    for name, run in rows:
-        seconds = _median(run, repeats) / updates
+    timings: list[MeanTiming] = []
+    for name, run in _rows(values, updates, xp):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        seconds = _median(run, repeats, xp) / updates
+        if not timings and device != "cpu":
+            seconds *= _BYTES_PER_VALUE / _BYTES_OF_A_COPY
         first = timings[0].seconds if timings else seconds
         timings.append(MeanTiming(name, seconds, first / seconds, values * _BYTES_PER_VALUE / seconds / 1e9))
         if name == "mean, float32":
@@ -68,21 +76,71 @@ def bench_mean(values: int, updates: int, repeats: int) -> tuple[list[MeanTiming
     return timings, extra
 
 
-def _adding(update: Weights, base: Weights | None, precision: Precision, updates: int) -> Callable[[], None]:
-    mean = OnlineMean(base, precision)
+def _rows(values: int, updates: int, xp: Any) -> list[tuple[str, Callable[[], None]]]:
+    generator = np.random.default_rng(0)
+    drawn = [xp.asarray(generator.standard_normal(values, np.float32)) for _ in range(_AT_ONCE + 1)]
+    base, *arrays = (Weights({"w": array}, "bench") for array in drawn)
+    total = xp.zeros(values, np.float32)
+    several = [(arrays[index % _AT_ONCE], 3) for index in range(updates)]
 
-    def run() -> None:
-        for _ in range(updates):
-            mean.add(update, 3)
+    def limit() -> None:
+        for weights, scale in several:
+            if xp is np:
+                add_scaled(total, [weights["w"]], [scale])
+            else:
+                xp.copyto(total, weights["w"])
 
-    return run
+    def alone(at_once: int) -> Callable[[], None]:
+        def run() -> None:
+            for part in _parts(several, at_once):
+                add_scaled(total, [weights["w"] for weights, _ in part], [scale for _, scale in part])
+
+        return run
+
+    def adding(base: Weights | None, precision: Precision, at_once: int = 1) -> Callable[[], None]:
+        mean = OnlineMean(base, precision)
+
+        def run() -> None:
+            for part in _parts(several, at_once):
+                mean.add_all(part)
+
+        return run
+
+    rows = [("the limit", limit), *((f"addition alone, {k} at once", alone(k)) for k in (1, _AT_ONCE))]
+    rows += [(f"mean, {kind}", adding(None, kind)) for kind in ("float32", "float64", "exact")]
+    return [
+        *rows,
+        (f"mean, float32, {_AT_ONCE} at once", adding(None, "float32", _AT_ONCE)),
+        ("mean of differences, float32", adding(base, "float32")),
+        (f"mean of differences, float32, {_AT_ONCE} at once", adding(base, "float32", _AT_ONCE)),
+    ]
 
 
-def _median(run: Callable[[], None], repeats: int) -> float:
-    run()  # the first touches new memory
+def _array_module(device: str) -> Any:
+    if device == "cpu":
+        return np
+    try:
+        import cupy  # noqa: PLC0415  a heavy import that only this needs
+
+        cupy.cuda.runtime.getDeviceCount()
+    except Exception as error:  # a missing driver raises CuPy's own kinds
+        raise ConfigError(
+            f"the mean on {device!r} needs CuPy and a GPU: {error}",
+            hint="install the package of CuPy for your CUDA (cupy-cuda12x, cupy-cuda13x), or leave --device out",
+        ) from error
+    return cupy
+
+
+def _parts(updates: list[tuple[Weights, int]], size: int) -> list[list[tuple[Weights, int]]]:
+    return [updates[start : start + size] for start in range(0, len(updates), size)]
+
+
+def _median(run: Callable[[], None], repeats: int, xp: Any) -> float:
     times = []
-    for _ in range(repeats):
+    for _ in range(repeats + 1):
         start = time.perf_counter()
         run()
+        if xp is not np:
+            xp.cuda.runtime.deviceSynchronize()
         times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    return statistics.median(times[1:])  # the first touches new memory

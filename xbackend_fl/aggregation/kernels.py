@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,6 +16,12 @@ Array = NDArray[Any]
 BLOCK = 1 << 16
 """Values per block: the scratch space stays in the processor's cache."""
 
+ONE = 1 << 32
+"""Fixed point: an exact sum counts units of ``2**-32``."""
+
+_STRIP = 1 << 18
+"""Values of the total that BLAS adds several updates to before it goes on. Less makes its threads wait for each other."""
+
 _PART = 1 << 21
 _THREADS = int(os.environ.get("OMP_NUM_THREADS", "0")) or os.cpu_count() or 1
 
@@ -23,41 +29,84 @@ try:
     from scipy.linalg import blas
 except ModuleNotFoundError:  # NumPy is slower, and always there
     _AXPYS: dict[str, Callable[..., Any]] = {}
+    _SUMS: dict[str, Callable[[Array], float]] = {}
 else:
     _AXPYS = {"f": blas.saxpy, "d": blas.daxpy}
+    _SUMS = {"f": blas.sasum, "d": blas.dasum}
 
 
-def add_scaled(total: Array, value: Array, scale: float) -> None:
-    """``total += value * scale`` in place, for flat arrays of one dtype.
+def add_scaled(
+    total: Array, values: Sequence[Array], scales: Sequence[int], base: Array | None = None
+) -> None:
+    """``total += scale * (value - base)`` for each value in turn, in place, for flat arrays.
 
-    BLAS's ``axpy`` if SciPy is there: it runs at the speed of memory with all threads; else NumPy in blocks.
+    A block of the total stays in the cache until all values are added: ``k`` values read it and write it once instead of ``k``
+    times. The bits are those of one value after the other.
     """
-    axpy = _AXPYS.get(total.dtype.char) if total.dtype == value.dtype else None
-    if axpy is not None and total.size:
-        axpy(value, total, total.size, scale)
+    if on_device(total):
+        from xbackend_fl.aggregation import device_kernels  # noqa: PLC0415  CuPy is there if an array of its is
+
+        device_kernels.add_scaled(total, values, scales, base)
+        return
+    same = all(value.dtype == total.dtype for value in values)
+    axpy = _AXPYS.get(total.dtype.char) if base is None and same else None
+    if axpy is not None:
+        strip = _STRIP if len(values) > 1 else max(1, total.size)
+        for start in range(0, total.size, strip):
+            sums = total[start : start + strip]
+            for value, scale in zip(values, scales, strict=True):
+                axpy(value[start : start + strip], sums, sums.size, scale)
         return
     scratch = np.empty(min(BLOCK, total.size), total.dtype)
     for start in range(0, total.size, BLOCK):
         part = slice(start, start + BLOCK)
         block = scratch[: total[part].size]
-        np.multiply(value[part], scale, out=block, dtype=total.dtype)
-        np.add(total[part], block, out=total[part])
+        for value, scale in zip(values, scales, strict=True):
+            if base is None:
+                np.multiply(value[part], scale, out=block, dtype=total.dtype)
+            else:
+                np.subtract(value[part], base[part], out=block, dtype=total.dtype)
+                np.multiply(block, scale, out=block)
+            np.add(total[part], block, out=total[part])
 
 
-def add_scaled_difference(total: Array, value: Array, base: Array, scale: float) -> None:
-    """``total += (value - base) * scale`` in place, for flat arrays."""
-    scratch = np.empty(min(BLOCK, total.size), total.dtype)
+def add_fixed(
+    total: Array, values: Sequence[Array], scales: Sequence[int], base: Array | None = None
+) -> None:
+    """As :func:`add_scaled`, in units of fixed point, for a total of 64-bit integers.
+
+    Each part of a difference is rounded by itself, so that the order of additions does not matter.
+    """
+    if on_device(total):
+        from xbackend_fl.aggregation import device_kernels  # noqa: PLC0415  CuPy is there if an array of its is
+
+        device_kernels.add_fixed(total, values, scales, base)
+        return
     for start in range(0, total.size, BLOCK):
         part = slice(start, start + BLOCK)
-        block = scratch[: total[part].size]
-        np.subtract(value[part], base[part], out=block, dtype=total.dtype)
-        np.multiply(block, scale, out=block)
-        np.add(total[part], block, out=total[part])
+        origin = 0 if base is None else np.rint(base[part].astype(np.float64) * ONE)
+        for value, scale in zip(values, scales, strict=True):
+            block = (np.rint(value[part].astype(np.float64) * ONE) - origin).astype(np.int64)
+            block *= scale
+            total[part] += block
+
+
+def on_device(array: Array) -> bool:
+    """Whether an array is CuPy's: on a GPU."""
+    return not isinstance(array, np.ndarray)
 
 
 def is_finite(array: Array) -> bool:
     """Whether no value is NaN or infinite: one pass, which only a sum that overflows makes two."""
+    if on_device(array):
+        from xbackend_fl.aggregation import device_kernels  # noqa: PLC0415  CuPy is there if an array of its is
+
+        return device_kernels.is_finite(array)
     flat = array.reshape(-1)
+    total = _SUMS.get(flat.dtype.char)
+    # Of magnitudes, so that no infinity is cancelled; BLAS's is the fastest that runs with all threads.
+    if total is not None and flat.size and np.isfinite(total(flat)):
+        return True
     parts = [flat[start : start + _PART] for start in range(0, flat.size, _PART)]
     if len(parts) == 1 or _THREADS == 1:
         return all(map(_part_is_finite, parts))

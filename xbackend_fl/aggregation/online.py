@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.aggregation.kernels import BLOCK, add_scaled, add_scaled_difference, is_finite
+from xbackend_fl.aggregation.kernels import ONE, add_fixed, add_scaled, is_finite, on_device
 from xbackend_fl.canonical import Kind
 from xbackend_fl.errors import RunFailed, UpdateRefused
 from xbackend_fl.weights import Weights
@@ -17,8 +17,6 @@ from xbackend_fl.weights import Weights
 Array = NDArray[Any]
 Precision: TypeAlias = Literal["float32", "float64", "exact"]
 
-_ONE = 1 << 32
-"""Fixed point: an exact sum counts units of ``2**-32``."""
 _LIMIT = float(1 << 62)
 
 
@@ -79,16 +77,32 @@ class OnlineMean:
             UpdateRefused: Another schema, a wrong shape, NaN or infinity, a weight that is not a positive
                 integer, or a value too large for an exact sum. The mean is as it was.
         """
-        if isinstance(num_examples, bool) or num_examples != int(num_examples) or num_examples <= 0:
-            raise UpdateRefused(f"num_examples must be a positive integer, received {num_examples}")
-        num_examples = int(num_examples)
-        bounds = self._check(weights, num_examples)
-        self._start(weights)
-        for name in weights:
-            self._merge_one(name, weights[name], num_examples)
-        self._bound |= bounds
-        self.total += num_examples
-        self.count += 1
+        self.add_all([(weights, num_examples)])
+
+    def add_all(self, updates: Sequence[tuple[Weights, int]]) -> None:
+        """Merge several at once: the sums are read and written once, not once per update. Same bits as one after the other.
+
+        Args:
+            updates: Weights and how many examples they stand for.
+
+        Raises:
+            UpdateRefused: As :meth:`add`; then none of them is merged.
+        """
+        if not updates:
+            return
+        like, bounds = self._like, dict(self._bound)
+        for weights, num_examples in updates:
+            if isinstance(num_examples, bool) or num_examples != int(num_examples) or num_examples <= 0:
+                raise UpdateRefused(f"num_examples must be a positive integer, received {num_examples}")
+            like = like or weights
+            self._check(weights, int(num_examples), like, bounds)
+        self._start(updates[0][0])
+        scales = [int(num_examples) for _, num_examples in updates]
+        for name in self._sums:
+            self._merge_one(name, [weights[name] for weights, _ in updates], scales)
+        self._bound = bounds
+        self.total += sum(scales)
+        self.count += len(updates)
 
     @property
     def sums(self) -> Sums:
@@ -145,19 +159,21 @@ class OnlineMean:
             raise RunFailed("the mean of no updates: no participant delivered one")
         return self._like.like({name: self._mean(name) for name in self._like})
 
-    def _check(self, weights: Weights, num_examples: int) -> dict[str, float]:
-        """Refuse what must not enter, before anything is touched."""
-        like = self._like
-        if like is not None:
-            if weights.fingerprint != like.fingerprint:
-                raise UpdateRefused(
-                    f"expected weights of schema {like.fingerprint[:12]}, received {weights.fingerprint[:12]}"
-                )
-            if weights.keys() != like.keys():
-                raise UpdateRefused(f"parameters differ: {sorted(weights.keys() ^ like.keys())[:5]}")
-        bounds = {}
+    def _check(self, weights: Weights, num_examples: int, like: Weights, bounds: dict[str, float]) -> None:
+        """Refuse what must not enter, before anything is touched; ``bounds`` grow."""
+        if weights.fingerprint != like.fingerprint:
+            raise UpdateRefused(
+                f"expected weights of schema {like.fingerprint[:12]}, received {weights.fingerprint[:12]}"
+            )
+        if weights.keys() != like.keys():
+            raise UpdateRefused(f"parameters differ: {sorted(weights.keys() ^ like.keys())[:5]}")
         for name, array in weights.items():
-            if like is not None and array.shape != like[name].shape:
+            if on_device(array) != on_device(like[name]):
+                raise UpdateRefused(
+                    f"parameter {name!r}: the mean and the update are not on the same device",
+                    hint="copy the update with cupy.asarray or cupy.asnumpy first",
+                )
+            if array.shape != like[name].shape:
                 raise UpdateRefused(
                     f"parameter {name!r}: expected shape {list(like[name].shape)}, received {list(array.shape)}"
                 )
@@ -165,16 +181,15 @@ class OnlineMean:
                 if not is_finite(array):
                     raise UpdateRefused(f"parameter {name!r} holds NaN or infinity")
                 if self.precision == "exact":
-                    low, high = float(array.min()), float(array.max())
-                    bounds[name] = self._exact_bound(name, low, high, num_examples)
-        return bounds
+                    before = bounds.get(name, 0.0)
+                    bounds[name] = before + self._exact_bound(name, array, num_examples, before)
 
-    def _exact_bound(self, name: str, low: float, high: float, num_examples: int) -> float:
-        reach = max(abs(low), abs(high))
+    def _exact_bound(self, name: str, array: Array, num_examples: int, before: float) -> float:
+        reach = max(abs(float(array.min())), abs(float(array.max())))
         if self._base is not None:
-            reach += float(np.abs(self._base[name]).max(initial=0))
-        bound = self._bound.get(name, 0.0) + reach * num_examples
-        if bound * _ONE >= _LIMIT:
+            reach += float(abs(self._base[name]).max(initial=0))
+        bound = reach * num_examples
+        if (before + bound) * ONE >= _LIMIT:
             raise UpdateRefused(
                 f"parameter {name!r} holds {reach:.3g}, too large for an exact sum over these examples",
                 hint="use precision float64",
@@ -192,46 +207,34 @@ class OnlineMean:
         dtype = {"float32": np.float32, "float64": np.float64, "exact": np.int64}[self.precision]
         for name, array in self._like.items():
             averaged = self._kind(name) in {Kind.TRAINABLE, Kind.STATISTIC}
-            self._sums[name] = np.zeros(array.shape, dtype) if averaged else np.array(array)
+            self._sums[name] = np.zeros_like(array, dtype, order="C") if averaged else array.copy()
 
-    def _merge_one(self, name: str, array: Array, num_examples: int) -> None:
+    def _merge_one(self, name: str, arrays: Sequence[Array], scales: Sequence[int]) -> None:
         total = self._sums[name]
         kind = self._kind(name)
         if kind is Kind.COUNTER:
-            np.maximum(total, array, out=total)
+            for array in arrays:
+                np.maximum(total, array, out=total)
         if kind in {Kind.COUNTER, Kind.FROZEN}:
             return
-        flat, value = total.reshape(-1), np.ascontiguousarray(array).reshape(-1)
-        base = None if self._base is None else np.ascontiguousarray(self._base[name]).reshape(-1)
-        if self.precision != "exact":
-            if base is None:
-                add_scaled(flat, value, num_examples)
-            else:
-                add_scaled_difference(flat, value, base, num_examples)
-            return
-        for start in range(0, flat.size, BLOCK):
-            part = slice(start, start + BLOCK)
-            block = _fixed(value[part], None if base is None else base[part])
-            block *= num_examples
-            flat[part] += block
+        base = None if self._base is None else _flat(self._base[name])
+        add = add_fixed if self.precision == "exact" else add_scaled
+        add(total.reshape(-1), [_flat(array) for array in arrays], scales, base)
 
     def _mean(self, name: str) -> Array:
         assert self._like is not None
         total, dtype = self._sums[name], self._like[name].dtype
         if self._kind(name) in {Kind.COUNTER, Kind.FROZEN}:
-            return np.array(total)
-        mean = np.asarray(total / (float(self.total) * (_ONE if self.precision == "exact" else 1)))
+            return total.copy()
+        mean = total / (float(self.total) * (ONE if self.precision == "exact" else 1))
         if self._base is not None:
-            np.add(mean, self._base[name], out=mean)
-        return np.asarray(mean, dtype)
+            mean += self._base[name]
+        result: Array = mean.astype(dtype, copy=False)
+        return result
 
 
-def _fixed(value: Array, base: Array | None) -> Array:
-    """The difference in units of fixed point; each part is rounded by itself, so the order of additions does not matter."""
-    block = np.rint(value.astype(np.float64) * _ONE)
-    if base is not None:
-        block -= np.rint(base.astype(np.float64) * _ONE)
-    return block.astype(np.int64)
+def _flat(array: Array) -> Array:
+    return (array if array.flags.c_contiguous else array.copy()).reshape(-1)
 
 
 def _same(left: Weights | None, right: Weights | None) -> bool:

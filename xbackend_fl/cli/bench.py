@@ -31,6 +31,7 @@ def bench(
     repeats: Annotated[int, typer.Option(min=1, help="Rounds (or repetitions) that count.")] = 5,
     values: Annotated[int, typer.Option(min=1, help="aggregation: values of the model.")] = 25_000_000,
     updates: Annotated[int, typer.Option(min=1, help="aggregation: updates of a round.")] = 10,
+    device: Annotated[str, typer.Option(help="aggregation: cpu, or cuda for the mean by CuPy.")] = "cpu",
     as_json: Json = False,
 ) -> None:
     """Time rounds of COURSE: training, merging and the server's step, without evaluation and files.
@@ -40,7 +41,7 @@ def bench(
     xbfl bench aggregation --values 100000000
     """
     if course == "aggregation":
-        _aggregation(values, updates, repeats, as_json=as_json)
+        _aggregation(values, updates, repeats, device, as_json=as_json)
         return
     from xbackend_fl.course import load_course
     from xbackend_fl.simulation import bench_course
@@ -77,10 +78,10 @@ def _show(found: Bench) -> None:
     )
 
 
-def _aggregation(values: int, updates: int, repeats: int, *, as_json: bool) -> None:
+def _aggregation(values: int, updates: int, repeats: int, device: str, *, as_json: bool) -> None:
     from xbackend_fl.aggregation import bench_mean
 
-    timings, extra = bench_mean(values, updates, repeats)
+    timings, extra = bench_mean(values, updates, repeats, device)
     if as_json:
         print_json({"timings": [vars(item) for item in timings], "extra_models": extra})
         return
@@ -95,4 +96,5 @@ def _aggregation(values: int, updates: int, repeats: int, *, as_json: bool) -> N
             for item in timings
         ]
     )
-    typer.echo(f"{values:,} values; the float32 mean needs {extra:.2f} models of memory")
+    memory = f"; the float32 mean needs {extra:.2f} models of memory" if device == "cpu" else ""
+    typer.echo(f"{values:,} values{memory}")

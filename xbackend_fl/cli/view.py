@@ -17,6 +17,7 @@ from xbackend_fl.events import (
     CourseStarted,
     Event,
     ModelBound,
+    Noted,
     Observer,
     ParticipantFailed,
     ParticipantTrained,
@@ -65,6 +66,8 @@ def describe(event: Event) -> str:
             role = "reference" if event.reference else "proven equal"
             notes = "".join(f"\n  note: {note}" for note in event.notes)
             return f"{event.version}: {role}, largest error {event.largest_error:.1e}{notes}"
+        case Noted():
+            return f"{event.backend}: {event.note}"
         case RoundStarted():
             return ""
         case ParticipantTrained():
@@ -110,7 +113,7 @@ class _LiveTable:
             case CourseStarted():
                 self._backends = event.participants
                 self._head.append(describe(event))
-            case ModelBound():
+            case ModelBound() | Noted():
                 self._head.append(describe(event))
             case RoundStarted():
                 self._state = f"round {event.round}: training {len(event.cohort)} participants …"

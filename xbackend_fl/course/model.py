@@ -136,6 +136,14 @@ class Federate(_Section):
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="where models train; auto: a GPU, if there is one"
     )
+    replicas: PositiveInt | Literal["auto"] = Field(
+        16,
+        description="models that train side by side on a GPU; auto measures on the first cohort, "
+        "and the last bits of sums then depend on what it finds",
+    )
+    device_memory_mib: PositiveInt | None = Field(
+        None, description="most that a worker may allocate on its GPU; all of it if left out"
+    )
     memory: Literal["normal", "low"] = Field(
         "normal", description="low: one worker and one model per backend, whatever the machine"
     )

@@ -40,6 +40,14 @@ class ModelBound(_Event):
     seconds: float
 
 
+class Noted(_Event):
+    """Something was decided that people may want to know."""
+
+    event: Literal["noted"] = "noted"
+    backend: str
+    note: str
+
+
 class RoundStarted(_Event):
     """A cohort was chosen."""
 
@@ -107,6 +115,7 @@ class CourseFinished(_Event):
 Event: TypeAlias = Annotated[
     CourseStarted
     | ModelBound
+    | Noted
     | RoundStarted
     | ParticipantTrained
     | ParticipantFailed

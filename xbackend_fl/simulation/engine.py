@@ -15,7 +15,7 @@ from xbackend_fl.course import Course
 from xbackend_fl.events import ModelBound, Observer
 from xbackend_fl.server import Outputs, Prepared, RoundOutcome, check_loss
 from xbackend_fl.simulation.mail import Desk, Letter
-from xbackend_fl.simulation.placement import longest_first, place
+from xbackend_fl.simulation.placement import Placement, longest_first, place
 from xbackend_fl.simulation.process import Handle, LocalWorker, ProcessWorker, collect
 from xbackend_fl.simulation.usage import Usage
 from xbackend_fl.weights import Weights
@@ -39,8 +39,8 @@ class SimulationEngine:
         make = LocalWorker if in_process else ProcessWorker
         self._teams: dict[str, list[Handle]] = {
             backend: [
-                make(course, backend, placement.threads)
-                for _ in range(placement.workers if backend in busy else 1)
+                make(course, backend, placement.threads, gpu)
+                for gpu in _seen(placement)[: placement.workers if backend in busy else 1]
             ]
             for backend in course.backends
         }
@@ -83,9 +83,8 @@ class SimulationEngine:
                 worker.submit("adopt", schema, bindings[backend])
             collect(team[1:], observer)
         if self.placement.device != "cpu":
-            for team in self._teams.values():
-                for index, worker in enumerate(team):
-                    worker.submit("place", f"{self.placement.device}:{index}", self.placement.replicas)
+            for worker in self._workers:
+                worker.submit("place", self.placement.device, self.placement.replicas)
             collect(self._workers, observer)
         self._sizes = self.num_examples()
         return Prepared(schema, bindings, self._ask(reference, "initial"))
@@ -163,6 +162,11 @@ class SimulationEngine:
     def _ask(self, worker: Handle, method: str, *arguments: Any) -> Any:
         worker.submit(method, *arguments)
         return collect([worker], _ignore)[0]
+
+
+def _seen(placement: Placement) -> list[str]:
+    """The GPU that each worker of a backend may see, by name; none on a processor."""
+    return list(placement.gpus) or [""] * placement.workers
 
 
 def _ignore(_: object) -> None:

@@ -10,9 +10,6 @@ from pathlib import Path
 from xbackend_fl.course import Course
 
 _DEVICES = Path("/dev")
-_REPLICAS = 16
-"""A cohort of FEMNIST on an H100: 1 takes 225 ms, 4 take 118, 8 take 97, 16 take 92, 40 take 92."""
-
 _MOST_WORKERS = 4
 """Every worker holds a model and a framework; more than this is asked for with ``federate.workers``."""
 
@@ -24,14 +21,16 @@ class Placement:
     Attributes:
         workers: Processes per backend; one if it has no participants.
         threads: Threads of each.
-        device: Where models train; several workers of a backend take the GPUs in turn.
-        replicas: Copies of the model on the device that train side by side.
+        device: Where models train.
+        replicas: Copies of the model on the device that train side by side; ``None`` to measure.
+        gpus: Name of every worker's GPU, for ``CUDA_VISIBLE_DEVICES``; none if models train on processors.
     """
 
     workers: int
     threads: int
     device: str = "cpu"
-    replicas: int = 1
+    replicas: int | None = 1
+    gpus: tuple[str, ...] = ()
 
 
 def place(course: Course, cores: int) -> Placement:
@@ -50,23 +49,28 @@ def place(course: Course, cores: int) -> Placement:
     if federate.memory == "low" or not federate.share_local_model:
         workers = 1
     elif device == "cuda":
-        workers = max(1, min(federate.workers or gpus, gpus))
+        workers = max(1, min(federate.workers or len(gpus), len(gpus)))
     elif federate.workers is not None:
         workers = federate.workers
     else:
         cohort = federate.cohort or len(course.participants)
         workers = max(1, min(cores // backends, _MOST_WORKERS, cohort // backends))
-    replicas = _REPLICAS if device == "cuda" and federate.memory == "normal" else 1
-    return Placement(workers, max(1, cores // (backends * workers)), device, replicas)
+    replicas: int | None = 1
+    if device == "cuda" and federate.memory == "normal":
+        replicas = None if federate.replicas == "auto" else federate.replicas
+    threads = max(1, cores // (backends * workers))
+    return Placement(workers, threads, device, replicas, gpus[:workers] if device == "cuda" else ())
 
 
-def _gpus() -> int:
+def _gpus() -> tuple[str, ...]:
     """GPUs that frameworks will see, without asking one: the driver's files, or fewer if the environment says so."""
-    found = sum(1 for path in _DEVICES.glob("nvidia*") if path.name.removeprefix("nvidia").isdigit())
+    numbers = [path.name.removeprefix("nvidia") for path in _DEVICES.glob("nvidia*")]
+    found = sorted((number for number in numbers if number.isdigit()), key=int)
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return (
-        found if visible is None else min(found, len([name for name in visible.split(",") if name.strip()]))
-    )
+    if visible is None:
+        # The driver's files need not start at zero; frameworks count from there.
+        return tuple(str(index) for index in range(len(found)))
+    return tuple(name.strip() for name in visible.split(",") if name.strip())[: len(found)]
 
 
 def longest_first(names: Sequence[str], sizes: Mapping[str, int], workers: int) -> list[list[str]]:

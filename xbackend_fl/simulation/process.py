@@ -42,7 +42,8 @@ class Handle(Protocol):
 class LocalWorker:
     """A worker in this process, for debugging and for tests."""
 
-    def __init__(self, course: Course, backend: str, threads: int) -> None:
+    def __init__(self, course: Course, backend: str, threads: int, gpu: str) -> None:
+        del gpu  # the process sees what it sees
         self.backend = backend
         self._worker = Worker(course, backend, threads)
         self._call: tuple[str, tuple[Any, ...]] | None = None
@@ -70,7 +71,7 @@ class LocalWorker:
 class ProcessWorker:
     """A worker in a spawned process of its own (a forked one would hang in the frameworks' thread pools)."""
 
-    def __init__(self, course: Course, backend: str, threads: int) -> None:
+    def __init__(self, course: Course, backend: str, threads: int, gpu: str) -> None:
         self.backend = backend
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
@@ -81,7 +82,7 @@ class ProcessWorker:
             name=f"xbfl-{backend}",
             daemon=True,
         )
-        with _worker_environment(threads), _ignored_interrupts():
+        with _worker_environment(threads, gpu), _ignored_interrupts():
             self._process.start()
         theirs.close()
 
@@ -213,9 +214,14 @@ def _ignored_interrupts() -> Iterator[None]:
 
 
 @contextmanager
-def _worker_environment(threads: int) -> Iterator[None]:
+def _worker_environment(threads: int, gpu: str) -> Iterator[None]:
     """Environment that must be set before a framework is imported; a spawned process inherits it."""
-    wanted = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}
+    wanted = {
+        "OMP_NUM_THREADS": str(threads),
+        "OMP_WAIT_POLICY": "PASSIVE",
+        # To every framework its GPU is the only one, and none is there for a course on processors.
+        "CUDA_VISIBLE_DEVICES": gpu,
+    }
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
     try:

@@ -18,7 +18,7 @@ from xbackend_fl.canonical import Binding, Kind, Schema
 from xbackend_fl.course import Course, example_arrays
 from xbackend_fl.data import Dataset, batches, seed_of
 from xbackend_fl.errors import AdapterError, ConfigError, RefusedInput, UpdateRefused
-from xbackend_fl.events import Event, ParticipantFailed, ParticipantTrained
+from xbackend_fl.events import Event, Noted, ParticipantFailed, ParticipantTrained
 from xbackend_fl.locate import call
 from xbackend_fl.mapping import Evidence, Proof, bind_trainer, evidence_of, training_attributes
 from xbackend_fl.simulation.shares import shares_of, splits_of
@@ -26,6 +26,10 @@ from xbackend_fl.simulation.usage import Usage
 from xbackend_fl.weights import Weights
 
 _EVALUATION_BATCH = 256
+_ONE_BY_ONE = (
+    "participants train one after the other on the device: only PyTorch's plain SGD without dropout, with a "
+    "float32 mean and a shared model, trains a whole cohort there"
+)
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,7 @@ class Worker:
         self._shards = shares_of(course, backend, self._splits)
         self._trainer = self._open()
         self._own: dict[str, Trainer] = {}
+        self._placed = self._said = False
         self._schema: Schema = self._trainer.description.schema
         self._binding: Binding = self._trainer.description.binding
         self._check_labels()
@@ -94,17 +99,19 @@ class Worker:
             )
         self._schema, self._binding = schema, binding
 
-    def place(self, device: str, replicas: int) -> None:
+    def place(self, device: str, replicas: int | None) -> None:
         """Move the model to a device, and the data that all participants share."""
         trainer = self._trainer
         if not isinstance(trainer, Resident):
             return
         try:
-            trainer.place(device, replicas)
+            mebibytes = self._course.federate.device_memory_mib
+            trainer.place(device, replicas, None if mebibytes is None else mebibytes << 20)
         except AdapterError:
             if self._course.federate.device != "auto":
                 raise
             return
+        self._placed = device != "cpu"
         train, axes = self._splits.train, self._binding.inputs
         shared = all(share.inputs[0] is train.inputs[0] for share in self._shards.values())
         if device == "cpu" or not shared or any(axis.perm[0] != 0 for axis in axes):
@@ -123,6 +130,9 @@ class Worker:
         if self._on_device():
             yield from self._train_resident(number, start, cohort)
             return
+        if self._placed and not self._said:
+            self._said = True
+            yield Noted(backend=self._backend, note=_ONE_BY_ONE)
         precision = self._course.federate.precision
         mean = OnlineMean(start, precision)
         kept: list[tuple[Weights, int]] = []
@@ -222,6 +232,8 @@ class Worker:
             ]
             parts.append(Part(tuple(rows), len(share)))
         result = self._trainer.train_cohort(start, parts, self._config())
+        for note in result.notes:
+            yield Noted(backend=self._backend, note=note)
         seconds = (time.perf_counter() - began) / max(len(cohort), 1)
         failed: dict[str, str] = {}
         accepted = [part.num_examples for part, good in zip(parts, result.accepted, strict=True) if good]
