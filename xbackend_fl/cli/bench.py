@@ -11,6 +11,7 @@ from xbackend_fl.cli.options import Json, Settings, print_json
 from xbackend_fl.cli.table import print_table
 
 if TYPE_CHECKING:
+    from xbackend_fl.events import Event
     from xbackend_fl.simulation import Bench
 
 _PUBLISHED = (
@@ -43,10 +44,17 @@ def bench(
     if course == "aggregation":
         _aggregation(values, updates, repeats, device, as_json=as_json)
         return
+    from xbackend_fl.cli.view import describe
     from xbackend_fl.course import load_course
+    from xbackend_fl.events import Noted
     from xbackend_fl.simulation import bench_course
 
-    found = bench_course(load_course(Path(course), settings or ()), warm_up=warm_up, repeats=repeats)
+    def say(event: Event) -> None:
+        if isinstance(event, Noted):
+            typer.echo(describe(event), err=True)
+
+    loaded = load_course(Path(course), settings or ())
+    found = bench_course(loaded, warm_up=warm_up, repeats=repeats, observer=say)
     if as_json:
         print_json(found.to_json())
     else:
