@@ -188,7 +188,7 @@ def suits(model: torch.nn.Module, config: TrainConfig) -> bool:
 def train(
     lanes: Sequence[Lane], plan: Plan, start: Tensors, parts: Sequence[Part], config: TrainConfig
 ) -> CohortResult:
-    """Train every part from ``start``; parts go to the lanes in turn."""
+    """Train every part from ``start``, each on the lane that has the least to do; the longest come first."""
     device = lanes[0].totals.device
     base = plan.load(start, device)
     totals = torch.zeros(len(parts), 2, device=device)
@@ -211,10 +211,8 @@ def train(
             lane.sums.zero_()
         _fence(device)
         queues = [
-            _queue(
-                lane, range(index, len(parts), len(lanes)), parts, runs, orders, base, totals, finite, config
-            )
-            for index, lane in enumerate(lanes)
+            _queue(lane, share, parts, runs, orders, base, totals, finite, config)
+            for lane, share in zip(lanes, _shares(parts, len(lanes)), strict=True)
         ]
         # A run of every lane in turn, so that the device always has something of each to do.
         while queues:
@@ -230,9 +228,18 @@ def train(
     return CohortResult(plan.unload(first), metrics, tuple(finite.cpu().tolist()))
 
 
+def _shares(parts: Sequence[Part], lanes: int) -> list[list[int]]:
+    """Parts of every lane, so that all lanes end at about the same time: a few lanes leave most of a GPU idle."""
+    shares: list[list[int]] = [[] for _ in range(lanes)]
+    steps = [len(part.batches) for part in parts]
+    for index in sorted(range(len(parts)), key=lambda i: (-steps[i], i)):
+        min(shares, key=lambda share: sum(steps[i] for i in share)).append(index)
+    return shares
+
+
 def _queue(
     lane: Lane,
-    share: range,
+    share: Sequence[int],
     parts: Sequence[Part],
     runs: Sequence[Sequence[Run]],
     orders: Sequence[torch.Tensor],

@@ -6,6 +6,7 @@ back in one copy.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import final
@@ -61,8 +62,11 @@ class Plan:
     def load(self, arrays: Tensors, device: torch.device) -> torch.Tensor:
         """Arrays as a buffer on a device."""
         staging = self._host(device)
-        for name, view in self.views(staging).items():
-            np.copyto(view.numpy(), arrays[name])
+        with warnings.catch_warnings():
+            # Of arrays that must not be written; they are only read. PyTorch copies with all its threads, NumPy with one.
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+            for name, view in self.views(staging).items():
+                view.copy_(torch.from_numpy(np.asarray(arrays[name])))
         return staging.to(device, copy=True)
 
     def unload(self, buffer: torch.Tensor) -> dict[str, Array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +22,24 @@ def test_shares_are_complete_and_even(sizes: dict[str, int], workers: int) -> No
     shares = longest_first(list(sizes), sizes, workers)
     assert sorted(name for share in shares for name in share) == sorted(sizes)
     loads = [sum(sizes[name] for name in share) for share in shares]
-    # Graham's bound for the longest-first rule: 4/3 - 1/(3m) of the best, which is at least the mean and the largest.
-    best = max(sum(loads) / workers, max(sizes.values(), default=0))
-    assert max(loads) <= (4 / 3) * max(best, 1) + 1e-9
+    # Graham's bound for any list: nobody starts a participant while another has less to do.
+    assert max(loads) <= sum(loads) / workers + (1 - 1 / workers) * max(sizes.values(), default=0) + 1e-9
     assert shares == longest_first(list(reversed(sizes)), sizes, workers)
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=6), st.integers(1, 3))
+def test_shares_are_within_a_third_of_the_best(sizes: list[int], workers: int) -> None:
+    """Graham's bound for the longest-first rule, 4/3 - 1/(3m), against the best of all shares."""
+    named = {str(index): size for index, size in enumerate(sizes)}
+    shares = longest_first(list(named), named, workers)
+    found = max(sum(named[name] for name in share) for share in shares)
+    best = min(
+        max(
+            sum(size for size, place in zip(sizes, places, strict=True) if place == w) for w in range(workers)
+        )
+        for places in itertools.product(range(workers), repeat=len(sizes))
+    )
+    assert found <= best * (4 / 3 - 1 / (3 * workers)) + 1e-9
 
 
 def test_workers_for_a_machine(digits: Path) -> None:

@@ -91,6 +91,34 @@ def add_fixed(
             total[part] += block
 
 
+def divided(total: Array, divisor: float, base: Array | None, dtype: np.dtype[Any]) -> Array:
+    """``total / divisor + base`` in ``dtype``, rounded after each operation: one pass, by all threads if it is long."""
+    if on_device(total) or not total.flags.c_contiguous:
+        mean = total / divisor
+        if base is not None:
+            mean += base
+        return mean.astype(dtype, copy=False)
+    result = np.empty(total.shape, dtype)
+    sums, out = total.reshape(-1), result.reshape(-1)
+    origin = None if base is None else np.ascontiguousarray(base).reshape(-1)
+
+    def run(start: int) -> None:
+        for first in range(start, min(start + _PART, sums.size), BLOCK):
+            part = slice(first, min(first + BLOCK, start + _PART))
+            block = sums[part] / divisor
+            if origin is not None:
+                block += origin[part]
+            out[part] = block
+
+    starts = range(0, sums.size, _PART)
+    if len(starts) == 1 or _THREADS == 1:
+        for start in starts:
+            run(start)
+    else:
+        list(_pool().map(run, starts))
+    return result
+
+
 def on_device(array: Array) -> bool:
     """Whether an array is CuPy's: on a GPU."""
     return not isinstance(array, np.ndarray)

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias, final
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.aggregation.kernels import ONE, add_fixed, add_scaled, is_finite, on_device
+from xbackend_fl.aggregation.kernels import ONE, add_fixed, add_scaled, divided, is_finite, on_device
 from xbackend_fl.canonical import Kind
 from xbackend_fl.errors import RunFailed, UpdateRefused
 from xbackend_fl.weights import Weights
@@ -65,6 +65,7 @@ class OnlineMean:
         self._like: Weights | None = base
         self._sums: dict[str, Array] = {}
         self._bound: dict[str, float] = {}
+        self._borrowed = False
 
     def add(self, weights: Weights, num_examples: int) -> None:
         """Merge the weights of one participant.
@@ -111,7 +112,9 @@ class OnlineMean:
         return Sums(self._sums, self.total, self.count, self.precision, bound)
 
     def absorb(self, sums: Sums) -> None:
-        """Go on with sums over other participants, added up elsewhere from the same base. They are copied.
+        """Go on with sums over other participants, added up elsewhere from the same base.
+
+        They are only read, and must stay as they are until the mean is known or the next update is there.
 
         Raises:
             UpdateRefused: Precision or parameters differ.
@@ -121,15 +124,18 @@ class OnlineMean:
         like = self._like
         if self.precision != sums.precision or like is None or like.keys() != sums.arrays.keys():
             raise UpdateRefused("two means can only be merged if their base and precision are the same")
-        first = not self._sums
+        first, borrowed = not self._sums, self._borrowed
         for name, array in sums.arrays.items():
             if first:
-                self._sums[name] = np.array(array)
-            elif self._kind(name) is Kind.COUNTER:
-                np.maximum(self._sums[name], array, out=self._sums[name])
-            elif self._kind(name) is not Kind.FROZEN:
-                self._sums[name] += array
+                self._sums[name] = array
+            elif (kind := self._kind(name)) is not Kind.FROZEN:
+                total = self._sums[name]
+                join = np.maximum if kind is Kind.COUNTER else np.add
+                self._sums[name] = join(total, array, out=np.empty_like(total) if borrowed else total)
+            elif borrowed:
+                self._sums[name] = self._sums[name].copy()
             self._bound[name] = self._bound.get(name, 0.0) + sums.bound
+        self._borrowed = first
         self.total += sums.total
         self.count += sums.count
 
@@ -187,7 +193,7 @@ class OnlineMean:
     def _exact_bound(self, name: str, array: Array, num_examples: int, before: float) -> float:
         reach = max(abs(float(array.min())), abs(float(array.max())))
         if self._base is not None:
-            reach += float(abs(self._base[name]).max(initial=0))
+            reach += float(abs(self._base[name]).max()) if self._base[name].size else 0.0
         bound = reach * num_examples
         if (before + bound) * ONE >= _LIMIT:
             raise UpdateRefused(
@@ -201,6 +207,9 @@ class OnlineMean:
         return self._like.kinds[name]
 
     def _start(self, weights: Weights) -> None:
+        if self._borrowed:
+            self._sums = {name: array.copy() for name, array in self._sums.items()}
+            self._borrowed = False
         if self._sums:
             return
         self._like = self._like or weights
@@ -226,11 +235,8 @@ class OnlineMean:
         total, dtype = self._sums[name], self._like[name].dtype
         if self._kind(name) in {Kind.COUNTER, Kind.FROZEN}:
             return total.copy()
-        mean = total / (float(self.total) * (ONE if self.precision == "exact" else 1))
-        if self._base is not None:
-            mean += self._base[name]
-        result: Array = mean.astype(dtype, copy=False)
-        return result
+        divisor = float(self.total) * (ONE if self.precision == "exact" else 1)
+        return divided(total, divisor, None if self._base is None else self._base[name], dtype)
 
 
 def _flat(array: Array) -> Array:

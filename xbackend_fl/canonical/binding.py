@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -100,22 +101,48 @@ class Binding:
         """Parts of native tensors that stay zero: the second biases of PyTorch's recurrent layers."""
         return tuple(leaf for layout in self.parameters.values() for leaf in silenced(layout))
 
-    def export(self, natives: Mapping[str, Array]) -> dict[str, Array]:
-        """Canonical arrays from native ones (contiguous copies)."""
-        return {name: np.array(forward(layout, natives)) for name, layout in self.parameters.items()}
+    def export(self, natives: Mapping[str, Array], *, copy: bool = True) -> dict[str, Array]:
+        """Canonical arrays from native ones, contiguous.
 
-    def restore(self, canonical: Mapping[str, Array]) -> dict[str, Array]:
-        """Native arrays from canonical ones: every shared native tensor, freshly allocated.
+        Args:
+            natives: Native arrays by name.
+            copy: Whether the result is never memory of ``natives``.
+        """
+        make = np.array if copy else np.ascontiguousarray
+        return {name: make(forward(layout, natives)) for name, layout in self.parameters.items()}
+
+    def restore(self, canonical: Mapping[str, Array], *, copy: bool = True) -> dict[str, Array]:
+        """Native arrays from canonical ones: every shared native tensor.
 
         The dtype follows ``canonical``, so sums and gradients convert as weights do.
+
+        Args:
+            canonical: Canonical arrays by name.
+            copy: Whether the result is never memory of ``canonical``.
         """
+        same = {} if copy else self._unchanged
         result = {
-            tensor: np.zeros(self.natives[tensor].shape, canonical[owner].dtype)
+            tensor: canonical[owner]
+            if same.get(owner) == tensor
+            else np.zeros(self.natives[tensor].shape, canonical[owner].dtype)
             for tensor, owner in self.owners.items()
         }
         for name, layout in self.parameters.items():
-            backward(layout, canonical[name], result)
+            if name not in same:
+                backward(layout, canonical[name], result)
         return result
+
+    @cached_property
+    def _unchanged(self) -> dict[str, str]:
+        """Parameters that are a whole native tensor as it is, and which; no other parameter shares it."""
+        uses = Counter(leaf.tensor for layout in self.parameters.values() for leaf in leaves(layout))
+        return {
+            name: layout.tensor
+            for name, layout in self.parameters.items()
+            if isinstance(layout, Native)
+            and uses[layout.tensor] == 1
+            and layout.shape == self.natives[layout.tensor].shape
+        }
 
     def renamed(self, parameters: Mapping[str, str], nodes: Mapping[str, str], schema: Schema) -> Binding:
         """The same native model under another schema's names.

@@ -6,13 +6,14 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.adapter import Batch, Metrics, Part, Resident, TrainConfig, Trainer, load
+from xbackend_fl.adapter import Batch, Metrics, Part, Resident, Tensors, TrainConfig, Trainer, load
 from xbackend_fl.aggregation import OnlineMean, Sums
 from xbackend_fl.canonical import Binding, Kind, Schema
 from xbackend_fl.course import Course, example_arrays
@@ -126,10 +127,10 @@ class Worker:
 
     def train_round(self, number: int, weights: Weights, cohort: Sequence[str]) -> Iterator[Event | Partial]:
         """Train this worker's part of a cohort; events as they happen, the partial mean last."""
-        start = self._native(self._binding.restore(weights))
         if self._on_device():
-            yield from self._train_resident(number, start, cohort)
+            yield from self._train_resident(number, self._binding.restore(weights, copy=False), cohort)
             return
+        start = self._native(self._binding.restore(weights))
         if self._placed and not self._said:
             self._said = True
             yield Noted(backend=self._backend, note=_ONE_BY_ONE)
@@ -220,7 +221,7 @@ class Worker:
         return plain and isinstance(self._trainer, Resident) and self._trainer.trains_cohorts(self._config())
 
     def _train_resident(
-        self, number: int, start: Weights, cohort: Sequence[str]
+        self, number: int, start: Tensors, cohort: Sequence[str]
     ) -> Iterator[Event | Partial]:
         assert isinstance(self._trainer, Resident)
         began = time.perf_counter()
@@ -245,7 +246,7 @@ class Worker:
             yield self._trained(number, name, metrics, seconds)
         # What is not averaged stays as it was.
         sums = Sums({**start, **result.sums}, sum(accepted), len(accepted))
-        yield Partial(sums.mapped(self._binding.export), failed)
+        yield Partial(sums.mapped(partial(self._binding.export, copy=False)), failed)
 
     def _failed(self, number: int, name: str, reason: str) -> ParticipantFailed:
         return ParticipantFailed(round=number, name=name, backend=self._backend, reason=reason)
