@@ -19,6 +19,10 @@ from xbfl_tensorflow.graph import family
 from xbfl_tensorflow.trace import call_model, callable_of
 from xbfl_tensorflow.variables import raw, trainable
 
+_LONGEST = 64
+_LARGEST = 16 << 20
+"""Batches, and about how many bytes of them, that one call of a graph takes."""
+
 
 @final
 class TensorFlowTrainer:
@@ -81,24 +85,19 @@ class TensorFlowTrainer:
         return {name: grad.numpy() for name, grad in zip(trainable, grads, strict=True)}
 
     def train(self, batches: Iterable[Batch], config: TrainConfig) -> Metrics:
-        """One step per batch with the treaty's arithmetic."""
-        values = list(self._trainable().values())
+        """One step per batch with the treaty's arithmetic; batches of one size in a row are one call of one graph."""
         slots = [
-            [tf.Variable(tf.zeros_like(value)) for _ in range(config.optimizer.num_slots)] for value in values
+            [tf.Variable(tf.zeros_like(value)) for _ in range(config.optimizer.num_slots)]
+            for value in self._trainable().values()
         ]
-        totals = tf.Variable([0.0, 0.0, 0.0], dtype=tf.float64)
+        total, number = np.zeros(3), 0
         with _treaty(self._layers, config):
-            step = self._step(config)
-            for number, batch in enumerate(batches, start=1):
-                corrections = tuple(tf.constant(c, tf.float32) for c in config.optimizer.corrections(number))
-                state = [tuple(variable.value() for variable in row) for row in slots]
-                new, sums = step(batch.inputs, batch.targets, state, corrections)
-                for row, values_ in zip(slots, new, strict=True):
-                    for variable, value in zip(row, values_, strict=True):
-                        variable.assign(value)
-                totals.assign_add(sums)
-        loss_sum, correct, count = totals.numpy()
-        return Metrics(float(loss_sum), int(correct), int(count))
+            for row in _rows(batches):
+                numbers = range(number + 1, number + len(row) + 1)
+                corrections = np.array([config.optimizer.corrections(n) for n in numbers], np.float32)
+                total += self._steps_of(config, slots)(*_stacked(row), corrections).numpy()
+                number += len(row)
+        return Metrics(float(total[0]), int(total[1]), int(total[2]))
 
     def evaluate(self, batches: Iterable[Batch], loss: str) -> Metrics:
         """Metrics in evaluation mode."""
@@ -130,17 +129,13 @@ class TensorFlowTrainer:
         shared = self._description.binding.owners
         return {n: raw(v) for n, v in self._variables.items() if trainable(v) and n in shared}
 
-    def _step(self, config: TrainConfig) -> Callable[..., Any]:
-        """One training step as a graph; traced anew only when the configuration changes."""
+    def _steps_of(self, config: TrainConfig, slots: list[list[Any]]) -> Callable[..., Any]:
+        """Training steps as a graph; traced anew only when the configuration changes."""
         key = f"train {config!r}"
         if key not in self._steps:
             self._steps[key] = self._trace(config)
         compiled = self._steps[key]
-
-        def step(inputs: Sequence[Array], targets: Array, state: Any, corrections: Any) -> Any:
-            return compiled(_tensors(inputs), tf.convert_to_tensor(targets), state, corrections)
-
-        return step
+        return lambda *arguments: compiled(*arguments, slots)
 
     def _trace(self, config: TrainConfig) -> Callable[..., Any]:
         trainable = self._trainable()
@@ -149,7 +144,7 @@ class TensorFlowTrainer:
         # Plain arithmetic: AutoGraph, which some Keras layers rely on, need not rewrite it.
         update = tf.autograph.experimental.do_not_convert(config.optimizer.update)
 
-        def step(inputs: Any, targets: Any, state: Any, corrections: Any) -> Any:
+        def step(inputs: Any, targets: Any, corrections: Any, slots: Any) -> Any:
             with tf.GradientTape() as tape:
                 output, *_ = self._call(inputs, training=True)
                 loss, sums = _sums(output, targets, config.loss)
@@ -159,18 +154,50 @@ class TensorFlowTrainer:
             scale = _clip_scale(grads, config.clip_norm)
             if config.optimizer.name == "sgd" and not config.optimizer.weight_decay:
                 _descend(values, grads, config.optimizer.lr * scale)
-                return state, sums
+                return sums
             if config.clip_norm is not None:
                 grads = [grad * scale for grad in grads]
-            new = []
-            for variable, grad, row in zip(values, grads, state, strict=True):
-                value, slots = update(variable, grad, row, corrections, tf.sqrt)
+            for variable, grad, row in zip(values, grads, slots, strict=True):
+                state = tuple(slot.value() for slot in row)
+                value, state = update(variable, grad, state, tf.unstack(corrections), tf.sqrt)
                 variable.assign(value)
-                new.append(slots)
-            return new, sums
+                for slot, new in zip(row, state, strict=True):
+                    slot.assign(new)
+            return sums
 
-        compiled: Callable[..., Any] = tf.function(step, reduce_retracing=True)
+        def steps(inputs: Any, targets: Any, corrections: Any, slots: Any) -> Any:
+            def one(index: Any, total: Any) -> Any:
+                sums = step([item[index] for item in inputs], targets[index], corrections[index], slots)
+                return index + 1, total + sums
+
+            count = tf.shape(targets)[0]
+            start = (tf.constant(0), tf.zeros(3, tf.float64))
+            return tf.while_loop(lambda index, _: index < count, one, start, parallel_iterations=1)[1]
+
+        compiled: Callable[..., Any] = tf.function(steps, reduce_retracing=True)
         return compiled
+
+
+def _rows(batches: Iterable[Batch]) -> Iterator[list[Batch]]:
+    """Batches in a row that have one size, not more of them than are small beside a model."""
+    row: list[Batch] = []
+    for batch in batches:
+        size = sum(array.nbytes for array in batch.inputs)
+        if row and (_shapes(row[0]) != _shapes(batch) or len(row) == _LONGEST or size * len(row) >= _LARGEST):
+            yield row
+            row = []
+        row.append(batch)
+    if row:
+        yield row
+
+
+def _shapes(batch: Batch) -> tuple[Any, ...]:
+    return (batch.targets.shape, *(array.shape for array in batch.inputs))
+
+
+def _stacked(row: Sequence[Batch]) -> tuple[list[Any], Any]:
+    inputs = [tf.convert_to_tensor(np.stack(arrays)) for arrays in zip(*(b.inputs for b in row), strict=True)]
+    return inputs, tf.convert_to_tensor(np.stack([batch.targets for batch in row]))
 
 
 def _tensors(inputs: Sequence[Any]) -> list[Any]:

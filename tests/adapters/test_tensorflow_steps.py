@@ -1,0 +1,56 @@
+"""TensorFlow's local epoch is one graph, whatever the number and size of a participant's batches."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+
+import xbfl_tensorflow
+from xbackend_fl.adapter import Batch, Optimizer, TrainConfig
+from xbfl_tensorflow import trainer as module
+from xbfl_tensorflow.trainer import TensorFlowTrainer
+
+GENERATOR = np.random.default_rng(3)
+
+
+def opened() -> TensorFlowTrainer:
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [keras.Input((6, 6, 1)), keras.layers.Conv2D(3, 3), keras.layers.Flatten(), keras.layers.Dense(4)]
+    )
+    return xbfl_tensorflow.adapter.open(model, (np.zeros((1, 1, 6, 6), np.float32),))
+
+
+def batches(*sizes: int) -> list[Batch]:
+    return [
+        Batch((GENERATOR.standard_normal((size, 6, 6, 1), np.float32),), GENERATOR.integers(0, 4, size))
+        for size in sizes
+    ]
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_two_traces_serve_every_participant(name: str) -> None:
+    trainer = opened()
+    config = TrainConfig(Optimizer(name, lr=0.01))
+    for sizes in ((8, 8, 3), (8, 5), (8, 8, 8, 8, 1), (2,), (8, 8, 7, 8)):
+        found = trainer.train(batches(*sizes), config)
+        assert found.num_examples == sum(sizes)
+    (compiled,) = trainer._steps.values()
+    assert compiled.experimental_get_tracing_count() <= 3  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_steps_together_are_steps_one_by_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = batches(8, 8, 8, 5, 5, 2)
+    config = TrainConfig(Optimizer(name, lr=0.01), clip_norm=0.5)
+    together = opened()
+    expected = together.train(work, config)
+    monkeypatch.setattr(module, "_LONGEST", 1)
+    alone = opened()
+    found = alone.train(work, config)
+    assert found.correct == expected.correct
+    assert found.loss_sum == pytest.approx(expected.loss_sum, rel=1e-6)
+    # Keras counts its automatic names on.
+    for one, other in zip(together.read().values(), alone.read().values(), strict=True):
+        np.testing.assert_allclose(other, one, rtol=0, atol=1e-7)
