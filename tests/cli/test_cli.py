@@ -28,6 +28,13 @@ def xbfl(*arguments: Any, cwd: Path, **options: Any) -> subprocess.CompletedProc
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, **options)
 
 
+def _processor_seconds(command: list[str]) -> tuple[float, subprocess.CompletedProcess[str]]:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    result = subprocess.run(command, check=True, capture_output=True, text=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, result
+
+
 def test_help_is_quick_and_light(figure: Figure) -> None:
     code = (
         "import sys\n"
@@ -38,14 +45,19 @@ def test_help_is_quick_and_light(figure: Figure) -> None:
         "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-    seconds = []
+    least = "import typer; app = typer.Typer(); app.command()(lambda: None); app(['--help'])"
+    pairs = []
     for _ in range(5):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        result = subprocess.run([XBFL, "--help"], check=True, capture_output=True, text=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    figure("xbfl --help, processor seconds, median of 5", f"{sorted(seconds)[2]:.2f}")
-    assert sorted(seconds)[2] < 0.3
+        bare, _ = _processor_seconds([sys.executable, "-c", least])
+        seconds, result = _processor_seconds([XBFL, "--help"])
+        pairs.append((seconds, seconds / bare))
+    seconds, ratio = (sorted(values)[2] for values in zip(*pairs, strict=True))
+    figure(
+        "xbfl --help, processor seconds, and in parts of Typer's for no command",
+        f"{seconds:.2f}, {ratio:.2f}",
+    )
+    # A slow machine is slow with Typer alone.
+    assert seconds < 0.3 or ratio < 1.8
     for command in ("run", "check", "map", "inspect", "doctor", "adapters"):
         assert command in result.stdout
 

@@ -10,7 +10,7 @@ from xbackend_fl import load_course, run_course
 from xbackend_fl.course import Course
 from xbackend_fl.data.femnist_like import write_femnist_like
 from xbackend_fl.errors import ConfigError
-from xbackend_fl.simulation.shares import shares_of, splits_of
+from xbackend_fl.training.shares import shares_of, splits_of
 
 FORMS = {
     "course.yaml": {"torch": 200},

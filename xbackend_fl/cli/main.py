@@ -15,6 +15,7 @@ from xbackend_fl.cli import (
     check,
     convert,
     data,
+    deploy,
     diff,
     doctor,
     explain,
@@ -38,6 +39,9 @@ app.command("check")(check.check)
 app.command("map")(mapping.map_models)
 app.command("schema")(schema.schema)
 app.command("bench")(bench.bench)
+app.command("serve")(deploy.serve)
+app.command("join")(deploy.join)
+app.command("up")(deploy.up)
 app.command("convert")(convert.convert)
 app.command("inspect")(inspect.inspect)
 app.command("diff")(diff.diff)

@@ -155,6 +155,25 @@ class Federate(_Section):
     )
 
 
+class DeploymentSection(_Section):
+    """Real silos; a simulation does not look at it."""
+
+    role: Literal["server", "silo"] | None = Field(None, description="what this machine is")
+    name: str | None = Field(None, description="silo: which participant this is")
+    data_path: str | None = Field(None, description="silo: its .npz file with its own examples")
+    address: str = Field("127.0.0.1:8000", description="HOST:PORT of the server")
+    quorum: PositiveInt | None = Field(
+        None, description="fewest silos to start, and updates of a round; all if left out"
+    )
+    join_within_s: Annotated[float, Field(gt=0)] = Field(
+        300.0, description="how long the server waits for silos"
+    )
+    round_within_s: Annotated[float, Field(gt=0)] = Field(
+        3600.0, description="how long the server waits for a round's updates"
+    )
+    most_examples: PositiveInt = Field(10_000_000, description="largest weight that an update may claim")
+
+
 def _named(value: Any) -> Any:
     """``{torch: 500, tensorflow: 500}`` as a list of named participants."""
     if isinstance(value, dict) and all(
@@ -184,6 +203,7 @@ class Course(_Section):
     participants: Annotated[list[Participant], BeforeValidator(_named), Field(min_length=1)]
     training: Training = Training()
     federate: Federate = Federate()
+    deployment: DeploymentSection = DeploymentSection()
     keep_checkpoints: PositiveInt = Field(3, description="how many of the latest checkpoints stay on disk")
 
     _base: Path = PrivateAttr(default=Path())
@@ -198,6 +218,14 @@ class Course(_Section):
         copy = self.model_copy()
         copy._base = base  # noqa: SLF001  its own attribute, on a copy
         return copy
+
+    def alone(self, name: str, source: str) -> Course:
+        """The same course with one participant, who has all examples of ``source``."""
+        mine = [p.model_copy(update={"data": None}) for p in self.participants if p.name == name]
+        data = self.data.model_copy(update={"source": source, "partition": Partition()})
+        federate = self.federate.model_copy(update={"cohort": None})
+        changed = {"participants": mine, "data": data, "federate": federate}
+        return self.model_copy(update=changed).at(self._base)
 
     @property
     def reference(self) -> str:

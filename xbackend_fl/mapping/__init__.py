@@ -10,6 +10,7 @@ from xbackend_fl.mapping.bind import (
     gather_evidence,
 )
 from xbackend_fl.mapping.probe import Evidence, training_attributes
+from xbackend_fl.mapping.publish import pack_evidence, unpack_evidence
 from xbackend_fl.mapping.runtime import execute
 from xbackend_fl.mapping.verify import Check, Proof
 
@@ -25,5 +26,7 @@ __all__ = [
     "execute",
     "find_binding",
     "gather_evidence",
+    "pack_evidence",
     "training_attributes",
+    "unpack_evidence",
 ]

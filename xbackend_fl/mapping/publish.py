@@ -50,6 +50,12 @@ def write_evidence(path: Path, schema: Schema, evidence: Sequence[Evidence]) -> 
         FileError: The file exists.
     """
     _check_new(path)
+    arrays, about = pack_evidence(schema, evidence)
+    write_tensors(path, arrays, about)
+
+
+def pack_evidence(schema: Schema, evidence: Sequence[Evidence]) -> tuple[dict[str, Array], dict[str, str]]:
+    """Evidence as arrays by name and text by key, for a file or a message."""
     arrays: dict[str, Array] = {}
     cases = []
     for index, item in enumerate(evidence):
@@ -61,7 +67,7 @@ def write_evidence(path: Path, schema: Schema, evidence: Sequence[Evidence]) -> 
         for kind in _NAMED:
             named: Mapping[str, Array] = getattr(item, kind)
             arrays |= {f"{index}/{kind}/{name}": np.ascontiguousarray(a) for name, a in named.items()}
-    write_tensors(path, arrays, {"fingerprint": schema.fingerprint, "cases": json.dumps(cases)})
+    return arrays, {"fingerprint": schema.fingerprint, "cases": json.dumps(cases)}
 
 
 def read_evidence(path: Path, schema: Schema) -> tuple[Evidence, ...]:
@@ -71,9 +77,19 @@ def read_evidence(path: Path, schema: Schema) -> tuple[Evidence, ...]:
         FileError: The file is missing or corrupt.
         SchemaError: It belongs to another schema, or is no evidence.
     """
-    arrays, metadata = read_tensors(path)
-    if metadata.get("fingerprint") != schema.fingerprint or "cases" not in metadata:
-        raise SchemaError(f"{path} is no evidence for the schema {schema.fingerprint[:12]}")
+    return unpack_evidence(*read_tensors(path), schema, str(path))
+
+
+def unpack_evidence(
+    arrays: Mapping[str, Array], about: Mapping[str, str], schema: Schema, where: str
+) -> tuple[Evidence, ...]:
+    """Evidence from what :func:`pack_evidence` made.
+
+    Raises:
+        SchemaError: It belongs to another schema, or is no evidence.
+    """
+    if about.get("fingerprint") != schema.fingerprint or "cases" not in about:
+        raise SchemaError(f"{where} is no evidence for the schema {schema.fingerprint[:12]}")
     parts: dict[tuple[int, str], dict[str, Array]] = {}
     for key, array in arrays.items():
         index, kind, name = key.split("/", 2)
@@ -89,7 +105,7 @@ def read_evidence(path: Path, schema: Schema) -> tuple[Evidence, ...]:
             outputs=several(index, "outputs"),
             **{kind: parts.get((index, kind), {}) for kind in _NAMED},
         )
-        for index, plain in enumerate(json.loads(metadata["cases"]))
+        for index, plain in enumerate(json.loads(about["cases"]))
     )
 
 

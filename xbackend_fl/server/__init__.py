@@ -6,6 +6,7 @@ from xbackend_fl.server.finish import Result, finish
 from xbackend_fl.server.folder import RunFolder
 from xbackend_fl.server.preflight import check_loss
 from xbackend_fl.server.rounds import run_rounds
+from xbackend_fl.server.run import Run, run_with
 
 __all__ = [
     "CourseState",
@@ -14,10 +15,12 @@ __all__ = [
     "Prepared",
     "Result",
     "RoundOutcome",
+    "Run",
     "RunFolder",
     "check_loss",
     "finish",
     "load_state",
     "run_rounds",
+    "run_with",
     "save_state",
 ]

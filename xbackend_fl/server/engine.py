@@ -13,6 +13,7 @@ from xbackend_fl.adapter import Metrics
 from xbackend_fl.aggregation import OnlineMean
 from xbackend_fl.canonical import Binding, Schema
 from xbackend_fl.events import Observer
+from xbackend_fl.training import Usage
 from xbackend_fl.weights import Weights
 
 
@@ -80,6 +81,10 @@ class Engine(Protocol):
 
     def save_native(self, weights: Weights, path: Path) -> list[Path]:
         """Write ``weights`` in the format of every backend; the suffix is the backend's."""
+        ...
+
+    def usage(self) -> dict[str, Usage]:
+        """What every process of this machine has used so far, by backend; ``server`` is this one."""
         ...
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ from xbackend_fl.server import Outputs, Prepared, RoundOutcome, check_loss
 from xbackend_fl.simulation.mail import Desk, Letter
 from xbackend_fl.simulation.placement import Placement, longest_first, place
 from xbackend_fl.simulation.process import Handle, LocalWorker, ProcessWorker, collect
-from xbackend_fl.simulation.usage import Usage
+from xbackend_fl.training.usage import Usage
 from xbackend_fl.weights import Weights
 
 

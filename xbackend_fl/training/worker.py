@@ -22,8 +22,8 @@ from xbackend_fl.errors import AdapterError, ConfigError, RefusedInput, UpdateRe
 from xbackend_fl.events import Event, Noted, ParticipantFailed, ParticipantTrained
 from xbackend_fl.locate import call
 from xbackend_fl.mapping import Evidence, Proof, bind_trainer, evidence_of, training_attributes
-from xbackend_fl.simulation.shares import shares_of, splits_of
-from xbackend_fl.simulation.usage import Usage
+from xbackend_fl.training.shares import shares_of, splits_of
+from xbackend_fl.training.usage import Usage
 from xbackend_fl.weights import Weights
 
 _EVALUATION_BATCH = 256
@@ -155,6 +155,15 @@ class Worker:
             mean.add(update, num_examples)
         yield Partial(mean.sums.mapped(self._binding.export), failed)
 
+    def train_alone(self, number: int, weights: Weights, name: str) -> tuple[Weights, Metrics]:
+        """Train one participant; its weights afterwards, in canonical layout.
+
+        Raises:
+            UpdateRefused: Its loss is not finite.
+        """
+        update, metrics = self._train(number, name, self._native(self._binding.restore(weights)))
+        return Weights.of(self._schema, self._binding.export(update)), metrics
+
     def evaluate(self, weights: Weights, split: str) -> Metrics:
         """Metrics of ``weights`` on a split."""
         self._load(weights)
@@ -169,14 +178,16 @@ class Worker:
         self, weights: Weights, split: str, count: int
     ) -> tuple[tuple[NDArray[Any], ...], tuple[NDArray[Any], ...]]:
         """The first ``count`` inputs of a split and the model's answers, both in ONNX layout."""
-        self._load(weights)
         data: Dataset = getattr(self._splits, split)
         inputs = self._scaled(data.take(np.arange(min(count, len(data)))).inputs)
+        return inputs, self.answers(weights, inputs)
+
+    def answers(self, weights: Weights, inputs: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
+        """The model's outputs for inputs, both in ONNX layout."""
+        self._load(weights)
         axes = zip(self._binding.inputs, inputs, strict=True)
         raw = self._trainer.forward([axis.to_native(array) for axis, array in axes])
-        return inputs, tuple(
-            axis.to_canonical(array) for axis, array in zip(self._binding.outputs, raw, strict=True)
-        )
+        return tuple(axis.to_canonical(array) for axis, array in zip(self._binding.outputs, raw, strict=True))
 
     def save(self, weights: Weights, path: Path) -> Path:
         """Write ``weights`` in the backend's own format."""

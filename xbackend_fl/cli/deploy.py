@@ -1,0 +1,106 @@
+"""``xbfl serve``, ``join`` and ``up``: a course across real silos."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xbackend_fl.cli.options import Json, Settings
+
+_COURSE = typer.Argument(help="Course file (YAML), the same on every machine.")
+_INSECURE = typer.Option(help="Talk to other machines without encryption, in a network that is trusted.")
+
+
+def serve(
+    course: Annotated[Path, typer.Argument(help="Course file (YAML), or a run folder with --resume.")],
+    settings: Settings = None,
+    address: Annotated[str | None, typer.Option(help="HOST:PORT to listen at.")] = None,
+    out: Annotated[Path | None, typer.Option(help="New run folder.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the run folder COURSE.")] = False,
+    insecure: Annotated[bool, _INSECURE] = False,
+    as_json: Json = False,
+) -> None:
+    """Run the server of a course, over Flower: xbfl serve course.yaml --address 0.0.0.0:8000.
+
+    It needs no machine-learning framework. Ctrl-C ends the course after the round.
+    """
+    from xbackend_fl.cli.view import view
+    from xbackend_fl.deployment.roles import serve_course
+
+    stop = _stop_on_interrupt()
+    with view(as_json=as_json) as observer:
+        serve_course(
+            course,
+            settings or (),
+            address=address,
+            out=out,
+            resume=resume,
+            insecure=insecure,
+            observer=observer,
+            should_stop=stop,
+        )
+
+
+def join(
+    course: Annotated[Path, _COURSE],
+    name: Annotated[
+        str | None, typer.Option("--as", metavar="NAME", help="Which participant this is.")
+    ] = None,
+    settings: Settings = None,
+    data_path: Annotated[Path | None, typer.Option(help="This silo's .npz file.")] = None,
+    server: Annotated[str | None, typer.Option(help="HOST:PORT of the server.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the trained model.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the framework.")] = None,
+    insecure: Annotated[bool, _INSECURE] = False,
+) -> None:
+    """Take part in a course as one silo: xbfl join course.yaml --as berlin --data-path berlin.npz --server HOST:PORT.
+
+    The silo's model is proven to be the reference's before it trains; code and data stay here.
+    """
+    from xbackend_fl.deployment.roles import join_course
+
+    join_course(
+        course,
+        settings or (),
+        name=name,
+        data=data_path,
+        server=server,
+        out=out,
+        insecure=insecure,
+        threads=threads,
+        say=typer.echo,
+        should_stop=_stop_on_interrupt(),
+    )
+
+
+def up(
+    course: Annotated[Path, _COURSE],
+    settings: Settings = None,
+    data_path: Annotated[Path | None, typer.Option(help="Folder with NAME.npz for every silo.")] = None,
+    out: Annotated[Path | None, typer.Option(help="New run folder.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Rehearse a deployment: the server and every silo as processes of this machine."""
+    from xbackend_fl.cli.view import view
+    from xbackend_fl.deployment.roles import rehearse
+
+    stop = _stop_on_interrupt()
+    with view(as_json=as_json) as observer:
+        rehearse(course, settings or (), data=data_path, out=out, observer=observer, should_stop=stop)
+
+
+def _stop_on_interrupt() -> Callable[[], bool]:
+    asked = False
+
+    def stop(*_: object) -> None:
+        nonlocal asked
+        asked = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    return lambda: asked

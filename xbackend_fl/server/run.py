@@ -1,0 +1,116 @@
+"""A course from start to end, or from a checkpoint to the end, by any engine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from xbackend_fl.course import Course
+from xbackend_fl.errors import SchemaError
+from xbackend_fl.events import CourseFinished, CourseStarted, Event, Observer, RoundFinished, jsonl
+from xbackend_fl.server.checkpoint import CourseState
+from xbackend_fl.server.engine import Engine, Prepared
+from xbackend_fl.server.finish import finish
+from xbackend_fl.server.folder import RunFolder
+from xbackend_fl.server.rounds import run_rounds
+from xbackend_fl.weights import Weights
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished or interrupted run.
+
+    Attributes:
+        weights: Global weights after the last round.
+        history: One entry per round.
+        path: The run folder.
+        result: The last event; ``None`` if the run was interrupted before its first round.
+    """
+
+    weights: Weights
+    history: tuple[RoundFinished, ...]
+    path: Path
+    result: CourseFinished | None
+
+
+def run_with(
+    engine: Engine,
+    course: Course,
+    folder: RunFolder,
+    state: CourseState | None,
+    observer: Observer | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> Run:
+    """Run the rounds that are left, and finish.
+
+    Args:
+        engine: Trains the cohorts.
+        course: The course.
+        folder: Where everything is written.
+        state: Where to go on; ``None`` to start.
+        observer: Told about every event, after it is on disk.
+        should_stop: Asked between rounds; true ends the course after a complete round.
+
+    Raises:
+        RefusedInput: A model cannot be used; nothing was trained.
+        RunFailed: The course could not finish; the checkpoint of the last complete round stays.
+    """
+    began = time.perf_counter()
+    record = jsonl(folder.events)
+
+    def tell(event: Event) -> None:
+        record(event)
+        if observer is not None:
+            observer(event)
+
+    tell(
+        CourseStarted(
+            name=course.name,
+            path=str(folder.path),
+            participants={p.name: p.backend for p in course.participants},
+            rounds=course.rounds,
+            resumed_from=state.round if state else 0,
+        )
+    )
+    prepared = engine.prepare(tell)
+    state = _start(course, prepared, folder, state)
+    asked = should_stop or (lambda: False)
+    state = run_rounds(course, engine, state, folder, tell, asked)
+    if not state.history:
+        return Run(state.weights, (), folder.path, None)
+    result = finish(course, engine, prepared, state, folder)
+    best, used = state.best, engine.usage()
+    assert best is not None
+    last = CourseFinished(
+        path=str(folder.path),
+        rounds=state.round,
+        interrupted=state.round < course.rounds,
+        best_round=best.round,
+        validation_accuracy=best.accuracy,
+        test_loss=result.test_loss,
+        test_accuracy=result.test_accuracy,
+        best_test_accuracy=result.best_test_accuracy,
+        onnx_error=result.onnx_error,
+        seconds=time.perf_counter() - began,
+        peak_memory_bytes={name: usage.peak_bytes for name, usage in used.items()},
+        device_memory_bytes={
+            n: usage.device_peak_bytes for n, usage in used.items() if usage.device_peak_bytes
+        },
+    )
+    tell(last)
+    return Run(state.weights, state.history, folder.path, last)
+
+
+def _start(course: Course, prepared: Prepared, folder: RunFolder, state: CourseState | None) -> CourseState:
+    folder.write_models(prepared)
+    if state is None:
+        return CourseState(0, prepared.initial, course.federate.server.rule().init(prepared.initial))
+    if state.weights.fingerprint != prepared.schema.fingerprint:
+        raise SchemaError(
+            f"the checkpoint is of schema {state.weights.fingerprint[:12]}, "
+            f"the reference model is now {prepared.schema.fingerprint[:12]}",
+            hint="the model file changed since the run began; restore it or start a new run",
+        )
+    return state
