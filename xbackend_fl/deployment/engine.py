@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, final
 
@@ -127,12 +128,13 @@ class DeploymentEngine:
     def evaluate(self, weights: Weights, split: str) -> Metrics:
         """Metrics over the examples of all silos that answer."""
         request = self._with(weights, "evaluate", split=split)
-        found = [
-            a for _, a in self._asked(dict.fromkeys(sorted(self._present), request)) if a.kind == "metrics"
-        ]
-        if not found:
+        parts = []
+        for _, answer in self._asked(dict.fromkeys(sorted(self._present), request)):
+            # Whoever does not evaluate is left out of the figures; it still trains.
+            with suppress(UpdateRefused):
+                parts.append(_metrics(answer.fields if answer.kind == "metrics" else None))
+        if not parts:
             raise RunFailed(f"no silo evaluated the weights on its {split} examples")
-        parts = [Metrics(**answer.fields) for answer in found]
         return Metrics(
             sum(part.loss_sum for part in parts),
             sum(part.correct for part in parts),
@@ -179,13 +181,13 @@ class DeploymentEngine:
         if (fields.get("round"), fields.get("base")) != (number, base):
             raise UpdateRefused(f"the update is of round {fields.get('round')}, expected round {number}")
         size = fields.get("num_examples")
-        if not isinstance(size, int) or not 0 < size <= self._rules.most_examples:
+        if type(size) is not int or not 0 < size <= self._rules.most_examples:
             raise UpdateRefused(
                 f"num_examples is {size!r}, expected a whole number from 1 to {self._rules.most_examples}"
             )
-        update = _like(weights, answer.arrays)
-        mean.add(update, size)
-        return size, Metrics(**fields["metrics"])
+        metrics = _metrics(fields.get("metrics"))
+        mean.add(_like(weights, answer.arrays), size)
+        return size, metrics
 
     def _check_hello(self, name: str, hello: Message) -> None:
         if hello.kind != "hello":
@@ -225,6 +227,17 @@ def _like(weights: Weights, arrays: Mapping[str, Any]) -> Weights:
                 f"received {array.dtype} {list(array.shape)}"
             )
     return weights.like(arrays)
+
+
+def _metrics(fields: Any) -> Metrics:
+    """Received figures; a silo may send anything."""
+    names = {"loss_sum": float, "correct": int, "num_examples": int}
+    if not isinstance(fields, dict) or fields.keys() != names.keys():
+        raise UpdateRefused("the metrics are not a loss_sum, correct and num_examples")
+    for name, kind in names.items():
+        if type(fields[name]) not in {kind, int}:
+            raise UpdateRefused(f"{name} is {fields[name]!r}, expected a number")
+    return Metrics(float(fields["loss_sum"]), fields["correct"], fields["num_examples"])
 
 
 def _reason(answer: Message) -> str:

@@ -58,6 +58,8 @@ class Message:
         except (XbflError, KeyError, ValueError) as error:
             reason = error.message if isinstance(error, XbflError) else str(error)
             raise UpdateRefused(f"{where} sent a frame that cannot be read: {reason}") from error
+        if not isinstance(fields, dict):
+            raise UpdateRefused(f"{where} sent a frame whose fields are a {type(fields).__name__}")
         if protocol != PROTOCOL:
             raise UpdateRefused(
                 f"{where} speaks protocol {protocol!r}, expected {PROTOCOL!r}",

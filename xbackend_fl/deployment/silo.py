@@ -61,6 +61,8 @@ class Silo:
         self.name, self._out = name, out
         self._worker = Worker(course, mine.backend, threads)
         self._backend = mine.backend
+        # Kept: a server that starts again must get the same, and training changes the model.
+        self._initial = self._worker.initial() if mine.backend == course.reference else None
         self._schema: Schema | None = None
         self.finished = False
         self._answers: dict[str, Callable[[Message], Message]] = {
@@ -100,7 +102,9 @@ class Silo:
     def _evidence(self, _: Message) -> Message:
         schema, evidence = self._worker.evidence()
         arrays, about = pack_evidence(schema, evidence)
-        initial = {f"{_WEIGHTS}{name}": array for name, array in self._worker.initial().items()}
+        if self._initial is None:
+            raise UpdateRefused(f"{self.name} trains with {self._backend!r}, which is not the reference")
+        initial = {f"{_WEIGHTS}{name}": array for name, array in self._initial.items()}
         return Message("evidence", {"schema": schema.to_json(), "about": about}, {**arrays, **initial})
 
     def _bind(self, request: Message) -> Message:

@@ -1,0 +1,111 @@
+"""A course over Flower, as its users run it: processes, sockets and files of their own."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from xbackend_fl import Course, load_course, run_course, weights
+from xbackend_fl.deployment.processes import Address
+from xbackend_fl.errors import ConfigError
+
+XBFL = Path(sys.executable).parent / "xbfl"
+TWO = "participants=[{name: amsterdam, backend: torch}, {name: delhi, backend: tensorflow}]"
+
+
+def xbfl(*arguments: object, timeout: float = 400) -> subprocess.CompletedProcess[str]:
+    command = [str(XBFL), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout)
+
+
+def processes_of(folder: str) -> list[str]:
+    """Command lines that name a folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if folder in line:
+            found.append(line)
+    return found
+
+
+def test_a_rehearsal_is_the_simulation(
+    digits: Path, tmp_path: Path, small: list[str], files_of: Callable[[Course], Path]
+) -> None:
+    course = load_course(digits / "course.yaml", [*small, TWO])
+    data, out = files_of(course), tmp_path / "deployed"
+    settings = [part for setting in [*small, TWO] for part in ("--set", setting)]
+    done = xbfl("up", digits / "course.yaml", *settings, "--data-path", data, "--out", out)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 participants, 2 rounds" in done.stdout
+    assert "tensorflow" in done.stdout
+    expected = run_course(course, tmp_path / "simulated")
+    found = weights.load_weights(out / "last.safetensors", expected.weights.fingerprint)
+    assert found.digest == expected.weights.digest
+    assert (out / "silos" / "amsterdam" / "model.pt").is_file()
+    assert (out / "silos" / "delhi" / "model.weights.h5").is_file()
+    assert (out / "model.onnx").is_file()
+    assert processes_of(str(out)) == []
+
+
+def test_a_port_in_use_is_said(digits: Path, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = xbfl("serve", digits / "course.yaml", "--address", address, "--out", tmp_path / "run")
+    assert done.returncode == 1
+    assert f"SuperLink did not start at {address}" in done.stderr
+    assert "--address" in done.stderr
+
+
+def test_no_server_is_said_and_given_up_by_policy(digits: Path, tmp_path: Path) -> None:
+    began = time.monotonic()
+    done = xbfl(
+        *("join", digits / "course.yaml", "--as", "berlin", "--server", "127.0.0.1:9", "--out", tmp_path),
+        *("--set", "deployment.join_within_s=2"),
+    )
+    assert done.returncode == 1
+    assert "no server answered at 127.0.0.1:9 within 2 s" in done.stderr
+    assert time.monotonic() - began < 120
+
+
+@pytest.mark.parametrize("command", ["serve", "join"])
+def test_plain_text_to_other_machines_must_be_asked_for(command: str, digits: Path) -> None:
+    option = ["--address"] if command == "serve" else ["--as", "berlin", "--server"]
+    done = xbfl(command, digits / "course.yaml", *option, "0.0.0.0:8123")
+    assert done.returncode == 2
+    assert "nothing would be encrypted" in done.stderr
+    assert "--insecure" in done.stderr
+
+
+def test_join_says_what_is_missing(digits: Path, tmp_path: Path) -> None:
+    assert "which participant is this?" in xbfl("join", digits / "course.yaml").stderr
+    assert "has no participant 'oslo'" in xbfl("join", digits / "course.yaml", "--as", "oslo").stderr
+    gone = tmp_path / "gone.npz"
+    done = xbfl("join", digits / "course.yaml", "--as", "berlin", "--data-path", gone)
+    assert done.returncode == 2
+    assert f"berlin: no such file: {gone}" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "text", ["localhost", "localhost:", ":8000", "localhost:0", "localhost:70000", "a:b"]
+)
+def test_what_is_no_address(text: str) -> None:
+    with pytest.raises(ConfigError, match="is no address"):
+        Address(text)
+
+
+def test_who_can_reach_an_address() -> None:
+    assert Address("127.0.0.1:8000").is_loopback
+    assert Address("[::1]:8000").is_loopback
+    assert not Address("0.0.0.0:8000").is_loopback
+    assert Address("0.0.0.0:8000").here == "127.0.0.1:8000"
