@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from xbackend_fl import Course, load_course, run_course, weights
+from xbackend_fl.deployment.keys import Keys
 from xbackend_fl.deployment.processes import Address
 from xbackend_fl.errors import ConfigError
 
@@ -74,8 +78,92 @@ def test_no_server_is_said_and_given_up_by_policy(digits: Path, tmp_path: Path) 
         *("--set", "deployment.join_within_s=2"),
     )
     assert done.returncode == 1
-    assert "no server answered at 127.0.0.1:9 within 2 s" in done.stderr
+    assert "no server answered at 127.0.0.1:9 within 2 s: [Errno 111] Connection refused" in done.stderr
     assert time.monotonic() - began < 120
+
+
+def made(digits: Path, folder: Path, *hosts: str) -> Path:
+    options = [part for host in hosts for part in ("--host", host)]
+    done = xbfl("keys", digits / "course.yaml", "-o", folder, *options)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_keys_are_private_and_not_replaced(digits: Path, tmp_path: Path) -> None:
+    keys = made(digits, tmp_path / "keys", "fl.example.org", "10.0.0.7")
+    private = [keys / "ca.key", keys / "server" / "server.key", keys / "silos" / "berlin" / "berlin.key"]
+    assert [path.stat().st_mode & 0o777 for path in private] == [0o600] * 3
+    assert Keys(keys / "server").allowed().keys() == {
+        p.name for p in load_course(digits / "course.yaml").participants
+    }
+    assert not (keys / "silos" / "berlin" / "delhi.key").exists()
+    again = xbfl("keys", digits / "course.yaml", "-o", keys)
+    assert again.returncode == 2
+    assert "keys are not replaced" in again.stderr
+
+
+def handshake(keys: Keys, server: Path, name: str) -> str:
+    """TLS between a client that trusts ``keys`` and calls ``name``, and a server with other files, in memory."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(server / "server.crt", server / "server.key")
+    one, other = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = keys.context().wrap_bio(one, other, server_hostname=name)
+    host = context.wrap_bio(other, one, server_side=True)
+    for _ in range(4):
+        for side in (client, host):
+            try:
+                side.do_handshake()
+            except ssl.SSLWantReadError:
+                continue
+            except ssl.SSLCertVerificationError as error:
+                return error.verify_message
+    return ""
+
+
+def test_only_the_named_server_of_this_authority_is_trusted(digits: Path, tmp_path: Path) -> None:
+    keys = made(digits, tmp_path / "keys", "fl.example.org", "10.0.0.7")
+    others = made(digits, tmp_path / "others", "fl.example.org")
+    silo = Keys(keys / "silos" / "berlin")
+    for name in ("fl.example.org", "10.0.0.7", "localhost", "127.0.0.1"):
+        assert handshake(silo, keys / "server", name) == ""
+    assert "Hostname mismatch" in handshake(silo, keys / "server", "fl.example.com")
+    assert "certificate" in handshake(silo, others / "server", "fl.example.org")
+
+
+@pytest.mark.parametrize("case", ["another authority", "a silo without its key"])
+def test_a_silo_with_the_wrong_keys_is_told(case: str, digits: Path, tmp_path: Path) -> None:
+    keys = made(digits, tmp_path / "keys")
+    join = ["join", digits / "course.yaml", "--as", "berlin", "--set", "deployment.join_within_s=20"]
+    if case == "a silo without its key":
+        done = xbfl(*join, "--keys", keys / "silos" / "delhi", "--server", "127.0.0.1:9")
+        assert done.returncode == 2
+        assert f"no such file: {keys / 'silos' / 'delhi' / 'berlin.key'}" in done.stderr
+        return
+    others = made(digits, tmp_path / "others")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(others / "server" / "server.crt", others / "server" / "server.key")
+    with (
+        socket.create_server(("127.0.0.1", 0)) as plain,
+        context.wrap_socket(plain, server_side=True) as server,
+    ):
+        thread = threading.Thread(target=_refused, args=(server,), daemon=True)
+        thread.start()
+        address = f"127.0.0.1:{plain_port(server)}"
+        done = xbfl(*join, "--keys", keys / "silos" / "berlin", "--server", address)
+    assert done.returncode == 2
+    assert f"the certificate of the server at {address} is refused" in done.stderr
+    assert "ca.crt" in done.stderr
+
+
+def plain_port(server: socket.socket) -> int:
+    return int(server.getsockname()[1])
+
+
+def _refused(server: ssl.SSLSocket) -> None:
+    with suppress(OSError):
+        while True:
+            with suppress(ssl.SSLError):
+                server.accept()
 
 
 @pytest.mark.parametrize("command", ["serve", "join"])
@@ -84,7 +172,7 @@ def test_plain_text_to_other_machines_must_be_asked_for(command: str, digits: Pa
     done = xbfl(command, digits / "course.yaml", *option, "0.0.0.0:8123")
     assert done.returncode == 2
     assert "nothing would be encrypted" in done.stderr
-    assert "--insecure" in done.stderr
+    assert "xbfl keys" in done.stderr
 
 
 def test_join_says_what_is_missing(digits: Path, tmp_path: Path) -> None:

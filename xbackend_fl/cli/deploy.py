@@ -12,6 +12,7 @@ import typer
 from xbackend_fl.cli.options import Json, Settings
 
 _COURSE = typer.Argument(help="Course file (YAML), the same on every machine.")
+_KEYS = typer.Option(help="Folder of this machine's keys, from xbfl keys or your own.")
 _INSECURE = typer.Option(help="Talk to other machines without encryption, in a network that is trusted.")
 
 
@@ -21,6 +22,7 @@ def serve(
     address: Annotated[str | None, typer.Option(help="HOST:PORT to listen at.")] = None,
     out: Annotated[Path | None, typer.Option(help="New run folder.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the run folder COURSE.")] = False,
+    keys: Annotated[Path | None, _KEYS] = None,
     insecure: Annotated[bool, _INSECURE] = False,
     as_json: Json = False,
 ) -> None:
@@ -39,6 +41,7 @@ def serve(
             address=address,
             out=out,
             resume=resume,
+            keys=keys,
             insecure=insecure,
             observer=observer,
             should_stop=stop,
@@ -55,6 +58,7 @@ def join(
     server: Annotated[str | None, typer.Option(help="HOST:PORT of the server.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the trained model.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the framework.")] = None,
+    keys: Annotated[Path | None, _KEYS] = None,
     insecure: Annotated[bool, _INSECURE] = False,
 ) -> None:
     """Take part in a course as one silo: xbfl join course.yaml --as berlin --data-path berlin.npz --server HOST:PORT.
@@ -70,6 +74,7 @@ def join(
         data=data_path,
         server=server,
         out=out,
+        keys=keys,
         insecure=insecure,
         threads=threads,
         say=typer.echo,
@@ -91,6 +96,26 @@ def up(
     stop = _stop_on_interrupt()
     with view(as_json=as_json) as observer:
         rehearse(course, settings or (), data=data_path, out=out, observer=observer, should_stop=stop)
+
+
+def keys(
+    course: Annotated[Path, _COURSE],
+    out: Annotated[Path, typer.Option("--out", "-o", help="New folder.")],
+    hosts: Annotated[
+        list[str] | None, typer.Option("--host", help="Name or address of the server; repeat for several.")
+    ] = None,
+    days: Annotated[int, typer.Option(min=1, help="How long certificates are valid.")] = 365,
+) -> None:
+    """Make a certificate for the server and a key for every silo: xbfl keys course.yaml -o keys --host fl.example.org.
+
+    keys/server goes to the server, keys/silos/NAME to each silo; keys/ca.key to nobody.
+    """
+    from xbackend_fl.course import load_course
+    from xbackend_fl.deployment.keys import make_keys
+
+    names = [participant.name for participant in load_course(course).participants]
+    make_keys(out, hosts or (), names, days)
+    typer.echo(f"{out}/server is the server's, {out}/silos/NAME each silo's, {out}/ca.key yours alone")
 
 
 def _stop_on_interrupt() -> Callable[[], bool]:

@@ -162,6 +162,7 @@ class DeploymentSection(_Section):
     name: str | None = Field(None, description="silo: which participant this is")
     data_path: str | None = Field(None, description="silo: its .npz file with its own examples")
     address: str = Field("127.0.0.1:8000", description="HOST:PORT of the server")
+    keys: str | None = Field(None, description="folder of this machine's keys")
     quorum: PositiveInt | None = Field(
         None, description="fewest silos to start, and updates of a round; all if left out"
     )

@@ -84,8 +84,12 @@ class FlowerLink:
             new = {str(node): node for node in self._grid.get_node_ids() if node not in asked}
             asked |= set(new.values())
             requests = dict.fromkeys(new, Message("hello"))
+            # With keys, Flower knows whose key a node has; a silo is nobody else.
+            registered = {str(node.node_id): node.name for node in self._grid.get_nodes()}
             for node, answer in self._exchange(requests, new, deadline - time.monotonic()):
                 name = str(answer.fields.get("name", ""))
+                if registered.get(node) not in {None, "", name}:
+                    continue
                 if name in names and name not in hellos:
                     self._nodes[name], hellos[name] = int(node), answer
             time.sleep(_POLL_S)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -15,7 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, final
 
-from xbackend_fl.errors import AdapterError, ConfigError, RunFailed
+from xbackend_fl.deployment.keys import Keys
+from xbackend_fl.errors import AdapterError, ConfigError, RefusedInput, RunFailed
 
 _START_S = 60.0
 _STOP_S = 10.0
@@ -121,69 +123,96 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def superlink(address: Address, home: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Flower's SuperLink at an address, healthy.
+def superlink(address: Address, keys: Keys | None, home: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Flower's SuperLink at an address, healthy; encrypted, and for known silos only, if there are keys.
 
     Raises:
         RunFailed: It did not start; the message has the end of its log.
     """
-    command = [
-        *("flower-superlink", "--insecure", "--disable-runtime-dependency-installation"),
-        *("--host", address.host, "--port", str(address.port)),
-    ]
+    command = ["flower-superlink", "--disable-runtime-dependency-installation"]
+    command += ["--host", address.host, "--port", str(address.port)]
+    if keys is None:
+        command += ["--insecure"]
+    else:
+        command += ["--ssl-ca-certfile", str(keys.authority), "--ssl-certfile", str(keys.certificate)]
+        command += ["--ssl-keyfile", str(keys.private), "--enable-supernode-auth"]
     log = home / "superlink.log"
     with running(command, flower_environment(home), log) as process:
         deadline = time.monotonic() + _START_S
-        while not is_healthy(address):
+        here = Address(address.here)
+        while reason := ill_health(here, keys):
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RunFailed(
-                    f"Flower's SuperLink did not start at {address.text}:\n{tail(log)}",
+                    f"Flower's SuperLink did not start at {address.text}: {reason}\n{tail(log)}",
                     hint="another program may use the port; choose another --address",
                 )
             time.sleep(0.1)
         yield process
 
 
-def is_healthy(address: Address) -> bool:
-    """Whether a SuperLink answers there."""
+def ill_health(address: Address, keys: Keys | None) -> str:
+    """Why no SuperLink answers there; empty if one does.
+
+    Raises:
+        RefusedInput: One answers with a certificate that is not good for this address.
+    """
+    if keys is None:
+        url, context = f"http://{address.text}/health", None
+    else:
+        url, context = f"https://{address.text}/health", keys.context()
     try:
-        with urllib.request.urlopen(f"http://{address.here}/health", timeout=2) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
+        with urllib.request.urlopen(url, timeout=5, context=context):  # noqa: S310  one of our two
+            return ""
+    except urllib.error.URLError as error:
+        if keys is not None and isinstance(error.reason, ssl.SSLCertVerificationError):
+            raise RefusedInput(
+                f"the certificate of the server at {address.text} is refused: {error.reason.verify_message}",
+                hint=f"it must name {address.host} and be signed by {keys.authority}; xbfl keys --host {address.host}",
+            ) from error
+        return str(error.reason)
+    except OSError as error:
+        return str(error)
 
 
 @contextmanager
 def supernode(
-    address: Address, port: int, config: Mapping[str, str], home: Path
+    address: Address, port: int, config: Mapping[str, str], keys: Keys | None, home: Path
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Flower's SuperNode; it keeps trying to reach the server.
 
     Args:
         address: The server's.
         port: A free port of this machine, for the node's own processes.
-        config: What its apps are told.
+        config: What its apps are told; ``name`` is the silo's.
+        keys: The silo's.
         home: Folder of its files.
     """
     pairs = " ".join(f"{key}={json.dumps(value)}" for key, value in config.items())
-    command = [
-        *("flower-supernode", "--insecure", "--superlink", address.text, "--port", str(port)),
-        *("--node-config", pairs),
-    ]
+    command = ["flower-supernode", "--superlink", address.text, "--port", str(port), "--node-config", pairs]
+    if keys is None:
+        command += ["--insecure"]
+    else:
+        command += ["--root-certificates", str(keys.authority)]
+        command += ["--auth-supernode-private-key", str(keys.silo(config["name"]))]
     with running(command, flower_environment(home), home / "supernode.log") as process:
         yield process
 
 
-def submit(address: Address, settings: Mapping[str, Any], home: Path) -> None:
-    """Start a run of the thin app.
+def submit(address: Address, keys: Keys | None, settings: Mapping[str, Any], home: Path) -> None:
+    """Let the known silos in, and start a run of the thin app.
 
     Raises:
         RunFailed: Flower did not take it.
     """
+    security = "insecure = true" if keys is None else f"root-certificates = {json.dumps(str(keys.authority))}"
     (home / "config.toml").write_text(
-        f'[superlink]\ndefault = "course"\n\n[superlink.course]\naddress = "{address.here}"\ninsecure = true\n',
+        f'[superlink]\ndefault = "course"\n\n[superlink.course]\naddress = "{address.here}"\n{security}\n',
         encoding="utf-8",
     )
+    for name, public in ({} if keys is None else keys.allowed()).items():
+        done = _flwr(["supernode", "register", str(public.resolve()), "course", "--name", name], home)
+        if done.returncode:
+            raise RunFailed(f"Flower did not take the key {public}:\n{(done.stdout + done.stderr)[-2000:]}")
     app = home / "app"
     app.mkdir(exist_ok=True)
     (app / "pyproject.toml").write_text(_APP, encoding="utf-8")

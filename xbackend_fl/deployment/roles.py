@@ -16,8 +16,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from xbackend_fl.course import load_course
+from xbackend_fl.course import Course, load_course
 from xbackend_fl.deployment import processes, service
+from xbackend_fl.deployment.keys import Keys, make_keys
 from xbackend_fl.deployment.processes import Address
 from xbackend_fl.deployment.silo import Silo
 from xbackend_fl.errors import ConfigError, FileError, RefusedInput, RunFailed
@@ -28,6 +29,8 @@ _POLL_S = 0.5
 _STATUS_S = 5.0
 _LINGER_S = 60.0
 _REMIND_S = 10.0
+_JOIN_S = 2.0
+_AGAIN_S = 2.0
 
 
 def serve_course(
@@ -37,6 +40,7 @@ def serve_course(
     address: str | None = None,
     out: Path | None = None,
     resume: bool = False,
+    keys: Path | None = None,
     insecure: bool = False,
     observer: Observer = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
@@ -49,7 +53,8 @@ def serve_course(
         address: ``HOST:PORT`` to listen at; ``deployment.address`` if left out.
         out: A new run folder.
         resume: Continue at the last checkpoint of a run folder.
-        insecure: Whether others than this machine may be served without encryption.
+        keys: Folder of the server's keys (:class:`~xbackend_fl.deployment.keys.Keys`); ``deployment.keys`` if left out.
+        insecure: Whether others than this machine may be served without keys.
         observer: Told about every event.
         should_stop: Asked all the time; true ends the course after a complete round.
 
@@ -62,7 +67,7 @@ def serve_course(
     """
     loaded = load_course(course / "course.yaml" if resume else course, settings)
     place = Address(address or loaded.deployment.address)
-    _check_open(place, insecure=insecure)
+    own = _keys_for(loaded, place, keys, insecure=insecure)
     stamp = f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-{loaded.name}"
     folder = (course if resume else out or Path("runs") / stamp).resolve()
     if not resume and folder.exists():
@@ -79,8 +84,8 @@ def serve_course(
             "stop": str(home / "stop"),
             "failure": str(home / "failure.json"),
         }
-        with processes.superlink(place, home):
-            processes.submit(place, told, home)
+        with processes.superlink(place, own, home):
+            processes.submit(place, own, told, home)
             _follow(folder, home, observer, should_stop, resume=resume)
     return folder
 
@@ -143,6 +148,7 @@ def join_course(
     data: Path | None = None,
     server: str | None = None,
     out: Path | None = None,
+    keys: Path | None = None,
     insecure: bool = False,
     threads: int | None = None,
     say: Callable[[str], None] = lambda _: None,
@@ -157,7 +163,8 @@ def join_course(
         data: The silo's ``.npz`` file; ``deployment.data_path`` if left out, and its part of the course's data without either.
         server: The server's ``HOST:PORT``; ``deployment.address`` if left out.
         out: Folder for the trained model; ``silos/NAME`` if left out.
-        insecure: Whether a server elsewhere may be talked to without encryption.
+        keys: Folder of the silo's keys; ``deployment.keys`` if left out.
+        insecure: Whether a server elsewhere may be talked to without keys.
         threads: Threads of the framework; all cores if left out.
         say: Told what happens, in words.
         should_stop: Asked all the time.
@@ -172,59 +179,78 @@ def join_course(
     if chosen is None:
         raise ConfigError("which participant is this?", hint="--as NAME, or deployment.name")
     place = Address(server or rules.address)
-    _check_open(place, insecure=insecure)
+    own = _keys_for(loaded, place, keys, insecure=insecure)
+    if own is not None:
+        own.silo(chosen)
     path = data or (loaded.base / rules.data_path if rules.data_path else None)
     silo = Silo(
         loaded, chosen, path, out=out or Path("silos") / chosen, threads=threads or os.cpu_count() or 1
     )
     say(f"{chosen}: model and data are open")
-    _wait_for(place, rules.join_within_s, say, should_stop)
+    _wait_for(place, own, rules.join_within_s, say, should_stop)
     with tempfile.TemporaryDirectory(prefix="xbfl-") as home, _serving(silo, Path(home) / "silo") as path_of:
         config = {"socket": str(path_of), "name": chosen}
-        with processes.supernode(place, _free_port(), config, Path(home)) as node:
-            say(f"{chosen}: connected to {place.text}")
-            _stay(silo, place, node, Path(home), rules.join_within_s, should_stop)
+        tried = time.monotonic()
+        while not should_stop():
+            with processes.supernode(place, _free_port(), config, own, Path(home)) as node:
+                say(f"{chosen}: connecting to {place.text}")
+                if _stay(silo, (place, own), node, rules.join_within_s, should_stop):
+                    break
+            # A server that has just started may not know this silo's key yet.
+            why = processes.tail(Path(home) / "supernode.log")
+            if time.monotonic() - tried > rules.join_within_s:
+                raise RunFailed(f"Flower's SuperNode could not stay connected to {place.text}:\n{why}")
+            say(f"{chosen}: Flower's SuperNode ended; trying again")
+            time.sleep(_AGAIN_S)
     say(f"{chosen}: {'the course is over' if silo.finished else 'stopped'}")
 
 
 def _wait_for(
-    place: Address, within_s: float, say: Callable[[str], None], should_stop: Callable[[], bool]
+    place: Address,
+    keys: Keys | None,
+    within_s: float,
+    say: Callable[[str], None],
+    should_stop: Callable[[], bool],
 ) -> None:
     began = reminded = time.monotonic()
-    while not processes.is_healthy(place) and not should_stop():
+    while (reason := processes.ill_health(place, keys)) and not should_stop():
         if time.monotonic() - began > within_s:
-            raise RunFailed(f"no server answered at {place.text} within {within_s:g} s")
+            raise RunFailed(f"no server answered at {place.text} within {within_s:g} s: {reason}")
         if time.monotonic() - reminded > _REMIND_S:
             reminded = time.monotonic()
-            say(f"no server answers at {place.text}; trying again")
+            say(f"no server answers at {place.text} ({reason}); trying again")
         time.sleep(_POLL_S)
 
 
 def _stay(
     silo: Silo,
-    place: Address,
+    server: tuple[Address, Keys | None],
     node: subprocess.Popen[bytes],
-    home: Path,
     patience_s: float,
     should_stop: Callable[[], bool],
-) -> None:
-    """Until the server has gone after the course, or for too long before."""
+) -> bool:
+    """Until the server has gone after the course; false if the connection's process ended before.
+
+    Raises:
+        RunFailed: The server was out of reach for too long.
+    """
     seen, ended = time.monotonic(), 0.0
     while not should_stop():
         now = time.monotonic()
         if silo.finished:
             ended = ended or now
-        healthy = processes.is_healthy(place)
+        healthy = not processes.ill_health(*server)
         if healthy:
             seen = now
         # The last answer is still on its way; the server leaves when it has all of them.
         if ended and (not healthy or now - ended > _LINGER_S):
-            return
+            return True
         if node.poll() is not None:
-            raise RunFailed(f"Flower's SuperNode ended:\n{processes.tail(home / 'supernode.log')}")
+            return False
         if now - seen > patience_s:
-            raise RunFailed(f"the server at {place.text} was out of reach for {patience_s:g} s")
+            raise RunFailed(f"the server at {server[0].text} was out of reach for {patience_s:g} s")
         time.sleep(_POLL_S)
+    return True
 
 
 @contextmanager
@@ -232,7 +258,7 @@ def _serving(silo: Silo, path: Path) -> Iterator[Path]:
     """The silo's service in a thread, until the block ends."""
     stop = threading.Event()
     thread = threading.Thread(target=service.serve, args=(silo, path, stop.is_set), name="xbfl-silo")
-    thread.daemon = True  # a model in the middle of an epoch need not be waited for
+    thread.daemon = True
     thread.start()
     try:
         yield path
@@ -240,6 +266,8 @@ def _serving(silo: Silo, path: Path) -> Iterator[Path]:
         stop.set()
         with suppress(OSError):
             service.wake(path)
+        # It removes its socket; a model in the middle of an epoch is not waited for.
+        thread.join(_JOIN_S)
 
 
 def rehearse(
@@ -251,7 +279,7 @@ def rehearse(
     observer: Observer = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Path:
-    """A server and all silos as processes of this machine.
+    """A server and all silos as processes of this machine, encrypted and with keys as between machines.
 
     Args:
         course: The course file.
@@ -273,6 +301,8 @@ def rehearse(
     folder = (out or Path("runs") / stamp).resolve()
     logs = folder.with_name(f"{folder.name}-logs")
     logs.mkdir(parents=True)
+    keys = logs / "keys"
+    make_keys(keys, (), names)
     silos: dict[str, subprocess.Popen[bytes]] = {}
 
     def stopped() -> bool:
@@ -286,6 +316,7 @@ def rehearse(
     with ExitStack() as stack:
         for name in names:
             command = ["xbfl", "join", str(course), "--as", name, "--server", server, "--threads", threads]
+            command += ["--keys", str(keys / "silos" / name)]
             command += ["--out", str(folder / "silos" / name)]
             command += [] if data is None else ["--data-path", str(data / f"{name}.npz")]
             for setting in settings:
@@ -294,16 +325,27 @@ def rehearse(
             process = processes.running(command, environment, logs / f"{name}.log")
             silos[name] = stack.enter_context(process)
         return serve_course(
-            course, settings, address=server, out=folder, observer=observer, should_stop=stopped
+            course,
+            settings,
+            address=server,
+            out=folder,
+            keys=keys / "server",
+            observer=observer,
+            should_stop=stopped,
         )
 
 
-def _check_open(place: Address, *, insecure: bool) -> None:
+def _keys_for(course: Course, place: Address, keys: Path | None, *, insecure: bool) -> Keys | None:
+    named = course.deployment.keys
+    folder = keys or (course.base / named if named else None)
+    if folder is not None and not insecure:
+        return Keys(folder)
     if not place.is_loopback and not insecure:
         raise RefusedInput(
             f"{place.text} is reached by other machines, and nothing would be encrypted",
-            hint="--insecure if the network between the silos is trusted (a VPN); else put a TLS tunnel between them",
+            hint="--keys DIR (xbfl keys makes a set); --insecure only in a network that is trusted, such as a VPN",
         )
+    return None
 
 
 def _free_port() -> int:

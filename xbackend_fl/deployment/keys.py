@@ -1,0 +1,196 @@
+"""Who may talk to whom: a certificate for the server, and a key for every silo.
+
+``make_keys`` is for rehearsals and small federations; an organisation with a certificate authority puts its own files in the same places.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from xbackend_fl.errors import ConfigError, FileError
+
+_LOCAL = ("localhost", "127.0.0.1")
+"""Names that every server's certificate needs: Flower's own processes call it by them."""
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The files of one party.
+
+    Attributes:
+        folder: The server's holds ``ca.crt``, ``server.crt``, ``server.key`` and ``silos/NAME.pub`` of every silo that may
+            join; a silo's holds ``ca.crt`` and ``NAME.key``.
+    """
+
+    folder: Path
+
+    @property
+    def authority(self) -> Path:
+        """Certificate of whoever signed the server's."""
+        return self._file("ca.crt")
+
+    @property
+    def certificate(self) -> Path:
+        """The server's certificate."""
+        return self._file("server.crt")
+
+    @property
+    def private(self) -> Path:
+        """The server's private key."""
+        return self._file("server.key")
+
+    def silo(self, name: str) -> Path:
+        """A silo's private key."""
+        return self._file(f"{name}.key")
+
+    def allowed(self) -> dict[str, Path]:
+        """Public keys of the silos that may join, by name.
+
+        Raises:
+            FileError: There is none.
+        """
+        found = {path.stem: path for path in sorted((self.folder / "silos").glob("*.pub"))}
+        if not found:
+            raise FileError(
+                f"{self.folder} has no silos/NAME.pub", hint="put the public key of every silo there"
+            )
+        return found
+
+    def context(self) -> ssl.SSLContext:
+        """How to check the server's certificate.
+
+        Raises:
+            FileError: ``ca.crt`` is no certificate.
+        """
+        try:
+            return ssl.create_default_context(cafile=str(self.authority))
+        except ssl.SSLError as error:
+            raise FileError(f"{self.authority} is no certificate: {error}") from error
+
+    def _file(self, name: str) -> Path:
+        path = self.folder / name
+        if not path.is_file():
+            raise FileError(f"no such file: {path}", hint="xbfl keys makes a set of keys for a rehearsal")
+        return path.resolve()
+
+
+def make_keys(folder: Path, hosts: Sequence[str], names: Sequence[str], days: int = 365) -> None:
+    """Make a certificate authority, a server's certificate and keys for silos.
+
+    ``folder/server`` is for the server, ``folder/silos/NAME`` for a silo; ``folder/ca.key`` stays with whoever runs the federation.
+
+    Args:
+        folder: A new folder.
+        hosts: Names and addresses by which silos call the server; this machine's own are added.
+        names: The silos.
+        days: How long certificates are valid.
+
+    Raises:
+        FileError: The folder exists.
+        ConfigError: There is no silo.
+    """
+    if folder.exists():
+        raise FileError(f"{folder} exists", hint="choose a new folder: keys are not replaced")
+    if not names:
+        raise ConfigError("keys for whom?", hint="name the silos, or the course")
+    server = folder / "server"
+    (server / "silos").mkdir(parents=True)
+    authority_key = ec.generate_private_key(ec.SECP384R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "xbackend-fl certificate authority")])
+    authority = _sign(subject, subject, authority_key, authority_key, days, hosts=None)
+    server_key = ec.generate_private_key(ec.SECP384R1())
+    called = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, (*hosts, *_LOCAL)[0])])
+    certificate = _sign(
+        called, subject, server_key, authority_key, days, hosts=tuple(dict.fromkeys((*hosts, *_LOCAL)))
+    )
+    pem = authority.public_bytes(serialization.Encoding.PEM)
+    _write(folder / "ca.key", _private(authority_key))
+    _write(server / "ca.crt", pem)
+    _write(server / "server.crt", certificate.public_bytes(serialization.Encoding.PEM))
+    _write(server / "server.key", _private(server_key))
+    for name in names:
+        own = folder / "silos" / name
+        own.mkdir(parents=True)
+        key = ec.generate_private_key(ec.SECP384R1())
+        _write(own / "ca.crt", pem)
+        _write(own / f"{name}.key", _private(key, serialization.PrivateFormat.OpenSSH))
+        public = key.public_key().public_bytes(
+            serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
+        )
+        _write(server / "silos" / f"{name}.pub", public + b"\n")
+
+
+def _sign(
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    signer: ec.EllipticCurvePrivateKey,
+    days: int,
+    hosts: Sequence[str] | None,
+) -> x509.Certificate:
+    """A certificate for ``hosts``, or an authority's if there are none."""
+    now = datetime.now(UTC)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(minutes=5))
+        .not_valid_after(now + timedelta(days=days))
+        .add_extension(x509.BasicConstraints(ca=hosts is None, path_length=None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False
+        )
+    )
+    if hosts is None:
+        usage = dict.fromkeys(_USAGES, False) | {"key_cert_sign": True, "crl_sign": True}
+        builder = builder.add_extension(x509.KeyUsage(**usage), critical=True)
+    else:
+        names = x509.SubjectAlternativeName([_name(host) for host in hosts])
+        server = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH])
+        builder = builder.add_extension(names, critical=False).add_extension(server, critical=False)
+    return builder.sign(signer, hashes.SHA384())
+
+
+_USAGES = (
+    "digital_signature",
+    "content_commitment",
+    "key_encipherment",
+    "data_encipherment",
+    "key_agreement",
+    "key_cert_sign",
+    "crl_sign",
+    "encipher_only",
+    "decipher_only",
+)
+
+
+def _name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+def _private(
+    key: ec.EllipticCurvePrivateKey, form: serialization.PrivateFormat = serialization.PrivateFormat.PKCS8
+) -> bytes:
+    return key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
+
+
+def _write(path: Path, content: bytes) -> None:
+    """A private key is readable by its owner only, from the first byte."""
+    path.touch(mode=0o644 if path.suffix in {".crt", ".pub"} else 0o600)
+    path.write_bytes(content)
