@@ -197,3 +197,18 @@ def test_who_can_reach_an_address() -> None:
     assert Address("[::1]:8000").is_loopback
     assert not Address("0.0.0.0:8000").is_loopback
     assert Address("0.0.0.0:8000").here == "127.0.0.1:8000"
+
+
+def test_the_course_says_what_a_machine_is(digits: Path, tmp_path: Path) -> None:
+    """Adding role, name, data path and address to the course is all that a silo does."""
+    course = digits / "course.yaml"
+    role = ["--set", "deployment.role=silo"]
+    assert "which participant is this?" in xbfl("run", course, *role).stderr
+    site = tmp_path / "berlin.yaml"
+    site.write_text("name: berlin\ndata_path: own.npz\naddress: 127.0.0.1:9\n", encoding="utf-8")
+    done = xbfl("join", course, "--site", site)
+    assert done.returncode == 2
+    assert f"berlin: no such file: {tmp_path / 'own.npz'}" in done.stderr
+    done = xbfl("run", course, "--set", "deployment.role=server", "--set", "deployment.address=0.0.0.0:8123")
+    assert "nothing would be encrypted" in done.stderr
+    assert "no such site file" in xbfl("join", course, "--site", tmp_path / "gone.yaml").stderr

@@ -54,6 +54,9 @@ def join(
         str | None, typer.Option("--as", metavar="NAME", help="Which participant this is.")
     ] = None,
     settings: Settings = None,
+    site: Annotated[
+        Path | None, typer.Option(help="YAML with this machine's name, data_path, address and keys.")
+    ] = None,
     data_path: Annotated[Path | None, typer.Option(help="This silo's .npz file.")] = None,
     server: Annotated[str | None, typer.Option(help="HOST:PORT of the server.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the trained model.")] = None,
@@ -65,11 +68,12 @@ def join(
 
     The silo's model is proven to be the reference's before it trains; code and data stay here.
     """
+    from xbackend_fl.course import site_settings
     from xbackend_fl.deployment.roles import join_course
 
     join_course(
         course,
-        settings or (),
+        [*(site_settings(site) if site else ()), *(settings or ())],
         name=name,
         data=data_path,
         server=server,

@@ -28,8 +28,17 @@ def run(
         raise typer.BadParameter("give either a COURSE file, or --resume RUN")
     if resume is not None and out is not None:
         raise typer.BadParameter("--resume continues in the same folder; --out does not go with it")
+    from xbackend_fl.cli import deploy
     from xbackend_fl.cli.view import view
     from xbackend_fl.course import load_course
+
+    if course is not None and (role := load_course(course, settings or ()).deployment.role) is not None:
+        # The course says what this machine is.
+        if role == "server":
+            deploy.serve(course, settings, out=out, as_json=as_json)
+        else:
+            deploy.join(course, settings=settings, out=out)
+        return
     from xbackend_fl.simulation import resume_run, run_course
 
     asked = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,29 @@ from xbackend_fl.course import diagnostics
 from xbackend_fl.course.model import Course
 from xbackend_fl.errors import ConfigError, XbflError
 from xbackend_fl.locate import resolve
+
+
+def site_settings(path: Path) -> list[str]:
+    """What one machine adds to a shared course, as overrides.
+
+    Args:
+        path: A YAML file with fields of ``deployment``: ``name``, ``data_path``, ``address``, ``keys``; paths are relative
+            to its own folder.
+
+    Raises:
+        ConfigError: It is missing, or no mapping.
+    """
+    if not path.is_file():
+        raise ConfigError(f"no such site file: {path}")
+    try:
+        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ConfigError(diagnostics.render_syntax(error, path.name)) from error
+    if not isinstance(plain, dict):
+        raise ConfigError(f"{path} must be a mapping, received {type(plain).__name__}")
+    for name in {"data_path", "keys"} & plain.keys():
+        plain[name] = str(path.resolve().parent / str(plain[name]))
+    return [f"deployment.{name}={json.dumps(value)}" for name, value in plain.items()]
 
 
 def load_course(path: str | Path, overrides: Sequence[str] = ()) -> Course:

@@ -21,6 +21,14 @@ from xbackend_fl.errors import AdapterError, ConfigError, RefusedInput, RunFaile
 
 _START_S = 60.0
 _STOP_S = 10.0
+_TIED = """\
+import ctypes, os, signal, sys
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""Becomes another program, which ends when the process that started it does, however that ends (PR_SET_PDEATHSIG)."""
+
 _APP = """\
 [project]
 name = "xbfl-course"
@@ -94,7 +102,7 @@ def running(
         raise AdapterError(f"{command[0]} is not installed", hint="pip install 'xbackend-fl[flower]'")
     with log.open("ab") as file:
         process = subprocess.Popen(  # noqa: S603  our own command, without a shell
-            [str(program), *command[1:]],
+            [sys.executable, "-c", _TIED, str(program), *command[1:]],
             env=dict(environment),
             stdout=file,
             stderr=subprocess.STDOUT,
