@@ -105,7 +105,7 @@ def spoilt(value: float) -> Callable[[np.ndarray[Any, Any]], Any]:
 def test_what_is_no_update_of_this_round_stays_out(
     change: Callable[[Message], Message | None], reason: str, digits: Path, tmp_path: Path, small: list[str]
 ) -> None:
-    settings = [*small, *TORCH, "rounds=1", "federate.on_failure=continue", "deployment.quorum=2"]
+    settings = [*small, *TORCH, "rounds=1", "deployment.quorum=2"]
     course = load_course(digits / "course.yaml", settings)
     names = [p.name for p in course.participants]
     silos = [Silo(course, name) for name in names]
@@ -121,7 +121,7 @@ def test_what_is_no_update_of_this_round_stays_out(
 
 
 def test_fewer_updates_than_the_quorum_end_the_course(digits: Path, tmp_path: Path, small: list[str]) -> None:
-    settings = [*small, *TORCH, "federate.on_failure=continue", "deployment.quorum=3"]
+    settings = [*small, *TORCH, "deployment.quorum=3"]
     course = load_course(digits / "course.yaml", settings)
     silos = [Silo(course, p.name) for p in course.participants]
     late = course.participants[0].name

@@ -123,7 +123,7 @@ class DeploymentEngine:
         if mean.count < (wanted := self._quorum(len(cohort))):
             reasons = "".join(f"\n  silo {name!r}: {reason}" for name, reason in failed.items())
             raise RunFailed(f"round {number}: {mean.count} updates, and the quorum is {wanted}{reasons}")
-        return RoundOutcome(mean, failed)
+        return RoundOutcome(mean, failed, enough=self._rules.quorum is not None)
 
     def evaluate(self, weights: Weights, split: str) -> Metrics:
         """Metrics over the examples of all silos that answer."""

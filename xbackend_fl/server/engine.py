@@ -39,10 +39,12 @@ class RoundOutcome:
     Attributes:
         mean: Mean of the updates that were accepted.
         failed: Participants whose update was refused, with the reason.
+        enough: Whether the engine's own rule, a quorum, says that the rest will do.
     """
 
     mean: OnlineMean
     failed: dict[str, str]
+    enough: bool = False
 
 
 @dataclass(frozen=True)

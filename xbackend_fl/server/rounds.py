@@ -51,7 +51,8 @@ def _one_round(
     chosen = cohort(names, course.federate.cohort or len(names), course.seed, "cohort", number)
     observer(RoundStarted(round=number, cohort=tuple(chosen)))
     outcome = engine.train_round(number, state.weights, chosen, observer)
-    if outcome.failed and (course.federate.on_failure == "stop" or outcome.mean.count == 0):
+    strict = course.federate.on_failure == "stop" and not outcome.enough
+    if outcome.failed and (strict or outcome.mean.count == 0):
         reasons = "\n".join(f"  participant {name!r}: {reason}" for name, reason in outcome.failed.items())
         raise RunFailed(
             f"round {number}: {len(outcome.failed)} of {len(chosen)} updates were refused:\n{reasons}",
