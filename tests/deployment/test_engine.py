@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from xbackend_fl.errors import ConfigError, FileError, MismatchError, RunFailed
 from xbackend_fl.events import Event, ParticipantFailed
 from xbackend_fl.server import RunFolder, run_with
 
+ROOT = Path(__file__).resolve().parents[2]
 TORCH = ["models={torch: torch_model.py:build}", "participants={torch: 3}"]
 
 
@@ -77,6 +78,21 @@ def spoilt(value: float) -> Callable[[np.ndarray[Any, Any]], Any]:
     return change
 
 
+Three: TypeAlias = tuple[Course, list[Silo], str, str]
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Three:
+    """Three silos of which two are enough, and a round's weights without the second silo and with all."""
+    settings = ["rounds=1", "training.steps=4", "federate.precision=exact", *TORCH, "deployment.quorum=2"]
+    course = load_course(ROOT / "examples" / "digits" / "course.yaml", settings)
+    silos = [Silo(course, p.name) for p in course.participants]
+    folder = tmp_path_factory.mktemp("three")
+    alone, _ = deployed(course, Altered(silos, silos[1].name, lambda _: None), folder / "alone")
+    everybody, _ = deployed(course, LocalLink(silos), folder / "everybody")
+    return course, silos, alone.weights.digest, everybody.weights.digest
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -103,21 +119,16 @@ def spoilt(value: float) -> Callable[[np.ndarray[Any, Any]], Any]:
     ],
 )
 def test_what_is_no_update_of_this_round_stays_out(
-    change: Callable[[Message], Message | None], reason: str, digits: Path, tmp_path: Path, small: list[str]
+    change: Callable[[Message], Message | None], reason: str, three: Three, tmp_path: Path
 ) -> None:
-    settings = [*small, *TORCH, "rounds=1", "deployment.quorum=2"]
-    course = load_course(digits / "course.yaml", settings)
-    names = [p.name for p in course.participants]
-    silos = [Silo(course, name) for name in names]
-    run, events = deployed(course, Altered(silos, names[1], change), tmp_path / "run")
+    course, silos, alone, everybody = three
+    name = silos[1].name
+    run, events = deployed(course, Altered(silos, name, change), tmp_path / "run")
     (failed,) = (event for event in events if isinstance(event, ParticipantFailed))
-    assert failed.name == names[1]
+    assert failed.name == name
     assert reason in failed.reason
-    # The others' mean is that of a course in which the silo does not answer at all.
-    alone, _ = deployed(course, Altered(silos, names[1], lambda _: None), tmp_path / "alone")
-    assert run.weights.digest == alone.weights.digest
-    everybody, _ = deployed(course, LocalLink(silos), tmp_path / "everybody")
-    assert run.weights.digest != everybody.weights.digest
+    assert run.weights.digest == alone
+    assert run.weights.digest != everybody
 
 
 def test_fewer_updates_than_the_quorum_end_the_course(digits: Path, tmp_path: Path, small: list[str]) -> None:

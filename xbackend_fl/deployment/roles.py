@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,9 @@ from xbackend_fl.deployment import processes, service
 from xbackend_fl.deployment.keys import Keys, make_keys
 from xbackend_fl.deployment.processes import Address
 from xbackend_fl.deployment.silo import Silo
-from xbackend_fl.errors import ConfigError, FileError, RefusedInput, RunFailed
+from xbackend_fl.errors import ConfigError, RefusedInput, RunFailed
 from xbackend_fl.events import CourseFinished, Event, Observer, from_line
+from xbackend_fl.server import RunFolder
 
 _LOG = logging.getLogger("xbfl")
 _POLL_S = 0.5
@@ -68,12 +68,7 @@ def serve_course(
     loaded = load_course(course / "course.yaml" if resume else course, settings)
     place = Address(address or loaded.deployment.address)
     own = _keys_for(loaded, place, keys, insecure=insecure)
-    stamp = f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-{loaded.name}"
-    folder = (course if resume else out or Path("runs") / stamp).resolve()
-    if not resume and folder.exists():
-        raise FileError(
-            f"the run folder {folder} exists", hint="choose another --out, or continue that run with --resume"
-        )
+    folder = (course if resume else RunFolder.place(loaded, out)).resolve()
     with tempfile.TemporaryDirectory(prefix="xbfl-") as name:
         home = Path(name)
         told: dict[str, Any] = {
@@ -297,8 +292,7 @@ def rehearse(
     names = [participant.name for participant in loaded.participants]
     server = f"127.0.0.1:{_free_port()}"
     threads = str(max(1, (os.cpu_count() or 1) // len(names)))
-    stamp = f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-{loaded.name}"
-    folder = (out or Path("runs") / stamp).resolve()
+    folder = RunFolder.place(loaded, out).resolve()
     logs = folder.with_name(f"{folder.name}-logs")
     logs.mkdir(parents=True)
     keys = logs / "keys"

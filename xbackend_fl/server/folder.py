@@ -26,8 +26,8 @@ class RunFolder:
     path: Path
 
     @staticmethod
-    def create(course: Course, out: Path | None) -> RunFolder:
-        """Make a new folder and write the course into it.
+    def place(course: Course, out: Path | None) -> Path:
+        """Where a new run goes: ``out``, or ``runs/TIME-NAME``.
 
         Raises:
             FileError: The folder exists.
@@ -38,6 +38,16 @@ class RunFolder:
                 f"the run folder {path} exists",
                 hint="choose another --out, or continue that run with --resume",
             )
+        return path
+
+    @staticmethod
+    def create(course: Course, out: Path | None) -> RunFolder:
+        """Make a new folder and write the course into it.
+
+        Raises:
+            FileError: The folder exists.
+        """
+        path = RunFolder.place(course, out)
         (path / "checkpoints").mkdir(parents=True)
         folder = RunFolder(path)
         folder.course.write_text(dump(course), encoding="utf-8")
