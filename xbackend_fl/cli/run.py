@@ -32,7 +32,8 @@ def run(
     from xbackend_fl.cli.view import view
     from xbackend_fl.course import load_course
 
-    if course is not None and (role := load_course(course, settings or ()).deployment.role) is not None:
+    loaded = None if course is None else load_course(course, settings or ())
+    if course is not None and loaded is not None and (role := loaded.deployment.role) is not None:
         # The course says what this machine is.
         if role == "server":
             deploy.serve(course, settings, out=out, as_json=as_json)
@@ -57,8 +58,7 @@ def run(
                 resume, settings or (), observer=observer, should_stop=lambda: asked, in_process=in_process
             )
         else:
-            assert course is not None
-            loaded = load_course(course, settings or ())
+            assert loaded is not None
             done = run_course(
                 loaded, out, observer=observer, should_stop=lambda: asked, in_process=in_process
             )

@@ -133,7 +133,7 @@ def _message(reply: Envelope, name: str) -> Message:
     try:
         return Message.of_bytes(_open(reply.content), name)
     except UpdateRefused as error:
-        return Message("refused", {"message": error.message, "hint": error.hint})
+        return Message.refusal(error)
 
 
 def _record(frame: bytes) -> RecordDict:

@@ -35,6 +35,11 @@ class Message:
     fields: Mapping[str, Any] = field(default_factory=dict)
     arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
+    @staticmethod
+    def refusal(error: XbflError) -> Message:
+        """The answer of whoever cannot do what was asked."""
+        return Message("refused", {"message": error.message, "hint": error.hint})
+
     def to_bytes(self) -> bytes:
         """As a frame."""
         about = {"kind": self.kind, "protocol": PROTOCOL, "fields": json.dumps(self.fields)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import socket
 import subprocess
@@ -24,7 +23,6 @@ from xbackend_fl.errors import ConfigError, RefusedInput, RunFailed
 from xbackend_fl.events import CourseFinished, Event, Observer, from_line
 from xbackend_fl.server import RunFolder
 
-_LOG = logging.getLogger("xbfl")
 _POLL_S = 0.5
 _STATUS_S = 5.0
 _LINGER_S = 60.0
@@ -192,8 +190,8 @@ def join_course(
                 if _stay(silo, (place, own), node, rules.join_within_s, should_stop):
                     break
             # A server that has just started may not know this silo's key yet.
-            why = processes.tail(Path(home) / "supernode.log")
             if time.monotonic() - tried > rules.join_within_s:
+                why = processes.tail(Path(home) / "supernode.log")
                 raise RunFailed(f"Flower's SuperNode could not stay connected to {place.text}:\n{why}")
             say(f"{chosen}: Flower's SuperNode ended; trying again")
             time.sleep(_AGAIN_S)

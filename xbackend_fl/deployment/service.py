@@ -42,7 +42,7 @@ def _answer(silo: Silo, connection: Connection) -> None:
         try:
             answer = silo.answer(Message.of_bytes(frame, "the server"))
         except UpdateRefused as error:
-            answer = Message("refused", {"message": error.message, "hint": error.hint})
+            answer = Message.refusal(error)
         connection.send_bytes(answer.to_bytes())
     except (EOFError, OSError) as error:
         # The other process is gone; the server will ask again, or go on without this answer.

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import final
@@ -80,7 +79,7 @@ class Silo:
         try:
             return self._answers.get(request.kind, self._unknown)(request)
         except XbflError as error:
-            return Message("refused", {"message": error.message, "hint": error.hint})
+            return Message.refusal(error)
         except Exception:  # noqa: BLE001  whatever a model raises is shown where the course is run
             return Message("raised", {"message": traceback.format_exc()})
 
@@ -119,8 +118,6 @@ class Silo:
         weights, metrics = self._worker.train_alone(
             request.fields["round"], self._received(request), self.name
         )
-        if not math.isfinite(metrics.loss):
-            raise UpdateRefused(f"the training loss is {metrics.loss}")
         size = self._worker.num_examples()[self.name]
         fields = {"round": request.fields["round"], "base": request.fields["base"], "num_examples": size}
         return Message("trained", {**fields, "metrics": asdict(metrics)}, weights)
@@ -170,6 +167,5 @@ def initial_weights(schema: Schema, answer: Message) -> Weights:
 
 def evidence_alone(answer: Message) -> Message:
     """What the other silos need of that answer: no weight of anybody."""
-    arrays: Mapping[str, object] = answer.arrays
-    kept = {name: answer.arrays[name] for name in arrays if not name.startswith(_WEIGHTS)}
+    kept = {name: array for name, array in answer.arrays.items() if not name.startswith(_WEIGHTS)}
     return Message("bind", answer.fields, kept)
