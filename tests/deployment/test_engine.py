@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -10,20 +12,24 @@ from typing import Any, TypeAlias
 import numpy as np
 import pytest
 
+from tests.deployment.campaign import write_course
+from tests.deployment.light import Linear
 from xbackend_fl import Course, load_course, run_course
-from xbackend_fl.deployment import DeploymentEngine, LocalLink, Message, Silo
+from xbackend_fl.deployment import DeploymentEngine, Exchange, Ledger, Link, LocalLink, Message, Silo
+from xbackend_fl.deployment.link import Reply, Session
 from xbackend_fl.errors import ConfigError, FileError, MismatchError, RunFailed
-from xbackend_fl.events import Event, ParticipantFailed
+from xbackend_fl.events import Event, ParticipantFailed, RoundCollected, RoundFinished
 from xbackend_fl.server import RunFolder, run_with
+from xbackend_fl.weights import load_weights
 
-ROOT = Path(__file__).resolve().parents[2]
 TORCH = ["models={torch: torch_model.py:build}", "participants={torch: 3}"]
 
 
-def deployed(course: Course, link: Any, out: Path) -> tuple[Any, list[Event]]:
+def deployed(course: Course, link: Link, out: Path) -> tuple[Any, list[Event]]:
     events: list[Event] = []
     folder = RunFolder.create(course, out)
-    return run_with(DeploymentEngine(course, link), course, folder, None, events.append), events
+    with closing(DeploymentEngine(course, Exchange(link), Ledger(folder.path))) as engine:
+        return run_with(engine, course, folder, None, events.append), events
 
 
 def test_a_deployed_course_ends_with_the_simulations_bits(
@@ -32,7 +38,9 @@ def test_a_deployed_course_ends_with_the_simulations_bits(
     """Three PyTorch and three TensorFlow silos, each with a file of its own."""
     course = load_course(digits / "course.yaml", small)
     data = files_of(course)
-    silos = [Silo(course, p.name, data / f"{p.name}.npz", out=tmp_path / p.name) for p in course.participants]
+    silos = [
+        Silo.open(course, p.name, data / f"{p.name}.npz", out=tmp_path / p.name) for p in course.participants
+    ]
     run, _ = deployed(course, LocalLink(silos), tmp_path / "deployed")
     expected = run_course(course, tmp_path / "simulated")
     assert run.weights.digest == expected.weights.digest
@@ -42,20 +50,39 @@ def test_a_deployed_course_ends_with_the_simulations_bits(
     assert (tmp_path / "delhi" / "model.safetensors").is_file()
 
 
-class Altered:
-    """A link on which one silo's answers of one kind are changed on their way."""
+class Passing:
+    """A link that changes nothing, to be changed."""
+
+    def __init__(self, silos: Sequence[Silo]) -> None:
+        self._link = LocalLink(silos)
+
+    def silos(self) -> Mapping[str, Session]:
+        return self._link.silos()
+
+    def send(self, frames: Mapping[str, bytes]) -> None:
+        self._link.send(frames)
+
+    def forget(self) -> None:
+        self._link.forget()
+
+    def replies(self) -> Iterator[Reply]:
+        return self._link.replies()
+
+
+class Altered(Passing):
+    """A link on which one silo's updates are changed on their way."""
 
     def __init__(self, silos: Sequence[Silo], name: str, change: Callable[[Message], Message | None]) -> None:
-        self._link, self._name, self._change = LocalLink(silos), name, change
+        super().__init__(silos)
+        self._name, self._change = name, change
 
-    def meet(self, names: Sequence[str], within_s: float) -> dict[str, Message]:
-        return self._link.meet(names, within_s)
-
-    def ask(self, requests: Mapping[str, Message], within_s: float) -> Iterator[tuple[str, Message]]:
-        for name, answer in self._link.ask(requests, within_s):
-            found = self._change(answer) if name == self._name and answer.kind == "trained" else answer
-            if found is not None:
-                yield name, found
+    def replies(self) -> Iterator[Reply]:
+        for reply in super().replies():
+            answer = Message.of_bytes(reply.frame, reply.name)
+            if reply.name != self._name or answer.kind != "trained":
+                yield reply
+            elif (changed := self._change(answer)) is not None:
+                yield Reply(reply.name, changed.to_bytes())
 
 
 def fields(**changes: Any) -> Callable[[Message], Message]:
@@ -81,15 +108,23 @@ def spoilt(value: float) -> Callable[[np.ndarray[Any, Any]], Any]:
 Three: TypeAlias = tuple[Course, list[Silo], str, str]
 
 
-@pytest.fixture(scope="module")
-def three(tmp_path_factory: pytest.TempPathFactory) -> Three:
+def light(course: Course, **changes: Any) -> list[Silo]:
+    """Silos without a framework; ``changes`` are methods of the first one's learner."""
+    learners = {p.name: Linear(p.name, course) for p in course.participants}
+    first = next(iter(learners.values()))
+    for name, method in changes.items():
+        setattr(first, name, method)
+    return [Silo(course, name, learner) for name, learner in learners.items()]
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> Three:
     """Three silos of which two are enough, and a round's weights without the second silo and with all."""
-    settings = ["rounds=1", "training.steps=4", "federate.precision=exact", *TORCH, "deployment.quorum=2"]
-    course = load_course(ROOT / "examples" / "digits" / "course.yaml", settings)
-    silos = [Silo(course, p.name) for p in course.participants]
-    folder = tmp_path_factory.mktemp("three")
-    alone, _ = deployed(course, Altered(silos, silos[1].name, lambda _: None), folder / "alone")
-    everybody, _ = deployed(course, LocalLink(silos), folder / "everybody")
+    more = "deployment: {quorum: 2, round_within_s: 0.3}\n"
+    course = write_course(tmp_path / "course", rounds=1, silos=3, more=more)
+    silos = light(course)
+    alone, _ = deployed(course, Altered(silos, silos[1].name, lambda _: None), tmp_path / "alone")
+    everybody, _ = deployed(course, LocalLink(silos), tmp_path / "everybody")
     return course, silos, alone.weights.digest, everybody.weights.digest
 
 
@@ -111,7 +146,10 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Three:
         (fields(num_examples=10**9), "whole number"),
         (fields(num_examples=None), "whole number"),
         (fields(round=7), "of round 7, expected round 1"),
-        (fields(base="another"), "expected round 1"),
+        (fields(run="another"), "of run another"),
+        (fields(silo="another"), "of silo another"),
+        (fields(base="another"), "of base another"),
+        (fields(before=[1]), "metrics"),
         (fields(metrics=[1, 2]), "metrics"),
         (fields(metrics={"loss_sum": "x", "correct": 1, "num_examples": 1}), "loss_sum"),
         (lambda _: Message("hello"), "unexpected answer 'hello'"),
@@ -131,20 +169,19 @@ def test_what_is_no_update_of_this_round_stays_out(
     assert run.weights.digest != everybody
 
 
-def test_fewer_updates_than_the_quorum_end_the_course(digits: Path, tmp_path: Path, small: list[str]) -> None:
-    settings = [*small, *TORCH, "deployment.quorum=3"]
-    course = load_course(digits / "course.yaml", settings)
-    silos = [Silo(course, p.name) for p in course.participants]
+def test_fewer_updates_than_the_quorum_end_the_course(tmp_path: Path) -> None:
+    more = "deployment: {quorum: 3, round_within_s: 0.3}\n"
+    course = write_course(tmp_path / "course", rounds=2, silos=3, more=more)
     late = course.participants[0].name
     with pytest.raises(RunFailed, match=rf"(?s)2 updates, and the quorum is 3.*'{late}': no answer within"):
-        deployed(course, Altered(silos, late, lambda _: None), tmp_path / "run")
+        deployed(course, Altered(light(course), late, lambda _: None), tmp_path / "run")
 
 
-def test_a_silo_that_does_not_come_is_named(digits: Path, tmp_path: Path, small: list[str]) -> None:
-    course = load_course(digits / "course.yaml", [*small, *TORCH])
-    silos = [Silo(course, p.name) for p in course.participants[1:]]
+def test_a_silo_that_does_not_come_is_named(tmp_path: Path) -> None:
+    more = "deployment: {join_within_s: 0.3}\n"
+    course = write_course(tmp_path / "course", rounds=2, silos=3, more=more)
     with pytest.raises(RunFailed, match=rf"2 of 3 silos came .*not there: {course.participants[0].name}"):
-        deployed(course, LocalLink(silos), tmp_path / "run")
+        deployed(course, LocalLink(light(course)[1:]), tmp_path / "run")
 
 
 def test_another_model_is_refused_before_it_trains(digits: Path, tmp_path: Path, small: list[str]) -> None:
@@ -155,28 +192,70 @@ def test_another_model_is_refused_before_it_trains(digits: Path, tmp_path: Path,
     course = load_course(digits / "course.yaml", [*small, *TORCH])
     theirs = load_course(digits / "course.yaml", [*small, f"models={{torch: {other}:build}}", TORCH[1]])
     names = [p.name for p in course.participants]
-    silos = [Silo(course, names[0]), Silo(course, names[1]), Silo(theirs, names[2])]
+    silos = [Silo.open(course, names[0]), Silo.open(course, names[1]), Silo.open(theirs, names[2])]
     with pytest.raises(MismatchError, match=rf"silo '{names[2]}'"):
         deployed(course, LocalLink(silos), tmp_path / "run")
 
 
-def test_what_a_silo_raises_is_shown(
-    digits: Path, tmp_path: Path, small: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    course = load_course(digits / "course.yaml", [*small, *TORCH])
-    silos = [Silo(course, p.name) for p in course.participants]
+def test_what_a_silo_raises_is_shown(tmp_path: Path) -> None:
+    course = write_course(tmp_path / "course", rounds=1, silos=3)
 
     def broken(*_: object) -> None:
         raise ZeroDivisionError("the disk of this silo")
 
-    monkeypatch.setattr(silos[2]._worker, "train_alone", broken)
     with pytest.raises(RunFailed, match=r"(?s)Traceback.*the disk of this silo"):
-        deployed(course, LocalLink(silos), tmp_path / "run")
+        deployed(course, LocalLink(light(course, train_alone=broken)), tmp_path / "run")
+
+
+def test_evaluation_travels_with_training(tmp_path: Path) -> None:
+    """Every round's weights are evaluated once, by all; only the last need a message for it, which asks for the test set too."""
+    course = write_course(tmp_path / "course", rounds=4, silos=3)
+    asked: list[str] = []
+
+    class Counted(Passing):
+        def send(self, frames: Mapping[str, bytes]) -> None:
+            asked.extend(Message.of_bytes(frame, "the server").kind for frame in frames.values())
+            super().send(frames)
+
+    run, events = deployed(course, Counted(light(course)), tmp_path / "run")
+    assert [asked.count(kind) for kind in ("train", "evaluate")] == [4 * 3, 3]
+    finished = [event for event in events if isinstance(event, RoundFinished)]
+    assert [event.round for event in finished] == [1, 2, 3, 4]
+    # The light learner's loss is a function of the weights: those of the right round were evaluated.
+    bias = load_weights(tmp_path / "run" / "last.safetensors")["dense.bias"]
+    assert finished[-1].loss == pytest.approx(float(np.abs(bias).sum()) / 20, rel=1e-6)
+    assert len({event.loss for event in finished}) == 4
+    best = min(finished, key=lambda event: event.loss)
+    bias = load_weights(tmp_path / "run" / "best.safetensors")["dense.bias"]
+    assert best.loss == pytest.approx(float(np.abs(bias).sum()) / 20, rel=1e-6)
+    assert run.result is not None
+    assert run.result.best_round == best.round
+
+
+def test_the_first_answers_of_more_silos_than_needed(tmp_path: Path) -> None:
+    """Over-selection: four are asked, and the two that answer make the round."""
+    more = "deployment: {over_selection: 2.0, round_within_s: 5}\n"
+    course = write_course(tmp_path / "course", rounds=3, silos=4, more=more, federate="cohort: 2, ")
+    slow = {course.participants[0].name, course.participants[2].name}
+
+    class Slow(Passing):
+        def replies(self) -> Iterator[Reply]:
+            for reply in super().replies():
+                kind = Message.of_bytes(reply.frame, reply.name).kind
+                if kind != "trained" or reply.name not in slow:
+                    yield reply
+
+    began = time.monotonic()
+    _, events = deployed(course, Slow(light(course)), tmp_path / "run")
+    collected = [event for event in events if isinstance(event, RoundCollected)]
+    assert all(set(event.accepted).isdisjoint(slow) and len(event.accepted) == 2 for event in collected)
+    assert all(event.missing == () for event in collected)
+    assert time.monotonic() - began < 10
 
 
 def test_a_silo_without_its_data(digits: Path, tmp_path: Path, small: list[str]) -> None:
     course = load_course(digits / "course.yaml", small)
     with pytest.raises(FileError, match=r"berlin: no such file: .*berlin\.npz"):
-        Silo(course, "berlin", tmp_path / "berlin.npz")
+        Silo.open(course, "berlin", tmp_path / "berlin.npz")
     with pytest.raises(ConfigError, match="no participant 'oslo'"):
-        Silo(course, "oslo")
+        Silo.open(course, "oslo")

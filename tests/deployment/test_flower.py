@@ -9,14 +9,20 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from email.utils import formatdate
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import Figure
+from tests.deployment.campaign import FLOWER_KILLS, flower_kills, undisturbed, write_course
+from tests.deployment.light import Linear
 from xbackend_fl import Course, load_course, run_course, weights
+from xbackend_fl.deployment import Silo, joining, processes
 from xbackend_fl.deployment.keys import Keys
-from xbackend_fl.deployment.processes import Address
+from xbackend_fl.deployment.processes import Address, free_port
 from xbackend_fl.errors import ConfigError
 
 XBFL = Path(sys.executable).parent / "xbfl"
@@ -54,8 +60,8 @@ def test_a_rehearsal_is_the_simulation(
     expected = run_course(course, tmp_path / "simulated")
     found = weights.load_weights(out / "last.safetensors", expected.weights.fingerprint)
     assert found.digest == expected.weights.digest
-    assert (out / "silos" / "amsterdam" / "model.pt").is_file()
-    assert (out / "silos" / "delhi" / "model.weights.h5").is_file()
+    assert (tmp_path / "deployed-silos" / "amsterdam" / "model.pt").is_file()
+    assert (tmp_path / "deployed-silos" / "delhi" / "model.weights.h5").is_file()
     assert (out / "model.onnx").is_file()
     assert processes_of(str(out)) == []
 
@@ -155,6 +161,78 @@ def test_a_silo_with_the_wrong_keys_is_told(case: str, digits: Path, tmp_path: P
     assert "ca.crt" in done.stderr
 
 
+@pytest.mark.parametrize(("ahead", "said"), [(600, "s behind"), (-30, "s ahead of"), (0, "")])
+def test_a_wrong_clock_is_said(ahead: int, said: str) -> None:
+    """The server's answers carry its time."""
+
+    class Health(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response_only(200)
+            self.send_header("Date", formatdate(time.time() + ahead, usegmt=True))
+            self.end_headers()
+
+    with HTTPServer(("127.0.0.1", 0), Health) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        skew = processes.clock_skew(Address(f"127.0.0.1:{server.server_port}"), None)
+        server.shutdown()
+    assert skew == pytest.approx(-ahead, abs=2)
+    assert said in (note := joining.clock_note(skew))
+    assert bool(note) == bool(said)
+
+
+def test_a_key_that_nobody_registered(digits: Path, tmp_path: Path) -> None:
+    """A silo with keys of another federation, whose authority is this one's: Flower itself keeps it out."""
+    keys, others = made(digits, tmp_path / "keys"), made(digits, tmp_path / "others")
+    silo = keys / "silos" / "berlin"
+    (silo / "berlin.key").write_bytes((others / "silos" / "berlin" / "berlin.key").read_bytes())
+    place = Address(f"127.0.0.1:{free_port()}")
+    with (
+        processes.superlink(place, Keys(keys / "server"), tmp_path),
+        processes.supernode(place, free_port(), {"name": "berlin"}, Keys(silo), tmp_path) as node,
+    ):
+        assert node.wait(60) != 0
+    assert "Failed to activate SuperNode" in (tmp_path / "supernode.log").read_text(encoding="utf-8")
+
+
+def test_kills_over_flower(tmp_path: Path, figure: Figure, *, thorough: bool) -> None:
+    """The SuperLink, and then the server itself, end in the middle of rounds; no bit differs at the end."""
+    kinds = FLOWER_KILLS if thorough else ("flower-superlink", "xbfl serve")
+    figure("killed", flower_kills(tmp_path / "light", 20 if thorough else 2, 1, kinds=kinds))
+
+
+def test_a_superlink_of_ones_own(tmp_path: Path) -> None:
+    """xbfl flower-app: the steps of its README, with a SuperLink and SuperNodes that somebody else started."""
+    course = write_course(tmp_path / "light", rounds=2, silos=2)
+    app, place = tmp_path / "app", Address(f"127.0.0.1:{free_port()}")
+    done = xbfl("flower-app", tmp_path / "light" / "course.yaml", "-o", app)
+    assert done.returncode == 0, done.stderr
+    steps = (app / "README.md").read_text(encoding="utf-8")
+    names = [participant.name for participant in course.participants]
+    assert f"Silos: {', '.join(names)}." in steps
+    assert "flwr run . CONNECTION" in steps
+    out = tmp_path / "run"
+    text = (app / "pyproject.toml").read_text(encoding="utf-8")
+    (app / "pyproject.toml").write_text(text.replace("xbfl-runs/light", str(out)), encoding="utf-8")
+    with ExitStack() as stack:
+        stack.enter_context(processes.superlink(place, None, tmp_path))
+        for name in names:
+            silo = Silo(course, name, Linear(name, course), out=tmp_path / name)
+            path = stack.enter_context(joining.serving(silo, tmp_path / f"{name}.socket"))
+            home = tmp_path / f"{name}-node"
+            home.mkdir()
+            config = {"socket": str(path), "name": name}
+            stack.enter_context(processes.supernode(place, free_port(), config, None, home))
+        processes.start_app(place, None, app, tmp_path)
+        deadline = time.monotonic() + 240
+        while not (out / "summary.md").is_file() and time.monotonic() < deadline:
+            time.sleep(0.5)
+    found = weights.load_weights(out / "last.safetensors")
+    assert found.digest == undisturbed(course, tmp_path / "undisturbed")
+    again = xbfl("flower-app", tmp_path / "light" / "course.yaml", "-o", app)
+    assert again.returncode == 2
+    assert "exists" in again.stderr
+
+
 def plain_port(server: socket.socket) -> int:
     return int(server.getsockname()[1])
 
@@ -193,9 +271,9 @@ def test_what_is_no_address(text: str) -> None:
 
 
 def test_who_can_reach_an_address() -> None:
-    assert Address("127.0.0.1:8000").is_loopback
-    assert Address("[::1]:8000").is_loopback
-    assert not Address("0.0.0.0:8000").is_loopback
+    assert Address("127.0.0.1:8000").reached is None
+    assert Address("[::1]:8000").reached is None
+    assert Address("0.0.0.0:8000").reached == "0.0.0.0:8000"
     assert Address("0.0.0.0:8000").here == "127.0.0.1:8000"
 
 

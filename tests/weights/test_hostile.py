@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import time
 from collections.abc import Iterator
@@ -41,7 +40,25 @@ def test_the_corpus_is_large_and_its_labels_are_unique() -> None:
 def test_refused_or_read(case: Case, tmp_path: Path) -> None:
     path = case.build(tmp_path / "file")
     before = sorted((tmp_path / "file").rglob("*"))
-    start, code, message = _peak_reset(), "", ""
+    start, slowness = _peak_reset(), 1.0
+    code, message, took = _read(path, case)
+    assert code in (case.codes or {""})
+    assert code in {"", "file", *REFUSALS}
+    assert message.isprintable()  # one line, and nothing that moves a cursor
+    if start is not None:
+        assert _peak() - start < MEBIBYTES
+    for _ in range(2):
+        # Neighbours of a shared machine only ever add: the best of three is the file's own time.
+        if took >= SECONDS * slowness:
+            slowness = _slowness()
+            took = min(took, _read(path, case)[2])
+    assert took < SECONDS * slowness
+    assert sorted((tmp_path / "file").rglob("*")) == before
+
+
+def _read(path: Path, case: Case) -> tuple[str, str, float]:
+    """The refusal's code and message, empty if there is none, and the seconds of processor."""
+    code = message = ""
     began = time.process_time()
     try:
         archive = weights.open(path, **(case.options or {}))
@@ -49,23 +66,18 @@ def test_refused_or_read(case: Case, tmp_path: Path) -> None:
             archive[name]
     except FileError as error:
         code, message = error.code, error.message
-    took = time.process_time() - began
-    assert code in (case.codes or {""})
-    assert code in {"", "file", *REFUSALS}
-    assert message.isprintable()  # one line, and nothing that moves a cursor
-    assert took < SECONDS * _slowness()
-    if start is not None:
-        assert _peak() - start < MEBIBYTES
-    assert sorted((tmp_path / "file").rglob("*")) == before
+    return code, message, time.process_time() - began
 
 
-@functools.cache
 def _slowness() -> float:
-    """How much longer a fixed loop takes than on the machine for which the bound is given (0.15 s); at least 1."""
+    """How much longer than on the machine for which the bound is given (0.6 s) it now takes to count and to make small objects."""
     began, total = time.process_time(), 0
     for value in range(2_000_000):
         total += value
-    return max(1.0, (time.process_time() - began) / 0.15)
+    lists = [[value] for value in range(1_000_000)]
+    names = {str(value): value for value in range(300_000)}
+    assert len(lists) + len(names) == 1_300_000
+    return max(1.0, (time.process_time() - began) / 0.6)
 
 
 def _status(key: str) -> int:

@@ -72,6 +72,15 @@ class Metrics:
     correct: int
     num_examples: int
 
+    @staticmethod
+    def total(parts: Iterable[Metrics]) -> Metrics:
+        """The metrics over the examples of all parts."""
+        loss_sum, correct, num_examples = 0.0, 0, 0
+        for part in parts:
+            loss_sum, correct = loss_sum + part.loss_sum, correct + part.correct
+            num_examples += part.num_examples
+        return Metrics(loss_sum, correct, num_examples)
+
     @property
     def loss(self) -> float:
         """Mean loss."""

@@ -31,7 +31,7 @@ def serve(
     It needs no machine-learning framework. Ctrl-C ends the course after the round.
     """
     from xbackend_fl.cli.view import view
-    from xbackend_fl.deployment.roles import serve_course
+    from xbackend_fl.deployment.serving import serve_course
 
     stop = _stop_on_interrupt()
     with view(as_json=as_json) as observer:
@@ -61,6 +61,9 @@ def join(
     server: Annotated[str | None, typer.Option(help="HOST:PORT of the server.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the trained model.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the framework.")] = None,
+    socket: Annotated[
+        Path | None, typer.Option(help="Answer a SuperNode of your own here, see xbfl flower-app.")
+    ] = None,
     keys: Annotated[Path | None, _KEYS] = None,
     insecure: Annotated[bool, _INSECURE] = False,
 ) -> None:
@@ -69,7 +72,7 @@ def join(
     The silo's model is proven to be the reference's before it trains; code and data stay here.
     """
     from xbackend_fl.course import site_settings
-    from xbackend_fl.deployment.roles import join_course
+    from xbackend_fl.deployment.joining import join_course
 
     join_course(
         course,
@@ -80,6 +83,7 @@ def join(
         out=out,
         keys=keys,
         insecure=insecure,
+        socket=socket,
         threads=threads,
         say=typer.echo,
         should_stop=_stop_on_interrupt(),
@@ -95,7 +99,7 @@ def up(
 ) -> None:
     """Rehearse a deployment: the server and every silo as processes of this machine."""
     from xbackend_fl.cli.view import view
-    from xbackend_fl.deployment.roles import rehearse
+    from xbackend_fl.deployment.rehearsal import rehearse
 
     stop = _stop_on_interrupt()
     with view(as_json=as_json) as observer:
@@ -120,6 +124,22 @@ def keys(
     names = [participant.name for participant in load_course(course).participants]
     make_keys(out, hosts or (), names, days)
     typer.echo(f"{out}/server is the server's, {out}/silos/NAME each silo's, {out}/ca.key yours alone")
+
+
+def flower_app(
+    course: Annotated[Path, _COURSE],
+    out: Annotated[Path, typer.Option("--out", "-o", help="New folder.")],
+    settings: Settings = None,
+    keys: Annotated[
+        Path | None, typer.Option(help="Folder of the server's signing keys, on the SuperLink's machine.")
+    ] = None,
+) -> None:
+    """Write the thin app with which flwr run leads a course on a SuperLink of your own; README.md in it has the steps."""
+    from xbackend_fl.course import load_course
+    from xbackend_fl.deployment.app import write_flower_app
+
+    write_flower_app(load_course(course, settings or ()), out, str(keys or ""))
+    typer.echo(f"{out}/README.md has the steps; flwr run {out} CONNECTION starts the course")
 
 
 def _stop_on_interrupt() -> Callable[[], bool]:

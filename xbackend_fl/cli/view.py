@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -21,6 +22,7 @@ from xbackend_fl.events import (
     Observer,
     ParticipantFailed,
     ParticipantTrained,
+    RoundCollected,
     RoundFinished,
     RoundStarted,
     to_line,
@@ -28,6 +30,8 @@ from xbackend_fl.events import (
 
 _ROUNDS_SHOWN = 8
 _PARTICIPANTS_SHOWN = 12
+_COLLECTED_SHOWN = 3
+_AWAITED_SHOWN = 6
 
 
 @contextmanager
@@ -77,6 +81,8 @@ def describe(event: Event) -> str:
             )
         case ParticipantFailed():
             return f"  round {event.round} {event.name} ({event.backend}): refused: {event.reason}"
+        case RoundCollected():
+            return _collected_line(event)
         case RoundFinished():
             best = ", best so far" if event.best else ""
             return (
@@ -85,6 +91,15 @@ def describe(event: Event) -> str:
             )
         case CourseFinished():
             return _last_line(event)
+
+
+def _collected_line(event: RoundCollected) -> str:
+    total = len(event.accepted) + len(event.missing)
+    missing = f"; without {', '.join(event.missing)}" if event.missing else ""
+    return (
+        f"  round {event.round}: {len(event.accepted)} of {total} updates in {event.seconds:.2f} s, "
+        f"{event.sent_bytes / 1e6:.1f} MB sent, {event.received_bytes / 1e6:.1f} MB received{missing}"
+    )
 
 
 def _last_line(event: CourseFinished) -> str:
@@ -105,6 +120,9 @@ class _LiveTable:
         self._rounds: list[RoundFinished] = []
         self._participants: dict[str, ParticipantTrained | ParticipantFailed] = {}
         self._state = "starting workers, importing frameworks, proving the models equal …"
+        self._round = 0
+        self._cohort: dict[str, None] = {}
+        self._traffic: deque[str] = deque(maxlen=_COLLECTED_SHOWN)
         self._last = ""
 
     def add(self, event: Event) -> None:
@@ -116,9 +134,14 @@ class _LiveTable:
             case ModelBound() | Noted():
                 self._head.append(describe(event))
             case RoundStarted():
-                self._state = f"round {event.round}: training {len(event.cohort)} participants …"
+                self._round, self._cohort = event.round, dict.fromkeys(event.cohort)
+                self._state = self._progress()
             case ParticipantTrained() | ParticipantFailed():
                 self._participants[event.name] = event
+                self._cohort.pop(event.name, None)
+                self._state = self._progress()
+            case RoundCollected():
+                self._traffic.append(describe(event).strip())
             case RoundFinished():
                 self._rounds.append(event)
             case CourseFinished():
@@ -128,7 +151,14 @@ class _LiveTable:
         """The whole picture."""
         head = [Text(line) for line in self._head]
         tail = [Text(self._last, style="bold green")] if self._last else [Text(self._state, style="dim")]
-        return Group(*head, self._round_table(), self._participant_table(), *tail)
+        traffic = [Text(line) for line in self._traffic]
+        return Group(*head, self._round_table(), self._participant_table(), *traffic, *tail)
+
+    def _progress(self) -> str:
+        """Who is still waited for."""
+        names = list(self._cohort)
+        more = f" and {len(names) - _AWAITED_SHOWN} more" if len(names) > _AWAITED_SHOWN else ""
+        return f"round {self._round}: waiting for {', '.join(names[:_AWAITED_SHOWN])}{more} …"
 
     def _round_table(self) -> Table:
         table = Table("round", "loss", "accuracy", "seconds", title="validation", title_justify="left")

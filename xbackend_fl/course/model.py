@@ -173,6 +173,18 @@ class DeploymentSection(_Section):
         3600.0, description="how long the server waits for a round's updates"
     )
     most_examples: PositiveInt = Field(10_000_000, description="largest weight that an update may claim")
+    over_selection: Annotated[float, Field(ge=1)] = Field(
+        1.0, description="how many times a cohort's silos are asked; the first that answer make the round"
+    )
+    payload: Literal["float32", "bfloat16", "float16", "int8", "top-k"] = Field(
+        "float32", description="how updates travel; float32 keeps every bit"
+    )
+    top_k_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.01, description="top-k: part of every parameter's values that is sent"
+    )
+    restarts: Annotated[int, Field(ge=0)] = Field(
+        10, description="how often in a row the server starts Flower again after a process of it ended"
+    )
 
 
 def _named(value: Any) -> Any:

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 
 from xbackend_fl.adapter import Metrics
-from xbackend_fl.aggregation import OnlineMean
 from xbackend_fl.canonical import Schema
 from xbackend_fl.course import Course
-from xbackend_fl.deployment.link import Link
+from xbackend_fl.data import cohort as draw
+from xbackend_fl.deployment.collect import Collector, metrics_of
+from xbackend_fl.deployment.exchange import Exchange
+from xbackend_fl.deployment.ledger import Ledger
 from xbackend_fl.deployment.message import Message
+from xbackend_fl.deployment.payload import Payload
 from xbackend_fl.deployment.silo import evidence_alone, initial_weights
 from xbackend_fl.errors import MismatchError, RunFailed, UpdateRefused
-from xbackend_fl.events import ModelBound, Observer, ParticipantFailed, ParticipantTrained
-from xbackend_fl.server import Outputs, Prepared, RoundOutcome, check_loss
+from xbackend_fl.events import ModelBound, Observer
+from xbackend_fl.server import Outputs, Participation, Prepared, RoundOutcome, check_loss
 from xbackend_fl.training import Usage
 from xbackend_fl.weights import Weights
+
+_WAIT_S = 0.2
+_OVERHEAD = 1 << 20
+"""Bytes of a frame beside its arrays, at most."""
 
 
 @final
@@ -30,14 +38,22 @@ class DeploymentEngine:
 
     Args:
         course: The course; its ``deployment`` section has deadlines and the quorum.
-        link: Reaches the silos.
+        exchange: Reaches the silos.
+        ledger: Remembers which updates were accepted.
     """
 
-    def __init__(self, course: Course, link: Link) -> None:
-        self._course, self._link, self._rules = course, link, course.deployment
+    def __init__(self, course: Course, exchange: Exchange, ledger: Ledger) -> None:
+        self._course, self._exchange, self._ledger, self._rules = course, exchange, ledger, course.deployment
+        self._payload = Payload(self._rules.payload, self._rules.top_k_share)
         self._backends = {participant.name: participant.backend for participant in course.participants}
         self._probe: tuple[np.ndarray[Any, Any], ...] = ()
-        self._present: set[str] = set()
+        self._evaluated: dict[tuple[str, str], Metrics] = {}
+        self._round = 0
+
+    @property
+    def evaluates_with_training(self) -> bool:
+        """Whether every silo sees every round's weights anyway: their evaluation then needs no message of its own."""
+        return (self._course.federate.cohort or len(self._backends)) >= len(self._backends)
 
     def prepare(self, observer: Observer) -> Prepared:
         """Meet the silos; the reference's evidence proves every model, each at its own silo.
@@ -47,17 +63,7 @@ class DeploymentEngine:
             MismatchError: A silo's model is not proven to be the reference's.
         """
         began = time.perf_counter()
-        hellos = self._link.meet(list(self._backends), self._rules.join_within_s)
-        self._present = set(hellos)
-        missing = sorted(self._backends.keys() - self._present)
-        if len(self._present) < self._quorum(len(self._backends)):
-            raise RunFailed(
-                f"{len(self._present)} of {len(self._backends)} silos came within {self._rules.join_within_s:g} s; "
-                f"not there: {', '.join(missing)}",
-                hint="start them with xbfl join, raise deployment.join_within_s, or set deployment.quorum",
-            )
-        for name, hello in hellos.items():
-            self._check_hello(name, hello)
+        hellos = self._meet()
         reference = next((n for n in sorted(hellos) if self._backends[n] == self._course.reference), None)
         if reference is None:
             raise RunFailed(f"no silo with the reference's backend {self._course.reference!r} is there")
@@ -65,10 +71,14 @@ class DeploymentEngine:
         schema = Schema.from_json(answer.fields["schema"])
         check_loss(schema, self._course.training.loss)
         bind = evidence_alone(answer)
+        self._exchange.binding = bind
         self._probe = tuple(bind.arrays[f"0/inputs/{i}"] for i in range(len(schema.inputs)))
+        initial = initial_weights(schema, answer)
+        size = sum(array.nbytes for array in initial.values())
+        self._exchange.most_bytes = 2 * size + _OVERHEAD
         for name, bound in self._asked(dict.fromkeys(sorted(hellos), bind)):
             if bound.kind != "bound":
-                raise MismatchError(f"silo {name!r}: {_reason(bound)}", hint=bound.fields.get("hint"))
+                raise MismatchError(f"silo {name!r}: {bound.reason}", hint=bound.fields.get("hint"))
             observer(
                 ModelBound(
                     backend=f"{name} ({self._backends[name]})",
@@ -80,66 +90,81 @@ class DeploymentEngine:
                     seconds=time.perf_counter() - began,
                 )
             )
-        return Prepared(schema, {}, initial_weights(schema, answer))
+        return Prepared(schema, {}, initial)
 
     def train_round(
         self, number: int, weights: Weights, cohort: Sequence[str], observer: Observer
     ) -> RoundOutcome:
-        """Train a cohort; every answer is checked, merged and dropped before the next is looked at.
+        """Train a cohort; every answer is checked, merged, put on disk and dropped before the next is looked at.
 
         Raises:
             RunFailed: Fewer updates than the quorum were accepted in time.
         """
-        began = time.perf_counter()
-        base = weights.digest
-        mean = OnlineMean(weights, self._course.federate.precision)
-        failed: dict[str, str] = {}
-        request = self._with(weights, "train", round=number, base=base)
-        waiting = set(cohort)
-        for name, answer in self._link.ask(dict.fromkeys(cohort, request), self._rules.round_within_s):
-            waiting.discard(name)
-            backend = self._backends[name]
-            try:
-                size, metrics = self._merge(mean, weights, answer, number, base)
-            except UpdateRefused as error:
-                failed[name] = error.message
-                observer(ParticipantFailed(round=number, name=name, backend=backend, reason=error.message))
-                continue
-            observer(
-                ParticipantTrained(
-                    round=number,
-                    name=name,
-                    backend=backend,
-                    num_examples=size,
-                    loss=metrics.loss,
-                    accuracy=metrics.accuracy,
-                    seconds=time.perf_counter() - began,
-                )
+        self._round = number
+        spares = self._spares(number, cohort)
+        collector = Collector(
+            self._course, self._ledger, number, weights, self._payload, observer, time.perf_counter()
+        )
+        request = self._with(
+            weights,
+            "train",
+            run=self._ledger.run,
+            round=number,
+            base=collector.base,
+            receipts=self._ledger.accepted(number - 1),
+            payload={"kind": self._payload.kind, "share": self._payload.share},
+            evaluate="validation" if self.evaluates_with_training and number > 1 else None,
+        )
+        collector.resume()
+        wanted = [name for name in (*cohort, *spares) if name not in collector.accepted]
+        before = {name: (t.sent, t.received) for name, t in self._exchange.traffic.items()}
+        with closing(self._asked(dict.fromkeys(wanted, request))) as answers:
+            for name, answer in answers if len(collector.accepted) < len(cohort) else ():
+                wanted.remove(name)
+                collector.take(name, answer)
+                if len(collector.accepted) == len(cohort):
+                    # Spares who are still at it are not needed: they are neither late nor refused.
+                    break
+        if len(collector.accepted) < len(cohort):
+            for name in wanted:
+                trouble = self._exchange.troubles.get(name)
+                last = f"; last: {trouble}" if trouble else ""
+                collector.miss(name, "late", f"no answer within {self._rules.round_within_s:g} s{last}")
+        sent, received = (sum(totals) for totals in zip(*self._since(before), strict=True))
+        collector.tell(sent, received)
+        quorum = self._quorum(len(cohort))
+        if len(collector.accepted) < quorum:
+            reasons = "".join(f"\n  silo {name!r}: {reason}" for name, reason in collector.failed.items())
+            raise RunFailed(
+                f"round {number}: {len(collector.accepted)} updates, and the quorum is {quorum}{reasons}"
             )
-        for name in sorted(waiting):
-            failed[name] = f"no answer within {self._rules.round_within_s:g} s"
-            reason = failed[name]
-            observer(ParticipantFailed(round=number, name=name, backend=self._backends[name], reason=reason))
-        if mean.count < (wanted := self._quorum(len(cohort))):
-            reasons = "".join(f"\n  silo {name!r}: {reason}" for name, reason in failed.items())
-            raise RunFailed(f"round {number}: {mean.count} updates, and the quorum is {wanted}{reasons}")
-        return RoundOutcome(mean, failed, enough=self._rules.quorum is not None)
+        enough = self._rules.quorum is not None or len(collector.accepted) == len(cohort)
+        return RoundOutcome(collector.mean, collector.failed, enough, collector.before)
 
     def evaluate(self, weights: Weights, split: str) -> Metrics:
-        """Metrics over the examples of all silos that answer."""
-        request = self._with(weights, "evaluate", split=split)
-        parts = []
-        for _, answer in self._asked(dict.fromkeys(sorted(self._present), request)):
-            # Whoever does not evaluate is left out of the figures; it still trains.
-            with suppress(UpdateRefused):
-                parts.append(_metrics(answer.fields if answer.kind == "metrics" else None))
-        if not parts:
-            raise RunFailed(f"no silo evaluated the weights on its {split} examples")
-        return Metrics(
-            sum(part.loss_sum for part in parts),
-            sum(part.correct for part in parts),
-            sum(part.num_examples for part in parts),
-        )
+        """Metrics over the examples of all silos that are there."""
+        key = (weights.digest, split)
+        if key not in self._evaluated:
+            # Validation for itself comes after the last round only, and the test set is next: one message for both.
+            last = split == "validation" and self.evaluates_with_training
+            splits = ["validation", "test"] if last else [split]
+            self._evaluated = {(key[0], name): found for name, found in self._metrics(weights, splits)}
+        return self._evaluated[key]
+
+    def _metrics(self, weights: Weights, splits: Sequence[str]) -> Iterator[tuple[str, Metrics]]:
+        parts: dict[str, list[Metrics]] = {split: [] for split in splits}
+        for _, answer in self._all(self._with(weights, "evaluate", splits=list(splits))):
+            try:
+                found = {split: metrics_of(answer.fields.get(split)) for split in splits}
+            except UpdateRefused:
+                # Whoever does not evaluate is left out of the figures; it still trains.
+                continue
+            for split, metrics in found.items():
+                parts[split].append(metrics)
+        for split, several in parts.items():
+            if not several:
+                raise RunFailed(f"no silo evaluated the weights on its {split} examples")
+            yield split, Metrics.total(several)
 
     def outputs(self, weights: Weights, split: str, count: int) -> Outputs:
         """Answers of one silo per backend to the reference's probes: examples of a split never leave their silo."""
@@ -148,11 +173,11 @@ class DeploymentEngine:
         inputs = {f"inputs/{i}": array for i, array in enumerate(self._probe)}
         request = Message(request.kind, request.fields, {**request.arrays, **inputs})
         first: dict[str, str] = {}
-        for name in sorted(self._present):
+        for name in sorted(self._exchange.hellos()):
             first.setdefault(self._backends[name], name)
         answers = {
             self._backends[name]: tuple(answer.arrays[f"outputs/{i}"] for i in range(len(answer.arrays)))
-            for name, answer in self._asked(dict.fromkeys(first.values(), request))
+            for name, answer in self._asked(dict.fromkeys(first.values(), request), absent=False)
             if answer.kind == "outputs"
         }
         return Outputs(self._probe, answers)
@@ -160,7 +185,8 @@ class DeploymentEngine:
     def save_native(self, weights: Weights, path: Path) -> list[Path]:
         """Every silo writes the model into its own folder; here nothing is."""
         del path
-        for _ in self._asked(dict.fromkeys(sorted(self._present), self._with(weights, "save"))):
+        receipts = self._ledger.accepted(self._round)
+        for _ in self._all(self._with(weights, "save", receipts=receipts)):
             continue
         return []
 
@@ -168,77 +194,71 @@ class DeploymentEngine:
         """Of the server: silos keep their figures."""
         return {"server": Usage.now()}
 
-    def close(self) -> None:
-        """The link belongs to whoever made it."""
+    def participation(self) -> Sequence[Participation]:
+        """How every silo took part so far, also before an interruption."""
+        return self._ledger.participation()
 
-    def _merge(
-        self, mean: OnlineMean, weights: Weights, answer: Message, number: int, base: str
-    ) -> tuple[int, Metrics]:
-        """Check an update against the round it claims to be of, and merge it."""
-        if answer.kind != "trained":
-            raise UpdateRefused(_reason(answer))
-        fields = answer.fields
-        if (fields.get("round"), fields.get("base")) != (number, base):
-            raise UpdateRefused(f"the update is of round {fields.get('round')}, expected round {number}")
-        size = fields.get("num_examples")
-        if type(size) is not int or not 0 < size <= self._rules.most_examples:
-            raise UpdateRefused(
-                f"num_examples is {size!r}, expected a whole number from 1 to {self._rules.most_examples}"
+    def close(self) -> None:
+        """Release the ledger; the link belongs to whoever made it."""
+        self._ledger.close()
+
+    def _meet(self) -> dict[str, Message]:
+        """Wait for the silos, and hear who they are."""
+        deadline = time.monotonic() + self._rules.join_within_s
+        hellos: dict[str, Message] = {}
+        while time.monotonic() < deadline and not self._backends.keys() <= hellos.keys():
+            hellos = {n: hello for n, hello in self._exchange.hellos().items() if n in self._backends}
+            for name, hello in hellos.items():
+                self._check_hello(name, hello)
+            time.sleep(0 if self._backends.keys() <= hellos.keys() else _WAIT_S)
+        if len(hellos) < self._quorum(len(self._backends)):
+            missing = ", ".join(sorted(self._backends.keys() - hellos.keys()))
+            raise RunFailed(
+                f"{len(hellos)} of {len(self._backends)} silos came within {self._rules.join_within_s:g} s; "
+                f"not there: {missing}",
+                hint="start them with xbfl join, raise deployment.join_within_s, or set deployment.quorum",
             )
-        metrics = _metrics(fields.get("metrics"))
-        mean.add(_like(weights, answer.arrays), size)
-        return size, metrics
+        return hellos
 
     def _check_hello(self, name: str, hello: Message) -> None:
         if hello.kind != "hello":
-            raise RunFailed(f"silo {name!r}: {_reason(hello)}")
+            raise RunFailed(f"silo {name!r}: {hello.reason}")
         if hello.fields["backend"] != self._backends[name]:
             raise MismatchError(
                 f"silo {name!r} trains with {hello.fields['backend']!r}, the course says {self._backends[name]!r}"
             )
 
+    def _spares(self, number: int, cohort: Sequence[str]) -> list[str]:
+        """More silos than needed, so that a few slow ones do not hold up the round."""
+        rest = [name for name in self._backends if name not in set(cohort)]
+        extra = min(len(rest), math.ceil(len(cohort) * (self._rules.over_selection - 1)))
+        return draw(rest, extra, self._course.seed, "spares", number) if extra else []
+
+    def _since(self, before: Mapping[str, tuple[int, int]]) -> Iterator[tuple[int, int]]:
+        yield (0, 0)
+        for name, traffic in self._exchange.traffic.items():
+            sent, received = before.get(name, (0, 0))
+            yield traffic.sent - sent, traffic.received - received
+
     def _with(self, weights: Weights, kind: str, **fields: Any) -> Message:
         return Message(kind, {**fields, "fingerprint": weights.fingerprint}, weights)
 
-    def _asked(self, requests: Mapping[str, Message]) -> Iterator[tuple[str, Message]]:
-        return self._link.ask(requests, self._rules.round_within_s)
+    def _asked(
+        self, requests: Mapping[str, Message], *, absent: bool = True
+    ) -> Generator[tuple[str, Message]]:
+        return self._exchange.ask(requests, self._rules.round_within_s, absent=absent)
+
+    def _all(self, request: Message) -> Generator[tuple[str, Message]]:
+        """Answers of all silos; with a quorum, those that went away are not waited for."""
+        names = sorted(self._backends if self._rules.quorum is None else self._exchange.hellos())
+        return self._asked(dict.fromkeys(names, request), absent=self._rules.quorum is None)
 
     def _only(self, name: str, request: Message) -> Message:
         answer = dict(self._asked({name: request})).get(name)
         if answer is None or answer.kind in {"refused", "raised"}:
-            reason = "no answer" if answer is None else _reason(answer)
+            reason = "no answer" if answer is None else answer.reason
             raise RunFailed(f"silo {name!r}: {reason}")
         return answer
 
     def _quorum(self, silos: int) -> int:
         return min(self._rules.quorum or silos, silos)
-
-
-def _like(weights: Weights, arrays: Mapping[str, Any]) -> Weights:
-    """Received arrays as weights; a silo may have any names, shapes and dtypes in its frame."""
-    if arrays.keys() != weights.keys():
-        wrong = sorted(arrays.keys() ^ weights.keys())[:5]
-        raise UpdateRefused(f"the update's parameters differ from the schema's: {', '.join(wrong)}")
-    for name, array in arrays.items():
-        expected = weights[name]
-        if (array.shape, array.dtype) != (expected.shape, expected.dtype):
-            raise UpdateRefused(
-                f"parameter {name!r}: expected {expected.dtype} {list(expected.shape)}, "
-                f"received {array.dtype} {list(array.shape)}"
-            )
-    return weights.like(arrays)
-
-
-def _metrics(fields: Any) -> Metrics:
-    """Received figures; a silo may send anything."""
-    names = {"loss_sum": float, "correct": int, "num_examples": int}
-    if not isinstance(fields, dict) or fields.keys() != names.keys():
-        raise UpdateRefused("the metrics are not a loss_sum, correct and num_examples")
-    for name, kind in names.items():
-        if type(fields[name]) not in {kind, int}:
-            raise UpdateRefused(f"{name} is {fields[name]!r}, expected a number")
-    return Metrics(float(fields["loss_sum"]), fields["correct"], fields["num_examples"])
-
-
-def _reason(answer: Message) -> str:
-    return str(answer.fields.get("message", f"unexpected answer {answer.kind!r}"))[:20_000]

@@ -17,8 +17,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from xbackend_fl.errors import ConfigError, FileError
+from xbackend_fl.course import Course
+from xbackend_fl.deployment.signatures import SERVER, Signatures, new_pair, read_private, read_public
+from xbackend_fl.errors import ConfigError, FileError, RefusedInput
 
+_PUBLIC = ".ed25519.pem"
 _LOCAL = ("localhost", "127.0.0.1")
 """Names that every server's certificate needs: Flower's own processes call it by them."""
 
@@ -29,7 +32,8 @@ class Keys:
 
     Attributes:
         folder: The server's holds ``ca.crt``, ``server.crt``, ``server.key`` and ``silos/NAME.pub`` of every silo that may
-            join; a silo's holds ``ca.crt`` and ``NAME.key``.
+            join; a silo's holds ``ca.crt`` and ``NAME.key``. With ``server.ed25519`` and ``silos/NAME.ed25519.pem`` at the server,
+            ``NAME.ed25519`` and ``server.ed25519.pem`` at the silos, every frame is signed.
     """
 
     folder: Path
@@ -66,6 +70,21 @@ class Keys:
             )
         return found
 
+    def server_signatures(self) -> Signatures:
+        """The server's signing key and every silo's, where the folder has them."""
+        own = self.folder / "server.ed25519"
+        if not own.is_file():
+            return Signatures()
+        others = {p.name.removesuffix(_PUBLIC): read_public(p) for p in self.folder.glob(f"silos/*{_PUBLIC}")}
+        return Signatures(read_private(own), others)
+
+    def silo_signatures(self, name: str) -> Signatures:
+        """A silo's signing key and the server's, where the folder has them."""
+        own, server = self.folder / f"{name}.ed25519", self.folder / f"server{_PUBLIC}"
+        if not own.is_file():
+            return Signatures()
+        return Signatures(read_private(own), {SERVER: read_public(server)} if server.is_file() else {})
+
     def context(self) -> ssl.SSLContext:
         """How to check the server's certificate.
 
@@ -82,6 +101,32 @@ class Keys:
         if not path.is_file():
             raise FileError(f"no such file: {path}", hint="xbfl keys makes a set of keys for a rehearsal")
         return path.resolve()
+
+
+def keys_for(course: Course, reached: str | None, folder: Path | None, *, insecure: bool) -> Keys | None:
+    """This machine's keys: a folder, or the one that the course names.
+
+    Args:
+        course: The course.
+        reached: Address that other machines reach, or nothing.
+        folder: The keys; ``deployment.keys`` if left out.
+        insecure: Whether to do without.
+
+    Raises:
+        RefusedInput: There are none, and other machines reach the address.
+    """
+    named = course.deployment.keys
+    found = folder or (course.base / named if named else None)
+    if insecure:
+        return None
+    if found is not None:
+        return Keys(found)
+    if reached is not None:
+        raise RefusedInput(
+            f"{reached} is reached by other machines, and nothing would be encrypted",
+            hint="--keys DIR (xbfl keys makes a set); --insecure only in a network that is trusted, such as a VPN",
+        )
+    return None
 
 
 def make_keys(folder: Path, hosts: Sequence[str], names: Sequence[str], days: int = 365) -> None:
@@ -118,11 +163,17 @@ def make_keys(folder: Path, hosts: Sequence[str], names: Sequence[str], days: in
     _write(server / "ca.crt", pem)
     _write(server / "server.crt", certificate.public_bytes(serialization.Encoding.PEM))
     _write(server / "server.key", _private(server_key))
+    signing, verifying = new_pair()
+    _write(server / "server.ed25519", signing)
     for name in names:
         own = folder / "silos" / name
         own.mkdir(parents=True)
         key = ec.generate_private_key(ec.SECP384R1())
         _write(own / "ca.crt", pem)
+        _write(own / f"server{_PUBLIC}", verifying)
+        silo_signing, silo_verifying = new_pair()
+        _write(own / f"{name}.ed25519", silo_signing)
+        _write(server / "silos" / f"{name}{_PUBLIC}", silo_verifying)
         _write(own / f"{name}.key", _private(key, serialization.PrivateFormat.OpenSSH))
         public = key.public_key().public_bytes(
             serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
@@ -192,5 +243,6 @@ def _private(
 
 def _write(path: Path, content: bytes) -> None:
     """A private key is readable by its owner only, from the first byte."""
-    path.touch(mode=0o644 if path.suffix in {".crt", ".pub"} else 0o600)
+    public = path.suffix in {".crt", ".pub"} or path.name.endswith(_PUBLIC)
+    path.touch(mode=0o644 if public else 0o600)
     path.write_bytes(content)

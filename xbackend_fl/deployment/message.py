@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from xbackend_fl.errors import UpdateRefused, XbflError
 from xbackend_fl.weights.formats import wire
 
-PROTOCOL = "1"
+PROTOCOL = "2"
 """Both sides must have the same; it changes when a message does."""
 
 
@@ -29,16 +29,28 @@ class Message:
         kind: What is asked for, or ``refused``, or ``raised``.
         fields: Plain data.
         arrays: Arrays by name.
+        frame: The frame that it was read from, or nothing.
     """
 
     kind: str
     fields: Mapping[str, Any] = field(default_factory=dict)
     arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    frame: bytes = field(default=b"", repr=False, compare=False)
+
+    @property
+    def identity(self) -> str:
+        """BLAKE3-256 (hex) of everything in it: equal messages have equal identities. Empty for one that was not received."""
+        return wire.digest_of(self.frame).hex() if self.frame else ""
 
     @staticmethod
     def refusal(error: XbflError) -> Message:
         """The answer of whoever cannot do what was asked."""
         return Message("refused", {"message": error.message, "hint": error.hint})
+
+    @property
+    def reason(self) -> str:
+        """Why it is not the answer that was wanted."""
+        return str(self.fields.get("message", f"unexpected answer {self.kind!r}"))[:20_000]
 
     def to_bytes(self) -> bytes:
         """As a frame."""
@@ -70,4 +82,4 @@ class Message:
                 f"{where} speaks protocol {protocol!r}, expected {PROTOCOL!r}",
                 hint="install the same version of xbackend-fl on both sides",
             )
-        return Message(kind, fields, {name: archive[name] for name in archive})
+        return Message(kind, fields, {name: archive[name] for name in archive}, frame)

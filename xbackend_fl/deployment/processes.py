@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -13,9 +14,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from email.message import Message
+from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
+from xbackend_fl.deployment.app import write_app
+from xbackend_fl.deployment.job import Job
 from xbackend_fl.deployment.keys import Keys
 from xbackend_fl.errors import AdapterError, ConfigError, RefusedInput, RunFailed
 
@@ -28,24 +33,6 @@ if sys.platform == "linux":
 os.execv(sys.argv[1], sys.argv[1:])
 """
 """Becomes another program, which ends when the process that started it does, however that ends (PR_SET_PDEATHSIG)."""
-
-_APP = """\
-[project]
-name = "xbfl-course"
-version = "0.1.0"
-description = "A course of xbackend-fl; all code is in the installed package."
-license = "Apache-2.0"
-
-[tool.flwr.app]
-publisher = "xbackend-fl"
-
-[tool.flwr.app.components]
-serverapp = "xbackend_fl.deployment.flower:server_app"
-clientapp = "xbackend_fl.deployment.flower:client_app"
-
-[tool.flwr.app.config]
-xbfl = "{}"
-"""
 
 
 @final
@@ -68,9 +55,9 @@ class Address:
         return f"127.0.0.1:{self.port}" if self.host in {"0.0.0.0", "::"} else self.text  # noqa: S104
 
     @property
-    def is_loopback(self) -> bool:
-        """Whether only this machine can reach it."""
-        return self.host in {"127.0.0.1", "::1", "localhost"}
+    def reached(self) -> str | None:
+        """The address, if other machines can reach it."""
+        return None if self.host in {"127.0.0.1", "::1", "localhost"} else self.text
 
 
 def flower_environment(home: Path) -> dict[str, str]:
@@ -164,22 +151,38 @@ def ill_health(address: Address, keys: Keys | None) -> str:
     Raises:
         RefusedInput: One answers with a certificate that is not good for this address.
     """
-    if keys is None:
-        url, context = f"http://{address.text}/health", None
-    else:
-        url, context = f"https://{address.text}/health", keys.context()
     try:
-        with urllib.request.urlopen(url, timeout=5, context=context):  # noqa: S310  one of our two
-            return ""
+        _health(address, keys)
     except urllib.error.URLError as error:
         if keys is not None and isinstance(error.reason, ssl.SSLCertVerificationError):
             raise RefusedInput(
                 f"the certificate of the server at {address.text} is refused: {error.reason.verify_message}",
-                hint=f"it must name {address.host} and be signed by {keys.authority}; xbfl keys --host {address.host}",
+                hint=f"it must name {address.host} and be signed by {keys.authority}, and this machine's clock must be right; "
+                f"xbfl keys --host {address.host}",
             ) from error
         return str(error.reason)
     except OSError as error:
         return str(error)
+    return ""
+
+
+def clock_skew(address: Address, keys: Keys | None) -> float:
+    """Seconds, to a second or two, by which this machine's clock is ahead of the server's; 0 if the server does not tell."""
+    stated = _health(address, keys).get("date")
+    if stated is None:
+        return 0.0
+    return time.time() - parsedate_to_datetime(stated).timestamp()
+
+
+def _health(address: Address, keys: Keys | None) -> Message:
+    """Headers of the SuperLink's answer."""
+    if keys is None:
+        url, context = f"http://{address.text}/health", None
+    else:
+        url, context = f"https://{address.text}/health", keys.context()
+    with urllib.request.urlopen(url, timeout=5, context=context) as answer:  # noqa: S310  one of our two
+        headers: Message = answer.headers
+        return headers
 
 
 @contextmanager
@@ -206,8 +209,20 @@ def supernode(
         yield process
 
 
-def submit(address: Address, keys: Keys | None, settings: Mapping[str, Any], home: Path) -> None:
+def submit(address: Address, keys: Keys | None, job: Job, home: Path) -> None:
     """Let the known silos in, and start a run of the thin app.
+
+    Raises:
+        RunFailed: Flower did not take it.
+    """
+    app = home / "app"
+    app.mkdir(exist_ok=True)
+    write_app(app, job)
+    start_app(address, keys, app, home)
+
+
+def start_app(address: Address, keys: Keys | None, app: Path, home: Path) -> None:
+    """Let the known silos in, and start a run of any app.
 
     Raises:
         RunFailed: Flower did not take it.
@@ -221,12 +236,7 @@ def submit(address: Address, keys: Keys | None, settings: Mapping[str, Any], hom
         done = _flwr(["supernode", "register", str(public.resolve()), "course", "--name", name], home)
         if done.returncode:
             raise RunFailed(f"Flower did not take the key {public}:\n{(done.stdout + done.stderr)[-2000:]}")
-    app = home / "app"
-    app.mkdir(exist_ok=True)
-    (app / "pyproject.toml").write_text(_APP, encoding="utf-8")
-    job = home / "job.toml"
-    job.write_text(f"xbfl = {json.dumps(json.dumps(settings))}\n", encoding="utf-8")
-    done = _flwr(["run", str(app), "course", "-c", str(job)], home)
+    done = _flwr(["run", str(app), "course"], home)
     if done.returncode:
         raise RunFailed(f"Flower did not take the course:\n{(done.stdout + done.stderr)[-2000:]}")
 
@@ -250,6 +260,13 @@ def _flwr(arguments: Sequence[str], home: Path) -> subprocess.CompletedProcess[s
         check=False,
         timeout=_START_S,
     )
+
+
+def free_port() -> int:
+    """A port of this machine that nobody uses."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def tail(log: Path, lines: int = 12) -> str:

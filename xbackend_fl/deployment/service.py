@@ -1,7 +1,7 @@
 """A silo that stays: it holds framework and model, and short-lived processes bring it messages over a socket of this machine.
 
 Flower starts a new process for every message, which would import the framework and build the model each time. That process only carries
-a frame here and the answer back.
+a frame here and the answer back, which is why this module imports nothing of the project.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import logging
 from collections.abc import Callable
 from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from xbackend_fl.deployment.message import Message
-from xbackend_fl.deployment.silo import Silo
-from xbackend_fl.errors import UpdateRefused
+if TYPE_CHECKING:
+    from xbackend_fl.deployment.silo import Silo
+
 
 _LOG = logging.getLogger("xbfl")
 _LONGEST = (1 << 31) - 1
@@ -39,11 +40,7 @@ def _answer(silo: Silo, connection: Connection) -> None:
         frame = connection.recv_bytes(_LONGEST)
         if not frame:
             return
-        try:
-            answer = silo.answer(Message.of_bytes(frame, "the server"))
-        except UpdateRefused as error:
-            answer = Message.refusal(error)
-        connection.send_bytes(answer.to_bytes())
+        connection.send_bytes(silo.reply(frame))
     except (EOFError, OSError) as error:
         # The other process is gone; the server will ask again, or go on without this answer.
         _LOG.warning("%s: a message was cut off: %s", silo.name, error)

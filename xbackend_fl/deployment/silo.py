@@ -3,65 +3,100 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import final
+from typing import Any, Protocol, final
 
-from xbackend_fl.canonical import Schema
+from numpy.typing import NDArray
+
+from xbackend_fl.adapter import Metrics
+from xbackend_fl.canonical import Binding, Schema
 from xbackend_fl.course import Course
 from xbackend_fl.deployment.message import Message
+from xbackend_fl.deployment.outbox import Outbox
+from xbackend_fl.deployment.payload import Payload, encode
+from xbackend_fl.deployment.signatures import SERVER, Signatures
 from xbackend_fl.errors import ConfigError, FileError, UpdateRefused, XbflError
-from xbackend_fl.mapping import pack_evidence, unpack_evidence
+from xbackend_fl.mapping import Evidence, Proof, pack_evidence, unpack_evidence
 from xbackend_fl.training import Worker
 from xbackend_fl.weights import Weights, save_weights
 
 _WEIGHTS = "weights/"
 
 
+class Learner(Protocol):
+    """One participant's model and data; :class:`~xbackend_fl.training.Worker` is one for every adapter."""
+
+    @property
+    def version(self) -> str:
+        """Framework and version."""
+        ...
+
+    def num_examples(self) -> dict[str, int]:
+        """Examples by participant."""
+        ...
+
+    def initial(self) -> Weights:
+        """The model's current weights."""
+        ...
+
+    def evidence(self) -> tuple[Schema, tuple[Evidence, ...]]:
+        """The reference's schema and what it does with the probes."""
+        ...
+
+    def bind(self, schema: Schema, evidence: Sequence[Evidence]) -> tuple[Binding, Proof, tuple[str, ...]]:
+        """Bind the model to the treaty, with proof."""
+        ...
+
+    def train_alone(self, number: int, weights: Weights, name: str) -> tuple[Weights, Metrics]:
+        """The participant's weights after training from ``weights``."""
+        ...
+
+    def evaluate(self, weights: Weights, split: str) -> Metrics:
+        """Metrics of ``weights`` on a split."""
+        ...
+
+    def answers(self, weights: Weights, inputs: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
+        """The model's outputs for inputs, both in ONNX layout."""
+        ...
+
+    def save(self, weights: Weights, path: Path) -> Path:
+        """Write ``weights`` in the model's own format."""
+        ...
+
+
 @final
 class Silo:
-    """Opens the silo's model and data, and answers with them. Neither leaves it; weights and figures do.
+    """Answers with a model and data. Neither leaves it; weights and figures do.
 
     Args:
         course: The course, the same on all sides.
         name: Which participant this is.
-        data: Its ``.npz`` file with training, validation and test examples; its part of the course's data if left out.
-        out: Folder for the trained model.
-        threads: Threads the framework may use.
+        learner: Its model and data.
+        out: Folder for the trained model, and for what must outlive this process; nothing is kept without one.
+        signatures: The silo's key and the server's.
 
     Attributes:
         name: The participant's name.
         finished: Whether the course is over for this silo.
-
-    Raises:
-        ConfigError: The course has no such participant, or the data cannot be used.
     """
 
     def __init__(
         self,
         course: Course,
         name: str,
-        data: Path | None = None,
+        learner: Learner,
         *,
         out: Path | None = None,
-        threads: int = 1,
+        signatures: Signatures | None = None,
     ) -> None:
-        mine = next((p for p in course.participants if p.name == name), None)
-        if mine is None:
-            known = ", ".join(p.name for p in course.participants)
-            raise ConfigError(f"the course has no participant {name!r}", hint=f"it has {known}")
-        if data is not None:
-            if not data.is_file():
-                raise FileError(
-                    f"{name}: no such file: {data}", hint="--data-path names this silo's .npz file"
-                )
-            course = course.alone(name, f"npz:{data.resolve()}")
-        self.name, self._out = name, out
-        self._worker = Worker(course, mine.backend, threads)
-        self._backend = mine.backend
+        self.name, self._out, self._learner = name, out, learner
+        self._signatures = signatures or Signatures()
+        self._outbox = None if out is None else Outbox(out / "state")
+        self._backend = next(p.backend for p in course.participants if p.name == name)
         # Kept: a server that starts again must get the same, and training changes the model.
-        self._initial = self._worker.initial() if mine.backend == course.reference else None
+        self._initial = learner.initial() if self._backend == course.reference else None
         self._schema: Schema | None = None
         self.finished = False
         self._answers: dict[str, Callable[[Message], Message]] = {
@@ -74,10 +109,56 @@ class Silo:
             "save": self._save,
         }
 
+    @staticmethod
+    def open(
+        course: Course,
+        name: str,
+        data: Path | None = None,
+        *,
+        out: Path | None = None,
+        threads: int = 1,
+        signatures: Signatures | None = None,
+    ) -> Silo:
+        """Open a participant's model and data.
+
+        Args:
+            course: The course.
+            name: Which participant this is.
+            data: Its ``.npz`` file with training, validation and test examples; its part of the course's data if left out.
+            out: Folder for the trained model and the silo's state.
+            threads: Threads the framework may use.
+            signatures: The silo's key and the server's.
+
+        Raises:
+            ConfigError: The course has no such participant, or the data cannot be used.
+        """
+        mine = next((p for p in course.participants if p.name == name), None)
+        if mine is None:
+            known = ", ".join(p.name for p in course.participants)
+            raise ConfigError(f"the course has no participant {name!r}", hint=f"it has {known}")
+        alone = course
+        if data is not None:
+            if not data.is_file():
+                raise FileError(
+                    f"{name}: no such file: {data}", hint="--data-path names this silo's .npz file"
+                )
+            alone = course.alone(name, f"npz:{data.resolve()}")
+        return Silo(course, name, Worker(alone, mine.backend, threads), out=out, signatures=signatures)
+
+    def reply(self, sealed: bytes) -> bytes:
+        """The answer to a frame, as a frame; both signed where keys are known."""
+        try:
+            answer = self.answer(Message.of_bytes(self._signatures.open(sealed, SERVER), SERVER))
+        except UpdateRefused as error:
+            answer = Message.refusal(error)
+        return self._signatures.seal(answer.frame or answer.to_bytes())
+
     def answer(self, request: Message) -> Message:
         """The answer; a failure of any kind is one too, so that the course can go on without this silo."""
         try:
             return self._answers.get(request.kind, self._unknown)(request)
+        except _UnboundError:
+            return Message("unbound", {"message": f"{self.name} has not bound its model yet"})
         except XbflError as error:
             return Message.refusal(error)
         except Exception:  # noqa: BLE001  whatever a model raises is shown where the course is run
@@ -87,19 +168,19 @@ class Silo:
         raise UpdateRefused(f"{self.name} does not know the request {request.kind!r}")
 
     def _hello(self, _: Message) -> Message:
-        sizes = self._worker.num_examples()
+        sizes = self._learner.num_examples()
         return Message(
             "hello",
             {
                 "name": self.name,
                 "backend": self._backend,
-                "version": self._worker.version,
+                "version": self._learner.version,
                 "num_examples": sizes[self.name],
             },
         )
 
     def _evidence(self, _: Message) -> Message:
-        schema, evidence = self._worker.evidence()
+        schema, evidence = self._learner.evidence()
         arrays, about = pack_evidence(schema, evidence)
         if self._initial is None:
             raise UpdateRefused(f"{self.name} trains with {self._backend!r}, which is not the reference")
@@ -109,22 +190,39 @@ class Silo:
     def _bind(self, request: Message) -> Message:
         schema = Schema.from_json(request.fields["schema"])
         evidence = unpack_evidence(request.arrays, request.fields["about"], schema, "the server's message")
-        _, proof, notes = self._worker.bind(schema, evidence)
+        _, proof, notes = self._learner.bind(schema, evidence)
         self._schema = schema
+        if self._outbox is not None:
+            self._outbox.bind(request)
         found = {"largest_error": proof.largest_error, "notes": [*notes, *proof.notes]}
         return Message("bound", {"fingerprint": schema.fingerprint, **found})
 
     def _train(self, request: Message) -> Message:
-        weights, metrics = self._worker.train_alone(
-            request.fields["round"], self._received(request), self.name
-        )
-        size = self._worker.num_examples()[self.name]
-        fields = {"round": request.fields["round"], "base": request.fields["base"], "num_examples": size}
-        return Message("trained", {**fields, "metrics": asdict(metrics)}, weights)
+        asked = request.fields
+        key = {name: asked[name] for name in ("run", "round", "base")}
+        if self._outbox is not None:
+            self._outbox.receipt(asked["receipts"].get(self.name))
+            if kept := self._outbox.answer(key["run"], key["round"], key["base"]):
+                return kept
+        base = self._received(request)
+        before = self._learner.evaluate(base, asked["evaluate"]) if asked["evaluate"] else None
+        weights, metrics = self._learner.train_alone(asked["round"], base, self.name)
+        residual = {} if self._outbox is None else self._outbox.residual(key["run"])
+        arrays, left = encode(weights, base, Payload(**asked["payload"]), residual)
+        fields = {
+            **key,
+            "silo": self.name,
+            "num_examples": self._learner.num_examples()[self.name],
+            "metrics": asdict(metrics),
+            "before": None if before is None else asdict(before),
+        }
+        answer = Message("trained", fields, arrays)
+        return answer if self._outbox is None else self._outbox.keep(answer, left)
 
     def _evaluate(self, request: Message) -> Message:
-        metrics = self._worker.evaluate(self._received(request), request.fields["split"])
-        return Message("metrics", asdict(metrics))
+        weights = self._received(request)
+        found = {split: self._learner.evaluate(weights, split) for split in request.fields["splits"]}
+        return Message("metrics", {split: asdict(metrics) for split, metrics in found.items()})
 
     def _outputs(self, request: Message) -> Message:
         inputs, weights = [], {}
@@ -133,30 +231,32 @@ class Silo:
                 inputs.append(array)
             else:
                 weights[name] = array
-        outputs = self._worker.answers(self._received(replace(request, arrays=weights)), inputs)
+        outputs = self._learner.answers(self._received(replace(request, arrays=weights)), inputs)
         return Message("outputs", {}, {f"outputs/{i}": array for i, array in enumerate(outputs)})
 
     def _save(self, request: Message) -> Message:
         """The trained model in the silo's own format and in the canonical one, in its own folder."""
-        self.finished = True
-        if self._out is None:
-            return Message("saved", {"files": []})
-        self._out.mkdir(parents=True, exist_ok=True)
         weights = self._received(request)
-        native = self._worker.save(weights, self._out / "model")
+        self.finished = True
+        if self._out is None or self._outbox is None:
+            return Message("saved", {"files": []})
+        self._outbox.receipt(request.fields["receipts"].get(self.name))
+        native = self._learner.save(weights, self._out / "model")
         canonical = self._out / "model.safetensors"
         save_weights(canonical, weights)
         return Message("saved", {"files": [native.name, canonical.name]})
 
     def _received(self, request: Message) -> Weights:
-        if self._schema is None:
-            raise UpdateRefused(f"{self.name} was asked for {request.kind!r} before its model was bound")
-        if request.fields.get("fingerprint") != self._schema.fingerprint:
-            raise UpdateRefused(
-                f"expected weights of schema {self._schema.fingerprint[:12]}, "
-                f"received {str(request.fields.get('fingerprint'))[:12]}"
-            )
+        if self._schema is None and self._outbox is not None and (kept := self._outbox.binding()):
+            # This process is a new one; the proof is made again, since the model may be another.
+            self._bind(kept)
+        if self._schema is None or request.fields.get("fingerprint") != self._schema.fingerprint:
+            raise _UnboundError
         return Weights.of(self._schema, request.arrays)
+
+
+class _UnboundError(Exception):
+    """A request needs a model that is bound to the schema of the request."""
 
 
 def initial_weights(schema: Schema, answer: Message) -> Weights:

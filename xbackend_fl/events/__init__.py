@@ -79,6 +79,18 @@ class ParticipantFailed(_Event):
     reason: str
 
 
+class RoundCollected(_Event):
+    """All updates of a round over a network that will be are merged."""
+
+    event: Literal["round_collected"] = "round_collected"
+    round: int
+    accepted: tuple[str, ...]
+    missing: tuple[str, ...] = Field(description="late or refused; events before say why")
+    sent_bytes: int = Field(description="of frames to silos, as sent")
+    received_bytes: int = Field(description="of frames from silos, as sent")
+    seconds: float
+
+
 class RoundFinished(_Event):
     """The new global weights were evaluated on the validation set."""
 
@@ -119,6 +131,7 @@ Event: TypeAlias = Annotated[
     | RoundStarted
     | ParticipantTrained
     | ParticipantFailed
+    | RoundCollected
     | RoundFinished
     | CourseFinished,
     Field(discriminator="event"),

@@ -1,7 +1,7 @@
 """The round loop, checkpoints and the run folder: one piece of code for every engine."""
 
 from xbackend_fl.server.checkpoint import CourseState, load_state, save_state
-from xbackend_fl.server.engine import Engine, Outputs, Prepared, RoundOutcome
+from xbackend_fl.server.engine import Engine, Outputs, Participation, Prepared, RoundOutcome
 from xbackend_fl.server.finish import Result, finish
 from xbackend_fl.server.folder import RunFolder
 from xbackend_fl.server.preflight import check_loss
@@ -12,6 +12,7 @@ __all__ = [
     "CourseState",
     "Engine",
     "Outputs",
+    "Participation",
     "Prepared",
     "Result",
     "RoundOutcome",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,19 @@ _WEIGHTS, _SERVER = "weights/", "server/"
 
 
 @dataclass(frozen=True)
+class Pending:
+    """A round whose weights were not evaluated yet.
+
+    Attributes:
+        num_examples: Examples of its updates.
+        seconds: What it took.
+    """
+
+    num_examples: int
+    seconds: float
+
+
+@dataclass(frozen=True)
 class CourseState:
     """A course between two rounds.
 
@@ -26,24 +39,24 @@ class CourseState:
         round: Last finished round.
         weights: Global weights.
         server: State of the server optimizer.
-        history: One entry per finished round.
+        history: One entry per evaluated round.
+        pending: The last round, if it is not in the history yet.
     """
 
     round: int
     weights: Weights
     server: ServerState
     history: tuple[RoundFinished, ...] = ()
+    pending: Pending | None = None
 
     @property
     def best(self) -> RoundFinished | None:
         """The round with the best validation result."""
         return max(self.history, key=lambda entry: (entry.accuracy, -entry.loss, -entry.round), default=None)
 
-    def after(self, weights: Weights, server: ServerState, entry: RoundFinished) -> CourseState:
-        """The state after one more round."""
-        return replace(
-            self, round=entry.round, weights=weights, server=server, history=(*self.history, entry)
-        )
+    def evaluated(self, entry: RoundFinished) -> CourseState:
+        """The state with the last round's entry in the history."""
+        return replace(self, history=(*self.history, entry), pending=None)
 
 
 def save_state(path: Path, state: CourseState) -> None:
@@ -55,6 +68,7 @@ def save_state(path: Path, state: CourseState) -> None:
         "fingerprint": state.weights.fingerprint,
         "kinds": json.dumps({name: str(kind) for name, kind in state.weights.kinds.items()}),
         "history": json.dumps([entry.model_dump(mode="json") for entry in state.history]),
+        "pending": json.dumps(state.pending and asdict(state.pending)),
     }
     write_tensors(path, arrays, metadata)
 
@@ -71,7 +85,9 @@ def load_state(path: Path) -> CourseState:
         weights = Weights({name: arrays[_WEIGHTS + name] for name in kinds}, metadata["fingerprint"], kinds)
         history = tuple(RoundFinished.model_validate(entry) for entry in json.loads(metadata["history"]))
         number = int(metadata["round"])
-    except (KeyError, ValueError) as error:
+        pending = json.loads(metadata.get("pending", "null"))
+        unevaluated = pending and Pending(**pending)
+    except (KeyError, ValueError, TypeError) as error:
         raise FileError(f"{path} is not a checkpoint: {error}") from error
     server = {name.removeprefix(_SERVER): a for name, a in arrays.items() if name.startswith(_SERVER)}
-    return CourseState(number, weights, server, history)
+    return CourseState(number, weights, server, history, unevaluated)

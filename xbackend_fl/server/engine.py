@@ -40,11 +40,13 @@ class RoundOutcome:
         mean: Mean of the updates that were accepted.
         failed: Participants whose update was refused, with the reason.
         enough: Whether the engine's own rule, a quorum, says that the rest will do.
+        before: Metrics on the validation set of the weights that the round started from, if the engine evaluates with training.
     """
 
     mean: OnlineMean
     failed: dict[str, str]
     enough: bool = False
+    before: Metrics | None = None
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,36 @@ class Outputs:
     by_backend: dict[str, tuple[NDArray[Any], ...]]
 
 
+@dataclass(frozen=True)
+class Participation:
+    """How one silo took part.
+
+    Attributes:
+        silo: Its name.
+        accepted: Updates that entered a mean.
+        num_examples: Examples of the last of them.
+        refused: Updates that did not.
+        late: Rounds without an answer in time.
+        bytes: Bytes of its accepted updates.
+        seconds: Mean time until its updates were there.
+    """
+
+    silo: str
+    accepted: int
+    num_examples: int
+    refused: int
+    late: int
+    bytes: int
+    seconds: float
+
+
 class Engine(Protocol):
     """Trains cohorts."""
+
+    @property
+    def evaluates_with_training(self) -> bool:
+        """Whether weights are evaluated where the next round trains from them, instead of for themselves."""
+        ...
 
     def prepare(self, observer: Observer) -> Prepared:
         """Open every model and prove that they are one function."""
@@ -87,6 +117,10 @@ class Engine(Protocol):
 
     def usage(self) -> dict[str, Usage]:
         """What every process of this machine has used so far, by backend; ``server`` is this one."""
+        ...
+
+    def participation(self) -> Sequence[Participation]:
+        """How every silo took part; empty where nobody can be late."""
         ...
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from xbackend_fl.errors import RunFailed
 from xbackend_fl.mapping import execute
 from xbackend_fl.mapping.verify import TOLERANCE, relative_error
 from xbackend_fl.server.checkpoint import CourseState
-from xbackend_fl.server.engine import Engine, Prepared
+from xbackend_fl.server.engine import Engine, Participation, Prepared
 from xbackend_fl.server.folder import RunFolder
 from xbackend_fl.weights import load_weights
 
@@ -50,7 +51,11 @@ def finish(
     """
     weights = state.weights
     test = engine.evaluate(weights, "test")
-    best = engine.evaluate(load_weights(folder.best, weights.fingerprint), "test")
+    chosen = state.best
+    if chosen is not None and chosen.round == state.round:
+        best = test
+    else:
+        best = engine.evaluate(load_weights(folder.best, weights.fingerprint), "test")
     model = to_onnx(prepared.schema, weights)
     onnx.checker.check_model(model, full_check=True)
     folder.onnx.write_bytes(model.SerializeToString())
@@ -65,11 +70,15 @@ def finish(
         raise RunFailed(f"ONNX Runtime and {worst} disagree about the trained model by {errors[worst]:.1e}")
     files = (*engine.save_native(weights, folder.path / "model"), folder.onnx)
     result = Result(test.loss, test.accuracy, best.accuracy, errors[worst], files)
-    folder.summary.write_text(_summary(course, prepared, state, result), encoding="utf-8")
+    folder.summary.write_text(
+        _summary(course, prepared, state, result, engine.participation()), encoding="utf-8"
+    )
     return result
 
 
-def _summary(course: Course, prepared: Prepared, state: CourseState, result: Result) -> str:
+def _summary(
+    course: Course, prepared: Prepared, state: CourseState, result: Result, took_part: Sequence[Participation]
+) -> str:
     best = state.best
     assert best is not None
     backends = dict.fromkeys(course.backends, 0)
@@ -102,7 +111,19 @@ def _summary(course: Course, prepared: Prepared, state: CourseState, result: Res
             "|---|---|---|---|",
             *rows,
             "",
+            *_participation(took_part),
             "Files: " + ", ".join(f"`{path.name}`" for path in result.files),
             "",
         ]
     )
+
+
+def _participation(took_part: Sequence[Participation]) -> list[str]:
+    if not took_part:
+        return []
+    rows = [
+        f"| {p.silo} | {p.accepted} | {p.refused} | {p.late} | {p.num_examples} | {p.bytes / 1e6:.1f} | {p.seconds:.1f} |"
+        for p in took_part
+    ]
+    head = "| silo | updates | refused | late | examples | MB received | seconds until there |"
+    return [head, "|---|---|---|---|---|---|---|", *rows, ""]

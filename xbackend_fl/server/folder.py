@@ -13,6 +13,7 @@ from xbackend_fl.course import Course, dump
 from xbackend_fl.errors import FileError
 from xbackend_fl.server.checkpoint import CourseState, load_state, save_state
 from xbackend_fl.server.engine import Prepared
+from xbackend_fl.weights.store import whole_or_absent
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,11 @@ class RunFolder:
             FileError: The folder exists.
         """
         path = RunFolder.place(course, out)
-        (path / "checkpoints").mkdir(parents=True)
-        folder = RunFolder(path)
-        folder.course.write_text(dump(course), encoding="utf-8")
-        return folder
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_or_absent(path) as made:
+            (made / "checkpoints").mkdir(parents=True)
+            RunFolder(made).course.write_text(dump(course), encoding="utf-8")
+        return RunFolder(path)
 
     @staticmethod
     def open(path: Path) -> RunFolder:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from xbackend_fl.adapter import Metrics
 from xbackend_fl.course import Course
 from xbackend_fl.data import cohort
 from xbackend_fl.errors import RunFailed
 from xbackend_fl.events import Observer, RoundFinished, RoundStarted
-from xbackend_fl.server.checkpoint import CourseState
+from xbackend_fl.server.checkpoint import CourseState, Pending
 from xbackend_fl.server.engine import Engine
 from xbackend_fl.server.folder import RunFolder
 from xbackend_fl.weights import save_weights
@@ -40,6 +41,9 @@ def run_rounds(
     while state.round < course.rounds and not should_stop():
         state = _one_round(course, engine, state, folder, observer)
         folder.save_checkpoint(state, course.keep_checkpoints)
+    if state.pending is not None:
+        state = _evaluated(engine, state, None, folder, observer)
+        folder.save_checkpoint(state, course.keep_checkpoints)
     return state
 
 
@@ -58,20 +62,35 @@ def _one_round(
             f"round {number}: {len(outcome.failed)} of {len(chosen)} updates were refused:\n{reasons}",
             hint="federate.on_failure: continue goes on with the rest; --resume starts at the last checkpoint",
         )
+    if state.pending is not None:
+        state = _evaluated(engine, state, outcome.before, folder, observer)
     mean = outcome.mean.result()
     weights, server = course.federate.server.rule().apply(state.weights, mean, state.server)
-    metrics = engine.evaluate(weights, "validation")
+    save_weights(folder.last, weights)
+    pending = Pending(outcome.mean.total, time.perf_counter() - started)
+    state = CourseState(number, weights, server, state.history, pending)
+    if engine.evaluates_with_training and number < course.rounds:
+        return state
+    return _evaluated(engine, state, None, folder, observer)
+
+
+def _evaluated(
+    engine: Engine, state: CourseState, metrics: Metrics | None, folder: RunFolder, observer: Observer
+) -> CourseState:
+    """The state with the last round's metrics, evaluated now if nobody has; weights better than all before are kept."""
+    assert state.pending is not None
+    began = time.perf_counter()
+    found = metrics or engine.evaluate(state.weights, "validation")
     best = state.best
     entry = RoundFinished(
-        round=number,
-        loss=metrics.loss,
-        accuracy=metrics.accuracy,
-        best=best is None or (metrics.accuracy, -metrics.loss) > (best.accuracy, -best.loss),
-        num_examples=outcome.mean.total,
-        seconds=time.perf_counter() - started,
+        round=state.round,
+        loss=found.loss,
+        accuracy=found.accuracy,
+        best=best is None or (found.accuracy, -found.loss) > (best.accuracy, -best.loss),
+        num_examples=state.pending.num_examples,
+        seconds=state.pending.seconds + time.perf_counter() - began,
     )
     if entry.best:
-        save_weights(folder.best, weights)
-    save_weights(folder.last, weights)
+        save_weights(folder.best, state.weights)
     observer(entry)
-    return state.after(weights, server, entry)
+    return state.evaluated(entry)

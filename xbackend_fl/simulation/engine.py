@@ -13,7 +13,7 @@ from xbackend_fl.aggregation import OnlineMean
 from xbackend_fl.canonical import Binding
 from xbackend_fl.course import Course
 from xbackend_fl.events import ModelBound, Observer
-from xbackend_fl.server import Outputs, Prepared, RoundOutcome, check_loss
+from xbackend_fl.server import Outputs, Participation, Prepared, RoundOutcome, check_loss
 from xbackend_fl.simulation.mail import Desk, Letter
 from xbackend_fl.simulation.placement import Placement, longest_first, place
 from xbackend_fl.simulation.process import Handle, LocalWorker, ProcessWorker, collect
@@ -105,6 +105,15 @@ class SimulationEngine:
             mean.absorb(partial.sums)
             failed |= partial.failed
         return RoundOutcome(mean, failed)
+
+    def participation(self) -> Sequence[Participation]:
+        """Nobody is late here."""
+        return ()
+
+    @property
+    def evaluates_with_training(self) -> bool:
+        """Evaluation takes no message here."""
+        return False
 
     def evaluate(self, weights: Weights, split: str) -> Metrics:
         """Metrics in the reference's worker."""

@@ -113,6 +113,19 @@ def decode(frame: bytes | bytearray | memoryview, path: Path = Path("frame")) ->
     return _decode(Source(path, view, None))
 
 
+def digest_of(frame: bytes) -> bytes:
+    """The checksum at the end of a frame: BLAKE3-256 of everything before it."""
+    return frame[-_DIGEST:]
+
+
+def length_of(data: bytes) -> int:
+    """The length that a frame states, at most that of ``data``; what stands behind it is not the frame's."""
+    if len(data) < _PREFIX.size:
+        return len(data)
+    stated: int = _PREFIX.unpack_from(data)[-1]
+    return min(stated, len(data))
+
+
 def read(path: Path) -> Archive:
     """A frame in a file; its checksum is compared before anything is returned."""
     return _decode(open_source(path))

@@ -1,0 +1,238 @@
+"""Kills and faults: whatever happens, every accepted update is in the mean once.
+
+``python -m tests.deployment.campaign kills 200`` ends the server or a silo, at random, so many times during one course, and compares its last weights
+with those of an undisturbed run; ``… flower 20`` does so over Flower, and kills Flower's processes too. The suite runs short versions.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, suppress
+from functools import partial
+from pathlib import Path
+
+from tests.deployment.light import Linear
+from xbackend_fl.course import Course, load_course
+from xbackend_fl.deployment import DeploymentEngine, Exchange, Ledger, LocalLink, Silo
+from xbackend_fl.deployment.processes import free_port
+from xbackend_fl.server import RunFolder, run_with
+from xbackend_fl.weights import load_weights
+
+COURSE = """\
+name: light
+seed: 5
+rounds: {rounds}
+models: {{onnx: "none:{size}"}}
+input: ["1,{features}"]
+data: {{source: "none:none"}}
+participants: {{onnx: {silos}}}
+federate: {{{federate}precision: exact, server: {{name: fedavgm}}}}
+"""
+
+
+def write_course(
+    folder: Path, rounds: int, silos: int, size: str = "40x30", more: str = "", federate: str = ""
+) -> Course:
+    """A course of light silos in a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = COURSE.format(
+        rounds=rounds, silos=silos, size=size, features=size.split("x", maxsplit=1)[0], federate=federate
+    )
+    (folder / "course.yaml").write_text(text + more, encoding="utf-8")
+    return load_course(folder / "course.yaml")
+
+
+def undisturbed(course: Course, out: Path) -> str:
+    """Digest of the last weights when nothing goes wrong."""
+    silos = [Silo(course, p.name, Linear(p.name, course)) for p in course.participants]
+    folder = RunFolder.create(course, out)
+    engine = DeploymentEngine(course, Exchange(LocalLink(silos)), Ledger(folder.path))
+    return run_with(engine, course, folder, None).weights.digest
+
+
+class Processes:
+    """The server and the silos of one folder, which start again whenever they are gone.
+
+    Args:
+        folder: Has the course, and receives the logs.
+        commands: How each is started; the server is ``server``.
+    """
+
+    def __init__(self, folder: Path, commands: Mapping[str, Callable[[], list[str]]]) -> None:
+        self._folder, self._commands = folder, commands
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self.starts = 0
+
+    def start(self, *, server: bool = True) -> None:
+        """Start who is gone."""
+        for who, command in self._commands.items():
+            process = self._running.get(who)
+            if (process is None or process.poll() is not None) and (server or who != "server"):
+                with (self._folder / f"{who}.log").open("ab") as log:
+                    self._running[who] = subprocess.Popen(command(), stdout=log, stderr=log)
+                self.starts += 1
+
+    def kill(self, who: str) -> None:
+        """End one without any warning."""
+        self._running[who].send_signal(signal.SIGKILL)
+        self._running[who].wait()
+
+    def server_ended(self) -> int | None:
+        """The server's exit code, if it ended by itself."""
+        return self._running["server"].poll()
+
+    def below(self) -> dict[int, str]:
+        """Processes that these have started, and those of them, by number: Flower's programs by their names."""
+        parents, lines = dict[int, int](), dict[int, str]()
+        for path in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError, IndexError, ValueError):
+                line = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                lines[int(path.name)] = line
+                parents[int(path.name)] = int((path / "stat").read_text().rpartition(")")[2].split()[1])
+        ours = {process.pid for process in self._running.values()}
+        found = {}
+        for number, line in lines.items():
+            above = parents.get(number, 0)
+            while above not in ours and above > 1:
+                above = parents.get(above, 0)
+            name = next((part for part in FLOWER if part in line), "")
+            if above in ours and name and "python" in line:
+                found[number] = name
+        return found
+
+    def close(self) -> None:
+        """End all."""
+        for process in self._running.values():
+            with suppress(ProcessLookupError):
+                process.terminate()
+        for process in self._running.values():
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(30)
+            with suppress(ProcessLookupError):
+                process.kill()
+            process.wait()
+
+
+FLOWER = ("flower-superlink", "flwr-serverapp", "flower-supernode", "flwr-clientapp")
+FLOWER_KILLS = ("xbfl serve", "xbfl join", *FLOWER)
+
+
+def kills(folder: Path, count: int, seed: int, silos: int = 4) -> dict[str, object]:
+    """Kill the server or a silo ``count`` times during one course over sockets; what was found.
+
+    Raises:
+        AssertionError: The course did not end with the undisturbed run's weights, or an update is missing in a round or there twice.
+    """
+    draw = random.Random(seed)
+    course = write_course(folder, rounds=3 * count, silos=silos)
+    names = [participant.name for participant in course.participants]
+    light = [sys.executable, "-m", "tests.deployment.light"]
+    commands = {name: partial(list, [*light, "silo", str(folder), name]) for name in names}
+    processes = Processes(folder, {"server": lambda: [*light, "server", str(folder)], **commands})
+    done = dict.fromkeys(("server", "silo"), 0)
+    try:
+        while sum(done.values()) < count:
+            processes.start()
+            time.sleep(draw.uniform(0.05, 1.6))
+            _still_running(processes, folder)
+            who = "server" if draw.random() < 0.6 else draw.choice(names)
+            processes.kill(who)
+            done["server" if who == "server" else "silo"] += 1
+        processes.start()
+        _wait(processes, folder)
+    finally:
+        processes.close()
+    _check(course, folder)
+    return {**done, "rounds": course.rounds, "starts": processes.starts}
+
+
+def flower_kills(
+    folder: Path, count: int, seed: int, silos: int = 2, kinds: Sequence[str] = FLOWER_KILLS
+) -> dict[str, object]:
+    """The same over Flower: any process of its is killed as well, and only ``xbfl serve`` and ``xbfl join`` are started again from here.
+
+    Raises:
+        AssertionError: As :func:`kills`.
+    """
+    draw = random.Random(seed)
+    course = write_course(folder, rounds=2 * count, silos=silos)
+    names = [participant.name for participant in course.participants]
+    address, run = f"127.0.0.1:{free_port()}", folder / "run"
+    xbfl = [str(Path(sys.executable).parent / "xbfl"), "serve"]
+
+    def serve() -> list[str]:
+        if run.is_dir():
+            return [*xbfl, str(run), "--resume", "--address", address]
+        return [*xbfl, str(folder / "course.yaml"), "--address", address, "--out", str(run)]
+
+    def join(name: str) -> list[str]:
+        return [sys.executable, "-m", "tests.deployment.light", "join", str(folder), name, address]
+
+    processes = Processes(folder, {"server": serve, **{name: partial(join, name) for name in names}})
+    done: dict[str, int] = {}
+    try:
+        while sum(done.values()) < count:
+            processes.start()
+            time.sleep(draw.uniform(2, 30))
+            _still_running(processes, folder)
+            running = processes.below()
+            kind = kinds[sum(done.values())] if len(kinds) == count else draw.choice(kinds)
+            if kind == "xbfl serve":
+                processes.kill("server")
+            elif kind == "xbfl join":
+                processes.kill(draw.choice(names))
+            elif chosen := [number for number, name in running.items() if name == kind]:
+                with suppress(ProcessLookupError):
+                    os.kill(draw.choice(chosen), signal.SIGKILL)
+            else:
+                continue
+            done[kind] = done.get(kind, 0) + 1
+            print(kind, flush=True)
+        processes.start()
+        _wait(processes, folder)
+    finally:
+        processes.close()
+    _check(course, folder)
+    return {**done, "rounds": course.rounds, "starts": processes.starts}
+
+
+def _still_running(processes: Processes, folder: Path) -> None:
+    assert processes.server_ended() is None, (folder / "server.log").read_text(encoding="utf-8")[-3000:]
+
+
+def _wait(processes: Processes, folder: Path) -> None:
+    """Until the server has finished, with silos that are started again."""
+    while (code := processes.server_ended()) is None:
+        processes.start(server=False)
+        time.sleep(0.05)
+    assert code == 0, (folder / "server.log").read_text(encoding="utf-8")[-3000:]
+
+
+def _check(course: Course, folder: Path) -> None:
+    names = sorted(participant.name for participant in course.participants)
+    with closing(Ledger(folder / "run")) as ledger:
+        for number in range(1, course.rounds + 1):
+            accepted = ledger.accepted(number)
+            assert sorted(accepted) == names, (number, accepted)
+            assert len(set(accepted.values())) == len(names)
+    last = load_weights(folder / "run" / "last.safetensors")
+    assert last.digest == undisturbed(course, folder / "undisturbed")
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case [("kills" | "flower") as kind, number, *rest]:
+            campaign = kills if kind == "kills" else flower_kills
+            with tempfile.TemporaryDirectory() as where:
+                began = time.monotonic()
+                print(campaign(Path(where), int(number), int(rest[0]) if rest else 0), end=" ")
+                print(f"{time.monotonic() - began:.0f} s")
+        case _:
+            sys.exit(__doc__)

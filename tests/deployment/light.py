@@ -1,0 +1,211 @@
+"""Silos without a framework, as processes of their own: a linear model whose training is a known sum.
+
+``python -m tests.deployment.light server FOLDER`` and ``… silo FOLDER NAME`` run a course over sockets of this machine, ``… join FOLDER NAME
+ADDRESS`` takes part over Flower. The campaigns end and restart them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xbackend_fl.adapter import Metrics
+from xbackend_fl.canonical import Binding, Kind, Parameter, Port, Schema
+from xbackend_fl.canonical.schema import Node
+from xbackend_fl.course import Course, load_course
+from xbackend_fl.data import generator
+from xbackend_fl.deployment import DeploymentEngine, Exchange, Ledger, Message, Silo, service
+from xbackend_fl.deployment.joining import connect
+from xbackend_fl.deployment.link import Reply, Session
+from xbackend_fl.deployment.processes import Address
+from xbackend_fl.mapping import Evidence, Proof
+from xbackend_fl.mapping.probe import Case
+from xbackend_fl.server import RunFolder, run_with
+from xbackend_fl.weights import Weights, save_weights
+
+_POLL_S = 0.02
+
+
+def schema_of(features: int, classes: int) -> Schema:
+    """One dense layer."""
+    weight = Parameter("dense.weight", "Gemm", "weight", "B", (classes, features), "float32", Kind.TRAINABLE)
+    bias = Parameter("dense.bias", "Gemm", "bias", "C", (classes,), "float32", Kind.TRAINABLE)
+    roles = {"weight": weight.name, "bias": bias.name}
+    return Schema(
+        (Port("input", "float32", (1, features)),),
+        (Port("output", "float32", (1, classes)),),
+        (Node("dense", "Gemm", ("input",), ("output",), roles),),
+        (weight, bias),
+    )
+
+
+class Linear:
+    """A participant whose training adds noise of its name and round: the mean over any set of updates is known.
+
+    Args:
+        name: The participant.
+        course: The course; its seed draws everything.
+        seconds: What training takes.
+    """
+
+    version = "light 1"
+
+    def __init__(self, name: str, course: Course, seconds: float = 0.0) -> None:
+        self._name, self._seed, self._seconds = name, course.seed, seconds
+        features, classes = (int(part) for part in course.models["onnx"].split(":")[1].split("x"))
+        self._schema = schema_of(features, classes)
+        self.trained = 0
+
+    def num_examples(self) -> dict[str, int]:
+        return {self._name: 10 + len(self._name) + ord(self._name[-1]) % 7}
+
+    def initial(self) -> Weights:
+        draw = generator(self._seed, "light")
+        shapes = {parameter.name: parameter.shape for parameter in self._schema.parameters}
+        return Weights.of(self._schema, {name: _normal(draw, shape) for name, shape in shapes.items()})
+
+    def evidence(self) -> tuple[Schema, tuple[Evidence, ...]]:
+        features = self._schema.inputs[0].shape[1]
+        inputs = (_normal(generator(self._seed, "probe"), (2, features)),)
+        outputs = self.answers(self.initial(), inputs)
+        return self._schema, (Evidence(Case("one", 1, inputs), {}, outputs),)
+
+    def bind(self, schema: Schema, evidence: Sequence[Evidence]) -> tuple[Binding, Proof, tuple[str, ...]]:
+        assert schema.fingerprint == self._schema.fingerprint
+        (found,) = self.answers(self.initial(), evidence[0].case.inputs)
+        np.testing.assert_allclose(found, evidence[0].outputs[0], rtol=1e-5)
+        return Binding("light", schema.fingerprint, {}, {}), Proof(()), ()
+
+    def train_alone(self, number: int, weights: Weights, name: str) -> tuple[Weights, Metrics]:
+        time.sleep(self._seconds)
+        self.trained += 1
+        draw = generator(self._seed, "train", number, name)
+        return (
+            weights.like({n: array + 0.01 * _normal(draw, array.shape) for n, array in weights.items()}),
+            Metrics(1.5, 3, 4),
+        )
+
+    def evaluate(self, weights: Weights, split: str) -> Metrics:
+        return Metrics(float(np.abs(weights["dense.bias"]).sum()), len(split), 20)
+
+    def answers(self, weights: Weights, inputs: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
+        return (inputs[0] @ weights["dense.weight"].T + weights["dense.bias"],)
+
+    def save(self, weights: Weights, path: Path) -> Path:
+        save_weights(path.with_suffix(".light"), weights)
+        return path.with_suffix(".light")
+
+
+def _normal(draw: np.random.Generator, shape: tuple[int, ...]) -> NDArray[Any]:
+    return draw.standard_normal(shape, dtype=np.float32)
+
+
+class SocketLink:
+    """Silos at sockets of this machine, each asked by a thread; one that starts again has another session.
+
+    Args:
+        folder: Has ``NAME.socket`` for every silo that is there.
+        names: The silos.
+    """
+
+    def __init__(self, folder: Path, names: Sequence[str]) -> None:
+        self._folder, self._names = folder, names
+        self._sessions: dict[str, Session] = {}
+        self._replies: SimpleQueue[tuple[int, Reply]] = SimpleQueue()
+        self._generation = 0
+
+    def silos(self) -> Mapping[str, Session]:
+        for name in self._names:
+            identity = _identity(self._folder / f"{name}.socket")
+            if identity == "" or (name in self._sessions and self._sessions[name].identity != identity):
+                self._sessions.pop(name, None)
+            if identity and name not in self._sessions:
+                try:
+                    hello = service.ask(self._folder / f"{name}.socket", Message("hello").to_bytes())
+                except OSError:
+                    continue
+                self._sessions[name] = Session(identity, hello)
+        return self._sessions
+
+    def send(self, frames: Mapping[str, bytes]) -> None:
+        for name, frame in frames.items():
+            threading.Thread(target=self._ask, args=(self._generation, name, frame), daemon=True).start()
+
+    def replies(self) -> Iterator[Reply]:
+        while True:
+            try:
+                generation, reply = self._replies.get(timeout=_POLL_S)
+            except Empty:
+                return
+            if generation == self._generation:
+                yield reply
+
+    def forget(self) -> None:
+        self._generation += 1
+
+    def _ask(self, generation: int, name: str, frame: bytes) -> None:
+        try:
+            reply = Reply(name, service.ask(self._folder / f"{name}.socket", frame))
+        except (OSError, EOFError) as error:
+            reply = Reply(name, trouble=f"the connection ended: {error!r}")
+        self._replies.put((generation, reply))
+
+
+def _identity(path: Path) -> str:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return ""
+    return f"{status.st_ino} {status.st_ctime_ns}"
+
+
+def run_server(folder: Path, link: Any = None) -> None:
+    """Lead the course of a folder, or go on with it."""
+    course = load_course(folder / "course.yaml")
+    out = folder / "run"
+    begun = out.is_dir()
+    run = RunFolder.open(out) if begun else RunFolder.create(course, out)
+    names = [participant.name for participant in course.participants]
+    exchange = Exchange(link or SocketLink(folder, names))
+    with closing(DeploymentEngine(course, exchange, Ledger(run.path))) as engine:
+        run_with(engine, course, run, run.latest() if begun else None)
+
+
+def run_silo(folder: Path, name: str) -> None:
+    """Answer for one participant until the process is ended."""
+    course = load_course(folder / "course.yaml")
+    seconds = float(os.environ.get("LIGHT_SECONDS", "0.05"))
+    silo = Silo(course, name, Linear(name, course, seconds), out=folder / "silos" / name)
+    path = folder / f"{name}.socket"
+    path.unlink(missing_ok=True)
+    service.serve(silo, path, partial(bool, 0))
+
+
+def run_joined(folder: Path, name: str, address: str) -> None:
+    """The same over Flower, until the course is over."""
+    course = load_course(folder / "course.yaml")
+    silo = Silo(course, name, Linear(name, course), out=folder / "silos" / name)
+    connect(silo, Address(address), None, 300, partial(print, flush=True), partial(bool, 0))
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["server", place]:
+            run_server(Path(place))
+        case ["silo", place, who]:
+            run_silo(Path(place), who)
+        case ["join", place, who, where]:
+            run_joined(Path(place), who, where)
+        case _:
+            sys.exit(__doc__)

@@ -1,0 +1,184 @@
+"""One round's updates: each is checked, merged, put on disk, and dropped."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any, Literal, final
+
+from xbackend_fl.adapter import Metrics
+from xbackend_fl.aggregation import OnlineMean
+from xbackend_fl.course import Course
+from xbackend_fl.deployment.ledger import Ledger
+from xbackend_fl.deployment.message import Message
+from xbackend_fl.deployment.payload import Payload, decode
+from xbackend_fl.errors import RunFailed, UpdateRefused
+from xbackend_fl.events import (
+    Noted,
+    Observer,
+    ParticipantFailed,
+    ParticipantTrained,
+    RoundCollected,
+)
+from xbackend_fl.weights import Weights
+
+_DISK_S = 2.0
+"""Seconds between two attempts to write to a disk that is full."""
+
+
+@final
+class Collector:
+    """Merges the updates of one round, each once.
+
+    Args:
+        course: The course.
+        ledger: Has what was accepted before an interruption, and keeps what is.
+        number: The round.
+        weights: What it starts from.
+        payload: How updates are encoded.
+        observer: Told about every update.
+        began: When the round began, by ``time.perf_counter``.
+
+    Attributes:
+        base: Digest of the weights.
+        mean: Of the accepted updates.
+        accepted: Silos whose update is in the mean.
+        failed: Silos whose update is not, with the reason.
+        before: Metrics of the weights, over the accepted silos that evaluated them.
+    """
+
+    def __init__(
+        self,
+        course: Course,
+        ledger: Ledger,
+        number: int,
+        weights: Weights,
+        payload: Payload,
+        observer: Observer,
+        began: float,
+    ) -> None:
+        self._rules, self._ledger, self._number, self._weights = course.deployment, ledger, number, weights
+        self._payload, self._observer, self._began = payload, observer, began
+        self._backends = {participant.name: participant.backend for participant in course.participants}
+        self._parts: dict[str, Metrics] = {}
+        self.base = weights.digest
+        self.mean = OnlineMean(weights, course.federate.precision)
+        self.accepted: dict[str, str] = {}
+        self.failed: dict[str, str] = {}
+
+    @property
+    def before(self) -> Metrics | None:
+        """Metrics of the weights that the round started from, if silos evaluated them."""
+        # In the order of names: the sum of a resumed round has the same bits.
+        return Metrics.total([self._parts[name] for name in sorted(self._parts)]) if self._parts else None
+
+    def resume(self) -> None:
+        """Merge what was accepted of this round before the server was interrupted."""
+        for name, update, num_examples in self._ledger.begin(self._number, self.base):
+            self._merge(name, update, num_examples)
+
+    def take(self, name: str, answer: Message) -> None:
+        """Merge an answer, or say why not."""
+        try:
+            size = self._checked(name, answer)
+            metrics = metrics_of(answer.fields.get("metrics"))
+            self._merge(name, answer, size)
+        except UpdateRefused as error:
+            self.miss(name, "refused", error.message)
+            return
+        seconds = time.perf_counter() - self._began
+        self._keep(name, answer, size, seconds)
+        self._observer(
+            ParticipantTrained(
+                round=self._number,
+                name=name,
+                backend=self._backends[name],
+                num_examples=size,
+                loss=metrics.loss,
+                accuracy=metrics.accuracy,
+                seconds=seconds,
+            )
+        )
+
+    def miss(self, name: str, outcome: Literal["refused", "late"], reason: str) -> None:
+        """This silo's update is not in the mean."""
+        self.failed[name] = reason
+        self._ledger.missed(self._number, name, outcome, reason)
+        backend = self._backends[name]
+        self._observer(ParticipantFailed(round=self._number, name=name, backend=backend, reason=reason))
+
+    def tell(self, sent: int, received: int) -> None:
+        """Sum up the round."""
+        self._observer(
+            RoundCollected(
+                round=self._number,
+                accepted=tuple(self.accepted),
+                missing=tuple(self.failed),
+                sent_bytes=sent,
+                received_bytes=received,
+                seconds=time.perf_counter() - self._began,
+            )
+        )
+
+    def _checked(self, name: str, answer: Message) -> int:
+        """The number of examples of an update that is of this round, these weights and this silo."""
+        if answer.kind != "trained":
+            raise UpdateRefused(answer.reason)
+        fields = answer.fields
+        stated = {key: fields.get(key) for key in ("run", "round", "base", "silo")}
+        expected = {"run": self._ledger.run, "round": self._number, "base": self.base, "silo": name}
+        for key, value in expected.items():
+            if stated[key] != value:
+                raise UpdateRefused(f"the update is of {key} {stated[key]}, expected {key} {value}")
+        size = fields.get("num_examples")
+        if type(size) is not int or not 0 < size <= self._rules.most_examples:
+            raise UpdateRefused(
+                f"num_examples is {size!r}, expected a whole number from 1 to {self._rules.most_examples}"
+            )
+        return size
+
+    def _merge(self, name: str, update: Message, num_examples: int) -> None:
+        before = update.fields.get("before")
+        part = None if before is None else metrics_of(before)
+        self.mean.add(decode(update.arrays, self._weights, self._payload), num_examples)
+        self.accepted[name] = update.identity
+        if part is not None:
+            self._parts[name] = part
+
+    def _keep(self, name: str, update: Message, num_examples: int, seconds: float) -> None:
+        """Put an update on disk; a full disk is waited for.
+
+        Raises:
+            RunFailed: It stayed full for as long as a round may last.
+        """
+        deadline = time.monotonic() + self._rules.round_within_s
+        said = False
+        while True:
+            try:
+                self._ledger.accept(self._number, name, self.base, update, num_examples, seconds)
+            except OSError as error:
+                if time.monotonic() > deadline:
+                    raise RunFailed(f"the update of {name!r} could not be written: {error}") from error
+                if not said:
+                    note = f"the update of {name} cannot be written ({error}); waiting for space"
+                    self._observer(Noted(backend="server", note=note))
+                said = True
+                time.sleep(_DISK_S)
+            else:
+                return
+
+
+def metrics_of(fields: Any) -> Metrics:
+    """Received figures; a silo may send anything.
+
+    Raises:
+        UpdateRefused: They are not three finite numbers.
+    """
+    names = {"loss_sum": float, "correct": int, "num_examples": int}
+    if not isinstance(fields, dict) or fields.keys() != names.keys():
+        raise UpdateRefused("the metrics are not a loss_sum, correct and num_examples")
+    for name, kind in names.items():
+        value = fields[name]
+        if type(value) not in {kind, int} or not math.isfinite(value):
+            raise UpdateRefused(f"{name} is {value!r}, expected a number")
+    return Metrics(float(fields["loss_sum"]), fields["correct"], fields["num_examples"])

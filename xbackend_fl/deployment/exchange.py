@@ -1,0 +1,147 @@
+"""Questions and answers, whatever happens in between: silos come late, go away, come back with nothing, and lose answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from typing import final
+
+from xbackend_fl.deployment.link import Link, Session
+from xbackend_fl.deployment.message import Message
+from xbackend_fl.deployment.signatures import Signatures
+from xbackend_fl.errors import UpdateRefused
+
+_AGAIN_S = 1.0
+"""Seconds until a silo is asked again after the way there or back failed."""
+_IDLE_S = 0.05
+UNBOUND = "unbound"
+"""The answer of a silo that knows no schema yet, or no longer."""
+
+
+@dataclass
+class Traffic:
+    """Bytes of frames, as sent.
+
+    Attributes:
+        sent: To silos.
+        received: From silos.
+    """
+
+    sent: int = 0
+    received: int = 0
+
+
+@final
+class Exchange:
+    """Asks silos and yields their answers as they come.
+
+    A silo that was restarted is asked again, one that lost its model's binding gets it again first; asking twice is harmless, because silos
+    keep their answers. Nothing here knows what is asked.
+
+    Args:
+        link: Reaches the silos.
+        signatures: The server's key and those of the silos.
+        most_bytes: Longest answer; a longer one is refused before it is read.
+
+    Attributes:
+        binding: What a silo needs that knows no schema.
+        troubles: By silo, what went wrong on the way last.
+        traffic: What went over the link, by silo.
+    """
+
+    def __init__(
+        self, link: Link, signatures: Signatures | None = None, most_bytes: int = (1 << 31) - 1
+    ) -> None:
+        self._link, self._signatures = link, signatures or Signatures()
+        self._hellos: dict[str, tuple[Session, Message]] = {}
+        self.most_bytes = most_bytes
+        self.binding: Message | None = None
+        self.troubles: dict[str, str] = {}
+        self.traffic: dict[str, Traffic] = {}
+
+    def hellos(self) -> dict[str, Message]:
+        """What the silos that are there say about themselves; a refusal for one that lies about who it is."""
+        found = {}
+        for name, session in self._link.silos().items():
+            if name not in self._hellos or self._hellos[name][0] != session:
+                self._hellos[name] = (session, self._open(name, session.hello))
+            found[name] = self._hellos[name][1]
+        return found
+
+    def ask(
+        self, requests: Mapping[str, Message], within_s: float, *, absent: bool = True
+    ) -> Generator[tuple[str, Message]]:
+        """Answers one at a time; who is late is left out.
+
+        Args:
+            requests: A request by the name of its silo. Equal requests are the same object.
+            within_s: Seconds until the last answer that counts.
+            absent: Whether to wait for silos that are not there.
+        """
+        deadline = time.monotonic() + within_s
+        waiting, asked = dict(requests), dict[str, str]()
+        not_before, bound = dict[str, float](), dict[str, bool]()
+        try:
+            while waiting and (now := time.monotonic()) < deadline:
+                there = {n: s for n, s in self._link.silos().items() if self.hellos()[n].kind == "hello"}
+                if not absent and not waiting.keys() & there.keys():
+                    return
+                ready = [
+                    name
+                    for name in waiting
+                    if name in there
+                    and asked.get(name) != there[name].identity
+                    and not_before.get(name, 0.0) <= now
+                ]
+                self._send({name: waiting[name] for name in ready})
+                asked |= {name: there[name].identity for name in ready}
+                for reply in self._link.replies():
+                    name = reply.name
+                    if name not in waiting:
+                        continue
+                    if reply.trouble:
+                        self.troubles[name] = reply.trouble
+                        asked.pop(name, None)
+                        not_before[name] = time.monotonic() + _AGAIN_S
+                        continue
+                    answer = self._open(name, reply.frame, count=True)
+                    if answer.kind == UNBOUND and self.binding is not None and not bound.get(name):
+                        bound[name] = True
+                        self._send({name: self.binding})
+                        continue
+                    if answer.kind == "bound" and waiting[name].kind != "bind":
+                        asked.pop(name, None)
+                        continue
+                    del waiting[name]
+                    yield name, answer
+                    del answer, reply
+                time.sleep(0 if ready else _IDLE_S)
+        finally:
+            self._link.forget()
+
+    def _send(self, requests: Mapping[str, Message]) -> None:
+        if not requests:
+            return
+        frames: dict[int, bytes] = {}
+        for request in requests.values():
+            if id(request) not in frames:
+                frames[id(request)] = self._signatures.seal(request.to_bytes())
+        sent = {name: frames[id(request)] for name, request in requests.items()}
+        for name, frame in sent.items():
+            self.traffic.setdefault(name, Traffic()).sent += len(frame)
+        self._link.send(sent)
+
+    def _open(self, name: str, sealed: bytes, *, count: bool = False) -> Message:
+        if count:
+            self.traffic.setdefault(name, Traffic()).received += len(sealed)
+        if len(sealed) > self.most_bytes:
+            return Message.refusal(
+                UpdateRefused(
+                    f"{name} sent {len(sealed):,} bytes, and no answer has more than {self.most_bytes:,}"
+                )
+            )
+        try:
+            return Message.of_bytes(self._signatures.open(sealed, name), name)
+        except UpdateRefused as error:
+            return Message.refusal(error)

@@ -1,0 +1,1 @@
+"""Frames over Flower; nothing else imports it."""

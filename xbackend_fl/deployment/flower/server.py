@@ -1,0 +1,145 @@
+"""The server's Flower app: it runs the round loop, and reaches silos through Flower's grid."""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from typing import final
+
+from flwr.app import Context, RecordDict
+from flwr.app import Message as Envelope
+from flwr.serverapp import Grid, ServerApp
+
+from xbackend_fl.deployment.engine import DeploymentEngine
+from xbackend_fl.deployment.exchange import Exchange
+from xbackend_fl.deployment.flower.frames import frame_of, to_record
+from xbackend_fl.deployment.job import Job
+from xbackend_fl.deployment.ledger import Ledger
+from xbackend_fl.deployment.link import Reply, Session
+from xbackend_fl.deployment.message import Message
+from xbackend_fl.deployment.signatures import Signatures
+from xbackend_fl.errors import UpdateRefused, XbflError
+from xbackend_fl.server import run_with
+
+_LOG = logging.getLogger("xbfl")
+_POLL_S = 0.2
+_LOOK_S = 1.0
+
+server_app = ServerApp()
+
+
+@server_app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run a course; what is written in the run's configuration says which, and where its folder is."""
+    job = Job.read(str(context.run_config["xbfl"]))
+    with job.alive():
+        try:
+            _run(grid, job)
+        except XbflError as error:
+            job.fail(error)
+            raise
+        except Exception:
+            job.fail(XbflError(f"the server's process raised\n{traceback.format_exc()}"))
+            raise
+
+
+def _run(grid: Grid, job: Job) -> None:
+    course, folder, state = job.open()
+    signatures = job.signatures()
+    hello = signatures.seal(Message("hello").to_bytes())
+    link = FlowerLink(grid, [participant.name for participant in course.participants], hello)
+    with closing(DeploymentEngine(course, Exchange(link, signatures), Ledger(folder.path))) as engine:
+        run_with(engine, course, folder, state, should_stop=job.should_stop)
+
+
+@final
+class FlowerLink:
+    """Silos behind Flower's SuperLink.
+
+    Args:
+        grid: Flower's view of the nodes.
+        names: The silos of the course.
+        hello: The frame that asks a node who it is.
+    """
+
+    def __init__(self, grid: Grid, names: Sequence[str], hello: bytes) -> None:
+        self._grid, self._names, self._hello = grid, frozenset(names), hello
+        self._looked = 0.0
+        self._sessions: dict[str, Session] = {}
+        self._nodes: dict[str, int] = {}
+        self._greeted: dict[str, tuple[int, str]] = {}
+
+        self._known: set[str] = set()
+        self._waiting: dict[str, str] = {}
+
+    def silos(self) -> Mapping[str, Session]:
+        """Nodes that said who they are and did not go away since; new ones are asked."""
+        if time.monotonic() - self._looked < _LOOK_S:
+            return self._sessions
+        # An activation is a new one after a node's process started again, even with the same key and so the same node.
+        nodes = {f"{node.node_id}@{node.last_activated_at}": node for node in self._grid.get_nodes()}
+        new = {identity: node for identity, node in nodes.items() if identity not in self._known}
+        if new:
+            envelopes = self._envelopes(
+                dict.fromkeys(new, self._hello), {i: n.node_id for i, n in new.items()}
+            )
+            for sent, identity in zip(self._grid.push_messages(envelopes), new, strict=True):
+                self._greeted[sent] = (new[identity].node_id, identity)
+        self._known = set(nodes)
+        for reply in self._grid.pull_messages(list(self._greeted)) if self._greeted else ():
+            node, identity = self._greeted.pop(reply.metadata.reply_to_message_id)
+            name = _name(reply)
+            # With keys, Flower knows whose key a node has; a silo is nobody else.
+            if name in self._names and identity in nodes and nodes[identity].name in {"", name}:
+                self._nodes[name], self._sessions[name] = node, Session(identity, frame_of(reply))
+        self._sessions = {name: s for name, s in self._sessions.items() if s.identity in nodes}
+        self._looked = time.monotonic()
+        return self._sessions
+
+    def send(self, frames: Mapping[str, bytes]) -> None:
+        """Push a message a silo; Flower stores equal content once."""
+        if not frames:
+            return
+        envelopes = self._envelopes(frames, self._nodes)
+        self._waiting |= dict(zip(self._grid.push_messages(envelopes), frames, strict=True))
+
+    def replies(self) -> Iterator[Reply]:
+        """What has come; one identity a call, since Flower would hold every answer that is there."""
+        for identity in list(self._waiting):
+            for reply in self._grid.pull_messages([identity]):
+                yield _reply(self._waiting.pop(identity), reply)
+        time.sleep(_POLL_S)
+
+    def forget(self) -> None:
+        """Answers that are still on their way stay with Flower until their time is over."""
+        self._waiting.clear()
+
+    def _envelopes(self, frames: Mapping[str, bytes], nodes: Mapping[str, int]) -> list[Envelope]:
+        records: dict[int, RecordDict] = {}
+        for frame in frames.values():
+            if id(frame) not in records:
+                records[id(frame)] = to_record(frame)
+        return [
+            Envelope(records[id(frame)], dst_node_id=nodes[name], message_type="query")
+            for name, frame in frames.items()
+        ]
+
+
+def _name(reply: Envelope) -> str:
+    """Who a node says it is, not yet proven; empty if it says nothing that can be read."""
+    try:
+        frame = Signatures().open(frame_of(reply), "a node")
+        return str(Message.of_bytes(frame, "a node").fields.get("name", ""))
+    except UpdateRefused as error:
+        _LOG.warning("a node did not say who it is: %s", error.message)
+        return ""
+
+
+def _reply(name: str, reply: Envelope) -> Reply:
+    try:
+        return Reply(name, frame_of(reply))
+    except UpdateRefused as error:
+        return Reply(name, trouble=error.message)

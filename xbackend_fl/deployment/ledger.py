@@ -1,0 +1,145 @@
+"""What the server knows for certain: which update of which silo was accepted, on disk before anybody relies on it.
+
+An accepted frame is synced to the spool, then gets its row; the row is what counts. A server that starts again merges the spool of
+the unfinished round and asks the others; one (round, silo) has one row, so nothing is merged twice. The spool of a round goes when the
+checkpoint after it exists, its rows stay: they are the receipts, and the history of who took part.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import final
+
+from xbackend_fl.deployment.message import Message
+from xbackend_fl.errors import FileError, UpdateRefused
+from xbackend_fl.server import Participation
+from xbackend_fl.weights.store import whole_or_absent
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS accepted (
+    round INTEGER, silo TEXT, base TEXT NOT NULL, identity TEXT NOT NULL, num_examples INTEGER NOT NULL,
+    bytes INTEGER NOT NULL, seconds REAL NOT NULL, PRIMARY KEY (round, silo));
+CREATE TABLE IF NOT EXISTS missed (
+    round INTEGER, silo TEXT, outcome TEXT NOT NULL, reason TEXT NOT NULL, at REAL NOT NULL);
+"""
+
+
+@final
+class Ledger:
+    """Updates of one run.
+
+    Args:
+        folder: The run folder; ``ledger.sqlite`` and ``spool`` are made in it.
+
+    Raises:
+        FileError: ``ledger.sqlite`` is something else.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._spool = folder / "spool"
+        self._spool.mkdir(parents=True, exist_ok=True)
+        path = folder / "ledger.sqlite"
+        # Autocommit: every row is a transaction of its own, and survives a loss of power.
+        self._rows = sqlite3.connect(path, isolation_level=None)
+        try:
+            self._rows.execute("PRAGMA journal_mode = WAL")
+            self._rows.execute("PRAGMA synchronous = FULL")
+            self._rows.executescript(_TABLES)
+            self._rows.execute("INSERT OR IGNORE INTO about VALUES ('run', ?)", (uuid.uuid4().hex,))
+        except sqlite3.DatabaseError as error:
+            self._rows.close()
+            raise FileError(f"{path} is no ledger: {error}", hint="restore it, or start a new run") from error
+
+    @property
+    def run(self) -> str:
+        """Identifies the run to silos: answers of another run are not taken."""
+        (value,) = self._rows.execute("SELECT value FROM about WHERE key = 'run'").fetchone()
+        return str(value)
+
+    def begin(self, number: int, base: str) -> Iterator[tuple[str, Message, int]]:
+        """Start or go on with a round.
+
+        What was accepted of this round from other weights, or of later rounds, is forgotten: the run was set back to an earlier checkpoint.
+        What the spool holds of earlier rounds is in the checkpoint by now.
+
+        Args:
+            number: The round.
+            base: Digest of the weights that it starts from.
+
+        Returns:
+            The updates of this round that are on disk, in the order in which they were accepted. A damaged one is forgotten: no receipt
+            was given for it, so its silo still has it.
+        """
+        self._rows.execute(
+            "DELETE FROM accepted WHERE round > ? OR (round = ? AND base != ?)", (number, number, base)
+        )
+        found = self._rows.execute(
+            "SELECT silo, identity, num_examples FROM accepted WHERE round = ? ORDER BY rowid", (number,)
+        ).fetchall()
+        kept = {self._place(identity) for _, identity, _ in found}
+        for path in self._spool.iterdir():
+            if path not in kept:
+                path.unlink()
+        for silo, identity, num_examples in found:
+            try:
+                update = Message.of_bytes(self._place(identity).read_bytes(), silo)
+            except (OSError, UpdateRefused):
+                self._rows.execute("DELETE FROM accepted WHERE round = ? AND silo = ?", (number, silo))
+                continue
+            yield silo, update, num_examples
+
+    def accepted(self, number: int) -> dict[str, str]:
+        """Identities of the updates of a round, by silo: its receipts."""
+        rows = self._rows.execute(
+            "SELECT silo, identity FROM accepted WHERE round = ? ORDER BY rowid", (number,)
+        )
+        return {str(silo): str(identity) for silo, identity in rows}
+
+    def accept(
+        self, number: int, silo: str, base: str, update: Message, num_examples: int, seconds: float
+    ) -> None:
+        """Put an update on disk; when this returns, nothing but the loss of the disk loses it.
+
+        Raises:
+            OSError: There is no space, or the disk is broken. The update is not accepted.
+        """
+        with whole_or_absent(self._place(update.identity)) as path:
+            path.write_bytes(update.frame)
+        row = (number, silo, base, update.identity, num_examples, len(update.frame), seconds)
+        try:
+            self._rows.execute("INSERT INTO accepted VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+        except sqlite3.OperationalError as error:
+            raise OSError(str(error)) from error
+
+    def missed(self, number: int, silo: str, outcome: str, reason: str) -> None:
+        """Remember that a silo's update did not enter the mean of a round: ``refused`` or ``late``."""
+        row = (number, silo, outcome, reason, time.time())
+        self._rows.execute("INSERT INTO missed VALUES (?, ?, ?, ?, ?)", row)
+
+    def participation(self) -> list[Participation]:
+        """How every silo took part, by name."""
+        rows = self._rows.execute(
+            """
+            SELECT silo, SUM(accepted), MAX(num_examples), SUM(refused), SUM(late), SUM(bytes), AVG(seconds) FROM (
+                SELECT silo, 1 AS accepted, num_examples, 0 AS refused, 0 AS late, bytes, seconds FROM accepted
+                UNION ALL
+                SELECT silo, 0, 0, outcome = 'refused', outcome = 'late', 0, NULL FROM missed)
+            GROUP BY silo ORDER BY silo
+            """
+        )
+        return [
+            Participation(silo, accepted, num_examples, refused, late, size, seconds or 0.0)
+            for silo, accepted, num_examples, refused, late, size, seconds in rows
+        ]
+
+    def close(self) -> None:
+        """Release the file; safe to call twice."""
+        self._rows.close()
+
+    def _place(self, identity: str) -> Path:
+        return self._spool / f"{identity}.xbf"

@@ -1,0 +1,82 @@
+"""A rehearsal: the server and every silo as processes of one machine, encrypted and with keys as between machines."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from xbackend_fl.course import load_course
+from xbackend_fl.deployment import processes
+from xbackend_fl.deployment.keys import make_keys
+from xbackend_fl.deployment.processes import free_port
+from xbackend_fl.deployment.serving import serve_course
+from xbackend_fl.errors import RunFailed
+from xbackend_fl.events import Observer
+from xbackend_fl.server import RunFolder
+
+
+def rehearse(
+    course: Path,
+    settings: Sequence[str] = (),
+    *,
+    data: Path | None = None,
+    out: Path | None = None,
+    observer: Observer = lambda _: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Path:
+    """A server and all silos as processes of this machine, encrypted and with keys as between machines.
+
+    Args:
+        course: The course file.
+        settings: ``a.b=value`` overrides.
+        data: A folder with ``NAME.npz`` for every silo; parts of the course's data if left out.
+        out: A new run folder; what silos write, their logs and all keys lie beside it, in ``OUT-silos``.
+        observer: Told about every event.
+        should_stop: Asked all the time.
+
+    Raises:
+        RefusedInput: Something cannot be used; the message says which silo's.
+        RunFailed: The course could not finish.
+    """
+    loaded = load_course(course, settings)
+    names = [participant.name for participant in loaded.participants]
+    server = f"127.0.0.1:{free_port()}"
+    threads = str(max(1, (os.cpu_count() or 1) // len(names)))
+    folder = RunFolder.place(loaded, out).resolve()
+    beside = folder.with_name(f"{folder.name}-silos")
+    beside.mkdir(parents=True)
+    keys = beside / "keys"
+    make_keys(keys, (), names)
+    silos: dict[str, subprocess.Popen[bytes]] = {}
+
+    def stopped() -> bool:
+        for name, process in silos.items():
+            if process.poll():
+                raise RunFailed(
+                    f"silo {name!r} ended with exit code {process.returncode}:\n{processes.tail(beside / f'{name}.log')}"
+                )
+        return should_stop()
+
+    with ExitStack() as stack:
+        for name in names:
+            command = ["xbfl", "join", str(course), "--as", name, "--server", server, "--threads", threads]
+            command += ["--keys", str(keys / "silos" / name)]
+            command += ["--out", str(beside / name)]
+            command += [] if data is None else ["--data-path", str(data / f"{name}.npz")]
+            for setting in settings:
+                command += ["--set", setting]
+            environment = {**os.environ, "OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE"}
+            process = processes.running(command, environment, beside / f"{name}.log")
+            silos[name] = stack.enter_context(process)
+        return serve_course(
+            course,
+            settings,
+            address=server,
+            out=folder,
+            keys=keys / "server",
+            observer=observer,
+            should_stop=stopped,
+        )

@@ -1,0 +1,165 @@
+"""The server's role: Flower's SuperLink and the round loop in it, watched, and started again if a process of it ends."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from xbackend_fl.course import load_course
+from xbackend_fl.deployment import processes
+from xbackend_fl.deployment.job import Job
+from xbackend_fl.deployment.keys import Keys, keys_for
+from xbackend_fl.deployment.processes import Address
+from xbackend_fl.errors import FileError, RunFailed
+from xbackend_fl.events import CourseFinished, Event, Noted, Observer, RoundCollected, from_line
+from xbackend_fl.server import RunFolder
+
+_POLL_S = 0.2
+_STATUS_S = 10.0
+_AGAIN_S = 3.0
+
+
+class _EndedError(RunFailed):
+    """A process that should run is gone, without a reason of its own."""
+
+
+def serve_course(
+    course: Path,
+    settings: Sequence[str] = (),
+    *,
+    address: str | None = None,
+    out: Path | None = None,
+    resume: bool = False,
+    keys: Path | None = None,
+    insecure: bool = False,
+    observer: Observer = lambda _: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Path:
+    """Run a course's server until the course is over.
+
+    Args:
+        course: The course file; with ``resume``, the run folder to go on with.
+        settings: ``a.b=value`` overrides.
+        address: ``HOST:PORT`` to listen at; ``deployment.address`` if left out.
+        out: A new run folder.
+        resume: Continue at the last checkpoint of a run folder.
+        keys: Folder of the server's keys (:class:`~xbackend_fl.deployment.keys.Keys`); ``deployment.keys`` if left out.
+        insecure: Whether others than this machine may be served without keys.
+        observer: Told about every event.
+        should_stop: Asked all the time; true ends the course after a complete round.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        RefusedInput: Course, address or folder cannot be used, or a silo's model is not the reference's.
+        RunFailed: The course could not finish; the checkpoint of the last complete round stays.
+    """
+    file = course / "course.yaml" if resume else course
+    if resume and not file.is_file():
+        raise FileError(f"{course} is not a run folder: it has no course.yaml")
+    loaded = load_course(file, settings)
+    place = Address(address or loaded.deployment.address)
+    own = keys_for(loaded, place.reached, keys, insecure=insecure)
+    folder = (course if resume else RunFolder.place(loaded, out)).resolve()
+    # The run folder's own course is the one that was begun.
+    source = file.resolve()
+    tally = _Tally(observer)
+    while True:
+        try:
+            _serve_once(source, settings, place, own, folder, tally, should_stop)
+        except RunFailed as error:
+            # What never worked is for its reader to mend; what worked is tried again.
+            if not isinstance(error, _EndedError) and not tally.failures:
+                raise
+            tally.failures += 1
+            if tally.failures > loaded.deployment.restarts or should_stop():
+                raise
+            note = f"{error.message.splitlines()[0]} Starting again ({tally.failures} of {loaded.deployment.restarts})"
+            observer(Noted(backend="server", note=note))
+            time.sleep(_AGAIN_S)
+        else:
+            return folder
+
+
+class _Tally:
+    """Passes events on, and counts failures since the last complete round."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer, self.failures = observer, 0
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, RoundCollected):
+            self.failures = 0
+        self._observer(event)
+
+
+def _serve_once(
+    course: Path,
+    settings: Sequence[str],
+    place: Address,
+    keys: Keys | None,
+    folder: Path,
+    observer: Observer,
+    should_stop: Callable[[], bool],
+) -> None:
+    with tempfile.TemporaryDirectory(prefix="xbfl-") as home:
+        where = "" if keys is None else str(keys.folder.resolve())
+        job = Job(str(course), tuple(settings), str(folder), where, home)
+        with processes.superlink(place, keys, Path(home)) as link:
+            processes.submit(place, keys, job, Path(home))
+            _follow(folder / "events.jsonl", job, link, observer, should_stop)
+
+
+def _follow(
+    log: Path,
+    job: Job,
+    link: subprocess.Popen[bytes],
+    observer: Observer,
+    should_stop: Callable[[], bool],
+) -> None:
+    """Tell what the server's process writes down, until the course is over."""
+    events = _events(log, log.stat().st_size if log.is_file() else 0)
+    home, checked = Path(job.home), time.monotonic()
+    while True:
+        # Asked before the events are read: what a process wrote last is then seen before its end is.
+        ended, gone = job.ended, link.poll() is not None
+        if not job.started and time.monotonic() - checked > _STATUS_S:
+            checked = time.monotonic()
+            ended = processes.status(home).startswith("finished")
+        for event in events:
+            if event is None:
+                break
+            observer(event)
+            if isinstance(event, CourseFinished):
+                return
+        if failure := job.failure():
+            raise failure
+        if ended or gone:
+            name = "Flower's SuperLink" if gone else "the server's process"
+            raise _EndedError(
+                f"{name} ended before the course did.\n{processes.tail(home / 'superlink.log', 40)}",
+                hint=f"xbfl serve --resume {job.out}",
+            )
+        if should_stop():
+            job.stop()
+        time.sleep(_POLL_S)
+
+
+def _events(log: Path, start: int) -> Iterator[Event | None]:
+    """Events as they are written; ``None`` when there is no other yet."""
+    while not log.is_file():
+        yield None
+    with log.open(encoding="utf-8") as file:
+        file.seek(start)
+        held = ""
+        while True:
+            held += file.readline()
+            if held.endswith("\n"):
+                yield from_line(held)
+                held = ""
+            else:
+                yield None
