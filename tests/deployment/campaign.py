@@ -33,17 +33,24 @@ models: {{onnx: "none:{size}"}}
 input: ["1,{features}"]
 data: {{source: "none:none"}}
 participants: {{onnx: {silos}}}
-federate: {{{federate}precision: exact, server: {{name: fedavgm}}}}
+federate: {{{federate}precision: {precision}, server: {{name: fedavgm}}}}
 """
 
 
 def write_course(
-    folder: Path, rounds: int, silos: int, size: str = "40x30", more: str = "", federate: str = ""
+    folder: Path,
+    rounds: int,
+    silos: int,
+    size: str = "40x30",
+    more: str = "",
+    federate: str = "",
+    precision: str = "exact",
 ) -> Course:
     """A course of light silos in a folder."""
     folder.mkdir(parents=True, exist_ok=True)
+    features = size.partition("x")[0]
     text = COURSE.format(
-        rounds=rounds, silos=silos, size=size, features=size.split("x", maxsplit=1)[0], federate=federate
+        rounds=rounds, silos=silos, size=size, features=features, federate=federate, precision=precision
     )
     (folder / "course.yaml").write_text(text + more, encoding="utf-8")
     return load_course(folder / "course.yaml")
@@ -53,7 +60,7 @@ def undisturbed(course: Course, out: Path) -> str:
     """Digest of the last weights when nothing goes wrong."""
     silos = [Silo(course, p.name, Linear(p.name, course)) for p in course.participants]
     folder = RunFolder.create(course, out)
-    engine = DeploymentEngine(course, Exchange(LocalLink(silos)), Ledger(folder.path))
+    engine = DeploymentEngine(course, Exchange(LocalLink(silos)), Ledger(folder))
     return run_with(engine, course, folder, None).weights.digest
 
 
@@ -217,7 +224,7 @@ def _wait(processes: Processes, folder: Path) -> None:
 
 def _check(course: Course, folder: Path) -> None:
     names = sorted(participant.name for participant in course.participants)
-    with closing(Ledger(folder / "run")) as ledger:
+    with closing(Ledger(RunFolder(folder / "run"))) as ledger:
         for number in range(1, course.rounds + 1):
             accepted = ledger.accepted(number)
             assert sorted(accepted) == names, (number, accepted)

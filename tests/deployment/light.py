@@ -178,7 +178,7 @@ def run_server(folder: Path, link: Any = None) -> None:
     run = RunFolder.open(out) if begun else RunFolder.create(course, out)
     names = [participant.name for participant in course.participants]
     exchange = Exchange(link or SocketLink(folder, names))
-    with closing(DeploymentEngine(course, exchange, Ledger(run.path))) as engine:
+    with closing(DeploymentEngine(course, exchange, Ledger(run))) as engine:
         run_with(engine, course, run, run.latest() if begun else None)
 
 

@@ -94,7 +94,7 @@ def test_faults_of_every_kind(tmp_path: Path, figure: Figure, *, thorough: bool)
     silos = [Silo(course, name, learner, out=tmp_path / name) for name, learner in learners.items()]
     link, events = Faulty(LocalLink(silos), seed=3), list[Event]()
     folder = RunFolder.create(course, tmp_path / "run")
-    ledger = Ledger(folder.path)
+    ledger = Ledger(folder)
     with closing(DeploymentEngine(course, Exchange(link), ledger)) as engine:
         run = run_with(engine, course, folder, None, events.append)
         accepted = {number: set(ledger.accepted(number)) for number in range(1, rounds + 1)}

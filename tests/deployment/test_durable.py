@@ -28,6 +28,7 @@ from xbackend_fl.deployment.signatures import SERVER, Signatures
 from xbackend_fl.errors import FileError, RunFailed, UpdateRefused
 from xbackend_fl.events import Event, Noted
 from xbackend_fl.server import RunFolder, run_with
+from xbackend_fl.simulation import resume_run
 
 
 def update(number: int, silo: str, value: float = 1.0) -> Message:
@@ -40,13 +41,13 @@ def read(message: Message) -> Message:
 
 
 def test_what_was_accepted_is_there_after_a_crash(tmp_path: Path) -> None:
-    with closing(Ledger(tmp_path)) as ledger:
+    with closing(Ledger(RunFolder(tmp_path))) as ledger:
         run = ledger.run
         assert list(ledger.begin(1, "b1")) == []
         for silo in ("oslo", "berlin"):
             ledger.accept(1, silo, "b1", update(1, silo), 7, 0.5)
     # No close is needed: every row is on disk when accept returns.
-    with closing(Ledger(tmp_path)) as ledger:
+    with closing(Ledger(RunFolder(tmp_path))) as ledger:
         assert ledger.run == run
         found = list(ledger.begin(1, "b1"))
         assert [(silo, size) for silo, _, size in found] == [("oslo", 7), ("berlin", 7)]
@@ -57,7 +58,7 @@ def test_what_was_accepted_is_there_after_a_crash(tmp_path: Path) -> None:
 
 
 def test_a_silo_has_one_update_a_round(tmp_path: Path) -> None:
-    with closing(Ledger(tmp_path)) as ledger:
+    with closing(Ledger(RunFolder(tmp_path))) as ledger:
         ledger.accept(1, "oslo", "b1", update(1, "oslo"), 7, 0.5)
         with pytest.raises(Exception, match="UNIQUE"):
             ledger.accept(1, "oslo", "b1", update(1, "oslo", 2.0), 7, 0.5)
@@ -67,7 +68,7 @@ def test_a_silo_has_one_update_a_round(tmp_path: Path) -> None:
 
 def test_a_run_that_was_set_back(tmp_path: Path) -> None:
     """Somebody deleted a checkpoint: the round is trained again from other weights."""
-    with closing(Ledger(tmp_path)) as ledger:
+    with closing(Ledger(RunFolder(tmp_path))) as ledger:
         for number in (1, 2, 3):
             ledger.accept(number, "oslo", f"b{number}", update(number, "oslo"), 7, 0.5)
         assert list(ledger.begin(2, "another")) == []
@@ -77,7 +78,7 @@ def test_a_run_that_was_set_back(tmp_path: Path) -> None:
 
 
 def test_a_damaged_update_in_the_spool_is_asked_for_again(tmp_path: Path) -> None:
-    with closing(Ledger(tmp_path)) as ledger:
+    with closing(Ledger(RunFolder(tmp_path))) as ledger:
         for silo in ("oslo", "berlin"):
             ledger.accept(1, silo, "b1", update(1, silo), 7, 0.5)
         place = next((tmp_path / "spool").glob(f"{update(1, 'oslo').identity}.xbf"))
@@ -90,7 +91,15 @@ def test_a_damaged_update_in_the_spool_is_asked_for_again(tmp_path: Path) -> Non
 def test_what_is_no_ledger(tmp_path: Path) -> None:
     (tmp_path / "ledger.sqlite").write_bytes(b"something else entirely" * 100)
     with pytest.raises(FileError, match="is no ledger"):
-        Ledger(tmp_path)
+        Ledger(RunFolder(tmp_path))
+
+
+def test_a_deployed_run_is_not_simulated_on(tmp_path: Path) -> None:
+    course = write_course(tmp_path / "course", rounds=2, silos=1)
+    undisturbed(course, tmp_path / "run")
+    with pytest.raises(FileError, match="the run of a deployed course") as caught:
+        resume_run(tmp_path / "run")
+    assert "xbfl serve" in str(caught.value.hint)
 
 
 def test_a_full_disk_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +120,7 @@ def test_a_full_disk_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     events: list[Event] = []
     silos = [Silo(course, p.name, Linear(p.name, course)) for p in course.participants]
     folder = RunFolder.create(course, tmp_path / "run")
-    with closing(DeploymentEngine(course, Exchange(LocalLink(silos)), Ledger(folder.path))) as engine:
+    with closing(DeploymentEngine(course, Exchange(LocalLink(silos)), Ledger(folder))) as engine:
         run = run_with(engine, course, folder, None, events.append)
     assert run.weights.digest == expected
     (note,) = (event.note for event in events if isinstance(event, Noted))
@@ -131,7 +140,7 @@ def test_a_disk_that_stays_full_ends_the_course(tmp_path: Path, monkeypatch: pyt
     silo = Silo(course, course.participants[0].name, Linear(course.participants[0].name, course))
     folder = RunFolder.create(course, tmp_path / "run")
     with (
-        closing(DeploymentEngine(course, Exchange(LocalLink([silo])), Ledger(folder.path))) as engine,
+        closing(DeploymentEngine(course, Exchange(LocalLink([silo])), Ledger(folder))) as engine,
         pytest.raises(RunFailed, match=r"could not be written: .*No space left"),
     ):
         run_with(engine, course, folder, None)
@@ -143,7 +152,7 @@ class Crashes(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(subprocess.check_output(["mktemp", "-d"], text=True).strip())
-        self.ledger = Ledger(self.folder)
+        self.ledger = Ledger(RunFolder(self.folder))
         self.round = 1
         self.model: dict[str, str] = {}
 
@@ -160,7 +169,7 @@ class Crashes(RuleBasedStateMachine):
     @rule()
     def crash(self) -> None:
         self.ledger.close()
-        self.ledger = Ledger(self.folder)
+        self.ledger = Ledger(RunFolder(self.folder))
 
     @rule()
     def orphan(self) -> None:
@@ -292,7 +301,7 @@ def test_an_unsigned_silo_does_not_come_in(tmp_path: Path, keys: Path) -> None:
     for signatures, reason in ((Signatures(), "without a signature"), (impostor, "did not sign")):
         silo = Silo(course, name, Linear(name, course), signatures=signatures)
         exchange = Exchange(LocalLink([silo], hello), server)
-        engine = DeploymentEngine(course, exchange, Ledger(tmp_path / reason))
+        engine = DeploymentEngine(course, exchange, Ledger(RunFolder(tmp_path / reason)))
         with pytest.raises(RunFailed, match=reason):
             engine.prepare(lambda _: None)
         engine.close()

@@ -28,7 +28,7 @@ TORCH = ["models={torch: torch_model.py:build}", "participants={torch: 3}"]
 def deployed(course: Course, link: Link, out: Path) -> tuple[Any, list[Event]]:
     events: list[Event] = []
     folder = RunFolder.create(course, out)
-    with closing(DeploymentEngine(course, Exchange(link), Ledger(folder.path))) as engine:
+    with closing(DeploymentEngine(course, Exchange(link), Ledger(folder))) as engine:
         return run_with(engine, course, folder, None, events.append), events
 
 
@@ -259,3 +259,39 @@ def test_a_silo_without_its_data(digits: Path, tmp_path: Path, small: list[str])
         Silo.open(course, "berlin", tmp_path / "berlin.npz")
     with pytest.raises(ConfigError, match="no participant 'oslo'"):
         Silo.open(course, "oslo")
+
+
+@pytest.mark.parametrize(
+    ("payload", "share", "distance"),
+    [("bfloat16", 0.51, 1e-4), ("float16", 0.51, 1e-5), ("int8", 0.27, 1e-3), ("top-k", 0.22, 0.06)],
+)
+def test_smaller_payloads(payload: str, share: float, distance: float, tmp_path: Path) -> None:
+    """What silos send is smaller by what the encoding says, and the course ends near the one that sent every bit."""
+    found = {}
+    for kind in ("float32", payload):
+        more = f"deployment: {{payload: {kind}, top_k_share: 0.1}}\n"
+        course = write_course(tmp_path / kind, rounds=12, silos=3, size="400x100", more=more)
+        learners = {p.name: Linear(p.name, course) for p in course.participants}
+        silos = [Silo(course, n, learner, out=tmp_path / kind / n) for n, learner in learners.items()]
+        run, events = deployed(course, LocalLink(silos), tmp_path / kind / "run")
+        collected = [event for event in events if isinstance(event, RoundCollected)]
+        found[kind] = (run.weights, collected[-1].received_bytes, collected[-1].sent_bytes)
+    assert found[payload][1] / found["float32"][1] < share
+    assert found[payload][2] == found["float32"][2]
+    assert 0 < found[payload][0].relative_distance(found["float32"][0]) < distance
+
+
+def test_the_order_of_arrival(tmp_path: Path) -> None:
+    """Exact sums have the same bits in any order; float32 ones agree within rounding."""
+
+    class Backwards(Passing):
+        def replies(self) -> Iterator[Reply]:
+            return reversed(list(super().replies()))
+
+    for precision in ("exact", "float32"):
+        course = write_course(tmp_path / precision, rounds=5, silos=6, precision=precision)
+        first, _ = deployed(course, Passing(light(course)), tmp_path / precision / "first")
+        second, _ = deployed(course, Backwards(light(course)), tmp_path / precision / "second")
+        if precision == "exact":
+            assert first.weights.digest == second.weights.digest
+        assert first.weights.relative_distance(second.weights) < 1e-6

@@ -16,7 +16,7 @@ from typing import final
 
 from xbackend_fl.deployment.message import Message
 from xbackend_fl.errors import FileError, UpdateRefused
-from xbackend_fl.server import Participation
+from xbackend_fl.server import Participation, RunFolder
 from xbackend_fl.weights.store import whole_or_absent
 
 _TABLES = """
@@ -34,16 +34,16 @@ class Ledger:
     """Updates of one run.
 
     Args:
-        folder: The run folder; ``ledger.sqlite`` and ``spool`` are made in it.
+        folder: Of the run; ``ledger.sqlite`` and ``spool`` are made in it.
 
     Raises:
         FileError: ``ledger.sqlite`` is something else.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._spool = folder / "spool"
+    def __init__(self, folder: RunFolder) -> None:
+        self._spool = folder.path / "spool"
         self._spool.mkdir(parents=True, exist_ok=True)
-        path = folder / "ledger.sqlite"
+        path = folder.ledger
         # Autocommit: every row is a transaction of its own, and survives a loss of power.
         self._rows = sqlite3.connect(path, isolation_level=None)
         try:

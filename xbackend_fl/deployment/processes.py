@@ -35,6 +35,10 @@ os.execv(sys.argv[1], sys.argv[1:])
 """Becomes another program, which ends when the process that started it does, however that ends (PR_SET_PDEATHSIG)."""
 
 
+class Gone(RunFailed):
+    """A process that should run ended, without a reason of its own: it may run if it is started again."""
+
+
 @final
 class Address:
     """``HOST:PORT``.
@@ -122,6 +126,7 @@ def superlink(address: Address, keys: Keys | None, home: Path) -> Iterator[subpr
     """Flower's SuperLink at an address, healthy; encrypted, and for known silos only, if there are keys.
 
     Raises:
+        Gone: It was killed while it started.
         RunFailed: It did not start; the message has the end of its log.
     """
     command = ["flower-superlink", "--disable-runtime-dependency-installation"]
@@ -136,6 +141,8 @@ def superlink(address: Address, keys: Keys | None, home: Path) -> Iterator[subpr
         deadline = time.monotonic() + _START_S
         here = Address(address.here)
         while reason := ill_health(here, keys):
+            if (process.poll() or 0) < 0:
+                raise Gone(f"Flower's SuperLink was killed by signal {-process.returncode} while it started.")
             if process.poll() is not None or time.monotonic() > deadline:
                 raise RunFailed(
                     f"Flower's SuperLink did not start at {address.text}: {reason}\n{tail(log)}",

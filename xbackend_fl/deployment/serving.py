@@ -12,7 +12,7 @@ from xbackend_fl.course import load_course
 from xbackend_fl.deployment import processes
 from xbackend_fl.deployment.job import Job
 from xbackend_fl.deployment.keys import Keys, keys_for
-from xbackend_fl.deployment.processes import Address
+from xbackend_fl.deployment.processes import Address, Gone
 from xbackend_fl.errors import FileError, RunFailed
 from xbackend_fl.events import CourseFinished, Event, Noted, Observer, RoundCollected, from_line
 from xbackend_fl.server import RunFolder
@@ -20,10 +20,6 @@ from xbackend_fl.server import RunFolder
 _POLL_S = 0.2
 _STATUS_S = 10.0
 _AGAIN_S = 3.0
-
-
-class _EndedError(RunFailed):
-    """A process that should run is gone, without a reason of its own."""
 
 
 def serve_course(
@@ -73,7 +69,7 @@ def serve_course(
             _serve_once(source, settings, place, own, folder, tally, should_stop)
         except RunFailed as error:
             # What never worked is for its reader to mend; what worked is tried again.
-            if not isinstance(error, _EndedError) and not tally.failures:
+            if not isinstance(error, Gone) and not tally.failures:
                 raise
             tally.failures += 1
             if tally.failures > loaded.deployment.restarts or should_stop():
@@ -110,7 +106,12 @@ def _serve_once(
         where = "" if keys is None else str(keys.folder.resolve())
         job = Job(str(course), tuple(settings), str(folder), where, home)
         with processes.superlink(place, keys, Path(home)) as link:
-            processes.submit(place, keys, job, Path(home))
+            try:
+                processes.submit(place, keys, job, Path(home))
+            except RunFailed as error:
+                if link.poll() is not None:
+                    raise Gone("Flower's SuperLink ended while it was given the course.") from error
+                raise
             _follow(folder / "events.jsonl", job, link, observer, should_stop)
 
 
@@ -140,7 +141,7 @@ def _follow(
             raise failure
         if ended or gone:
             name = "Flower's SuperLink" if gone else "the server's process"
-            raise _EndedError(
+            raise Gone(
                 f"{name} ended before the course did.\n{processes.tail(home / 'superlink.log', 40)}",
                 hint=f"xbfl serve --resume {job.out}",
             )

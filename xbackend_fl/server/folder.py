@@ -93,6 +93,11 @@ class RunFolder:
         return self.path / "model.onnx"
 
     @property
+    def ledger(self) -> Path:
+        """Which updates were accepted; only a deployed course has one."""
+        return self.path / "ledger.sqlite"
+
+    @property
     def summary(self) -> Path:
         """One page for people."""
         return self.path / "summary.md"

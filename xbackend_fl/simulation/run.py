@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 from xbackend_fl.course import Course, load_course
+from xbackend_fl.errors import FileError
 from xbackend_fl.events import Observer
 from xbackend_fl.server import Run, RunFolder, run_with
 from xbackend_fl.simulation.engine import SimulationEngine
@@ -58,10 +59,15 @@ def resume_run(
         in_process: Run the workers in this process.
 
     Raises:
-        FileError: The folder is not a run, or its checkpoint is corrupt.
+        FileError: The folder is not a simulation's run, or its checkpoint is corrupt.
         SchemaError: The model has changed since.
     """
     folder = RunFolder.open(Path(path))
+    if folder.ledger.is_file():
+        raise FileError(
+            f"{path} is the run of a deployed course",
+            hint=f"xbfl serve {path} --resume; a simulation has other data",
+        )
     course = load_course(folder.course, overrides)
     state = folder.latest()
     with closing(SimulationEngine(course, in_process=in_process)) as engine:

@@ -51,7 +51,7 @@ def _run(grid: Grid, job: Job) -> None:
     signatures = job.signatures()
     hello = signatures.seal(Message("hello").to_bytes())
     link = FlowerLink(grid, [participant.name for participant in course.participants], hello)
-    with closing(DeploymentEngine(course, Exchange(link, signatures), Ledger(folder.path))) as engine:
+    with closing(DeploymentEngine(course, Exchange(link, signatures), Ledger(folder))) as engine:
         run_with(engine, course, folder, state, should_stop=job.should_stop)
 
 
