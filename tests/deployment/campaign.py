@@ -33,7 +33,7 @@ models: {{onnx: "none:{size}"}}
 input: ["1,{features}"]
 data: {{source: "none:none"}}
 participants: {{onnx: {silos}}}
-federate: {{{federate}precision: {precision}, server: {{name: fedavgm}}}}
+federate: {{{federate}precision: {precision}, server: {{name: {rule}}}}}
 """
 
 
@@ -45,13 +45,12 @@ def write_course(
     more: str = "",
     federate: str = "",
     precision: str = "exact",
+    rule: str = "fedavgm",
 ) -> Course:
     """A course of light silos in a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    features = size.partition("x")[0]
-    text = COURSE.format(
-        rounds=rounds, silos=silos, size=size, features=features, federate=federate, precision=precision
-    )
+    values = {"rounds": rounds, "silos": silos, "size": size, "features": size.partition("x")[0]}
+    text = COURSE.format(**values, federate=federate, precision=precision, rule=rule)
     (folder / "course.yaml").write_text(text + more, encoding="utf-8")
     return load_course(folder / "course.yaml")
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
+from multiprocessing.connection import Client, Connection, wait
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -112,7 +111,7 @@ def _normal(draw: np.random.Generator, shape: tuple[int, ...]) -> NDArray[Any]:
 
 
 class SocketLink:
-    """Silos at sockets of this machine, each asked by a thread; one that starts again has another session.
+    """Silos at sockets of this machine; one that starts again has another session. An answer stays in its socket until it is looked for.
 
     Args:
         folder: Has ``NAME.socket`` for every silo that is there.
@@ -122,8 +121,8 @@ class SocketLink:
     def __init__(self, folder: Path, names: Sequence[str]) -> None:
         self._folder, self._names = folder, names
         self._sessions: dict[str, Session] = {}
-        self._replies: SimpleQueue[tuple[int, Reply]] = SimpleQueue()
-        self._generation = 0
+        self._waiting: dict[str, Connection] = {}
+        self._failed: list[Reply] = []
 
     def silos(self) -> Mapping[str, Session]:
         for name in self._names:
@@ -133,33 +132,37 @@ class SocketLink:
             if identity and name not in self._sessions:
                 try:
                     hello = service.ask(self._folder / f"{name}.socket", Message("hello").to_bytes())
-                except OSError:
+                except (OSError, EOFError):
                     continue
                 self._sessions[name] = Session(identity, hello)
         return self._sessions
 
     def send(self, frames: Mapping[str, bytes]) -> None:
         for name, frame in frames.items():
-            threading.Thread(target=self._ask, args=(self._generation, name, frame), daemon=True).start()
+            try:
+                connection = Client(str(self._folder / f"{name}.socket"), "AF_UNIX")
+                connection.send_bytes(frame)
+            except OSError as error:
+                self._failed.append(Reply(name, trouble=f"the connection failed: {error!r}"))
+            else:
+                self._waiting[name] = connection
 
     def replies(self) -> Iterator[Reply]:
-        while True:
-            try:
-                generation, reply = self._replies.get(timeout=_POLL_S)
-            except Empty:
-                return
-            if generation == self._generation:
-                yield reply
+        while self._failed:
+            yield self._failed.pop()
+        ready = wait(list(self._waiting.values()), _POLL_S)
+        for name in [name for name, connection in self._waiting.items() if connection in ready]:
+            with self._waiting.pop(name) as connection:
+                try:
+                    yield Reply(name, connection.recv_bytes())
+                except (OSError, EOFError) as error:
+                    yield Reply(name, trouble=f"the connection ended: {error!r}")
 
     def forget(self) -> None:
-        self._generation += 1
-
-    def _ask(self, generation: int, name: str, frame: bytes) -> None:
-        try:
-            reply = Reply(name, service.ask(self._folder / f"{name}.socket", frame))
-        except (OSError, EOFError) as error:
-            reply = Reply(name, trouble=f"the connection ended: {error!r}")
-        self._replies.put((generation, reply))
+        for connection in self._waiting.values():
+            connection.close()
+        self._waiting.clear()
+        self._failed.clear()
 
 
 def _identity(path: Path) -> str:

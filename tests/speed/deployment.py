@@ -78,7 +78,7 @@ def floor(folder: Path, silos: int) -> dict[str, float]:
 
 def deployed(folder: Path, silos: int) -> dict[str, Any]:
     """The same number of light silos in a course over Flower."""
-    course = write_course(folder, _ROUNDS + 1, silos, _SIZE)
+    course = write_course(folder, _ROUNDS + 1, silos, _SIZE, precision="float32", rule="fedavg")
     address, run = f"127.0.0.1:{free_port()}", folder / "run"
     joins = []
     for participant in course.participants:
@@ -95,10 +95,10 @@ def deployed(folder: Path, silos: int) -> dict[str, Any]:
 
 def local(folder: Path, silos: int) -> dict[str, Any]:
     """A server's process, and light silos at sockets of this one."""
-    course = write_course(folder, 3, silos, _SIZE)
+    course = write_course(folder, 3, silos, _SIZE, precision="float32", rule="fedavg")
     with _hosted(course, folder):
         command = [sys.executable, "-m", "tests.deployment.light", "server", str(folder)]
-        subprocess.run(command, check=True)
+        subprocess.run(command, check=True, env=processes.flower_environment(folder))
     return _figures(folder / "run")
 
 

@@ -122,6 +122,8 @@ class DeploymentEngine:
             for name, answer in answers if len(collector.accepted) < len(cohort) else ():
                 wanted.remove(name)
                 collector.take(name, answer)
+                # Or it would be held while the next one is received.
+                del answer
                 if len(collector.accepted) == len(cohort):
                     # Spares who are still at it are not needed: they are neither late nor refused.
                     break

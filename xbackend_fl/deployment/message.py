@@ -35,12 +35,12 @@ class Message:
     kind: str
     fields: Mapping[str, Any] = field(default_factory=dict)
     arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-    frame: bytes = field(default=b"", repr=False, compare=False)
+    frame: bytes | memoryview = field(default=b"", repr=False, compare=False)
 
     @property
     def identity(self) -> str:
         """BLAKE3-256 (hex) of everything in it: equal messages have equal identities. Empty for one that was not received."""
-        return wire.digest_of(self.frame).hex() if self.frame else ""
+        return bytes(wire.digest_of(self.frame)).hex() if self.frame else ""
 
     @staticmethod
     def refusal(error: XbflError) -> Message:
@@ -58,7 +58,7 @@ class Message:
         return b"".join(wire.encode(self.arrays, about))
 
     @staticmethod
-    def of_bytes(frame: bytes, where: str) -> Message:
+    def of_bytes(frame: bytes | memoryview, where: str) -> Message:
         """Read a frame; the arrays are views of it.
 
         Args:

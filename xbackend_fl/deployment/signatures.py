@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import final
+from typing import TypeAlias, final
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from xbackend_fl.errors import FileError, UpdateRefused
 from xbackend_fl.weights.formats import wire
 
+Frame: TypeAlias = bytes | memoryview
 SERVER = "the server"
 """Its name, among those of silos."""
 _CONTEXT = b"xbfl-frame-v1\0"
@@ -41,14 +42,16 @@ class Signatures:
         """A frame with this side's signature behind it."""
         return frame if self.own is None else frame + self.own.sign(_CONTEXT + wire.digest_of(frame))
 
-    def open(self, sealed: bytes, name: str) -> bytes:
+    def open(self, sealed: bytes, name: str) -> Frame:
         """The frame, signed by ``name`` if this side knows keys.
 
         Raises:
             UpdateRefused: The signature is missing, of somebody else, or of another frame.
         """
         length = wire.length_of(sealed)
-        frame, signature = sealed[:length], sealed[length:]
+        signature = sealed[length:]
+        # A view: cutting the signature off would copy the frame.
+        frame = memoryview(sealed)[:length] if signature else sealed
         if len(signature) not in {0, _LENGTH}:
             raise UpdateRefused(
                 f"{name} sent a frame of {length} bytes with {len(signature)} bytes behind it"
@@ -62,7 +65,7 @@ class Signatures:
                 f"{name} sent a frame without a signature", hint=f"its keys folder has no {name}.ed25519"
             )
         try:
-            self.others[name].verify(signature, _CONTEXT + wire.digest_of(frame))
+            self.others[name].verify(signature, _CONTEXT + bytes(wire.digest_of(frame)))
         except InvalidSignature as error:
             raise UpdateRefused(f"{name} sent a frame that it did not sign") from error
         return frame

@@ -151,7 +151,7 @@ class Silo:
             answer = self.answer(Message.of_bytes(self._signatures.open(sealed, SERVER), SERVER))
         except UpdateRefused as error:
             answer = Message.refusal(error)
-        return self._signatures.seal(answer.frame or answer.to_bytes())
+        return self._signatures.seal(bytes(answer.frame) if answer.frame else answer.to_bytes())
 
     def answer(self, request: Message) -> Message:
         """The answer; a failure of any kind is one too, so that the course can go on without this silo."""
@@ -267,5 +267,6 @@ def initial_weights(schema: Schema, answer: Message) -> Weights:
 
 def evidence_alone(answer: Message) -> Message:
     """What the other silos need of that answer: no weight of anybody."""
-    kept = {name: array for name, array in answer.arrays.items() if not name.startswith(_WEIGHTS)}
+    # Copies: a view would keep the whole frame, and with it the initial weights, as long as the course lasts.
+    kept = {name: array.copy() for name, array in answer.arrays.items() if not name.startswith(_WEIGHTS)}
     return Message("bind", answer.fields, kept)

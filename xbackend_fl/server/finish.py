@@ -8,15 +8,17 @@ from pathlib import Path
 
 import onnx
 
+from xbackend_fl.canonical import Schema
 from xbackend_fl.canonical.onnx_export import to_onnx
 from xbackend_fl.course import Course
 from xbackend_fl.errors import RunFailed
 from xbackend_fl.mapping import execute
 from xbackend_fl.mapping.verify import TOLERANCE, relative_error
 from xbackend_fl.server.checkpoint import CourseState
-from xbackend_fl.server.engine import Engine, Participation, Prepared
+from xbackend_fl.server.engine import Engine, Participation
 from xbackend_fl.server.folder import RunFolder
 from xbackend_fl.weights import load_weights
+from xbackend_fl.weights.store import whole_or_absent
 
 _PROBE = 64
 _ROWS = 30
@@ -41,9 +43,7 @@ class Result:
     files: tuple[Path, ...]
 
 
-def finish(
-    course: Course, engine: Engine, prepared: Prepared, state: CourseState, folder: RunFolder
-) -> Result:
+def finish(course: Course, engine: Engine, schema: Schema, state: CourseState, folder: RunFolder) -> Result:
     """Evaluate once on the test set and write the trained model.
 
     Raises:
@@ -56,11 +56,12 @@ def finish(
         best = test
     else:
         best = engine.evaluate(load_weights(folder.best, weights.fingerprint), "test")
-    model = to_onnx(prepared.schema, weights)
-    onnx.checker.check_model(model, full_check=True)
-    folder.onnx.write_bytes(model.SerializeToString())
+    with whole_or_absent(folder.onnx) as path:
+        path.write_bytes(to_onnx(schema, weights).SerializeToString())
+        # From the file: the checker would make two more copies of a model in memory.
+        onnx.checker.check_model(str(path), full_check=True)
     answers = engine.outputs(weights, "test", _PROBE)
-    expected = execute(prepared.schema, weights, answers.inputs)
+    expected = execute(schema, weights, answers.inputs)
     errors = {
         backend: max(relative_error(a, b) for a, b in zip(outputs, expected, strict=True))
         for backend, outputs in answers.by_backend.items()
@@ -71,13 +72,13 @@ def finish(
     files = (*engine.save_native(weights, folder.path / "model"), folder.onnx)
     result = Result(test.loss, test.accuracy, best.accuracy, errors[worst], files)
     folder.summary.write_text(
-        _summary(course, prepared, state, result, engine.participation()), encoding="utf-8"
+        _summary(course, schema, state, result, engine.participation()), encoding="utf-8"
     )
     return result
 
 
 def _summary(
-    course: Course, prepared: Prepared, state: CourseState, result: Result, took_part: Sequence[Participation]
+    course: Course, schema: Schema, state: CourseState, result: Result, took_part: Sequence[Participation]
 ) -> str:
     best = state.best
     assert best is not None
@@ -94,7 +95,7 @@ def _summary(
             "",
             (
                 f"{len(course.participants)} participants ({parties}) trained one model of "
-                f"{prepared.schema.num_values:,} values over {state.round} rounds "
+                f"{schema.num_values:,} values over {state.round} rounds "
                 f"({course.federate.server.name}, {course.training.optimizer.name}, seed {course.seed})."
             ),
             "",
@@ -104,7 +105,7 @@ def _summary(
                 f"{result.best_test_accuracy:.2%}"
             ),
             f"* ONNX Runtime and every backend agree on test examples within {result.onnx_error:.1e} (relative)",
-            f"* Schema `{prepared.schema.fingerprint}`",
+            f"* Schema `{schema.fingerprint}`",
             f"* Weights digest `{state.weights.digest}`",
             "",
             "| round | validation loss | validation accuracy | seconds |",

@@ -40,6 +40,9 @@ def run_rounds(
     """
     while state.round < course.rounds and not should_stop():
         state = _one_round(course, engine, state, folder, observer)
+        # Here the mean and the weights before it are gone from memory.
+        if not engine.evaluates_with_training or state.round == course.rounds:
+            state = _evaluated(engine, state, None, folder, observer)
         folder.save_checkpoint(state, course.keep_checkpoints)
     if state.pending is not None:
         state = _evaluated(engine, state, None, folder, observer)
@@ -68,10 +71,7 @@ def _one_round(
     weights, server = course.federate.server.rule().apply(state.weights, mean, state.server)
     save_weights(folder.last, weights)
     pending = Pending(outcome.mean.total, time.perf_counter() - started)
-    state = CourseState(number, weights, server, state.history, pending)
-    if engine.evaluates_with_training and number < course.rounds:
-        return state
-    return _evaluated(engine, state, None, folder, observer)
+    return CourseState(number, weights, server, state.history, pending)
 
 
 def _evaluated(

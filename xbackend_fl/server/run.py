@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from xbackend_fl.canonical import Schema
 from xbackend_fl.course import Course
 from xbackend_fl.errors import SchemaError
 from xbackend_fl.events import CourseFinished, CourseStarted, Event, Observer, RoundFinished, jsonl
@@ -74,13 +75,15 @@ def run_with(
             resumed_from=state.round if state else 0,
         )
     )
-    prepared = engine.prepare(tell)
-    state = _start(course, prepared, folder, state)
+    schema, begin = _start(course, engine.prepare(tell), folder, state)
+    # Handed over, so that no name here keeps the first weights in memory while later ones are trained.
+    handed = [begin]
+    del state, begin
     asked = should_stop or (lambda: False)
-    state = run_rounds(course, engine, state, folder, tell, asked)
+    state = run_rounds(course, engine, handed.pop(), folder, tell, asked)
     if not state.history:
         return Run(state.weights, (), folder.path, None)
-    result = finish(course, engine, prepared, state, folder)
+    result = finish(course, engine, schema, state, folder)
     best, used = state.best, engine.usage()
     assert best is not None
     last = CourseFinished(
@@ -103,14 +106,18 @@ def run_with(
     return Run(state.weights, state.history, folder.path, last)
 
 
-def _start(course: Course, prepared: Prepared, folder: RunFolder, state: CourseState | None) -> CourseState:
+def _start(
+    course: Course, prepared: Prepared, folder: RunFolder, state: CourseState | None
+) -> tuple[Schema, CourseState]:
+    """The schema, and where the rounds begin; nothing else of what was prepared is kept in memory."""
     folder.write_models(prepared)
     if state is None:
-        return CourseState(0, prepared.initial, course.federate.server.rule().init(prepared.initial))
+        first = course.federate.server.rule().init(prepared.initial)
+        return prepared.schema, CourseState(0, prepared.initial, first)
     if state.weights.fingerprint != prepared.schema.fingerprint:
         raise SchemaError(
             f"the checkpoint is of schema {state.weights.fingerprint[:12]}, "
             f"the reference model is now {prepared.schema.fingerprint[:12]}",
             hint="the model file changed since the run began; restore it or start a new run",
         )
-    return state
+    return prepared.schema, state

@@ -38,8 +38,17 @@ class Usage:
     @staticmethod
     def now(device: tuple[int, int] = (0, 0)) -> Usage:
         """Of this process, and the two figures of its device."""
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        return Usage(time.process_time(), peak, _proportional(), *device)
+        return Usage(time.process_time(), _peak(), _proportional(), *device)
+
+
+def _peak() -> int:
+    """The kernel's figure of this program; ``getrusage`` also counts what the process was before it became this program."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _proportional() -> int:

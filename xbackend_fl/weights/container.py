@@ -97,5 +97,5 @@ def digest(arrays: Mapping[str, NDArray[Any]]) -> str:
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
         state.update(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode())
-        state.update(array.tobytes())
+        state.update(array.reshape(-1).view(np.uint8).data)
     return state.hexdigest()

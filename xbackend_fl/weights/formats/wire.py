@@ -113,7 +113,7 @@ def decode(frame: bytes | bytearray | memoryview, path: Path = Path("frame")) ->
     return _decode(Source(path, view, None))
 
 
-def digest_of(frame: bytes) -> bytes:
+def digest_of(frame: bytes | memoryview) -> bytes | memoryview:
     """The checksum at the end of a frame: BLAKE3-256 of everything before it."""
     return frame[-_DIGEST:]
 
