@@ -1,6 +1,7 @@
 """Flower's own round, without this project: what a round over it costs at least.
 
-The server's app sends nothing, and then an array of a model's size, to every node, and waits with Flower's own ``send_and_receive``.
+The server's app sends nothing, and then an array of a model's size, to every node, which sends nothing or another one back; it waits with Flower's own
+``send_and_receive``.
 """
 
 from __future__ import annotations
@@ -44,6 +45,9 @@ def main(grid: Grid, context: Context) -> None:
 
 @client_app.query()
 def query(message: Message, context: Context) -> Message:
-    """Send back what came."""
-    del context
-    return Message(message.content, reply_to=message)
+    """Send back what came, changed: Flower would not send again what it has."""
+    content = RecordDict({"c": ConfigRecord({"nothing": 0})})
+    if "arrays" in message.content:
+        array = message.content.array_records["arrays"]["w"].numpy() + np.float32(context.node_id % 1009)
+        content = RecordDict({"arrays": ArrayRecord({"w": Array(array)})})
+    return Message(content, reply_to=message)
