@@ -146,7 +146,10 @@ def kills(folder: Path, count: int, seed: int, silos: int = 4) -> dict[str, obje
     try:
         while sum(done.values()) < count:
             processes.start()
-            time.sleep(draw.uniform(0.05, 1.6))
+            # Mostly in the middle of rounds, however long the server takes to start; sometimes while it does.
+            if draw.random() < 0.8:
+                _until_trained(folder, draw.randrange(1, 9))
+            time.sleep(draw.uniform(0.0, 0.3))
             _still_running(processes, folder)
             who = "server" if draw.random() < 0.6 else draw.choice(names)
             processes.kill(who)
@@ -155,8 +158,9 @@ def kills(folder: Path, count: int, seed: int, silos: int = 4) -> dict[str, obje
         _wait(processes, folder)
     finally:
         processes.close()
-    _check(course, folder)
-    return {**done, "rounds": course.rounds, "starts": processes.starts}
+    found = {**done, "rounds": course.rounds, "starts": processes.starts, "half": _check(course, folder)}
+    assert found["half"]
+    return found
 
 
 def flower_kills(
@@ -186,7 +190,9 @@ def flower_kills(
     try:
         while sum(done.values()) < count:
             processes.start()
-            time.sleep(draw.uniform(2, 30))
+            if draw.random() < 0.8:
+                _until_trained(folder, draw.randrange(1, 4))
+            time.sleep(draw.uniform(0, 6))
             _still_running(processes, folder)
             running = processes.below()
             kind = kinds[sum(done.values())] if len(kinds) == count else draw.choice(kinds)
@@ -205,8 +211,21 @@ def flower_kills(
         _wait(processes, folder)
     finally:
         processes.close()
-    _check(course, folder)
-    return {**done, "rounds": course.rounds, "starts": processes.starts}
+    half = _check(course, folder)
+    return {**done, "rounds": course.rounds, "starts": processes.starts, "half": half}
+
+
+def _until_trained(folder: Path, count: int) -> None:
+    """Until so many more updates were merged, or half a minute is over."""
+    events, deadline = folder / "run" / "events.jsonl", time.monotonic() + 30
+    trained = [_trained(events)]
+    while trained[-1] < trained[0] + count and time.monotonic() < deadline:
+        time.sleep(0.02)
+        trained.append(_trained(events))
+
+
+def _trained(events: Path) -> int:
+    return events.read_text(encoding="utf-8").count('"participant_trained"') if events.is_file() else 0
 
 
 def _still_running(processes: Processes, folder: Path) -> None:
@@ -221,7 +240,8 @@ def _wait(processes: Processes, folder: Path) -> None:
     assert code == 0, (folder / "server.log").read_text(encoding="utf-8")[-3000:]
 
 
-def _check(course: Course, folder: Path) -> None:
+def _check(course: Course, folder: Path) -> int:
+    """How many rounds were gone on with that were half done."""
     names = sorted(participant.name for participant in course.participants)
     with closing(Ledger(RunFolder(folder / "run"))) as ledger:
         for number in range(1, course.rounds + 1):
@@ -230,6 +250,8 @@ def _check(course: Course, folder: Path) -> None:
             assert len(set(accepted.values())) == len(names)
     last = load_weights(folder / "run" / "last.safetensors")
     assert last.digest == undisturbed(course, folder / "undisturbed")
+    text = (folder / "run" / "events.jsonl").read_text(encoding="utf-8")
+    return text.count("updates that were on disk")
 
 
 if __name__ == "__main__":

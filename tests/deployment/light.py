@@ -55,7 +55,7 @@ class Linear:
     Args:
         name: The participant.
         course: The course; its seed draws everything.
-        seconds: What training takes.
+        seconds: What training takes at most.
     """
 
     version = "light 1"
@@ -87,7 +87,8 @@ class Linear:
         return Binding("light", schema.fingerprint, {}, {}), Proof(()), ()
 
     def train_alone(self, number: int, weights: Weights, name: str) -> tuple[Weights, Metrics]:
-        time.sleep(self._seconds)
+        # Some are fast and some slow, so that rounds are often half done.
+        time.sleep(self._seconds * generator(self._seed, "seconds", number, name).random())
         self.trained += 1
         draw = generator(self._seed, "train", number, name)
         return (
@@ -188,7 +189,7 @@ def run_server(folder: Path, link: Any = None) -> None:
 def run_silo(folder: Path, name: str) -> None:
     """Answer for one participant until the process is ended."""
     course = load_course(folder / "course.yaml")
-    seconds = float(os.environ.get("LIGHT_SECONDS", "0.05"))
+    seconds = float(os.environ.get("LIGHT_SECONDS", "0.4"))
     silo = Silo(course, name, Linear(name, course, seconds), out=folder / "silos" / name)
     path = folder / f"{name}.socket"
     path.unlink(missing_ok=True)

@@ -321,3 +321,21 @@ def test_a_process_that_ended_is_seen(tmp_path: Path) -> None:
     job.fail(RunFailed("no more silos", hint="look for them"))
     assert str(job.failure()) == "no more silos\n  = help: look for them"
     assert Job.read(json.dumps({**json.loads(job.write()), "settings": ["a=1"]})).settings == ("a=1",)
+
+
+def test_another_payload_in_the_middle_of_a_round(tmp_path: Path) -> None:
+    """What is on disk in another encoding is asked for again, and the silo does not answer with what it kept."""
+    for payload in ("float32", "int8"):
+        more = f"deployment: {{payload: {payload}}}\n"
+        course = write_course(tmp_path / "course", rounds=1, silos=1, more=more)
+        name = course.participants[0].name
+        learner = Linear(name, course)
+        silo = Silo(course, name, learner, out=tmp_path / "silo")
+        folder = RunFolder(tmp_path / "run")
+        with closing(DeploymentEngine(course, Exchange(LocalLink([silo])), Ledger(folder))) as engine:
+            first = engine.prepare(lambda _: None)
+            outcome = engine.train_round(1, first.initial, [name], lambda _: None)
+        assert (outcome.mean.count, learner.trained) == (1, 1)
+        with closing(Ledger(folder)) as ledger:
+            ((_, kept, _),) = ledger.begin(1, first.initial.digest)
+        assert kept.fields["payload"]["kind"] == payload

@@ -43,7 +43,7 @@ def view(*, as_json: bool) -> Iterator[Observer]:
     elif not console.is_terminal:
         yield _print_line
     else:
-        table = _LiveTable()
+        table = LiveTable()
         with Live(table.render(), console=console, refresh_per_second=8) as live:
 
             def observe(event: Event) -> None:
@@ -111,7 +111,7 @@ def _last_line(event: CourseFinished) -> str:
     )
 
 
-class _LiveTable:
+class LiveTable:
     """What is known so far."""
 
     def __init__(self) -> None:

@@ -75,7 +75,14 @@ class Collector:
     def resume(self) -> None:
         """Merge what was accepted of this round before the server was interrupted."""
         for name, update, num_examples in self._ledger.begin(self._number, self.base):
-            self._merge(name, update, num_examples)
+            try:
+                self._merge(name, update, num_examples)
+            except UpdateRefused:
+                # Settings changed since: it is asked for again.
+                self._ledger.forget(self._number, name)
+        if self.accepted:
+            note = f"round {self._number} goes on with {len(self.accepted)} updates that were on disk"
+            self._observer(Noted(backend="server", note=note))
 
     def take(self, name: str, answer: Message) -> None:
         """Merge an answer, or say why not."""

@@ -84,7 +84,10 @@ class Exchange:
         not_before, bound = dict[str, float](), dict[str, bool]()
         try:
             while waiting and (now := time.monotonic()) < deadline:
-                there = {n: s for n, s in self._link.silos().items() if self.hellos()[n].kind == "hello"}
+                known = self.hellos()
+                there = {
+                    n: s for n, s in self._link.silos().items() if n in known and known[n].kind == "hello"
+                }
                 if not absent and not waiting.keys() & there.keys():
                     return
                 ready = [

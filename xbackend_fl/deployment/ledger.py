@@ -89,7 +89,7 @@ class Ledger:
             try:
                 update = Message.of_bytes(self._place(identity).read_bytes(), silo)
             except (OSError, UpdateRefused):
-                self._rows.execute("DELETE FROM accepted WHERE round = ? AND silo = ?", (number, silo))
+                self.forget(number, silo)
                 continue
             yield silo, update, num_examples
 
@@ -115,6 +115,10 @@ class Ledger:
             self._rows.execute("INSERT INTO accepted VALUES (?, ?, ?, ?, ?, ?, ?)", row)
         except sqlite3.OperationalError as error:
             raise OSError(str(error)) from error
+
+    def forget(self, number: int, silo: str) -> None:
+        """Accept another update of a silo for the round that is going on."""
+        self._rows.execute("DELETE FROM accepted WHERE round = ? AND silo = ?", (number, silo))
 
     def missed(self, number: int, silo: str, outcome: str, reason: str) -> None:
         """Remember that a silo's update did not enter the mean of a round: ``refused`` or ``late``."""

@@ -137,7 +137,8 @@ def _follow(
             observer(event)
             if isinstance(event, CourseFinished):
                 return
-        if failure := job.failure():
+        # A process that lost its SuperLink has a reason of its own, which is not the reason.
+        if not gone and (failure := job.failure()):
             raise failure
         if ended or gone:
             name = "Flower's SuperLink" if gone else "the server's process"

@@ -202,7 +202,8 @@ class Silo:
         key = {name: asked[name] for name in ("run", "round", "base")}
         if self._outbox is not None:
             self._outbox.receipt(asked["receipts"].get(self.name))
-            if kept := self._outbox.answer(key["run"], key["round"], key["base"]):
+            kept = self._outbox.answer(key["run"], key["round"], key["base"])
+            if kept is not None and kept.fields["payload"] == asked["payload"]:
                 return kept
         base = self._received(request)
         before = self._learner.evaluate(base, asked["evaluate"]) if asked["evaluate"] else None
@@ -212,6 +213,7 @@ class Silo:
         fields = {
             **key,
             "silo": self.name,
+            "payload": asked["payload"],
             "num_examples": self._learner.num_examples()[self.name],
             "metrics": asdict(metrics),
             "before": None if before is None else asdict(before),

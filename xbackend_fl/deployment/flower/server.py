@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
+from itertools import zip_longest
 from typing import final
 
 from flwr.app import Context, RecordDict
@@ -21,7 +23,7 @@ from xbackend_fl.deployment.ledger import Ledger
 from xbackend_fl.deployment.link import Reply, Session
 from xbackend_fl.deployment.message import Message
 from xbackend_fl.deployment.signatures import Signatures
-from xbackend_fl.errors import UpdateRefused, XbflError
+from xbackend_fl.errors import RunFailed, UpdateRefused, XbflError
 from xbackend_fl.server import run_with
 
 _LOG = logging.getLogger("xbfl")
@@ -40,6 +42,10 @@ def main(grid: Grid, context: Context) -> None:
             _run(grid, job)
         except XbflError as error:
             job.fail(error)
+            raise
+        except (OSError, sqlite3.OperationalError) as error:
+            hint = f"make space, or mend the disk; xbfl serve {job.out} --resume goes on"
+            job.fail(RunFailed(f"the run could not be written: {error}", hint=hint))
             raise
         except Exception:
             job.fail(XbflError(f"the server's process raised\n{traceback.format_exc()}"))
@@ -70,10 +76,11 @@ class FlowerLink:
         self._looked = 0.0
         self._sessions: dict[str, Session] = {}
         self._nodes: dict[str, int] = {}
+        # By message: the node that was asked who it is, and its session.
         self._greeted: dict[str, tuple[int, str]] = {}
-
         self._known: set[str] = set()
         self._waiting: dict[str, str] = {}
+        self._failed: list[Reply] = []
 
     def silos(self) -> Mapping[str, Session]:
         """Nodes that said who they are and did not go away since; new ones are asked."""
@@ -86,12 +93,18 @@ class FlowerLink:
             envelopes = self._envelopes(
                 dict.fromkeys(new, self._hello), {i: n.node_id for i, n in new.items()}
             )
-            for sent, identity in zip(self._grid.push_messages(envelopes), new, strict=True):
-                self._greeted[sent] = (new[identity].node_id, identity)
+            asked = {}
+            for sent, identity in zip(self._grid.push_messages(envelopes), new, strict=False):
+                if sent:
+                    asked[identity] = self._greeted[sent] = (new[identity].node_id, identity)
+            nodes = {i: node for i, node in nodes.items() if i in asked or i not in new}
         self._known = set(nodes)
         for reply in self._grid.pull_messages(list(self._greeted)) if self._greeted else ():
             node, identity = self._greeted.pop(reply.metadata.reply_to_message_id)
             name = _name(reply)
+            if not name:
+                # It is asked again: its silo may not have been ready.
+                self._known.discard(identity)
             # With keys, Flower knows whose key a node has; a silo is nobody else.
             if name in self._names and identity in nodes and nodes[identity].name in {"", name}:
                 self._nodes[name], self._sessions[name] = node, Session(identity, frame_of(reply))
@@ -103,11 +116,18 @@ class FlowerLink:
         """Push a message a silo; Flower stores equal content once."""
         if not frames:
             return
-        envelopes = self._envelopes(frames, self._nodes)
-        self._waiting |= dict(zip(self._grid.push_messages(envelopes), frames, strict=True))
+        pushed = list(self._grid.push_messages(self._envelopes(frames, self._nodes)))
+        # Flower gives no identity for a message that it did not take: its node went away, or all are too large.
+        for name, identity in zip_longest(frames, pushed):
+            if identity:
+                self._waiting[identity] = name
+            else:
+                self._failed.append(Reply(name, trouble="Flower did not take the message"))
 
     def replies(self) -> Iterator[Reply]:
         """What has come; one identity a call, since Flower would hold every answer that is there."""
+        while self._failed:
+            yield self._failed.pop()
         for identity in list(self._waiting):
             for reply in self._grid.pull_messages([identity]):
                 yield _reply(self._waiting.pop(identity), reply)
@@ -116,6 +136,7 @@ class FlowerLink:
     def forget(self) -> None:
         """Answers that are still on their way stay with Flower until their time is over."""
         self._waiting.clear()
+        self._failed.clear()
 
     def _envelopes(self, frames: Mapping[str, bytes], nodes: Mapping[str, int]) -> list[Envelope]:
         records: dict[int, RecordDict] = {}
