@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -142,23 +143,13 @@ def kills(folder: Path, count: int, seed: int, silos: int = 4) -> dict[str, obje
     light = [sys.executable, "-m", "tests.deployment.light"]
     commands = {name: partial(list, [*light, "silo", str(folder), name]) for name in names}
     processes = Processes(folder, {"server": lambda: [*light, "server", str(folder)], **commands})
-    done = dict.fromkeys(("server", "silo"), 0)
-    try:
-        while sum(done.values()) < count:
-            processes.start()
-            # Mostly in the middle of rounds, however long the server takes to start; sometimes while it does.
-            if draw.random() < 0.8:
-                _until_trained(folder, draw.randrange(1, 9))
-            time.sleep(draw.uniform(0.0, 0.3))
-            _still_running(processes, folder)
-            who = "server" if draw.random() < 0.6 else draw.choice(names)
-            processes.kill(who)
-            done["server" if who == "server" else "silo"] += 1
-        processes.start()
-        _wait(processes, folder)
-    finally:
-        processes.close()
-    found = {**done, "rounds": course.rounds, "starts": processes.starts, "half": _check(course, folder)}
+
+    def kill() -> str:
+        who = "server" if draw.random() < 0.6 else draw.choice(names)
+        processes.kill(who)
+        return "server" if who == "server" else "silo"
+
+    found = _disturbed(course, folder, processes, count, Pace(draw, updates=9, seconds=0.3), kill)
     assert found["half"]
     return found
 
@@ -168,6 +159,13 @@ def flower_kills(
 ) -> dict[str, object]:
     """The same over Flower: any process of its is killed as well, and only ``xbfl serve`` and ``xbfl join`` are started again from here.
 
+    Args:
+        folder: Of the course.
+        count: Kills.
+        seed: Draws them.
+        silos: Silos.
+        kinds: What is killed: in turn if there are ``count``, else at random.
+
     Raises:
         AssertionError: As :func:`kills`.
     """
@@ -176,6 +174,7 @@ def flower_kills(
     names = [participant.name for participant in course.participants]
     address, run = f"127.0.0.1:{free_port()}", folder / "run"
     xbfl = [str(Path(sys.executable).parent / "xbfl"), "serve"]
+    order = iter(kinds if len(kinds) == count else iter(lambda: draw.choice(kinds), ""))
 
     def serve() -> list[str]:
         if run.is_dir():
@@ -185,28 +184,56 @@ def flower_kills(
     def join(name: str) -> list[str]:
         return [sys.executable, "-m", "tests.deployment.light", "join", str(folder), name, address]
 
+    def kill() -> str:
+        kind = next(order)
+        if kind in {"xbfl serve", "xbfl join"}:
+            processes.kill("server" if kind == "xbfl serve" else draw.choice(names))
+            return kind
+        # The SuperLink or another may be about to start again.
+        while not (chosen := [number for number, name in processes.below().items() if name == kind]):
+            processes.start()
+            time.sleep(0.05)
+        with suppress(ProcessLookupError):
+            os.kill(draw.choice(chosen), signal.SIGKILL)
+        return kind
+
     processes = Processes(folder, {"server": serve, **{name: partial(join, name) for name in names}})
+    return _disturbed(course, folder, processes, count, Pace(draw, updates=4, seconds=6), kill)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """When to kill: mostly some updates later, in the middle of rounds; sometimes while the server starts.
+
+    Attributes:
+        draw: Draws.
+        updates: Fewer than so many.
+        seconds: At most so many seconds more.
+    """
+
+    draw: random.Random
+    updates: int
+    seconds: float
+
+    def wait(self, folder: Path) -> None:
+        """Until the next."""
+        if self.draw.random() < 0.8:
+            _until_trained(folder, self.draw.randrange(1, self.updates))
+        time.sleep(self.draw.uniform(0, self.seconds))
+
+
+def _disturbed(
+    course: Course, folder: Path, processes: Processes, count: int, pace: Pace, kill: Callable[[], str]
+) -> dict[str, object]:
+    """Run a course to its end with ``count`` kills, and look at what it left."""
     done: dict[str, int] = {}
     try:
         while sum(done.values()) < count:
             processes.start()
-            if draw.random() < 0.8:
-                _until_trained(folder, draw.randrange(1, 4))
-            time.sleep(draw.uniform(0, 6))
+            pace.wait(folder)
             _still_running(processes, folder)
-            running = processes.below()
-            kind = kinds[sum(done.values())] if len(kinds) == count else draw.choice(kinds)
-            if kind == "xbfl serve":
-                processes.kill("server")
-            elif kind == "xbfl join":
-                processes.kill(draw.choice(names))
-            elif chosen := [number for number, name in running.items() if name == kind]:
-                with suppress(ProcessLookupError):
-                    os.kill(draw.choice(chosen), signal.SIGKILL)
-            else:
-                continue
+            kind = kill()
             done[kind] = done.get(kind, 0) + 1
-            print(kind, flush=True)
         processes.start()
         _wait(processes, folder)
     finally:

@@ -295,3 +295,17 @@ def test_the_order_of_arrival(tmp_path: Path) -> None:
         if precision == "exact":
             assert first.weights.digest == second.weights.digest
         assert first.weights.relative_distance(second.weights) < 1e-6
+
+
+def test_an_answer_that_is_too_long(tmp_path: Path) -> None:
+    """Longer than twice the model: refused before it is decoded, and the course goes on without it."""
+    more = "deployment: {quorum: 2, round_within_s: 5}\n"
+    course = write_course(tmp_path / "course", rounds=1, silos=3, size="400x1000", more=more)
+    silos = light(course)
+    bloated = Altered(
+        silos, silos[1].name, lambda a: replace(a, arrays={**a.arrays, "x": np.zeros(3 << 18, np.float32)})
+    )
+    _, events = deployed(course, bloated, tmp_path / "run")
+    (failed,) = (event for event in events if isinstance(event, ParticipantFailed))
+    assert failed.name == silos[1].name
+    assert "and no answer has more than 4,2" in failed.reason

@@ -12,9 +12,14 @@ from tests.networks.network import Network
 from xbackend_fl.canonical.layout import leaves
 from xbackend_fl.errors import MismatchError
 
+LARGE = {"ConvNeXt-Tiny", "DenseNet-121", "InceptionV3", "ResNet-50, stride first", "VGG-16", "Xception"}
+"""A minute each and more on a slow machine; ``--thorough`` and ``python -m tests.networks`` run them."""
+
 
 @pytest.mark.parametrize("network", [n for n in NETWORKS if n.same], ids=lambda n: n.name)
-def test_mapped_and_proven(network: Network) -> None:
+def test_mapped_and_proven(network: Network, *, thorough: bool) -> None:
+    if network.name in LARGE and not thorough:
+        pytest.skip("large: --thorough, or python -m tests.networks")
     example, reference = network.example(), network.torch()
     schema = xbackend_fl.describe(reference, example)
     evidence = xbackend_fl.gather_evidence(reference, example)
