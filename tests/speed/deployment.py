@@ -105,13 +105,11 @@ def local(folder: Path, silos: int) -> dict[str, Any]:
 @contextmanager
 def _hosted(course: Course, folder: Path) -> Iterator[None]:
     stop = threading.Event()
-    threads = []
     for participant in course.participants:
         name = participant.name
         silo = Silo(course, name, Linear(name, course), out=folder / "silos" / name)
         serve = partial(service.serve, silo, folder / f"{name}.socket", stop.is_set)
-        threads.append(threading.Thread(target=serve, daemon=True))
-        threads[-1].start()
+        threading.Thread(target=serve, daemon=True).start()
     yield
     stop.set()
     for participant in course.participants:

@@ -37,7 +37,6 @@ class Collector:
         weights: What it starts from.
         payload: How updates are encoded.
         observer: Told about every update.
-        began: When the round began, by ``time.perf_counter``.
 
     Attributes:
         base: Digest of the weights.
@@ -55,10 +54,9 @@ class Collector:
         weights: Weights,
         payload: Payload,
         observer: Observer,
-        began: float,
     ) -> None:
         self._rules, self._ledger, self._number, self._weights = course.deployment, ledger, number, weights
-        self._payload, self._observer, self._began = payload, observer, began
+        self._payload, self._observer, self._began = payload, observer, time.perf_counter()
         self._backends = {participant.name: participant.backend for participant in course.participants}
         self._parts: dict[str, Metrics] = {}
         self.base = weights.digest

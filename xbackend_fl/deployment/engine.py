@@ -102,9 +102,7 @@ class DeploymentEngine:
         """
         self._round = number
         spares = self._spares(number, cohort)
-        collector = Collector(
-            self._course, self._ledger, number, weights, self._payload, observer, time.perf_counter()
-        )
+        collector = Collector(self._course, self._ledger, number, weights, self._payload, observer)
         request = self._with(
             weights,
             "train",
@@ -117,7 +115,7 @@ class DeploymentEngine:
         )
         collector.resume()
         wanted = [name for name in (*cohort, *spares) if name not in collector.accepted]
-        before = {name: (t.sent, t.received) for name, t in self._exchange.traffic.items()}
+        before = self._exchange.traffic
         with closing(self._asked(dict.fromkeys(wanted, request))) as answers:
             for name, answer in answers if len(collector.accepted) < len(cohort) else ():
                 wanted.remove(name)
@@ -132,8 +130,8 @@ class DeploymentEngine:
                 trouble = self._exchange.troubles.get(name)
                 last = f"; last: {trouble}" if trouble else ""
                 collector.miss(name, "late", f"no answer within {self._rules.round_within_s:g} s{last}")
-        sent, received = (sum(totals) for totals in zip(*self._since(before), strict=True))
-        collector.tell(sent, received)
+        traffic = self._exchange.traffic.since(before)
+        collector.tell(traffic.sent, traffic.received)
         quorum = self._quorum(len(cohort))
         if len(collector.accepted) < quorum:
             reasons = "".join(f"\n  silo {name!r}: {reason}" for name, reason in collector.failed.items())
@@ -235,12 +233,6 @@ class DeploymentEngine:
         rest = [name for name in self._backends if name not in set(cohort)]
         extra = min(len(rest), math.ceil(len(cohort) * (self._rules.over_selection - 1)))
         return draw(rest, extra, self._course.seed, "spares", number) if extra else []
-
-    def _since(self, before: Mapping[str, tuple[int, int]]) -> Iterator[tuple[int, int]]:
-        yield (0, 0)
-        for name, traffic in self._exchange.traffic.items():
-            sent, received = before.get(name, (0, 0))
-            yield traffic.sent - sent, traffic.received - received
 
     def _with(self, weights: Weights, kind: str, **fields: Any) -> Message:
         return Message(kind, {**fields, "fingerprint": weights.fingerprint}, weights)

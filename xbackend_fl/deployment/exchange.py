@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 from xbackend_fl.deployment.link import Link, Session
-from xbackend_fl.deployment.message import Message
+from xbackend_fl.deployment.message import UNBOUND, Message
 from xbackend_fl.deployment.signatures import Signatures
 from xbackend_fl.errors import UpdateRefused
 
 _AGAIN_S = 1.0
 """Seconds until a silo is asked again after the way there or back failed."""
 _IDLE_S = 0.05
-UNBOUND = "unbound"
-"""The answer of a silo that knows no schema yet, or no longer."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Traffic:
     """Bytes of frames, as sent.
 
@@ -30,6 +28,10 @@ class Traffic:
 
     sent: int = 0
     received: int = 0
+
+    def since(self, before: Traffic) -> Traffic:
+        """What was added."""
+        return Traffic(self.sent - before.sent, self.received - before.received)
 
 
 @final
@@ -47,7 +49,7 @@ class Exchange:
     Attributes:
         binding: What a silo needs that knows no schema.
         troubles: By silo, what went wrong on the way last.
-        traffic: What went over the link, by silo.
+        traffic: What went over the link so far.
     """
 
     def __init__(
@@ -58,7 +60,7 @@ class Exchange:
         self.most_bytes = most_bytes
         self.binding: Message | None = None
         self.troubles: dict[str, str] = {}
-        self.traffic: dict[str, Traffic] = {}
+        self.traffic = Traffic()
 
     def hellos(self) -> dict[str, Message]:
         """What the silos that are there say about themselves; a refusal for one that lies about who it is."""
@@ -81,7 +83,7 @@ class Exchange:
         """
         deadline = time.monotonic() + within_s
         waiting, asked = dict(requests), dict[str, str]()
-        not_before, bound = dict[str, float](), dict[str, bool]()
+        not_before, bound = dict[str, float](), set[str]()
         try:
             while waiting and (now := time.monotonic()) < deadline:
                 known = self.hellos()
@@ -109,8 +111,8 @@ class Exchange:
                         not_before[name] = time.monotonic() + _AGAIN_S
                         continue
                     answer = self._open(name, reply.frame, count=True)
-                    if answer.kind == UNBOUND and self.binding is not None and not bound.get(name):
-                        bound[name] = True
+                    if answer.kind == UNBOUND and self.binding is not None and name not in bound:
+                        bound.add(name)
                         self._send({name: self.binding})
                         continue
                     if answer.kind == "bound" and waiting[name].kind != "bind":
@@ -131,13 +133,13 @@ class Exchange:
             if id(request) not in frames:
                 frames[id(request)] = self._signatures.seal(request.to_bytes())
         sent = {name: frames[id(request)] for name, request in requests.items()}
-        for name, frame in sent.items():
-            self.traffic.setdefault(name, Traffic()).sent += len(frame)
+        size = sum(len(frame) for frame in sent.values())
+        self.traffic = replace(self.traffic, sent=self.traffic.sent + size)
         self._link.send(sent)
 
     def _open(self, name: str, sealed: bytes, *, count: bool = False) -> Message:
         if count:
-            self.traffic.setdefault(name, Traffic()).received += len(sealed)
+            self.traffic = replace(self.traffic, received=self.traffic.received + len(sealed))
         if len(sealed) > self.most_bytes:
             return Message.refusal(
                 UpdateRefused(

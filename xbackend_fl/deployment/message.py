@@ -18,6 +18,8 @@ from xbackend_fl.weights.formats import wire
 
 PROTOCOL = "2"
 """Both sides must have the same; it changes when a message does."""
+UNBOUND = "unbound"
+"""The kind of the answer of a silo that knows no schema yet, or no longer."""
 
 
 @final

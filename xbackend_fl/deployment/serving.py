@@ -61,7 +61,6 @@ def serve_course(
     place = Address(address or loaded.deployment.address)
     own = keys_for(loaded, place.reached, keys, insecure=insecure)
     folder = (course if resume else RunFolder.place(loaded, out)).resolve()
-    # The run folder's own course is the one that was begun.
     source = file.resolve()
     tally = _Tally(observer)
     while True:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from xbackend_fl.adapter import Metrics
 from xbackend_fl.canonical import Binding, Schema
 from xbackend_fl.course import Course
-from xbackend_fl.deployment.message import Message
+from xbackend_fl.deployment.message import UNBOUND, Message
 from xbackend_fl.deployment.outbox import Outbox
 from xbackend_fl.deployment.payload import Payload, encode
 from xbackend_fl.deployment.signatures import SERVER, Signatures
@@ -158,7 +158,7 @@ class Silo:
         try:
             return self._answers.get(request.kind, self._unknown)(request)
         except _UnboundError:
-            return Message("unbound", {"message": f"{self.name} has not bound its model yet"})
+            return Message(UNBOUND, {"message": f"{self.name} has not bound its model yet"})
         except XbflError as error:
             return Message.refusal(error)
         except Exception:  # noqa: BLE001  whatever a model raises is shown where the course is run
