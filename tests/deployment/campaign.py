@@ -127,7 +127,7 @@ class Processes:
             process.wait()
 
 
-FLOWER = ("flower-superlink", "flwr-serverapp", "flower-supernode", "flwr-clientapp")
+FLOWER = ("flower-superlink", "flwr-serverapp", "flower-supernode", "flwr-clientapp", "flower.warm")
 FLOWER_KILLS = ("xbfl serve", "xbfl join", *FLOWER)
 
 

@@ -65,7 +65,8 @@ def floor(folder: Path, silos: int) -> dict[str, float]:
         for index in range(silos):
             home = folder / f"node{index}"
             home.mkdir()
-            stack.enter_context(processes.supernode(place, free_port(), {"name": f"n{index}"}, None, home))
+            config = {"name": f"n{index}"}
+            stack.enter_context(processes.supernode(place, free_port(), config, None, home, warm=False))
         processes.start_app(place, None, folder / "app", folder)
         while not out.is_file():
             assert not processes.status(folder).startswith("finished"), processes.tail(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import socket
 import ssl
@@ -13,12 +14,13 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from email.message import Message
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import final
 
+from xbackend_fl.deployment import flower
 from xbackend_fl.deployment.app import write_app
 from xbackend_fl.deployment.job import Job
 from xbackend_fl.deployment.keys import Keys
@@ -65,8 +67,12 @@ class Address:
 
 
 def flower_environment(home: Path) -> dict[str, str]:
-    """The environment of a process of Flower's that asks nobody for anything."""
-    binaries = str(Path(sys.executable).parent)
+    """The environment of a process of Flower's that asks nobody for anything.
+
+    Args:
+        home: Folder of its files; programs in its ``bin`` come before Flower's own.
+    """
+    binaries = f"{home.resolve() / 'bin'}{os.pathsep}{Path(sys.executable).parent}"
     return {
         **os.environ,
         "FLWR_HOME": str(home),
@@ -196,7 +202,13 @@ def _health(address: Address, keys: Keys | None) -> Message:
 
 @contextmanager
 def supernode(
-    address: Address, port: int, config: Mapping[str, str], keys: Keys | None, home: Path
+    address: Address,
+    port: int,
+    config: Mapping[str, str],
+    keys: Keys | None,
+    home: Path,
+    *,
+    warm: bool = True,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Flower's SuperNode; it keeps trying to reach the server.
 
@@ -206,6 +218,7 @@ def supernode(
         config: What its apps are told; ``name`` is the silo's.
         keys: The silo's.
         home: Folder of its files.
+        warm: Whether messages' processes are forked from one that has imported Flower, rather than started.
     """
     pairs = " ".join(f"{key}={json.dumps(value)}" for key, value in config.items())
     command = ["flower-supernode", "--superlink", address.text, "--port", str(port), "--node-config", pairs]
@@ -214,7 +227,27 @@ def supernode(
     else:
         command += ["--root-certificates", str(keys.authority)]
         command += ["--auth-supernode-private-key", str(keys.silo(config["name"]))]
-    with running(command, flower_environment(home), home / "supernode.log") as process:
+    with ExitStack() as stack:
+        if warm and sys.platform == "linux":
+            stack.enter_context(warmed(home))
+        yield stack.enter_context(running(command, flower_environment(home), home / "supernode.log"))
+
+
+@contextmanager
+def warmed(home: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process from which those of messages are forked, and in ``home/bin`` the program under Flower's name that asks it to."""
+    name, place = "flwr-clientapp", home / "warm"
+    place.unlink(missing_ok=True)
+    (home / "bin").mkdir(exist_ok=True)
+    words = [sys.executable, "-IS", str(Path(flower.__file__).with_name("visit.py")), str(place.resolve())]
+    words += [str(Path(sys.executable).parent / name)]
+    visitor = home / "bin" / name
+    visitor.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n', encoding="utf-8")
+    visitor.chmod(0o700)
+    command = [Path(sys.executable).name, "-m", "xbackend_fl.deployment.flower.warm", str(place)]
+    # Threads of BLAS would be there before the fork, and none after it.
+    environment = {**flower_environment(home), "OPENBLAS_NUM_THREADS": "1"}
+    with running(command, environment, home / "supernode.log") as process:
         yield process
 
 

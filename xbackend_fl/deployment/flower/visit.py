@@ -1,0 +1,33 @@
+"""What Flower finds under the name ``flwr-clientapp``: it asks ``warm.py`` for a fork, and lives as long as that.
+
+A script that is run alone, by its path, with the standard library only: it must start in milliseconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+
+
+def main(place: str, program: str, arguments: list[str]) -> None:
+    """Let a fork run the program; run it here if nobody forks.
+
+    Args:
+        place: The socket of ``warm.py``.
+        program: Flower's own program.
+        arguments: Its arguments.
+    """
+    with socket.socket(socket.AF_UNIX) as connection:
+        try:
+            connection.connect(place)
+        except OSError:
+            os.execv(program, [program, *arguments])  # noqa: S606  the program that Flower meant
+        socket.send_fds(connection, [json.dumps([program, *arguments]).encode()], [1, 2])
+        # Nothing comes. The connection ends when the fork does, and the fork when this process does.
+        connection.recv(1)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], sys.argv[3:])
