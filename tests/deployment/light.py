@@ -7,12 +7,13 @@ ADDRESS`` takes part over Flower. The campaigns end and restart them.
 from __future__ import annotations
 
 import os
+import select
+import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
-from multiprocessing.connection import Client, Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,7 @@ class SocketLink:
     def __init__(self, folder: Path, names: Sequence[str]) -> None:
         self._folder, self._names = folder, names
         self._sessions: dict[str, Session] = {}
-        self._waiting: dict[str, Connection] = {}
+        self._waiting: dict[str, socket.socket] = {}
         self._failed: list[Reply] = []
 
     def silos(self) -> Mapping[str, Session]:
@@ -141,8 +142,8 @@ class SocketLink:
     def send(self, frames: Mapping[str, bytes]) -> None:
         for name, frame in frames.items():
             try:
-                connection = Client(str(self._folder / f"{name}.socket"), "AF_UNIX")
-                connection.send_bytes(frame)
+                connection = service.connect(self._folder / f"{name}.socket")
+                service.send(connection, frame)
             except OSError as error:
                 self._failed.append(Reply(name, trouble=f"the connection failed: {error!r}"))
             else:
@@ -151,11 +152,11 @@ class SocketLink:
     def replies(self) -> Iterator[Reply]:
         while self._failed:
             yield self._failed.pop()
-        ready = wait(list(self._waiting.values()), _POLL_S)
+        ready, _, _ = select.select(list(self._waiting.values()), [], [], _POLL_S)
         for name in [name for name, connection in self._waiting.items() if connection in ready]:
             with self._waiting.pop(name) as connection:
                 try:
-                    yield Reply(name, connection.recv_bytes())
+                    yield Reply(name, service.receive(connection))
                 except (OSError, EOFError) as error:
                     yield Reply(name, trouble=f"the connection ended: {error!r}")
 

@@ -9,7 +9,7 @@ from typing import final
 
 from xbackend_fl.deployment.link import Link, Session
 from xbackend_fl.deployment.message import UNBOUND, Message
-from xbackend_fl.deployment.signatures import Signatures
+from xbackend_fl.deployment.signatures import Frame, Signatures
 from xbackend_fl.errors import UpdateRefused
 
 _AGAIN_S = 1.0
@@ -137,7 +137,7 @@ class Exchange:
         self.traffic = replace(self.traffic, sent=self.traffic.sent + size)
         self._link.send(sent)
 
-    def _open(self, name: str, sealed: bytes, *, count: bool = False) -> Message:
+    def _open(self, name: str, sealed: Frame, *, count: bool = False) -> Message:
         if count:
             self.traffic = replace(self.traffic, received=self.traffic.received + len(sealed))
         if len(sealed) > self.most_bytes:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, final
 
 from xbackend_fl.deployment.message import Message
+from xbackend_fl.deployment.signatures import Frame
 from xbackend_fl.deployment.silo import Silo
 
 
@@ -21,7 +22,7 @@ class Session:
     """
 
     identity: str
-    hello: bytes = field(repr=False)
+    hello: Frame = field(repr=False)
 
 
 @final
@@ -36,7 +37,7 @@ class Reply:
     """
 
     name: str
-    frame: bytes = field(default=b"", repr=False)
+    frame: Frame = field(default=b"", repr=False)
     trouble: str = ""
 
 

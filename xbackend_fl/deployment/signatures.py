@@ -42,14 +42,14 @@ class Signatures:
         """A frame with this side's signature behind it."""
         return frame if self.own is None else frame + self.own.sign(_CONTEXT + wire.digest_of(frame))
 
-    def open(self, sealed: bytes, name: str) -> Frame:
+    def open(self, sealed: Frame, name: str) -> Frame:
         """The frame, signed by ``name`` if this side knows keys.
 
         Raises:
             UpdateRefused: The signature is missing, of somebody else, or of another frame.
         """
         length = wire.length_of(sealed)
-        signature = sealed[length:]
+        signature = bytes(sealed[length:])
         # A view: cutting the signature off would copy the frame.
         frame = memoryview(sealed)[:length] if signature else sealed
         if len(signature) not in {0, _LENGTH}:

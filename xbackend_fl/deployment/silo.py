@@ -16,7 +16,7 @@ from xbackend_fl.course import Course
 from xbackend_fl.deployment.message import UNBOUND, Message
 from xbackend_fl.deployment.outbox import Outbox
 from xbackend_fl.deployment.payload import Payload, encode
-from xbackend_fl.deployment.signatures import SERVER, Signatures
+from xbackend_fl.deployment.signatures import SERVER, Frame, Signatures
 from xbackend_fl.errors import ConfigError, FileError, UpdateRefused, XbflError
 from xbackend_fl.mapping import Evidence, Proof, pack_evidence, unpack_evidence
 from xbackend_fl.training import Worker
@@ -145,7 +145,7 @@ class Silo:
             alone = course.alone(name, f"npz:{data.resolve()}")
         return Silo(course, name, Worker(alone, mine.backend, threads), out=out, signatures=signatures)
 
-    def reply(self, sealed: bytes) -> bytes:
+    def reply(self, sealed: Frame) -> bytes:
         """The answer to a frame, as a frame; both signed where keys are known."""
         try:
             answer = self.answer(Message.of_bytes(self._signatures.open(sealed, SERVER), SERVER))

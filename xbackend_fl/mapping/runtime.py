@@ -7,11 +7,9 @@ from functools import cached_property
 from typing import Any, final
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from xbackend_fl.canonical import Schema
-from xbackend_fl.canonical.onnx_export import to_onnx
 
 Array = NDArray[Any]
 
@@ -54,6 +52,11 @@ class Runtime:
 
 
 def _session(schema: Schema, *, batch_statistics: bool) -> Any:
+    # 30 MB that a server does without: it proves nothing itself.
+    import onnxruntime  # noqa: PLC0415
+
+    from xbackend_fl.canonical.onnx_export import to_onnx  # noqa: PLC0415
+
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = 1

@@ -6,19 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import onnx
-
 from xbackend_fl.canonical import Schema
-from xbackend_fl.canonical.onnx_export import to_onnx
 from xbackend_fl.course import Course
 from xbackend_fl.errors import RunFailed
-from xbackend_fl.mapping import execute
 from xbackend_fl.mapping.verify import TOLERANCE, relative_error
 from xbackend_fl.server.checkpoint import CourseState
 from xbackend_fl.server.engine import Engine, Participation
+from xbackend_fl.server.export import export
 from xbackend_fl.server.folder import RunFolder
 from xbackend_fl.weights import load_weights
-from xbackend_fl.weights.store import whole_or_absent
 
 _PROBE = 64
 _ROWS = 30
@@ -56,12 +52,8 @@ def finish(course: Course, engine: Engine, schema: Schema, state: CourseState, f
         best = test
     else:
         best = engine.evaluate(load_weights(folder.best, weights.fingerprint), "test")
-    with whole_or_absent(folder.onnx) as path:
-        path.write_bytes(to_onnx(schema, weights).SerializeToString())
-        # From the file: the checker would make two more copies of a model in memory.
-        onnx.checker.check_model(str(path), full_check=True)
     answers = engine.outputs(weights, "test", _PROBE)
-    expected = execute(schema, weights, answers.inputs)
+    expected = export(folder, answers.inputs)
     errors = {
         backend: max(relative_error(a, b) for a, b in zip(outputs, expected, strict=True))
         for backend, outputs in answers.by_backend.items()

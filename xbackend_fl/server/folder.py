@@ -88,6 +88,11 @@ class RunFolder:
         return self.path / "last.safetensors"
 
     @property
+    def schema(self) -> Path:
+        """The treaty."""
+        return self.path / "schema.json"
+
+    @property
     def onnx(self) -> Path:
         """The trained model as ONNX."""
         return self.path / "model.onnx"
@@ -104,7 +109,7 @@ class RunFolder:
 
     def write_models(self, prepared: Prepared) -> None:
         """Write the schema, every binding, and the environment."""
-        (self.path / "schema.json").write_text(prepared.schema.to_json(), encoding="utf-8")
+        self.schema.write_text(prepared.schema.to_json(), encoding="utf-8")
         (self.path / "bindings").mkdir(exist_ok=True)
         for backend, binding in prepared.bindings.items():
             (self.path / "bindings" / f"{backend}.json").write_text(binding.to_json(), encoding="utf-8")

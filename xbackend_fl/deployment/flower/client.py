@@ -12,7 +12,7 @@ from flwr.app import Message as Envelope
 from flwr.clientapp import ClientApp
 
 from xbackend_fl.deployment import service
-from xbackend_fl.deployment.flower.frames import frame_of, to_record
+from xbackend_fl.deployment.flower.frames import take_frame, to_record
 
 client_app = ClientApp()
 
@@ -20,6 +20,6 @@ client_app = ClientApp()
 @client_app.query()
 def query(message: Envelope, context: Context) -> Envelope:
     """Carry a message to this machine's silo, and its answer back."""
-    frame = frame_of(message)
+    frame = take_frame(message)
     answer = service.ask(Path(str(context.node_config["socket"])), frame)
     return Envelope(to_record(answer), reply_to=message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import sqlite3
 import time
@@ -17,12 +18,12 @@ from flwr.serverapp import Grid, ServerApp
 
 from xbackend_fl.deployment.engine import DeploymentEngine
 from xbackend_fl.deployment.exchange import Exchange
-from xbackend_fl.deployment.flower.frames import frame_of, to_record
+from xbackend_fl.deployment.flower.frames import take_frame, to_record
 from xbackend_fl.deployment.job import Job
 from xbackend_fl.deployment.ledger import Ledger
 from xbackend_fl.deployment.link import Reply, Session
 from xbackend_fl.deployment.message import Message
-from xbackend_fl.deployment.signatures import Signatures
+from xbackend_fl.deployment.signatures import Frame, Signatures
 from xbackend_fl.errors import RunFailed, UpdateRefused, XbflError
 from xbackend_fl.server import run_with
 
@@ -37,6 +38,8 @@ server_app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run a course; what is written in the run's configuration says which, and where its folder is."""
     job = Job.read(str(context.run_config["xbfl"]))
+    # What is imported stays: collections then look at what a message left only.
+    gc.freeze()
     with job.alive():
         try:
             _run(grid, job)
@@ -101,13 +104,13 @@ class FlowerLink:
         self._known = set(nodes)
         for reply in self._grid.pull_messages(list(self._greeted)) if self._greeted else ():
             node, identity = self._greeted.pop(reply.metadata.reply_to_message_id)
-            name = _name(reply)
+            name, frame = _hello(reply)
             if not name:
                 # It is asked again: its silo may not have been ready.
                 self._known.discard(identity)
             # With keys, Flower knows whose key a node has; a silo is nobody else.
             if name in self._names and identity in nodes and nodes[identity].name in {"", name}:
-                self._nodes[name], self._sessions[name] = node, Session(identity, frame_of(reply))
+                self._nodes[name], self._sessions[name] = node, Session(identity, frame)
         self._sessions = {name: s for name, s in self._sessions.items() if s.identity in nodes}
         self._looked = time.monotonic()
         return self._sessions
@@ -117,6 +120,7 @@ class FlowerLink:
         if not frames:
             return
         pushed = list(self._grid.push_messages(self._envelopes(frames, self._nodes)))
+        gc.collect()
         # Flower gives no identity for a message that it did not take: its node went away, or all are too large.
         for name, identity in zip_longest(frames, pushed):
             if identity:
@@ -131,6 +135,8 @@ class FlowerLink:
         for identity in list(self._waiting):
             for reply in self._grid.pull_messages([identity]):
                 yield _reply(self._waiting.pop(identity), reply)
+                # Requests and responses of Flower's refer to each other, each with a piece of the frame.
+                gc.collect()
         time.sleep(_POLL_S)
 
     def forget(self) -> None:
@@ -149,18 +155,19 @@ class FlowerLink:
         ]
 
 
-def _name(reply: Envelope) -> str:
-    """Who a node says it is, not yet proven; empty if it says nothing that can be read."""
+def _hello(reply: Envelope) -> tuple[str, Frame]:
+    """Who a node says it is, not yet proven, and what it sent; nothing if that cannot be read."""
     try:
-        frame = Signatures().open(frame_of(reply), "a node")
-        return str(Message.of_bytes(frame, "a node").fields.get("name", ""))
+        frame = take_frame(reply)
+        content = Signatures().open(frame, "a node")
+        return str(Message.of_bytes(content, "a node").fields.get("name", "")), frame
     except UpdateRefused as error:
         _LOG.warning("a node did not say who it is: %s", error.message)
-        return ""
+        return "", b""
 
 
 def _reply(name: str, reply: Envelope) -> Reply:
     try:
-        return Reply(name, frame_of(reply))
+        return Reply(name, take_frame(reply))
     except UpdateRefused as error:
         return Reply(name, trouble=error.message)
