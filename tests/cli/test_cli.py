@@ -201,7 +201,7 @@ def test_check_does_everything_but_train(digits: Path) -> None:
 
 
 def test_interrupt_then_resume_equals_a_whole_run(digits: Path, tmp_path: Path) -> None:
-    settings = ["--set", "rounds=25", "--set", "training.steps=3"]
+    settings = ["--set", "rounds=12", "--set", "training.steps=3"]
     whole = xbfl("run", "course.yaml", *settings, "--out", tmp_path / "whole", cwd=digits)
     assert whole.returncode == 0, whole.stderr
     assert "Traceback" not in whole.stderr
@@ -223,7 +223,7 @@ def test_interrupt_then_resume_equals_a_whole_run(digits: Path, tmp_path: Path) 
     assert events[-1]["event"] == "course_finished"
     assert events[-1]["interrupted"]
     stopped = events[-1]["rounds"]
-    assert 3 <= stopped < 25
+    assert 3 <= stopped < 12
 
     resumed = xbfl("run", "--resume", tmp_path / "half", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
@@ -232,7 +232,7 @@ def test_interrupt_then_resume_equals_a_whole_run(digits: Path, tmp_path: Path) 
     assert one.digest == two.digest
 
     shown = xbfl("inspect", tmp_path / "half", cwd=digits)
-    assert "25 rounds" in shown.stdout
+    assert "12 rounds" in shown.stdout
     described = xbfl("inspect", tmp_path / "half" / "schema.json", "--json", cwd=digits)
     assert json.loads(described.stdout)["data"]["fingerprint"] == one.fingerprint
     assert Schema.from_json((tmp_path / "half" / "schema.json").read_bytes()).fingerprint == one.fingerprint

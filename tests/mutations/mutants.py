@@ -6,6 +6,7 @@ import copy
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations, islice
 from typing import Any
 
@@ -21,19 +22,38 @@ class Mutant:
     model: nn.Module
 
 
-def mutants(model: nn.Module, exchanges: int | None = None) -> Iterator[Mutant]:
-    """Every mutant of ``model``, with at most so many exchanges of layers; the model stays as it is."""
+def mutants(model: nn.Module, most: int | None = None) -> Iterator[Mutant]:
+    """Mutants of ``model``, which stays as it is.
+
+    Args:
+        model: Is copied and changed.
+        most: So many changes of a layer, drawn, and as many exchanges of two layers; all if left out.
+    """
+    changes = list(_changed(model))
+    random.Random(0).shuffle(changes)
+    for name, what, change in changes[:most]:
+        twin = copy.deepcopy(model)
+        change(twin, name)
+        yield Mutant(f"{name}: {what}", twin)
+    yield from islice(_exchanges(model), most)
+
+
+def _changed(model: nn.Module) -> Iterator[tuple[str, str, Callable[[nn.Module, str], None]]]:
+    """The layer, what happens to it, and what does it to a copy of the model."""
     for name, module in model.named_modules():
         for what, change in _changes(module):
-            twin = copy.deepcopy(model)
-            change(twin.get_submodule(name))
-            yield Mutant(f"{name}: {what}", twin)
+            yield name, what, partial(_changed_in_place, change)
         for what, replacement in _replacements(module):
-            twin = copy.deepcopy(model)
-            parent, _, last = name.rpartition(".")
-            setattr(twin.get_submodule(parent), last, replacement)
-            yield Mutant(f"{name}: {what}", twin)
-    yield from islice(_exchanges(model), exchanges)
+            yield name, what, partial(_replaced, replacement)
+
+
+def _changed_in_place(change: Callable[[Any], None], twin: nn.Module, name: str) -> None:
+    change(twin.get_submodule(name))
+
+
+def _replaced(replacement: nn.Module, twin: nn.Module, name: str) -> None:
+    parent, _, last = name.rpartition(".")
+    setattr(twin.get_submodule(parent), last, replacement)
 
 
 def _set(**values: Any) -> Callable[[Any], None]:

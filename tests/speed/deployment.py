@@ -24,6 +24,7 @@ from tests.deployment.campaign import write_course
 from tests.deployment.light import Linear
 from xbackend_fl.course import Course
 from xbackend_fl.deployment import Silo, processes, service
+from xbackend_fl.deployment.app import write_page
 from xbackend_fl.deployment.processes import Address, free_port
 from xbackend_fl.events import CourseFinished, RoundCollected, from_line
 
@@ -32,24 +33,6 @@ _VALUES = 651 * 10_000
 _ROUNDS = 5
 _ROOT = Path(__file__).resolve().parents[2]
 
-_APP = """\
-[project]
-name = "floor"
-version = "0.1.0"
-description = "Empty rounds."
-license = "Apache-2.0"
-
-[tool.flwr.app]
-publisher = "xbackend-fl"
-
-[tool.flwr.app.components]
-serverapp = "tests.speed.floor:server_app"
-clientapp = "tests.speed.floor:client_app"
-
-[tool.flwr.app.config]
-floor = {job}
-"""
-
 
 def floor(folder: Path, silos: int) -> dict[str, float]:
     """Median seconds of Flower's own rounds with as many nodes: empty, and with a model there and back."""
@@ -57,8 +40,8 @@ def floor(folder: Path, silos: int) -> dict[str, float]:
     place, out = Address(f"127.0.0.1:{free_port()}"), folder / "seconds.json"
     job = {"silos": silos, "values": _VALUES, "rounds": _ROUNDS, "out": str(out)}
     (folder / "app").mkdir()
-    text = _APP.format(job=json.dumps(json.dumps(job)))
-    (folder / "app" / "pyproject.toml").write_text(text, encoding="utf-8")
+    here = "tests.speed.floor"
+    write_page(folder / "app", f"{here}:server_app", f"{here}:client_app", json.dumps(job))
     os.environ["PYTHONPATH"] = str(_ROOT)
     with ExitStack() as stack:
         stack.enter_context(processes.superlink(place, None, folder))

@@ -23,11 +23,13 @@ client_app = ClientApp()
 @server_app.main()
 def main(grid: Grid, context: Context) -> None:
     """Time rounds, and write the seconds down."""
-    job: dict[str, Any] = json.loads(str(context.run_config["floor"]))
+    job: dict[str, Any] = json.loads(str(context.run_config["xbfl"]))
     while len(nodes := list(grid.get_node_ids())) < job["silos"]:
         time.sleep(0.5)
     seconds: dict[str, list[float]] = {"empty": [], "model": []}
-    model = ArrayRecord({"w": Array(np.zeros(job["values"], np.float32))})
+    # Of values that differ: Flower sends equal chunks once.
+    values = np.random.default_rng(0).standard_normal(job["values"], np.float32)
+    model = ArrayRecord({"w": Array(values)})
     contents = {
         "empty": RecordDict({"c": ConfigRecord({"nothing": 0})}),
         "model": RecordDict({"arrays": model}),

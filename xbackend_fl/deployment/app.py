@@ -20,11 +20,11 @@ license = "Apache-2.0"
 publisher = "xbackend-fl"
 
 [tool.flwr.app.components]
-serverapp = "xbackend_fl.deployment.flower.server:server_app"
-clientapp = "xbackend_fl.deployment.flower.client:client_app"
+serverapp = "{server}"
+clientapp = "{client}"
 
 [tool.flwr.app.config]
-xbfl = {job}
+xbfl = {said}
 """
 
 _STEPS = """\
@@ -53,10 +53,24 @@ This app holds the course and names the installed package; models and data stay 
 """
 
 
+def write_page(folder: Path, server: str, client: str, said: str) -> None:
+    """Write a thin app into a folder that exists.
+
+    Args:
+        folder: The app.
+        server: ``module:name`` of the server's app.
+        client: ``module:name`` of a silo's.
+        said: What the server's app finds under ``xbfl`` in the run's configuration.
+    """
+    # A JSON string is a TOML string.
+    page = _APP.format(server=server, client=client, said=json.dumps(said))
+    (folder / "pyproject.toml").write_text(page, encoding="utf-8")
+
+
 def write_app(folder: Path, job: Job) -> None:
     """Write the app of a job into a folder that exists."""
-    # A JSON string is a TOML string.
-    (folder / "pyproject.toml").write_text(_APP.format(job=json.dumps(job.write())), encoding="utf-8")
+    here = "xbackend_fl.deployment.flower"
+    write_page(folder, f"{here}.server:server_app", f"{here}.client:client_app", job.write())
 
 
 def write_flower_app(course: Course, folder: Path, keys: str = "") -> None:

@@ -79,7 +79,7 @@ def flower_environment(home: Path) -> dict[str, str]:
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.1",
+        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.25",
         # glibc raises its threshold to the size of what is freed, up to 32 MB, and then keeps such pieces; models are of that size.
         "MALLOC_MMAP_THRESHOLD_": str(1 << 20),
         # Flower finds its other programs by name.

@@ -88,7 +88,8 @@ def wake(path: Path) -> None:
 def send(connection: socket.socket, frame: bytes | memoryview) -> None:
     """A frame behind its length, eight bytes."""
     connection.sendall(struct.pack("<Q", len(frame)))
-    connection.sendall(frame)
+    if frame:
+        connection.sendall(frame)
 
 
 def receive(connection: socket.socket) -> bytes:

@@ -52,7 +52,7 @@ class Runtime:
 
 
 def _session(schema: Schema, *, batch_statistics: bool) -> Any:
-    # 30 MB that a server does without: it proves nothing itself.
+    # 22 MB that a server does without: it proves nothing itself.
     import onnxruntime  # noqa: PLC0415
 
     from xbackend_fl.canonical.onnx_export import to_onnx  # noqa: PLC0415

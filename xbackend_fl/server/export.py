@@ -1,6 +1,6 @@
 """The trained model as ONNX, written, checked and run by a process of its own.
 
-onnx and ONNX Runtime take 40 MB and several copies of a model. A server must not need them: what it needs beside them is three models.
+onnx and ONNX Runtime take 22 MB and several copies of a model. A server must not need them: without them it needs three models.
 """
 
 from __future__ import annotations
