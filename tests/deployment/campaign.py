@@ -191,6 +191,8 @@ def flower_kills(
             return kind
         # The SuperLink or another may be about to start again.
         while not (chosen := [number for number, name in processes.below().items() if name == kind]):
+            # This one comes back with its SuperNode only; until then Flower's own program does its work.
+            kind = draw.choice(FLOWER) if kind == "flower.warm" else kind
             processes.start()
             time.sleep(0.05)
         with suppress(ProcessLookupError):

@@ -12,8 +12,10 @@ from tests.networks.network import Network
 from xbackend_fl.canonical.layout import leaves
 from xbackend_fl.errors import MismatchError
 
-LARGE = {"ConvNeXt-Tiny", "DenseNet-121", "InceptionV3", "ResNet-50, stride first", "VGG-16", "Xception"}
-"""A minute each and more on a slow machine; ``--thorough`` and ``python -m tests.networks`` run them."""
+LARGE = {
+    "ConvNeXt-Tiny", "DenseNet-121", "EfficientNet-B0", "InceptionV3", "ResNet-50", "ResNet-50, stride first", "VGG-16", "Xception",
+}  # fmt: skip
+"""The better part of a minute each, and more on a slow machine; ``--thorough`` and ``python -m tests.networks`` run them."""
 
 
 @pytest.mark.parametrize("network", [n for n in NETWORKS if n.same], ids=lambda n: n.name)
