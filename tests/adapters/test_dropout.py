@@ -10,7 +10,8 @@ import pytest
 from keras import layers as K
 from torch import nn
 
-from tests.adapters.zoo import Lambda, _attention, chain
+from tests.adapters.row import Lambda, chain
+from tests.adapters.sequences import attend
 from xbackend_fl.adapter import Batch, Optimizer, TrainConfig, Trainer
 from xbackend_fl.errors import RefusedInput
 from xbfl_tensorflow.trainer import TensorFlowTrainer
@@ -75,7 +76,7 @@ def attention() -> tuple[Trainer, Trainer]:
     y = K.LayerNormalization(epsilon=1e-5)(x)
     mixed = K.MultiHeadAttention(num_heads=2, key_dim=4, dropout=0.1)(y, y)
     model = keras.Model(x, K.Dense(3)(K.GlobalAveragePooling1D()(x + mixed)))
-    return TorchTrainer(Lambda(_attention, **layers), example), TensorFlowTrainer(model, example)
+    return TorchTrainer(Lambda(attend, **layers), example), TensorFlowTrainer(model, example)
 
 
 def spelled_attention() -> Trainer:

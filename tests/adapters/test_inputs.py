@@ -12,7 +12,7 @@ from keras import layers as K
 from torch import nn
 
 import xbackend_fl
-from tests.adapters.zoo import chain
+from tests.adapters.row import chain
 from xbackend_fl.adapter import adapter_of
 
 GENERATOR = np.random.default_rng(0)

@@ -16,7 +16,8 @@ from keras import layers as K
 from torch import nn
 
 import xbackend_fl
-from tests.adapters.zoo import ROWS, Row
+from tests.adapters.row import Row
+from tests.adapters.zoo import ROWS
 from tests.networks.catalogue import NETWORKS
 from xbackend_fl.canonical.onnx_export import to_onnx
 from xbackend_fl.errors import FileError, RefusedInput, UnsupportedError

@@ -13,7 +13,7 @@ from keras import layers as K
 from torch import nn
 
 import xbackend_fl
-from tests.adapters.zoo import Lambda, chain
+from tests.adapters.row import Lambda, chain
 from xbackend_fl.errors import AdapterError, MismatchError, UnsupportedError
 
 IMAGE = np.random.default_rng(0).standard_normal((1, 4, 8, 8)).astype(np.float32)

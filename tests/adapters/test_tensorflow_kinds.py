@@ -15,7 +15,7 @@ from keras import layers as K
 from torch import nn
 
 import xbackend_fl
-from tests.adapters.zoo import Lambda
+from tests.adapters.row import Lambda
 from xbackend_fl.errors import MismatchError
 
 IMAGE = np.random.default_rng(0).standard_normal((1, 3, 8, 8)).astype(np.float32)

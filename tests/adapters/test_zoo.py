@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import xbackend_fl
-from tests.adapters.zoo import ROWS, Row, TiedTorch
+from tests.adapters.row import Row
+from tests.adapters.zoo import ROWS, TiedTorch
 from xbackend_fl.adapter import adapter_of
 from xbackend_fl.mapping.draw import draw_weights
 

@@ -11,7 +11,8 @@ import torch
 import xbfl_onnx
 import xbfl_tensorflow
 import xbfl_torch
-from tests.adapters.zoo import ROWS, Row
+from tests.adapters.row import Row
+from tests.adapters.zoo import ROWS
 from xbackend_fl import weights
 from xbackend_fl.convert import convert, open_pair
 from xbackend_fl.convert.models import Side

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import xbackend_fl
-from tests.adapters.zoo import Lambda, chain
+from tests.adapters.row import Lambda, chain
 from xbackend_fl.errors import MismatchError, UnsupportedError
 
 Pair = tuple[Callable[[], nn.Module], Callable[[], Any], tuple[int, ...]]

@@ -14,7 +14,7 @@ from keras import layers as K
 from torch import nn
 
 import xbackend_fl
-from tests.adapters.zoo import chain
+from tests.adapters.row import chain
 from xbackend_fl.errors import RefusedInput, UnsupportedError
 from xbackend_fl.mapping import memory
 

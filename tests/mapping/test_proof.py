@@ -14,7 +14,8 @@ from keras import layers as K
 from torch import nn
 
 import xbfl_torch.steps
-from tests.adapters.zoo import ROWS, chain
+from tests.adapters.row import chain
+from tests.adapters.zoo import ROWS
 from xbackend_fl.canonical import Binding
 from xbackend_fl.canonical.layout import Blocks, Layout, Reorder, Stack, Sum, Transpose
 from xbackend_fl.mapping import Proof, evidence_of
