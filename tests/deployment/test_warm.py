@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import Figure
 from xbackend_fl.deployment import processes
 
 _WAITS = ["--runtime-api-address", "127.0.0.1:1", "--token", "none", "--insecure"]
@@ -23,46 +26,75 @@ def home(tmp_path: Path) -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
         yield tmp_path, process
 
 
-def test_a_message_costs_no_import(home: tuple[Path, subprocess.Popen[bytes]]) -> None:
+def test_a_message_costs_no_import(home: tuple[Path, subprocess.Popen[bytes]], figure: Figure) -> None:
     where, process = home
-    warm, text = _help(where)
+    with _started(where) as visitor:
+        warm = _tried(where, visitor.pid, _fork(where, process.pid))
     process.kill()
     process.wait()
-    cold, same = _help(where)
-    assert "--runtime-api-address" in text
-    assert text == same, "without the process, Flower's own program runs"
+    with _started(where) as alone:
+        cold = _tried(where, alone.pid)
+    figure("message, processor seconds, forked and alone", f"{warm:.2f}, {cold:.2f}")
     assert warm < cold / 5
+
+
+def test_who_is_forsaken_before_the_fork_listened_runs_the_program(
+    home: tuple[Path, subprocess.Popen[bytes]],
+) -> None:
+    where, process = home
+    process.send_signal(signal.SIGSTOP)
+    with subprocess.Popen(
+        [where / "bin" / "flwr-clientapp", "--help"], stdout=subprocess.PIPE, text=True
+    ) as visitor:
+        _until(lambda: Path("/proc/net/unix").read_text().count(str(where / "warm")) == 2)
+        process.kill()
+        text, _ = visitor.communicate(timeout=60)
+    assert "--runtime-api-address" in text
+    assert visitor.returncode == 0
 
 
 def test_what_ends_the_visitor_ends_the_fork(home: tuple[Path, subprocess.Popen[bytes]]) -> None:
     where, process = home
-    visitor = _visit(where)
-    _until(lambda: len(_children(process.pid)) == 1)
-    visitor.kill()
-    visitor.wait()
+    with _started(where):
+        _fork(where, process.pid)
     _until(lambda: not _children(process.pid))
 
 
 def test_what_ends_the_fork_ends_the_visitor(home: tuple[Path, subprocess.Popen[bytes]]) -> None:
     where, process = home
-    visitor = _visit(where)
-    _until(lambda: len(_children(process.pid)) == 1)
-    os.kill(_children(process.pid)[0], 9)
-    assert visitor.wait(10) == 0
+    with _started(where) as visitor:
+        os.kill(_fork(where, process.pid), signal.SIGKILL)
+        assert visitor.wait(10) == 0
 
 
-def _help(home: Path) -> tuple[float, str]:
-    """Seconds of processor of what Flower would start, and what it printed."""
-    before = os.times()
-    program = str(home / "bin" / "flwr-clientapp")
-    done = subprocess.run([program, "--help"], capture_output=True, text=True, timeout=60, check=False)
-    after = os.times()
-    used = after.children_user + after.children_system - before.children_user - before.children_system
-    return used, done.stdout
+@contextmanager
+def _started(home: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """What Flower starts, with what it reports in a file, until it is killed."""
+    with (
+        (home / "reports").open("wb") as file,
+        subprocess.Popen([home / "bin" / "flwr-clientapp", *_WAITS], stderr=file) as process,
+    ):
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
-def _visit(home: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([home / "bin" / "flwr-clientapp", *_WAITS], stdout=subprocess.DEVNULL)
+def _fork(home: Path, warm: int) -> int:
+    """The process id of the fork, once it has taken its visitor's outputs and so has read what it was asked."""
+    _until(
+        lambda: [Path(f"/proc/{child}/fd/2").readlink() for child in _children(warm)] == [home / "reports"]
+    )
+    return _children(warm)[0]
+
+
+def _tried(home: Path, *processes: int) -> float:
+    """Seconds of processor that the processes have used when the program has first asked for its message."""
+    _until(lambda: "Connection attempt failed" in (home / "reports").read_text())
+    fields = [Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split() for process in processes]
+    return sum(int(user) + int(system) for *_, user, system in (line[:13] for line in fields)) / os.sysconf(
+        "SC_CLK_TCK"
+    )
 
 
 def _children(pid: int) -> list[int]:

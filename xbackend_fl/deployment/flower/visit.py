@@ -22,11 +22,12 @@ def main(place: str, program: str, arguments: list[str]) -> None:
     with socket.socket(socket.AF_UNIX) as connection:
         try:
             connection.connect(place)
+            socket.send_fds(connection, [json.dumps([program, *arguments]).encode()], [1, 2])
+            # Nothing comes. The connection ends when the fork does, and the fork when this process does.
+            connection.recv(1)
         except OSError:
+            # Nobody was there, or ended before it read what was sent: the connection of a fork that has read it ends without an error.
             os.execv(program, [program, *arguments])  # noqa: S606  the program that Flower meant
-        socket.send_fds(connection, [json.dumps([program, *arguments]).encode()], [1, 2])
-        # Nothing comes. The connection ends when the fork does, and the fork when this process does.
-        connection.recv(1)
 
 
 if __name__ == "__main__":
