@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, final
 import numpy as np
 import torch
 
+from xbackend_fl.adapter import longest_first
 from xbackend_fl.adapter.contract import Array, CohortResult, Metrics, Part, Scaling, Tensors, TrainConfig
 from xbfl_torch.convolutions import cheap_biases
 from xbfl_torch.descent import Descent
@@ -210,9 +211,11 @@ def train(
                 lane.capture(run, config)
             lane.sums.zero_()
         _fence(device)
+        # All lanes should end at about the same time: a few leave most of a GPU idle.
+        steps = {index: len(part.batches) for index, part in enumerate(parts)}
         queues = [
             _queue(lane, share, parts, runs, orders, base, totals, finite, config)
-            for lane, share in zip(lanes, _shares(parts, len(lanes)), strict=True)
+            for lane, share in zip(lanes, longest_first(steps, len(lanes)), strict=True)
         ]
         # A run of every lane in turn, so that the device always has something of each to do.
         while queues:
@@ -226,15 +229,6 @@ def train(
         for (loss, right), part in zip(totals.cpu().tolist(), parts, strict=True)
     )
     return CohortResult(plan.unload(first), metrics, tuple(finite.cpu().tolist()))
-
-
-def _shares(parts: Sequence[Part], lanes: int) -> list[list[int]]:
-    """Parts of every lane, so that all lanes end at about the same time: a few lanes leave most of a GPU idle."""
-    shares: list[list[int]] = [[] for _ in range(lanes)]
-    steps = [len(part.batches) for part in parts]
-    for index in sorted(range(len(parts)), key=lambda i: (-steps[i], i)):
-        min(shares, key=lambda share: sum(steps[i] for i in share)).append(index)
-    return shares
 
 
 def _queue(

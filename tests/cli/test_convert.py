@@ -161,6 +161,16 @@ def test_inspect_shows_what_a_file_holds(net: Path, tmp_path: Path) -> None:
     json.loads(ok("inspect", tmp_path / "odd.safetensors", "--json", cwd=tmp_path))
 
 
+def test_diff_refuses_a_pattern_that_compares_nothing(tmp_path: Path) -> None:
+    weights.save(tmp_path / "one.npz", {"w": np.ones(3)})
+    weights.save(tmp_path / "two.npz", {"w": np.zeros(3)})
+    result = xbfl("diff", "one.npz", "two.npz", "--only", "v*", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "--only 'v*' matches no tensor" in result.stderr
+    data = json.loads(xbfl("diff", "one.npz", "two.npz", "--json", cwd=tmp_path).stdout)["data"]
+    assert data["tensors"][0]["relative"] is None, "of nothing, any difference is infinitely large"
+
+
 def test_diff_tells_what_differs(tmp_path: Path) -> None:
     one = {
         "same": np.ones(3),

@@ -14,6 +14,7 @@ from xbackend_fl.adapter.contract import (
 )
 from xbackend_fl.adapter.optimizers import Optimizer
 from xbackend_fl.adapter.registry import adapter_of, load, names
+from xbackend_fl.adapter.sharing import longest_first
 
 __all__ = [
     "Adapter",
@@ -29,5 +30,6 @@ __all__ = [
     "Trainer",
     "adapter_of",
     "load",
+    "longest_first",
     "names",
 ]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from xbackend_fl.convert.select import matching
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Difference:
         left: Dtype and shape in the first file; empty if it is not there.
         right: The same in the second.
         max_abs: Largest absolute difference, ``nan`` where shapes differ or one is missing.
-        relative: Largest absolute difference over the largest absolute value of the second.
+        relative: Largest absolute difference over the largest absolute value of the second, infinite if that is zero.
         identical: Whether every bit is the same.
     """
 
@@ -41,8 +42,11 @@ def compare(
         left: One file.
         right: Another.
         only: Shell patterns of names; all, if there are none.
+
+    Raises:
+        ConfigError: A pattern matches nothing.
     """
-    names = [n for n in dict.fromkeys([*left, *right]) if not only or any(fnmatchcase(n, p) for p in only)]
+    names = matching([*dict.fromkeys([*left, *right])], only, "the two files")
     return tuple(_difference(name, left.get(name), right.get(name)) for name in names)
 
 
@@ -57,5 +61,5 @@ def _difference(name: str, left: NDArray[Any] | None, right: NDArray[Any] | None
         apart = np.where((one == two) | (np.isnan(one) & np.isnan(two)), 0.0, np.abs(one - two))
     worst = float(np.max(np.nan_to_num(apart, nan=np.inf), initial=0.0))
     size = float(np.max(np.abs(np.nan_to_num(two)), initial=0.0))
-    relative = worst / max(size, float(np.finfo(np.float64).tiny)) if worst else 0.0
+    relative = 0.0 if not worst else worst / size if size else float("inf")
     return Difference(name, one_is, two_is, worst, relative, same)

@@ -32,16 +32,11 @@ def selected(
         FileError: A value does not fit the dtype; raised when that tensor is read.
     """
     target = _dtype(dtype)
-    for pattern in only:
-        if not any(fnmatchcase(name, pattern) for name in archive):
-            raise ConfigError(f"--only {pattern!r} matches no tensor of {archive.path}", hint=_some(archive))
     entries: dict[str, Entry] = {}
     rules = [_rule(text) for text in rename]
     used: set[str] = set()
-    for name, entry in archive.entries.items():
-        if only and not any(fnmatchcase(name, pattern) for pattern in only):
-            continue
-        new = name
+    for name in matching(list(archive), only, str(archive.path)):
+        entry, new = archive.entries[name], name
         for old, replacement in rules:
             if new == old or (old.endswith((".", "/")) and new.startswith(old)):
                 new = replacement + new.removeprefix(old)
@@ -51,12 +46,30 @@ def selected(
         entries[new] = entry if target is None else _cast(name, entry, target)
     unused = [old for old, _ in rules if old not in used]
     if unused:
-        raise ConfigError(f"--rename {unused[0]!r} matches no tensor of {archive.path}", hint=_some(archive))
+        raise ConfigError(
+            f"--rename {unused[0]!r} matches no tensor of {archive.path}", hint=_some(list(archive))
+        )
     return replace(archive, entries=entries)
 
 
-def _some(archive: Archive) -> str:
-    names = list(archive)
+def matching(names: Sequence[str], only: Sequence[str], where: str) -> Sequence[str]:
+    """Names that match a pattern, in their order.
+
+    Args:
+        names: All names.
+        only: Shell patterns; every name matches, if there are none.
+        where: What has the names, for the error.
+
+    Raises:
+        ConfigError: A pattern matches nothing.
+    """
+    for pattern in only:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise ConfigError(f"--only {pattern!r} matches no tensor of {where}", hint=_some(names))
+    return [name for name in names if not only or any(fnmatchcase(name, pattern) for pattern in only)]
+
+
+def _some(names: Sequence[str]) -> str:
     return "it holds " + ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 

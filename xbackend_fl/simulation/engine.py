@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, final
 
-from xbackend_fl.adapter import Metrics
+from xbackend_fl.adapter import Metrics, longest_first
 from xbackend_fl.aggregation import OnlineMean
 from xbackend_fl.canonical import Binding
 from xbackend_fl.course import Course
 from xbackend_fl.events import ModelBound, Observer
 from xbackend_fl.server import Outputs, Participation, Prepared, RoundOutcome, check_loss
 from xbackend_fl.simulation.mail import Desk, Letter
-from xbackend_fl.simulation.placement import Placement, longest_first, place
+from xbackend_fl.simulation.placement import Placement, place
 from xbackend_fl.simulation.process import Handle, LocalWorker, ProcessWorker, collect
 from xbackend_fl.training.usage import Usage
 from xbackend_fl.weights import Weights
@@ -96,8 +96,8 @@ class SimulationEngine:
         backends = {participant.name: participant.backend for participant in self._course.participants}
         posted = self._post(weights)
         for backend, team in self._teams.items():
-            names = [name for name in cohort if backends[name] == backend]
-            for worker, share in zip(team, longest_first(names, self._sizes, len(team)), strict=True):
+            sizes = {name: self._sizes[name] for name in sorted(cohort) if backends[name] == backend}
+            for worker, share in zip(team, longest_first(sizes, len(team)), strict=True):
                 worker.submit("train_round", number, posted, share)
         mean = OnlineMean(weights, self._course.federate.precision)
         failed: dict[str, str] = {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,23 +70,3 @@ def _gpus() -> tuple[str, ...]:
         # The driver's files need not start at zero; frameworks count from there.
         return tuple(str(index) for index in range(len(found)))
     return tuple(name.strip() for name in visible.split(",") if name.strip())[: len(found)]
-
-
-def longest_first(names: Sequence[str], sizes: Mapping[str, int], workers: int) -> list[list[str]]:
-    """Share participants out: the largest first, each to the worker with the least to do (Graham 1969).
-
-    The time of a participant is proportional to its examples, for one model and batch size. Measured times would differ from run
-    to run, and with them the order of the sums and their last bits.
-
-    Args:
-        names: Participants of one backend.
-        sizes: Their examples.
-        workers: Number of workers.
-    """
-    shares: list[list[str]] = [[] for _ in range(workers)]
-    loads = [0] * workers
-    for name in sorted(names, key=lambda n: (-sizes[n], n)):
-        index = loads.index(min(loads))
-        shares[index].append(name)
-        loads[index] += sizes[name]
-    return shares
