@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -14,22 +13,15 @@ import pytest
 
 from tests.deployment.campaign import write_course
 from tests.deployment.light import Linear
+from tests.deployment.links import Altered, Passing, deployed, fields, light
 from xbackend_fl import Course, load_course, run_course
-from xbackend_fl.deployment import DeploymentEngine, Exchange, Ledger, Link, LocalLink, Message, Silo
-from xbackend_fl.deployment.link import Reply, Session
-from xbackend_fl.errors import ConfigError, FileError, MismatchError, RunFailed
-from xbackend_fl.events import Event, ParticipantFailed, RoundCollected, RoundFinished
-from xbackend_fl.server import RunFolder, run_with
+from xbackend_fl.deployment import LocalLink, Message, Silo
+from xbackend_fl.deployment.link import Reply
+from xbackend_fl.errors import ConfigError, FileError, RunFailed
+from xbackend_fl.events import ParticipantFailed, RoundCollected, RoundFinished
 from xbackend_fl.weights import load_weights
 
 TORCH = ["models={torch: torch_model.py:build}", "participants={torch: 3}"]
-
-
-def deployed(course: Course, link: Link, out: Path) -> tuple[Any, list[Event]]:
-    events: list[Event] = []
-    folder = RunFolder.create(course, out)
-    with closing(DeploymentEngine(course, Exchange(link), Ledger(folder))) as engine:
-        return run_with(engine, course, folder, None, events.append), events
 
 
 def test_a_deployed_course_ends_with_the_simulations_bits(
@@ -50,45 +42,6 @@ def test_a_deployed_course_ends_with_the_simulations_bits(
     assert (tmp_path / "delhi" / "model.safetensors").is_file()
 
 
-class Passing:
-    """A link that changes nothing, to be changed."""
-
-    def __init__(self, silos: Sequence[Silo]) -> None:
-        self._link = LocalLink(silos)
-
-    def silos(self) -> Mapping[str, Session]:
-        return self._link.silos()
-
-    def send(self, frames: Mapping[str, bytes]) -> None:
-        self._link.send(frames)
-
-    def forget(self) -> None:
-        self._link.forget()
-
-    def replies(self) -> Iterator[Reply]:
-        return self._link.replies()
-
-
-class Altered(Passing):
-    """A link on which one silo's updates are changed on their way."""
-
-    def __init__(self, silos: Sequence[Silo], name: str, change: Callable[[Message], Message | None]) -> None:
-        super().__init__(silos)
-        self._name, self._change = name, change
-
-    def replies(self) -> Iterator[Reply]:
-        for reply in super().replies():
-            answer = Message.of_bytes(reply.frame, reply.name)
-            if reply.name != self._name or answer.kind != "trained":
-                yield reply
-            elif (changed := self._change(answer)) is not None:
-                yield Reply(reply.name, changed.to_bytes())
-
-
-def fields(**changes: Any) -> Callable[[Message], Message]:
-    return lambda answer: replace(answer, fields={**answer.fields, **changes})
-
-
 def first(change: Callable[[np.ndarray[Any, Any]], Any]) -> Callable[[Message], Message]:
     def changed(answer: Message) -> Message:
         name = next(name for name, array in answer.arrays.items() if array.dtype.kind == "f")
@@ -105,27 +58,19 @@ def spoilt(value: float) -> Callable[[np.ndarray[Any, Any]], Any]:
     return change
 
 
-Three: TypeAlias = tuple[Course, list[Silo], str, str]
+Three: TypeAlias = tuple[Course, str, str]
 
 
-def light(course: Course, **changes: Any) -> list[Silo]:
-    """Silos without a framework; ``changes`` are methods of the first one's learner."""
-    learners = {p.name: Linear(p.name, course) for p in course.participants}
-    first = next(iter(learners.values()))
-    for name, method in changes.items():
-        setattr(first, name, method)
-    return [Silo(course, name, learner) for name, learner in learners.items()]
-
-
-@pytest.fixture
-def three(tmp_path: Path) -> Three:
-    """Three silos of which two are enough, and a round's weights without the second silo and with all."""
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Three:
+    """A course of three silos of which two are enough, and a round's weights without the second silo and with all."""
+    tmp_path = tmp_path_factory.mktemp("three")
     more = "deployment: {quorum: 2, round_within_s: 0.3}\n"
     course = write_course(tmp_path / "course", rounds=1, silos=3, more=more)
     silos = light(course)
     alone, _ = deployed(course, Altered(silos, silos[1].name, lambda _: None), tmp_path / "alone")
     everybody, _ = deployed(course, LocalLink(silos), tmp_path / "everybody")
-    return course, silos, alone.weights.digest, everybody.weights.digest
+    return course, alone.weights.digest, everybody.weights.digest
 
 
 @pytest.mark.parametrize(
@@ -159,7 +104,8 @@ def three(tmp_path: Path) -> Three:
 def test_what_is_no_update_of_this_round_stays_out(
     change: Callable[[Message], Message | None], reason: str, three: Three, tmp_path: Path
 ) -> None:
-    course, silos, alone, everybody = three
+    course, alone, everybody = three
+    silos = light(course)
     name = silos[1].name
     run, events = deployed(course, Altered(silos, name, change), tmp_path / "run")
     (failed,) = (event for event in events if isinstance(event, ParticipantFailed))
@@ -175,26 +121,6 @@ def test_fewer_updates_than_the_quorum_end_the_course(tmp_path: Path) -> None:
     late = course.participants[0].name
     with pytest.raises(RunFailed, match=rf"(?s)2 updates, and the quorum is 3.*'{late}': no answer within"):
         deployed(course, Altered(light(course), late, lambda _: None), tmp_path / "run")
-
-
-def test_a_silo_that_does_not_come_is_named(tmp_path: Path) -> None:
-    more = "deployment: {join_within_s: 0.3}\n"
-    course = write_course(tmp_path / "course", rounds=2, silos=3, more=more)
-    with pytest.raises(RunFailed, match=rf"2 of 3 silos came .*not there: {course.participants[0].name}"):
-        deployed(course, LocalLink(light(course)[1:]), tmp_path / "run")
-
-
-def test_another_model_is_refused_before_it_trains(digits: Path, tmp_path: Path, small: list[str]) -> None:
-    other = tmp_path / "other.py"
-    other.write_text(
-        "from torch import nn\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
-    )
-    course = load_course(digits / "course.yaml", [*small, *TORCH])
-    theirs = load_course(digits / "course.yaml", [*small, f"models={{torch: {other}:build}}", TORCH[1]])
-    names = [p.name for p in course.participants]
-    silos = [Silo.open(course, names[0]), Silo.open(course, names[1]), Silo.open(theirs, names[2])]
-    with pytest.raises(MismatchError, match=rf"silo '{names[2]}'"):
-        deployed(course, LocalLink(silos), tmp_path / "run")
 
 
 def test_what_a_silo_raises_is_shown(tmp_path: Path) -> None:

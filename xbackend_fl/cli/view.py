@@ -80,7 +80,7 @@ def describe(event: Event) -> str:
                 f"loss {event.loss:.4f}, accuracy {event.accuracy:.2%}, {event.seconds:.2f} s"
             )
         case ParticipantFailed():
-            return f"  round {event.round} {event.name} ({event.backend}): refused: {event.reason}"
+            return f"  round {event.round} {event.name} ({event.backend}): left out: {event.reason}"
         case RoundCollected():
             return _collected_line(event)
         case RoundFinished():

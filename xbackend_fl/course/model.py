@@ -164,7 +164,9 @@ class DeploymentSection(_Section):
     address: str = Field("127.0.0.1:8000", description="HOST:PORT of the server")
     keys: str | None = Field(None, description="folder of this machine's keys")
     quorum: PositiveInt | None = Field(
-        None, description="fewest silos to start, and updates of a round; all if left out"
+        None,
+        description="fewest silos to start, and updates of a round; all if left out. With one, silos that are refused are left out, "
+        "and a round that has enough updates waits for silos at work, not for those that are gone",
     )
     join_within_s: Annotated[float, Field(gt=0)] = Field(
         300.0, description="how long the server waits for silos"
@@ -185,6 +187,10 @@ class DeploymentSection(_Section):
     restarts: Annotated[int, Field(ge=0)] = Field(
         10, description="how often in a row the server starts Flower again after a process of it ended"
     )
+
+    def fewest(self, silos: int) -> int:
+        """The quorum among so many silos."""
+        return min(self.quorum or silos, silos)
 
 
 def _named(value: Any) -> Any:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, final
@@ -12,17 +11,16 @@ from typing import Any, final
 import numpy as np
 
 from xbackend_fl.adapter import Metrics
-from xbackend_fl.canonical import Schema
 from xbackend_fl.course import Course
 from xbackend_fl.data import cohort as draw
 from xbackend_fl.deployment.collect import Collector, metrics_of
 from xbackend_fl.deployment.exchange import Exchange
 from xbackend_fl.deployment.ledger import Ledger
+from xbackend_fl.deployment.meeting import meet, prove, take_reference
 from xbackend_fl.deployment.message import Message
 from xbackend_fl.deployment.payload import Payload
-from xbackend_fl.deployment.silo import evidence_alone, initial_weights
-from xbackend_fl.errors import MismatchError, RunFailed, UpdateRefused
-from xbackend_fl.events import ModelBound, Observer
+from xbackend_fl.errors import RunFailed, UpdateRefused
+from xbackend_fl.events import Observer
 from xbackend_fl.server import Outputs, Participation, Prepared, RoundOutcome, check_loss
 from xbackend_fl.training import Usage
 from xbackend_fl.weights import Weights
@@ -46,7 +44,10 @@ class DeploymentEngine:
         self._course, self._exchange, self._ledger, self._rules = course, exchange, ledger, course.deployment
         self._payload = Payload(self._rules.payload, self._rules.top_k_share)
         self._backends = {participant.name: participant.backend for participant in course.participants}
+        exchange.expected = {name: {"backend": backend} for name, backend in self._backends.items()}
+        # Inputs of the reference's evidence, and how many outputs belong to them.
         self._probe: tuple[np.ndarray[Any, Any], ...] = ()
+        self._answered = 0
         self._evaluated: dict[tuple[str, str], Metrics] = {}
         self._round = 0
 
@@ -59,38 +60,18 @@ class DeploymentEngine:
         """Meet the silos; the reference's evidence proves every model, each at its own silo.
 
         Raises:
-            RunFailed: Fewer silos than the quorum came, or no silo of the reference's backend.
-            MismatchError: A silo's model is not proven to be the reference's.
+            RunFailed: Fewer silos than the quorum came, or none gave the reference's model.
+            MismatchError: A silo's model is not proven to be the reference's; with a quorum, so many that too few are left.
         """
-        began = time.perf_counter()
-        hellos = self._meet()
-        reference = next((n for n in sorted(hellos) if self._backends[n] == self._course.reference), None)
-        if reference is None:
-            raise RunFailed(f"no silo with the reference's backend {self._course.reference!r} is there")
-        answer = self._only(reference, Message("evidence"))
-        schema = Schema.from_json(answer.fields["schema"])
-        check_loss(schema, self._course.training.loss)
-        bind = evidence_alone(answer)
-        self._exchange.binding = bind
-        self._probe = tuple(bind.arrays[f"0/inputs/{i}"] for i in range(len(schema.inputs)))
-        initial = initial_weights(schema, answer)
-        size = sum(array.nbytes for array in initial.values())
+        hellos = meet(self._course, self._exchange, observer)
+        reference = take_reference(self._course, self._exchange, hellos)
+        check_loss(reference.schema, self._course.training.loss)
+        self._exchange.binding = reference.binding
+        self._probe, self._answered = reference.probe, len(reference.schema.outputs)
+        size = sum(array.nbytes for array in reference.initial.values())
         self._exchange.most_bytes = 2 * size + _OVERHEAD
-        for name, bound in self._asked(dict.fromkeys(sorted(hellos), bind)):
-            if bound.kind != "bound":
-                raise MismatchError(f"silo {name!r}: {bound.reason}", hint=bound.fields.get("hint"))
-            observer(
-                ModelBound(
-                    backend=f"{name} ({self._backends[name]})",
-                    version=hellos[name].fields["version"],
-                    fingerprint=bound.fields["fingerprint"],
-                    reference=name == reference,
-                    largest_error=bound.fields["largest_error"],
-                    notes=tuple(bound.fields["notes"]),
-                    seconds=time.perf_counter() - began,
-                )
-            )
-        return Prepared(schema, {}, initial)
+        prove(self._course, self._exchange, reference, hellos, observer)
+        return Prepared(reference.schema, {}, reference.initial)
 
     def train_round(
         self, number: int, weights: Weights, cohort: Sequence[str], observer: Observer
@@ -116,7 +97,9 @@ class DeploymentEngine:
         collector.resume()
         wanted = [name for name in (*cohort, *spares) if name not in collector.accepted]
         before = self._exchange.traffic
-        with closing(self._asked(dict.fromkeys(wanted, request))) as answers:
+        quorum = self._rules.fewest(len(cohort))
+        asked = self._asked(dict.fromkeys(wanted, request), lambda: len(collector.accepted) >= quorum)
+        with closing(asked) as answers:
             for name, answer in answers if len(collector.accepted) < len(cohort) else ():
                 wanted.remove(name)
                 collector.take(name, answer)
@@ -127,19 +110,16 @@ class DeploymentEngine:
                     break
         if len(collector.accepted) < len(cohort):
             for name in wanted:
-                trouble = self._exchange.troubles.get(name)
-                last = f"; last: {trouble}" if trouble else ""
-                collector.miss(name, "late", f"no answer within {self._rules.round_within_s:g} s{last}")
+                collector.miss(name, "late", self._why_late(name))
         traffic = self._exchange.traffic.since(before)
         collector.tell(traffic.sent, traffic.received)
-        quorum = self._quorum(len(cohort))
         if len(collector.accepted) < quorum:
             reasons = "".join(f"\n  silo {name!r}: {reason}" for name, reason in collector.failed.items())
             raise RunFailed(
                 f"round {number}: {len(collector.accepted)} updates, and the quorum is {quorum}{reasons}"
             )
-        enough = self._rules.quorum is not None or len(collector.accepted) == len(cohort)
-        return RoundOutcome(collector.mean, collector.failed, enough, collector.before)
+        complete = self._rules.quorum is not None or len(collector.accepted) == len(cohort)
+        return RoundOutcome(collector.mean, collector.failed, complete, collector.before)
 
     def evaluate(self, weights: Weights, split: str) -> Metrics:
         """Metrics over the examples of all silos that are there."""
@@ -173,11 +153,15 @@ class DeploymentEngine:
         inputs = {f"inputs/{i}": array for i, array in enumerate(self._probe)}
         request = Message(request.kind, request.fields, {**request.arrays, **inputs})
         first: dict[str, str] = {}
-        for name in sorted(self._exchange.hellos()):
-            first.setdefault(self._backends[name], name)
+        for name, hello in sorted(self._exchange.hellos().items()):
+            if hello.kind == "hello":
+                first.setdefault(self._backends[name], name)
+        nothing = np.empty(0, np.float32)
         answers = {
-            self._backends[name]: tuple(answer.arrays[f"outputs/{i}"] for i in range(len(answer.arrays)))
-            for name, answer in self._asked(dict.fromkeys(first.values(), request), absent=False)
+            self._backends[name]: tuple(
+                answer.arrays.get(f"outputs/{i}", nothing) for i in range(self._answered)
+            )
+            for name, answer in self._asked(dict.fromkeys(first.values(), request), lambda: True)
             if answer.kind == "outputs"
         }
         return Outputs(self._probe, answers)
@@ -202,57 +186,32 @@ class DeploymentEngine:
         """Release the ledger; the link belongs to whoever made it."""
         self._ledger.close()
 
-    def _meet(self) -> dict[str, Message]:
-        """Wait for the silos, and hear who they are."""
-        deadline = time.monotonic() + self._rules.join_within_s
-        hellos: dict[str, Message] = {}
-        while time.monotonic() < deadline and not self._backends.keys() <= hellos.keys():
-            hellos = {n: hello for n, hello in self._exchange.hellos().items() if n in self._backends}
-            for name, hello in hellos.items():
-                self._check_hello(name, hello)
-            time.sleep(0 if self._backends.keys() <= hellos.keys() else _WAIT_S)
-        if len(hellos) < self._quorum(len(self._backends)):
-            missing = ", ".join(sorted(self._backends.keys() - hellos.keys()))
-            raise RunFailed(
-                f"{len(hellos)} of {len(self._backends)} silos came within {self._rules.join_within_s:g} s; "
-                f"not there: {missing}",
-                hint="start them with xbfl join, raise deployment.join_within_s, or set deployment.quorum",
-            )
-        return hellos
-
-    def _check_hello(self, name: str, hello: Message) -> None:
-        if hello.kind != "hello":
-            raise RunFailed(f"silo {name!r}: {hello.reason}")
-        if hello.fields["backend"] != self._backends[name]:
-            raise MismatchError(
-                f"silo {name!r} trains with {hello.fields['backend']!r}, the course says {self._backends[name]!r}"
-            )
-
     def _spares(self, number: int, cohort: Sequence[str]) -> list[str]:
         """More silos than needed, so that a few slow ones do not hold up the round."""
         rest = [name for name in self._backends if name not in set(cohort)]
         extra = min(len(rest), math.ceil(len(cohort) * (self._rules.over_selection - 1)))
         return draw(rest, extra, self._course.seed, "spares", number) if extra else []
 
+    def _why_late(self, name: str) -> str:
+        hello = self._exchange.hellos().get(name)
+        if hello is not None and hello.kind != "hello":
+            return hello.reason
+        trouble = self._exchange.troubles.get(name)
+        last = f"; last: {trouble}" if trouble else ""
+        return (
+            "it is not there" if hello is None else f"no answer within {self._rules.round_within_s:g} s"
+        ) + last
+
     def _with(self, weights: Weights, kind: str, **fields: Any) -> Message:
         return Message(kind, {**fields, "fingerprint": weights.fingerprint}, weights)
 
     def _asked(
-        self, requests: Mapping[str, Message], *, absent: bool = True
+        self, requests: Mapping[str, Message], enough: Callable[[], bool]
     ) -> Generator[tuple[str, Message]]:
-        return self._exchange.ask(requests, self._rules.round_within_s, absent=absent)
+        return self._exchange.ask(requests, self._rules.round_within_s, enough=enough)
 
     def _all(self, request: Message) -> Generator[tuple[str, Message]]:
         """Answers of all silos; with a quorum, those that went away are not waited for."""
-        names = sorted(self._backends if self._rules.quorum is None else self._exchange.hellos())
-        return self._asked(dict.fromkeys(names, request), absent=self._rules.quorum is None)
-
-    def _only(self, name: str, request: Message) -> Message:
-        answer = dict(self._asked({name: request})).get(name)
-        if answer is None or answer.kind in {"refused", "raised"}:
-            reason = "no answer" if answer is None else answer.reason
-            raise RunFailed(f"silo {name!r}: {reason}")
-        return answer
-
-    def _quorum(self, silos: int) -> int:
-        return min(self._rules.quorum or silos, silos)
+        return self._asked(
+            dict.fromkeys(sorted(self._backends), request), lambda: self._rules.quorum is not None
+        )

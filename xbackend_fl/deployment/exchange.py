@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -45,41 +46,54 @@ class Exchange:
         link: Reaches the silos.
         signatures: The server's key and those of the silos.
         most_bytes: Longest answer; a longer one is refused before it is read.
+        gone_s: Seconds for which a silo that went away is waited for, although the others are enough: it may be starting again.
 
     Attributes:
+        expected: By silo, fields that its hello must have.
         binding: What a silo needs that knows no schema.
-        troubles: By silo, what went wrong on the way last.
+        troubles: By silo, what went wrong on the way since its last answer.
         traffic: What went over the link so far.
     """
 
     def __init__(
-        self, link: Link, signatures: Signatures | None = None, most_bytes: int = (1 << 31) - 1
+        self,
+        link: Link,
+        signatures: Signatures | None = None,
+        most_bytes: int = (1 << 31) - 1,
+        gone_s: float = 30.0,
     ) -> None:
-        self._link, self._signatures = link, signatures or Signatures()
+        self._link, self._signatures, self._gone_s = link, signatures or Signatures(), gone_s
         self._hellos: dict[str, tuple[Session, Message]] = {}
+        # When silos went away that are not back yet.
+        self._left: dict[str, float] = {}
+        self.expected: Mapping[str, Mapping[str, object]] = {}
         self.most_bytes = most_bytes
         self.binding: Message | None = None
         self.troubles: dict[str, str] = {}
         self.traffic = Traffic()
 
     def hellos(self) -> dict[str, Message]:
-        """What the silos that are there say about themselves; a refusal for one that lies about who it is."""
-        found = {}
-        for name, session in self._link.silos().items():
+        """What the silos that are there say about themselves; a refusal for one that lies about who it is, or is not what is expected."""
+        sessions, now = self._link.silos(), time.monotonic()
+        for name, session in sessions.items():
             if name not in self._hellos or self._hellos[name][0] != session:
-                self._hellos[name] = (session, self._open(name, session.hello))
-            found[name] = self._hellos[name][1]
-        return found
+                self._hellos[name] = (session, self._as_expected(name, self._open(name, session.hello)))
+        self._left = {name: self._left.get(name, now) for name in self._hellos.keys() - sessions.keys()}
+        return {name: self._hellos[name][1] for name in sessions}
 
     def ask(
-        self, requests: Mapping[str, Message], within_s: float, *, absent: bool = True
+        self,
+        requests: Mapping[str, Message],
+        within_s: float,
+        *,
+        enough: Callable[[], bool] = lambda: False,
     ) -> Generator[tuple[str, Message]]:
         """Answers one at a time; who is late is left out.
 
         Args:
             requests: A request by the name of its silo. Equal requests are the same object.
             within_s: Seconds until the last answer that counts.
-            absent: Whether to wait for silos that are not there.
+            enough: Whether silos that are not there need not be waited for any more.
         """
         deadline = time.monotonic() + within_s
         waiting, asked = dict(requests), dict[str, str]()
@@ -90,7 +104,7 @@ class Exchange:
                 there = {
                     n: s for n, s in self._link.silos().items() if n in known and known[n].kind == "hello"
                 }
-                if not absent and not waiting.keys() & there.keys():
+                if enough() and not any(name in there or self._may_return(name) for name in waiting):
                     return
                 ready = [
                     name
@@ -119,11 +133,21 @@ class Exchange:
                         asked.pop(name, None)
                         continue
                     del waiting[name]
+                    self.troubles.pop(name, None)
                     yield name, answer
                     del answer, reply
                 time.sleep(0 if ready else _IDLE_S)
         finally:
             self._link.forget()
+
+    def _may_return(self, name: str) -> bool:
+        return time.monotonic() - self._left.get(name, -math.inf) <= self._gone_s
+
+    def _as_expected(self, name: str, hello: Message) -> Message:
+        for key, value in self.expected.get(name, {}).items():
+            if hello.kind == "hello" and (found := hello.fields.get(key)) != value:
+                return Message.refusal(UpdateRefused(f"its {key} is {found!r}, expected {value!r}"))
+        return hello
 
     def _send(self, requests: Mapping[str, Message]) -> None:
         if not requests:

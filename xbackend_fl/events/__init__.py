@@ -70,7 +70,7 @@ class ParticipantTrained(_Event):
 
 
 class ParticipantFailed(_Event):
-    """An update was refused; the mean is without it."""
+    """An update was refused, or did not come; the mean is without it."""
 
     event: Literal["participant_failed"] = "participant_failed"
     round: int

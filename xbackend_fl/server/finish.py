@@ -43,7 +43,7 @@ def finish(course: Course, engine: Engine, schema: Schema, state: CourseState, f
     """Evaluate once on the test set and write the trained model.
 
     Raises:
-        RunFailed: ONNX Runtime and a backend disagree about the trained model.
+        RunFailed: ONNX Runtime and a backend disagree about the trained model, or no backend could be asked.
     """
     weights = state.weights
     test = engine.evaluate(weights, "test")
@@ -58,6 +58,8 @@ def finish(course: Course, engine: Engine, schema: Schema, state: CourseState, f
         backend: max(relative_error(a, b) for a, b in zip(outputs, expected, strict=True))
         for backend, outputs in answers.by_backend.items()
     }
+    if not errors:
+        raise RunFailed("no backend answered with the trained model, so that nobody confirms the ONNX file")
     worst = max(errors, key=lambda backend: errors[backend])
     if errors[worst] > TOLERANCE:
         raise RunFailed(f"ONNX Runtime and {worst} disagree about the trained model by {errors[worst]:.1e}")

@@ -1,0 +1,159 @@
+"""Who takes part, and what happens to those who may not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.deployment.campaign import write_course
+from tests.deployment.links import Altered, Away, deployed, fields, light
+from xbackend_fl import load_course
+from xbackend_fl.deployment import LocalLink, Message, Silo
+from xbackend_fl.errors import MismatchError, RunFailed, XbflError
+from xbackend_fl.events import ModelBound, Noted, ParticipantFailed, RoundCollected
+
+TORCH = ["models={torch: torch_model.py:build}", "participants={torch: 3}"]
+
+
+def test_a_silo_that_does_not_come_is_named(tmp_path: Path) -> None:
+    more = "deployment: {join_within_s: 0.3}\n"
+    course = write_course(tmp_path / "course", rounds=2, silos=3, more=more)
+    with pytest.raises(RunFailed, match=rf"2 of 3 silos came .*not there: {course.participants[0].name}"):
+        deployed(course, LocalLink(light(course)[1:]), tmp_path / "run")
+
+
+def test_another_model_is_refused_before_it_trains(digits: Path, tmp_path: Path, small: list[str]) -> None:
+    other = tmp_path / "other.py"
+    other.write_text(
+        "from torch import nn\ndef build():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
+    )
+    course = load_course(digits / "course.yaml", [*small, *TORCH])
+    theirs = load_course(digits / "course.yaml", [*small, f"models={{torch: {other}:build}}", TORCH[1]])
+    names = [p.name for p in course.participants]
+    silos = [Silo.open(course, names[0]), Silo.open(course, names[1]), Silo.open(theirs, names[2])]
+    with pytest.raises(MismatchError, match=rf"silo '{names[2]}'"):
+        deployed(course, LocalLink(silos), tmp_path / "run")
+
+
+def without(name: str) -> Callable[[Message], Message]:
+    return lambda answer: replace(answer, fields={k: v for k, v in answer.fields.items() if k != name})
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "reason"),
+    [
+        ("hello", fields(backend="torch"), "its backend is 'torch', expected 'onnx'"),
+        ("hello", lambda _: Message("refused", {"message": "no data"}), "no data"),
+        ("hello", lambda _: Message("refused", {"message": 5}), "5"),
+        ("hello", without("backend"), "its backend is None"),
+        ("hello", without("version"), "cannot be read: 'version'"),
+        ("bound", fields(fingerprint="another"), "it bound its model to 'another'"),
+        ("bound", without("notes"), "cannot be read: 'notes'"),
+        ("bound", fields(largest_error="none"), "cannot be read"),
+        ("bound", lambda _: Message("refused", {"message": "another model"}), "another model"),
+        ("bound", lambda _: Message("raised", {"message": "Traceback"}), "Traceback"),
+    ],
+)
+def test_who_is_refused_ends_a_course_of_all_and_is_left_out_by_a_quorum(
+    kind: str, change: Callable[[Message], Message | None], reason: str, tmp_path: Path
+) -> None:
+    course = write_course(tmp_path / "all", rounds=1, silos=3)
+    name = course.participants[2].name
+    with pytest.raises(XbflError, match=rf"(?s)silo '{name}': .*{reason}"):
+        deployed(course, Altered(light(course), name, change, kind), tmp_path / "all" / "run")
+    more = "deployment: {quorum: 2, join_within_s: 0.5, round_within_s: 5}\n"
+    course = write_course(tmp_path / "two", rounds=2, silos=3, more=more)
+    _, events = deployed(course, Altered(light(course), name, change, kind), tmp_path / "two" / "run")
+    (note,) = (event.note for event in events if isinstance(event, Noted) and "left out" in event.note)
+    assert name in note
+    assert reason in note
+    assert sum(isinstance(event, ModelBound) for event in events) == 2
+    others = {participant.name for participant in course.participants[:2]}
+    for event in (event for event in events if isinstance(event, RoundCollected)):
+        assert others <= set(event.accepted)
+        assert event.seconds < 4, "nobody waits for a silo that is left out"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        without("schema"),
+        fields(schema="{}"),
+        fields(schema=7),
+        lambda answer: replace(answer, arrays={}),
+        lambda answer: replace(answer, arrays={n: a for n, a in answer.arrays.items() if "inputs" not in n}),
+        lambda answer: replace(answer, arrays={n: a[:1] for n, a in answer.arrays.items()}),
+        lambda _: Message("raised", {"message": "Traceback"}),
+    ],
+)
+def test_evidence_that_cannot_be_used_is_asked_of_the_next(
+    change: Callable[[Message], Message], tmp_path: Path
+) -> None:
+    course = write_course(tmp_path / "all", rounds=1, silos=3)
+    name = course.participants[0].name
+    link = Altered(light(course), name, change, "evidence")
+    with pytest.raises(
+        RunFailed, match=rf"(?s)no silo gave the model of the reference 'onnx'.*silo '{name}': "
+    ):
+        deployed(course, link, tmp_path / "all" / "run")
+    more = "deployment: {quorum: 2, join_within_s: 0.5, round_within_s: 5}\n"
+    course = write_course(tmp_path / "two", rounds=1, silos=3, more=more)
+    _, events = deployed(course, Altered(light(course), name, change, "evidence"), tmp_path / "two" / "run")
+    references = [event.backend for event in events if isinstance(event, ModelBound) and event.reference]
+    assert references == [f"{course.participants[1].name} (onnx)"]
+
+
+def test_too_few_proven_models(tmp_path: Path) -> None:
+    more = "deployment: {quorum: 3, join_within_s: 0.5, round_within_s: 5}\n"
+    course = write_course(tmp_path / "course", rounds=1, silos=3, more=more)
+    link = Altered(
+        light(course), course.participants[1].name, lambda _: Message("refused", {"message": "no"}), "bound"
+    )
+    with pytest.raises(MismatchError, match=r"(?s)2 models are proven, and 3 are needed.*: no"):
+        deployed(course, link, tmp_path / "run")
+
+
+def test_trained_outputs_that_are_none(tmp_path: Path) -> None:
+    course = write_course(tmp_path / "course", rounds=1, silos=3)
+    name = course.participants[0].name
+    for index, (change, words) in enumerate(
+        (
+            (lambda answer: replace(answer, arrays={}), "disagree"),
+            (lambda answer: replace(answer, arrays={"outputs/0": np.ones((1, 2), np.float32)}), "disagree"),
+            (lambda _: Message("raised", {"message": "Traceback"}), "no backend answered"),
+        )
+    ):
+        with pytest.raises(RunFailed, match=words):
+            deployed(course, Altered(light(course), name, change, "outputs"), tmp_path / f"run{index}")
+
+
+def test_a_round_with_enough_updates_does_not_wait_for_a_silo_that_is_gone(tmp_path: Path) -> None:
+    more = "deployment: {quorum: 2, round_within_s: 20}\n"
+    course = write_course(tmp_path / "course", rounds=4, silos=3, more=more)
+    name = course.participants[1].name
+    link = Away(light(course), name, at_round=2, seconds=1000)
+    _, events = deployed(course, link, tmp_path / "run", gone_s=0.5)
+    failed = [event for event in events if isinstance(event, ParticipantFailed)]
+    assert [(event.round, event.name, event.reason) for event in failed] == [
+        (number, name, "it is not there") for number in (2, 3, 4)
+    ]
+    seconds = [event.seconds for event in events if isinstance(event, RoundCollected)]
+    assert 0.5 <= seconds[1] < 10, "it may have been starting again"
+    assert max(seconds[2:]) < 0.5
+
+
+@pytest.mark.parametrize("quorum", ["", "quorum: 2, ", "quorum: 3, "])
+def test_a_silo_that_comes_back_soon_or_is_needed_is_waited_for(quorum: str, tmp_path: Path) -> None:
+    course = write_course(
+        tmp_path / "course", rounds=3, silos=3, more=f"deployment: {{{quorum}round_within_s: 20}}\n"
+    )
+    name = course.participants[1].name
+    link = Away(light(course), name, at_round=2, seconds=1)
+    run, events = deployed(course, link, tmp_path / "run", gone_s=30 if quorum == "quorum: 2, " else 0.1)
+    undisturbed, _ = deployed(course, LocalLink(light(course)), tmp_path / "undisturbed")
+    assert not [event for event in events if isinstance(event, ParticipantFailed)]
+    assert run.weights.digest == undisturbed.weights.digest

@@ -1,0 +1,184 @@
+"""Before the first round: silos come, one gives the reference's evidence, and each proves its model with it.
+
+Without a quorum whoever is refused ends the course, before anybody has trained for nothing. With one, the course is led without them, and they are told of.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, final
+
+from numpy.typing import NDArray
+
+from xbackend_fl.canonical import Schema
+from xbackend_fl.course import Course
+from xbackend_fl.deployment.exchange import Exchange
+from xbackend_fl.deployment.message import Message
+from xbackend_fl.deployment.silo import evidence_alone, initial_weights
+from xbackend_fl.errors import MismatchError, RunFailed, UpdateRefused, XbflError, shortened
+from xbackend_fl.events import ModelBound, Noted, Observer
+from xbackend_fl.weights import Weights
+
+_WAIT_S = 0.2
+
+
+@final
+@dataclass(frozen=True)
+class Reference:
+    """What the reference's silo gave.
+
+    Attributes:
+        name: The silo.
+        schema: Of its model.
+        binding: The request with which other silos bind and prove their models.
+        initial: Its weights.
+    """
+
+    name: str
+    schema: Schema
+    binding: Message = field(repr=False)
+    initial: Weights = field(repr=False)
+
+    @property
+    def probe(self) -> tuple[NDArray[Any], ...]:
+        """Inputs of the first case of the evidence, in ONNX layout."""
+        return tuple(self.binding.arrays[f"0/inputs/{i}"] for i in range(len(self.schema.inputs)))
+
+
+def meet(course: Course, exchange: Exchange, observer: Observer) -> Mapping[str, Message]:
+    """Wait for the silos, and hear who they are.
+
+    Raises:
+        RunFailed: Fewer than the quorum came in time; or one was refused, and all are needed.
+    """
+    rules, names = course.deployment, {participant.name for participant in course.participants}
+    deadline = time.monotonic() + rules.join_within_s
+    refused: dict[str, str] = {}
+    while True:
+        hellos = {name: hello for name, hello in exchange.hellos().items() if name in names}
+        good = {name: hello for name, hello in hellos.items() if hello.kind == "hello"}
+        for name in hellos.keys() - good.keys():
+            reason = hellos[name].reason
+            if rules.quorum is None:
+                raise RunFailed(f"silo {name!r}: {reason}")
+            if refused.get(name) != reason:
+                refused[name] = reason
+                observer(_left_out(name, reason))
+        if good.keys() == names or time.monotonic() > deadline:
+            break
+        time.sleep(_WAIT_S)
+    if len(good) < rules.fewest(len(names)):
+        raise RunFailed(
+            f"{len(good)} of {len(names)} silos came within {rules.join_within_s:g} s; "
+            f"not there: {', '.join(sorted(names - good.keys()))}{_listed(refused)}",
+            hint="start them with xbfl join, raise deployment.join_within_s, or set deployment.quorum",
+        )
+    return good
+
+
+def take_reference(course: Course, exchange: Exchange, hellos: Mapping[str, Message]) -> Reference:
+    """The evidence and weights of the first silo of the reference's backend that can give them.
+
+    Args:
+        course: The course.
+        exchange: Reaches the silos.
+        hellos: Of those that are there.
+
+    Raises:
+        RunFailed: No silo can; without a quorum only the first is asked.
+    """
+    rules, refused = course.deployment, dict[str, str]()
+    for name in sorted(name for name, hello in hellos.items() if hello.fields["backend"] == course.reference):
+        asked = {name: Message("evidence")}
+        answers = exchange.ask(asked, rules.round_within_s, enough=lambda: rules.quorum is not None)
+        try:
+            return _reference(name, dict(answers).get(name))
+        except UpdateRefused as error:
+            refused[name] = error.message
+        if rules.quorum is None:
+            break
+    raise RunFailed(f"no silo gave the model of the reference {course.reference!r}{_listed(refused)}")
+
+
+def prove(
+    course: Course,
+    exchange: Exchange,
+    reference: Reference,
+    hellos: Mapping[str, Message],
+    observer: Observer,
+) -> None:
+    """Let every silo bind its model, and prove it.
+
+    Args:
+        course: The course.
+        exchange: Reaches the silos.
+        reference: What they must be equal to.
+        hellos: Of those that are there.
+        observer: Told of every model.
+
+    Raises:
+        MismatchError: A silo's model is not proven to be the reference's; with a quorum, so many that too few are left.
+        RunFailed: Too few answered in time.
+    """
+    began, rules, quorum = time.perf_counter(), course.deployment, course.deployment.fewest(len(hellos))
+    proven, refused = set[str](), dict[str, str]()
+    requests = dict.fromkeys(sorted(hellos), reference.binding)
+    for name, answer in exchange.ask(requests, rules.round_within_s, enough=lambda: len(proven) >= quorum):
+        try:
+            event = _bound(name, answer, hellos[name], reference, time.perf_counter() - began)
+        except UpdateRefused as error:
+            if rules.quorum is None:
+                raise MismatchError(f"silo {name!r}: {error.message}", hint=error.hint) from error
+            refused[name] = error.message
+            observer(_left_out(name, error.message))
+        else:
+            proven.add(name)
+            observer(event)
+    if len(proven) < quorum:
+        kind = MismatchError if refused else RunFailed
+        late = dict.fromkeys(sorted(hellos.keys() - proven - refused.keys()), "no answer")
+        raise kind(f"{len(proven)} models are proven, and {quorum} are needed{_listed(refused | late)}")
+
+
+def _reference(name: str, answer: Message | None) -> Reference:
+    if answer is None or answer.kind != "evidence":
+        raise UpdateRefused("no answer" if answer is None else answer.reason)
+    try:
+        schema = Schema.from_json(answer.fields["schema"])
+        found = Reference(name, schema, evidence_alone(answer), initial_weights(schema, answer))
+        _ = found.probe
+    except (KeyError, TypeError, XbflError) as error:
+        raise UpdateRefused(f"its evidence cannot be used: {shortened(error)}") from error
+    return found
+
+
+def _bound(name: str, answer: Message, hello: Message, reference: Reference, seconds: float) -> ModelBound:
+    fields = answer.fields
+    if answer.kind != "bound":
+        raise UpdateRefused(answer.reason, hint=fields.get("hint"))
+    if fields.get("fingerprint") != reference.schema.fingerprint:
+        raise UpdateRefused(
+            f"it bound its model to {fields.get('fingerprint')!r}, expected {reference.schema.fingerprint!r}"
+        )
+    try:
+        return ModelBound(
+            backend=f"{name} ({hello.fields['backend']})",
+            version=hello.fields["version"],
+            fingerprint=fields["fingerprint"],
+            reference=name == reference.name,
+            largest_error=fields["largest_error"],
+            notes=tuple(fields["notes"]),
+            seconds=seconds,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UpdateRefused(f"what it says of its model cannot be read: {shortened(error)}") from error
+
+
+def _left_out(name: str, reason: str) -> Noted:
+    return Noted(backend="server", note=f"silo {name!r} is left out: {reason}")
+
+
+def _listed(reasons: Mapping[str, str]) -> str:
+    return "".join(f"\n  silo {name!r}: {reason}" for name, reason in reasons.items())
