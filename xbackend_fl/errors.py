@@ -10,6 +10,7 @@
     │   └── FileError           a file is missing, corrupt or would be overwritten
     │       └── FormatRefused     a weight file breaks its format or a limit; the code says which rule
     └── RunFailed             exit 1: the course started and could not finish
+        ├── DiskFull            there was no space for the run
         ├── UpdateRefused       an update holds NaN, a wrong shape or a wrong weight
         └── WorkerDied          a worker process ended or raised
 
@@ -124,6 +125,12 @@ class RunFailed(XbflError):  # noqa: N818
     """A course started and could not finish."""
 
     code = "run-failed"
+
+
+class DiskFull(RunFailed):
+    """There was no space for the run; what is on disk is whole."""
+
+    code = "disk-full"
 
 
 class UpdateRefused(RunFailed):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import subprocess
 import sys
@@ -20,14 +19,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from tests.deployment.campaign import undisturbed, write_course
 from tests.deployment.light import Linear
 from xbackend_fl.deployment import DeploymentEngine, Exchange, Ledger, LocalLink, Message, Silo
-from xbackend_fl.deployment import ledger as ledger_module
 from xbackend_fl.deployment.job import Job
 from xbackend_fl.deployment.keys import Keys, make_keys
 from xbackend_fl.deployment.outbox import Outbox
 from xbackend_fl.deployment.signatures import SERVER, Signatures
 from xbackend_fl.errors import FileError, RunFailed, UpdateRefused
-from xbackend_fl.events import Event, Noted
-from xbackend_fl.server import RunFolder, run_with
+from xbackend_fl.server import RunFolder
 from xbackend_fl.simulation import resume_run
 
 
@@ -100,50 +97,6 @@ def test_a_deployed_run_is_not_simulated_on(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="the run of a deployed course") as caught:
         resume_run(tmp_path / "run")
     assert "xbfl serve" in str(caught.value.hint)
-
-
-def test_a_full_disk_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first attempts to write fail as a full disk does; the course goes on when there is space, with the same weights."""
-    course = write_course(tmp_path / "course", rounds=2, silos=2)
-    expected = undisturbed(course, tmp_path / "undisturbed")
-    left = [2]
-    whole = ledger_module.whole_or_absent
-
-    def full(path: Path) -> Any:
-        if left[0] and path.parent.name == "spool":
-            left[0] -= 1
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return whole(path)
-
-    monkeypatch.setattr(ledger_module, "whole_or_absent", full)
-    monkeypatch.setattr("xbackend_fl.deployment.collect._DISK_S", 0.01)
-    events: list[Event] = []
-    silos = [Silo(course, p.name, Linear(p.name, course)) for p in course.participants]
-    folder = RunFolder.create(course, tmp_path / "run")
-    with closing(DeploymentEngine(course, Exchange(LocalLink(silos)), Ledger(folder))) as engine:
-        run = run_with(engine, course, folder, None, events.append)
-    assert run.weights.digest == expected
-    (note,) = (event.note for event in events if isinstance(event, Noted))
-    assert "No space left on device" in note
-    assert not list((tmp_path / "run").rglob("*.partial"))
-
-
-def test_a_disk_that_stays_full_ends_the_course(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    more = "deployment: {round_within_s: 0.1}\n"
-    course = write_course(tmp_path / "course", rounds=1, silos=1, more=more)
-
-    def full(_: Path) -> Any:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(ledger_module, "whole_or_absent", full)
-    monkeypatch.setattr("xbackend_fl.deployment.collect._DISK_S", 0.01)
-    silo = Silo(course, course.participants[0].name, Linear(course.participants[0].name, course))
-    folder = RunFolder.create(course, tmp_path / "run")
-    with (
-        closing(DeploymentEngine(course, Exchange(LocalLink([silo])), Ledger(folder))) as engine,
-        pytest.raises(RunFailed, match=r"could not be written: .*No space left"),
-    ):
-        run_with(engine, course, folder, None)
 
 
 class Crashes(RuleBasedStateMachine):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,8 @@ from xbackend_fl.deployment.signatures import Signatures
 from xbackend_fl.errors import ConfigError, RefusedInput, RunFailed, XbflError
 from xbackend_fl.server import CourseState, RunFolder
 
-_ALIVE, _FAILURE, _STOP = "alive", "failure.json", "stop"
+_LOG = logging.getLogger("xbfl")
+_ALIVE, _FAILURE, _NOTICE, _STOP = "alive", "failure.json", "notice", "stop"
 
 
 @final
@@ -111,13 +113,27 @@ class Job:
                 return False
             return True
 
+    def tell(self, notice: str) -> None:
+        """Say what cannot be written into the run's folder."""
+        _LOG.warning("%s", notice)
+        if self.home:
+            self._replace(_NOTICE, notice)
+
+    def notice(self) -> str:
+        """What was said last that nobody has asked for yet; empty if nothing was."""
+        try:
+            place = self._file(_NOTICE)
+            found = place.read_text(encoding="utf-8")
+            place.unlink()
+        except FileNotFoundError:
+            return ""
+        return found
+
     def fail(self, error: XbflError) -> None:
         """Say why the process ends."""
         if self.home:
             found = {"refused": isinstance(error, RefusedInput), "message": error.message, "hint": error.hint}
-            place = self._file(f"{_FAILURE}.new")
-            place.write_text(json.dumps(found), encoding="utf-8")
-            place.replace(self._file(_FAILURE))
+            self._replace(_FAILURE, json.dumps(found))
 
     def failure(self) -> XbflError | None:
         """Why the process ended."""
@@ -126,6 +142,11 @@ class Job:
         found = json.loads(self._file(_FAILURE).read_text(encoding="utf-8"))
         kind = RefusedInput if found["refused"] else RunFailed
         return kind(found["message"], hint=found["hint"])
+
+    def _replace(self, name: str, text: str) -> None:
+        place = self._file(f"{name}.new")
+        place.write_text(text, encoding="utf-8")
+        place.replace(self._file(name))
 
     def _file(self, name: str) -> Path:
         return Path(self.home) / name

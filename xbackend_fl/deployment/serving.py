@@ -136,6 +136,8 @@ def _follow(
             observer(event)
             if isinstance(event, CourseFinished):
                 return
+        if notice := job.notice():
+            observer(Noted(backend="server", note=notice))
         # A process that lost its SuperLink has a reason of its own, which is not the reason.
         if not gone and (failure := job.failure()):
             raise failure
@@ -156,11 +158,12 @@ def _events(log: Path, start: int) -> Iterator[Event | None]:
         yield None
     with log.open(encoding="utf-8") as file:
         file.seek(start)
-        held = ""
         while True:
-            held += file.readline()
-            if held.endswith("\n"):
-                yield from_line(held)
-                held = ""
+            place = file.tell()
+            line = file.readline()
+            if line.endswith("\n"):
+                yield from_line(line)
             else:
+                # Read again when it is whole: a line for which there was no space is taken back.
+                file.seek(place)
                 yield None

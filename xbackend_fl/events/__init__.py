@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -152,11 +154,16 @@ def from_line(line: str) -> Event:
 
 
 def jsonl(path: Path) -> Observer:
-    """An observer that appends events to a file, each line complete on disk when it returns."""
+    """An observer that appends events to a file, each line complete on disk when it returns, or not there when it raises."""
 
     def observe(event: Event) -> None:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(to_line(event) + "\n")
+        line = f"{to_line(event)}\n".encode()
+        with path.open("ab", buffering=0) as file:
+            start = file.tell()
+            if file.write(line) != len(line):
+                # The beginning of a line fitted; nothing could be read behind it.
+                file.truncate(start)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
     return observe
 

@@ -5,6 +5,7 @@ onnx and ONNX Runtime take 22 MB and several copies of a model. A server must no
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -34,7 +35,7 @@ def export(folder: RunFolder, inputs: Sequence[Array]) -> list[Array]:
         What ONNX Runtime answers to the inputs, in the order of the graph's outputs.
 
     Raises:
-        RunFailed: The file could not be written, or is no valid model.
+        RunFailed: The file could not be written, or is no valid model; the cause says what the disk said.
     """
     with tempfile.TemporaryDirectory(prefix="xbfl-") as name:
         asked, answered = Path(name) / "inputs.safetensors", Path(name) / "outputs.safetensors"
@@ -54,6 +55,11 @@ def export(folder: RunFolder, inputs: Sequence[Array]) -> list[Array]:
         )
         if done.returncode:
             why = "\n".join(done.stderr.splitlines()[-_LINES:]) or f"it ended with {done.returncode}"
-            raise RunFailed(f"{folder.onnx} could not be written and run: {why}")
+            raise RunFailed(f"{folder.onnx} could not be written and run: {why}") from _cause(done.returncode)
         outputs, _ = read_tensors(answered)
         return [outputs[str(index)] for index in range(len(outputs))]
+
+
+def _cause(code: int) -> OSError | None:
+    """A program that could not write ends with the error's number."""
+    return OSError(code, os.strerror(code)) if code > 1 else None

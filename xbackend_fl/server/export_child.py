@@ -32,4 +32,8 @@ def main(folder: RunFolder, asked: Path, answered: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(RunFolder(Path(sys.argv[1])), Path(sys.argv[2]), Path(sys.argv[3]))
+    try:
+        main(RunFolder(Path(sys.argv[1])), Path(sys.argv[2]), Path(sys.argv[3]))
+    except OSError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(error.errno or 1)

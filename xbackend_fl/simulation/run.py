@@ -9,7 +9,7 @@ from pathlib import Path
 from xbackend_fl.course import Course, load_course
 from xbackend_fl.errors import FileError
 from xbackend_fl.events import Observer
-from xbackend_fl.server import Run, RunFolder, run_with
+from xbackend_fl.server import Run, RunFolder, full_disk_said, run_with
 from xbackend_fl.simulation.engine import SimulationEngine
 
 
@@ -34,11 +34,12 @@ def run_course(
 
     Raises:
         RefusedInput: The course, a model or the folder cannot be used; nothing was trained.
-        RunFailed: The course could not finish; the checkpoint of the last complete round stays.
+        RunFailed: The course could not finish, as for want of space; the checkpoint of the last complete round stays.
     """
     with closing(SimulationEngine(course, in_process=in_process)) as engine:
         folder = RunFolder.create(course, None if out is None else Path(out))
-        return run_with(engine, course, folder, None, observer, should_stop)
+        with full_disk_said(folder.path):
+            return run_with(engine, course, folder, None, observer, should_stop)
 
 
 def resume_run(
@@ -70,5 +71,5 @@ def resume_run(
         )
     course = load_course(folder.course, overrides)
     state = folder.latest()
-    with closing(SimulationEngine(course, in_process=in_process)) as engine:
+    with closing(SimulationEngine(course, in_process=in_process)) as engine, full_disk_said(folder.path):
         return run_with(engine, course, folder, state, observer, should_stop)

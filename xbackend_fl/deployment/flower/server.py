@@ -24,8 +24,8 @@ from xbackend_fl.deployment.ledger import Ledger
 from xbackend_fl.deployment.link import Reply, Session
 from xbackend_fl.deployment.message import Message
 from xbackend_fl.deployment.signatures import Frame, Signatures
-from xbackend_fl.errors import RunFailed, UpdateRefused, XbflError
-from xbackend_fl.server import run_with
+from xbackend_fl.errors import DiskFull, RunFailed, UpdateRefused, XbflError
+from xbackend_fl.server import full_disk_said, run_with, wait_for_space
 
 _LOG = logging.getLogger("xbfl")
 _POLL_S = 0.2
@@ -42,7 +42,8 @@ def main(grid: Grid, context: Context) -> None:
     gc.freeze()
     with job.alive():
         try:
-            _run(grid, job)
+            while not _run(grid, job):
+                continue
         except XbflError as error:
             job.fail(error)
             raise
@@ -55,13 +56,25 @@ def main(grid: Grid, context: Context) -> None:
             raise
 
 
-def _run(grid: Grid, job: Job) -> None:
+def _run(grid: Grid, job: Job) -> bool:
+    """Lead the course to its end, or until the disk is full and has space again; whether it ended."""
     course, folder, state = job.open()
     signatures = job.signatures()
     hello = signatures.seal(Message("hello").to_bytes())
     link = FlowerLink(grid, [participant.name for participant in course.participants], hello)
-    with closing(DeploymentEngine(course, Exchange(link, signatures), Ledger(folder))) as engine:
-        run_with(engine, course, folder, state, should_stop=job.should_stop)
+    try:
+        with (
+            full_disk_said(folder.path),
+            closing(DeploymentEngine(course, Exchange(link, signatures), Ledger(folder))) as engine,
+        ):
+            run_with(engine, course, folder, state, should_stop=job.should_stop)
+    except DiskFull as error:
+        # Silos stay connected meanwhile, and what was accepted is on disk.
+        job.tell(f"{error.message}; waiting for space")
+        if wait_for_space(folder.path, job.should_stop):
+            return False
+        raise
+    return True
 
 
 @final

@@ -1,0 +1,75 @@
+"""A full disk is no fault of the course: it is said, and the run goes on when there is space."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from xbackend_fl.errors import DiskFull, XbflError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_POLL_S = 2.0
+_LEAST = 1 << 20
+
+
+def lacks_space(error: BaseException | None) -> bool:
+    """Whether a full disk, or a quota, is behind an error."""
+    while error is not None:
+        if isinstance(error, DiskFull) or (isinstance(error, OSError) and error.errno in _FULL):
+            return True
+        if isinstance(error, sqlite3.OperationalError) and "full" in str(error):
+            return True
+        error = error.__cause__
+    return False
+
+
+@contextmanager
+def full_disk_said(folder: Path) -> Iterator[None]:
+    """Whatever a full disk raises is one error.
+
+    Args:
+        folder: The run's, for the message.
+
+    Raises:
+        DiskFull: There was no space.
+    """
+    try:
+        yield
+    except (OSError, sqlite3.OperationalError, XbflError) as error:
+        if isinstance(error, DiskFull) or not lacks_space(error):
+            raise
+        reason = error.message if isinstance(error, XbflError) else error
+        hint = "make space; --resume goes on after the last complete round"
+        raise DiskFull(f"no space for the run {folder}: {reason}", hint=hint) from error
+
+
+def wait_for_space(folder: Path, should_stop: Callable[[], bool] = lambda: False) -> bool:
+    """Wait until twice the folder's largest file can be written.
+
+    Args:
+        folder: Where something is to be written.
+        should_stop: Asked all the time.
+
+    Returns:
+        Whether there is space; false if it was asked to stop.
+    """
+    sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+    needed = 2 * max(sizes, default=0) + _LEAST
+    while not should_stop():
+        try:
+            # A quota is no figure of the disk's, so that only trying tells.
+            with tempfile.TemporaryFile(dir=folder) as file:
+                os.posix_fallocate(file.fileno(), 0, needed)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            time.sleep(_POLL_S)
+        else:
+            return True
+    return False
