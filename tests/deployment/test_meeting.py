@@ -14,7 +14,7 @@ from tests.deployment.links import Altered, Away, deployed, fields, light
 from xbackend_fl import load_course
 from xbackend_fl.deployment import LocalLink, Message, Silo
 from xbackend_fl.errors import MismatchError, RunFailed, XbflError
-from xbackend_fl.events import ModelBound, Noted, ParticipantFailed, RoundCollected
+from xbackend_fl.events import ModelBound, Noted, ParticipantFailed, RoundCollected, RoundStarted
 
 TORCH = ["models={torch: torch_model.py:build}", "participants={torch: 3}"]
 
@@ -157,3 +157,19 @@ def test_a_silo_that_comes_back_soon_or_is_needed_is_waited_for(quorum: str, tmp
     undisturbed, _ = deployed(course, LocalLink(light(course)), tmp_path / "undisturbed")
     assert not [event for event in events if isinstance(event, ParticipantFailed)]
     assert run.weights.digest == undisturbed.weights.digest
+
+
+def test_others_train_in_the_place_of_a_silo_that_is_gone(tmp_path: Path) -> None:
+    """Two of four a round, of which both are needed: one that is gone would end the course."""
+    more = "deployment: {quorum: 2, join_within_s: 0.3, round_within_s: 5}\n"
+    course = write_course(tmp_path / "course", rounds=8, silos=4, more=more, federate="cohort: 2, ")
+    silos = light(course)
+    gone = silos.pop(2).name
+    _, events = deployed(course, LocalLink(silos), tmp_path / "run", gone_s=0.1)
+    collected = [event for event in events if isinstance(event, RoundCollected)]
+    assert [len(event.accepted) for event in collected] == [2] * 8
+    assert {name for event in collected for name in event.accepted} == {silo.name for silo in silos}
+    drawn = [event.round for event in events if isinstance(event, RoundStarted) and gone in event.cohort]
+    assert [event.round for event in collected if event.missing == (gone,)] == drawn
+    assert 0 < len(drawn) < 8
+    assert max(event.seconds for event in collected) < 1

@@ -108,8 +108,8 @@ class DeploymentEngine:
                 if len(collector.accepted) == len(cohort):
                     # Spares who are still at it are not needed: they are neither late nor refused.
                     break
-        if len(collector.accepted) < len(cohort):
-            for name in wanted:
+        for name in wanted:
+            if len(collector.accepted) < len(cohort) or not self._exchange.expects(name):
                 collector.miss(name, "late", self._why_late(name))
         traffic = self._exchange.traffic.since(before)
         collector.tell(traffic.sent, traffic.received)
@@ -187,9 +187,13 @@ class DeploymentEngine:
         self._ledger.close()
 
     def _spares(self, number: int, cohort: Sequence[str]) -> list[str]:
-        """More silos than needed, so that a few slow ones do not hold up the round."""
+        """More silos than needed, so that a few slow ones do not hold up the round; with a quorum, others for those that are gone."""
         rest = [name for name in self._backends if name not in set(cohort)]
-        extra = min(len(rest), math.ceil(len(cohort) * (self._rules.over_selection - 1)))
+        extra = math.ceil(len(cohort) * (self._rules.over_selection - 1))
+        if self._rules.quorum is not None:
+            rest = [name for name in rest if self._exchange.expects(name)]
+            extra += sum(not self._exchange.expects(name) for name in cohort)
+        extra = min(len(rest), extra)
         return draw(rest, extra, self._course.seed, "spares", number) if extra else []
 
     def _why_late(self, name: str) -> str:

@@ -81,6 +81,11 @@ class Exchange:
         self._left = {name: self._left.get(name, now) for name in self._hellos.keys() - sessions.keys()}
         return {name: self._hellos[name][1] for name in sessions}
 
+    def expects(self, name: str) -> bool:
+        """Whether a silo is there and not refused, or may be back soon."""
+        hello = self.hellos().get(name)
+        return self._may_return(name) if hello is None else hello.kind == "hello"
+
     def ask(
         self,
         requests: Mapping[str, Message],
