@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from functools import partial
 from typing import Any, Literal, final
 
 from xbackend_fl.adapter import Metrics
@@ -20,10 +21,8 @@ from xbackend_fl.events import (
     ParticipantTrained,
     RoundCollected,
 )
+from xbackend_fl.server import written
 from xbackend_fl.weights import Weights
-
-_DISK_S = 2.0
-"""Seconds between two attempts to write to a disk that is full."""
 
 
 @final
@@ -154,23 +153,19 @@ class Collector:
         """Put an update on disk; a full disk is waited for.
 
         Raises:
-            RunFailed: It stayed full for as long as a round may last.
+            RunFailed: It stayed full for as long as a round may last, or is broken.
         """
         deadline = time.monotonic() + self._rules.round_within_s
-        said = False
-        while True:
-            try:
-                self._ledger.accept(self._number, name, self.base, update, num_examples, seconds)
-            except OSError as error:
-                if time.monotonic() > deadline:
-                    raise RunFailed(f"the update of {name!r} could not be written: {error}") from error
-                if not said:
-                    note = f"the update of {name} cannot be written ({error}); waiting for space"
-                    self._observer(Noted(backend="server", note=note))
-                said = True
-                time.sleep(_DISK_S)
-            else:
-                return
+        accept = partial(self._ledger.accept, self._number, name, self.base, update, num_examples, seconds)
+
+        def say(reason: str) -> None:
+            note = f"the update of {name} cannot be written ({reason}); waiting for space"
+            self._observer(Noted(backend="server", note=note))
+
+        try:
+            written(accept, self._ledger.folder, say, lambda: time.monotonic() > deadline)
+        except OSError as error:
+            raise RunFailed(f"the update of {name!r} could not be written: {error}") from error
 
 
 def metrics_of(fields: Any) -> Metrics:

@@ -25,7 +25,6 @@ from xbackend_fl.server import Outputs, Participation, Prepared, RoundOutcome, c
 from xbackend_fl.training import Usage
 from xbackend_fl.weights import Weights
 
-_WAIT_S = 0.2
 _OVERHEAD = 1 << 20
 """Bytes of a frame beside its arrays, at most."""
 

@@ -36,12 +36,16 @@ class Ledger:
     Args:
         folder: Of the run; ``ledger.sqlite`` and ``spool`` are made in it.
 
+    Attributes:
+        folder: The same.
+
     Raises:
         FileError: ``ledger.sqlite`` is something else.
     """
 
     def __init__(self, folder: RunFolder) -> None:
-        self._spool = folder.path / "spool"
+        self.folder = folder.path
+        self._spool = self.folder / "spool"
         self._spool.mkdir(parents=True, exist_ok=True)
         path = folder.ledger
         # Autocommit: every row is a transaction of its own, and survives a loss of power.

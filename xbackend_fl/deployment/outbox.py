@@ -23,11 +23,14 @@ class Outbox:
 
     Args:
         folder: Made if it is not there.
+
+    Attributes:
+        folder: The same.
     """
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._folder = folder
+        self.folder = folder
         self._answer, self._binding = folder / "answer.xbf", folder / "binding.xbf"
 
     def answer(self, run: str, number: int, base: str) -> Message | None:
@@ -50,7 +53,7 @@ class Outbox:
         """
         kept = Message.of_bytes(answer.to_bytes(), "this silo")
         current = {self._residual(kept.fields["run"]), self._pending(kept)}
-        for old in self._folder.glob("*.residual"):
+        for old in self.folder.glob("*.residual"):
             if old not in current:
                 old.unlink()
         if residual:
@@ -83,10 +86,10 @@ class Outbox:
         return self._read(self._binding)
 
     def _residual(self, run: str) -> Path:
-        return self._folder / f"{run}.residual"
+        return self.folder / f"{run}.residual"
 
     def _pending(self, answer: Message) -> Path:
-        return self._folder / f"{answer.identity}.residual"
+        return self.folder / f"{answer.identity}.residual"
 
     def _read(self, path: Path) -> Message | None:
         """What is damaged counts as not there: the server asks again."""

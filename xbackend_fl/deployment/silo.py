@@ -21,7 +21,7 @@ from xbackend_fl.deployment.payload import Payload, encode
 from xbackend_fl.deployment.signatures import SERVER, Frame, Signatures
 from xbackend_fl.errors import ConfigError, FileError, UpdateRefused, XbflError
 from xbackend_fl.mapping import Evidence, Proof, pack_evidence, unpack_evidence
-from xbackend_fl.server import lacks_space, wait_for_space
+from xbackend_fl.server import written
 from xbackend_fl.training import Worker
 from xbackend_fl.weights import Weights, save_weights
 
@@ -199,7 +199,7 @@ class Silo:
         _, proof, notes = self._learner.bind(schema, evidence)
         self._schema = schema
         if self._outbox is not None:
-            self._on_disk(partial(self._outbox.bind, request))
+            self._on_disk(self._outbox.folder, partial(self._outbox.bind, request))
         found = {"largest_error": proof.largest_error, "notes": [*notes, *proof.notes]}
         return Message("bound", {"fingerprint": schema.fingerprint, **found})
 
@@ -225,7 +225,11 @@ class Silo:
             "before": None if before is None else asdict(before),
         }
         answer = Message("trained", fields, arrays)
-        return answer if self._outbox is None else self._on_disk(partial(self._outbox.keep, answer, left))
+        return (
+            answer
+            if self._outbox is None
+            else self._on_disk(self._outbox.folder, partial(self._outbox.keep, answer, left))
+        )
 
     def _evaluate(self, request: Message) -> Message:
         weights = self._received(request)
@@ -250,23 +254,15 @@ class Silo:
                 return Message("saved", {"files": []})
             self._outbox.receipt(request.fields["receipts"].get(self.name))
             canonical = self._out / "model.safetensors"
-            native = self._on_disk(partial(self._learner.save, weights, self._out / "model"))
-            self._on_disk(partial(save_weights, canonical, weights))
+            native = self._on_disk(self._out, partial(self._learner.save, weights, self._out / "model"))
+            self._on_disk(self._out, partial(save_weights, canonical, weights))
             return Message("saved", {"files": [native.name, canonical.name]})
         finally:
             self.finished = True
 
-    def _on_disk(self, write: Callable[[], T]) -> T:
+    def _on_disk(self, folder: Path, write: Callable[[], T]) -> T:
         """What ``write`` returns; a full disk is waited for, since the server waits too."""
-        while True:
-            try:
-                return write()
-            except (OSError, XbflError) as error:
-                if self._out is None or not lacks_space(error):
-                    raise
-                reason = error.message if isinstance(error, XbflError) else error
-                _LOG.warning("%s: no space in %s (%s); waiting", self.name, self._out, reason)
-                wait_for_space(self._out)
+        return written(write, folder, partial(_LOG.warning, "%s: no space (%s); waiting", self.name))
 
     def _received(self, request: Message) -> Weights:
         if self._schema is None and self._outbox is not None and (kept := self._outbox.binding()):

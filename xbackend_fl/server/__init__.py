@@ -7,7 +7,7 @@ from xbackend_fl.server.folder import RunFolder
 from xbackend_fl.server.preflight import check_loss
 from xbackend_fl.server.rounds import run_rounds
 from xbackend_fl.server.run import Run, run_with
-from xbackend_fl.server.space import full_disk_said, lacks_space, wait_for_space
+from xbackend_fl.server.space import full_disk_said, wait_for_space, written
 
 __all__ = [
     "CourseState",
@@ -22,10 +22,10 @@ __all__ = [
     "check_loss",
     "finish",
     "full_disk_said",
-    "lacks_space",
     "load_state",
     "run_rounds",
     "run_with",
     "save_state",
     "wait_for_space",
+    "written",
 ]

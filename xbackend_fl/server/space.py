@@ -10,8 +10,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from xbackend_fl.errors import DiskFull, XbflError
+
+T = TypeVar("T")
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _POLL_S = 2.0
@@ -62,6 +65,8 @@ def wait_for_space(folder: Path, should_stop: Callable[[], bool] = lambda: False
     sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
     needed = 2 * max(sizes, default=0) + _LEAST
     while not should_stop():
+        # First, so that whoever finds space and cannot write all the same does not try all the time.
+        time.sleep(_POLL_S)
         try:
             # A quota is no figure of the disk's, so that only trying tells.
             with tempfile.TemporaryFile(dir=folder) as file:
@@ -69,7 +74,35 @@ def wait_for_space(folder: Path, should_stop: Callable[[], bool] = lambda: False
         except OSError as error:
             if error.errno not in _FULL:
                 raise
-            time.sleep(_POLL_S)
         else:
             return True
     return False
+
+
+def written(
+    write: Callable[[], T],
+    folder: Path,
+    say: Callable[[str], None],
+    should_stop: Callable[[], bool] = lambda: False,
+) -> T:
+    """What a function that writes returns, as soon as there is space.
+
+    Args:
+        write: Leaves nothing behind if it fails.
+        folder: Where it writes.
+        say: Told why it has to wait, once for each reason.
+        should_stop: Asked all the time; true gives up, with what ``write`` raised last.
+    """
+    said = ""
+    while True:
+        try:
+            return write()
+        except (OSError, XbflError) as error:
+            if not lacks_space(error):
+                raise
+            reason = error.message if isinstance(error, XbflError) else str(error)
+            if reason != said:
+                say(reason)
+                said = reason
+            if not wait_for_space(folder, should_stop):
+                raise
