@@ -73,8 +73,17 @@ def test_a_port_in_use_is_said(digits: Path, tmp_path: Path) -> None:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         done = xbfl("serve", digits / "course.yaml", "--address", address, "--out", tmp_path / "run")
     assert done.returncode == 1
-    assert f"SuperLink did not start at {address}" in done.stderr
-    assert "--address" in done.stderr
+    first, second = done.stderr.splitlines()
+    assert first == f"error[run-failed]: cannot listen at {address}: Address already in use"
+    assert "--address" in second
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_address_of_another_machine_is_said(digits: Path, tmp_path: Path) -> None:
+    command = ["serve", digits / "course.yaml", "--address", "192.0.2.1:8000", "--insecure"]
+    done = xbfl(*command, "--out", tmp_path / "run")
+    assert done.returncode == 1
+    assert "cannot listen at 192.0.2.1:8000: Cannot assign requested address" in done.stderr
 
 
 def test_no_server_is_said_and_given_up_by_policy(digits: Path, tmp_path: Path) -> None:

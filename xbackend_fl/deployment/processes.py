@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shlex
@@ -135,8 +136,9 @@ def superlink(address: Address, keys: Keys | None, home: Path) -> Iterator[subpr
 
     Raises:
         Gone: It was killed while it started.
-        RunFailed: It did not start; the message has the end of its log.
+        RunFailed: The address cannot be listened at, or it did not start; the message then has the end of its log.
     """
+    _check_free(address)
     command = ["flower-superlink", "--disable-runtime-dependency-installation"]
     command += ["--host", address.host, "--port", str(address.port)]
     if keys is None:
@@ -152,12 +154,34 @@ def superlink(address: Address, keys: Keys | None, home: Path) -> Iterator[subpr
             if (process.poll() or 0) < 0:
                 raise Gone(f"Flower's SuperLink was killed by signal {-process.returncode} while it started.")
             if process.poll() is not None or time.monotonic() > deadline:
-                raise RunFailed(
-                    f"Flower's SuperLink did not start at {address.text}: {reason}\n{tail(log)}",
-                    hint="another program may use the port; choose another --address",
-                )
+                raise RunFailed(f"Flower's SuperLink did not start at {address.text}: {reason}\n{tail(log)}")
             time.sleep(0.1)
         yield process
+
+
+def _check_free(address: Address) -> None:
+    """A port is free, or becomes so soon: a SuperLink that was ended takes seconds to leave.
+
+    Raises:
+        RunFailed: Another program listens there, or the address is none of this machine's.
+    """
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    deadline = time.monotonic() + _STOP_S
+    while True:
+        try:
+            with socket.socket(family) as probe:
+                # As servers do: connections that ended a moment ago do not count.
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((address.host, address.port))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
+                raise RunFailed(
+                    f"cannot listen at {address.text}: {error.strerror}",
+                    hint="choose another --address, of this machine and used by no other program",
+                ) from error
+            time.sleep(0.2)
+        else:
+            return
 
 
 def ill_health(address: Address, keys: Keys | None) -> str:
