@@ -94,18 +94,15 @@ class Away(Passing):
         return found
 
     def send(self, frames: Mapping[str, bytes]) -> None:
-        for name, frame in frames.items():
-            request = Message.of_bytes(frame, "the server")
-            if (
-                not self._left
-                and name == self._name
-                and request.kind == "train"
-                and request.fields["round"] == self._round
-            ):
-                self._left = time.monotonic()
-                self._back = self._left + self._seconds
-                frames = {n: f for n, f in frames.items() if n != name}
+        if not self._left and self._name in frames and self._is_time(frames[self._name]):
+            self._left = time.monotonic()
+            self._back = self._left + self._seconds
+            frames = {name: frame for name, frame in frames.items() if name != self._name}
         super().send(frames)
+
+    def _is_time(self, frame: bytes) -> bool:
+        request = Message.of_bytes(frame, "the server")
+        return request.kind == "train" and request.fields["round"] == self._round
 
 
 def fields(**changes: Any) -> Callable[[Message], Message]:

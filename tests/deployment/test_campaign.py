@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,10 @@ import numpy as np
 from tests.conftest import Figure
 from tests.deployment.campaign import kills, write_course
 from tests.deployment.light import Linear
+from tests.deployment.links import Passing
 from xbackend_fl.aggregation import OnlineMean
-from xbackend_fl.deployment import DeploymentEngine, Exchange, Ledger, LocalLink, Message, Silo
-from xbackend_fl.deployment.link import Reply, Session
+from xbackend_fl.deployment import DeploymentEngine, Exchange, Ledger, Message, Silo
+from xbackend_fl.deployment.link import Reply
 from xbackend_fl.events import Event, ParticipantFailed, RoundCollected
 from xbackend_fl.server import RunFolder, run_with
 
@@ -25,34 +26,29 @@ def test_kills_lose_and_double_nothing(tmp_path: Path, figure: Figure, *, thorou
     figure("killed", kills(tmp_path / "light", 200 if thorough else 8, seed=1))
 
 
-class Faulty:
+class Faulty(Passing):
     """A link on which silos drop out, are slow, answer twice, and send damage and NaN.
 
     Args:
-        link: Reaches the silos.
+        silos: The silos.
         seed: Draws the faults.
     """
 
-    def __init__(self, link: LocalLink, seed: int) -> None:
-        self._link, self._draw = link, random.Random(seed)
+    def __init__(self, silos: Sequence[Silo], seed: int) -> None:
+        super().__init__(silos)
+        self._draw = random.Random(seed)
         self._late: list[tuple[float, Reply]] = []
         self.faults: dict[str, int] = {}
 
-    def silos(self) -> Mapping[str, Session]:
-        return self._link.silos()
-
-    def send(self, frames: Mapping[str, bytes]) -> None:
-        self._link.send(frames)
-
     def forget(self) -> None:
         self._late.clear()
-        self._link.forget()
+        super().forget()
 
     def replies(self) -> Iterator[Reply]:
         now = time.monotonic()
         yield from (reply for due, reply in self._late if due <= now)
         self._late = [(due, reply) for due, reply in self._late if due > now]
-        for reply in self._link.replies():
+        for reply in super().replies():
             if Message.of_bytes(reply.frame, reply.name).kind != "trained":
                 yield reply
                 continue
@@ -92,7 +88,7 @@ def test_faults_of_every_kind(tmp_path: Path, figure: Figure, *, thorough: bool)
     course = write_course(tmp_path, rounds, silos=10, more=more)
     learners = {p.name: Linear(p.name, course) for p in course.participants}
     silos = [Silo(course, name, learner, out=tmp_path / name) for name, learner in learners.items()]
-    link, events = Faulty(LocalLink(silos), seed=3), list[Event]()
+    link, events = Faulty(silos, seed=3), list[Event]()
     folder = RunFolder.create(course, tmp_path / "run")
     ledger = Ledger(folder)
     with closing(DeploymentEngine(course, Exchange(link), ledger)) as engine:

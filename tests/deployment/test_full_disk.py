@@ -9,7 +9,6 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import closing
 from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,16 +18,16 @@ import pytest
 
 from tests.deployment.campaign import undisturbed, write_course
 from tests.deployment.light import Linear
-from tests.deployment.links import light
+from tests.deployment.links import deployed, light
 from xbackend_fl import load_course, run_course
-from xbackend_fl.deployment import DeploymentEngine, Exchange, Ledger, LocalLink, Silo
+from xbackend_fl.deployment import LocalLink, Silo
 from xbackend_fl.deployment import ledger as ledger_module
 from xbackend_fl.deployment import outbox as outbox_module
 from xbackend_fl.deployment.flower import server
 from xbackend_fl.deployment.job import Job
 from xbackend_fl.errors import DiskFull, RunFailed
 from xbackend_fl.events import CourseStarted, Event, Noted, from_line
-from xbackend_fl.server import RunFolder, export, full_disk_said, run_with, space, wait_for_space
+from xbackend_fl.server import RunFolder, export, full_disk_said, space, wait_for_space
 from xbackend_fl.simulation import resume_run
 from xbackend_fl.weights import load_weights, store
 
@@ -58,11 +57,7 @@ def test_a_full_disk_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     course = write_course(tmp_path / "course", rounds=2, silos=2)
     expected = undisturbed(course, tmp_path / "undisturbed")
     monkeypatch.setattr(ledger_module, "whole_or_absent", full_for({"": 2}))
-    events: list[Event] = []
-    silos = [Silo(course, p.name, Linear(p.name, course)) for p in course.participants]
-    folder = RunFolder.create(course, tmp_path / "run")
-    with closing(DeploymentEngine(course, Exchange(LocalLink(silos)), Ledger(folder))) as engine:
-        run = run_with(engine, course, folder, None, events.append)
+    run, events = deployed(course, LocalLink(light(course)), tmp_path / "run")
     assert run.weights.digest == expected
     (note,) = (event.note for event in events if isinstance(event, Noted))
     assert "No space left on device" in note
@@ -72,15 +67,9 @@ def test_a_full_disk_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_disk_that_stays_full_ends_the_course(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     more = "deployment: {round_within_s: 0.1}\n"
     course = write_course(tmp_path / "course", rounds=1, silos=1, more=more)
-
     monkeypatch.setattr(ledger_module, "whole_or_absent", full_for({"": 1000}))
-    silo = Silo(course, course.participants[0].name, Linear(course.participants[0].name, course))
-    folder = RunFolder.create(course, tmp_path / "run")
-    with (
-        closing(DeploymentEngine(course, Exchange(LocalLink([silo])), Ledger(folder))) as engine,
-        pytest.raises(RunFailed, match=r"could not be written: .*No space left"),
-    ):
-        run_with(engine, course, folder, None)
+    with pytest.raises(RunFailed, match=r"could not be written: .*No space left"):
+        deployed(course, LocalLink(light(course)), tmp_path / "run")
 
 
 def test_the_server_waits_wherever_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,9 +138,8 @@ def test_a_silo_waits_too(
     names = [participant.name for participant in course.participants]
     silos = [Silo(course, n, Linear(n, course), out=tmp_path / n) for n in names]
     monkeypatch.setattr(store, "whole_or_absent", full_for(models))
-    folder = RunFolder.create(course, tmp_path / "run")
-    with closing(DeploymentEngine(course, Exchange(LocalLink(silos)), Ledger(folder))) as engine:
-        assert run_with(engine, course, folder, None).weights.digest == expected
+    run, _ = deployed(course, LocalLink(silos), tmp_path / "run")
+    assert run.weights.digest == expected
     assert not any([*answers.values(), *models.values()])
     # Once for each file, however long it takes.
     assert [record.message.count("No space left on device); waiting") for record in caplog.records] == [1] * 3

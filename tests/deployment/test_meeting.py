@@ -65,7 +65,7 @@ def test_who_is_refused_ends_a_course_of_all_and_is_left_out_by_a_quorum(
     name = course.participants[2].name
     with pytest.raises(XbflError, match=rf"(?s)silo '{name}': .*{reason}"):
         deployed(course, Altered(light(course), name, change, kind), tmp_path / "all" / "run")
-    more = "deployment: {quorum: 2, join_within_s: 0.5, round_within_s: 5}\n"
+    more = "deployment: {quorum: 2, join_within_s: 0.5, round_within_s: 20}\n"
     course = write_course(tmp_path / "two", rounds=2, silos=3, more=more)
     _, events = deployed(course, Altered(light(course), name, change, kind), tmp_path / "two" / "run")
     (note,) = (event.note for event in events if isinstance(event, Noted) and "left out" in event.note)
@@ -136,14 +136,14 @@ def test_a_round_with_enough_updates_does_not_wait_for_a_silo_that_is_gone(tmp_p
     course = write_course(tmp_path / "course", rounds=4, silos=3, more=more)
     name = course.participants[1].name
     link = Away(light(course), name, at_round=2, seconds=1000)
-    _, events = deployed(course, link, tmp_path / "run", gone_s=0.5)
+    _, events = deployed(course, link, tmp_path / "run", gone_s=3)
     failed = [event for event in events if isinstance(event, ParticipantFailed)]
     assert [(event.round, event.name, event.reason) for event in failed] == [
         (number, name, "it is not there") for number in (2, 3, 4)
     ]
     seconds = [event.seconds for event in events if isinstance(event, RoundCollected)]
-    assert 0.5 <= seconds[1] < 10, "it may have been starting again"
-    assert max(seconds[2:]) < 0.5
+    assert 3 <= seconds[1] < 10, "it may have been starting again"
+    assert max(seconds[2:]) < 3
 
 
 @pytest.mark.parametrize("quorum", ["", "quorum: 2, ", "quorum: 3, "])
@@ -161,7 +161,7 @@ def test_a_silo_that_comes_back_soon_or_is_needed_is_waited_for(quorum: str, tmp
 
 def test_others_train_in_the_place_of_a_silo_that_is_gone(tmp_path: Path) -> None:
     """Two of four a round, of which both are needed: one that is gone would end the course."""
-    more = "deployment: {quorum: 2, join_within_s: 0.3, round_within_s: 5}\n"
+    more = "deployment: {quorum: 2, join_within_s: 0.3, round_within_s: 20}\n"
     course = write_course(tmp_path / "course", rounds=8, silos=4, more=more, federate="cohort: 2, ")
     silos = light(course)
     gone = silos.pop(2).name
@@ -172,4 +172,4 @@ def test_others_train_in_the_place_of_a_silo_that_is_gone(tmp_path: Path) -> Non
     drawn = [event.round for event in events if isinstance(event, RoundStarted) and gone in event.cohort]
     assert [event.round for event in collected if event.missing == (gone,)] == drawn
     assert 0 < len(drawn) < 8
-    assert max(event.seconds for event in collected) < 1
+    assert max(event.seconds for event in collected) < 4

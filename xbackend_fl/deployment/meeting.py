@@ -34,17 +34,14 @@ class Reference:
         schema: Of its model.
         binding: The request with which other silos bind and prove their models.
         initial: Its weights.
+        probe: Inputs of the first case of the evidence, in ONNX layout.
     """
 
     name: str
     schema: Schema
     binding: Message = field(repr=False)
     initial: Weights = field(repr=False)
-
-    @property
-    def probe(self) -> tuple[NDArray[Any], ...]:
-        """Inputs of the first case of the evidence, in ONNX layout."""
-        return tuple(self.binding.arrays[f"0/inputs/{i}"] for i in range(len(self.schema.inputs)))
+    probe: tuple[NDArray[Any], ...] = field(repr=False)
 
 
 def meet(course: Course, exchange: Exchange, observer: Observer) -> Mapping[str, Message]:
@@ -146,12 +143,11 @@ def _reference(name: str, answer: Message | None) -> Reference:
     if answer is None or answer.kind != "evidence":
         raise UpdateRefused("no answer" if answer is None else answer.reason)
     try:
-        schema = Schema.from_json(answer.fields["schema"])
-        found = Reference(name, schema, evidence_alone(answer), initial_weights(schema, answer))
-        _ = found.probe
+        schema, binding = Schema.from_json(answer.fields["schema"]), evidence_alone(answer)
+        probe = tuple(binding.arrays[f"0/inputs/{i}"] for i in range(len(schema.inputs)))
+        return Reference(name, schema, binding, initial_weights(schema, answer), probe)
     except (KeyError, TypeError, XbflError) as error:
         raise UpdateRefused(f"its evidence cannot be used: {shortened(error)}") from error
-    return found
 
 
 def _bound(name: str, answer: Message, hello: Message, reference: Reference, seconds: float) -> ModelBound:

@@ -225,11 +225,9 @@ class Silo:
             "before": None if before is None else asdict(before),
         }
         answer = Message("trained", fields, arrays)
-        return (
-            answer
-            if self._outbox is None
-            else self._on_disk(self._outbox.folder, partial(self._outbox.keep, answer, left))
-        )
+        if self._outbox is None:
+            return answer
+        return self._on_disk(self._outbox.folder, partial(self._outbox.keep, answer, left))
 
     def _evaluate(self, request: Message) -> Message:
         weights = self._received(request)

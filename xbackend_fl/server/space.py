@@ -47,9 +47,8 @@ def full_disk_said(folder: Path) -> Iterator[None]:
     except (OSError, sqlite3.OperationalError, XbflError) as error:
         if isinstance(error, DiskFull) or not lacks_space(error):
             raise
-        reason = error.message if isinstance(error, XbflError) else error
         hint = "make space; --resume goes on after the last complete round"
-        raise DiskFull(f"no space for the run {folder}: {reason}", hint=hint) from error
+        raise DiskFull(f"no space for the run {folder}: {_reason(error)}", hint=hint) from error
 
 
 def wait_for_space(folder: Path, should_stop: Callable[[], bool] = lambda: False) -> bool:
@@ -100,9 +99,12 @@ def written(
         except (OSError, XbflError) as error:
             if not lacks_space(error):
                 raise
-            reason = error.message if isinstance(error, XbflError) else str(error)
-            if reason != said:
+            if (reason := _reason(error)) != said:
                 say(reason)
                 said = reason
             if not wait_for_space(folder, should_stop):
                 raise
+
+
+def _reason(error: Exception) -> str:
+    return error.message if isinstance(error, XbflError) else str(error)
