@@ -51,6 +51,19 @@ def test_every_room_has_its_page(root: Path) -> None:
     assert not missing
 
 
+def test_pages_name_files_that_are_there(root: Path) -> None:
+    pages = [*root.glob("xbackend_fl/**/README.md"), *root.glob("adapters/**/README.md"), root / "README.md"]
+    there = {
+        file.name
+        for folder in ("xbackend_fl", "adapters", "tests", "examples")
+        for file in root.glob(f"{folder}/**/*.py")
+    }
+    users = {"net.py", "keras_net.py", "data.py", "lyon.py", "loop.py"}
+    named = {(page, name) for page in pages for name in re.findall(r"`(?:\w+/)*(\w+\.py)`", page.read_text())}
+    gone = sorted(f"{page.relative_to(root)}: {name}" for page, name in named if name not in there | users)
+    assert not gone
+
+
 def test_no_file_outgrows_its_purpose(root: Path) -> None:
     files = [*root.glob("xbackend_fl/**/*.py"), *root.glob("adapters/**/*.py")]
     lengths = {str(file.relative_to(root)): len(file.read_text().splitlines()) for file in files}

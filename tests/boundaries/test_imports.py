@@ -15,7 +15,18 @@ PLANTED = [
     ("xbackend_fl/data/draws.py", "import xbackend_fl.aggregation", "Rooms import only lower floors"),
     ("xbackend_fl/data/draws.py", "import torch", "The core imports no framework and no adapter"),
     ("xbackend_fl/mapping/match.py", "import xbfl_torch", "The core imports no framework and no adapter"),
-    ("adapters/xbfl_torch/graph.py", "import xbackend_fl.simulation", "Adapters know the contract"),
+    *(
+        ("adapters/xbfl_torch/graph.py", f"import {room}", "Adapters know the contract")
+        for room in (
+            "xbackend_fl",
+            "xbackend_fl.simulation",
+            "xbackend_fl.deployment.silo",
+            "xbackend_fl.training.worker",
+            "xbackend_fl.convert",
+            "xbackend_fl.testing.conformance",
+            "xbackend_fl.weights",
+        )
+    ),
     ("adapters/xbfl_torch/graph.py", "import xbfl_tensorflow", "Adapters do not know each other"),
 ]
 

@@ -192,12 +192,6 @@ _PLAIN = (
         note="inputs query, key, value [N, T, heads·size]; softmax(scale · q·kᵀ)·v per head, heads joined; "
         "causal=1 lets position t see positions up to t",
     ),
-    Operator(
-        "Attention",
-        attributes={"num_heads": _F, "causal": _F, "scale": _F, "dropout": _T},
-        note="inputs query, key, value [N, T, heads·size]; softmax(scale · q·kᵀ)·v per head, heads joined; "
-        "causal=1 lets position t see positions up to t",
-    ),
     Operator("Concat", attributes={"axis": _F}),
     Operator("MaxPool", attributes=_WINDOW),
     Operator("AveragePool", attributes=_WINDOW | {"count_include_pad": _F}),
@@ -217,5 +211,8 @@ _PLAIN = (
     Operator("Transpose", attributes={"perm": _S}, shape_only=True),
 )
 
-OPERATORS: Mapping[str, Operator] = {operator.name: operator for operator in (*_PARAMETRIC, *_PLAIN)}
+ROWS = (*_PARAMETRIC, *_PLAIN)
+"""Every row of the table, in the order in which it is printed."""
+
+OPERATORS: Mapping[str, Operator] = {operator.name: operator for operator in ROWS}
 """Operator name to its row."""
