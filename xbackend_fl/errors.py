@@ -21,6 +21,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from xbackend_fl.text import line
+
 
 class XbflError(Exception):
     """Root of the tree.
@@ -55,9 +57,7 @@ def _rebuild(kind: type[XbflError], message: str, hint: str | None, state: dict[
 
 def shortened(error: BaseException, limit: int = 300) -> str:
     """A framework's own message in one line of at most ``limit`` characters."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = " ".join(lines) or type(error).__name__
-    return text if len(text) <= limit else f"{text[:limit]} …"
+    return line(error, limit) or type(error).__name__
 
 
 class RefusedInput(XbflError):  # noqa: N818  the tree is named by what happened

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from xbackend_fl.cli.console import say
 from xbackend_fl.cli.options import Json, Settings, print_json
 from xbackend_fl.cli.table import print_table
 
@@ -49,12 +50,12 @@ def bench(
     from xbackend_fl.events import Noted
     from xbackend_fl.simulation import bench_course
 
-    def say(event: Event) -> None:
+    def show(event: Event) -> None:
         if isinstance(event, Noted):
-            typer.echo(describe(event), err=True)
+            say(describe(event), err=True)
 
     loaded = load_course(Path(course), settings or ())
-    found = bench_course(loaded, warm_up=warm_up, repeats=repeats, observer=say)
+    found = bench_course(loaded, warm_up=warm_up, repeats=repeats, observer=show)
     if as_json:
         print_json(found.to_json())
     else:
@@ -75,12 +76,12 @@ def _show(found: Bench) -> None:
     print_table([here, *_PUBLISHED])
     fastest, slowest = (pick(item.seconds for item in found.rounds) for pick in (min, max))
     steps = sum(item.steps for item in found.rounds) / len(found.rounds)
-    typer.echo(
+    say(
         f"{found.values:,} values; {len(found.rounds)} rounds of {steps:.0f} steps: {found.seconds:.3f} s "
         f"({fastest:.3f} to {slowest:.3f}), {found.examples_per_second:,.0f} examples/s, "
         f"{found.cpu_seconds:.2f} processor seconds a round"
     )
-    typer.echo(
+    say(
         f"{found.workers[0]} workers per backend with {found.workers[1]} threads; prepared in {found.prepare_seconds:.1f} s, "
         f"first round {found.first[0].seconds if found.first else float('nan'):.2f} s"
     )
@@ -105,4 +106,4 @@ def _aggregation(values: int, updates: int, repeats: int, device: str, *, as_jso
         ]
     )
     memory = f"; the float32 mean needs {extra:.2f} models of memory" if device == "cpu" else ""
-    typer.echo(f"{values:,} values{memory}")
+    say(f"{values:,} values{memory}")

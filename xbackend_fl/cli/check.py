@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from xbackend_fl.cli.console import say
 from xbackend_fl.cli.options import Json, Settings, print_json
 
 
@@ -38,12 +39,12 @@ def check(
         )
         return
     for event in found:
-        typer.echo(describe(event))
+        say(describe(event))
     proofs = {event.backend: event for event in found if isinstance(event, ModelBound)}
     for participant in loaded.participants:
         error = proofs[participant.backend].largest_error
-        typer.echo(
+        say(
             f"  {participant.name} ({participant.backend}): model proven against the schema, "
             f"largest error {error:.1e}; {sizes[participant.name]} examples"
         )
-    typer.echo(f"ok: schema {prepared.schema.fingerprint[:12]}, {prepared.schema.num_values:,} values")
+    say(f"ok: schema {prepared.schema.fingerprint[:12]}, {prepared.schema.num_values:,} values")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from xbackend_fl.cli.console import say
 from xbackend_fl.cli.options import MODEL, External, From, Inputs, Json, Only, Rename, print_json
 
 if TYPE_CHECKING:
@@ -156,13 +157,9 @@ def _plain(report: Report, proof: float | None) -> dict[str, Any]:
 
 def _show(report: Report, proof: float | None) -> None:
     for note in report.notes:
-        typer.echo(f"note: {note}")
+        say(f"note: {note}")
     if proof is not None:
-        typer.echo(f"proven: both models are one function; largest relative error {proof:.1e}")
+        say(f"proven: both models are one function; largest relative error {proof:.1e}")
     for output in report.outputs:
-        typer.echo(
-            f"output {output.name}: largest difference {output.max_abs:.1e}, relative {output.relative:.1e}"
-        )
-    typer.echo(
-        f"{report.path}: {report.tensors} tensors, {report.num_bytes:,} bytes; verified: {report.verified}"
-    )
+        say(f"output {output.name}: largest difference {output.max_abs:.1e}, relative {output.relative:.1e}")
+    say(f"{report.path}: {report.tensors} tensors, {report.num_bytes:,} bytes; verified: {report.verified}")

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from xbackend_fl.cli.console import say
+
 app = typer.Typer(help="Data sets for benchmarks.", no_args_is_help=True)
 
 
@@ -26,7 +28,7 @@ def femnist_like(
 
     with progress("writing") as tell:
         files = write_femnist_like(folder, writers, seed, tell)
-    typer.echo(f"{folder}: {writers} writers in {len(files)} files; use it as data.source: leaf:{folder}")
+    say(f"{folder}: {writers} writers in {len(files)} files; use it as data.source: leaf:{folder}")
 
 
 @app.command("show")
@@ -42,7 +44,7 @@ def show(
     with progress("reading") as tell:
         users = read_leaf(folder, deduplicate=deduplicate, progress=tell)
     sizes = np.diff(users.ends, prepend=0)
-    typer.echo(
+    say(
         f"{len(users.names)} users, {len(users.targets):,} examples; per user {sizes.mean():.2f} ± {sizes.std():.2f} "
         f"({sizes.min()} to {sizes.max()}); inputs {users.inputs.dtype} {list(users.inputs.shape[1:])}, "
         f"{len(np.unique(users.targets))} classes"

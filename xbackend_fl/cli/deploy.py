@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from xbackend_fl.cli.console import say
 from xbackend_fl.cli.options import Json, Settings
 
 _COURSE = typer.Argument(help="Course file (YAML), the same on every machine.")
@@ -85,7 +86,7 @@ def join(
         insecure=insecure,
         socket=socket,
         threads=threads,
-        say=typer.echo,
+        say=say,
         should_stop=_stop_on_interrupt(),
     )
 
@@ -123,7 +124,7 @@ def keys(
 
     names = [participant.name for participant in load_course(course).participants]
     make_keys(out, hosts or (), names, days)
-    typer.echo(f"{out}/server is the server's, {out}/silos/NAME each silo's, {out}/ca.key yours alone")
+    say(f"{out}/server is the server's, {out}/silos/NAME each silo's, {out}/ca.key yours alone")
 
 
 def flower_app(
@@ -139,7 +140,7 @@ def flower_app(
     from xbackend_fl.deployment.app import write_flower_app
 
     write_flower_app(load_course(course, settings or ()), out, str(keys or ""))
-    typer.echo(f"{out}/README.md has the steps; flwr run {out} CONNECTION starts the course")
+    say(f"{out}/README.md has the steps; flwr run {out} CONNECTION starts the course")
 
 
 def _stop_on_interrupt() -> Callable[[], bool]:

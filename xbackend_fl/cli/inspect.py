@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from xbackend_fl.cli.console import say
 from xbackend_fl.cli.options import External, From, Inputs, Json, Only, print_json
 from xbackend_fl.cli.table import print_table
+from xbackend_fl.text import line
 
 _SHORT = 200
 
@@ -60,13 +62,13 @@ def _tensors(
         return
     print_table(rows)
     for name, owner in aliases.items():
-        typer.echo(f"tied: {name} is {owner}")
+        say(f"tied: {name} is {owner}")
     for note in archive.notes:
-        typer.echo(f"note: {note}")
+        say(f"note: {note}")
     for key, value in archive.metadata.items():
         if len(value) <= _SHORT:
-            typer.echo(f"{key}: {value if value.isprintable() else ascii(value)}")
-    typer.echo(f"{archive.format}: {len(archive)} tensors, {archive.num_bytes:,} bytes")
+            say(f"{line(key)}: {line(value)}")
+    say(f"{archive.format}: {len(archive)} tensors, {archive.num_bytes:,} bytes")
 
 
 def _row(name: str, array: NDArray[Any]) -> dict[str, Any]:
@@ -101,7 +103,7 @@ def _json_file(path: Path, *, as_json: bool) -> None:
             print_json({"backend": binding.backend, "fingerprint": binding.fingerprint, "parameters": rows})
         else:
             print_table(rows)
-            typer.echo(f"{binding.backend} binding of schema {binding.fingerprint}")
+            say(f"{binding.backend} binding of schema {binding.fingerprint}")
 
 
 def _schema(schema: Any, *, as_json: bool) -> None:
@@ -119,7 +121,7 @@ def _schema(schema: Any, *, as_json: bool) -> None:
         print_json({"fingerprint": schema.fingerprint, "parameters": rows})
         return
     print_table(rows)
-    typer.echo(f"{len(schema.nodes)} nodes, {schema.num_values:,} values, fingerprint {schema.fingerprint}")
+    say(f"{len(schema.nodes)} nodes, {schema.num_values:,} values, fingerprint {schema.fingerprint}")
 
 
 def _run(path: Path, *, as_json: bool) -> None:
@@ -135,7 +137,7 @@ def _run(path: Path, *, as_json: bool) -> None:
         print_json({"path": str(path), "rounds": history})
         return
     print_table([dict(entry) for entry in history])
-    typer.echo(f"{len(history)} rounds in {path}; continue with: xbfl run --resume {path}")
+    say(f"{len(history)} rounds in {path}; continue with: xbfl run --resume {path}")
 
 
 def _model(target: str, inputs: list[str], *, as_json: bool) -> None:
@@ -148,4 +150,4 @@ def _model(target: str, inputs: list[str], *, as_json: bool) -> None:
         binding = description.binding
         show_edges(binding)
         for remark in filter(None, (binding.one_way, binding.inference_only)):
-            typer.echo(f"note: {remark}")
+            say(f"note: {remark}")

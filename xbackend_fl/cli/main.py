@@ -24,6 +24,7 @@ from xbackend_fl.cli import (
     run,
     schema,
 )
+from xbackend_fl.cli.console import say
 from xbackend_fl.errors import FormatRefused, XbflError
 
 app = typer.Typer(
@@ -74,8 +75,8 @@ def _report(error: XbflError) -> None:
             plain |= {"path": str(error.path), **error.details}
         typer.echo(json.dumps({"schema_version": 1, "status": "error", "error": plain}))
     if isinstance(error, FormatRefused):
-        typer.echo(f"error[{error.code}]: {error.message} (xbfl explain {error.code})", err=True)
+        say(f"error[{error.code}]: {error.message} (xbfl explain {error.code})", err=True)
         return
     # Course diagnostics bring their own "error:" lines, one per mistake.
     located = error.message.startswith("error:")
-    typer.echo(error.message if located else f"error[{error.code}]: {error}", err=True)
+    say(error.message if located else f"error[{error.code}]: {error}", err=True)

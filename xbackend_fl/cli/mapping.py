@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from xbackend_fl.cli.console import say
 from xbackend_fl.cli.options import MODEL, Inputs, Json, print_json
+from xbackend_fl.cli.table import print_table
 
 if TYPE_CHECKING:
     from xbackend_fl.mapping import Bound
@@ -66,28 +68,30 @@ def _plain(bound: Bound) -> dict[str, Any]:
 
 
 def _show(bound: Bound) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     from xbackend_fl.canonical.layout import describe
     from xbackend_fl.cli.models import show_edges
     from xbackend_fl.mapping.training import common
 
-    table = Table("canonical", "shape", "kind", "native", "error")
+    rows = []
     for name, layout in bound.binding.parameters.items():
         parameter, error = bound.schema.by_name[name], bound.proof.parameters.get(name)
-        shape = "×".join(map(str, parameter.shape))
-        table.add_row(
-            name, shape, str(parameter.kind), describe(layout), "" if error is None else f"{error:.0e}"
+        rows.append(
+            {
+                "canonical": name,
+                "shape": list(parameter.shape),
+                "kind": str(parameter.kind),
+                "native": describe(layout),
+                "error": "" if error is None else f"{error:.0e}",
+            }
         )
-    Console().print(table)
+    print_table(rows)
     show_edges(bound.binding)
     for note in (*bound.notes, *bound.proof.notes):
-        typer.echo(f"note: {note}")
+        say(f"note: {note}")
     for line in common():
-        typer.echo(f"training: {line}")
+        say(f"training: {line}")
     checks = bound.proof.checks
-    typer.echo(
+    say(
         f"proven: {len(checks)} comparisons ({', '.join(dict.fromkeys(check.what for check in checks))}); "
         f"largest relative error {bound.proof.largest_error:.1e}, tolerance {bound.proof.tolerance:.0e}"
     )

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from xbackend_fl.cli.console import say
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -52,6 +54,6 @@ def build(spec: str) -> tuple[Adapter, object]:
 def show_edges(binding: Binding) -> None:
     """Print how a model reads its inputs, and what of it is nobody else's."""
     for index, axes in enumerate(binding.inputs):
-        typer.echo(f"input {index}: native axes {list(axes.perm)} {axes.note}".rstrip())
+        say(f"input {index}: native axes {list(axes.perm)} {axes.note}".rstrip())
     for name, reason in binding.local.items():
-        typer.echo(f"local: {name} ({reason})")
+        say(f"local: {name} ({reason})")

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from xbackend_fl.cli.console import say
 from xbackend_fl.cli.options import Json, Settings
 
 
@@ -49,7 +50,7 @@ def run(
         if asked:
             sys.exit(130)
         asked = True
-        typer.echo("interrupted: the round is finished first; Ctrl-C again stops at once", err=True)
+        say("interrupted: the round is finished first; Ctrl-C again stops at once", err=True)
 
     signal.signal(signal.SIGINT, stop)
     with view(as_json=as_json) as observer:
@@ -63,5 +64,5 @@ def run(
                 loaded, out, observer=observer, should_stop=lambda: asked, in_process=in_process
             )
     if asked:
-        typer.echo(f"interrupted after round {len(done.history)}: xbfl run --resume {done.path}", err=True)
+        say(f"interrupted after round {len(done.history)}: xbfl run --resume {done.path}", err=True)
         raise typer.Exit(130)

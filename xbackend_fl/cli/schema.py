@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from xbackend_fl.cli.console import say
 from xbackend_fl.cli.options import MODEL, Inputs, Json, print_json
 
 
@@ -51,6 +52,6 @@ def schema(
     elif output is None:
         typer.echo(found.to_json())
     else:
-        typer.echo(
+        say(
             f"{output}: {len(found.nodes)} nodes, {found.num_values:,} values, fingerprint {found.fingerprint}"
         )

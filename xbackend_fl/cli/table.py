@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from xbackend_fl.text import line
+
 
 def print_table(rows: Sequence[Mapping[str, object]]) -> None:
     """Print rows that have the same keys; text from files is shown as it is, never as markup."""
@@ -22,4 +24,4 @@ def print_table(rows: Sequence[Mapping[str, object]]) -> None:
 def _cell(value: object) -> str:
     if isinstance(value, list):
         return "×".join(map(str, value))
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else line(value)

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from xbackend_fl.cli.console import say
 from xbackend_fl.events import (
     CourseFinished,
     CourseStarted,
@@ -56,7 +57,7 @@ def view(*, as_json: bool) -> Iterator[Observer]:
 def _print_line(event: Event) -> None:
     line = describe(event)
     if line:
-        typer.echo(line)
+        say(line)
 
 
 def describe(event: Event) -> str:

@@ -17,6 +17,7 @@ from xbackend_fl.deployment.keys import Keys
 from xbackend_fl.deployment.signatures import Signatures
 from xbackend_fl.errors import ConfigError, RefusedInput, RunFailed, XbflError
 from xbackend_fl.server import CourseState, RunFolder
+from xbackend_fl.text import line
 
 _LOG = logging.getLogger("xbfl")
 _ALIVE, _FAILURE, _NOTICE, _STOP = "alive", "failure.json", "notice", "stop"
@@ -115,7 +116,7 @@ class Job:
 
     def tell(self, notice: str) -> None:
         """Say what cannot be written into the run's folder."""
-        _LOG.warning("%s", notice)
+        _LOG.warning("%s", line(notice))
         if self.home:
             self._replace(_NOTICE, notice)
 

@@ -9,7 +9,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
+
+from xbackend_fl.text import line
+
+
+def _line(value: object) -> object:
+    return line(value) if isinstance(value, str) else value
+
+
+# Before pydantic looks: half of a character is no text to it.
+Line: TypeAlias = Annotated[str, BeforeValidator(_line)]
+"""Text that may come from elsewhere: one line, harmless to whoever prints it."""
 
 
 class _Event(BaseModel):
@@ -22,9 +33,9 @@ class CourseStarted(_Event):
     """The run folder exists; nothing has been trained."""
 
     event: Literal["course_started"] = "course_started"
-    name: str
-    path: str
-    participants: dict[str, str] = Field(description="name to backend")
+    name: Line
+    path: Line
+    participants: dict[Line, Line] = Field(description="name to backend")
     rounds: int
     resumed_from: int = Field(0, description="last finished round of the run that is continued")
 
@@ -33,12 +44,12 @@ class ModelBound(_Event):
     """A backend's model is proven to be the reference model."""
 
     event: Literal["model_bound"] = "model_bound"
-    backend: str
-    version: str
-    fingerprint: str
+    backend: Line
+    version: Line
+    fingerprint: Line
     reference: bool
     largest_error: float
-    notes: tuple[str, ...] = ()
+    notes: tuple[Line, ...] = ()
     seconds: float
 
 
@@ -46,8 +57,8 @@ class Noted(_Event):
     """Something was decided that people may want to know."""
 
     event: Literal["noted"] = "noted"
-    backend: str
-    note: str
+    backend: Line
+    note: Line
 
 
 class RoundStarted(_Event):
@@ -55,7 +66,7 @@ class RoundStarted(_Event):
 
     event: Literal["round_started"] = "round_started"
     round: int
-    cohort: tuple[str, ...]
+    cohort: tuple[Line, ...]
 
 
 class ParticipantTrained(_Event):
@@ -63,8 +74,8 @@ class ParticipantTrained(_Event):
 
     event: Literal["participant_trained"] = "participant_trained"
     round: int
-    name: str
-    backend: str
+    name: Line
+    backend: Line
     num_examples: int
     loss: float
     accuracy: float
@@ -76,18 +87,18 @@ class ParticipantFailed(_Event):
 
     event: Literal["participant_failed"] = "participant_failed"
     round: int
-    name: str
-    backend: str
-    reason: str
+    name: Line
+    backend: Line
+    reason: Line
 
 
 class RoundCollected(_Event):
-    """All updates of a round over a network that will be are merged."""
+    """Every update of a round over a network is merged, or left out."""
 
     event: Literal["round_collected"] = "round_collected"
     round: int
-    accepted: tuple[str, ...]
-    missing: tuple[str, ...] = Field(description="late or refused; events before say why")
+    accepted: tuple[Line, ...]
+    missing: tuple[Line, ...] = Field(description="late or refused; events before say why")
     sent_bytes: int = Field(description="of frames to silos, as sent")
     received_bytes: int = Field(description="of frames from silos, as sent")
     seconds: float
@@ -109,7 +120,7 @@ class CourseFinished(_Event):
     """Everything is on disk."""
 
     event: Literal["course_finished"] = "course_finished"
-    path: str
+    path: Line
     rounds: int
     interrupted: bool
     best_round: int

@@ -14,6 +14,7 @@ from xbackend_fl.server.checkpoint import CourseState
 from xbackend_fl.server.engine import Engine, Participation
 from xbackend_fl.server.export import export
 from xbackend_fl.server.folder import RunFolder
+from xbackend_fl.text import line
 from xbackend_fl.weights import load_weights
 
 _PROBE = 64
@@ -117,7 +118,7 @@ def _participation(took_part: Sequence[Participation]) -> list[str]:
     if not took_part:
         return []
     rows = [
-        f"| {p.silo} | {p.accepted} | {p.refused} | {p.late} | {p.num_examples} | {p.bytes / 1e6:.1f} | {p.seconds:.1f} |"
+        f"| {line(p.silo)} | {p.accepted} | {p.refused} | {p.late} | {p.num_examples} | {p.bytes / 1e6:.1f} | {p.seconds:.1f} |"
         for p in took_part
     ]
     head = "| silo | updates | refused | late | examples | MB received | seconds until there |"

@@ -26,6 +26,7 @@ from xbackend_fl.deployment.message import Message
 from xbackend_fl.deployment.signatures import Frame, Signatures
 from xbackend_fl.errors import DiskFull, RunFailed, UpdateRefused, XbflError
 from xbackend_fl.server import full_disk_said, run_with, wait_for_space
+from xbackend_fl.text import line
 
 _LOG = logging.getLogger("xbfl")
 _POLL_S = 0.2
@@ -175,7 +176,7 @@ def _hello(reply: Envelope) -> tuple[str, Frame]:
         content = Signatures().open(frame, "a node")
         return str(Message.of_bytes(content, "a node").fields.get("name", "")), frame
     except UpdateRefused as error:
-        _LOG.warning("a node did not say who it is: %s", error.message)
+        _LOG.warning("a node did not say who it is: %s", line(error.message))
         return "", b""
 
 
