@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -59,4 +62,39 @@ def _save(model: Any, path: Path, file_format: str) -> Path:
         model.save_weights(path)
     else:
         model.save(path)
+    if file_format == "keras":
+        _without_time(path)
     return path
+
+
+def _without_time(path: Path) -> None:
+    """Write a ``.keras`` archive anew, so that equal models are equal bytes.
+
+    Keras writes the time into it, and numbers shared objects by their addresses.
+    """
+    stamped = path.rename(path.with_name(f"{path.name}.stamped"))
+    with zipfile.ZipFile(stamped) as old, zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as new:
+        for member in old.infolist():
+            plain = zipfile.ZipInfo(member.filename)
+            if member.filename in {"metadata.json", "config.json"}:
+                about = _numbered(json.loads(old.read(member)), {})
+                about.pop("date_saved", None)
+                new.writestr(plain, json.dumps(about))
+                continue
+            with old.open(member) as source, new.open(plain, "w", force_zip64=True) as target:
+                shutil.copyfileobj(source, target, 1 << 20)
+    stamped.unlink()
+
+
+def _numbered(value: Any, numbers: dict[int, int]) -> Any:
+    """The same configuration, shared objects numbered in the order in which they come."""
+    if isinstance(value, list):
+        return [_numbered(item, numbers) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: numbers.setdefault(item, len(numbers) + 1)
+        if key == "shared_object_id" and isinstance(item, int)
+        else _numbered(item, numbers)
+        for key, item in value.items()
+    }

@@ -14,6 +14,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from xbackend_fl.canonical.layout import Array
+from xbackend_fl.canonical.onnx_axes import fix_axes, free
 from xbackend_fl.canonical.schema import Node, Schema
 
 OPSET = 21
@@ -25,7 +26,7 @@ class _Graph:
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
-        self.constants: dict[str, onnx.NodeProto] = {}
+        self.constants: dict[tuple[str, tuple[int, ...], bytes], onnx.NodeProto] = {}
 
     def call(self, operator: str, inputs: Sequence[str], output: str | None = None, **attributes: Any) -> str:
         """Append a node; returns the name of its first output."""
@@ -37,12 +38,14 @@ class _Graph:
     def constant(self, value: object, dtype: type) -> str:
         """A constant tensor; equal ones are stored once."""
         array: Array = np.asarray(value, dtype)
-        key = f"_const_{array.dtype}_{array.shape}_{hash(array.tobytes()) & 0xFFFFFFFF:x}"
+        key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self.constants:
+            # Numbered in the order of the graph: a name made from the values would need a hash, and hashes collide.
+            name = f"_const_{len(self.constants)}"
             self.constants[key] = helper.make_node(
-                "Constant", [], [key], name=key, value=numpy_helper.from_array(array, key)
+                "Constant", [], [name], name=name, value=numpy_helper.from_array(array, name)
             )
-        return key
+        return str(self.constants[key].output[0])
 
     def ints(self, *values: int) -> str:
         return self.constant(list(values), np.int64)
@@ -57,11 +60,12 @@ _Emit = Callable[[_Graph, Node, Schema], None]
 def to_onnx(
     schema: Schema, weights: Mapping[str, Array] | None, *, batch_statistics: bool = False
 ) -> onnx.ModelProto:
-    """The model as ONNX (opset 21), with a free batch axis and free spatial axes.
+    """The model as ONNX (opset 21), the same bytes for the same schema and weights.
 
     Args:
         schema: Graph and parameters.
-        weights: Canonical arrays by parameter name; without them the parameters are further inputs.
+        weights: Canonical arrays by parameter name; the batch axis alone is then free, every other one has the size
+            of the example. Without weights the parameters are further inputs, and every axis is free.
         batch_statistics: Normalise with the statistics of the batch, as training does; they are then further
             outputs under the names of the parameters, with ``_of_batch`` behind.
 
@@ -86,8 +90,8 @@ def to_onnx(
     proto = helper.make_graph(
         [*graph.constants.values(), *graph.nodes],
         "xbackend_fl",
-        [*(_info(port.name, port.dtype, len(port.shape)) for port in schema.inputs), *given],
-        [*(_info(port.name, port.dtype, len(port.shape)) for port in schema.outputs), *found],
+        [*map(free, schema.inputs), *given],
+        [*map(free, schema.outputs), *found],
         initializers,
     )
     model = helper.make_model(
@@ -97,14 +101,9 @@ def to_onnx(
         producer_name="xbackend-fl",
     )
     helper.set_model_props(model, {"fingerprint": schema.fingerprint})
+    if weights is not None:
+        fix_axes(model, schema)
     return model
-
-
-def _info(name: str, dtype: str, rank: int) -> onnx.ValueInfoProto:
-    element = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-    sizes = [f"{name}_{axis}" for axis in range(rank)]
-    sizes[:1] = ["batch"]
-    return helper.make_tensor_value_info(name, element, sizes)
 
 
 def _formals(node: Node, *roles: str) -> list[str]:

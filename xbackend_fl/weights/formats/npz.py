@@ -64,7 +64,9 @@ def write(
             inner = PurePosixPath(f"{name}.npy")
             if inner.is_absolute() or ".." in inner.parts:
                 raise FileError(f"npz cannot hold a tensor named {name!r}", hint="--rename")
-            with archive.open(str(inner), "w", force_zip64=entry.num_bytes >= 1 << 31) as out:
+            # A bare ZipInfo has no time of writing: equal weights are equal bytes.
+            member, large = zipfile.ZipInfo(str(inner)), entry.num_bytes >= 1 << 31
+            with archive.open(member, "w", force_zip64=large) as out:
                 head = {"descr": entry.dtype.str, "fortran_order": False, "shape": entry.shape}
                 buffer = io.BytesIO()
                 np.lib.format.write_array_header_1_0(buffer, head)

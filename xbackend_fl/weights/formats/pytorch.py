@@ -77,13 +77,14 @@ def write(
     keys: dict[str, str] = {name: str(i) for i, name in enumerate(n for n in entries if n not in aliases)}
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         owners = {name: keys[aliases.get(name, name)] for name in entries}
-        archive.writestr("archive/data.pkl", _program(entries, owners))
-        archive.writestr("archive/byteorder", b"little")
+        # A bare ZipInfo has no time of writing: equal weights are equal bytes.
+        archive.writestr(zipfile.ZipInfo("archive/data.pkl"), _program(entries, owners))
+        archive.writestr(zipfile.ZipInfo("archive/byteorder"), b"little")
         for name, key in keys.items():
             large = entries[name].num_bytes >= 1 << 31
-            with archive.open(f"archive/data/{key}", "w", force_zip64=large) as out:
+            with archive.open(zipfile.ZipInfo(f"archive/data/{key}"), "w", force_zip64=large) as out:
                 write_array(out, entries[name].read(), advance)
-        archive.writestr("archive/version", b"3\n")
+        archive.writestr(zipfile.ZipInfo("archive/version"), b"3\n")
 
 
 def _folder(source: Source, found: Mapping[str, Member]) -> str:
