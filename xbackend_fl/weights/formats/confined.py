@@ -10,15 +10,32 @@ import struct
 import subprocess
 import sys
 import threading
+import zlib
 from pathlib import Path
-from typing import Any, final
+from typing import Any, NoReturn, final
 
 from xbackend_fl.errors import FileError
 from xbackend_fl.weights.formats.limits import MAX_HEADER, declared_limit
-from xbackend_fl.weights.formats.source import Source
+from xbackend_fl.weights.formats.source import Source, shown
 from xbackend_fl.weights.formats.strict_json import parse
 
 _PROGRAM = Path(__file__).with_name("hdf5_child.py")
+_FRAME = struct.Struct("<cLQL")
+_ANSWER, _DATA = b"A", b"D"
+_CODES = frozenset(
+    {
+        "bad-hdf5",
+        "dtype",
+        "expansion",
+        "hdf5-external",
+        "hdf5-filter",
+        "hdf5-links",
+        "parser-stopped",
+        "size-mismatch",
+        "too-many-tensors",
+    }
+)
+"""What the parser may refuse a file for."""
 _SECONDS = 1.0
 _BYTES_PER_SECOND = 20 << 20
 _PATIENCE = 30.0
@@ -32,6 +49,8 @@ class Reply:
     Attributes:
         header: What the process says about the file.
     """
+
+    header: dict[str, Any]
 
     def __init__(self, source: Source) -> None:
         assert source.file is not None
@@ -48,27 +67,68 @@ class Reply:
         }
         with theirs:
             _send(json.dumps(request).encode(), [source.file.fd, theirs.fileno()])
-        (length,) = struct.unpack("<Q", self._receive(8))
-        if length > MAX_HEADER:
-            source.refuse("header-too-large", f"its description has {length} bytes", limit=MAX_HEADER)
-        self.header: dict[str, Any] = parse(source, bytes(self._receive(length)), "the parser's answer")
+        self.header = self._answer(*self._frame())
 
     def __del__(self) -> None:
         self._connection.close()
 
     def data(self, index: int, length: int) -> memoryview:
-        """The bytes of one dataset."""
+        """The bytes of one dataset.
+
+        Raises:
+            FormatRefused: The parser refused the dataset, ended, or answered something else.
+        """
+        content = memoryview(bytearray(length))
         with self._lock:
+            if not length:
+                return content
             try:
                 self._connection.sendall(struct.pack("<L", index))
             except OSError:
                 self._stopped()
-            return self._receive(length)
+            at = 0
+            while at < length:
+                kind, about, size, checksum = self._frame()
+                if kind == _ANSWER:
+                    self.refuse(self._answer(kind, about, size, checksum))
+                if kind != _DATA or about != index or size > length - at:
+                    self._stopped("it sent what nobody asked for")
+                self._receive(content[at : at + size], checksum)
+                at += size
+        return content
 
-    def _receive(self, length: int) -> memoryview:
+    def refuse(self, answer: dict[str, Any]) -> NoReturn:
+        """Pass on a refusal of the parser's."""
+        code, message = str(answer.get("code")), str(answer.get("message"))[:300]
+        if code not in _CODES:
+            self._stopped(f"it refused the file as {shown(code)}, which is no reason")
+        self._source.refuse(code, message if message.isprintable() else shown(message))
+
+    def _answer(self, kind: bytes, about: int, length: int, checksum: int) -> dict[str, Any]:
+        """What the process says, where that is expected."""
+        if kind != _ANSWER or about != 0:
+            self._stopped("it sent what nobody asked for")
+        if length > MAX_HEADER:
+            self._source.refuse("header-too-large", f"its description has {length} bytes", limit=MAX_HEADER)
         content = memoryview(bytearray(length))
+        self._receive(content, checksum)
+        return parse(self._source, bytes(content), "the parser's answer")
+
+    def _frame(self) -> tuple[bytes, int, int, int]:
+        """Kind, dataset, length and CRC-32 of what comes next."""
+        head = memoryview(bytearray(_FRAME.size))
+        self._fill(head)
+        kind, index, length, checksum = _FRAME.unpack(head)
+        return kind, index, length, checksum
+
+    def _receive(self, content: memoryview, checksum: int) -> None:
+        self._fill(content)
+        if zlib.crc32(content) != checksum:
+            self._stopped("what it sent does not match its checksum")
+
+    def _fill(self, content: memoryview) -> None:
         at = 0
-        while at < length:
+        while at < len(content):
             try:
                 count = self._connection.recv_into(content[at:])
             except OSError:
@@ -76,12 +136,11 @@ class Reply:
             if not count:
                 self._stopped()
             at += count
-        return content
 
-    def _stopped(self) -> None:
-        self._source.refuse(
-            "parser-stopped", "its parser ended: it crashed, or asked for more than it is allowed"
-        )
+    def _stopped(self, why: str = "it crashed, or asked for more than it is allowed") -> NoReturn:
+        # What comes later could be the rest of this answer.
+        self._connection.close()
+        self._source.refuse("parser-stopped", f"its parser ended: {why}")
 
 
 class _Server:

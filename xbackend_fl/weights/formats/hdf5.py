@@ -116,7 +116,7 @@ def _read(source: Source, name: str, about: Mapping[str, str]) -> Archive:
     reply = Reply(source)
     header = reply.header
     if "code" in header:
-        source.refuse(str(header["code"]), str(header.get("message", ""))[:300])
+        reply.refuse(header)
     entries: dict[str, Entry] = {}
     try:
         for index, item in enumerate(header["entries"]):

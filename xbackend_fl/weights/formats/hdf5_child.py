@@ -15,6 +15,7 @@ import resource
 import signal
 import socket
 import struct
+import zlib
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
@@ -28,6 +29,10 @@ except (ImportError, RuntimeError):  # not Linux, or no libseccomp
 
 _MEMORY = 224 << 20
 """Bytes a child may allocate beyond what the server has."""
+
+_FRAME = struct.Struct("<cLQL")
+"""Before everything that is sent: so no answer is taken for values, and no values for an answer."""
+_ANSWER, _DATA = b"A", b"D"
 
 _LARGEST_CHUNK = 64 << 20
 _PIECE = 16 << 20
@@ -109,8 +114,9 @@ def _serve(request: dict[str, int], descriptors: list[int]) -> NoReturn:
             datasets, entries, about = _survey(opened, request["declared"])
             _send(connection, {"entries": entries, "about": about, "guards": guards})
             while asked := _receive(connection, 4):
-                for piece in _pieces(datasets[struct.unpack("<L", asked)[0]]):
-                    connection.sendall(piece)
+                (index,) = struct.unpack("<L", asked)
+                for piece in _pieces(datasets[index]):
+                    _frame(connection, _DATA, index, piece)
     except Refused as error:
         _send(connection, {"code": error.code, "message": str(error)})
     except MemoryError:
@@ -122,7 +128,13 @@ def _serve(request: dict[str, int], descriptors: list[int]) -> NoReturn:
 
 def _send(connection: socket.socket, answer: dict[str, Any]) -> None:
     text = json.dumps(answer).encode()
-    connection.sendall(struct.pack("<Q", len(text)) + text)
+    _frame(connection, _ANSWER, 0, memoryview(text))
+
+
+def _frame(connection: socket.socket, kind: bytes, index: int, content: memoryview) -> None:
+    """Send a kind, the number of the dataset, the length and the CRC-32 of what follows, and that."""
+    connection.sendall(_FRAME.pack(kind, index, len(content), zlib.crc32(content)))
+    connection.sendall(content)
 
 
 def _receive(connection: socket.socket, length: int) -> bytes:
@@ -261,8 +273,35 @@ def _describe(name: str, dataset: h5py.Dataset, *, direct: bool) -> dict[str, An
     }
 
 
+def _check_chunks(dataset: h5py.Dataset) -> None:
+    """Refuse a chunk that is not packed and has another size than its values.
+
+    A chunk may say that a filter was left out, as gzip is where it does not help, and damage can take away the
+    filters. The library believes that, and fills what is missing with whatever its memory holds.
+    """
+    plan = dataset.id.get_create_plist()
+    if plan.get_layout() != h5py.h5d.CHUNKED:
+        return
+    filters = [plan.get_filter(index)[0] for index in range(plan.get_nfilters())]
+    whole = int(np.prod(dataset.chunks, dtype=object)) * dataset.dtype.itemsize
+    wrong = []
+
+    def check(chunk: Any) -> None:
+        used = {number for bit, number in enumerate(filters) if not chunk.filter_mask >> bit & 1}
+        size = whole + 4 * (h5py.h5z.FILTER_FLETCHER32 in used)
+        if h5py.h5z.FILTER_DEFLATE not in used and chunk.size != size:
+            wrong.append(chunk.size)
+
+    dataset.id.chunk_iter(check)
+    if wrong:
+        raise Refused(
+            "size-mismatch", f"a chunk of {ascii(dataset.name)[:80]} needs {whole} bytes and has {wrong[0]}"
+        )
+
+
 def _pieces(dataset: h5py.Dataset) -> Iterator[memoryview]:
     """The values in C order, as many whole chunks at a time as make a few MiB."""
+    _check_chunks(dataset)
     if not dataset.shape or not dataset.size:
         whole = np.ascontiguousarray(dataset[()])
         yield whole.reshape(-1).view(np.uint8).data
