@@ -16,6 +16,8 @@ from typing import Any
 
 from xbackend_fl.errors import ConfigError, XbflError
 
+_LONGEST = 200
+
 
 def load_callable(text: str, base: Path) -> Callable[..., Any]:
     """Import a callable.
@@ -61,8 +63,13 @@ def resolve(text: str, base: Path) -> str:
     source, _, name = text.rpartition(":")
     if not source.endswith(".py"):
         return text
-    path = (base / source).resolve()
-    if not path.is_file():
+    try:
+        path = (base / source).resolve()
+        found = path.is_file()
+    except (OSError, ValueError) as error:
+        # Too long, or with a character that no path has.
+        raise ConfigError(f"no such file: {ascii(source)[:_LONGEST]} ({error.args[-1]})") from error
+    if not found:
         raise ConfigError(f"no such file: {path}")
     return f"{path}:{name}"
 

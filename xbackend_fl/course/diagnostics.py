@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
-Path = tuple[int | str, ...]
+from xbackend_fl.course.compose import Node, named_kind
+from xbackend_fl.course.excerpt import SHOWN, Place, block, listed, printed
+from xbackend_fl.course.reading import Document
+from xbackend_fl.course.settings import Path, Setting
+
+_LONGEST = 100
 
 
 @dataclass(frozen=True)
@@ -23,115 +27,180 @@ class Mistake:
         path: Keys that lead to it.
         hint: What was probably meant.
         at_key: The key itself is the mistake, rather than its value.
+        beside: Keys that lead to what the value does not go with.
     """
 
     message: str
     path: Path
     hint: str | None = None
     at_key: bool = False
+    beside: Path | None = None
 
 
-def explain(error: ValidationError, model: type[BaseModel]) -> list[Mistake]:
-    """Pydantic's errors in our words, with look-alikes."""
-    details = error.errors()
+def mistake(
+    message: str,
+    path: Path,
+    received: object,
+    *,
+    hint: str = "",
+    at_key: bool = False,
+    beside: Path | None = None,
+) -> InitErrorDetails:
+    """A mistake that a check of several fields found, for :func:`refuse`.
+
+    Args:
+        message: What is wrong, with the values in it.
+        path: Keys that lead to it from the section that checks.
+        received: The value.
+        hint: What was probably meant.
+        at_key: The key itself is the mistake, rather than its value.
+        beside: Keys that lead to what the value does not go with.
+    """
+    # The message is a template to pydantic.
+    context = {"said": message, "hint": hint or None, "at_key": at_key, "beside": beside}
+    return InitErrorDetails(type=PydanticCustomError("course", "{said}", context), loc=path, input=received)
+
+
+def refuse(found: Sequence[InitErrorDetails]) -> None:
+    """Raise mistakes, if there are any, so that each keeps its place.
+
+    Raises:
+        ValidationError: There are.
+    """
+    if found:
+        raise ValidationError.from_exception_data("course", list(found))
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> tuple[list[Mistake], int]:
+    """Pydantic's errors in our words, with look-alikes: the first ones, and how many there are."""
+    details = error.errors(include_url=False)
     unknown = {tuple(d["loc"]): str(d["loc"][-1]) for d in details if d["type"] == "extra_forbidden"}
     missing = {tuple(d["loc"]): str(d["loc"][-1]) for d in details if d["type"] == "missing"}
-    mistakes: list[Mistake] = []
+    mistakes: dict[Path, Mistake] = {}
+    left_out = 0
     for detail in details:
-        loc = tuple(detail["loc"])
+        if len(mistakes) == SHOWN:
+            left_out += 1
+            continue
+        loc = _written(detail["loc"], model)
+        if loc in mistakes:
+            # Of the alternatives of a field, the first that was missed is told.
+            continue
         if detail["type"] == "missing":
             # A missing key beside a look-alike unknown one is one mistake, reported at the unknown key.
             beside = [name for path, name in unknown.items() if path[:-1] == loc[:-1]]
-            if not difflib.get_close_matches(str(loc[-1]), beside, n=1):
-                mistakes.append(Mistake(f"missing key `{_dotted(loc)}`", loc[:-1], at_key=bool(loc[:-1])))
+            if _suggest(str(loc[-1]), beside) is None:
+                mistakes[loc] = Mistake(f"missing key `{_dotted(loc)}`", loc[:-1], at_key=bool(loc[:-1]))
         elif detail["type"] == "extra_forbidden":
             lacking = [name for path, name in missing.items() if path[:-1] == loc[:-1]]
             hint = _suggest(str(loc[-1]), [*lacking, *_keys(model, loc[:-1])])
-            mistakes.append(Mistake(f"unknown key `{_dotted(loc)}`", loc, hint, at_key=True))
+            mistakes[loc] = Mistake(f"unknown key `{_dotted(loc)}`", loc, hint, at_key=True)
+        elif detail["type"] == "course":
+            said = dict(detail["ctx"])
+            mistakes[loc] = Mistake(said.pop("said"), loc, **said)
         else:
-            mistakes.append(Mistake(_message(detail), loc, _literal_hint(detail)))
-    return mistakes
+            mistakes[loc] = Mistake(_message(detail, loc), loc, _hint(detail))
+    return list(mistakes.values()), len(mistakes) + left_out
 
 
-def render(mistakes: Sequence[Mistake], text: str, name: str) -> str:
-    """Mistakes with file, line, column and an excerpt."""
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError:
-        root = None
-    lines = text.splitlines()
-    blocks = ["\n".join(_block(mistake, root, lines, name)) for mistake in mistakes]
-    count = f"{len(mistakes)} error{'s' if len(mistakes) > 1 else ''}; nothing was run."
-    return "\n\n".join([*blocks, count])
+def render(
+    mistakes: Sequence[Mistake],
+    document: Document,
+    settings: Sequence[Setting] = (),
+    count: int | None = None,
+) -> str:
+    """Mistakes with file, line, column and an excerpt, or with the setting that they come from.
+
+    Args:
+        mistakes: Those to show.
+        document: The file.
+        settings: What replaced parts of it, in order.
+        count: How many mistakes there are.
+    """
+    blocks = [block(m.message, _where(m, document, settings), m.hint) for m in mistakes[:SHOWN]]
+    return listed(blocks, count or len(mistakes))
 
 
-def render_syntax(error: yaml.YAMLError, name: str) -> str:
-    """A YAML syntax error with its place."""
-    mark = getattr(error, "problem_mark", None)
-    where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
-    problem = getattr(error, "problem", None) or str(error)
-    return f"error: not YAML: {problem}\n  --> {where}\n\n1 error; nothing was run."
+def _where(mistake: Mistake, document: Document, settings: Sequence[Setting]) -> Iterator[str]:
+    place, reached = _find(document.root, mistake.path, at_key=mistake.at_key)
+    for setting in reversed(settings):
+        depth = len(setting.path)
+        replaced = any(path and path[:depth] == setting.path for path in (mistake.path, mistake.beside))
+        # A section that only a setting has is not in the file at all.
+        if replaced or (reached < len(mistake.path) and setting.path[: len(mistake.path)] == mistake.path):
+            yield f"  --> {setting.name}"
+            return
+    yield from document.source.where(place)
 
 
-def _block(mistake: Mistake, root: yaml.Node | None, lines: list[str], name: str) -> Iterator[str]:
-    yield f"error: {mistake.message}"
-    node = _find(root, mistake.path, at_key=mistake.at_key)
-    if node is not None:
-        row, column = node.start_mark.line, node.start_mark.column
-        width = node.end_mark.column - column if node.end_mark.line == row else 1
-        margin = " " * len(str(row + 1))
-        yield f" {margin}--> {name}:{row + 1}:{column + 1}"
-        yield f" {margin} |"
-        yield f" {row + 1} | {lines[row] if row < len(lines) else ''}"
-        yield f" {margin} | {' ' * column}{'^' * max(width, 1)}"
-    else:
-        yield f"  --> {name}"
-    if mistake.hint:
-        yield f"  = help: {mistake.hint}"
-
-
-def _find(root: yaml.Node | None, path: Path, *, at_key: bool) -> yaml.Node | None:
-    """The YAML node of a path, or of its deepest part that is written in the file."""
-    node, found = root, root
+def _find(root: Node | None, path: Path, *, at_key: bool) -> tuple[Place | None, int]:
+    """The place of a path, or of its deepest part that is written in the file, and how many steps these are."""
+    if root is None:
+        return None, 0
+    node, place = root, root.place
     for index, step in enumerate(path):
-        last = index == len(path) - 1
-        child = None
-        if isinstance(node, yaml.MappingNode):
-            pair = next(((k, v) for k, v in node.value if k.value == str(step)), None)
-            if pair is not None:
-                child = pair[1]
-                found = pair[0] if last and at_key else pair[1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
-            child = found = node.value[step]
-        if child is None:
-            break
-        node = child
-    return found
+        if isinstance(node.value, dict) and str(step) in node.value:
+            key, node = node.value[str(step)]
+            place = (key if at_key and index == len(path) - 1 else node).place
+        elif isinstance(node.value, list) and isinstance(step, int) and step < len(node.value):
+            node = node.value[step]
+            place = node.place
+        else:
+            return place, index
+    return place, len(path)
 
 
-def _message(detail: ErrorDetails) -> str:
+def _written(loc: tuple[int | str, ...], model: type[BaseModel]) -> Path:
+    """The part of pydantic's path that a file has: the alternatives of a field are steps of their own to pydantic."""
+    current: list[Any] = [model]
+    for index, step in enumerate(loc):
+        kinds = [inner for kind in current for inner in _flatten(kind)]
+        models = [kind for kind in kinds if _is_model(kind)]
+        if isinstance(step, int):
+            current = kinds
+        elif models:
+            current = [kind.model_fields[step].annotation for kind in models if step in kind.model_fields]
+            if not current:
+                return loc[: index + 1]
+        elif any(get_origin(kind) is dict for kind in kinds):
+            current = [get_args(kind)[1] for kind in kinds if get_origin(kind) is dict]
+        else:
+            return loc[:index]
+    return loc
+
+
+def _message(detail: ErrorDetails, path: Path) -> str:
     message = detail["msg"].removeprefix("Value error, ")
-    where = _dotted(detail["loc"])
-    if not where:
-        return message
+    where = _dotted(path)
     received = detail["input"]
     shown = (
-        repr(received)
+        printed(repr(received))
         if isinstance(received, str | int | float | bool | type(None))
-        else type(received).__name__
+        else named_kind(received)
     )
-    return f"`{where}`: {message[:1].lower()}{message[1:]}, got {shown}"
+    return f"`{where}`: {message[:1].lower()}{message[1:]}, got {shown}" if where else message
 
 
-def _literal_hint(detail: ErrorDetails) -> str | None:
-    if detail["type"] != "literal_error" or not isinstance(detail["input"], str):
+def _hint(detail: ErrorDetails) -> str | None:
+    received = detail["input"]
+    if detail["type"] == "string_type" and isinstance(received, int | float):
+        return "a text that looks like a number or a switch stands in quotes"
+    if detail["type"] != "literal_error" or not isinstance(received, str):
         return None
     expected = str(detail.get("ctx", {}).get("expected", ""))
-    return _suggest(detail["input"], [word.strip("' ") for word in expected.replace(" or ", ", ").split(",")])
+    return _suggest(received, [word.strip("' ") for word in expected.replace(" or ", ", ").split(",")])
+
+
+def look_alike(word: str, known: Iterable[str]) -> str:
+    """A question whether one of some words was meant; empty if none is alike."""
+    return _suggest(word, list(known)) or ""
 
 
 def _suggest(word: str, known: Sequence[str]) -> str | None:
-    close = difflib.get_close_matches(word, known, n=1)
+    if len(word) > _LONGEST:
+        return None
+    # Of a flood of words a few will do: comparing is slow.
+    close = difflib.get_close_matches(word, [k for k in known[:_LONGEST] if len(k) <= _LONGEST], n=1)
     return f"did you mean `{close[0]}`?" if close else None
 
 
@@ -159,4 +228,4 @@ def _is_model(kind: Any) -> bool:
 
 
 def _dotted(path: Sequence[int | str]) -> str:
-    return ".".join(map(str, path))
+    return printed(".".join(map(str, path)))

@@ -3,33 +3,68 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
     PositiveInt,
     PrivateAttr,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from xbackend_fl.adapter import Optimizer, Scaling
 from xbackend_fl.aggregation import Precision, ServerOptimizer
+from xbackend_fl.course import shapes
+from xbackend_fl.course.diagnostics import look_alike, mistake, refuse
+from xbackend_fl.course.excerpt import printed
+from xbackend_fl.course.settings import Path as Keys
+from xbackend_fl.errors import ConfigError
 
-_INPUT = re.compile(r"^(?:(?P<dtype>[a-z]+[0-9]+):)?(?P<shape>[0-9]+(?:,[0-9]+)*)$")
+_MAX_PARTICIPANTS = 10_000
+_MAX_NAME = 100
+# Folders and files of silos and runs are called by these names, on any system.
+_RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")
+
+
+def _file_name(name: str) -> str:
+    if name.endswith(".") or _RESERVED.fullmatch(name):
+        raise ValueError("this is no name of a file on every system")
+    return name
+
+
+Name = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=_MAX_NAME), AfterValidator(_file_name)
+]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_switch_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """To pydantic ``true`` is also the number 1."""
+        given = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(item, bool) for item in given):
+            field = cls.model_fields[str(info.field_name)]
+            if field.annotation is not bool:
+                raise PydanticCustomError("switch", "input is a switch, and this is none")
+        return value
 
 
 class Participant(_Section):
     """A party with data."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Name
     backend: str
     data: str | None = Field(None, description="FILE_OR_MODULE:CALLABLE with this participant's own examples")
 
@@ -58,6 +93,9 @@ class Scale(_Section):
         return Scaling(1 / (self.divide * self.std), -self.mean / self.std)
 
 
+Share = Annotated[float, Field(gt=0)]
+
+
 class Data(_Section):
     """Where examples come from."""
 
@@ -65,7 +103,7 @@ class Data(_Section):
         description="FILE_OR_MODULE:CALLABLE returning train, validation and test; or leaf:FOLDER, or npz:FILE"
     )
     partition: Partition = Partition()
-    splits: tuple[float, float, float] = Field(
+    splits: tuple[Share, Share, Share] = Field(
         (0.6, 0.2, 0.2), description="leaf: shares of training, validation and test, for every user"
     )
     deduplicate: bool = Field(default=False, description="leaf: drop examples that a user has twice")
@@ -195,15 +233,28 @@ class DeploymentSection(_Section):
 
 def _named(value: Any) -> Any:
     """``{torch: 500, tensorflow: 500}`` as a list of named participants."""
-    if isinstance(value, dict) and all(
-        isinstance(n, int) and not isinstance(n, bool) for n in value.values()
-    ):
-        return [
-            {"name": f"{backend}-{index:0{len(str(count))}d}", "backend": backend}
+    if isinstance(value, list) and len(value) > _MAX_PARTICIPANTS:
+        raise PydanticCustomError("too_many", _TOO_MANY, {"count": len(value), "most": _MAX_PARTICIPANTS})
+    if not isinstance(value, dict):
+        return value
+    refuse(
+        [
+            mistake(f"`participants.{backend}` is a number of participants, from 1", (backend,), count)
             for backend, count in value.items()
-            for index in range(1, count + 1)
+            if not isinstance(count, int) or isinstance(count, bool) or count < 1
         ]
-    return value
+    )
+    total = sum(value.values())
+    if total > _MAX_PARTICIPANTS:
+        raise PydanticCustomError("too_many", _TOO_MANY, {"count": total, "most": _MAX_PARTICIPANTS})
+    return [
+        {"name": f"{backend}-{index:0{len(str(count))}d}", "backend": backend}
+        for backend, count in value.items()
+        for index in range(1, count + 1)
+    ]
+
+
+_TOO_MANY = "a course has at most {most} participants, not {count}"
 
 
 class Course(_Section):
@@ -213,8 +264,8 @@ class Course(_Section):
     the canonical parameters and whose initial weights start the course.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    seed: Annotated[int, Field(ge=0)] = 0
+    name: Name
+    seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
     rounds: PositiveInt
     models: Annotated[dict[str, str], Field(min_length=1)]
     input: Annotated[list[str], Field(min_length=1, description="ONNX layout, for example ['1,3,64,64']")]
@@ -258,22 +309,38 @@ class Course(_Section):
         return [name for name in self.models if name in used or name == self.reference]
 
     @model_validator(mode="after")
-    def _check_names(self) -> Self:
-        seen: set[str] = set()
-        for participant in self.participants:
-            if participant.name in seen:
-                raise ValueError(f"two participants are called {participant.name!r}")
-            seen.add(participant.name)
-            if participant.backend not in self.models:
-                raise ValueError(
-                    f"participant {participant.name!r} uses backend {participant.backend!r}, "
-                    f"which has no model; models has {', '.join(self.models)}"
-                )
-        for text in self.input:
-            if not _INPUT.match(text):
-                raise ValueError(f"input {text!r} is not a shape such as '1,3,64,64' or 'int64:1,128'")
-        if self.federate.cohort is not None and self.federate.cohort > len(self.participants):
-            raise ValueError(
-                f"federate.cohort is {self.federate.cohort}, but there are {len(self.participants)} participants"
-            )
+    def _check_together(self) -> Self:
+        """What no field can say for itself, each mistake at its own place."""
+        refuse([*self._participants(), *self._shapes(), *self._cohort()])
         return self
+
+    def _participants(self) -> Iterator[InitErrorDetails]:
+        seen: dict[str, int] = {}
+        for index, participant in enumerate(self.participants):
+            name, backend = participant.name, participant.backend
+            # Some file systems take capitals for small letters.
+            first = seen.setdefault(name.lower(), index)
+            if first != index:
+                other = self.participants[first].name
+                text = f"two participants are called {name!r}"
+                text += "" if other == name else f", but for capitals: {other!r}"
+                beside: Keys = ("participants", first, "name")
+                yield mistake(text, ("participants", index, "name"), name, beside=beside)
+            if backend not in self.models:
+                text = f"participant {name!r} uses backend {printed(repr(backend))}, which has no model; models has {', '.join(self.models)}"
+                yield mistake(
+                    text, ("participants", index, "backend"), backend, hint=look_alike(backend, self.models)
+                )
+
+    def _shapes(self) -> Iterator[InitErrorDetails]:
+        for index, text in enumerate(self.input):
+            try:
+                shapes.parse(text)
+            except ConfigError as error:
+                yield mistake(error.message, ("input", index), text, hint=error.hint or "")
+
+    def _cohort(self) -> Iterator[InitErrorDetails]:
+        cohort, count = self.federate.cohort, len(self.participants)
+        if cohort is not None and cohort > count:
+            text = f"federate.cohort is {cohort}, but there are {count} participants"
+            yield mistake(text, ("federate", "cohort"), cohort)
