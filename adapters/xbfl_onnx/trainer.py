@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, final
+from typing import Any, final
 
 import numpy as np
 import onnx
 import onnxruntime
 from onnx import numpy_helper
 
-from xbackend_fl.adapter.contract import Array, Batch, Metrics, TrainConfig
+from xbackend_fl.adapter.contract import Array, Batch, LossSum, TrainConfig
 from xbackend_fl.canonical import Description
 from xbackend_fl.errors import FileError, RefusedInput, shortened
 from xbfl_onnx.describe import describe, fixed_batch
@@ -106,20 +106,19 @@ class OnnxTrainer:
             shapes = [list(array.shape) for array in inputs]
             raise RefusedInput(f"the ONNX model does not accept inputs of shape {shapes}") from error
 
+    def predict(self, batches: Iterable[Sequence[Array]]) -> Iterator[tuple[Array, ...]]:
+        """Outputs in ONNX Runtime, batch by batch."""
+        return map(self.forward, batches)
+
     def gradients(self, inputs: Sequence[Array], cotangents: Sequence[Array]) -> dict[str, Array]:
         """An inference graph has no gradients: no parameter is named."""
         del inputs, cotangents
         return {}
 
-    def train(self, batches: Iterable[Batch], config: TrainConfig) -> Metrics:
+    def train(self, batches: Iterable[Batch], config: TrainConfig) -> LossSum:
         """Refuse."""
         del batches, config
-        _refuse()
-
-    def evaluate(self, batches: Iterable[Batch], loss: str) -> Metrics:
-        """Refuse."""
-        del batches, loss
-        _refuse()
+        raise RefusedInput("an ONNX file is a reference: it infers and does not train")
 
     @property
     def formats(self) -> tuple[str, ...]:
@@ -139,7 +138,3 @@ class OnnxTrainer:
         model.graph.initializer.extend(numpy_helper.from_array(self._tensors[name], name) for name in shared)
         onnx.save(model, path)
         return path
-
-
-def _refuse() -> NoReturn:
-    raise RefusedInput("an ONNX file is a reference: it infers and does not train")

@@ -10,12 +10,13 @@ from typing import Any, final
 import numpy as np
 import tensorflow as tf
 
-from xbackend_fl.adapter.contract import Array, Batch, Metrics, TrainConfig
+from xbackend_fl.adapter.contract import Array, Batch, LossSum, TrainConfig
 from xbackend_fl.canonical import Description
 from xbackend_fl.errors import RefusedInput
 from xbfl_tensorflow import files
 from xbfl_tensorflow.describe import describe
 from xbfl_tensorflow.graph import family
+from xbfl_tensorflow.losses import mean_loss
 from xbfl_tensorflow.trace import call_model, callable_of
 from xbfl_tensorflow.variables import raw, trainable
 
@@ -75,6 +76,17 @@ class TensorFlowTrainer:
         except (ValueError, tf.errors.InvalidArgumentError) as error:
             raise RefusedInput(f"the Keras model does not accept inputs of shape {shapes}") from error
 
+    def predict(self, batches: Iterable[Sequence[Array]]) -> Iterator[tuple[Array, ...]]:
+        """Outputs in evaluation mode, batch by batch, from one graph."""
+        if "predict" not in self._steps:
+
+            def outputs(inputs: Any) -> Any:
+                return self._call(inputs, training=False)
+
+            self._steps["predict"] = tf.function(outputs, reduce_retracing=True)
+        for inputs in batches:
+            yield tuple(output.numpy() for output in self._steps["predict"](_tensors(inputs)))
+
     def gradients(self, inputs: Sequence[Array], cotangents: Sequence[Array]) -> dict[str, Array]:
         """Gradients in evaluation mode."""
         trainable = self._trainable()
@@ -84,34 +96,20 @@ class TensorFlowTrainer:
         grads = _gradients(tape, total, trainable.values())
         return {name: grad.numpy() for name, grad in zip(trainable, grads, strict=True)}
 
-    def train(self, batches: Iterable[Batch], config: TrainConfig) -> Metrics:
+    def train(self, batches: Iterable[Batch], config: TrainConfig) -> LossSum:
         """One step per batch with the treaty's arithmetic; batches of one size in a row are one call of one graph."""
         slots = [
             [tf.Variable(tf.zeros_like(value)) for _ in range(config.optimizer.num_slots)]
             for value in self._trainable().values()
         ]
-        total, number = np.zeros(3), 0
+        total, number = np.zeros(2), 0
         with _treaty(self._layers, config):
             for row in _rows(batches):
                 numbers = range(number + 1, number + len(row) + 1)
                 corrections = np.array([config.optimizer.corrections(n) for n in numbers], np.float32)
                 total += self._steps_of(config, slots)(*_stacked(row), corrections).numpy()
                 number += len(row)
-        return Metrics(float(total[0]), int(total[1]), int(total[2]))
-
-    def evaluate(self, batches: Iterable[Batch], loss: str) -> Metrics:
-        """Metrics in evaluation mode."""
-        key = f"evaluate {loss}"
-        if key not in self._steps:
-
-            def sums(inputs: Any, targets: Any) -> Any:
-                return _sums(self._call(inputs, training=False)[0], targets, loss)[1]
-
-            self._steps[key] = tf.function(sums, reduce_retracing=True)
-        total = np.zeros(3)
-        for batch in batches:
-            total += self._steps[key](_tensors(batch.inputs), tf.convert_to_tensor(batch.targets)).numpy()
-        return Metrics(float(total[0]), int(total[1]), int(total[2]))
+        return LossSum(float(total[0]), int(total[1]))
 
     @property
     def formats(self) -> tuple[str, ...]:
@@ -147,7 +145,9 @@ class TensorFlowTrainer:
         def step(inputs: Any, targets: Any, corrections: Any, slots: Any) -> Any:
             with tf.GradientTape() as tape:
                 output, *_ = self._call(inputs, training=True)
-                loss, sums = _sums(output, targets, config.loss)
+                loss, counted = mean_loss(output, targets, config)
+            counted = tf.cast(counted, tf.float64)
+            sums = tf.stack([tf.cast(loss, tf.float64) * counted, counted])
             grads = _gradients(tape, loss, values)
             pairs = zip(trainable, grads, strict=True)
             grads = [g * masks[n] if n in masks else g for n, g in pairs]
@@ -171,7 +171,7 @@ class TensorFlowTrainer:
                 return index + 1, total + sums
 
             count = tf.shape(targets)[0]
-            start = (tf.constant(0), tf.zeros(3, tf.float64))
+            start = (tf.constant(0), tf.zeros(2, tf.float64))
             return tf.while_loop(lambda index, _: index < count, one, start, parallel_iterations=1)[1]
 
         compiled: Callable[..., Any] = tf.function(steps, reduce_retracing=True)
@@ -207,27 +207,6 @@ def _tensors(inputs: Sequence[Any]) -> list[Any]:
 def _gradients(tape: Any, total: Any, variables: Iterable[Any]) -> list[Any]:
     grads = tape.gradient(total, list(variables), unconnected_gradients=tf.UnconnectedGradients.ZERO)
     return [tf.convert_to_tensor(grad) for grad in grads]
-
-
-def _sums(output: Any, targets: Any, loss: str) -> tuple[Any, Any]:
-    """Mean loss, and (sum of losses, correct predictions, examples) in float64."""
-    count = tf.shape(targets)[0]
-    correct = tf.constant(0, tf.int32)
-    if loss == "cross_entropy":
-        labels = tf.cast(targets, tf.int64)
-        mean = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, output))
-        correct = tf.reduce_sum(tf.cast(tf.argmax(output, 1) == labels, tf.int32))
-    else:
-        labels = tf.cast(targets, output.dtype)
-        output = tf.reshape(output, tf.shape(labels))
-        if loss == "binary_cross_entropy":
-            mean = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels, output))
-            hits = tf.cast((output > 0) == (labels > 0), tf.float32)
-            correct = tf.cast(tf.reduce_sum(tf.reduce_mean(hits, 0)), tf.int32)
-        else:
-            mean = tf.reduce_mean(tf.square(output - labels))
-    total = tf.cast(mean, tf.float64) * tf.cast(count, tf.float64)
-    return mean, tf.stack([total, tf.cast(correct, tf.float64), tf.cast(count, tf.float64)])
 
 
 def _clip_scale(grads: list[Any], limit: float | None) -> Any:

@@ -19,13 +19,14 @@ import numpy as np
 import torch
 
 from xbackend_fl.adapter import longest_first
-from xbackend_fl.adapter.contract import Array, CohortResult, Metrics, Part, Scaling, Tensors, TrainConfig
+from xbackend_fl.adapter.contract import Array, CohortResult, LossSum, Part, Scaling, Tensors, TrainConfig
 from xbfl_torch.convolutions import cheap_biases
 from xbfl_torch.descent import Descent
 from xbfl_torch.describe import tensors_of
 from xbfl_torch.devices import kernels_for, kernels_on
+from xbfl_torch.losses import mean_loss
 from xbfl_torch.plan import Plan
-from xbfl_torch.steps import LOSSES, correct_sum, dropout_rates, training_mode
+from xbfl_torch.steps import dropout_rates, training_mode
 
 _WARM_UP = 3
 """Steps before a capture: libraries choose kernels and allocate on first use."""
@@ -101,7 +102,7 @@ class Lane:
         values: What is averaged, one after the other, ``[size of the plan]``.
         data: The examples.
         descent: How it steps.
-        totals: Sum of losses and number of right predictions, ``[2]``.
+        totals: Sum of losses and number of positions that counted, ``[2]``.
         sums: Sum of the weighted updates so far, like ``values``.
         stream: Where its work is queued, on a GPU.
         graphs: Captured runs, and the rows each reads.
@@ -127,16 +128,16 @@ class Lane:
         output = self.model(*self.data.batch(rows))
         output = output if isinstance(output, torch.Tensor) else output[0]
         kernels = kernels_for(output)
-        if kernels is not None and config.loss == "cross_entropy" and kernels.scores_fit(output):
+        classes = config.loss == "cross_entropy" and config.ignore_index is None
+        if kernels is not None and classes and kernels.scores_fit(output):
             scores = output.detach()
             self.descent.step(output, kernels.cross_entropy(scores, self.data.targets, rows, self.totals))
             return
-        targets = self.data.targets.index_select(0, rows)
-        loss = LOSSES[config.loss](output, targets)
+        loss, counted = mean_loss(output, self.data.targets.index_select(0, rows), config)
         self.descent.step(loss)
         with torch.no_grad():
-            self.totals[0].add_(loss.detach(), alpha=len(targets))
-            self.totals[1].add_(correct_sum(output, targets, config.loss))
+            self.totals[0].add_(loss.detach() * counted)
+            self.totals[1].add_(counted)
 
     def capture(self, run: Run, config: TrainConfig) -> None:
         """Record the steps of a run."""
@@ -172,7 +173,8 @@ def make_lane(
     trainable = {name: t for name, t in tensors.items() if t.requires_grad and name in plan.slots}
     stream = torch.cuda.Stream() if device.type == "cuda" else None  # type: ignore[no-untyped-call]
     descent = Descent(trainable, model, dense, config)
-    return Lane(model, values, data, descent, torch.zeros(2, device=device), torch.zeros_like(values), stream)
+    totals = torch.zeros(2, dtype=torch.float64, device=device)
+    return Lane(model, values, data, descent, totals, torch.zeros_like(values), stream)
 
 
 def replica(model: torch.nn.Module) -> torch.nn.Module:
@@ -192,7 +194,7 @@ def train(
     """Train every part from ``start``, each on the lane that has the least to do; the longest come first."""
     device = lanes[0].totals.device
     base = plan.load(start, device)
-    totals = torch.zeros(len(parts), 2, device=device)
+    totals = torch.zeros(len(parts), 2, dtype=torch.float64, device=device)
     finite = torch.zeros(len(parts), dtype=torch.bool, device=device)
     runs = [runs_of(part) for part in parts]
     kinds = {run for found in runs for run in found}
@@ -224,11 +226,8 @@ def train(
     first = lanes[0].sums
     for lane in lanes[1:]:
         first.add_(lane.sums)
-    metrics = tuple(
-        Metrics(loss, int(right), sum(map(len, part.batches)))
-        for (loss, right), part in zip(totals.cpu().tolist(), parts, strict=True)
-    )
-    return CohortResult(plan.unload(first), metrics, tuple(finite.cpu().tolist()))
+    losses = tuple(LossSum(loss, int(counted)) for loss, counted in totals.cpu().tolist())
+    return CohortResult(plan.unload(first), losses, tuple(finite.cpu().tolist()))
 
 
 def _queue(

@@ -127,7 +127,7 @@ def cross_entropy(
 ) -> torch.Tensor:
     """Gradient of the mean cross entropy with respect to ``scores [rows, classes]``.
 
-    The sum of the losses and the number of right predictions are added to ``totals [2]``; ``targets`` are all classes, of which
+    The sum of the losses and the number of rows are added to ``totals [2]``; ``targets`` are all classes, of which
     ``rows`` are these.
     """
     grad = torch.empty_like(scores)
@@ -300,8 +300,7 @@ def _cross_entropy(
     total = tl.sum(power, 1)
     chosen = c[None, :] == target[:, None]
     loss = tl.log(total) - tl.sum(tl.where(chosen, shifted, 0.0), 1)
-    right = tl.argmax(score, 1) == target
     here = r < count
     tl.store(totals, tl.load(totals) + tl.sum(tl.where(here, loss, 0.0)))
-    tl.store(totals + 1, tl.load(totals + 1) + tl.sum(tl.where(here & right, 1.0, 0.0)))
+    tl.store(totals + 1, tl.load(totals + 1) + tl.sum(tl.where(here, 1.0, 0.0)))
     tl.store(grad + place, (power / total[:, None] - tl.where(chosen, 1.0, 0.0)) / count, inside)

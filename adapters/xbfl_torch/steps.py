@@ -1,46 +1,17 @@
-"""What surrounds a training step: losses, and the treaty's settings while it runs."""
+"""The treaty's settings while a training step runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch.nn import functional
 
 from xbackend_fl.adapter.contract import TrainConfig
 from xbfl_torch.describe import evaluation_mode
 
 _BatchNorm = torch.nn.modules.batchnorm._BatchNorm  # noqa: SLF001  the common base has no public name
-
-
-def _cross_entropy(output: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    return functional.cross_entropy(output, targets.long())
-
-
-def _binary_cross_entropy(output: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    return functional.binary_cross_entropy_with_logits(output.reshape(targets.shape), targets.float())
-
-
-def _mean_squared_error(output: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    return functional.mse_loss(output.reshape(targets.shape), targets.float())
-
-
-LOSSES: Mapping[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
-    "cross_entropy": _cross_entropy,
-    "binary_cross_entropy": _binary_cross_entropy,
-    "mean_squared_error": _mean_squared_error,
-}
-
-
-def correct_sum(output: torch.Tensor, targets: torch.Tensor, loss: str) -> torch.Tensor:
-    """Number of correct predictions, on the device; 0 for a regression."""
-    if loss == "cross_entropy":
-        return (output.argmax(1) == targets).sum()
-    if loss == "binary_cross_entropy":
-        return ((output.reshape(targets.shape) > 0) == (targets > 0)).float().mean(0).sum().floor()
-    return torch.zeros((), device=output.device)
 
 
 @contextmanager

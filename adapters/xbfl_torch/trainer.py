@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, final
@@ -13,7 +13,7 @@ from xbackend_fl.adapter.contract import (
     Array,
     Batch,
     CohortResult,
-    Metrics,
+    LossSum,
     Part,
     Scaling,
     Tensors,
@@ -24,10 +24,11 @@ from xbackend_fl.errors import AdapterError, RefusedInput
 from xbfl_torch import cohort, factors
 from xbfl_torch.descent import Descent
 from xbfl_torch.describe import describe, evaluation_mode, tensors_of
+from xbfl_torch.losses import mean_loss
 from xbfl_torch.parametrizations import materialised
 from xbfl_torch.plan import Plan
 from xbfl_torch.replicas import Replicas
-from xbfl_torch.steps import LOSSES, correct_sum, training_mode
+from xbfl_torch.steps import training_mode
 
 
 @final
@@ -86,6 +87,10 @@ class TorchTrainer:
                 shapes = [list(array.shape) for array in inputs]
                 raise RefusedInput(f"the PyTorch model does not accept inputs of shape {shapes}") from error
 
+    def predict(self, batches: Iterable[Sequence[Array]]) -> Iterator[tuple[Array, ...]]:
+        """Outputs in evaluation mode, batch by batch."""
+        return map(self.forward, batches)
+
     def gradients(self, inputs: Sequence[Array], cotangents: Sequence[Array]) -> dict[str, Array]:
         """Gradients in evaluation mode."""
         trainable = self._trainable()
@@ -97,20 +102,18 @@ class TorchTrainer:
             grads = torch.autograd.grad(total, list(trainable.values()), materialize_grads=True)
         return {name: grad.cpu().numpy() for name, grad in zip(trainable, grads, strict=True)}
 
-    def train(self, batches: Iterable[Batch], config: TrainConfig) -> Metrics:
+    def train(self, batches: Iterable[Batch], config: TrainConfig) -> LossSum:
         """One step per batch with the treaty's arithmetic."""
         descent = Descent(self._trainable(), self._model, self._dense, config)
-        loss_sum, correct, count = 0.0, 0, 0
+        total, positions = 0.0, 0
         with training_mode(self._model, config), descent.ready():
             for batch in batches:
                 (output, *_) = self._call(batch.inputs)
-                targets = self._tensor(batch.targets)
-                loss = LOSSES[config.loss](output, targets)
+                loss, counted = mean_loss(output, self._tensor(batch.targets), config)
                 descent.step(loss)
-                loss_sum += float(loss.detach()) * len(targets)
-                correct += int(correct_sum(output, targets, config.loss))
-                count += len(targets)
-        return Metrics(loss_sum, correct, count)
+                total += float(loss.detach()) * int(counted)
+                positions += int(counted)
+        return LossSum(total, positions)
 
     def place(self, device: str, replicas: int | None = 1, memory_bytes: int | None = None) -> None:
         """Move the model to ``cpu`` or to a GPU."""
@@ -156,18 +159,6 @@ class TorchTrainer:
             plan = Plan.of(self._tensors, tuple(self._description.binding.owners))
             self._replicas = Replicas(self._model, plan, self._dense, self._data, self._wanted)
         return self._replicas.train(start, parts, config)
-
-    def evaluate(self, batches: Iterable[Batch], loss: str) -> Metrics:
-        """Metrics in evaluation mode."""
-        loss_sum, correct, count = 0.0, 0, 0
-        with evaluation_mode(self._model), torch.no_grad():
-            for batch in batches:
-                (output, *_) = self._call(batch.inputs)
-                targets = self._tensor(batch.targets)
-                loss_sum += float(LOSSES[loss](output, targets)) * len(targets)
-                correct += int(correct_sum(output, targets, loss))
-                count += len(targets)
-        return Metrics(loss_sum, correct, count)
 
     @property
     def formats(self) -> tuple[str, ...]:

@@ -35,7 +35,7 @@ def test_two_traces_serve_every_participant(name: str) -> None:
     config = TrainConfig(Optimizer(name, lr=0.01))
     for sizes in ((8, 8, 3), (8, 5), (8, 8, 8, 8, 1), (2,), (8, 8, 7, 8)):
         found = trainer.train(batches(*sizes), config)
-        assert found.num_examples == sum(sizes)
+        assert found.positions == sum(sizes)
     (compiled,) = trainer._steps.values()
     assert compiled.experimental_get_tracing_count() <= 3  # type: ignore[attr-defined]
 
@@ -49,8 +49,8 @@ def test_steps_together_are_steps_one_by_one(name: str, monkeypatch: pytest.Monk
     monkeypatch.setattr(module, "_LONGEST", 1)
     alone = opened()
     found = alone.train(work, config)
-    assert found.correct == expected.correct
-    assert found.loss_sum == pytest.approx(expected.loss_sum, rel=1e-6)
+    assert found.positions == expected.positions
+    assert found.total == pytest.approx(expected.total, rel=1e-6)
     # Keras counts its automatic names on.
     for one, other in zip(together.read().values(), alone.read().values(), strict=True):
         np.testing.assert_allclose(other, one, rtol=0, atol=1e-7)

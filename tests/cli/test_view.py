@@ -18,9 +18,7 @@ NAMES = ("amsterdam", "berlin", "cairo")
 
 
 def trained(name: str) -> ParticipantTrained:
-    return ParticipantTrained(
-        round=2, name=name, backend="torch", num_examples=8, loss=0.5, accuracy=0.75, seconds=1.5
-    )
+    return ParticipantTrained(round=2, name=name, backend="torch", num_examples=8, loss=0.5, seconds=1.5)
 
 
 COLLECTED = RoundCollected(

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.adapter import Metrics
 from xbackend_fl.canonical import Binding, Kind, Parameter, Port, Schema
 from xbackend_fl.canonical.schema import Node
 from xbackend_fl.course import Course, load_course
@@ -31,6 +30,7 @@ from xbackend_fl.deployment.link import Reply, Session
 from xbackend_fl.deployment.processes import Address
 from xbackend_fl.mapping import Evidence, Proof
 from xbackend_fl.mapping.probe import Case
+from xbackend_fl.metrics import Metrics
 from xbackend_fl.server import RunFolder, run_with
 from xbackend_fl.weights import Weights, save_weights
 
@@ -94,11 +94,12 @@ class Linear:
         draw = generator(self._seed, "train", number, name)
         return (
             weights.like({n: array + 0.01 * _normal(draw, array.shape) for n, array in weights.items()}),
-            Metrics(1.5, 3, 4),
+            Metrics(4, {"loss": 1.5}),
         )
 
     def evaluate(self, weights: Weights, split: str) -> Metrics:
-        return Metrics(float(np.abs(weights["dense.bias"]).sum()), len(split), 20)
+        loss = float(np.abs(weights["dense.bias"]).sum())
+        return Metrics(20, {"loss": loss, "accuracy": len(split)})
 
     def answers(self, weights: Weights, inputs: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
         return (inputs[0] @ weights["dense.weight"].T + weights["dense.bias"],)

@@ -4,7 +4,7 @@ from xbackend_fl.adapter.contract import (
     Adapter,
     Batch,
     CohortResult,
-    Metrics,
+    LossSum,
     Part,
     Resident,
     Scaling,
@@ -12,15 +12,19 @@ from xbackend_fl.adapter.contract import (
     TrainConfig,
     Trainer,
 )
+from xbackend_fl.adapter.losses import LOSSES, Loss, LossName
 from xbackend_fl.adapter.optimizers import Optimizer
 from xbackend_fl.adapter.registry import adapter_of, load, names
 from xbackend_fl.adapter.sharing import longest_first
 
 __all__ = [
+    "LOSSES",
     "Adapter",
     "Batch",
     "CohortResult",
-    "Metrics",
+    "Loss",
+    "LossName",
+    "LossSum",
     "Optimizer",
     "Part",
     "Resident",

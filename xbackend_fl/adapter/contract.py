@@ -6,7 +6,7 @@ model consumes. The core converts, with the binding, on its own side of this sea
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from xbackend_fl.adapter.losses import LossName
 from xbackend_fl.adapter.optimizers import Optimizer
 from xbackend_fl.canonical import Description
 from xbackend_fl.canonical.layout import Native
@@ -29,7 +30,7 @@ class Batch:
 
     Attributes:
         inputs: Arrays in the model's own axis order, batch first.
-        targets: Class indices ``[N]`` for cross entropy, else an array of the shape of the output.
+        targets: In the shape of the model's first output, without its class axis if the loss is of classes.
     """
 
     inputs: tuple[Array, ...]
@@ -42,7 +43,10 @@ class TrainConfig:
 
     Attributes:
         optimizer: Update rule.
-        loss: ``cross_entropy`` (logits), ``binary_cross_entropy`` (logits) or ``mean_squared_error``.
+        loss: A row of :data:`~xbackend_fl.adapter.losses.LOSSES`; a step follows its mean over the positions of the batch that
+            count. A batch in which none counts has loss and gradient zero.
+        class_axis: Native axis of the first output that holds the classes, if the loss is of classes.
+        ignore_index: Targets of this value do not count; ``None`` if all do.
         clip_norm: Largest global gradient norm; ``None`` for no clipping.
         dropout: Whether dropout layers drop. Every backend draws its own masks.
         attributes: Layer or module name to the treaty's values of attributes that only training sees
@@ -51,7 +55,9 @@ class TrainConfig:
     """
 
     optimizer: Optimizer
-    loss: str = "cross_entropy"
+    loss: LossName = "cross_entropy"
+    class_axis: int = 1
+    ignore_index: int | None = None
     clip_norm: float | None = None
     dropout: bool = True
     attributes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -59,37 +65,21 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
-class Metrics:
-    """Sums over examples, so that parts of a data set can be added.
+class LossSum:
+    """The training loss, as seen on the way.
 
     Attributes:
-        loss_sum: Sum of the per-example losses.
-        correct: Number of correct predictions; 0 for a regression.
-        num_examples: Number of examples.
+        total: Sum over positions that count, of every step.
+        positions: How many these were.
     """
 
-    loss_sum: float
-    correct: int
-    num_examples: int
-
-    @staticmethod
-    def total(parts: Iterable[Metrics]) -> Metrics:
-        """The metrics over the examples of all parts."""
-        loss_sum, correct, num_examples = 0.0, 0, 0
-        for part in parts:
-            loss_sum, correct = loss_sum + part.loss_sum, correct + part.correct
-            num_examples += part.num_examples
-        return Metrics(loss_sum, correct, num_examples)
+    total: float
+    positions: int
 
     @property
-    def loss(self) -> float:
-        """Mean loss."""
-        return self.loss_sum / max(self.num_examples, 1)
-
-    @property
-    def accuracy(self) -> float:
-        """Share of correct predictions."""
-        return self.correct / max(self.num_examples, 1)
+    def mean(self) -> float:
+        """Mean over positions; 0 if none counted."""
+        return self.total / max(self.positions, 1)
 
 
 @dataclass(frozen=True)
@@ -120,13 +110,13 @@ class CohortResult:
     Attributes:
         sums: For every shared native tensor of floats, the sum over accepted parts of ``num_examples * (after - start)``; valid
             until the next cohort.
-        metrics: Training metrics of every part.
+        losses: Training loss of every part.
         accepted: Whether each part's loss and update are finite; the others are not in the sums.
         notes: What was decided on the way, one line each, for people.
     """
 
     sums: dict[str, Array]
-    metrics: tuple[Metrics, ...]
+    losses: tuple[LossSum, ...]
     accepted: tuple[bool, ...]
     notes: tuple[str, ...] = ()
 
@@ -202,12 +192,12 @@ class Trainer(Protocol):
         """Gradient of ``sum(output * cotangent)`` in evaluation mode, by trainable native tensor."""
         ...
 
-    def train(self, batches: Iterable[Batch], config: TrainConfig) -> Metrics:
-        """One optimizer step per batch; returns the training metrics seen on the way."""
+    def predict(self, batches: Iterable[Sequence[Array]]) -> Iterator[tuple[Array, ...]]:
+        """Outputs in evaluation mode, batch by batch: :meth:`forward` for many inputs, which may be prepared for once."""
         ...
 
-    def evaluate(self, batches: Iterable[Batch], loss: str) -> Metrics:
-        """Metrics in evaluation mode."""
+    def train(self, batches: Iterable[Batch], config: TrainConfig) -> LossSum:
+        """One optimizer step per batch; returns the loss seen on the way."""
         ...
 
     @property

@@ -130,7 +130,7 @@ def _run(path: Path, *, as_json: bool) -> None:
     folder = RunFolder.open(path)
     state = folder.latest()
     history: list[Mapping[str, Any]] = [
-        {"round": e.round, "loss": e.loss, "accuracy": e.accuracy, "seconds": e.seconds, "best": e.best}
+        {"round": e.round, "loss": e.loss, **e.metrics, "seconds": e.seconds, "best": e.best}
         for e in (state.history if state else ())
     ]
     if as_json:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import typer
@@ -28,6 +28,7 @@ from xbackend_fl.events import (
     RoundStarted,
     to_line,
 )
+from xbackend_fl.metrics import shown
 
 _ROUNDS_SHOWN = 8
 _PARTICIPANTS_SHOWN = 12
@@ -78,7 +79,7 @@ def describe(event: Event) -> str:
         case ParticipantTrained():
             return (
                 f"  round {event.round} {event.name} ({event.backend}): {event.num_examples} examples, "
-                f"loss {event.loss:.4f}, accuracy {event.accuracy:.2%}, {event.seconds:.2f} s"
+                f"loss {shown('loss', event.loss)}, {event.seconds:.2f} s"
             )
         case ParticipantFailed():
             return f"  round {event.round} {event.name} ({event.backend}): left out: {event.reason}"
@@ -86,10 +87,7 @@ def describe(event: Event) -> str:
             return _collected_line(event)
         case RoundFinished():
             best = ", best so far" if event.best else ""
-            return (
-                f"round {event.round}: loss {event.loss:.4f}, accuracy {event.accuracy:.2%} "
-                f"(validation{best}), {event.seconds:.2f} s"
-            )
+            return f"round {event.round}: {_listed(event.metrics)} (validation{best}), {event.seconds:.2f} s"
         case CourseFinished():
             return _last_line(event)
 
@@ -105,11 +103,17 @@ def _collected_line(event: RoundCollected) -> str:
 
 def _last_line(event: CourseFinished) -> str:
     word = "interrupted" if event.interrupted else "done"
+    name = event.metric
+    last, best = (shown(name, found.get(name)) for found in (event.test_metrics, event.best_test_metrics))
     return (
-        f"{word}: test accuracy {event.test_accuracy:.2%} after {event.rounds} rounds "
-        f"(best on validation, round {event.best_round}: {event.best_test_accuracy:.2%}) "
+        f"{word}: test {name} {last} after {event.rounds} rounds "
+        f"(best on validation, round {event.best_round}: {best}) "
         f"in {event.seconds:.1f} s; ONNX Runtime agrees within {event.onnx_error:.0e} -> {event.path}"
     )
+
+
+def _listed(figures: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {shown(name, value)}" for name, value in figures.items())
 
 
 class LiveTable:
@@ -162,17 +166,20 @@ class LiveTable:
         return f"round {self._round}: waiting for {', '.join(names[:_AWAITED_SHOWN])}{more} …"
 
     def _round_table(self) -> Table:
-        table = Table("round", "loss", "accuracy", "seconds", title="validation", title_justify="left")
-        for entry in self._rounds[-_ROUNDS_SHOWN:]:
+        rounds = self._rounds[-_ROUNDS_SHOWN:]
+        # A metric may be defined in some rounds only.
+        names = list(dict.fromkeys(name for entry in rounds for name in entry.metrics)) or ["loss"]
+        table = Table("round", *names, "seconds", title="validation", title_justify="left")
+        for entry in rounds:
             style = "bold" if entry.best else None
-            cells = (str(entry.round), f"{entry.loss:.4f}", f"{entry.accuracy:.2%}", f"{entry.seconds:.2f}")
-            table.add_row(*cells, style=style)
+            values = [shown(name, entry.metrics.get(name)) for name in names]
+            table.add_row(str(entry.round), *values, f"{entry.seconds:.2f}", style=style)
         return table
 
     def _participant_table(self) -> Table:
-        table = Table("participant", "backend", "round", "examples", "loss", "accuracy", "seconds")
-        shown = sorted(self._participants)[:_PARTICIPANTS_SHOWN]
-        for name in shown:
+        table = Table("participant", "backend", "round", "examples", "loss", "seconds")
+        names = sorted(self._participants)[:_PARTICIPANTS_SHOWN]
+        for name in names:
             event = self._participants[name]
             if isinstance(event, ParticipantFailed):
                 table.add_row(
@@ -184,11 +191,10 @@ class LiveTable:
                 event.backend,
                 str(event.round),
                 str(event.num_examples),
-                f"{event.loss:.4f}",
-                f"{event.accuracy:.2%}",
+                shown("loss", event.loss),
                 f"{event.seconds:.2f}",
             )
-        hidden = len(self._participants) - len(shown)
+        hidden = len(self._participants) - len(names)
         if hidden > 0:
             table.caption = f"and {hidden} more"
         return table

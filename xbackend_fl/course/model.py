@@ -21,13 +21,14 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from xbackend_fl.adapter import Optimizer, Scaling
+from xbackend_fl.adapter import LossName, Optimizer, Scaling
 from xbackend_fl.aggregation import Precision, ServerOptimizer
 from xbackend_fl.course import shapes
 from xbackend_fl.course.diagnostics import look_alike, mistake, refuse
 from xbackend_fl.course.excerpt import printed
 from xbackend_fl.course.settings import Path as Keys
 from xbackend_fl.errors import ConfigError
+from xbackend_fl.metrics import METRICS, Metric, default_metric, metrics_for
 
 _MAX_PARTICIPANTS = 10_000
 _MAX_NAME = 100
@@ -133,7 +134,21 @@ class Training(_Section):
     """Local training of every participant."""
 
     optimizer: OptimizerSection = OptimizerSection()
-    loss: Literal["cross_entropy", "binary_cross_entropy", "mean_squared_error"] = "cross_entropy"
+    loss: LossName = "cross_entropy"
+    metric: str | None = Field(
+        None,
+        description="what chooses the best weights, on the validation set: loss, accuracy (classes and binary outputs), rmse, mae "
+        "or r2 (mean_squared_error); accuracy or rmse, by the loss, if left out",
+        json_schema_extra={"enum": [*METRICS, None]},
+    )
+    ignore_index: int | None = Field(
+        -100, description="classes and binary outputs: targets of this value do not count; null if all do"
+    )
+    class_axis: int | None = Field(
+        None,
+        description="cross_entropy: axis of the output in ONNX layout that holds the classes, the batch is 0; "
+        "needed only where the shapes of outputs and targets leave several",
+    )
     batch_size: PositiveInt = 32
     epochs: PositiveInt = 1
     steps: PositiveInt | None = Field(None, description="replaces epochs")
@@ -141,6 +156,11 @@ class Training(_Section):
     dropout: bool = Field(
         default=True, description="whether dropout layers drop; every backend draws its own masks"
     )
+
+    @property
+    def chosen_by(self) -> Metric:
+        """What chooses the best weights."""
+        return default_metric(self.loss) if self.metric is None else METRICS[self.metric]
 
 
 class ServerSection(_Section):
@@ -311,7 +331,7 @@ class Course(_Section):
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         """What no field can say for itself, each mistake at its own place."""
-        refuse([*self._participants(), *self._shapes(), *self._cohort()])
+        refuse([*self._participants(), *self._shapes(), *self._cohort(), *self._metric()])
         return self
 
     def _participants(self) -> Iterator[InitErrorDetails]:
@@ -344,3 +364,16 @@ class Course(_Section):
         if cohort is not None and cohort > count:
             text = f"federate.cohort is {cohort}, but there are {count} participants"
             yield mistake(text, ("federate", "cohort"), cohort)
+
+    def _metric(self) -> Iterator[InitErrorDetails]:
+        metric, loss = self.training.metric, self.training.loss
+        fitting = [item.name for item in metrics_for(loss)]
+        if metric is not None and metric not in fitting:
+            text = f"training.metric is {printed(metric)}, but the loss is {loss}, which has {', '.join(fitting)}"
+            yield mistake(
+                text,
+                ("training", "metric"),
+                metric,
+                hint=look_alike(metric, fitting),
+                beside=("training", "loss"),
+            )

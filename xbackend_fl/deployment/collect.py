@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import time
 from functools import partial
 from typing import Any, Literal, final
 
-from xbackend_fl.adapter import Metrics
 from xbackend_fl.aggregation import OnlineMean
 from xbackend_fl.course import Course
 from xbackend_fl.deployment.ledger import Ledger
@@ -21,6 +19,7 @@ from xbackend_fl.events import (
     ParticipantTrained,
     RoundCollected,
 )
+from xbackend_fl.metrics import Metrics
 from xbackend_fl.server import written
 from xbackend_fl.weights import Weights
 
@@ -35,6 +34,7 @@ class Collector:
         number: The round.
         weights: What it starts from.
         payload: How updates are encoded.
+        columns: Quantities of the model's output, as its metrics count them.
         observer: Told about every update.
 
     Attributes:
@@ -52,11 +52,13 @@ class Collector:
         number: int,
         weights: Weights,
         payload: Payload,
+        columns: int,
         observer: Observer,
     ) -> None:
         self._rules, self._ledger, self._number, self._weights = course.deployment, ledger, number, weights
         self._payload, self._observer, self._began = payload, observer, time.perf_counter()
         self._backends = {participant.name: participant.backend for participant in course.participants}
+        self._loss, self._columns = course.training.loss, columns
         self._parts: dict[str, Metrics] = {}
         self.base = weights.digest
         self.mean = OnlineMean(weights, course.federate.precision)
@@ -85,7 +87,7 @@ class Collector:
         """Merge an answer, or say why not."""
         try:
             size = self._checked(name, answer)
-            metrics = metrics_of(answer.fields.get("metrics"))
+            metrics = self._metrics(answer.fields.get("metrics"), training=True)
             self._merge(name, answer, size)
         except UpdateRefused as error:
             self.miss(name, "refused", error.message)
@@ -98,8 +100,7 @@ class Collector:
                 name=name,
                 backend=self._backends[name],
                 num_examples=size,
-                loss=metrics.loss,
-                accuracy=metrics.accuracy,
+                loss=metrics.figures.get("loss"),
                 seconds=seconds,
             )
         )
@@ -143,11 +144,14 @@ class Collector:
 
     def _merge(self, name: str, update: Message, num_examples: int) -> None:
         before = update.fields.get("before")
-        part = None if before is None else metrics_of(before)
+        part = None if before is None else self._metrics(before)
         self.mean.add(decode(update.arrays, self._weights, self._payload), num_examples)
         self.accepted[name] = update.identity
         if part is not None:
             self._parts[name] = part
+
+    def _metrics(self, fields: Any, *, training: bool = False) -> Metrics:
+        return Metrics.of_fields(fields, self._loss, self._columns, training=training)
 
     def _keep(self, name: str, update: Message, num_examples: int, seconds: float) -> None:
         """Put an update on disk; a full disk is waited for.
@@ -166,19 +170,3 @@ class Collector:
             written(accept, self._ledger.folder, say, lambda: time.monotonic() > deadline)
         except OSError as error:
             raise RunFailed(f"the update of {name!r} could not be written: {error}") from error
-
-
-def metrics_of(fields: Any) -> Metrics:
-    """Received figures; a silo may send anything.
-
-    Raises:
-        UpdateRefused: They are not three finite numbers.
-    """
-    names = {"loss_sum": float, "correct": int, "num_examples": int}
-    if not isinstance(fields, dict) or fields.keys() != names.keys():
-        raise UpdateRefused("the metrics are not a loss_sum, correct and num_examples")
-    for name, kind in names.items():
-        value = fields[name]
-        if type(value) not in {kind, int} or not math.isfinite(value):
-            raise UpdateRefused(f"{name} is {value!r}, expected a number")
-    return Metrics(float(fields["loss_sum"]), fields["correct"], fields["num_examples"])

@@ -10,10 +10,9 @@ from typing import Any, final
 
 import numpy as np
 
-from xbackend_fl.adapter import Metrics
 from xbackend_fl.course import Course
 from xbackend_fl.data import cohort as draw
-from xbackend_fl.deployment.collect import Collector, metrics_of
+from xbackend_fl.deployment.collect import Collector
 from xbackend_fl.deployment.exchange import Exchange
 from xbackend_fl.deployment.ledger import Ledger
 from xbackend_fl.deployment.meeting import meet, prove, take_reference
@@ -21,6 +20,7 @@ from xbackend_fl.deployment.message import Message
 from xbackend_fl.deployment.payload import Payload
 from xbackend_fl.errors import RunFailed, UpdateRefused
 from xbackend_fl.events import Observer
+from xbackend_fl.metrics import Metrics, columns_of
 from xbackend_fl.server import Outputs, Participation, Prepared, RoundOutcome, check_loss
 from xbackend_fl.training import Usage
 from xbackend_fl.weights import Weights
@@ -47,6 +47,7 @@ class DeploymentEngine:
         # Inputs of the reference's evidence, and how many outputs belong to them.
         self._probe: tuple[np.ndarray[Any, Any], ...] = ()
         self._answered = 0
+        self._columns = 1
         self._evaluated: dict[tuple[str, str], Metrics] = {}
         self._round = 0
 
@@ -65,6 +66,7 @@ class DeploymentEngine:
         hellos = meet(self._course, self._exchange, observer)
         reference = take_reference(self._course, self._exchange, hellos)
         check_loss(reference.schema, self._course.training.loss)
+        self._columns = columns_of(self._course.training.loss, reference.schema.outputs[0].shape[1:])
         self._exchange.binding = reference.binding
         self._probe, self._answered = reference.probe, len(reference.schema.outputs)
         size = sum(array.nbytes for array in reference.initial.values())
@@ -82,7 +84,9 @@ class DeploymentEngine:
         """
         self._round = number
         spares = self._spares(number, cohort)
-        collector = Collector(self._course, self._ledger, number, weights, self._payload, observer)
+        collector = Collector(
+            self._course, self._ledger, number, weights, self._payload, self._columns, observer
+        )
         request = self._with(
             weights,
             "train",
@@ -134,7 +138,12 @@ class DeploymentEngine:
         parts: dict[str, list[Metrics]] = {split: [] for split in splits}
         for _, answer in self._all(self._with(weights, "evaluate", splits=list(splits))):
             try:
-                found = {split: metrics_of(answer.fields.get(split)) for split in splits}
+                found = {
+                    split: Metrics.of_fields(
+                        answer.fields.get(split), self._course.training.loss, self._columns
+                    )
+                    for split in splits
+                }
             except UpdateRefused:
                 # Whoever does not evaluate is left out of the figures; it still trains.
                 continue

@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, final
 
 from numpy.typing import NDArray
 
-from xbackend_fl.adapter import Metrics
 from xbackend_fl.canonical import Binding, Schema
 from xbackend_fl.course import Course
 from xbackend_fl.deployment.message import UNBOUND, Message
@@ -21,6 +20,7 @@ from xbackend_fl.deployment.payload import Payload, encode
 from xbackend_fl.deployment.signatures import SERVER, Frame, Signatures
 from xbackend_fl.errors import ConfigError, FileError, UpdateRefused, XbflError
 from xbackend_fl.mapping import Evidence, Proof, pack_evidence, unpack_evidence
+from xbackend_fl.metrics import Metrics
 from xbackend_fl.server import written
 from xbackend_fl.training import Worker
 from xbackend_fl.weights import Weights, save_weights
@@ -221,8 +221,8 @@ class Silo:
             "silo": self.name,
             "payload": asked["payload"],
             "num_examples": self._learner.num_examples()[self.name],
-            "metrics": asdict(metrics),
-            "before": None if before is None else asdict(before),
+            "metrics": metrics.to_fields(),
+            "before": None if before is None else before.to_fields(),
         }
         answer = Message("trained", fields, arrays)
         if self._outbox is None:
@@ -232,7 +232,7 @@ class Silo:
     def _evaluate(self, request: Message) -> Message:
         weights = self._received(request)
         found = {split: self._learner.evaluate(weights, split) for split in request.fields["splits"]}
-        return Message("metrics", {split: asdict(metrics) for split, metrics in found.items()})
+        return Message("metrics", {split: metrics.to_fields() for split, metrics in found.items()})
 
     def _outputs(self, request: Message) -> Message:
         inputs, weights = [], {}

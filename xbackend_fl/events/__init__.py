@@ -22,6 +22,9 @@ def _line(value: object) -> object:
 Line: TypeAlias = Annotated[str, BeforeValidator(_line)]
 """Text that may come from elsewhere: one line, harmless to whoever prints it."""
 
+_METRICS = "figure by name: the loss, and every metric that fits it"
+_ACCURACY = "the same figure as in the metrics; null where outputs are no classes"
+
 
 class _Event(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
@@ -77,8 +80,9 @@ class ParticipantTrained(_Event):
     name: Line
     backend: Line
     num_examples: int
-    loss: float
-    accuracy: float
+    loss: float | None = Field(
+        description="mean over training; null if every target was one that does not count"
+    )
     seconds: float
 
 
@@ -110,7 +114,8 @@ class RoundFinished(_Event):
     event: Literal["round_finished"] = "round_finished"
     round: int
     loss: float
-    accuracy: float
+    accuracy: float | None = Field(None, description=_ACCURACY)
+    metrics: dict[str, float] = Field({}, description=_METRICS)
     best: bool
     num_examples: int
     seconds: float
@@ -124,10 +129,14 @@ class CourseFinished(_Event):
     rounds: int
     interrupted: bool
     best_round: int
-    validation_accuracy: float
+    metric: str = Field("accuracy", description="what chose the best round, on the validation set")
+    validation_metrics: dict[str, float] = Field({}, description=f"of the best round; {_METRICS}")
+    test_metrics: dict[str, float] = Field({}, description=f"of the last weights; {_METRICS}")
+    best_test_metrics: dict[str, float] = Field({}, description=f"of the best round's weights; {_METRICS}")
     test_loss: float
-    test_accuracy: float
-    best_test_accuracy: float
+    validation_accuracy: float | None = Field(None, description=_ACCURACY)
+    test_accuracy: float | None = Field(None, description=_ACCURACY)
+    best_test_accuracy: float | None = Field(None, description=_ACCURACY)
     onnx_error: float = Field(description="largest relative difference of ONNX Runtime's outputs")
     seconds: float
     peak_memory_bytes: dict[str, int] = Field(description="largest resident set of each process")

@@ -51,8 +51,8 @@ class CourseState:
 
     @property
     def best(self) -> RoundFinished | None:
-        """The round with the best validation result."""
-        return max(self.history, key=lambda entry: (entry.accuracy, -entry.loss, -entry.round), default=None)
+        """The round with the best validation result: the last one that was better than all before it."""
+        return next((entry for entry in reversed(self.history) if entry.best), None)
 
     def evaluated(self, entry: RoundFinished) -> CourseState:
         """The state with the last round's entry in the history."""

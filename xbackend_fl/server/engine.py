@@ -9,10 +9,10 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from xbackend_fl.adapter import Metrics
 from xbackend_fl.aggregation import OnlineMean
 from xbackend_fl.canonical import Binding, Schema
 from xbackend_fl.events import Observer
+from xbackend_fl.metrics import Metrics
 from xbackend_fl.training import Usage
 from xbackend_fl.weights import Weights
 

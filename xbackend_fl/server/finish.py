@@ -10,6 +10,7 @@ from xbackend_fl.canonical import Schema
 from xbackend_fl.course import Course
 from xbackend_fl.errors import RunFailed
 from xbackend_fl.mapping.verify import TOLERANCE, relative_error
+from xbackend_fl.metrics import Metrics, metrics_for, shown
 from xbackend_fl.server.checkpoint import CourseState
 from xbackend_fl.server.engine import Engine, Participation
 from xbackend_fl.server.export import export
@@ -26,16 +27,14 @@ class Result:
     """Figures of a finished course.
 
     Attributes:
-        test_loss: Mean loss of the last weights on the test set.
-        test_accuracy: Accuracy of the last weights on the test set.
-        best_test_accuracy: Accuracy on the test set of the weights that validation chose.
+        test: Metrics of the last weights on the test set.
+        best_test: Metrics on the test set of the weights that validation chose.
         onnx_error: Largest relative difference between ONNX Runtime and any backend on test examples.
         files: The trained model in every format.
     """
 
-    test_loss: float
-    test_accuracy: float
-    best_test_accuracy: float
+    test: Metrics
+    best_test: Metrics
     onnx_error: float
     files: tuple[Path, ...]
 
@@ -65,7 +64,7 @@ def finish(course: Course, engine: Engine, schema: Schema, state: CourseState, f
     if errors[worst] > TOLERANCE:
         raise RunFailed(f"ONNX Runtime and {worst} disagree about the trained model by {errors[worst]:.1e}")
     files = (*engine.save_native(weights, folder.path / "model"), folder.onnx)
-    result = Result(test.loss, test.accuracy, best.accuracy, errors[worst], files)
+    result = Result(test, best, errors[worst], files)
     folder.summary.write_text(
         _summary(course, schema, state, result, engine.participation()), encoding="utf-8"
     )
@@ -81,8 +80,14 @@ def _summary(
     for participant in course.participants:
         backends[participant.backend] += 1
     parties = ", ".join(f"{count} in {backend}" for backend, count in backends.items())
+    names = [metric.name for metric in metrics_for(course.training.loss)]
     rows = [
-        f"| {e.round} | {e.loss:.4f} | {e.accuracy:.2%} | {e.seconds:.1f} |" for e in state.history[-_ROWS:]
+        "| "
+        + " | ".join(
+            [str(e.round), *(shown(name, e.metrics.get(name)) for name in names), f"{e.seconds:.1f}"]
+        )
+        + " |"
+        for e in state.history[-_ROWS:]
     ]
     return "\n".join(
         [
@@ -94,17 +99,16 @@ def _summary(
                 f"({course.federate.server.name}, {course.training.optimizer.name}, seed {course.seed})."
             ),
             "",
-            f"* Test accuracy of the last weights: **{result.test_accuracy:.2%}** (loss {result.test_loss:.4f})",
-            (
-                f"* Test accuracy of the weights that validation chose (round {best.round}): "
-                f"{result.best_test_accuracy:.2%}"
+            _test_line(course, "of the last weights", result.test),
+            _test_line(
+                course, f"of the weights that validation chose (round {best.round})", result.best_test
             ),
             f"* ONNX Runtime and every backend agree on test examples within {result.onnx_error:.1e} (relative)",
             f"* Schema `{schema.fingerprint}`",
             f"* Weights digest `{state.weights.digest}`",
             "",
-            "| round | validation loss | validation accuracy | seconds |",
-            "|---|---|---|---|",
+            f"| round | {' | '.join(f'validation {name}' for name in names)} | seconds |",
+            "|---" * (2 + len(names)) + "|",
             *rows,
             "",
             *_participation(took_part),
@@ -112,6 +116,14 @@ def _summary(
             "",
         ]
     )
+
+
+def _test_line(course: Course, weights: str, metrics: Metrics) -> str:
+    """What chooses the best weights first, and in bold."""
+    figures, chosen = metrics.figures, course.training.chosen_by.name
+    others = [metric.name for metric in metrics_for(course.training.loss) if metric.name != chosen]
+    rest = ", ".join(f"{name} {shown(name, figures.get(name))}" for name in others)
+    return f"* Test {chosen} {weights}: **{shown(chosen, figures.get(chosen))}** ({rest})"
 
 
 def _participation(took_part: Sequence[Participation]) -> list[str]:

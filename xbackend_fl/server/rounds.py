@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from xbackend_fl.adapter import Metrics
 from xbackend_fl.course import Course
 from xbackend_fl.data import cohort
 from xbackend_fl.errors import RunFailed
 from xbackend_fl.events import Observer, RoundFinished, RoundStarted
+from xbackend_fl.metrics import Metrics, is_better
 from xbackend_fl.server.checkpoint import CourseState, Pending
 from xbackend_fl.server.engine import Engine
 from xbackend_fl.server.folder import RunFolder
@@ -42,10 +42,10 @@ def run_rounds(
         state = _one_round(course, engine, state, folder, observer)
         # Here the mean and the weights before it are gone from memory.
         if not engine.evaluates_with_training or state.round == course.rounds:
-            state = _evaluated(engine, state, None, folder, observer)
+            state = _evaluated(course, engine, state, None, folder, observer)
         folder.save_checkpoint(state, course.keep_checkpoints)
     if state.pending is not None:
-        state = _evaluated(engine, state, None, folder, observer)
+        state = _evaluated(course, engine, state, None, folder, observer)
         folder.save_checkpoint(state, course.keep_checkpoints)
     return state
 
@@ -66,7 +66,7 @@ def _one_round(
             hint="federate.on_failure: continue goes on with the rest; --resume starts at the last checkpoint",
         )
     if state.pending is not None:
-        state = _evaluated(engine, state, outcome.before, folder, observer)
+        state = _evaluated(course, engine, state, outcome.before, folder, observer)
     mean = outcome.mean.result()
     weights, server = course.federate.server.rule().apply(state.weights, mean, state.server)
     save_weights(folder.last, weights)
@@ -75,18 +75,24 @@ def _one_round(
 
 
 def _evaluated(
-    engine: Engine, state: CourseState, metrics: Metrics | None, folder: RunFolder, observer: Observer
+    course: Course,
+    engine: Engine,
+    state: CourseState,
+    metrics: Metrics | None,
+    folder: RunFolder,
+    observer: Observer,
 ) -> CourseState:
     """The state with the last round's metrics, evaluated now if nobody has; weights better than all before are kept."""
     assert state.pending is not None
     began = time.perf_counter()
     found = metrics or engine.evaluate(state.weights, "validation")
-    best = state.best
+    figures, best = found.figures, state.best
     entry = RoundFinished(
         round=state.round,
         loss=found.loss,
-        accuracy=found.accuracy,
-        best=best is None or (found.accuracy, -found.loss) > (best.accuracy, -best.loss),
+        accuracy=figures.get("accuracy"),
+        metrics=figures,
+        best=best is None or is_better(course.training.chosen_by, figures, best.metrics),
         num_examples=state.pending.num_examples,
         seconds=state.pending.seconds + time.perf_counter() - began,
     )

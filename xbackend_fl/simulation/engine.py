@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, final
 
-from xbackend_fl.adapter import Metrics, longest_first
+from xbackend_fl.adapter import longest_first
 from xbackend_fl.aggregation import OnlineMean
 from xbackend_fl.canonical import Binding
 from xbackend_fl.course import Course
 from xbackend_fl.events import ModelBound, Observer
+from xbackend_fl.metrics import Metrics
 from xbackend_fl.server import Outputs, Participation, Prepared, RoundOutcome, check_loss
 from xbackend_fl.simulation.mail import Desk, Letter
 from xbackend_fl.simulation.placement import Placement, place

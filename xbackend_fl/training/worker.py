@@ -13,7 +13,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.adapter import Batch, Metrics, Part, Resident, Tensors, TrainConfig, Trainer, load
+from xbackend_fl.adapter import Batch, LossSum, Part, Resident, Tensors, TrainConfig, Trainer, load
 from xbackend_fl.aggregation import OnlineMean, Sums
 from xbackend_fl.canonical import Binding, Kind, Schema
 from xbackend_fl.course import Course, example_arrays
@@ -22,6 +22,7 @@ from xbackend_fl.errors import AdapterError, ConfigError, RefusedInput, UpdateRe
 from xbackend_fl.events import Event, Noted, ParticipantFailed, ParticipantTrained
 from xbackend_fl.locate import call
 from xbackend_fl.mapping import Evidence, Proof, bind_trainer, evidence_of, training_attributes
+from xbackend_fl.metrics import Metrics, Objective, objective_of
 from xbackend_fl.training.shares import shares_of, splits_of
 from xbackend_fl.training.usage import Usage
 from xbackend_fl.weights import Weights
@@ -69,7 +70,8 @@ class Worker:
         self._placed = self._said = False
         self._schema: Schema = self._trainer.description.schema
         self._binding: Binding = self._trainer.description.binding
-        self._check_labels()
+        self._objectives: dict[int, Objective] = {}
+        self._check_targets()
 
     @property
     def version(self) -> str:
@@ -88,7 +90,7 @@ class Worker:
                 hint="name the code that builds the model instead of what it was saved as",
             )
         bound = bind_trainer(self._adapter, self._trainer, schema, self._example, evidence)
-        self._schema, self._binding = schema, bound.binding
+        self._take_over(schema, bound.binding)
         return bound.binding, bound.proof, bound.notes
 
     def adopt(self, schema: Schema, binding: Binding) -> None:
@@ -98,7 +100,11 @@ class Worker:
                 f"models.{self._backend} returned two different models when it was called twice",
                 hint="the function must build the same layers every time",
             )
+        self._take_over(schema, binding)
+
+    def _take_over(self, schema: Schema, binding: Binding) -> None:
         self._schema, self._binding = schema, binding
+        self._objectives.clear()
 
     def place(self, device: str, replicas: int | None) -> None:
         """Move the model to a device, and the data that all participants share."""
@@ -115,11 +121,13 @@ class Worker:
         self._placed = device != "cpu"
         train, axes = self._splits.train, self._binding.inputs
         shared = all(share.inputs[0] is train.inputs[0] for share in self._shards.values())
-        if device == "cpu" or not shared or any(axis.perm[0] != 0 for axis in axes):
+        turned = any(axis.perm[0] != 0 for axis in (*axes, *self._binding.outputs))
+        if device == "cpu" or not shared or turned:
             return
         scale = self._course.data.scale
         inputs = [axis.to_native(array) for axis, array in zip(axes, train.inputs, strict=True)]
-        trainer.hold(inputs, train.targets, None if scale is None else scale.rule())
+        targets = self._objective(train).in_order(train.targets, self._binding.outputs[0].perm)
+        trainer.hold(inputs, targets, None if scale is None else scale.rule())
 
     def initial(self) -> Weights:
         """The model's current weights."""
@@ -141,7 +149,7 @@ class Worker:
         for name in cohort:
             began = time.perf_counter()
             try:
-                update, metrics = self._train(number, name, start)
+                update, loss = self._train(number, name, start)
                 if self._course.federate.online_aggr:
                     mean.add(update, len(self._shards[name]))
                 else:
@@ -150,7 +158,7 @@ class Worker:
                 failed[name] = error.message
                 yield self._failed(number, name, error.message)
                 continue
-            yield self._trained(number, name, metrics, time.perf_counter() - began)
+            yield self._trained(number, name, loss, time.perf_counter() - began)
         for update, num_examples in kept:
             mean.add(update, num_examples)
         yield Partial(mean.sums.mapped(self._binding.export), failed)
@@ -161,18 +169,22 @@ class Worker:
         Raises:
             UpdateRefused: Its loss is not finite.
         """
-        update, metrics = self._train(number, name, self._native(self._binding.restore(weights)))
+        update, loss = self._train(number, name, self._native(self._binding.restore(weights)))
+        metrics = Metrics(loss.positions, {"loss": loss.total})
         return Weights.of(self._schema, self._binding.export(update)), metrics
 
     def evaluate(self, weights: Weights, split: str) -> Metrics:
         """Metrics of ``weights`` on a split."""
         self._load(weights)
         data: Dataset = getattr(self._splits, split)
-        parts = (
-            np.arange(i, min(i + _EVALUATION_BATCH, len(data)))
-            for i in range(0, len(data), _EVALUATION_BATCH)
+        rows = np.arange(len(data))
+        parts = [rows[i : i + _EVALUATION_BATCH] for i in range(0, len(data), _EVALUATION_BATCH)]
+        objective, axes = self._objective(data), self._binding.outputs[0]
+        answers = self._trainer.predict(self._inputs(data.take(part)) for part in parts)
+        return Metrics.total(
+            Metrics.measured(objective, axes.to_canonical(output), data.take(part).targets)
+            for part, (output, *_) in zip(parts, answers, strict=True)
         )
-        return self._trainer.evaluate((self._batch(data, part) for part in parts), self._course.training.loss)
 
     def outputs(
         self, weights: Weights, split: str, count: int
@@ -229,7 +241,11 @@ class Worker:
         """Whether a whole cohort can stay on a device, with the results that one by one would have."""
         federate = self._course.federate
         plain = federate.precision == "float32" and federate.share_local_model and federate.online_aggr
-        return plain and isinstance(self._trainer, Resident) and self._trainer.trains_cohorts(self._config())
+        return (
+            plain
+            and isinstance(self._trainer, Resident)
+            and self._trainer.trains_cohorts(self._config(self._splits.train))
+        )
 
     def _train_resident(
         self, number: int, start: Tensors, cohort: Sequence[str]
@@ -243,18 +259,18 @@ class Worker:
                 share.rows[part] if share.rows is not None else part for part in self._order(number, name)
             ]
             parts.append(Part(tuple(rows), len(share)))
-        result = self._trainer.train_cohort(start, parts, self._config())
+        result = self._trainer.train_cohort(start, parts, self._config(self._splits.train))
         for note in result.notes:
             yield Noted(backend=self._backend, note=note)
         seconds = (time.perf_counter() - began) / max(len(cohort), 1)
         failed: dict[str, str] = {}
         accepted = [part.num_examples for part, good in zip(parts, result.accepted, strict=True) if good]
-        for name, metrics, good in zip(cohort, result.metrics, result.accepted, strict=True):
+        for name, loss, good in zip(cohort, result.losses, result.accepted, strict=True):
             if not good:
                 failed[name] = "its loss or its weights are NaN or infinite"
                 yield self._failed(number, name, failed[name])
                 continue
-            yield self._trained(number, name, metrics, seconds)
+            yield self._trained(number, name, loss, seconds)
         # What is not averaged stays as it was.
         sums = Sums({**start, **result.sums}, sum(accepted), len(accepted))
         yield Partial(sums.mapped(partial(self._binding.export, copy=False)), failed)
@@ -262,33 +278,43 @@ class Worker:
     def _failed(self, number: int, name: str, reason: str) -> ParticipantFailed:
         return ParticipantFailed(round=number, name=name, backend=self._backend, reason=reason)
 
-    def _trained(self, number: int, name: str, metrics: Metrics, seconds: float) -> ParticipantTrained:
+    def _trained(self, number: int, name: str, loss: LossSum, seconds: float) -> ParticipantTrained:
         return ParticipantTrained(
             round=number,
             name=name,
             backend=self._backend,
             num_examples=len(self._shards[name]),
-            loss=metrics.loss,
-            accuracy=metrics.accuracy,
+            loss=loss.mean if loss.positions else None,
             seconds=seconds,
         )
 
-    def _check_labels(self) -> None:
-        """A class index beyond the outputs would end in a crash of the framework, or in memory that is nobody's."""
-        if self._course.training.loss != "cross_entropy":
-            return
-        native = [a.to_native(e) for a, e in zip(self._binding.inputs, self._example, strict=True)]
-        classes = self._binding.outputs[0].to_canonical(self._trainer.forward(native)[0]).shape[1]
+    def _check_targets(self) -> None:
+        """A class beyond the outputs would end in a crash of the framework, or in memory that is nobody's."""
         named = {split: getattr(self._splits, split) for split in ("train", "validation", "test")}
         for name, data in (named | self._shards).items():
-            labels = data.labels
-            if labels.size and (labels.min() < 0 or labels.max() >= classes):
-                wrong = int(labels.max() if labels.max() >= classes else labels.min())
-                raise ConfigError(
-                    f"{name}: the data hold the label {wrong}, and the model has the classes 0 to {classes - 1}"
-                )
+            try:
+                fault = self._objective(data).fault(data.labels)
+            except ConfigError as error:
+                raise ConfigError(f"{name}: {error.message}", hint=error.hint) from error
+            if fault is not None:
+                raise ConfigError(f"{name}: example {fault.row}: {fault.reason}")
 
-    def _train(self, number: int, name: str, start: Weights) -> tuple[Weights, Metrics]:
+    def _objective(self, data: Dataset) -> Objective:
+        """How the loss reads the targets of a data set."""
+        key = id(data.targets)
+        if key not in self._objectives:
+            training = self._course.training
+            found = objective_of(
+                self._schema,
+                training.loss,
+                data.targets,
+                class_axis=training.class_axis,
+                ignore_index=training.ignore_index,
+            )
+            self._objectives[key] = found.counting(data.targets)
+        return self._objectives[key]
+
+    def _train(self, number: int, name: str, start: Weights) -> tuple[Weights, LossSum]:
         """One participant: the shared model is reset completely before it trains."""
         data = self._shards[name]
         trainer = self._trainer_of(name)
@@ -296,13 +322,13 @@ class Worker:
         trainer.write(start)
         order = self._order(number, name)
         try:
-            metrics = trainer.train((self._batch(data, part) for part in order), self._config())
+            loss = trainer.train((self._batch(data, part) for part in order), self._config(data))
         except Exception as error:
             error.add_note(f"while training participant {name!r} ({self._backend}) in round {number}")
             raise
-        if not math.isfinite(metrics.loss):
-            raise UpdateRefused(f"the training loss is {metrics.loss}")
-        return self._native(trainer.read()), metrics
+        if not math.isfinite(loss.total):
+            raise UpdateRefused(f"the training loss is {loss.mean}")
+        return self._native(trainer.read()), loss
 
     def _order(self, number: int, name: str) -> Iterator[NDArray[np.intp]]:
         """Which examples each step of a participant sees."""
@@ -311,11 +337,13 @@ class Worker:
         size = len(self._shards[name])
         return batches(size, training.batch_size, training.epochs, training.steps, *key)
 
-    def _config(self) -> TrainConfig:
-        training = self._course.training
+    def _config(self, data: Dataset) -> TrainConfig:
+        training, objective = self._course.training, self._objective(data)
         return TrainConfig(
             training.optimizer.rule(),
             loss=training.loss,
+            class_axis=objective.class_axis_in(self._binding.outputs[0].perm),
+            ignore_index=objective.ignore_index,
             clip_norm=training.clip_norm,
             dropout=training.dropout,
             attributes=training_attributes(self._schema, self._binding),
@@ -350,8 +378,10 @@ class Worker:
 
     def _batch(self, data: Dataset, indices: NDArray[np.intp]) -> Batch:
         part = data.take(indices)
+        targets = self._objective(data).in_order(part.targets, self._binding.outputs[0].perm)
+        return Batch(self._inputs(part), targets)
+
+    def _inputs(self, part: Dataset) -> tuple[NDArray[Any], ...]:
+        """Inputs in the model's own axis order."""
         pairs = zip(self._binding.inputs, self._scaled(part.inputs), strict=True)
-        targets = part.targets
-        if targets.ndim == len(self._binding.outputs[0].perm) and targets.ndim > 1:
-            targets = self._binding.outputs[0].to_native(targets)
-        return Batch(tuple(np.ascontiguousarray(axes.to_native(a)) for axes, a in pairs), targets)
+        return tuple(np.ascontiguousarray(axes.to_native(a)) for axes, a in pairs)

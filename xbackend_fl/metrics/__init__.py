@@ -1,0 +1,21 @@
+"""Figures about a model, computed in one place from outputs and targets, the same for every backend."""
+
+from xbackend_fl.metrics.metric import Metric
+from xbackend_fl.metrics.metrics import Metrics
+from xbackend_fl.metrics.objective import Fault, Objective, objective_of
+from xbackend_fl.metrics.pairs import columns_of
+from xbackend_fl.metrics.registry import METRICS, default_metric, is_better, metrics_for, shown
+
+__all__ = [
+    "METRICS",
+    "Fault",
+    "Metric",
+    "Metrics",
+    "Objective",
+    "columns_of",
+    "default_metric",
+    "is_better",
+    "metrics_for",
+    "objective_of",
+    "shown",
+]

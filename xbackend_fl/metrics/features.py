@@ -1,0 +1,83 @@
+"""Finds the axis of an output along which its last layer makes features; classes are features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from xbackend_fl.canonical import Schema
+from xbackend_fl.canonical.schema import Node
+
+_LAST = frozenset({"Gemm", "Gather", "LSTM", "GRU", "RNN", "Attention"})
+_SECOND = frozenset({"Conv", "ConvTranspose"})
+_KEEP_AXES = frozenset(
+    {
+        "Relu",
+        "Sigmoid",
+        "Tanh",
+        "Softplus",
+        "Softsign",
+        "HardSwish",
+        "Mish",
+        "Swish",
+        "Exp",
+        "Log",
+        "Sqrt",
+        "Neg",
+        "Abs",
+    }
+    | {"LeakyRelu", "Elu", "Selu", "HardSigmoid", "Gelu", "Clip", "PRelu", "Softmax", "LogSoftmax", "Pow"}
+    | {
+        "Add",
+        "Mul",
+        "Sub",
+        "Div",
+        "Max",
+        "Min",
+        "Concat",
+        "Pad",
+        "Slice",
+        "Resize",
+        "Dropout",
+        "Identity",
+        "Cast",
+    }
+    | {"BatchNormalization", "LayerNormalization", "GroupNormalization", "InstanceNormalization"}
+    | {"MaxPool", "AveragePool"}
+)
+"""Operators whose output has its axes where their first input that is data has them."""
+
+
+def feature_axis(schema: Schema) -> int | None:
+    """The axis of the first output, the batch counted, that the last layer with weights fills with features.
+
+    ``None`` if operators in between rearrange values so that no single axis holds them.
+    """
+    makers = {name: node for node in schema.nodes for name in node.outputs}
+    return _axis(schema.outputs[0].name, len(schema.outputs[0].shape), makers)
+
+
+def _axis(value: str, rank: int, makers: Mapping[str, Node]) -> int | None:
+    node = makers.get(value)
+    while node is not None and node.operator in _KEEP_AXES:
+        value = next((name for name in node.inputs if not _is_weight(name, makers)), "")
+        node = makers.get(value)
+    if node is None:
+        return None
+    if node.operator in _LAST or (node.operator == "MatMul" and _is_weight(node.inputs[1], makers)):
+        return rank - 1
+    if node.operator in _SECOND:
+        return 1
+    if node.operator == "Transpose":
+        inner = _axis(node.inputs[0], rank, makers)
+        perm = node.attributes["perm"]
+        return perm.index(inner) if isinstance(perm, tuple) and inner in perm else None
+    return None
+
+
+def _is_weight(value: str, makers: Mapping[str, Node]) -> bool:
+    """Whether a value is made of parameters and constants only."""
+    node = makers.get(value)
+    return node is not None and (
+        node.operator in {"Parameter", "Constant"}
+        or (node.operator in {"Transpose", "Reshape"} and _is_weight(node.inputs[0], makers))
+    )

@@ -1,0 +1,1 @@
+"""One metric a file: every module here holds a ``METRIC``, and the registry finds it."""

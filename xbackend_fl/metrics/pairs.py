@@ -1,0 +1,84 @@
+"""Outputs beside their targets, at the positions that count."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xbackend_fl.adapter.losses import LOSSES, LossName
+from xbackend_fl.metrics.objective import Objective, Shape
+
+MOST_COLUMNS = 64
+"""An output ``[N, K]`` of at most so many numbers is so many quantities; a longer one is values of one kind, such as pixels."""
+
+_BLOCK = 1 << 20
+"""Values that are looked at together: float64 needs twice the memory of an output."""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """What a metric reads.
+
+    Attributes:
+        objective: The loss, and how it reads outputs.
+        outputs: float64. Classes: scores ``[P, classes]``. Shares: logits ``[P, 1]``. Values: ``[P, columns]``.
+        targets: Classes: int64 ``[P]``. Otherwise float64 in the shape of ``outputs``.
+    """
+
+    objective: Objective
+    outputs: NDArray[np.float64]
+    targets: NDArray[Any]
+
+    @property
+    def positions(self) -> int:
+        """How many targets count."""
+        return self.targets.size
+
+
+def columns_of(loss: LossName, output: Shape) -> int:
+    """Quantities that an output holds for every example, each with a scale of its own; 1 if it is not ``[N, K]``.
+
+    Args:
+        loss: The loss.
+        output: Shape of the output, without the batch axis.
+    """
+    lengths = [n for n in output if n != 1]
+    quantities = LOSSES[loss].targets == "values" and len(lengths) == 1 and lengths[0] <= MOST_COLUMNS
+    return lengths[0] if quantities else 1
+
+
+def pairs_of(objective: Objective, output: NDArray[Any], targets: NDArray[Any]) -> Iterator[Pairs]:
+    """Pair an output with its targets, a block of rows at a time.
+
+    Args:
+        objective: The loss, and how it reads outputs.
+        output: ``[N, ...]`` in ONNX layout, as long in every axis as the objective says.
+        targets: ``[N, ...]``, accepted by the objective.
+    """
+    arranged = objective.arranged(targets)
+    rows = max(1, _BLOCK * len(output) // max(output.size, 1))
+    for start in range(0, len(output), rows):
+        yield _paired(objective, output[start : start + rows], arranged[start : start + rows])
+
+
+def _paired(objective: Objective, output: NDArray[Any], targets: NDArray[Any]) -> Pairs:
+    counted = objective.counted(targets)
+    if objective.class_axis is not None:
+        scores = np.moveaxis(output, objective.class_axis, -1)
+        chosen = (scores, targets) if counted is None else (scores[counted], targets[counted])
+        classes = chosen[0].shape[-1]
+        return Pairs(
+            objective,
+            chosen[0].reshape(-1, classes).astype(np.float64),
+            chosen[1].reshape(-1).astype(np.int64),
+        )
+    if counted is not None:
+        output, targets = output[counted], targets[counted]
+    shape = (-1, columns_of(objective.loss, objective.output))
+    return Pairs(
+        objective, output.reshape(shape).astype(np.float64), targets.reshape(shape).astype(np.float64)
+    )
