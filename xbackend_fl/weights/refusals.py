@@ -74,6 +74,10 @@ REFUSALS: dict[str, Refusal] = {
         "The ONNX model keeps tensors in other files, which it names by path.",
         "If you trust the folder, pass --external-data: only files inside it are read. Or save the model in one file.",
     ),
+    "foreign-format": Refusal(
+        "The file or folder is of another program, or packed, or not what was to be downloaded.",
+        "The message says what it is and what to do.",
+    ),
     "frame-version": Refusal("The frame was written by a newer version.", "Update the receiving side."),
     "hdf5-external": Refusal(
         "A dataset takes its bytes from another file or dataset: reading it could leak a file of this machine.",
@@ -112,11 +116,15 @@ REFUSALS: dict[str, Refusal] = {
     "pickle-model": Refusal("The file holds a whole model, which is code, and not just its weights.", _PLAIN),
     "pickle-opcode": Refusal("The pickle uses an instruction that no state dict needs.", _PLAIN),
     "pytorch-legacy": Refusal(
-        "The file is written in PyTorch's format from before version 1.6: a bare pickle, or a tar.",
+        "The file is a bare pickle, or a tar as PyTorch wrote before version 0.1.10.",
         "Load and save it again with a current PyTorch, on a machine where you trust the file.",
     ),
     "shards": Refusal("The index of a model in several files does not fit the files.", _AGAIN),
     "size-mismatch": Refusal("A tensor's shape does not fit the bytes it has.", _AGAIN),
+    "tensor-kind": Refusal(
+        "A tensor is sparse, quantised, nested, or has no values (meta): it is not a plain array of numbers.",
+        "Make it plain where the file was made: .to_dense(), .dequantize(), or load the model's values before saving it.",
+    ),
     "too-many-tensors": Refusal("The file holds more tensors than any model.", _RESAVE),
     "torchscript": Refusal("The file holds a TorchScript or exported program, which is code.", _PLAIN),
     "trailing-data": Refusal(

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.errors import FileError
+from xbackend_fl.weights import found
 from xbackend_fl.weights.formats import (
     hdf5,
     npz,
@@ -26,6 +27,7 @@ from xbackend_fl.weights.formats import (
     wire,
 )
 from xbackend_fl.weights.formats.archive import Archive, Entry
+from xbackend_fl.weights.formats.foreign import refuse_file
 from xbackend_fl.weights.formats.source import forget_pages
 
 Reader: TypeAlias = Callable[[Path], Archive]
@@ -56,7 +58,9 @@ FORMATS: Mapping[str, Format] = {
     item.name: item
     for item in (
         Format(safetensors.NAME, (".safetensors",), safetensors.read, safetensors.write),
-        Format(pytorch.NAME, (".pt", ".pth", ".bin", ".ckpt"), pytorch.read, pytorch.write),
+        Format(
+            pytorch.NAME, (".pth.tar", ".pt.tar", ".pt", ".pth", ".bin", ".ckpt"), pytorch.read, pytorch.write
+        ),
         Format(hdf5.KERAS, (".keras",), hdf5.read_keras, None),
         Format("keras-weights", (".weights.h5",), hdf5.read, None),
         Format(hdf5.NAME, (".h5", ".hdf5"), hdf5.read, hdf5.write),
@@ -67,11 +71,11 @@ FORMATS: Mapping[str, Format] = {
         Format(wire.NAME, (".xbf",), wire.read, wire.write),
     )
 }
-_INDEX = ".index.json"
+_SUFFIXES = tuple(suffix for item in FORMATS.values() for suffix in item.suffixes)
 
 
 def format_of(path: Path, name: str | None = None) -> Format:
-    """The format of a file, by ``name`` or by the ending of ``path``.
+    """The format of a file, by ``name``, by the ending of ``path``, or by what is there.
 
     Raises:
         FileError: No format has that name or ending.
@@ -80,17 +84,20 @@ def format_of(path: Path, name: str | None = None) -> Format:
         if name not in FORMATS:
             raise FileError(f"there is no format {name!r}", hint=f"one of {', '.join(FORMATS)}")
         return FORMATS[name]
-    plain = path.name.removesuffix(_INDEX)
+    if (path / "saved_model.pb").is_file():
+        return FORMATS["saved-model"]
+    if path.is_dir() or (not path.exists() and path.with_name(f"{path.name}.index").is_file()):
+        return FORMATS[tensor_bundle.NAME]
+    plain = path.name.removesuffix(found.INDEX)
     for item in FORMATS.values():
         if plain.endswith(item.suffixes):
             return item
-    if (path / "saved_model.pb").is_file():
-        return FORMATS["saved-model"]
-    if path.is_dir() or path.with_name(f"{path.name}.index").is_file():
-        return FORMATS[tensor_bundle.NAME]
-    known = " ".join(suffix for item in FORMATS.values() for suffix in item.suffixes)
+    kind = found.by_content(path) if path.is_file() else None
+    if kind is not None:
+        return FORMATS[kind]
     raise FileError(
-        f"cannot tell the format of {path} by its name", hint=f"name the format, or use one of {known}"
+        f"cannot tell the format of {path} by its name",
+        hint=f"name the format, or use one of {' '.join(_SUFFIXES)}",
     )
 
 
@@ -103,7 +110,8 @@ def open(  # noqa: A001  as in weights.open(path)
     """Open a weight file without running anything that it says.
 
     Args:
-        path: A file, an index of shards (``….index.json``), or a folder with a TensorFlow checkpoint.
+        path: A file, an index of shards (``….index.json``), a folder with a TensorFlow checkpoint, or the folder of a
+            downloaded model with one index or one weight file.
         format: Name of its format, if the ending does not tell.
         external_data: Also read the tensors that an ONNX model keeps in other files of its own folder.
 
@@ -115,13 +123,16 @@ def open(  # noqa: A001  as in weights.open(path)
         FormatRefused: It breaks its format, or a limit; its ``code`` says which rule.
     """
     path = Path(path)
+    if path.is_dir() and format is None:
+        path = found.in_folder(path, _SUFFIXES) or path
+    refuse_file(path)
     kind = format_of(path, format)
     read = (
         partial(onnx_model.read, external=True)
         if external_data and kind.name == onnx_model.NAME
         else kind.read
     )
-    if path.name.endswith(_INDEX):
+    if path.name.endswith(found.INDEX):
         return shards.read(path, read)
     archive = read(path)
     return Archive(archive.path, kind.name, archive.entries, archive.metadata, archive.notes)

@@ -6,7 +6,8 @@ import io
 import pickle
 import struct
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from tests.weights.corpus.case import Case, codes
@@ -114,12 +115,17 @@ def _programs() -> Iterator[Case]:
         "torch\nload",
         "torch.hub\nload",
         "torch.jit\nload",
-        "torch._utils\n_rebuild_qtensor",
-        "torch._utils\n_rebuild_sparse_tensor",
-        "torch._utils\n_rebuild_meta_tensor_no_storage",
-        "torch._tensor\n_rebuild_from_type_v2",
-        "torch._utils\n_rebuild_parameter_with_state",
         "torch.storage\n_load_from_bytes",
+        "builtins\nfrozenset",
+        "builtins\nset_",
+        "_codecs\ndecode",
+        "collections\nUserDict",
+        "torch\nsave",
+        "torch\nTensors",
+        "torch.cuda\nload",
+        "torch._utils\n_rebuild_tensor_v4",
+        "torch._utils\nExceptionWrapper",
+        "torch.serialization\n_load",
         "numpy.core.multiarray\n_reconstruct",
         "numpy\nload",
         "collections\ndefaultdict",
@@ -127,13 +133,63 @@ def _programs() -> Iterator[Case]:
         "operator\nattrgetter",
         "pathlib\nPosixPath",
         "torch.serialization\nload",
-        "torch\nQInt8Storage",
         "torch.utils.data\nDataset",
         "os\nsystem",
     ):
         yield Case(
             f"pickle: names {name!r}", "x.pt", torch_file(b"\x80\x02c" + name.encode() + b"\n."), GLOBAL
         )
+    kind = codes("tensor-kind")
+    for name in (
+        "torch._utils\n_rebuild_qtensor",
+        "torch._utils\n_rebuild_sparse_tensor",
+        "torch._utils\n_rebuild_meta_tensor_no_storage",
+        "torch._utils\n_rebuild_nested_tensor",
+        "torch._utils\n_rebuild_wrapper_subclass",
+        "torch._utils\n_rebuild_device_tensor_from_numpy",
+        "torch\nQInt8Storage",
+        "torch\nFloatTensor",
+        "torch.cuda.sparse\nHalfTensor",
+    ):
+        yield Case(f"pickle: names {name!r}", "x.pt", torch_file(b"\x80\x02c" + name.encode() + b"\n."), kind)
+    for label, program, expected in (
+        ("a bare function", b"ctorch._tensor\n_rebuild_from_type_v2\n.", codes()),
+        ("a bare class", b"ctorch.nn.parameter\nParameter\n.", codes()),
+        ("a class without a tensor", b"ctorch.nn.parameter\nParameter\n)\x81.", PICKLE),
+        ("a function made like a class", b"c_codecs\nencode\n)\x81.", GLOBAL),
+        ("a type of nothing", b"ctorch._tensor\n_rebuild_from_type_v2\n)R.", PICKLE),
+        (
+            "a type that is a function",
+            b"ctorch._tensor\n_rebuild_from_type_v2\n(c_codecs\nencode\nctorch\nTensor\n)}tR.",
+            PICKLE,
+        ),
+        (
+            "a type in a type",
+            b"ctorch._tensor\n_rebuild_from_type_v2\n(ctorch._tensor\n_rebuild_from_type_v2\nctorch\nTensor\n)}tR.",
+            PICKLE,
+        ),
+        ("a set of a number", b"c__builtin__\nset\nK\x01\x85R.", PICKLE),
+        ("a set of tensors", b"c__builtin__\nset\n]" + tensor() + b"a\x85R.", kind),
+        ("tensors for a set", b"\x8f(" + tensor() + b"\x90.", kind),
+        ("items for what is no set", b"}(N\x90.", PICKLE),
+        ("a counter of a list", b"ccollections\nCounter\n]\x85R.", PICKLE),
+        ("bytes of a number", b"c_codecs\nencode\nK\x01\x85R.", PICKLE),
+        ("bytes beyond the end", b"B\xff\xff\xff\xffabc.", PICKLE),
+        ("long bytes beyond the end", b"\x8e" + b"\xff" * 8 + b"abc.", PICKLE),
+        ("a state for a tensor", tensor() + b"}b.", PICKLE),
+        ("a key nested in tuples", b"}N\x85\x85Ns.", PICKLE),
+        ("a key of forty values", b"}(" + b"N" * 40 + b"tNs.", PICKLE),
+        ("a large number", b"\x8a\xc8" + bytes(200) + b".", codes()),
+        ("a part of a storage", tensor().replace(b"tQ", b"NtQ", 1) + b".", PICKLE),
+        (
+            "a tensor marked with text",
+            tensor()[:-2] + b"}" + text("conj") + text("yes") + b"stR.",
+            PICKLE,
+        ),
+        ("a conjugate of what is real", tensor()[:-2] + b"}" + text("conj") + b"\x88stR.", PICKLE),
+        ("a tensor with an unknown mark", tensor()[:-2] + b"}" + text("zip") + b"\x88stR.", kind),
+    ):
+        yield Case(f"pickle: {label}", "x.pt", torch_file(b"\x80\x02" + program), expected)
     yield Case(
         "pickle: whole model",
         "x.pt",
@@ -156,15 +212,14 @@ def _programs() -> Iterator[Case]:
         "items for a tensor": state()[:-1].replace(b"}(u", b"") + tensor() + b"(NNu.",
         "odd number of items": b"\x80\x02}(Nu.",
         "key a list": b"\x80\x02}]Ns.",
-        "key a tuple": b"\x80\x02})Ns.",
-        "key a float": b"\x80\x02}G" + bytes(8) + b"Ns.",
+        "key a dict": b"\x80\x02}}Ns.",
         "recalls nothing": b"\x80\x02h\x05.",
         "remembers nothing": b"\x80\x02q\x05.",
         "state for a list": b"\x80\x02]}b.",
         "state for nothing": b"\x80\x02}b.",
         "text beyond the end": b"\x80\x02X\xff\xff\0\0abc.",
         "text not UTF-8": b"\x80\x02X\x01\0\0\0\xff.",
-        "number of 200 bytes": b"\x80\x02\x8a\xc8" + bytes(200) + b".",
+        "number beyond the end": b"\x80\x02\x8a\xc8" + bytes(100) + b".",
         "protocol 9": b"\x80\x09}.",
         "name without end": b"\x80\x02ctorch",
         "name not UTF-8": b"\x80\x02c\xff\n\xff\n.",
@@ -207,7 +262,8 @@ def _programs() -> Iterator[Case]:
         "\x8f",
     ):
         program = b"\x80\x02" + opcode.encode("latin-1") + bytes(12) + b"."
-        yield Case(f"pickle: opcode {opcode!r}", "x.pt", torch_file(program), codes("pickle-opcode"))
+        expected = PICKLE if opcode == "\x81" else codes("pickle-opcode")
+        yield Case(f"pickle: opcode {opcode!r}", "x.pt", torch_file(program), expected)
     limit = codes("pickle-limit")
     yield Case("pickle: huge memo index", "x.pt", torch_file(b"\x80\x02}r\xff\xff\xff\xff."), codes())
     yield Case("pickle: memo of 2^27", "x.pt", torch_file(b"\x80\x02}r\0\0\0\x08."), codes())
@@ -216,6 +272,7 @@ def _programs() -> Iterator[Case]:
     yield Case(
         "pickle: millions of steps", "x.pt", torch_file(b"\x80\x02" + b"N0" * 2_100_000 + b"N."), limit
     )
+    yield from map(_flood, FLOODS)
     yield Case("pickle: long text", "x.pt", torch_file(b"\x80\x02" + text("a" * 100_000) + b"."), limit)
     doubled = (
         b"\x80\x02]"
@@ -231,6 +288,26 @@ def _programs() -> Iterator[Case]:
         + b"R."
     )
     yield Case("pickle: doubled tuple in a call", "x.pt", torch_file(bomb), PICKLE | limit)
+
+
+FLOODS: dict[str, Callable[[], bytes]] = {
+    "three million numbers": lambda: b"](" + b"J\x01\0\x01\0" * 3_000_000 + b"e.",
+    "more numbers than a model has leaves": lambda: b"](" + b"J\x01\0\x01\0" * 600_000 + b"e.",
+    "remembers millions": lambda: b"N" + b"\x94" * 3_900_000 + b".",
+    "wide text": lambda: b"(" + text("\N{GRINNING FACE}" + "a" * 60_000) * 780 + b"t.",
+    "a million keys": lambda: b"}(" + b"".join(text(f"{n:07d}") + b"N" for n in range(1_100_000)) + b"u.",
+    "half a million dicts": lambda: b"(" + b"}K\x01Ns" * 690_000 + b"t.",
+    "half a million tuples": lambda: b"(" + b"J\x01\0\x01\0\x85" * 690_000 + b"t.",
+}
+"""Pickles that are small on disk and large in memory."""
+
+
+def _flood(label: str) -> Case:
+    def make(folder: Path) -> Path:
+        (folder / "x.pt").write_bytes(torch_file(b"\x80\x02" + FLOODS[label]()))
+        return folder / "x.pt"
+
+    return Case(f"pickle: {label}", "x.pt", make, codes("pickle-limit"))
 
 
 def _tensors() -> Iterator[Case]:
@@ -261,7 +338,8 @@ def _tensors() -> Iterator[Case]:
             tensor().replace(b"(J\x04\0\0\0t", b"(X\x01\0\0\0at", 1),
             codes("bad-shape", "bad-pickle"),
         ),
-        ("unknown storage", tensor(storage="torch\nQUInt8Storage"), GLOBAL),
+        ("quantised storage", tensor(storage="torch\nQUInt8Storage"), codes("tensor-kind")),
+        ("unknown storage", tensor(storage="torch\nQUInt9Storages"), GLOBAL),
         ("storage no name", tensor().replace(b"ctorch\nFloatStorage\n", b"K\x01"), PICKLE),
         ("untyped without dtype", tensor(storage="torch.storage\nUntypedStorage"), PICKLE),
         ("v3 without dtype", tensor(call="torch._utils\n_rebuild_tensor_v3"), PICKLE),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import struct
 import tarfile
 import zipfile
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from tests.weights.corpus.case import Case, codes
-from tests.weights.corpus.pickle_attacks import Evil, archive, state, tensor, torch_file
+from tests.weights.corpus.pickle_attacks import Evil, archive, state, tensor, text, torch_file
 
 ZIP = codes("bad-zip", "truncated", "trailing-data", "not-a-zip", "checksum")
 
@@ -115,6 +116,21 @@ def _structure() -> Iterator[Case]:
         "zip: big-endian",
         "x.pt",
         archive({"a/data.pkl": state(), "a/byteorder": b"big"}),
+        codes(),
+    )
+    yield Case(
+        "zip: another byte order",
+        "x.pt",
+        archive({"a/data.pkl": state(), "a/byteorder": b"middle"}),
+        codes("bad-header"),
+    )
+    untyped = tensor(
+        count=16, storage="torch.storage\nUntypedStorage", call="torch._utils\n_rebuild_tensor_v3"
+    ).replace(b")RtR", b")Rctorch\nfloat32\ntR")
+    yield Case(
+        "zip: big-endian values of no width",
+        "x.pt",
+        archive({"a/data.pkl": state(untyped), "a/byteorder": b"big", "a/data/0": bytes(16)}),
         codes("byte-order"),
     )
     yield Case(
@@ -124,8 +140,8 @@ def _structure() -> Iterator[Case]:
         "zip: TorchScript code", "x.pt", torch_file(state(), {}, **{"code/x.py": b"."}), codes("torchscript")
     )
     yield Case("zip: exported program", "x.pt", archive({"a/models/model.json": b"{}"}), codes("torchscript"))
-    legacy = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03."
-    yield Case("old format", "x.pt", legacy, codes("pytorch-legacy"))
+    yield from _old_format()
+    yield from _names(good)
     yield Case("bare pickle", "x.pt", b"\x80\x02cos\nsystem\n(X\x05\0\0\0touchtR.", codes("pytorch-legacy"))
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as out:
@@ -214,7 +230,7 @@ def _numpy() -> Iterator[Case]:
     for count in (2, 10):
         many = archive({f"{i}.npy": npy("|u1", f"({16 << 20},)", bytes(16 << 20)) for i in range(count)}, 8)
         yield Case(f"npz: {count} large zeros", "x.npz", many, codes("expansion") if count > 4 else codes())
-    yield Case("npz: path in a name", "x.npz", archive({"../a.npy": npy()}), codes())
+    yield Case("npz: path in a name", "x.npz", archive({"../a.npy": npy()}), codes("outside"))
 
 
 def _keras() -> Iterator[Case]:
@@ -251,3 +267,101 @@ def _keras() -> Iterator[Case]:
         bad,
     )
     yield Case("keras: HDF5 instead", "x.keras", b"\x89HDF\r\n\x1a\n" + bytes(100), codes("not-a-zip"))
+
+
+def _old_format() -> Iterator[Case]:
+    magic = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+    system = {"protocol_version": 1001, "little_endian": True}
+    version, about, keys = (pickle.dumps(thing, 2) for thing in (1001, system, ["0"]))
+    values = (4).to_bytes(8, "little") + bytes(16)
+    root = state(tensor())
+    cases = {
+        "valid": (magic + version + about + root + keys + values, codes()),
+        "only the beginning": (magic + version, codes("bad-pickle")),
+        "another version": (
+            magic + pickle.dumps(1002, 2) + about + root + keys + values,
+            codes("bad-header"),
+        ),
+        "no system": (magic + version + version + root + keys + values, codes("bad-header")),
+        "big-endian": (
+            magic + version + pickle.dumps({"little_endian": False}, 2) + root + keys + values,
+            codes("byte-order"),
+        ),
+        "keys no list": (magic + version + about + root + version + values, codes("bad-header")),
+        "an unknown storage": (
+            magic + version + about + root + pickle.dumps(["1"], 2) + values,
+            codes("bad-header"),
+        ),
+        "a storage twice": (
+            magic + version + about + root + pickle.dumps(["0", "0"], 2) + values * 2,
+            codes("bad-header"),
+        ),
+        "no storage": (magic + version + about + root + pickle.dumps([], 2), codes("size-mismatch")),
+        "a storage cut short": (magic + version + about + root + keys + values[:-1], codes("truncated")),
+        "a storage of other size": (
+            magic + version + about + root + keys + (3).to_bytes(8, "little") + bytes(12),
+            codes("size-mismatch"),
+        ),
+        "a storage of huge size": (
+            magic + version + about + root + keys + (1 << 62).to_bytes(8, "little") + bytes(16),
+            codes("truncated"),
+        ),
+        "a storage of negative size": (
+            magic + version + about + root + keys + b"\xff" * 8 + bytes(16),
+            codes("truncated"),
+        ),
+        "more behind": (magic + version + about + root + keys + values + b"x", codes("trailing-data")),
+        "a command": (magic + version + about + b"\x80\x02cos\nsystem\n.", codes("pickle-global")),
+        "source code": (
+            magic + version + about + b"\x80\x02(" + text("module") + text("x.py") + b"tQ.",
+            codes("pickle-model"),
+        ),
+    }
+    for label, (content, expected) in cases.items():
+        yield Case(f"old format: {label}", "x.pt", content, expected)
+
+
+def _names(good: bytes) -> Iterator[Case]:
+    """Members whose names are paths out of the archive, or deceive whoever sees them."""
+    outside, bad = codes("outside"), codes("bad-name")
+    names = {
+        "leaves its folder": ("../../etc/cron.d/x", outside),
+        "leaves its folder later": ("net/../../x", outside),
+        "absolute": ("/etc/passwd", outside),
+        "of a drive": ("C:/windows/x", outside),
+        "relative to a drive": ("c:x", outside),
+        "with a backslash": ("..\\..\\x", outside),
+        "of another machine": ("//host/share/x", outside),
+        "the folder itself": ("net/./x", outside),
+        "an empty part": ("net//x", outside),
+        "two dots": ("..", outside),
+        "of nothing": ("net/x\0.txt", bad),
+        "with a line end": ("net/x\ny", bad),
+        "with an escape": ("net/\x1b[2J", bad),
+        "that reads backwards": ("net/\u202egpj.exe", bad),
+    }
+    others = {
+        "x.pt": good,
+        "x.npz": archive({"a.npy": npy()}),
+        "x.keras": archive({"metadata.json": b"{}", "config.json": b"{}"}),
+    }
+    for file, content in others.items():
+        for label, (name, expected) in names.items():
+            placeholder = "@" * len(name.encode())
+            buffer = io.BytesIO(content)
+            with zipfile.ZipFile(buffer, "a") as out:
+                out.writestr(placeholder, b"")
+            raw = buffer.getvalue().replace(placeholder.encode(), name.encode())
+            yield Case(f"zip: {file} with a name {label}", file, raw, expected)
+    link = zipfile.ZipInfo("net/link")
+    link.external_attr = 0o120777 << 16
+    buffer = io.BytesIO(good)
+    with zipfile.ZipFile(buffer, "a") as out:
+        out.writestr(link, b"/etc/passwd")
+    yield Case("zip: a link", "x.pt", buffer.getvalue(), outside)
+    second = zipfile.ZipInfo("net/other")
+    second.extra = b"\x75\x70\x09\0\x01\0\0\0\0evil"
+    buffer = io.BytesIO(good)
+    with zipfile.ZipFile(buffer, "a") as out:
+        out.writestr(second, b"")
+    yield Case("zip: a member with two names", "x.pt", buffer.getvalue(), codes("bad-zip"))

@@ -118,7 +118,8 @@ def checked(archive: Archive) -> Archive:
     entries = dict(archive.entries)
     for name, entry in archive.entries.items():
         if not name or len(name) > MAX_NAME or not name.isprintable():
-            raise FormatRefused("bad-name", archive.path, f"tensor {shown(name)} has no printable name")
+            what = f"a name of {len(name)} characters" if len(name) > MAX_NAME else "no printable name"
+            raise FormatRefused("bad-name", archive.path, f"tensor {shown(name)} has {what}")
         check_shape(archive.path, name, entry.shape)
         if entry.dtype == np.bool_:
             entries[name] = replace(entry, read=partial(_booleans, archive.path, name, entry.read))

@@ -28,7 +28,7 @@ from xbackend_fl.weights.formats.strict_json import parse
 from xbackend_fl.weights.formats.zip_archive import content, members
 
 NAME, KERAS = "hdf5", "keras"
-_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _ALL_GUARDS = 3
 
 
@@ -111,7 +111,7 @@ def _fill(dataset: Any, array: Array, advance: Callable[[int], None]) -> None:
 
 
 def _read(source: Source, name: str, about: Mapping[str, str]) -> Archive:
-    if bytes(source.view[:8]) != _SIGNATURE:
+    if bytes(source.view[:8]) != SIGNATURE:
         source.refuse("bad-hdf5", "does not start as HDF5 files do")
     reply = Reply(source)
     header = reply.header

@@ -10,61 +10,35 @@ from __future__ import annotations
 import pickletools
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from sys import getsizeof
 from typing import Any, Final, NoReturn, final
 
-import numpy as np
-
-from xbackend_fl.weights.formats.dtypes import ALLOWED, TORCH_STORAGES, DType
-from xbackend_fl.weights.formats.limits import MAX_RANK
+from xbackend_fl.weights.formats.dtypes import DType
+from xbackend_fl.weights.formats.pickle_names import (
+    CALLS,
+    CLASSES,
+    STORAGES,
+    Global,
+    Other,
+    Storage,
+    byte_string,
+    checked_key,
+    named,
+    set_of,
+)
 from xbackend_fl.weights.formats.source import Source, shown
 
 MAX_BYTES = 48 << 20
 _MAX_STEPS = 4_000_000
 _MAX_CONTAINERS = 700_000
+_MAX_ITEMS = 1_000_000
+"""Items of all lists and dicts, values on the stack, values remembered: each of the three."""
+
 _MAX_TEXT = 64 << 10
+_MAX_TEXTS = 64 << 20
+"""Bytes of memory for all texts together."""
+
 _MAX_LINE = 256
-
-
-@dataclass(frozen=True)
-class Global:
-    """A name that the pickle refers to."""
-
-    name: str
-
-
-@dataclass(frozen=True)
-class Storage:
-    """A block of bytes in the archive.
-
-    Attributes:
-        key: Name of its record.
-        dtype: Dtype of its items; ``None`` if it is untyped.
-        size: Number of items; bytes, if it is untyped.
-    """
-
-    key: str
-    dtype: DType | None
-    size: int
-
-
-@dataclass(frozen=True)
-class StridedTensor:
-    """A tensor as PyTorch stores it: a strided view of a storage.
-
-    Attributes:
-        storage: The bytes.
-        dtype: Dtype of the items.
-        offset: Index of the first item.
-        shape: Sizes.
-        strides: Distance of neighbours along each axis, in items.
-    """
-
-    storage: Storage
-    dtype: DType
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
 
 
 class _Mark:
@@ -72,13 +46,6 @@ class _Mark:
 
 
 _MARK: Final = _Mark()
-_DTYPES: dict[str, DType] = {f"torch {name}": dtype for name, dtype in ALLOWED.items()}
-_STORAGES: dict[str, DType | None] = {
-    **{f"torch {name}": dtype for name, dtype in TORCH_STORAGES.items()},
-    "torch.storage UntypedStorage": None,
-    "torch UntypedStorage": None,
-}
-_WHOLE_OBJECTS = ("torch.nn.", "__torch__")
 
 
 @final
@@ -88,21 +55,29 @@ class Machine:
     Args:
         source: The file, for messages.
         program: The pickle.
+        start: Where in the program it begins, if it is one of several, as in files from before version 1.6; it may
+            then be followed by anything.
+
+    Attributes:
+        storages: Dtype by the key of every storage that the pickle names.
     """
 
-    def __init__(self, source: Source, program: bytes) -> None:
+    def __init__(self, source: Source, program: bytes, start: int | None = None) -> None:
         self._source = source
         self._program = program
-        self._at = 0
+        self._several = start is not None
+        self._at = start or 0
+        self.storages: dict[str, DType | None] = {}
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
-        self._containers = 0
+        self._containers = self._items = self._texts = 0
 
     def run(self) -> Any:
-        """The object: dicts, lists, tuples, text, numbers and :class:`StridedTensor`.
+        """The object: dicts, lists, tuples, plain values and the records of ``pickle_names``.
 
         Raises:
-            FormatRefused: ``pickle-opcode``, ``pickle-global``, ``pickle-limit`` or ``bad-pickle``.
+            FormatRefused: ``pickle-opcode``, ``pickle-global``, ``pickle-limit``, ``tensor-kind``, ``dtype`` or
+                ``bad-pickle``.
         """
         if len(self._program) > MAX_BYTES:
             self._source.refuse("pickle-limit", f"its pickle has {len(self._program)} bytes", limit=MAX_BYTES)
@@ -116,19 +91,28 @@ class Machine:
                 if handler is None:
                     self._refuse_opcode(opcode)
                 handler(self)
-        except (IndexError, KeyError, struct.error, UnicodeDecodeError, TypeError) as error:
+        except (IndexError, KeyError, struct.error, UnicodeDecodeError) as error:
             # Each is the machine's own complaint about a program that pops, recalls or reads too much.
-            self._source.refuse(
-                "bad-pickle",
-                f"its pickle breaks off at byte {self._at}: {shown(str(error))}",
-                offset=self._at,
-            )
-        self._source.refuse("pickle-limit", f"its pickle has more than {_MAX_STEPS} steps", limit=_MAX_STEPS)
+            self._refuse(f"its pickle breaks off at byte {self._at}: {shown(str(error))}")
+        except TypeError as error:
+            self._refuse(f"its pickle has {error}, before byte {self._at}")
+        self._too_many("steps", _MAX_STEPS)
+
+    @property
+    def end(self) -> int:
+        """Where in the program the pickle ended."""
+        return self._at
+
+    def _refuse(self, message: str) -> NoReturn:
+        self._source.refuse("bad-pickle", message, offset=self._at)
+
+    def _too_many(self, what: str, limit: int) -> NoReturn:
+        self._source.refuse("pickle-limit", f"its pickle has more than {limit} {what}", limit=limit)
 
     def _finish(self) -> Any:
         if len(self._stack) != 1 or self._stack[0] is _MARK:
             self._source.refuse("bad-pickle", "its pickle leaves more than one object")
-        if self._at != len(self._program):
+        if not self._several and self._at != len(self._program):
             self._source.refuse("trailing-data", "its pickle goes on behind its end", offset=self._at)
         return self._stack[0]
 
@@ -155,7 +139,23 @@ class Machine:
         """Push text."""
         if length > _MAX_TEXT:
             self._source.refuse("pickle-limit", f"its pickle holds text of {length} bytes", limit=_MAX_TEXT)
-        self.push(self.take(length).decode("utf-8", "surrogatepass"))
+        value = self.take(length).decode("utf-8", "surrogatepass")
+        self._texts += getsizeof(value)
+        if self._texts > _MAX_TEXTS:
+            self._too_many("bytes of text", _MAX_TEXTS)
+        self.push(value)
+
+    def content(self, length: int) -> None:
+        """Push bytes, or what stands for them: they are no weights."""
+        at = self._at
+        self.skip(length)
+        self.push(byte_string(self._program[at : self._at]) if length <= _MAX_LINE else Other("bytes"))
+
+    def skip(self, length: int) -> None:
+        """Pass over bytes."""
+        if length > len(self._program) - self._at:
+            self._source.refuse("bad-pickle", f"its pickle breaks off at byte {self._at}", offset=self._at)
+        self._at += length
 
     def line(self) -> str:
         """Text up to a line end."""
@@ -170,18 +170,16 @@ class Machine:
 
     def push(self, value: Any) -> None:
         """Push a value."""
+        if len(self._stack) >= _MAX_ITEMS:
+            self._too_many("values on its stack", _MAX_ITEMS)
         self._stack.append(value)
 
     def made(self, value: Any) -> None:
         """Push a new container."""
         self._containers += 1
         if self._containers > _MAX_CONTAINERS:
-            self._source.refuse(
-                "pickle-limit",
-                f"its pickle makes more than {_MAX_CONTAINERS} containers",
-                limit=_MAX_CONTAINERS,
-            )
-        self._stack.append(value)
+            self._too_many("containers", _MAX_CONTAINERS)
+        self.push(value)
 
     def pop(self) -> Any:
         """Pop a value."""
@@ -203,52 +201,55 @@ class Machine:
         """Remember the top of the stack; a dict, so that a huge index costs nothing."""
         if self._stack[-1] is _MARK:
             raise IndexError("a mark cannot be remembered")
+        if len(self._memo) >= _MAX_ITEMS:
+            self._too_many("values to remember", _MAX_ITEMS)
         self._memo[index] = self._stack[-1]
 
     def recall(self, index: int) -> None:
         """Push what was remembered."""
-        self._stack.append(self._memo[index])
+        self.push(self._memo[index])
 
     # Containers
+
+    def _count(self, count: int) -> None:
+        self._items += count
+        if self._items > _MAX_ITEMS:
+            self._too_many("items", _MAX_ITEMS)
 
     def append(self, values: list[Any]) -> None:
         """Extend the list on top."""
         target = self._stack[-1]
         if type(target) is not list:
             raise TypeError("items for something that is no list")
+        self._count(len(values))
         target.extend(values)
 
     def set_items(self, values: list[Any]) -> None:
-        """Fill the dict on top; only text and numbers are keys."""
+        """Fill the dict on top."""
         target = self._stack[-1]
         if type(target) is not dict or len(values) % 2:
             raise TypeError("items for something that is no dict")
+        self._count(len(values) // 2)
         for key, value in zip(values[::2], values[1::2], strict=True):
-            if type(key) not in (str, int):
-                raise TypeError("a key that is neither text nor a number")
-            target[key] = value
+            target[key if type(key) is str else checked_key(key)] = value
+
+    def add_items(self, values: list[Any]) -> None:
+        """Fill the set on top, which is left out."""
+        if self._stack[-1] != Other("set"):
+            raise TypeError("items for something that is no set")
+        set_of(self._source, values)
 
     def build(self) -> None:
-        """Drop the state of an ordered dict: the version numbers of PyTorch's layers."""
-        state = self.pop()
-        if type(self._stack[-1]) is not dict or type(state) is not dict:
-            raise TypeError("state for something that is no ordered dict")
+        """Drop a state: the version numbers of PyTorch's layers, or of a value that is left out."""
+        state, target = self.pop(), self._stack[-1]
+        if not isinstance(target, Other) and (type(target) is not dict or type(state) is not dict):
+            raise TypeError("a state for something that is no ordered dict")
 
     # Names and calls
 
     def find_global(self, module: str, name: str) -> None:
-        """Push a name, if it is on the list."""
-        full = f"{module} {name}"
-        if full in _DTYPES:
-            self.push(_DTYPES[full])
-        elif full in _STORAGES or full in _CALLS:
-            self.push(Global(full))
-        elif full.startswith(_WHOLE_OBJECTS):
-            self._source.refuse(
-                "pickle-model", f"holds a whole model ({shown(f'{module}.{name}')}), which is code"
-            )
-        else:
-            self._source.refuse("pickle-global", f"its pickle names {shown(f'{module}.{name}')}")
+        """Push a name, if it is on a list."""
+        self.push(named(self._source, module, name))
 
     def stack_global(self) -> None:
         """Push the name made of two texts."""
@@ -257,12 +258,12 @@ class Machine:
             raise TypeError("a name that is not text")
         self.find_global(module, name)
 
-    def reduce(self) -> None:
+    def reduce(self, allowed: dict[str, Callable[[Source, tuple[Any, ...]], Any]]) -> None:
         """Call a name: build its record."""
         arguments, function = self.pop(), self.pop()
         if type(function) is not Global or type(arguments) is not tuple:
             raise TypeError("a call of something that is no name")
-        call = _CALLS.get(function.name)
+        call = allowed.get(function.name)
         if call is None:
             self._source.refuse("pickle-global", f"its pickle calls {shown(function.name)}")
         self.made(call(self._source, arguments))
@@ -270,84 +271,31 @@ class Machine:
     def persistent(self) -> None:
         """Push the storage that a persistent id names."""
         match self.pop():
-            case ("storage", Global(name), str(key), str(), int(size)) if name in _STORAGES and size >= 0:
-                self.push(Storage(key, _STORAGES[name], size))
+            case ("storage", Global(name), str(key), str(), int(size), *view) if (
+                name in STORAGES and size >= 0
+            ):
+                if self.storages.setdefault(key, STORAGES[name]) != STORAGES[name]:
+                    self._source.refuse("bad-pickle", f"storage {shown(key)} has two dtypes")
+                self.push(Storage(key, STORAGES[name], size, self._offset(view)))
+            case ("module", *_):
+                self._source.refuse("pickle-model", "holds a whole model, which is code")
             case _:
                 self._source.refuse("bad-pickle", "its pickle refers to something that is no storage")
 
+    def _offset(self, view: list[Any]) -> int:
+        """Where a part of a storage begins: only files from before version 1.6 store parts."""
+        match view:
+            case []:
+                return 0
+            case [None] if self._several:
+                return 0
+            case [(str(), int(offset), int())] if self._several and 0 <= offset < 1 << 48:
+                return offset
+            case _:
+                self._source.refuse(
+                    "bad-pickle", "its pickle refers to something that is no part of a storage"
+                )
 
-def _empty_dict(source: Source, arguments: tuple[Any, ...]) -> Any:
-    if arguments not in ((), ([],)):
-        source.refuse("bad-pickle", "an ordered dict starts with items")
-    return {}
-
-
-def _size(source: Source, arguments: tuple[Any, ...]) -> Any:
-    match arguments:
-        case (tuple() as sizes,):
-            return sizes
-        case _:
-            source.refuse("bad-pickle", "a torch.Size is not a tuple")
-
-
-def _tensor(source: Source, arguments: tuple[Any, ...]) -> Any:
-    """``_rebuild_tensor_v2(storage, offset, size, stride, requires_grad, hooks[, metadata])``."""
-    match arguments:
-        case (Storage(dtype=dtype) as storage, int(at), tuple(shape), tuple(strides), bool(), {}, *rest) if (
-            dtype is not None and rest in ([], [{}], [None])
-        ):
-            return _strided(source, storage, dtype, at, shape, strides)
-        case _:
-            source.refuse("bad-pickle", f"a tensor is described by {_types(arguments)}")
-
-
-def _tensor_of_dtype(source: Source, arguments: tuple[Any, ...]) -> Any:
-    """``_rebuild_tensor_v3(storage, offset, size, stride, requires_grad, hooks, dtype[, metadata])``."""
-    match arguments:
-        case (
-            Storage(dtype=None) as storage,
-            int(at),
-            tuple(shape),
-            tuple(strides),
-            bool(),
-            {},
-            dtype,
-            *rest,
-        ):
-            if isinstance(dtype, np.dtype) and rest in ([], [{}], [None]):
-                return _strided(source, storage, dtype, at, shape, strides)
-    source.refuse("bad-pickle", f"a tensor is described by {_types(arguments)}")
-
-
-def _types(arguments: tuple[Any, ...]) -> str:
-    # Not the values: a small pickle can hold an object whose text has no end.
-    return shown([type(argument).__name__ for argument in arguments])
-
-
-def _strided(source: Source, storage: Storage, dtype: DType, at: int, shape: Any, strides: Any) -> Any:
-    sizes = (*shape, *strides, at)
-    whole = all(type(size) is int and 0 <= size < 1 << 48 for size in sizes)
-    if not whole or len(shape) != len(strides) or len(shape) > MAX_RANK:
-        source.refuse("bad-shape", "a tensor has sizes or strides that are none")
-    return StridedTensor(storage, dtype, at, shape, strides)
-
-
-def _parameter(source: Source, arguments: tuple[Any, ...]) -> Any:
-    """``_rebuild_parameter(data, requires_grad, hooks)``."""
-    match arguments:
-        case (StridedTensor() as tensor, bool(), {}):
-            return tensor
-        case _:
-            source.refuse("bad-pickle", "a parameter is described by something that is no tensor")
-
-
-_CALLS: dict[str, Callable[[Source, tuple[Any, ...]], Any]] = {
-    "collections OrderedDict": _empty_dict,
-    "torch Size": _size,
-    "torch._utils _rebuild_tensor_v2": _tensor,
-    "torch._utils _rebuild_tensor_v3": _tensor_of_dtype,
-    "torch._utils _rebuild_parameter": _parameter,
-}
 
 _STOP = ord(".")
 _NAMES = {ord(opcode.code): opcode.name for opcode in pickletools.opcodes}
@@ -359,10 +307,11 @@ def _protocol(machine: Machine) -> None:
 
 
 def _long(machine: Machine) -> None:
-    length = machine.number("<B")
-    if length > 8:
-        raise TypeError("an integer of more than 64 bits")
-    machine.push(int.from_bytes(machine.take(length), "little", signed=True))
+    content = machine.take(machine.number("<B"))
+    # No size and no name needs more; a state beside the weights may.
+    machine.push(
+        int.from_bytes(content, "little", signed=True) if len(content) <= 8 else Other("a large number")
+    )
 
 
 _HANDLERS: dict[int, Callable[[Machine], None]] = {
@@ -401,7 +350,16 @@ _HANDLERS: dict[int, Callable[[Machine], None]] = {
         "j": lambda m: m.recall(m.number("<I")),
         "c": lambda m: m.find_global(m.line(), m.line()),
         "\x93": lambda m: m.stack_global(),
-        "R": lambda m: m.reduce(),
+        "R": lambda m: m.reduce(CALLS),
+        "\x81": lambda m: m.reduce(CLASSES),
+        "U": lambda m: m.text(m.number("<B")),
+        "C": lambda m: m.content(m.number("<B")),
+        "B": lambda m: m.content(m.number("<I")),
+        "\x8e": lambda m: m.content(m.number("<Q")),
+        "\x96": lambda m: m.content(m.number("<Q")),
+        "\x8f": lambda m: m.made(Other("set")),
+        "\x90": lambda m: m.add_items(m.pop_to_mark()),
+        "\x91": lambda m: m.made(set_of(m._source, m.pop_to_mark())),  # noqa: SLF001
         "Q": lambda m: m.persistent(),
     }.items()
 }

@@ -14,16 +14,18 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from xbackend_fl.errors import FileError
+from xbackend_fl.weights.formats import pytorch_old
 from xbackend_fl.weights.formats.archive import Archive, Array, Entry, aliases_of, check_shape, checked
 from xbackend_fl.weights.formats.dtypes import NAMES, TORCH_STORAGES
 from xbackend_fl.weights.formats.limits import MAX_TENSORS, declared_limit
-from xbackend_fl.weights.formats.pickle_machine import MAX_BYTES, Machine, StridedTensor
+from xbackend_fl.weights.formats.pickle_machine import MAX_BYTES, Machine
+from xbackend_fl.weights.formats.pickle_names import Global, Other, StridedTensor
+from xbackend_fl.weights.formats.pytorch_old import Block
 from xbackend_fl.weights.formats.source import Source, open_source, shown
 from xbackend_fl.weights.formats.streams import write_array
-from xbackend_fl.weights.formats.zip_archive import Member, content, members
+from xbackend_fl.weights.formats.zip_archive import Member, content, members, unchecked
 
 NAME = "pytorch"
-_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _STORAGE_NAMES = {dtype: name for name, dtype in TORCH_STORAGES.items()}
 _MAX_DEPTH = 16
 _MAX_LEAVES = 4 * MAX_TENSORS
@@ -40,28 +42,57 @@ def read(path: Path) -> Archive:
     """
     source = open_source(path)
     head = bytes(source.view[:512])
-    if head.startswith(_LEGACY) or head[257:262] == b"ustar" or head[:2] in (b"\x80\x02", b"\x80\x03"):
-        source.refuse("pytorch-legacy", "is written in PyTorch's old format, a bare pickle or tar")
+    if head[257:262] == b"ustar":
+        source.refuse("pytorch-legacy", "is a tar, as PyTorch wrote before version 0.1.10")
+    if head.startswith(pytorch_old.MAGIC):
+        root, blocks, about = pytorch_old.content(source)
+        return _archive(source, root, blocks, about, (), swapped=False)
+    if head[:1] == b"\x80":
+        source.refuse("pytorch-legacy", "is a bare pickle, which no version of PyTorch writes")
     found = members(source)
-    folder = _folder(source, found)
-    program = bytes(content(source, _small(source, found[f"{folder}/data.pkl"])))
-    order = found.get(f"{folder}/byteorder")
-    if order is not None and bytes(content(source, _small(source, order))) != b"little":
-        source.refuse("byte-order", "was written on a big-endian machine")
+    plain = unchecked(found)
+    folder = _folder(source, plain)
+    program = bytes(content(source, _small(source, plain[f"{folder}/data.pkl"])))
+    order = plain.get(f"{folder}/byteorder")
+    written = "little" if order is None else bytes(content(source, _small(source, order))).decode("latin-1")
+    if written not in ("little", "big"):
+        source.refuse("bad-header", f"says that its byte order is {shown(written)}")
+    begin = f"{folder}/data/"
+    blocks = {
+        name.removeprefix(begin): Block(name, member.size, partial(content, source, member))
+        for name, member in plain.items()
+        if name.startswith(begin)
+    }
+    notes = () if plain is found else ("it was written without checksums: damage to it would not be seen",)
+    about = _provenance(source, plain, folder)
+    return _archive(source, Machine(source, program).run(), blocks, about, notes, swapped=written == "big")
+
+
+def _archive(
+    source: Source,
+    root: Any,
+    blocks: Mapping[str, Block],
+    about: Mapping[str, str],
+    notes: tuple[str, ...],
+    *,
+    swapped: bool,
+) -> Archive:
+    """The tensors of an object, and where their bytes are."""
     entries: dict[str, Entry] = {}
     others = 0
-    for name, value in _leaves(source, Machine(source, program).run()):
+    for name, value in _leaves(source, root):
         if not isinstance(value, StridedTensor):
             others += 1
         elif name in entries:
             source.refuse("duplicate-name", f"holds two tensors named {shown(name)}")
         else:
-            entries[name] = _entry(source, name, value, found.get(f"{folder}/data/{value.storage.key}"))
+            entries[name] = _entry(source, name, value, blocks.get(value.storage.key), swapped=swapped)
     total = sum(entry.num_bytes for entry in entries.values())
     if total > declared_limit(source.size):
         source.refuse("expansion", f"{source.size} bytes would expand to {total}", value=total)
-    notes = (f"{others} values that are no tensors were left out",) if others else ()
-    return checked(Archive(path, NAME, entries, _provenance(source, found, folder), notes))
+    if others:
+        notes = (*notes, f"{others} values that are no tensors were left out")
+    return checked(Archive(source.path, NAME, entries, about, notes))
 
 
 def write(
@@ -110,62 +141,86 @@ def _small(source: Source, member: Member) -> Member:
 
 def _leaves(source: Source, root: Any) -> Iterator[tuple[str, Any]]:
     """Values of nested containers with their dotted names, with bounded depth and number."""
-    stack: list[tuple[str, int, Any]] = [("", 0, root)]
     seen = 0
+    stack: list[tuple[str, Iterator[tuple[str, Any]]]] = [("", iter([("", root)]))]
     while stack:
-        name, depth, value = stack.pop()
-        seen += 1
-        if depth > _MAX_DEPTH or seen > _MAX_LEAVES:
-            source.refuse("pickle-limit", "its containers are too many or nested too deeply")
-        if isinstance(value, dict):
-            inner = [(str(key), item) for key, item in value.items()]
-        elif isinstance(value, list | tuple):
-            inner = [(str(index), item) for index, item in enumerate(value)]
-        else:
-            yield name or "tensor", value
+        name, items = stack[-1]
+        key, value = next(items, (None, None))
+        if key is None:
+            stack.pop()
             continue
-        if len(inner) > _MAX_LEAVES:
+        seen += 1
+        if len(stack) > _MAX_DEPTH or seen > _MAX_LEAVES:
             source.refuse("pickle-limit", "its containers are too many or nested too deeply")
-        prefix = f"{name}." if name else ""
-        stack.extend((prefix + key, depth + 1, item) for key, item in reversed(inner))
+        full = f"{name}.{key}" if name else key
+        if isinstance(value, dict):
+            stack.append((full, ((_name(inner), item) for inner, item in value.items())))
+        elif isinstance(value, list | tuple):
+            stack.append((full, ((str(index), item) for index, item in enumerate(value))))
+        else:
+            yield full or "tensor", value
 
 
-def _entry(source: Source, name: str, tensor: StridedTensor, record: Member | None) -> Entry:
+def _name(key: Any) -> str:
+    """A key of a dict as text: what is none, as Python writes it."""
+    match key:
+        case str():
+            return key
+        case Other(what) | Global(what):
+            return what
+        case np.dtype():
+            return f"torch.{key}"
+        case _:
+            return repr(key)
+
+
+def _entry(source: Source, name: str, tensor: StridedTensor, block: Block | None, *, swapped: bool) -> Entry:
     storage, item = tensor.storage, tensor.dtype.itemsize
     count = check_shape(source.path, name, tensor.shape)
-    stored = storage.size * (storage.dtype.itemsize if storage.dtype is not None else 1)
+    width = storage.dtype.itemsize if storage.dtype is not None else 1
+    stored, begin = storage.size * width, storage.offset * width
     what = f"tensor {shown(name)}"
-    if record is None or record.size != stored:
-        held = "no record" if record is None else f"a record of {record.size}"
+    if block is None or block.size != stored:
+        held = "no record" if block is None else f"a record of {block.size}"
         source.refuse("size-mismatch", f"{what} lies in a storage of {stored} bytes, and has {held}")
+    if swapped and storage.dtype is None:
+        source.refuse(
+            "byte-order", f"{what} was written on a big-endian machine, without the width of its values"
+        )
     if count:
         reach = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.strides, strict=True))
-        if (tensor.offset + reach + 1) * item > stored:
+        if begin + (tensor.offset + reach + 1) * item > stored:
             source.refuse(
                 "size-mismatch",
                 f"{what} reaches beyond its storage of {stored} bytes",
                 offset=tensor.offset,
                 limit=stored,
             )
-    identity: Hashable = (record.name, tensor.offset, tensor.shape, tensor.strides, tensor.dtype.str)
-    return Entry(
-        tensor.shape, tensor.dtype, partial(_array, source, tensor, record), identity if count else None
-    )
+    identity: Hashable = (block.name, tensor)
+    read_it = partial(_array, block, tensor, begin, swapped=swapped)
+    return Entry(tensor.shape, tensor.dtype, read_it, identity if count else None)
 
 
-def _array(source: Source, tensor: StridedTensor, record: Member) -> Array:
+def _array(block: Block, tensor: StridedTensor, begin: int, *, swapped: bool) -> Array:
     if 0 in tensor.shape:
         return np.zeros(tensor.shape, tensor.dtype)
     # A storage may be longer than a whole number of items: an untyped one has any number of bytes.
     item = tensor.dtype.itemsize
-    raw = content(source, record)
+    raw = block.read()[begin:]
     # Strides are applied to plain items: NumPy's tool does not know the dtypes that others add.
     bits = np.dtype(f"u{item}") if item <= 8 else tensor.dtype
     flat = np.frombuffer(raw[: len(raw) // item * item], bits)
+    if swapped:
+        # A complex number is two numbers, each of them turned.
+        part = np.dtype(f"u{item // 2 if tensor.dtype.kind == 'c' else item}")
+        flat = flat.view(part).byteswap().view(bits)
     if not flat.flags.aligned:
         flat = flat.copy()
     strides = tuple(stride * item for stride in tensor.strides)
-    return as_strided(flat[tensor.offset :], tensor.shape, strides, writeable=False).view(tensor.dtype)
+    array = as_strided(flat[tensor.offset :], tensor.shape, strides, writeable=False).view(tensor.dtype)
+    if tensor.conjugated:
+        array = array.conj()
+    return np.negative(array) if tensor.negated else array
 
 
 def _provenance(source: Source, found: Mapping[str, Member], folder: str) -> dict[str, str]:

@@ -6,10 +6,11 @@ Readers that trust one table and not the other can be shown different content (A
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from xbackend_fl.weights.formats.limits import MAX_TENSORS, declared_limit
@@ -20,6 +21,11 @@ _CENTRAL, _LOCAL = b"PK\x01\x02", b"PK\x03\x04"
 _STORED, _DEFLATED = 0, 8
 _ENCRYPTED, _SIZES_FOLLOW = 1, 8
 _DIRECTORY = 0x10
+_TYPE, _LINK = 0o170000, 0o120000
+_OTHER_NAME = 0x7075
+_LEADS_OUT = re.compile(r"/|[A-Za-z]:(?!\d+\.npy$)|.*\\|(.*/)?(\.{0,2})/|(.*/)?\.{1,2}$")
+"""Absolute, of a drive (but NumPy's ``w:0.npy`` is TensorFlow's variable), or with parts that are no names."""
+
 _FULL = 0xFFFFFFFF
 _MAX_MEMBERS = MAX_TENSORS + 1000
 
@@ -31,7 +37,7 @@ class Member:
     Attributes:
         name: Its name.
         method: 0 stored, 8 deflated.
-        crc: CRC-32 of its content.
+        crc: CRC-32 of its content; ``None`` if its writer left it out.
         stored: Bytes in the archive.
         size: Bytes of its content.
         header: Offset of its local header.
@@ -40,7 +46,7 @@ class Member:
 
     name: str
     method: int
-    crc: int
+    crc: int | None
     stored: int
     size: int
     header: int
@@ -50,8 +56,10 @@ class Member:
 def members(source: Source) -> dict[str, Member]:
     """The files of an archive by name.
 
+    Nothing is ever unpacked, but a file whose names lead elsewhere lies to whoever does.
+
     Raises:
-        FormatRefused: ``not-a-zip``, ``bad-zip`` where the tables disagree or overlap, ``zip-encrypted``,
+        FormatRefused: ``not-a-zip``, ``outside`` or ``bad-name`` for a name that is a way out, ``bad-zip`` where the tables disagree or overlap, ``zip-encrypted``,
             ``zip-method``, ``duplicate-name``, ``too-many-tensors`` or ``expansion``.
     """
     start, size, count = _directory(source)
@@ -77,6 +85,16 @@ def members(source: Source) -> dict[str, Member]:
     return found
 
 
+def unchecked(found: dict[str, Member]) -> dict[str, Member]:
+    """The files without their checksums, if every one of them is zero: so PyTorch leaves them out.
+
+    No damage to one place makes all of them zero.
+    """
+    if any(member.crc for member in found.values()) or not any(member.size for member in found.values()):
+        return found
+    return {name: replace(member, crc=None) for name, member in found.items()}
+
+
 def content(source: Source, member: Member) -> memoryview:
     """What a member holds, checked against its CRC: a view, if it is stored.
 
@@ -92,7 +110,7 @@ def content(source: Source, member: Member) -> memoryview:
             source.refuse("bad-zip", f"{shown(member.name)} is not deflated data: {error}")
         if len(raw) != member.size or not engine.eof:
             source.refuse("bad-zip", f"{shown(member.name)} does not unpack to {member.size} bytes")
-    if zlib.crc32(raw) != member.crc:
+    if member.crc is not None and zlib.crc32(raw) != member.crc:
         source.refuse("checksum", f"{shown(member.name)} does not match its checksum", offset=member.offset)
     return raw
 
@@ -137,6 +155,8 @@ def _central(source: Source, table: memoryview, count: int) -> Iterator[Member]:
         if at > len(table):
             source.refuse("bad-zip", "an entry of its table of contents is cut short")
         name = _name(source, bytes(table[name_at:extra_at]))
+        if attributes >> 16 & _TYPE == _LINK:
+            source.refuse("outside", f"{shown(name)} is a link")
         if attributes & _DIRECTORY:
             # PyTorch's reader then returns memory that nobody has written (found by mutation, PyTorch 2.13).
             source.refuse("bad-zip", f"{shown(name)} is marked as a folder")
@@ -161,6 +181,8 @@ def _wide(source: Source, extra: bytes, name: str, fields: list[int]) -> list[in
         kind, length = struct.unpack_from("<HH", extra, at)
         body = extra[at + 4 : at + 4 + length]
         at += 4 + length
+        if kind == _OTHER_NAME:
+            source.refuse("bad-zip", f"{shown(name)} has a second name")
         if kind == 1:
             full = [index for index, value in enumerate(fields) if value == _FULL]
             if len(body) < 8 * len(full):
@@ -173,9 +195,14 @@ def _wide(source: Source, extra: bytes, name: str, fields: list[int]) -> list[in
 
 def _name(source: Source, raw: bytes) -> str:
     try:
-        return raw.decode("utf-8")
+        name = raw.decode("utf-8")
     except UnicodeDecodeError:
         source.refuse("bad-name", f"the file name {shown(raw)} is not UTF-8")
+    if not name or not name.isprintable():
+        source.refuse("bad-name", f"the file name {shown(name)} is empty or not printable")
+    if _LEADS_OUT.match(name):
+        source.refuse("outside", f"holds {shown(name)}, a path that leads out of the archive or around in it")
+    return name
 
 
 def _located(source: Source, member: Member) -> Member:
@@ -193,4 +220,4 @@ def _located(source: Source, member: Member) -> Member:
         source.refuse("bad-zip", f"{shown(member.name)} differs between the two tables of contents")
     offset = member.header + 30 + n + m
     source.at(offset, member.stored, shown(member.name))
-    return Member(**{**vars(member), "offset": offset})
+    return replace(member, offset=offset)
