@@ -33,6 +33,12 @@ _CODE = {
     "weight": "scale={0}",
     "causal": "use_causal_mask=bool({0})",
     "axis": "axis, counted in channels-first order, is {0}",
+    "trainable": "trainable={0}",
+}
+
+_STATISTICS = {
+    "kept in training": "trainable=False, or training=False in its call inside a subclassed model",
+    "averaged in training": "trainable=True, and no training=False in its call",
 }
 
 
@@ -79,6 +85,8 @@ class TensorFlowAdapter:
     def hint(self, node: str, operator: str, attribute: str, value: object) -> str:
         """Keras code that sets ``attribute``."""
         code = _CODE.get(attribute, f"{attribute} = {value!r} of {operator}").format(value)
+        if attribute == "statistics":
+            code = _STATISTICS[str(value)]
         return f"keras: {node}: {code}"
 
     def configure_process(self, threads: int, seed: int) -> None:

@@ -19,7 +19,8 @@ from xbfl_tensorflow import layers, operations, sequences, simple
 from xbfl_tensorflow.axes import default_order, infer_order
 from xbfl_tensorflow.constants import fold, settle
 from xbfl_tensorflow.graph import Context, Handler, family, knows_activation
-from xbfl_tensorflow.trace import Call, Trace, call_once, is_keras, is_signature, steps, trace
+from xbfl_tensorflow.rehearsal import Rehearsal, rehearse
+from xbfl_tensorflow.trace import Call, Trace, call_once, is_keras, is_signature, steps, takes_training, trace
 from xbfl_tensorflow.variables import natives_of, raw, trainable, variable_names
 
 _LAYERS: Mapping[str, Handler] = {**layers.HANDLERS, **simple.HANDLERS, **sequences.HANDLERS}
@@ -60,28 +61,45 @@ def describe(model: Any, example: Sequence[Array]) -> Described:
     ]
     if [order for order, _ in inferred] != orders:
         traced = _traced(model, batch, [order for order, _ in inferred])
+    rehearsal = _rehearsed(model, traced, batch, [order for order, _ in inferred])
     variables = variable_names(model)
     frozen = [name for name, variable in variables.items() if not trainable(variable)]
     builder = GraphBuilder("tensorflow", natives_of(variables), frozen, channels_last=True)
     if is_signature(model):
         builder.inference_only("a SavedModel has no training mode")
+    for effect in rehearsal.effects:
+        builder.training_effect(effect)
+    if rehearsal.unlike is not None:
+        builder.inference_only(str(rehearsal.unlike))
     context = Context(builder, {id(raw(variable)): name for name, variable in variables.items()})
     rows = zip(traced.inputs, batch, inferred, _input_names(model, len(batch)), strict=True)
     for tensor, array, (order, note), word in rows:
         context.values[tensor.name] = builder.input(word, str(array.dtype), array.shape, order, note)
     _captures(context, traced.graph, variables)
+    context.active = dict(zip(map(id, traced.calls), rehearsal.active, strict=True))
     _walk(context, traced.graph, traced.calls)
     for tensor in traced.outputs:
         builder.output(as_value(builder, context.tensor(tensor)))
     return Described(builder.build(), context.layers, variables, tuple(declared))
 
 
-def _traced(model: Any, batch: Sequence[Array], orders: Sequence[tuple[int, ...]]) -> Trace:
+def _rehearsed(
+    model: Any, traced: Trace, batch: Sequence[Array], orders: Sequence[tuple[int, ...]]
+) -> Rehearsal:
+    """What the model does in training; one without a training mode does in it what it always does."""
+    if is_signature(model) or not (is_keras(model) or takes_training(model)):
+        return Rehearsal(active=(True,) * len(traced.calls))
+    return rehearse(model, traced, lambda: _traced(model, batch, orders, training=True))
+
+
+def _traced(
+    model: Any, batch: Sequence[Array], orders: Sequence[tuple[int, ...]], *, training: bool = False
+) -> Trace:
     specs = [
         tf.TensorSpec([array.shape[axis] for axis in order], array.dtype)
         for array, order in zip(batch, orders, strict=True)
     ]
-    return trace(model, specs, lambda layer: _known(layer) is not None)
+    return trace(model, specs, lambda layer: _known(layer) is not None, training=training)
 
 
 def _known(layer: Any) -> Handler | None:
@@ -134,6 +152,7 @@ def _walk(context: Context, graph: Any, calls: Sequence[Call]) -> None:
 
 def _call(context: Context, call: Call) -> None:
     context.prefix = call.path
+    context.trains = context.active.get(id(call), True)
     arguments = [context.get(item) for item in call.arguments]
     options = {key: context.get(item) for key, item in call.options.items()}
     if isinstance(call.target, str):

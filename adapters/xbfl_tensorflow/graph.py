@@ -23,7 +23,9 @@ class Context:
         values: What each tensor of the graph, by name, stands for.
         handles: What each resource tensor, by name, gives access to; ``None`` for a stranger's variable.
         names: Variable (by identity) to its native name.
-        layers: Node name to the layer it came from.
+        layers: Layer by native place: its name, and ``@2`` and so on for its further calls.
+        active: Whether a marked call, by identity, drops or moves statistics in training.
+        trains: The same of the call that is being told.
         prefix: Path of the nested model that is being walked.
         library: Functions that the graph calls, by name.
     """
@@ -36,11 +38,14 @@ class Context:
         self.layers: dict[str, Any] = {}
         self.prefix = ""
         self.library: dict[str, Any] = {}
+        self.active: dict[int, bool] = {}
+        self.trains = True
 
     def child(self, prefix: str) -> Context:
         """A context for a graph that this one calls: the same builder, its own tensors."""
         inner = Context(self.builder, self.names)
         inner.library = self.library
+        inner.active = self.active
         inner.layers, inner.prefix = self.layers, f"{self.prefix}{prefix}/"
         return inner
 
@@ -64,9 +69,17 @@ class Context:
 
     def name(self, layer: Any) -> str:
         """Node name of a layer."""
-        name = f"{self.prefix}{layer.name}"
-        self.layers[name] = layer
-        return name
+        return f"{self.prefix}{layer.name}"
+
+    def place(self, layer: Any) -> str:
+        """A new native place: a call of a layer whose training attributes the treaty says."""
+        name, count = self.name(layer), 1
+        place = name
+        while place in self.layers:
+            count += 1
+            place = f"{name}@{count}"
+        self.layers[place] = layer
+        return place
 
     def native(self, variable: Any) -> Native:
         """The layout leaf of a variable."""
@@ -93,10 +106,10 @@ def family(layer: Any) -> str:
     return package if package in {"keras", "tf_keras"} and rest.startswith("src.") else ""
 
 
-def require(condition: bool, where: str, reason: str) -> None:  # noqa: FBT001  reads as an assertion
+def require(condition: bool, where: str, reason: str, cure: str | None = None) -> None:  # noqa: FBT001  reads as an assertion
     """Refuse the layer ``where`` for ``reason`` unless ``condition`` holds."""
     if not condition:
-        raise UnsupportedError(f"keras layer {where!r}: {reason}")
+        raise UnsupportedError(f"keras layer {where!r}: {reason}", hint=cure)
 
 
 def channel_axis(layer: Any) -> int:

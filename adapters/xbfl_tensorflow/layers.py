@@ -194,14 +194,17 @@ def _batch_norm(context: Context, layer: Any, value: Value) -> Value:
         "mean": context.native(layer.moving_mean),
         "variance": context.native(layer.moving_variance),
     }
+    if not context.trains:
+        context.builder.keep_statistics(statistics.values())
     return context.builder.channelwise(
         "BatchNormalization",
         name,
         value,
         _axis(layer),
         layouts=_affine(context, layer) | statistics,
+        origin=context.place(layer),
         epsilon=float(layer.epsilon),
-        momentum=float(layer.momentum),
+        momentum=float(layer.momentum) if context.trains else 1.0,
     )
 
 
@@ -250,7 +253,7 @@ def embedding(context: Context, layer: Any, indices: Operand) -> Operand:
     """An embedding of data, or of constant positions."""
     name = context.name(layer)
     require(not layer.mask_zero, name, "mask_zero=True changes the layers behind it; PyTorch has no masks")
-    return lookup(context.builder, name, context.native(layer.embeddings), indices)
+    return lookup(context.builder, name, context.native(layer.embeddings), indices, -1, context.place(layer))
 
 
 def _embedding(context: Context, layer: Any, value: Value) -> Value:

@@ -65,7 +65,6 @@ def _attributes(name: str, operator: str, layer: Any, directions: int) -> dict[s
     attributes: dict[str, Any] = {
         "hidden_size": layer.units,
         "direction": "bidirectional" if directions == 2 else "forward",
-        "dropout": 0.0,
     }
     if operator == "RNN":
         require(word in {"tanh", "relu"}, name, f"activation={word!r}; expected 'tanh' or 'relu'")
@@ -119,7 +118,8 @@ def attention(context: Context, layer: Any, arguments: list[Any], options: Mappi
         *heads,
         scale=1.0 / math.sqrt(heads[0].native_shape[-1]),
         causal=causal,
-        dropout=float(layer._dropout),  # noqa: SLF001  Keras keeps its rate private
+        dropout=float(layer._dropout) if layer._dropout and context.trains else None,  # noqa: SLF001  Keras keeps its rate private
+        origin=context.place(layer),
     )
     joined = join_heads(builder, f"{name}.heads", mixed)
     return _projection(context, f"{name}.output", layer._output_dense, joined, 2)  # noqa: SLF001

@@ -66,18 +66,17 @@ def _permute(context: Context, layer: Any, value: Value) -> Value:
 
 
 def _dropout(context: Context, layer: Any, value: Value) -> Value:
-    shared = "spatial" if "Spatial" in type(layer).__name__ else ""
-    shape = getattr(layer, "noise_shape", None)
-    if shape is not None:
-        # One draw per example: stochastic depth.
-        whole = all(n == 1 for n in shape[1:])
-        require(
-            whole, layer.name, f"noise_shape={tuple(shape)}; expected one draw per element or per example"
-        )
-        shared = "example"
-    return context.builder.elementwise(
-        "Dropout", context.name(layer), value, ratio=float(layer.rate), shared_axes=shared
-    )
+    rank, shape = len(value.shape), getattr(layer, "noise_shape", None)
+    if "Spatial" in type(layer).__name__:
+        first = getattr(layer, "data_format", None) == "channels_first"
+        shared = [*(range(2, rank) if first else range(1, rank - 1))]
+    else:
+        shared = [axis for axis, n in enumerate(shape or ()) if n == 1]
+    place = context.place(layer)
+    if not (layer.rate and context.trains):
+        # Keras gives it no generator, or it is called with training=False: the treaty cannot make it drop.
+        return value
+    return context.builder.dropout(context.name(layer), value, float(layer.rate), shared, place)
 
 
 def _zero_padding(context: Context, layer: Any, value: Value) -> Value:
@@ -137,7 +136,7 @@ HANDLERS: Mapping[str, Handler] = {
     **dict.fromkeys(("ZeroPadding1D", "ZeroPadding2D", "ZeroPadding3D"), _zero_padding),
     **dict.fromkeys(("UpSampling1D", "UpSampling2D", "UpSampling3D"), _upsampling),
     "Rescaling": _rescaling,
-    **dict.fromkeys(("Identity", "InputLayer"), _nothing),
+    **dict.fromkeys(("Identity", "InputLayer", "ActivityRegularization"), _nothing),
     **dict.fromkeys(("Concatenate", "Add", "Average", "Subtract", "Multiply", "Maximum", "Minimum"), _single),
 }
 

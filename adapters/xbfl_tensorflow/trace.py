@@ -45,6 +45,23 @@ class Call:
 
 
 @dataclass(frozen=True)
+class Span:
+    """A call of a layer that is walked inside.
+
+    Attributes:
+        layer: The layer.
+        path: Names of the models and custom layers around it, each followed by a slash.
+        start: Number of graph operations before the call.
+        stop: Number of graph operations after it.
+    """
+
+    layer: Any
+    path: str
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
 class Trace:
     """A traced model.
 
@@ -53,12 +70,14 @@ class Trace:
         calls: Marked calls in order; none lies inside another.
         inputs: The graph's data inputs.
         outputs: What the model returned, flattened.
+        spans: Calls of layers that are walked inside.
     """
 
     graph: Any
     calls: tuple[Call, ...]
     inputs: tuple[Any, ...]
     outputs: tuple[Any, ...]
+    spans: tuple[Span, ...] = ()
 
 
 def steps(graph: Any, calls: Sequence[Call]) -> Iterator[Any]:
@@ -71,13 +90,14 @@ def steps(graph: Any, calls: Sequence[Call]) -> Iterator[Any]:
         position = position + 1 if call is None else call.stop
 
 
-def trace(model: Any, specs: Sequence[Any], known: Callable[[Any], bool]) -> Trace:
-    """The graph of ``model`` in evaluation mode.
+def trace(model: Any, specs: Sequence[Any], known: Callable[[Any], bool], *, training: bool = False) -> Trace:
+    """The graph of ``model``.
 
     Args:
         model: Anything that is called with tensors.
         specs: One ``tf.TensorSpec`` per input.
         known: Whether calls of a layer are to be marked.
+        training: The mode in which the model is called.
 
     Raises:
         UnsupportedError: The model cannot be traced at these sizes.
@@ -85,7 +105,7 @@ def trace(model: Any, specs: Sequence[Any], known: Callable[[Any], bool]) -> Tra
     marks = _Marks(model, known)
 
     def run(*inputs: Any) -> Any:
-        return tf.nest.flatten(call_model(model, inputs, training=False))
+        return tf.nest.flatten(call_model(model, inputs, training=training))
 
     eager = tf.config.functions_run_eagerly()
     try:
@@ -105,7 +125,11 @@ def trace(model: Any, specs: Sequence[Any], known: Callable[[Any], bool]) -> Tra
         tf.config.run_functions_eagerly(run_eagerly=eager)
     graph = traced.graph
     return Trace(
-        graph, tuple(marks.calls), tuple(graph.inputs[: len(specs)]), tuple(traced.structured_outputs)
+        graph,
+        tuple(marks.calls),
+        tuple(graph.inputs[: len(specs)]),
+        tuple(traced.structured_outputs),
+        tuple(marks.spans),
     )
 
 
@@ -134,7 +158,7 @@ def call_model(model: Any, inputs: Sequence[Any], *, training: bool) -> Any:
         return model(inputs[0] if len(inputs) == 1 else list(inputs), training=training)
     if is_signature(model):
         return _call_signature(model, inputs)
-    extra = {"training": training} if _takes_training(model) else {}
+    extra = {"training": training} if takes_training(model) else {}
     return model(*inputs, **extra)
 
 
@@ -174,7 +198,8 @@ def is_keras(model: Any) -> bool:
     return isinstance(model, keras.Model) or (legacy is not None and isinstance(model, legacy.Model))
 
 
-def _takes_training(model: Any) -> bool:
+def takes_training(model: Any) -> bool:
+    """Whether a callable that is no Keras model has a training mode."""
     try:
         names = inspect.signature(model.__call__ if isinstance(model, tf.Module) else model).parameters
     except (TypeError, ValueError):
@@ -188,6 +213,7 @@ class _Marks:
 
     def __init__(self, model: Any, known: Callable[[Any], bool]) -> None:
         self.calls: list[Call] = []
+        self.spans: list[Span] = []
         self._model, self._known = model, known
         self._path: list[str] = []
         self._inside = False
@@ -202,11 +228,13 @@ class _Marks:
                 return self._mark(layer, partial(original, layer), arguments, options)
             if layer is self._model:
                 return original(layer, *arguments, **options)
+            path, start = "".join(self._path), _count()
             self._path.append(f"{layer.name}/")
             try:
                 return original(layer, *arguments, **options)
             finally:
                 self._path.pop()
+                self.spans.append(Span(layer, path, start, _count()))
 
         return call
 
@@ -232,13 +260,20 @@ class _Marks:
 
 
 @contextmanager
+def patched(around: Callable[[Callable[..., Any]], Callable[..., Any]]) -> Iterator[None]:
+    """Every call of a Keras layer goes through what ``around`` makes of ``Layer.__call__`` inside."""
+    with ExitStack() as stack:
+        for package in [keras, sys.modules["tf_keras"]] if "tf_keras" in sys.modules else [keras]:
+            base = package.layers.Layer
+            _replace(stack, base, "__call__", around(base.__call__))
+        yield
+
+
+@contextmanager
 def _marked(marks: _Marks) -> Iterator[None]:
     """Calls are marked inside; everything is put back afterwards."""
     with ExitStack() as stack:
-        families = [keras, sys.modules["tf_keras"]] if "tf_keras" in sys.modules else [keras]
-        for package in families:
-            base = package.layers.Layer
-            _replace(stack, base, "__call__", marks.around_layer(base.__call__))
+        stack.enter_context(patched(marks.around_layer))
         for name in ("gelu", "silu", "swish"):
             _replace(stack, tf.nn, name, marks.around_function(name, getattr(tf.nn, name)))
         yield

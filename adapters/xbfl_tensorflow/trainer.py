@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, final
 
@@ -15,9 +14,9 @@ from xbackend_fl.canonical import Description
 from xbackend_fl.errors import RefusedInput
 from xbfl_tensorflow import files
 from xbfl_tensorflow.describe import describe
-from xbfl_tensorflow.graph import family
 from xbfl_tensorflow.losses import mean_loss
 from xbfl_tensorflow.trace import call_model, callable_of
+from xbfl_tensorflow.treaty import treaty
 from xbfl_tensorflow.variables import raw, trainable
 
 _LONGEST = 64
@@ -103,7 +102,7 @@ class TensorFlowTrainer:
             for value in self._trainable().values()
         ]
         total, number = np.zeros(2), 0
-        with _treaty(self._layers, config):
+        with treaty(self._layers, config):
             for row in _rows(batches):
                 numbers = range(number + 1, number + len(row) + 1)
                 corrections = np.array([config.optimizer.corrections(n) for n in numbers], np.float32)
@@ -230,42 +229,3 @@ def _masks(config: TrainConfig, trainable: Mapping[str, Any]) -> dict[str, Any]:
             mask = masks.setdefault(leaf.tensor, np.ones(leaf.full_shape, np.float32))
             mask[leaf.index] = 0
     return masks
-
-
-@contextmanager
-def _treaty(layers: Mapping[str, Any], config: TrainConfig) -> Iterator[None]:
-    """The treaty's dropout rates and momenta inside, the layers' own afterwards.
-
-    A traced step has the values of its own trace; the context matters while it is traced.
-    """
-    with ExitStack() as stack:
-        for name, layer in layers.items():
-            wanted = config.attributes.get(name, {})
-            if "momentum" in wanted and hasattr(layer, "momentum"):
-                _set(stack, layer, "momentum", wanted["momentum"])
-            if family(layer) == "tf_keras" and hasattr(layer, "_bessels_correction_test_only"):
-                # The fused kernel of legacy Keras averages the unbiased variance unless told otherwise.
-                _set(stack, layer, "_bessels_correction_test_only", value=False)
-            if type(layer).__name__ == "MultiHeadAttention":
-                rate = wanted.get("dropout", layer._dropout)  # noqa: SLF001  Keras keeps the rate twice
-                _set_rate(stack, name, layer._dropout_layer, rate if config.dropout else 0.0)  # noqa: SLF001
-                _set(stack, layer, "_dropout", rate if config.dropout else 0.0)
-            elif isinstance(getattr(layer, "rate", None), float | int):
-                # A dropout of attention weights is an attribute of the attention.
-                rate = wanted.get("ratio", wanted.get("dropout", layer.rate))
-                _set_rate(stack, name, layer, rate if config.dropout else 0.0)
-        yield
-
-
-def _set_rate(stack: ExitStack, name: str, layer: Any, rate: float) -> None:
-    if rate and family(layer) == "keras" and not hasattr(layer, "seed_generator"):
-        raise RefusedInput(
-            f"keras layer {name!r} was built with a dropout rate of 0 and has no generator for the treaty's {rate}",
-            hint=f"build it with rate={rate}, or leave dropout out of the reference too",
-        )
-    _set(stack, layer, "rate", rate)
-
-
-def _set(stack: ExitStack, layer: Any, attribute: str, value: float | bool) -> None:  # noqa: FBT001  as setattr
-    stack.callback(setattr, layer, attribute, getattr(layer, attribute))
-    setattr(layer, attribute, value)

@@ -34,6 +34,12 @@ _CODE = {
     "align_corners": "align_corners=bool({0})",
     "causal": "is_causal=bool({0})",
     "axis": "dim={0}",
+    "trainable": "requires_grad_({0}) on its parameters",
+}
+
+_STATISTICS = {
+    "kept in training": "call its eval() when the model is built, or in the model's train(); requires_grad=False does not keep them",
+    "averaged in training": "leave it in training mode, as model.train() does",
 }
 
 
@@ -68,6 +74,8 @@ class TorchAdapter:
     def hint(self, node: str, operator: str, attribute: str, value: object) -> str:
         """PyTorch code that sets ``attribute``."""
         code = _CODE.get(attribute, f"{attribute} = {value!r} of {operator}").format(value)
+        if attribute == "statistics":
+            code = _STATISTICS[str(value)]
         return f"torch: {node}: {code}"
 
     def configure_process(self, threads: int, seed: int) -> None:

@@ -11,6 +11,7 @@ import operator
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from io import StringIO
 
 import numpy as np
@@ -19,12 +20,15 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from xbackend_fl.adapter.contract import Array
-from xbackend_fl.canonical import Description, GraphBuilder, NativeTensor, Value
+from xbackend_fl.canonical import Description, GraphBuilder, NativeTensor, TrainingEffect, Value
 from xbackend_fl.canonical.layout import Native
 from xbackend_fl.errors import UnsupportedError, shortened
 from xbfl_torch import layers, operations, sequences
 from xbfl_torch.constants import fold
+from xbfl_torch.effects import effects_of
 from xbfl_torch.graph import Context, Handler, TimeMajorError
+from xbfl_torch.modes import evaluation_mode
+from xbfl_torch.rehearsal import rehearse
 
 _HANDLERS: dict[str, Handler] = {
     f"aten.{name}": handler
@@ -35,13 +39,28 @@ _HANDLERS: dict[str, Handler] = {
 _TALKATIVE = ("torch._subclasses.fake_tensor", "torch.fx.experimental.symbolic_shapes")
 
 
-def describe(model: torch.nn.Module, example: Sequence[Array], computed: Sequence[str] = ()) -> Description:
+@dataclass(frozen=True)
+class Described:
+    """What describing a model yields.
+
+    Attributes:
+        description: Schema and binding.
+        calls: Native place of every call that drops, in order; empty if attributes of modules say the rates as well.
+    """
+
+    description: Description
+    calls: tuple[str, ...] = ()
+
+
+def describe(
+    model: torch.nn.Module, example: Sequence[Array], computed: Sequence[TrainingEffect] = ()
+) -> Described:
     """Schema and binding of ``model`` at ``example`` (ONNX layout).
 
     Args:
         model: The model, its weights plain.
         example: One array per input.
-        computed: Weights that the user's own model computes from others.
+        computed: Weights that the user's own model computes from others, and a plain copy does not.
 
     Raises:
         UnsupportedError: An operation or layer has no canonical form.
@@ -59,8 +78,8 @@ def tensors_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def _describe(
-    model: torch.nn.Module, example: Sequence[Array], computed: Sequence[str], *, time_major: bool
-) -> Description:
+    model: torch.nn.Module, example: Sequence[Array], computed: Sequence[TrainingEffect], *, time_major: bool
+) -> Described:
     perms = [
         (1, 0, *range(2, array.ndim)) if time_major and array.ndim in {2, 3} else tuple(range(array.ndim))
         for array in example
@@ -69,19 +88,25 @@ def _describe(
     native = tuple(torch.from_numpy(a.transpose(p).copy()) for a, p in zip(example, perms, strict=True))
     tensors = tensors_of(model)
     natives = _natives(tensors)
+    rehearsal = rehearse(model, native)
     program = _export(model, native)
     frozen = [name for name, tensor in tensors.items() if not tensor.requires_grad]
     builder = GraphBuilder("torch", natives, frozen)
     if computed:
-        builder.one_way(f"{', '.join(computed)} is computed by a parametrization; a plain copy stands for it")
-    context = Context(builder, model)
+        names = ", ".join(effect.where for effect in computed)
+        builder.one_way(f"{names} is computed by a parametrization; a plain copy stands for it")
+    for effect in (*computed, *rehearsal.effects, *effects_of(model)):
+        builder.training_effect(effect)
+    if rehearsal.unlike is not None:
+        builder.inference_only(str(rehearsal.unlike))
+    context = Context(builder, model, rehearsal)
     signature = program.graph_signature
-    names = signature.inputs_to_parameters | signature.inputs_to_buffers
+    inside = signature.inputs_to_parameters | signature.inputs_to_buffers
     aliases = _aliases(model, tensors)
     data = iter(zip(example, perms, strict=True))
     for node in program.graph.nodes:
-        if node.op == "placeholder" and node.name in names:
-            name = aliases[names[node.name]]
+        if node.op == "placeholder" and node.name in inside:
+            name = aliases[inside[node.name]]
             tensor = tensors[name]
             # Whole numbers do not train and have no mean: an offset or a mask is a constant of the model.
             whole = not tensor.is_floating_point()
@@ -96,7 +121,7 @@ def _describe(
                 if not isinstance(value, Value):
                     raise UnsupportedError("the model returns something that is not a float tensor")
                 builder.output(value)
-    return builder.build()
+    return Described(builder.build(), context.calls)
 
 
 def _operation(context: Context, node: Node) -> None:
@@ -144,18 +169,6 @@ def _quiet() -> Iterator[None]:
     finally:
         for log, disabled in zip(logs, before, strict=True):
             log.disabled = disabled
-
-
-@contextmanager
-def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode inside, every module's own mode back afterwards."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def _natives(tensors: dict[str, torch.Tensor]) -> dict[str, NativeTensor]:

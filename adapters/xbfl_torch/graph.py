@@ -14,6 +14,7 @@ from xbackend_fl.canonical import GraphBuilder, Value
 from xbackend_fl.canonical.layout import Layout, Step, leaves
 from xbackend_fl.canonical.operands import Operand, as_value
 from xbackend_fl.errors import UnsupportedError
+from xbfl_torch.rehearsal import DropoutLayer, Rehearsal
 
 
 @dataclass(frozen=True)
@@ -38,15 +39,44 @@ class Context:
         buffers: Buffers by name.
         rows: Row of ``h_n`` to the final state of its layer, and the direction.
         sequences: Output sequence of a one-directional recurrent layer to its final state.
+        training: Modules that are in training mode while the model trains.
     """
 
-    def __init__(self, builder: GraphBuilder, model: torch.nn.Module) -> None:
+    def __init__(self, builder: GraphBuilder, model: torch.nn.Module, rehearsal: Rehearsal) -> None:
         self.builder = builder
         self.values: dict[Node, Any] = {}
-        self.modules = dict(model.named_modules())
+        self.modules = dict(model.named_modules(remove_duplicate=False))
+        self.training = rehearsal.training
+        self._drops = rehearsal.drops
+        self._places: list[str] = []
         self.buffers = dict(model.named_buffers())
         self.sequences: dict[str, Value] = {}
         self.rows: dict[str, tuple[Value, int]] = {}
+
+    def rate(self, module: torch.nn.Module) -> float:
+        """Rate of a layer that drops inside, 0 if it does not train."""
+        return float(getattr(module, "dropout", 0.0)) if module in self.training else 0.0
+
+    def drop(self, node: Node, kind: str) -> tuple[float, str]:
+        """Rate and native place of the next call that drops: the graph and the rehearsal call them in one order."""
+        index = len(self._places)
+        path = module_path(node)
+        base = path or str(node.target).removeprefix("aten.").partition(".")[0]
+        count = sum(place == base or place.startswith(f"{base}@") for place in self._places)
+        place = base if not count else f"{base}@{count + 1}"
+        self._places.append(place)
+        if index < len(self._drops) and self._drops[index].kind == kind:
+            return self._drops[index].rate, place
+        raise UnsupportedError(
+            f"torch module {path!r}: the calls that drop in the graph are not those of the model",
+            hint="torch: call dropout in the same order in every forward pass",
+        )
+
+    @property
+    def calls(self) -> tuple[str, ...]:
+        """Native place of every call that drops; empty where each is a dropout layer of its own, called once."""
+        layers = (isinstance(self.modules.get(place), DropoutLayer) for place in self._places)
+        return () if all(layers) else tuple(self._places)
 
     def get(self, argument: Any) -> Any:
         """An argument with graph nodes replaced by what they stand for."""
@@ -111,10 +141,10 @@ def parameter(operand: Operand | None, where: str) -> Layout:
     return layout
 
 
-def require(condition: bool, where: str, reason: str) -> None:  # noqa: FBT001  reads as an assertion
+def require(condition: bool, where: str, reason: str, cure: str | None = None) -> None:  # noqa: FBT001  reads as an assertion
     """Refuse the layer ``where`` for ``reason`` unless ``condition`` holds."""
     if not condition:
-        raise UnsupportedError(f"torch layer {where!r}: {reason}")
+        raise UnsupportedError(f"torch layer {where!r}: {reason}", hint=cure)
 
 
 Handler: TypeAlias = Callable[[Context, Node], Any]

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch.fx import Node
 
-from xbackend_fl.canonical import Value
+from xbackend_fl.canonical import TrainingEffect, Value
 from xbackend_fl.canonical.layout import Layout, Step
 from xbackend_fl.canonical.operands import Operand, combine, einsum, matmul
 from xbackend_fl.canonical.tables import lookup
 from xbfl_torch.graph import Context, Handler, layout_of, module_path, native_shape, parameter, require
+from xbfl_torch.rehearsal import BatchNorm
 
 
 def _per_axis(value: Any, rank: int) -> tuple[int, ...]:
@@ -129,10 +131,32 @@ def _adaptive_pool(operator: str, reduction: str) -> Handler:
 def _batch_norm(context: Context, node: Node) -> Value:
     a = context.arguments(node)
     name = context.name(node, a["running_mean"], a["weight"])
-    require(a["running_mean"] is not None, name, "without running statistics it has no inference form")
+    require(
+        a["running_mean"] is not None,
+        name,
+        "track_running_stats=False normalises by the batch in evaluation too",
+        f"torch: {name}: track_running_stats=True",
+    )
     module = context.modules[module_path(node)]
-    require(getattr(module, "momentum", 0.1) is not None, name, "momentum=None (cumulative) is not ONNX's")
+    kept = isinstance(module, BatchNorm) and module not in context.training
+    require(
+        kept or getattr(module, "momentum", 0.1) is not None,
+        name,
+        "momentum=None averages the statistics of all batches alike, and no other framework does",
+        f"torch: {name}: momentum=0.1, or another number",
+    )
+    if not isinstance(module, BatchNorm):
+        context.builder.training_effect(
+            TrainingEffect(
+                f"torch module {module_path(node)!r}",
+                "calls functional.batch_norm, which averages the unbiased variance",
+                "torch: use a module, nn.BatchNorm1d to nn.BatchNorm3d",
+                compared=True,
+            )
+        )
     roles = {"weight": "weight", "bias": "bias", "mean": "running_mean", "variance": "running_var"}
+    if kept:
+        context.builder.keep_statistics(layout_of(a[roles[role]], name) for role in ("mean", "variance"))
     return context.builder.channelwise(
         "BatchNormalization",
         name,
@@ -140,7 +164,7 @@ def _batch_norm(context: Context, node: Node) -> Value:
         1,
         layouts={role: layout_of(a[key], name) for role, key in roles.items()},
         epsilon=a["eps"],
-        momentum=round(1.0 - a["momentum"], 12),
+        momentum=1.0 if kept else round(1.0 - a["momentum"], 12),
     )
 
 
@@ -196,8 +220,20 @@ def _prelu(context: Context, node: Node) -> Value:
 
 def _embedding(context: Context, node: Node) -> Operand:
     a = context.arguments(node)
-    name = context.name(node, a["weight"])
-    return lookup(context.builder, name, parameter(a["weight"], name), a["indices"], a["padding_idx"])
+    name, module = context.name(node, a["weight"]), context.modules[module_path(node)]
+    weight = parameter(a["weight"], name)
+    if isinstance(module, torch.nn.Embedding):
+        padding = -1 if module.padding_idx is None else module.padding_idx
+        return lookup(context.builder, name, weight, a["indices"], padding, module_path(node))
+    for word in ("padding_idx", "scale_grad_by_freq"):
+        plain = a[word] in {-1, False}
+        require(
+            plain,
+            name,
+            f"functional.embedding with {word}={a[word]}",
+            f"torch: use nn.Embedding({word}={a[word]})",
+        )
+    return lookup(context.builder, name, weight, a["indices"])
 
 
 def _linear(context: Context, node: Node) -> Operand:

@@ -161,15 +161,18 @@ def _upsample(mode: str) -> Handler:
 
 
 def _dropout(context: Context, node: Node) -> Value:
-    a = context.arguments(node)
     spatial = "feature" in str(node.target)
-    return context.builder.elementwise(
-        "Dropout",
-        context.name(node),
-        context.data(context.get(node.args[0])),
-        ratio=float(a["p"]),
-        shared_axes="spatial" if spatial else "",
-    )
+    value = context.data(context.get(node.args[0]))
+    rate, place = context.drop(node, "feature_dropout" if spatial else "dropout")
+    shared = range(2, len(value.shape)) if spatial else ()
+    return context.builder.dropout(context.name(node), value, rate, shared, place)
+
+
+def _rrelu(context: Context, node: Node) -> Value:
+    """In evaluation the mean of its slopes; the rehearsal says that it draws them in training."""
+    a = context.arguments(node)
+    slope = (float(a["lower"]) + float(a["upper"])) / 2
+    return context.builder.elementwise("LeakyRelu", context.name(node), context.data(a["self"]), alpha=slope)
 
 
 def _same(context: Context, node: Node) -> Any:
@@ -238,7 +241,14 @@ HANDLERS: Mapping[str, Handler] = {
     "sum.dim_IntList": _reduce("ReduceSum"),
     "amax.default": _reduce("ReduceMax"),
     **dict.fromkeys(
-        ("flatten.using_ints", "view.default", "reshape.default", "unflatten.int", "_unsafe_view.default"),
+        (
+            "flatten.using_ints",
+            "view.default",
+            "view_as.default",
+            "reshape.default",
+            "unflatten.int",
+            "_unsafe_view.default",
+        ),
         _reshape,
     ),
     **dict.fromkeys(("transpose.int", "t.default", "numpy_T.default"), _transpose),
@@ -255,7 +265,13 @@ HANDLERS: Mapping[str, Handler] = {
     "constant_pad_nd.default": _pad,
     **{f"upsample_nearest{n}d.vec": _upsample("nearest") for n in (1, 2, 3)},
     "upsample_bilinear2d.vec": _upsample("linear"),
-    **{f"{name}.default": _dropout for name in ("dropout", "dropout_", "feature_dropout")},
+    **{f"{name}{mark}.default": _dropout for name in ("dropout", "feature_dropout") for mark in ("", "_")},
+    **{
+        f"{name}{mark}.default": _same
+        for name in ("alpha_dropout", "feature_alpha_dropout")
+        for mark in ("", "_")
+    },
+    **dict.fromkeys(("rrelu.default", "rrelu_.default"), _rrelu),
     **dict.fromkeys(("contiguous.default", "clone.default", "alias.default", "detach.default"), _same),
     **dict.fromkeys(("to.dtype", "_to_copy.default", "to.dtype_layout"), _cast),
 }

@@ -11,15 +11,18 @@ from torch.nn.utils import parametrize, remove_spectral_norm
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from xbackend_fl.canonical import TrainingEffect
+from xbfl_torch.effects import computed_effect
 
-def materialised(model: torch.nn.Module) -> tuple[torch.nn.Module, tuple[str, ...]]:
-    """``model`` itself, or a copy with plain weights, and the names of the weights that were computed.
+
+def materialised(model: torch.nn.Module) -> tuple[torch.nn.Module, tuple[TrainingEffect, ...]]:
+    """``model`` itself, or a copy with plain weights, and what computed them.
 
     A norm and a direction are not a plain weight: several of them give the same one, and the mean of directions is
     not the direction of the mean. So the copy speaks for the model, and nothing goes back.
     """
-    names = tuple(f"{path}.{name}".lstrip(".") for path, name in _computed(model))
-    if not names:
+    effects = tuple(computed_effect(model, path, name) for path, name in _computed(model))
+    if not effects:
         return model, ()
     for path, name in _computed(model):
         module = model.get_submodule(path)
@@ -38,7 +41,7 @@ def materialised(model: torch.nn.Module) -> tuple[torch.nn.Module, tuple[str, ..
             _make_plain(module)
     for module, mode in modes.items():
         module.training = mode
-    return twin, names
+    return twin, effects
 
 
 def _computed(model: torch.nn.Module) -> list[tuple[str, str]]:

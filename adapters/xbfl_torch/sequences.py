@@ -55,6 +55,7 @@ def _recurrent(operator: str, activation: str | None = None) -> Handler:
         directions, per = (2 if a["bidirectional"] else 1), (4 if a["has_biases"] else 2)
         hidden = tensors[1].shape[1]
         require(tensors[0].shape[0] == len(gates) * hidden, name, "proj_size is not ONNX's")
+        module = context.modules[module_path(node)]
         rows: list[tuple[Value, int]] = []
         for layer in range(a["num_layers"]):
             first = layer * directions * per
@@ -65,7 +66,6 @@ def _recurrent(operator: str, activation: str | None = None) -> Handler:
             attributes: dict[str, Any] = {
                 "hidden_size": hidden,
                 "direction": "bidirectional" if directions == 2 else "forward",
-                "dropout": a["dropout"] if layer + 1 < a["num_layers"] else 0.0,
             }
             if operator == "GRU":
                 attributes["linear_before_reset"] = 1
@@ -87,8 +87,13 @@ def _recurrent(operator: str, activation: str | None = None) -> Handler:
             if directions == 1:
                 context.sequences[sequence] = state
             rows.extend((state, d) for d in range(directions))
-            inner = context.builder.arrange(value, order)
-            value = inner if layer + 1 < a["num_layers"] else value
+            if layer + 1 < a["num_layers"]:
+                # One rate for all places between its layers: they have one origin.
+                place = f"{name}.{layer}.dropout"
+                value = context.builder.dropout(
+                    place, value, context.rate(module), (), module_path(node) or name
+                )
+                value = context.builder.arrange(value, order)
         states = State(tuple(rows), hidden)
         return (value, states, None) if operator == "LSTM" else (value, states)
 
@@ -187,6 +192,7 @@ def _dot_product_attention(context: Context, node: Node) -> Value:
     require(mask is None or is_causal_mask(mask), name, "an attention mask other than the causal one")
     require(not a.get("enable_gqa"), name, "grouped queries (enable_gqa)")
     size = query.native_shape[-1]
+    rate, place = context.drop(node, "attention")
     return dot_product_attention(
         context.builder,
         name,
@@ -195,8 +201,8 @@ def _dot_product_attention(context: Context, node: Node) -> Value:
         value,
         scale=float(a["scale"] or 1.0 / math.sqrt(size)),
         causal=bool(a["is_causal"]) or mask is not None,
-        dropout=float(a["dropout_p"]),
-        origin=module_path(node) or None,
+        dropout=rate,
+        origin=place,
     )
 
 
@@ -248,7 +254,8 @@ def attention(context: Context, node: Node) -> bool:
         *projected,
         scale=1.0 / math.sqrt(module.head_dim),
         causal=causal,
-        dropout=module.dropout,
+        dropout=context.rate(module),
+        origin=path,
     )
     joined = join_heads(context.builder, f"{path}.heads", mixed)
     made = context.builder.linear(

@@ -2,32 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 
 from xbackend_fl.adapter.contract import TrainConfig
-from xbfl_torch.describe import evaluation_mode
-
-_BatchNorm = torch.nn.modules.batchnorm._BatchNorm  # noqa: SLF001  the common base has no public name
+from xbfl_torch.dropping import TreatyRates
+from xbfl_torch.modes import modes_of_training
+from xbfl_torch.rehearsal import BatchNorm, DropoutLayer
 
 
 @contextmanager
-def training_mode(model: torch.nn.Module, config: TrainConfig) -> Iterator[None]:
-    """Training mode with the treaty's dropout rates and statistics; everything is put back afterwards."""
-    modules: dict[str, Any] = dict(model.named_modules())
-    with ExitStack() as stack, evaluation_mode(model):
-        model.train()
-        for name, module in modules.items():
+def training_mode(model: torch.nn.Module, config: TrainConfig, calls: Sequence[str] = ()) -> Iterator[None]:
+    """Training mode with the treaty's dropout rates, padding rows and statistics; everything is put back afterwards.
+
+    Args:
+        model: The model.
+        config: Says the rates by native place.
+        calls: Native place of every call that drops, in order, where attributes of modules do not say all rates.
+    """
+    with ExitStack() as stack, modes_of_training(model):
+        for name, module in model.named_modules():
             wanted = config.attributes.get(name, {})
-            if isinstance(module, _BatchNorm):
+            if isinstance(module, BatchNorm) and module.training:
                 if "momentum" in wanted:
                     _set(stack, module, "momentum", 1.0 - wanted["momentum"])
                 stack.enter_context(_biased_variance(module))
+            if isinstance(module, torch.nn.Embedding):
+                _plain(stack, module, wanted.get("padding_idx", module.padding_idx))
         for module, attribute, rate in dropout_rates(model, config):
             _set(stack, module, attribute, rate)
+        if calls:
+            stack.enter_context(_by_call(model, [_rate(config, place) for place in calls]))
+        yield
+
+
+@contextmanager
+def plain_gradients(model: torch.nn.Module) -> Iterator[None]:
+    """Embeddings inside have the gradient of their function: no padding row, and nothing else of training."""
+    with ExitStack() as stack:
+        for module in model.modules():
+            if isinstance(module, torch.nn.Embedding):
+                _plain(stack, module, None)
         yield
 
 
@@ -35,16 +53,54 @@ def dropout_rates(model: torch.nn.Module, config: TrainConfig) -> list[tuple[tor
     """Every module that drops, the attribute that holds its rate, and the treaty's rate."""
     found = []
     for name, module in model.named_modules():
-        wanted = config.attributes.get(name, {})
-        for attribute in ("p", "dropout"):
-            own = getattr(module, attribute, None)
-            if isinstance(own, float):
-                rate = wanted.get("ratio", wanted.get("dropout", own))
-                found.append((module, attribute, rate if config.dropout else 0.0))
+        attribute = _RATES.get(next((kind for kind in _RATES if isinstance(module, kind)), object), "")
+        if attribute:
+            own = float(getattr(module, attribute))
+            found.append((module, attribute, _rate(config, name, own)))
     return found
 
 
-def _set(stack: ExitStack, module: Any, attribute: str, value: float) -> None:
+_RATES: Mapping[type, str] = {
+    DropoutLayer: "p",
+    torch.nn.RNNBase: "dropout",
+    torch.nn.MultiheadAttention: "dropout",
+}
+"""Modules that drop to the attribute that holds their rate."""
+
+
+def _rate(config: TrainConfig, place: str, own: float = 0.0) -> float:
+    """The treaty's rate at a native place, its own if the treaty has none."""
+    wanted = config.attributes.get(place, {})
+    return wanted.get("ratio", wanted.get("dropout", own)) if config.dropout else 0.0
+
+
+@contextmanager
+def _by_call(model: torch.nn.Module, rates: Sequence[float]) -> Iterator[None]:
+    """Every forward pass inside drops at these rates, call by call."""
+    inside = ExitStack()
+
+    def enter(*_: Any) -> None:
+        inside.enter_context(TreatyRates(rates))
+
+    def leave(*_: Any) -> None:
+        inside.close()
+
+    handles = [model.register_forward_pre_hook(enter), model.register_forward_hook(leave, always_call=True)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _plain(stack: ExitStack, module: torch.nn.Embedding, padding: float | None) -> None:
+    """Give an embedding a padding row, and dense gradients that nothing scales."""
+    _set(stack, module, "padding_idx", None if padding is None or padding < 0 else int(padding))
+    _set(stack, module, "scale_grad_by_freq", value=False)
+    _set(stack, module, "sparse", value=False)
+
+
+def _set(stack: ExitStack, module: Any, attribute: str, value: float | None) -> None:
     stack.callback(setattr, module, attribute, getattr(module, attribute))
     setattr(module, attribute, value)
 

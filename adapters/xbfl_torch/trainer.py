@@ -23,12 +23,13 @@ from xbackend_fl.canonical import Description
 from xbackend_fl.errors import AdapterError, RefusedInput
 from xbfl_torch import cohort, factors
 from xbfl_torch.descent import Descent
-from xbfl_torch.describe import describe, evaluation_mode, tensors_of
+from xbfl_torch.describe import describe, tensors_of
 from xbfl_torch.losses import mean_loss
+from xbfl_torch.modes import evaluation_mode
 from xbfl_torch.parametrizations import materialised
 from xbfl_torch.plan import Plan
 from xbfl_torch.replicas import Replicas
-from xbfl_torch.steps import training_mode
+from xbfl_torch.steps import plain_gradients, training_mode
 
 
 @final
@@ -45,7 +46,8 @@ class TorchTrainer:
             raise RefusedInput(f"expected a torch.nn.Module, received {type(model).__name__}")
         self._model, computed = materialised(model)
         self._tensors = tensors_of(self._model)
-        self._description = describe(self._model, example, computed)
+        described = describe(self._model, example, computed)
+        self._description, self._calls = described.description, described.calls
         self._device = "cpu"
         self._example = tuple(example)
         _lay_out_images(self._model, torch.channels_last)
@@ -94,7 +96,7 @@ class TorchTrainer:
     def gradients(self, inputs: Sequence[Array], cotangents: Sequence[Array]) -> dict[str, Array]:
         """Gradients in evaluation mode."""
         trainable = self._trainable()
-        with evaluation_mode(self._model):
+        with evaluation_mode(self._model), plain_gradients(self._model):
             pairs = zip(self._call(inputs), cotangents, strict=True)
             total = torch.stack(
                 [(output * self._tensor(cotangent)).sum() for output, cotangent in pairs]
@@ -106,7 +108,7 @@ class TorchTrainer:
         """One step per batch with the treaty's arithmetic."""
         descent = Descent(self._trainable(), self._model, self._dense, config)
         total, positions = 0.0, 0
-        with training_mode(self._model, config), descent.ready():
+        with training_mode(self._model, config, self._calls), descent.ready():
             for batch in batches:
                 (output, *_) = self._call(batch.inputs)
                 loss, counted = mean_loss(output, self._tensor(batch.targets), config)
@@ -148,7 +150,7 @@ class TorchTrainer:
 
     def trains_cohorts(self, config: TrainConfig) -> bool:
         """Plain SGD, without random masks."""
-        return self._data is not None and cohort.suits(self._model, config)
+        return self._data is not None and not self._calls and cohort.suits(self._model, config)
 
     def train_cohort(self, start: Tensors, parts: Sequence[Part], config: TrainConfig) -> CohortResult:
         """Train every part from ``start``, several side by side."""

@@ -133,14 +133,6 @@ def test_a_hidden_difference_is_found_by_the_numbers() -> None:
         xbackend_fl.bind(candidate, schema, (IMAGE,))
 
 
-def test_a_padding_index_shows_in_the_gradients_alone() -> None:
-    ids = np.array([[0, 1, 2, 0]])
-    build = lambda index: nn.Sequential(nn.Embedding(5, 3, padding_idx=index), nn.Flatten(), nn.Linear(12, 2))  # noqa: E731
-    schema = xbackend_fl.describe(build(0), (ids,))
-    with pytest.raises(MismatchError, match="padding_idx"):
-        xbackend_fl.bind(build(None), schema, (ids,))
-
-
 def test_nobody_handles_a_string() -> None:
     with pytest.raises(AdapterError, match=r"no adapter handles a builtins\.str"):
         xbackend_fl.describe("model", (IMAGE,))

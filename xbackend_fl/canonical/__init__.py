@@ -3,7 +3,7 @@
 from xbackend_fl.canonical.binding import Axes, Binding, Description, NativeTensor
 from xbackend_fl.canonical.builder import GraphBuilder
 from xbackend_fl.canonical.ops import OPERATORS, Effect, Kind, Operator, Slot
-from xbackend_fl.canonical.schema import Node, Parameter, Port, Schema
+from xbackend_fl.canonical.schema import Node, Parameter, Port, Schema, TrainingEffect
 from xbackend_fl.canonical.value import Value
 
 __all__ = [
@@ -21,5 +21,6 @@ __all__ = [
     "Port",
     "Schema",
     "Slot",
+    "TrainingEffect",
     "Value",
 ]

@@ -37,10 +37,13 @@ def attention(
     *,
     scale: float,
     causal: bool,
-    dropout: float,
+    dropout: float | None,
     origin: str | None = None,
 ) -> Value:
-    """Scaled dot-product attention of ``[N, heads, T, size]``, or of ``[N, T, size]`` with one head."""
+    """Scaled dot-product attention of ``[N, heads, T, size]``, or of ``[N, T, size]`` with one head.
+
+    ``dropout`` is the rate of its weights, ``None`` where the model cannot be given one.
+    """
     heads = query.native_shape[1] if len(query.shape) == 4 else 1
     joined = [_by_step(builder, f"{name}.heads", item) for item in (query, key, value)]
     shape = (*joined[0].shape[:2], joined[2].shape[2])
@@ -48,8 +51,9 @@ def attention(
         "num_heads": heads,
         "causal": int(causal),
         "scale": scale,
-        "dropout": dropout,
     }
+    if dropout is not None:
+        attributes["dropout"] = dropout
     (out,) = builder.add("Attention", name, joined, [shape], attributes=attributes, origin=origin)
     made = Value(out, shape, (0, 1, 2))
     if len(query.shape) == 3:
@@ -77,10 +81,10 @@ def _by_step(builder: GraphBuilder, name: str, value: Value) -> Value:
 
 def _attention_of(
     builder: GraphBuilder, probabilities: str
-) -> tuple[str, str, float, bool, float, str | None] | None:
+) -> tuple[str, str, float, bool, float | None, str | None] | None:
     """Query, transposed key, scale, whether causal, dropout rate and dropout layer behind ``softmax(scale * q @ k)``."""
     recorder = builder.recorder
-    draft, ratio, dropping = recorder.producer(probabilities), 0.0, None
+    draft, ratio, dropping = recorder.producer(probabilities), None, None
     if draft is not None and draft.operator == "Dropout":
         dropping = draft.origin
         ratio = float(str(draft.attributes["ratio"]))

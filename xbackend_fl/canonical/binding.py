@@ -21,7 +21,7 @@ from xbackend_fl.canonical.layout import (
     leaves,
     silenced,
 )
-from xbackend_fl.canonical.schema import Schema
+from xbackend_fl.canonical.schema import Schema, TrainingEffect
 from xbackend_fl.errors import SchemaError
 
 
@@ -69,11 +69,13 @@ class Binding:
         parameters: Canonical name to layout, in the schema's order.
         natives: Every native tensor of the model by name.
         local: Native tensors without a canonical counterpart (never shared), with the reason.
-        nodes: Schema node name to the name of the native layer or module.
+        nodes: Schema node name to the name of the native layer or module; ``@2`` marks its second call.
         inputs: Axis order of each data input.
         outputs: Axis order of each output.
         inference_only: Why the native model cannot be trained as the schema says; empty if it can.
         one_way: Why weights cannot be written back into the user's own model; empty if they can.
+        switched_off: Native places of dropout, or of a padding row, that the schema does not have: training is without them.
+        obstacles: What one of both models does in training that training here does not do; a course refuses them.
     """
 
     backend: str
@@ -86,6 +88,8 @@ class Binding:
     outputs: tuple[Axes, ...] = ()
     inference_only: str = ""
     one_way: str = ""
+    switched_off: tuple[str, ...] = ()
+    obstacles: tuple[TrainingEffect, ...] = ()
 
     @cached_property
     def owners(self) -> dict[str, str]:

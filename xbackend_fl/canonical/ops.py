@@ -26,7 +26,9 @@ class Effect(StrEnum):
     FUNCTION = "function"
     """The output for the same input: two models must agree."""
     TRAINING = "training"
-    """Only training (dropout rate, momentum of running statistics): the treaty's value is applied."""
+    """Only training (dropout rate, momentum of running statistics): the treaty's value is applied.
+
+    A value that a model cannot be given is absent from its node."""
     SHAPE = "shape"
     """Only the arrangement of values that flow between nodes."""
     NUMBERS = "numbers"
@@ -85,7 +87,7 @@ _F, _T, _S = Effect.FUNCTION, Effect.TRAINING, Effect.SHAPE
 _N = Effect.NUMBERS
 _BIAS = Slot("bias", "B", "[out]")
 _WINDOW = dict.fromkeys(("kernel_shape", "strides", "pads", "dilations", "ceil_mode"), _F)
-_RECURRENT = {"hidden_size": _F, "direction": _F, "dropout": _T}
+_RECURRENT = {"hidden_size": _F, "direction": _F}
 
 
 def _recurrent(name: str, gates: str, width: str, note: str, **attributes: Effect) -> Operator:
@@ -143,8 +145,8 @@ _PARAMETRIC = (
     Operator(
         "Gather",
         (Slot("weight", "data", "[vocabulary, features]"),),
-        {"padding_idx": _F},
-        note="embedding; padding_idx is the row that receives no gradient, -1 for none",
+        {"padding_idx": _T},
+        note="embedding; padding_idx is the row that receives no gradient, -1 for none, absent where a model cannot have one",
     ),
     _recurrent("LSTM", "iofc", "4", "[directions, 4·hidden] = Wb + Rb"),
     _recurrent(
@@ -203,7 +205,12 @@ _PLAIN = (
     Operator("Select", attributes={"axis": _F, "index": _F}, note="ONNX Gather with a constant index"),
     Operator("Resize", attributes={"scales": _F, "mode": _F, "align_corners": _F}, note="half-pixel centres"),
     Operator("Expand", attributes={"shape": _S}, shape_only=True, note="a length of 0 is the batch"),
-    Operator("Dropout", attributes={"ratio": _T, "shared_axes": _T}, shape_only=True),
+    Operator(
+        "Dropout",
+        attributes={"ratio": _T, "shared_axes": _T},
+        shape_only=True,
+        note="shared_axes: axes along which one draw counts for all (whole channels, whole examples)",
+    ),
     Operator("Identity", shape_only=True),
     Operator("Cast", attributes={"to": _S}, shape_only=True),
     Operator("Flatten", shape_only=True),

@@ -13,7 +13,7 @@ from xbackend_fl.canonical.draft import Draft
 from xbackend_fl.canonical.layout import Layout, Native, Reorder, Segment, Shape, leaves
 from xbackend_fl.canonical.normal_form import normal_form
 from xbackend_fl.canonical.ops import OPERATORS, Kind
-from xbackend_fl.canonical.schema import AttributeValue, Node, Parameter, Port, Schema
+from xbackend_fl.canonical.schema import AttributeValue, Node, Parameter, Port, Schema, TrainingEffect
 from xbackend_fl.errors import UnsupportedError
 
 
@@ -40,6 +40,8 @@ class Recorder:
         self._closed_values: set[str] = set()
         self.inference_only = ""
         self.one_way = ""
+        self.training_effects: list[TrainingEffect] = []
+        self.kept: set[str] = set()
         self._closed_layouts: set[tuple[str, Layout]] = set()
 
     def input(self, name: str, shape: Shape) -> str:
@@ -136,6 +138,9 @@ class Recorder:
             outputs=tuple(port for port, _ in outputs),
             nodes=tuple(nodes),
             parameters=tuple(parameters.values()),
+            training_effects=tuple(
+                dict.fromkeys((*self.training_effects, *self._partly_frozen(parameters, layouts)))
+            ),
         )
         _check_boxes(layouts)
         shared = {leaf.tensor for layout in layouts.values() for leaf in leaves(layout)}
@@ -156,11 +161,26 @@ class Recorder:
     def _parameter(self, operator: str, name: str, role: str, layout: Layout) -> Parameter:
         slot = OPERATORS[operator].slot(role)
         tensors = [leaf.tensor for leaf in leaves(layout)]
-        frozen = slot.kind is Kind.TRAINABLE and self._frozen.issuperset(tensors)
-        kind = Kind.FROZEN if frozen else slot.kind
+        still = {Kind.TRAINABLE: self._frozen, Kind.STATISTIC: frozenset(self.kept)}
+        kind = Kind.FROZEN if slot.kind in still and still[slot.kind].issuperset(tensors) else slot.kind
         return Parameter(
             name, operator, role, slot.formal, layout.shape, self._natives[tensors[0]].dtype, kind
         )
+
+    def _partly_frozen(
+        self, parameters: Mapping[str, Parameter], layouts: Mapping[str, Layout]
+    ) -> Iterator[TrainingEffect]:
+        """Parameters of which the native model trains a part: one optimizer step shows it."""
+        for name, parameter in parameters.items():
+            tensors = {leaf.tensor for leaf in leaves(layouts[name])}
+            if parameter.kind is Kind.TRAINABLE and (still := tensors & self._frozen):
+                rest = ", ".join(sorted(tensors - still))
+                what = (
+                    f"{', '.join(sorted(still))} does not train and {rest} does; here they are one parameter"
+                )
+                yield TrainingEffect(
+                    f"{self._backend} parameter {name!r}", what, "train both, or none", compared=True
+                )
 
 
 def _check_boxes(layouts: Mapping[str, Layout]) -> None:

@@ -89,6 +89,28 @@ class Port:
 
 
 @dataclass(frozen=True)
+class TrainingEffect:
+    """What a model does in training that no node of its graph says, and that training here does not do.
+
+    Attributes:
+        where: The framework and the native layer, for people.
+        what: What it does.
+        cure: Code of the framework without it.
+        compared: Whether one optimizer step shows it: the proof then decides, and this only names the cause.
+        dropout: Whether it does not matter where nothing drops.
+    """
+
+    where: str
+    what: str
+    cure: str
+    compared: bool = False
+    dropout: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}"
+
+
+@dataclass(frozen=True)
 class Schema:
     """Canonical parameters and graph skeleton of one model.
 
@@ -98,6 +120,7 @@ class Schema:
         nodes: In execution order.
         parameters: In the order in which nodes first use them.
         layout_version: Version of the layout rules.
+        training_effects: What the model does in training beside its graph. Not part of the fingerprint: weights fit all the same.
     """
 
     inputs: tuple[Port, ...]
@@ -105,11 +128,13 @@ class Schema:
     nodes: tuple[Node, ...]
     parameters: tuple[Parameter, ...]
     layout_version: int = LAYOUT_VERSION
+    training_effects: tuple[TrainingEffect, ...] = ()
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 (hex) over the canonical serialisation, without the example's sizes."""
         plain = _ADAPTER.dump_python(self, mode="json")
+        del plain["training_effects"]
         for item in (*plain["inputs"], *plain["outputs"]):
             item["shape"] = len(item["shape"])
         text = json.dumps(plain, sort_keys=True, separators=(",", ":"))

@@ -16,20 +16,30 @@ from xbackend_fl.canonical.value import Value
 from xbackend_fl.errors import UnsupportedError
 
 
-def lookup(builder: GraphBuilder, name: str, weight: Layout, indices: Operand, padding: int = -1) -> Operand:
-    """Rows of an embedding; constant indices ``0 … n-1`` (positions) are a view of the parameter."""
+def lookup(
+    builder: GraphBuilder,
+    name: str,
+    weight: Layout,
+    indices: Operand,
+    padding: int | None = None,
+    origin: str | None = None,
+) -> Operand:
+    """Rows of an embedding; constant indices ``0 … n-1`` (positions) are a view of the parameter.
+
+    ``padding`` is the row without a gradient, -1 for none, and ``None`` where the model cannot be given one.
+    """
     if isinstance(indices, Value):
         fields = _fields(builder, indices)
-        if fields is not None and padding == -1:
+        if fields is not None and padding in {None, -1}:
             return _lookup_fields(builder, name, weight, *fields)
-        return builder.embedding(name, indices, weight, padding)
+        return builder.embedding(name, indices, weight, padding, origin)
     if not isinstance(indices, np.ndarray):
         raise UnsupportedError(f"{name!r}: parameters are used as indices")
     rows = indices
     if np.array_equal(rows.reshape(-1), np.arange(rows.size)):
         cut = views.part(weight, 0, 0, rows.size)
         return views.reshaped(cut, (*rows.shape, weight.shape[1]))
-    return builder.embedding(name, constant_value(builder, rows), weight, padding)
+    return builder.embedding(name, constant_value(builder, rows), weight, padding, origin)
 
 
 def _fields(builder: GraphBuilder, indices: Value) -> tuple[Value, list[int]] | None:
@@ -58,6 +68,6 @@ def _lookup_fields(
     for field, (start, stop) in enumerate(zip(starts, [*starts[1:], weight.shape[0]], strict=True)):
         ids = builder.pick(name, data, -1, field)
         rows = views.part(weight, 0, start, stop)
-        found.append(builder.embedding(f"{name}[{start}:{stop}]", ids, rows, -1))
+        found.append(builder.embedding(f"{name}[{start}:{stop}]", ids, rows, None))
     joined = builder.concat(name, found, -1)
     return builder.reshape(name, joined, (*data.native_shape, weight.shape[1]))

@@ -149,5 +149,5 @@ def _model(target: str, inputs: list[str], *, as_json: bool) -> None:
     if not as_json:
         binding = description.binding
         show_edges(binding)
-        for remark in filter(None, (binding.one_way, binding.inference_only)):
+        for remark in filter(None, (binding.one_way, binding.inference_only, *map(str, binding.obstacles))):
             say(f"note: {remark}")

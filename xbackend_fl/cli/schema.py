@@ -41,6 +41,8 @@ def schema(
         write_schema(output, found)
     if evidence is not None:
         write_evidence(evidence, found, evidence_of(trainer, example))
+    for effect in found.training_effects:
+        say(f"note: {effect}. A course refuses it; {effect.cure}")
     if as_json:
         print_json(
             {

@@ -17,7 +17,7 @@ from xbackend_fl.mapping.fingerprint import Fingerprints
 from xbackend_fl.mapping.match import Matching, Resemblance, match
 from xbackend_fl.mapping.probe import BY_SHAPE, Evidence, cases
 from xbackend_fl.mapping.skeleton import Skeleton, skeleton_of
-from xbackend_fl.mapping.training import training_report
+from xbackend_fl.mapping.training import followed, pair_dropouts, training_report
 from xbackend_fl.mapping.verify import Check, Proof, against_runtime, gather, reactions, unobserved
 from xbackend_fl.mapping.verify import compare as compare_evidence
 from xbackend_fl.weights import Weights
@@ -143,7 +143,7 @@ def bind_trainer(
     finally:
         trainer.write(before)
     if not proof.proven:
-        raise failure(proof)
+        raise failure(proof, (*schema.training_effects, *trainer.description.schema.training_effects))
     return Bound(schema, binding, proof, trainer, notes)
 
 
@@ -192,8 +192,9 @@ def find_binding(
     if found:
         raise StructureError(tuple(found))
     nodes, parameters = _names(reference, candidate, matching)
+    nodes |= pair_dropouts(reference, candidate, matching, (schema, description.schema))
     binding = description.binding.renamed(parameters, nodes, schema)
-    notes = training_report(schema, description, binding, nodes)
+    binding, notes = followed(binding, training_report(schema, description, binding, nodes))
     if binding.one_way:
         notes += (f"the map goes one way: {binding.one_way}",)
     if matching.symmetries:
@@ -228,7 +229,8 @@ def prove(
         checks.extend(compared)
         missing = [what for what in ("gradients", "step") if all(check.what != what for check in compared)]
         if missing:
-            reason = binding.inference_only or "the reference only infers"
+            effects = (str(effect) for effect in schema.training_effects)
+            reason = binding.inference_only or next(effects, "the reference only infers")
             notes += (f"not compared: {' and '.join(missing)} ({reason})",)
     if unseen := unobserved(own):
         notes += (f"no output depends on {', '.join(unseen)}: any value is as good as any other",)
@@ -241,15 +243,8 @@ def _names(
     """Candidate's node and parameter names to the reference's."""
     nodes: dict[str, str] = {}
     parameters: dict[str, str] = {}
-    back = {j: i for i, j in matching.pairs.items()}
     for i, j in matching.pairs.items():
         left, right = reference.bones[i], candidate.bones[j]
         nodes[right.node.name] = left.node.name
         parameters |= {right.node.parameters[role]: name for role, name in left.node.parameters.items()}
-        ours = {(edge.source, edge.output): edge.dropouts for edge in left.edges}
-        for edge in right.edges:
-            source = back.get(edge.source, edge.source)
-            nodes |= dict(zip(edge.dropouts, ours.get((source, edge.output), ()), strict=False))
-    for left_edge, right_edge in zip(reference.outputs, candidate.outputs, strict=True):
-        nodes |= dict(zip(right_edge.dropouts, left_edge.dropouts, strict=False))
     return nodes, parameters

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from xbackend_fl.canonical import Kind
 from xbackend_fl.canonical.schema import AttributeValue
 from xbackend_fl.mapping.match import Matching
 from xbackend_fl.mapping.skeleton import Bone, Skeleton
@@ -75,7 +76,10 @@ def compare(left: Bone, right: Bone) -> Iterator[Difference]:
             yield Difference(*names, role, _presence(expected), _presence(received))
             continue
         for index, what in enumerate(("shape", "kind")):
-            if expected[index] != received[index]:
+            if what == "kind" and role in {"mean", "variance"}:
+                if expected[index] != received[index] and role == "mean":
+                    yield Difference(*names, "statistics", _moves(expected[index]), _moves(received[index]))
+            elif expected[index] != received[index]:
                 yield Difference(*names, f"{role} {what}", str(expected[index]), str(received[index]))
 
 
@@ -224,6 +228,11 @@ def _list(bones: Sequence[Bone]) -> str:
 
 def _show(value: AttributeValue | None) -> str:
     return "absent" if value is None else str(value)
+
+
+def _moves(kind: object) -> str:
+    """What training does with running statistics."""
+    return "kept in training" if kind == Kind.FROZEN else "averaged in training"
 
 
 def _presence(value: object) -> str:

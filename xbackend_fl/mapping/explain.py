@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.adapter import Adapter, Trainer
-from xbackend_fl.canonical import Description, Node, Schema
+from xbackend_fl.canonical import Description, Kind, Node, Schema, TrainingEffect
 from xbackend_fl.canonical.schema import AttributeValue
 from xbackend_fl.errors import MismatchError
 from xbackend_fl.mapping.diagnose import Difference
@@ -91,14 +91,26 @@ def verdict_by_shape(trainer: Trainer, description: Description, evidence: Seque
     )
 
 
-def failure(proof: Proof) -> MismatchError:
-    """The error for a binding that the numbers contradict."""
+def failure(proof: Proof, effects: Sequence[TrainingEffect] = ()) -> MismatchError:
+    """The error for a binding that the numbers contradict.
+
+    Args:
+        proof: The comparisons.
+        effects: What either model does in training beside its graph; they are named where only training differs.
+    """
     failed = [check for check in proof.checks if not check.passed]
     lines = [
         f"  {check.what} at {check.case}: relative error {check.error:.1e}"
         + (f" in {check.where!r}" if check.where else "")
         for check in failed[:SHOWN]
     ]
+    if effects and {check.what for check in failed} <= {"gradients", "step", "statistics"}:
+        causes = dict.fromkeys(map(str, effects))
+        head = "outputs agree, and training does not:"
+        return MismatchError(
+            "\n".join([head, *lines, *(f"  {cause}" for cause in causes)]),
+            hint="; ".join(dict.fromkeys(effect.cure for effect in effects)),
+        )
     agree = {check.case for check in proof.checks} - {check.case for check in failed}
     hint = "look for a custom layer, a different activation, or another axis order of the data"
     if agree - {"all draws"}:
@@ -116,7 +128,7 @@ def _advice(adapter: Adapter, native: str, difference: Difference, wanted: str) 
     if "shared with" in difference.expected or "shared with" in difference.received:
         return [f"{adapter.name}: {native}: its {role} must be {wanted}"]
     if what == "kind":
-        return [f"{adapter.name}: {native}: make its {role} {wanted}"]
+        return [adapter.hint(native, difference.operator, "trainable", wanted == Kind.TRAINABLE)]
     value: object = {"present": True, "absent": False}.get(wanted, wanted)
     return [adapter.hint(native, difference.operator, role, value)]
 

@@ -195,7 +195,12 @@ def canonical_gradients(binding: Binding, grads: Mapping[str, Array]) -> dict[st
 
 
 def training_attributes(schema: Schema, binding: Binding) -> dict[str, dict[str, float]]:
-    """The treaty's training attributes by native layer: every backend trains with the same."""
+    """The treaty's training attributes by native place: every backend trains with the same.
+
+    Args:
+        schema: The treaty.
+        binding: Names the native place of every node; places of one layer that has one value for all share a name.
+    """
     result: dict[str, dict[str, float]] = {}
     for node in schema.nodes:
         native = binding.nodes.get(node.name)
@@ -206,6 +211,8 @@ def training_attributes(schema: Schema, binding: Binding) -> dict[str, dict[str,
         }
         if native and wanted:
             result.setdefault(native, {}).update(wanted)
+    for native in binding.switched_off:
+        result[native] = {"ratio": 0.0, "dropout": 0.0, "padding_idx": -1.0}
     return result
 
 

@@ -22,6 +22,7 @@ from xbackend_fl.errors import AdapterError, ConfigError, RefusedInput, UpdateRe
 from xbackend_fl.events import Event, Noted, ParticipantFailed, ParticipantTrained
 from xbackend_fl.locate import call
 from xbackend_fl.mapping import Evidence, Proof, bind_trainer, evidence_of, training_attributes
+from xbackend_fl.mapping.training import require_trainable
 from xbackend_fl.metrics import Metrics, Objective, objective_of
 from xbackend_fl.training.shares import shares_of, splits_of
 from xbackend_fl.training.usage import Usage
@@ -84,12 +85,15 @@ class Worker:
 
     def bind(self, schema: Schema, evidence: Sequence[Evidence]) -> tuple[Binding, Proof, tuple[str, ...]]:
         """Bind this backend's model to the treaty, with proof."""
+        dropout, name = self._course.training.dropout, self._adapter.name
+        require_trainable(name, self._trainer.description.schema.training_effects, dropout=dropout)
         if reason := self._trainer.description.binding.inference_only:
             raise RefusedInput(
                 f"the {self._adapter.name} model cannot take part in training: {reason}",
                 hint="name the code that builds the model instead of what it was saved as",
             )
         bound = bind_trainer(self._adapter, self._trainer, schema, self._example, evidence)
+        require_trainable(name, bound.binding.obstacles, dropout=dropout)
         self._take_over(schema, bound.binding)
         return bound.binding, bound.proof, bound.notes
 

@@ -1,0 +1,269 @@
+"""Traces a model in training mode too, and notes what training does that no graph of evaluation says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any
+
+from xbackend_fl.canonical import TrainingEffect
+from xbackend_fl.errors import UnsupportedError
+from xbfl_tensorflow.graph import family
+from xbfl_tensorflow.trace import Call, Trace
+
+_RANDOM = re.compile(r"Random|TruncatedNormal|Multinomial|^Rng|Poisson")
+_CHANGES = re.compile(r"^(Assign|Resource(Scatter|Apply|StridedSliceAssign))")
+_STATISTICS = frozenset({"BatchNormalization"})
+_DROPPING = re.compile(r"^(Spatial)?Dropout(\dD)?$|^MultiHeadAttention$")
+_BOUNDS = re.compile(r"(regularizer|constraint)$")
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a trace in training mode shows.
+
+    Attributes:
+        effects: What training does beside the graph of evaluation.
+        active: For every marked call, in order, whether it moves statistics or draws random numbers.
+        unlike: The effect that makes two runs of one step differ, or that changes weights; ``None`` if there is none.
+    """
+
+    effects: tuple[TrainingEffect, ...] = ()
+    active: tuple[bool, ...] = ()
+    unlike: TrainingEffect | None = None
+
+
+def rehearse(model: Any, still: Trace, again: Callable[[], Trace]) -> Rehearsal:
+    """Compare a model's graph in evaluation with that in training.
+
+    Args:
+        model: The model.
+        still: Its trace in evaluation mode.
+        again: Traces it in training mode.
+
+    Raises:
+        UnsupportedError: Evaluation draws random numbers.
+    """
+    library = _library(still.graph)
+    for call in still.calls:
+        if _may(call) and _does(_RANDOM, still, call, library):
+            raise UnsupportedError(
+                f"keras layer {_name(call)!r} draws random numbers in evaluation mode too",
+                hint=f"keras: call {_name(call)!r} without training=True",
+            )
+    try:
+        moving = again()
+    except UnsupportedError as error:
+        effect = TrainingEffect(
+            f"tensorflow model {type(model).__name__}", f"it cannot be called in training mode: {error.message}",
+            "keras: make model(x, training=True) work",
+        )  # fmt: skip
+        return Rehearsal((effect, *_settings(model)), (True,) * len(still.calls), effect)
+    effects = [*_settings(model), *_added_losses(model)]
+    other = next((pair for pair in zip_longest(still.calls, moving.calls) if not _same(*pair)), None)
+    if other is not None:
+        call = next(call for call in other[::-1] if call is not None)
+        cure = "keras: call it in both modes; Keras's own layers look at training themselves"
+        unlike = TrainingEffect(f"keras layer {_name(call)!r}", "is called in one mode only", cure)
+        return Rehearsal((*effects, unlike), (True,) * len(still.calls), unlike)
+    library = _library(moving.graph)
+    expected = [call for call in moving.calls if _may(call)]
+    strange = list(_strange(moving, expected, library))
+    active = tuple(
+        _does(_CHANGES if _kind(call) in _STATISTICS else _RANDOM, moving, call, library)
+        for call in moving.calls
+    )
+    if not strange:
+        effects += _other_function(still, moving)
+    return Rehearsal((*effects, *strange), active, strange[0] if strange else None)
+
+
+def _strange(
+    moving: Trace, expected: Sequence[Call], library: Mapping[str, list[str]]
+) -> Iterator[TrainingEffect]:
+    """Random draws and changes of variables that do not belong to a dropout or a batch normalisation."""
+    inside = [range(call.start, call.stop) for call in expected]
+    seen: set[str] = set()
+    # A layer that draws changes the state of its generator too.
+    for pattern, what in (
+        (_RANDOM, "draws random numbers in training"),
+        (_CHANGES, "changes variables in training"),
+    ):
+        for index, operation in enumerate(moving.graph.get_operations()):
+            if any(index in part for part in inside) or not any(
+                map(pattern.search, _kinds(operation, library))
+            ):
+                continue
+            where, layer = _owner(moving, index)
+            if where not in seen:
+                seen.add(where)
+                yield TrainingEffect(where, what, _cure(layer, pattern))
+
+
+def _cure(layer: Any, pattern: re.Pattern[str]) -> str:
+    if hasattr(layer, "layer"):
+        return f"keras: put the layer that {layer.name!r} wraps in its place"
+    if pattern is _RANDOM:
+        return (
+            "keras: put keras.layers.Identity() in its place for the course; Dropout layers follow the treaty"
+        )
+    return "keras: change variables outside the model's call"
+
+
+def _other_function(still: Trace, moving: Trace) -> Iterator[TrainingEffect]:
+    """A model whose operations outside known layers are others in training."""
+    lists = [list(_outside(trace)) for trace in (still, moving)]
+    pair = next(
+        (
+            pair
+            for pair in zip_longest(*lists)
+            if pair[0] is None or pair[1] is None or pair[0][1] != pair[1][1]
+        ),
+        None,
+    )
+    if pair is not None:
+        side, trace = (1, moving) if pair[1] is not None else (0, still)
+        index, kind = pair[side]
+        what = f"computes something else in training mode, first a {kind}"
+        yield TrainingEffect(
+            _owner(trace, index)[0], what, "keras: compute the same in both modes", compared=True
+        )
+
+
+_SILENT = frozenset({"Const", "Identity", "NoOp", "ReadVariableOp", "Placeholder", "Shape", "StopGradient"})
+
+
+def _outside(trace: Trace) -> Iterator[tuple[int, str]]:
+    inside = [range(call.start, call.stop) for call in trace.calls]
+    for index, operation in enumerate(trace.graph.get_operations()):
+        if operation.type not in _SILENT and not any(index in part for part in inside):
+            yield index, operation.type
+
+
+def _settings(model: Any) -> Iterator[TrainingEffect]:
+    """Penalties and constraints of weights, as the layers and the variables hold them."""
+    seen: set[int] = set()
+    for layer in layers_of(model):
+        for argument, value in sorted(vars(layer).items()):
+            if value is not None and _BOUNDS.search(argument) and id(value) not in seen:
+                seen.add(id(value))
+                yield _setting(f"keras layer {_path(layer)!r}", _path(layer), argument, value)
+    for variable in getattr(model, "variables", ()):
+        for argument in ("regularizer", "constraint"):
+            value = getattr(variable, argument, None)
+            if value is not None and id(value) not in seen:
+                seen.add(id(value))
+                name = str(getattr(variable, "path", variable.name))
+                yield _setting(f"keras variable {name!r}", name, argument, value)
+
+
+def _setting(where: str, name: str, argument: str, value: Any) -> TrainingEffect:
+    argument = argument.lstrip("_")
+    what = (
+        "adds a penalty to the loss" if "regularizer" in argument else "changes the weight after every step"
+    )
+    settings = value.get_config() if hasattr(value, "get_config") else {}
+    inner = ", ".join(
+        f"{key}={float(number):g}" for key, number in settings.items() if isinstance(number, float | int)
+    )
+    # A penalty may be a plain function.
+    shown = str(getattr(value, "__name__", f"{type(value).__name__}({inner})"))
+    cure = f"keras: {name}: {argument}=None"
+    squared = float(settings.get("l2", 0.0) or 0.0)
+    if "kernel_regularizer" in argument and squared and not float(settings.get("l1", 0.0) or 0.0):
+        cure += f" (training.optimizer.weight_decay: {2 * squared:g} decays every weight as it does this one)"
+    return TrainingEffect(where, f"{argument}={shown} {what}, and training here does not", cure)
+
+
+def _added_losses(model: Any) -> Iterator[TrainingEffect]:
+    """Losses that layers added while they were traced; those of a graph are nobody's, and are taken away again."""
+    for layer in layers_of(model):
+        losses = getattr(layer, "_losses", None)
+        if losses:
+            losses.clear()
+            if getattr(layer, "activity_regularizer", None) is None:
+                what = (
+                    "adds a loss of its own (add_loss), and training here minimises the course's loss alone"
+                )
+                yield TrainingEffect(
+                    f"keras layer {_path(layer)!r}", what, f"keras: {_path(layer)}: take add_loss out"
+                )
+
+
+def layers_of(model: Any) -> list[Any]:
+    """All layers of a model, cells and wrapped layers too, each once."""
+    if hasattr(model, "_flatten_layers"):
+        found: Iterable[Any] = model._flatten_layers()  # noqa: SLF001  model.layers stops at the first level
+    else:
+        found = [
+            part
+            for part in getattr(model, "submodules", ())
+            if hasattr(part, "call") and hasattr(part, "weights")
+        ]
+    return list({id(layer): layer for layer in found}.values())
+
+
+def _may(call: Call) -> bool:
+    """Whether a call may draw or change something: the treaty says what."""
+    return _kind(call) in _STATISTICS or bool(_DROPPING.search(_kind(call)))
+
+
+def _does(pattern: re.Pattern[str], trace: Trace, call: Call, library: Mapping[str, list[str]]) -> bool:
+    operations = trace.graph.get_operations()[call.start : call.stop]
+    return any(pattern.search(kind) for operation in operations for kind in _kinds(operation, library))
+
+
+def _kinds(operation: Any, library: Mapping[str, list[str]]) -> list[str]:
+    """Type of an operation and of those in the functions it calls."""
+    found = [operation.type]
+    for name in operation.node_def.attr:
+        value = operation.node_def.attr[name]
+        for function in (value.func.name, *(item.name for item in value.list.func)):
+            found += library.get(function, ())
+    return found
+
+
+def _library(graph: Any) -> dict[str, list[str]]:
+    """Types of the operations of every function that a graph may call, of those that they call too."""
+    functions = graph.as_graph_def().library.function
+    return {item.signature.name: [node.op for node in item.node_def] for item in functions}
+
+
+def _same(one: Call | None, two: Call | None) -> bool:
+    return (one is not None and two is not None and one.target is two.target) or (
+        isinstance(getattr(one, "target", None), str)
+        and getattr(one, "target", 0) == getattr(two, "target", 1)
+    )
+
+
+def _kind(call: Call) -> str:
+    return type(call.target).__name__ if family(call.target) else ""
+
+
+def _name(call: Call) -> str:
+    return f"{call.path}{getattr(call.target, 'name', call.target)}"
+
+
+def _path(layer: Any) -> str:
+    path = str(getattr(layer, "path", "") or layer.name)
+    return path.rpartition("/")[2] if not path.endswith("_cell") else path
+
+
+def _owner(trace: Trace, index: int) -> tuple[str, Any]:
+    """The innermost layer that an operation comes from, in words and itself; ``None`` if it comes from none."""
+    calls = [
+        (call.stop - call.start, _name(call), call.target)
+        for call in trace.calls
+        if call.start <= index < call.stop
+    ]
+    calls += [
+        (span.stop - span.start, f"{span.path}{span.layer.name}", span.layer)
+        for span in trace.spans
+        if span.start <= index < span.stop
+    ]
+    if not calls:
+        return f"tensorflow operation {trace.graph.get_operations()[index].name!r}", None
+    _, name, layer = min(calls, key=lambda item: item[0])
+    return f"keras layer {name!r} ({type(layer).__name__})", layer
