@@ -57,7 +57,7 @@ def _recurrent(context: Context, node: onnx.NodeProto) -> list[Operand]:
         [Value(by_batch.name, by_batch.shape, (0, 1, 2))],
         [(batch, steps, width), (batch, width)],
         layouts=layouts,
-        attributes={"hidden_size": hidden, "direction": direction, "dropout": 0.0, **more},
+        attributes={"hidden_size": hidden, "direction": direction, **more},
     )
     # ONNX's own order: [T, directions, N, hidden] and [directions, N, hidden].
     shape = (batch, steps, directions, hidden)
@@ -101,7 +101,7 @@ def _attention(context: Context, node: onnx.NodeProto) -> Operand:
         value,
         scale=float(given.get("scale", 1.0 / math.sqrt(query.native_shape[-1]))),
         causal=bool(given.get("is_causal", 0)) or mask is not None,
-        dropout=0.0,
+        dropout=None,
     )
     return join_heads(builder, node.name, made) if joined else made
 

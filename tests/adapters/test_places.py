@@ -145,7 +145,7 @@ def test_a_stacked_recurrent_layer_drops_between_its_layers() -> None:
     for seed in range(24):
         trainer.reset(seed)
         trainer.write(binding.restore(values))
-        loss = trainer.train([Batch(SERIES, np.zeros((1, 1, WIDTH), np.float32))], config).loss
+        loss = trainer.train([Batch(SERIES, np.zeros((1, 1, WIDTH), np.float32))], config).mean
         kept.append(loss * (1 - 0.3) ** 2)
     assert abs(1 - np.mean(kept) - 0.3) < 0.04
 
@@ -170,7 +170,7 @@ def test_a_recurrent_layer_alone_keeps_its_rate(kind: type[nn.RNNBase], both_way
         for seed in range(3):
             trainer.reset(seed)
             trainer.write(start)
-            found.add(trainer.train([Batch(SERIES, target)], config).loss)
+            found.add(trainer.train([Batch(SERIES, target)], config).mean)
         return found
 
     assert len(losses(dropout=True)) == 3

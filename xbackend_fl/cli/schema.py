@@ -42,7 +42,7 @@ def schema(
     if evidence is not None:
         write_evidence(evidence, found, evidence_of(trainer, example))
     for effect in found.training_effects:
-        say(f"note: {effect}. A course refuses it; {effect.cure}")
+        say(f"note: {effect}. A course refuses it; {effect.cure}", err=True)
     if as_json:
         print_json(
             {
