@@ -12,7 +12,7 @@ from tensorflow.core.framework.function_pb2 import FunctionDef
 from tensorflow.python.framework.function_def_to_graph import function_def_to_graph
 
 from xbackend_fl.adapter.contract import Array
-from xbackend_fl.canonical import Description, GraphBuilder
+from xbackend_fl.canonical import Description, GraphBuilder, training
 from xbackend_fl.canonical.operands import Operand, as_value
 from xbackend_fl.errors import UnsupportedError
 from xbfl_tensorflow import layers, operations, sequences, simple
@@ -68,7 +68,7 @@ def describe(model: Any, example: Sequence[Array]) -> Described:
     if is_signature(model):
         builder.inference_only("a SavedModel has no training mode")
     for effect in rehearsal.effects:
-        builder.training_effect(effect)
+        training.add_effect(builder, effect)
     if rehearsal.unlike is not None:
         builder.inference_only(str(rehearsal.unlike))
     context = Context(builder, {id(raw(variable)): name for name, variable in variables.items()})

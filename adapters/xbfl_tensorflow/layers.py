@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from xbackend_fl.canonical import Value
+from xbackend_fl.canonical import Value, training
 from xbackend_fl.canonical.layout import Layout, Reshape, Shape, Transpose
 from xbackend_fl.canonical.operands import Operand, as_value
 from xbackend_fl.canonical.padding import same_pads, transposed_pads
@@ -195,7 +195,7 @@ def _batch_norm(context: Context, layer: Any, value: Value) -> Value:
         "variance": context.native(layer.moving_variance),
     }
     if not context.trains:
-        context.builder.keep_statistics(statistics.values())
+        training.keep_statistics(context.builder, statistics.values())
     return context.builder.channelwise(
         "BatchNormalization",
         name,

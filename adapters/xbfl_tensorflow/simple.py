@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from xbackend_fl.canonical import Value
+from xbackend_fl.canonical import Value, training
 from xbfl_tensorflow.graph import Context, Handler, activation, channel_axis, require
 
 # Layers with one input.
@@ -76,7 +76,7 @@ def _dropout(context: Context, layer: Any, value: Value) -> Value:
     if not (layer.rate and context.trains):
         # Keras gives it no generator, or it is called with training=False: the treaty cannot make it drop.
         return value
-    return context.builder.dropout(context.name(layer), value, float(layer.rate), shared, place)
+    return training.dropout(context.builder, context.name(layer), value, float(layer.rate), shared, place)
 
 
 def _zero_padding(context: Context, layer: Any, value: Value) -> Value:

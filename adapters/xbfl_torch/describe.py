@@ -20,7 +20,7 @@ from torch.export import ExportedProgram
 from torch.fx import Node
 
 from xbackend_fl.adapter.contract import Array
-from xbackend_fl.canonical import Description, GraphBuilder, NativeTensor, TrainingEffect, Value
+from xbackend_fl.canonical import Description, GraphBuilder, NativeTensor, TrainingEffect, Value, training
 from xbackend_fl.canonical.layout import Native
 from xbackend_fl.errors import UnsupportedError, shortened
 from xbfl_torch import layers, operations, sequences
@@ -96,7 +96,7 @@ def _describe(
         names = ", ".join(effect.where for effect in computed)
         builder.one_way(f"{names} is computed by a parametrization; a plain copy stands for it")
     for effect in (*computed, *rehearsal.effects, *effects_of(model)):
-        builder.training_effect(effect)
+        training.add_effect(builder, effect)
     if rehearsal.unlike is not None:
         builder.inference_only(str(rehearsal.unlike))
     context = Context(builder, model, rehearsal)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from xbackend_fl.canonical import TrainingEffect, Value
+from xbackend_fl.canonical import TrainingEffect, Value, training
 from xbackend_fl.canonical.layout import Layout, Step
 from xbackend_fl.canonical.operands import Operand, combine, einsum, matmul
 from xbackend_fl.canonical.tables import lookup
@@ -146,17 +146,19 @@ def _batch_norm(context: Context, node: Node) -> Value:
         f"torch: {name}: momentum=0.1, or another number",
     )
     if not isinstance(module, BatchNorm):
-        context.builder.training_effect(
+        training.add_effect(
+            context.builder,
             TrainingEffect(
                 f"torch module {module_path(node)!r}",
                 "calls functional.batch_norm, which averages the unbiased variance",
                 "torch: use a module, nn.BatchNorm1d to nn.BatchNorm3d",
                 compared=True,
-            )
+            ),
         )
     roles = {"weight": "weight", "bias": "bias", "mean": "running_mean", "variance": "running_var"}
     if kept:
-        context.builder.keep_statistics(layout_of(a[roles[role]], name) for role in ("mean", "variance"))
+        statistics = [layout_of(a[roles[role]], name) for role in ("mean", "variance")]
+        training.keep_statistics(context.builder, statistics)
     return context.builder.channelwise(
         "BatchNormalization",
         name,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch.fx import Node
 
-from xbackend_fl.canonical import Value, movement
+from xbackend_fl.canonical import Value, movement, training
 from xbackend_fl.canonical.operands import Operand, combine, expand, is_causal_mask, unary
 from xbfl_torch.graph import Context, Handler, native_shape, require
 
@@ -165,7 +165,7 @@ def _dropout(context: Context, node: Node) -> Value:
     value = context.data(context.get(node.args[0]))
     rate, place = context.drop(node, "feature_dropout" if spatial else "dropout")
     shared = range(2, len(value.shape)) if spatial else ()
-    return context.builder.dropout(context.name(node), value, rate, shared, place)
+    return training.dropout(context.builder, context.name(node), value, rate, shared, place)
 
 
 def _rrelu(context: Context, node: Node) -> Value:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from xbackend_fl.canonical import Value, movement
+from xbackend_fl.canonical import Value, movement, training
 from xbackend_fl.canonical.attention import attention as dot_product_attention
 from xbackend_fl.canonical.attention import join_heads, split_heads
 from xbackend_fl.canonical.layout import Blocks, Join, Layout, Native, Stack, Step, Sum
@@ -90,8 +90,8 @@ def _recurrent(operator: str, activation: str | None = None) -> Handler:
             if layer + 1 < a["num_layers"]:
                 # One rate for all places between its layers: they have one origin.
                 place = f"{name}.{layer}.dropout"
-                value = context.builder.dropout(
-                    place, value, context.rate(module), (), module_path(node) or name
+                value = training.dropout(
+                    context.builder, place, value, context.rate(module), (), module_path(node) or name
                 )
                 value = context.builder.arrange(value, order)
         states = State(tuple(rows), hidden)

@@ -24,11 +24,10 @@ from xbackend_fl.canonical.layout import (
     Shape,
     feature_order,
     inverse,
-    leaves,
 )
 from xbackend_fl.canonical.recorder import Recorder
 from xbackend_fl.canonical.rewrites import feature_makers, foldable_pad, pooled
-from xbackend_fl.canonical.schema import AttributeValue, Port, TrainingEffect
+from xbackend_fl.canonical.schema import AttributeValue, Port
 from xbackend_fl.canonical.value import Value, numbers, pointwise, without
 from xbackend_fl.canonical.views import reshaped
 from xbackend_fl.errors import UnsupportedError
@@ -75,15 +74,6 @@ class GraphBuilder:
                 hint="end the model with a Dense layer or with global pooling",
             )
         self._outputs.append((Port(value.name, "float32", value.shape), Axes(value.perm)))
-
-    def training_effect(self, effect: TrainingEffect) -> None:
-        """Say what the native model does in training that its graph does not say."""
-        self.recorder.training_effects.append(effect)
-
-    def keep_statistics(self, layouts: Iterable[Layout | None]) -> None:
-        """Say that training reads these running statistics and never moves them."""
-        found = (leaf.tensor for layout in layouts if layout is not None for leaf in leaves(layout))
-        self.recorder.kept.update(found)
 
     def inference_only(self, reason: str) -> None:
         """Say that the native model cannot be trained as its schema says."""
@@ -184,15 +174,6 @@ class GraphBuilder:
         if operator in {"Add", "Mul"} and isinstance(constant, float):
             return self._shift_or_scale(operator, name, value, constant)
         (out,) = self.add(operator, name, [value], [value.shape], attributes=attributes)
-        return replace(value, name=out)
-
-    def dropout(
-        self, name: str, value: Value, ratio: float, shared: Iterable[int], origin: str | None
-    ) -> Value:
-        """A dropout layer; one draw counts for all along the native axes ``shared``."""
-        axes = tuple(sorted(value.perm[axis] for axis in shared))
-        attributes: dict[str, AttributeValue] = {"ratio": ratio, "shared_axes": axes}
-        (out,) = self.add("Dropout", name, [value], [value.shape], attributes=attributes, origin=origin)
         return replace(value, name=out)
 
     def _shift_or_scale(self, operator: str, name: str, value: Value, constant: float) -> Value:
