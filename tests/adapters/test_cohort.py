@@ -60,9 +60,9 @@ def parts(count: int = 5) -> list[Part]:
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("lanes", [1, 3])
-@pytest.mark.parametrize("clip", [None, 0.3])
-def test_the_same_as_one_by_one(device: str, lanes: int, clip: float | None) -> None:
-    config = TrainConfig(Optimizer("sgd", lr=0.1, weight_decay=0.01), clip_norm=clip)
+@pytest.mark.parametrize(("clip", "ignored"), [(None, None), (0.3, None), (0.3, 2)])
+def test_the_same_as_one_by_one(device: str, lanes: int, clip: float | None, ignored: int | None) -> None:
+    config = TrainConfig(Optimizer("sgd", lr=0.1, weight_decay=0.01), clip_norm=clip, ignore_index=ignored)
     trainer = opened(device=device, replicas=lanes)
     assert isinstance(trainer, Resident)
     assert trainer.trains_cohorts(config)
