@@ -206,7 +206,7 @@ def _class_axis(schema: Schema, targets: Shape, declared: int | None) -> tuple[i
 
 
 def _cure(output: Shape, targets: Shape) -> str:
-    if _alike(output, targets):
+    if output and _alike(output, targets):
         return "targets are class indices, not one-hot rows: np.argmax(targets, axis) over the axis of the classes"
     if not output:
         return "the model returns one number per example: training.loss: binary_cross_entropy or mean_squared_error"

@@ -1,0 +1,137 @@
+"""Figures from elsewhere: what no data have is refused, whatever was sent."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.metrics.models import schema_with
+from xbackend_fl.errors import UpdateRefused
+from xbackend_fl.metrics import METRICS, Metrics, default_metric, is_better, objective_of, shown
+
+CLASSES = {"positions": 10, "loss": 3.5, "accuracy": 7.0}
+VALUES = {"positions": 4, "loss": 1.0, "rmse": 1.0, "mae": 2.0} | {
+    f"r2.{kind}.{column}": 1.0 for kind in ("mean", "spread", "errors") for column in (0, 1)
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"accuracy": 11}, "accuracy is 11 over 10 positions"),
+        ({"accuracy": -1}, "accuracy is -1"),
+        ({"accuracy": 2.4e306}, "accuracy is no finite number"),
+        ({"accuracy": 10**400}, "accuracy is no finite number"),
+        ({"accuracy": True}, "accuracy is no finite number"),
+        ({"accuracy": "7"}, "accuracy is no finite number"),
+        ({"accuracy": [7]}, "accuracy is no finite number"),
+        ({"accuracy": None}, "accuracy is no finite number"),
+        ({"loss": -1e-9}, "loss is -1e-09"),
+        ({"loss": math.nan}, "loss is no finite number"),
+        ({"loss": math.inf}, "loss is no finite number"),
+        ({"positions": 0}, "over 0 positions"),
+        ({"positions": -1}, "positions is no whole number"),
+        ({"positions": 1.5}, "positions is no whole number"),
+        ({"positions": 2**60}, "positions is no whole number"),
+        ({"positions": 10**400}, "positions is no finite number"),
+        ({"rmse": 1.0}, "an entry that no metric"),
+        ({"loss.extra": 1.0}, "loss is not one number"),
+        ({1: 1.0}, "an entry that no metric"),
+        ({f"loss.{i}": 1.0 for i in range(1000)}, "1003 entries"),
+    ],
+)
+def test_impossible_figures_of_classes(changes: dict[Any, Any], reason: str) -> None:
+    assert Metrics.of_fields(CLASSES, "cross_entropy", 1).figures == {"loss": 0.35, "accuracy": 0.7}
+    with pytest.raises(UpdateRefused) as caught:
+        Metrics.of_fields(CLASSES | changes, "cross_entropy", 1)
+    assert reason in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"r2.spread.1": -1.0}, "negative sum of squares"),
+        ({"r2.errors.0": -1.0}, "negative sum of squares"),
+        ({"r2.mean.2": 0.0}, "three sums for each of 2"),
+        ({"mae": -1.0}, "mae is -1"),
+        ({"r2": 1.0}, "three sums for each of 2"),
+        ({"accuracy": 1.0}, "an entry that no metric"),
+    ],
+)
+def test_impossible_figures_of_values(changes: dict[str, Any], reason: str) -> None:
+    assert Metrics.of_fields(VALUES, "mean_squared_error", 2).figures.keys() == {"loss", "mae", "r2", "rmse"}
+    with pytest.raises(UpdateRefused) as caught:
+        Metrics.of_fields(VALUES | changes, "mean_squared_error", 2)
+    assert reason in caught.value.message
+
+
+@pytest.mark.parametrize("name", [*VALUES])
+def test_nothing_may_be_missing(name: str) -> None:
+    with pytest.raises(UpdateRefused):
+        Metrics.of_fields({k: v for k, v in VALUES.items() if k != name}, "mean_squared_error", 2)
+
+
+def test_training_has_a_loss_only() -> None:
+    sent = {"positions": 4, "loss": 2.0}
+    assert Metrics.of_fields(sent, "cross_entropy", 1, training=True).figures == {"loss": 0.5}
+    with pytest.raises(UpdateRefused, match="accuracy"):
+        Metrics.of_fields(sent, "cross_entropy", 1)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+)
+NAMES = st.sampled_from([*VALUES, "accuracy", "r2", "r2.", "positions."]) | st.text(max_size=4)
+
+
+@given(fields=JSON | st.dictionaries(NAMES, JSON | st.floats(), max_size=12), training=st.booleans())
+def test_anything_is_figures_or_refused(fields: Any, *, training: bool) -> None:
+    for loss in ("cross_entropy", "mean_squared_error"):
+        try:
+            found = Metrics.of_fields(fields, loss, 2, training=training)
+        except UpdateRefused:
+            continue
+        assert all(math.isfinite(value) for value in Metrics.total([found] * 1000).figures.values())
+
+
+FLOAT32 = st.floats(width=32, allow_nan=False, allow_infinity=False, allow_subnormal=False)
+
+
+@given(st.lists(FLOAT32, min_size=2, max_size=8), st.integers(0, 99))
+def test_honest_figures_are_never_refused(values: list[float], seed: int) -> None:
+    output = np.array(values, np.float32)[:, None]
+    targets = output[np.random.default_rng(seed).permutation(len(output))]
+    objective = objective_of(schema_with((1,)), "mean_squared_error", targets)
+    sent = json.loads(json.dumps(Metrics.measured(objective, output, targets).to_fields()))
+    assert Metrics.of_fields(sent, "mean_squared_error", 1).figures["rmse"] >= 0
+
+
+def test_which_is_better() -> None:
+    accuracy, rmse = default_metric("cross_entropy"), default_metric("mean_squared_error")
+    assert (accuracy.name, rmse.name) == ("accuracy", "rmse")
+    assert is_better(accuracy, {"accuracy": 0.6, "loss": 9}, {"accuracy": 0.5, "loss": 1})
+    assert is_better(accuracy, {"accuracy": 0.5, "loss": 0.9}, {"accuracy": 0.5, "loss": 1})
+    assert not is_better(accuracy, {"accuracy": 0.5, "loss": 1}, {"accuracy": 0.5, "loss": 1})
+    assert is_better(rmse, {"rmse": 0.1, "loss": 1}, {"rmse": 0.2, "loss": 1})
+    assert is_better(METRICS["r2"], {"r2": 0.9, "loss": 1}, {"r2": -3, "loss": 1})
+    for worst in ({"rmse": math.nan, "loss": math.nan}, {}):
+        assert is_better(rmse, {"rmse": 1e30, "loss": 1}, worst)
+        assert not is_better(rmse, worst, {"rmse": 1e30, "loss": 1})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("accuracy", 0.98333, "98.33%"), ("accuracy", 1.0, "100.00%"), ("rmse", 12.345678, "12.3457"), ("rmse", 1e-5, "1.000e-05"),
+        ("loss", 0.0, "0.0000"), ("loss", math.nan, "nan"), ("loss", math.inf, "inf"), ("r2", -3e7, "-3.000e+07"), ("r2", None, "-"),
+    ],
+)  # fmt: skip
+def test_figures_for_people(name: str, value: float | None, text: str) -> None:
+    assert shown(name, value) == text
