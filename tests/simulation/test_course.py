@@ -15,7 +15,7 @@ import torch
 from tests.conftest import Figure
 from tests.simulation.conftest import Make
 from xbackend_fl import Run, load_course, load_weights, run_course
-from xbackend_fl.errors import FileError, SchemaError
+from xbackend_fl.errors import ConfigError, FileError, SchemaError
 from xbackend_fl.events import Event, ParticipantTrained, from_line
 from xbackend_fl.locate import load_callable
 from xbackend_fl.simulation import resume_run
@@ -220,5 +220,9 @@ def test_a_changed_model_cannot_be_resumed(small: Make, digits: Path, tmp_path: 
     done, _ = run(small(*EVERYONE["torch"], "models={torch: torch_model.py:build}"), tmp_path / "run")
     changed = tmp_path / "changed.py"
     changed.write_text((digits / "torch_model.py").read_text().replace("128", "96"))
-    with pytest.raises(SchemaError, match="the checkpoint is of schema"):
+    with pytest.raises(ConfigError, match=r"models\.torch: .*torch_model\.py:build → .*changed\.py:build"):
         resume_run(done.path, [f"models.torch={changed}:build", "rounds=3"], in_process=True)
+    kept = done.path / "course.yaml"
+    kept.write_text(kept.read_text().replace(str(digits / "torch_model.py"), str(changed)))
+    with pytest.raises(SchemaError, match="the checkpoint is of schema"):
+        resume_run(done.path, ["rounds=3"], in_process=True)

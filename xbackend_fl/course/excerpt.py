@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from xbackend_fl.text import escaped, line
+
 SHOWN = 20
 """Mistakes that one message lists."""
 _WIDTH = 120
 _BEFORE = 60
+_WORD = 80
 
 
 @dataclass(frozen=True)
@@ -43,14 +46,17 @@ class Source:
         if place is None:
             yield f"  --> {self.name}"
             return
-        line = self.lines[place.row] if place.row < len(self.lines) else ""
-        start = max(0, place.column - _BEFORE) if len(line) > _WIDTH else 0
-        before, rest = printed(line[start : place.column], _WIDTH), line[place.column : start + _WIDTH]
+        written = self.lines[place.row] if place.row < len(self.lines) else ""
+        start = max(0, place.column - _BEFORE) if len(written) > _WIDTH else 0
+        before, rest = (
+            escaped(part.replace("\t", " "))
+            for part in (written[start : place.column], written[place.column : start + _WIDTH])
+        )
         margin = " " * len(str(place.row + 1))
         yield f" {margin}--> {self.name}:{place.row + 1}:{place.column + 1}"
         yield f" {margin} |"
-        yield f" {place.row + 1} | {before}{printed(rest, _WIDTH)}"
-        yield f" {margin} | {' ' * len(before)}{'^' * max(1, min(place.width, len(printed(rest, _WIDTH))))}"
+        yield f" {place.row + 1} | {before}{rest}"
+        yield f" {margin} | {' ' * len(before)}{'^' * max(1, min(place.width, len(rest)))}"
 
 
 def block(message: str, where: Iterable[str], hint: str | None) -> str:
@@ -65,7 +71,6 @@ def listed(blocks: Sequence[str], count: int | None = None) -> str:
     return "\n\n".join([*blocks, *more, f"{total} error{'s' if total > 1 else ''}; nothing was run."])
 
 
-def printed(text: str, limit: int = 80) -> str:
-    """On one line of at most so many characters, with whatever a terminal would act on escaped."""
-    cut = text if len(text) <= limit else f"{text[:limit]} …"
-    return "".join(c if c.isprintable() else " " if c == "\t" else ascii(c)[1:-1] for c in cut)
+def printed(text: str) -> str:
+    """A word of the file, in a message."""
+    return line(text, _WORD)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -65,15 +66,26 @@ def load_course(path: str | Path, overrides: Sequence[str] = ()) -> Course:
     return course
 
 
-def dump(course: Course) -> str:
-    """The course as YAML, complete, with absolute files: what a run folder keeps."""
+def complete(course: Course) -> dict[str, Any]:
+    """The course as plain data, with whatever is left out filled in and with absolute files."""
     plain = course.model_dump(mode="json", exclude_none=True)
     plain["models"] = {backend: resolve(text, course.base) for backend, text in course.models.items()}
-    plain["data"]["source"] = resolve(course.data.source, course.base)
+    kind, colon, place = course.data.source.partition(":")
+    if colon and kind in {"leaf", "npz"}:
+        plain["data"]["source"] = f"{kind}:{(course.base / place).resolve()}"
+    else:
+        plain["data"]["source"] = resolve(course.data.source, course.base)
+    for name in {"data_path", "keys"} & plain["deployment"].keys():
+        plain["deployment"][name] = str((course.base / plain["deployment"][name]).resolve())
     for participant in plain["participants"]:
         if "data" in participant:
             participant["data"] = resolve(participant["data"], course.base)
-    return reading.write_text(plain)
+    return plain
+
+
+def dump(course: Course) -> str:
+    """The course as YAML, complete, with absolute files: what a run folder keeps."""
+    return reading.write_text(complete(course))
 
 
 def _outside(course: Course) -> list[diagnostics.Mistake]:

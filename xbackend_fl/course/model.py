@@ -15,6 +15,8 @@ from pydantic import (
     Field,
     PositiveInt,
     PrivateAttr,
+    TypeAdapter,
+    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -45,6 +47,22 @@ def _file_name(name: str) -> str:
 Name = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=_MAX_NAME), AfterValidator(_file_name)
 ]
+
+_NAME: TypeAdapter[str] = TypeAdapter(Name)
+
+
+def checked_name(text: str) -> str:
+    """A name of a participant, which may be one of a file.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    try:
+        return _NAME.validate_python(text)
+    except ValidationError as error:
+        raise ConfigError(
+            f"{printed(repr(text))} is no name of a participant: {error.errors()[0]['msg']}"
+        ) from error
 
 
 class _Section(BaseModel):

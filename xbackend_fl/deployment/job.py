@@ -7,7 +7,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import final
@@ -16,7 +16,7 @@ from xbackend_fl.course import Course, load_course
 from xbackend_fl.deployment.keys import Keys
 from xbackend_fl.deployment.signatures import Signatures
 from xbackend_fl.errors import ConfigError, RefusedInput, RunFailed, XbflError
-from xbackend_fl.server import CourseState, RunFolder
+from xbackend_fl.server import LEAVING_S, CourseState, RunFolder, owned
 from xbackend_fl.text import line
 
 _LOG = logging.getLogger("xbfl")
@@ -61,17 +61,24 @@ class Job:
         """As JSON."""
         return json.dumps(asdict(self))
 
-    def open(self) -> tuple[Course, RunFolder, CourseState | None]:
-        """The course, its run folder, and where to go on in it."""
+    @contextmanager
+    def open(self) -> Iterator[tuple[Course, RunFolder, CourseState | None]]:
+        """The course, its run folder, which is nobody else's until the block ends, and where to go on in it.
+
+        Raises:
+            RefusedInput: The course is not the folder's, or another process owns the folder.
+        """
         out = Path(self.out)
-        with tempfile.TemporaryDirectory(prefix="xbfl-") as name:
-            path = Path(self.course or f"{name}/course.yaml")
+        with ExitStack() as stack:
+            path = Path(self.course)
             if not self.course:
+                path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="xbfl-"))) / "course.yaml"
                 path.write_text(self.text, encoding="utf-8")
-            course = load_course(path, self.settings)
-        begun = out.is_dir()
-        folder = RunFolder.open(out) if begun else RunFolder.create(course, out)
-        return course, folder, folder.latest() if begun else None
+            begun = out.is_dir()
+            folder = RunFolder.open(out) if begun else RunFolder.create(load_course(path, self.settings), out)
+            stack.enter_context(owned(folder.path, LEAVING_S))
+            course = folder.continued(self.settings, course=path, deployed=True)
+            yield course, folder, folder.latest() if begun else None
 
     def signatures(self) -> Signatures:
         """The server's keys."""

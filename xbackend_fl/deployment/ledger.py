@@ -10,13 +10,14 @@ from __future__ import annotations
 import sqlite3
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import final
 
 from xbackend_fl.deployment.message import Message
-from xbackend_fl.errors import FileError, UpdateRefused
-from xbackend_fl.server import Participation, RunFolder
+from xbackend_fl.errors import FileError, RunFailed, UpdateRefused
+from xbackend_fl.server import Participation, RunFolder, unwritable_said
+from xbackend_fl.text import line
 from xbackend_fl.weights.store import whole_or_absent
 
 _TABLES = """
@@ -27,6 +28,14 @@ CREATE TABLE IF NOT EXISTS accepted (
 CREATE TABLE IF NOT EXISTS missed (
     round INTEGER, silo TEXT, outcome TEXT NOT NULL, reason TEXT NOT NULL, at REAL NOT NULL);
 """
+
+
+_READ = """
+SELECT key, value FROM about LIMIT 0;
+SELECT round, silo, base, identity, num_examples, bytes, seconds FROM accepted LIMIT 0;
+SELECT round, silo, outcome, reason, at FROM missed LIMIT 0;
+"""
+"""What is asked later: a ledger with other tables is none."""
 
 
 @final
@@ -40,29 +49,55 @@ class Ledger:
         folder: The same.
 
     Raises:
-        FileError: ``ledger.sqlite`` is something else.
+        FileError: ``ledger.sqlite`` or ``spool`` is something else, or damaged.
     """
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder.path
         self._spool = self.folder / "spool"
-        self._spool.mkdir(parents=True, exist_ok=True)
-        path = folder.ledger
-        # Autocommit: every row is a transaction of its own, and survives a loss of power.
-        self._rows = sqlite3.connect(path, isolation_level=None)
+        with unwritable_said(self._spool):
+            self._spool.mkdir(parents=True, exist_ok=True)
+        self._path = folder.ledger
+        hint = "restore it, or start a new run"
+        rows: sqlite3.Connection | None = None
         try:
-            self._rows.execute("PRAGMA journal_mode = WAL")
-            self._rows.execute("PRAGMA synchronous = FULL")
-            self._rows.executescript(_TABLES)
-            self._rows.execute("INSERT OR IGNORE INTO about VALUES ('run', ?)", (uuid.uuid4().hex,))
+            # Autocommit: every row is a transaction of its own, and survives a loss of power.
+            rows = sqlite3.connect(self._path, isolation_level=None)
+            rows.execute("PRAGMA journal_mode = WAL")
+            rows.execute("PRAGMA synchronous = FULL")
+            rows.executescript(_TABLES)
+            rows.executescript(_READ)
+            rows.execute("INSERT OR IGNORE INTO about VALUES ('run', ?)", (uuid.uuid4().hex,))
+            (found,) = rows.execute("PRAGMA integrity_check(1)").fetchone()
+        except sqlite3.Error as error:
+            if rows is not None:
+                rows.close()
+            raise FileError(f"{self._path} is no ledger: {error}", hint=hint) from error
+        if found != "ok":
+            rows.close()
+            raise FileError(f"{self._path} is damaged: {line(found)}", hint=hint)
+        self._rows = rows
+
+    def _ask(self, question: str, values: Sequence[object] = ()) -> sqlite3.Cursor:
+        """Rows, or a row that is put down.
+
+        Raises:
+            RunFailed: A page of the ledger is damaged.
+            sqlite3.OperationalError: There is no space, or the disk is broken.
+        """
+        try:
+            return self._rows.execute(question, values)
+        except (sqlite3.OperationalError, sqlite3.IntegrityError):
+            raise
         except sqlite3.DatabaseError as error:
-            self._rows.close()
-            raise FileError(f"{path} is no ledger: {error}", hint="restore it, or start a new run") from error
+            raise RunFailed(
+                f"{self._path} is damaged: {error}", hint="restore it, or start a new run"
+            ) from error
 
     @property
     def run(self) -> str:
         """Identifies the run to silos: answers of another run are not taken."""
-        (value,) = self._rows.execute("SELECT value FROM about WHERE key = 'run'").fetchone()
+        (value,) = self._ask("SELECT value FROM about WHERE key = 'run'").fetchone()
         return str(value)
 
     def begin(self, number: int, base: str) -> Iterator[tuple[str, Message, int]]:
@@ -79,10 +114,8 @@ class Ledger:
             The updates of this round that are on disk, in the order in which they were accepted. A damaged one is forgotten: no receipt
             was given for it, so its silo still has it.
         """
-        self._rows.execute(
-            "DELETE FROM accepted WHERE round > ? OR (round = ? AND base != ?)", (number, number, base)
-        )
-        found = self._rows.execute(
+        self._ask("DELETE FROM accepted WHERE round > ? OR (round = ? AND base != ?)", (number, number, base))
+        found = self._ask(
             "SELECT silo, identity, num_examples FROM accepted WHERE round = ? ORDER BY rowid", (number,)
         ).fetchall()
         kept = {self._place(identity) for _, identity, _ in found}
@@ -99,9 +132,7 @@ class Ledger:
 
     def accepted(self, number: int) -> dict[str, str]:
         """Identities of the updates of a round, by silo: its receipts."""
-        rows = self._rows.execute(
-            "SELECT silo, identity FROM accepted WHERE round = ? ORDER BY rowid", (number,)
-        )
+        rows = self._ask("SELECT silo, identity FROM accepted WHERE round = ? ORDER BY rowid", (number,))
         return {str(silo): str(identity) for silo, identity in rows}
 
     def accept(
@@ -116,22 +147,22 @@ class Ledger:
             path.write_bytes(update.frame)
         row = (number, silo, base, update.identity, num_examples, len(update.frame), seconds)
         try:
-            self._rows.execute("INSERT INTO accepted VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+            self._ask("INSERT INTO accepted VALUES (?, ?, ?, ?, ?, ?, ?)", row)
         except sqlite3.OperationalError as error:
             raise OSError(str(error)) from error
 
     def forget(self, number: int, silo: str) -> None:
         """Accept another update of a silo for the round that is going on."""
-        self._rows.execute("DELETE FROM accepted WHERE round = ? AND silo = ?", (number, silo))
+        self._ask("DELETE FROM accepted WHERE round = ? AND silo = ?", (number, silo))
 
     def missed(self, number: int, silo: str, outcome: str, reason: str) -> None:
         """Remember that a silo's update did not enter the mean of a round: ``refused`` or ``late``."""
         row = (number, silo, outcome, reason, time.time())
-        self._rows.execute("INSERT INTO missed VALUES (?, ?, ?, ?, ?)", row)
+        self._ask("INSERT INTO missed VALUES (?, ?, ?, ?, ?)", row)
 
     def participation(self) -> list[Participation]:
         """How every silo took part, by name."""
-        rows = self._rows.execute(
+        rows = self._ask(
             """
             SELECT silo, SUM(accepted), MAX(num_examples), SUM(refused), SUM(late), SUM(bytes), AVG(seconds) FROM (
                 SELECT silo, 1 AS accepted, num_examples, 0 AS refused, 0 AS late, bytes, seconds FROM accepted

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from xbackend_fl.deployment.message import Message
 from xbackend_fl.errors import FileError, UpdateRefused
+from xbackend_fl.server import unwritable_said
 from xbackend_fl.weights import read_tensors, write_tensors
 from xbackend_fl.weights.store import whole_or_absent
 
@@ -26,10 +27,14 @@ class Outbox:
 
     Attributes:
         folder: The same.
+
+    Raises:
+        FileError: The folder cannot be made.
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        with unwritable_said(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self._answer, self._binding = folder / "answer.xbf", folder / "binding.xbf"
 
@@ -97,3 +102,5 @@ class Outbox:
             return Message.of_bytes(path.read_bytes(), str(path))
         except (FileNotFoundError, FileError, UpdateRefused):
             return None
+        except IsADirectoryError as error:
+            raise FileError(f"{path} is a folder, not a silo's answer", hint="remove it") from error

@@ -160,6 +160,8 @@ Event: TypeAlias = Annotated[
 ]
 Observer: TypeAlias = Callable[[Event], None]
 
+_BLOCK = 1 << 16
+
 _ADAPTER: TypeAdapter[Event] = TypeAdapter(Event)
 
 
@@ -174,7 +176,15 @@ def from_line(line: str) -> Event:
 
 
 def jsonl(path: Path) -> Observer:
-    """An observer that appends events to a file, each line complete on disk when it returns, or not there when it raises."""
+    """An observer that appends events to a file, each line complete on disk when it returns, or not there when it raises.
+
+    Half a last line, which a process that was killed leaves behind, is taken away first.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    with path.open("ab") as file:
+        file.truncate(complete_bytes(path))
 
     def observe(event: Event) -> None:
         line = f"{to_line(event)}\n".encode()
@@ -186,6 +196,23 @@ def jsonl(path: Path) -> Observer:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
     return observe
+
+
+def complete_bytes(path: Path) -> int:
+    """How many bytes of a file are whole lines; 0 if there is no file."""
+    try:
+        with path.open("rb") as file:
+            end = file.seek(0, os.SEEK_END)
+            while end:
+                start = max(0, end - _BLOCK)
+                file.seek(start)
+                found = file.read(end - start).rfind(b"\n")
+                if found >= 0:
+                    return start + found + 1
+                end = start
+    except FileNotFoundError:
+        pass
+    return 0
 
 
 def json_schema() -> dict[str, object]:

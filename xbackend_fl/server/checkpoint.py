@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from blake3 import blake3
 from numpy.typing import NDArray
 
 from xbackend_fl.aggregation import State as ServerState
 from xbackend_fl.canonical import Kind
-from xbackend_fl.errors import FileError
+from xbackend_fl.errors import FileError, shortened
 from xbackend_fl.events import RoundFinished
 from xbackend_fl.weights import Weights, read_tensors, write_tensors
 
@@ -70,7 +71,7 @@ def save_state(path: Path, state: CourseState) -> None:
         "history": json.dumps([entry.model_dump(mode="json") for entry in state.history]),
         "pending": json.dumps(state.pending and asdict(state.pending)),
     }
-    write_tensors(path, arrays, metadata)
+    write_tensors(path, arrays, metadata | {"metadata_digest": _digest(metadata)})
 
 
 def load_state(path: Path) -> CourseState:
@@ -81,13 +82,21 @@ def load_state(path: Path) -> CourseState:
     """
     arrays, metadata = read_tensors(path)
     try:
+        # That of the arrays, which the file has too, does not cover these.
+        stated = metadata.pop("metadata_digest")
+        if stated != _digest({key: value for key, value in metadata.items() if key != "digest"}):
+            raise FileError(f"{path} is corrupt: what it says of the round does not match its digest")
         kinds = {name: Kind(kind) for name, kind in json.loads(metadata["kinds"]).items()}
         weights = Weights({name: arrays[_WEIGHTS + name] for name in kinds}, metadata["fingerprint"], kinds)
         history = tuple(RoundFinished.model_validate(entry) for entry in json.loads(metadata["history"]))
         number = int(metadata["round"])
         pending = json.loads(metadata.get("pending", "null"))
         unevaluated = pending and Pending(**pending)
-    except (KeyError, ValueError, TypeError) as error:
-        raise FileError(f"{path} is not a checkpoint: {error}") from error
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise FileError(f"{path} is not a checkpoint: {shortened(error)}") from error
     server = {name.removeprefix(_SERVER): a for name, a in arrays.items() if name.startswith(_SERVER)}
     return CourseState(number, weights, server, history, unevaluated)
+
+
+def _digest(metadata: dict[str, str]) -> str:
+    return blake3(json.dumps(metadata, sort_keys=True).encode()).hexdigest()

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import platform
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from xbackend_fl.course import Course, dump
+from xbackend_fl.course import Course, dump, load_course
 from xbackend_fl.errors import FileError
+from xbackend_fl.server.changes import require_same
 from xbackend_fl.server.checkpoint import CourseState, load_state, save_state
 from xbackend_fl.server.engine import Prepared
+from xbackend_fl.server.owner import unwritable_said
 from xbackend_fl.weights.store import whole_or_absent
+
+_CHECKPOINT = re.compile(r"round-([0-9]{1,18})\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,9 @@ class RunFolder:
             FileError: The folder exists.
         """
         path = out or Path("runs") / f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-{course.name}"
-        if path.exists():
+        with unwritable_said(path):
+            taken = path.exists() or path.is_symlink()
+        if taken:
             raise FileError(
                 f"the run folder {path} exists",
                 hint="choose another --out, or continue that run with --resume",
@@ -46,13 +54,14 @@ class RunFolder:
         """Make a new folder and write the course into it.
 
         Raises:
-            FileError: The folder exists.
+            FileError: The folder exists, or cannot be made.
         """
         path = RunFolder.place(course, out)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_or_absent(path) as made:
-            (made / "checkpoints").mkdir(parents=True)
-            RunFolder(made).course.write_text(dump(course), encoding="utf-8")
+        with unwritable_said(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with whole_or_absent(path) as made:
+                (made / "checkpoints").mkdir(parents=True)
+                RunFolder(made).course.write_text(dump(course), encoding="utf-8")
         return RunFolder(path)
 
     @staticmethod
@@ -63,9 +72,30 @@ class RunFolder:
             FileError: The folder is not a run.
         """
         folder = RunFolder(path)
-        if not folder.course.is_file():
+        with unwritable_said(path):
+            found = folder.course.is_file()
+        if not found:
             raise FileError(f"{path} is not a run folder: it has no course.yaml")
         return folder
+
+    def continued(
+        self, overrides: Sequence[str], *, course: Path | None = None, deployed: bool = False
+    ) -> Course:
+        """The course with which the run goes on, which the folder keeps from now on.
+
+        Args:
+            overrides: ``a.b=value`` settings.
+            course: The course file; the folder's own if left out.
+            deployed: Whether participants bring their own data.
+
+        Raises:
+            ConfigError: The course is not the run's, but for what may change (:mod:`xbackend_fl.server.changes`).
+        """
+        kept, asked = load_course(self.course), load_course(course or self.course, overrides)
+        if require_same(kept, asked, grows=deployed):
+            with unwritable_said(self.path), whole_or_absent(self.course) as path:
+                path.write_text(dump(asked), encoding="utf-8")
+        return asked
 
     @property
     def course(self) -> Path:
@@ -108,7 +138,15 @@ class RunFolder:
         return self.path / "summary.md"
 
     def write_models(self, prepared: Prepared) -> None:
-        """Write the schema, every binding, and the environment."""
+        """Write the schema, every binding, and the environment.
+
+        Raises:
+            FileError: The folder cannot be written.
+        """
+        with unwritable_said(self.path):
+            self._write_models(prepared)
+
+    def _write_models(self, prepared: Prepared) -> None:
         self.schema.write_text(prepared.schema.to_json(), encoding="utf-8")
         (self.path / "bindings").mkdir(exist_ok=True)
         for backend, binding in prepared.bindings.items():
@@ -147,4 +185,7 @@ class RunFolder:
         return self.path / "checkpoints" / f"round-{number:05d}.safetensors"
 
     def _checkpoints(self) -> list[Path]:
-        return sorted((self.path / "checkpoints").glob("round-*.safetensors"))
+        """By round: the 100,000th has one digit more."""
+        found = (self.path / "checkpoints").glob("round-*.safetensors")
+        numbered = {int(match[1]): path for path in found if (match := _CHECKPOINT.fullmatch(path.name))}
+        return [numbered[number] for number in sorted(numbered)]

@@ -15,6 +15,7 @@ from xbackend_fl.server.checkpoint import CourseState
 from xbackend_fl.server.engine import Engine, Prepared
 from xbackend_fl.server.finish import finish
 from xbackend_fl.server.folder import RunFolder
+from xbackend_fl.server.owner import unwritable_said
 from xbackend_fl.server.rounds import run_rounds
 from xbackend_fl.weights import Weights
 
@@ -59,7 +60,8 @@ def run_with(
         RunFailed: The course could not finish; the checkpoint of the last complete round stays.
     """
     began = time.perf_counter()
-    record = jsonl(folder.events)
+    with unwritable_said(folder.path):
+        record = jsonl(folder.events)
 
     def tell(event: Event) -> None:
         record(event)

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from xbackend_fl.course import Course, load_course
+from xbackend_fl.course import Course
 from xbackend_fl.errors import FileError
 from xbackend_fl.events import Observer
-from xbackend_fl.server import Run, RunFolder, full_disk_said, run_with
+from xbackend_fl.server import Run, RunFolder, full_disk_said, owned, run_with
 from xbackend_fl.simulation.engine import SimulationEngine
 
 
@@ -36,9 +36,11 @@ def run_course(
         RefusedInput: The course, a model or the folder cannot be used; nothing was trained.
         RunFailed: The course could not finish, as for want of space; the checkpoint of the last complete round stays.
     """
+    # Said before workers start; the folder is made when they can.
+    place = RunFolder.place(course, None if out is None else Path(out))
     with closing(SimulationEngine(course, in_process=in_process)) as engine:
-        folder = RunFolder.create(course, None if out is None else Path(out))
-        with full_disk_said(folder.path):
+        folder = RunFolder.create(course, place)
+        with full_disk_said(folder.path), owned(folder.path):
             return run_with(engine, course, folder, None, observer, should_stop)
 
 
@@ -60,16 +62,18 @@ def resume_run(
         in_process: Run the workers in this process.
 
     Raises:
-        FileError: The folder is not a simulation's run, or its checkpoint is corrupt.
+        FileError: The folder is not a simulation's run, another process owns it, or its checkpoint is corrupt.
+        ConfigError: The course is another one.
         SchemaError: The model has changed since.
     """
     folder = RunFolder.open(Path(path))
-    if folder.ledger.is_file():
+    if folder.ledger.exists():
         raise FileError(
             f"{path} is the run of a deployed course",
             hint=f"xbfl serve {path} --resume; a simulation has other data",
         )
-    course = load_course(folder.course, overrides)
-    state = folder.latest()
-    with closing(SimulationEngine(course, in_process=in_process)) as engine, full_disk_said(folder.path):
-        return run_with(engine, course, folder, state, observer, should_stop)
+    with full_disk_said(folder.path), owned(folder.path):
+        course = folder.continued(overrides)
+        state = folder.latest()
+        with closing(SimulationEngine(course, in_process=in_process)) as engine:
+            return run_with(engine, course, folder, state, observer, should_stop)

@@ -59,23 +59,23 @@ def main(grid: Grid, context: Context) -> None:
 
 def _run(grid: Grid, job: Job) -> bool:
     """Lead the course to its end, or until the disk is full and has space again; whether it ended."""
-    course, folder, state = job.open()
-    signatures = job.signatures()
-    hello = signatures.seal(Message("hello").to_bytes())
-    link = FlowerLink(grid, [participant.name for participant in course.participants], hello)
-    try:
-        with (
-            full_disk_said(folder.path),
-            closing(DeploymentEngine(course, Exchange(link, signatures), Ledger(folder))) as engine,
-        ):
-            run_with(engine, course, folder, state, should_stop=job.should_stop)
-    except DiskFull as error:
-        # Silos stay connected meanwhile, and what was accepted is on disk.
-        job.tell(f"{error.message}; waiting for space")
-        if wait_for_space(folder.path, job.should_stop):
-            return False
-        raise
-    return True
+    with job.open() as (course, folder, state):
+        signatures = job.signatures()
+        hello = signatures.seal(Message("hello").to_bytes())
+        link = FlowerLink(grid, [participant.name for participant in course.participants], hello)
+        try:
+            with (
+                full_disk_said(folder.path),
+                closing(DeploymentEngine(course, Exchange(link, signatures), Ledger(folder))) as engine,
+            ):
+                run_with(engine, course, folder, state, should_stop=job.should_stop)
+        except DiskFull as error:
+            # Silos stay connected meanwhile, and what was accepted is on disk.
+            job.tell(f"{error.message}; waiting for space")
+            if wait_for_space(folder.path, job.should_stop):
+                return False
+            raise
+        return True
 
 
 @final

@@ -1,0 +1,88 @@
+"""What may change when a run goes on, and what makes it another course."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from typing import Any
+
+from xbackend_fl.course import Course, complete
+from xbackend_fl.errors import ConfigError
+from xbackend_fl.text import line
+
+MAY_CHANGE = (
+    "rounds",
+    "keep_checkpoints",
+    "federate.on_failure",
+    "federate.workers",
+    "federate.device",
+    "federate.device_memory_mib",
+    "federate.replicas",
+    "federate.memory",
+    "deployment.role",
+    "deployment.name",
+    "deployment.data_path",
+    "deployment.address",
+    "deployment.keys",
+    "deployment.quorum",
+    "deployment.join_within_s",
+    "deployment.round_within_s",
+    "deployment.most_examples",
+    "deployment.over_selection",
+    "deployment.restarts",
+)
+"""Keys that say how long, where and with whom a course runs, not what it computes; and participants that are added at the end."""
+
+_SHOWN = 60
+_LISTED = 20
+
+
+def require_same(kept: Course, asked: Course, *, grows: bool) -> bool:
+    """Whether a run goes on with other settings, of those that may change.
+
+    Args:
+        kept: The course as the run folder has it.
+        asked: The course with which it is to go on.
+        grows: Whether participants may be added whose data are not their own: silos of a deployed course bring theirs, a simulation
+            would share the examples out anew.
+
+    Raises:
+        ConfigError: Others differ; the message lists them, then and now.
+    """
+    then, now = _flat(complete(kept)), _flat(complete(asked))
+    differing = list(_differing(then, now, asked, grows=grows))
+    if not differing:
+        return then != now
+    more = f"\n  and {len(differing) - _LISTED} more" if len(differing) > _LISTED else ""
+    raise ConfigError(
+        "the run was begun with another course:\n" + "\n".join(differing[:_LISTED]) + more,
+        hint=f"leave these as they were, or start a new run; what may change is {', '.join(MAY_CHANGE)}, and participants added at the end",
+    )
+
+
+def _differing(then: dict[str, Any], now: dict[str, Any], asked: Course, *, grows: bool) -> Iterator[str]:
+    for key in dict.fromkeys((*then, *now)):
+        before, after = then.get(key), now.get(key)
+        if before == after or any(fnmatchcase(key, pattern) for pattern in MAY_CHANGE):
+            continue
+        # A participant is its position too: examples are shared out, and cohorts drawn, in this order.
+        section, _, rest = key.partition(".")
+        added = section == "participants" and f"{section}.{rest.partition('.')[0]}.name" not in then
+        if added and (grows or all(p.data is not None for p in asked.participants)):
+            continue
+        yield f"  {line(key, _SHOWN)}: {_shown(before)} → {_shown(after)}"
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    """Every single value by its dotted path."""
+    if isinstance(value, dict):
+        pairs = [(str(key), inner) for key, inner in value.items()]
+    elif isinstance(value, list):
+        pairs = [(str(index), inner) for index, inner in enumerate(value)]
+    else:
+        return {path: value}
+    return {k: v for key, inner in pairs for k, v in _flat(inner, f"{path}.{key}" if path else key).items()}
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is None else line(value, _SHOWN)
