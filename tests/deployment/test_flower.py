@@ -21,8 +21,9 @@ from tests.deployment.campaign import FLOWER_KILLS, flower_kills, undisturbed, w
 from tests.deployment.light import Linear
 from xbackend_fl import Course, load_course, run_course, weights
 from xbackend_fl.deployment import Silo, joining, processes
+from xbackend_fl.deployment.address import Address
 from xbackend_fl.deployment.keys import Keys
-from xbackend_fl.deployment.processes import Address, free_port
+from xbackend_fl.deployment.processes import free_port
 from xbackend_fl.errors import ConfigError
 
 XBFL = Path(sys.executable).parent / "xbfl"

@@ -8,6 +8,8 @@ from pathlib import Path
 from xbackend_fl.course import Course, dump
 from xbackend_fl.deployment.job import Job
 from xbackend_fl.errors import FileError
+from xbackend_fl.server import unwritable_said
+from xbackend_fl.weights.store import whole_or_absent
 
 _APP = """\
 [project]
@@ -82,13 +84,16 @@ def write_flower_app(course: Course, folder: Path, keys: str = "") -> None:
         keys: Folder of the server's signing keys on the SuperLink's machine; empty without.
 
     Raises:
-        FileError: The folder exists.
+        FileError: The folder exists, or cannot be made.
     """
     if folder.exists():
         raise FileError(f"{folder} exists", hint="choose a new folder")
-    folder.mkdir(parents=True)
     out = f"xbfl-runs/{course.name}"
-    write_app(folder, Job("", (), out, keys=keys, text=dump(course)))
     names = [participant.name for participant in course.participants]
     steps = _STEPS.format(name=course.name, silo=names[0], silos=", ".join(names), out=out)
-    (folder / "README.md").write_text(steps, encoding="utf-8")
+    with unwritable_said(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with whole_or_absent(folder) as made:
+            made.mkdir()
+            write_app(made, Job("", (), out, keys=keys, text=dump(course)))
+            (made / "README.md").write_text(steps, encoding="utf-8")

@@ -13,11 +13,13 @@ from pathlib import Path
 
 from xbackend_fl.course import load_course
 from xbackend_fl.deployment import processes, service
+from xbackend_fl.deployment.address import Address
 from xbackend_fl.deployment.keys import Keys, keys_for
-from xbackend_fl.deployment.processes import Address, free_port
+from xbackend_fl.deployment.processes import free_port
 from xbackend_fl.deployment.signatures import Signatures
 from xbackend_fl.deployment.silo import Silo
 from xbackend_fl.errors import ConfigError, RunFailed
+from xbackend_fl.server import LEAVING_S, owned, unwritable_said
 
 _POLL_S = 0.5
 _HEALTH_S = 3.0
@@ -62,7 +64,7 @@ def join_course(
         should_stop: Asked all the time.
 
     Raises:
-        RefusedInput: The course, the model, the data or the address cannot be used.
+        RefusedInput: The course, the model, the data, the address or the folder cannot be used.
         RunFailed: The server was out of reach for ``deployment.join_within_s``.
     """
     loaded = load_course(course, settings)
@@ -78,18 +80,21 @@ def join_course(
         signatures = own.silo_signatures(chosen)
     path = data or (loaded.base / rules.data_path if rules.data_path else None)
     where = out or Path("silos") / chosen
-    silo = Silo.open(
-        loaded, chosen, path, out=where, threads=threads or os.cpu_count() or 1, signatures=signatures
-    )
-    say(f"{chosen}: model and data are open")
-    if socket is not None:
-        with serving(silo, socket):
-            say(f"{chosen}: answering at {socket}")
-            while not should_stop() and not silo.finished:
-                time.sleep(_POLL_S)
-    else:
-        connect(silo, place, own, rules.join_within_s, say, should_stop)
-    say(f"{chosen}: {'the course is over' if silo.finished else 'stopped'}")
+    with unwritable_said(where):
+        where.mkdir(parents=True, exist_ok=True)
+    with owned(where, LEAVING_S):
+        silo = Silo.open(
+            loaded, chosen, path, out=where, threads=threads or os.cpu_count() or 1, signatures=signatures
+        )
+        say(f"{chosen}: model and data are open")
+        if socket is not None:
+            with serving(silo, socket):
+                say(f"{chosen}: answering at {socket}")
+                while not should_stop() and not silo.finished:
+                    time.sleep(_POLL_S)
+        else:
+            connect(silo, place, own, rules.join_within_s, say, should_stop)
+        say(f"{chosen}: {'the course is over' if silo.finished else 'stopped'}")
 
 
 def connect(

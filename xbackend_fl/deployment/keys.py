@@ -17,10 +17,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from xbackend_fl.course import Course
+from xbackend_fl.course import Course, checked_name
+from xbackend_fl.deployment.address import host_name
 from xbackend_fl.deployment.signatures import SERVER, Signatures, new_pair, read_private, read_public
 from xbackend_fl.errors import ConfigError, FileError, RefusedInput
+from xbackend_fl.server import unwritable_said
+from xbackend_fl.weights.store import whole_or_absent
 
+_MAX_DAYS = 36_500
 _PUBLIC = ".ed25519.pem"
 _LOCAL = ("localhost", "127.0.0.1")
 """Names that every server's certificate needs: Flower's own processes call it by them."""
@@ -136,28 +140,43 @@ def make_keys(folder: Path, hosts: Sequence[str], names: Sequence[str], days: in
 
     Args:
         folder: A new folder.
-        hosts: Names and addresses by which silos call the server; this machine's own are added.
+        hosts: Names and addresses by which silos call the server, ``*.example.org`` too; this machine's own are added.
         names: The silos.
-        days: How long certificates are valid.
+        days: How long certificates are valid, up to 36,500.
 
     Raises:
-        FileError: The folder exists.
-        ConfigError: There is no silo.
+        FileError: The folder exists, or cannot be made.
+        ConfigError: There is no silo, or a host, a name or the number of days is none.
     """
-    if folder.exists():
+    with unwritable_said(folder):
+        taken = folder.exists() or folder.is_symlink()
+    if taken:
         raise FileError(f"{folder} exists", hint="choose a new folder: keys are not replaced")
     if not names:
         raise ConfigError("keys for whom?", hint="name the silos, or the course")
+    if not 1 <= days <= _MAX_DAYS:
+        raise ConfigError(f"certificates of {days} days: expected 1 to {_MAX_DAYS}", hint="--days 365")
+    called = tuple(dict.fromkeys((*(host_name(host, wildcard=True) for host in hosts), *_LOCAL)))
+    checked = [checked_name(name) for name in names]
+    if len({name.lower() for name in checked}) < len(checked):
+        raise ConfigError("two silos have one name, but for capitals")
+    with unwritable_said(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # Whole or not at all: half a set of keys would be in the way of the next try.
+        with whole_or_absent(folder) as made:
+            _make_keys(made, called, checked, timedelta(days=days))
+
+
+def _make_keys(folder: Path, hosts: Sequence[str], names: Sequence[str], valid: timedelta) -> None:
     server = folder / "server"
     (server / "silos").mkdir(parents=True)
     authority_key = ec.generate_private_key(ec.SECP384R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "xbackend-fl certificate authority")])
-    authority = _sign(subject, subject, authority_key, authority_key, days, hosts=None)
+    issuer = _common_name("xbackend-fl certificate authority")
+    authority = _sign(issuer, issuer, authority_key, authority_key, valid, hosts=None)
     server_key = ec.generate_private_key(ec.SECP384R1())
-    called = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, (*hosts, *_LOCAL)[0])])
-    certificate = _sign(
-        called, subject, server_key, authority_key, days, hosts=tuple(dict.fromkeys((*hosts, *_LOCAL)))
-    )
+    # Whoever checks looks at the names below it, which may be longer than this one.
+    subject = _common_name("xbackend-fl server")
+    certificate = _sign(subject, issuer, server_key, authority_key, valid, hosts=hosts)
     pem = authority.public_bytes(serialization.Encoding.PEM)
     _write(folder / "ca.key", _private(authority_key))
     _write(server / "ca.crt", pem)
@@ -181,12 +200,16 @@ def make_keys(folder: Path, hosts: Sequence[str], names: Sequence[str], days: in
         _write(server / "silos" / f"{name}.pub", public + b"\n")
 
 
+def _common_name(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
 def _sign(
     subject: x509.Name,
     issuer: x509.Name,
     key: ec.EllipticCurvePrivateKey,
     signer: ec.EllipticCurvePrivateKey,
-    days: int,
+    valid: timedelta,
     hosts: Sequence[str] | None,
 ) -> x509.Certificate:
     """A certificate for ``hosts``, or an authority's if there are none."""
@@ -198,7 +221,7 @@ def _sign(
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(minutes=5))
-        .not_valid_after(now + timedelta(days=days))
+        .not_valid_after(now + valid)
         .add_extension(x509.BasicConstraints(ca=hosts is None, path_length=None), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(

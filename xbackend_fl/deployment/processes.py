@@ -11,23 +11,29 @@ import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from email.message import Message
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import final
 
 from xbackend_fl.deployment import flower
+from xbackend_fl.deployment.address import Address
 from xbackend_fl.deployment.app import write_app
 from xbackend_fl.deployment.job import Job
 from xbackend_fl.deployment.keys import Keys
-from xbackend_fl.errors import AdapterError, ConfigError, RefusedInput, RunFailed
+from xbackend_fl.errors import AdapterError, RefusedInput, RunFailed
 
-_START_S = 60.0
+_PATIENCE_S = 900.0
+"""For what takes seconds: as a machine that is busy with other things needs minutes, and a program that ended is seen at once."""
+_REMIND_S = 30.0
+_POLL_S = 0.1
+_HEALTH_S = 15.0
 _STOP_S = 10.0
 _TIED = """\
 import ctypes, os, signal, sys
@@ -38,33 +44,49 @@ os.execv(sys.argv[1], sys.argv[1:])
 """Becomes another program, which ends when the process that started it does, however that ends (PR_SET_PDEATHSIG)."""
 
 
-class Gone(RunFailed):
-    """A process that should run ended, without a reason of its own: it may run if it is started again."""
+@dataclass(frozen=True)
+class Waiting:
+    """Whoever waits for a program of Flower's.
 
-
-@final
-class Address:
-    """``HOST:PORT``.
-
-    Raises:
-        ConfigError: It is something else.
+    Attributes:
+        say: Told now and then what is waited for.
+        should_stop: Asked all the time; true ends the waiting.
     """
 
-    def __init__(self, text: str) -> None:
-        host, _, port = text.rpartition(":")
-        if not host or not port.isdigit() or not 0 < int(port) < 1 << 16:
-            raise ConfigError(f"{text!r} is no address", hint="HOST:PORT, for example 127.0.0.1:8000")
-        self.host, self.port, self.text = host.strip("[]"), int(port), text
+    say: Callable[[str], None] = lambda _: None
+    should_stop: Callable[[], bool] = lambda: False
 
-    @property
-    def here(self) -> str:
-        """How this machine reaches itself, if it listens at all of its addresses."""
-        return f"127.0.0.1:{self.port}" if self.host in {"0.0.0.0", "::"} else self.text  # noqa: S104
+    def polls(self, what: str, why: Callable[[], str]) -> Iterator[None]:
+        """Moments to look again.
 
-    @property
-    def reached(self) -> str | None:
-        """The address, if other machines can reach it."""
-        return None if self.host in {"127.0.0.1", "::1", "localhost"} else self.text
+        Args:
+            what: What is waited for.
+            why: What to show if it does not come.
+
+        Raises:
+            RunFailed: It took too long, or somebody ended the waiting.
+        """
+        began = reminded = time.monotonic()
+        while True:
+            yield
+            now = time.monotonic()
+            if self.should_stop():
+                raise RunFailed(f"stopped while waiting for {what}")
+            if now - began > _PATIENCE_S:
+                raise RunFailed(f"gave up after waiting {now - began:.0f} s for {what}\n{why()}".rstrip())
+            if now - reminded > _REMIND_S:
+                reminded = now
+                self.say(
+                    f"still waiting for {what}, {now - began:.0f} s so far: this machine is slow or busy"
+                )
+            time.sleep(_POLL_S)
+
+
+_NOBODY = Waiting()
+
+
+class Gone(RunFailed):
+    """A process that should run ended, without a reason of its own: it may run if it is started again."""
 
 
 def flower_environment(home: Path) -> dict[str, str]:
@@ -131,8 +153,16 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def superlink(address: Address, keys: Keys | None, home: Path) -> Iterator[subprocess.Popen[bytes]]:
+def superlink(
+    address: Address, keys: Keys | None, home: Path, waiting: Waiting = _NOBODY
+) -> Iterator[subprocess.Popen[bytes]]:
     """Flower's SuperLink at an address, healthy; encrypted, and for known silos only, if there are keys.
+
+    Args:
+        address: Where it listens.
+        keys: The server's.
+        home: Folder of its files.
+        waiting: Who is told that it takes long, and may end the waiting.
 
     Raises:
         Gone: It was killed while it started.
@@ -148,14 +178,14 @@ def superlink(address: Address, keys: Keys | None, home: Path) -> Iterator[subpr
         command += ["--ssl-keyfile", str(keys.private), "--enable-supernode-auth"]
     log = home / "superlink.log"
     with running(command, flower_environment(home), log) as process:
-        deadline = time.monotonic() + _START_S
         here = Address(address.here)
-        while reason := ill_health(here, keys):
+        for _ in waiting.polls("Flower's SuperLink to start", lambda: tail(log)):
+            if not (reason := ill_health(here, keys)):
+                break
             if (process.poll() or 0) < 0:
                 raise Gone(f"Flower's SuperLink was killed by signal {-process.returncode} while it started.")
-            if process.poll() is not None or time.monotonic() > deadline:
+            if process.poll() is not None:
                 raise RunFailed(f"Flower's SuperLink did not start at {address.text}: {reason}\n{tail(log)}")
-            time.sleep(0.1)
         yield process
 
 
@@ -219,7 +249,7 @@ def _health(address: Address, keys: Keys | None) -> Message:
         url, context = f"http://{address.text}/health", None
     else:
         url, context = f"https://{address.text}/health", keys.context()
-    with urllib.request.urlopen(url, timeout=5, context=context) as answer:  # noqa: S310  one of our two
+    with urllib.request.urlopen(url, timeout=_HEALTH_S, context=context) as answer:  # noqa: S310  one of our two
         headers: Message = answer.headers
         return headers
 
@@ -275,7 +305,7 @@ def warmed(home: Path) -> Iterator[subprocess.Popen[bytes]]:
         yield process
 
 
-def submit(address: Address, keys: Keys | None, job: Job, home: Path) -> None:
+def submit(address: Address, keys: Keys | None, job: Job, home: Path, waiting: Waiting = _NOBODY) -> None:
     """Let the known silos in, and start a run of the thin app.
 
     Raises:
@@ -284,10 +314,10 @@ def submit(address: Address, keys: Keys | None, job: Job, home: Path) -> None:
     app = home / "app"
     app.mkdir(exist_ok=True)
     write_app(app, job)
-    start_app(address, keys, app, home)
+    start_app(address, keys, app, home, waiting)
 
 
-def start_app(address: Address, keys: Keys | None, app: Path, home: Path) -> None:
+def start_app(address: Address, keys: Keys | None, app: Path, home: Path, waiting: Waiting = _NOBODY) -> None:
     """Let the known silos in, and start a run of any app.
 
     Raises:
@@ -299,33 +329,45 @@ def start_app(address: Address, keys: Keys | None, app: Path, home: Path) -> Non
         encoding="utf-8",
     )
     for name, public in ({} if keys is None else keys.allowed()).items():
-        done = _flwr(["supernode", "register", str(public.resolve()), "course", "--name", name], home)
+        done = _flwr(
+            ["supernode", "register", str(public.resolve()), "course", "--name", name], home, waiting
+        )
         if done.returncode:
             raise RunFailed(f"Flower did not take the key {public}:\n{(done.stdout + done.stderr)[-2000:]}")
-    done = _flwr(["run", str(app), "course"], home)
+    done = _flwr(["run", str(app), "course"], home, waiting)
     if done.returncode:
         raise RunFailed(f"Flower did not take the course:\n{(done.stdout + done.stderr)[-2000:]}")
 
 
 def status(home: Path) -> str:
     """Flower's word for the run, such as ``running`` or ``finished:completed``."""
-    done = _flwr(["list", "course", "--format", "json"], home)
     try:
+        done = _flwr(["list", "course", "--format", "json"], home, _NOBODY)
         runs = json.loads(done.stdout)["runs"]
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, RunFailed):
         return "unknown"
     return str(runs[0]["status"]) if runs else "unknown"
 
 
-def _flwr(arguments: Sequence[str], home: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(  # noqa: S603  our own command, without a shell
-        [str(Path(sys.executable).parent / "flwr"), *arguments],
-        env=flower_environment(home),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=_START_S,
-    )
+def _flwr(arguments: Sequence[str], home: Path, waiting: Waiting) -> subprocess.CompletedProcess[str]:
+    """One of Flower's commands to its end. It is not tried a second time: the first may be through."""
+    command = [str(Path(sys.executable).parent / "flwr"), *arguments]
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        process = subprocess.Popen(  # noqa: S603  our own command, without a shell
+            command, env=flower_environment(home), stdin=subprocess.DEVNULL, stdout=out, stderr=err
+        )
+        try:
+            for _ in waiting.polls(f"Flower's command flwr {arguments[0]}", lambda: ""):
+                if process.poll() is not None:
+                    break
+        finally:
+            process.kill()
+            process.wait()
+        said = []
+        for file in (out, err):
+            file.seek(0)
+            said.append(file.read().decode("utf-8", errors="replace"))
+        return subprocess.CompletedProcess(command, process.returncode, *said)
 
 
 def free_port() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -15,7 +16,7 @@ from xbackend_fl.deployment.processes import free_port
 from xbackend_fl.deployment.serving import serve_course
 from xbackend_fl.errors import RunFailed
 from xbackend_fl.events import Observer
-from xbackend_fl.server import RunFolder
+from xbackend_fl.server import LEAVING_S, RunFolder, owned, unwritable_said
 
 
 def rehearse(
@@ -47,9 +48,7 @@ def rehearse(
     threads = str(max(1, (os.cpu_count() or 1) // len(names)))
     folder = RunFolder.place(loaded, out).resolve()
     beside = folder.with_name(f"{folder.name}-silos")
-    beside.mkdir(parents=True)
     keys = beside / "keys"
-    make_keys(keys, (), names)
     silos: dict[str, subprocess.Popen[bytes]] = {}
 
     def stopped() -> bool:
@@ -60,7 +59,13 @@ def rehearse(
                 )
         return should_stop()
 
+    with unwritable_said(beside):
+        beside.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
+        # A first try that was killed left keys behind; they were for nothing else.
+        stack.enter_context(owned(beside, LEAVING_S))
+        shutil.rmtree(keys, ignore_errors=True)
+        make_keys(keys, (), names)
         for name in names:
             command = ["xbfl", "join", str(course), "--as", name, "--server", server, "--threads", threads]
             command += ["--keys", str(keys / "silos" / name)]

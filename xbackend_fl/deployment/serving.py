@@ -10,12 +10,21 @@ from pathlib import Path
 
 from xbackend_fl.course import load_course
 from xbackend_fl.deployment import processes
+from xbackend_fl.deployment.address import Address
 from xbackend_fl.deployment.job import Job
 from xbackend_fl.deployment.keys import Keys, keys_for
-from xbackend_fl.deployment.processes import Address, Gone
-from xbackend_fl.errors import FileError, RunFailed
-from xbackend_fl.events import CourseFinished, Event, Noted, Observer, RoundCollected, from_line
-from xbackend_fl.server import RunFolder
+from xbackend_fl.deployment.processes import Gone, Waiting
+from xbackend_fl.errors import RunFailed
+from xbackend_fl.events import (
+    CourseFinished,
+    Event,
+    Noted,
+    Observer,
+    RoundCollected,
+    complete_bytes,
+    from_line,
+)
+from xbackend_fl.server import LEAVING_S, RunFolder, owned
 
 _POLL_S = 0.2
 _STATUS_S = 10.0
@@ -54,10 +63,13 @@ def serve_course(
         RefusedInput: Course, address or folder cannot be used, or a silo's model is not the reference's.
         RunFailed: The course could not finish; the checkpoint of the last complete round stays.
     """
-    file = course / "course.yaml" if resume else course
-    if resume and not file.is_file():
-        raise FileError(f"{course} is not a run folder: it has no course.yaml")
-    loaded = load_course(file, settings)
+    file = RunFolder.open(course).course if resume else course
+    if resume:
+        # Said before anything is started; the server's process owns the folder then.
+        with owned(course, LEAVING_S):
+            loaded = RunFolder(course).continued(settings, deployed=True)
+    else:
+        loaded = load_course(file, settings)
     place = Address(address or loaded.deployment.address)
     own = keys_for(loaded, place.reached, keys, insecure=insecure)
     folder = (course if resume else RunFolder.place(loaded, out)).resolve()
@@ -104,9 +116,10 @@ def _serve_once(
     with tempfile.TemporaryDirectory(prefix="xbfl-") as home:
         where = "" if keys is None else str(keys.folder.resolve())
         job = Job(str(course), tuple(settings), str(folder), where, home)
-        with processes.superlink(place, keys, Path(home)) as link:
+        waiting = Waiting(lambda note: observer(Noted(backend="server", note=note)), should_stop)
+        with processes.superlink(place, keys, Path(home), waiting) as link:
             try:
-                processes.submit(place, keys, job, Path(home))
+                processes.submit(place, keys, job, Path(home), waiting)
             except RunFailed as error:
                 if link.poll() is not None:
                     raise Gone("Flower's SuperLink ended while it was given the course.") from error
@@ -122,14 +135,17 @@ def _follow(
     should_stop: Callable[[], bool],
 ) -> None:
     """Tell what the server's process writes down, until the course is over."""
-    events = _events(log, log.stat().st_size if log.is_file() else 0)
-    home, checked = Path(job.home), time.monotonic()
+    events = _events(log, complete_bytes(log))
+    home, checked, took = Path(job.home), time.monotonic(), 0.0
     while True:
         # Asked before the events are read: what a process wrote last is then seen before its end is.
         ended, gone = job.ended, link.poll() is not None
-        if not job.started and time.monotonic() - checked > _STATUS_S:
-            checked = time.monotonic()
+        # Rarely on a slow machine, where the question itself keeps the process from starting.
+        if not job.started and time.monotonic() - checked > max(_STATUS_S, 5 * took):
+            asked = time.monotonic()
             ended = processes.status(home).startswith("finished")
+            checked = time.monotonic()
+            took = checked - asked
         for event in events:
             if event is None:
                 break

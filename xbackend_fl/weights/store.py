@@ -207,6 +207,8 @@ def entries_of(tensors: Mapping[str, NDArray[Any]]) -> Mapping[str, Entry]:
 def whole_or_absent(path: Path) -> Iterator[Path]:
     """A place beside ``path`` to write a file or folder to; it is synced and renamed at the end, or removed."""
     partial_path = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    # A process of this number may have been killed here: in a container they all have the same.
+    _remove(partial_path)
     try:
         yield partial_path
         written = [partial_path, *(partial_path.rglob("*") if partial_path.is_dir() else ())]
@@ -215,10 +217,14 @@ def whole_or_absent(path: Path) -> Iterator[Path]:
         partial_path.replace(path)
         _sync(path.parent)
     finally:
-        if partial_path.is_dir():
-            shutil.rmtree(partial_path)
-        else:
-            partial_path.unlink(missing_ok=True)
+        _remove(partial_path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:
