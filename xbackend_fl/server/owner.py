@@ -60,7 +60,8 @@ def unwritable_said(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise FileError(f"{folder} cannot be written: {error.strerror or error}") from error
+        where = "" if error.filename in {None, str(folder)} else f" ({error.filename})"
+        raise FileError(line(f"{folder} cannot be written: {error.strerror or error}{where}")) from error
 
 
 def _sign(folder: Path) -> None:
