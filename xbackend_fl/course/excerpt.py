@@ -61,7 +61,7 @@ class Source:
 
 def block(message: str, where: Iterable[str], hint: str | None) -> str:
     """One mistake: what, where, and what to do."""
-    return "\n".join([f"error: {message}", *where, *([f"  = help: {hint}"] if hint else [])])
+    return "\n".join([f"error: {line(message)}", *where, *([f"  = help: {line(hint)}"] if hint else [])])
 
 
 def listed(blocks: Sequence[str], count: int | None = None) -> str:
