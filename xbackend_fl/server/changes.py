@@ -33,7 +33,7 @@ MAY_CHANGE = (
 )
 """Keys that say how long, where and with whom a course runs, not what it computes; and participants that are added at the end."""
 
-_SHOWN = 60
+_SHOWN = 200
 _LISTED = 20
 
 
