@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xbackend_fl import OnlineMean, Weights
-from xbackend_fl.aggregation import Precision
+from xbackend_fl.aggregation import Precision, ServerOptimizer
 from xbackend_fl.canonical import Kind
 from xbackend_fl.errors import RunFailed, UpdateRefused
 
@@ -73,7 +73,7 @@ def test_exact_mode_has_one_bit_pattern_for_100_arrival_orders() -> None:
         for place, index in enumerate(generator.permutation(len(parts))):
             halves[place < cut].add(*parts[index])
         first, second = (halves[i] for i in generator.permutation(2))
-        first.merge(second)
+        first.absorb(second.sums)
         digests.add(first.result().digest)
     assert len(digests) == 1
 
@@ -92,12 +92,12 @@ def test_float32_depends_on_the_order_so_the_exact_test_can_fail() -> None:
 @given(st.lists(st.tuples(st.integers(0, 1000), st.integers(1, 500)), min_size=2, max_size=6), st.data())
 @settings(max_examples=25)
 def test_merging_parts_equals_adding_all(parts: list[tuple[int, int]], data: st.DataObject) -> None:
-    cut = data.draw(st.integers(0, len(parts)))
+    cut = data.draw(st.integers(1, len(parts)))
     whole, left, right = (OnlineMean(precision="exact") for _ in range(3))
     for place, (seed, n) in enumerate(parts):
         whole.add(weights(seed), n)
         (left if place < cut else right).add(weights(seed), n)
-    left.merge(right)
+    left.absorb(right.sums)
     assert left.result().digest == whole.result().digest
     assert left.total == whole.total == sum(n for _, n in parts)
 
@@ -197,3 +197,75 @@ def test_several_at_once_enter_together_or_not_at_all() -> None:
         mean.add_all([(weights(2), 5), (broken, 1)])
     assert mean.result().digest == before
     assert (mean.total, mean.count) == (2, 1)
+
+
+VALUE = st.one_of(
+    st.floats(-100, 100, width=32),
+    st.floats(allow_nan=True, allow_infinity=True, width=32),
+    st.sampled_from([1e33, -3.4e38, 1e30, 1e19, 2.0**50, -(2.0**51), 1e15, 1e-42, -0.0]),
+)
+RULES = ("fedavg", "fedavgm", "fedadagrad", "fedadam", "fedyogi")
+
+
+@given(
+    st.lists(st.tuples(VALUE, VALUE, st.sampled_from([1, 10_000_000, 2**40])), min_size=1, max_size=8),
+    st.sampled_from(["float32", "float64", "exact"]),
+)
+@settings(max_examples=60)
+def test_what_is_accepted_leaves_mean_and_server_finite(
+    parts: list[tuple[float, float, int]], precision: Precision
+) -> None:
+    """Whatever finite or not finite values come: whoever is accepted cannot make a sum, a mean, or any rule's state of three rounds infinite."""
+    base = weights(1)
+    mean, accepted, refused = OnlineMean(base, precision), [], []
+    for trained, statistic, n in parts:
+        update = weights(2)
+        update["w"][0, :3], update["m"][0] = trained, statistic
+        try:
+            mean.add(update, n)
+        except UpdateRefused as error:
+            refused.append(error.message)
+        else:
+            accepted.append((update, n))
+    assert all("NaN" in text or "larger than" in text or "too large" in text for text in refused)
+    if not accepted:
+        return
+    result = mean.result()
+    expected = oracle(accepted, "w")
+    largest = max(float(np.abs(update["w"]).max()) for update, _ in accepted)
+    np.testing.assert_allclose(result["w"], expected, rtol=0, atol=1e-5 * max(1.0, largest))
+    for name in RULES:
+        rule = ServerOptimizer(name)
+        new, state = base, rule.init(base)
+        for _ in range(3):
+            new, state = rule.apply(new, result, state)
+        for array in (*new.values(), *state.values()):
+            assert np.isfinite(array).all()
+
+
+def test_honest_values_are_never_too_large() -> None:
+    """Up to a thousand billion, which no trained model reaches, and examples up to the largest number that a course allows by default."""
+    mean = OnlineMean(weights(0))
+    for value in (1e3, 1e6, 1e12):
+        update = weights(1).like({**weights(1), "w": np.full((300, 257), value, np.float32)})
+        mean.add(update, 10_000_000)
+    assert mean.count == 3
+
+
+def test_partial_sums_that_are_too_large_together() -> None:
+    """Two exact sums that fit one by one would wrap around."""
+    half = [OnlineMean(weights(0), "exact") for _ in range(2)]
+    for mean in half:
+        mean.add(weights(0).like({**weights(0), "w": np.full((300, 257), 600.0, np.float32)}), 10**6)
+    with pytest.raises(UpdateRefused, match="too large for an exact one"):
+        half[0].absorb(half[1].sums)
+    plain = OnlineMean(weights(0))
+    plain.add(weights(1), 2**52)
+    with pytest.raises(UpdateRefused, match="add up to more than"):
+        plain.add(weights(1), 2**52 + 1)
+    assert plain.total == 2**52
+
+
+def test_a_counter_that_counts_too_far() -> None:
+    with pytest.raises(UpdateRefused, match="'n' counts to 9223372036854775807"):
+        OnlineMean().add(weights(0).like({**weights(0), "n": np.array(2**63 - 1)}), 1)

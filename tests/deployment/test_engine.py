@@ -123,14 +123,22 @@ def test_fewer_updates_than_the_quorum_end_the_course(tmp_path: Path) -> None:
         deployed(course, Altered(light(course), late, lambda _: None), tmp_path / "run")
 
 
-def test_what_a_silo_raises_is_shown(tmp_path: Path) -> None:
+def test_what_a_silo_raises_is_said_in_a_line_and_shown_where_it_was(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The traceback is of the silo's machine, and stays there."""
     course = write_course(tmp_path / "course", rounds=1, silos=3)
 
     def broken(*_: object) -> None:
-        raise ZeroDivisionError("the disk of this silo")
+        raise ZeroDivisionError("in /home/someone/patients of \x1b[2Jthis silo:\nrow 7")
 
-    with pytest.raises(RunFailed, match=r"(?s)Traceback.*the disk of this silo"):
+    with pytest.raises(RunFailed) as caught:
         deployed(course, LocalLink(light(course, train_alone=broken)), tmp_path / "run")
+    reason = r"ZeroDivisionError: in …/patients of \x1b[2Jthis silo: row 7"
+    assert caught.value.message.splitlines()[1:] == [f"  silo {course.participants[0].name!r}: {reason}"]
+    assert "Traceback" in caplog.text
+    assert "in broken" in caplog.text
+    assert "\x1b" not in caplog.text
 
 
 def test_evaluation_travels_with_training(tmp_path: Path) -> None:

@@ -54,5 +54,5 @@ def test_another_protocol_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_fields_are_an_object() -> None:
-    with pytest.raises(UpdateRefused, match="fields are a list"):
+    with pytest.raises(UpdateRefused, match="what it says is a list"):
         Message.of_bytes(Message("train", [1]).to_bytes(), "berlin")  # type: ignore[arg-type]

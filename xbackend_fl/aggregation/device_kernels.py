@@ -20,10 +20,10 @@ _LANES = 4
 _THREADS = 256
 _MOST_BLOCKS = 1 << 20
 
-_FINITE = """
+_WITHIN = """
 struct alignas(4 * sizeof(VALUE)) Values { VALUE at[4]; };
 
-extern "C" __global__ void finite(const VALUE* values, int* bad, long long size) {
+extern "C" __global__ void within(const VALUE* values, int* bad, VALUE limit, long long size) {
     const long long step = (long long)gridDim.x * blockDim.x;
     const long long first = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     const long long vectors = WIDE ? size / 4 : 0;
@@ -31,9 +31,9 @@ extern "C" __global__ void finite(const VALUE* values, int* bad, long long size)
     for (long long at = first; at < vectors; at += step) {
         const Values read = reinterpret_cast<const Values*>(values)[at];
         #pragma unroll
-        for (int i = 0; i < 4; ++i) found |= !isfinite(read.at[i]);
+        for (int i = 0; i < 4; ++i) found |= !(fabs(read.at[i]) <= limit);
     }
-    for (long long at = 4 * vectors + first; at < size; at += step) found |= !isfinite(values[at]);
+    for (long long at = 4 * vectors + first; at < size; at += step) found |= !(fabs(values[at]) <= limit);
     if (found) *bad = 1;
 }
 """
@@ -99,11 +99,12 @@ def add_fixed(
     _add(total, values, [total.dtype.type(scale) for scale in scales], base)
 
 
-def is_finite(array: Array) -> bool:
-    """Whether no value of a CuPy array is NaN or infinite: one pass, without a temporary."""
+def is_within(array: Array, limit: float) -> bool:
+    """Whether no value of a CuPy array is NaN or larger than ``limit`` in magnitude: one pass, without a temporary."""
     flat = _readable(array.reshape(-1))
     bad = cupy.zeros(1, cupy.int32)
-    _launch(_finite_kernel(flat.dtype.char, wide=_aligned([flat])), flat.size, (flat, bad))
+    kernel = _within_kernel(flat.dtype.char, wide=_aligned([flat]))
+    _launch(kernel, flat.size, (flat, bad, flat.dtype.type(limit)))
     return not int(bad[0])
 
 
@@ -137,9 +138,9 @@ def _aligned(arrays: Sequence[Any]) -> bool:
 
 
 @functools.cache
-def _finite_kernel(value: str, *, wide: bool) -> Any:
+def _within_kernel(value: str, *, wide: bool) -> Any:
     options = (f"-DVALUE={_TYPES[value]}", f"-DWIDE={int(wide)}")
-    return cupy.RawKernel(_FINITE, "finite", options=options)
+    return cupy.RawKernel(_WITHIN, "within", options=options)
 
 
 @functools.cache

@@ -125,28 +125,33 @@ def on_device(array: Array) -> bool:
 
 
 def is_finite(array: Array) -> bool:
-    """Whether no value is NaN or infinite: one pass, which only a sum that overflows makes two."""
+    """Whether no value is NaN or infinite."""
+    return is_within(array, float(np.finfo(array.dtype).max))
+
+
+def is_within(array: Array, limit: float) -> bool:
+    """Whether no value is NaN or larger than ``limit`` in magnitude: one pass, which only a sum beyond the limit makes two."""
     if on_device(array):
         from xbackend_fl.aggregation import device_kernels  # noqa: PLC0415  CuPy is there if an array of its is
 
-        return device_kernels.is_finite(array)
+        return device_kernels.is_within(array, limit)
     flat = array.reshape(-1)
     total = _SUMS.get(flat.dtype.char)
-    # Of magnitudes, so that no infinity is cancelled; BLAS's is the fastest that runs with all threads.
-    if total is not None and flat.size and np.isfinite(total(flat)):
+    # No magnitude is larger than the sum of all; BLAS's is the fastest that runs with all threads.
+    if total is not None and flat.size and total(flat) <= limit:
         return True
+    within = functools.partial(_part_is_within, limit=limit)
     parts = [flat[start : start + _PART] for start in range(0, flat.size, _PART)]
     if len(parts) == 1 or _THREADS == 1:
-        return all(map(_part_is_finite, parts))
-    return all(_pool().map(_part_is_finite, parts))
+        return all(map(within, parts))
+    return all(_pool().map(within, parts))
 
 
-def _part_is_finite(part: Array) -> bool:
-    with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(np.add.reduce(part)):
-            return True
+def _part_is_within(part: Array, limit: float) -> bool:
+    with np.errstate(invalid="ignore"):
         low, high = part.min(), part.max()
-    return bool(np.isfinite(low) and np.isfinite(high))
+    # A NaN is the smallest and the largest, and within nothing.
+    return bool(-limit <= low and high <= limit)
 
 
 @functools.cache

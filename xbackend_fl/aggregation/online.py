@@ -9,7 +9,15 @@ from typing import Any, Literal, TypeAlias, final
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.aggregation.kernels import ONE, add_fixed, add_scaled, divided, is_finite, on_device
+from xbackend_fl.aggregation.kernels import (
+    ONE,
+    add_fixed,
+    add_scaled,
+    divided,
+    is_finite,
+    is_within,
+    on_device,
+)
 from xbackend_fl.canonical import Kind
 from xbackend_fl.errors import RunFailed, UpdateRefused
 from xbackend_fl.weights import Weights
@@ -18,6 +26,16 @@ Array = NDArray[Any]
 Precision: TypeAlias = Literal["float32", "float64", "exact"]
 
 _LIMIT = float(1 << 62)
+
+MOST_EXAMPLES = 1 << 53
+"""Of all updates of a mean: more have no exact float64."""
+
+MOST_COUNTED = 1 << 53
+"""Of a counter."""
+
+LARGEST: Mapping[Kind, float] = {Kind.TRAINABLE: 2.0**50, Kind.STATISTIC: 2.0**70}
+"""What no averaged value may exceed in magnitude. A float32 sum over all examples that a mean may have is then finite, and so are the squares of
+changes that a server optimizer adds up over a hundred million rounds; no trained model comes near."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +115,8 @@ class OnlineMean:
                 raise UpdateRefused(f"num_examples must be a positive integer, received {num_examples}")
             like = like or weights
             self._check(weights, int(num_examples), like, bounds)
+        if self.total + sum(int(num_examples) for _, num_examples in updates) > MOST_EXAMPLES:
+            raise UpdateRefused(f"num_examples of the updates add up to more than {MOST_EXAMPLES}")
         self._start(updates[0][0])
         scales = [int(num_examples) for _, num_examples in updates]
         for name in self._sums:
@@ -117,13 +137,17 @@ class OnlineMean:
         They are only read, and must stay as they are until the mean is known or the next update is there.
 
         Raises:
-            UpdateRefused: Precision or parameters differ.
+            UpdateRefused: Precision or parameters differ, this mean knows no parameters yet, or the sums of both are too large for one.
         """
         if sums.count == 0:
             return
         like = self._like
         if self.precision != sums.precision or like is None or like.keys() != sums.arrays.keys():
             raise UpdateRefused("two means can only be merged if their base and precision are the same")
+        if self.total + sums.total > MOST_EXAMPLES:
+            raise UpdateRefused(f"num_examples of the updates add up to more than {MOST_EXAMPLES}")
+        if (max(self._bound.values(), default=0.0) + sums.bound) * ONE >= _LIMIT:
+            raise UpdateRefused("the sums are too large for an exact one", hint="use precision float64")
         first, borrowed = not self._sums, self._borrowed
         for name, array in sums.arrays.items():
             if first:
@@ -138,22 +162,6 @@ class OnlineMean:
         self._borrowed = first
         self.total += sums.total
         self.count += sums.count
-
-    def merge(self, other: OnlineMean) -> None:
-        """Merge another mean over other participants, with the same base and precision.
-
-        Raises:
-            UpdateRefused: Base, precision or schema differ.
-        """
-        if other.count == 0:
-            return
-        assert other._like is not None
-        if not _same(self._base, other._base):
-            raise UpdateRefused("two means can only be merged if their base and precision are the same")
-        if self._like is not None and self._like.fingerprint != other._like.fingerprint:
-            raise UpdateRefused("the means belong to different schemas")
-        self._like = self._like or other._like
-        self.absorb(other.sums)
 
     def result(self) -> Weights:
         """The mean.
@@ -183,12 +191,30 @@ class OnlineMean:
                 raise UpdateRefused(
                     f"parameter {name!r}: expected shape {list(like[name].shape)}, received {list(array.shape)}"
                 )
-            if array.dtype.kind == "f" and array.size:
-                if not is_finite(array):
-                    raise UpdateRefused(f"parameter {name!r} holds NaN or infinity")
+            if not array.size:
+                continue
+            if array.dtype.kind == "f":
+                self._check_size(name, array, like.kinds[name])
                 if self.precision == "exact":
                     before = bounds.get(name, 0.0)
                     bounds[name] = before + self._exact_bound(name, array, num_examples, before)
+            elif like.kinds[name] is Kind.COUNTER and array.max() > MOST_COUNTED:
+                raise UpdateRefused(
+                    f"parameter {name!r} counts to {array.max()}, and nothing to more than 2**53"
+                )
+
+    def _check_size(self, name: str, array: Array, kind: Kind) -> None:
+        largest = LARGEST.get(kind, float(np.finfo(array.dtype).max))
+        if is_within(array, largest):
+            return
+        if not is_finite(array):
+            raise UpdateRefused(f"parameter {name!r} holds NaN or infinity")
+        if self.precision != "exact":
+            reach = max(abs(float(array.min())), abs(float(array.max())))
+            raise UpdateRefused(
+                f"parameter {name!r} holds {reach:.3g}, and no {kind} value is larger than {largest:.3g}",
+                hint="its training diverged: lower the learning rate, or set training.clip_norm",
+            )
 
     def _exact_bound(self, name: str, array: Array, num_examples: int, before: float) -> float:
         reach = max(abs(float(array.min())), abs(float(array.max())))
@@ -241,11 +267,3 @@ class OnlineMean:
 
 def _flat(array: Array) -> Array:
     return (array if array.flags.c_contiguous else array.copy()).reshape(-1)
-
-
-def _same(left: Weights | None, right: Weights | None) -> bool:
-    if left is None or right is None:
-        return left is right
-    return left is right or (
-        left.keys() == right.keys() and all(np.array_equal(left[name], right[name]) for name in left)
-    )

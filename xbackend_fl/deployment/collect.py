@@ -9,7 +9,8 @@ from typing import Any, Literal, final
 from xbackend_fl.aggregation import OnlineMean
 from xbackend_fl.course import Course
 from xbackend_fl.deployment.ledger import Ledger
-from xbackend_fl.deployment.message import Message
+from xbackend_fl.deployment.message import Message, public
+from xbackend_fl.deployment.outliers import Change, unlike
 from xbackend_fl.deployment.payload import Payload, decode
 from xbackend_fl.errors import RunFailed, UpdateRefused
 from xbackend_fl.events import (
@@ -21,6 +22,7 @@ from xbackend_fl.events import (
 )
 from xbackend_fl.metrics import Metrics
 from xbackend_fl.server import written
+from xbackend_fl.text import line
 from xbackend_fl.weights import Weights
 
 
@@ -60,6 +62,7 @@ class Collector:
         self._backends = {participant.name: participant.backend for participant in course.participants}
         self._loss, self._columns = course.training.loss, columns
         self._parts: dict[str, Metrics] = {}
+        self._changes: dict[str, Change] = {}
         self.base = weights.digest
         self.mean = OnlineMean(weights, course.federate.precision)
         self.accepted: dict[str, str] = {}
@@ -107,13 +110,16 @@ class Collector:
 
     def miss(self, name: str, outcome: Literal["refused", "late"], reason: str) -> None:
         """This silo's update is not in the mean."""
+        reason = public(reason)
         self.failed[name] = reason
         self._ledger.missed(self._number, name, outcome, reason)
         backend = self._backends[name]
         self._observer(ParticipantFailed(round=self._number, name=name, backend=backend, reason=reason))
 
     def tell(self, sent: int, received: int) -> None:
-        """Sum up the round."""
+        """Sum up the round, and say which updates stand out."""
+        for note in unlike(self._changes):
+            self._observer(Noted(backend="server", note=f"round {self._number}: {note}"))
         self._observer(
             RoundCollected(
                 round=self._number,
@@ -133,19 +139,22 @@ class Collector:
         stated = {key: fields.get(key) for key in ("run", "round", "base", "silo")}
         expected = {"run": self._ledger.run, "round": self._number, "base": self.base, "silo": name}
         for key, value in expected.items():
-            if stated[key] != value:
-                raise UpdateRefused(f"the update is of {key} {stated[key]}, expected {key} {value}")
+            # True is 1, and so is 1.0.
+            if stated[key] != value or type(stated[key]) is not type(value):
+                raise UpdateRefused(f"the update is of {key} {line(stated[key], 80)}, expected {key} {value}")
         size = fields.get("num_examples")
         if type(size) is not int or not 0 < size <= self._rules.most_examples:
             raise UpdateRefused(
-                f"num_examples is {size!r}, expected a whole number from 1 to {self._rules.most_examples}"
+                f"num_examples is {line(repr(size), 80)}, expected a whole number from 1 to {self._rules.most_examples}"
             )
         return size
 
     def _merge(self, name: str, update: Message, num_examples: int) -> None:
         before = update.fields.get("before")
         part = None if before is None else self._metrics(before)
-        self.mean.add(decode(update.arrays, self._weights, self._payload), num_examples)
+        weights = decode(update.arrays, self._weights, self._payload)
+        self.mean.add(weights, num_examples)
+        self._changes[name] = Change.of(weights, self._weights)
         self.accepted[name] = update.identity
         if part is not None:
             self._parts[name] = part

@@ -43,7 +43,9 @@ class DeploymentEngine:
         self._course, self._exchange, self._ledger, self._rules = course, exchange, ledger, course.deployment
         self._payload = Payload(self._rules.payload, self._rules.top_k_share)
         self._backends = {participant.name: participant.backend for participant in course.participants}
-        exchange.expected = {name: {"backend": backend} for name, backend in self._backends.items()}
+        exchange.expected = {
+            name: {"name": name, "backend": backend} for name, backend in self._backends.items()
+        }
         # Inputs of the reference's evidence, and how many outputs belong to them.
         self._probe: tuple[np.ndarray[Any, Any], ...] = ()
         self._answered = 0

@@ -12,6 +12,7 @@ from xbackend_fl.deployment.link import Link, Session
 from xbackend_fl.deployment.message import UNBOUND, Message
 from xbackend_fl.deployment.signatures import Frame, Signatures
 from xbackend_fl.errors import UpdateRefused
+from xbackend_fl.text import line
 
 _AGAIN_S = 1.0
 """Seconds until a silo is asked again after the way there or back failed."""
@@ -102,7 +103,7 @@ class Exchange:
         """
         deadline = time.monotonic() + within_s
         waiting, asked = dict(requests), dict[str, str]()
-        not_before, bound = dict[str, float](), set[str]()
+        not_before, bound, again = dict[str, float](), set[str](), set[str]()
         try:
             while waiting and (now := time.monotonic()) < deadline:
                 known = self.hellos()
@@ -134,7 +135,8 @@ class Exchange:
                         bound.add(name)
                         self._send({name: self.binding})
                         continue
-                    if answer.kind == "bound" and waiting[name].kind != "bind":
+                    if answer.kind == "bound" and name in bound - again:
+                        again.add(name)
                         asked.pop(name, None)
                         continue
                     del waiting[name]
@@ -151,7 +153,10 @@ class Exchange:
     def _as_expected(self, name: str, hello: Message) -> Message:
         for key, value in self.expected.get(name, {}).items():
             if hello.kind == "hello" and (found := hello.fields.get(key)) != value:
-                return Message.refusal(UpdateRefused(f"its {key} is {found!r}, expected {value!r}"))
+                # A text of any length, or anything that JSON can say.
+                return Message.refusal(
+                    UpdateRefused(f"its {key} is {line(repr(found), 80)}, expected {value!r}")
+                )
         return hello
 
     def _send(self, requests: Mapping[str, Message]) -> None:

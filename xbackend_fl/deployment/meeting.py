@@ -15,13 +15,16 @@ from numpy.typing import NDArray
 from xbackend_fl.canonical import Schema
 from xbackend_fl.course import Course
 from xbackend_fl.deployment.exchange import Exchange
-from xbackend_fl.deployment.message import Message
+from xbackend_fl.deployment.message import Message, public
 from xbackend_fl.deployment.silo import evidence_alone, initial_weights
 from xbackend_fl.errors import MismatchError, RunFailed, UpdateRefused, XbflError, shortened
 from xbackend_fl.events import ModelBound, Noted, Observer
+from xbackend_fl.mapping.verify import TOLERANCE
+from xbackend_fl.text import line
 from xbackend_fl.weights import Weights
 
 _WAIT_S = 0.2
+_MOST_NOTES = 1000
 
 
 @final
@@ -153,23 +156,42 @@ def _reference(name: str, answer: Message | None) -> Reference:
 def _bound(name: str, answer: Message, hello: Message, reference: Reference, seconds: float) -> ModelBound:
     fields = answer.fields
     if answer.kind != "bound":
-        raise UpdateRefused(answer.reason, hint=fields.get("hint"))
-    if fields.get("fingerprint") != reference.schema.fingerprint:
+        raise UpdateRefused(answer.reason, hint=answer.hint)
+    if (found := fields.get("fingerprint")) != reference.schema.fingerprint:
         raise UpdateRefused(
-            f"it bound its model to {fields.get('fingerprint')!r}, expected {reference.schema.fingerprint!r}"
+            f"it bound its model to {line(repr(found), 80)}, expected {reference.schema.fingerprint!r}"
         )
     try:
+        error, notes = _proof(fields["largest_error"], fields["notes"])
         return ModelBound(
             backend=f"{name} ({hello.fields['backend']})",
-            version=hello.fields["version"],
+            version=public(_text(hello.fields["version"])),
             fingerprint=fields["fingerprint"],
             reference=name == reference.name,
-            largest_error=fields["largest_error"],
-            notes=tuple(fields["notes"]),
+            largest_error=error,
+            notes=notes,
             seconds=seconds,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UpdateRefused(f"what it says of its model cannot be read: {shortened(error)}") from error
+
+
+def _proof(error: object, notes: object) -> tuple[float, tuple[str, ...]]:
+    """What a silo says of its proof, if a proof can say that."""
+    if type(error) not in {int, float} or not isinstance(notes, list):
+        raise TypeError("largest_error is no number, or notes are no list")
+    assert isinstance(error, int | float)
+    if not 0 <= error <= TOLERANCE:
+        raise UpdateRefused(f"no proof passes with a largest error of {error:g}; expected 0 to {TOLERANCE:g}")
+    if len(notes) > _MOST_NOTES:
+        raise UpdateRefused(f"it says {len(notes)} things of its model, expected {_MOST_NOTES} at most")
+    return float(error), tuple(public(_text(note)) for note in notes)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"a {type(value).__name__} stands where text should")
+    return value
 
 
 def _left_out(name: str, reason: str) -> Noted:

@@ -6,20 +6,33 @@ between the processes of one silo, in the same form.
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, final
 
 from numpy.typing import NDArray
 
-from xbackend_fl.errors import UpdateRefused, XbflError
+from xbackend_fl.errors import UpdateRefused, XbflError, shortened
+from xbackend_fl.text import line
 from xbackend_fl.weights.formats import wire
+from xbackend_fl.weights.formats.source import Source
+from xbackend_fl.weights.formats.strict_json import parse
 
 PROTOCOL = "2"
 """Both sides must have the same; it changes when a message does."""
 UNBOUND = "unbound"
 """The kind of the answer of a silo that knows no schema yet, or no longer."""
+
+_DEPTH, _VALUES, _LARGEST = 16, 200_000, 1 << 63
+_HALVES = re.compile("[\ud800-\udfff]")
+_FOLDERS = re.compile(r"(?<![\w.…])(?:[A-Za-z]:)?[/\\](?:[^\s/\\'\"<>|:]+[/\\])+")
+"""Of an absolute path, all but its last part."""
+_TRACEBACK = "Traceback (most recent call last)"
 
 
 @final
@@ -47,12 +60,26 @@ class Message:
     @staticmethod
     def refusal(error: XbflError) -> Message:
         """The answer of whoever cannot do what was asked."""
-        return Message("refused", {"message": error.message, "hint": error.hint})
+        hint = None if error.hint is None else public(error.hint)
+        return Message("refused", {"message": public(error.message), "hint": hint})
+
+    @staticmethod
+    def raised(error: Exception) -> Message:
+        """The answer of whoever met something unforeseen: what it is, and nothing of the machine where it was."""
+        return Message("raised", {"message": public(f"{type(error).__name__}: {error}")})
 
     @property
     def reason(self) -> str:
-        """Why it is not the answer that was wanted."""
-        return str(self.fields.get("message", f"unexpected answer {self.kind!r}"))[:20_000]
+        """Why it is not the answer that was wanted, in one line."""
+        text = str(self.fields.get("message", f"unexpected answer {self.kind!r}"))
+        # Of a traceback, the last line is the reason; the others are somebody's folders.
+        return public(text.strip().rpartition("\n")[2] if _TRACEBACK in text else text)
+
+    @property
+    def hint(self) -> str | None:
+        """What its sender says can be done, in one line."""
+        text = self.fields.get("hint")
+        return public(text) if isinstance(text, str) else None
 
     def to_bytes(self) -> bytes:
         """As a frame."""
@@ -68,20 +95,60 @@ class Message:
             where: Who sent it, for messages.
 
         Raises:
-            UpdateRefused: It is no frame, is damaged, or is of another protocol.
+            UpdateRefused: It is no frame, is damaged, is of another protocol, or says what nobody says: lists without end, numbers
+                beyond 64 bits, text that is no text.
         """
         try:
             archive = wire.decode(frame)
             about = archive.metadata
-            kind, protocol, fields = about["kind"], about["protocol"], json.loads(about["fields"])
-        except (XbflError, KeyError, ValueError) as error:
-            reason = error.message if isinstance(error, XbflError) else str(error)
-            raise UpdateRefused(f"{where} sent a frame that cannot be read: {reason}") from error
-        if not isinstance(fields, dict):
-            raise UpdateRefused(f"{where} sent a frame whose fields are a {type(fields).__name__}")
+            kind, protocol, fields = about["kind"], about["protocol"], _fields(about["fields"])
+            arrays = {name: archive[name] for name in archive}
+        except KeyError as error:
+            raise UpdateRefused(f"{where} sent a frame that cannot be read: it has no {error}") from error
+        except (XbflError, ValueError) as error:
+            reason = error.message if isinstance(error, XbflError) else shortened(error)
+            raise UpdateRefused(f"{where} sent a frame that cannot be read: {line(reason)}") from error
         if protocol != PROTOCOL:
             raise UpdateRefused(
-                f"{where} speaks protocol {protocol!r}, expected {PROTOCOL!r}",
+                f"{where} speaks protocol '{line(protocol, 20)}', expected {PROTOCOL!r}",
                 hint="install the same version of xbackend-fl on both sides",
             )
-        return Message(kind, fields, {name: archive[name] for name in archive}, frame)
+        return Message(kind, fields, arrays, frame)
+
+
+def public(text: str) -> str:
+    """A reason as another organisation may read it: one line, files without the folders that they are in."""
+    return line(_FOLDERS.sub("…/", text))
+
+
+def _fields(text: str) -> dict[str, Any]:
+    """What a stranger's message says.
+
+    Raises:
+        FormatRefused: It is no JSON object, or too large.
+        ValueError: It holds what no message does.
+    """
+    found = parse(Source(Path("frame"), memoryview(b""), None), text.encode(), "what it says")
+    waiting: list[tuple[int, object]] = [(0, found)]
+    for count in itertools.count(1):
+        if not waiting:
+            return found
+        depth, value = waiting.pop()
+        if depth > _DEPTH or count > _VALUES:
+            raise ValueError(f"its fields go deeper than {_DEPTH} or hold more than {_VALUES:,} values")
+        match value:
+            case dict():
+                waiting += [(depth + 1, item) for pair in value.items() for item in pair]
+            case list():
+                waiting += [(depth + 1, item) for item in value]
+            case str() if not value.isascii() and _HALVES.search(value):
+                raise ValueError(f"its fields hold half of a character: {line(value, 60)}")
+            case bool():
+                pass
+            case int() if not -_LARGEST <= value < _LARGEST:
+                raise ValueError(f"its fields hold a number of {value.bit_length()} bits")
+            case float() if not math.isfinite(value):
+                raise ValueError(f"its fields hold {value}")
+            case _:
+                pass
+    raise AssertionError

@@ -104,12 +104,16 @@ def decode(arrays: Mapping[str, Array], base: Weights, payload: Payload) -> Weig
         expected |= _expected(name, base[name].size, payload)
     _check(arrays, expected)
     found = {}
-    for name in base:
-        if name in whole:
-            found[name] = arrays[name]
-            continue
-        difference = _difference(name, arrays, base[name].size, payload)
-        found[name] = base[name] + difference.reshape(base[name].shape).astype(base[name].dtype, copy=False)
+    # What is too large becomes infinite, and whoever merges refuses it by name.
+    with np.errstate(over="ignore", invalid="ignore"):
+        for name in base:
+            if name in whole:
+                found[name] = arrays[name]
+                continue
+            difference = _difference(name, arrays, base[name].size, payload)
+            found[name] = base[name] + difference.reshape(base[name].shape).astype(
+                base[name].dtype, copy=False
+            )
     return base.like(found)
 
 

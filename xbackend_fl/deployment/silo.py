@@ -17,11 +17,13 @@ from xbackend_fl.course import Course
 from xbackend_fl.deployment.message import UNBOUND, Message
 from xbackend_fl.deployment.outbox import Outbox
 from xbackend_fl.deployment.payload import Payload, encode
+from xbackend_fl.deployment.requests import BindAsked, EvaluateAsked, SaveAsked, TrainAsked, asked
 from xbackend_fl.deployment.signatures import SERVER, Frame, Signatures
 from xbackend_fl.errors import ConfigError, FileError, UpdateRefused, XbflError
 from xbackend_fl.mapping import Evidence, Proof, pack_evidence, unpack_evidence
 from xbackend_fl.metrics import Metrics
 from xbackend_fl.server import written
+from xbackend_fl.text import line, lines
 from xbackend_fl.training import Worker
 from xbackend_fl.weights import Weights, save_weights
 
@@ -167,11 +169,14 @@ class Silo:
             return Message(UNBOUND, {"message": f"{self.name} has not bound its model yet"})
         except XbflError as error:
             return Message.refusal(error)
-        except Exception:  # noqa: BLE001  whatever a model raises is shown where the course is run
-            return Message("raised", {"message": traceback.format_exc()})
+        except Exception as error:  # noqa: BLE001  whatever a model raises is an answer
+            # All of it is shown here, where the model is; the server hears in a line what it was.
+            where = lines(traceback.format_exc())
+            _LOG.error("%s: the request %s failed\n%s", self.name, line(request.kind, 40), where)
+            return Message.raised(error)
 
     def _unknown(self, request: Message) -> Message:
-        raise UpdateRefused(f"{self.name} does not know the request {request.kind!r}")
+        raise UpdateRefused(f"{self.name} does not know the request '{line(request.kind, 40)}'")
 
     def _hello(self, _: Message) -> Message:
         sizes = self._learner.num_examples()
@@ -194,8 +199,9 @@ class Silo:
         return Message("evidence", {"schema": schema.to_json(), "about": about}, {**arrays, **initial})
 
     def _bind(self, request: Message) -> Message:
-        schema = Schema.from_json(request.fields["schema"])
-        evidence = unpack_evidence(request.arrays, request.fields["about"], schema, "the server's message")
+        wanted = asked(BindAsked, request)
+        schema = Schema.from_json(wanted.text)
+        evidence = unpack_evidence(request.arrays, wanted.about, schema, "the server's message")
         _, proof, notes = self._learner.bind(schema, evidence)
         self._schema = schema
         if self._outbox is not None:
@@ -204,22 +210,24 @@ class Silo:
         return Message("bound", {"fingerprint": schema.fingerprint, **found})
 
     def _train(self, request: Message) -> Message:
-        asked = request.fields
-        key = {name: asked[name] for name in ("run", "round", "base")}
+        wanted = asked(TrainAsked, request)
+        run, number, start, split = wanted.run, wanted.round, wanted.base, wanted.evaluate
         if self._outbox is not None:
-            self._outbox.receipt(asked["receipts"].get(self.name))
-            kept = self._outbox.answer(key["run"], key["round"], key["base"])
-            if kept is not None and kept.fields["payload"] == asked["payload"]:
+            self._outbox.receipt(wanted.receipts.get(self.name))
+            kept = self._outbox.answer(run, number, start)
+            if kept is not None and kept.fields.get("payload") == wanted.payload.model_dump():
                 return kept
-        base = self._received(request)
-        before = self._learner.evaluate(base, asked["evaluate"]) if asked["evaluate"] else None
-        weights, metrics = self._learner.train_alone(asked["round"], base, self.name)
-        residual = {} if self._outbox is None else self._outbox.residual(key["run"])
-        arrays, left = encode(weights, base, Payload(**asked["payload"]), residual)
+        base = self._received(request, wanted.fingerprint)
+        before = None if split is None else self._learner.evaluate(base, split)
+        weights, metrics = self._learner.train_alone(number, base, self.name)
+        residual = {} if self._outbox is None else self._outbox.residual(run)
+        arrays, left = encode(weights, base, Payload(**wanted.payload.model_dump()), residual)
         fields = {
-            **key,
+            "run": run,
+            "round": number,
+            "base": start,
             "silo": self.name,
-            "payload": asked["payload"],
+            "payload": wanted.payload.model_dump(),
             "num_examples": self._learner.num_examples()[self.name],
             "metrics": metrics.to_fields(),
             "before": None if before is None else before.to_fields(),
@@ -230,8 +238,9 @@ class Silo:
         return self._on_disk(self._outbox.folder, partial(self._outbox.keep, answer, left))
 
     def _evaluate(self, request: Message) -> Message:
-        weights = self._received(request)
-        found = {split: self._learner.evaluate(weights, split) for split in request.fields["splits"]}
+        wanted = asked(EvaluateAsked, request)
+        weights = self._received(request, wanted.fingerprint)
+        found = {split: self._learner.evaluate(weights, split) for split in wanted.splits}
         return Message("metrics", {split: metrics.to_fields() for split, metrics in found.items()})
 
     def _outputs(self, request: Message) -> Message:
@@ -241,16 +250,19 @@ class Silo:
                 inputs.append(array)
             else:
                 weights[name] = array
-        outputs = self._learner.answers(self._received(replace(request, arrays=weights)), inputs)
+        fingerprint = str(request.fields.get("fingerprint"))
+        base = self._received(replace(request, arrays=weights), fingerprint)
+        outputs = self._learner.answers(base, inputs)
         return Message("outputs", {}, {f"outputs/{i}": array for i, array in enumerate(outputs)})
 
     def _save(self, request: Message) -> Message:
         """The trained model in the silo's own format and in the canonical one, in its own folder."""
-        weights = self._received(request)
+        wanted = asked(SaveAsked, request)
+        weights = self._received(request, wanted.fingerprint)
         try:
             if self._out is None or self._outbox is None:
                 return Message("saved", {"files": []})
-            self._outbox.receipt(request.fields["receipts"].get(self.name))
+            self._outbox.receipt(wanted.receipts.get(self.name))
             canonical = self._out / "model.safetensors"
             native = self._on_disk(self._out, partial(self._learner.save, weights, self._out / "model"))
             self._on_disk(self._out, partial(save_weights, canonical, weights))
@@ -262,11 +274,11 @@ class Silo:
         """What ``write`` returns; a full disk is waited for, since the server waits too."""
         return written(write, folder, partial(_LOG.warning, "%s: no space (%s); waiting", self.name))
 
-    def _received(self, request: Message) -> Weights:
+    def _received(self, request: Message, fingerprint: str) -> Weights:
         if self._schema is None and self._outbox is not None and (kept := self._outbox.binding()):
             # This process is a new one; the proof is made again, since the model may be another.
             self._bind(kept)
-        if self._schema is None or request.fields.get("fingerprint") != self._schema.fingerprint:
+        if self._schema is None or fingerprint != self._schema.fingerprint:
             raise _UnboundError
         return Weights.of(self._schema, request.arrays)
 

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from xbackend_fl.aggregation import is_finite
 from xbackend_fl.course import Course
 from xbackend_fl.data import cohort
 from xbackend_fl.errors import RunFailed
@@ -68,10 +73,25 @@ def _one_round(
     if state.pending is not None:
         state = _evaluated(course, engine, state, outcome.before, folder, observer)
     mean = outcome.mean.result()
-    weights, server = course.federate.server.rule().apply(state.weights, mean, state.server)
+    with np.errstate(over="ignore", invalid="ignore"):
+        weights, server = course.federate.server.rule().apply(state.weights, mean, state.server)
+    _check_finite(number, {**weights, **{f"server state {name}": array for name, array in server.items()}})
     save_weights(folder.last, weights)
     pending = Pending(outcome.mean.total, time.perf_counter() - started)
     return CourseState(number, weights, server, state.history, pending)
+
+
+def _check_finite(number: int, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Nothing that is not finite is saved: the next round, and every one after it, would start from it.
+
+    Updates that could make it so were refused when they came (:data:`~xbackend_fl.aggregation.online.LARGEST`); what is left is the server's rule.
+    """
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and array.size and not is_finite(array):
+            raise RunFailed(
+                f"round {number}: the server's step makes {name!r} NaN or infinite; nothing of the round is saved",
+                hint="lower federate.server.lr; --resume goes on after the last complete round",
+            )
 
 
 def _evaluated(

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.adapter import Batch, LossSum, Part, Resident, Tensors, TrainConfig, Trainer, load
-from xbackend_fl.aggregation import OnlineMean, Sums
+from xbackend_fl.aggregation import LARGEST, OnlineMean, Sums, is_within
 from xbackend_fl.canonical import Binding, Kind, Schema
 from xbackend_fl.course import Course, example_arrays
 from xbackend_fl.data import Dataset, batches, seed_of
@@ -139,16 +139,19 @@ class Worker:
 
     def train_round(self, number: int, weights: Weights, cohort: Sequence[str]) -> Iterator[Event | Partial]:
         """Train this worker's part of a cohort; events as they happen, the partial mean last."""
-        if self._on_device():
-            yield from self._train_resident(number, self._binding.restore(weights, copy=False), cohort)
-            return
+        train = self._train_resident if self._on_device() else self._train_in_turn
+        yield from train(number, weights, cohort)
+
+    def _train_in_turn(
+        self, number: int, weights: Weights, cohort: Sequence[str]
+    ) -> Iterator[Event | Partial]:
         start = self._native(self._binding.restore(weights))
         if self._placed and not self._said:
             self._said = True
             yield Noted(backend=self._backend, note=_ONE_BY_ONE)
         precision = self._course.federate.precision
         mean = OnlineMean(start, precision)
-        kept: list[tuple[Weights, int]] = []
+        kept: list[tuple[str, Weights]] = []
         failed: dict[str, str] = {}
         for name in cohort:
             began = time.perf_counter()
@@ -157,14 +160,18 @@ class Worker:
                 if self._course.federate.online_aggr:
                     mean.add(update, len(self._shards[name]))
                 else:
-                    kept.append((update, len(self._shards[name])))
+                    kept.append((name, update))
             except UpdateRefused as error:
                 failed[name] = error.message
                 yield self._failed(number, name, error.message)
                 continue
             yield self._trained(number, name, loss, time.perf_counter() - began)
-        for update, num_examples in kept:
-            mean.add(update, num_examples)
+        for name, update in kept:
+            try:
+                mean.add(update, len(self._shards[name]))
+            except UpdateRefused as error:
+                failed[name] = error.message
+                yield self._failed(number, name, error.message)
         yield Partial(mean.sums.mapped(self._binding.export), failed)
 
     def train_alone(self, number: int, weights: Weights, name: str) -> tuple[Weights, Metrics]:
@@ -252,9 +259,10 @@ class Worker:
         )
 
     def _train_resident(
-        self, number: int, start: Tensors, cohort: Sequence[str]
+        self, number: int, weights: Weights, cohort: Sequence[str]
     ) -> Iterator[Event | Partial]:
         assert isinstance(self._trainer, Resident)
+        start = self._binding.restore(weights, copy=False)
         began = time.perf_counter()
         parts = []
         for name in cohort:
@@ -264,6 +272,10 @@ class Worker:
             ]
             parts.append(Part(tuple(rows), len(share)))
         result = self._trainer.train_cohort(start, parts, self._config(self._splits.train))
+        if not self._are_sums(result.sums, sum(part.num_examples for part in parts)):
+            # Somebody's weights are too large to be summed up: each is looked at by itself.
+            yield from self._train_in_turn(number, weights, cohort)
+            return
         for note in result.notes:
             yield Noted(backend=self._backend, note=note)
         seconds = (time.perf_counter() - began) / max(len(cohort), 1)
@@ -278,6 +290,14 @@ class Worker:
         # What is not averaged stays as it was.
         sums = Sums({**start, **result.sums}, sum(accepted), len(accepted))
         yield Partial(sums.mapped(partial(self._binding.export, copy=False)), failed)
+
+    def _are_sums(self, sums: Tensors, num_examples: int) -> bool:
+        """Whether sums may be of updates that a mean accepts one by one."""
+        owners = self._binding.owners
+        limits = {name: LARGEST.get(self._schema.by_name[owners[name]].kind, 0.0) for name in sums}
+        return all(
+            is_within(array, 2 * limits[name] * num_examples) for name, array in sums.items() if array.size
+        )
 
     def _failed(self, number: int, name: str, reason: str) -> ParticipantFailed:
         return ParticipantFailed(round=number, name=name, backend=self._backend, reason=reason)

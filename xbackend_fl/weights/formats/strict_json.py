@@ -42,5 +42,5 @@ def parse(source: Source, content: bytes, what: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         source.refuse("bad-header", f"{what} is not JSON: {shown(str(error))}")
     if not isinstance(result, dict):
-        source.refuse("bad-header", f"{what} is not a JSON object")
+        source.refuse("bad-header", f"{what} is a {type(result).__name__}, not a JSON object")
     return result

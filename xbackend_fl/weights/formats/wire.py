@@ -217,7 +217,7 @@ def _unpack(source: Source, raw: bytes) -> dict[str, Any]:
         object_pairs_hook=unique,
         ext_hook=no_extension,
         max_buffer_size=MAX_HEADER,
-        max_str_len=64 << 10,
+        max_str_len=MAX_HEADER,
         max_bin_len=0,
         max_array_len=MAX_TENSORS,
         max_map_len=1024,
