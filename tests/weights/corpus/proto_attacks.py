@@ -309,7 +309,7 @@ def _bundles() -> Iterator[Case]:
     yield case("rank of 40", one(bundle_entry(shape=(1,) * 40, size=4)), shape)
     for dtype in (0, 11, 12, 13, 20, 21, 99, 101):
         yield case(f"type {dtype}", one(bundle_entry(dtype=dtype)), codes("dtype"))
-    yield case("slices", one(bundle_entry(more=field(7, b""))), codes("dtype"))
+    yield case("slices", one(bundle_entry(more=field(7, b""))), header)
     yield case("entry no message", one(b"\xff\xff\xff"), PROTO)
     graph = b"_CHECKPOINTABLE_OBJECT_GRAPH"
     yield case("graph too long", one(bundle_entry(dtype=7, shape=(), size=30), graph), codes("size-mismatch"))

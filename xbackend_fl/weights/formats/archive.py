@@ -152,7 +152,9 @@ def check_shape(path: Path, name: str, shape: tuple[int, ...]) -> int:
     Raises:
         FormatRefused: ``bad-shape``.
     """
-    if len(shape) > MAX_RANK or any(size < 0 for size in shape) or prod(shape) > MAX_VALUES:
+    # A zero does not make the other sizes small: NumPy multiplies them too.
+    large = prod(max(size, 1) for size in shape) > MAX_VALUES
+    if len(shape) > MAX_RANK or any(size < 0 for size in shape) or large:
         plain = shown(list(shape))
         raise FormatRefused("bad-shape", path, f"tensor {shown(name)} cannot have the shape {plain}")
     return prod(shape)

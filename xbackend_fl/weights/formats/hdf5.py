@@ -75,13 +75,20 @@ def write(
     """Write one dataset per tensor, its name a path; tied tensors are two names of one dataset.
 
     Raises:
-        FileError: A dtype that HDF5 does not have, or names of which one lies inside another.
+        FileError: A dtype or metadata that HDF5 does not have, or names of which one lies inside another.
     """
     import h5py  # noqa: PLC0415  only for writing: reading never loads it here
 
     aliases = aliases_of(entries)
     with h5py.File(file, "w") as out:
-        out.attrs.update(metadata)
+        for key, text in metadata.items():
+            try:
+                out.attrs[key] = text
+            except (ValueError, OSError, RuntimeError) as error:
+                raise FileError(
+                    f"HDF5 cannot hold the metadata {shown(key)}: it has a zero byte, or is too long",
+                    hint="write .safetensors",
+                ) from error
         for name, entry in entries.items():
             if entry.dtype not in DESCRIPTIONS.values():
                 raise FileError(

@@ -193,7 +193,8 @@ def _survey(
         value = file.attrs.get(key) if key in file.attrs and file.attrs.get_id(key).shape == () else None
         value = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
         if isinstance(value, str):
-            about[key] = value[:64]
+            # The library gives bytes that are no text as halves of characters.
+            about[key] = value[:64].encode("utf-8", "backslashreplace").decode()
     return datasets, entries, about
 
 
@@ -266,7 +267,7 @@ def _describe(name: str, dataset: h5py.Dataset, *, direct: bool) -> dict[str, An
         "name": name,
         "shape": [int(n) for n in dataset.shape],
         "dtype": dtype.str,
-        "marked": marked if isinstance(marked, str) else "",
+        "marked": "bfloat16" if isinstance(marked, str) and marked == "bfloat16" else "",
         "bytes": size,
         "offset": offset,
         "address": int(h5py.h5o.get_info(dataset.id).addr),

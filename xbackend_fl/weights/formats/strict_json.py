@@ -14,7 +14,7 @@ def parse(source: Source, content: bytes, what: str) -> dict[str, Any]:
 
     Raises:
         FormatRefused: ``header-too-large``, or ``bad-header`` for anything that is not one JSON object
-            with unique keys and finite numbers.
+            with unique keys, finite numbers and whole characters.
     """
     # Every value but the last of its list is followed by a comma, and every list has a bracket.
     values = content.count(b",") + content.count(b"{") + content.count(b"[")
@@ -41,6 +41,11 @@ def parse(source: Source, content: bytes, what: str) -> dict[str, Any]:
         result = json.loads(content.decode("utf-8"), object_pairs_hook=unique, parse_constant=constant)
     except (ValueError, RecursionError) as error:
         source.refuse("bad-header", f"{what} is not JSON: {shown(str(error))}")
+    if b"\\u" in content:
+        try:
+            json.dumps(result, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            source.refuse("bad-header", f"{what} holds half of a character, which is no text")
     if not isinstance(result, dict):
         source.refuse("bad-header", f"{what} is a {type(result).__name__}, not a JSON object")
     return result

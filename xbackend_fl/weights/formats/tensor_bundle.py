@@ -8,19 +8,22 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from pathlib import Path
 
 import google_crc32c
+import numpy as np
 
 from xbackend_fl.errors import FileError
 from xbackend_fl.weights.formats.archive import Archive, Array, Entry, array_of, check_shape, checked
 from xbackend_fl.weights.formats.dtypes import TENSORFLOW, DType
-from xbackend_fl.weights.formats.limits import MAX_HEADER, MAX_NAME, MAX_TENSORS
+from xbackend_fl.weights.formats.limits import MAX_HEADER, MAX_NAME, MAX_TENSORS, declared_limit
 from xbackend_fl.weights.formats.protobuf import fields, signed, text, varint
 from xbackend_fl.weights.formats.source import Source, open_beside, open_source, shown
+from xbackend_fl.weights.formats.tensor_slices import PREFIX, Part, part_of, size_of
 
 NAME = "checkpoint"
 _MAGIC = bytes.fromhex("57fb808b247547db")
@@ -50,7 +53,7 @@ def read(path: Path) -> Archive:
         if item.dtype == _STRING or (twice and key.startswith(_SECOND_LIST)):
             continue
         name = names.get(key, key.removesuffix(_SUFFIX))
-        entries[name] = bundle.entry(name, item)
+        entries[name] = bundle.entry(key, name, item)
     left = sum(item.dtype == _STRING for item in bundle.items.values())
     notes = (f"{left} values that are no tensors were left out",) if left else ()
     return checked(Archive(path, NAME, entries, {"writer": "TensorFlow checkpoint"}, notes))
@@ -95,6 +98,7 @@ class _Item:
     offset: int
     size: int
     crc: int
+    parts: tuple[Part, ...] = ()
 
 
 class _Bundle:
@@ -103,24 +107,33 @@ class _Bundle:
     def __init__(self, source: Source) -> None:
         self.source = source
         self.items: dict[str, _Item] = {}
+        self._parts: dict[bytes, _Item] = {}
         self._shards = 0
         self._opened: dict[int, Source] = {}
         for key, value in _table(source):
-            if key == "":
+            if isinstance(key, bytes):
+                self._parts[key] = self._item(value)
+            elif key == "":
                 self._header(value)
             elif key in self.items:
                 source.refuse("duplicate-name", f"its index names {shown(key)} twice")
             else:
-                self.items[key] = self._item(value, key)
+                self.items[key] = self._item(value)
         if not self._shards:
             source.refuse("bad-header", "its index has no header")
+        whole = {part.key(name) for name, item in self.items.items() for part in item.parts}
+        lost = next((key for key in self._parts if key not in whole), None)
+        if lost is not None:
+            source.refuse("bad-header", f"its index has a part of no variable: {shown(lost)}")
 
-    def entry(self, name: str, item: _Item) -> Entry:
+    def entry(self, key: str, name: str, item: _Item) -> Entry:
         dtype = TENSORFLOW.get(item.dtype)
         what = f"tensor {shown(name)}"
         if dtype is None:
             self.source.refuse("dtype", f"{what} has the data type {item.dtype}", value=item.dtype)
         size = check_shape(self.source.path, name, item.shape) * dtype.itemsize
+        if item.parts:
+            return Entry(item.shape, dtype, self._joined(key, item, dtype, what))
         if size != item.size:
             self.source.refuse("size-mismatch", f"{what} needs {size} bytes and has {item.size}")
         self.data(item, what)
@@ -143,6 +156,41 @@ class _Bundle:
             self.source.refuse("checksum", f"{what} does not match its checksum", offset=item.offset)
         return raw
 
+    def _joined(self, key: str, item: _Item, dtype: DType, what: str) -> Callable[[], Array]:
+        """Joins the parts of a variable, after each was found and they were counted."""
+        boxes: list[tuple[tuple[slice, ...], _Item]] = []
+        for part in item.parts:
+            box, held = part.box(item.shape), self._parts.get(part.key(key))
+            if box is None or held is None:
+                self.source.refuse("bad-header", f"{what} has a part outside it, or one that is not there")
+            shape = tuple(axis.stop - axis.start for axis in box)
+            if (held.dtype, held.shape, held.size) != (item.dtype, shape, size_of(box) * dtype.itemsize):
+                self.source.refuse("size-mismatch", f"a part of {what} does not have the values it should")
+            self.data(held, what)
+            boxes.append((box, held))
+        total = sum(size_of(box) for box, _ in boxes)
+        if total != prod(item.shape):
+            self.source.refuse(
+                "size-mismatch", f"{what} needs {prod(item.shape)} values and its parts have {total}"
+            )
+        stored = sum(opened.size for opened in self._opened.values())
+        if total * dtype.itemsize > declared_limit(stored):
+            self.source.refuse(
+                "expansion", f"{what} would join parts of {stored} bytes to {total * dtype.itemsize}"
+            )
+
+        def join() -> Array:
+            result = np.empty(item.shape, dtype)
+            filled = np.zeros(item.shape, np.bool_)
+            for box, held in boxes:
+                result[box] = self._array(held, dtype, what)
+                filled[box] = True
+            if not filled.all():
+                self.source.refuse("overlap", f"parts of {what} overlap, and others are missing")
+            return result
+
+        return join
+
     def _array(self, item: _Item, dtype: DType, what: str) -> Array:
         return array_of(self.checked_data(item, what), dtype, item.shape)
 
@@ -155,20 +203,21 @@ class _Bundle:
         if not 0 < self._shards <= MAX_TENSORS:
             self.source.refuse("bad-header", f"its index says {self._shards} data files")
 
-    def _item(self, value: memoryview, key: str) -> _Item:
+    def _item(self, value: memoryview) -> _Item:
         plain = {1: 0, 3: 0, 4: 0, 5: 0}
         shape: tuple[int, ...] = ()
         crc = 0
+        parts: list[Part] = []
         for number, wire, content in fields(self.source, value):
             if number == 2 and isinstance(content, memoryview):
                 shape = self._shape(content)
             elif number == 6 and isinstance(content, memoryview) and len(content) == 4:
                 crc = int.from_bytes(content, "little")
-            elif number == 7:
-                self.source.refuse("dtype", f"tensor {shown(key)} is split into slices")
+            elif number == 7 and isinstance(content, memoryview):
+                parts.append(part_of(self.source, content))
             elif number in plain and wire == 0:
                 plain[number] = signed(content)
-        return _Item(plain[1], shape, plain[3], plain[4], plain[5], crc)
+        return _Item(plain[1], shape, plain[3], plain[4], plain[5], crc, tuple(parts))
 
     def _shape(self, view: memoryview) -> tuple[int, ...]:
         sizes = []
@@ -223,8 +272,8 @@ def _unambiguous(found: Mapping[str, str], items: Mapping[str, _Item]) -> dict[s
     }
 
 
-def _table(source: Source) -> Iterator[tuple[str, memoryview]]:
-    """Keys and values of a sorted table."""
+def _table(source: Source) -> Iterator[tuple[str | bytes, memoryview]]:
+    """Keys and values of a sorted table; the key of a part of a variable is bytes."""
     footer = source.at(source.size - 48, 48, "the footer")
     if bytes(footer[40:]) != _MAGIC:
         source.refuse("not-a-checkpoint", "is not the index of a TensorFlow checkpoint")
@@ -241,6 +290,9 @@ def _table(source: Source) -> Iterator[tuple[str, memoryview]]:
             if total > 1 and key <= last:
                 source.refuse("bad-header", f"the keys of its index are not in order at {shown(key)}")
             last = key
+            if key.startswith(PREFIX):
+                yield key, content
+                continue
             try:
                 yield key.decode("utf-8"), content
             except UnicodeDecodeError:
