@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -16,11 +18,12 @@ from hypothesis import strategies as st
 from tests.deployment.campaign import write_course
 from tests.deployment.light import Linear
 from xbackend_fl import Course, load_course
-from xbackend_fl.errors import ConfigError, FileError, RefusedInput
+from xbackend_fl.errors import ConfigError, FileError, RefusedInput, RunFailed
 from xbackend_fl.events import Noted, from_line, jsonl
-from xbackend_fl.server import CourseState, RunFolder, load_state, owned, save_state
+from xbackend_fl.server import CourseState, RunFolder, full_disk_said, load_state, owned, save_state
 from xbackend_fl.server.changes import MAY_CHANGE
 from xbackend_fl.simulation import resume_run, run_course
+from xbackend_fl.weights import load_weights, write_tensors
 
 HOLD = """
 import sys, time
@@ -272,3 +275,26 @@ def test_two_runs_of_one_name(course: Course, tmp_path: Path) -> None:
     RunFolder.create(course, run)
     with pytest.raises(FileError, match="exists"):
         run_course(course, run, in_process=True)
+
+
+def test_a_disk_that_becomes_read_only(folder: RunFolder) -> None:
+    place = folder.path / "checkpoints" / "round-00002.safetensors"
+    with (
+        pytest.raises(RunFailed, match="cannot be written: Read-only file system") as caught,
+        full_disk_said(folder.path),
+    ):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(place))
+    assert "\n" not in caught.value.message
+    # What is not the run's has another reason.
+    with pytest.raises(FileNotFoundError), full_disk_said(folder.path):
+        (folder.path.parent / "data.npz").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "kinds", ["{", "[]", "7", '{"dense.bias": "other"}', '{"nowhere": "trainable"}', "[" * 100_000]
+)
+def test_weights_whose_header_is_damaged(tmp_path: Path, kinds: str) -> None:
+    path = tmp_path / "best.safetensors"
+    write_tensors(path, {"dense.bias": np.zeros(3, np.float32)}, {"fingerprint": "f", "kinds": kinds})
+    with pytest.raises(FileError, match="is corrupt"):
+        load_weights(path)

@@ -141,7 +141,7 @@ def _follow(
         # Asked before the events are read: what a process wrote last is then seen before its end is.
         ended, gone = job.ended, link.poll() is not None
         # Rarely on a slow machine, where the question itself keeps the process from starting.
-        if not job.started and time.monotonic() - checked > max(_STATUS_S, 5 * took):
+        if not job.started and time.monotonic() - checked > max(_STATUS_S, 2 * took):
             asked = time.monotonic()
             ended = processes.status(home).startswith("finished")
             checked = time.monotonic()

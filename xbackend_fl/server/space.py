@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from xbackend_fl.errors import DiskFull, XbflError
+from xbackend_fl.errors import DiskFull, RunFailed, XbflError
+from xbackend_fl.text import line
 
 T = TypeVar("T")
 
@@ -41,11 +42,17 @@ def full_disk_said(folder: Path) -> Iterator[None]:
 
     Raises:
         DiskFull: There was no space.
+        RunFailed: A file of the run could not be read or written.
     """
     try:
         yield
     except (OSError, sqlite3.OperationalError, XbflError) as error:
         if isinstance(error, DiskFull) or not lacks_space(error):
+            if isinstance(error, OSError) and _is_in(folder, error.filename):
+                raise RunFailed(
+                    line(f"the run {folder} cannot be written: {error.strerror} ({error.filename})"),
+                    hint="mend the disk; --resume goes on after the last complete round",
+                ) from error
             raise
         hint = "make space; --resume goes on after the last complete round"
         raise DiskFull(f"no space for the run {folder}: {_reason(error)}", hint=hint) from error
@@ -104,6 +111,10 @@ def written(
                 said = reason
             if not wait_for_space(folder, should_stop):
                 raise
+
+
+def _is_in(folder: Path, name: object) -> bool:
+    return isinstance(name, str | Path) and folder in (Path(name), *Path(name).parents)
 
 
 def _reason(error: Exception) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.canonical import Kind
-from xbackend_fl.errors import FileError, FormatRefused, SchemaError
+from xbackend_fl.errors import FileError, FormatRefused, SchemaError, shortened
 from xbackend_fl.weights import store
 from xbackend_fl.weights.container import Weights, digest
 from xbackend_fl.weights.formats import safetensors
@@ -67,5 +67,10 @@ def load_weights(path: Path, fingerprint: str | None = None) -> Weights:
         raise SchemaError(
             f"{path}: expected weights of schema {fingerprint[:12]}, received {metadata['fingerprint'][:12]}"
         )
-    kinds = {name: Kind(kind) for name, kind in json.loads(metadata["kinds"]).items()}
-    return Weights({name: arrays[name] for name in kinds}, metadata["fingerprint"], kinds)
+    try:
+        kinds = {name: Kind(kind) for name, kind in json.loads(metadata["kinds"]).items()}
+        return Weights({name: arrays[name] for name in kinds}, metadata["fingerprint"], kinds)
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise FileError(
+            f"{path} is corrupt: its header does not fit its tensors ({shortened(error)})"
+        ) from error
