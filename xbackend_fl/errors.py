@@ -3,6 +3,7 @@
     XbflError
     ├── RefusedInput          exit 2: nothing was run, the input must change
     │   ├── ConfigError         a course file, option or model specification is wrong
+    │   │   └── CombinedError       several inputs are refused, each for its own reason
     │   ├── AdapterError        a backend is unknown or not installed
     │   ├── UnsupportedError    a model uses what the canonical schema cannot express
     │   ├── MismatchError       two models are not the same function
@@ -19,9 +20,13 @@ A message says what happened, where, and what was expected and received; ``hint`
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import final
 
 from xbackend_fl.text import line
+
+_SHOWN = 20
 
 
 class XbflError(Exception):
@@ -71,6 +76,63 @@ class ConfigError(RefusedInput):
     """A course file, an option or a model specification is wrong."""
 
     code = "config"
+
+
+class CombinedError(ConfigError):
+    """Several inputs are refused, each for its own reason.
+
+    Args:
+        errors: What is wrong; at least two.
+    """
+
+    def __init__(self, errors: Sequence[RefusedInput]) -> None:
+        shown = [f"error[{error.code}]: {error}" for error in errors[:_SHOWN]]
+        hidden = len(errors) - len(shown)
+        more = f", {hidden} of them like these" if hidden else ""
+        super().__init__("\n\n".join([*shown, f"{len(errors)} errors{more}; nothing was run."]))
+        self.errors = tuple(errors)
+
+
+@final
+class Refusals:
+    """Gathers what is wrong with an input, so that all of it is said at once: ``with refused: ...``."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, str | None], RefusedInput] = {}
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    @property
+    def errors(self) -> tuple[RefusedInput, ...]:
+        """What was gathered, each once, in the order in which it came."""
+        return tuple(self._found.values())
+
+    def add(self, error: RefusedInput) -> None:
+        """Keep an error, or the errors it consists of; what is there already is not kept twice."""
+        for one in error.errors if isinstance(error, CombinedError) else (error,):
+            self._found.setdefault((one.message, one.hint), one)
+
+    def __enter__(self) -> None:
+        """Begin a block whose refusal is gathered."""
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
+        """Keep the refusal that the block ends with, if it does, and go on behind it."""
+        if isinstance(error, RefusedInput):
+            self.add(error)
+            return True
+        return False
+
+    def raise_any(self) -> None:
+        """Raise what was gathered.
+
+        Raises:
+            RefusedInput: The only error, or :class:`CombinedError`.
+        """
+        if len(self.errors) == 1:
+            raise self.errors[0]
+        if self.errors:
+            raise CombinedError(self.errors)
 
 
 class AdapterError(RefusedInput):

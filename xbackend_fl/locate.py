@@ -6,7 +6,10 @@ import difflib
 import hashlib
 import importlib
 import importlib.util
+import os
+import site
 import sys
+import sysconfig
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +17,19 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from xbackend_fl.errors import ConfigError, XbflError
+from xbackend_fl.errors import ConfigError, XbflError, shortened
+
+_USER = "xbfl_user_"
+_LIBRARIES = tuple(
+    {
+        f"{folder}{os.sep}"
+        for folder in (
+            *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+            *site.getsitepackages(),
+            site.getusersitepackages(),
+        )
+    }
+)
 
 _LONGEST = 200
 
@@ -43,15 +58,50 @@ def load_callable(text: str, base: Path) -> Callable[..., Any]:
     return function
 
 
-def call(text: str, base: Path) -> Any:
+def call(text: str, base: Path, *, anew: bool = False) -> Any:
     """Import a callable and call it without arguments.
+
+    Args:
+        text: ``path/to/file.py:name`` (relative to ``base``) or ``package.module:name``.
+        base: Folder that relative files start from.
+        anew: Execute the file or module again, as another process would, instead of taking what is there.
 
     Raises:
         ConfigError: It does not exist, or it raised; the message says what and where.
     """
     function = load_callable(text, base)
-    with _explained(text):
+    if anew:
+        source, _, name = text.rpartition(":")
+        with explained(source):
+            module = (
+                _execute(base / source) if source.endswith(".py") else importlib.reload(_from_module(source))
+            )
+        function = getattr(module, name)
+    with explained(text, function):
         return function()
+
+
+def place_of(error: BaseException) -> str | None:
+    """``FILE:LINE`` of the user's own code that an exception went through last; ``None`` if there is none.
+
+    Libraries, also the standard one, and the toolkit itself are nobody's own code.
+    """
+    if isinstance(error, SyntaxError) and error.filename and not _is_library(error.filename):
+        return f"{error.filename}:{error.lineno}"
+    places = []
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        module, file = frame.f_globals.get("__name__", ""), frame.f_code.co_filename
+        if module.startswith(_USER) or not (_is_toolkit(module) or _is_library(file)):
+            places.append(f"{file}:{line}")
+    return places[-1] if places else None
+
+
+def _is_toolkit(module: str) -> bool:
+    return module.startswith(("xbackend_fl", "xbfl_"))
+
+
+def _is_library(file: str) -> bool:
+    return file.startswith(("<", *_LIBRARIES)) or "site-packages" in file or "dist-packages" in file
 
 
 def resolve(text: str, base: Path) -> str:
@@ -78,49 +128,76 @@ def _from_file(path: Path) -> ModuleType:
     path = path.resolve()
     if not path.is_file():
         raise ConfigError(f"no such file: {path}")
+    name = _module_name(path)
+    return sys.modules[name] if name in sys.modules else _execute(path)
+
+
+def _module_name(path: Path) -> str:
     # Two files of one name in different folders are different modules.
-    name = f"xbfl_user_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}_{path.stem}"
-    if name in sys.modules:
-        return sys.modules[name]
+    return f"{_USER}{hashlib.sha256(str(path).encode()).hexdigest()[:12]}_{path.stem}"
+
+
+def _execute(path: Path) -> ModuleType:
+    """Run a file as a module; it takes the place of an earlier one only if it could be run."""
+    path = path.resolve()
+    name = _module_name(path)
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    module, before = importlib.util.module_from_spec(spec), sys.modules.get(name)
     sys.modules[name] = module
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))
     try:
-        with _explained(str(path)):
+        with explained(str(path)):
             spec.loader.exec_module(module)
     except ConfigError:
         del sys.modules[name]
+        if before is not None:
+            sys.modules[name] = before
         raise
     return module
 
 
 @contextmanager
-def _explained(what: str) -> Iterator[None]:
-    """Whatever a user's code raises becomes one line with its place; the cause stays attached."""
+def explained(what: str, function: Callable[..., Any] | None = None) -> Iterator[None]:
+    """Whatever a user's code raises becomes one line with its place; the cause stays attached.
+
+    Args:
+        what: Whose code it is.
+        function: Says where it is, if nothing of it was executed.
+
+    Raises:
+        ConfigError: The block raised something that is no error of the toolkit, or wanted to end the program.
+    """
     try:
         yield
     except XbflError:
         raise
-    except Exception as error:
-        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
-        own = [
-            frame
-            for frame in frames
-            if "site-packages" not in frame.filename and "<frozen" not in frame.filename
-        ]
-        place = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
-        text = str(error).strip() or "no message"
-        raise ConfigError(f"{what} raised {type(error).__name__}{place}: {text}") from error
+    except (Exception, SystemExit) as error:
+        code = getattr(function, "__code__", None)
+        defined = None if code is None else f"{code.co_filename}:{code.co_firstlineno}"
+        place = place_of(error) or defined
+        text = shortened(error) if str(error).strip() else "no message"
+        raise ConfigError(
+            f"{what} raised {type(error).__name__}{f' ({place})' if place else ''}: {text}"
+        ) from error
 
 
 def _from_module(name: str) -> ModuleType:
     try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
+        with explained(name):
+            return importlib.import_module(name)
+    except ConfigError as error:
+        cause = error.__cause__
+        if not isinstance(cause, ModuleNotFoundError) or cause.name not in _parents(name):
+            raise
         raise ConfigError(
-            f"no module {name!r}: {error}", hint="a file ends in .py; a module must be importable from here"
-        ) from error
+            f"no module {name!r}: {cause}", hint="a file ends in .py; a module must be importable from here"
+        ) from cause
+
+
+def _parents(name: str) -> list[str]:
+    """The module and the packages it lies in."""
+    parts = name.split(".")
+    return [".".join(parts[: end + 1]) for end in range(len(parts))]

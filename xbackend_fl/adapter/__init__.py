@@ -14,7 +14,7 @@ from xbackend_fl.adapter.contract import (
 )
 from xbackend_fl.adapter.losses import LOSSES, Loss, LossName
 from xbackend_fl.adapter.optimizers import Optimizer
-from xbackend_fl.adapter.registry import adapter_of, load, names
+from xbackend_fl.adapter.registry import adapter_of, load, names, wrong_model
 from xbackend_fl.adapter.sharing import longest_first
 
 __all__ = [
@@ -36,4 +36,5 @@ __all__ = [
     "load",
     "longest_first",
     "names",
+    "wrong_model",
 ]

@@ -6,7 +6,7 @@ import difflib
 from importlib.metadata import EntryPoint, entry_points
 
 from xbackend_fl.adapter.contract import Adapter
-from xbackend_fl.errors import AdapterError
+from xbackend_fl.errors import AdapterError, ConfigError
 
 GROUP = "xbackend_fl.adapters"
 
@@ -50,6 +50,37 @@ def adapter_of(model: object) -> Adapter:
             return adapter
     kind = f"{type(model).__module__}.{type(model).__qualname__}"
     raise AdapterError(f"no adapter handles a {kind}", hint=f"known backends: {', '.join(names())}")
+
+
+def wrong_model(where: str, model: object, backend: str) -> ConfigError:
+    """Why what somebody's code returned is no model of a backend.
+
+    Args:
+        where: Whose code it is.
+        model: What it returned.
+        backend: The backend whose adapter does not handle it.
+    """
+    root = type(model).__module__.split(".")[0]
+    kind = type(model).__qualname__ if root == "builtins" else f"{root}.{type(model).__qualname__}"
+    for point in _points().values():
+        if point.name != backend and point.load().handles(model):
+            return ConfigError(
+                f"{where} returned a {kind}, which is a model of {point.name!r} and not of {backend!r}",
+                hint=f"name the backend {point.name!r} for it",
+            )
+    if model is None:
+        return ConfigError(f"{where} returned nothing (None)", hint="end the function with `return model`")
+    if isinstance(model, type):
+        return ConfigError(
+            f"{where} returned the class {model.__name__} itself",
+            hint=f"return {model.__name__}(), an instance",
+        )
+    if isinstance(model, dict):
+        return ConfigError(
+            f"{where} returned a dict ({kind}), such as weights are kept in",
+            hint="return the model itself; `xbfl convert` moves weights",
+        )
+    return ConfigError(f"{where} returned a {kind}, which the {backend!r} adapter does not handle")
 
 
 def _points() -> dict[str, EntryPoint]:

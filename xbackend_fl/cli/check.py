@@ -14,9 +14,10 @@ from xbackend_fl.cli.options import Json, Settings, print_json
 def check(
     course: Annotated[Path, typer.Argument(help="Course file (YAML).")],
     settings: Settings = None,
+    in_process: Annotated[bool, typer.Option(help="No worker processes, for debugging.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Check a course without training: the file, the data, and each participant's model against the schema."""
+    """Try everything of a course but the training: the file, all data, a batch and its loss, the proof of every model."""
     from contextlib import closing
 
     from xbackend_fl.cli.view import describe
@@ -26,7 +27,7 @@ def check(
 
     loaded = load_course(course, settings or ())
     found: list[Event] = []
-    with closing(SimulationEngine(loaded)) as engine:
+    with closing(SimulationEngine(loaded, in_process=in_process, thorough=True)) as engine:
         prepared = engine.prepare(found.append)
         sizes = engine.num_examples()
     if as_json:

@@ -25,7 +25,7 @@ from xbackend_fl.cli import (
     schema,
 )
 from xbackend_fl.cli.console import say
-from xbackend_fl.errors import FormatRefused, XbflError
+from xbackend_fl.errors import CombinedError, FormatRefused, XbflError
 
 app = typer.Typer(
     name="xbfl",
@@ -73,10 +73,12 @@ def _report(error: XbflError) -> None:
         plain: dict[str, object] = {"code": error.code, "message": error.message, "hint": error.hint}
         if isinstance(error, FormatRefused):
             plain |= {"path": str(error.path), **error.details}
+        if isinstance(error, CombinedError):
+            plain["errors"] = [{"code": e.code, "message": e.message, "hint": e.hint} for e in error.errors]
         typer.echo(json.dumps({"schema_version": 1, "status": "error", "error": plain}))
     if isinstance(error, FormatRefused):
         say(f"error[{error.code}]: {error.message} (xbfl explain {error.code})", err=True)
         return
-    # Course diagnostics bring their own "error:" lines, one per mistake.
-    located = error.message.startswith("error:")
+    # Several mistakes bring their own "error" lines, one each.
+    located = error.message.startswith(("error:", "error["))
     say(error.message if located else f"error[{error.code}]: {error}", err=True)

@@ -31,7 +31,7 @@ def build(spec: str) -> tuple[Adapter, object]:
     Raises:
         ConfigError: The specification is not one, or what it names is no model of that backend.
     """
-    from xbackend_fl.adapter import load
+    from xbackend_fl.adapter import load, wrong_model
     from xbackend_fl.cli.options import MODEL
     from xbackend_fl.errors import ConfigError
     from xbackend_fl.locate import call
@@ -45,9 +45,7 @@ def build(spec: str) -> tuple[Adapter, object]:
         return adapter, adapter.load(Path(rest))
     model = call(rest, Path.cwd())
     if not adapter.handles(model):
-        raise ConfigError(
-            f"{spec} returned a {type(model).__name__}, which the {backend!r} adapter does not handle"
-        )
+        raise wrong_model(spec, model, backend)
     return adapter, model
 
 

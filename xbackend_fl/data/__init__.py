@@ -1,7 +1,17 @@
 """Federated data: loading, sharing out, and every random choice of a course."""
 
-from xbackend_fl.data.dataset import Dataset, Splits, load_dataset, load_npz, load_splits, split_users
+from xbackend_fl.data.alike import errors_once, notes_once
+from xbackend_fl.data.dataset import (
+    Dataset,
+    Splits,
+    input_names,
+    load_dataset,
+    load_npz,
+    load_splits,
+    split_users,
+)
 from xbackend_fl.data.draws import batches, cohort, generator, seed_of
+from xbackend_fl.data.examine import blocks, digest, not_finite, not_held, out_of_range
 from xbackend_fl.data.leaf import read_leaf
 from xbackend_fl.data.partition import by_id, dirichlet, iid, pathological, quantity
 
@@ -9,14 +19,22 @@ __all__ = [
     "Dataset",
     "Splits",
     "batches",
+    "blocks",
     "by_id",
     "cohort",
+    "digest",
     "dirichlet",
+    "errors_once",
     "generator",
     "iid",
+    "input_names",
     "load_dataset",
     "load_npz",
     "load_splits",
+    "not_finite",
+    "not_held",
+    "notes_once",
+    "out_of_range",
     "pathological",
     "quantity",
     "read_leaf",

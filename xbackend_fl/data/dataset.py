@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl import weights
+from xbackend_fl.data.alike import errors_once
+from xbackend_fl.data.arrays import to_array
 from xbackend_fl.data.draws import generator
 from xbackend_fl.data.leaf import Users
-from xbackend_fl.errors import ConfigError
+from xbackend_fl.errors import ConfigError, Refusals, RefusedInput
 from xbackend_fl.locate import call
 
 Array = NDArray[Any]
@@ -29,11 +31,13 @@ class Dataset:
         targets: Class indices ``[N]``, or an array of the shape of the output.
         rows: Which examples of the arrays belong to it, in its own order; all if left out. Parts of a data set share
             its arrays: a thousand participants need no more memory than one.
+        notes: What was handed over as something else than arrays, one line each, for people.
     """
 
     inputs: tuple[Array, ...]
     targets: Array
     rows: NDArray[np.intp] | None = None
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.targets if self.rows is None else self.rows)
@@ -70,7 +74,7 @@ class Splits:
     owners: Array | None = None
 
 
-def load_splits(text: str, base: Path) -> Splits:
+def load_splits(text: str, base: Path, num_inputs: int | None = None, *, anew: bool = False) -> Splits:
     """Call ``FILE_OR_MODULE:CALLABLE`` and check what it returns.
 
     Args:
@@ -78,20 +82,26 @@ def load_splits(text: str, base: Path) -> Splits:
             ``(inputs, targets)``, where inputs is an array or a sequence of arrays in ONNX layout; and perhaps from
             ``owners`` to who made each training example.
         base: Folder that relative files start from.
+        num_inputs: How many arrays the model takes; what is handed over decides if left out.
+        anew: Execute the callable's file again, as another process would.
 
     Raises:
-        ConfigError: It returns something else, or a part is empty or uneven.
+        ConfigError: It returns something else, or a part is empty or uneven; all mistakes at once.
     """
-    found = call(text, base)
-    if not isinstance(found, dict) or set(found) - {"owners"} != {*_SPLITS}:
+    found = call(text, base, anew=anew)
+    if not isinstance(found, dict) or {str(name) for name in found} - {"owners"} != {*_SPLITS}:
         raise ConfigError(
             f"{text} must return a dict with the keys 'train', 'validation' and 'test', "
-            f"received {sorted(found) if isinstance(found, dict) else type(found).__name__}"
+            f"received {sorted(map(str, found)) if isinstance(found, dict) else type(found).__name__}",
+            hint="nothing was returned: end the function with return" if found is None else None,
         )
-    splits = {name: _dataset(f"{text}: {name}", found[name]) for name in _SPLITS}
-    owners = None if "owners" not in found else np.asarray(found["owners"])
-    if owners is not None and len(owners) != len(splits["train"]):
-        raise ConfigError(f"{text}: owners has {len(owners)} entries for {len(splits['train'])} examples")
+    refused = Refusals()
+    splits = _parts(text, {name: found[name] for name in _SPLITS}, num_inputs, refused)
+    owners = None
+    if found.get("owners") is not None and "train" in splits:
+        with refused:
+            owners = _owners(text, found["owners"], len(splits["train"]))
+    refused.raise_any()
     return Splits(**splits, owners=owners)
 
 
@@ -105,7 +115,8 @@ def load_npz(path: Path) -> Splits:
         ConfigError: An array is missing, empty or uneven.
     """
     archive = weights.open(path, "npz")
-    found: dict[str, Dataset] = {}
+    refused = Refusals()
+    pairs: dict[str, Any] = {}
     for name in _SPLITS:
         inputs = [f"{name}_x"] if f"{name}_x" in archive else []
         inputs = inputs or [
@@ -113,11 +124,13 @@ def load_npz(path: Path) -> Splits:
         ]
         if not inputs or f"{name}_y" not in archive:
             raise ConfigError(f"{path} has no {name}_x or no {name}_y; it holds {', '.join(archive)}")
-        pair = (tuple(archive[key] for key in inputs), archive[f"{name}_y"])
-        found[name] = _dataset(f"{path}: {name}", pair)
-    owners = archive.get("owners")
-    if owners is not None and len(owners) != len(found["train"]):
-        raise ConfigError(f"{path}: owners has {len(owners)} entries for {len(found['train'])} examples")
+        pairs[name] = (tuple(archive[key] for key in inputs), archive[f"{name}_y"])
+    found = _parts(str(path), pairs, None, refused)
+    owners = None
+    if "owners" in archive and "train" in found:
+        with refused:
+            owners = _owners(str(path), archive["owners"], len(found["train"]))
+    refused.raise_any()
     return Splits(**found, owners=owners)
 
 
@@ -144,23 +157,97 @@ def split_users(users: Users, shares: tuple[float, float, float], seed: int) -> 
     return Splits(train, validation, test, np.concatenate(owners))
 
 
-def load_dataset(text: str, base: Path) -> Dataset:
+def load_dataset(text: str, base: Path, num_inputs: int | None = None, *, anew: bool = False) -> Dataset:
     """Call ``FILE_OR_MODULE:CALLABLE`` for one participant's ``(inputs, targets)``.
+
+    Args:
+        text: The callable.
+        base: Folder that relative files start from.
+        num_inputs: How many arrays the model takes; what is handed over decides if left out.
+        anew: Execute the callable's file again, as another process would.
 
     Raises:
         ConfigError: It returns something else, or the data are empty or uneven.
     """
-    return _dataset(text, call(text, base))
+    return _dataset(text, call(text, base, anew=anew), num_inputs)
 
 
-def _dataset(where: str, pair: Any) -> Dataset:
+def _parts(
+    where: str, pairs: dict[str, Any], num_inputs: int | None, refused: Refusals
+) -> dict[str, Dataset]:
+    """The parts that can be used; ``refused`` gathers what is wrong with the others."""
+    parts: dict[str, Dataset] = {}
+    errors: list[tuple[str, RefusedInput]] = []
+    for name, pair in pairs.items():
+        wrong = Refusals()
+        with wrong:
+            parts[name] = _dataset(f"{where}: {name}", pair, num_inputs)
+        errors += [(f"{where}: {name}", error) for error in wrong.errors]
+    for error in errors_once(errors):
+        refused.add(error)
+    return parts
+
+
+def _dataset(where: str, pair: Any, num_inputs: int | None = None) -> Dataset:
     if not isinstance(pair, tuple) or len(pair) != 2:
-        raise ConfigError(f"{where}: expected (inputs, targets), received {type(pair).__name__}")
-    inputs: Sequence[Array] = (pair[0],) if isinstance(pair[0], np.ndarray) else tuple(pair[0])
-    targets = np.asarray(pair[1])
-    lengths = {len(array) for array in (*inputs, targets)}
-    if len(lengths) != 1:
-        raise ConfigError(f"{where}: inputs and targets differ in length: {sorted(lengths)}")
-    if not len(targets):
+        size = f" of {len(pair)}" if isinstance(pair, tuple | list) else ""
+        raise ConfigError(
+            f"{where}: expected (inputs, targets), received {_article(pair)}{size}",
+            hint="return inputs, targets: two arrays, or a tuple of arrays and one array",
+        )
+    refused = Refusals()
+    read: list[Array] = []
+    notes: list[str] = []
+    values = _several(f"{where}: inputs", pair[0], num_inputs)
+    names = input_names(len(values))
+    for name, value in zip([*names, "targets"], [*values, pair[1]], strict=True):
+        with refused:
+            array, note = to_array(value, f"{where}: {name}")
+            read.append(array)
+            notes += [note] if note else []
+    refused.raise_any()
+    lengths = {name: len(array) for name, array in zip([*names, "targets"], read, strict=True)}
+    if len({*lengths.values()}) != 1:
+        shown = ", ".join(f"{length} in {name}" for name, length in lengths.items())
+        raise ConfigError(f"{where}: inputs and targets differ in length: {shown}")
+    if not len(read[-1]):
         raise ConfigError(f"{where}: no examples")
-    return Dataset(tuple(inputs), targets)
+    return Dataset(tuple(read[:-1]), read[-1], notes=tuple(notes))
+
+
+def input_names(count: int) -> list[str]:
+    """What messages call the inputs of a model."""
+    return ["inputs"] if count == 1 else [f"inputs[{index}]" for index in range(count)]
+
+
+def _several(where: str, value: Any, num_inputs: int | None) -> Sequence[Any]:
+    """The arrays of several inputs, or the one that ``value`` is."""
+    if isinstance(value, dict):
+        raise ConfigError(
+            f"{where}: a dict with the keys {', '.join(map(str, value))}",
+            hint="hand over a tuple of arrays, in the order of the course's `input`",
+        )
+    if not isinstance(value, list | tuple) or not value:
+        return (value,)
+    arrays = all(hasattr(item, "__array__") and np.ndim(item) for item in value)
+    if num_inputs is None or isinstance(value, tuple):
+        return value if arrays or len(value) == num_inputs else (value,)
+    # A list of arrays may also be one array, row by row.
+    return value if len(value) == num_inputs and (arrays or num_inputs > 1) else (value,)
+
+
+def _owners(where: str, value: Any, num_examples: int) -> Array:
+    owners = np.asarray(value)
+    if owners.ndim != 1 or owners.dtype.kind not in "biuUS":
+        raise ConfigError(
+            f"{where}: owners is an array of {owners.dtype} with {owners.ndim} axes",
+            hint="one whole number or one text for every training example, [N]",
+        )
+    if len(owners) != num_examples:
+        raise ConfigError(f"{where}: owners has {len(owners)} entries for {num_examples} examples")
+    return owners
+
+
+def _article(value: object) -> str:
+    name = type(value).__name__
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}" if value is not None else "nothing (None)"

@@ -84,7 +84,13 @@ def join_course(
         where.mkdir(parents=True, exist_ok=True)
     with owned(where, LEAVING_S):
         silo = Silo.open(
-            loaded, chosen, path, out=where, threads=threads or os.cpu_count() or 1, signatures=signatures
+            loaded,
+            chosen,
+            path,
+            out=where,
+            threads=threads or os.cpu_count() or 1,
+            signatures=signatures,
+            say=say,
         )
         say(f"{chosen}: model and data are open")
         if socket is not None:

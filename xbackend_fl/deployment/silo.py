@@ -24,7 +24,7 @@ from xbackend_fl.mapping import Evidence, Proof, pack_evidence, unpack_evidence
 from xbackend_fl.metrics import Metrics
 from xbackend_fl.server import written
 from xbackend_fl.text import line, lines
-from xbackend_fl.training import Worker
+from xbackend_fl.training import Scope, Worker
 from xbackend_fl.weights import Weights, save_weights
 
 T = TypeVar("T")
@@ -126,8 +126,9 @@ class Silo:
         out: Path | None = None,
         threads: int = 1,
         signatures: Signatures | None = None,
+        say: Callable[[str], None] = lambda _: None,
     ) -> Silo:
-        """Open a participant's model and data.
+        """Open a participant's model and data, and try everything but the training.
 
         Args:
             course: The course.
@@ -136,6 +137,7 @@ class Silo:
             out: Folder for the trained model and the silo's state.
             threads: Threads the framework may use.
             signatures: The silo's key and the server's.
+            say: Told what is done to the data, in words.
 
         Raises:
             ConfigError: The course has no such participant, or the data cannot be used.
@@ -151,7 +153,12 @@ class Silo:
                     f"{name}: no such file: {data}", hint="--data-path names this silo's .npz file"
                 )
             alone = course.alone(name, f"npz:{data.resolve()}")
-        return Silo(course, name, Worker(alone, mine.backend, threads), out=out, signatures=signatures)
+        worker = Worker(alone, mine.backend, threads)
+        found = worker.examine(Scope())
+        found.raise_any()
+        for note in found.notes:
+            say(f"{name}: {note}")
+        return Silo(course, name, worker, out=out, signatures=signatures)
 
     def reply(self, sealed: Frame) -> bytes:
         """The answer to a frame, as a frame; both signed where keys are known."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import platform
 import re
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 
 from xbackend_fl.course import Course, dump, load_course
-from xbackend_fl.errors import FileError
+from xbackend_fl.errors import FileError, RefusedInput
 from xbackend_fl.server.changes import require_same
 from xbackend_fl.server.checkpoint import CourseState, load_state, save_state
 from xbackend_fl.server.engine import Prepared
@@ -96,6 +98,16 @@ class RunFolder:
             with unwritable_said(self.path), whole_or_absent(self.course) as path:
                 path.write_text(dump(asked), encoding="utf-8")
         return asked
+
+    @contextmanager
+    def unless_refused(self) -> Iterator[None]:
+        """Remove the folder if the block refuses the course before anything was trained: it is not in the next try's way."""
+        try:
+            yield
+        except RefusedInput:
+            if not self._checkpoints():
+                shutil.rmtree(self.path, ignore_errors=True)
+            raise
 
     @property
     def course(self) -> Path:

@@ -10,15 +10,17 @@ from typing import Any, final
 
 from xbackend_fl.adapter import longest_first
 from xbackend_fl.aggregation import OnlineMean
-from xbackend_fl.canonical import Binding
+from xbackend_fl.canonical import Binding, Schema
 from xbackend_fl.course import Course
-from xbackend_fl.events import ModelBound, Observer
+from xbackend_fl.errors import Refusals
+from xbackend_fl.events import ModelBound, Noted, Observer
+from xbackend_fl.mapping import Evidence
 from xbackend_fl.metrics import Metrics
 from xbackend_fl.server import Outputs, Participation, Prepared, RoundOutcome, check_loss
 from xbackend_fl.simulation.mail import Desk, Letter
 from xbackend_fl.simulation.placement import Placement, place
 from xbackend_fl.simulation.process import Handle, LocalWorker, ProcessWorker, collect
-from xbackend_fl.training.usage import Usage
+from xbackend_fl.training import Scope, Usage, changed
 from xbackend_fl.weights import Weights
 
 
@@ -29,19 +31,22 @@ class SimulationEngine:
     Args:
         course: The course.
         in_process: Run the workers in this process, one after the other, for debugging.
+        thorough: Also try what only the first round would try: a training step, the loaders once more.
     """
 
-    def __init__(self, course: Course, *, in_process: bool = False) -> None:
+    def __init__(self, course: Course, *, in_process: bool = False, thorough: bool = False) -> None:
         self._course = course
         # In one process, a second worker would only train in its turn.
         alone = in_process and course.federate.workers is None
         placement = self.placement = place(course, 1 if alone else os.cpu_count() or 1)
+        # To try a course, two processes are enough: what they load and build is compared.
+        workers = min(placement.workers, 2 // len(course.backends) or 1) if thorough else placement.workers
         busy = {participant.backend for participant in course.participants}
         make = LocalWorker if in_process else ProcessWorker
         self._teams: dict[str, list[Handle]] = {
             backend: [
                 make(course, backend, placement.threads, gpu)
-                for gpu in _seen(placement)[: placement.workers if backend in busy else 1]
+                for gpu in _seen(placement)[: workers if backend in busy else 1]
             ]
             for backend in course.backends
         }
@@ -49,19 +54,14 @@ class SimulationEngine:
         self._first = [team[0] for team in self._teams.values()]
         self._desk = None if in_process else Desk()
         self._posted: tuple[Weights, Letter] | None = None
+        self._thorough = thorough
         self._sizes: dict[str, int] = {}
 
     def prepare(self, observer: Observer) -> Prepared:
-        """Open every model; the reference's evidence proves the others."""
+        """Look at all data, open every model; the reference's evidence proves the others."""
         began = time.perf_counter()
-        reference, *others = self._workers
-        for worker in others:
-            # Imports and descriptions run side by side with the reference's.
-            worker.submit("version")
-        reference.submit("evidence")
-        schema, evidence = collect([reference], observer)[0]
-        check_loss(schema, self._course.training.loss)
-        collect(others, observer)
+        reference = self._workers[0]
+        schema, evidence = self._examine(observer)
         bindings: dict[str, Binding] = {}
         for worker in self._first:
             worker.submit("bind", schema, evidence)
@@ -89,6 +89,38 @@ class SimulationEngine:
             collect(self._workers, observer)
         self._sizes = self.num_examples()
         return Prepared(schema, bindings, self._ask(reference, "initial"))
+
+    def _examine(self, observer: Observer) -> tuple[Schema, tuple[Evidence, ...]]:
+        """Try everything but the training, in every backend; the reference's schema and evidence.
+
+        Raises:
+            RefusedInput: All that is wrong, at once.
+        """
+        refused, reference = Refusals(), self._workers[0]
+        for worker in self._workers:
+            # Imports and descriptions run side by side with the reference's.
+            worker.submit("evidence" if worker is reference else "digests")
+        opened = dict(zip(self._workers, collect(self._workers, observer, refused), strict=True))
+        asked = [worker for worker in self._first if opened[worker] is not None]
+        for worker in asked:
+            # The first looks at what all share.
+            worker.submit("examine", Scope(worker is asked[0], self._thorough))
+        loaded = [opened[worker] for worker in self._workers[1:] if opened[worker] is not None]
+        for worker, found in zip(asked, collect(asked, observer), strict=True):
+            loaded.append(found.digests)
+            for error in found.refused:
+                refused.add(error)
+            for note in found.notes:
+                observer(Noted(backend=worker.backend, note=note))
+        for loader in sorted({name for digests in loaded for name in digests}):
+            if len({digests[loader] for digests in loaded if loader in digests}) > 1:
+                refused.add(changed(loader))
+        if opened[reference] is not None:
+            with refused:
+                check_loss(opened[reference][0], self._course.training.loss)
+        refused.raise_any()
+        schema, evidence = opened[reference]
+        return schema, evidence
 
     def train_round(
         self, number: int, weights: Weights, cohort: Sequence[str], observer: Observer

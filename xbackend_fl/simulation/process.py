@@ -9,13 +9,14 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol, final
 
 from xbackend_fl.course import Course
-from xbackend_fl.errors import WorkerDied, XbflError
+from xbackend_fl.errors import Refusals, WorkerDied, XbflError
 from xbackend_fl.events import Observer
 from xbackend_fl.simulation.mail import Desk, Letter, receive, send
 from xbackend_fl.training.worker import Partial, Worker
@@ -45,7 +46,8 @@ class LocalWorker:
     def __init__(self, course: Course, backend: str, threads: int, gpu: str) -> None:
         del gpu  # the process sees what it sees
         self.backend = backend
-        self._worker = Worker(course, backend, threads)
+        self._make = partial(Worker, course, backend, threads)
+        self._worker: Worker | None = None
         self._call: tuple[str, tuple[Any, ...]] | None = None
 
     def submit(self, method: str, *arguments: Any) -> None:
@@ -56,6 +58,7 @@ class LocalWorker:
         """Run the remembered call."""
         assert self._call is not None
         result: Any = None
+        self._worker = self._worker or self._make()
         for kind, value in _messages(self._worker, *self._call):
             if kind == "event":
                 observer(value)
@@ -136,26 +139,37 @@ class ProcessWorker:
             Path(self._desk).unlink(missing_ok=True)
 
 
-def collect(handles: Sequence[Handle], observer: Observer) -> list[Any]:
-    """Results of the submitted calls in the order of ``handles``; events go to ``observer`` as they come."""
+def collect(handles: Sequence[Handle], observer: Observer, refused: Refusals | None = None) -> list[Any]:
+    """Results of the submitted calls in the order of ``handles``; events go to ``observer`` as they come.
+
+    Args:
+        handles: Workers that were called.
+        observer: Told about every event.
+        refused: Gathers the refusals of all workers; the result of one that refuses is then ``None``. The first refusal
+            is raised if left out.
+    """
     results: dict[int, Any] = {}
     waiting: dict[Any, tuple[int, ProcessWorker]] = {}
+    kept = nullcontext() if refused is None else refused
     for index, handle in enumerate(handles):
         if isinstance(handle, LocalWorker):
-            results[index] = handle.run(observer)
+            with kept:
+                results[index] = handle.run(observer)
         elif isinstance(handle, ProcessWorker):
             waiting[handle.connection] = (index, handle)
     while waiting:
         for connection in wait(list(waiting)):
             index, handle = waiting[connection]
-            kind, value = handle.receive()
+            kind, value = "result", None
+            with kept:
+                kind, value = handle.receive()
             if kind == "events":
                 for event in value:
                     observer(event)
             else:
                 results[index] = value
                 del waiting[connection]
-    return [results[index] for index in range(len(handles))]
+    return [results.get(index) for index in range(len(handles))]
 
 
 def _messages(worker: Worker, method: str, arguments: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:

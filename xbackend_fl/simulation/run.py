@@ -40,7 +40,7 @@ def run_course(
     place = RunFolder.place(course, None if out is None else Path(out))
     with closing(SimulationEngine(course, in_process=in_process)) as engine:
         folder = RunFolder.create(course, place)
-        with full_disk_said(folder.path), owned(folder.path):
+        with full_disk_said(folder.path), owned(folder.path), folder.unless_refused():
             return run_with(engine, course, folder, None, observer, should_stop)
 
 

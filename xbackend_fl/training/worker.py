@@ -13,18 +13,28 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.adapter import Batch, LossSum, Part, Resident, Tensors, TrainConfig, Trainer, load
+from xbackend_fl.adapter import (
+    Batch,
+    LossSum,
+    Part,
+    Resident,
+    Tensors,
+    TrainConfig,
+    Trainer,
+    load,
+    wrong_model,
+)
 from xbackend_fl.aggregation import LARGEST, OnlineMean, Sums, is_within
 from xbackend_fl.canonical import Binding, Kind, Schema
 from xbackend_fl.course import Course, example_arrays
 from xbackend_fl.data import Dataset, batches, seed_of
-from xbackend_fl.errors import AdapterError, ConfigError, RefusedInput, UpdateRefused
+from xbackend_fl.errors import AdapterError, Refusals, RefusedInput, UpdateRefused
 from xbackend_fl.events import Event, Noted, ParticipantFailed, ParticipantTrained
-from xbackend_fl.locate import call
+from xbackend_fl.locate import call, explained
 from xbackend_fl.mapping import Evidence, Proof, bind_trainer, evidence_of, training_attributes
 from xbackend_fl.mapping.training import require_trainable
 from xbackend_fl.metrics import Metrics, Objective, objective_of
-from xbackend_fl.training.shares import shares_of, splits_of
+from xbackend_fl.training.examine import Examined, Rehearsal, Scope, digests_of, read_data
 from xbackend_fl.training.usage import Usage
 from xbackend_fl.weights import Weights
 
@@ -63,25 +73,48 @@ class Worker:
         self._adapter = load(backend)
         self._adapter.configure_process(threads, course.seed)
         self._example = example_arrays(course.input)
-        self._splits = splits_of(course)
-        self._check_data()
-        self._shards = shares_of(course, backend, self._splits)
-        self._trainer = self._open()
+        refused = Refusals()
+        data = read_data(course, backend, self._example, refused)
+        with refused:
+            self._trainer = self._open()
+        refused.raise_any()
+        assert data is not None
+        self._splits, self._shards = data
         self._own: dict[str, Trainer] = {}
         self._placed = self._said = False
         self._schema: Schema = self._trainer.description.schema
         self._binding: Binding = self._trainer.description.binding
         self._objectives: dict[int, Objective] = {}
-        self._check_targets()
 
     @property
     def version(self) -> str:
         """Framework and version."""
         return self._adapter.version
 
+    @property
+    def digests(self) -> dict[str, str]:
+        """Of every loader's data, by its name; all workers of a course must have the same."""
+        return digests_of(self._course, self._splits, self._shards)
+
+    def examine(self, scope: Scope) -> Examined:
+        """Try everything but the training, before the course begins; the model is left as it was."""
+        rehearsal = Rehearsal(
+            self._course,
+            self._backend,
+            self._trainer,
+            self._example,
+            self._splits,
+            self._shards,
+            self._batch,
+            self._objective,
+            self._config,
+        )
+        return rehearsal.examine(scope)
+
     def evidence(self) -> tuple[Schema, tuple[Evidence, ...]]:
         """The reference's schema and what it does with the probes."""
-        return self._trainer.description.schema, evidence_of(self._trainer, self._example)
+        with explained(f"the {self._backend} model, probed,"):
+            return self._trainer.description.schema, evidence_of(self._trainer, self._example)
 
     def bind(self, schema: Schema, evidence: Sequence[Evidence]) -> tuple[Binding, Proof, tuple[str, ...]]:
         """Bind this backend's model to the treaty, with proof."""
@@ -92,7 +125,8 @@ class Worker:
                 f"the {self._adapter.name} model cannot take part in training: {reason}",
                 hint="name the code that builds the model instead of what it was saved as",
             )
-        bound = bind_trainer(self._adapter, self._trainer, schema, self._example, evidence)
+        with explained(f"the {self._backend} model, probed,"):
+            bound = bind_trainer(self._adapter, self._trainer, schema, self._example, evidence)
         require_trainable(name, bound.binding.obstacles, dropout=dropout)
         self._take_over(schema, bound.binding)
         return bound.binding, bound.proof, bound.notes
@@ -129,8 +163,12 @@ class Worker:
         if device == "cpu" or not shared or turned:
             return
         scale = self._course.data.scale
-        inputs = [axis.to_native(array) for axis, array in zip(axes, train.inputs, strict=True)]
-        targets = self._objective(train).in_order(train.targets, self._binding.outputs[0].perm)
+        wanted = zip(axes, train.inputs, self._example, strict=True)
+        inputs = [
+            axis.to_native(a if scale is not None and a.dtype == np.uint8 else a.astype(e.dtype, copy=False))
+            for axis, a, e in wanted
+        ]
+        targets = self._targets(train, train.targets)
         trainer.hold(inputs, targets, None if scale is None else scale.rule())
 
     def initial(self) -> Weights:
@@ -202,7 +240,7 @@ class Worker:
     ) -> tuple[tuple[NDArray[Any], ...], tuple[NDArray[Any], ...]]:
         """The first ``count`` inputs of a split and the model's answers, both in ONNX layout."""
         data: Dataset = getattr(self._splits, split)
-        inputs = self._scaled(data.take(np.arange(min(count, len(data)))).inputs)
+        inputs = self._prepared(data.take(np.arange(min(count, len(data)))).inputs)
         return inputs, self.answers(weights, inputs)
 
     def answers(self, weights: Weights, inputs: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
@@ -227,26 +265,12 @@ class Worker:
         return Usage.now(trainer.device_memory() if isinstance(trainer, Resident) else (0, 0))
 
     def _open(self) -> Trainer:
+        named = f"models.{self._backend}"
         model = call(self._course.models[self._backend], self._course.base)
         if not self._adapter.handles(model):
-            raise ConfigError(
-                f"models.{self._backend} returned a {type(model).__name__}, "
-                f"which the {self._backend!r} adapter does not handle"
-            )
-        return self._adapter.open(model, self._example)
-
-    def _check_data(self) -> None:
-        expected = [(array.shape[1:], str(array.dtype)) for array in self._example]
-        scaled = self._course.data.scale is not None
-        received = [
-            (array.shape[1:], "float32" if scaled and array.dtype == np.uint8 else str(array.dtype))
-            for array in self._splits.train.inputs
-        ]
-        if expected != received:
-            raise ConfigError(
-                f"input says {expected}, but {self._course.data.source} delivers {received} (without the batch axis)",
-                hint="both are in ONNX layout: channels first",
-            )
+            raise wrong_model(named, model, self._backend)
+        with explained(f"the model of {named}"):
+            return self._adapter.open(model, self._example)
 
     def _on_device(self) -> bool:
         """Whether a whole cohort can stay on a device, with the results that one by one would have."""
@@ -311,17 +335,6 @@ class Worker:
             loss=loss.mean if loss.positions else None,
             seconds=seconds,
         )
-
-    def _check_targets(self) -> None:
-        """A class beyond the outputs would end in a crash of the framework, or in memory that is nobody's."""
-        named = {split: getattr(self._splits, split) for split in ("train", "validation", "test")}
-        for name, data in (named | self._shards).items():
-            try:
-                fault = self._objective(data).fault(data.labels)
-            except ConfigError as error:
-                raise ConfigError(f"{name}: {error.message}", hint=error.hint) from error
-            if fault is not None:
-                raise ConfigError(f"{name}: example {fault.row}: {fault.reason}")
 
     def _objective(self, data: Dataset) -> Objective:
         """How the loss reads the targets of a data set."""
@@ -392,20 +405,28 @@ class Worker:
         self._trainer.reset(0)
         self._trainer.write(self._binding.restore(weights))
 
-    def _scaled(self, inputs: tuple[NDArray[Any], ...]) -> tuple[NDArray[Any], ...]:
-        """Bytes as floats, if the course says how."""
+    def _prepared(self, inputs: tuple[NDArray[Any], ...]) -> tuple[NDArray[Any], ...]:
+        """Inputs in the dtype of the model; bytes are scaled if the course says how."""
         scale = self._course.data.scale
+        pairs = zip(inputs, self._example, strict=True)
         if scale is None:
-            return inputs
+            return tuple(array.astype(wanted.dtype, copy=False) for array, wanted in pairs)
         factor, offset = map(np.float32, (scale.rule().factor, scale.rule().offset))
-        return tuple(a * factor + offset if a.dtype == np.uint8 else a for a in inputs)
+        return tuple(
+            a * factor + offset if a.dtype == np.uint8 else a.astype(e.dtype, copy=False) for a, e in pairs
+        )
+
+    def _targets(self, data: Dataset, targets: NDArray[Any]) -> NDArray[Any]:
+        """Targets of a data set in the model's own axis order: class indices as int64, everything else as float32."""
+        objective = self._objective(data)
+        dtype = np.float32 if objective.class_axis is None else np.int64
+        return objective.in_order(targets, self._binding.outputs[0].perm).astype(dtype, copy=False)
 
     def _batch(self, data: Dataset, indices: NDArray[np.intp]) -> Batch:
         part = data.take(indices)
-        targets = self._objective(data).in_order(part.targets, self._binding.outputs[0].perm)
-        return Batch(self._inputs(part), targets)
+        return Batch(self._inputs(part), self._targets(data, part.targets))
 
     def _inputs(self, part: Dataset) -> tuple[NDArray[Any], ...]:
         """Inputs in the model's own axis order."""
-        pairs = zip(self._binding.inputs, self._scaled(part.inputs), strict=True)
+        pairs = zip(self._binding.inputs, self._prepared(part.inputs), strict=True)
         return tuple(np.ascontiguousarray(axes.to_native(a)) for axes, a in pairs)

@@ -1,0 +1,111 @@
+"""Models of 8 features and 3 outputs, right and wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def build() -> nn.Module:
+    return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
+
+
+def normalised() -> nn.Module:
+    return nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 3))
+
+
+def one_output() -> nn.Module:
+    return nn.Linear(8, 1)
+
+
+def nine_inputs() -> nn.Module:
+    return nn.Linear(9, 3)
+
+
+def ends_in_softmax() -> nn.Module:
+    return nn.Sequential(nn.Linear(8, 3), nn.Softmax(1))
+
+
+class Training(nn.Module):
+    """Fails in training alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training and not torch.compiler.is_compiling():
+            raise ValueError("no training today")
+        return self.layer(x)
+
+
+def fails_in_training() -> nn.Module:
+    return Training()
+
+
+def answers_nan() -> nn.Module:
+    model = build()
+    with torch.no_grad():
+        model[0].weight[0, 0] = float("nan")
+    return model
+
+
+class Words(nn.Module):
+    """Looks five words up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.layer = nn.Embedding(20, 4), nn.Linear(4, 3)
+
+    def forward(self, words: torch.Tensor) -> torch.Tensor:
+        return self.layer(self.table(words).mean(1))
+
+
+def words() -> nn.Module:
+    return Words()
+
+
+def image() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 4 * 3, 3))
+
+
+def keras_model() -> Any:
+    import keras
+
+    return keras.Sequential([keras.Input((8,)), keras.layers.Dense(16, "relu"), keras.layers.Dense(3)])
+
+
+def keras_normalised() -> Any:
+    import keras
+
+    return keras.Sequential(
+        [
+            keras.Input((8,)),
+            keras.layers.Dense(16),
+            keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5),
+            keras.layers.ReLU(),
+            keras.layers.Dense(3),
+        ]
+    )
+
+
+def the_class() -> Any:
+    return Words
+
+
+def weights() -> Any:
+    return build().state_dict()
+
+
+def nothing() -> None:
+    build()
+
+
+def a_pair() -> Any:
+    return build(), torch.optim.SGD(build().parameters(), 0.1)
+
+
+def raises() -> Any:
+    return torch.zeros(3) @ torch.zeros(4)

@@ -1,0 +1,106 @@
+"""Looks at every value of an array, block by block: what is no number, and what another dtype cannot hold."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+_BLOCK_BYTES = 16 << 20
+_SAMPLED = 64
+
+
+def not_finite(array: Array) -> str | None:
+    """How many values of an array are NaN or infinite, and where the first is; ``None`` if none is."""
+    if array.dtype.kind != "f":
+        return None
+    counts = {"NaN": 0, "infinity": 0}
+    rows, first = 0, ""
+    for start, block in blocks(array):
+        bad = ~np.isfinite(block)
+        if not bad.any():
+            continue
+        counts["NaN"] += int(np.isnan(block).sum())
+        counts["infinity"] += int(np.isinf(block).sum())
+        rows += int(bad.reshape(len(block), -1).any(1).sum())
+        first = first or place(np.argwhere(bad)[0], start)
+    if not rows:
+        return None
+    kinds = " and ".join(name for name, count in counts.items() if count)
+    return f"{kinds} at {first} ({_count(sum(counts.values()), 'value')} in {_count(rows, 'row')})"
+
+
+def not_held(array: Array, dtype: np.dtype[Any]) -> str | None:
+    """How many finite values of an array another dtype cannot hold, and where the first is; ``None`` if it holds all."""
+    if np.can_cast(array.dtype, dtype, "safe"):
+        return None
+    count, first = 0, ""
+    for start, block in blocks(array):
+        lost = ~_held(block, dtype)
+        if lost.any():
+            where = tuple(np.argwhere(lost)[0])
+            count += int(lost.sum())
+            first = first or f"{block[where]!s} at {place(where, start)}"
+    return f"{count} of {_count(array.size, 'value')}, as {first}" if count else None
+
+
+def out_of_range(array: Array, low: float, high: float) -> str | None:
+    """The first value of an array that is below ``low`` or above ``high``, and where it is; ``None`` if none is."""
+    for start, block in blocks(array):
+        wrong = (block < low) | (block > high)
+        if wrong.any():
+            where = tuple(np.argwhere(wrong)[0])
+            return f"{block[where]!s} at {place(where, start)}"
+    return None
+
+
+def place(index: Sequence[int] | Array, start: int = 0) -> str:
+    """An index in words: ``row 3, column 5``."""
+    row, *rest = map(int, index)
+    words = f"row {row + start}"
+    if len(rest) == 1:
+        return f"{words}, column {rest[0]}"
+    return f"{words}, position {rest}" if rest else words
+
+
+def blocks(array: Array) -> Iterator[tuple[int, Array]]:
+    """Parts of an array along its first axis, small enough to be in memory, each with the number of its first row."""
+    size = max(1, array.nbytes // max(len(array), 1))
+    step = max(1, _BLOCK_BYTES // size)
+    for start in range(0, len(array), step):
+        yield start, array[start : start + step]
+
+
+def digest(arrays: Sequence[Array]) -> str:
+    """Of the shapes, the dtypes and some rows of arrays: other data have another one, whatever differs in every row."""
+    found = hashlib.sha256()
+    for array in arrays:
+        found.update(f"{array.shape} {array.dtype.str};".encode())
+        rows = np.unique(np.linspace(0, len(array) - 1, min(len(array), _SAMPLED)).astype(np.intp))
+        found.update(np.ascontiguousarray(array[rows]).tobytes())
+    return found.hexdigest()
+
+
+def _held(block: Array, dtype: np.dtype[Any]) -> NDArray[np.bool_]:
+    if dtype.kind == "f":
+        with np.errstate(over="ignore", invalid="ignore"):
+            there = block.astype(dtype)
+            if block.dtype.kind == "f":
+                return np.asarray((there == block) | ~np.isfinite(block))
+            # Whole numbers: exact as long as the mantissa has a bit for each of theirs.
+            limit = 2.0 ** (np.finfo(dtype).nmant + 1)
+            return np.asarray(np.abs(block.astype(np.float64)) <= limit)
+    bounds = np.iinfo(dtype)
+    inside = (block >= bounds.min) & (block <= bounds.max)
+    if block.dtype.kind == "f":
+        inside = (inside & (block == np.floor(block))) | ~np.isfinite(block)
+    return np.asarray(inside)
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"

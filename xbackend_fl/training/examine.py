@@ -1,0 +1,284 @@
+"""Everything of a course but the training, with one backend's model: what is wrong is found before the first round."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xbackend_fl.adapter import Batch, TrainConfig, Trainer
+from xbackend_fl.canonical import Node
+from xbackend_fl.course import Course
+from xbackend_fl.data import Dataset, Splits, digest, errors_once
+from xbackend_fl.errors import ConfigError, Refusals, RefusedInput, shortened
+from xbackend_fl.locate import explained
+from xbackend_fl.metrics import Metrics, Objective
+from xbackend_fl.training.data_checks import Wanted, examine_data, vocabulary_of
+from xbackend_fl.training.shares import own_data_of, parts_of, splits_of
+
+Array = NDArray[Any]
+
+_SPLITS = ("train", "validation", "test")
+_LARGE = 1 << 30
+"""Bytes of data that are not loaded twice."""
+
+
+@dataclass(frozen=True)
+class Scope:
+    """How much is tried.
+
+    Attributes:
+        common: Look at every value of the common data, and not only at those that participants bring; one worker's look is enough.
+        thorough: Also make a training step, and call the loader again.
+    """
+
+    common: bool = True
+    thorough: bool = False
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What came of it.
+
+    Attributes:
+        refused: What is wrong; nothing must be trained if there is anything.
+        notes: What is done to the data without loss, one line each, for people.
+        digests: Of every loader's data, by its name; another process must have the same.
+    """
+
+    refused: tuple[RefusedInput, ...]
+    notes: tuple[str, ...]
+    digests: Mapping[str, str]
+
+    def raise_any(self) -> None:
+        """Raise what is wrong.
+
+        Raises:
+            RefusedInput: All of it, at once.
+        """
+        refused = Refusals()
+        for error in self.refused:
+            refused.add(error)
+        refused.raise_any()
+
+
+def read_data(
+    course: Course, backend: str, example: Sequence[Array], refused: Refusals
+) -> tuple[Splits, dict[str, Dataset]] | None:
+    """The common data and those of one backend's participants.
+
+    Args:
+        course: The course.
+        backend: The backend.
+        example: One array per input of the model.
+        refused: Gathers what is wrong. If anything is, the values of all that could be read are looked at too.
+    """
+    splits: Splits | None = None
+    shares = own_data_of(course, backend, refused)
+    with refused:
+        splits = splits_of(course)
+        shares |= parts_of(course, backend, splits)
+    if not refused and splits is not None:
+        return splits, shares
+    wanted = Wanted(tuple(example), course.data.scale is not None)
+    examine_data(named_data(course, shares, splits), wanted, refused)
+    return None
+
+
+def named_data(course: Course, shares: Mapping[str, Dataset], splits: Splits | None) -> dict[str, Dataset]:
+    """The splits, and the data that participants bring themselves, by what messages call them."""
+    source = course.data.source.removeprefix("npz:")
+    named = {} if splits is None else {f"{source}: {name}": getattr(splits, name) for name in _SPLITS}
+    own = {p.name: p.data for p in course.participants if p.data is not None}
+    return named | {
+        f"participant {name!r}: {own[name]}": data for name, data in shares.items() if name in own
+    }
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """One backend's model and data, ready for a course that has not begun.
+
+    Attributes:
+        course: The course.
+        backend: The backend.
+        trainer: The model.
+        example: One array per input of the model, in ONNX layout.
+        splits: The common data.
+        shares: The data of the backend's participants.
+        batch: Makes a batch of rows of a data set, as training does.
+        objective: How the loss reads the targets of a data set.
+        config: How the model will be trained on a data set.
+    """
+
+    course: Course
+    backend: str
+    trainer: Trainer
+    example: tuple[Array, ...]
+    splits: Splits
+    shares: Mapping[str, Dataset]
+    batch: Callable[[Dataset, NDArray[np.intp]], Batch]
+    objective: Callable[[Dataset], Objective]
+    config: Callable[[Dataset], TrainConfig]
+
+    def examine(self, scope: Scope) -> Examined:
+        """Look at the data, and try a batch of each with the model, which is left as it was."""
+        refused = Refusals()
+        named = named_data(self.course, self.shares, self.splits)
+        looked_at = named if scope.common else named_data(self.course, self.shares, None)
+        notes = examine_data(looked_at, self._wanted(), refused)
+        if not refused:
+            errors: list[tuple[str, RefusedInput]] = []
+            for where, data in named.items():
+                wrong = Refusals()
+                with wrong:
+                    self._answer(where, data)
+                errors += [(where, error) for error in wrong.errors]
+            for error in errors_once(errors):
+                refused.add(error)
+        if not refused:
+            with refused:
+                self._steps(thorough=scope.thorough)
+        found = digests_of(self.course, self.splits, self.shares)
+        if scope.thorough:
+            for other in self._load_again(found, common=scope.common):
+                refused.add(other)
+        return Examined(refused.errors, notes, found)
+
+    def _wanted(self) -> Wanted:
+        scaled = self.course.data.scale is not None
+        return Wanted(self.example, scaled, self.objective, vocabulary_of(self.trainer.description.schema))
+
+    def _answer(self, where: str, data: Dataset) -> None:
+        """The model's answer to the first batch of a data set, and its loss."""
+        size = min(self.course.training.batch_size, len(data))
+        what = f"{where}: the {self.backend} model, given the first {size} examples,"
+        rows = np.arange(size)
+        axes = self.trainer.description.binding.outputs
+        with explained(what):
+            outputs = self.trainer.forward(self.batch(data, rows).inputs)
+        if not all(np.isfinite(output).all() for output in outputs):
+            raise ConfigError(f"{what} answers with NaN or infinity before any training")
+        answer = axes[0].to_canonical(outputs[0])
+        found = Metrics.measured(self.objective(data), answer, data.take(rows).targets)
+        if found.positions and not np.isfinite(found.loss):
+            raise ConfigError(f"{what} has a loss of {found.loss} before any training")
+
+    def _steps(self, *, thorough: bool) -> None:
+        """Training steps of the sizes that matter: a whole batch, and one example under batch normalisation."""
+        nodes = self.trainer.description.schema.nodes
+        normalised = [node for node in nodes if node.operator == "BatchNormalization"]
+        alone = {name: data for name, data in self.shares.items() if 1 in self._sizes(len(data))}
+        if normalised and alone:
+            data = next(iter(alone.values()))
+            try:
+                with explained("one example"):
+                    _, before, after = self._step(data, 1)
+            except ConfigError as error:
+                raise self._one_example(normalised[0], alone, shortened(error.__cause__ or error)) from error
+            for node in normalised:
+                name, momentum = node.parameters["variance"], node.attributes["momentum"]
+                assert isinstance(momentum, float)
+                if np.allclose(after[name], before[name] * momentum, rtol=1e-5, atol=0):
+                    raise self._one_example(node, alone, "its variance is zero")
+        if thorough and self.shares:
+            data = next(iter(self.shares.values()))
+            size = min(self.course.training.batch_size, len(data))
+            what = f"the {self.backend} model, trained on {size} examples,"
+            with explained(what):
+                loss, _, after = self._step(data, size)
+            if not np.isfinite(loss):
+                raise ConfigError(f"{what} has a loss of {loss} before any training")
+            bad = [name for name, array in after.items() if not np.isfinite(array).all()]
+            if bad:
+                raise ConfigError(
+                    f"{what} has gradients of NaN or infinity in {bad[0]} ({len(bad)} parameters)"
+                )
+
+    def _step(self, data: Dataset, size: int) -> tuple[float, dict[str, Array], dict[str, Array]]:
+        """The loss of a training step too short to move parameters, and canonical tensors before and after it."""
+        trainer, binding = self.trainer, self.trainer.description.binding
+        start = trainer.read()
+        # Traces and plans belong to one configuration; those of the course are not to see this batch.
+        still = replace(self.config(data), optimizer=replace(self.config(data).optimizer, lr=0.0))
+        try:
+            trainer.reset(0)
+            loss = trainer.train([self.batch(data, np.arange(size))], still).total
+            return loss, dict(binding.export(start)), dict(binding.export(trainer.read()))
+        finally:
+            trainer.write(start)
+            trainer.reset(0)
+
+    def _one_example(self, node: Node, alone: Mapping[str, Dataset], reason: str) -> ConfigError:
+        size = self.course.training.batch_size
+        name, data = next(iter(alone.items()))
+        others = f" (and {len(alone) - 1} others)" if len(alone) > 1 else ""
+        larger = range(size + 1, 4 * size + 4)
+        good = next(
+            (n for n in larger if not any(1 in self._sizes(len(d), n) for d in self.shares.values())), None
+        )
+        return ConfigError(
+            f"participant {name!r}{others} has {len(data)} examples: with training.batch_size {size} a batch has one example, "
+            f"over which batch normalisation ({node.name!r}) has no variance: {reason}",
+            hint="give every participant two examples at least"
+            if good is None
+            else f"training.batch_size: {good}",
+        )
+
+    def _sizes(self, num_examples: int, batch_size: int | None = None) -> set[int]:
+        """Sizes of the batches of a participant with so many examples."""
+        training = self.course.training
+        size = batch_size or training.batch_size
+        whole, rest = divmod(num_examples, size)
+        sizes = {size} if whole else set()
+        reached = training.steps is None or training.steps > whole
+        return sizes | {rest} if rest and reached else sizes
+
+    def _load_again(self, found: Mapping[str, str], *, common: bool) -> Iterator[RefusedInput]:
+        """A loader that returns other data each time would give every process data of its own."""
+        course, refused = self.course, Refusals()
+        source = course.data.source
+        code = not source.startswith(("leaf:", "npz:"))
+        if common and code and sum(array.nbytes for array in _arrays(self.splits)) < _LARGE:
+            with refused:
+                again = splits_of(course, anew=True)
+                if digests_of(course, again, {})[source] != found[source]:
+                    yield changed(source)
+        own = {name: data for name, data in self.shares.items() if data.rows is None}
+        if sum(array.nbytes for data in own.values() for array in data.inputs) < _LARGE:
+            read = own_data_of(course, self.backend, refused, anew=True)
+            again_of = digests_of(course, self.splits, read)
+            yield from (changed(text) for text in again_of if again_of[text] != found[text])
+        yield from refused.errors
+
+
+def digests_of(course: Course, splits: Splits, shares: Mapping[str, Dataset]) -> dict[str, str]:
+    """Of the common data and of what participants bring, by what the course calls the loader."""
+    rows = [np.asarray(part.rows) for part in _parts(splits) if part.rows is not None]
+    found = {course.data.source: digest([*_arrays(splits), *rows])}
+    for participant in course.participants:
+        if participant.data is not None and participant.name in shares:
+            data = shares[participant.name]
+            found[f"{participant.data} (participant {participant.name!r})"] = digest(
+                [*data.inputs, data.targets]
+            )
+    return found
+
+
+def changed(loader: str) -> ConfigError:
+    """The refusal of a loader that does not return the same each time."""
+    return ConfigError(
+        f"{loader} returned other data when it was called again; every worker calls it, and all must get the same",
+        hint="draw with a fixed seed inside the function: rng = np.random.default_rng(0)",
+    )
+
+
+def _parts(splits: Splits) -> tuple[Dataset, ...]:
+    return splits.train, splits.validation, splits.test
+
+
+def _arrays(splits: Splits) -> list[Array]:
+    return [array for part in _parts(splits) for array in (*part.inputs, part.targets)]
