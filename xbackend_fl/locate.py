@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import os
 import site
 import sys
@@ -49,7 +50,9 @@ def load_callable(text: str, base: Path) -> Callable[..., Any]:
         raise ConfigError(f"{text!r} is not FILE_OR_MODULE:CALLABLE", hint="for example model.py:build")
     module = _from_file(base / source) if source.endswith(".py") else _from_module(source)
     found = getattr(module, name, None)
-    if not callable(found):
+    if found is not None and not callable(found):
+        raise ConfigError(f"{name!r} of {source} is a {type(found).__name__}, which cannot be called")
+    if found is None:
         close = difflib.get_close_matches(name, dir(module), n=1)
         raise ConfigError(
             f"{source} has no callable {name!r}", hint=f"did you mean {close[0]!r}?" if close else None
@@ -78,7 +81,11 @@ def call(text: str, base: Path, *, anew: bool = False) -> Any:
             )
         function = getattr(module, name)
     with explained(text, function):
-        return function()
+        result = function()
+    if inspect.iscoroutine(result):
+        result.close()
+        raise ConfigError(f"{text} is an async function", hint="write a plain one: def, without async")
+    return result
 
 
 def place_of(error: BaseException) -> str | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -256,6 +258,17 @@ def one_example_too_many() -> Any:
     return {**found, "train": tuple(np.concatenate([a, a[:1]]) for a in found["train"])}
 
 
+async def asynchronous() -> Any:
+    return good()
+
+
+A_CONSTANT = 3
+
+
+def beyond_64_bits() -> Any:
+    return _all_inputs(lambda x: [[10**400] * FEATURES] * len(x))
+
+
 # Odd, and good.
 
 
@@ -303,6 +316,25 @@ def frames() -> Any:
 
 def exact_doubles() -> Any:
     return _all_inputs(lambda x: x.astype(np.float64))
+
+
+def long_doubles() -> Any:
+    return _all_inputs(lambda x: x.astype(np.longdouble))
+
+
+def mapped_files() -> Any:
+    folder = Path(tempfile.mkdtemp())
+
+    def change(array: np.ndarray) -> np.ndarray:
+        path = folder / f"{len(array)}.npy"
+        np.save(path, array.astype(np.float64))
+        return np.load(path, mmap_mode="r")
+
+    return _all_inputs(change)
+
+
+def labels_of_two_axes() -> Any:
+    return _all_targets(lambda y: y[:, None])
 
 
 def halves() -> Any:

@@ -97,17 +97,26 @@ def _of_tensor(value: Any, where: str) -> Array:
         raise ConfigError(
             f"{where}: a {kind} is no array", hint="hand over NumPy arrays: one of inputs, one of targets"
         )
-    for step in ("detach", "cpu"):
-        value = getattr(value, step)() if callable(getattr(value, step, None)) else value
     try:
-        with warnings.catch_warnings():
-            # How a framework answers to NumPy is nothing that a user can mend.
-            warnings.simplefilter("ignore")
-            return np.asarray(value)
+        return _asked(value)
     except Exception as error:
-        if "bfloat16" in str(error).lower() and callable(getattr(value, "float", None)):
-            return np.asarray(value.float())
-        raise ConfigError(f"{where}: a {kind} that cannot become an array: {shortened(error)}") from error
+        # A tensor that is watched for gradients, or on a GPU, or of a dtype that NumPy does not have.
+        if not all(callable(getattr(value, name, None)) for name in ("detach", "cpu", "float")):
+            raise ConfigError(f"{where}: a {kind} that cannot become an array: {shortened(error)}") from error
+    plain = value.detach().cpu()
+    for tensor in (plain, plain.float()):
+        try:
+            return _asked(tensor)
+        except Exception as error:  # noqa: BLE001  whatever a framework says
+            reason = shortened(error)
+    raise ConfigError(f"{where}: a {kind} that cannot become an array: {reason}")
+
+
+def _asked(value: Any) -> Array:
+    """What a foreign array tells NumPy; how it does so, and its warnings, are nothing that a user can mend."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return np.asarray(value)
 
 
 def _of_objects(array: Array, where: str) -> Array:
@@ -124,6 +133,10 @@ def _of_objects(array: Array, where: str) -> Array:
         raise ConfigError(
             f"{where}: missing values (None), {len(missing)} in all, the first in row {row}",
             hint="fill them, or leave their examples out",
+        )
+    if all(isinstance(item, int | float) for item in array.flat):
+        raise ConfigError(
+            f"{where}: whole numbers of more than 64 bits", hint="scale them, and hand over float32"
         )
     odd = next((item for item in array.flat if not isinstance(item, int | float | np.number)), None)
     if found.dtype.kind in "US":
