@@ -17,7 +17,7 @@ from xbackend_fl.adapter import Trainer
 from xbackend_fl.canonical import Binding
 from xbackend_fl.canonical.onnx_export import to_onnx
 from xbackend_fl.convert.models import Side
-from xbackend_fl.convert.names import naming
+from xbackend_fl.convert.names import naming, not_saved
 from xbackend_fl.errors import FileError, RefusedInput, RunFailed, SchemaError
 from xbackend_fl.mapping import execute
 from xbackend_fl.mapping.draw import draw_inputs
@@ -111,7 +111,7 @@ def convert(
         verified = _write(partial, kind, canonical, reader, writer, source, advance)
         outputs = _outputs(canonical, reader, writer, example)
         _replace(destination, overwrite=overwrite)
-    notes = (*source.notes, *(() if reader is None else _left_out(source, places)))
+    notes = (*source.notes, *(() if reader is None else _left_out(source, places, reader.binding)))
     return Report(
         destination, len(canonical), sum(a.nbytes for a in canonical.values()), verified, outputs, notes
     )
@@ -149,8 +149,13 @@ def _places(source: Archive, side: Side) -> dict[str, str]:
 
 
 def _natives(source: Archive, side: Side, places: Mapping[str, str]) -> dict[str, Array]:
-    """The shared native tensors of a file, with the dtypes of the model."""
+    """The shared native tensors of a file, with the dtypes of the model; what is never saved has the model's values."""
     result: dict[str, Array] = {}
+    missing = [name for name in side.binding.owners if name not in places]
+    if missing:
+        assert side.trainer is not None
+        held = side.trainer.read()
+        result = {name: held[name] for name in missing}
     for native, place in places.items():
         array, expected = source[place], side.binding.natives[native]
         if array.shape != expected.shape:
@@ -190,22 +195,44 @@ def _write(
         _check(canonical, weights.open(partial, kind.name), partial)
         return "every canonical bit read again"
     natives = writer.binding.restore(canonical)
+    unsaved: frozenset[str] = frozenset()
     if writer.trainer is not None:
         if writer.binding.one_way:
             raise RefusedInput(f"the map goes one way: {writer.binding.one_way}")
+        unsaved = not_saved(writer.trainer, writer.binding.owners, kind.name)
+        _check_unsaved(writer.trainer, natives, unsaved)
         writer.trainer.write(natives)
     if writer.trainer is not None and kind.name in writer.trainer.formats:
         _save_native(writer.trainer, partial, kind)
     else:
-        own = dict(natives) if writer.trainer is None else _all(writer.trainer, writer.binding)
+        own = dict(natives) if writer.trainer is None else _all(writer.trainer, writer.binding, unsaved)
         weights.save(partial, own, _provenance(source), format=kind.name, verify=False, advance=advance)
     _check(canonical, canonical_of(weights.open(partial, kind.name), writer), partial)
     return "exported again from the new file, every canonical bit"
 
 
-def _all(trainer: Trainer, binding: Binding) -> dict[str, Array]:
-    """Every tensor of a model but the states of its random generators."""
-    return {name: a for name, a in trainer.read().items() if name in binding.owners or a.dtype.kind != "u"}
+def _all(trainer: Trainer, binding: Binding, unsaved: frozenset[str]) -> dict[str, Array]:
+    """Every tensor of a model but the states of its random generators, and what its framework does not save."""
+    return {
+        name: a
+        for name, a in trainer.read().items()
+        if name not in unsaved and (name in binding.owners or a.dtype.kind != "u")
+    }
+
+
+def _check_unsaved(trainer: Trainer, natives: Mapping[str, Array], unsaved: frozenset[str]) -> None:
+    """What no file of the model holds must already have the right values in the model.
+
+    Raises:
+        RefusedInput: A value would be lost.
+    """
+    held = trainer.read() if unsaved else {}
+    for name in sorted(unsaved):
+        if not same_bits(held[name], natives[name]):
+            raise RefusedInput(
+                f"{name!r} has other values in the source than in the model it is for, whose framework does not save it",
+                hint="register it so that it is saved (persistent=True), or build the model with the same values",
+            )
 
 
 def _provenance(source: Archive) -> dict[str, str]:
@@ -286,13 +313,25 @@ def _forward(side: Side, canonical: Canonical, inputs: Sequence[Array]) -> tuple
     return tuple(axes.to_canonical(array) for axes, array in zip(binding.outputs, raw, strict=True))
 
 
-def _left_out(source: Archive, places: Mapping[str, str]) -> tuple[str, ...]:
+def _left_out(source: Archive, places: Mapping[str, str], binding: Binding) -> tuple[str, ...]:
     taken = set(places.values())
     left = [name for name in source if name not in taken]
-    if not left:
-        return ()
-    some = ", ".join(left[:3]) + (", …" if len(left) > 3 else "")
-    return (f"{len(left)} tensors of the file are no shared parameters and were left out: {some}",)
+    own = [name for name in binding.owners if name not in places]
+    notes = []
+    if own:
+        what = "tensor is" if len(own) == 1 else "tensors are"
+        notes.append(
+            f"{len(own)} {what} never saved with this model and come from the model itself: {_some(own)}"
+        )
+    if left:
+        notes.append(
+            f"{len(left)} tensors of the file are no shared parameters and were left out: {_some(left)}"
+        )
+    return tuple(notes)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
 def _replace(destination: Path, *, overwrite: bool) -> None:

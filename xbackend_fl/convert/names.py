@@ -33,12 +33,20 @@ def naming(
         trainer: The model; without one, names must be the model's own.
         file_format: Format of the file.
 
+    Returns:
+        Without the tensors that the framework does not save, such as buffers with ``persistent=False``: the model itself
+        has their values.
+
     Raises:
         SchemaError: A shared tensor is not in the file, or could be several.
     """
     names = list(names)
     wanted = list(binding.owners)
     direct, problems = _by_name(names, wanted)
+    if problems and trainer is not None:
+        unsaved = not_saved(trainer, wanted, file_format)
+        wanted = [name for name in wanted if name not in unsaved]
+        direct, problems = _by_name(names, wanted)
     if not problems:
         return direct
     if trainer is None or file_format not in trainer.formats:
@@ -79,22 +87,40 @@ def _advice(problems: list[str], names: list[str]) -> str:
     return f"it holds {', '.join(names[:3])}{', …' if len(names) > 3 else ''}; --rename can change names"
 
 
+def not_saved(trainer: Trainer, wanted: Iterable[str], file_format: str) -> frozenset[str]:
+    """Tensors of ``wanted`` that the model's own framework leaves out of its files.
+
+    Args:
+        trainer: The model.
+        wanted: Native names.
+        file_format: The format that is asked about; the framework's usual one, if it is none of its own.
+    """
+    if not trainer.formats:
+        return frozenset()
+    own = file_format if file_format in trainer.formats else trainer.formats[0]
+    found = _saved_as(trainer, own)
+    return frozenset(name for name in wanted if name not in found)
+
+
 def _by_value(trainer: Trainer, wanted: list[str], file_format: str) -> dict[str, str]:
     """Where each tensor goes in a file that the model's own framework writes."""
+    found = _saved_as(trainer, file_format)
+    return {name: found[name] for name in wanted}
+
+
+def _saved_as(trainer: Trainer, file_format: str) -> dict[str, str]:
+    """Name in a file of every tensor of a model that its own framework saves, learned from values."""
     before = trainer.read()
     generator = np.random.default_rng(0)
-    marked = {name: _unique(array, generator) for name, array in before.items()}
-    trainer.write(marked)
+    trainer.write({name: _unique(array, generator) for name, array in before.items()})
     try:
+        marked = trainer.read()  # of two names of one tensor, the later value is there
         with TemporaryDirectory(prefix="xbfl-") as folder:
             saved = weights.open(trainer.save(Path(folder) / "marked", file_format), file_format)
             places = {_key(saved[name]): name for name in reversed(list(saved))}
     finally:
         trainer.write(before)
-    missing = [name for name in wanted if _key(marked[name]) not in places]
-    if missing:
-        raise SchemaError(f"the framework does not save {missing[0]!r} in a {file_format} file")
-    return {name: places[_key(marked[name])] for name in wanted}
+    return {name: places[_key(array)] for name, array in marked.items() if _key(array) in places}
 
 
 def _unique(array: NDArray[Any], generator: np.random.Generator) -> NDArray[Any]:
