@@ -7,6 +7,7 @@
     │   ├── AdapterError        a backend is unknown or not installed
     │   ├── UnsupportedError    a model uses what the canonical schema cannot express
     │   ├── MismatchError       two models are not the same function
+    │   ├── UnprovenError       exit 1: nothing tells whether two models are the same function
     │   ├── SchemaError         weights belong to another schema
     │   └── FileError           a file is missing, corrupt or would be overwritten
     │       └── FormatRefused     a weight file breaks its format or a limit; the code says which rule
@@ -151,6 +152,13 @@ class MismatchError(RefusedInput):
     """Two models are not the same function."""
 
     code = "mismatch"
+
+
+class UnprovenError(RefusedInput):
+    """A map was found, and no probe could have refuted it."""
+
+    code = "unproven"
+    exit_code = 1
 
 
 class SchemaError(RefusedInput):

@@ -17,7 +17,11 @@ Settings = Annotated[
 ]
 Inputs = Annotated[
     list[str] | None,
-    typer.Option("--input", metavar="SHAPE", help="ONNX layout, e.g. 1,3,64,64 or int64:1,128; repeatable."),
+    typer.Option(
+        "--input",
+        metavar="SHAPE",
+        help="ONNX layout, e.g. 1,3,64,64 or int64:1,128, or a file of data, x.npy; repeatable.",
+    ),
 ]
 From = Annotated[
     str | None,

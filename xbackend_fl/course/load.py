@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from xbackend_fl.adapter import names
-from xbackend_fl.course import compose, diagnostics, reading, settings
+from xbackend_fl.course import compose, diagnostics, reading, settings, shapes
 from xbackend_fl.course.model import Course, DeploymentSection
 from xbackend_fl.errors import ConfigError, XbflError
 from xbackend_fl.locate import resolve
@@ -70,6 +70,7 @@ def complete(course: Course) -> dict[str, Any]:
     """The course as plain data, with whatever is left out filled in and with absolute files."""
     plain = course.model_dump(mode="json", exclude_none=True)
     plain["models"] = {backend: resolve(text, course.base) for backend, text in course.models.items()}
+    plain["input"] = [shapes.absolute(text, course.base) for text in course.input]
     kind, colon, place = course.data.source.partition(":")
     if colon and kind in {"leaf", "npz"}:
         plain["data"]["source"] = f"{kind}:{(course.base / place).resolve()}"

@@ -373,7 +373,7 @@ class Course(_Section):
     def _shapes(self) -> Iterator[InitErrorDetails]:
         for index, text in enumerate(self.input):
             try:
-                shapes.parse(text)
+                shapes.check(text)
             except ConfigError as error:
                 yield mistake(error.message, ("input", index), text, hint=error.hint or "")
 

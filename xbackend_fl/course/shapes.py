@@ -1,35 +1,40 @@
-"""Shapes of a model's inputs as courses and the command line write them: ``1,3,64,64`` or ``int64:1,128``."""
+"""Examples of a model's inputs as courses and the command line write them: ``1,3,64,64``, ``int64:1,128`` or ``mask.npy``."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from xbackend_fl.errors import ConfigError
+from xbackend_fl.errors import ConfigError, shortened
 
-_SHAPE = re.compile(r"(?:([a-z]+[0-9]+):)?([0-9]{1,9}(?:,[0-9]{1,9})*)")
-_DTYPES = {f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)} | {
-    f"float{bits}" for bits in (16, 32, 64)
-}
+_FILE = ".npy"
+_SHAPE = re.compile(r"(?:([a-z]+[0-9]*):)?([0-9]{1,9}(?:,[0-9]{1,9})*)")
+_DTYPES = (
+    {f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)}
+    | {f"float{bits}" for bits in (16, 32, 64)}
+    | {"bool"}
+)
 _MAX_AXES = 16
 _MAX_VALUES = 1 << 28
 
 
 def parse(text: str) -> tuple[np.dtype[Any], tuple[int, ...]]:
-    """dtype, float32 if left out, and shape.
+    """dtype, float32 if left out, and shape; of a file only the ending is looked at.
 
     Raises:
-        ConfigError: It is no shape, or that of an array without values or of more than a GiB of float32.
+        ConfigError: It is neither a file nor a shape, or that of an array without values or of more than a GiB of float32.
     """
     match = _SHAPE.fullmatch(text)
     shown = repr(text) if len(text) <= _MAX_AXES * 4 else f"{text[: _MAX_AXES * 4]!r} …"
     if match is None:
         raise ConfigError(
-            f"input {shown} is not a shape", hint="for example 1,3,64,64 or int64:1,128, in ONNX layout"
+            f"input {shown} is not a shape",
+            hint="for example 1,3,64,64 or int64:1,128, in ONNX layout, or a file: mask.npy",
         )
     dtype, shape = match[1] or "float32", tuple(int(n) for n in match[2].split(","))
     if dtype not in _DTYPES:
@@ -45,17 +50,54 @@ def parse(text: str) -> tuple[np.dtype[Any], tuple[int, ...]]:
     return np.dtype(dtype), shape
 
 
-def example_arrays(texts: Sequence[str]) -> tuple[np.ndarray[Any, Any], ...]:
-    """One example per ``[dtype:]1,3,64,64``: normal values for floats, zeros for integers.
+def check(text: str) -> None:
+    """Raise if it is neither the name of a file nor a shape.
 
     Raises:
-        ConfigError: A text is not a shape.
+        ConfigError: It is neither.
     """
-    return tuple(_example(text, index) for index, text in enumerate(texts))
+    if not text.endswith(_FILE):
+        parse(text)
 
 
-def _example(text: str, index: int) -> np.ndarray[Any, Any]:
+def absolute(text: str, base: Path) -> str:
+    """The text with a relative file made absolute."""
+    return str((base / text).resolve()) if text.endswith(_FILE) else text
+
+
+def example_arrays(texts: Sequence[str], base: Path = Path()) -> tuple[np.ndarray[Any, Any], ...]:
+    """One example per ``[dtype:]1,3,64,64``: normal values for floats, zeros for integers; or the data of a ``.npy`` file.
+
+    Args:
+        texts: One per input of the model.
+        base: Folder that relative files start from.
+
+    Raises:
+        ConfigError: A text is not a shape, or a file is missing or holds no such array.
+    """
+    return tuple(_example(text, index, base) for index, text in enumerate(texts))
+
+
+def _example(text: str, index: int, base: Path) -> np.ndarray[Any, Any]:
+    if text.endswith(_FILE):
+        return _read(base / text)
     dtype, shape = parse(text)
-    if dtype.kind in "iu":
+    if dtype.kind in "biu":
         return np.zeros(shape, dtype)
     return np.random.Generator(np.random.Philox(index)).standard_normal(shape).astype(dtype)
+
+
+def _read(path: Path) -> np.ndarray[Any, Any]:
+    try:
+        array: np.ndarray[Any, Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"input {path}: {shortened(error)}", hint="write it with numpy.save") from error
+    if str(array.dtype) not in _DTYPES or not 0 < array.size <= _MAX_VALUES or not array.ndim:
+        raise ConfigError(
+            f"input {path} holds {array.dtype} of shape {list(array.shape)}",
+            hint=f"an array of numbers, batch first, of at most {_MAX_VALUES} values",
+        )
+    found = np.array(array)
+    if not np.isfinite(found).all():
+        raise ConfigError(f"input {path} holds NaN or infinity", hint="probes need finite data")
+    return found

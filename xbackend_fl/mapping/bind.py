@@ -15,11 +15,12 @@ from xbackend_fl.mapping.diagnose import Difference, compare, differences
 from xbackend_fl.mapping.explain import failure, mismatch, verdict_by_shape
 from xbackend_fl.mapping.fingerprint import Fingerprints
 from xbackend_fl.mapping.match import Matching, Resemblance, match
-from xbackend_fl.mapping.probe import BY_SHAPE, Evidence, cases
+from xbackend_fl.mapping.probe import Evidence
+from xbackend_fl.mapping.prove import prove
+from xbackend_fl.mapping.selection import select
 from xbackend_fl.mapping.skeleton import Skeleton, skeleton_of
 from xbackend_fl.mapping.training import followed, pair_dropouts, training_report
-from xbackend_fl.mapping.verify import Check, Proof, against_runtime, gather, reactions, unobserved
-from xbackend_fl.mapping.verify import compare as compare_evidence
+from xbackend_fl.mapping.verify import Proof
 from xbackend_fl.weights import Weights
 
 Array = NDArray[Any]
@@ -99,6 +100,7 @@ def bind(
 
     Raises:
         MismatchError: The two models are not the same function; the message names nodes and attributes.
+        UnprovenError: No probe sees some parameters, so nothing tells whether they are paired rightly.
     """
     adapter = adapter_of(model)
     return bind_trainer(adapter, adapter.open(model, example), schema, example, evidence)
@@ -125,7 +127,7 @@ def bind_trainer(
     before = trainer.read()
     try:
         try:
-            fingerprints = Fingerprints(trainer, trainer.description, evidence)
+            fingerprints = Fingerprints(trainer, schema, example, evidence)
             binding, notes = find_binding(schema, trainer.description, fingerprints)
         except StructureError as error:
             raise mismatch(
@@ -157,7 +159,7 @@ def evidence_of(trainer: Trainer, example: Sequence[Array]) -> tuple[Evidence, .
     schema, binding = trainer.description.schema, trainer.description.binding
     before = trainer.read()
     try:
-        return gather(trainer, binding, schema, cases(schema, example))[0]
+        return select(trainer, binding, schema, example)[0]
     finally:
         trainer.write(before)
 
@@ -184,6 +186,9 @@ def find_binding(
         StructureError: The graphs differ.
     """
     reference, candidate = skeleton_of(schema), skeleton_of(description.schema)
+    if schema.fingerprint == description.schema.fingerprint:
+        # One graph under one set of names: the names are the map.
+        resemblance = None
     matching = match(reference, candidate, resemblance=resemblance)
     if matching is None:
         loose = match(reference, candidate, strict=False)
@@ -200,41 +205,9 @@ def find_binding(
     if matching.symmetries:
         tied = ", ".join(matching.symmetries)
         notes += (
-            f"structure cannot tell these from others; gradients chose, then names, and the proof holds: {tied}",
+            f"structure cannot tell these from others; what they do tells them apart, or they are interchangeable: {tied}",
         )
     return binding, notes
-
-
-def prove(
-    schema: Schema,
-    binding: Binding,
-    trainer: Trainer,
-    example: Sequence[Array],
-    evidence: Sequence[Evidence] | None,
-) -> Proof:
-    """Compare a bound model with the reference's evidence and with ONNX Runtime."""
-    probes = cases(schema, example) if evidence is None else [item.case for item in evidence]
-    first = [case for case in probes if not case.reserve and case.label != BY_SHAPE]
-    own, notes = gather(trainer, binding, schema, first, evidence or ())
-    checks: list[Check] = [*against_runtime(schema, own), *reactions(own)]
-    errors: dict[str, float] = {}
-    if evidence is None:
-        notes += ("not compared: gradients and step (no evidence from the reference)",)
-    else:
-        compared, errors = compare_evidence(schema, evidence, own)
-        for case in probes:
-            if case.reserve and any(not c.passed and c.what in {"gradients", "step"} for c in compared):
-                own += gather(trainer, binding, schema, [case], evidence)[0]
-                compared, errors = compare_evidence(schema, evidence, own)
-        checks.extend(compared)
-        missing = [what for what in ("gradients", "step") if all(check.what != what for check in compared)]
-        if missing:
-            effects = (str(effect) for effect in schema.training_effects)
-            reason = binding.inference_only or next(effects, "the reference only infers")
-            notes += (f"not compared: {' and '.join(missing)} ({reason})",)
-    if unseen := unobserved(own):
-        notes += (f"no output depends on {', '.join(unseen)}: any value is as good as any other",)
-    return Proof(tuple(checks), notes, parameters=errors)
 
 
 def _names(

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.canonical import OPERATORS, Kind, Node, Parameter, Schema
+from xbackend_fl.mapping.distributions import Assignment, Distribution, sample, vocabularies
 
 Array = NDArray[Any]
 
@@ -36,18 +37,22 @@ def draw_weights(schema: Schema, seed: int) -> dict[str, Array]:
     return {p.name: _draw(p, generator, far.get(p.name, ())) for p in schema.parameters}
 
 
-def draw_by_shape(schema: Schema) -> dict[str, Array]:
+def draw_by_shape(schema: Schema, salt: str = "") -> dict[str, Array]:
     """Values that depend on nothing but role and shape: two models that are the same function get equal weights.
 
     Square matrices are symmetric, because nothing in a shape tells which way they are turned; a convolution of
     single pixels counts as a matrix.
+
+    Args:
+        schema: The model.
+        salt: Another one gives other values.
     """
     weights = {}
     for parameter in schema.parameters:
         short = parameter.shape
         while len(short) > 2 and short[-1] == 1:
             short = short[:-1]
-        key = hashlib.sha256(f"{parameter.role} {short}".encode()).digest()
+        key = hashlib.sha256(f"{salt}{parameter.role} {short}".encode()).digest()
         generator = np.random.Generator(np.random.Philox(key=int.from_bytes(key[:16], "little")))
         value = _draw(parameter, generator, ())
         if len(short) == 2 and short[0] == short[1]:
@@ -57,33 +62,29 @@ def draw_by_shape(schema: Schema) -> dict[str, Array]:
 
 
 def draw_inputs(
-    schema: Schema, shapes: Sequence[tuple[int, ...]], seed: int, scale: float = 1.0
+    schema: Schema,
+    shapes: Sequence[tuple[int, ...]],
+    seed: int,
+    scale: float = 1.0,
+    assignment: Assignment = (),
 ) -> tuple[Array, ...]:
-    """Random data: normal for floats, valid indices for integers.
-
-    Every example and channel has a mean of its own; pooled noise would be the same for all examples.
+    """Random data: normal for floats unless ``assignment`` says otherwise, valid indices for integers.
 
     Args:
         schema: The model.
         shapes: Shape of each input; the batch axis is replaced.
         seed: Draws the data.
         scale: Of floats. Large data shows what bounds a value, such as ReLU6.
+        assignment: A distribution for every input; normal for all if left out.
     """
     generator = np.random.Generator(np.random.Philox(key=[seed, 2]))
-    vocabulary = min((p.shape[0] for p in schema.parameters if p.operator == "Gather"), default=2)
-    return tuple(
-        generator.integers(0, vocabulary, (BATCH, *shape[1:])).astype(port.dtype)
-        if np.dtype(port.dtype).kind in "iu"
-        else (scale * _signal((BATCH, *shape[1:]), generator)).astype(port.dtype)
-        for port, shape in zip(schema.inputs, shapes, strict=True)
-    )
-
-
-def _signal(shape: tuple[int, ...], generator: np.random.Generator) -> Array:
-    noise = generator.standard_normal(shape)
-    if len(shape) < 3:
-        return noise
-    return noise + generator.standard_normal((*shape[:2], *(1 for _ in shape[2:])))
+    indices = vocabularies(schema)
+    kinds = assignment or (Distribution.NORMAL,) * len(schema.inputs)
+    drawn = [
+        sample((BATCH, *shape[1:]), np.dtype(port.dtype), kind, generator, indices.get(port.name))
+        for port, shape, kind in zip(schema.inputs, shapes, kinds, strict=True)
+    ]
+    return tuple((a * scale).astype(a.dtype) if a.dtype.kind == "f" else a for a in drawn)
 
 
 def shaken(pairs: Sequence[tuple[str, str]], fitted: Mapping[str, Array], seed: int) -> dict[str, Array]:

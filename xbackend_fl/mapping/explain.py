@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from xbackend_fl.adapter import Adapter, Trainer
 from xbackend_fl.canonical import Description, Kind, Node, Schema, TrainingEffect
 from xbackend_fl.canonical.schema import AttributeValue
-from xbackend_fl.errors import MismatchError
+from xbackend_fl.errors import MismatchError, UnprovenError
+from xbackend_fl.mapping.cases import cases
 from xbackend_fl.mapping.diagnose import Difference
 from xbackend_fl.mapping.draw import draw_weights
-from xbackend_fl.mapping.probe import Evidence, by_shape, cases, observe
+from xbackend_fl.mapping.probe import Evidence, by_shape, observe
 from xbackend_fl.mapping.runtime import execute
 from xbackend_fl.mapping.verify import TOLERANCE, Proof, relative_error
 
@@ -72,9 +73,10 @@ def verdict_by_shape(trainer: Trainer, description: Description, evidence: Seque
         description: The candidate's own description.
         evidence: What the reference did, this probe included.
     """
-    item = by_shape(evidence)
-    if item is None:
+    found = by_shape(evidence)
+    if not found:
         return ""
+    item = found[0]
     case = replace(item.case, differentiate=False)
     outputs = observe(trainer, description.binding, description.schema, case, {}).outputs
     if [a.shape for a in outputs] != [a.shape for a in item.outputs]:
@@ -91,14 +93,16 @@ def verdict_by_shape(trainer: Trainer, description: Description, evidence: Seque
     )
 
 
-def failure(proof: Proof, effects: Sequence[TrainingEffect] = ()) -> MismatchError:
-    """The error for a binding that the numbers contradict.
+def failure(proof: Proof, effects: Sequence[TrainingEffect] = ()) -> MismatchError | UnprovenError:
+    """The error for a binding that the numbers contradict, or do not support.
 
     Args:
         proof: The comparisons.
         effects: What either model does in training beside its graph; they are named where only training differs.
     """
     failed = [check for check in proof.checks if not check.passed]
+    if not failed:
+        return _unproven(proof.unproven)
     lines = [
         f"  {check.what} at {check.case}: relative error {check.error:.1e}"
         + (f" in {check.where!r}" if check.where else "")
@@ -117,6 +121,21 @@ def failure(proof: Proof, effects: Sequence[TrainingEffect] = ()) -> MismatchErr
         hint = f"the models agree at: {'; '.join(sorted(agree))}. Uneven SAME padding depends on the size"
     head = f"the graphs match but the numbers do not (tolerance {proof.tolerance:.0e}):"
     return MismatchError("\n".join([head, *lines]), hint=hint)
+
+
+def _unproven(names: Mapping[str, str]) -> UnprovenError:
+    shown = [f"  {name}: {reason}" for name, reason in list(names.items())[:SHOWN]]
+    if len(names) > SHOWN:
+        shown.append(f"  … and {len(names) - SHOWN} more")
+    head = (
+        "nothing contradicts the map, but it is not proven: normal numbers, zeros and ones, ones, small and large values "
+        "and the example leave parameters unseen, so another pairing would agree as well:"
+    )
+    return UnprovenError(
+        "\n".join([head, *shown]),
+        hint="give data on which they matter as the example, e.g. --input mask.npy (an array in ONNX layout), or a longer "
+        "sequence; a layer that no output needs can go",
+    )
 
 
 def _advice(adapter: Adapter, native: str, difference: Difference, wanted: str) -> list[str]:

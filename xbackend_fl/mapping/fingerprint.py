@@ -1,16 +1,21 @@
-"""Tells nodes apart by gradients where structure cannot: the same weights by shape, the same data, both models."""
+"""Tells nodes apart where structure cannot: the same weights by shape, the same data, both models."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from itertools import product
 from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.adapter.contract import Trainer
-from xbackend_fl.canonical import Description
+from xbackend_fl.canonical import Node, Schema
+from xbackend_fl.mapping.cases import by_shape_cases
+from xbackend_fl.mapping.draw import draw_by_shape
 from xbackend_fl.mapping.probe import Evidence, by_shape, observe
+from xbackend_fl.mapping.runtime import Runtime
 from xbackend_fl.mapping.skeleton import Bone
 
 Array = NDArray[Any]
@@ -18,37 +23,98 @@ Array = NDArray[Any]
 
 @final
 class Fingerprints:
-    """How far apart the gradients of two nodes are; the candidate is run on the first question.
+    """How far apart two nodes are in what they do; models are run on the first question.
 
     Equal shapes hold equal weights, so interchangeable branches have equal gradients and nodes that only look alike
-    have not: in real pairs the right partner is within 1e-3 and the next beyond 0.3.
+    have not: in real pairs the right partner is within 1e-3 and the next beyond 0.3. Where gradients say nothing, because
+    they are zero or a model has none, it is how outputs move when the node's parameters change, by ONNX Runtime.
 
     Args:
         trainer: The candidate; its weights are changed.
-        description: Its own description.
-        evidence: What the reference did, the probe by shape included.
+        schema: The reference's schema.
+        example: One array per input, in ONNX layout.
+        evidence: What the reference did, the probes by shape included.
     """
 
     def __init__(
-        self, trainer: Trainer, description: Description, evidence: Sequence[Evidence] | None
+        self,
+        trainer: Trainer,
+        schema: Schema,
+        example: Sequence[Array],
+        evidence: Sequence[Evidence] | None,
     ) -> None:
-        self._trainer, self._description = trainer, description
+        self._trainer = trainer
         self._reference = by_shape(evidence)
-        self._own: Mapping[str, Array] | None = None
+        data = [case.inputs for case in by_shape_cases(schema, example)]
+        data += [item.case.inputs for item in self._reference]
+        self._effects = _Effects(schema, data), _Effects(trainer.description.schema, data)
 
     def __call__(self, ours: Bone, theirs: Bone) -> float:
-        """Largest relative distance of the gradients in equal roles; 0 where nothing is known."""
-        if self._reference is None or not self._reference.gradients or not ours.node.parameters:
+        """Largest relative distance of the gradients in equal roles, or of the effects; 0 where nothing is known."""
+        if not ours.node.parameters:
             return 0.0
-        if self._own is None:
-            binding, schema = self._description.binding, self._description.schema
-            self._own = observe(self._trainer, binding, schema, self._reference.case, {}).gradients
-        distances = [0.0]
-        for role, name in ours.node.parameters.items():
-            one = self._reference.gradients.get(name)
-            two = self._own.get(theirs.node.parameters.get(role, ""))
-            if one is not None and two is not None and one.shape == two.shape:
-                size = float(np.linalg.norm(one)) + float(np.linalg.norm(two))
-                distances.append(float(np.linalg.norm(one - two)) / size if size else 0.0)
+        pairs = list(self._gradients(ours.node, theirs.node))
+        if not any(np.any(one) or np.any(two) for one, two in pairs):
+            one, two = (
+                effects.of(bone.node) for effects, bone in zip(self._effects, (ours, theirs), strict=True)
+            )
+            pairs = list(zip(one, two, strict=True))
         # Rounded: what differs by noise alone is equal, and then the name decides.
-        return round(max(distances), 2)
+        return round(max(map(_distance, pairs), default=0.0), 2)
+
+    def _gradients(self, ours: Node, theirs: Node) -> Iterable[tuple[Array, Array]]:
+        for (role, name), (item, own) in product(ours.parameters.items(), self._observed):
+            one, two = item.gradients.get(name), own.get(theirs.parameters.get(role, ""))
+            if one is not None and two is not None and one.shape == two.shape:
+                yield one, two
+
+    @cached_property
+    def _observed(self) -> list[tuple[Evidence, Mapping[str, Array]]]:
+        """The reference's probes by shape, each with the candidate's gradients."""
+        own, asked = self._trainer.description, [item for item in self._reference if item.gradients]
+        return [
+            (item, observe(self._trainer, own.binding, own.schema, item.case, {}).gradients) for item in asked
+        ]
+
+
+@final
+class _Effects:
+    """How a schema's outputs move when the parameters of one node change."""
+
+    def __init__(self, schema: Schema, data: Sequence[Sequence[Array]]) -> None:
+        self._schema, self._data = schema, data
+        self._known: dict[str, list[Array]] = {}
+
+    def of(self, node: Node) -> list[Array]:
+        """The movement of all outputs, one vector for each set of data."""
+        if node.name not in self._known:
+            weights, other = self._weights
+            changed = weights | {name: other[name] for name in node.parameters.values()}
+            self._known[node.name] = [
+                self._outputs(changed, data) - before
+                for data, before in zip(self._data, self._before, strict=True)
+            ]
+        return self._known[node.name]
+
+    @cached_property
+    def _weights(self) -> tuple[dict[str, Array], dict[str, Array]]:
+        return draw_by_shape(self._schema), draw_by_shape(self._schema, "other ")
+
+    @cached_property
+    def _before(self) -> list[Array]:
+        return [self._outputs(self._weights[0], data) for data in self._data]
+
+    @cached_property
+    def _runtime(self) -> Runtime:
+        return Runtime(self._schema)
+
+    def _outputs(self, weights: Mapping[str, Array], data: Sequence[Array]) -> Array:
+        outputs = self._runtime.outputs(weights, data)
+        flat = np.concatenate([np.ravel(array).astype(np.float64) for array in outputs])
+        return np.where(np.isfinite(flat), flat, 0.0)
+
+
+def _distance(pair: tuple[Array, Array]) -> float:
+    one, two = pair
+    size = float(np.linalg.norm(one)) + float(np.linalg.norm(two))
+    return float(np.linalg.norm(one - two)) / size if size and one.shape == two.shape else 0.0

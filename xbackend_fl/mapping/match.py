@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import difflib
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, final
 
@@ -59,11 +59,33 @@ def match(
     """
     if len(reference.bones) != len(candidate.bones) or len(reference.outputs) != len(candidate.outputs):
         return None
-    search = _Search((reference, candidate), resemblance or (lambda _, __: 0.0), sharing=strict)
+    search = _Search((reference, candidate), resemblance or _no_resemblance, sharing=strict)
     labels = [[_label(bone, strict=strict) for bone in graph.bones] for graph in (reference, candidate)]
     numbers: dict[Hashable, int] = {}
     first, second = ([numbers.setdefault(label, len(numbers)) for label in side] for side in labels)
     return search.run((first, second), ())
+
+
+def ties(graph: Skeleton, known: Collection[str]) -> set[str]:
+    """Names of the nodes that structure does not tell from others, once the places of the ``known`` ones are."""
+    search = _Search((graph, graph), _no_resemblance, sharing=True)
+    labels = [
+        (_label(bone, strict=True), index if bone.node.name in known else -1)
+        for index, bone in enumerate(graph.bones)
+    ]
+    numbers: dict[Hashable, int] = {}
+    first = [numbers.setdefault(label, len(numbers)) for label in labels]
+    left, _ = search.refine((first, first))
+    return {
+        graph.bones[index].node.name
+        for members in _classes(left).values()
+        if len(members) > 1
+        for index in members
+    }
+
+
+def _no_resemblance(_: Bone, __: Bone) -> float:
+    return 0.0
 
 
 @final
@@ -79,22 +101,24 @@ class _Search:
 
     def run(self, colours: Colours, chosen: tuple[str, ...]) -> Matching | None:
         """Refine, fix the first tie, and go on."""
-        left, right = self._refine(colours)
+        left, right = self.refine(colours)
         classes = _classes(left), _classes(right)
         if {c: len(m) for c, m in classes[0].items()} != {c: len(m) for c, m in classes[1].items()}:
             return None
+        bones = self._graphs[0].bones
         ties = [members for members in classes[0].values() if len(members) > 1]
         if not ties:
             pairs = {members[0]: classes[1][colour][0] for colour, members in classes[0].items()}
             return Matching(pairs, chosen)
-        first = min(ties)[0]
+        # Nodes with parameters first: those have gradients to tell them apart, and often settle the others.
+        first = min(ties, key=lambda members: (not bones[members[0]].parameters, members))[0]
         for second in self._ranked(first, classes[1][left[first]]):
             if self._attempts >= ATTEMPTS + len(chosen):
                 return None
             fresh = max(*left, *right) + 1
             fixed = [*left], [*right]
             fixed[0][first] = fixed[1][second] = fresh
-            found = self.run(fixed, (*chosen, self._graphs[0].bones[first].node.name))
+            found = self.run(fixed, (*chosen, bones[first].node.name))
             if found is not None:
                 return found
             self._attempts += 1
@@ -111,7 +135,7 @@ class _Search:
 
         return sorted(choices, key=rank)
 
-    def _refine(self, colours: Colours) -> Colours:
+    def refine(self, colours: Colours) -> Colours:
         """Stable colours of both graphs."""
         current, count = colours, -1
         while True:

@@ -18,7 +18,7 @@ from xbackend_fl.weights import read_tensors, write_tensors
 
 Array = NDArray[Any]
 
-_NAMED = ("statistics", "gradients", "moved", "updated")
+_NAMED = ("statistics", "gradients", "moved", "updated", "rounding")
 
 
 def write_schema(path: Path, schema: Schema) -> None:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from xbackend_fl import weights
 from xbackend_fl.adapter import Batch, Optimizer, TrainConfig, Trainer
 from xbackend_fl.convert.names import naming
+from xbackend_fl.mapping.cases import cases
 from xbackend_fl.mapping.draw import draw_inputs, draw_weights
-from xbackend_fl.mapping.probe import cases
 from xbackend_fl.mapping.runtime import execute
 from xbackend_fl.mapping.verify import TOLERANCE, relative_error
 

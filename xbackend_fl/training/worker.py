@@ -72,7 +72,7 @@ class Worker:
         self._course, self._backend = course, backend
         self._adapter = load(backend)
         self._adapter.configure_process(threads, course.seed)
-        self._example = example_arrays(course.input)
+        self._example = example_arrays(course.input, course.base)
         refused = Refusals()
         data = read_data(course, backend, self._example, refused)
         with refused:

@@ -1,0 +1,175 @@
+"""No parameter is paired by name or order alone: what normal numbers hide, other data shows, or the map is not proven."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import torch
+from keras import layers as K
+from keras import ops
+from torch import nn
+
+import xbackend_fl
+from tests.mapping.masked import MASKED, Masked, Written, dense, linear, normal
+from tests.networks.catalogue import NETWORKS
+from xbackend_fl.adapter import adapter_of
+from xbackend_fl.cli.mapping import map_models
+from xbackend_fl.errors import RefusedInput, UnprovenError
+from xbackend_fl.mapping import evidence_of
+from xbackend_fl.mapping.bind import find_binding, prove
+
+
+def moved_over(pair: Masked, left: nn.Module, right: keras.Model) -> tuple[xbackend_fl.Bound, float]:
+    """Map, carry random weights over, and run both frameworks on data as it is in use."""
+    schema = xbackend_fl.describe(left, pair.example)
+    evidence = xbackend_fl.gather_evidence(left, pair.example)
+    bound = xbackend_fl.bind(right, schema, pair.example, evidence)
+    bound.import_weights(xbackend_fl.bind(left, schema, pair.example, evidence).export_weights())
+    return bound, difference(pair, left, right)
+
+
+def difference(pair: Masked, left: nn.Module, right: keras.Model) -> float:
+    """How far both frameworks differ on data as it is in use, relatively."""
+    with torch.no_grad():
+        expected = left(*map(torch.from_numpy, pair.real)).numpy()
+    received = np.asarray(right([*pair.real]))
+    return float(np.abs(received - expected).max() / np.abs(expected).max())
+
+
+@pytest.mark.parametrize("pair", MASKED, ids=lambda pair: pair.name)
+def test_layers_behind_a_mask_are_paired_by_what_they_do(pair: Masked) -> None:
+    torch.manual_seed(0)
+    bound, error = moved_over(pair, pair.torch(), pair.keras())
+    assert bound.proof.proven
+    assert error < 1e-5
+
+
+def test_frozen_look_alikes_behind_a_mask_are_never_swapped() -> None:
+    pair = MASKED[0]
+    left, right = pair.torch(), pair.keras()
+    left.requires_grad_(requires_grad=False)
+    left.layers["project"].requires_grad_(requires_grad=True)  # type: ignore[index,union-attr]
+    for layer in right.layers:
+        layer.trainable = layer.count_params() == 48
+    try:
+        _, error = moved_over(pair, left, right)
+    except RefusedInput:
+        return
+    assert error < 1e-5
+
+
+def test_a_swapped_pair_behind_a_mask_is_refuted() -> None:
+    pair = MASKED[0]
+    left, right = (adapter_of(m).open(m, pair.example) for m in (pair.torch(), pair.keras()))
+    schema, evidence = left.description.schema, evidence_of(left, pair.example)
+    binding, _ = find_binding(schema, right.description)
+    names = [name for name in binding.parameters if "left" in name or "right" in name]
+    swapped = dict(zip(names, (binding.parameters[name] for name in reversed(names)), strict=True))
+    wrong = replace(binding, parameters={**binding.parameters, **swapped})
+    proven = [prove(schema, b, right, pair.example, evidence).proven for b in (binding, wrong)]
+    assert sorted(proven) == [False, True]
+
+
+def test_a_square_weight_the_other_way_round_is_refuted_behind_a_mask() -> None:
+    def written(layers: Any, x: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
+        h = layers["project"](x)
+        return ((layers["square"](h) @ h.transpose(1, 2)) + (a - 1) * 1e9).softmax(-1) @ h
+
+    def native() -> keras.Model:
+        x, a = keras.Input((5, 8)), keras.Input((5, 5))
+        h = dense(6)(x)
+        scores = ops.matmul(h, ops.transpose(dense(6)(h), (0, 2, 1)))
+        return keras.Model([x, a], ops.matmul(K.Softmax()(scores + (a - 1) * 1e9), h))
+
+    example = (normal(1, 5, 8), normal(1, 5, 5))
+    left = Written(written, project=linear(8, 6), square=linear(6, 6))
+    with pytest.raises(RefusedInput):
+        xbackend_fl.bind(
+            native(), xbackend_fl.describe(left, example), example, xbackend_fl.gather_evidence(left, example)
+        )
+
+
+def gated(threshold: float) -> Masked:
+    """Two layers of one shape that count only where the second input is above a threshold."""
+
+    def written(layers: Any, x: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+        open_ = torch.relu(gate - threshold)
+        return layers["head"](torch.tanh(x)) + open_ * torch.tanh(layers["one"](x)) * layers["two"](x)
+
+    def native() -> keras.Model:
+        x, gate = keras.Input((6,)), keras.Input((1,))
+        two, one = dense(3), dense(3)
+        return keras.Model(
+            [x, gate], dense(3)(ops.tanh(x)) + ops.relu(gate - threshold) * (ops.tanh(one(x)) * two(x))
+        )
+
+    layers: Callable[[], Any] = lambda: {name: linear(6, 3) for name in ("head", "one", "two")}  # noqa: E731
+    example = (normal(1, 6), normal(1, 1))
+    return Masked(
+        "gated",
+        lambda: Written(written, **layers()),
+        native,
+        example,
+        (normal(4, 6), np.full((4, 1), threshold + 1, np.float32)),
+    )
+
+
+def test_what_no_draw_sees_is_unproven_and_real_data_is_the_cure() -> None:
+    pair = gated(1000.0)
+    with pytest.raises(UnprovenError, match=r"layers\.one\.weight.*\n.*layers\.two\.weight") as caught:
+        moved_over(pair, pair.torch(), pair.keras())
+    assert caught.value.exit_code == 1
+    assert "npy" in str(caught.value.hint)
+    bound, error = moved_over(
+        replace(pair, example=tuple(a[:1] for a in pair.real)), pair.torch(), pair.keras()
+    )
+    assert bound.proof.proven
+    assert error < 1e-5
+
+
+def test_without_evidence_from_the_reference_nothing_unseen_is_proven_either() -> None:
+    pair = gated(1000.0)
+    schema = xbackend_fl.describe(pair.torch(), pair.example)
+    with pytest.raises(UnprovenError):
+        xbackend_fl.bind(pair.keras(), schema, pair.example)
+
+
+def test_without_evidence_look_alikes_are_paired_by_how_outputs_move() -> None:
+    pair = MASKED[0]
+    left, right = pair.torch(), pair.keras()
+    schema = xbackend_fl.describe(left, pair.example)
+    bound = xbackend_fl.bind(right, schema, pair.example)
+    bound.import_weights(xbackend_fl.bind(left, schema, pair.example).export_weights())
+    assert difference(pair, left, right) < 1e-5
+
+
+def test_a_bias_that_cancels_is_said_as_it_is() -> None:
+    network = next(network for network in NETWORKS if network.name == "transformer encoder")
+    example, left = network.example(), network.torch()
+    schema, evidence = xbackend_fl.describe(left, example), xbackend_fl.gather_evidence(left, example)
+    notes = xbackend_fl.bind(network.tensorflow(), schema, example, evidence).proof.notes
+    assert not any("any value is as good" in note for note in notes)
+    said = [note for note in notes if "bias move an output; its place follows from" in note]
+    assert len(said) == len([note for note in notes if "no draw saw" in note]) > 0
+
+
+def test_the_command_says_what_is_unproven_and_takes_data_from_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "models.py").write_text(
+        "from tests.mapping.test_unseen import gated\nleft, right = gated(1000.0).torch, gated(1000.0).keras\n"
+    )
+    for place, array in enumerate(gated(1000.0).real):
+        np.save(tmp_path / f"{place}.npy", array[:1])
+    monkeypatch.chdir(tmp_path)
+    models = ("torch:models.py:left", "tensorflow:models.py:right")
+    with pytest.raises(UnprovenError, match=r"layers\.one\.weight"):
+        map_models(*models, inputs=["1,6", "1,1"])
+    map_models(*models, inputs=["0.npy", "1.npy"])
+    assert "proven" in capsys.readouterr().out

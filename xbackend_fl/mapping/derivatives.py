@@ -1,0 +1,156 @@
+"""Gradients and one optimizer step in canonical form, and how far rounding moves them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xbackend_fl.adapter.contract import Batch, TrainConfig, Trainer
+from xbackend_fl.adapter.optimizers import Optimizer
+from xbackend_fl.canonical import Binding, Kind, Schema
+from xbackend_fl.canonical.layout import leaves
+from xbackend_fl.mapping.sketch import sketch, sketches
+
+Array = NDArray[Any]
+
+STEP = Optimizer("sgd", lr=2.0**20)
+"""One step of plain SGD. The rate is huge and a power of two, so that nothing of a small gradient is lost when it is added to a weight."""
+
+PARTS = ("gradients", "moved", "updated")
+"""What an answer consists of."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """At what a model is differentiated.
+
+    Attributes:
+        inputs: Data in ONNX layout.
+        weights: Canonical weights, running statistics included.
+        cotangents: What every output is weighed with.
+        targets: Of the step's mean squared error on the first output.
+        config: How the step is made; ``None`` for gradients only.
+    """
+
+    inputs: tuple[Array, ...]
+    weights: Mapping[str, Array]
+    cotangents: tuple[Array, ...]
+    targets: Array
+    config: TrainConfig | None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model does there: sketches by canonical name.
+
+    Attributes:
+        gradients: In evaluation mode, by trainable parameter.
+        moved: The change in one step in training mode without dropout.
+        updated: The running statistics after that step.
+    """
+
+    gradients: Mapping[str, Array]
+    moved: Mapping[str, Array] = field(default_factory=dict)
+    updated: Mapping[str, Array] = field(default_factory=dict)
+
+
+def ask(trainer: Trainer, binding: Binding, schema: Schema, question: Question) -> Answer:
+    """Differentiate a model that holds the question's weights, and take a step if one is wanted; they are then what the step left."""
+    inputs = native(binding, question.inputs)
+    turned = [axes.to_native(c) for axes, c in zip(binding.outputs, question.cotangents, strict=True)]
+    gradients = sketches(canonical_gradients(binding, trainer.gradients(inputs, turned)))
+    if question.config is None or binding.inference_only:
+        return Answer(gradients)
+    kept = {name: array for name, array in trainer.read().items() if name in binding.owners}
+    trainer.reset(0)
+    trainer.write(kept)
+    targets = np.ascontiguousarray(binding.outputs[0].to_native(question.targets))
+    trainer.train([Batch(tuple(inputs), targets)], question.config)
+    after, start = binding.export(trainer.read()), question.weights
+    moving = {p.name for p in schema.parameters if p.kind is Kind.STATISTIC}
+    moved = {n: sketch(after[n].astype(np.float64) - start[n]) for n in after if n not in moving}
+    return Answer(gradients, moved, sketches({name: after[name] for name in moving}))
+
+
+def rounding(
+    trainer: Trainer, binding: Binding, schema: Schema, question: Question, answer: Answer, seed: int
+) -> dict[str, Array]:
+    """How far rounding moves what a model answers: one norm per tensor, by ``gradients/NAME``, ``moved/NAME``, ``updated/NAME``.
+
+    A gradient is linear in its cotangents and a step is affine in its targets, so the mean of two answers, at cotangents
+    and targets moved there and back, is the answer in between; what is left is rounding. Every intermediate value
+    is another one, so errors that are equal from run to run (a long sum of equal numbers) show, too. Weights
+    move by one unit in the last place meanwhile; data does not, for both models receive it exactly: a mask of ones that
+    are not quite ones is another mask.
+
+    Args:
+        trainer: The model; its weights are changed.
+        binding: Its binding to ``schema``.
+        schema: The treaty.
+        question: Where to measure.
+        answer: What the model answered there.
+        seed: Draws the moves.
+    """
+    generator = np.random.Generator(np.random.Philox(key=[seed, 6]))
+    shifts = [generator.standard_normal(array.shape) for array in (*question.cotangents, question.targets)]
+    pair = []
+    for sign in (1, -1):
+        moved = [
+            (array + sign * shift).astype(array.dtype)
+            for array, shift in zip((*question.cotangents, question.targets), shifts, strict=True)
+        ]
+        beside = replace(
+            question,
+            weights={name: nudged(array, generator) for name, array in question.weights.items()},
+            cotangents=tuple(moved[:-1]),
+            targets=moved[-1],
+        )
+        trainer.write(binding.restore(beside.weights))
+        pair.append(ask(trainer, binding, schema, beside))
+    return {
+        f"{part}/{name}": np.array(
+            [np.linalg.norm((_part(pair[0], part)[name] + _part(pair[1], part)[name]) / 2 - array)]
+        )
+        for part in PARTS
+        for name, array in _part(answer, part).items()
+    }
+
+
+def _part(answer: Answer, part: str) -> Mapping[str, Array]:
+    found: Mapping[str, Array] = getattr(answer, part)
+    return found
+
+
+def nudged(array: Array, generator: np.random.Generator) -> Array:
+    """Floats moved by about one unit in the last place, each up or down."""
+    if array.dtype.kind != "f":
+        return array
+    up = np.unpackbits(np.frombuffer(generator.bytes(-(-array.size // 8)), np.uint8), count=array.size)
+    factors = np.array([1 - np.finfo(array.dtype).eps, 1 + np.finfo(array.dtype).eps], array.dtype)
+    moved: Array = array * factors[up].reshape(array.shape)
+    return moved
+
+
+def native(binding: Binding, inputs: Sequence[Array]) -> list[Array]:
+    """Data in the model's own axis order."""
+    return [axes.to_native(array) for axes, array in zip(binding.inputs, inputs, strict=True)]
+
+
+def canonical_gradients(binding: Binding, grads: Mapping[str, Array]) -> dict[str, Array]:
+    """Gradients in canonical layout. Both biases of a sum receive the same gradient; it counts once."""
+    once = {name: array.copy() for name, array in grads.items()}
+    for leaf in binding.silenced:
+        if leaf.tensor in once:
+            once[leaf.tensor][leaf.index] = 0
+    for name in {leaf.tensor for leaf in binding.silenced} - once.keys():
+        once[name] = np.zeros(binding.natives[name].shape, np.float32)
+    whole = {
+        n: layout
+        for n, layout in binding.parameters.items()
+        if {leaf.tensor for leaf in leaves(layout)} <= once.keys()
+    }
+    return Binding(binding.backend, "", whole, binding.natives).export(once)

@@ -1,0 +1,124 @@
+"""Kinds of data that a model may be given: what one kind hides, another shows.
+
+A mask of normal numbers times 1e9 makes a softmax pick one position, and no gradient reaches what the scores are made of;
+a mask of zeros and ones shows it. Images of bytes look like noise of size one to no layer that divides by 255.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from enum import StrEnum
+from itertools import combinations, product
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xbackend_fl.canonical import OPERATORS, Schema
+
+Array = NDArray[Any]
+
+
+class Distribution(StrEnum):
+    """What the values of one input look like."""
+
+    NORMAL = "normal"
+    BINARY = "0 and 1"
+    ONES = "ones"
+    LARGE = "0 to 255"
+    SMALL = "small"
+    HUGE = "0 to 65535"
+
+
+Assignment: TypeAlias = tuple[Distribution, ...]
+"""A distribution for every input."""
+
+
+def sample(
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    distribution: Distribution,
+    generator: np.random.Generator,
+    vocabulary: int | None,
+) -> Array:
+    """Data of one input.
+
+    Args:
+        shape: Its shape, batch first.
+        dtype: Its dtype.
+        distribution: What floats look like; integers and booleans that are no indices are 0 and 1 unless it says otherwise.
+        generator: Draws.
+        vocabulary: Number of valid indices, if a table is read with them; ``None`` for values.
+    """
+    if vocabulary is not None:
+        return generator.integers(0, vocabulary, shape).astype(dtype)
+    match distribution:
+        case Distribution.ONES:
+            return np.ones(shape, dtype)
+        case Distribution.LARGE if dtype.kind != "b":
+            return np.clip(np.rint(127.5 + 40.0 * signal(shape, generator)), 0, 255).astype(dtype)
+        case Distribution.HUGE if dtype.kind != "b" and dtype.itemsize > 1:
+            return np.clip(np.rint(32767.5 + 10000.0 * signal(shape, generator)), 0, 65535).astype(dtype)
+        case Distribution.NORMAL if dtype.kind == "f":
+            return signal(shape, generator).astype(dtype)
+        case Distribution.SMALL if dtype.kind == "f":
+            return (1e-3 * signal(shape, generator)).astype(dtype)
+        case _:
+            return generator.integers(0, 2, shape).astype(dtype)
+
+
+def signal(shape: tuple[int, ...], generator: np.random.Generator) -> Array:
+    """Normal numbers; every example and channel has a mean of its own, or pooled noise would be the same for all examples."""
+    noise = generator.standard_normal(shape)
+    if len(shape) < 3:
+        return noise
+    return noise + generator.standard_normal((*shape[:2], *(1 for _ in shape[2:])))
+
+
+def vocabularies(schema: Schema) -> Mapping[str, int]:
+    """How many rows the smallest table has that is read with an input as its indices, by the input's name."""
+    origins: dict[str, frozenset[str]] = {port.name: frozenset({port.name}) for port in schema.inputs}
+    found: dict[str, list[int]] = defaultdict(list)
+    for node in schema.nodes:
+        if node.operator == "Gather":
+            rows = schema.by_name[node.parameters["weight"]].shape[0]
+            for name in origins.get(node.inputs[0], ()):
+                found[name].append(rows)
+        elif OPERATORS[node.operator].shape_only or node.operator in _PICKING:
+            origin = frozenset().union(*(origins.get(value, frozenset()) for value in node.inputs))
+            origins |= dict.fromkeys(node.outputs, origin)
+    return {name: min(rows) for name, rows in found.items()}
+
+
+_PICKING = frozenset({"Slice", "Select", "Concat"})
+"""Operators that pass indices on."""
+
+
+def assignments(schema: Schema) -> Iterator[Assignment]:
+    """What else than normal numbers the inputs may be: all alike first, then one input, then two that differ."""
+    indices = vocabularies(schema)
+    free = [i for i, port in enumerate(schema.inputs) if port.name not in indices]
+    others = [kind for kind in Distribution if kind is not Distribution.NORMAL]
+    plain = (Distribution.NORMAL,) * len(schema.inputs)
+    seen: dict[Assignment, None] = {}
+    for kind in others:
+        seen[_with(plain, dict.fromkeys(free, kind))] = None
+    for place, kind in product(free, others):
+        seen[_with(plain, {place: kind})] = None
+    for (one, two), (first, second) in product(combinations(free, 2), product(others, others)):
+        seen[_with(plain, {one: first, two: second})] = None
+    seen.pop(plain, None)
+    yield from seen
+
+
+def _with(plain: Assignment, changed: Mapping[int, Distribution]) -> Assignment:
+    return tuple(changed.get(i, kind) for i, kind in enumerate(plain))
+
+
+def words(assignment: Sequence[Distribution]) -> str:
+    """For a label: empty for normal numbers everywhere, one word if all inputs are alike."""
+    different = set(assignment)
+    if different <= {Distribution.NORMAL}:
+        return ""
+    return str(assignment[0]) if len(different) == 1 else " and ".join(f"[{kind}]" for kind in assignment)

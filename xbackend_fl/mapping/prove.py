@@ -1,0 +1,129 @@
+"""Proves a bound model: it does what the reference did, what ONNX Runtime does, and nothing in it goes unseen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xbackend_fl.adapter import Trainer
+from xbackend_fl.canonical import Binding, Schema
+from xbackend_fl.mapping.agreement import ROUNDINGS, agreement
+from xbackend_fl.mapping.derivatives import nudged
+from xbackend_fl.mapping.observed import agreed, seen, standing, unseen_nodes
+from xbackend_fl.mapping.probe import Evidence, canonical_outputs, weights_of
+from xbackend_fl.mapping.runtime import Runtime
+from xbackend_fl.mapping.selection import select
+from xbackend_fl.mapping.verify import Check, Proof, against_runtime, gather, reactions, relative_error
+
+Array = NDArray[Any]
+
+_CONTINUOUS = {"outputs", "onnx runtime"}
+
+
+def prove(
+    schema: Schema,
+    binding: Binding,
+    trainer: Trainer,
+    example: Sequence[Array],
+    evidence: Sequence[Evidence] | None,
+) -> Proof:
+    """Compare a bound model with the reference's evidence and with ONNX Runtime.
+
+    Args:
+        schema: The treaty.
+        binding: How its parameters lie in the candidate.
+        trainer: The candidate; its weights are changed.
+        example: One array per input, in ONNX layout.
+        evidence: What the reference did with the probes; without it only outputs are compared, with ONNX Runtime's.
+    """
+    errors: dict[str, float] = {}
+    checks: list[Check] = []
+    pairs: Sequence[tuple[Evidence, Evidence]] = ()
+    if evidence is None:
+        own, notes = select(trainer, binding, schema, example, alone=True)
+        notes += ("not compared: gradients and step (no evidence from the reference)",)
+    else:
+        first = [item for item in evidence if not item.case.reserve and not item.case.by_shape]
+        own, notes = gather(trainer, binding, schema, first)
+        found = agreement(schema, evidence, own)
+        if found.open() or unseen_nodes(schema, agreed(found.pairs)):
+            reserve = [item for item in evidence if item.case.reserve]
+            own += gather(trainer, binding, schema, reserve)[0]
+            found = agreement(schema, evidence, own)
+        if found.only_derivatives_differ():
+            own = _measured(schema, binding, trainer, evidence, own)
+            found = agreement(schema, evidence, own)
+        errors, pairs = dict(found.errors), found.pairs
+        notes += found.notes
+        checks.extend(found.checks)
+        missing = [what for what in ("gradients", "step") if all(check.what != what for check in checks)]
+        if missing:
+            effects = (str(effect) for effect in schema.training_effects)
+            reason = binding.inference_only or next(effects, "the reference only infers")
+            notes += (f"not compared: {' and '.join(missing)} ({reason})",)
+    checks += [*against_runtime(schema, own), *reactions(own)]
+    loud = _loud(schema, binding, trainer, own, checks)
+    checks = [check for check in checks if check.case not in loud or check.what not in _CONTINUOUS]
+    notes += tuple(
+        f"{label}: no evidence, rounding alone moves its outputs by {e:.1e}" for label, e in loud.items()
+    )
+    alike = trainer.description.schema.fingerprint == schema.fingerprint
+    if alike or not all(check.passed for check in checks):
+        return Proof(tuple(checks), notes, parameters=errors)
+    quiet = [item for item in own if item.case.label not in loud]
+    compared = [
+        pair for pair in pairs if pair[0].case.label not in loud and pair[0].gradients and pair[1].gradients
+    ]
+    visible = agreed(compared) if compared else seen(quiet)
+    judged = standing(schema, Runtime(schema), quiet, visible)
+    return Proof(tuple(checks), (*notes, *judged.notes), parameters=errors, unproven=judged.unproven)
+
+
+def _measured(
+    schema: Schema, binding: Binding, trainer: Trainer, evidence: Sequence[Evidence], own: Sequence[Evidence]
+) -> tuple[Evidence, ...]:
+    """The candidate's evidence with its own rounding measured in every draw with gradients."""
+    asked = {item.case.label for item in own if item.gradients and not item.rounding}
+    again = [
+        replace(item, case=replace(item.case, rounding=True)) for item in evidence if item.case.label in asked
+    ]
+    found = gather(trainer, binding, schema, again)[0]
+    return (*(item for item in own if item.case.label not in asked), *found)
+
+
+def _loud(
+    schema: Schema, binding: Binding, trainer: Trainer, own: Sequence[Evidence], checks: Sequence[Check]
+) -> dict[str, float]:
+    """Cases whose outputs differ by no more than rounding moves them, and how far that is; they are no evidence either way.
+
+    None if anything else failed, or if no other case of the kind is left.
+    """
+    by_label = {item.case.label: item for item in own}
+    failed = [check for check in checks if not check.passed and check.what in _CONTINUOUS]
+    loud: dict[str, float] = {}
+    for check in failed:
+        if check.case not in loud:
+            loud[check.case] = _output_rounding(schema, binding, trainer, by_label[check.case])
+        if check.error > ROUNDINGS * loud[check.case]:
+            return {}
+    kept = [check for check in checks if check not in failed]
+    if any(all(check.what != what for check in kept) for what in {check.what for check in failed}):
+        return {}
+    return loud
+
+
+def _output_rounding(schema: Schema, binding: Binding, trainer: Trainer, item: Evidence) -> float:
+    """How far outputs move, relatively, if weights move by one unit in the last place."""
+    weights = weights_of(schema, item.case) | dict(item.statistics)
+    largest = 0.0
+    for seed in range(2):
+        generator = np.random.Generator(np.random.Philox(key=[seed, 7]))
+        moved = {name: nudged(array, generator) for name, array in weights.items()}
+        outputs = canonical_outputs(trainer, binding, moved, item.case.inputs)
+        errors = (relative_error(a, b) for a, b in zip(outputs, item.outputs, strict=True))
+        largest = max(largest, *errors)
+    return largest

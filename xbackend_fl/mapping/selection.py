@@ -1,0 +1,99 @@
+"""Chooses the probes that show a model whole, and gathers what the model does with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xbackend_fl.adapter.contract import Trainer
+from xbackend_fl.canonical import Binding, Schema
+from xbackend_fl.mapping.cases import cases, further, usual_data
+from xbackend_fl.mapping.distributions import Assignment, Distribution, assignments
+from xbackend_fl.mapping.memory import check_memory
+from xbackend_fl.mapping.observed import faint_nodes
+from xbackend_fl.mapping.probe import Evidence, SizeRefused, observe
+from xbackend_fl.mapping.runtime import Runtime
+from xbackend_fl.mapping.verify import REACTS, reaction
+
+Array = NDArray[Any]
+
+ATTEMPTS = 32
+"""How many further kinds of data are tried for parameters that no draw sees."""
+
+
+def select(
+    trainer: Trainer, binding: Binding, schema: Schema, example: Sequence[Array], *, alone: bool = False
+) -> tuple[tuple[Evidence, ...], tuple[str, ...]]:
+    """Evidence of a reference, for probes chosen by what it does with them, and a note for every probe left out.
+
+    The usual data is normal; where a model answers it with nothing finite, or with the same for all examples, the next kind
+    of data is the usual one. Further draws are added while there are nodes whose parameters move no output.
+
+    Args:
+        trainer: The model; its weights are changed.
+        binding: Its binding to ``schema``.
+        schema: The treaty.
+        example: One array per input, in ONNX layout.
+        alone: Whether nobody compares gradients and steps with it: the draws held in reserve are left out.
+    """
+    check_memory(schema)
+    runtime, notes = Runtime(schema), []
+    usual, found = _usual(trainer, binding, schema, example, runtime)
+    planned = cases(schema, example, usual)[1:]
+    if alone:
+        planned = [replace(case, step=False) for case in planned if not case.reserve and not case.by_shape]
+        planned[0] = replace(planned[0], rounding=True)
+    for case in planned:
+        fit = None if case.differentiate and not case.by_shape else usual_data(schema, case, usual)
+        try:
+            seen = observe(trainer, binding, schema, case, None, runtime, fit)
+        except SizeRefused:
+            if not case.reserve:
+                notes.append(f"{case.label}: the {binding.backend} model takes one size only")
+            continue
+        if _finite(seen):
+            found.append(seen)
+    faint = faint_nodes(schema, found)
+    for case, twin in islice(further(schema, example), ATTEMPTS):
+        if not faint:
+            break
+        fit = usual_data(schema, case, usual)
+        seen = observe(trainer, binding, schema, replace(case, rounding=True), None, runtime, fit)
+        left = faint_nodes(schema, [seen], faint)
+        if _finite(seen) and left != faint:
+            faint = left
+            found.append(seen)
+            if not alone:
+                found.append(observe(trainer, binding, schema, twin, None, runtime))
+    return tuple(found), tuple(notes)
+
+
+def _usual(
+    trainer: Trainer, binding: Binding, schema: Schema, example: Sequence[Array], runtime: Runtime
+) -> tuple[Assignment, list[Evidence]]:
+    """The kind of data that a model answers with different finite outputs for different examples, and its first draw.
+
+    Normal if there is none.
+    """
+    normal: Assignment = (Distribution.NORMAL,) * len(schema.inputs)
+    first: list[Evidence] = []
+    others = sorted(
+        assignments(schema), key=lambda kinds: sum(kind is not Distribution.NORMAL for kind in kinds)
+    )
+    for usual in (normal, *others[:ATTEMPTS]):
+        seen = observe(trainer, binding, schema, cases(schema, example, usual)[0], None, runtime)
+        first = first or [seen]
+        if _finite(seen) and reaction(seen) < REACTS:
+            return usual, [seen]
+    return normal, first
+
+
+def _finite(seen: Evidence) -> bool:
+    named = (seen.gradients, seen.moved, seen.updated)
+    arrays = (*seen.outputs, *(array for mapping in named for array in mapping.values()))
+    return all(bool(np.isfinite(array).all()) for array in arrays if array.dtype.kind == "f")
