@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,10 +26,9 @@ from xbackend_fl.adapter import adapter_of
 from xbackend_fl.canonical import Binding
 from xbackend_fl.canonical.layout import Blocks, Join, Layout, Reorder, Stack, Sum, Transpose
 from xbackend_fl.errors import RefusedInput
-from xbackend_fl.mapping import evidence_of
+from xbackend_fl.mapping import Evidence, evidence_of
 from xbackend_fl.mapping.bind import find_binding, prove
 from xbackend_fl.mapping.draw import draw_inputs, draw_weights
-from xbackend_fl.mapping.observed import seen
 from xbackend_fl.mapping.verify import relative_error
 
 SMALL = (
@@ -116,6 +115,18 @@ def test_every_mutant_is_mapped_rightly_or_refused(
     figure(f"{network.name}: mutants mapped rightly, refused", f"{mapped}, {refused}")
 
 
+def vanishing(evidence: Sequence[Evidence]) -> set[str]:
+    """Parameters whose gradient is below a millionth of the draw's largest in every draw."""
+    sizes: dict[str, float] = {}
+    for item in evidence:
+        if not item.case.by_shape:
+            largest = max((float(np.abs(g).max(initial=0.0)) for g in item.gradients.values()), default=0.0)
+            for name, gradient in item.gradients.items():
+                size = float(np.abs(gradient).max(initial=0.0)) / (largest or 1.0)
+                sizes[name] = max(sizes.get(name, 0.0), size)
+    return {name for name, size in sizes.items() if size < 1e-6}
+
+
 def wrong_layouts(layout: Layout) -> Iterator[Layout]:
     """The layout with one step done as another framework does it."""
     match layout:
@@ -175,7 +186,7 @@ def test_every_wrong_binding_is_refuted(network: Network, figure: Figure, *, tho
     schema, evidence = reference.description.schema, evidence_of(reference, example)
     binding, _ = find_binding(schema, candidate.description)
     assert prove(schema, binding, candidate, example, evidence).proven
-    unseen, count = {p.name for p in schema.parameters} - seen(evidence), 0
+    unseen, count = vanishing(evidence), 0
 
     def interchangeable(one: str, two: str) -> bool:
         """Two biases of one sum: only their sum is a function of the model, and their gradients are always equal."""
