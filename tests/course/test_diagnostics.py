@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -110,6 +111,21 @@ def test_example_arrays(shape: list[int], prefix: str) -> None:
     (array,) = example_arrays([prefix + ",".join(map(str, shape))])
     assert array.shape == tuple(shape)
     assert str(array.dtype) == (prefix.rstrip(":") or "float32")
+
+
+def test_an_example_is_read_from_a_file_beside_the_course(tmp_path: Path) -> None:
+    mask = np.array([[1, 0, 1]], bool)
+    np.save(tmp_path / "mask.npy", mask)
+    drawn, read = example_arrays(["bool:1,3", "mask.npy"], tmp_path)
+    assert (drawn.dtype, drawn.shape) == (np.bool_, (1, 3))
+    np.testing.assert_array_equal(read, mask)
+    np.save(tmp_path / "nan.npy", np.full((1, 2), np.nan, np.float32))
+    np.save(tmp_path / "text.npy", np.array([["a"]]))
+    np.save(tmp_path / "object.npy", np.array([[None]]), allow_pickle=True)
+    (tmp_path / "broken.npy").write_bytes(b"\x93NUMPY")
+    for name in ("nan.npy", "text.npy", "object.npy", "broken.npy", "absent.npy"):
+        with pytest.raises(ConfigError, match=name):
+            example_arrays([name], tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "1,", "x:1,2", "float99:1", "1;2"])
