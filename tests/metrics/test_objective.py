@@ -138,6 +138,17 @@ def test_targets_that_are_accepted(loss: Any, output: Any, targets: Any) -> None
     )
 
 
+@pytest.mark.parametrize("ignored", [-100, 0])
+def test_something_must_count(ignored: int) -> None:
+    labels = np.full((3, 4), ignored)
+    objective = objective_of(schema_with((4, 5)), "cross_entropy", labels, ignore_index=ignored)
+    with pytest.raises(ConfigError, match=f"no target counts: all are {ignored}") as caught:
+        objective.counting(labels)
+    assert "null" in str(caught.value.hint)
+    labels[2, 3] = 1
+    assert objective.counting(labels).ignore_index == ignored
+
+
 def test_what_is_ignored_is_a_choice() -> None:
     labels = np.array([0, 1, 2, -100])
     schema = schema_with((3,))

@@ -28,7 +28,7 @@ class Dataset:
 
     Attributes:
         inputs: One array per model input, batch first, channels first.
-        targets: Class indices ``[N]``, or an array of the shape of the output.
+        targets: Class indices in the shape of the output without its class axis, or numbers in the shape of the output, ``[N, ...]``.
         rows: Which examples of the arrays belong to it, in its own order; all if left out. Parts of a data set share
             its arrays: a thousand participants need no more memory than one.
         notes: What was handed over as something else than arrays, one line each, for people.
