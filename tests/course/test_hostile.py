@@ -327,6 +327,16 @@ def test_what_a_run_keeps_is_read_as_it_was(folder: Path, name: str, lr: float) 
     assert again == course.model_copy(update={"models": again.models, "data": again.data})
 
 
+def test_the_bounds_hold_the_largest_course(folder: Path) -> None:
+    """As a run keeps it: every participant with data of its own."""
+    path = folder / "large.yaml"
+    path.write_text(GOOD)
+    course = load_course(path, ["participants={torch: 10000}"])
+    own = [p.model_copy(update={"data": "net.py:build"}) for p in course.participants]
+    path.write_text(dump(course.model_copy(update={"participants": own}).at(folder)), encoding="utf-8")
+    assert load_course(path).participants[-1].name == "torch-10000"
+
+
 PIECES = st.sampled_from(
     ["[", "]", "{", "}", ": ", "- ", "&a ", "*a", "<<", "!!int ", "!!set ", "---\n", "...\n", "\n", "  ", "\t", "'", '"', "#", "|", ">", "?", "%",
      ".inf", ".nan", "~", "no", "1:30", "0x", "9" * 40, "\0", "\x1b", "\u2028", "\ufeff", "\U0001f600", "2026-13-45", "a: " * 30, "[" * 40]
