@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -11,7 +13,8 @@ import torch
 from keras import layers as K
 from torch import nn
 
-from xbackend_fl.adapter import Trainer
+import xbfl_torch.descent
+from xbackend_fl.adapter import Optimizer, TrainConfig, Trainer
 from xbackend_fl.testing import TrainerConformance
 from xbfl_tensorflow.trainer import TensorFlowTrainer
 from xbfl_torch.trainer import TorchTrainer
@@ -66,3 +69,61 @@ class _Forgetful(TestTorch):
 def test_the_kit_catches_a_trainer_that_does_not_reset() -> None:
     with pytest.raises(AssertionError):
         _Forgetful().test_reset_makes_training_repeatable()
+
+
+class _Inside(TestTorch):
+    """A trainer whose optimizer has a constant elsewhere: the epsilon inside the root, or no decay."""
+
+    __test__ = False
+    wrong: tuple[str, Callable[[Optimizer], Optimizer]]
+
+    def open(self) -> Trainer:
+        trainer = super().open()
+        name, change = self.wrong
+        train = trainer.train
+
+        def other(batches: Any, config: TrainConfig) -> Any:
+            rule = change(config.optimizer) if config.optimizer.name == name else config.optimizer
+            return train(batches, replace(config, optimizer=rule))
+
+        trainer.train = other
+        return trainer
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("adam", lambda rule: replace(rule, eps=2 * rule.eps)),
+        ("adamw", lambda rule: replace(rule, name="adam")),
+        ("momentum", lambda rule: replace(rule, weight_decay=0.0)),
+        ("nesterov", lambda rule: replace(rule, name="momentum")),
+        ("adagrad", lambda rule: replace(rule, lr=1.01 * rule.lr)),
+        ("rmsprop", lambda rule: replace(rule, alpha=0.9)),
+        ("sgd", lambda rule: replace(rule, weight_decay=0.09) if rule.weight_decay else rule),
+    ],
+)
+def test_the_kit_catches_an_optimizer_with_another_formula(name: str, change: Any) -> None:
+    kit = _Inside()
+    kit.wrong = (name, change)
+    with pytest.raises(AssertionError, match=f"^{name}, clip_norm None"):
+        kit.test_one_step_is_the_formula()
+
+
+def test_the_kit_catches_clipping_by_another_norm(monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = xbfl_torch.descent._clip
+    monkeypatch.setattr(
+        xbfl_torch.descent, "_clip", lambda grads, found, limit: clip(grads, found, limit and 1.1 * limit)
+    )
+    with pytest.raises(AssertionError, match=r"^sgd, clip_norm \d"):
+        TestTorch().test_one_step_is_the_formula()
+
+
+def test_the_kit_catches_a_gradient_that_is_not_that_of_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = xbfl_torch.descent.Descent.step
+    monkeypatch.setattr(
+        xbfl_torch.descent.Descent,
+        "step",
+        lambda self, output, cotangent=None: step(self, 1.2 * output, cotangent),
+    )
+    with pytest.raises(AssertionError):
+        TestTorch().test_training_follows_the_slope_of_its_loss()

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl import weights
 from xbackend_fl.adapter import Batch, Optimizer, TrainConfig, Trainer
+from xbackend_fl.adapter.contract import LossSum, Tensors
+from xbackend_fl.adapter.optimizers import Name
+from xbackend_fl.canonical import Kind
 from xbackend_fl.convert.names import naming
 from xbackend_fl.mapping.cases import cases
 from xbackend_fl.mapping.draw import draw_inputs, draw_weights
 from xbackend_fl.mapping.runtime import execute
 from xbackend_fl.mapping.verify import TOLERANCE, relative_error
+from xbackend_fl.testing.formulas import descend
 
 Array = NDArray[Any]
 
@@ -108,16 +114,39 @@ class TrainerConformance:
         measured = (value(size) - value(-size)) / (2 * size)
         assert abs(measured - squared) <= 0.05 * squared
 
-    def test_one_step_is_the_formula(self) -> None:
-        """Plain SGD on one batch reduces the loss and moves only what trains."""
+    def test_training_follows_the_slope_of_its_loss(self) -> None:
+        """The loss that training reports falls along the step that it makes, as fast as the step is long (first order)."""
         trainer, batch = self.open(), self._batch()
-        trainer.reset(0)
-        (before,) = trainer.forward(batch.inputs)
-        config = TrainConfig(Optimizer("sgd", lr=1e-3), loss="mean_squared_error", dropout=False)
-        trained = trainer.train([batch] * 20, config)
-        assert trained.positions == 20 * batch.targets.size
-        (after,) = trainer.forward(batch.inputs)
-        assert np.square(after - batch.targets).mean() < np.square(before - batch.targets).mean()
+        start = trainer.read()
+        gradient = self._gradient(trainer, batch, start, {})
+        squared = sum(float((g**2).sum()) for g in gradient.values())
+        size = 1e-3 / np.sqrt(squared)
+
+        def value(step: float) -> float:
+            moved = {name: (start[name] + step * g).astype(np.float32) for name, g in gradient.items()}
+            return self._train(trainer, [batch], start | moved, Optimizer("sgd", lr=0.0)).mean
+
+        measured = (value(size) - value(-size)) / (2 * size)
+        assert abs(measured - squared) <= 0.05 * squared
+
+    def test_one_step_is_the_formula(self) -> None:
+        """Two steps of every optimizer, with weight decay and with clipping, are the formulas in float64."""
+        trainer, batch = self.open(), self._batch()
+        start = trainer.read()
+        slope = self._gradient(trainer, batch, start, {})
+        norm = float(np.sqrt(sum(float((g**2).sum()) for g in slope.values())))
+        before = {name: start[name] for name in slope}
+        rules = [Optimizer(name, lr=0.05, eps=0.1 * norm, weight_decay=0.1) for name in get_args(Name)]
+        for rule, limit in [*((rule, None) for rule in rules), (Optimizer("sgd", lr=0.05), 0.5 * norm)]:
+            expected = descend(rule, before, partial(self._gradient, trainer, batch, start), 2, limit)
+            trained = self._train(trainer, [batch, batch], start, rule, limit)
+            assert trained.positions == 2 * batch.targets.size
+            after = trainer.read()
+            # A step of Adam is as long for every element; those of one parameter are compared with its longest.
+            for name, value in expected.items():
+                longest = float(np.abs(value - before[name]).max())
+                error = float(np.abs(after[name] - value).max())
+                assert error <= 1e-3 * longest + 1e-6, f"{rule.name}, clip_norm {limit}: {name}"
 
     def test_reset_makes_training_repeatable(self) -> None:
         """After a reset, the same weights and batches give the same bits; nothing of the last run is left."""
@@ -132,6 +161,28 @@ class TrainerConformance:
             results.append(trainer.read())
         for name, array in results[0].items():
             np.testing.assert_array_equal(array, results[1][name], err_msg=name)
+
+    @staticmethod
+    def _train(
+        trainer: Trainer, batches: list[Batch], weights: Tensors, rule: Optimizer, limit: float | None = None
+    ) -> LossSum:
+        """Train from ``weights`` without dropout."""
+        trainer.reset(0)
+        trainer.write({name: weights[name] for name in trainer.description.binding.owners})
+        config = TrainConfig(rule, loss="mean_squared_error", clip_norm=limit, dropout=False)
+        return trainer.train(batches, config)
+
+    def _gradient(
+        self, trainer: Trainer, batch: Batch, start: Tensors, weights: Mapping[str, NDArray[np.float64]]
+    ) -> dict[str, NDArray[np.float64]]:
+        """What one step of plain SGD follows, by native name of what trains; a long step loses few digits."""
+        rate = 1024.0
+        at = {**start, **{name: value.astype(np.float32) for name, value in weights.items()}}
+        self._train(trainer, [batch], at, Optimizer("sgd", lr=rate))
+        after = trainer.read()
+        parameters, owners = trainer.description.schema.by_name, trainer.description.binding.owners
+        moving = [name for name, owner in owners.items() if parameters[owner].kind is Kind.TRAINABLE]
+        return {name: (at[name].astype(np.float64) - after[name]) / rate for name in moving}
 
     def _batch(self) -> Batch:
         trainer = self.open()
