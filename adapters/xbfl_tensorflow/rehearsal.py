@@ -106,9 +106,7 @@ def _cure(layer: Any, pattern: re.Pattern[str]) -> str:
     if hasattr(layer, "layer"):
         return f"keras: put the layer that {layer.name!r} wraps in its place"
     if pattern is _RANDOM:
-        return (
-            "keras: put keras.layers.Identity() in its place for the course; Dropout layers follow the treaty"
-        )
+        return "keras: leave it out for the course, or use keras.layers.Dropout, which follows the treaty"
     return "keras: change variables outside the model's call"
 
 
@@ -147,7 +145,8 @@ def _settings(model: Any) -> Iterator[TrainingEffect]:
     seen: set[int] = set()
     for layer in layers_of(model):
         for argument, value in sorted(vars(layer).items()):
-            if value is not None and _BOUNDS.search(argument) and id(value) not in seen:
+            # Legacy Keras keeps an empty list under such a name.
+            if callable(value) and _BOUNDS.search(argument) and id(value) not in seen:
                 seen.add(id(value))
                 yield _setting(f"keras layer {_path(layer)!r}", _path(layer), argument, value)
     for variable in getattr(model, "variables", ()):

@@ -152,7 +152,6 @@ def _batch_norm(context: Context, node: Node) -> Value:
                 f"torch module {module_path(node)!r}",
                 "calls functional.batch_norm, which averages the unbiased variance",
                 "torch: use a module, nn.BatchNorm1d to nn.BatchNorm3d",
-                compared=True,
             ),
         )
     roles = {"weight": "weight", "bias": "bias", "mean": "running_mean", "variance": "running_var"}
@@ -227,14 +226,10 @@ def _embedding(context: Context, node: Node) -> Operand:
     if isinstance(module, torch.nn.Embedding):
         padding = -1 if module.padding_idx is None else module.padding_idx
         return lookup(context.builder, name, weight, a["indices"], padding, module_path(node))
-    for word in ("padding_idx", "scale_grad_by_freq"):
-        plain = a[word] in {-1, False}
-        require(
-            plain,
-            name,
-            f"functional.embedding with {word}={a[word]}",
-            f"torch: use nn.Embedding({word}={a[word]})",
-        )
+    usual = {"padding_idx": -1, "scale_grad_by_freq": False}
+    for word, value in usual.items():
+        cure = f"torch: use nn.Embedding({word}={a[word]})"
+        require(a[word] == value, name, f"functional.embedding with {word}={a[word]}", cure)
     return lookup(context.builder, name, weight, a["indices"])
 
 

@@ -74,6 +74,29 @@ class Scaled(nn.Module):
         return self.b(self.a(x) * self.scale)
 
 
+class FunctionalPadding(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.ones(20, 6))
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return nn.functional.embedding(ids, self.table, padding_idx=0).sum(1)
+
+
+class FunctionalNorm(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.last = nn.Conv2d(3, 4, 3), nn.Linear(4, 2)
+        self.register_buffer("mean", torch.zeros(4))
+        self.register_buffer("variance", torch.ones(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = nn.functional.batch_norm(
+            self.inner(x), self.mean, self.variance, training=self.training, eps=1e-3
+        )
+        return self.last(x.mean((2, 3)))
+
+
 class OwnNoise(K.Layer):
     def call(self, x: Any, training: bool = False) -> Any:  # noqa: FBT001, FBT002  as Keras calls it
         return x + tf.random.normal(tf.shape(x)) if training else x
@@ -178,6 +201,8 @@ NAMED: list[tuple[str, Build, Build, Any, tuple[str, ...]]] = [
     ("weight norm", lambda: dense(w=parametrizations.weight_norm), keras_dense, VECTOR,
      ("0.weight", "WeightNorm", "remove_parametrizations")),
     ("spectral norm", lambda: dense(w=parametrizations.spectral_norm), keras_dense, VECTOR, ("SpectralNorm",)),
+    ("functional batch norm", FunctionalNorm,
+     lambda: keras_image(K.BatchNormalization(scale=False, center=False)), IMAGE, ("functional.batch_norm", "nn.BatchNorm1d")),
     ("scale_grad_by_freq", lambda: words(scale_grad_by_freq=True), keras_words, WORDS, ("layer '0'", "scale_grad_by_freq=False")),
 ]  # fmt: skip
 
@@ -225,6 +250,7 @@ def test_a_dropout_that_the_candidate_cannot_have_is_named(
     require_trainable(binding.backend, binding.obstacles, dropout=False)
 
 
+@pytest.mark.filterwarnings("ignore")  # legacy Keras warns about itself
 def test_what_the_cures_make_has_no_obstacle() -> None:
     normed = dense(w=parametrizations.weight_norm)
     parametrize.remove_parametrizations(normed.get_submodule("0"), "weight")
@@ -235,6 +261,7 @@ def test_what_the_cures_make_has_no_obstacle() -> None:
         (dense(nn.Dropout(0.5)), keras_dense(K.Dropout(0.3)), VECTOR),
         (image(nn.Dropout2d(0.5)), keras_image(K.SpatialDropout2D(0.3)), IMAGE),
         (words(sparse=True), keras_words(), WORDS),
+        (dense(), legacy(), VECTOR),
     ):
         assert obstacles(left, right, example)[1] == ""
 
@@ -371,9 +398,10 @@ def test_what_a_step_shows_is_named_where_it_fails(
     (lambda: Lambda(lambda m, x: m.a(nn.functional.dropout(x)), a=nn.Linear(8, 2)), VECTOR,
      ("dropout (test_training_effects.py:", "evaluation mode too", "training=self.training")),
     (lambda: chain(K.Dense(2), AlwaysDropping(), shape=(8,)), VECTOR, ("evaluation mode too", "without training=True")),
+    (FunctionalPadding, WORDS, ("functional.embedding with padding_idx=0", "use nn.Embedding(padding_idx=0)")),
     (lambda: image(nn.BatchNorm2d(4, momentum=None)), IMAGE, ("layer '1'", "momentum=None", "momentum=0.1")),
     (lambda: image(nn.BatchNorm2d(4, track_running_stats=False)), IMAGE, ("layer '1'", "track_running_stats=True")),
-], ids=["max_norm", "functional", "keras", "cumulative", "no statistics"])  # fmt: skip
+], ids=["max_norm", "functional", "keras", "padding", "cumulative", "no statistics"])  # fmt: skip
 def test_what_evaluation_cannot_repeat_is_refused_by_name(
     build: Build, example: Any, words: tuple[str, ...]
 ) -> None:

@@ -119,8 +119,8 @@ class Worker:
     def bind(self, schema: Schema, evidence: Sequence[Evidence]) -> tuple[Binding, Proof, tuple[str, ...]]:
         """Bind this backend's model to the treaty, with proof."""
         dropout, name = self._course.training.dropout, self._adapter.name
-        require_trainable(name, self._trainer.description.schema.training_effects, dropout=dropout)
         if reason := self._trainer.description.binding.inference_only:
+            require_trainable(name, self._trainer.description.schema.training_effects, dropout=dropout)
             raise RefusedInput(
                 f"the {self._adapter.name} model cannot take part in training: {reason}",
                 hint="name the code that builds the model instead of what it was saved as",
