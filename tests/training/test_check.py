@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from tests.training import loaders
 from xbackend_fl import load_course, run_course
 from xbackend_fl.cli.main import main
+from xbackend_fl.errors import CombinedError, ConfigError, Refusals
 from xbackend_fl.training import Scope, Worker
 
 ROOM = Path(__file__).parent
@@ -322,3 +324,22 @@ def test_every_loader_is_tried() -> None:
     assert {
         name for name in named - helpers if not name.startswith("_") and f'"{name}"' not in source
     } == set()
+
+
+def test_a_refused_run_leaves_nothing_behind(file: Path, tmp_path: Path) -> None:
+    course = load_course(file, [data("nan_in_validation")])
+    with pytest.raises(ConfigError, match="validation: inputs: NaN at row 7"):
+        run_course(course, tmp_path / "run", in_process=True)
+    assert not (tmp_path / "run").exists()
+    run_course(load_course(file), tmp_path / "run", in_process=True)
+
+
+def test_several_mistakes_keep_their_parts_between_processes() -> None:
+    refused = Refusals()
+    for message in ("one", "two", "one"):
+        refused.add(ConfigError(message, hint="mend it"))
+    with pytest.raises(CombinedError, match="2 errors; nothing was run") as caught:
+        refused.raise_any()
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert [(error.message, error.hint) for error in again.errors] == [("one", "mend it"), ("two", "mend it")]
+    assert str(again) == str(caught.value)

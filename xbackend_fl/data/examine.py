@@ -96,9 +96,9 @@ def _held(block: Array, dtype: np.dtype[Any]) -> NDArray[np.bool_]:
             there = block.astype(dtype)
             if block.dtype.kind == "f":
                 return np.asarray((there == block) | ~np.isfinite(block))
-            # Whole numbers: exact as long as the mantissa has a bit for each of theirs.
-            limit = 2.0 ** (np.finfo(dtype).nmant + 1)
-            return np.asarray(np.abs(block.astype(np.float64)) <= limit)
+            # Whole numbers, by way of floats that hold them; larger ones are none that anybody computes with.
+            wide = block.astype(np.float64)
+            return np.asarray((there == wide) & (np.abs(wide) <= 2.0**53))
     bounds = np.iinfo(dtype)
     inside = (block >= bounds.min) & (block <= bounds.max)
     if block.dtype.kind == "f":
