@@ -29,7 +29,7 @@ from xbackend_fl.deployment.address import Address
 from xbackend_fl.deployment.joining import connect
 from xbackend_fl.deployment.link import Reply, Session
 from xbackend_fl.mapping import Evidence, Proof
-from xbackend_fl.mapping.probe import Case
+from xbackend_fl.mapping.probe import Case, weights_of
 from xbackend_fl.metrics import Metrics
 from xbackend_fl.server import RunFolder, run_with
 from xbackend_fl.weights import Weights, save_weights
@@ -78,14 +78,17 @@ class Linear:
     def evidence(self) -> tuple[Schema, tuple[Evidence, ...]]:
         features = self._schema.inputs[0].shape[1]
         inputs = (_normal(generator(self._seed, "probe"), (2, features)),)
-        outputs = self.answers(self.initial(), inputs)
-        return self._schema, (Evidence(Case("one", 1, inputs), {}, outputs),)
+        case = Case("one", 1, inputs)
+        return self._schema, (Evidence(case, {}, self._drawn(self._schema, case)),)
 
     def bind(self, schema: Schema, evidence: Sequence[Evidence]) -> tuple[Binding, Proof, tuple[str, ...]]:
         assert schema.fingerprint == self._schema.fingerprint
-        (found,) = self.answers(self.initial(), evidence[0].case.inputs)
+        (found,) = self._drawn(schema, evidence[0].case)
         np.testing.assert_allclose(found, evidence[0].outputs[0], rtol=1e-5)
         return Binding("light", schema.fingerprint, {}, {}), Proof(()), ()
+
+    def _drawn(self, schema: Schema, case: Case) -> tuple[NDArray[Any], ...]:
+        return self.answers(Weights.of(schema, weights_of(schema, case)), case.inputs)
 
     def train_alone(self, number: int, weights: Weights, name: str) -> tuple[Weights, Metrics]:
         # Some are fast and some slow, so that rounds are often half done.

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from tests.deployment.campaign import write_course
+from tests.deployment.hostile import harmless
 from tests.deployment.links import Altered, Away, deployed, fields, light
 from xbackend_fl import load_course
 from xbackend_fl.deployment import LocalLink, Message, Silo
-from xbackend_fl.errors import MismatchError, RunFailed, XbflError
+from xbackend_fl.deployment.reference import reference_of
+from xbackend_fl.errors import MismatchError, RunFailed, UpdateRefused, XbflError
 from xbackend_fl.events import ModelBound, Noted, ParticipantFailed, RoundCollected, RoundStarted
 
 TORCH = ["models={torch: torch_model.py:build}", "participants={torch: 3}"]
@@ -173,3 +175,115 @@ def test_others_train_in_the_place_of_a_silo_that_is_gone(tmp_path: Path) -> Non
     assert [event.round for event in collected if event.missing == (gone,)] == drawn
     assert 0 < len(drawn) < 8
     assert max(event.seconds for event in collected) < 4
+
+
+def without_weights(answer: Message) -> Message:
+    return replace(answer, arrays={n: a for n, a in answer.arrays.items() if not n.startswith("weights/")})
+
+
+def arrays(part: str, change: Callable[[np.ndarray], np.ndarray]) -> Callable[[Message], Message]:
+    """Other arrays, of those whose names hold a word."""
+    return lambda answer: replace(
+        answer, arrays={n: change(a.copy()) if part in n else a for n, a in answer.arrays.items()}
+    )
+
+
+def ends_in(operator: str) -> Callable[[Message], Message]:
+    """A schema whose last node is another."""
+    return lambda answer: replace(
+        answer, fields={**answer.fields, "schema": answer.fields["schema"].replace('"Gemm"', f'"{operator}"')}
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (arrays("weights/", lambda a: a * np.nan), "initial weights 'dense.weight' hold NaN"),
+        (arrays("weights/", lambda a: a + np.inf), "initial weights 'dense.weight' hold NaN"),
+        (
+            arrays("weights/", lambda a: a * 1e33),
+            "initial weights 'dense.weight' hold NaN, infinity or more than",
+        ),
+        (arrays("inputs", lambda a: a * np.nan), "evidence holds NaN or infinity"),
+        (arrays("outputs", lambda a: a * np.nan), "evidence holds NaN or infinity"),
+        (arrays("outputs", lambda a: a + 1), "ONNX Runtime finds other outputs"),
+        (arrays("outputs", lambda a: -a), "ONNX Runtime finds other outputs"),
+        (arrays("inputs", lambda a: a[:, ::-1].copy()), "ONNX Runtime finds other outputs"),
+        (arrays("outputs", lambda a: a[:0]), "does not have the inputs and outputs"),
+        (arrays("outputs", lambda a: a.astype(np.float64)), "does not have the inputs and outputs"),
+        (arrays("inputs", lambda a: a[0]), "does not have the inputs and outputs"),
+        (without_weights, "missing"),
+        (ends_in("Softmax"), "cannot be used"),
+        (ends_in("NoSuchOperator"), "cannot be used"),
+        (lambda answer: replace(answer, fields={}), "cannot be used"),
+        (lambda _: Message("evidence", {"schema": "x" * 3_000_000, "about": {}}), "cannot be used"),
+        (fields(about={"fingerprint": "x"}), "no evidence for the schema"),
+        (fields(about=[]), "cannot be used"),
+    ],
+)
+def test_what_others_cannot_be_measured_by(
+    change: Callable[[Message], Message], reason: str, tmp_path: Path
+) -> None:
+    course = write_course(tmp_path / "course", rounds=1, silos=1)
+    answer = change(Message.of_bytes(light(course)[0].reply(Message("evidence").to_bytes()), "a silo"))
+    with pytest.raises(UpdateRefused, match=reason) as caught:
+        reference_of("oslo", answer)
+    assert harmless(caught.value.message)
+
+
+def test_a_large_reference_is_run_by_another_process(tmp_path: Path) -> None:
+    course = write_course(tmp_path / "course", rounds=1, silos=1, size="1100x1000")
+    answer = Message.of_bytes(light(course)[0].reply(Message("evidence").to_bytes()), "a silo")
+    assert reference_of("oslo", answer).initial.keys() == {"dense.weight", "dense.bias"}
+    wrong = Message.of_bytes(arrays("outputs", lambda a: -a)(answer).to_bytes(), "a silo")
+    with pytest.raises(UpdateRefused, match="ONNX Runtime finds other outputs in the probe 'one'"):
+        reference_of("oslo", wrong)
+
+
+def test_a_reference_is_looked_at_before_others_are_measured_by_it(tmp_path: Path) -> None:
+    """The first one is left out as reference, with the reason, and nobody else is blamed."""
+    more = "deployment: {quorum: 2, join_within_s: 0.5, round_within_s: 5}\n"
+    course = write_course(tmp_path / "course", rounds=1, silos=3, more=more)
+    first, second = (participant.name for participant in course.participants[:2])
+    link = Altered(light(course), first, arrays("outputs", lambda a: a + 1), "evidence")
+    _, events = deployed(course, link, tmp_path / "run")
+    (note,) = (event.note for event in events if isinstance(event, Noted) and "not taken" in event.note)
+    assert first in note
+    assert "ONNX Runtime finds other outputs" in note
+    bound = [event for event in events if isinstance(event, ModelBound)]
+    assert [event.backend for event in bound if event.reference] == [f"{second} (onnx)"]
+    assert len(bound) == 3
+    assert not [event for event in events if isinstance(event, ParticipantFailed)]
+
+
+def test_a_reference_by_which_nobody_is_proven_gives_way_to_the_next(tmp_path: Path) -> None:
+    """Evidence of another model that agrees with itself: only the others can tell."""
+    more = "deployment: {quorum: 3, join_within_s: 0.5, round_within_s: 5}\n"
+    course = write_course(tmp_path / "course", rounds=1, silos=4, more=more)
+    names = [participant.name for participant in course.participants]
+    other = write_course(tmp_path / "other", rounds=1, silos=4, more=more, size="40x31")
+    liar = light(other)[0]._learner.evidence
+    silos = light(course, evidence=liar, initial=light(other)[0]._learner.initial)
+    _, events = deployed(course, LocalLink(silos), tmp_path / "run")
+    bound = [event for event in events if isinstance(event, ModelBound)]
+    assert [event.backend for event in bound if event.reference] == [f"{names[1]} (onnx)"]
+    assert {event.backend.partition(" ")[0] for event in bound} >= set(names[1:])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        arrays("outputs", lambda a: a + 1),
+        arrays("outputs", lambda a: a.astype(np.complex64)),
+        arrays("outputs", lambda a: a[:0]),
+    ],
+)
+def test_outputs_of_one_silo_do_not_end_a_course_that_has_a_quorum(
+    change: Callable[[Message], Message], tmp_path: Path
+) -> None:
+    more = "deployment: {quorum: 2, round_within_s: 20}\n"
+    course = write_course(tmp_path / "course", rounds=1, silos=3, more=more)
+    link = Altered(light(course), course.participants[0].name, change, "outputs")
+    run, _ = deployed(course, link, tmp_path / "run")
+    assert run.result is not None
+    assert run.result.onnx_error < 1e-5

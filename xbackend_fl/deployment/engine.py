@@ -15,13 +15,14 @@ from xbackend_fl.data import cohort as draw
 from xbackend_fl.deployment.collect import Collector
 from xbackend_fl.deployment.exchange import Exchange
 from xbackend_fl.deployment.ledger import Ledger
-from xbackend_fl.deployment.meeting import meet, prove, take_reference
+from xbackend_fl.deployment.meeting import meet, prove, references
 from xbackend_fl.deployment.message import Message
 from xbackend_fl.deployment.payload import Payload
-from xbackend_fl.errors import RunFailed, UpdateRefused
+from xbackend_fl.deployment.reference import Reference
+from xbackend_fl.errors import MismatchError, RunFailed, UpdateRefused
 from xbackend_fl.events import Observer
 from xbackend_fl.metrics import Metrics, columns_of
-from xbackend_fl.server import Outputs, Participation, Prepared, RoundOutcome, check_loss
+from xbackend_fl.server import Outputs, Participation, Prepared, RoundOutcome
 from xbackend_fl.training import Usage
 from xbackend_fl.weights import Weights
 
@@ -66,15 +67,26 @@ class DeploymentEngine:
             MismatchError: A silo's model is not proven to be the reference's; with a quorum, so many that too few are left.
         """
         hellos = meet(self._course, self._exchange, observer)
-        reference = take_reference(self._course, self._exchange, hellos)
-        check_loss(reference.schema, self._course.training.loss)
+        refused: MismatchError | RunFailed | None = None
+        for reference in references(self._course, self._exchange, hellos, observer):
+            self._take(reference)
+            try:
+                prove(self._course, self._exchange, reference, hellos, observer)
+            except (MismatchError, RunFailed) as error:
+                # By whom: by those that differ from this one, or by this one itself? Another of its backend tells.
+                refused = refused or error
+            else:
+                return Prepared(reference.schema, {}, reference.initial)
+        assert refused is not None
+        raise refused
+
+    def _take(self, reference: Reference) -> None:
+        """Remember what silos bind their models with, and how long an answer can be."""
         self._columns = columns_of(self._course.training.loss, reference.schema.outputs[0].shape[1:])
         self._exchange.binding = reference.binding
         self._probe, self._answered = reference.probe, len(reference.schema.outputs)
         size = sum(array.nbytes for array in reference.initial.values())
         self._exchange.most_bytes = 2 * size + _OVERHEAD
-        prove(self._course, self._exchange, reference, hellos, observer)
-        return Prepared(reference.schema, {}, reference.initial)
 
     def train_round(
         self, number: int, weights: Weights, cohort: Sequence[str], observer: Observer
@@ -157,23 +169,22 @@ class DeploymentEngine:
             yield split, Metrics.total(several)
 
     def outputs(self, weights: Weights, split: str, count: int) -> Outputs:
-        """Answers of one silo per backend to the reference's probes: examples of a split never leave their silo."""
+        """Answers of silos to the reference's probes: examples of a split never leave their silo.
+
+        One of each backend is asked; with a quorum all are, so that nobody alone can end the course here.
+        """
         del split, count
         request = self._with(weights, "outputs")
         inputs = {f"inputs/{i}": array for i, array in enumerate(self._probe)}
         request = Message(request.kind, request.fields, {**request.arrays, **inputs})
-        first: dict[str, str] = {}
-        for name, hello in sorted(self._exchange.hellos().items()):
-            if hello.kind == "hello":
-                first.setdefault(self._backends[name], name)
-        nothing = np.empty(0, np.float32)
-        answers = {
-            self._backends[name]: tuple(
-                answer.arrays.get(f"outputs/{i}", nothing) for i in range(self._answered)
-            )
-            for name, answer in self._asked(dict.fromkeys(first.values(), request), lambda: True)
-            if answer.kind == "outputs"
-        }
+        there = sorted(name for name, hello in self._exchange.hellos().items() if hello.kind == "hello")
+        first = {self._backends[name]: name for name in reversed(there)}
+        chosen = first.values() if self._rules.quorum is None else there
+        answers: dict[str, list[tuple[np.ndarray[Any, Any], ...]]] = {}
+        for name, answer in self._asked(dict.fromkeys(chosen, request), lambda: True):
+            if answer.kind == "outputs":
+                several = answers.setdefault(self._backends[name], [])
+                several.append(tuple(_real(answer.arrays.get(f"outputs/{i}")) for i in range(self._answered)))
         return Outputs(self._probe, answers)
 
     def save_native(self, weights: Weights, path: Path) -> list[Path]:
@@ -229,3 +240,9 @@ class DeploymentEngine:
         return self._asked(
             dict.fromkeys(sorted(self._backends), request), lambda: self._rules.quorum is not None
         )
+
+
+def _real(array: np.ndarray[Any, Any] | None) -> np.ndarray[Any, Any]:
+    """An output as numbers that can be compared; nothing for what is none."""
+    kind = "" if array is None else array.dtype.kind
+    return np.empty(0, np.float32) if array is None or kind not in "fiu" else array

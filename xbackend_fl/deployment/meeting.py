@@ -6,45 +6,20 @@ Without a quorum whoever is refused ends the course, before anybody has trained 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, final
+from collections.abc import Iterator, Mapping
 
-from numpy.typing import NDArray
-
-from xbackend_fl.canonical import Schema
 from xbackend_fl.course import Course
 from xbackend_fl.deployment.exchange import Exchange
 from xbackend_fl.deployment.message import Message, public
-from xbackend_fl.deployment.silo import evidence_alone, initial_weights
-from xbackend_fl.errors import MismatchError, RunFailed, UpdateRefused, XbflError, shortened
+from xbackend_fl.deployment.reference import Reference, reference_of
+from xbackend_fl.errors import ConfigError, MismatchError, RunFailed, UpdateRefused, shortened
 from xbackend_fl.events import ModelBound, Noted, Observer
 from xbackend_fl.mapping.verify import TOLERANCE
+from xbackend_fl.server import check_loss
 from xbackend_fl.text import line
-from xbackend_fl.weights import Weights
 
 _WAIT_S = 0.2
 _MOST_NOTES = 1000
-
-
-@final
-@dataclass(frozen=True)
-class Reference:
-    """What the reference's silo gave.
-
-    Attributes:
-        name: The silo.
-        schema: Of its model.
-        binding: The request with which other silos bind and prove their models.
-        initial: Its weights.
-        probe: Inputs of the first case of the evidence, in ONNX layout.
-    """
-
-    name: str
-    schema: Schema
-    binding: Message = field(repr=False)
-    initial: Weights = field(repr=False)
-    probe: tuple[NDArray[Any], ...] = field(repr=False)
 
 
 def meet(course: Course, exchange: Exchange, observer: Observer) -> Mapping[str, Message]:
@@ -78,28 +53,43 @@ def meet(course: Course, exchange: Exchange, observer: Observer) -> Mapping[str,
     return good
 
 
-def take_reference(course: Course, exchange: Exchange, hellos: Mapping[str, Message]) -> Reference:
-    """The evidence and weights of the first silo of the reference's backend that can give them.
+def references(
+    course: Course, exchange: Exchange, hellos: Mapping[str, Message], observer: Observer
+) -> Iterator[Reference]:
+    """The evidence and weights of the silos of the reference's backend, of each that can give them in turn.
+
+    Whoever takes one and finds that others cannot be measured by it takes the next.
 
     Args:
         course: The course.
         exchange: Reaches the silos.
         hellos: Of those that are there.
+        observer: Told of evidence that cannot be used.
 
     Raises:
         RunFailed: No silo can; without a quorum only the first is asked.
     """
-    rules, refused = course.deployment, dict[str, str]()
+    rules, refused, given = course.deployment, dict[str, str](), 0
     for name in sorted(name for name, hello in hellos.items() if hello.fields["backend"] == course.reference):
         asked = {name: Message("evidence")}
         answers = exchange.ask(asked, rules.round_within_s, enough=lambda: rules.quorum is not None)
         try:
-            return _reference(name, dict(answers).get(name))
-        except UpdateRefused as error:
+            found = reference_of(name, dict(answers).get(name))
+            check_loss(found.schema, course.training.loss)
+        except (UpdateRefused, ConfigError) as error:
+            if rules.quorum is None and isinstance(error, ConfigError):
+                raise
             refused[name] = error.message
+            observer(
+                Noted(backend="server", note=f"silo {name!r} is not taken for the reference: {error.message}")
+            )
+        else:
+            given += 1
+            yield found
         if rules.quorum is None:
             break
-    raise RunFailed(f"no silo gave the model of the reference {course.reference!r}{_listed(refused)}")
+    if not given:
+        raise RunFailed(f"no silo gave the model of the reference {course.reference!r}{_listed(refused)}")
 
 
 def prove(
@@ -140,17 +130,6 @@ def prove(
         kind = MismatchError if refused else RunFailed
         late = dict.fromkeys(sorted(hellos.keys() - proven - refused.keys()), "no answer")
         raise kind(f"{len(proven)} models are proven, and {quorum} are needed{_listed(refused | late)}")
-
-
-def _reference(name: str, answer: Message | None) -> Reference:
-    if answer is None or answer.kind != "evidence":
-        raise UpdateRefused("no answer" if answer is None else answer.reason)
-    try:
-        schema, binding = Schema.from_json(answer.fields["schema"]), evidence_alone(answer)
-        probe = tuple(binding.arrays[f"0/inputs/{i}"] for i in range(len(schema.inputs)))
-        return Reference(name, schema, binding, initial_weights(schema, answer), probe)
-    except (KeyError, TypeError, XbflError) as error:
-        raise UpdateRefused(f"its evidence cannot be used: {shortened(error)}") from error
 
 
 def _bound(name: str, answer: Message, hello: Message, reference: Reference, seconds: float) -> ModelBound:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -55,11 +55,11 @@ class Outputs:
 
     Attributes:
         inputs: In ONNX layout.
-        by_backend: Outputs in ONNX layout.
+        by_backend: Outputs in ONNX layout, of one process or silo of the backend or of several; one of them that is right confirms the backend.
     """
 
     inputs: tuple[NDArray[Any], ...]
-    by_backend: dict[str, tuple[NDArray[Any], ...]]
+    by_backend: Mapping[str, Sequence[tuple[NDArray[Any], ...]]]
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,162 @@
+"""What the reference's silo gives, looked at before anybody is measured by it: a wrong description would blame all the others.
+
+ONNX Runtime takes 22 MB and copies of a model. For a large one a process of its own has them: ``python -m xbackend_fl.deployment.reference FRAME``.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xbackend_fl.aggregation import LARGEST, is_within
+from xbackend_fl.canonical import Schema
+from xbackend_fl.deployment.message import Message
+from xbackend_fl.deployment.silo import evidence_alone, initial_weights
+from xbackend_fl.errors import UpdateRefused, XbflError, shortened
+from xbackend_fl.mapping import Evidence, unpack_evidence
+from xbackend_fl.mapping.runtime import Runtime
+from xbackend_fl.mapping.verify import against_runtime
+from xbackend_fl.text import line
+from xbackend_fl.weights import Weights
+
+_COARSE = 1e-2
+"""Relative error against ONNX Runtime from which evidence is not of the schema that it comes with. The proofs are closer, and made at the silos; this is about what
+no rounding and no device explains."""
+
+_LARGE = 4 << 20
+"""Bytes of a model from which a process of its own pays."""
+_REFUSED = 3
+
+
+@final
+@dataclass(frozen=True)
+class Reference:
+    """What the reference's silo gave.
+
+    Attributes:
+        name: The silo.
+        schema: Of its model.
+        binding: The request with which other silos bind and prove their models.
+        initial: Its weights.
+        probe: Inputs of the first case of the evidence, in ONNX layout.
+    """
+
+    name: str
+    schema: Schema
+    binding: Message = field(repr=False)
+    initial: Weights = field(repr=False)
+    probe: tuple[NDArray[Any], ...] = field(repr=False)
+
+
+def reference_of(name: str, answer: Message | None) -> Reference:
+    """What a silo answered when it was asked for evidence, if it is whole, finite and agrees with itself.
+
+    Args:
+        name: The silo.
+        answer: Its answer, if it gave one.
+
+    Raises:
+        UpdateRefused: It cannot be what others are measured by.
+    """
+    if answer is None or answer.kind != "evidence":
+        raise UpdateRefused("no answer" if answer is None else answer.reason)
+    try:
+        schema, binding = Schema.from_json(answer.fields["schema"]), evidence_alone(answer)
+        evidence = unpack_evidence(binding.arrays, answer.fields["about"], schema, "what it sent")
+        initial = initial_weights(schema, answer)
+        _check_complete(schema, evidence)
+        _check_finite(initial, evidence)
+        if sum(array.nbytes for array in initial.values()) < _LARGE:
+            _check_consistent(schema, initial, evidence)
+        else:
+            _check_elsewhere(answer)
+    except UpdateRefused:
+        raise
+    except (
+        Exception
+    ) as error:  # a stranger's graph may trip over anything in ONNX Runtime, onnx and our own export
+        reason = error.message if isinstance(error, XbflError) else shortened(error)
+        raise UpdateRefused(f"its evidence cannot be used: {reason}") from error
+    return Reference(name, schema, binding, initial, evidence[0].case.inputs)
+
+
+def _check_complete(schema: Schema, evidence: Sequence[Evidence]) -> None:
+    if not (schema.inputs and schema.outputs and schema.parameters and evidence):
+        raise UpdateRefused(
+            f"it describes a model of {len(schema.inputs)} inputs, {len(schema.outputs)} outputs and {len(schema.parameters)} parameters, "
+            f"with {len(evidence)} probes; expected some of each"
+        )
+    for item in evidence:
+        found = (item.case.inputs, schema.inputs), (item.outputs, schema.outputs)
+        for arrays, ports in found:
+            kinds = [(array.ndim, str(array.dtype)) for array in arrays]
+            if kinds != [(len(port.shape), port.dtype) for port in ports] or not all(map(np.size, arrays)):
+                raise UpdateRefused(
+                    f"its probe {item.case.label!r} does not have the inputs and outputs of its schema"
+                )
+
+
+def _check_finite(initial: Weights, evidence: Sequence[Evidence]) -> None:
+    for name, array in initial.items():
+        largest = LARGEST.get(initial.kinds[name])
+        if largest is not None and array.dtype.kind == "f" and array.size and not is_within(array, largest):
+            raise UpdateRefused(f"its initial weights {name!r} hold NaN, infinity or more than {largest:.1e}")
+    for item in evidence:
+        named = (item.statistics, item.gradients, item.moved, item.updated)
+        several = [
+            *item.case.inputs,
+            *item.outputs,
+            *(array for arrays in named for array in arrays.values()),
+        ]
+        if not all(np.isfinite(array).all() for array in several if array.dtype.kind == "f"):
+            raise UpdateRefused(f"its evidence holds NaN or infinity in the probe {item.case.label!r}")
+
+
+def _check_consistent(schema: Schema, initial: Weights, evidence: Sequence[Evidence]) -> None:
+    """ONNX Runtime computes what the schema says, and must find what the model is said to have found."""
+    for check in against_runtime(schema, evidence):
+        if not check.error <= _COARSE:
+            raise UpdateRefused(
+                f"its evidence is not of its schema: ONNX Runtime finds other outputs in the probe {check.case!r} (relative error {check.error:.1e})"
+            )
+    for output in Runtime(schema).outputs(initial, evidence[0].case.inputs):
+        if not np.isfinite(output).all():
+            raise UpdateRefused("its initial weights make the outputs NaN or infinite")
+
+
+def _check_elsewhere(answer: Message) -> None:
+    """As :func:`_check_consistent`, of what stands in an answer, by another process."""
+    with tempfile.TemporaryDirectory(prefix="xbfl-") as name:
+        frame = Path(name) / "evidence.xbf"
+        frame.write_bytes(answer.frame)
+        command = [sys.executable, "-m", "xbackend_fl.deployment.reference", str(frame)]
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)  # noqa: S603  our own program, without a shell
+    if done.returncode == _REFUSED:
+        raise UpdateRefused(line(done.stdout))
+    if done.returncode:
+        last = done.stderr.strip().rpartition("\n")[2] or f"its process ended with {done.returncode}"
+        raise UpdateRefused(f"its evidence cannot be run: {line(last)}")
+
+
+def main(frame: Path) -> None:
+    """The program of that process: exit code 3, and the reason, if the evidence is not of its schema."""
+    answer = Message.of_bytes(frame.read_bytes(), "a silo")
+    schema = Schema.from_json(answer.fields["schema"])
+    evidence = unpack_evidence(evidence_alone(answer).arrays, answer.fields["about"], schema, "what it sent")
+    try:
+        _check_consistent(schema, initial_weights(schema, answer), evidence)
+    except UpdateRefused as error:
+        sys.stdout.write(error.message)
+        sys.exit(_REFUSED)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
