@@ -68,6 +68,9 @@ TASKS: dict[str, Task] = {
     "classes, labels [N, 1]": Task(CLASSES, (3,), (1,), *dense(5)),
     "tokens": Task(CLASSES, (4, 3), (4,), *dense(5)),
     "tokens, PyTorch's order": Task(CLASSES, (4, 3), (4,), lambda: Transposed(5), lambda: [K.Dense(5)]),
+    "tokens, Keras in that order": Task(
+        CLASSES, (4, 3), (4,), dense(5)[0], lambda: [K.Dense(5), K.Permute((2, 1))]
+    ),
     "tokens, as many as classes": Task(CLASSES, (5, 3), (5,), *dense(5)),
     "the same, PyTorch's order": Task(CLASSES, (5, 3), (5,), lambda: Transposed(5), lambda: [K.Dense(5)]),
     "pixels": Task(CLASSES, (3, 4, 5), (4, 5), *convolution(2, 6)),
