@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from xbackend_fl.adapter import with_axes
     from xbackend_fl.aggregation import OnlineMean
     from xbackend_fl.canonical import Binding, Schema
     from xbackend_fl.course import Course, load_course
@@ -38,6 +39,7 @@ __all__ = [
     "load_weights",
     "run_course",
     "save_weights",
+    "with_axes",
 ]
 
 _ROOMS = {
@@ -56,6 +58,7 @@ _ROOMS = {
     "load_weights": "weights",
     "run_course": "simulation",
     "save_weights": "weights",
+    "with_axes": "adapter",
 }
 
 

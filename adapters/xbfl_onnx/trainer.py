@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 from onnx import numpy_helper
 
+from xbackend_fl.adapter.blame import explained
 from xbackend_fl.adapter.contract import Array, Batch, LossSum, TrainConfig
 from xbackend_fl.canonical import Description
 from xbackend_fl.errors import FileError, RefusedInput, shortened
@@ -48,7 +49,8 @@ class OnnxTrainer:
     def __init__(self, model: object, example: Sequence[Array]) -> None:
         if not isinstance(model, onnx.ModelProto):
             raise RefusedInput(f"expected an onnx.ModelProto, received {type(model).__name__}")
-        self._description = describe(model, example)
+        with explained("describing the ONNX model"):
+            self._description = describe(model, example)
         self._tensors = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
         self._model = onnx.ModelProto()
         self._model.CopyFrom(model)

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
+from xbackend_fl.adapter.pads import pads_of
 from xbackend_fl.errors import AdapterError, RefusedInput
 
 if TYPE_CHECKING:
@@ -18,10 +19,11 @@ if TYPE_CHECKING:
 
 _CODE = {
     "epsilon": "epsilon={0}",
-    "pads": "padding='valid' behind a ZeroPadding layer with pads {0} (begin…, end…)",
+    "ceil_mode": "padding='same' covers what ceil_mode={0} covers only at some sizes; pad at the end by hand at others",
+    "input width": "feed it {0} features: it takes as many as the layer or the example in front of it has",
     "strides": "strides={0}",
     "dilations": "dilation_rate={0}",
-    "kernel_shape": "kernel_size={0}  (pool_size for pooling)",
+    "kernel_shape": "kernel_size={0}",
     "group": "groups={0}",
     "alpha": "negative_slope={0}  (LeakyReLU) or alpha={0}",
     "linear_before_reset": "reset_after=bool({0})",
@@ -39,6 +41,19 @@ _CODE = {
 _STATISTICS = {
     "kept in training": "trainable=False, or training=False in its call inside a subclassed model",
     "averaged in training": "trainable=True, and no training=False in its call",
+}
+
+_BY_OPERATOR = {
+    ("Gemm", "width"): "units={0}",
+    ("Conv", "width"): "filters={0}",
+    ("ConvTranspose", "width"): "filters={0}",
+    ("Gather", "width"): "output_dim={0}",
+    ("Gather", "vocabulary"): "input_dim={0}",
+    ("LSTM", "width"): "units={0}",
+    ("GRU", "width"): "units={0}",
+    ("RNN", "width"): "units={0}",
+    ("MaxPool", "kernel_shape"): "pool_size={0}",
+    ("AveragePool", "kernel_shape"): "pool_size={0}",
 }
 
 
@@ -84,7 +99,10 @@ class TensorFlowAdapter:
 
     def hint(self, node: str, operator: str, attribute: str, value: object) -> str:
         """Keras code that sets ``attribute``."""
-        code = _CODE.get(attribute, f"{attribute} = {value!r} of {operator}").format(value)
+        if attribute == "pads":
+            return f"keras: {node}: {_padding(operator, pads_of(value))}"
+        usual = _CODE.get(attribute, f"{attribute} = {value!r} of {operator}")
+        code = _BY_OPERATOR.get((operator, attribute), usual).format(value)
         if attribute == "statistics":
             code = _STATISTICS[str(value)]
         return f"keras: {node}: {code}"
@@ -103,6 +121,20 @@ class TensorFlowAdapter:
             tf.config.threading.set_inter_op_parallelism_threads(threads)
             for device in tf.config.list_physical_devices("GPU"):
                 tf.config.experimental.set_memory_growth(device, enable=True)
+
+
+def _padding(operator: str, pads: tuple[tuple[int, int], ...]) -> str:
+    """Code for (before, after) per spatial axis."""
+    rank = len(pads)
+    amounts = str(pads if rank > 1 else pads[0])
+    if not any(number for pair in pads for number in pair):
+        return "padding='valid'"
+    if operator == "ConvTranspose":
+        return f"padding='valid' and Cropping{rank}D({amounts}) behind it"
+    if operator == "MaxPool":
+        every = ((0, 0), *pads, (0, 0))
+        return f"padding='valid' behind keras.ops.pad(x, {every}, constant_values=-math.inf)"
+    return f"padding='valid' behind ZeroPadding{rank}D({amounts})"
 
 
 def _tensorflow_version() -> str:

@@ -50,7 +50,7 @@ def infer_order(
     last: Order = (0, *range(2, rank), 1)
     found = next(_consumers(traced, traced.inputs[index].name), None) if rank >= 3 else None
     if found is None:
-        return order, ""
+        return order, "as given" if order == plain else "channels-last: nothing in the model says otherwise"
     video = _videos(rank)[0] if found[0] == "video" and rank >= 5 else last
     wanted, name = {"plain": plain, "last": last}.get(found[0], video), found[1]
     word = "as given" if wanted == plain else "channels-last"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ import tensorflow as tf
 from tensorflow.core.framework.function_pb2 import FunctionDef
 from tensorflow.python.framework.function_def_to_graph import function_def_to_graph
 
+from xbackend_fl.adapter.axes import Declared
+from xbackend_fl.adapter.blame import explained
 from xbackend_fl.adapter.contract import Array
 from xbackend_fl.canonical import Description, GraphBuilder, training
 from xbackend_fl.canonical.operands import Operand, as_value
@@ -43,20 +46,29 @@ class Described:
     declared: tuple[tuple[int | None, ...], ...]
 
 
-def describe(model: Any, example: Sequence[Array]) -> Described:
+def describe(model: Any, example: Sequence[Array], told: Declared = Declared()) -> Described:  # noqa: B008  it is frozen
     """Schema and binding of ``model`` at ``example`` (ONNX layout).
+
+    Args:
+        model: The model.
+        example: One array per input.
+        told: What the user says about the order of axes.
 
     Raises:
         UnsupportedError: A layer or operation has no canonical form.
     """
     batch = [np.concatenate([array[:1]] * 2) for array in example]
     declared = _declared(model, batch)
-    orders = [default_order(array, shape) for array, shape in zip(batch, declared, strict=True)]
+    given = [told.input(index, array.ndim) for index, array in enumerate(batch)]
+    orders = [
+        order or default_order(array, shape)
+        for order, array, shape in zip(given, batch, declared, strict=True)
+    ]
     if not (is_keras(model) and getattr(model, "inputs", None)):
         call_once(model, [array.transpose(order) for array, order in zip(batch, orders, strict=True)])
     traced = _traced(model, batch, orders)
     inferred = [
-        infer_order(traced, index, array, order, declared[index])
+        (order, "declared") if given[index] else infer_order(traced, index, array, order, declared[index])
         for index, (array, order) in enumerate(zip(batch, orders, strict=True))
     ]
     if [order for order, _ in inferred] != orders:
@@ -78,8 +90,9 @@ def describe(model: Any, example: Sequence[Array]) -> Described:
     _captures(context, traced.graph, variables)
     context.active = dict(zip(map(id, traced.calls), rehearsal.active, strict=True))
     _walk(context, traced.graph, traced.calls)
-    for tensor in traced.outputs:
-        builder.output(as_value(builder, context.tensor(tensor)))
+    for index, (key, tensor) in enumerate(traced.outputs):
+        value = as_value(builder, context.tensor(tensor))
+        builder.output(value, key, told.output(index, len(value.shape)))
     return Described(builder.build(), context.layers, variables, tuple(declared))
 
 
@@ -145,9 +158,21 @@ def _walk(context: Context, graph: Any, calls: Sequence[Call]) -> None:
     """Tell the builder about every operation; a marked call counts as one."""
     for step in steps(graph, calls):
         if isinstance(step, Call):
-            _call(context, step)
+            name = getattr(step.target, "name", step.target)
+            with explained(f"reading the layer {name!r}", frames=partial(_frames, _made_by(step))):
+                _call(context, step)
         else:
-            _operation(context, graph, step)
+            with explained(f"reading {step.type}", frames=partial(_frames, step)):
+                _operation(context, graph, step)
+
+
+def _made_by(call: Call) -> Any:
+    return tf.nest.flatten(call.outputs)[0].op
+
+
+def _frames(operation: Any) -> list[tuple[str, int]]:
+    """The calls that an operation comes from, as TensorFlow noted them; a loaded graph has forgotten them."""
+    return [(str(frame.filename), int(frame.lineno or 0)) for frame in operation.traceback or ()]
 
 
 def _call(context: Context, call: Call) -> None:
@@ -169,6 +194,11 @@ def _layer(context: Context, layer: Any, arguments: list[Any], options: dict[str
     handler = _known(layer)
     assert handler is not None
     kind = type(layer).__name__
+    if getattr(layer, "lora_enabled", False):
+        raise UnsupportedError(
+            f"keras layer {layer.name!r} ({kind}): enable_lora makes its weight a sum of one weight and a product of two",
+            hint="save the weights, which Keras merges then, and load them into a model built without enable_lora",
+        )
     if kind == "MultiHeadAttention":
         return sequences.attention(context, layer, arguments, options)
     if isinstance(arguments[0], list):

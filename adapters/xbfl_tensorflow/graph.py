@@ -83,6 +83,11 @@ class Context:
 
     def native(self, variable: Any) -> Native:
         """The layout leaf of a variable."""
+        if not isinstance(variable, tf.Variable | keras.Variable):
+            raise UnsupportedError(
+                f"a layer computes one of its weights {list(variable.shape)} from others",
+                hint="build the layer so that the weight is a variable of its own",
+            )
         name = self.names.get(id(raw(variable)))
         if name is None:
             raise UnsupportedError(f"the variable {variable.name!r} belongs to no layer of the model")

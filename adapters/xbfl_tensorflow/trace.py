@@ -8,6 +8,7 @@ reads the raw operations only where there is no such layer.
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,7 +19,11 @@ from typing import Any, final
 import keras
 import tensorflow as tf
 
+from xbackend_fl.adapter.blame import place_of
+from xbackend_fl.adapter.outputs import output_leaves
 from xbackend_fl.errors import UnsupportedError, XbflError, shortened
+
+_NUMBERED = re.compile(r"output_\d+")
 
 
 @dataclass(frozen=True)
@@ -69,14 +74,14 @@ class Trace:
         graph: The graph.
         calls: Marked calls in order; none lies inside another.
         inputs: The graph's data inputs.
-        outputs: What the model returned, flattened.
+        outputs: What the model returned: (key, tensor) pairs.
         spans: Calls of layers that are walked inside.
     """
 
     graph: Any
     calls: tuple[Call, ...]
     inputs: tuple[Any, ...]
-    outputs: tuple[Any, ...]
+    outputs: tuple[tuple[str, Any], ...]
     spans: tuple[Span, ...] = ()
 
 
@@ -103,9 +108,12 @@ def trace(model: Any, specs: Sequence[Any], known: Callable[[Any], bool], *, tra
         UnsupportedError: The model cannot be traced at these sizes.
     """
     marks = _Marks(model, known)
+    keys: list[str] = []
 
     def run(*inputs: Any) -> Any:
-        return tf.nest.flatten(call_model(model, inputs, training=training))
+        found = outputs_of(call_model(model, inputs, training=training))
+        keys[:] = [key for key, _ in found]
+        return [leaf for _, leaf in found]
 
     eager = tf.config.functions_run_eagerly()
     try:
@@ -117,20 +125,17 @@ def trace(model: Any, specs: Sequence[Any], known: Callable[[Any], bool], *, tra
         raise
     except Exception as error:
         # A model may raise anything; all of it means that there is no graph.
+        place = place_of(error, model)
         raise UnsupportedError(
-            f"tensorflow cannot trace {type(model).__name__}: {shortened(error)}",
+            f"tensorflow cannot trace {type(model).__name__}{f' (at {place})' if place else ''}: {shortened(error)}",
             hint="check that the input shape fits the model; data-dependent control flow has no graph",
         ) from error
     finally:
         tf.config.run_functions_eagerly(run_eagerly=eager)
     graph = traced.graph
-    return Trace(
-        graph,
-        tuple(marks.calls),
-        tuple(graph.inputs[: len(specs)]),
-        tuple(traced.structured_outputs),
-        tuple(marks.spans),
-    )
+    outputs = tuple(zip(keys, traced.structured_outputs, strict=True))
+    inputs = tuple(graph.inputs[: len(specs)])
+    return Trace(graph, tuple(marks.calls), inputs, outputs, tuple(marks.spans))
 
 
 def call_once(model: Any, inputs: Sequence[Any]) -> None:
@@ -145,9 +150,10 @@ def call_once(model: Any, inputs: Sequence[Any]) -> None:
         raise
     except Exception as error:
         # A model may raise anything; all of it means that it cannot be built.
-        shapes = [list(item.shape) for item in inputs]
+        shapes, place = [list(item.shape) for item in inputs], place_of(error, model)
+        where = f" (at {place})" if place else ""
         raise UnsupportedError(
-            f"{type(model).__name__} cannot be called with inputs of shape {shapes}: {shortened(error)}",
+            f"{type(model).__name__} cannot be called with inputs of shape {shapes}{where}: {shortened(error)}",
             hint="check that the input shape fits the model",
         ) from error
 
@@ -160,6 +166,11 @@ def call_model(model: Any, inputs: Sequence[Any], *, training: bool) -> Any:
         return _call_signature(model, inputs)
     extra = {"training": training} if takes_training(model) else {}
     return model(*inputs, **extra)
+
+
+def outputs_of(returned: Any) -> tuple[tuple[str, Any], ...]:
+    """The tensors that a model returned, with their keys."""
+    return output_leaves(returned, tf.is_tensor)
 
 
 def callable_of(model: Any) -> Any:
@@ -189,7 +200,11 @@ def is_signature(model: Any) -> bool:
 def _call_signature(model: Any, inputs: Sequence[Any]) -> Any:
     """A signature of a SavedModel takes its inputs by name."""
     _, names = model.structured_input_signature
-    return model(**dict(zip(names, inputs, strict=True)))
+    returned = model(**dict(zip(names, inputs, strict=True)))
+    if all(_NUMBERED.fullmatch(key) for key in returned):
+        # TensorFlow numbers what had no names.
+        return tuple(returned[key] for key in sorted(returned, key=lambda key: int(key.rpartition("_")[2])))
+    return returned
 
 
 def is_keras(model: Any) -> bool:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 import tensorflow as tf
 
+from xbackend_fl.adapter.axes import declared_axes
+from xbackend_fl.adapter.blame import explained
 from xbackend_fl.adapter.contract import Array, Batch, LossSum, TrainConfig
 from xbackend_fl.canonical import Description
 from xbackend_fl.errors import RefusedInput
 from xbfl_tensorflow import files
 from xbfl_tensorflow.describe import describe
 from xbfl_tensorflow.losses import mean_loss
-from xbfl_tensorflow.trace import call_model, callable_of
+from xbfl_tensorflow.preserve import layers_kept
+from xbfl_tensorflow.trace import call_model, callable_of, outputs_of
 from xbfl_tensorflow.treaty import treaty
 from xbfl_tensorflow.variables import raw, trainable
 
@@ -34,8 +38,9 @@ class TensorFlowTrainer:
     """
 
     def __init__(self, model: object, example: Sequence[Array]) -> None:
-        self._model: Any = callable_of(model)
-        described = describe(self._model, example)
+        with explained(f"describing {type(model).__name__}", model), layers_kept(model):
+            self._model: Any = callable_of(model)
+            described = describe(self._model, example, declared_axes(model))
         self._description, self._layers = described.description, described.layers
         self._declared, self._variables = described.declared, described.variables
         local = self._description.binding.local
@@ -57,6 +62,16 @@ class TensorFlowTrainer:
         """Set variables."""
         for name, array in tensors.items():
             self._variables[name].assign(array)
+
+    @contextmanager
+    def preserved(self) -> Iterator[None]:
+        """The model, its weights and the generators are afterwards as they were before."""
+        before = self.read()
+        with layers_kept(self._model):
+            try:
+                yield
+            finally:
+                self.write(before)
 
     def reset(self, seed: int) -> None:
         """Seed every random generator and restore the other local variables."""
@@ -120,7 +135,8 @@ class TensorFlowTrainer:
         return files.save(self._model, path, file_format or self.formats[0])
 
     def _call(self, inputs: Sequence[Any], *, training: bool) -> tuple[Any, ...]:
-        return tuple(tf.nest.flatten(call_model(self._model, _tensors(inputs), training=training)))
+        returned = call_model(self._model, _tensors(inputs), training=training)
+        return tuple(leaf for _, leaf in outputs_of(returned))
 
     def _trainable(self) -> dict[str, Any]:
         shared = self._description.binding.owners

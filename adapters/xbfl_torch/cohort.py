@@ -20,9 +20,10 @@ import torch
 
 from xbackend_fl.adapter import longest_first
 from xbackend_fl.adapter.contract import Array, CohortResult, LossSum, Part, Scaling, Tensors, TrainConfig
+from xbackend_fl.adapter.outputs import output_leaves
 from xbfl_torch.convolutions import cheap_biases
 from xbfl_torch.descent import Descent
-from xbfl_torch.describe import tensors_of
+from xbfl_torch.describe import is_tensor, tensors_of
 from xbfl_torch.devices import kernels_for, kernels_on
 from xbfl_torch.losses import mean_loss
 from xbfl_torch.plan import Plan
@@ -125,8 +126,7 @@ class Lane:
 
     def step(self, rows: torch.Tensor, config: TrainConfig) -> None:
         """One step, with the treaty's settings already in place."""
-        output = self.model(*self.data.batch(rows))
-        output = output if isinstance(output, torch.Tensor) else output[0]
+        _, output = output_leaves(self.model(*self.data.batch(rows)), is_tensor)[0]
         kernels = kernels_for(output)
         classes = config.loss == "cross_entropy" and config.ignore_index is None
         if kernels is not None and classes and kernels.scores_fit(output):

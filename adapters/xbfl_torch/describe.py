@@ -8,25 +8,31 @@ from __future__ import annotations
 
 import logging
 import operator
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from io import StringIO
+from typing import Any
 
 import numpy as np
 import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
+from xbackend_fl.adapter.axes import Declared
+from xbackend_fl.adapter.blame import explained, place_of
 from xbackend_fl.adapter.contract import Array
+from xbackend_fl.adapter.outputs import output_leaves
 from xbackend_fl.canonical import Description, GraphBuilder, NativeTensor, TrainingEffect, Value, training
 from xbackend_fl.canonical.layout import Native
-from xbackend_fl.errors import UnsupportedError, shortened
+from xbackend_fl.errors import UnsupportedError, XbflError, shortened
 from xbfl_torch import layers, operations, sequences
 from xbfl_torch.constants import fold
 from xbfl_torch.effects import effects_of
-from xbfl_torch.graph import Context, Handler, TimeMajorError
+from xbfl_torch.graph import Context, Handler, State
 from xbfl_torch.modes import evaluation_mode
 from xbfl_torch.rehearsal import rehearse
 
@@ -53,7 +59,10 @@ class Described:
 
 
 def describe(
-    model: torch.nn.Module, example: Sequence[Array], computed: Sequence[TrainingEffect] = ()
+    model: torch.nn.Module,
+    example: Sequence[Array],
+    computed: Sequence[TrainingEffect] = (),
+    declared: Declared = Declared(),  # noqa: B008  it is frozen
 ) -> Described:
     """Schema and binding of ``model`` at ``example`` (ONNX layout).
 
@@ -61,15 +70,18 @@ def describe(
         model: The model, its weights plain.
         example: One array per input.
         computed: Weights that the user's own model computes from others, and a plain copy does not.
+        declared: What the user says about the order of axes.
 
     Raises:
         UnsupportedError: An operation or layer has no canonical form.
     """
     batch = [np.concatenate([array[:1]] * 2) for array in example]
-    try:
-        return _describe(model, batch, computed, time_major=False)
-    except TimeMajorError:
-        return _describe(model, batch, computed, time_major=True)
+    return _describe(model, batch, computed, declared)
+
+
+def is_tensor(item: object) -> bool:
+    """Whether an output is a tensor of PyTorch."""
+    return isinstance(item, torch.Tensor)
 
 
 def tensors_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -78,18 +90,16 @@ def tensors_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def _describe(
-    model: torch.nn.Module, example: Sequence[Array], computed: Sequence[TrainingEffect], *, time_major: bool
+    model: torch.nn.Module, example: Sequence[Array], computed: Sequence[TrainingEffect], declared: Declared
 ) -> Described:
-    perms = [
-        (1, 0, *range(2, array.ndim)) if time_major and array.ndim in {2, 3} else tuple(range(array.ndim))
-        for array in example
-    ]
-    note = "time-major: a recurrent or attention layer has batch_first=False" if time_major else ""
+    told = [declared.input(index, array.ndim) for index, array in enumerate(example)]
+    perms = [order or tuple(range(array.ndim)) for order, array in zip(told, example, strict=True)]
+    notes = ["declared" if order else "as given" for order in told]
     native = tuple(torch.from_numpy(a.transpose(p).copy()) for a, p in zip(example, perms, strict=True))
     tensors = tensors_of(model)
     natives = _natives(tensors)
     rehearsal = rehearse(model, native)
-    program = _export(model, native)
+    program, keys = _export(model, native)
     frozen = [name for name, tensor in tensors.items() if not tensor.requires_grad]
     builder = GraphBuilder("torch", natives, frozen)
     if computed:
@@ -103,7 +113,7 @@ def _describe(
     signature = program.graph_signature
     inside = signature.inputs_to_parameters | signature.inputs_to_buffers
     aliases = _aliases(model, tensors)
-    data = iter(zip(example, perms, strict=True))
+    data = iter(zip(example, perms, notes, strict=True))
     for node in program.graph.nodes:
         if node.op == "placeholder" and node.name in inside:
             name = aliases[inside[node.name]]
@@ -112,15 +122,15 @@ def _describe(
             whole = not tensor.is_floating_point()
             context.values[node] = tensor.numpy() if whole else Native(name, tuple(tensor.shape))
         elif node.op == "placeholder" and node.name in signature.user_inputs:
-            array, perm = next(data)
+            array, perm, note = next(data)
             context.values[node] = builder.input(node.name, str(array.dtype), array.shape, perm, note)
         elif node.op == "call_function" and node not in context.values:
-            _operation(context, node)
+            with explained(f"reading {node.target}", frames=partial(_frames, node)):
+                _operation(context, node)
         elif node.op == "output":
-            for value in context.get(node.args[0]):
-                if not isinstance(value, Value):
-                    raise UnsupportedError("the model returns something that is not a float tensor")
-                builder.output(value)
+            for index, (key, found) in enumerate(zip(keys, context.get(node.args[0]), strict=True)):
+                value = _returned(context, found, key)
+                builder.output(value, key, declared.output(index, len(value.shape)))
     return Described(builder.build(), context.calls)
 
 
@@ -143,16 +153,49 @@ def _operation(context: Context, node: Node) -> None:
         )
 
 
-def _export(model: torch.nn.Module, native: tuple[torch.Tensor, ...]) -> ExportedProgram:
+def _frames(node: Node) -> list[tuple[str, int]]:
+    """The calls that a node comes from, as the exporter noted them."""
+    trace = str(node.meta.get("stack_trace") or "")
+    return [(file, int(line)) for file, line in re.findall(r'File "([^"]+)", line (\d+)', trace)]
+
+
+def _returned(context: Context, value: Any, key: str) -> Value:
+    """What the model returns, as data: also a parameter or a constant that reaches an output as it is."""
+    if isinstance(value, State):
+        raise UnsupportedError(
+            f"the model returns the final state {key!r} of a recurrent layer as it is",
+            hint="index it by layer: h_n[-1]",
+        )
+    return context.data(value)
+
+
+def _export(
+    model: torch.nn.Module, native: tuple[torch.Tensor, ...]
+) -> tuple[ExportedProgram, tuple[str, ...]]:
+    """The graph of a model in evaluation mode, and the keys of its outputs in the graph's order."""
+    keys: list[str] = []
+
+    def flat(_: object, __: object, returned: object) -> tuple[torch.Tensor, ...]:
+        found = output_leaves(returned, is_tensor)
+        keys[:] = [key for key, _ in found]
+        return tuple(leaf for _, leaf in found)
+
     with evaluation_mode(model), _quiet():
+        # The exporter knows no dataclasses, and keeps dicts in the order of their making.
+        hook = model.register_forward_hook(flat)
         try:
-            return torch.export.export(model, native)
+            return torch.export.export(model, native), tuple(keys)
+        except XbflError:
+            raise
         except Exception as error:
             # torch.export raises whatever the model raises; all of it means that there is no graph.
+            place = place_of(error, model)
             raise UnsupportedError(
-                f"torch.export cannot trace {type(model).__name__}: {shortened(error)}",
+                f"torch.export cannot trace {type(model).__name__}{f' (at {place})' if place else ''}: {shortened(error)}",
                 hint="check that the input shape fits the model; data-dependent control flow has no graph",
             ) from error
+        finally:
+            hook.remove()
 
 
 @contextmanager

@@ -25,10 +25,6 @@ class State:
     hidden: int
 
 
-class TimeMajorError(Exception):
-    """A layer reads ``[T, N, F]`` where the graph carries ``[N, T, F]``."""
-
-
 class Context:
     """State of one walk.
 

@@ -19,7 +19,6 @@ from xbfl_torch.graph import (
     Context,
     Handler,
     State,
-    TimeMajorError,
     module_path,
     native_shape,
     require,
@@ -46,10 +45,7 @@ def _recurrent(operator: str, activation: str | None = None) -> Handler:
         name = context.name(node, tensors[0])
         initial = node.args[1] if isinstance(node.args[1], list | tuple) else [node.args[1]]
         require(all(_is_zero(item) for item in initial), name, "expected a zero initial state")
-        batch_axis = 0 if a["batch_first"] else 1
         value = context.data(a["input"])
-        if value.perm.index(0) != batch_axis:
-            raise TimeMajorError
         order = (0, 1, 2) if a["batch_first"] else (1, 0, 2)
         value = context.builder.arrange(value, order)
         directions, per = (2 if a["bidirectional"] else 1), (4 if a["has_biases"] else 2)
@@ -238,8 +234,6 @@ def attention(context: Context, node: Node) -> bool:
     require(len(results) == 1, path, "the attention weights are used; only the first output is canonical")
     order = (0, 1, 2) if module.batch_first else (1, 0, 2)
     values = [context.data(context.values[m]) for m in (query, key, content)]
-    if any(value.perm.index(0) != (0 if module.batch_first else 1) for value in values):
-        raise TimeMajorError
     layouts = _attention_layouts(path, module)
     projected = []
     for part, value in zip(("query", "key", "value"), values, strict=True):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
 import torch
 
+from xbackend_fl.adapter.axes import declared_axes
+from xbackend_fl.adapter.blame import explained
 from xbackend_fl.adapter.contract import (
     Array,
     Batch,
@@ -19,15 +22,17 @@ from xbackend_fl.adapter.contract import (
     Tensors,
     TrainConfig,
 )
+from xbackend_fl.adapter.outputs import output_leaves
 from xbackend_fl.canonical import Description
 from xbackend_fl.errors import AdapterError, RefusedInput
 from xbfl_torch import cohort, factors
 from xbfl_torch.descent import Descent
-from xbfl_torch.describe import describe, tensors_of
+from xbfl_torch.describe import describe, is_tensor, tensors_of
 from xbfl_torch.losses import mean_loss
 from xbfl_torch.modes import evaluation_mode
 from xbfl_torch.parametrizations import materialised
 from xbfl_torch.plan import Plan
+from xbfl_torch.preserve import modules_kept
 from xbfl_torch.replicas import Replicas
 from xbfl_torch.steps import plain_gradients, training_mode
 
@@ -44,13 +49,13 @@ class TorchTrainer:
     def __init__(self, model: object, example: Sequence[Array]) -> None:
         if not isinstance(model, torch.nn.Module):
             raise RefusedInput(f"expected a torch.nn.Module, received {type(model).__name__}")
-        self._model, computed = materialised(model)
-        self._tensors = tensors_of(self._model)
-        described = describe(self._model, example, computed)
+        with explained(f"describing {type(model).__name__}", model), modules_kept(model):
+            self._model, computed = materialised(model)
+            self._tensors = tensors_of(self._model)
+            described = describe(self._model, example, computed, declared_axes(model))
         self._description, self._calls = described.description, described.calls
         self._device = "cpu"
         self._example = tuple(example)
-        _lay_out_images(self._model, torch.channels_last)
         self._wanted: int | None = 1
         self._data: cohort.Data | None = None
         self._replicas: Replicas | None = None
@@ -72,6 +77,16 @@ class TorchTrainer:
         with torch.no_grad():
             for name, array in tensors.items():
                 self._tensors[name].copy_(torch.from_numpy(array))
+
+    @contextmanager
+    def preserved(self) -> Iterator[None]:
+        """The module, its weights and the generators are afterwards as they were before."""
+        before = self.read()
+        with modules_kept(self._model):
+            try:
+                yield
+            finally:
+                self.write(before)
 
     def reset(self, seed: int) -> None:
         """Seed the generator and restore local tensors."""
@@ -184,8 +199,8 @@ class TorchTrainer:
             return factors.called_once(self._model, self._call, native)
 
     def _call(self, inputs: Sequence[Array]) -> tuple[torch.Tensor, ...]:
-        output = self._model(*map(self._tensor, inputs))
-        return (output,) if isinstance(output, torch.Tensor) else tuple(output)
+        returned = self._model(*map(self._tensor, inputs))
+        return tuple(leaf for _, leaf in output_leaves(returned, is_tensor))
 
     def _tensor(self, array: Array) -> torch.Tensor:
         # from_numpy shares memory and warns about read-only arrays; a batch is small next to a step.

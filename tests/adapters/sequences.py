@@ -10,6 +10,7 @@ from keras import layers as K
 from torch import nn
 
 from tests.adapters.row import Lambda, Row, chain
+from xbackend_fl import with_axes
 
 
 def _last(module: Any, x: torch.Tensor) -> torch.Tensor:
@@ -67,7 +68,9 @@ def recurrent_rows() -> list[Row]:
             ),
             Row(
                 f"{name} time-major",
-                lambda t=theirs: Lambda(_time_major, r=t(4, 5), o=nn.Linear(5, 3)),
+                lambda t=theirs: with_axes(
+                    Lambda(_time_major, r=t(4, 5), o=nn.Linear(5, 3)), inputs=[(1, 0, 2)]
+                ),
                 lambda k=ours: chain(k(5), K.Dense(3), shape=(None, 4)),
                 (1, 6, 4),
             ),
@@ -120,11 +123,14 @@ def attention_rows() -> list[Row]:
         ),
         Row(
             "MultiHeadAttention time-major",
-            lambda: Lambda(
-                _attention_time_major,
-                norm=nn.LayerNorm(8),
-                mixer=nn.MultiheadAttention(8, 2),
-                head=nn.Linear(8, 3),
+            lambda: with_axes(
+                Lambda(
+                    _attention_time_major,
+                    norm=nn.LayerNorm(8),
+                    mixer=nn.MultiheadAttention(8, 2),
+                    head=nn.Linear(8, 3),
+                ),
+                inputs=[(1, 0, 2)],
             ),
             KerasAttention,
             (1, 5, 8),

@@ -1,11 +1,13 @@
 """The seam between the core and the frameworks."""
 
+from xbackend_fl.adapter.axes import with_axes
 from xbackend_fl.adapter.contract import (
     Adapter,
     Batch,
     CohortResult,
     LossSum,
     Part,
+    Preserving,
     Resident,
     Scaling,
     Tensors,
@@ -27,6 +29,7 @@ __all__ = [
     "LossSum",
     "Optimizer",
     "Part",
+    "Preserving",
     "Resident",
     "Scaling",
     "Tensors",
@@ -36,5 +39,6 @@ __all__ = [
     "load",
     "longest_first",
     "names",
+    "with_axes",
     "wrong_model",
 ]

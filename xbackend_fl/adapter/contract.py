@@ -7,6 +7,7 @@ model consumes. The core converts, with the binding, on its own side of this sea
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, runtime_checkable
@@ -155,6 +156,19 @@ class Resident(Protocol):
 
         Raises:
             RunFailed: The device has not enough memory.
+        """
+        ...
+
+
+@runtime_checkable
+class Preserving(Protocol):
+    """A trainer that can be probed and leave no trace in the user's model."""
+
+    def preserved(self) -> AbstractContextManager[None]:
+        """Whatever is done inside, afterwards the model is as it was, also where the block raises.
+
+        That is every bit of its tensors and how they lie in memory, flags, attributes and hooks, and the generators of
+        random numbers.
         """
         ...
 

@@ -66,14 +66,35 @@ class GraphBuilder:
         self._inputs.append((Port(name, dtype, shape), Axes(perm, note)))
         return Value(name, shape, perm)
 
-    def output(self, value: Value) -> None:
-        """Declare an output of the native model."""
+    def output(self, value: Value, key: str = "", declared: tuple[int, ...] | None = None) -> None:
+        """Declare an output of the native model.
+
+        An image that ends in its channels is turned to channels first; where an input was declared to have its batch
+        elsewhere, an output follows it; everything else is what the model returns, as it returns it.
+
+        Args:
+            value: What the model returns.
+            key: The name it is returned under, if it has one.
+            declared: The order in which the user says that it is returned.
+        """
         if value.order is not None:
             raise UnsupportedError(
                 "the model returns flattened channels-last features, whose order another model cannot share",
                 hint="end the model with a Dense layer or with global pooling",
             )
-        self._outputs.append((Port(value.name, "float32", value.shape), Axes(value.perm)))
+        rank = len(value.shape)
+        plain, last = tuple(range(rank)), (0, *range(2, rank), 1)
+        turned = any(axes.perm[:1] not in {(), (0,)} for _, axes in self._inputs)
+        follows = value.perm == last or (turned and declared is None)
+        wanted = declared or (value.perm if follows else plain)
+        if wanted != value.perm:
+            value = self.arrange(value, inverse(wanted))
+        note = (
+            "declared" if declared else "as returned" if wanted == plain else "follows the axes of the graph"
+        )
+        if wanted == last != plain:
+            note = "channels last"
+        self._outputs.append((Port(value.name, "float32", value.shape, key), Axes(value.perm, note)))
 
     def inference_only(self, reason: str) -> None:
         """Say that the native model cannot be trained as its schema says."""
@@ -157,10 +178,17 @@ class GraphBuilder:
         channel_axis %= rank
         return self.arrange(value, (0, channel_axis, *(a for a in range(1, rank) if a != channel_axis)))
 
-    def _common(self, value: Value) -> Value:
-        """The order in which values of different origin meet: channels first for images, else as they are."""
-        image = self._channels_last and len(value.shape) >= 4
-        return self.channels_first(value, -1) if image else self.plain(value)
+    def _common(self, values: Sequence[Value]) -> list[Value]:
+        """Values of different origin in the order in which they meet: channels first beside an image, else as they are."""
+        image = self._channels_last and any(
+            rank >= 4 and value.perm == (0, *range(2, rank), 1)
+            for value in values
+            for rank in (len(value.shape),)
+        )
+        return [
+            self.channels_first(value, -1) if image and len(value.shape) >= 4 else self.plain(value)
+            for value in values
+        ]
 
     def transpose(self, value: Value, perm: Sequence[int]) -> Value:
         """A native transpose: only the bookkeeping changes."""
@@ -306,7 +334,7 @@ class GraphBuilder:
     def binary(self, operator: str, name: str, left: Value, right: Value) -> Value:
         """An elementwise operation of two values with broadcasting."""
         if left.perm != right.perm or left.order != right.order:
-            left, right = self._common(left), self._common(right)
+            left, right = self._common([left, right])
         if left.order != right.order:
             raise UnsupportedError(f"{name!r} combines features flattened in different orders")
         shape = np.broadcast_shapes(left.shape, right.shape)
@@ -318,7 +346,7 @@ class GraphBuilder:
         if len(values) == 1:
             return values[0]
         if any(value.perm != values[0].perm for value in values):
-            values = [self._common(value) for value in values]
+            values = self._common(values)
         canonical = values[0].perm[axis % len(values[0].shape)]
         shape = list(values[0].shape)
         shape[canonical] = sum(value.shape[canonical] for value in values)

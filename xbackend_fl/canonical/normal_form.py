@@ -16,6 +16,7 @@ from xbackend_fl.canonical.draft import Draft, Graph, free_sizes
 from xbackend_fl.canonical.layout import Join, Layout
 from xbackend_fl.canonical.ops import OPERATORS
 from xbackend_fl.canonical.spellings import name_activations
+from xbackend_fl.canonical.value import numbers
 from xbackend_fl.errors import UnsupportedError
 
 _LINEAR = frozenset({"Gemm", "Conv"})
@@ -28,7 +29,7 @@ def normal_form(drafts: tuple[Draft, ...], outputs: set[str]) -> tuple[Draft, ..
         drafts: Nodes in execution order.
         outputs: Values that the model returns.
     """
-    for rule in (name_activations, _fold_biases, _join_linears, _cut_linears):
+    for rule in (name_activations, _crop, _fold_biases, _join_linears, _squeeze_features, _cut_linears):
         drafts = rule(Graph(_live(drafts, outputs), outputs))
     return _live(drafts, outputs)
 
@@ -40,6 +41,31 @@ def _live(drafts: tuple[Draft, ...], outputs: set[str]) -> tuple[Draft, ...]:
             needed.update(draft.inputs)
             live.append(draft)
     return tuple(reversed(live))
+
+
+# A transposed convolution that is cropped has longer pads.
+
+
+def _crop(graph: Graph) -> tuple[Draft, ...]:
+    new: dict[str, Draft] = {}
+    for draft in graph.drafts:
+        source = graph.producers.get(draft.inputs[0]) if draft.operator == "Slice" else None
+        source = source and new.get(source.name, source)
+        if (
+            source is None
+            or source.operator != "ConvTranspose"
+            or graph.only_reader(draft.inputs[0]) is not draft
+        ):
+            continue
+        axis, (start, stop) = draft.attributes["axis"], _range(draft)
+        if not isinstance(axis, int) or axis < 2 or draft.attributes["step"] != 1:
+            continue
+        pads, rank = list(numbers(source.attributes["pads"])), len(source.shape) - 2
+        pads[axis - 2] += start
+        pads[axis - 2 + rank] += source.shape[axis] - stop
+        attributes = {**source.attributes, "pads": tuple(int(n) for n in pads)}
+        new[draft.name] = replace(source, outputs=draft.outputs, shapes=draft.shapes, attributes=attributes)
+    return tuple(new.get(draft.name, draft) for draft in graph.drafts)
 
 
 # linear(x) + parameter is a layer with a bias.
@@ -128,6 +154,23 @@ def _feature_axis(linear: Draft) -> int:
     return len(linear.shape) - 1 if linear.operator == "Gemm" else 1
 
 
+# The only feature of a layer, picked, is the layer without that axis.
+
+
+def _squeeze_features(graph: Graph) -> tuple[Draft, ...]:
+    def squeezed(draft: Draft) -> Draft:
+        source = graph.producers.get(draft.inputs[0]) if draft.operator == "Select" else None
+        if source is None or source.operator not in _LINEAR:
+            return draft
+        axis = _feature_axis(source)
+        if draft.attributes["axis"] != axis or source.shape[axis] != 1:
+            return draft
+        sizes = free_sizes(source.shape, draft.shape)
+        return replace(draft, operator="Reshape", attributes={"shape": sizes})
+
+    return tuple(map(squeezed, graph.drafts))
+
+
 # A linear layer of which every reader takes a part is one layer per part.
 
 
@@ -162,7 +205,13 @@ def _is_linear(graph: Graph, value: str) -> bool:
     if draft is None:
         return False
     if draft.operator == "Add" and "constant" not in draft.attributes:
-        return all(graph.only_reader(part) is draft and _is_linear(graph, part) for part in draft.inputs)
+        # Where a part is broadcast, the axis of its features is another one.
+        return all(
+            graph.only_reader(part) is draft
+            and _is_linear(graph, part)
+            and graph.producers[part].shape == draft.shape
+            for part in draft.inputs
+        )
     return draft.operator in _LINEAR and draft.attributes.get("group", 1) == 1
 
 
@@ -190,7 +239,10 @@ def _cuts(graph: Graph, draft: Draft) -> list[_Cut] | None:
 def _selects(graph: Graph, draft: Draft, reshape: Draft, axis: int) -> list[_Cut] | None:
     """Cuts of the form ``reshape(..., parts, rest)[..., i, :]``."""
     lead, shape = draft.shape[:axis], reshape.shape
-    if reshape.operator != "Reshape" or axis != len(draft.shape) - 1 or shape[: len(lead)] != lead:
+    if reshape.operator != "Reshape" or axis != len(draft.shape) - 1 or shape[:axis] != lead:
+        return None
+    if len(shape) == axis:
+        # A single feature whose axis goes away leaves nothing to cut.
         return None
     if reshape.outputs[0] in graph.outputs:
         return None

@@ -81,11 +81,13 @@ class Port:
         name: Value name.
         dtype: NumPy dtype name.
         shape: Shape at the example the model was described with, in ONNX layout. Not part of the fingerprint.
+        key: Name under which the model returns an output; empty where only the position tells.
     """
 
     name: str
     dtype: str
     shape: Shape
+    key: str = ""
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,9 @@ class Schema:
         del plain["training_effects"]
         for item in (*plain["inputs"], *plain["outputs"]):
             item["shape"] = len(item["shape"])
+            if not item["key"]:
+                # A model whose outputs have no names keeps the fingerprint it has always had.
+                del item["key"]
         text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, final
 
 from numpy.typing import NDArray
 
-from xbackend_fl.adapter import Adapter, Trainer, adapter_of
+from xbackend_fl.adapter import Adapter, Preserving, Trainer, adapter_of
+from xbackend_fl.adapter.blame import explained
 from xbackend_fl.canonical import Binding, Description, Schema
 from xbackend_fl.errors import RefusedInput, SchemaError
-from xbackend_fl.mapping.diagnose import Difference, compare, differences
+from xbackend_fl.mapping.causes import causes
+from xbackend_fl.mapping.diagnose import compare, differences
+from xbackend_fl.mapping.difference import Difference
 from xbackend_fl.mapping.explain import failure, mismatch, verdict_by_shape
 from xbackend_fl.mapping.fingerprint import Fingerprints
 from xbackend_fl.mapping.match import Matching, Resemblance, match
+from xbackend_fl.mapping.ports import check_outputs, fit_outputs
 from xbackend_fl.mapping.probe import Evidence
 from xbackend_fl.mapping.prove import prove
 from xbackend_fl.mapping.selection import select
+from xbackend_fl.mapping.sizes import at_this_size
 from xbackend_fl.mapping.skeleton import Skeleton, skeleton_of
 from xbackend_fl.mapping.training import followed, pair_dropouts, training_report
 from xbackend_fl.mapping.verify import Proof
@@ -124,8 +130,19 @@ def bind_trainer(
         evidence: What the reference did with the probes.
         reference: The reference's adapter and binding, if they are at hand: advice then names its code too.
     """
-    before = trainer.read()
-    try:
+    with explained(f"proving the {adapter.name} model"):
+        return _proven(adapter, trainer, schema, example, evidence, reference)
+
+
+def _proven(
+    adapter: Adapter,
+    trainer: Trainer,
+    schema: Schema,
+    example: Sequence[Array],
+    evidence: Sequence[Evidence] | None,
+    reference: tuple[Adapter, Binding] | None,
+) -> Bound:
+    with _as_it_was(trainer):
         try:
             fingerprints = Fingerprints(trainer, schema, example, evidence)
             binding, notes = find_binding(schema, trainer.description, fingerprints)
@@ -139,13 +156,11 @@ def bind_trainer(
                 verdict=verdict_by_shape(trainer, trainer.description, evidence)
                 if all(d.attribute in {"structure", "connection"} for d in error.found)
                 else "",
-                reference=None if reference is None else (reference[0], reference[1].nodes),
+                reference=reference,
             ) from None
         proof = prove(schema, binding, trainer, example, evidence)
-    finally:
-        trainer.write(before)
     if not proof.proven:
-        raise failure(proof, (*schema.training_effects, *trainer.description.schema.training_effects))
+        raise failure(proof, schema, trainer.description)
     return Bound(schema, binding, proof, trainer, notes)
 
 
@@ -157,9 +172,20 @@ def gather_evidence(model: object, example: Sequence[Array]) -> tuple[Evidence, 
 def evidence_of(trainer: Trainer, example: Sequence[Array]) -> tuple[Evidence, ...]:
     """:func:`gather_evidence` for a model that is open already; its weights are the same afterwards."""
     schema, binding = trainer.description.schema, trainer.description.binding
+    with explained(f"probing the {binding.backend} model"), _as_it_was(trainer):
+        return select(trainer, binding, schema, example)[0]
+
+
+@contextmanager
+def _as_it_was(trainer: Trainer) -> Iterator[None]:
+    """The model behind a trainer is afterwards what it was; one of somebody's own at least has its weights again."""
+    if isinstance(trainer, Preserving):
+        with trainer.preserved():
+            yield
+        return
     before = trainer.read()
     try:
-        return select(trainer, binding, schema, example)[0]
+        yield
     finally:
         trainer.write(before)
 
@@ -183,23 +209,37 @@ def find_binding(
         resemblance: Orders the choices where structure leaves several.
 
     Raises:
+        MismatchError: The models do not return the same outputs.
         StructureError: The graphs differ.
     """
+    check_outputs(schema, description.schema)
     reference, candidate = skeleton_of(schema), skeleton_of(description.schema)
     if schema.fingerprint == description.schema.fingerprint:
         # One graph under one set of names: the names are the map.
         resemblance = None
     matching = match(reference, candidate, resemblance=resemblance)
+    sized: tuple[str, ...] = ()
     if matching is None:
-        loose = match(reference, candidate, strict=False)
-        raise StructureError(differences(reference, candidate, loose))
-    found = [d for i, j in matching.pairs.items() for d in compare(reference.bones[i], candidate.bones[j])]
+        found_apart = differences(reference, candidate, match(reference, candidate, strict=False))
+        if {item.attribute for item in found_apart} <= {"pads", "ceil_mode"}:
+            # Two ways to write a padding may be one at the example's size; what other sizes say, the proof asks.
+            reference, candidate = (
+                skeleton_of(at_this_size(schema)),
+                skeleton_of(at_this_size(description.schema)),
+            )
+            matching = match(reference, candidate, resemblance=resemblance)
+            sized = tuple(f"{item}; at the example's size both are one" for item in found_apart)
+        if matching is None:
+            raise StructureError(found_apart)
+    pairs = {i: (reference.bones[i], candidate.bones[j]) for i, j in sorted(matching.pairs.items())}
+    found = {i: items for i, pair in pairs.items() if (items := list(compare(*pair)))}
     if found:
-        raise StructureError(tuple(found))
+        raise StructureError(tuple(causes(pairs, found)))
     nodes, parameters = _names(reference, candidate, matching)
     nodes |= pair_dropouts(reference, candidate, matching, (schema, description.schema))
-    binding = description.binding.renamed(parameters, nodes, schema)
+    binding = fit_outputs(schema, description).renamed(parameters, nodes, schema)
     binding, notes = followed(binding, training_report(schema, description, binding, nodes))
+    notes += sized
     if binding.one_way:
         notes += (f"the map goes one way: {binding.one_way}",)
     if matching.symmetries:

@@ -6,43 +6,13 @@ import difflib
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from xbackend_fl.canonical import Kind
 from xbackend_fl.canonical.schema import AttributeValue
+from xbackend_fl.mapping.causes import causes
+from xbackend_fl.mapping.difference import Difference
 from xbackend_fl.mapping.match import Matching
 from xbackend_fl.mapping.skeleton import Bone, Skeleton
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One thing that differs.
-
-    Attributes:
-        reference: Node in the reference model.
-        candidate: Node in the candidate, empty if it has none.
-        operator: Operator of the node.
-        attribute: What differs: an attribute, ``<role> shape``, ``<role> kind``, ``connection`` or ``structure``.
-        expected: The reference's value.
-        received: The candidate's value.
-        value: The candidate's value as it is, where ``attribute`` is an attribute of the operator.
-    """
-
-    reference: str
-    candidate: str
-    operator: str
-    attribute: str
-    expected: str
-    received: str
-    value: AttributeValue | None = None
-
-    def __str__(self) -> str:
-        if self.attribute == "structure":
-            return f"{self.operator}: reference has {self.expected}, candidate has {self.received}"
-        return (
-            f"{self.operator} {self.reference!r} ↔ {self.candidate!r}: {self.attribute} "
-            f"is {self.expected} in the reference, {self.received} in the candidate"
-        )
 
 
 def differences(reference: Skeleton, candidate: Skeleton, loose: Matching | None) -> tuple[Difference, ...]:
@@ -54,9 +24,9 @@ def differences(reference: Skeleton, candidate: Skeleton, loose: Matching | None
         loose: A matching by operators alone, if there is one: then only attributes differ.
     """
     if loose is not None:
-        pairs = [(reference.bones[i], candidate.bones[j]) for i, j in sorted(loose.pairs.items())]
-        found = tuple(difference for pair in pairs for difference in compare(*pair))
-        return found or tuple(_sharing(pairs))
+        pairs = {i: (reference.bones[i], candidate.bones[j]) for i, j in sorted(loose.pairs.items())}
+        found = {i: list(compare(*pair)) for i, pair in pairs.items()}
+        return tuple(causes(pairs, found)) or tuple(_sharing(list(pairs.values())))
     words = [sorted(bone.node.operator for bone in graph.bones) for graph in (reference, candidate)]
     if words[0] == words[1]:
         return (_connection(reference, candidate),)
@@ -80,7 +50,9 @@ def compare(left: Bone, right: Bone) -> Iterator[Difference]:
                 if expected[index] != received[index] and role == "mean":
                     yield Difference(*names, "statistics", _moves(expected[index]), _moves(received[index]))
             elif expected[index] != received[index]:
-                yield Difference(*names, f"{role} {what}", str(expected[index]), str(received[index]))
+                parameters = left.node.parameters[role], right.node.parameters[role]
+                words = str(expected[index]), str(received[index])
+                yield Difference(*names, f"{role} {what}", *words, parameters=parameters)
 
 
 def _sharing(pairs: Sequence[tuple[Bone, Bone]]) -> Iterator[Difference]:

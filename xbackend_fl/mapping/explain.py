@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,15 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.adapter import Adapter, Trainer
-from xbackend_fl.canonical import Description, Kind, Node, Schema, TrainingEffect
+from xbackend_fl.canonical import Binding, Description, Kind, Node, Schema
+from xbackend_fl.canonical.layout import leaves
 from xbackend_fl.canonical.schema import AttributeValue
 from xbackend_fl.errors import MismatchError, UnprovenError
 from xbackend_fl.mapping.cases import cases
-from xbackend_fl.mapping.diagnose import Difference
+from xbackend_fl.mapping.difference import Difference
 from xbackend_fl.mapping.draw import draw_weights
 from xbackend_fl.mapping.probe import Evidence, by_shape, observe
 from xbackend_fl.mapping.runtime import execute
 from xbackend_fl.mapping.verify import TOLERANCE, Proof, relative_error
+
+UNMOVED = 1e-7
+"""A change of outputs that rounding alone makes."""
 
 SHOWN = 8
 """How many differences a message lists."""
@@ -34,7 +38,7 @@ def mismatch(
     *,
     example: Sequence[Array] = (),
     verdict: str = "",
-    reference: tuple[Adapter, Mapping[str, str]] | None = None,
+    reference: tuple[Adapter, Binding] | None = None,
 ) -> MismatchError:
     """The error for two graphs that differ.
 
@@ -45,24 +49,72 @@ def mismatch(
         adapter: The candidate's adapter.
         example: One array per input; with it, the effect of each changed attribute is measured.
         verdict: What the probe that needs no map says.
-        reference: The reference's adapter and its native names by node, if they are known here.
+        reference: The reference's adapter and binding, if they are known here.
     """
-    effects = _effects(schema, found[:SHOWN], example)
-    lines = [f"  {difference}{effect}" for difference, effect in zip(found, effects, strict=False)]
-    if len(found) > SHOWN:
-        lines.append(f"  … and {len(found) - SHOWN} more")
+    alike = _alike(found)
+    effects = _effects(schema, alike[:SHOWN], example)
+    sides = (None if reference is None else reference[1], description.binding)
+    lines = [
+        f"  {items[0]}{_more(items)}{_shapes(items[0], schema, sides)}{effect}"
+        for items, effect in zip(alike, effects, strict=False)
+    ]
+    if len(alike) > SHOWN:
+        lines.append(f"  … and {len(alike) - SHOWN} more")
     if verdict:
         lines.append(f"  {verdict}")
     hints: dict[str, None] = {}
-    for difference in found[:SHOWN]:
-        native = description.binding.nodes.get(difference.candidate, difference.candidate)
-        hints |= dict.fromkeys(_advice(adapter, native, difference, difference.expected))
+    for items in alike[:SHOWN]:
+        there = description.binding.nodes
+        native = _names([there.get(item.candidate, item.candidate) for item in items])
+        hints |= dict.fromkeys(_advice(adapter, native, items[0], items[0].expected))
         if reference is not None:
-            native = reference[1].get(difference.reference, difference.reference)
-            there = _advice(reference[0], native, difference, difference.received)
-            hints |= dict.fromkeys(f"or {line}" for line in there)
+            here = reference[1].nodes
+            native = _names([here.get(item.reference, item.reference) for item in items])
+            other = _advice(reference[0], native, items[0], items[0].received)
+            hints |= dict.fromkeys(f"or {line}" for line in other)
     message = "\n".join(["the two models are not the same function:", *lines])
     return MismatchError(message, hint="; ".join(hints) or None)
+
+
+def _alike(found: Sequence[Difference]) -> list[list[Difference]]:
+    """Differences that are the same at several nodes, together."""
+    groups: dict[object, list[Difference]] = {}
+    for item in found:
+        place = (
+            item.reference if item.attribute in {"structure", "connection", "width", "input width"} else ""
+        )
+        key = (item.operator, item.attribute, item.expected, item.received, place)
+        groups.setdefault(key, []).append(item)
+    return list(groups.values())
+
+
+def _more(items: Sequence[Difference]) -> str:
+    return f", and so at {len(items) - 1} more of these" if len(items) > 1 else ""
+
+
+def _names(names: Sequence[str]) -> str:
+    unique = list(dict.fromkeys(names))
+    return ", ".join(unique[:3]) + (f" and {len(unique) - 3} more" if len(unique) > 3 else "")
+
+
+def _shapes(difference: Difference, schema: Schema, sides: tuple[Binding | None, Binding]) -> str:
+    """The tensors that show a difference, as each framework prints their shapes."""
+    ours, theirs = difference.parameters
+    if not ours or not theirs:
+        return ""
+    first = _native(sides[0], ours)
+    if first is None:
+        first = f"{ours} {list(schema.by_name[ours].shape)} in ONNX's order"
+    second = _native(sides[1], theirs)
+    return f" ({first}; {second})" if second else f" ({first})"
+
+
+def _native(binding: Binding | None, parameter: str) -> str | None:
+    layout = None if binding is None else binding.parameters.get(parameter)
+    if binding is None or layout is None:
+        return None
+    leaf = next(leaves(layout))
+    return f"{leaf.tensor} {list(leaf.full_shape)} in {binding.backend}"
 
 
 def verdict_by_shape(trainer: Trainer, description: Description, evidence: Sequence[Evidence] | None) -> str:
@@ -93,34 +145,90 @@ def verdict_by_shape(trainer: Trainer, description: Description, evidence: Seque
     )
 
 
-def failure(proof: Proof, effects: Sequence[TrainingEffect] = ()) -> MismatchError | UnprovenError:
+def failure(proof: Proof, schema: Schema, candidate: Description) -> MismatchError | UnprovenError:
     """The error for a binding that the numbers contradict, or do not support.
 
     Args:
         proof: The comparisons.
-        effects: What either model does in training beside its graph; they are named where only training differs.
+        schema: The reference.
+        candidate: The candidate's own description.
     """
     failed = [check for check in proof.checks if not check.passed]
     if not failed:
         return _unproven(proof.unproven)
-    lines = [
-        f"  {check.what} at {check.case}: relative error {check.error:.1e}"
-        + (f" in {check.where!r}" if check.where else "")
-        for check in failed[:SHOWN]
-    ]
+    lines = []
+    for what in dict.fromkeys(check.what for check in failed):
+        wrong = [check for check in failed if check.what == what]
+        worst = max(wrong, key=lambda check: check.error)
+        every = sum(check.what == what for check in proof.checks)
+        lines.append(
+            f"  {what}: relative error {worst.error:.1e} at {worst.case}"
+            + (f" in {worst.where!r}" if worst.where else "")
+            + (f"; {len(wrong)} of {every} comparisons fail" if every > 1 else "")
+        )
+    effects = (*schema.training_effects, *candidate.schema.training_effects)
     if effects and {check.what for check in failed} <= {"gradients", "step", "statistics"}:
         causes = dict.fromkeys(map(str, effects))
-        head = "outputs agree, and training does not:"
         return MismatchError(
-            "\n".join([head, *lines, *(f"  {cause}" for cause in causes)]),
+            "\n".join(["outputs agree, and training does not:", *lines, *(f"  {cause}" for cause in causes)]),
             hint="; ".join(dict.fromkeys(effect.cure for effect in effects)),
         )
-    agree = {check.case for check in proof.checks} - {check.case for check in failed}
-    hint = "look for a custom layer, a different activation, or another axis order of the data"
-    if agree - {"all draws"}:
-        hint = f"the models agree at: {'; '.join(sorted(agree))}. Uneven SAME padding depends on the size"
     head = f"the graphs match but the numbers do not (tolerance {proof.tolerance:.0e}):"
-    return MismatchError("\n".join([head, *lines]), hint=hint)
+    return MismatchError("\n".join([head, *lines]), hint=_beyond_structure(proof, schema, candidate))
+
+
+def _beyond_structure(proof: Proof, schema: Schema, candidate: Description) -> str:
+    """What can differ between two graphs whose nodes and attributes agree, as far as it is there."""
+    outputs = [check for check in proof.checks if check.what == "outputs"]
+    wrong, right = ({c.case for c in outputs if c.passed is passed} for passed in (False, True))
+    if wrong and right and len(wrong) == 1:
+        resized = [n.name for n in (*schema.nodes, *candidate.schema.nodes) if _depends_on_size(n)]
+        cause = (
+            f"; {resized[0]!r} pads unevenly, as padding='same' and ceil_mode do at some sizes"
+            if resized
+            else ""
+        )
+        return f"the outputs agree at {'; '.join(sorted(right))}, and not at {wrong.pop()}{cause}"
+    for side, nodes in (("reference", schema.nodes), ("candidate", candidate.schema.nodes)):
+        readers = [node.name for node in nodes if node.name in _across_batches(nodes)]
+        others = candidate.schema.nodes if side == "reference" else schema.nodes
+        if readers and not _across_batches(others):
+            return (
+                f"in the {side}, {readers[0]!r} runs along axis 0 of the example, the batch, and in the other model not: "
+                "batch_first=True, or declare the order of its axes: with_axes(model, inputs=[(1, 0, 2)])"
+            )
+    read = "; ".join(
+        f"input {i} as {list(axes.perm)} ({axes.note or 'as given'})"
+        for i, axes in enumerate(candidate.binding.inputs)
+    )
+    return (
+        "nodes and attributes agree; the order of axes and of reshaped features does not show in them. "
+        f"The candidate reads {read}; with_axes declares another order"
+    )
+
+
+def _depends_on_size(node: Node) -> bool:
+    pads = node.attributes.get("pads")
+    uneven = isinstance(pads, tuple) and pads[: len(pads) // 2] != pads[len(pads) // 2 :]
+    return node.operator in {"Conv", "MaxPool", "AveragePool"} and (
+        uneven or bool(node.attributes.get("ceil_mode"))
+    )
+
+
+def _across_batches(nodes: Sequence[Node]) -> set[str]:
+    """Recurrent and attention nodes that read an odd number of exchanges of the batch with another axis."""
+    turned: set[str] = set()
+    found: set[str] = set()
+    for node in nodes:
+        inside = any(value in turned for value in node.inputs)
+        perm = node.attributes.get("perm")
+        if node.operator == "Transpose" and isinstance(perm, tuple) and perm[0] != 0:
+            inside = not inside
+        if inside:
+            turned.update(node.outputs)
+            if node.operator in {"LSTM", "GRU", "RNN", "Attention"}:
+                found.add(node.name)
+    return found
 
 
 def _unproven(names: Mapping[str, str]) -> UnprovenError:
@@ -141,7 +249,8 @@ def _unproven(names: Mapping[str, str]) -> UnprovenError:
 def _advice(adapter: Adapter, native: str, difference: Difference, wanted: str) -> list[str]:
     if difference.attribute in {"structure", "connection"}:
         return []
-    role, _, what = difference.attribute.partition(" ")
+    role, _, what = difference.attribute.rpartition(" ")
+    role = role or difference.attribute
     if what == "shape":
         return [f"{adapter.name}: {native}: give its {role} the shape {wanted}"]
     if "shared with" in difference.expected or "shared with" in difference.received:
@@ -152,16 +261,21 @@ def _advice(adapter: Adapter, native: str, difference: Difference, wanted: str) 
     return [adapter.hint(native, difference.operator, role, value)]
 
 
-def _effects(schema: Schema, found: Sequence[Difference], example: Sequence[Array]) -> list[str]:
-    """How far each changed attribute alone moves the outputs of the reference, by ONNX Runtime."""
-    if not example or all(difference.value is None for difference in found):
+def _effects(schema: Schema, found: Sequence[Sequence[Difference]], example: Sequence[Array]) -> list[str]:
+    """How far each changed attribute, at all the nodes that differ in it, moves the outputs of the reference, by ONNX Runtime."""
+    if not example or all(items[0].value is None for items in found):
         return [""] * len(found)
     case = cases(schema, example)[0]
     weights = draw_weights(schema, case.seed)
     before = execute(schema, weights, case.inputs)
 
-    def effect(difference: Difference, value: AttributeValue) -> str:
-        changed = replace(schema, nodes=tuple(_with(node, difference, value) for node in schema.nodes))
+    def effect(items: Sequence[Difference], value: AttributeValue) -> str:
+        names, attribute = {item.reference for item in items}, items[0].attribute
+        nodes = tuple(
+            replace(node, attributes={**node.attributes, attribute: value}) if node.name in names else node
+            for node in schema.nodes
+        )
+        changed = replace(schema, nodes=nodes)
         try:
             after = execute(changed, weights, case.inputs)
         except Exception:  # noqa: BLE001  ONNX Runtime has no error type of its own for a graph that cannot run
@@ -169,12 +283,8 @@ def _effects(schema: Schema, found: Sequence[Difference], example: Sequence[Arra
         if [a.shape for a in after] != [a.shape for a in before]:
             return " (outputs then have another shape)"
         error = max(relative_error(a, b) for a, b in zip(after, before, strict=True))
+        if error < UNMOVED:
+            return " (moves no output at this size)"
         return f" (moves outputs by {error:.1e})"
 
-    return ["" if item.value is None else effect(item, item.value) for item in found]
-
-
-def _with(node: Node, difference: Difference, value: AttributeValue) -> Node:
-    if node.name != difference.reference:
-        return node
-    return replace(node, attributes={**node.attributes, difference.attribute: value})
+    return ["" if items[0].value is None else effect(items, items[0].value) for items in found]

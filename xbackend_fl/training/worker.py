@@ -113,6 +113,7 @@ class Worker:
 
     def evidence(self) -> tuple[Schema, tuple[Evidence, ...]]:
         """The reference's schema and what it does with the probes."""
+        _check_one_output(self._trainer.description.schema)
         with explained(f"the {self._backend} model, probed,"):
             return self._trainer.description.schema, evidence_of(self._trainer, self._example)
 
@@ -143,6 +144,7 @@ class Worker:
     def _take_over(self, schema: Schema, binding: Binding) -> None:
         self._schema, self._binding = schema, binding
         self._objectives.clear()
+        _lay_out(self._trainer)
 
     def place(self, device: str, replicas: int | None) -> None:
         """Move the model to a device, and the data that all participants share."""
@@ -392,6 +394,7 @@ class Worker:
             return self._trainer
         if name not in self._own:
             self._own[name] = self._open()
+            _lay_out(self._own[name])
         return self._own[name]
 
     def _native(self, tensors: Any) -> Weights:
@@ -430,3 +433,19 @@ class Worker:
         """Inputs in the model's own axis order."""
         pairs = zip(self._binding.inputs, self._prepared(part.inputs), strict=True)
         return tuple(np.ascontiguousarray(axes.to_native(a)) for axes, a in pairs)
+
+
+def _check_one_output(schema: Schema) -> None:
+    names = [port.key for port in schema.outputs if port.key]
+    if len(names) > 1:
+        # Names have no order, and the loss is of the first output.
+        raise ConfigError(
+            f"the model returns several outputs by name ({', '.join(names)}); a course computes its loss of one",
+            hint="return it alone for training, or a tuple in which it is the first",
+        )
+
+
+def _lay_out(trainer: Trainer) -> None:
+    """Let a model that is proven, and is ours to train, lie in memory as its processor likes it best."""
+    if isinstance(trainer, Resident):
+        trainer.place("cpu")

@@ -1,0 +1,188 @@
+"""Describing, probing and binding leave a user's model as it was, bit for bit, also where they fail."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+import torch
+from keras import layers as K
+from torch import nn
+
+import xbackend_fl
+from tests.adapters.untouched import changes, snapshot
+from tests.adapters.zoo import ROWS
+from xbackend_fl.errors import RefusedInput
+
+IMAGE = (np.random.default_rng(0).standard_normal((2, 3, 9, 8)).astype(np.float32),)
+VECTOR = (np.random.default_rng(0).standard_normal((2, 4)).astype(np.float32),)
+
+
+class Particular(nn.Module):
+    """Much of what a module can hold beside its weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.c = nn.Conv2d(3, 8, 3)
+        self.b = nn.BatchNorm2d(8)
+        self.d = nn.Dropout(0.3)
+        self.l = nn.Linear(8, 2)
+        self.b.eval()
+        self.l.weight.requires_grad_(requires_grad=False)
+        self.l.register_forward_hook(lambda _, __, output: output)
+        self.register_buffer("steps", torch.tensor(3))
+        self.calls, self.last = 0, None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        self.last = self.l(self.d(torch.relu(self.b(self.c(x))).mean((2, 3))))
+        return self.last
+
+
+class Normed(nn.Module):
+    """Weights that are computed, in both ways that PyTorch has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.utils.parametrizations.weight_norm(nn.Linear(4, 3))
+        self.b = nn.utils.spectral_norm(nn.Linear(3, 3))
+        self(torch.from_numpy(VECTOR[0]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.b(torch.tanh(self.a(x)))
+
+
+class Sorting(nn.Module):
+    """Cannot be described, which shows only after it was traced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.c, self.d = nn.Conv2d(3, 4, 3), nn.Dropout()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.sort(self.d(self.c(x))).values
+
+
+def with_gradients() -> nn.Module:
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+    model(torch.from_numpy(VECTOR[0])).sum().backward()
+    return model
+
+
+def channels_last() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def compiled_keras() -> Any:
+    inside = keras.Input((9, 8, 3))
+    x = K.BatchNormalization(trainable=False)(K.Conv2D(4, 3)(inside))
+    x = K.GlobalAveragePooling2D()(K.Dropout(0.2, seed=3)(x))
+    model = keras.Model(inside, K.Dense(2)(x))
+    model.layers[1].trainable = False
+    model.compile("adam", "mse", metrics=["mae"])
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def legacy() -> Any:
+    layers = tf_keras.layers
+    inside = tf_keras.Input((9, 8, 3))
+    x = layers.Dropout(0.2)(layers.BatchNormalization()(layers.Conv2D(4, 3)(inside)))
+    model = tf_keras.Model(inside, layers.Dense(2)(layers.GlobalAveragePooling2D()(x)))
+    model.compile("adam", "mse")
+    return model
+
+
+class Subclassed(keras.Model):
+    """Counts its calls and keeps what it computed last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.c, self.b, self.d = K.Conv2D(4, 3), K.BatchNormalization(), K.Dropout(0.4)
+        self.g, self.o = K.GlobalAveragePooling2D(), K.Dense(2)
+        self.calls, self.last = 0, None
+        self(IMAGE[0].transpose(0, 2, 3, 1))
+
+    def call(self, x: Any, *, training: bool = False) -> Any:
+        self.calls += 1
+        x = self.d(self.b(self.c(x), training=training), training=training)
+        self.last = self.o(self.g(x))
+        return self.last
+
+
+class Plain(tf.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = tf.Variable(tf.random.normal((4, 3)))
+        self.last: Any = None
+
+    def __call__(self, x: Any) -> Any:
+        self.last = tf.matmul(x, self.w)
+        return self.last
+
+
+CASES: list[tuple[str, Callable[[], Any], Any]] = [
+    ("flags, hooks and counters", Particular, IMAGE),
+    ("computed weights", Normed, VECTOR),
+    ("gradients", with_gradients, VECTOR),
+    ("channels last", channels_last, IMAGE),
+    ("no canonical form", Sorting, IMAGE),
+    ("compiled Keras, partly frozen", compiled_keras, IMAGE),
+    ("legacy Keras", legacy, IMAGE),
+    ("subclassed Keras", Subclassed, IMAGE),
+    ("a module of TensorFlow", Plain, VECTOR),
+    *(
+        (f"{row.name}, {side}", getattr(row, side), row.example())
+        for row in ROWS[::9]
+        for side in ("torch", "keras")
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "build", "example"), CASES, ids=[case[0] for case in CASES])
+def test_a_model_is_left_as_it_was(name: str, build: Callable[[], Any], example: Any) -> None:
+    model = build()
+    if not isinstance(model, torch.nn.Module) and not model.variables:
+        pytest.skip("it has no variables before it was called")
+    random.seed(1)
+    np.random.seed(2)  # noqa: NPY002  the global one is what must be left alone
+    torch.manual_seed(3)
+    before = snapshot(model)
+    try:
+        schema = xbackend_fl.describe(model, example)
+        assert not changes(before, snapshot(model)), "describe"
+        evidence = xbackend_fl.gather_evidence(model, example)
+        assert not changes(before, snapshot(model)), "gather_evidence"
+        xbackend_fl.bind(model, schema, example, evidence)
+    except RefusedInput:
+        assert name == "no canonical form"
+    assert not changes(before, snapshot(model))
+
+
+def test_a_mismatch_leaves_the_candidate_as_it_was() -> None:
+    reference, candidate = (
+        nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()),
+        nn.Sequential(nn.Conv2d(3, 8, 3), nn.Tanh()),
+    )
+    schema = xbackend_fl.describe(reference, IMAGE)
+    evidence = xbackend_fl.gather_evidence(reference, IMAGE)
+    before = snapshot(candidate)
+    with pytest.raises(RefusedInput):
+        xbackend_fl.bind(candidate, schema, IMAGE, evidence)
+    assert not changes(before, snapshot(candidate))
+    candidate[0].weight.view(8, -1)
+
+
+def test_the_snapshot_sees_what_it_is_for() -> None:
+    model = Particular()
+    before = snapshot(model)
+    model.c.weight.data = model.c.weight.data.to(memory_format=torch.channels_last)
+    model.d.eval()
+    torch.manual_seed(5)
+    assert {"tensor c.weight", "d training", "torch"} <= set(changes(before, snapshot(model)))

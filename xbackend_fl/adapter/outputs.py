@@ -1,0 +1,76 @@
+"""What a model returns, in one order on every backend: tuples by position, everything with names by name."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from xbackend_fl.errors import UnsupportedError
+
+_ALONE = ""
+
+
+def output_leaves(returned: Any, is_tensor: Callable[[Any], bool]) -> tuple[tuple[str, Any], ...]:
+    """The tensors of what a model returned, each with its key.
+
+    A dict, a named tuple and a dataclass give their values names, and names have no order: outputs with names are sorted by
+    name, so that two models that return the same names agree however either was written. A nested output joins its names
+    with dots; ``None`` is no output.
+
+    Args:
+        returned: What a call of the model gave.
+        is_tensor: Whether a leaf is a tensor of the framework.
+
+    Returns:
+        ``(key, tensor)`` pairs; every key is empty if nothing has a name.
+
+    Raises:
+        UnsupportedError: A leaf is no tensor, or there is none.
+    """
+    found = [item for item in _walk(returned, (), is_tensor) if item[1] is not None]
+    for path, leaf in found:
+        if not is_tensor(leaf):
+            where = f"the output {_dotted(path)!r}" if path else "the output"
+            raise UnsupportedError(
+                f"{where} of the model is of the type {type(leaf).__name__}, not a tensor",
+                hint="return tensors only; None, tuples, dicts, named tuples and dataclasses of tensors are read",
+            )
+    if not found:
+        raise UnsupportedError(
+            "the model returns no tensor", hint="return what the loss is to be computed of"
+        )
+    if not any(isinstance(part, str) for path, _ in found for part in path):
+        return tuple((_ALONE, leaf) for _, leaf in found)
+    return tuple(sorted(((_dotted(path), leaf) for path, leaf in found), key=lambda item: item[0]))
+
+
+def _walk(
+    item: Any, path: tuple[str | int, ...], is_tensor: Callable[[Any], bool]
+) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    if is_tensor(item):
+        yield path, item
+        return
+    parts = _parts(item)
+    if parts is None:
+        yield path, item
+        return
+    for key, part in parts:
+        yield from _walk(part, (*path, key), is_tensor)
+
+
+def _parts(item: Any) -> list[tuple[str | int, Any]] | None:
+    """Name or place, and value, of every part; ``None`` for a leaf."""
+    if isinstance(item, Mapping):
+        return [(str(key), value) for key, value in item.items()]
+    if dataclasses.is_dataclass(item) and not isinstance(item, type):
+        return [(field.name, getattr(item, field.name)) for field in dataclasses.fields(item)]
+    if isinstance(item, tuple) and hasattr(item, "_fields"):
+        return list(zip(item._fields, item, strict=True))
+    if isinstance(item, list | tuple):
+        return list(enumerate(item))
+    return None
+
+
+def _dotted(path: tuple[str | int, ...]) -> str:
+    return ".".join(map(str, path))
