@@ -17,6 +17,7 @@ import numpy as np
 
 from xbackend_fl.canonical.binding import Axes, Description, NativeTensor
 from xbackend_fl.canonical.draft import free_sizes
+from xbackend_fl.canonical.edges import returned_axes, without_singletons
 from xbackend_fl.canonical.layout import (
     Layout,
     Reorder,
@@ -82,19 +83,10 @@ class GraphBuilder:
                 "the model returns flattened channels-last features, whose order another model cannot share",
                 hint="end the model with a Dense layer or with global pooling",
             )
-        rank = len(value.shape)
-        plain, last = tuple(range(rank)), (0, *range(2, rank), 1)
-        turned = any(axes.perm[:1] not in {(), (0,)} for _, axes in self._inputs)
-        follows = value.perm == last or (turned and declared is None)
-        wanted = declared or (value.perm if follows else plain)
-        if wanted != value.perm:
-            value = self.arrange(value, inverse(wanted))
-        note = (
-            "declared" if declared else "as returned" if wanted == plain else "follows the axes of the graph"
-        )
-        if wanted == last != plain:
-            note = "channels last"
-        self._outputs.append((Port(value.name, "float32", value.shape, key), Axes(value.perm, note)))
+        axes = returned_axes(value.perm, [axes for _, axes in self._inputs], declared)
+        if axes.perm != value.perm:
+            value = self.arrange(value, inverse(axes.perm))
+        self._outputs.append((Port(value.name, "float32", value.shape, key), axes))
 
     def inference_only(self, reason: str) -> None:
         """Say that the native model cannot be trained as its schema says."""
@@ -277,22 +269,7 @@ class GraphBuilder:
 
     def _singletons(self, name: str, value: Value, shape: Shape) -> Value:
         """A reshape that only adds or removes axes of length one: squeeze first, then add at the end."""
-        native = value.native_shape
-        # A batch of one keeps its axis.
-        single = native[0] == 1 == shape[0]
-        kept = [axis for axis, n in enumerate(native) if n != 1 or (single and axis == 0)]
-        new = [axis for axis, n in enumerate(shape) if n == 1 and not (single and axis == 0)]
-        old = [axis for axis in range(len(shape)) if axis not in new]
-        gone = [value.perm[axis] for axis in range(len(native)) if axis not in kept]
-        squeezed = without(value.perm, gone)
-        rank = len(squeezed)
-        if value.perm == tuple(range(len(native))) and native[1:2] == shape[1:2]:
-            perm = tuple(range(len(shape)))
-            canonical = shape
-        else:
-            placed = dict(zip(old, squeezed, strict=True)) | {axis: rank + i for i, axis in enumerate(new)}
-            perm = tuple(placed[axis] for axis in range(len(shape)))
-            canonical = tuple(shape[axis] for axis in inverse(perm))
+        canonical, perm = without_singletons(value, shape)
         (out,) = self.add("Reshape", name, [value], [canonical])
         return Value(out, canonical, perm)
 
