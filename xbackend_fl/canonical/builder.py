@@ -172,11 +172,7 @@ class GraphBuilder:
 
     def _common(self, values: Sequence[Value]) -> list[Value]:
         """Values of different origin in the order in which they meet: channels first beside an image, else as they are."""
-        image = self._channels_last and any(
-            rank >= 4 and value.perm == (0, *range(2, rank), 1)
-            for value in values
-            for rank in (len(value.shape),)
-        )
+        image = self._channels_last and any(value.is_image for value in values)
         return [
             self.channels_first(value, -1) if image and len(value.shape) >= 4 else self.plain(value)
             for value in values

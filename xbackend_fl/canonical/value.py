@@ -30,6 +30,12 @@ class Value:
         """Shape in the native model."""
         return tuple(self.shape[axis] for axis in self.perm)
 
+    @property
+    def is_image(self) -> bool:
+        """Whether it is an image that ends in its channels."""
+        rank = len(self.perm)
+        return rank >= 4 and self.perm == (0, *range(2, rank), 1)
+
 
 def numbers(value: AttributeValue) -> tuple[float, ...]:
     """An attribute that holds one number per axis."""

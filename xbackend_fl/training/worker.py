@@ -28,7 +28,7 @@ from xbackend_fl.aggregation import LARGEST, OnlineMean, Sums, is_within
 from xbackend_fl.canonical import Binding, Kind, Schema
 from xbackend_fl.course import Course, example_arrays
 from xbackend_fl.data import Dataset, batches, seed_of
-from xbackend_fl.errors import AdapterError, Refusals, RefusedInput, UpdateRefused
+from xbackend_fl.errors import AdapterError, ConfigError, Refusals, RefusedInput, UpdateRefused
 from xbackend_fl.events import Event, Noted, ParticipantFailed, ParticipantTrained
 from xbackend_fl.locate import call, explained
 from xbackend_fl.mapping import Evidence, Proof, bind_trainer, evidence_of, training_attributes
