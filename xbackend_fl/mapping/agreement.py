@@ -12,15 +12,12 @@ from numpy.typing import NDArray
 
 from xbackend_fl.canonical import Schema
 from xbackend_fl.mapping.probe import Evidence
-from xbackend_fl.mapping.verify import TOLERANCE, Check, output_check
+from xbackend_fl.mapping.verify import ROUNDINGS, TOLERANCE, Check, output_check
 
 Array = NDArray[Any]
 
 GROSS = 0.5
 """Largest relative error of a gradient in any single draw."""
-
-ROUNDINGS = 10.0
-"""A difference of so many times what rounding does to both models is rounding: two frameworks differ by 0.3 to 5 times that."""
 
 COARSE = 1e-2
 """What is left to rounding must agree to this all the same."""

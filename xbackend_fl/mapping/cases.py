@@ -24,7 +24,10 @@ BY_SHAPE = "the same weights by shape"
 DRAWS = 4
 """Draws whose gradients are always compared; a step, too, in those with an odd seed."""
 
-_KINDS, _EXAMPLE, _BY_SHAPE, _FURTHER = DRAWS + 2, DRAWS + 3, DRAWS + 5, 21
+KINDS = DRAWS + 2
+"""Seed of the draws of every other kind of data, whose outputs alone are compared."""
+
+_EXAMPLE, _BY_SHAPE, _FURTHER = DRAWS + 3, DRAWS + 5, 21
 _RESERVE = (11, 13, 15)
 _SMALL = (4, 8)
 """How many times smaller large images are where rounding is to count less."""
@@ -48,7 +51,7 @@ def cases(schema: Schema, example: Sequence[Array], assignment: Assignment = ())
         larger = [(*shape[:2], *(n + 1 for n in shape[2:])) if len(shape) >= 3 else shape for shape in shapes]
         result.append(_draw(schema, larger, DRAWS + 1, usual, differentiate=False))
     others = (other for other in _others(schema) if other != usual)
-    result += [_draw(schema, shapes, _KINDS, other, differentiate=False) for other in others]
+    result += [_draw(schema, shapes, KINDS, other, differentiate=False) for other in others]
     own = repeated(example)
     result.append(Case(EXAMPLE, _EXAMPLE, own, differentiate=False, step=False))
     for seed, times in zip(_RESERVE, _SMALL, strict=False):

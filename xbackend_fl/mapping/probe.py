@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from xbackend_fl.adapter.contract import TrainConfig, Trainer
 from xbackend_fl.canonical import OPERATORS, Binding, Effect, Schema
 from xbackend_fl.errors import RefusedInput
-from xbackend_fl.mapping.derivatives import STEP, Question, ask, native, rounding
+from xbackend_fl.mapping.derivatives import STEP, Question, ask, native, nudged, rounding
 from xbackend_fl.mapping.draw import draw_by_shape, draw_weights, shaken
 from xbackend_fl.mapping.runtime import Runtime
 
@@ -146,6 +146,23 @@ def canonical_outputs(
     trainer.write(binding.restore(weights))
     raw = _forward(trainer, native(binding, inputs))
     return tuple(axes.to_canonical(a) for axes, a in zip(binding.outputs, raw, strict=True))
+
+
+def output_rounding(
+    schema: Schema, binding: Binding, trainer: Trainer, item: Evidence, expected: Sequence[Array] = ()
+) -> float:
+    """How far outputs move if weights move by one unit in the last place, relative to their size or to the expected one's."""
+    weights = weights_of(schema, item.case) | dict(item.statistics)
+    largest = 0.0
+    for seed in range(2):
+        generator = np.random.Generator(np.random.Philox(key=[seed, 7]))
+        moved = {name: nudged(array, generator) for name, array in weights.items()}
+        outputs = canonical_outputs(trainer, binding, moved, item.case.inputs)
+        for one, two, wanted in zip(outputs, item.outputs, expected or item.outputs, strict=True):
+            size = float(max(np.abs(two).max(initial=0.0), np.abs(wanted).max(initial=0.0)))
+            moves = float(np.abs(one.astype(np.float64) - two).max(initial=0.0))
+            largest = max(largest, moves / size if size else 0.0)
+    return largest
 
 
 def _forward(trainer: Trainer, inputs: Sequence[Array]) -> tuple[Array, ...]:

@@ -6,18 +6,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.adapter import Trainer
 from xbackend_fl.canonical import Binding, Schema
-from xbackend_fl.mapping.agreement import ROUNDINGS, agreement
-from xbackend_fl.mapping.derivatives import nudged
+from xbackend_fl.mapping.agreement import agreement
 from xbackend_fl.mapping.observed import agreed, seen, standing, unseen_nodes
-from xbackend_fl.mapping.probe import Evidence, canonical_outputs, weights_of
-from xbackend_fl.mapping.runtime import Runtime
+from xbackend_fl.mapping.probe import Evidence, output_rounding, weights_of
+from xbackend_fl.mapping.runtime import Runtime, execute
 from xbackend_fl.mapping.selection import select
-from xbackend_fl.mapping.verify import Check, Proof, against_runtime, gather, reactions, relative_error
+from xbackend_fl.mapping.verify import ROUNDINGS, Check, Proof, against_runtime, gather, reactions
 
 Array = NDArray[Any]
 
@@ -107,23 +105,13 @@ def _loud(
     loud: dict[str, float] = {}
     for check in failed:
         if check.case not in loud:
-            loud[check.case] = _output_rounding(schema, binding, trainer, by_label[check.case])
+            item = by_label[check.case]
+            weights = weights_of(schema, item.case) | dict(item.statistics)
+            expected = execute(schema, weights, item.case.inputs)
+            loud[check.case] = output_rounding(schema, binding, trainer, item, expected)
         if check.error > ROUNDINGS * loud[check.case]:
             return {}
     kept = [check for check in checks if check not in failed]
     if any(all(check.what != what for check in kept) for what in {check.what for check in failed}):
         return {}
     return loud
-
-
-def _output_rounding(schema: Schema, binding: Binding, trainer: Trainer, item: Evidence) -> float:
-    """How far outputs move, relatively, if weights move by one unit in the last place."""
-    weights = weights_of(schema, item.case) | dict(item.statistics)
-    largest = 0.0
-    for seed in range(2):
-        generator = np.random.Generator(np.random.Philox(key=[seed, 7]))
-        moved = {name: nudged(array, generator) for name, array in weights.items()}
-        outputs = canonical_outputs(trainer, binding, moved, item.case.inputs)
-        errors = (relative_error(a, b) for a, b in zip(outputs, item.outputs, strict=True))
-        largest = max(largest, *errors)
-    return largest

@@ -12,15 +12,18 @@ from numpy.typing import NDArray
 
 from xbackend_fl.adapter.contract import Trainer
 from xbackend_fl.canonical import Binding, Schema
-from xbackend_fl.mapping.cases import cases, further, usual_data
+from xbackend_fl.mapping.cases import KINDS, cases, further, usual_data
 from xbackend_fl.mapping.distributions import Assignment, Distribution, assignments
 from xbackend_fl.mapping.memory import check_memory
 from xbackend_fl.mapping.observed import faint_nodes
-from xbackend_fl.mapping.probe import Evidence, SizeRefused, observe
+from xbackend_fl.mapping.probe import Evidence, SizeRefused, observe, output_rounding
 from xbackend_fl.mapping.runtime import Runtime
-from xbackend_fl.mapping.verify import REACTS, reaction
+from xbackend_fl.mapping.verify import REACTS, ROUNDINGS, TOLERANCE, reaction
 
 Array = NDArray[Any]
+
+_NOTHING = 1e-6
+"""Outputs of this part of their usual size are zeros that were rounded."""
 
 ATTEMPTS = 32
 """How many further kinds of data are tried for parameters that no draw sees."""
@@ -56,7 +59,7 @@ def select(
             if not case.reserve:
                 notes.append(f"{case.label}: the {binding.backend} model takes one size only")
             continue
-        if _finite(seen):
+        if _finite(seen) and not (case.seed == KINDS and _faint(schema, binding, trainer, seen, found[0])):
             found.append(seen)
     faint = faint_nodes(schema, found)
     for case, twin in islice(further(schema, example), ATTEMPTS):
@@ -91,6 +94,17 @@ def _usual(
         if _finite(seen) and reaction(seen) < REACTS:
             return usual, [seen]
     return normal, first
+
+
+def _faint(schema: Schema, binding: Binding, trainer: Trainer, seen: Evidence, usual: Evidence) -> bool:
+    """Whether outputs are little but rounding: what a layer normalises may be constant, or scores huge."""
+    sizes = [
+        (float(np.abs(one).max(initial=0.0)), float(np.abs(two).max(initial=0.0)))
+        for one, two in zip(seen.outputs, usual.outputs, strict=True)
+    ]
+    if any(one <= _NOTHING * two for one, two in sizes):
+        return True
+    return ROUNDINGS * output_rounding(schema, binding, trainer, seen) > TOLERANCE
 
 
 def _finite(seen: Evidence) -> bool:

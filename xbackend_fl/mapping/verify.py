@@ -20,6 +20,10 @@ TOLERANCE = 1e-4
 """Largest relative error that passes; an epsilon of 1e-3 instead of 1e-5 makes 3e-4."""
 
 
+ROUNDINGS = 10.0
+"""A difference of so many times what rounding does to both models is rounding: two frameworks differ by 0.3 to 5 times that."""
+
+
 @dataclass(frozen=True)
 class Check:
     """One comparison.
