@@ -132,3 +132,15 @@ def test_the_traceback_of_a_model_reaches_the_console(small: Make, digits: Path,
     assert "OSError: disk" in text
     assert "broken.py" in text
     assert "while training participant 'amsterdam' (torch) in round 1" in text
+
+
+@pytest.mark.parametrize("online", ["true", "false"])
+def test_weights_whose_sum_would_be_infinite_are_refused_and_not_saved(
+    online: str, small: Make, tmp_path: Path
+) -> None:
+    """One step of a far too large rate: the loss before it is finite, and so is every weight after it."""
+    settings = ("training.optimizer={name: sgd, lr: 1.0e+34}", "training.steps=1", "rounds=1")
+    course = small(*settings, f"federate.online_aggr={online}", "federate.on_failure=continue")
+    with pytest.raises(RunFailed, match=r"participant 'berlin': parameter .* is larger than 1.13e\+15"):
+        run_course(course, tmp_path / "run", in_process=True)
+    assert not list((tmp_path / "run").rglob("*.safetensors"))
