@@ -99,6 +99,7 @@ def test_a_digest_tells_shapes_dtypes_and_orders_apart() -> None:
     others = [array[::-1], array.astype(np.float32), array.reshape(300, 2), array + 1e-9]
     assert len({digest([other]) for other in (array, *others)}) == 5
     assert digest([array]) == digest([array.copy(order="F")])
+    assert digest([np.zeros((100, 3))]) != digest([np.zeros((200, 3))])
 
 
 def test_one_mistake_at_several_places_is_told_once() -> None:

@@ -7,11 +7,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.training import loaders
 from xbackend_fl import load_course, run_course
 from xbackend_fl.cli.main import main
+from xbackend_fl.deployment.silo import Silo
 from xbackend_fl.errors import CombinedError, ConfigError, Refusals
 from xbackend_fl.training import Scope, Worker
 
@@ -343,3 +345,22 @@ def test_several_mistakes_keep_their_parts_between_processes() -> None:
     again = pickle.loads(pickle.dumps(caught.value))
     assert [(error.message, error.hint) for error in again.errors] == [("one", "mend it"), ("two", "mend it")]
     assert str(again) == str(caught.value)
+
+
+def test_a_silos_own_file_is_looked_at_as_well(file: Path, tmp_path: Path) -> None:
+    parts = {
+        f"{name}_{key}": array
+        for name, pair in loaders.good().items()
+        for key, array in zip("xy", pair, strict=True)
+    }
+    parts["test_x"][3, 2] = np.nan
+    np.savez(tmp_path / "mine.npz", **parts)
+    with pytest.raises(ConfigError, match=r"mine.npz: test: inputs: NaN at row 3, column 2"):
+        Silo.open(load_course(file), "torch-1", tmp_path / "mine.npz")
+    parts["test_x"] = np.nan_to_num(parts["test_x"]).astype(np.float64)
+    np.savez(tmp_path / "mine.npz", **parts)
+    said: list[str] = []
+    Silo.open(load_course(file), "torch-1", tmp_path / "mine.npz", say=said.append)
+    assert [line.split(": ", 1)[1].split("mine.npz: ")[1] for line in said] == [
+        "test: inputs: float64, read as float32; no value changes"
+    ]
