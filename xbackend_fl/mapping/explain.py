@@ -136,7 +136,8 @@ def verdict_by_shape(trainer: Trainer, description: Description, evidence: Seque
     error = max(relative_error(a, b) for a, b in zip(outputs, item.outputs, strict=True))
     spread = max(float(np.ptp(a, axis=0).max()) / (float(np.abs(a).max()) or 1.0) for a in item.outputs)
     if error > TOLERANCE:
-        return f"given equal weights by shape, outputs differ by {error:.1e}: the difference is real"
+        # Another form of one function may hold its weights in other shapes, or their elements in another order.
+        return ""
     if spread < 1e-2:
         return ""
     return (
