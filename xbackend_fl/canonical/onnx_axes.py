@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -15,17 +15,61 @@ _BATCH = "batch"
 _Sizes: TypeAlias = Sequence[int | str]
 """Size of every axis, or the name of a free one."""
 
+SequenceAxes: TypeAlias = Collection[tuple[int, int]]
+"""Axes of any length besides the batch: position of the input, and axis in ONNX layout, of which 0 is the batch."""
+
 
 def free(port: Port) -> onnx.ValueInfoProto:
     """An input or output of which every axis is free; the first one is the batch."""
-    names = [f"{port.name}_{axis}" for axis in range(len(port.shape))]
+    names = [_name(port, axis) for axis in range(len(port.shape))]
     return _info(port, [_BATCH, *names[1:]] if names else names)
 
 
-def fix_axes(model: onnx.ModelProto, schema: Schema) -> None:
-    """Give inputs and outputs the sizes of the example; the batch, and what follows it, stays free."""
+def fix_axes(model: onnx.ModelProto, schema: Schema, sequence_axes: SequenceAxes = ()) -> None:
+    """Give inputs and outputs the sizes of the example; the batch, declared sequence axes, and what follows them, stay free."""
     graph = model.graph
-    inputs = [_info(port, [_BATCH, *port.shape[1:]] if port.shape else ()) for port in schema.inputs]
+    inputs = [
+        _info(port, sizes) for port, sizes in zip(schema.inputs, _named(schema, sequence_axes), strict=True)
+    ]
+    outputs = _outputs(model, schema, inputs)
+    longer = outputs
+    if sequence_axes:
+        twice = [
+            _info(
+                port,
+                [length * (1 + ((index, axis) in sequence_axes)) for axis, length in enumerate(port.shape)],
+            )
+            for index, port in enumerate(schema.inputs)
+        ]
+        longer = _outputs(model, schema, twice)
+    batch = schema.inputs[0].shape[0] if schema.inputs and schema.inputs[0].shape else 0
+    declared = {_name(schema.inputs[index], axis) for index, axis in sequence_axes}
+    found = [
+        _info(port, _sizes(port, item, batch, declared, grown))
+        for port, item, grown in zip(schema.outputs, outputs, longer, strict=True)
+    ]
+    for field, items in ((graph.input, inputs), (graph.output, found)):
+        del field[:]
+        field.extend(items)
+
+
+def _named(schema: Schema, sequence_axes: SequenceAxes) -> list[_Sizes]:
+    """Sizes of every input, and the names of its free axes."""
+    result: list[_Sizes] = []
+    for index, port in enumerate(schema.inputs):
+        sizes: list[int | str] = list(port.shape)
+        for axis in range(len(sizes)):
+            if not axis or (index, axis) in sequence_axes:
+                sizes[axis] = _name(port, axis) if axis else _BATCH
+        result.append(sizes)
+    return result
+
+
+def _outputs(
+    model: onnx.ModelProto, schema: Schema, inputs: Sequence[onnx.ValueInfoProto]
+) -> Sequence[onnx.ValueInfoProto]:
+    """What shape inference finds about the outputs for such inputs."""
+    graph = model.graph
     # Without the weights: shape inference copies what it is given.
     held = [helper.make_tensor_value_info(item.name, item.data_type, item.dims) for item in graph.initializer]
     unknown = [onnx.ValueInfoProto(name=port.name) for port in schema.outputs]
@@ -34,14 +78,12 @@ def fix_axes(model: onnx.ModelProto, schema: Schema) -> None:
         opset_imports=model.opset_import,
         ir_version=model.ir_version,
     )
-    batch = schema.inputs[0].shape[0] if schema.inputs and schema.inputs[0].shape else 0
-    inferred = shape_inference.infer_shapes(bare, data_prop=True).graph.output
-    outputs = [
-        _info(port, _sizes(port, item, batch)) for port, item in zip(schema.outputs, inferred, strict=True)
-    ]
-    for field, items in ((graph.input, inputs), (graph.output, outputs)):
-        del field[:]
-        field.extend(items)
+    found: Sequence[onnx.ValueInfoProto] = shape_inference.infer_shapes(bare, data_prop=True).graph.output
+    return found
+
+
+def _name(port: Port, axis: int) -> str:
+    return f"{port.name}_{axis}"
 
 
 def _info(port: Port, sizes: _Sizes) -> onnx.ValueInfoProto:
@@ -49,17 +91,25 @@ def _info(port: Port, sizes: _Sizes) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(port.name, element, sizes)
 
 
-def _sizes(port: Port, inferred: onnx.ValueInfoProto, batch: int) -> _Sizes:
-    """Sizes of an output: what shape inference finds, else those of the example, its batch free."""
-    found = inferred.type.tensor_type.shape.dim
+def _sizes(
+    port: Port,
+    inferred: onnx.ValueInfoProto,
+    batch: int,
+    declared: Collection[str],
+    grown: onnx.ValueInfoProto,
+) -> _Sizes:
+    """Sizes of an output: what shape inference finds, else those of the example; its batch free, and what grows with a sequence."""
+    found, longer = (item.type.tensor_type.shape.dim for item in (inferred, grown))
     sizes: list[int | str] = list(port.shape)
     if sizes:
-        sizes[0] = _BATCH if sizes[0] == batch else f"{port.name}_0"
+        sizes[0] = _BATCH if sizes[0] == batch else _name(port, 0)
     if len(found) != len(sizes):
-        return sizes
+        return [_name(port, axis) if axis else size for axis, size in enumerate(sizes)] if declared else sizes
     for axis, dim in enumerate(found):
         if dim.HasField("dim_value"):
             sizes[axis] = int(dim.dim_value)
-        elif dim.dim_param == _BATCH:
-            sizes[axis] = _BATCH
+        elif dim.dim_param in {_BATCH, *declared}:
+            sizes[axis] = dim.dim_param
+        elif declared and (len(longer) != len(found) or longer[axis].dim_value != port.shape[axis]):
+            sizes[axis] = _name(port, axis)
     return sizes

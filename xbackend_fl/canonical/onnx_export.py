@@ -14,7 +14,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from xbackend_fl.canonical.layout import Array
-from xbackend_fl.canonical.onnx_axes import fix_axes, free
+from xbackend_fl.canonical.onnx_axes import SequenceAxes, fix_axes, free
 from xbackend_fl.canonical.schema import Node, Schema
 
 OPSET = 21
@@ -58,7 +58,11 @@ _Emit = Callable[[_Graph, Node, Schema], None]
 
 
 def to_onnx(
-    schema: Schema, weights: Mapping[str, Array] | None, *, batch_statistics: bool = False
+    schema: Schema,
+    weights: Mapping[str, Array] | None,
+    *,
+    batch_statistics: bool = False,
+    sequence_axes: SequenceAxes = (),
 ) -> onnx.ModelProto:
     """The model as ONNX (opset 21), the same bytes for the same schema and weights.
 
@@ -68,6 +72,7 @@ def to_onnx(
             of the example. Without weights the parameters are further inputs, and every axis is free.
         batch_statistics: Normalise with the statistics of the batch, as training does; they are then further
             outputs under the names of the parameters, with ``_of_batch`` behind.
+        sequence_axes: Further axes of inputs that are free in a model with weights.
 
     Returns:
         A model whose metadata carries the schema's fingerprint.
@@ -102,7 +107,7 @@ def to_onnx(
     )
     helper.set_model_props(model, {"fingerprint": schema.fingerprint})
     if weights is not None:
-        fix_axes(model, schema)
+        fix_axes(model, schema, sequence_axes)
     return model
 
 

@@ -37,6 +37,13 @@ def convert(
         Path | None, typer.Option(help="Schema of a canonical SOURCE, if --dest-model is another's.")
     ] = None,
     inputs: Inputs = None,
+    sequence_axis: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="INPUT.AXIS",
+            help="Axis of any length in a new ONNX graph, both from 0 on, in ONNX layout, e.g. 0.1; repeatable.",
+        ),
+    ] = None,
     only: Only = None,
     rename: Rename = None,
     dtype: Annotated[str | None, typer.Option(help="Cast floating-point tensors, e.g. bfloat16.")] = None,
@@ -54,6 +61,7 @@ def convert(
     from xbackend_fl import weights
     from xbackend_fl.convert import convert as run
     from xbackend_fl.convert import selected
+    from xbackend_fl.course import sequence_axis as sequence_axis_of
 
     archive = selected(
         weights.open(source, source_format, external_data=external_data), only or (), rename or (), dtype
@@ -63,6 +71,7 @@ def convert(
         from xbackend_fl.cli.models import examples
 
         example = examples(inputs)
+    free = [sequence_axis_of(text, inputs or ()) for text in sequence_axis or ()]
     reader, writer = _sides(archive, source_model, dest_model, binding or [], schema, example)
     with _progress(archive.num_bytes, as_json=as_json) as advance:
         report = run(
@@ -72,6 +81,7 @@ def convert(
             reader=reader,
             writer=writer,
             example=example,
+            sequence_axes=free,
             overwrite=force,
             advance=advance,
         )

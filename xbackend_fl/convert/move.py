@@ -19,7 +19,7 @@ from xbackend_fl.canonical.onnx_export import to_onnx
 from xbackend_fl.convert.models import Side
 from xbackend_fl.convert.names import naming, not_saved
 from xbackend_fl.errors import FileError, RefusedInput, RunFailed, SchemaError
-from xbackend_fl.mapping import execute
+from xbackend_fl.mapping import check_lengths, execute
 from xbackend_fl.mapping.draw import draw_inputs
 from xbackend_fl.mapping.verify import TOLERANCE, relative_error
 from xbackend_fl.weights import Archive, Weights, digest
@@ -74,6 +74,7 @@ def convert(
     reader: Side | None = None,
     writer: Side | None = None,
     example: Sequence[Array] = (),
+    sequence_axes: Sequence[tuple[int, int]] = (),
     overwrite: bool = False,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Report:
@@ -89,6 +90,7 @@ def convert(
         reader: Model or binding that the source belongs to.
         writer: Model or binding that the destination belongs to.
         example: Inputs in ONNX layout; with them and models, both sides also compute.
+        sequence_axes: Position of an input and axis of it, for every axis of a new ONNX graph that is free besides the batch.
         overwrite: Whether an existing file may be replaced.
         advance: Hears how many bytes were written.
 
@@ -100,6 +102,13 @@ def convert(
     kind = format_of(destination, file_format)
     if destination.exists() and not overwrite:
         raise FileError(f"{destination} exists", hint="choose another file, or --force")
+    if sequence_axes and (
+        reader is None or reader.trainer is None or writer is not None or kind.name != "onnx"
+    ):
+        raise RefusedInput(
+            "only a new ONNX graph has sequence axes",
+            hint="leave --sequence-axis out, or give the model of SOURCE alone (--source-model) and a DESTINATION that ends in .onnx",
+        )
     if reader is None and writer is None:
         weights.save(
             destination, source, source.metadata, format=kind.name, overwrite=overwrite, advance=advance
@@ -108,8 +117,11 @@ def convert(
     places = {} if reader is None else _places(source, reader)
     canonical = _canonical(source, reader, writer, places)
     with whole_or_absent(destination) as partial:
-        verified = _write(partial, kind, canonical, reader, writer, source, advance)
+        verified = _write(partial, kind, canonical, reader, writer, source, advance, sequence_axes)
         outputs = _outputs(canonical, reader, writer, example)
+        if sequence_axes:
+            assert reader is not None
+            _check_lengths(reader, canonical, example, sequence_axes)
         _replace(destination, overwrite=overwrite)
     notes = (*source.notes, *(() if reader is None else _left_out(source, places, reader.binding)))
     return Report(
@@ -187,11 +199,12 @@ def _write(
     writer: Side | None,
     source: Archive,
     advance: Callable[[int], None],
+    sequence_axes: Sequence[tuple[int, int]],
 ) -> str:
     """Write the file and read it again; returns what was compared."""
     if writer is None:
         assert reader is not None
-        _write_canonical(partial, kind, canonical, reader, advance)
+        _write_canonical(partial, kind, canonical, reader, advance, sequence_axes)
         _check(canonical, weights.open(partial, kind.name), partial)
         return "every canonical bit read again"
     natives = writer.binding.restore(canonical)
@@ -251,13 +264,19 @@ def _save_native(trainer: Trainer, partial: Path, kind: Format) -> None:
 
 
 def _write_canonical(
-    partial: Path, kind: Format, canonical: Canonical, reader: Side, advance: Callable[[int], None]
+    partial: Path,
+    kind: Format,
+    canonical: Canonical,
+    reader: Side,
+    advance: Callable[[int], None],
+    sequence_axes: Sequence[tuple[int, int]],
 ) -> None:
     fingerprint, schema = reader.binding.fingerprint, reader.schema
     if kind.name == "onnx":
         if schema is None:
             raise RefusedInput("an ONNX file needs the graph", hint="give the model: --source-model")
-        partial.write_bytes(to_onnx(schema, Weights.of(schema, canonical)).SerializeToString())
+        model = to_onnx(schema, Weights.of(schema, canonical), sequence_axes=sequence_axes)
+        partial.write_bytes(model.SerializeToString())
         return
     if kind.write is None:
         raise RefusedInput(
@@ -302,6 +321,15 @@ def _outputs(
                 f"the two sides disagree about output {port.name!r} by {error:.1e}; nothing was kept"
             )
     return tuple(result)
+
+
+def _check_lengths(
+    side: Side, canonical: Canonical, example: Sequence[Array], sequence_axes: Sequence[tuple[int, int]]
+) -> None:
+    """Compute on both sides at other lengths too; the model holds the weights since the outputs were compared."""
+    assert side.trainer is not None
+    assert side.schema is not None
+    check_lengths(side.trainer, side.binding, side.schema, canonical, example, sequence_axes)
 
 
 def _forward(side: Side, canonical: Canonical, inputs: Sequence[Array]) -> tuple[Array, ...]:

@@ -2,7 +2,7 @@
 
 from xbackend_fl.course.load import complete, dump, load_course, site_settings
 from xbackend_fl.course.model import Course, Participant, checked_name
-from xbackend_fl.course.shapes import example_arrays
+from xbackend_fl.course.shapes import example_arrays, sequence_axis
 
 __all__ = [
     "Course",
@@ -12,5 +12,6 @@ __all__ = [
     "dump",
     "example_arrays",
     "load_course",
+    "sequence_axis",
     "site_settings",
 ]

@@ -307,6 +307,10 @@ class Course(_Section):
     rounds: PositiveInt
     models: Annotated[dict[str, str], Field(min_length=1)]
     input: Annotated[list[str], Field(min_length=1, description="ONNX layout, for example ['1,3,64,64']")]
+    sequence_axes: list[str] = Field(
+        default_factory=list,
+        description="axes of any length in model.onnx, INPUT.AXIS in ONNX layout, both from 0 on, for example ['0.1']",
+    )
     data: Data
     participants: Annotated[list[Participant], BeforeValidator(_named), Field(min_length=1)]
     training: Training = Training()
@@ -334,6 +338,11 @@ class Course(_Section):
         federate = self.federate.model_copy(update={"cohort": None})
         changed = {"participants": mine, "data": data, "federate": federate}
         return self.model_copy(update=changed).at(self._base)
+
+    @property
+    def free_axes(self) -> list[tuple[int, int]]:
+        """Declared sequence axes: position of the input, and axis in ONNX layout."""
+        return [shapes.sequence_axis(text, self.input) for text in self.sequence_axes]
 
     @property
     def reference(self) -> str:
@@ -376,6 +385,12 @@ class Course(_Section):
                 shapes.check(text)
             except ConfigError as error:
                 yield mistake(error.message, ("input", index), text, hint=error.hint or "")
+                return
+        for index, text in enumerate(self.sequence_axes):
+            try:
+                shapes.sequence_axis(text, self.input)
+            except ConfigError as error:
+                yield mistake(error.message, ("sequence_axes", index), text, hint=error.hint or "")
 
     def _cohort(self) -> Iterator[InitErrorDetails]:
         cohort, count = self.federate.cohort, len(self.participants)

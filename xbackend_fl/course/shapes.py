@@ -13,6 +13,7 @@ import numpy as np
 from xbackend_fl.errors import ConfigError, shortened
 
 _FILE = ".npy"
+_AXIS = re.compile(r"([0-9]{1,4})\.([0-9]{1,2})")
 _SHAPE = re.compile(r"(?:([a-z]+[0-9]*):)?([0-9]{1,9}(?:,[0-9]{1,9})*)")
 _DTYPES = (
     {f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)}
@@ -58,6 +59,32 @@ def check(text: str) -> None:
     """
     if not text.endswith(_FILE):
         parse(text)
+
+
+def sequence_axis(text: str, inputs: Sequence[str]) -> tuple[int, int]:
+    """An axis of any length, ``INPUT.AXIS``: which input, from 0, and which of its axes in ONNX layout.
+
+    Args:
+        text: For example ``0.1``.
+        inputs: The examples that are declared, one per input; of a file the axes are not looked at.
+
+    Raises:
+        ConfigError: It names no axis, or the batch, which is free anyway.
+    """
+    match = _AXIS.fullmatch(text)
+    if match is None:
+        raise ConfigError(
+            f"sequence axis {text[:_MAX_AXES]!r} is not INPUT.AXIS",
+            hint="for example 0.1: of the first input the axis after the batch, in ONNX layout",
+        )
+    index, axis = int(match[1]), int(match[2])
+    if index >= len(inputs):
+        raise ConfigError(f"sequence axis {text}: there is no input {index}, of {len(inputs)} from 0 on")
+    if not axis:
+        raise ConfigError(f"sequence axis {text}: axis 0 is the batch, which is always free")
+    if not inputs[index].endswith(_FILE) and axis >= (rank := len(parse(inputs[index])[1])):
+        raise ConfigError(f"sequence axis {text}: input {index} has {rank} axes, from 0 on")
+    return index, axis
 
 
 def absolute(text: str, base: Path) -> str:

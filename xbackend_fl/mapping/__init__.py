@@ -9,6 +9,7 @@ from xbackend_fl.mapping.bind import (
     find_binding,
     gather_evidence,
 )
+from xbackend_fl.mapping.lengths import check_lengths
 from xbackend_fl.mapping.probe import Evidence, training_attributes
 from xbackend_fl.mapping.publish import pack_evidence, unpack_evidence
 from xbackend_fl.mapping.runtime import execute
@@ -21,6 +22,7 @@ __all__ = [
     "Proof",
     "bind",
     "bind_trainer",
+    "check_lengths",
     "describe",
     "evidence_of",
     "execute",

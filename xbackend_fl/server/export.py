@@ -24,12 +24,15 @@ Array = NDArray[Any]
 _LINES = 12
 
 
-def export(folder: RunFolder, inputs: Sequence[Array]) -> list[Array]:
+def export(
+    folder: RunFolder, inputs: Sequence[Array], sequence_axes: Sequence[tuple[int, int]] = ()
+) -> list[Array]:
     """Write a run's last weights as ``model.onnx``, and run that file.
 
     Args:
         folder: Has the schema and the last weights.
         inputs: In ONNX layout.
+        sequence_axes: Position of an input and axis of it, for every axis that is free besides the batch.
 
     Returns:
         What ONNX Runtime answers to the inputs, in the order of the graph's outputs.
@@ -48,6 +51,7 @@ def export(folder: RunFolder, inputs: Sequence[Array]) -> list[Array]:
                 str(folder.path),
                 str(asked),
                 str(answered),
+                *(f"{index}.{axis}" for index, axis in sequence_axes),
             ],
             capture_output=True,
             text=True,

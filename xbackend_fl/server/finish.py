@@ -53,7 +53,7 @@ def finish(course: Course, engine: Engine, schema: Schema, state: CourseState, f
     else:
         best = engine.evaluate(load_weights(folder.best, weights.fingerprint), "test")
     answers = engine.outputs(weights, "test", _PROBE)
-    expected = export(folder, answers.inputs)
+    expected = export(folder, answers.inputs, course.free_axes)
     errors = {
         backend: min(
             max(relative_error(a, b) for a, b in zip(outputs, expected, strict=True)) for outputs in several

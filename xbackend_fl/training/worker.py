@@ -31,7 +31,14 @@ from xbackend_fl.data import Dataset, batches, seed_of
 from xbackend_fl.errors import AdapterError, ConfigError, Refusals, RefusedInput, UpdateRefused
 from xbackend_fl.events import Event, Noted, ParticipantFailed, ParticipantTrained
 from xbackend_fl.locate import call, explained
-from xbackend_fl.mapping import Evidence, Proof, bind_trainer, evidence_of, training_attributes
+from xbackend_fl.mapping import (
+    Evidence,
+    Proof,
+    bind_trainer,
+    check_lengths,
+    evidence_of,
+    training_attributes,
+)
 from xbackend_fl.mapping.training import require_trainable
 from xbackend_fl.metrics import Metrics, Objective, objective_of
 from xbackend_fl.training.examine import Examined, Rehearsal, Scope, digests_of, read_data
@@ -114,8 +121,13 @@ class Worker:
     def evidence(self) -> tuple[Schema, tuple[Evidence, ...]]:
         """The reference's schema and what it does with the probes."""
         _check_one_output(self._trainer.description.schema)
+        description, free = self._trainer.description, self._course.free_axes
         with explained(f"the {self._backend} model, probed,"):
-            return self._trainer.description.schema, evidence_of(self._trainer, self._example)
+            weights = description.binding.export(self._trainer.read())
+            check_lengths(
+                self._trainer, description.binding, description.schema, weights, self._example, free
+            )
+            return description.schema, evidence_of(self._trainer, self._example)
 
     def bind(self, schema: Schema, evidence: Sequence[Evidence]) -> tuple[Binding, Proof, tuple[str, ...]]:
         """Bind this backend's model to the treaty, with proof."""
