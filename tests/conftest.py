@@ -1,9 +1,8 @@
-"""Fixtures shared by all rooms; frameworks are imported once, with their own warnings aside."""
+"""Fixtures shared by all rooms, and the tiers of the suite. No framework is imported here: a test that uses one imports it."""
 
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,16 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+import xbfl_tensorflow
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-with warnings.catch_warnings():
-    # What a framework deprecates inside itself is not ours to fix.
-    warnings.simplefilter("ignore")
-    import torch  # noqa: F401
-
-    import xbfl_tensorflow
-
-    xbfl_tensorflow.import_frameworks()
-
+# A test may import TensorFlow or Keras before the adapter does.
+xbfl_tensorflow.set_environment()
 
 Figure = Callable[[str, object], None]
 # A shared machine is slow at times; that is not a failure.
@@ -31,6 +25,20 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--thorough", action="store_true", help="run whole campaigns instead of samples")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not import what ``-m quick`` leaves out: a module that is not quick as a whole imports frameworks."""
+    if config.option.markexpr != "quick" or not collection_path.match("test_*.py"):
+        return None
+    return "pytest.mark.quick" not in collection_path.read_text() or None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--thorough"):
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="slow: --thorough"))
 
 
 @pytest.fixture

@@ -147,18 +147,23 @@ def _tensorflow_version() -> str:
     raise ModuleNotFoundError("No module named 'tensorflow'", name="tensorflow")
 
 
-def import_frameworks() -> None:
-    """Import TensorFlow and Keras without their start-up messages.
-
-    Raises:
-        AdapterError: Keras already runs on another backend in this process.
-    """
+def set_environment() -> None:
+    """Tell TensorFlow and Keras, which read the environment when they are imported, how to start."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     # TensorFlow leaves oneDNN out on processors without AVX-512, where a step of ConvNet2 takes 107 ms without and 50 with it.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     # Else it takes all of a GPU's memory, which another worker's framework may want.
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+
+
+def import_frameworks() -> None:
+    """Import TensorFlow and Keras without their start-up messages.
+
+    Raises:
+        AdapterError: Keras already runs on another backend in this process.
+    """
+    set_environment()
     if "tensorflow" not in sys.modules:
         with _silent_stderr():
             import tensorflow as tf

@@ -15,6 +15,8 @@ from xbackend_fl.aggregation import Precision, ServerOptimizer
 from xbackend_fl.canonical import Kind
 from xbackend_fl.errors import RunFailed, UpdateRefused
 
+pytestmark = pytest.mark.quick
+
 KINDS = {"w": Kind.TRAINABLE, "m": Kind.STATISTIC, "n": Kind.COUNTER, "f": Kind.FROZEN}
 
 

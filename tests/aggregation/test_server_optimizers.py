@@ -9,6 +9,8 @@ from xbackend_fl import Weights
 from xbackend_fl.aggregation import ServerOptimizer
 from xbackend_fl.canonical import Kind
 
+pytestmark = pytest.mark.quick
+
 KINDS = {"w": Kind.TRAINABLE, "m": Kind.STATISTIC}
 
 

@@ -14,6 +14,8 @@ import pytest
 import xbackend_fl
 from xbackend_fl.testing.publish import published
 
+pytestmark = pytest.mark.quick
+
 PACKAGES = [
     "xbackend_fl",
     *(f"xbackend_fl.{m.name}" for m in pkgutil.iter_modules(xbackend_fl.__path__) if m.ispkg),

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.quick
+
 PLANTED = [
     ("xbackend_fl/canonical/ops.py", "import xbackend_fl.server", "Rooms import only lower floors"),
     ("xbackend_fl/data/draws.py", "import xbackend_fl.aggregation", "Rooms import only lower floors"),

@@ -14,6 +14,8 @@ from xbackend_fl.canonical import views
 from xbackend_fl.canonical.layout import Blocks, Layout, Native, Reshape, Transpose, forward
 from xbackend_fl.errors import UnsupportedError
 
+pytestmark = pytest.mark.quick
+
 
 @given(layouts(), st.data())
 @settings(max_examples=300)

@@ -1,4 +1,4 @@
-"""The command as users run it: in processes of its own."""
+"""The command as users run it, most of it in this process."""
 
 from __future__ import annotations
 
@@ -10,22 +10,16 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.command import XBFL, xbfl, xbfl_here
 from tests.conftest import Figure
 from xbackend_fl import Schema, load_weights
 from xbackend_fl.canonical import Binding
 
-XBFL = Path(sys.executable).with_name("xbfl")
 MODELS = ["torch:torch_model.py:build", "tensorflow:keras_model.py:build"]
 QUICK = ["--set", "rounds=2", "--set", "training.steps=3"]
-
-
-def xbfl(*arguments: Any, cwd: Path, **options: Any) -> subprocess.CompletedProcess[str]:
-    command = [XBFL, *map(str, arguments)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, **options)
 
 
 def _processor_seconds(command: list[str]) -> tuple[float, subprocess.CompletedProcess[str]]:
@@ -82,32 +76,36 @@ def test_map_proves_and_writes_the_binding(digits: Path, tmp_path: Path) -> None
 def test_a_silo_proves_its_model_without_seeing_the_coordinators(digits: Path, tmp_path: Path) -> None:
     """The coordinator publishes two files; the silo has nothing else."""
     files = ["-o", tmp_path / "schema.json", "--evidence", tmp_path / "evidence.safetensors"]
-    published = xbfl("schema", MODELS[0], "--input", "1,1,8,8", *files, cwd=digits)
+    published = xbfl_here("schema", MODELS[0], "--input", "1,1,8,8", *files, cwd=digits)
     assert published.returncode == 0, published.stderr
     assert "fingerprint" in published.stdout
-    again = xbfl("schema", MODELS[0], "--input", "1,1,8,8", *files, cwd=digits)
+    again = xbfl_here("schema", MODELS[0], "--input", "1,1,8,8", *files, cwd=digits)
     assert again.returncode == 2
     assert "exists" in again.stderr
     for evidence in ([], ["--evidence", tmp_path / "evidence.safetensors"]):
-        silo = xbfl("map", tmp_path / "schema.json", MODELS[1], "--input", "1,1,8,8", *evidence, cwd=digits)
+        silo = xbfl_here(
+            "map", tmp_path / "schema.json", MODELS[1], "--input", "1,1,8,8", *evidence, cwd=digits
+        )
         assert silo.returncode == 0, silo.stderr
         assert "proven" in silo.stdout
         assert ("no evidence from the reference" in silo.stdout) == (not evidence)
     size = (tmp_path / "evidence.safetensors").stat().st_size
     assert size < 1e6
-    shown = xbfl("inspect", MODELS[0], "--input", "1,1,8,8", cwd=digits)
+    shown = xbfl_here("inspect", MODELS[0], "--input", "1,1,8,8", cwd=digits)
     assert "num_batches_tracked (reaches no output)" in shown.stdout
 
 
 def test_evidence_of_another_schema_is_refused(digits: Path, tmp_path: Path) -> None:
     files = ["-o", tmp_path / "schema.json", "--evidence", tmp_path / "evidence.safetensors"]
-    assert xbfl("schema", MODELS[0], "--input", "1,1,8,8", *files, cwd=digits).returncode == 0
+    assert xbfl_here("schema", MODELS[0], "--input", "1,1,8,8", *files, cwd=digits).returncode == 0
     other = tmp_path / "other.py"
     other.write_text("from torch import nn\ndef build():\n    return nn.Linear(4, 2)\n")
-    made = xbfl("schema", f"torch:{other}:build", "--input", "1,4", "-o", tmp_path / "other.json", cwd=digits)
+    made = xbfl_here(
+        "schema", f"torch:{other}:build", "--input", "1,4", "-o", tmp_path / "other.json", cwd=digits
+    )
     assert made.returncode == 0, made.stderr
     command = ["map", tmp_path / "other.json", f"torch:{other}:build", "--input", "1,4"]
-    refused = xbfl(*command, "--evidence", tmp_path / "evidence.safetensors", cwd=digits)
+    refused = xbfl_here(*command, "--evidence", tmp_path / "evidence.safetensors", cwd=digits)
     assert refused.returncode == 2
     assert "is no evidence for the schema" in refused.stderr
 
@@ -115,10 +113,12 @@ def test_evidence_of_another_schema_is_refused(digits: Path, tmp_path: Path) -> 
 def test_map_refuses_with_a_diagnosis(digits: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.py"
     other.write_text((digits / "keras_model.py").read_text().replace("epsilon=1e-5, ", ""))
-    result = xbfl("map", MODELS[0], f"tensorflow:{other}:build", "--input", "1,1,8,8", "--json", cwd=digits)
+    result = xbfl_here(
+        "map", MODELS[0], f"tensorflow:{other}:build", "--input", "1,1,8,8", "--json", cwd=digits
+    )
     assert result.returncode == 2
     assert "epsilon" in result.stderr
-    assert "block1_norm: epsilon=1e-05" in result.stderr
+    assert "keras: block1_norm, block2_norm: epsilon=1e-05" in result.stderr
     assert json.loads(result.stdout)["error"]["code"] == "mismatch"
 
 
@@ -145,7 +145,7 @@ def test_map_refuses_with_a_diagnosis(digits: Path, tmp_path: Path) -> None:
     ],
 )
 def test_bad_usage_is_exit_2(arguments: list[str], words: str, digits: Path) -> None:
-    result = xbfl(*arguments, cwd=digits)
+    result = xbfl_here(*arguments, cwd=digits)
     assert result.returncode == 2, result.stdout
     assert words in " ".join(result.stderr.split())
     assert "Traceback" not in result.stderr
@@ -154,25 +154,26 @@ def test_bad_usage_is_exit_2(arguments: list[str], words: str, digits: Path) -> 
 def test_what_a_users_file_raises_is_one_line_with_its_place(digits: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad.py"
     bad.write_text("def build():\n    return 1 / 0\n")
-    result = xbfl("map", f"torch:{bad}:build", MODELS[1], "--input", "1,1,8,8", cwd=digits)
+    result = xbfl_here("map", f"torch:{bad}:build", MODELS[1], "--input", "1,1,8,8", cwd=digits)
     assert result.returncode == 2
     assert f"raised ZeroDivisionError ({bad}:2): division by zero" in result.stderr
     assert "Traceback" not in result.stderr
-    bad.write_text("import nonsense_nobody_has\n")
-    result = xbfl("map", f"torch:{bad}:build", MODELS[1], "--input", "1,1,8,8", cwd=digits)
+    lost = tmp_path / "lost.py"
+    lost.write_text("import nonsense_nobody_has\n")
+    result = xbfl_here("map", f"torch:{lost}:build", MODELS[1], "--input", "1,1,8,8", cwd=digits)
     assert "No module named 'nonsense_nobody_has'" in result.stderr
     assert result.returncode == 2
 
 
 def test_adapters_and_doctor(digits: Path) -> None:
-    found = json.loads(xbfl("adapters", "--json", cwd=digits).stdout)["data"]
+    found = json.loads(xbfl_here("adapters", "--json", cwd=digits).stdout)["data"]
     assert found["torch"].startswith("torch 2.")
     assert found["tensorflow"].startswith("tensorflow 2.")
-    assert "LSTM: weight" in xbfl("adapters", "--operators", cwd=digits).stdout
-    report = json.loads(xbfl("doctor", "--json", cwd=digits).stdout)["data"]
+    assert "LSTM: weight" in xbfl_here("adapters", "--operators", cwd=digits).stdout
+    report = json.loads(xbfl_here("doctor", "--json", cwd=digits).stdout)["data"]
     assert report["packages"]["numpy"]
     assert report["backends"] == found
-    assert xbfl("doctor", cwd=digits).returncode == 0
+    assert xbfl_here("doctor", cwd=digits).returncode == 0
 
 
 def test_a_missing_framework_names_the_extra(digits: Path, tmp_path: Path) -> None:
@@ -200,6 +201,7 @@ def test_check_does_everything_but_train(digits: Path) -> None:
     assert result.stderr == ""
 
 
+@pytest.mark.slow
 def test_interrupt_then_resume_equals_a_whole_run(digits: Path, tmp_path: Path) -> None:
     settings = ["--set", "rounds=12", "--set", "training.steps=3"]
     whole = xbfl("run", "course.yaml", *settings, "--out", tmp_path / "whole", cwd=digits)
@@ -238,6 +240,7 @@ def test_interrupt_then_resume_equals_a_whole_run(digits: Path, tmp_path: Path) 
     assert Schema.from_json((tmp_path / "half" / "schema.json").read_bytes()).fingerprint == one.fingerprint
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_a_live_table(digits: Path, tmp_path: Path) -> None:
     parent, child = pty.openpty()
     command = [XBFL, "run", "course.yaml", *QUICK, "--out", tmp_path / "run"]

@@ -18,6 +18,8 @@ from xbackend_fl.errors import FileError, RunFailed, shortened
 from xbackend_fl.events import ModelBound, Noted, ParticipantFailed, from_line, to_line
 from xbackend_fl.text import LINE, line, lines
 
+pytestmark = pytest.mark.quick
+
 HARMLESS = {"Lu", "Ll", "Lt", "Lm", "Lo", "Mn", "Mc", "Me", "Nd", "Nl", "No"}
 HARMLESS |= {"Pc", "Pd", "Ps", "Pe", "Pi", "Pf", "Po", "Sm", "Sc", "Sk", "So"}
 ATTACKS = [

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.cli.test_cli import MODELS, XBFL, xbfl
+from tests.cli.test_cli import MODELS
+from tests.command import XBFL, xbfl_here
 from tests.conftest import Figure
 from tests.weights.corpus.case import Case
 from tests.weights.corpus.hostile import hostile
@@ -43,7 +44,7 @@ def net(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def ok(*arguments: Any, cwd: Path) -> str:
-    result = xbfl(*arguments, cwd=cwd)
+    result = xbfl_here(*arguments, cwd=cwd)
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""
     return result.stdout
@@ -129,7 +130,7 @@ def test_bad_input(arguments: list[str], words: str, tmp_path: Path) -> None:
     (tmp_path / "there.npz").write_bytes(b"mine")
     (tmp_path / "net.npz").write_bytes(b"x")
     before = {item.name: item.read_bytes() for item in tmp_path.iterdir()}
-    result = xbfl("convert", *arguments, cwd=tmp_path)
+    result = xbfl_here("convert", *arguments, cwd=tmp_path)
     assert result.returncode == 2, result.stderr
     assert words in result.stderr
     assert "Traceback" not in result.stderr
@@ -141,7 +142,7 @@ def test_the_wrong_model_is_refused_before_anything_is_written(
 ) -> None:
     weights.save(tmp_path / "short.npz", dict(list(weights.open(net).items())[2:]))
     source = ["--source-model", MODELS[0], "--input", "1,1,8,8"]
-    result = xbfl("convert", tmp_path / "short.npz", tmp_path / "x.npz", *source, cwd=digits)
+    result = xbfl_here("convert", tmp_path / "short.npz", tmp_path / "x.npz", *source, cwd=digits)
     assert result.returncode == 2
     assert "it has no 'features.0.weight'" in result.stderr
     assert [item.name for item in tmp_path.iterdir()] == ["short.npz"]
@@ -164,10 +165,10 @@ def test_inspect_shows_what_a_file_holds(net: Path, tmp_path: Path) -> None:
 def test_diff_refuses_a_pattern_that_compares_nothing(tmp_path: Path) -> None:
     weights.save(tmp_path / "one.npz", {"w": np.ones(3)})
     weights.save(tmp_path / "two.npz", {"w": np.zeros(3)})
-    result = xbfl("diff", "one.npz", "two.npz", "--only", "v*", cwd=tmp_path)
+    result = xbfl_here("diff", "one.npz", "two.npz", "--only", "v*", cwd=tmp_path)
     assert result.returncode == 2
     assert "--only 'v*' matches no tensor" in result.stderr
-    data = json.loads(xbfl("diff", "one.npz", "two.npz", "--json", cwd=tmp_path).stdout)["data"]
+    data = json.loads(xbfl_here("diff", "one.npz", "two.npz", "--json", cwd=tmp_path).stdout)["data"]
     assert data["tensors"][0]["relative"] is None, "of nothing, any difference is infinitely large"
 
 
@@ -188,7 +189,7 @@ def test_diff_tells_what_differs(tmp_path: Path) -> None:
     }
     weights.save(tmp_path / "one.npz", one)
     weights.save(tmp_path / "two.xbf", two)
-    result = xbfl("diff", "one.npz", "two.xbf", "--json", cwd=tmp_path)
+    result = xbfl_here("diff", "one.npz", "two.xbf", "--json", cwd=tmp_path)
     assert result.returncode == 1
     found = {item["name"]: item for item in json.loads(result.stdout)["data"]["tensors"]}
     assert found["same"]["identical"]
@@ -197,7 +198,7 @@ def test_diff_tells_what_differs(tmp_path: Path) -> None:
     assert found["value"]["relative"] == 0.2
     assert found["shape"]["max_abs"] is None
     assert found["left"]["right"] == "" == found["right"]["left"]
-    result = xbfl("diff", "one.npz", "two.xbf", cwd=tmp_path)
+    result = xbfl_here("diff", "one.npz", "two.xbf", cwd=tmp_path)
     assert "2 of 6 tensors are identical" in result.stdout
     assert "missing" in result.stdout
 
@@ -206,7 +207,7 @@ def test_every_code_is_explained(tmp_path: Path) -> None:
     said = ok("explain", cwd=tmp_path)
     assert all(code in said for code in CODES)
     assert "Loading it the usual way would run it" in ok("explain", "pickle-global", cwd=tmp_path)
-    result = xbfl("explain", "pickle-globl", cwd=tmp_path)
+    result = xbfl_here("explain", "pickle-globl", cwd=tmp_path)
     assert result.returncode == 2
     assert "did you mean 'pickle-global'" in result.stderr
 
@@ -264,7 +265,7 @@ def test_a_hostile_file_is_refused_in_one_line(code: str, tmp_path: Path, figure
 
 def test_json_of_a_refusal_is_for_programs(tmp_path: Path) -> None:
     (tmp_path / "x.safetensors").write_bytes(b"\xff" * 8 + b"{}")
-    result = xbfl("inspect", "x.safetensors", "--json", cwd=tmp_path)
+    result = xbfl_here("inspect", "x.safetensors", "--json", cwd=tmp_path)
     error = json.loads(result.stdout)["error"]
     assert error["code"] == "header-too-large"
     assert error["path"] == "x.safetensors"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.cli.test_cli import xbfl
+from tests.command import xbfl_here
 
 COURSE = """
 name: small
@@ -36,11 +36,11 @@ def test_check_refuses_and_run_follows_the_treaty(tmp_path: Path) -> None:
     for name, text in (("course.yaml", COURSE), ("torch_net.py", TORCH), ("data.py", DATA)):
         (tmp_path / name).write_text(text)
     (tmp_path / "keras_net.py").write_text(KERAS % ("kernel_regularizer='l2'", "K.Identity()"))
-    refused = xbfl("check", "course.yaml", cwd=tmp_path)
+    refused = xbfl_here("check", "course.yaml", cwd=tmp_path)
     assert refused.returncode == 2, refused.stderr
     assert "kernel_regularizer=L2(l2=0.01) adds a penalty" in refused.stderr
     assert "nothing drops there" in refused.stderr
     (tmp_path / "keras_net.py").write_text(KERAS % ("name='first'", "K.Dropout(0.1)"))
-    done = xbfl("run", "course.yaml", cwd=tmp_path)
+    done = xbfl_here("run", "course.yaml", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "ratio is 0.5 in the treaty, 0.1 in 'dropout'; training uses the treaty's" in done.stdout

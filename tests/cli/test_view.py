@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from rich.console import Console
 
 from xbackend_fl.cli.view import LiveTable, describe
@@ -13,6 +14,8 @@ from xbackend_fl.events import (
     RoundCollected,
     RoundStarted,
 )
+
+pytestmark = pytest.mark.quick
 
 NAMES = ("amsterdam", "berlin", "cairo")
 

@@ -13,6 +13,8 @@ from xbackend_fl import load_course
 from xbackend_fl.course import dump, example_arrays
 from xbackend_fl.errors import ConfigError
 
+pytestmark = pytest.mark.quick
+
 BAD = """\
 name: digits
 roundz: 3

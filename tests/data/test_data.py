@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from xbackend_fl.data import batches, cohort, dirichlet, generator, iid, seed_of
 from xbackend_fl.errors import ConfigError
 
+pytestmark = pytest.mark.quick
+
 NAMES = [f"p{index}" for index in range(7)]
 TARGETS = np.random.default_rng(0).integers(0, 10, 900)
 

@@ -14,6 +14,8 @@ from hypothesis.extra import numpy as arrays
 from xbackend_fl.data import digest, errors_once, examine, not_finite, not_held, out_of_range
 from xbackend_fl.errors import ConfigError
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,8 @@ from xbackend_fl import weights
 from xbackend_fl.data import Dataset, by_id, load_npz, pathological, quantity
 from xbackend_fl.errors import ConfigError
 
+pytestmark = pytest.mark.quick
+
 NAMES = [f"p{index}" for index in range(7)]
 TARGETS = np.random.default_rng(0).integers(0, 10, 900)
 

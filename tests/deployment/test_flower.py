@@ -48,6 +48,7 @@ def processes_of(folder: str) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_a_rehearsal_is_the_simulation(
     digits: Path, tmp_path: Path, small: list[str], files_of: Callable[[Course], Path]
 ) -> None:
@@ -204,12 +205,14 @@ def test_a_key_that_nobody_registered(digits: Path, tmp_path: Path) -> None:
     assert "Failed to activate SuperNode" in (tmp_path / "supernode.log").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_kills_over_flower(tmp_path: Path, figure: Figure, *, thorough: bool) -> None:
     """The SuperLink, and then the server itself, end in the middle of rounds; no bit differs at the end."""
     kinds = FLOWER_KILLS if thorough else ("flower-superlink", "xbfl serve")
     figure("killed", flower_kills(tmp_path / "light", 20 if thorough else 2, 1, kinds=kinds))
 
 
+@pytest.mark.slow
 def test_a_superlink_of_ones_own(tmp_path: Path) -> None:
     """xbfl flower-app: the steps of its README, with a SuperLink and SuperNodes that somebody else started."""
     course = write_course(tmp_path / "light", rounds=2, silos=2)

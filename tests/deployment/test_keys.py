@@ -16,6 +16,8 @@ from xbackend_fl.deployment.address import Address, host_name
 from xbackend_fl.deployment.keys import Keys, make_keys
 from xbackend_fl.errors import ConfigError, FileError, RefusedInput
 
+pytestmark = pytest.mark.quick
+
 HOSTS = {
     "fl.example.org": "fl.example.org",
     "FL.Example.ORG": "fl.example.org",

@@ -16,6 +16,8 @@ from xbackend_fl.deployment.outbox import Outbox
 from xbackend_fl.errors import FileError
 from xbackend_fl.server import RunFolder
 
+pytestmark = pytest.mark.quick
+
 DAMAGES = 120
 
 

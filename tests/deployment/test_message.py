@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from xbackend_fl.deployment import Message, message
 from xbackend_fl.errors import UpdateRefused
 
+pytestmark = pytest.mark.quick
+
 SAMPLE = Message(
     "train", {"round": 3, "text": "naïve"}, {"w": np.arange(7, dtype=np.float32), "n": np.array(5)}
 )

@@ -16,6 +16,8 @@ from xbackend_fl.deployment.payload import Encoding, Payload, decode, encode
 from xbackend_fl.errors import UpdateRefused
 from xbackend_fl.weights import Weights
 
+pytestmark = pytest.mark.quick
+
 KINDS: list[Encoding] = ["float32", "bfloat16", "float16", "int8", "top-k"]
 SMALL = KINDS[1:]
 

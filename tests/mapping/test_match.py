@@ -19,6 +19,8 @@ from xbackend_fl.mapping.diagnose import differences
 from xbackend_fl.mapping.match import match
 from xbackend_fl.mapping.skeleton import skeleton_of
 
+pytestmark = pytest.mark.quick
+
 Program = list[tuple[str, tuple[int, ...]]]
 
 

@@ -25,6 +25,8 @@ from sklearn.metrics import (
 from tests.metrics.models import schema_with
 from xbackend_fl.metrics import Metrics, Objective, columns_of, objective_of
 
+pytestmark = pytest.mark.quick
+
 Array = NDArray[Any]
 Split = Callable[[Objective, Array, Array], Metrics]
 

@@ -12,6 +12,8 @@ from xbackend_fl.canonical.schema import Node
 from xbackend_fl.errors import ConfigError
 from xbackend_fl.metrics import objective_of
 
+pytestmark = pytest.mark.quick
+
 CONV = Node("head", "Conv", ("x",), ("head",))
 DENSE = Node("head", "Gemm", ("x",), ("head",))
 

@@ -15,6 +15,8 @@ from tests.metrics.models import schema_with
 from xbackend_fl.errors import UpdateRefused
 from xbackend_fl.metrics import METRICS, Metrics, default_metric, is_better, objective_of, shown
 
+pytestmark = pytest.mark.quick
+
 CLASSES = {"positions": 10, "loss": 3.5, "accuracy": 7.0}
 VALUES = {"positions": 4, "loss": 1.0, "rmse": 1.0, "mae": 2.0} | {
     f"r2.{kind}.{column}": 1.0 for kind in ("mean", "spread", "errors") for column in (0, 1)

@@ -36,7 +36,14 @@ SMALL = (
     "stacked LSTM classifier", "transformer encoder", "GPT decoder, tied", "ViT", "MLP-Mixer", "two towers",
     "several inputs and outputs",
 )  # fmt: skip
-PAIRS = [next(network for network in NETWORKS if network.name == name) for name in SMALL]
+EACH_RUN = {"DCGAN generator", "LSTM classifier", "two towers", "several inputs and outputs"}
+"""Of those, what every run of the suite takes; all of them are some ten minutes."""
+PAIRS = [
+    pytest.param(network, id=name, marks=() if name in EACH_RUN else pytest.mark.slow)
+    for name in SMALL
+    for network in NETWORKS
+    if network.name == name
+]
 
 
 def outputs(model: nn.Module, arrays: Any) -> list[np.ndarray[Any, Any]] | None:
@@ -71,7 +78,7 @@ def same_function(model: nn.Module, mutant: Mutant, weights: Any, arrays: Any) -
     return True
 
 
-@pytest.mark.parametrize("network", PAIRS, ids=SMALL)
+@pytest.mark.parametrize("network", PAIRS)
 def test_every_mutant_is_mapped_rightly_or_refused(
     network: Network, figure: Figure, *, thorough: bool
 ) -> None:
@@ -178,7 +185,7 @@ def wrong_bindings(
         yield f"{name} laid out wrongly", replace(binding, parameters={**binding.parameters, name: wrong})
 
 
-@pytest.mark.parametrize("network", PAIRS, ids=SMALL)
+@pytest.mark.parametrize("network", PAIRS)
 def test_every_wrong_binding_is_refuted(network: Network, figure: Figure, *, thorough: bool) -> None:
     example, model, keras_model = network.example(), network.torch(), network.tensorflow()
     reference = adapter_of(model).open(model, example)

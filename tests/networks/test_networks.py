@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from typing import Any
 
 import pytest
 
@@ -12,16 +13,24 @@ from tests.networks.network import Network
 from xbackend_fl.canonical.layout import leaves
 from xbackend_fl.errors import MismatchError
 
-LARGE = {
-    "ConvNeXt-Tiny", "DenseNet-121", "EfficientNet-B0", "InceptionV3", "ResNet-50", "ResNet-50, stride first", "VGG-16", "Xception",
+EACH_RUN = {
+    "DCGAN generator", "FEMNIST CNN", "GPT decoder, tied", "LSTM classifier", "MLP-Mixer", "U-Net", "U-Net, orders mixed", "ViT",
+    "several inputs and outputs", "two towers",
 }  # fmt: skip
-"""The better part of a minute each, and more on a slow machine; ``--thorough`` and ``python -m tests.networks`` run them."""
+"""What every run of the suite takes; the others are some ten minutes together, also ``python -m tests.networks``."""
 
 
-@pytest.mark.parametrize("network", [n for n in NETWORKS if n.same], ids=lambda n: n.name)
-def test_mapped_and_proven(network: Network, *, thorough: bool) -> None:
-    if network.name in LARGE and not thorough:
-        pytest.skip("large: --thorough, or python -m tests.networks")
+def networks(*, same: bool) -> list[Any]:
+    """Pairs that are one function, or pairs that are not."""
+    return [
+        pytest.param(network, id=network.name, marks=() if network.name in EACH_RUN else pytest.mark.slow)
+        for network in NETWORKS
+        if network.same == same
+    ]
+
+
+@pytest.mark.parametrize("network", networks(same=True))
+def test_mapped_and_proven(network: Network) -> None:
     example, reference = network.example(), network.torch()
     schema = xbackend_fl.describe(reference, example)
     evidence = xbackend_fl.gather_evidence(reference, example)
@@ -34,7 +43,7 @@ def test_mapped_and_proven(network: Network, *, thorough: bool) -> None:
     gc.collect()
 
 
-@pytest.mark.parametrize("network", [n for n in NETWORKS if not n.same], ids=lambda n: n.name)
+@pytest.mark.parametrize("network", networks(same=False))
 def test_diagnosed(network: Network) -> None:
     example = network.example()
     schema = xbackend_fl.describe(network.torch(), example)

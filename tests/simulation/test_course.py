@@ -52,6 +52,7 @@ def apart_after_five_rounds(course_file: Path, out: Path, *settings: str) -> flo
     )
 
 
+@pytest.mark.slow
 def test_the_backend_of_a_participant_does_not_matter(
     digits: Path, tmp_path: Path, figure: Figure, *, thorough: bool
 ) -> None:
@@ -106,6 +107,7 @@ def test_shuffling_the_participants_changes_nothing(small: Make, tmp_path: Path)
     assert updates(events) == updates(others)
 
 
+@pytest.mark.slow
 def test_a_participant_never_sees_the_one_before(small: Make, tmp_path: Path) -> None:
     """With one model each nothing can leak: statistics, optimizer state and masks are the same as with one
     shared model. Dropout is on, so generators count too."""

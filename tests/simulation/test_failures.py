@@ -93,6 +93,7 @@ def test_data_of_another_shape_are_refused(small: Make, tmp_path: Path) -> None:
         run_course(small("input=['1,1,16,16']"), tmp_path / "run", in_process=True)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_ends_the_run_and_the_checkpoint_stays(digits: Path, tmp_path: Path) -> None:
     settings = ["rounds=3", "training.steps=2", *(f"participants.{i}.backend=torch" for i in range(6))]
     course = load_course(digits / "course.yaml", [*settings, "models={torch: torch_model.py:build}"])

@@ -44,6 +44,7 @@ def test_the_forms_differ_in_participants_alone(form: str, root: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_mixed_course_runs(root: Path, data: Path, tmp_path: Path) -> None:
     course = small(root, data, "{torch: 3, tensorflow: 3}", "federate.cohort=6")
     run = run_course(course, tmp_path / "run", in_process=True)

@@ -12,6 +12,8 @@ import pytest
 from xbackend_fl.simulation.mail import Desk, Letter, receive, send
 from xbackend_fl.weights import Weights
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.fixture
 def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

@@ -103,6 +103,7 @@ def test_the_number_of_workers_does_not_matter(
         assert max(found[0].relative_distance(weights) for weights in found[1:]) < 1e-6
 
 
+@pytest.mark.slow
 def test_spawned_workers_are_a_team(digits: Path, tmp_path: Path) -> None:
     settings = [*SMALL, "federate.workers=2", "federate.precision=exact"]
     course = load_course(digits / "course.yaml", settings)

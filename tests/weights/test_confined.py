@@ -18,6 +18,8 @@ from xbackend_fl import weights
 from xbackend_fl.errors import FormatRefused
 from xbackend_fl.weights.formats import confined, hdf5_child
 
+pytestmark = pytest.mark.quick
+
 ATTEMPTS = """
 import json, os, socket, subprocess, sys, importlib.util
 spec = importlib.util.spec_from_file_location("child", sys.argv[1])

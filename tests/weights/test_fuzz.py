@@ -11,7 +11,13 @@ import pytest
 
 pytest.importorskip("atheris", reason="there is no atheris for this system")
 
-TARGETS = ("pytorch", "pickle", "safetensors", "npz", "onnx", "checkpoint", "hdf5", "keras", "wire")
+TARGETS = [
+    *("pytorch", "hdf5", "wire"),
+    *(
+        pytest.param(target, marks=pytest.mark.slow)
+        for target in ("pickle", "safetensors", "npz", "onnx", "checkpoint", "keras")
+    ),
+]
 
 
 @pytest.mark.parametrize("target", TARGETS)

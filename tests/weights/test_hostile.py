@@ -15,6 +15,8 @@ from xbackend_fl import weights
 from xbackend_fl.errors import FileError
 from xbackend_fl.weights.refusals import REFUSALS
 
+pytestmark = pytest.mark.quick
+
 SECONDS = 2.0
 MEBIBYTES = 256
 

@@ -16,6 +16,8 @@ from xbackend_fl.canonical import Kind, Parameter, Schema
 from xbackend_fl.errors import FileError, SchemaError
 from xbackend_fl.weights import read_tensors
 
+pytestmark = pytest.mark.quick
+
 ARRAYS = st.dictionaries(
     st.from_regex(r"[a-z]{1,8}\.(weight|bias)", fullmatch=True),
     hnp.arrays(

@@ -18,6 +18,8 @@ from xbackend_fl.errors import FormatRefused
 from xbackend_fl.weights.formats import wire
 from xbackend_fl.weights.store import same_bits
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_golden_frames_are_read_and_written_bit_for_bit(name: str, root: Path) -> None:

@@ -47,7 +47,7 @@ class RunFolder:
         if taken:
             raise FileError(
                 f"the run folder {path} exists",
-                hint="choose another --out, or continue that run with --resume",
+                hint=f"choose another --out; `xbfl run --resume {path}`, or `xbfl serve {path} --resume` for a deployed one, goes on with that run",
             )
         return path
 
