@@ -26,7 +26,7 @@ from xbackend_fl.mapping.draw import draw_weights
 from xbfl_onnx.trainer import OnnxTrainer, read
 
 EXPORTED = (
-    "ResNet-18",
+    pytest.param("ResNet-18", marks=pytest.mark.slow),
     "U-Net",
     "WaveNet",
     "GPT decoder, tied",

@@ -24,6 +24,12 @@ IMAGE = (np.random.default_rng(0).standard_normal((2, 3, 9, 8)).astype(np.float3
 VECTOR = (np.random.default_rng(0).standard_normal((2, 4)).astype(np.float32),)
 
 
+@pytest.fixture(autouse=True)
+def generator() -> None:
+    """TensorFlow has no global generator of its own in a process that another test made deterministic."""
+    tf.random.set_global_generator(tf.random.Generator.from_seed(4))
+
+
 class Particular(nn.Module):
     """Much of what a module can hold beside its weights."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.command import xbfl_here
 
 COURSE = """
@@ -32,6 +34,7 @@ def load():
 """
 
 
+@pytest.mark.slow
 def test_check_refuses_and_run_follows_the_treaty(tmp_path: Path) -> None:
     for name, text in (("course.yaml", COURSE), ("torch_net.py", TORCH), ("data.py", DATA)):
         (tmp_path / name).write_text(text)

@@ -10,6 +10,7 @@ from xbackend_fl import load_course, run_course
 from xbackend_fl.course import Course
 from xbackend_fl.data.femnist_like import write_femnist_like
 from xbackend_fl.errors import ConfigError
+from xbackend_fl.events import Event, Noted
 from xbackend_fl.training.shares import shares_of, splits_of
 
 FORMS = {
@@ -65,10 +66,13 @@ def test_every_writer_keeps_what_is_theirs(root: Path, data: Path) -> None:
         shares_of(small(root, data, "{torch: 7}"), "torch", splits)
 
 
-def test_bytes_without_a_scale_are_refused(root: Path, data: Path, tmp_path: Path) -> None:
-    course = small(root, data, "{torch: 6}", "data.scale=null")
-    with pytest.raises(ConfigError, match="uint8"):
-        run_course(course, tmp_path / "run", in_process=True)
+def test_bytes_without_a_scale_are_said(root: Path, data: Path, tmp_path: Path) -> None:
+    """A model may want 0 to 255; whoever forgot the scale reads what it gets."""
+    course = small(root, data, "{torch: 6}", "data.scale=null", "rounds=1", "federate.cohort=1")
+    events: list[Event] = []
+    run_course(course, tmp_path / "run", in_process=True, observer=events.append)
+    notes = [event.note for event in events if isinstance(event, Noted)]
+    assert any("uint8, read as float32; no value changes" in note for note in notes), notes
 
 
 def test_labels_beyond_the_classes_are_refused(digits: Path, tmp_path: Path) -> None:
@@ -84,5 +88,5 @@ def test_labels_beyond_the_classes_are_refused(digits: Path, tmp_path: Path) -> 
         "participants={torch: 2}",
     ]
     course = load_course(digits / "course.yaml", [*settings, "data.partition={kind: iid}"])
-    with pytest.raises(ConfigError, match="the data hold the label 10, and the model has the classes 0 to 9"):
+    with pytest.raises(ConfigError, match="row 10: the target 10 is not a class of the model, 0 to 9"):
         run_course(course, tmp_path / "run", in_process=True)

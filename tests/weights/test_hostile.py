@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.machine import slowness
 from tests.weights.corpus.case import Case
 from tests.weights.corpus.hostile import hostile
 from xbackend_fl import weights
@@ -42,7 +43,7 @@ def test_the_corpus_is_large_and_its_labels_are_unique() -> None:
 def test_refused_or_read(case: Case, tmp_path: Path) -> None:
     path = case.build(tmp_path / "file")
     before = sorted((tmp_path / "file").rglob("*"))
-    start, slowness = _peak_reset(), 1.0
+    start, slow = _peak_reset(), 1.0
     code, message, took = _read(path, case)
     assert code in (case.codes or {""})
     assert code in {"", "file", *REFUSALS}
@@ -51,10 +52,10 @@ def test_refused_or_read(case: Case, tmp_path: Path) -> None:
         assert _peak() - start < MEBIBYTES
     for _ in range(2):
         # Neighbours of a shared machine only ever add: the best of three is the file's own time.
-        if took >= SECONDS * slowness:
-            slowness = _slowness()
+        if took >= SECONDS * slow:
+            slow = slowness()
             took = min(took, _read(path, case)[2])
-    assert took < SECONDS * slowness
+    assert took < SECONDS * slow
     assert sorted((tmp_path / "file").rglob("*")) == before
 
 
@@ -69,17 +70,6 @@ def _read(path: Path, case: Case) -> tuple[str, str, float]:
     except FileError as error:
         code, message = error.code, error.message
     return code, message, time.process_time() - began
-
-
-def _slowness() -> float:
-    """How much longer than on the machine for which the bound is given (0.6 s) it now takes to count and to make small objects."""
-    began, total = time.process_time(), 0
-    for value in range(2_000_000):
-        total += value
-    lists = [[value] for value in range(1_000_000)]
-    names = {str(value): value for value in range(300_000)}
-    assert len(lists) + len(names) == 1_300_000
-    return max(1.0, (time.process_time() - began) / 0.6)
 
 
 def _status(key: str) -> int:
