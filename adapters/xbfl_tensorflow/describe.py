@@ -246,7 +246,8 @@ def _read(context: Context, operation: Any) -> None:
     if layout is None:
         raise UnsupportedError(
             f"tensorflow operation {operation.name!r} reads a variable that the model does not own",
-            hint="keep every variable as an attribute of the model, so that `model.variables` lists it",
+            hint="keras: self.w = self.add_weight(shape=(4,), name='w') or self.w = keras.Variable(value) in the model or a layer: "
+            "Keras lists no tf.Variable; tf.Module: self.w = tf.Variable(value)",
         )
     if operation.type == "ReadVariableOp":
         operation.outputs[0].set_shape(layout.shape)

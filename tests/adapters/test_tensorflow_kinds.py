@@ -237,6 +237,73 @@ def test_a_variable_of_somebody_else_is_refused() -> None:
         xbackend_fl.describe(Borrowing(), (IMAGE,))
 
 
+class Scale(keras.layers.Layer):
+    """A variable of the layer's own."""
+
+    def __init__(self, make: Callable[[Scale], Any]) -> None:
+        super().__init__()
+        self.w = make(self)
+
+    def call(self, x: Any) -> Any:
+        return x * self.w
+
+
+class Scaled(keras.Model):
+    """A variable of the model's own, or of a layer."""
+
+    def __init__(self, make: Callable[[Any], Any]) -> None:
+        super().__init__()
+        self.w = make(self)
+
+    def call(self, x: Any) -> Any:
+        return self.w(x) if callable(self.w) else x * (self.w[0] if isinstance(self.w, list) else self.w)
+
+
+class ScaledModule(tf.Module):
+    """What is no Keras model lists TensorFlow's variables."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = tf.Variable(tf.ones(3))
+
+    def __call__(self, x: Any) -> Any:
+        return x * self.w
+
+
+def _added(owner: Any) -> Any:
+    return owner.add_weight(shape=(3,), name="w", initializer="ones")
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: Scaled(_added),
+        lambda: Scaled(lambda _: keras.Variable(np.ones(3, np.float32))),
+        lambda: Scaled(lambda _: [keras.Variable(np.ones(3, np.float32))]),
+        lambda: Scaled(lambda _: Scale(_added)),
+        ScaledModule,
+    ],
+)
+def test_the_cure_for_a_variable_that_keras_does_not_list(build: Callable[[], Any]) -> None:
+    schema = xbackend_fl.describe(build(), (IMAGE,))
+    assert [np.squeeze(np.zeros(p.shape)).shape for p in schema.parameters] == [(3,)]
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: Scaled(lambda _: tf.Variable(tf.ones(3))),
+        lambda: Scaled(lambda _: [tf.Variable(tf.ones(3))]),
+        lambda: Scaled(lambda _: Scale(lambda _: tf.Variable(tf.ones(3)))),
+    ],
+)
+def test_a_variable_that_keras_does_not_list_is_refused_with_the_cure(build: Callable[[], Any]) -> None:
+    with pytest.raises(xbackend_fl.errors.UnsupportedError, match="does not own") as caught:
+        xbackend_fl.describe(build(), (IMAGE,))
+    for part in ("self.w = self.add_weight(", "self.w = keras.Variable(", "tf.Module: self.w = tf.Variable("):
+        assert part in str(caught.value.hint)
+
+
 def test_the_legacy_default_epsilon_is_diagnosed() -> None:
     import tf_keras
 

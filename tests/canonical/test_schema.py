@@ -44,6 +44,23 @@ def test_other_layout_rules_are_refused() -> None:
         Binding.from_json("[]")
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ('"hidden_size"', '"dropout": 0.1, "hidden_size"', "the attribute 'dropout', and LSTM has none"),
+        ('"operator": "LSTM"', '"operator": "LSTMCell"', "no operator 'LSTMCell'"),
+        ('"recurrent_weight":', '"peephole":', "the parameter 'peephole', and LSTM has none"),
+    ],
+)
+def test_a_node_of_another_version_is_refused_by_name(old: str, new: str, reason: str) -> None:
+    row = next(row for row in ROWS if row.name == "LSTM last step")
+    text = xbackend_fl.describe(row.torch(), row.example()).to_json()
+    assert old in text
+    with pytest.raises(SchemaError, match=reason) as caught:
+        Schema.from_json(text.replace(old, new))
+    assert "describe the reference model again" in str(caught.value.hint)
+
+
 def test_the_table_speaks_onnx() -> None:
     """Names and formal inputs are those of the ONNX specification, macro nodes aside."""
     ours = {"Swish", "Select", "Clip", "Attention", "Slice", "GroupNormalization", "Parameter", "CausalMask"}

@@ -119,6 +119,17 @@ def test_figures_that_no_data_have(trial: Trial, name: str, value: Any) -> None:
         reason_of(trial, "trained", with_fields(trial, "trained", metrics={**GOOD, name: value}))
 
 
+@pytest.mark.parametrize("positions", [10_000_001, 2**53])
+def test_figures_over_more_than_a_silo_can_have(trial: Trial, positions: int) -> None:
+    """One silo would be the whole mean."""
+    figures = {"positions": positions, "loss": 0.0, "accuracy": 0}
+    answer = with_fields(trial, "trained", before=figures)
+    assert "there can be 10000000 at most" in reason_of(trial, "trained", answer)
+    trial.try_one("metrics", with_fields(trial, "metrics", validation=figures, test=figures))
+    for split in ("validation", "test"):
+        assert trial._engine.evaluate(trial.initial, split).positions < 10_000
+
+
 @pytest.mark.parametrize("value", [0, -1, 2**63, 2**64, 10**400, 1e6, True, "9", None, [9], RAW + "NaN"])
 def test_a_weight_that_is_none(trial: Trial, value: Any) -> None:
     reason_of(trial, "trained", with_fields(trial, "trained", num_examples=value))

@@ -10,7 +10,7 @@ import pytest
 from tests.metrics.models import schema_with
 from xbackend_fl.canonical.schema import Node
 from xbackend_fl.errors import ConfigError
-from xbackend_fl.metrics import objective_of
+from xbackend_fl.metrics import Objective, objective_of
 
 pytestmark = pytest.mark.quick
 
@@ -174,3 +174,45 @@ def test_native_order_and_back(perm: tuple[int, ...]) -> None:
     expected = np.take_along_axis(np.moveaxis(output, 1, -1), labels[..., None], -1)
     found = np.take_along_axis(scores, targets[..., None], -1)
     np.testing.assert_array_equal(np.sort(found.ravel()), np.sort(expected.ravel()))
+
+
+@pytest.mark.parametrize(
+    ("output", "class_axis", "perm"),
+    [
+        ((4, 4), None, (0, 2, 1)),
+        ((4, 1, 4), None, (0, 2, 3, 1)),
+        ((4, 4, 4), None, (0, 2, 3, 1)),
+        ((7, 4, 4), 1, (0, 3, 2, 1)),
+    ],
+)
+def test_an_order_that_the_shape_does_not_show_is_said(
+    output: tuple[int, ...], class_axis: int | None, perm: tuple[int, ...]
+) -> None:
+    objective = Objective("mean_squared_error" if class_axis is None else "cross_entropy", output, class_axis)
+    assert "read in ONNX layout" in objective.layout_note(perm)
+    # Somebody can be wrong unseen: the values lie elsewhere, in the same shape but for axes of length 1.
+    values = np.arange(9 * np.prod(objective.targets)).reshape(9, *objective.targets)
+    turned = objective.in_order(values, perm)
+    assert np.squeeze(turned).shape == np.squeeze(values).shape
+    assert not np.array_equal(np.squeeze(turned), np.squeeze(values))
+
+
+@pytest.mark.parametrize(
+    ("output", "class_axis", "perm"),
+    [
+        ((4, 5), None, (0, 2, 1)),
+        ((4, 4), None, (0, 1, 2)),
+        ((1, 4), None, (0, 2, 1)),
+        ((3, 4, 4), None, (0, 2, 3, 1)),
+        ((7, 4, 4), 1, (0, 2, 3, 1)),
+        ((4, 4), 1, (0, 2, 1)),
+    ],
+)
+def test_an_order_that_the_shape_shows_is_not_said(
+    output: tuple[int, ...], class_axis: int | None, perm: tuple[int, ...]
+) -> None:
+    objective = Objective("mean_squared_error" if class_axis is None else "cross_entropy", output, class_axis)
+    assert not objective.layout_note(perm)
+    values = np.arange(9 * np.prod(objective.targets)).reshape(9, *objective.targets)
+    turned = np.squeeze(objective.in_order(values, perm))
+    assert turned.shape != np.squeeze(values).shape or np.array_equal(turned, np.squeeze(values))

@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 
 from tests.metrics.models import schema_with
 from xbackend_fl.errors import UpdateRefused
-from xbackend_fl.metrics import METRICS, Metrics, default_metric, is_better, objective_of, shown
+from xbackend_fl.metrics import (
+    METRICS,
+    Metrics,
+    default_metric,
+    is_better,
+    most_positions_of,
+    objective_of,
+    shown,
+)
 
 pytestmark = pytest.mark.quick
 
@@ -137,3 +145,24 @@ def test_which_is_better() -> None:
 )  # fmt: skip
 def test_figures_for_people(name: str, value: float | None, text: str) -> None:
     assert shown(name, value) == text
+
+
+@pytest.mark.parametrize(
+    ("loss", "output", "targets"),
+    [
+        ("cross_entropy", (5,), ()),
+        ("cross_entropy", (5, 7, 7), (7, 7)),
+        ("cross_entropy", (9, 4), (9,)),
+        ("binary_cross_entropy", (1, 3), (1, 3)),
+        ("mean_squared_error", (6, 2), (6, 2)),
+        ("mean_squared_error", (), ()),
+    ],
+)
+def test_no_data_have_more_positions_than_the_bound(loss: Any, output: Any, targets: Any) -> None:
+    objective = objective_of(schema_with(output), loss, np.zeros((4, *targets), np.int64))
+    found = Metrics.measured(objective, np.zeros((4, *output), np.float32), np.zeros((4, *targets), np.int64))
+    most = 4 * most_positions_of(loss, output)
+    assert 0 < found.positions <= most
+    columns = 1
+    with pytest.raises(UpdateRefused, match=f"there can be {found.positions - 1} at most"):
+        Metrics.of_fields(found.to_fields(), loss, columns, most=found.positions - 1)

@@ -12,11 +12,13 @@ from typing import Annotated, TypeAlias
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from xbackend_fl.canonical.layout import Shape
-from xbackend_fl.canonical.ops import Kind
+from xbackend_fl.canonical.ops import OPERATORS, Kind
 from xbackend_fl.errors import SchemaError
 
 LAYOUT_VERSION = 2
 """Version of the layout rules; part of every fingerprint."""
+
+_AGAIN = "describe the reference model again with this version"
 
 
 def _tuples(value: object) -> object:
@@ -175,9 +177,30 @@ class Schema:
             raise SchemaError(
                 f"the schema was written under layout rules {schema.layout_version}; "
                 f"this version knows {LAYOUT_VERSION}",
-                hint="describe the reference model again with this version",
+                hint=_AGAIN,
             )
+        for node in schema.nodes:
+            _check_known(node)
         return schema
+
+
+def _check_known(node: Node) -> None:
+    """Attributes come and go without new rules of layout; a node of another version would fail anywhere, or be read wrongly."""
+    operator = OPERATORS.get(node.operator)
+    if operator is None:
+        raise SchemaError(f"node {node.name!r}: this version has no operator {node.operator!r}", hint=_AGAIN)
+    unknown = sorted({*node.attributes} - {*(operator.attributes or {})})
+    if unknown:
+        raise SchemaError(
+            f"node {node.name!r} has the attribute {unknown[0]!r}, and {node.operator} has none of that name in this version",
+            hint=_AGAIN,
+        )
+    roles = sorted({*node.parameters} - {slot.role for slot in operator.slots})
+    if roles:
+        raise SchemaError(
+            f"node {node.name!r} has the parameter {roles[0]!r}, and {node.operator} has none of that name in this version",
+            hint=_AGAIN,
+        )
 
 
 def _size(shape: Shape) -> int:

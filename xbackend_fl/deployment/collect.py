@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import Any, Literal, final
+from typing import Literal, final
 
 from xbackend_fl.aggregation import OnlineMean
 from xbackend_fl.course import Course
@@ -37,6 +37,7 @@ class Collector:
         weights: What it starts from.
         payload: How updates are encoded.
         columns: Quantities of the model's output, as its metrics count them.
+        most_positions: Positions that a silo's figures may be over.
         observer: Told about every update.
 
     Attributes:
@@ -55,12 +56,13 @@ class Collector:
         weights: Weights,
         payload: Payload,
         columns: int,
+        most_positions: int,
         observer: Observer,
     ) -> None:
         self._rules, self._ledger, self._number, self._weights = course.deployment, ledger, number, weights
         self._payload, self._observer, self._began = payload, observer, time.perf_counter()
         self._backends = {participant.name: participant.backend for participant in course.participants}
-        self._loss, self._columns = course.training.loss, columns
+        self._loss, self._columns, self._most_positions = course.training.loss, columns, most_positions
         self._parts: dict[str, Metrics] = {}
         self._changes: dict[str, Change] = {}
         self.base = weights.digest
@@ -90,7 +92,9 @@ class Collector:
         """Merge an answer, or say why not."""
         try:
             size = self._checked(name, answer)
-            metrics = self._metrics(answer.fields.get("metrics"), training=True)
+            metrics = Metrics.of_fields(
+                answer.fields.get("metrics"), self._loss, self._columns, training=True
+            )
             self._merge(name, answer, size)
         except UpdateRefused as error:
             self.miss(name, "refused", error.message)
@@ -151,16 +155,15 @@ class Collector:
 
     def _merge(self, name: str, update: Message, num_examples: int) -> None:
         before = update.fields.get("before")
-        part = None if before is None else self._metrics(before)
+        part = None
+        if before is not None:
+            part = Metrics.of_fields(before, self._loss, self._columns, most=self._most_positions)
         weights = decode(update.arrays, self._weights, self._payload)
         self.mean.add(weights, num_examples)
         self._changes[name] = Change.of(weights, self._weights)
         self.accepted[name] = update.identity
         if part is not None:
             self._parts[name] = part
-
-    def _metrics(self, fields: Any, *, training: bool = False) -> Metrics:
-        return Metrics.of_fields(fields, self._loss, self._columns, training=training)
 
     def _keep(self, name: str, update: Message, num_examples: int, seconds: float) -> None:
         """Put an update on disk; a full disk is waited for.

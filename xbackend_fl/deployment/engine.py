@@ -21,7 +21,7 @@ from xbackend_fl.deployment.payload import Payload
 from xbackend_fl.deployment.reference import Reference
 from xbackend_fl.errors import MismatchError, RunFailed, UpdateRefused
 from xbackend_fl.events import Observer
-from xbackend_fl.metrics import Metrics, columns_of
+from xbackend_fl.metrics import Metrics, columns_of, most_positions_of
 from xbackend_fl.server import Outputs, Participation, Prepared, RoundOutcome
 from xbackend_fl.training import Usage
 from xbackend_fl.weights import Weights
@@ -50,7 +50,7 @@ class DeploymentEngine:
         # Inputs of the reference's evidence, and how many outputs belong to them.
         self._probe: tuple[np.ndarray[Any, Any], ...] = ()
         self._answered = 0
-        self._columns = 1
+        self._columns = self._most_positions = 1
         self._evaluated: dict[tuple[str, str], Metrics] = {}
         self._round = 0
 
@@ -82,7 +82,10 @@ class DeploymentEngine:
 
     def _take(self, reference: Reference) -> None:
         """Remember what silos bind their models with, and how long an answer can be."""
-        self._columns = columns_of(self._course.training.loss, reference.schema.outputs[0].shape[1:])
+        loss, output = self._course.training.loss, reference.schema.outputs[0].shape[1:]
+        self._columns = columns_of(loss, output)
+        # The weight of a silo in figures is bounded as its weight in the mean of the updates is.
+        self._most_positions = self._rules.most_examples * most_positions_of(loss, output)
         self._exchange.binding = reference.binding
         self._probe, self._answered = reference.probe, len(reference.schema.outputs)
         size = sum(array.nbytes for array in reference.initial.values())
@@ -99,7 +102,14 @@ class DeploymentEngine:
         self._round = number
         spares = self._spares(number, cohort)
         collector = Collector(
-            self._course, self._ledger, number, weights, self._payload, self._columns, observer
+            self._course,
+            self._ledger,
+            number,
+            weights,
+            self._payload,
+            self._columns,
+            self._most_positions,
+            observer,
         )
         request = self._with(
             weights,
@@ -154,7 +164,10 @@ class DeploymentEngine:
             try:
                 found = {
                     split: Metrics.of_fields(
-                        answer.fields.get(split), self._course.training.loss, self._columns
+                        answer.fields.get(split),
+                        self._course.training.loss,
+                        self._columns,
+                        most=self._most_positions,
                     )
                     for split in splits
                 }

@@ -3,7 +3,7 @@
 from xbackend_fl.metrics.metric import Metric
 from xbackend_fl.metrics.metrics import Metrics
 from xbackend_fl.metrics.objective import Fault, Objective, objective_of
-from xbackend_fl.metrics.pairs import columns_of
+from xbackend_fl.metrics.pairs import columns_of, most_positions_of
 from xbackend_fl.metrics.registry import METRICS, default_metric, is_better, metrics_for, shown
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "default_metric",
     "is_better",
     "metrics_for",
+    "most_positions_of",
     "objective_of",
     "shown",
 ]

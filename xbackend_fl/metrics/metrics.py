@@ -76,7 +76,9 @@ class Metrics:
         return {"positions": self.positions, **self.sums}
 
     @staticmethod
-    def of_fields(fields: Any, loss: LossName, columns: int, *, training: bool = False) -> Metrics:
+    def of_fields(
+        fields: Any, loss: LossName, columns: int, *, training: bool = False, most: int = _MOST_POSITIONS
+    ) -> Metrics:
         """Figures from elsewhere, which may be anything.
 
         Args:
@@ -84,6 +86,7 @@ class Metrics:
             loss: The course's loss.
             columns: Quantities of an output, by :func:`columns_of`.
             training: Whether only the loss is expected, not every metric that fits.
+            most: Positions that may have been looked at: figures over more would outweigh all others in a mean.
 
         Raises:
             UpdateRefused: They are not the finite numbers that these metrics have, or no data have such figures.
@@ -104,6 +107,8 @@ class Metrics:
         positions = fields.get("positions")
         if type(positions) is not int or not 0 <= positions <= _MOST_POSITIONS:
             raise UpdateRefused("positions is no whole number from 0 on")
+        if positions > most:
+            raise UpdateRefused(f"figures over {positions} positions, and there can be {most} at most")
         sums = {name: float(value) for name, value in fields.items() if name != "positions"}
         for metric in expected:
             reason = metric.impossible(Part(positions, _own(metric, sums)), columns)

@@ -69,6 +69,23 @@ class Objective:
             [kept.index(axis) for axis in perm if axis != self.class_axis]
         )
 
+    def layout_note(self, perm: tuple[int, ...]) -> str:
+        """What is said of targets that would also fit the model's own order of axes; empty where their shape tells the order.
+
+        Args:
+            perm: Axis ``i`` of the model's own output is axis ``perm[i]`` of the ONNX layout.
+        """
+        sizes = (0, *self.output)
+        # An axis of length 1 may stand anywhere.
+        own = [axis for axis in perm if axis and axis != self.class_axis and sizes[axis] != 1]
+        lengths = [sizes[axis] for axis in own]
+        if own == sorted(own) or lengths != [sizes[axis] for axis in sorted(own)]:
+            return ""
+        return (
+            f"the targets, {_shown(self.targets)}, are read in ONNX layout; the model's own output has these axes in the order "
+            f"{', '.join(str(axis) for axis in own)}, which the shape does not show, because they have the same lengths"
+        )
+
     def class_axis_in(self, perm: tuple[int, ...]) -> int:
         """The class axis of such an output; 1 where there are no classes."""
         return 1 if self.class_axis is None else perm.index(self.class_axis)

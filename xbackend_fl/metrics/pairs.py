@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,17 @@ def columns_of(loss: LossName, output: Shape) -> int:
     lengths = [n for n in output if n != 1]
     quantities = LOSSES[loss].targets == "values" and len(lengths) == 1 and lengths[0] <= MOST_COLUMNS
     return lengths[0] if quantities else 1
+
+
+def most_positions_of(loss: LossName, output: Shape) -> int:
+    """Most targets that one example may have, whichever axis holds the classes.
+
+    Args:
+        loss: The loss.
+        output: Shape of the output, without the batch axis.
+    """
+    classes = min((n for n in output if n > 1), default=1) if LOSSES[loss].targets == "classes" else 1
+    return prod(output) // classes
 
 
 def pairs_of(objective: Objective, output: NDArray[Any], targets: NDArray[Any]) -> Iterator[Pairs]:

@@ -142,7 +142,8 @@ class Worker:
             bound = bind_trainer(self._adapter, self._trainer, schema, self._example, evidence)
         require_trainable(name, bound.binding.obstacles, dropout=dropout)
         self._take_over(schema, bound.binding)
-        return bound.binding, bound.proof, bound.notes
+        note = self._objective(self._splits.train).layout_note(bound.binding.outputs[0].perm)
+        return bound.binding, bound.proof, (*bound.notes, *([note] if note else []))
 
     def adopt(self, schema: Schema, binding: Binding) -> None:
         """Take over what another worker of this backend has found and proven for the same model."""
