@@ -21,6 +21,7 @@ A message says what happened, where, and what was expected and received; ``hint`
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import final
@@ -63,7 +64,8 @@ def _rebuild(kind: type[XbflError], message: str, hint: str | None, state: dict[
 
 def shortened(error: BaseException, limit: int = 300) -> str:
     """A framework's own message in one line of at most ``limit`` characters."""
-    return line(error, limit) or type(error).__name__
+    # Keras prints its messages in bold.
+    return line(re.sub(r"\x1b\[[0-9;]*m", "", str(error)), limit) or type(error).__name__
 
 
 class RefusedInput(XbflError):  # noqa: N818  the tree is named by what happened

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,8 +14,9 @@ from tensorflow.core.framework.function_pb2 import FunctionDef
 from tensorflow.python.framework.function_def_to_graph import function_def_to_graph
 
 from xbackend_fl.adapter.axes import Declared
-from xbackend_fl.adapter.blame import explained
+from xbackend_fl.adapter.blame import explained, users_place
 from xbackend_fl.adapter.contract import Array
+from xbackend_fl.adapter.outputs import require_float32
 from xbackend_fl.canonical import Description, GraphBuilder, training
 from xbackend_fl.canonical.operands import Operand, as_value
 from xbackend_fl.errors import UnsupportedError
@@ -89,8 +91,9 @@ def describe(model: Any, example: Sequence[Array], told: Declared = Declared()) 
         context.values[tensor.name] = builder.input(word, str(array.dtype), array.shape, order, note)
     _captures(context, traced.graph, variables)
     context.active = dict(zip(map(id, traced.calls), rehearsal.active, strict=True))
-    _walk(context, traced.graph, traced.calls)
+    _walk(context, traced.graph, traced.calls, [tensor for _, tensor in traced.outputs])
     for index, (key, tensor) in enumerate(traced.outputs):
+        require_float32(tensor.dtype.name, key or str(index))
         value = as_value(builder, context.tensor(tensor))
         builder.output(value, key, told.output(index, len(value.shape)))
     return Described(builder.build(), context.layers, variables, tuple(declared))
@@ -154,16 +157,36 @@ def _captures(context: Context, graph: Any, variables: Mapping[str, Any]) -> Non
             context.values[inside.name] = outside.numpy()
 
 
-def _walk(context: Context, graph: Any, calls: Sequence[Call]) -> None:
-    """Tell the builder about every operation; a marked call counts as one."""
+def _walk(context: Context, graph: Any, calls: Sequence[Call], outputs: Sequence[Any]) -> None:
+    """Tell the builder about every operation that an output comes from; a marked call counts as one."""
+    read = _needed(outputs)
     for step in steps(graph, calls):
         if isinstance(step, Call):
+            if _made_by(step).name not in read and not context.knows((step.arguments, step.options)):
+                # It looks at what the model does not compute with; its turn among the calls that drop it takes all the same.
+                if hasattr(step.target, "rate"):
+                    context.place(step.target)
+                continue
             name = getattr(step.target, "name", step.target)
+            context.builder.recorder.place = users_place(_frames(_made_by(step)))
             with explained(f"reading the layer {name!r}", frames=partial(_frames, _made_by(step))):
                 _call(context, step)
-        else:
+        elif step.name in read:
+            context.builder.recorder.place = users_place(_frames(step))
             with explained(f"reading {step.type}", frames=partial(_frames, step)):
                 _operation(context, graph, step)
+
+
+def _needed(outputs: Sequence[Any]) -> set[str]:
+    """The operations that outputs come from: assertions, and what a model prints, are not its function."""
+    found: set[str] = set()
+    waiting = [tensor.op for tensor in outputs if hasattr(tensor, "op")]
+    while waiting:
+        operation = waiting.pop()
+        if operation.name not in found:
+            found.add(operation.name)
+            waiting.extend(tensor.op for tensor in operation.inputs)
+    return found
 
 
 def _made_by(call: Call) -> Any:
@@ -194,6 +217,21 @@ def _layer(context: Context, layer: Any, arguments: list[Any], options: dict[str
     handler = _known(layer)
     assert handler is not None
     kind = type(layer).__name__
+    if not arguments:
+        # Its data are given by name: the first parameter of its call.
+        word = next(name for name in inspect.signature(type(layer).call).parameters if name in options)
+        arguments = [options.pop(word)]
+    computes = str(getattr(layer, "compute_dtype", None) or "float32")
+    if computes.startswith(("float", "bfloat")) and computes != "float32":
+        raise UnsupportedError(
+            f"keras layer {layer.name!r} ({kind}) computes in {computes}; expected float32",
+            hint="build the model under the policy float32: keras.config.set_dtype_policy('float32')",
+        )
+    if getattr(layer, "quantization_mode", None):
+        raise UnsupportedError(
+            f"keras layer {layer.name!r} ({kind}) is quantized to {layer.quantization_mode}",
+            hint="describe the model before quantize(...)",
+        )
     if getattr(layer, "lora_enabled", False):
         raise UnsupportedError(
             f"keras layer {layer.name!r} ({kind}): enable_lora makes its weight a sum of one weight and a product of two",
@@ -273,6 +311,6 @@ def _function_call(context: Context, graph: Any, operation: Any) -> None:
             child.handles[inside.name] = context.handles.get(outside.name)
         else:
             child.values[inside.name] = context.tensor(outside)
-    _walk(child, inner, ())
+    _walk(child, inner, (), inner.outputs)
     for outside, inside in zip(operation.outputs, inner.outputs, strict=True):
         context.values[outside.name] = child.tensor(inside)

@@ -57,6 +57,11 @@ class Context:
             )
         return self.values[tensor.name]
 
+    def knows(self, arguments: Any) -> bool:
+        """Whether every tensor of the graph among some arguments stands for something."""
+        tensors = (item for item in tf.nest.flatten(arguments) if tf.is_tensor(item))
+        return all(hasattr(item, "numpy") or item.name in self.values for item in tensors)
+
     def get(self, argument: Any) -> Any:
         """An argument of a call with tensors replaced by what they stand for."""
         if isinstance(argument, tf.Variable | keras.Variable):

@@ -333,7 +333,19 @@ OPERATIONS: Mapping[str, Operation] = {
     "StridedSlice": _strided_slice,
     "GatherV2": _gather,
     **dict.fromkeys(("Tile", "BroadcastTo"), _expand),
-    **dict.fromkeys(("Identity", "StopGradient", "PreventGradient", "EnsureShape", "IdentityN"), _same),
+    **dict.fromkeys(
+        (
+            "Identity",
+            "StopGradient",
+            "PreventGradient",
+            "EnsureShape",
+            "IdentityN",
+            # Raises or yields what it reads.
+            "CheckNumerics",
+            "CheckNumericsV2",
+        ),
+        _same,
+    ),
     "Cast": _cast,
     "ClipByValue": _clip,
     "SelectV2": _select,

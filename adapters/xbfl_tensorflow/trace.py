@@ -18,10 +18,11 @@ from typing import Any, final
 
 import keras
 import tensorflow as tf
+import tensorflow.compat.v2 as compat
 
-from xbackend_fl.adapter.blame import place_of
+from xbackend_fl.adapter.blame import untraceable
 from xbackend_fl.adapter.outputs import output_leaves
-from xbackend_fl.errors import UnsupportedError, XbflError, shortened
+from xbackend_fl.errors import UnsupportedError, XbflError
 
 _NUMBERED = re.compile(r"output_\d+")
 
@@ -123,13 +124,9 @@ def trace(model: Any, specs: Sequence[Any], known: Callable[[Any], bool], *, tra
             traced = tf.function(run, autograph=not is_keras(model)).get_concrete_function(*specs)
     except XbflError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # A model may raise anything; all of it means that there is no graph.
-        place = place_of(error, model)
-        raise UnsupportedError(
-            f"tensorflow cannot trace {type(model).__name__}{f' (at {place})' if place else ''}: {shortened(error)}",
-            hint="check that the input shape fits the model; data-dependent control flow has no graph",
-        ) from error
+        raise untraceable("tensorflow", model, error, lambda size: _tried(model, specs, size)) from error
     finally:
         tf.config.run_functions_eagerly(run_eagerly=eager)
     graph = traced.graph
@@ -148,29 +145,44 @@ def call_once(model: Any, inputs: Sequence[Any]) -> None:
         call_model(model, [tf.constant(item) for item in inputs], training=False)
     except XbflError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # A model may raise anything; all of it means that it cannot be built.
-        shapes, place = [list(item.shape) for item in inputs], place_of(error, model)
-        where = f" (at {place})" if place else ""
-        raise UnsupportedError(
-            f"{type(model).__name__} cannot be called with inputs of shape {shapes}{where}: {shortened(error)}",
-            hint="check that the input shape fits the model",
-        ) from error
+        specs = [tf.TensorSpec(item.shape, item.dtype) for item in inputs]
+        raise untraceable("tensorflow", model, error, lambda size: _tried(model, specs, size)) from error
+
+
+def _tried(model: Any, specs: Sequence[Any], size: int) -> None:
+    """Call a model with ``size`` examples of zeros."""
+    call_model(model, [tf.zeros((size, *spec.shape[1:]), spec.dtype) for spec in specs], training=False)
 
 
 def call_model(model: Any, inputs: Sequence[Any], *, training: bool) -> Any:
     """Call a model the way its kind is called."""
     if is_keras(model):
-        return model(inputs[0] if len(inputs) == 1 else list(inputs), training=training)
+        return model(_packed(model, inputs), training=training)
     if is_signature(model):
         return _call_signature(model, inputs)
     extra = {"training": training} if takes_training(model) else {}
     return model(*inputs, **extra)
 
 
+def _packed(model: Any, inputs: Sequence[Any]) -> Any:
+    """Inputs as a Keras model takes them: by name if it was built of a dict of inputs."""
+    structure = getattr(model, "_inputs_struct", None) or getattr(model, "_nested_inputs", None)
+    if isinstance(structure, dict) and len(tf.nest.flatten(structure)) == len(inputs):
+        # Both go through a dict in the order of its sorted names, as `model.inputs` does.
+        return tf.nest.pack_sequence_as(structure, list(inputs))
+    return inputs[0] if len(inputs) == 1 else list(inputs)
+
+
 def outputs_of(returned: Any) -> tuple[tuple[str, Any], ...]:
     """The tensors that a model returned, with their keys."""
-    return output_leaves(returned, tf.is_tensor)
+    return output_leaves(returned, _is_dense)
+
+
+def _is_dense(item: object) -> bool:
+    composite = isinstance(item, tf.RaggedTensor | tf.SparseTensor | tf.IndexedSlices)
+    return bool(tf.is_tensor(item)) and not composite
 
 
 def callable_of(model: Any) -> Any:
@@ -257,8 +269,12 @@ class _Marks:
         """A function of ``tf.nn`` that is marked under ``name``."""
 
         def call(*arguments: Any, **options: Any) -> Any:
-            if self._inside or not tf.inside_function() or not tf.is_tensor(arguments[0]):
+            data = arguments or tuple(options.values())
+            if self._inside or not tf.inside_function() or not tf.is_tensor(data[0]):
                 return original(*arguments, **options)
+            if not arguments:
+                first = next(iter(inspect.signature(original).parameters))
+                arguments = (options.pop(first),)
             return self._mark(name, original, arguments, options)
 
         return call
@@ -289,8 +305,10 @@ def _marked(marks: _Marks) -> Iterator[None]:
     """Calls are marked inside; everything is put back afterwards."""
     with ExitStack() as stack:
         stack.enter_context(patched(marks.around_layer))
-        for name in ("gelu", "silu", "swish"):
-            _replace(stack, tf.nn, name, marks.around_function(name, getattr(tf.nn, name)))
+        # The legacy Keras calls the same functions by another module.
+        for module in (tf.nn, compat.nn):
+            for name in ("gelu", "silu", "swish"):
+                _replace(stack, module, name, marks.around_function(name, getattr(module, name)))
         yield
 
 

@@ -61,6 +61,9 @@ class Descent:
     def step(self, output: torch.Tensor, cotangent: torch.Tensor | None = None) -> None:
         """One step against the gradient of a loss, or of ``sum(output * cotangent)``."""
         self._number += 1
+        if not self._values or not output.requires_grad:
+            # Nothing trains, or nothing that trains reaches the output.
+            return
         whole = torch.autograd.grad(output, self._values, cotangent, allow_unused=True)
         found = [*self._found]
         self._found.clear()

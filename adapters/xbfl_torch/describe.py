@@ -20,16 +20,18 @@ from typing import Any
 import numpy as np
 import torch
 from torch.export import ExportedProgram
-from torch.fx import Node
+from torch.fx import Graph, Node
 
 from xbackend_fl.adapter.axes import Declared
-from xbackend_fl.adapter.blame import explained, place_of
+from xbackend_fl.adapter.blame import explained, untraceable, users_place
 from xbackend_fl.adapter.contract import Array
-from xbackend_fl.adapter.outputs import output_leaves
+from xbackend_fl.adapter.outputs import output_leaves, require_float32
 from xbackend_fl.canonical import Description, GraphBuilder, NativeTensor, TrainingEffect, Value, training
 from xbackend_fl.canonical.layout import Native
-from xbackend_fl.errors import UnsupportedError, XbflError, shortened
+from xbackend_fl.errors import UnsupportedError, XbflError
 from xbfl_torch import layers, operations, sequences
+from xbfl_torch.calling import arguments_of
+from xbfl_torch.changes import refuse_hidden_changes
 from xbfl_torch.constants import fold
 from xbfl_torch.effects import effects_of
 from xbfl_torch.graph import Context, Handler, State
@@ -40,6 +42,11 @@ _HANDLERS: dict[str, Handler] = {
     f"aten.{name}": handler
     for table in (layers.HANDLERS, sequences.HANDLERS, operations.HANDLERS)
     for name, handler in table.items()
+}
+
+_HINTS = {
+    "wrap_with_set_grad_enabled": "what runs under torch.no_grad trains nowhere; freeze its parameters instead: requires_grad_(False)",
+    "wrap_with_autocast": "the toolkit proves and trains in float32; leave autocast out of the model",
 }
 
 _TALKATIVE = ("torch._subclasses.fake_tensor", "torch.fx.experimental.symbolic_shapes")
@@ -113,7 +120,8 @@ def _describe(
     signature = program.graph_signature
     inside = signature.inputs_to_parameters | signature.inputs_to_buffers
     aliases = _aliases(model, tensors)
-    data = iter(zip(example, perms, notes, strict=True))
+    constants = signature.inputs_to_lifted_tensor_constants
+    data, read = iter(zip(example, perms, notes, strict=True)), _read(program.graph)
     for node in program.graph.nodes:
         if node.op == "placeholder" and node.name in inside:
             name = aliases[inside[node.name]]
@@ -121,15 +129,25 @@ def _describe(
             # Whole numbers do not train and have no mean: an offset or a mask is a constant of the model.
             whole = not tensor.is_floating_point()
             context.values[node] = tensor.numpy() if whole else Native(name, tuple(tensor.shape))
+        elif node.op == "placeholder" and node.name in constants:
+            # A tensor that is neither parameter nor buffer, or that `forward` writes out, never changes.
+            context.values[node] = program.constants[constants[node.name]].detach().cpu().numpy()
         elif node.op == "placeholder" and node.name in signature.user_inputs:
             array, perm, note = next(data)
             context.values[node] = builder.input(node.name, str(array.dtype), array.shape, perm, note)
         elif node.op == "call_function" and node not in context.values:
-            with explained(f"reading {node.target}", frames=partial(_frames, node)):
-                _operation(context, node)
+            builder.recorder.place = users_place(_frames(node))
+            with explained(f"reading {node.target}", model, partial(_frames, node)):
+                refuse_hidden_changes(node)
+                if node in read:
+                    _operation(context, node)
+                else:
+                    operations.pass_by(context, node)
         elif node.op == "output":
-            for index, (key, found) in enumerate(zip(keys, context.get(node.args[0]), strict=True)):
-                value = _returned(context, found, key)
+            returned: Any = node.args[0]
+            for index, (key, made) in enumerate(zip(keys, returned, strict=True)):
+                require_float32(str(made.meta["val"].dtype).removeprefix("torch."), key or str(index))
+                value = _returned(context, context.get(made), key)
                 builder.output(value, key, declared.output(index, len(value.shape)))
     return Described(builder.build(), context.calls)
 
@@ -145,12 +163,25 @@ def _operation(context: Context, node: Node) -> None:
         context.values[node] = folded
     elif handler := _HANDLERS.get(str(node.target)):
         context.values[node] = handler(context, node)
-    elif node.users:
+    else:
         raise UnsupportedError(
             f"torch operation {node.target} at {context.name(node)!r} has no canonical form",
-            hint="express it with the operators that `xbfl adapters --operators` lists; layers of your own are "
+            hint=_HINTS.get(str(node.target))
+            or "express it with the operators that `xbfl adapters --operators` lists; layers of your own are "
             "walked inside",
         )
+
+
+def _read(graph: Graph) -> set[Node]:
+    """The nodes that the outputs come from: assertions, and what the model only looks at, are not its function."""
+    found: set[Node] = set()
+    waiting = [node for node in graph.nodes if node.op == "output"]
+    while waiting:
+        node = waiting.pop()
+        if node not in found:
+            found.add(node)
+            waiting.extend(node.all_input_nodes)
+    return found
 
 
 def _frames(node: Node) -> list[tuple[str, int]]:
@@ -184,18 +215,24 @@ def _export(
         # The exporter knows no dataclasses, and keeps dicts in the order of their making.
         hook = model.register_forward_hook(flat)
         try:
-            return torch.export.export(model, native), tuple(keys)
+            arguments, options = arguments_of(model, native)
+            return torch.export.export(model, arguments, options), tuple(keys)
         except XbflError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             # torch.export raises whatever the model raises; all of it means that there is no graph.
-            place = place_of(error, model)
-            raise UnsupportedError(
-                f"torch.export cannot trace {type(model).__name__}{f' (at {place})' if place else ''}: {shortened(error)}",
-                hint="check that the input shape fits the model; data-dependent control flow has no graph",
+            raise untraceable(
+                "torch.export", model, error, lambda size: _tried(model, native, size)
             ) from error
         finally:
             hook.remove()
+
+
+def _tried(model: torch.nn.Module, native: tuple[torch.Tensor, ...], size: int) -> None:
+    """Call a model with ``size`` examples."""
+    with torch.no_grad():
+        arguments, options = arguments_of(model, [tensor[:1].repeat_interleave(size, 0) for tensor in native])
+        model(*arguments, **options)
 
 
 @contextmanager
@@ -215,11 +252,23 @@ def _quiet() -> Iterator[None]:
 
 
 def _natives(tensors: dict[str, torch.Tensor]) -> dict[str, NativeTensor]:
-    wrong = [name for name, t in tensors.items() if t.is_floating_point() and t.dtype != torch.float32]
+    lazy = [name for name, tensor in tensors.items() if torch.nn.parameter.is_lazy(tensor)]
+    if lazy:
+        raise UnsupportedError(
+            f"parameter {lazy[0]!r} has no shape yet: its layer is lazy",
+            hint="call the model once with an example before describing it",
+        )
+    wrong = [
+        name
+        for name, t in tensors.items()
+        if (t.is_floating_point() or t.is_complex()) and t.dtype != torch.float32
+    ]
     if wrong:
         raise UnsupportedError(
             f"parameter {wrong[0]!r} is {tensors[wrong[0]].dtype}; expected float32",
-            hint="call model.float() before describing it",
+            hint="keep real and imaginary part as two parameters"
+            if tensors[wrong[0]].is_complex()
+            else "call model.float() before describing it",
         )
     return {
         name: NativeTensor(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))

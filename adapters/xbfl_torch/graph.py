@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch._ops import OpOverload
 from torch.fx import Node
@@ -126,6 +127,12 @@ def layout_of(operand: Operand | None, where: str = "") -> Layout | None:
     Raises:
         UnsupportedError: The parameter is computed by the model.
     """
+    require(
+        not isinstance(operand, np.ndarray),
+        where,
+        "its weights are no parameters of the model",
+        "torch: keep layers as attributes, or in nn.ModuleList, nn.ModuleDict or nn.ParameterList",
+    )
     require(operand is None or isinstance(operand, Step), where, "its parameters are computed by the model")
     return operand if isinstance(operand, Step) else None
 

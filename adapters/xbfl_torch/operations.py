@@ -64,9 +64,23 @@ def _softmax(operator: str) -> Handler:
     return handle
 
 
+def _promoted(context: Context, node: Node, argument: Any) -> Operand:
+    """An argument in the type of numbers of what the node yields: PyTorch makes floats of whole numbers beside them."""
+    operand: Operand = context.get(argument)
+    there = node.meta["val"].dtype
+    if not isinstance(argument, Node) or argument.meta["val"].dtype == there or not there.is_floating_point:
+        return operand
+    dtype = str(there).removeprefix("torch.")
+    if isinstance(operand, np.ndarray):
+        return operand.astype(dtype)
+    if isinstance(operand, Value) and not argument.meta["val"].dtype.is_floating_point:
+        return context.builder.elementwise("Cast", context.name(node), operand, to=dtype)
+    return operand
+
+
 def _binary(operator: str) -> Handler:
     def handle(context: Context, node: Node) -> Operand:
-        left, right = context.get(node.args[0]), context.get(node.args[1])
+        left, right = (_promoted(context, node, argument) for argument in node.args[:2])
         name, builder = context.name(node, left, right), context.builder
         require(bool(node.kwargs.get("alpha", 1) == 1), name, "alpha other than 1")
         require(node.kwargs.get("rounding_mode") is None, name, "a rounding division")
@@ -75,14 +89,24 @@ def _binary(operator: str) -> Handler:
     return handle
 
 
+def _turned(context: Context, node: Node) -> Operand:
+    """``rsub``: what comes second, less what comes first."""
+    left, right = (_promoted(context, node, argument) for argument in (node.args[1], node.args[0]))
+    name = context.name(node, left, right)
+    require(bool(node.kwargs.get("alpha", 1) == 1), name, "alpha other than 1")
+    return combine(context.builder, "Sub", name, left, right)
+
+
 def _reduce(operator: str) -> Handler:
     def handle(context: Context, node: Node) -> Value:
         a = context.arguments(node)
-        axes = a["dim"]
+        axes = a.get("dim")
         value = context.data(a["self"])
         axes = list(range(len(value.shape))) if axes is None or axes == [] else axes
         axes = [axes] if isinstance(axes, int) else axes
-        return context.builder.reduce(operator, context.name(node), value, axes, keepdims=a["keepdim"])
+        return context.builder.reduce(
+            operator, context.name(node), value, axes, keepdims=a.get("keepdim", False)
+        )
 
     return handle
 
@@ -168,6 +192,12 @@ def _dropout(context: Context, node: Node) -> Value:
     return training.dropout(context.builder, context.name(node), value, rate, shared, place)
 
 
+def pass_by(context: Context, node: Node) -> None:
+    """Count an operation that reaches no output: its call drops all the same, and takes its turn in the rehearsal."""
+    if HANDLERS.get(str(node.target).removeprefix("aten.")) is _dropout:
+        context.drop(node, "feature_dropout" if "feature" in str(node.target) else "dropout")
+
+
 def _rrelu(context: Context, node: Node) -> Value:
     """In evaluation the mean of its slopes; the rehearsal says that it draws them in training."""
     a = context.arguments(node)
@@ -233,12 +263,14 @@ HANDLERS: Mapping[str, Handler] = {
         for mark in ("", "_")
         for overload in ("Tensor", "Scalar")
     },
+    **dict.fromkeys(("rsub.Scalar", "rsub.Tensor"), _turned),
     "pow.Tensor_Scalar": _binary("Pow"),
     "maximum.default": _binary("Max"),
     "minimum.default": _binary("Min"),
     "mean.dim": _reduce("ReduceMean"),
     "mean.default": _reduce("ReduceMean"),
     "sum.dim_IntList": _reduce("ReduceSum"),
+    "sum.default": _reduce("ReduceSum"),
     "amax.default": _reduce("ReduceMax"),
     **dict.fromkeys(
         (

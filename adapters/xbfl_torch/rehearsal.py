@@ -23,6 +23,7 @@ from torch.overrides import TorchFunctionMode
 
 from xbackend_fl.canonical import TrainingEffect
 from xbackend_fl.errors import UnsupportedError, XbflError, shortened
+from xbfl_torch.calling import arguments_of
 from xbfl_torch.dropping import argument, dropped, kind_of, rate_of
 from xbfl_torch.modes import evaluation_mode, modes_of_training, training_modules
 
@@ -155,7 +156,7 @@ class _Run(TorchFunctionMode):
         self._model = model
         self._paths: list[str] = []
 
-    def call(self, inputs: Sequence[torch.Tensor]) -> Exception | None:
+    def call(self, inputs: Sequence[torch.Tensor]) -> BaseException | None:
         """Call the model; what it raised, if it did."""
         tensors = dict(self._model.named_parameters()) | dict(self._model.named_buffers())
         versions = {name: tensor._version for name, tensor in tensors.items()}  # noqa: SLF001  counts changes in place
@@ -164,10 +165,11 @@ class _Run(TorchFunctionMode):
             with ExitStack() as stack, torch.no_grad():
                 self._follow(stack)
                 with self:
-                    output = self._model(*(value.clone() for value in inputs))
+                    arguments, options = arguments_of(self._model, [value.clone() for value in inputs])
+                    output = self._model(*arguments, **options)
         except XbflError:
             raise
-        except Exception as error:  # noqa: BLE001  a model may raise anything
+        except (Exception, SystemExit) as error:  # noqa: BLE001  a model may raise anything
             return error
         if _states() != states:
             self.random.append(f"model {type(self._model).__name__}: random or numpy.random")

@@ -26,6 +26,7 @@ from xbackend_fl.adapter.outputs import output_leaves
 from xbackend_fl.canonical import Description
 from xbackend_fl.errors import AdapterError, RefusedInput
 from xbfl_torch import cohort, factors
+from xbfl_torch.calling import arguments_of
 from xbfl_torch.descent import Descent
 from xbfl_torch.describe import describe, is_tensor, tensors_of
 from xbfl_torch.losses import mean_loss
@@ -100,7 +101,7 @@ class TorchTrainer:
         with evaluation_mode(self._model), torch.no_grad():
             try:
                 return tuple(output.cpu().numpy() for output in self._call(inputs))
-            except (RuntimeError, AssertionError, ValueError) as error:
+            except (RuntimeError, AssertionError, ValueError, IndexError) as error:
                 shapes = [list(array.shape) for array in inputs]
                 raise RefusedInput(f"the PyTorch model does not accept inputs of shape {shapes}") from error
 
@@ -116,6 +117,8 @@ class TorchTrainer:
             total = torch.stack(
                 [(output * self._tensor(cotangent)).sum() for output, cotangent in pairs]
             ).sum()
+            if not (trainable and total.requires_grad):
+                return {name: torch.zeros_like(tensor).cpu().numpy() for name, tensor in trainable.items()}
             grads = torch.autograd.grad(total, list(trainable.values()), materialize_grads=True)
         return {name: grad.cpu().numpy() for name, grad in zip(trainable, grads, strict=True)}
 
@@ -199,7 +202,8 @@ class TorchTrainer:
             return factors.called_once(self._model, self._call, native)
 
     def _call(self, inputs: Sequence[Array]) -> tuple[torch.Tensor, ...]:
-        returned = self._model(*map(self._tensor, inputs))
+        arguments, options = arguments_of(self._model, [self._tensor(array) for array in inputs])
+        returned = self._model(*arguments, **options)
         return tuple(leaf for _, leaf in output_leaves(returned, is_tensor))
 
     def _tensor(self, array: Array) -> torch.Tensor:

@@ -45,17 +45,51 @@ def explained(what: str, model: object = None, frames: Callable[[], Frames] = tu
     try:
         yield
     except XbflError as error:
-        place = users_place(frames())
+        place = users_place(frames()) or (place_of(error.__cause__) if error.__cause__ else "")
+        place = place or _class_of(model)
         if place and "(at " not in error.message:
             error.message = f"{error.message} (at {place})"
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         place = users_place(frames()) or place_of(error, model)
         where = f" (at {place})" if place else ""
         raise UnsupportedError(
             f"{what} failed{where}: {type(error).__name__}: {shortened(error)}",
             hint="the toolkit does not know this form; write it in another way there",
         ) from error
+
+
+def untraceable(
+    what: str, model: object, error: BaseException, tried: Callable[[int], object]
+) -> UnsupportedError:
+    """The refusal of a model that raised while its graph was made, with what it does with one example alone.
+
+    Args:
+        what: Who makes the graph.
+        model: The user's model; it was called with two examples.
+        error: What was raised.
+        tried: Calls the model with so many examples.
+    """
+    place = place_of(error, model)
+    head = (
+        f"{what} cannot trace {type(model).__name__}{f' (at {place})' if place else ''}: {shortened(error)}"
+    )
+    hint = "check that the input shape fits the model; data-dependent control flow has no graph"
+    if _runs(tried, 1) and not _runs(tried, 2):
+        head += "; it takes one example and not two"
+        hint = (
+            "take the number of examples from the data wherever it is written out or assumed: "
+            "x.reshape(x.shape[0], -1), token.expand(x.shape[0], -1, -1), or tf.shape(x)[0]"
+        )
+    return UnsupportedError(head, hint=hint)
+
+
+def _runs(tried: Callable[[int], object], size: int) -> bool:
+    try:
+        tried(size)
+    except (Exception, SystemExit):  # noqa: BLE001  a model may raise anything
+        return False
+    return True
 
 
 def place_of(error: BaseException, model: object = None) -> str:

@@ -45,6 +45,26 @@ def output_leaves(returned: Any, is_tensor: Callable[[Any], bool]) -> tuple[tupl
     return tuple(sorted(((_dotted(path), leaf) for path, leaf in found), key=lambda item: item[0]))
 
 
+def require_float32(dtype: str, name: str) -> None:
+    """Refuse an output that cannot be compared, or trained on, in float32.
+
+    Args:
+        dtype: Its type of numbers, as NumPy names it.
+        name: Its key, or its place among the outputs.
+
+    Raises:
+        UnsupportedError: It is something else.
+    """
+    if dtype == "float32":
+        return
+    cure = (
+        f"end it with a cast to float32; the toolkit computes in float32, and {dtype} is another function"
+        if "float" in dtype
+        else "return scores, and take classes or comparisons of them outside the model"
+    )
+    raise UnsupportedError(f"the output {name!r} of the model is {dtype}; expected float32", hint=cure)
+
+
 def _walk(
     item: Any, path: tuple[str | int, ...], is_tensor: Callable[[Any], bool]
 ) -> Iterator[tuple[tuple[str | int, ...], Any]]:

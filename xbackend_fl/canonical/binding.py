@@ -191,7 +191,14 @@ def json_schema() -> dict[str, object]:
 
 @dataclass(frozen=True)
 class Description:
-    """What an adapter says about a native model: its own schema, and the binding to it."""
+    """What an adapter says about a native model.
+
+    Attributes:
+        schema: Its own schema.
+        binding: The binding to it.
+        places: ``FILE:LINE`` of the user's code that a node comes from, by node name, where it is known. It stays on this machine.
+    """
 
     schema: Schema
     binding: Binding
+    places: Mapping[str, str] = field(default_factory=dict)

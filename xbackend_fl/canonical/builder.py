@@ -17,15 +17,8 @@ import numpy as np
 
 from xbackend_fl.canonical.binding import Axes, Description, NativeTensor
 from xbackend_fl.canonical.draft import free_sizes
-from xbackend_fl.canonical.edges import returned_axes, without_singletons
-from xbackend_fl.canonical.layout import (
-    Layout,
-    Reorder,
-    Segment,
-    Shape,
-    feature_order,
-    inverse,
-)
+from xbackend_fl.canonical.edges import check_returned, returned_axes, without_singletons
+from xbackend_fl.canonical.layout import Layout, Reorder, Segment, Shape, feature_order, inverse
 from xbackend_fl.canonical.recorder import Recorder
 from xbackend_fl.canonical.rewrites import feature_makers, foldable_pad, pooled
 from xbackend_fl.canonical.schema import AttributeValue, Port
@@ -78,15 +71,17 @@ class GraphBuilder:
             key: The name it is returned under, if it has one.
             declared: The order in which the user says that it is returned.
         """
-        if value.order is not None:
-            raise UnsupportedError(
-                "the model returns flattened channels-last features, whose order another model cannot share",
-                hint="end the model with a Dense layer or with global pooling",
-            )
+        check_returned(value, first=not self._outputs)
         axes = returned_axes(value.perm, [axes for _, axes in self._inputs], declared)
         if axes.perm != value.perm:
             value = self.arrange(value, inverse(axes.perm))
         self._outputs.append((Port(value.name, "float32", value.shape, key), axes))
+
+    @property
+    def batch(self) -> int:
+        """Number of examples that the graph is made with; 0 before the first input."""
+        shape = self._inputs[0][0].shape if self._inputs else ()
+        return shape[0] if shape else 0
 
     def inference_only(self, reason: str) -> None:
         """Say that the native model cannot be trained as its schema says."""

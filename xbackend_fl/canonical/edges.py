@@ -7,6 +7,29 @@ from collections.abc import Sequence
 from xbackend_fl.canonical.binding import Axes
 from xbackend_fl.canonical.layout import Shape, inverse
 from xbackend_fl.canonical.value import Value, without
+from xbackend_fl.errors import UnsupportedError
+
+
+def check_returned(value: Value, *, first: bool) -> None:
+    """Refuse what a model returns if another model cannot return the same, or nothing can be trained on it.
+
+    Args:
+        value: The output.
+        first: Whether it is the first one, which the loss is computed of.
+
+    Raises:
+        UnsupportedError: It is flattened in an order of its own, or the first output has no batch.
+    """
+    if value.order is not None:
+        raise UnsupportedError(
+            "the model returns flattened channels-last features, whose order another model cannot share",
+            hint="end the model with a Dense layer or with global pooling",
+        )
+    if not value.shape and first:
+        raise UnsupportedError(
+            "the model returns one number for the whole batch",
+            hint="return something of every example, and take the mean in the loss",
+        )
 
 
 def returned_axes(perm: tuple[int, ...], inputs: Sequence[Axes], declared: tuple[int, ...] | None) -> Axes:

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from xbackend_fl.canonical.layout import Array
 from xbackend_fl.canonical.onnx_axes import SequenceAxes, fix_axes, free
-from xbackend_fl.canonical.schema import Node, Schema
+from xbackend_fl.canonical.schema import Node, Schema, whole_values
 
 OPSET = 21
 IR_VERSION = 10
@@ -259,10 +259,14 @@ def _attention(graph: _Graph, node: Node, schema: Schema) -> None:
 
 
 def _constant_operand(graph: _Graph, node: Node, schema: Schema) -> None:
-    del schema
     constant = node.attributes.get("constant")
-    inputs = [*node.inputs] if constant is None else [*node.inputs, graph.real(constant)]
-    graph.call(node.operator, inputs, node.outputs[0])
+    if constant is None:
+        graph.call(node.operator, [*node.inputs], node.outputs[0])
+        return
+    number = graph.real(constant)
+    if node.inputs[0] in whole_values(schema):
+        number = graph.call("CastLike", [number, node.inputs[0]])
+    graph.call(node.operator, [*node.inputs, number], node.outputs[0])
 
 
 def _clip(graph: _Graph, node: Node, schema: Schema) -> None:

@@ -171,6 +171,8 @@ def as_value(builder: GraphBuilder, operand: Operand) -> Value:
         if array.ndim > 1 and array.dtype.kind == "f" and bool((array == array.reshape(-1)[0]).all()):
             # One number, in as many places as the batch has: a state that starts at zero.
             return expand(builder, "constant", constant_value(builder, array.reshape(-1)[:1]), array.shape)
+        if _repeats(builder, array):
+            return expand(builder, "constant", constant_value(builder, array[:1]), array.shape)
         return constant_value(builder, array)
     if views.whole(operand):
         return _parameter(builder, operand)
@@ -291,8 +293,15 @@ def _constant_first(builder: GraphBuilder, operator: str, name: str, number: flo
             return _with_constant(builder, operator, name, value, number)
 
 
+def _repeats(builder: GraphBuilder, array: Array) -> bool:
+    """Whether a constant holds the same for every example of the batch that the graph was made with."""
+    return array.ndim > 1 and array.shape[0] == builder.batch > 1 and bool((array == array[:1]).all())
+
+
 def _beside(builder: GraphBuilder, operand: Operand, other: Operand) -> Value:
     """A parameter or constant that is combined with ``other``, in the order of its canonical axes."""
+    if isinstance(operand, np.ndarray) and operand.ndim == len(native_shape(other)):
+        operand = operand[:1] if _repeats(builder, operand) else operand
     shape = native_shape(operand)
     fits = isinstance(other, Value) and len(shape) <= len(other.shape)
     whole = isinstance(operand, np.ndarray) or (isinstance(operand, Step) and views.whole(operand))

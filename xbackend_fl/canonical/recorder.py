@@ -25,6 +25,9 @@ class Recorder:
         backend: Name of the backend.
         natives: Every native tensor of the model.
         frozen: Names of native tensors that the model does not train.
+
+    Attributes:
+        place: From where in the user's code the next nodes come, as ``FILE:LINE``; empty if nobody knows.
     """
 
     def __init__(self, backend: str, natives: Mapping[str, NativeTensor], frozen: Iterable[str]) -> None:
@@ -43,6 +46,8 @@ class Recorder:
         self.training_effects: list[TrainingEffect] = []
         self.kept: set[str] = set()
         self._closed_layouts: set[tuple[str, Layout]] = set()
+        self.place = ""
+        self._places: dict[str, str] = {}
 
     def input(self, name: str, shape: Shape) -> str:
         """Declare a data input; returns its unique name."""
@@ -98,6 +103,8 @@ class Recorder:
         self.drafts[name] = Draft(
             name, operator, reads, outputs, dict(layouts), dict(attributes), origin or name, tuple(shapes)
         )
+        if self.place:
+            self._places[name] = self.place
         self._producers |= dict.fromkeys(outputs, name)
         self._shapes |= dict(zip(outputs, shapes, strict=True))
         self._readers.update(reads)
@@ -156,7 +163,7 @@ class Recorder:
             inference_only=self.inference_only,
             one_way=self.one_way,
         )
-        return Description(schema, binding)
+        return Description(schema, binding, self._places)
 
     def _parameter(self, operator: str, name: str, role: str, layout: Layout) -> Parameter:
         slot = OPERATORS[operator].slot(role)

@@ -11,7 +11,7 @@ import numpy as np
 from xbackend_fl.canonical import views
 from xbackend_fl.canonical.builder import GraphBuilder
 from xbackend_fl.canonical.layout import Layout
-from xbackend_fl.canonical.operands import Operand, constant_value
+from xbackend_fl.canonical.operands import Operand, as_value, constant_value, expand
 from xbackend_fl.canonical.value import Value
 from xbackend_fl.errors import UnsupportedError
 
@@ -36,6 +36,10 @@ def lookup(
     if not isinstance(indices, np.ndarray):
         raise UnsupportedError(f"{name!r}: parameters are used as indices")
     rows = indices
+    if rows.ndim > 1 and rows.shape[0] == builder.batch > 1 and bool((rows == rows[:1]).all()):
+        # The same positions for every example of the batch that the graph was made with.
+        one = lookup(builder, name, weight, rows[:1], padding, origin)
+        return expand(builder, name, as_value(builder, one), (*rows.shape, weight.shape[1]))
     if np.array_equal(rows.reshape(-1), np.arange(rows.size)):
         cut = views.part(weight, 0, 0, rows.size)
         return views.reshaped(cut, (*rows.shape, weight.shape[1]))

@@ -22,6 +22,7 @@ from xbackend_fl.mapping.match import Matching, Resemblance, match
 from xbackend_fl.mapping.ports import check_outputs, fit_outputs
 from xbackend_fl.mapping.probe import Evidence
 from xbackend_fl.mapping.prove import prove
+from xbackend_fl.mapping.runtime import GraphRefused
 from xbackend_fl.mapping.selection import select
 from xbackend_fl.mapping.sizes import at_this_size
 from xbackend_fl.mapping.skeleton import Skeleton, skeleton_of
@@ -130,7 +131,7 @@ def bind_trainer(
         evidence: What the reference did with the probes.
         reference: The reference's adapter and binding, if they are at hand: advice then names its code too.
     """
-    with explained(f"proving the {adapter.name} model"):
+    with explained(f"proving the {adapter.name} model"), _located(trainer):
         return _proven(adapter, trainer, schema, example, evidence, reference)
 
 
@@ -172,8 +173,17 @@ def gather_evidence(model: object, example: Sequence[Array]) -> tuple[Evidence, 
 def evidence_of(trainer: Trainer, example: Sequence[Array]) -> tuple[Evidence, ...]:
     """:func:`gather_evidence` for a model that is open already; its weights are the same afterwards."""
     schema, binding = trainer.description.schema, trainer.description.binding
-    with explained(f"probing the {binding.backend} model"), _as_it_was(trainer):
+    with explained(f"probing the {binding.backend} model"), _located(trainer), _as_it_was(trainer):
         return select(trainer, binding, schema, example)[0]
+
+
+@contextmanager
+def _located(trainer: Trainer) -> Iterator[None]:
+    """Say which line of the user's model a node comes from that ONNX Runtime cannot run."""
+    try:
+        yield
+    except GraphRefused as error:
+        raise error.located(trainer.description.places) from error.__cause__
 
 
 @contextmanager

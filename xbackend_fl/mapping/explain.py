@@ -162,8 +162,13 @@ def failure(proof: Proof, schema: Schema, candidate: Description) -> MismatchErr
         wrong = [check for check in failed if check.what == what]
         worst = max(wrong, key=lambda check: check.error)
         every = sum(check.what == what for check in proof.checks)
+        if what == "reacts":
+            lines.append("  outputs are the same, or nearly, for all examples of a batch, in every draw")
+            continue
         lines.append(
             f"  {what}: relative error {worst.error:.1e} at {worst.case}"
+            if np.isfinite(worst.error)
+            else f"  {what}: another shape, or no finite numbers, at {worst.case}"
             + (f" in {worst.where!r}" if worst.where else "")
             + (f"; {len(wrong)} of {every} comparisons fail" if every > 1 else "")
         )
@@ -180,7 +185,18 @@ def failure(proof: Proof, schema: Schema, candidate: Description) -> MismatchErr
 
 def _beyond_structure(proof: Proof, schema: Schema, candidate: Description) -> str:
     """What can differ between two graphs whose nodes and attributes agree, as far as it is there."""
-    outputs = [check for check in proof.checks if check.what == "outputs"]
+    failed = {check.what for check in proof.checks if not check.passed}
+    if failed == {"reacts"}:
+        return (
+            "two functions that ignore their data are always equal: return something of every example "
+            "(no mean over the batch, no constant)"
+        )
+    outputs = [check for check in proof.checks if check.what in {"outputs", "onnx runtime"}]
+    if all(np.isinf(check.error) for check in outputs if check.what == "onnx runtime"):
+        return (
+            "the model mixes the examples of a batch, or writes out how many there are: "
+            "x.reshape(x.shape[0], …) instead of x.reshape(1, …)"
+        )
     wrong, right = ({c.case for c in outputs if c.passed is passed} for passed in (False, True))
     if wrong and right and len(wrong) == 1:
         resized = [n.name for n in (*schema.nodes, *candidate.schema.nodes) if _depends_on_size(n)]
@@ -189,7 +205,10 @@ def _beyond_structure(proof: Proof, schema: Schema, candidate: Description) -> s
             if resized
             else ""
         )
-        return f"the outputs agree at {'; '.join(sorted(right))}, and not at {wrong.pop()}{cause}"
+        return (
+            f"the outputs agree at {'; '.join(sorted(right))}, and not at {wrong.pop()}{cause}; "
+            "what a model computes from the size of its data (a padding, a length) is in its graph as at the example"
+        )
     for side, nodes in (("reference", schema.nodes), ("candidate", candidate.schema.nodes)):
         readers = [node.name for node in nodes if node.name in _across_batches(nodes)]
         others = candidate.schema.nodes if side == "reference" else schema.nodes

@@ -14,7 +14,7 @@ from xbackend_fl.canonical import OPERATORS, Binding, Effect, Schema
 from xbackend_fl.errors import RefusedInput
 from xbackend_fl.mapping.derivatives import STEP, Question, ask, native, nudged, rounding
 from xbackend_fl.mapping.draw import draw_by_shape, draw_weights, shaken
-from xbackend_fl.mapping.runtime import Runtime
+from xbackend_fl.mapping.runtime import GraphRefused, Runtime
 
 Array = NDArray[Any]
 
@@ -46,6 +46,11 @@ class Case:
     reserve: bool = False
     by_shape: bool = False
     rounding: bool = False
+
+    def at_example(self, schema: Schema) -> bool:
+        """Whether its inputs have the sizes of the example, the number of examples aside."""
+        pairs = zip(self.inputs, schema.inputs, strict=True)
+        return all(array.shape[1:] == port.shape[1:] for array, port in pairs)
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,7 @@ def observe(
         statistics = {}
         if not case.by_shape:
             data = case.inputs if fit is None else fit
-            statistics = _statistics(runtime or Runtime(schema), schema, weights, data, case.seed)
+            statistics = _statistics(runtime or Runtime(schema), schema, weights, data, case)
     weights |= statistics
     outputs = canonical_outputs(trainer, binding, weights, case.inputs)
     if not case.differentiate:
@@ -195,7 +200,7 @@ def training_attributes(schema: Schema, binding: Binding) -> dict[str, dict[str,
 
 
 def _statistics(
-    runtime: Runtime, schema: Schema, weights: Mapping[str, Array], inputs: Sequence[Array], seed: int
+    runtime: Runtime, schema: Schema, weights: Mapping[str, Array], inputs: Sequence[Array], case: Case
 ) -> dict[str, Array]:
     """Running statistics near those of the data that really flows, by canonical name.
 
@@ -206,5 +211,10 @@ def _statistics(
     if not norms:
         return {}
     pairs = list(dict.fromkeys((roles["mean"], roles["variance"]) for roles in norms))
-    fitted = runtime.batch_statistics(weights, inputs)
-    return shaken(pairs, fitted, seed)
+    try:
+        fitted = runtime.batch_statistics(weights, inputs)
+    except GraphRefused as error:
+        if case.at_example(schema):
+            raise
+        raise SizeRefused(error.message, hint=error.hint) from error
+    return shaken(pairs, fitted, case.seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, final
@@ -10,13 +11,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.canonical import Schema
+from xbackend_fl.errors import RefusedInput, shortened
 
 Array = NDArray[Any]
+
+_SIZES = (
+    "a size that the model takes from its data, or a constant made for its batch, is a fixed number there: "
+    "leave it to -1, to flatten and unflatten, or to broadcasting"
+)
 
 
 def execute(schema: Schema, weights: Mapping[str, Array], inputs: Sequence[Array]) -> list[Array]:
     """Outputs of the canonical graph, in order."""
     return Runtime(schema).outputs(weights, inputs)
+
+
+class GraphRefused(RefusedInput):
+    """ONNX Runtime cannot run the canonical graph on some data.
+
+    Args:
+        what: What it cannot run.
+        node: Name of the node, if it says one.
+    """
+
+    def __init__(self, what: str, node: str = "") -> None:
+        super().__init__(f"ONNX Runtime cannot run {what} of the model's graph", hint=_SIZES)
+        self.node = node
+
+    def located(self, places: Mapping[str, str]) -> GraphRefused:
+        """The same, with the line of the user's model that the node comes from."""
+        place = places.get(self.node)
+        if place and "(at " not in self.message:
+            self.message = f"{self.message} (at {place})"
+        return self
 
 
 @final
@@ -27,14 +54,18 @@ class Runtime:
         self._schema = schema
 
     def outputs(self, weights: Mapping[str, Array], inputs: Sequence[Array]) -> list[Array]:
-        """Outputs of the graph, in order."""
-        outputs: list[Array] = self._inference.run(None, self._feeds(weights, inputs))
+        """Outputs of the graph, in order.
+
+        Raises:
+            GraphRefused: The graph cannot run on data of this size.
+        """
+        outputs: list[Array] = _run(self._inference, None, self._feeds(weights, inputs))
         return outputs
 
     def batch_statistics(self, weights: Mapping[str, Array], inputs: Sequence[Array]) -> dict[str, Array]:
         """Mean and biased variance of what each batch normalisation reads, by the parameter they would update."""
         names = [output.name for output in self._training.get_outputs()][len(self._schema.outputs) :]
-        found = self._training.run(names, self._feeds(weights, inputs))
+        found = _run(self._training, names, self._feeds(weights, inputs))
         return {name.removesuffix("_of_batch"): array for name, array in zip(names, found, strict=True)}
 
     @cached_property
@@ -49,6 +80,17 @@ class Runtime:
         data = zip((port.name for port in self._schema.inputs), inputs, strict=True)
         held = ((parameter.name, weights[parameter.name]) for parameter in self._schema.parameters)
         return {name: np.ascontiguousarray(array) for name, array in (*data, *held)}
+
+
+def _run(session: Any, names: Sequence[str] | None, feeds: Mapping[str, Array]) -> list[Array]:
+    try:
+        found: list[Array] = session.run(names, feeds)
+    except Exception as error:
+        # ONNX Runtime has an error type of its own for every state, without a common one.
+        node = re.search(r"running (\w+) node. Name:'([^']*)'", str(error))
+        what = f"{node[1]} {node[2]!r}" if node else shortened(error)
+        raise GraphRefused(what, node[2] if node else "") from error
+    return found
 
 
 def _session(schema: Schema, *, batch_statistics: bool) -> Any:

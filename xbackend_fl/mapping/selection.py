@@ -14,6 +14,7 @@ from xbackend_fl.adapter.contract import Trainer
 from xbackend_fl.canonical import Binding, Schema
 from xbackend_fl.mapping.cases import KINDS, cases, further, usual_data
 from xbackend_fl.mapping.distributions import Assignment, Distribution, assignments
+from xbackend_fl.mapping.draw import BATCH
 from xbackend_fl.mapping.memory import check_memory
 from xbackend_fl.mapping.observed import faint_nodes
 from xbackend_fl.mapping.probe import Evidence, SizeRefused, observe, output_rounding
@@ -89,7 +90,13 @@ def _usual(
         assignments(schema), key=lambda kinds: sum(kind is not Distribution.NORMAL for kind in kinds)
     )
     for usual in (normal, *others[:ATTEMPTS]):
-        seen = observe(trainer, binding, schema, cases(schema, example, usual)[0], None, runtime)
+        try:
+            seen = observe(trainer, binding, schema, cases(schema, example, usual)[0], None, runtime)
+        except SizeRefused as error:
+            raise SizeRefused(
+                f"{error.message}: a probe has {BATCH} examples, of the example's own size",
+                hint="take the number of examples from the data wherever the model writes it out: x.shape[0], or -1 in front",
+            ) from error.__cause__
         first = first or [seen]
         if _finite(seen) and reaction(seen) < REACTS:
             return usual, [seen]
