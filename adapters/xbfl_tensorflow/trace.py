@@ -168,7 +168,7 @@ def call_model(model: Any, inputs: Sequence[Any], *, training: bool) -> Any:
 
 def _packed(model: Any, inputs: Sequence[Any]) -> Any:
     """Inputs as a Keras model takes them: by name if it was built of a dict of inputs."""
-    structure = getattr(model, "_inputs_struct", None) or getattr(model, "_nested_inputs", None)
+    structure = getattr(model, "_inputs_struct", getattr(model, "_nested_inputs", None))
     if isinstance(structure, dict) and len(tf.nest.flatten(structure)) == len(inputs):
         # Both go through a dict in the order of its sorted names, as `model.inputs` does.
         return tf.nest.pack_sequence_as(structure, list(inputs))

@@ -160,6 +160,36 @@ def tokens(dtype: str) -> Masked:
     return Masked(f"tokens, {dtype} mask", build, native, (np.zeros_like(ids[:1]), mask[:1]), (ids, mask))
 
 
+def two_masks() -> Masked:
+    """One matrix of scores behind a mask, and turned behind another."""
+
+    def written(layers: Any, x: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        h = layers["project"](x)
+        scores = torch.tanh(layers["left"](h) + layers["right"](h).transpose(1, 2))
+        there, back = (
+            (scores + (a - 1) * 1e9).softmax(-1),
+            (scores.transpose(1, 2) + (b - 1) * 1e9).softmax(-1),
+        )
+        return there @ h - back @ h
+
+    def native() -> keras.Model:
+        x, a, b = keras.Input((NODES, FEATURES)), keras.Input((NODES, NODES)), keras.Input((NODES, NODES))
+        h = dense(HIDDEN)(x)
+        right, left = dense(1), dense(1)
+        scores = ops.tanh(ops.transpose(right(h), (0, 2, 1)) + left(h))
+        there = ops.softmax(scores + (a - 1) * 1e9, -1)
+        back = ops.softmax(ops.transpose(scores, (0, 2, 1)) + (b - 1) * 1e9, -1)
+        return keras.Model([x, a, b], ops.matmul(there, h) - ops.matmul(back, h))
+
+    def build() -> nn.Module:
+        sides = {side: linear(HIDDEN, 1) for side in ("left", "right")}
+        return Written(written, project=linear(FEATURES, HIDDEN), **sides)
+
+    example = (normal(1, NODES, FEATURES), normal(1, NODES, NODES), normal(1, NODES, NODES))
+    masks = adjacency(), adjacency().transpose(0, 2, 1).copy()
+    return Masked("two masks", build, native, example, (normal(4, NODES, FEATURES), *masks))
+
+
 MASKED = (
     graph_attention("added", lambda cast, scores, a: scores + (cast(a) - 1) * 1e9),
     graph_attention("subtracted", lambda cast, scores, a: scores - (cast(a) * -1 + 1) * 1e9),
@@ -169,4 +199,5 @@ MASKED = (
     two_heads(),
     tokens("float32"),
     tokens("int32"),
+    two_masks(),
 )  # fmt: skip

@@ -20,6 +20,12 @@ from xbackend_fl.mapping.skeleton import Bone
 
 Array = NDArray[Any]
 
+_FAINT = 1e-3
+"""Of a draw's largest gradient: where two are smaller, rounding makes much of what they differ by."""
+
+_STILL = 1e-4
+"""Of the outputs: a movement that is smaller may be rounding."""
+
 
 @final
 class Fingerprints:
@@ -54,19 +60,20 @@ class Fingerprints:
         if not ours.node.parameters:
             return 0.0
         pairs = list(self._gradients(ours.node, theirs.node))
-        if not any(np.any(one) or np.any(two) for one, two in pairs):
+        if not any(_norm(one) > faint or _norm(two) > faint for one, two, faint in pairs):
             one, two = (
                 effects.of(bone.node) for effects, bone in zip(self._effects, (ours, theirs), strict=True)
             )
-            pairs = list(zip(one, two, strict=True))
+            pairs = list(zip(one, two, self._effects[0].still, strict=True))
         # Rounded: what differs by noise alone is equal, and then the name decides.
-        return round(max(map(_distance, pairs), default=0.0), 2)
+        return round(max((_distance(*pair) for pair in pairs), default=0.0), 2)
 
-    def _gradients(self, ours: Node, theirs: Node) -> Iterable[tuple[Array, Array]]:
+    def _gradients(self, ours: Node, theirs: Node) -> Iterable[tuple[Array, Array, float]]:
+        """Gradients in equal roles, one pair for each draw, and below what norm they are rounding in that draw."""
         for (role, name), (item, own) in product(ours.parameters.items(), self._observed):
             one, two = item.gradients.get(name), own.get(theirs.parameters.get(role, ""))
             if one is not None and two is not None and one.shape == two.shape:
-                yield one, two
+                yield one, two, _FAINT * max(map(_norm, item.gradients.values()))
 
     @cached_property
     def _observed(self) -> list[tuple[Evidence, Mapping[str, Array]]]:
@@ -96,6 +103,11 @@ class _Effects:
             ]
         return self._known[node.name]
 
+    @property
+    def still(self) -> list[float]:
+        """Below what norm a movement may be rounding, for each set of data."""
+        return [_STILL * _norm(before) for before in self._before]
+
     @cached_property
     def _weights(self) -> tuple[dict[str, Array], dict[str, Array]]:
         return draw_by_shape(self._schema), draw_by_shape(self._schema, "other ")
@@ -114,7 +126,11 @@ class _Effects:
         return np.where(np.isfinite(flat), flat, 0.0)
 
 
-def _distance(pair: tuple[Array, Array]) -> float:
-    one, two = pair
-    size = float(np.linalg.norm(one)) + float(np.linalg.norm(two))
-    return float(np.linalg.norm(one - two)) / size if size and one.shape == two.shape else 0.0
+def _norm(array: Array) -> float:
+    return float(np.linalg.norm(array))
+
+
+def _distance(one: Array, two: Array, faint: float) -> float:
+    """From 0 to 1, and near 0 where both are faint: a gradient that is zero in one framework is rounding in another."""
+    size = _norm(one) + _norm(two) + faint
+    return _norm(one - two) / size if size and one.shape == two.shape else 0.0
