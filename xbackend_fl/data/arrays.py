@@ -103,10 +103,9 @@ def _of_tensor(value: Any, where: str) -> Array:
         # A tensor that is watched for gradients, or on a GPU, or of a dtype that NumPy does not have.
         if not all(callable(getattr(value, name, None)) for name in ("detach", "cpu", "float")):
             raise ConfigError(f"{where}: a {kind} that cannot become an array: {shortened(error)}") from error
-    plain = value.detach().cpu()
-    for tensor in (plain, plain.float()):
+    for turned in (lambda: value.detach().cpu(), lambda: value.detach().cpu().float()):
         try:
-            return _asked(tensor)
+            return _asked(turned())
         except Exception as error:  # noqa: BLE001  whatever a framework says
             reason = shortened(error)
     raise ConfigError(f"{where}: a {kind} that cannot become an array: {reason}")
