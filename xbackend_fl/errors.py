@@ -64,8 +64,18 @@ def _rebuild(kind: type[XbflError], message: str, hint: str | None, state: dict[
 
 def shortened(error: BaseException, limit: int = 300) -> str:
     """A framework's own message in one line of at most ``limit`` characters."""
-    # Keras prints its messages in bold.
-    return line(re.sub(r"\x1b\[[0-9;]*m", "", str(error)), limit) or type(error).__name__
+    return line(said(error), limit) or type(error).__name__
+
+
+def said(error: BaseException) -> str:
+    """An exception's own message; an empty one if its ``__str__`` raises, as one of a user's own can."""
+    try:
+        # Keras prints its messages in bold.
+        return re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001  whatever a user's code raises
+        return ""
 
 
 class RefusedInput(XbflError):  # noqa: N818  the tree is named by what happened

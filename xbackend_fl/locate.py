@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from xbackend_fl.errors import ConfigError, XbflError, shortened
+from xbackend_fl.errors import ConfigError, XbflError, said, shortened
 
 _USER = "xbfl_user_"
 _LIBRARIES = tuple(
@@ -175,17 +175,18 @@ def explained(what: str, function: Callable[..., Any] | None = None) -> Iterator
         function: Says where it is, if nothing of it was executed.
 
     Raises:
-        ConfigError: The block raised something that is no error of the toolkit, or wanted to end the program.
+        ConfigError: The block raised something that is no error of the toolkit, or wanted to end the program. Only a
+            KeyboardInterrupt goes on: it is the person's at the keyboard.
     """
     try:
         yield
-    except XbflError:
+    except (XbflError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         code = getattr(function, "__code__", None)
         defined = None if code is None else f"{code.co_filename}:{code.co_firstlineno}"
         place = place_of(error) or defined
-        text = shortened(error) if str(error).strip() else "no message"
+        text = shortened(error) if said(error).strip() else "no message"
         raise ConfigError(
             f"{what} raised {type(error).__name__}{f' ({place})' if place else ''}: {text}"
         ) from error
