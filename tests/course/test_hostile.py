@@ -271,6 +271,37 @@ def test_numbers_that_are_none(folder: Path, key: str, value: str) -> None:
         assert "bad.yaml:1" in text
 
 
+TOO_LARGE_OR_SMALL = {
+    **dict.fromkeys(
+        ["training.optimizer.lr", "training.optimizer.eps", "training.clip_norm"], ("1e300", "1e-60")
+    ),
+    **dict.fromkeys(["federate.server.lr", "federate.server.tau"], ("1e300", "1e-60")),
+    **dict.fromkeys(["training.optimizer.weight_decay", "data.partition.alpha"], ("1e300", "1e39")),
+    **dict.fromkeys(["training.optimizer.momentum", "training.optimizer.beta2"], ("0.99999999999",)),
+    **dict.fromkeys(["training.optimizer.alpha", "federate.server.beta1"], ("0.99999999999",)),
+    "data.partition.sigma": ["1e300", "51"],
+    "data.scale.mean": ["1e300", "-1e300"],
+    "data.scale.std": ["1e300", "1e-60"],
+    "data.scale.divide": ["1e300", "1e-60"],
+}
+
+
+@pytest.mark.parametrize("key", TOO_LARGE_OR_SMALL)
+def test_numbers_that_float32_does_not_have(folder: Path, key: str) -> None:
+    for value in TOO_LARGE_OR_SMALL[key]:
+        text = refusal(folder, GOOD, f"{key}={value}")
+        assert f"`{key}`" in text
+        assert f"--> --set {key}={value}" in text
+
+
+@pytest.mark.parametrize("beside", ["divide: 1e-30", "mean: 1e30"])
+def test_numbers_of_a_scale_that_are_none_together(folder: Path, beside: str) -> None:
+    scale = f'"net.py:build", scale: {{std: 1e-30, {beside}}}'
+    text = refusal(folder, GOOD.replace('"net.py:build"', scale))
+    assert "together they are 1e+60, which is inf in float32" in text
+    assert "bad.yaml:5:" in text
+
+
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda text: ascii(text)[:40])
 def test_settings(folder: Path, setting: str) -> None:
     text = refusal(folder, GOOD, setting)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import numpy as np
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -65,6 +67,32 @@ def checked_name(text: str) -> str:
         ) from error
 
 
+def _single(value: float) -> float:
+    """A number that is finite where models compute, and 0 there only if it is 0."""
+    there = _there(value)
+    if math.isinf(there) or there == 0 != value:
+        raise PydanticCustomError("single", _SINGLE, {"value": f"{value!r}", "there": f"{there:g}"})
+    return value
+
+
+def _part(value: float) -> float:
+    """A number below 1 that is below 1 where models compute, too."""
+    if _there(value) == 1:
+        raise PydanticCustomError("single", _SINGLE, {"value": f"{value!r}", "there": "1"})
+    return value
+
+
+def _there(value: float) -> float:
+    with np.errstate(over="ignore", under="ignore"):
+        return float(np.float32(value))
+
+
+_SINGLE = "input should be a number for float32, in which models compute; there {value} is {there}"
+# Behind the limits of a field, which JSON Schema then has in its own words.
+_HELD = AfterValidator(_single)
+Decay = Annotated[float, Field(ge=0, lt=1), _HELD, AfterValidator(_part)]
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -92,27 +120,40 @@ class Partition(_Section):
     """How the training data are shared out."""
 
     kind: Literal["iid", "dirichlet", "pathological", "quantity", "by_id"] = "iid"
-    alpha: Annotated[float, Field(gt=0, description="dirichlet: small values skew more")] = 0.5
+    alpha: Annotated[float, Field(gt=0, description="dirichlet: small values skew more"), _HELD] = 0.5
     min_examples: PositiveInt = Field(1, description="dirichlet: fewest examples of a participant")
     classes: PositiveInt = Field(
         2, description="pathological: shards, and so about classes, of a participant"
     )
-    sigma: Annotated[float, Field(ge=0, description="quantity: spread of the logarithm of the sizes")] = 1.0
+    sigma: Annotated[
+        float, Field(ge=0, le=50, description="quantity: spread of the logarithm of the sizes")
+    ] = 1.0
 
 
 class Scale(_Section):
     """Whole-number inputs as floats, batch by batch: ``(value / divide - mean) / std``."""
 
-    divide: Annotated[float, Field(gt=0)] = 255.0
-    mean: float = 0.0
-    std: Annotated[float, Field(gt=0)] = 1.0
+    divide: Annotated[float, Field(gt=0), _HELD] = 255.0
+    mean: Annotated[float, _HELD] = 0.0
+    std: Annotated[float, Field(gt=0), _HELD] = 1.0
 
     def rule(self) -> Scaling:
         """As plain data for adapters."""
         return Scaling(1 / (self.divide * self.std), -self.mean / self.std)
 
+    @model_validator(mode="after")
+    def _check_rule(self) -> Self:
+        """Two numbers that are none together."""
+        for value, beside in ((1 / self.divide / self.std, "divide"), (self.mean / self.std, "mean")):
+            try:
+                _single(value)
+            except PydanticCustomError:
+                text = f"`std` {self.std!r} does not go with `{beside}` {getattr(self, beside)!r}: together they are {value:.3g}, which is {_there(value):g} in float32"
+                refuse([mistake(text, ("std",), self.std, beside=(beside,))])
+        return self
 
-Share = Annotated[float, Field(gt=0)]
+
+Share = Annotated[float, Field(gt=0), _HELD]
 
 
 class Data(_Section):
@@ -135,13 +176,13 @@ class OptimizerSection(_Section):
     """The participants' optimizer; the same arithmetic on every backend."""
 
     name: Literal["sgd", "momentum", "nesterov", "adam", "adamw", "adagrad", "rmsprop"] = "sgd"
-    lr: Annotated[float, Field(gt=0)] = 0.01
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    alpha: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    eps: Annotated[float, Field(gt=0)] = 1e-8
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    lr: Annotated[float, Field(gt=0), _HELD] = 0.01
+    momentum: Decay = 0.9
+    beta1: Decay = 0.9
+    beta2: Decay = 0.999
+    alpha: Decay = 0.99
+    eps: Annotated[float, Field(gt=0), _HELD] = 1e-8
+    weight_decay: Annotated[float, Field(ge=0), _HELD] = 0.0
 
     def rule(self) -> Optimizer:
         """As plain data for adapters."""
@@ -170,7 +211,7 @@ class Training(_Section):
     batch_size: PositiveInt = 32
     epochs: PositiveInt = 1
     steps: PositiveInt | None = Field(None, description="replaces epochs")
-    clip_norm: Annotated[float, Field(gt=0)] | None = None
+    clip_norm: Annotated[float, Field(gt=0), _HELD] | None = None
     dropout: bool = Field(
         default=True, description="whether dropout layers drop; every backend draws its own masks"
     )
@@ -185,11 +226,11 @@ class ServerSection(_Section):
     """The server optimizer."""
 
     name: Literal["fedavg", "fedavgm", "fedadagrad", "fedadam", "fedyogi"] = "fedavg"
-    lr: Annotated[float, Field(gt=0)] = 1.0
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.99
-    tau: Annotated[float, Field(gt=0)] = 1e-3
+    lr: Annotated[float, Field(gt=0), _HELD] = 1.0
+    momentum: Decay = 0.9
+    beta1: Decay = 0.9
+    beta2: Decay = 0.99
+    tau: Annotated[float, Field(gt=0), _HELD] = 1e-3
 
     def rule(self) -> ServerOptimizer:
         """As plain data for the round loop."""
