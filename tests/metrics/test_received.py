@@ -36,6 +36,8 @@ VALUES = {"positions": 4, "loss": 1.0, "rmse": 1.0, "mae": 2.0} | {
     [
         ({"accuracy": 11}, "accuracy is 11 over 10 positions"),
         ({"accuracy": -1}, "accuracy is -1"),
+        ({"accuracy": 6.5}, "accuracy is 6.5 hits, expected a whole number"),
+        ({"accuracy": 6.9999999999}, "accuracy is 6.9999999999 hits"),
         ({"accuracy": 2.4e306}, "accuracy is no finite number"),
         ({"accuracy": 10**400}, "accuracy is no finite number"),
         ({"accuracy": True}, "accuracy is no finite number"),

@@ -69,6 +69,7 @@ def mean(
     higher_is_better: bool = False,
     unit: Literal["share", "number"] = "number",
     root: bool = False,
+    counts: bool = False,
 ) -> Metric:
     """A metric that is a mean over positions.
 
@@ -79,6 +80,7 @@ def mean(
         higher_is_better: Its direction.
         unit: How it is shown.
         root: Whether the figure is the square root of the mean.
+        counts: Whether what is averaged is 0 or 1, so that the sum is a whole number.
     """
 
     def measure(pairs: Pairs) -> Sums:
@@ -97,6 +99,8 @@ def mean(
         highest = part.positions if unit == "share" else math.inf if part.positions else 0
         if not 0 <= part.sums[name] <= highest:
             return f"{name} is {part.sums[name]:.6g} over {part.positions} positions"
+        if counts and not part.sums[name].is_integer():
+            return f"{name} is {part.sums[name]!r} hits, expected a whole number"
         return None
 
     return Metric(name, losses, higher_is_better, unit, measure, value, impossible)

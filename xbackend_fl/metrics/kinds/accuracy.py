@@ -22,4 +22,5 @@ METRIC = mean(
     _at,
     higher_is_better=True,
     unit="share",
+    counts=True,
 )
