@@ -96,7 +96,7 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Three:
         (fields(base="another"), "of base another"),
         (fields(before=[1]), "metrics"),
         (fields(metrics=[1, 2]), "metrics"),
-        (fields(metrics={"loss": "x", "positions": 1}), "loss is no finite number"),
+        (fields(metrics={"loss": "x", "positions": 1}), "loss is a str, expected a number"),
         (lambda _: Message("hello"), "unexpected answer 'hello'"),
         (lambda _: None, "no answer within"),
     ],

@@ -101,9 +101,15 @@ class Metrics:
         for name, value in fields.items():
             if not isinstance(name, str) or not (name == "positions" or any(m.owns(name) for m in expected)):
                 raise UpdateRefused(f"the metrics have an entry that no metric of the loss {loss!r} has")
-            # The bound comes first: a whole number may have any number of digits.
-            if type(value) not in {int, float} or not -_LARGEST <= value <= _LARGEST:
-                raise UpdateRefused(f"{name} is no finite number")
+            if type(value) not in {int, float}:
+                raise UpdateRefused(f"{name} is a {type(value).__name__}, expected a number")
+            # Not printed: a whole number may have any number of digits.
+            if not -_LARGEST <= value <= _LARGEST:
+                endless = isinstance(value, float) and not math.isfinite(value)
+                reason = (
+                    "is no finite number" if endless else f"is beyond {_LARGEST:g}, which no honest sum is"
+                )
+                raise UpdateRefused(f"{name} {reason}")
         positions = fields.get("positions")
         if type(positions) is not int or not 0 <= positions <= _MOST_POSITIONS:
             raise UpdateRefused("positions is no whole number from 0 on")
