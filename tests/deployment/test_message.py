@@ -58,3 +58,27 @@ def test_another_protocol_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_fields_are_an_object() -> None:
     with pytest.raises(UpdateRefused, match="what it says is a list"):
         Message.of_bytes(Message("train", [1]).to_bytes(), "berlin")  # type: ignore[arg-type]
+
+
+TRACEBACK = 'Traceback (most recent call last):\n  File "/home/someone/net.py", line 1\nValueError: no'
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (TRACEBACK, "ValueError: no"),
+        ("see /home/someone/net.py", "see …/net.py"),
+        (r"see C:\Users\someone\net.py", "see …/net.py"),
+        ("\x1b]0;x\x07", r"\x1b]0;x\x07"),
+        (r"\x1b]0;x\x07", r"\x1b]0;x\x07"),
+    ],
+)
+def test_a_text_for_another_organisation(text: str, shown: str) -> None:
+    assert message.public(text) == shown
+    assert message.public(shown) == shown
+
+
+def test_what_stands_in_the_wrong_place_is_quoted_without_folders() -> None:
+    assert message.quoted(TRACEBACK) == "'ValueError: no'"
+    assert message.quoted([TRACEBACK]).count("/home/") == 0
+    assert message.quoted(5) == "5"

@@ -9,7 +9,7 @@ from typing import Literal, final
 from xbackend_fl.aggregation import OnlineMean
 from xbackend_fl.course import Course
 from xbackend_fl.deployment.ledger import Ledger
-from xbackend_fl.deployment.message import Message, public
+from xbackend_fl.deployment.message import Message, public, quoted
 from xbackend_fl.deployment.outliers import Change, unlike
 from xbackend_fl.deployment.payload import Payload, decode
 from xbackend_fl.errors import RunFailed, UpdateRefused
@@ -149,7 +149,7 @@ class Collector:
         size = fields.get("num_examples")
         if type(size) is not int or not 0 < size <= self._rules.most_examples:
             raise UpdateRefused(
-                f"num_examples is {line(repr(size), 80)}, expected a whole number from 1 to {self._rules.most_examples}"
+                f"num_examples is {quoted(size)}, expected a whole number from 1 to {self._rules.most_examples}"
             )
         return size
 

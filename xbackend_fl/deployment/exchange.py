@@ -9,10 +9,9 @@ from dataclasses import dataclass, replace
 from typing import final
 
 from xbackend_fl.deployment.link import Link, Session
-from xbackend_fl.deployment.message import UNBOUND, Message
+from xbackend_fl.deployment.message import UNBOUND, Message, quoted
 from xbackend_fl.deployment.signatures import Frame, Signatures
 from xbackend_fl.errors import UpdateRefused
-from xbackend_fl.text import line
 
 _AGAIN_S = 1.0
 """Seconds until a silo is asked again after the way there or back failed."""
@@ -154,9 +153,7 @@ class Exchange:
         for key, value in self.expected.get(name, {}).items():
             if hello.kind == "hello" and (found := hello.fields.get(key)) != value:
                 # A text of any length, or anything that JSON can say.
-                return Message.refusal(
-                    UpdateRefused(f"its {key} is {line(repr(found), 80)}, expected {value!r}")
-                )
+                return Message.refusal(UpdateRefused(f"its {key} is {quoted(found)}, expected {value!r}"))
         return hello
 
     def _send(self, requests: Mapping[str, Message]) -> None:

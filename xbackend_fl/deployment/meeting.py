@@ -10,13 +10,12 @@ from collections.abc import Iterator, Mapping
 
 from xbackend_fl.course import Course
 from xbackend_fl.deployment.exchange import Exchange
-from xbackend_fl.deployment.message import Message, public
+from xbackend_fl.deployment.message import Message, public, quoted
 from xbackend_fl.deployment.reference import Reference, reference_of
 from xbackend_fl.errors import ConfigError, MismatchError, RunFailed, UpdateRefused, shortened
 from xbackend_fl.events import ModelBound, Noted, Observer
 from xbackend_fl.mapping.verify import TOLERANCE
 from xbackend_fl.server import check_loss
-from xbackend_fl.text import line
 
 _WAIT_S = 0.2
 _MOST_NOTES = 1000
@@ -138,7 +137,7 @@ def _bound(name: str, answer: Message, hello: Message, reference: Reference, sec
         raise UpdateRefused(answer.reason, hint=answer.hint)
     if (found := fields.get("fingerprint")) != reference.schema.fingerprint:
         raise UpdateRefused(
-            f"it bound its model to {line(repr(found), 80)}, expected {reference.schema.fingerprint!r}"
+            f"it bound its model to {quoted(found)}, expected {reference.schema.fingerprint!r}"
         )
     try:
         error, notes = _proof(fields["largest_error"], fields["notes"])

@@ -30,8 +30,10 @@ UNBOUND = "unbound"
 
 _DEPTH, _VALUES, _LARGEST = 16, 200_000, 1 << 63
 _HALVES = re.compile("[\ud800-\udfff]")
-_FOLDERS = re.compile(r"(?<![\w.…])(?:[A-Za-z]:)?[/\\](?:[^\s/\\'\"<>|:]+[/\\])+")
-"""Of an absolute path, all but its last part."""
+_FOLDERS = re.compile(
+    r"(?<![\w.…])(?:[A-Za-z]:)?(?:/|\\(?!x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8}))(?:[^\s/\\'\"<>|:]+[/\\])+"
+)
+"""Of an absolute path, all but its last part; what is written for a character that is not printable is none."""
 _TRACEBACK = "Traceback (most recent call last)"
 
 
@@ -72,8 +74,7 @@ class Message:
     def reason(self) -> str:
         """Why it is not the answer that was wanted, in one line."""
         text = str(self.fields.get("message", f"unexpected answer {self.kind!r}"))
-        # Of a traceback, the last line is the reason; the others are somebody's folders.
-        return public(text.strip().rpartition("\n")[2] if _TRACEBACK in text else text)
+        return public(text)
 
     @property
     def hint(self) -> str | None:
@@ -117,8 +118,15 @@ class Message:
 
 
 def public(text: str) -> str:
-    """A reason as another organisation may read it: one line, files without the folders that they are in."""
-    return line(_FOLDERS.sub("…/", text))
+    """A text as another organisation may read it: one line, files without the folders that they are in."""
+    # Of a traceback, the last line is the reason; the others are somebody's folders.
+    last = text.strip().rpartition("\n")[2] if _TRACEBACK in text else text
+    return line(_FOLDERS.sub("…/", last))
+
+
+def quoted(value: object) -> str:
+    """What stands where something else was expected, as Python writes it, fit for another organisation, 80 characters at most."""
+    return line(public(repr(public(value) if isinstance(value, str) else value)), 80)
 
 
 def _fields(text: str) -> dict[str, Any]:
