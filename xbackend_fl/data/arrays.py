@@ -103,9 +103,10 @@ def _of_tensor(value: Any, where: str) -> Array:
         # A tensor that is watched for gradients, or on a GPU, or of a dtype that NumPy does not have.
         if not all(callable(getattr(value, name, None)) for name in ("detach", "cpu", "float")):
             raise ConfigError(f"{where}: a {kind} that cannot become an array: {shortened(error)}") from error
-    for turned in (lambda: value.detach().cpu(), lambda: value.detach().cpu().float()):
+    for widened in (False, True):
         try:
-            return _asked(turned())
+            plain = value.detach().cpu()
+            return _asked(plain.float() if widened else plain)
         except Exception as error:  # noqa: BLE001  whatever a framework says
             reason = shortened(error)
     raise ConfigError(f"{where}: a {kind} that cannot become an array: {reason}")

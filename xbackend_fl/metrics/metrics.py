@@ -106,10 +106,8 @@ class Metrics:
             # Not printed: a whole number may have any number of digits.
             if not -_LARGEST <= value <= _LARGEST:
                 endless = isinstance(value, float) and not math.isfinite(value)
-                reason = (
-                    "is no finite number" if endless else f"is beyond {_LARGEST:g}, which no honest sum is"
-                )
-                raise UpdateRefused(f"{name} {reason}")
+                what = "is no finite number" if endless else f"is beyond {_LARGEST:g}, which no honest sum is"
+                raise UpdateRefused(f"{name} {what}")
         positions = fields.get("positions")
         if type(positions) is not int or not 0 <= positions <= _MOST_POSITIONS:
             raise UpdateRefused("positions is no whole number from 0 on")
