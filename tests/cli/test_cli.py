@@ -193,6 +193,7 @@ def test_a_missing_framework_names_the_extra(digits: Path, tmp_path: Path) -> No
     assert "torch: not installed" in xbfl("adapters", cwd=digits, env=environment).stdout
 
 
+@pytest.mark.slow
 def test_check_does_everything_but_train(digits: Path) -> None:
     result = xbfl("check", "course.yaml", cwd=digits)
     assert result.returncode == 0, result.stderr

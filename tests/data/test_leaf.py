@@ -150,6 +150,7 @@ def test_every_user_is_split(tmp_path: Path) -> None:
     np.testing.assert_array_equal(splits.train.rows, again.train.rows)
 
 
+@pytest.mark.slow
 def test_the_synthetic_femnist_has_the_published_statistics(tmp_path: Path) -> None:
     files = write_femnist_like(tmp_path / "data", 101, seed=4)
     assert [file.name for file in files] == ["all_data_0.json", "all_data_1.json"]

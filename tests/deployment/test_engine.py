@@ -24,6 +24,7 @@ from xbackend_fl.weights import load_weights
 TORCH = ["models={torch: torch_model.py:build}", "participants={torch: 3}"]
 
 
+@pytest.mark.slow
 def test_a_deployed_course_ends_with_the_simulations_bits(
     digits: Path, tmp_path: Path, small: list[str], files_of: Callable[[Course], Path]
 ) -> None:

@@ -147,6 +147,7 @@ def test_only_the_named_server_of_this_authority_is_trusted(digits: Path, tmp_pa
     assert "certificate" in handshake(silo, others / "server", "fl.example.org")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["another authority", "a silo without its key"])
 def test_a_silo_with_the_wrong_keys_is_told(case: str, digits: Path, tmp_path: Path) -> None:
     keys = made(digits, tmp_path / "keys")
@@ -191,6 +192,7 @@ def test_a_wrong_clock_is_said(ahead: int, said: str) -> None:
     assert bool(note) == bool(said)
 
 
+@pytest.mark.slow
 def test_a_key_that_nobody_registered(digits: Path, tmp_path: Path) -> None:
     """A silo with keys of another federation, whose authority is this one's: Flower itself keeps it out."""
     keys, others = made(digits, tmp_path / "keys"), made(digits, tmp_path / "others")

@@ -36,7 +36,7 @@ SMALL = (
     "stacked LSTM classifier", "transformer encoder", "GPT decoder, tied", "ViT", "MLP-Mixer", "two towers",
     "several inputs and outputs",
 )  # fmt: skip
-EACH_RUN = {"DCGAN generator", "LSTM classifier", "two towers", "several inputs and outputs"}
+EACH_RUN = {"LSTM classifier", "two towers", "several inputs and outputs"}
 """Of those, what every run of the suite takes; all of them are some ten minutes."""
 PAIRS = [
     pytest.param(network, id=name, marks=() if name in EACH_RUN else pytest.mark.slow)

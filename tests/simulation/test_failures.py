@@ -118,6 +118,7 @@ def test_a_killed_worker_ends_the_run_and_the_checkpoint_stays(digits: Path, tmp
     assert resume_run(tmp_path / "killed").weights.digest == whole.weights.digest
 
 
+@pytest.mark.slow
 def test_the_traceback_of_a_model_reaches_the_console(small: Make, digits: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.py"
     source = (digits / "torch_model.py").read_text()

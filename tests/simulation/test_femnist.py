@@ -66,6 +66,7 @@ def test_every_writer_keeps_what_is_theirs(root: Path, data: Path) -> None:
         shares_of(small(root, data, "{torch: 7}"), "torch", splits)
 
 
+@pytest.mark.slow
 def test_bytes_without_a_scale_are_said(root: Path, data: Path, tmp_path: Path) -> None:
     """A model may want 0 to 255; whoever forgot the scale reads what it gets."""
     course = small(root, data, "{torch: 6}", "data.scale=null", "rounds=1", "federate.cohort=1")
