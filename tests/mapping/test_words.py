@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from tests.adapters.row import Lambda, chain
+from xbackend_fl import bind, describe, gather_evidence
 from xbackend_fl.adapter import adapter_of
 from xbackend_fl.errors import MismatchError
 from xbackend_fl.mapping import bind_trainer, evidence_of
@@ -247,3 +248,14 @@ def test_outputs_of_other_shapes_are_told_with_their_shapes() -> None:
         in caught.value.message
     )
     assert "inf" not in caught.value.message
+
+
+def test_another_form_is_not_called_another_function() -> None:
+    """Max pooling over everything is the global one; which of the two was written does not make another function."""
+    left = nn.Sequential(nn.Conv1d(3, 4, 1), nn.MaxPool1d(6), nn.Flatten(), nn.Linear(4, 2))
+    right = keras.Sequential([keras.Input((6, 3)), K.Conv1D(4, 1), K.GlobalMaxPooling1D(), K.Dense(2)])
+    example = (np.ones((1, 3, 6), np.float32),)
+    schema, evidence = describe(left, example), gather_evidence(left, example)
+    with pytest.raises(MismatchError) as caught:
+        bind(right, schema, example, evidence)
+    assert caught.value.message.startswith("the graphs of the two models differ:")

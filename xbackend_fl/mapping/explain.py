@@ -72,7 +72,10 @@ def mismatch(
             native = _names([here.get(item.reference, item.reference) for item in items])
             other = _advice(reference[0], native, items[0], items[0].received)
             hints |= dict.fromkeys(f"or {line}" for line in other)
-    message = "\n".join(["the two models are not the same function:", *lines])
+    # Other nodes may be the same function in another form; equal nodes that are fed otherwise are not.
+    formal = all(item.attribute == "structure" for item in found)
+    head = "the graphs of the two models differ:" if formal else "the two models are not the same function:"
+    message = "\n".join([head, *lines])
     return MismatchError(message, hint="; ".join(hints) or None)
 
 
