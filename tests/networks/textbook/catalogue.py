@@ -1,0 +1,7 @@
+"""Every pair, by family."""
+
+from __future__ import annotations
+
+from tests.networks.textbook import masks, positions
+
+PAIRS = (*masks.PAIRS, *positions.PAIRS)
