@@ -11,7 +11,7 @@ from xbackend_fl.data.dataset import (
     split_users,
 )
 from xbackend_fl.data.draws import batches, cohort, generator, seed_of
-from xbackend_fl.data.examine import blocks, digest, not_finite, not_held, out_of_range
+from xbackend_fl.data.examine import blocks, content, digest, not_finite, not_held, out_of_range
 from xbackend_fl.data.leaf import read_leaf
 from xbackend_fl.data.partition import by_id, dirichlet, iid, pathological, quantity
 
@@ -22,6 +22,7 @@ __all__ = [
     "blocks",
     "by_id",
     "cohort",
+    "content",
     "digest",
     "dirichlet",
     "errors_once",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,11 +25,13 @@ class Prepared:
         schema: The treaty.
         bindings: Binding of every backend.
         initial: The reference model's initial weights.
+        data: Digest of every array of the course's data, by its name; empty where they are elsewhere.
     """
 
     schema: Schema
     bindings: dict[str, Binding]
     initial: Weights
+    data: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

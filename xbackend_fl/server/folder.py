@@ -149,6 +149,32 @@ class RunFolder:
         """One page for people."""
         return self.path / "summary.md"
 
+    @property
+    def data(self) -> Path:
+        """Digests of the data that the run was begun with; a deployed course has none."""
+        return self.path / "data.json"
+
+    @property
+    def environment(self) -> Path:
+        """Versions of what computed."""
+        return self.path / "environment.json"
+
+    @property
+    def bindings(self) -> Path:
+        """One file per backend."""
+        return self.path / "bindings"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The latest rounds."""
+        return self.path / "checkpoints"
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file that a run writes, be it there or not; the trained model's as far as they are there."""
+        fixed = (self.best, self.last, self.schema, self.onnx, self.summary, self.data, self.environment)
+        return (*fixed, *self.path.glob("model.*"), *self.checkpoints.glob("round-*.safetensors"))
+
     def write_models(self, prepared: Prepared) -> None:
         """Write the schema, every binding, and the environment.
 
@@ -160,9 +186,9 @@ class RunFolder:
 
     def _write_models(self, prepared: Prepared) -> None:
         self.schema.write_text(prepared.schema.to_json(), encoding="utf-8")
-        (self.path / "bindings").mkdir(exist_ok=True)
+        self.bindings.mkdir(exist_ok=True)
         for backend, binding in prepared.bindings.items():
-            (self.path / "bindings" / f"{backend}.json").write_text(binding.to_json(), encoding="utf-8")
+            (self.bindings / f"{backend}.json").write_text(binding.to_json(), encoding="utf-8")
         packages = ("xbackend-fl", "numpy", "onnx", "onnxruntime", "safetensors")
         environment = {
             "python": platform.python_version(),
@@ -170,7 +196,7 @@ class RunFolder:
             "packages": {package: version(package) for package in packages},
         }
         text = json.dumps(environment, indent=1)
-        (self.path / "environment.json").write_text(text, encoding="utf-8")
+        self.environment.write_text(text, encoding="utf-8")
 
     def save_checkpoint(self, state: CourseState, keep: int) -> None:
         """Write the checkpoint of a round and remove the oldest ones."""
@@ -182,7 +208,7 @@ class RunFolder:
         """The latest checkpoint, if there is one.
 
         Raises:
-            FileError: It is corrupt; the message names it and the one before.
+            FileError: It is corrupt; the message names it, and the hint the latest one that is not.
         """
         found = self._checkpoints()
         if not found:
@@ -190,14 +216,37 @@ class RunFolder:
         try:
             return load_state(found[-1])
         except FileError as error:
-            earlier = f"delete it to continue from {found[-2].name}" if len(found) > 1 else "start a new run"
-            raise FileError(error.message, hint=earlier) from error
+            raise FileError(error.message, hint=self._instead(found)) from error
+
+    def readable(self, number: int) -> CourseState | None:
+        """The checkpoint of a round; ``None`` if it is missing or corrupt."""
+        try:
+            return load_state(self._checkpoint(number))
+        except FileError:
+            return None
+
+    def _instead(self, found: Sequence[Path]) -> str:
+        """What helps if the last of some checkpoints is corrupt."""
+        corrupt = [found[-1].name]
+        for path in reversed(found[:-1]):
+            try:
+                load_state(path)
+            except FileError:
+                corrupt.insert(0, path.name)
+                continue
+            if len(corrupt) == 1:
+                return f"delete it to go on from {path.name}"
+            return f"delete {' and '.join(corrupt)}, neither of which can be read, to go on from {path.name}"
+        which = (
+            "it is the only one" if len(found) == 1 else f"none of the {len(found)} checkpoints can be read"
+        )
+        return f"{which}: delete {self.checkpoints}, and the run begins again"
 
     def _checkpoint(self, number: int) -> Path:
-        return self.path / "checkpoints" / f"round-{number:05d}.safetensors"
+        return self.checkpoints / f"round-{number:05d}.safetensors"
 
     def _checkpoints(self) -> list[Path]:
         """By round: the 100,000th has one digit more."""
-        found = (self.path / "checkpoints").glob("round-*.safetensors")
+        found = self.checkpoints.glob("round-*.safetensors")
         numbered = {int(match[1]): path for path in found if (match := _CHECKPOINT.fullmatch(path.name))}
         return [numbered[number] for number in sorted(numbered)]

@@ -10,12 +10,13 @@ from pathlib import Path
 from xbackend_fl.canonical import Schema
 from xbackend_fl.course import Course
 from xbackend_fl.errors import SchemaError
-from xbackend_fl.events import CourseFinished, CourseStarted, Event, Observer, RoundFinished, jsonl
+from xbackend_fl.events import CourseFinished, CourseStarted, Event, Noted, Observer, RoundFinished, jsonl
 from xbackend_fl.server.checkpoint import CourseState
 from xbackend_fl.server.engine import Engine, Prepared
 from xbackend_fl.server.finish import finish
 from xbackend_fl.server.folder import RunFolder
 from xbackend_fl.server.owner import unwritable_said
+from xbackend_fl.server.ready import make_ready, require_same_data
 from xbackend_fl.server.rounds import run_rounds
 from xbackend_fl.weights import Weights
 
@@ -60,6 +61,12 @@ def run_with(
         RunFailed: The course could not finish; the checkpoint of the last complete round stays.
     """
     began = time.perf_counter()
+    notes = [*make_ready(folder, state)]
+    if state is not None and state.round >= course.rounds:
+        notes.append(
+            f"{state.round} rounds have been run already, and `rounds` is {course.rounds}: none is left to train, "
+            "and the files of the trained model are written again"
+        )
     with unwritable_said(folder.path):
         record = jsonl(folder.events)
 
@@ -77,7 +84,12 @@ def run_with(
             resumed_from=state.round if state else 0,
         )
     )
-    schema, begin = _start(course, engine.prepare(tell), folder, state)
+    for note in notes:
+        tell(Noted(backend="server", note=note))
+    prepared = engine.prepare(tell)
+    if (said := require_same_data(folder, prepared.data, begun=state is not None)) is not None:
+        tell(Noted(backend="server", note=said))
+    schema, begin = _start(course, prepared, folder, state)
     # Handed over, so that no name here keeps the first weights in memory while later ones are trained.
     handed = [begin]
     del state, begin

@@ -61,7 +61,7 @@ class SimulationEngine:
         """Look at all data, open every model; the reference's evidence proves the others."""
         began = time.perf_counter()
         reference = self._workers[0]
-        schema, evidence = self._examine(observer)
+        schema, evidence, data = self._examine(observer)
         bindings: dict[str, Binding] = {}
         for worker in self._first:
             worker.submit("bind", schema, evidence)
@@ -88,10 +88,10 @@ class SimulationEngine:
                 worker.submit("place", self.placement.device, self.placement.replicas)
             collect(self._workers, observer)
         self._sizes = self.num_examples()
-        return Prepared(schema, bindings, self._ask(reference, "initial"))
+        return Prepared(schema, bindings, self._ask(reference, "initial"), data)
 
-    def _examine(self, observer: Observer) -> tuple[Schema, tuple[Evidence, ...]]:
-        """Try everything but the training, in every backend; the reference's schema and evidence.
+    def _examine(self, observer: Observer) -> tuple[Schema, tuple[Evidence, ...], dict[str, str]]:
+        """Try everything but the training, in every backend; the reference's schema and evidence, and digests of the data.
 
         Raises:
             RefusedInput: All that is wrong, at once.
@@ -105,9 +105,11 @@ class SimulationEngine:
         for worker in asked:
             # The first looks at what all share.
             worker.submit("examine", Scope(worker is asked[0], self._thorough))
+        data: dict[str, str] = {}
         loaded = [opened[worker] for worker in self._workers[1:] if opened[worker] is not None]
         for worker, found in zip(asked, collect(asked, observer), strict=True):
             loaded.append(found.digests)
+            data |= found.contents
             for error in found.refused:
                 refused.add(error)
             for note in found.notes:
@@ -120,7 +122,7 @@ class SimulationEngine:
                 check_loss(opened[reference][0], self._course.training.loss)
         refused.raise_any()
         schema, evidence = opened[reference]
-        return schema, evidence
+        return schema, evidence, data
 
     def train_round(
         self, number: int, weights: Weights, cohort: Sequence[str], observer: Observer

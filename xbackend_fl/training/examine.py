@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from xbackend_fl.adapter import Batch, TrainConfig, Trainer
 from xbackend_fl.canonical import Node
 from xbackend_fl.course import Course
-from xbackend_fl.data import Dataset, Splits, digest, errors_once
+from xbackend_fl.data import Dataset, Splits, content, digest, errors_once, input_names
 from xbackend_fl.errors import ConfigError, Refusals, RefusedInput, shortened
 from xbackend_fl.locate import explained
 from xbackend_fl.metrics import Metrics, Objective
@@ -47,11 +47,13 @@ class Examined:
         refused: What is wrong; nothing must be trained if there is anything.
         notes: What is done to the data without loss, one line each, for people.
         digests: Of every loader's data, by its name; another process must have the same.
+        contents: Of every value of every array that was looked at, by the array's name; a run that goes on must have the same.
     """
 
     refused: tuple[RefusedInput, ...]
     notes: tuple[str, ...]
     digests: Mapping[str, str]
+    contents: Mapping[str, str]
 
     def raise_any(self) -> None:
         """Raise what is wrong.
@@ -146,7 +148,8 @@ class Rehearsal:
         if scope.thorough:
             for other in self._load_again(found, common=scope.common):
                 refused.add(other)
-        return Examined(refused.errors, notes, found)
+        contents = contents_of(self.course, self.splits if scope.common else None, self.shares)
+        return Examined(refused.errors, notes, found, contents)
 
     def _wanted(self) -> Wanted:
         scaled = self.course.data.scale is not None
@@ -265,6 +268,29 @@ def digests_of(course: Course, splits: Splits, shares: Mapping[str, Dataset]) ->
             found[f"{participant.data} (participant {participant.name!r})"] = digest(
                 [*data.inputs, data.targets]
             )
+    return found
+
+
+def contents_of(course: Course, splits: Splits | None, shares: Mapping[str, Dataset]) -> dict[str, str]:
+    """Digests of all values: of the common data, if they are given, and of what participants bring, by names that stay."""
+    parts = {} if splits is None else {name: getattr(splits, name) for name in _SPLITS}
+    parts |= {
+        f"participant {p.name!r}": shares[p.name]
+        for p in course.participants
+        if p.data is not None and p.name in shares
+    }
+    # Parts of a data set share its arrays.
+    known: dict[int, str] = {}
+    found: dict[str, str] = {}
+    for where, data in parts.items():
+        names = (*input_names(len(data.inputs)), "targets")
+        for name, array in zip(names, (*data.inputs, data.targets), strict=True):
+            key = f"{where}: {name}"
+            found[key] = known.get(id(array)) or known.setdefault(id(array), content(array))
+        if data.rows is not None:
+            found[f"{where}: rows"] = content(data.rows)
+    if splits is not None and splits.owners is not None:
+        found["owners"] = content(splits.owners)
     return found
 
 
