@@ -14,7 +14,7 @@ from xbackend_fl import Course
 from xbackend_fl.deployment import DeploymentEngine, Exchange, Ledger, Link, LocalLink, Message, Silo
 from xbackend_fl.deployment.link import Reply, Session
 from xbackend_fl.events import Event
-from xbackend_fl.server import RunFolder, run_with
+from xbackend_fl.server import RoundOutcome, RunFolder, run_with
 
 
 def deployed(course: Course, link: Link, out: Path, gone_s: float = 30.0) -> tuple[Any, list[Event]]:
@@ -23,6 +23,15 @@ def deployed(course: Course, link: Link, out: Path, gone_s: float = 30.0) -> tup
     folder = RunFolder.create(course, out)
     with closing(DeploymentEngine(course, Exchange(link, gone_s=gone_s), Ledger(folder))) as engine:
         return run_with(engine, course, folder, None, events.append), events
+
+
+def one_round(course: Course, link: Link, out: Path) -> tuple[RoundOutcome, list[Event]]:
+    """The meeting and the first round, and nothing after it; what was told of them."""
+    events: list[Event] = []
+    with closing(DeploymentEngine(course, Exchange(link), Ledger(RunFolder.create(course, out)))) as engine:
+        initial = engine.prepare(events.append).initial
+        names = [participant.name for participant in course.participants]
+        return engine.train_round(1, initial, names, events.append), events
 
 
 class Passing:

@@ -13,10 +13,12 @@ from tests.deployment.campaign import write_course
 from tests.deployment.hostile import harmless
 from tests.deployment.links import Altered, Away, deployed, fields, light
 from xbackend_fl import load_course
+from xbackend_fl.canonical import Binding
 from xbackend_fl.deployment import LocalLink, Message, Silo
 from xbackend_fl.deployment.reference import reference_of
 from xbackend_fl.errors import MismatchError, RunFailed, UpdateRefused, XbflError
 from xbackend_fl.events import ModelBound, Noted, ParticipantFailed, RoundCollected, RoundStarted
+from xbackend_fl.mapping import Proof
 
 TORCH = ["models={torch: torch_model.py:build}", "participants={torch: 3}"]
 
@@ -126,7 +128,7 @@ def test_trained_outputs_that_are_none(tmp_path: Path) -> None:
         (
             (lambda answer: replace(answer, arrays={}), "disagree"),
             (lambda answer: replace(answer, arrays={"outputs/0": np.ones((1, 2), np.float32)}), "disagree"),
-            (lambda _: Message("raised", {"message": "Traceback"}), "no backend answered"),
+            (lambda _: Message("raised", {"message": "Traceback"}), "nobody answered"),
         )
     ):
         with pytest.raises(RunFailed, match=words):
@@ -284,6 +286,43 @@ def test_outputs_of_one_silo_do_not_end_a_course_that_has_a_quorum(
     more = "deployment: {quorum: 2, round_within_s: 20}\n"
     course = write_course(tmp_path / "course", rounds=1, silos=3, more=more)
     link = Altered(light(course), course.participants[0].name, change, "outputs")
-    run, _ = deployed(course, link, tmp_path / "run")
+    run, events = deployed(course, link, tmp_path / "run")
     assert run.result is not None
     assert run.result.onnx_error < 1e-5
+    # It is named, in the events and on the page that sums up.
+    (note,) = (event.note for event in events if isinstance(event, Noted))
+    words = f"{course.participants[0].name} computes the trained model otherwise"
+    assert note.startswith(f"{words} than ONNX Runtime and 2 others: by ")
+    assert f"* **{words}**: by " in (tmp_path / "run" / "summary.md").read_text(encoding="utf-8")
+
+
+def test_more_wrong_outputs_than_right_ones_end_the_course_by_name(tmp_path: Path) -> None:
+    more = "deployment: {quorum: 1, round_within_s: 20}\n"
+    course = write_course(tmp_path / "course", rounds=1, silos=3, more=more)
+    silos = light(course)
+    names = [silo.name for silo in silos]
+
+    def other(*_: object) -> tuple[np.ndarray, ...]:
+        return (np.zeros((2, 30), np.float32),)
+
+    for silo in silos[:2]:
+        silo._learner.answers = other  # type: ignore[method-assign]
+        silo._learner.bind = lambda schema, _: (Binding("light", schema.fingerprint, {}, {}), Proof(()), ())  # type: ignore[method-assign]
+    with pytest.raises(
+        RunFailed, match=rf"disagrees about the trained model with {names[0]} \(by .*, {names[1]} \(by "
+    ):
+        deployed(course, Altered(silos, names[2], lambda a: a), tmp_path / "run")
+
+
+def test_a_silo_that_gives_no_outputs_or_writes_no_model_is_told_of(tmp_path: Path) -> None:
+    more = "deployment: {quorum: 2, round_within_s: 20}\n"
+    course = write_course(tmp_path / "course", rounds=1, silos=3, more=more)
+
+    def broken(*_: object) -> None:
+        raise OSError("no space in /home/someone")
+
+    _, events = deployed(course, LocalLink(light(course, answers=broken, save=broken)), tmp_path / "run")
+    told = [event.note for event in events if isinstance(event, Noted)]
+    name = course.participants[0].name
+    assert f"silo {name!r} gave no outputs of the trained model: OSError: no space in …/someone" in told
+    assert f"silo {name!r} did not write the trained model: OSError: no space in …/someone" in told

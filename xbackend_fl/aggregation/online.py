@@ -33,9 +33,16 @@ MOST_EXAMPLES = 1 << 53
 MOST_COUNTED = 1 << 53
 """Of a counter."""
 
+MOST_STEPS = 1 << 32
+"""What a counter may grow by in one round, or one participant would fill it for all."""
+
 LARGEST: Mapping[Kind, float] = {Kind.TRAINABLE: 2.0**50, Kind.STATISTIC: 2.0**70}
 """What no averaged value may exceed in magnitude. A float32 sum over all examples that a mean may have is then finite, and so are the squares of
 changes that a server optimizer adds up over a hundred million rounds; no trained model comes near."""
+
+
+class SumFull(UpdateRefused):
+    """An exact sum has no room for an update beside what it holds already."""
 
 
 @dataclass(frozen=True)
@@ -198,9 +205,9 @@ class OnlineMean:
                 if self.precision == "exact":
                     before = bounds.get(name, 0.0)
                     bounds[name] = before + self._exact_bound(name, array, num_examples, before)
-            elif like.kinds[name] is Kind.COUNTER and array.max() > MOST_COUNTED:
+            elif like.kinds[name] is Kind.COUNTER and array.max() > (most := self._most_counted(name)):
                 raise UpdateRefused(
-                    f"parameter {name!r} counts to {array.max()}, and nothing to more than 2**53"
+                    f"parameter {name!r} counts to {array.max()}, and can count to {most} at most"
                 )
 
     def _check_size(self, name: str, array: Array, kind: Kind) -> None:
@@ -222,11 +229,16 @@ class OnlineMean:
             reach += float(abs(self._base[name]).max()) if self._base[name].size else 0.0
         bound = reach * num_examples
         if (before + bound) * ONE >= _LIMIT:
-            raise UpdateRefused(
+            raise (SumFull if bound * ONE < _LIMIT else UpdateRefused)(
                 f"parameter {name!r} holds {reach:.3g}, too large for an exact sum over these examples",
                 hint="use precision float64",
             )
         return bound
+
+    def _most_counted(self, name: str) -> int:
+        return min(
+            MOST_COUNTED, MOST_STEPS + (0 if self._base is None else max(0, int(self._base[name].max())))
+        )
 
     def _kind(self, name: str) -> Kind:
         assert self._like is not None

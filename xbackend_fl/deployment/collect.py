@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from functools import partial
 from typing import Literal, final
 
-from xbackend_fl.aggregation import OnlineMean
+from xbackend_fl.aggregation import OnlineMean, SumFull
 from xbackend_fl.course import Course
+from xbackend_fl.deployment.claims import Claims
 from xbackend_fl.deployment.ledger import Ledger
 from xbackend_fl.deployment.message import Message, public, quoted
-from xbackend_fl.deployment.outliers import Change, unlike
+from xbackend_fl.deployment.outliers import Change, ruinous, unlike
 from xbackend_fl.deployment.payload import Payload, decode
 from xbackend_fl.errors import RunFailed, UpdateRefused
 from xbackend_fl.events import (
@@ -22,7 +24,6 @@ from xbackend_fl.events import (
 )
 from xbackend_fl.metrics import Metrics
 from xbackend_fl.server import written
-from xbackend_fl.text import line
 from xbackend_fl.weights import Weights
 
 
@@ -33,6 +34,7 @@ class Collector:
     Args:
         course: The course.
         ledger: Has what was accepted before an interruption, and keeps what is.
+        claims: Know how many examples a silo has.
         number: The round.
         weights: What it starts from.
         payload: How updates are encoded.
@@ -52,6 +54,7 @@ class Collector:
         self,
         course: Course,
         ledger: Ledger,
+        claims: Claims,
         number: int,
         weights: Weights,
         payload: Payload,
@@ -60,11 +63,14 @@ class Collector:
         observer: Observer,
     ) -> None:
         self._rules, self._ledger, self._number, self._weights = course.deployment, ledger, number, weights
+        self._claims = claims
         self._payload, self._observer, self._began = payload, observer, time.perf_counter()
         self._backends = {participant.name: participant.backend for participant in course.participants}
         self._loss, self._columns, self._most_positions = course.training.loss, columns, most_positions
         self._parts: dict[str, Metrics] = {}
         self._changes: dict[str, Change] = {}
+        # What every update takes of an exact sum: its largest value, times its examples.
+        self._takes: dict[str, float] = {}
         self.base = weights.digest
         self.mean = OnlineMean(weights, course.federate.precision)
         self.accepted: dict[str, str] = {}
@@ -78,12 +84,7 @@ class Collector:
 
     def resume(self) -> None:
         """Merge what was accepted of this round before the server was interrupted."""
-        for name, update, num_examples in self._ledger.begin(self._number, self.base):
-            try:
-                self._merge(name, update, num_examples)
-            except UpdateRefused:
-                # Settings changed since: it is asked for again.
-                self._ledger.forget(self._number, name)
+        self._merge_again()
         if self.accepted:
             note = f"round {self._number} goes on with {len(self.accepted)} updates that were on disk"
             self._observer(Noted(backend="server", note=note))
@@ -95,7 +96,7 @@ class Collector:
             metrics = Metrics.of_fields(
                 answer.fields.get("metrics"), self._loss, self._columns, training=True
             )
-            self._merge(name, answer, size)
+            self._fit_in(name, answer, size)
         except UpdateRefused as error:
             self.miss(name, "refused", error.message)
             return
@@ -120,10 +121,17 @@ class Collector:
         backend = self._backends[name]
         self._observer(ParticipantFailed(round=self._number, name=name, backend=backend, reason=reason))
 
+    def settle(self) -> None:
+        """Take out what would leave nothing of the model for the next round, as soon as it can be told from the others."""
+        while (found := ruinous(self._changes, self._weights)) is not None:
+            self._take_out(*found)
+
     def tell(self, sent: int, received: int) -> None:
         """Sum up the round, and say which updates stand out."""
-        for note in unlike(self._changes):
-            self._observer(Noted(backend="server", note=f"round {self._number}: {note}"))
+        if self._parts:
+            positions = {name: part.positions for name, part in self._parts.items()}
+            self._say(self._claims.figures("validation", positions))
+        self._say(f"round {self._number}: {note}" for note in unlike(self._changes))
         self._observer(
             RoundCollected(
                 round=self._number,
@@ -145,13 +153,48 @@ class Collector:
         for key, value in expected.items():
             # True is 1, and so is 1.0.
             if stated[key] != value or type(stated[key]) is not type(value):
-                raise UpdateRefused(f"the update is of {key} {line(stated[key], 80)}, expected {key} {value}")
-        size = fields.get("num_examples")
-        if type(size) is not int or not 0 < size <= self._rules.most_examples:
-            raise UpdateRefused(
-                f"num_examples is {quoted(size)}, expected a whole number from 1 to {self._rules.most_examples}"
-            )
-        return size
+                raise UpdateRefused(f"the update is of {key} {quoted(stated[key])}, expected {key} {value}")
+        return self._claims.check(name, fields.get("num_examples"))
+
+    def _merge_again(self) -> None:
+        """The mean of what is on disk of this round."""
+        self.mean = OnlineMean(self._weights, self.mean.precision)
+        for found in (self._parts, self._changes, self._takes, self.accepted):
+            found.clear()
+        for name, update, num_examples in self._ledger.begin(self._number, self.base):
+            try:
+                self._merge(name, update, num_examples)
+            except UpdateRefused:
+                # Settings changed since: it is asked for again.
+                self._ledger.forget(self._number, name)
+
+    def _fit_in(self, name: str, update: Message, num_examples: int) -> None:
+        """Merge an update. All share what an exact sum can hold: whoever takes most of it gives way, not whoever comes last.
+
+        Raises:
+            UpdateRefused: It cannot be merged.
+        """
+        while True:
+            try:
+                self._merge(name, update, num_examples)
+            except SumFull as error:
+                most = max(self._takes, key=lambda silo: self._takes[silo])
+                change = Change.of(decode(update.arrays, self._weights, self._payload), self._weights)
+                if self._takes[most] <= change.largest * num_examples:
+                    raise
+                self._take_out(most, f"there is no room for it beside others: {error.message}")
+            else:
+                return
+
+    def _take_out(self, name: str, reason: str) -> None:
+        """An update that is in the mean, and on disk, is there no longer."""
+        self._ledger.forget(self._number, name)
+        self._merge_again()
+        self.miss(name, "refused", reason)
+
+    def _say(self, notes: Iterable[str]) -> None:
+        for note in notes:
+            self._observer(Noted(backend="server", note=note))
 
     def _merge(self, name: str, update: Message, num_examples: int) -> None:
         before = update.fields.get("before")
@@ -160,7 +203,8 @@ class Collector:
             part = Metrics.of_fields(before, self._loss, self._columns, most=self._most_positions)
         weights = decode(update.arrays, self._weights, self._payload)
         self.mean.add(weights, num_examples)
-        self._changes[name] = Change.of(weights, self._weights)
+        self._changes[name] = change = Change.of(weights, self._weights)
+        self._takes[name] = change.largest * num_examples
         self.accepted[name] = update.identity
         if part is not None:
             self._parts[name] = part

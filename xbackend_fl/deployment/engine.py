@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, final
@@ -12,6 +12,7 @@ import numpy as np
 
 from xbackend_fl.course import Course
 from xbackend_fl.data import cohort as draw
+from xbackend_fl.deployment.claims import Claims
 from xbackend_fl.deployment.collect import Collector
 from xbackend_fl.deployment.exchange import Exchange
 from xbackend_fl.deployment.ledger import Ledger
@@ -20,7 +21,7 @@ from xbackend_fl.deployment.message import Message
 from xbackend_fl.deployment.payload import Payload
 from xbackend_fl.deployment.reference import Reference
 from xbackend_fl.errors import MismatchError, RunFailed, UpdateRefused
-from xbackend_fl.events import Observer
+from xbackend_fl.events import Noted, Observer
 from xbackend_fl.metrics import Metrics, columns_of, most_positions_of
 from xbackend_fl.server import Outputs, Participation, Prepared, RoundOutcome
 from xbackend_fl.training import Usage
@@ -47,6 +48,9 @@ class DeploymentEngine:
         exchange.expected = {
             name: {"name": name, "backend": backend} for name, backend in self._backends.items()
         }
+        self._claims = Claims(self._rules.most_examples)
+        exchange.hear = self._claims.hear
+        self._observer: Observer = lambda _: None
         # Inputs of the reference's evidence, and how many outputs belong to them.
         self._probe: tuple[np.ndarray[Any, Any], ...] = ()
         self._answered = 0
@@ -66,10 +70,13 @@ class DeploymentEngine:
             RunFailed: Fewer silos than the quorum came, or none gave the reference's model.
             MismatchError: A silo's model is not proven to be the reference's; with a quorum, so many that too few are left.
         """
+        self._observer = observer
         hellos = meet(self._course, self._exchange, observer)
+        self._say(self._claims.notes())
         refused: MismatchError | RunFailed | None = None
         for reference in references(self._course, self._exchange, hellos, observer):
             self._take(reference)
+            self._say(reference.notes())
             try:
                 prove(self._course, self._exchange, reference, hellos, observer)
             except (MismatchError, RunFailed) as error:
@@ -104,6 +111,7 @@ class DeploymentEngine:
         collector = Collector(
             self._course,
             self._ledger,
+            self._claims,
             number,
             weights,
             self._payload,
@@ -122,6 +130,8 @@ class DeploymentEngine:
             evaluate="validation" if self.evaluates_with_training and number > 1 else None,
         )
         collector.resume()
+        # Of silos that came after the meeting.
+        self._say(self._claims.notes())
         wanted = [name for name in (*cohort, *spares) if name not in collector.accepted]
         before = self._exchange.traffic
         quorum = self._rules.fewest(len(cohort))
@@ -138,6 +148,7 @@ class DeploymentEngine:
         for name in wanted:
             if len(collector.accepted) < len(cohort) or not self._exchange.expects(name):
                 collector.miss(name, "late", self._why_late(name))
+        collector.settle()
         traffic = self._exchange.traffic.since(before)
         collector.tell(traffic.sent, traffic.received)
         if len(collector.accepted) < quorum:
@@ -159,8 +170,8 @@ class DeploymentEngine:
         return self._evaluated[key]
 
     def _metrics(self, weights: Weights, splits: Sequence[str]) -> Iterator[tuple[str, Metrics]]:
-        parts: dict[str, list[Metrics]] = {split: [] for split in splits}
-        for _, answer in self._all(self._with(weights, "evaluate", splits=list(splits))):
+        parts: dict[str, dict[str, Metrics]] = {split: {} for split in splits}
+        for name, answer in self._all(self._with(weights, "evaluate", splits=list(splits))):
             try:
                 found = {
                     split: Metrics.of_fields(
@@ -171,15 +182,22 @@ class DeploymentEngine:
                     )
                     for split in splits
                 }
-            except UpdateRefused:
+            except UpdateRefused as error:
                 # Whoever does not evaluate is left out of the figures; it still trains.
+                reason = error.message if answer.kind == "metrics" else answer.reason
+                self._say([f"silo {name!r} is not in the {' and '.join(splits)} figures: {reason}"])
                 continue
             for split, metrics in found.items():
-                parts[split].append(metrics)
+                parts[split][name] = metrics
         for split, several in parts.items():
             if not several:
                 raise RunFailed(f"no silo evaluated the weights on its {split} examples")
-            yield split, Metrics.total(several)
+            self._say(self._claims.figures(split, {name: found.positions for name, found in several.items()}))
+            yield split, Metrics.total(several.values())
+
+    def _say(self, notes: Iterable[str]) -> None:
+        for note in notes:
+            self._observer(Noted(backend="server", note=note))
 
     def outputs(self, weights: Weights, split: str, count: int) -> Outputs:
         """Answers of silos to the reference's probes: examples of a split never leave their silo.
@@ -193,19 +211,21 @@ class DeploymentEngine:
         there = sorted(name for name, hello in self._exchange.hellos().items() if hello.kind == "hello")
         first = {self._backends[name]: name for name in reversed(there)}
         chosen = first.values() if self._rules.quorum is None else there
-        answers: dict[str, list[tuple[np.ndarray[Any, Any], ...]]] = {}
+        answers: dict[str, tuple[np.ndarray[Any, Any], ...]] = {}
         for name, answer in self._asked(dict.fromkeys(chosen, request), lambda: True):
             if answer.kind == "outputs":
-                several = answers.setdefault(self._backends[name], [])
-                several.append(tuple(_real(answer.arrays.get(f"outputs/{i}")) for i in range(self._answered)))
-        return Outputs(self._probe, answers)
+                answers[name] = tuple(_real(answer.arrays.get(f"outputs/{i}")) for i in range(self._answered))
+            else:
+                self._say([f"silo {name!r} gave no outputs of the trained model: {answer.reason}"])
+        return Outputs(self._probe, answers, all_needed=self._rules.quorum is None)
 
     def save_native(self, weights: Weights, path: Path) -> list[Path]:
         """Every silo writes the model into its own folder; here nothing is."""
         del path
         receipts = self._ledger.accepted(self._round)
-        for _ in self._all(self._with(weights, "save", receipts=receipts)):
-            continue
+        for name, answer in self._all(self._with(weights, "save", receipts=receipts)):
+            if answer.kind != "saved":
+                self._say([f"silo {name!r} did not write the trained model: {answer.reason}"])
         return []
 
     def usage(self) -> dict[str, Usage]:

@@ -50,6 +50,7 @@ class Exchange:
 
     Attributes:
         expected: By silo, fields that its hello must have.
+        hear: Told what a silo says about itself; raises :class:`UpdateRefused` if it cannot be.
         binding: What a silo needs that knows no schema.
         troubles: By silo, what went wrong on the way since its last answer.
         traffic: What went over the link so far.
@@ -67,6 +68,7 @@ class Exchange:
         # When silos went away that are not back yet.
         self._left: dict[str, float] = {}
         self.expected: Mapping[str, Mapping[str, object]] = {}
+        self.hear: Callable[[str, Message], None] = lambda _, __: None
         self.most_bytes = most_bytes
         self.binding: Message | None = None
         self.troubles: dict[str, str] = {}
@@ -154,6 +156,11 @@ class Exchange:
             if hello.kind == "hello" and (found := hello.fields.get(key)) != value:
                 # A text of any length, or anything that JSON can say.
                 return Message.refusal(UpdateRefused(f"its {key} is {quoted(found)}, expected {value!r}"))
+        try:
+            if hello.kind == "hello":
+                self.hear(name, hello)
+        except UpdateRefused as error:
+            return Message.refusal(error)
         return hello
 
     def _send(self, requests: Mapping[str, Message]) -> None:

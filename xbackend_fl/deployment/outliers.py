@@ -1,6 +1,9 @@
-"""Which updates of a round are unlike the others: said, not refused, because only people know whether there is a reason.
+"""Which updates of a round are unlike the others.
 
-An update is summed up in the length of its change and in a sample of it, a few kilobytes whatever the model's size, so that all of a round can be
+Most of that is said, not refused, because only people know whether there is a reason. An update that would leave nothing of the model, and nothing for the
+others to go on with, is taken out.
+
+An update is summed up in the lengths of its change and in a sample of it, a few kilobytes whatever the model's size, so that all of a round can be
 compared after the updates are gone.
 """
 
@@ -24,40 +27,54 @@ _SAMPLE = 4096
 TIMES = 10.0
 """A change that is so many times as long as the others' is an outlier."""
 
+_FAR = 1e3
+"""The same for one that may be taken out."""
+
+_REACH: Mapping[Kind, float] = {Kind.TRAINABLE: 10.0, Kind.STATISTIC: 1e6}
+"""A change that moves the average value by so many times its size, or the size 1, leaves nothing of what was there. Statistics are in the units of the
+data, whose scale may be a silo's own."""
+
 _AGAINST = -0.5
 """Cosine to the others' common direction below which a change goes against them."""
 
 _TOGETHER = 0.5
 """Length of the mean of the others' directions from which they have a common one: 1 if all are the same, near 0 if they are random."""
 
+_WHAT = {Kind.TRAINABLE: "the weights", Kind.STATISTIC: "the statistics"}
+
 
 @final
 @dataclass(frozen=True)
 class Change:
-    """How an update differs from the weights that it started from, over the trainable parameters.
+    """How an update differs from the weights that it started from.
 
     Attributes:
-        norm: Euclidean length.
-        sample: Evenly spaced values of it, float64, divided by the length.
+        norms: Euclidean length, of the trainable parameters and of the statistics.
+        sample: Evenly spaced values of the trainable parameters' change, float64, divided by the length.
+        largest: Largest magnitude among the new values.
     """
 
-    norm: float
+    norms: Mapping[Kind, float]
     sample: NDArray[Any] = field(repr=False)
+    largest: float = 0.0
 
     @staticmethod
     def of(update: Weights, base: Weights) -> Change:
         """The change from ``base`` to ``update``, in float64, a block at a time."""
-        names = [name for name in base if base.kinds[name] is Kind.TRAINABLE]
-        step = max(1, sum(base[name].size for name in names) // _SAMPLE)
-        squared, parts = 0.0, [np.empty(0)]
-        for name in names:
+        trainable = sum(base[name].size for name in base if base.kinds[name] is Kind.TRAINABLE)
+        step = max(1, trainable // _SAMPLE)
+        squared, largest, parts = dict.fromkeys(_REACH, 0.0), 0.0, [np.empty(0)]
+        for name in base:
+            kind = base.kinds[name]
+            if kind not in squared or not base[name].size:
+                continue
             new, old = update[name].reshape(-1), base[name].reshape(-1)
-            parts.append(new[::step].astype(np.float64) - old[::step])
-            for start in range(0, new.size, _BLOCK):
-                block = new[start : start + _BLOCK].astype(np.float64) - old[start : start + _BLOCK]
-                squared += float(np.dot(block, block))
-        norm = math.sqrt(squared)
-        return Change(norm, np.concatenate(parts) / (norm or 1.0))
+            if kind is Kind.TRAINABLE:
+                parts.append(new[::step].astype(np.float64) - old[::step])
+            largest = max(largest, float(new.max()), -float(new.min()))
+            squared[kind] += _squared(new, old)
+        norms = {kind: math.sqrt(value) for kind, value in squared.items()}
+        return Change(norms, np.concatenate(parts) / (norms[Kind.TRAINABLE] or 1.0), largest)
 
 
 def unlike(changes: Mapping[str, Change]) -> Iterator[str]:
@@ -70,14 +87,67 @@ def unlike(changes: Mapping[str, Change]) -> Iterator[str]:
         others = [other for silo, other in changes.items() if silo != name]
         if not others:
             return
-        median = float(np.median([other.norm for other in others]))
-        if change.norm > TIMES * median > 0:
-            yield (
-                f"the update of {name} stands out: it changes the weights by {change.norm:.1e} (norm), "
-                f"{change.norm / median:.1e} times the median of the others', {median:.1e}"
-            )
+        for kind, norm in change.norms.items():
+            median = _median(others, kind)
+            if norm > TIMES * median > 0:
+                yield f"the update of {name} stands out: it {_moves(kind, norm, median)}"
         if len(others) > 1 and (cosine := _cosine(change, others)) < _AGAINST:
             yield f"the update of {name} stands out: it goes against the others' common direction (cosine {cosine:.2f})"
+
+
+def ruinous(changes: Mapping[str, Change], base: Weights) -> tuple[str, str] | None:
+    """The update that would leave least of the model, if there is one that would leave nothing: its silo, and the reason.
+
+    It is longer by far than the others' and than the weights themselves. What honest training gives, however long, is not; the next round would
+    start from what nobody can train, and honest silos would be refused for its infinities.
+
+    Args:
+        changes: Of all updates of the round, by silo.
+        base: The weights that they started from.
+    """
+    worst, found, limits = 1.0, None, dict[Kind, float]()
+    for name, change in changes.items():
+        others = [other for silo, other in changes.items() if silo != name]
+        for kind, norm in change.norms.items() if others else ():
+            median = _median(others, kind)
+            if norm <= _FAR * median:
+                continue
+            limit = limits.setdefault(kind, limits.get(kind) or _limit(kind, base))
+            if norm > worst * limit:
+                worst, found = (
+                    norm / limit,
+                    (name, f"the update {_moves(kind, norm, median)}: it would leave nothing of the model"),
+                )
+    return found
+
+
+def _limit(kind: Kind, base: Weights) -> float:
+    """Length of a change that leaves nothing of weights."""
+    arrays = [base[name].reshape(-1) for name in base if base.kinds[name] is kind]
+    count, length = sum(array.size for array in arrays), math.sqrt(sum(map(_squared, arrays)))
+    return _REACH[kind] * (math.sqrt(count) + length)
+
+
+def _squared(new: NDArray[Any], old: NDArray[Any] | None = None) -> float:
+    """Squared length of a flat array, or of the difference of two, in float64, a block at a time."""
+    found = 0.0
+    for start in range(0, new.size, _BLOCK):
+        block = new[start : start + _BLOCK].astype(np.float64)
+        if old is not None:
+            block -= old[start : start + _BLOCK]
+        found += float(np.dot(block, block))
+    return found
+
+
+def _moves(kind: Kind, norm: float, median: float) -> str:
+    times = (
+        f"{norm / median:.1e} times the median of the others', {median:.1e}" if median else "the others by 0"
+    )
+    return f"changes {_WHAT[kind]} by {norm:.1e} (norm), {times}"
+
+
+def _median(others: list[Change], kind: Kind) -> float:
+    return float(np.median([other.norms[kind] for other in others]))
 
 
 def _cosine(change: Change, others: list[Change]) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.aggregation import LARGEST, is_within
-from xbackend_fl.canonical import Schema
+from xbackend_fl.canonical import Kind, Schema
 from xbackend_fl.deployment.message import Message
 from xbackend_fl.deployment.silo import evidence_alone, initial_weights
 from xbackend_fl.errors import UpdateRefused, XbflError, shortened
@@ -30,6 +30,12 @@ from xbackend_fl.weights import Weights
 _COARSE = 1e-2
 """Relative error against ONNX Runtime from which evidence is not of the schema that it comes with. The proofs are closer, and made at the silos; this is about what
 no rounding and no device explains."""
+
+_MOST_INITIAL = 2.0**24
+"""Magnitude of a trainable initial weight from which float32 has no room for a change by one: nothing that trains moves it."""
+
+_UNUSUAL = 1e4
+"""Magnitude of one that is said."""
 
 _LARGE = 4 << 20
 """Bytes of a model from which a process of its own pays."""
@@ -54,6 +60,15 @@ class Reference:
     binding: Message = field(repr=False)
     initial: Weights = field(repr=False)
     probe: tuple[NDArray[Any], ...] = field(repr=False)
+
+    def notes(self) -> Iterator[str]:
+        """What is unusual about its weights, from which everybody starts."""
+        for name, array in self.initial.items():
+            if self.initial.kinds[name] is Kind.TRAINABLE and not is_within(array, _UNUSUAL):
+                yield (
+                    f"the initial weights that silo {self.name!r} gives hold values up to {float(abs(array).max()):.1e} in {line(name, 80)!r}: "
+                    "few models train from there"
+                )
 
 
 def reference_of(name: str, answer: Message | None) -> Reference:
@@ -106,7 +121,8 @@ def _check_complete(schema: Schema, evidence: Sequence[Evidence]) -> None:
 
 def _check_finite(initial: Weights, evidence: Sequence[Evidence]) -> None:
     for name, array in initial.items():
-        largest = LARGEST.get(initial.kinds[name])
+        kind = initial.kinds[name]
+        largest = _MOST_INITIAL if kind is Kind.TRAINABLE else LARGEST.get(kind)
         if largest is not None and array.dtype.kind == "f" and array.size and not is_within(array, largest):
             raise UpdateRefused(f"its initial weights {name!r} hold NaN, infinity or more than {largest:.1e}")
     for item in evidence:
@@ -127,9 +143,14 @@ def _check_consistent(schema: Schema, initial: Weights, evidence: Sequence[Evide
             raise UpdateRefused(
                 f"its evidence is not of its schema: ONNX Runtime finds other outputs in the probe {check.case!r} (relative error {check.error:.1e})"
             )
-    for output in Runtime(schema).outputs(initial, evidence[0].case.inputs):
-        if not np.isfinite(output).all():
-            raise UpdateRefused("its initial weights make the outputs NaN or infinite")
+    runtime = Runtime(schema)
+    shapes = [array.shape for array in evidence[0].case.inputs]
+    # A graph may have the sizes of the example written in it.
+    for item in (item for item in evidence if [array.shape for array in item.case.inputs] == shapes):
+        if not all(np.isfinite(output).all() for output in runtime.outputs(initial, item.case.inputs)):
+            raise UpdateRefused(
+                f"its initial weights make the outputs NaN or infinite in the probe {line(item.case.label, 40)!r}"
+            )
 
 
 def _check_elsewhere(answer: Message) -> None:

@@ -53,15 +53,17 @@ class RoundOutcome:
 
 @dataclass(frozen=True)
 class Outputs:
-    """Answers of every backend's model to the same inputs.
+    """Answers of several models to the same inputs.
 
     Attributes:
         inputs: In ONNX layout.
-        by_backend: Outputs in ONNX layout, of one process or silo of the backend or of several; one of them that is right confirms the backend.
+        answers: Outputs in ONNX layout, by who gave them: a backend of this machine, or a silo.
+        all_needed: Whether every answer must be right; else those that are not are named, and the rest will do if they are not fewer.
     """
 
     inputs: tuple[NDArray[Any], ...]
-    by_backend: Mapping[str, Sequence[tuple[NDArray[Any], ...]]]
+    answers: Mapping[str, tuple[NDArray[Any], ...]]
+    all_needed: bool = True
 
 
 @dataclass(frozen=True)

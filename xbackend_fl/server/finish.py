@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from xbackend_fl.canonical import Schema
 from xbackend_fl.course import Course
 from xbackend_fl.errors import RunFailed
+from xbackend_fl.events import Noted, Observer
 from xbackend_fl.mapping.verify import TOLERANCE, relative_error
 from xbackend_fl.metrics import Metrics, metrics_for, shown
 from xbackend_fl.server.checkpoint import CourseState
-from xbackend_fl.server.engine import Engine, Participation
+from xbackend_fl.server.engine import Engine, Outputs, Participation
 from xbackend_fl.server.export import export
 from xbackend_fl.server.folder import RunFolder
 from xbackend_fl.text import line
@@ -29,7 +33,8 @@ class Result:
     Attributes:
         test: Metrics of the last weights on the test set.
         best_test: Metrics on the test set of the weights that validation chose.
-        onnx_error: Largest relative difference between ONNX Runtime and any backend on test examples.
+        onnx_error: Largest relative difference between ONNX Runtime and whoever agrees with it, on test examples.
+        disagree: The difference of every other answer, by who gave it.
         files: The trained model in every format.
     """
 
@@ -37,13 +42,22 @@ class Result:
     best_test: Metrics
     onnx_error: float
     files: tuple[Path, ...]
+    disagree: Mapping[str, float]
 
 
-def finish(course: Course, engine: Engine, schema: Schema, state: CourseState, folder: RunFolder) -> Result:
+def finish(
+    course: Course,
+    engine: Engine,
+    schema: Schema,
+    state: CourseState,
+    folder: RunFolder,
+    observer: Observer,
+) -> Result:
     """Evaluate once on the test set and write the trained model.
 
     Raises:
-        RunFailed: ONNX Runtime and a backend disagree about the trained model, or no backend could be asked.
+        RunFailed: ONNX Runtime disagrees about the trained model with somebody whose answer is needed, or with more than it agrees with; or nobody could
+            be asked.
     """
     weights = state.weights
     test = engine.evaluate(weights, "test")
@@ -53,24 +67,39 @@ def finish(course: Course, engine: Engine, schema: Schema, state: CourseState, f
     else:
         best = engine.evaluate(load_weights(folder.best, weights.fingerprint), "test")
     answers = engine.outputs(weights, "test", _PROBE)
-    expected = export(folder, answers.inputs, course.free_axes)
-    errors = {
-        backend: min(
-            max(relative_error(a, b) for a, b in zip(outputs, expected, strict=True)) for outputs in several
+    agree, disagree = _compared(answers, export(folder, answers.inputs, course.free_axes))
+    for name, error in disagree.items():
+        observer(
+            Noted(
+                backend="server",
+                note=f"{name} computes the trained model otherwise than ONNX Runtime and {len(agree)} others: by {error:.1e} (relative; {TOLERANCE:g} is rounding)",
+            )
         )
-        for backend, several in answers.by_backend.items()
-    }
-    if not errors:
-        raise RunFailed("no backend answered with the trained model, so that nobody confirms the ONNX file")
-    worst = max(errors, key=lambda backend: errors[backend])
-    if errors[worst] > TOLERANCE:
-        raise RunFailed(f"ONNX Runtime and {worst} disagree about the trained model by {errors[worst]:.1e}")
     files = (*engine.save_native(weights, folder.path / "model"), folder.onnx)
-    result = Result(test, best, errors[worst], files)
+    result = Result(test, best, max(agree.values()), files, disagree)
     folder.summary.write_text(
         _summary(course, schema, state, result, engine.participation()), encoding="utf-8"
     )
     return result
+
+
+def _compared(
+    answers: Outputs, expected: Sequence[NDArray[Any]]
+) -> tuple[Mapping[str, float], Mapping[str, float]]:
+    """Relative errors of the answers that agree with what ONNX Runtime found, and of those that do not, by who gave them."""
+    errors = {
+        name: max(relative_error(a, b) for a, b in zip(outputs, expected, strict=True))
+        for name, outputs in answers.answers.items()
+    }
+    if not errors:
+        raise RunFailed("nobody answered with the trained model, so that nobody confirms the ONNX file")
+    # An error that is no number is not within the tolerance either.
+    agree = {name: error for name, error in errors.items() if error <= TOLERANCE}
+    disagree = {name: error for name, error in errors.items() if name not in agree}
+    if disagree and (answers.all_needed or len(disagree) > len(agree)):
+        found = ", ".join(f"{name} (by {error:.1e})" for name, error in disagree.items())
+        raise RunFailed(f"ONNX Runtime disagrees about the trained model with {found}")
+    return agree, disagree
 
 
 def _summary(
@@ -105,7 +134,11 @@ def _summary(
             _test_line(
                 course, f"of the weights that validation chose (round {best.round})", result.best_test
             ),
-            f"* ONNX Runtime and every backend agree on test examples within {result.onnx_error:.1e} (relative)",
+            f"* ONNX Runtime and {'all others' if result.disagree else 'every backend'} agree on test examples within {result.onnx_error:.1e} (relative)",
+            *(
+                f"* **{line(name)} computes the trained model otherwise**: by {error:.1e} (relative)"
+                for name, error in result.disagree.items()
+            ),
             f"* Schema `{schema.fingerprint}`",
             f"* Weights digest `{state.weights.digest}`",
             "",

@@ -97,7 +97,7 @@ def run_with(
     state = run_rounds(course, engine, handed.pop(), folder, tell, asked)
     if not state.history:
         return Run(state.weights, (), folder.path, None)
-    result = finish(course, engine, schema, state, folder)
+    result = finish(course, engine, schema, state, folder, tell)
     best, used = state.best, engine.usage()
     assert best is not None
     last = CourseFinished(

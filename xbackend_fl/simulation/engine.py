@@ -160,7 +160,7 @@ class SimulationEngine:
         for worker in self._first:
             worker.submit("outputs", self._post(weights), split, count)
         answers = collect(self._first, _ignore)
-        by_backend = {w.backend: [answer[1]] for w, answer in zip(self._first, answers, strict=True)}
+        by_backend = {w.backend: answer[1] for w, answer in zip(self._first, answers, strict=True)}
         return Outputs(answers[0][0], by_backend)
 
     def save_native(self, weights: Weights, path: Path) -> list[Path]:
