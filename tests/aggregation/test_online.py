@@ -271,3 +271,15 @@ def test_partial_sums_that_are_too_large_together() -> None:
 def test_a_counter_that_counts_too_far() -> None:
     with pytest.raises(UpdateRefused, match="'n' counts to 9223372036854775807"):
         OnlineMean().add(weights(0).like({**weights(0), "n": np.array(2**63 - 1)}), 1)
+
+
+def test_a_counter_that_would_leave_the_others_no_room() -> None:
+    """Everybody goes on from the largest count, and nobody may count beyond 2**53."""
+    base = weights(0).like({**weights(0), "n": np.array(1000)})
+    mean = OnlineMean(base)
+    mean.add(base.like({**base, "n": np.array(1000 + 2**32)}), 1)
+    with pytest.raises(
+        UpdateRefused, match=rf"'n' counts to {2**53}, and can count to {1000 + 2**32} at most"
+    ):
+        mean.add(base.like({**base, "n": np.array(2**53)}), 1)
+    assert mean.result()["n"] == 1000 + 2**32

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn, final
 
 from xbackend_fl.errors import FileError
+from xbackend_fl.text import line
 from xbackend_fl.weights.formats.limits import MAX_HEADER, declared_limit
 from xbackend_fl.weights.formats.source import Source, shown
 from xbackend_fl.weights.formats.strict_json import parse
@@ -39,6 +40,7 @@ _CODES = frozenset(
 _SECONDS = 1.0
 _BYTES_PER_SECOND = 20 << 20
 _PATIENCE = 30.0
+_MESSAGE = 300
 """Seconds to wait for an answer. Processor time is limited in the child; this is for a machine that is stuck."""
 
 
@@ -99,10 +101,10 @@ class Reply:
 
     def refuse(self, answer: dict[str, Any]) -> NoReturn:
         """Pass on a refusal of the parser's."""
-        code, message = str(answer.get("code")), str(answer.get("message"))[:300]
+        code, message = str(answer.get("code")), line(answer.get("message"), _MESSAGE)
         if code not in _CODES:
             self._stopped(f"it refused the file as {shown(code)}, which is no reason")
-        self._source.refuse(code, message if message.isprintable() else shown(message))
+        self._source.refuse(code, message)
 
     def _answer(self, kind: bytes, about: int, length: int, checksum: int) -> dict[str, Any]:
         """What the process says, where that is expected."""

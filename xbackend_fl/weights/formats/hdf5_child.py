@@ -122,7 +122,7 @@ def _serve(request: dict[str, int], descriptors: list[int]) -> NoReturn:
     except MemoryError:
         _send(connection, {"code": "parser-stopped", "message": "the parser asked for too much memory"})
     except Exception as error:  # noqa: BLE001  h5py has no common base, and nothing else may get out
-        _send(connection, {"code": "bad-hdf5", "message": f"is not readable HDF5: {ascii(str(error))[:200]}"})
+        _send(connection, {"code": "bad-hdf5", "message": f"is not readable HDF5: {str(error)!r:.200}"})
     os._exit(0)
 
 
@@ -223,14 +223,12 @@ def _walk(file: h5py.File) -> Iterator[tuple[str, h5py.Dataset]]:
             full = f"{path}/{name.decode('utf-8')}" if path else name.decode("utf-8")
             if kind != h5py.h5l.TYPE_HARD:
                 word = "to another file" if kind == h5py.h5l.TYPE_EXTERNAL else "instead of an object"
-                raise Refused("hdf5-links", f"{ascii(full)[:80]} is a link {word}")
+                raise Refused("hdf5-links", f"{full!r:.80} is a link {word}")
             found = h5py.h5o.open(group, name)
             if isinstance(found, h5py.h5g.GroupID):
                 address = h5py.h5o.get_info(found).addr
                 if address in groups:
-                    raise Refused(
-                        "hdf5-links", f"{ascii(full)[:80]} leads back to a group that has another name"
-                    )
+                    raise Refused("hdf5-links", f"{full!r:.80} leads back to a group that has another name")
                 groups.add(address)
                 inner.append((full, found, depth + 1))
             elif isinstance(found, h5py.h5d.DatasetID):
@@ -239,7 +237,7 @@ def _walk(file: h5py.File) -> Iterator[tuple[str, h5py.Dataset]]:
 
 
 def _describe(name: str, dataset: h5py.Dataset, *, direct: bool) -> dict[str, Any]:
-    what = f"dataset {ascii(name)[:80]}"
+    what = f"dataset {name!r:.80}"
     plan = dataset.id.get_create_plist()
     if plan.get_external_count():
         raise Refused("hdf5-external", f"{what} stores its bytes in another file")
@@ -258,7 +256,7 @@ def _describe(name: str, dataset: h5py.Dataset, *, direct: bool) -> dict[str, An
     dtype = dataset.dtype
     marked = dataset.attrs.get("dtype") if "dtype" in dataset.attrs else None
     if dtype.hasobject or dtype.names or dtype.subdtype or dataset.shape is None:
-        raise Refused("dtype", f"{what} holds {ascii(str(dtype))[:60]}, which is no number")
+        raise Refused("dtype", f"{what} holds {str(dtype)!r:.60}, which is no number")
     size = int(np.prod(dataset.shape, dtype=object)) * dtype.itemsize
     offset = dataset.id.get_offset() if direct and layout == h5py.h5d.CONTIGUOUS else None
     if offset is not None and dataset.id.get_storage_size() != size:
@@ -296,7 +294,7 @@ def _check_chunks(dataset: h5py.Dataset) -> None:
     dataset.id.chunk_iter(check)
     if wrong:
         raise Refused(
-            "size-mismatch", f"a chunk of {ascii(dataset.name)[:80]} needs {whole} bytes and has {wrong[0]}"
+            "size-mismatch", f"a chunk of {dataset.name!r:.80} needs {whole} bytes and has {wrong[0]}"
         )
 
 
@@ -378,7 +376,7 @@ def _warm_up() -> None:
     try:
         h5py.File(io.BytesIO(b"x" * 512), "r")
     except OSError as error:
-        json.dumps({"error": ascii(str(error))})
+        json.dumps({"error": repr(str(error))})
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from xbackend_fl.errors import FileError, FormatRefused
+from xbackend_fl.text import line
 
 _MAPPED: weakref.WeakSet[mmap.mmap] = weakref.WeakSet()
 
@@ -151,6 +152,5 @@ def open_beside(path: Path, relative: str) -> Source:
 
 
 def shown(text: object, limit: int = 60) -> str:
-    """A stranger's text, safe for a terminal: quoted, escaped, short."""
-    plain = ascii(text)
-    return plain if len(plain) <= limit else f"{plain[:limit]}…"
+    """A stranger's text as Python writes it, short, and fit to be shown (:func:`~xbackend_fl.text.line`)."""
+    return line(repr(text), limit)
