@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.networks.textbook import masks, positions
+from tests.networks.textbook import gates, heads, masks, positions
 
-PAIRS = (*masks.PAIRS, *positions.PAIRS)
+PAIRS = (*masks.PAIRS, *positions.PAIRS, *heads.PAIRS, *gates.PAIRS)

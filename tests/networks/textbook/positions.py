@@ -15,11 +15,13 @@ from torch import Tensor, nn
 
 from tests.networks.textbook.pair import Pair, draws, floats, ids, mask, padded
 from tests.networks.textbook.truth import (
+    Array,
     attention,
     dense,
     embedding,
     from_heads,
     heads,
+    linear,
     moved,
     norm,
     same,
@@ -60,9 +62,11 @@ class Rotary(nn.Module):
 class KerasRotary(K.Layer):
     """Angles are computed on the way, as complex numbers without the word; groups keep an axis of their own."""
 
-    def __init__(self, groups: int = 2, base: float = 10000.0, *, tiled: bool = False) -> None:
+    def __init__(
+        self, groups: int = 2, base: float = 10000.0, *, tiled: bool = False, neighbours: bool = False
+    ) -> None:
         super().__init__(name="mixer")
-        self.groups, self.base, self.tiled = groups, base, tiled
+        self.groups, self.base, self.tiled, self.neighbours = groups, base, tiled, neighbours
         self.query = K.Dense(16, use_bias=False, name="query")
         self.key, self.value = (K.Dense(groups * 4, use_bias=False, name=name) for name in ("key", "value"))
         self.out = K.Dense(D, use_bias=False, name="out")
@@ -70,6 +74,10 @@ class KerasRotary(K.Layer):
     def rotate(self, x: Any) -> Any:
         angle = np.arange(T)[:, None] / self.base ** (np.arange(2) / 2)
         cos, sin = (f(angle).astype("float32")[:, None] for f in (np.cos, np.sin))
+        if self.neighbours:
+            even, odd = x[..., ::2], x[..., 1::2]
+            turned = tf.stack([even * cos - odd * sin, odd * cos + even * sin], axis=-1)
+            return tf.reshape(turned, tf.shape(x))
         low, high = tf.split(x, 2, axis=-1)
         return tf.concat([low * cos - high * sin, high * cos + low * sin], axis=-1)
 
@@ -174,13 +182,10 @@ class Sinusoid(nn.Module):
         return self.fc(self.layer(x)[:, -1])
 
 
-def sinusoid_keras(*, interleaved: bool = True, scaled: bool = True, prenorm: bool = False) -> Any:
+def sinusoid_keras(*, scaled: bool = True, prenorm: bool = False) -> Any:
     text = keras.Input((T,), dtype="int64")
     angle = np.arange(T)[:, None] / np.power(10000, 2 * (np.arange(D)[None] // 2) / D)
-    if interleaved:
-        angle[:, 0::2], angle[:, 1::2] = np.sin(angle[:, 0::2]), np.cos(angle[:, 1::2])
-    else:
-        angle = np.concatenate([np.sin(angle[:, 0::2]), np.cos(angle[:, 0::2])], axis=1)
+    angle[:, 0::2], angle[:, 1::2] = np.sin(angle[:, 0::2]), np.cos(angle[:, 1::2])
     x = K.Embedding(30, D)(text)
     x = (x * D**0.5 if scaled else x) + angle.astype("float32")[None]
     first, second = (
@@ -337,11 +342,11 @@ class TimeEncoding(nn.Module):
         return self.out(torch.cat([value, self.w0(time), torch.sin(self.w(time))], -1)).amax(1)
 
 
-def time_keras(*, wave: Any = ops.sin, order: int = 1) -> Any:
+def time_keras(*, wave: Any = ops.sin) -> Any:
     value, time = keras.Input((T, 2)), keras.Input((T,))
     late = K.Reshape((T, 1))(time)
     trend, waves = K.Dense(1, name="trend")(late), wave(K.Dense(5, name="periodic")(late))
-    x = K.Concatenate()([value, trend, waves][::order])
+    x = K.Concatenate()([value, trend, waves])
     return keras.Model([value, time], K.GlobalMaxPooling1D()(K.Dense(3, name="mix")(x)))
 
 
@@ -350,14 +355,29 @@ TIME = Pair(
     several(dense, "w0 trend", "w periodic", "out mix"),
 )  # fmt: skip
 
+
+def tiled(width: int) -> Any:
+    """Head 0, 2, 1, 3: two groups of two queries are counted across."""
+    return lambda value: value.reshape(2, 2, width, -1).swapaxes(0, 1).reshape(4 * width, -1).T
+
+
+def neighbours(value: Array) -> Array:
+    """What halves turn, neighbours turn with their rows in another order."""
+    return value.reshape(-1, 2, 2, value.shape[1]).swapaxes(1, 2).reshape(value.shape).T
+
+
 PAIRS = (
     ROTARY, MULTI_QUERY, SINUSOID, BERT, LEARNED, TIME,
     Pair("rotary, as many keys", "positions", lambda: Rotary(4), lambda: one_layer(KerasRotary(4), T, D),
          draws(floats(2, T, D)), ROTARY.truth),
+    Pair("rotary, heads in the other order", "positions", Rotary, lambda: one_layer(KerasRotary(tiled=True), T, D),
+         draws(floats(2, T, D)), ROTARY.truth | linear("q_proj", "query", tiled(4), bias=False)
+         | moved("o_proj.weight", "out/kernel", lambda value: tiled(4)(value.T).T)),
+    Pair("rotary halves, rotary neighbours", "positions", Rotary, lambda: one_layer(KerasRotary(neighbours=True), T, D),
+         draws(floats(2, T, D)), ROTARY.truth | linear("q_proj", "query", neighbours, bias=False)
+         | linear("k_proj", "key", neighbours, bias=False)),
     ROTARY.alike("base of the angles", {"constant", "cos", "base"}, keras=lambda: one_layer(KerasRotary(base=100.0), T, D)),
-    ROTARY.alike("tiled, not repeated", {"order", "heads", "repeat", "axis"}, keras=lambda: one_layer(KerasRotary(tiled=True), T, D)),
     MULTI_QUERY.alike("base of the angles", {"constant", "cos", "base"}, keras=lambda: one_layer(KerasInterleaved(1000.0), T, D)),
-    SINUSOID.alike("sines in front of cosines", {"constant", "position", "table"}, keras=lambda: sinusoid_keras(interleaved=False)),
     SINUSOID.alike("norm in front", {"norm", "LayerNorm", "order"}, keras=lambda: sinusoid_keras(prenorm=True)),
     SINUSOID.alike("not scaled", {"scale", "constant", "Mul"}, keras=lambda: sinusoid_keras(scaled=False)),
     BERT.alike("no types", {"type", "embedding", "unused"}, keras=lambda: KerasBert(types=False)),
@@ -366,5 +386,4 @@ PAIRS = (
     LEARNED.alike("token behind", {"order", "Concat"}, keras=lambda: learned_keras(behind=True)),
     LEARNED.alike("epsilon", {"epsilon"}, keras=lambda: learned_keras(epsilon=1e-1)),
     TIME.alike("cosine", {"Sin", "Cos"}, keras=lambda: time_keras(wave=ops.cos)),
-    TIME.alike("order", {"order", "Concat"}, keras=lambda: time_keras(order=-1)),
 )  # fmt: skip
