@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.networks.textbook import gates, heads, masks, positions
+from tests.networks.textbook import gates, heads, masks, positions, recurrent
 
-PAIRS = (*masks.PAIRS, *positions.PAIRS, *heads.PAIRS, *gates.PAIRS)
+PAIRS = (*masks.PAIRS, *positions.PAIRS, *heads.PAIRS, *gates.PAIRS, *recurrent.PAIRS)
