@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
-from tests.networks.textbook import gates, heads, masks, positions, recurrent
+from tests.networks.textbook import channels, convolutional, gates, heads, masks, positions, recurrent
 
-PAIRS = (*masks.PAIRS, *positions.PAIRS, *heads.PAIRS, *gates.PAIRS, *recurrent.PAIRS)
+FAMILIES = (masks, positions, heads, gates, recurrent, convolutional, channels)
+
+PAIRS = tuple(pair for family in FAMILIES for pair in family.PAIRS)
