@@ -29,6 +29,8 @@ from typing import final
 from xbackend_fl.text import line
 
 _SHOWN = 20
+_WRAPPED = re.compile(r"Exception encountered when calling .*?\x1b\[1m(.*)\x1b\[0m", re.DOTALL)
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class XbflError(Exception):
@@ -70,8 +72,11 @@ def shortened(error: BaseException, limit: int = 300) -> str:
 def said(error: BaseException) -> str:
     """An exception's own message; an empty one if its ``__str__`` raises, as one of a user's own can."""
     try:
-        # Keras prints its messages in bold.
-        return re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+        # A KeyError writes its message as a string in a program.
+        text = str(error.args[0]) if isinstance(error, KeyError) and len(error.args) == 1 else str(error)
+        # Keras wraps an exception in a longer one, and prints what it was in bold.
+        inner = _WRAPPED.match(text)
+        return _COLOURS.sub("", inner[1] if inner else text)
     except KeyboardInterrupt:
         raise
     except BaseException:  # noqa: BLE001  whatever a user's code raises

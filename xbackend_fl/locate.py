@@ -7,11 +7,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
-import os
-import site
 import sys
-import sysconfig
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,19 +15,9 @@ from types import ModuleType
 from typing import Any
 
 from xbackend_fl.errors import ConfigError, XbflError, said, shortened
+from xbackend_fl.places import named, place_of
 
 _USER = "xbfl_user_"
-_LIBRARIES = tuple(
-    {
-        f"{folder}{os.sep}"
-        for folder in (
-            *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
-            *site.getsitepackages(),
-            site.getusersitepackages(),
-        )
-    }
-)
-
 _LONGEST = 200
 
 
@@ -88,29 +74,6 @@ def call(text: str, base: Path, *, anew: bool = False) -> Any:
     return result
 
 
-def place_of(error: BaseException) -> str | None:
-    """``FILE:LINE`` of the user's own code that an exception went through last; ``None`` if there is none.
-
-    Libraries, also the standard one, and the toolkit itself are nobody's own code.
-    """
-    if isinstance(error, SyntaxError) and error.filename and not _is_library(error.filename):
-        return f"{error.filename}:{error.lineno}"
-    places = []
-    for frame, line in traceback.walk_tb(error.__traceback__):
-        module, file = frame.f_globals.get("__name__", ""), frame.f_code.co_filename
-        if module.startswith(_USER) or not (_is_toolkit(module) or _is_library(file)):
-            places.append(f"{file}:{line}")
-    return places[-1] if places else None
-
-
-def _is_toolkit(module: str) -> bool:
-    return module.startswith(("xbackend_fl", "xbfl_"))
-
-
-def _is_library(file: str) -> bool:
-    return file.startswith(("<", *_LIBRARIES)) or "site-packages" in file or "dist-packages" in file
-
-
 def resolve(text: str, base: Path) -> str:
     """``text`` with a relative file made absolute, so that it means the same from any folder.
 
@@ -153,6 +116,7 @@ def _execute(path: Path) -> ModuleType:
     assert spec.loader is not None
     module, before = importlib.util.module_from_spec(spec), sys.modules.get(name)
     sys.modules[name] = module
+    named(path)
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))
     try:
@@ -183,9 +147,7 @@ def explained(what: str, function: Callable[..., Any] | None = None) -> Iterator
     except (XbflError, KeyboardInterrupt):
         raise
     except BaseException as error:
-        code = getattr(function, "__code__", None)
-        defined = None if code is None else f"{code.co_filename}:{code.co_firstlineno}"
-        place = place_of(error) or defined
+        place = place_of(error, function)
         text = shortened(error) if said(error).strip() else "no message"
         raise ConfigError(
             f"{what} raised {type(error).__name__}{f' ({place})' if place else ''}: {text}"

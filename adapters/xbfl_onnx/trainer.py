@@ -11,8 +11,9 @@ import onnx
 import onnxruntime
 from onnx import numpy_helper
 
-from xbackend_fl.adapter.blame import explained
+from xbackend_fl.adapter.blame import explained, not_accepted
 from xbackend_fl.adapter.contract import Array, Batch, LossSum, TrainConfig
+from xbackend_fl.adapter.example import checked_example
 from xbackend_fl.canonical import Description
 from xbackend_fl.errors import FileError, RefusedInput, shortened
 from xbfl_onnx.describe import describe, fixed_batch
@@ -50,7 +51,7 @@ class OnnxTrainer:
         if not isinstance(model, onnx.ModelProto):
             raise RefusedInput(f"expected an onnx.ModelProto, received {type(model).__name__}")
         with explained("describing the ONNX model"):
-            self._description = describe(model, example)
+            self._description = describe(model, checked_example(example))
         self._tensors = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
         self._model = onnx.ModelProto()
         self._model.CopyFrom(model)
@@ -105,8 +106,7 @@ class OnnxTrainer:
             return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
         except Exception as error:
             # ONNX Runtime raises one class per status, without a public base.
-            shapes = [list(array.shape) for array in inputs]
-            raise RefusedInput(f"the ONNX model does not accept inputs of shape {shapes}") from error
+            raise not_accepted("ONNX", inputs, error) from error
 
     def predict(self, batches: Iterable[Sequence[Array]]) -> Iterator[tuple[Array, ...]]:
         """Outputs in ONNX Runtime, batch by batch."""

@@ -14,12 +14,13 @@ from tensorflow.core.framework.function_pb2 import FunctionDef
 from tensorflow.python.framework.function_def_to_graph import function_def_to_graph
 
 from xbackend_fl.adapter.axes import Declared
-from xbackend_fl.adapter.blame import explained, users_place
+from xbackend_fl.adapter.blame import explained
 from xbackend_fl.adapter.contract import Array
 from xbackend_fl.adapter.outputs import require_float32
 from xbackend_fl.canonical import Description, GraphBuilder, training
 from xbackend_fl.canonical.operands import Operand, as_value
 from xbackend_fl.errors import UnsupportedError
+from xbackend_fl.places import users_place
 from xbfl_tensorflow import layers, operations, sequences, simple
 from xbfl_tensorflow.axes import default_order, infer_order
 from xbfl_tensorflow.constants import fold, settle

@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any, final
 
 import keras
+import numpy as np
 import tensorflow as tf
 import tensorflow.compat.v2 as compat
 
@@ -122,11 +123,12 @@ def trace(model: Any, specs: Sequence[Any], known: Callable[[Any], bool], *, tra
         tf.config.run_functions_eagerly(run_eagerly=True)
         with _marked(marks):
             traced = tf.function(run, autograph=not is_keras(model)).get_concrete_function(*specs)
-    except XbflError:
+    except (XbflError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         # A model may raise anything; all of it means that there is no graph.
-        raise untraceable("tensorflow", model, error, lambda size: _tried(model, specs, size)) from error
+        native = [np.zeros(spec.shape, spec.dtype.as_numpy_dtype) for spec in specs]
+        raise untraceable("tensorflow", model, error, native, partial(_anew, model)) from error
     finally:
         tf.config.run_functions_eagerly(run_eagerly=eager)
     graph = traced.graph
@@ -143,17 +145,16 @@ def call_once(model: Any, inputs: Sequence[Any]) -> None:
     """
     try:
         call_model(model, [tf.constant(item) for item in inputs], training=False)
-    except XbflError:
+    except (XbflError, KeyboardInterrupt):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         # A model may raise anything; all of it means that it cannot be built.
-        specs = [tf.TensorSpec(item.shape, item.dtype) for item in inputs]
-        raise untraceable("tensorflow", model, error, lambda size: _tried(model, specs, size)) from error
+        raise untraceable("tensorflow", model, error, inputs, partial(_anew, model)) from error
 
 
-def _tried(model: Any, specs: Sequence[Any], size: int) -> None:
-    """Call a model with ``size`` examples of zeros."""
-    call_model(model, [tf.zeros((size, *spec.shape[1:]), spec.dtype) for spec in specs], training=False)
+def _anew(model: Any, inputs: Sequence[Any]) -> None:
+    """Call a model that raised once more, with other inputs."""
+    call_model(model, [tf.constant(item) for item in inputs], training=False)
 
 
 def call_model(model: Any, inputs: Sequence[Any], *, training: bool) -> Any:

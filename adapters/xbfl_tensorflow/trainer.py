@@ -11,8 +11,9 @@ import numpy as np
 import tensorflow as tf
 
 from xbackend_fl.adapter.axes import declared_axes
-from xbackend_fl.adapter.blame import explained
+from xbackend_fl.adapter.blame import explained, not_accepted
 from xbackend_fl.adapter.contract import Array, Batch, LossSum, TrainConfig
+from xbackend_fl.adapter.example import checked_example
 from xbackend_fl.canonical import Description
 from xbackend_fl.errors import RefusedInput
 from xbfl_tensorflow import files
@@ -40,7 +41,7 @@ class TensorFlowTrainer:
     def __init__(self, model: object, example: Sequence[Array]) -> None:
         with explained(f"describing {type(model).__name__}", model), layers_kept(model):
             self._model: Any = callable_of(model)
-            described = describe(self._model, example, declared_axes(model))
+            described = describe(self._model, checked_example(example), declared_axes(model))
         self._description, self._layers = described.description, described.layers
         self._declared, self._variables = described.declared, described.variables
         local = self._description.binding.local
@@ -88,7 +89,7 @@ class TensorFlowTrainer:
         try:
             return tuple(output.numpy() for output in self._call(inputs, training=False))
         except (ValueError, tf.errors.InvalidArgumentError) as error:
-            raise RefusedInput(f"the Keras model does not accept inputs of shape {shapes}") from error
+            raise not_accepted("Keras", inputs, error, self._model) from error
 
     def predict(self, batches: Iterable[Sequence[Array]]) -> Iterator[tuple[Array, ...]]:
         """Outputs in evaluation mode, batch by batch, from one graph."""

@@ -10,7 +10,7 @@ import logging
 import operator
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
@@ -23,12 +23,13 @@ from torch.export import ExportedProgram
 from torch.fx import Graph, Node
 
 from xbackend_fl.adapter.axes import Declared
-from xbackend_fl.adapter.blame import explained, untraceable, users_place
+from xbackend_fl.adapter.blame import explained, untraceable
 from xbackend_fl.adapter.contract import Array
 from xbackend_fl.adapter.outputs import output_leaves, require_float32
-from xbackend_fl.canonical import Description, GraphBuilder, NativeTensor, TrainingEffect, Value, training
+from xbackend_fl.canonical import Description, GraphBuilder, TrainingEffect, Value, training
 from xbackend_fl.canonical.layout import Native
 from xbackend_fl.errors import UnsupportedError, XbflError
+from xbackend_fl.places import users_place
 from xbfl_torch import layers, operations, sequences
 from xbfl_torch.calling import arguments_of
 from xbfl_torch.changes import refuse_hidden_changes
@@ -36,6 +37,7 @@ from xbfl_torch.constants import fold
 from xbfl_torch.effects import effects_of
 from xbfl_torch.graph import Context, Handler, State
 from xbfl_torch.modes import evaluation_mode
+from xbfl_torch.plain import natives_of
 from xbfl_torch.rehearsal import rehearse
 
 _HANDLERS: dict[str, Handler] = {
@@ -104,9 +106,9 @@ def _describe(
     notes = ["declared" if order else "as given" for order in told]
     native = tuple(torch.from_numpy(a.transpose(p).copy()) for a, p in zip(example, perms, strict=True))
     tensors = tensors_of(model)
-    natives = _natives(tensors)
+    natives = natives_of(model, tensors)
     rehearsal = rehearse(model, native)
-    program, keys = _export(model, native)
+    program, keys = _export(model, native, rehearsal.error)
     frozen = [name for name, tensor in tensors.items() if not tensor.requires_grad]
     builder = GraphBuilder("torch", natives, frozen)
     if computed:
@@ -201,9 +203,15 @@ def _returned(context: Context, value: Any, key: str) -> Value:
 
 
 def _export(
-    model: torch.nn.Module, native: tuple[torch.Tensor, ...]
+    model: torch.nn.Module, native: tuple[torch.Tensor, ...], raised: BaseException | None
 ) -> tuple[ExportedProgram, tuple[str, ...]]:
-    """The graph of a model in evaluation mode, and the keys of its outputs in the graph's order."""
+    """The graph of a model in evaluation mode, and the keys of its outputs in the graph's order.
+
+    Args:
+        model: The model.
+        native: Two examples.
+        raised: What the model raised with them. The tracer may pass them all the same: its tensors have no numbers.
+    """
     keys: list[str] = []
 
     def flat(_: object, __: object, returned: object) -> tuple[torch.Tensor, ...]:
@@ -216,23 +224,30 @@ def _export(
         hook = model.register_forward_hook(flat)
         try:
             arguments, options = arguments_of(model, native)
-            return torch.export.export(model, arguments, options), tuple(keys)
-        except XbflError:
+            program = torch.export.export(model, arguments, options)
+        except (XbflError, KeyboardInterrupt):
             raise
-        except (Exception, SystemExit) as error:
+        except BaseException as error:
             # torch.export raises whatever the model raises; all of it means that there is no graph.
-            raise untraceable(
-                "torch.export", model, error, lambda size: _tried(model, native, size)
-            ) from error
+            raise untraceable("torch.export", model, error, *_anew(model, native)) from error
         finally:
             hook.remove()
+    if raised is not None:
+        raise untraceable("torch", model, raised, *_anew(model, native)) from raised
+    return program, tuple(keys)
 
 
-def _tried(model: torch.nn.Module, native: tuple[torch.Tensor, ...], size: int) -> None:
-    """Call a model with ``size`` examples."""
-    with torch.no_grad():
-        arguments, options = arguments_of(model, [tensor[:1].repeat_interleave(size, 0) for tensor in native])
-        model(*arguments, **options)
+def _anew(
+    model: torch.nn.Module, native: tuple[torch.Tensor, ...]
+) -> tuple[list[Array], Callable[[Sequence[Array]], object]]:
+    """Two examples, and what calls a model with some."""
+
+    def call(arrays: Sequence[Array]) -> None:
+        with evaluation_mode(model), torch.no_grad():
+            arguments, options = arguments_of(model, [torch.tensor(array) for array in arrays])
+            model(*arguments, **options)
+
+    return [tensor.numpy() for tensor in native], call
 
 
 @contextmanager
@@ -249,31 +264,6 @@ def _quiet() -> Iterator[None]:
     finally:
         for log, disabled in zip(logs, before, strict=True):
             log.disabled = disabled
-
-
-def _natives(tensors: dict[str, torch.Tensor]) -> dict[str, NativeTensor]:
-    lazy = [name for name, tensor in tensors.items() if torch.nn.parameter.is_lazy(tensor)]
-    if lazy:
-        raise UnsupportedError(
-            f"parameter {lazy[0]!r} has no shape yet: its layer is lazy",
-            hint="call the model once with an example before describing it",
-        )
-    wrong = [
-        name
-        for name, t in tensors.items()
-        if (t.is_floating_point() or t.is_complex()) and t.dtype != torch.float32
-    ]
-    if wrong:
-        raise UnsupportedError(
-            f"parameter {wrong[0]!r} is {tensors[wrong[0]].dtype}; expected float32",
-            hint="keep real and imaginary part as two parameters"
-            if tensors[wrong[0]].is_complex()
-            else "call model.float() before describing it",
-        )
-    return {
-        name: NativeTensor(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
-        for name, tensor in tensors.items()
-    }
 
 
 def _aliases(model: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> dict[str, str]:

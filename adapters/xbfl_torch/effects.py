@@ -43,6 +43,8 @@ def computed_effect(model: torch.nn.Module, path: str, name: str) -> TrainingEff
     """The effect of a weight that a parametrization computes: a plain copy of it would train."""
     module = model.get_submodule(path)
     kind, cure = "an old-style parametrization", "torch.nn.utils.remove_weight_norm or remove_spectral_norm"
+    if f"{name}_mask" in dict(module.named_buffers(recurse=False)):
+        kind, cure = "pruning", f"torch.nn.utils.prune.remove(model.get_submodule({path!r}), {name!r})"
     if parametrize.is_parametrized(module, name):
         kinds = module.parametrizations[name]  # type: ignore[index]
         kind = ", ".join(type(item).__name__.lstrip("_") for item in kinds)

@@ -1,13 +1,15 @@
-"""Weights that a module computes from others (weight and spectral normalisation), made plain."""
+"""Weights that a module computes from others (weight and spectral normalisation, pruning), made plain."""
 
 from __future__ import annotations
 
 import copy
 import warnings
+from contextlib import suppress
 from typing import Any
 
 import torch
-from torch.nn.utils import parametrize, remove_spectral_norm
+from torch.nn.utils import parametrize, prune, remove_spectral_norm
+from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
@@ -52,6 +54,7 @@ def _computed(model: torch.nn.Module) -> list[tuple[str, str]]:
             found += [(path, name) for name in module.parametrizations]
         hooks = module._forward_pre_hooks.values()  # noqa: SLF001  the older functions leave nothing else behind
         found += [(path, hook.name) for hook in hooks if isinstance(hook, WeightNorm | SpectralNorm)]
+        found += [(path, str(hook._tensor_name)) for hook in hooks if isinstance(hook, BasePruningMethod)]  # noqa: SLF001
     return found
 
 
@@ -74,7 +77,7 @@ def _remove_hook(module: torch.nn.Module, name: str) -> None:
     with warnings.catch_warnings():
         # The older functions are dated; a model that uses them is still a model.
         warnings.simplefilter("ignore")
-        try:
-            torch.nn.utils.remove_weight_norm(module, name)
-        except ValueError:
-            remove_spectral_norm(module, name)
+        for remove in (torch.nn.utils.remove_weight_norm, remove_spectral_norm, prune.remove):
+            with suppress(ValueError):
+                remove(module, name)
+                return

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -59,12 +60,14 @@ class Rehearsal:
         training: Modules that are in training mode while the model trains.
         effects: What else training does.
         unlike: The effect that makes two runs of one step differ; ``None`` if there is none.
+        error: What the model raised in evaluation mode.
     """
 
     drops: tuple[Drop, ...] = ()
     training: frozenset[torch.nn.Module] = frozenset()
     effects: tuple[TrainingEffect, ...] = ()
     unlike: TrainingEffect | None = None
+    error: BaseException | None = None
 
 
 def rehearse(model: torch.nn.Module, inputs: Sequence[torch.Tensor]) -> Rehearsal:
@@ -82,8 +85,8 @@ def rehearse(model: torch.nn.Module, inputs: Sequence[torch.Tensor]) -> Rehearsa
     with _undone(model):
         with evaluation_mode(model):
             still = _Run(model)
-            if still.call(inputs) is not None:
-                return Rehearsal(training=active)  # the tracer says it better
+            if (error := still.call(inputs)) is not None:
+                return Rehearsal(training=active, error=error)
         if still.random:
             raise UnsupportedError(
                 f"torch {still.random[0]} draws random numbers in evaluation mode too",
@@ -163,13 +166,16 @@ class _Run(TorchFunctionMode):
         states = _states()
         try:
             with ExitStack() as stack, torch.no_grad():
+                # Where warnings are errors, a call would end in what the user's own does not.
+                stack.enter_context(warnings.catch_warnings())
+                warnings.simplefilter("ignore")
                 self._follow(stack)
                 with self:
                     arguments, options = arguments_of(self._model, [value.clone() for value in inputs])
                     output = self._model(*arguments, **options)
-        except XbflError:
+        except (XbflError, KeyboardInterrupt):
             raise
-        except (Exception, SystemExit) as error:  # noqa: BLE001  a model may raise anything
+        except BaseException as error:  # noqa: BLE001  a model may raise anything
             return error
         if _states() != states:
             self.random.append(f"model {type(self._model).__name__}: random or numpy.random")

@@ -11,7 +11,7 @@ from typing import Any, final
 import torch
 
 from xbackend_fl.adapter.axes import declared_axes
-from xbackend_fl.adapter.blame import explained
+from xbackend_fl.adapter.blame import explained, not_accepted
 from xbackend_fl.adapter.contract import (
     Array,
     Batch,
@@ -22,6 +22,7 @@ from xbackend_fl.adapter.contract import (
     Tensors,
     TrainConfig,
 )
+from xbackend_fl.adapter.example import checked_example
 from xbackend_fl.adapter.outputs import output_leaves
 from xbackend_fl.canonical import Description
 from xbackend_fl.errors import AdapterError, RefusedInput
@@ -32,6 +33,7 @@ from xbfl_torch.describe import describe, is_tensor, tensors_of
 from xbfl_torch.losses import mean_loss
 from xbfl_torch.modes import evaluation_mode
 from xbfl_torch.parametrizations import materialised
+from xbfl_torch.plain import check_modules, unwrapped
 from xbfl_torch.plan import Plan
 from xbfl_torch.preserve import modules_kept
 from xbfl_torch.replicas import Replicas
@@ -50,13 +52,16 @@ class TorchTrainer:
     def __init__(self, model: object, example: Sequence[Array]) -> None:
         if not isinstance(model, torch.nn.Module):
             raise RefusedInput(f"expected a torch.nn.Module, received {type(model).__name__}")
+        declared, model = declared_axes(model), unwrapped(model)
         with explained(f"describing {type(model).__name__}", model), modules_kept(model):
+            example = checked_example(example)
+            check_modules(model)
             self._model, computed = materialised(model)
             self._tensors = tensors_of(self._model)
-            described = describe(self._model, example, computed, declared_axes(model))
+            described = describe(self._model, example, computed, declared)
         self._description, self._calls = described.description, described.calls
         self._device = "cpu"
-        self._example = tuple(example)
+        self._example = example
         self._wanted: int | None = 1
         self._data: cohort.Data | None = None
         self._replicas: Replicas | None = None
@@ -102,8 +107,7 @@ class TorchTrainer:
             try:
                 return tuple(output.cpu().numpy() for output in self._call(inputs))
             except (RuntimeError, AssertionError, ValueError, IndexError) as error:
-                shapes = [list(array.shape) for array in inputs]
-                raise RefusedInput(f"the PyTorch model does not accept inputs of shape {shapes}") from error
+                raise not_accepted("PyTorch", inputs, error, self._model) from error
 
     def predict(self, batches: Iterable[Sequence[Array]]) -> Iterator[tuple[Array, ...]]:
         """Outputs in evaluation mode, batch by batch."""

@@ -189,14 +189,14 @@ REFUSED: list[tuple[str, Callable[[], Any], tuple[np.ndarray[Any, Any], ...], st
     ("complex weights", Complex, (VECTOR,), "complex64", "two parameters"),
     ("a lazy layer", lazy, (VECTOR,), "is lazy", "once"),
     ("no gradients inside", lambda: Lambda(lambda m, x: torch.no_grad()(m.l)(x), l=dense()), (VECTOR,), "set_grad_enabled", "freeze"),
-    ("the end of the program", lambda: Lambda(lambda m, x: sys.exit(m.l(x)), l=dense()), (VECTOR,), "cannot trace", ""),
+    ("the end of the program", lambda: Lambda(lambda m, x: sys.exit(m.l(x)), l=dense()), (VECTOR,), "cannot be called with float32 [2, 6]", ""),
     ("a reshape of one example in Keras", lambda: KerasModel(lambda m, x: m.d(tf.reshape(x, (1, 6))), d=K.Dense(4)), (VECTOR,), ONE, "tf.shape(x)[0]"),
     ("a concatenation of one example in Keras", lambda: KerasModel(lambda m, x: m.d(tf.concat([tf.ones((1, 1, 6)), x], 1)), d=K.Dense(4)), (SERIES,), ONE, "tf.shape(x)[0]"),
     ("mixed precision", mixed, (VECTOR,), "computes in bfloat16", "float32"),
     ("whole numbers of 8 bits", quantized, (VECTOR,), "quantized to int8", "before"),
     ("whole numbers in Keras", lambda: KerasModel(lambda m, x: (m.d(x), tf.cast(x, "int32")), d=K.Dense(4)), (VECTOR,), "is int32", "scores"),
     ("a ragged tensor", lambda: KerasModel(lambda m, x: tf.RaggedTensor.from_tensor(m.d(x)), d=K.Dense(4)), (VECTOR,), "RaggedTensor", "tensors only"),
-    ("the end of the program in Keras", lambda: KerasModel(lambda m, x: sys.exit(m.d(x)), d=K.Dense(4)), (VECTOR,), "cannot trace", ""),
+    ("the end of the program in Keras", lambda: KerasModel(lambda m, x: sys.exit(m.d(x)), d=K.Dense(4)), (VECTOR,), "cannot be called with float32 [2, 6]", ""),
 ]  # fmt: skip
 
 

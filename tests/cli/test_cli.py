@@ -139,7 +139,7 @@ def test_map_refuses_with_a_diagnosis(digits: Path, tmp_path: Path) -> None:
         (["map", "tensorflow:nowhere", MODELS[1], "--input", "1,1,8,8"], "not a SavedModel directory"),
         (["map", "nowhere.json", MODELS[1], "--input", "1,1,8,8"], "no such file"),
         (["schema", MODELS[0]], "--input"),
-        (["schema", MODELS[0], "--input", "1,3,9,9"], "cannot trace"),
+        (["schema", MODELS[0], "--input", "1,3,9,9"], "cannot be called with float32 [2, 3, 9, 9]"),
         (["inspect", "data.py"], "cannot tell the format"),
         (["inspect", "nowhere.safetensors"], "no such file"),
     ],

@@ -136,6 +136,17 @@ def test_the_traceback_of_a_model_reaches_the_console(small: Make, digits: Path,
     assert "while training participant 'amsterdam' (torch) in round 1" in text
 
 
+def test_a_model_that_wants_to_end_the_program_fails_like_any_other(digits: Path, tmp_path: Path) -> None:
+    ending = tmp_path / "ending.py"
+    source = (digits / "torch_model.py").read_text()
+    line = "if self.training and images.shape[0] > 4: raise SystemExit(0)\n        x = torch.flatten"
+    ending.write_text(source.replace("x = torch.flatten", line))
+    settings = ["rounds=1", "training.steps=1", *(f"participants.{i}.backend=torch" for i in range(6))]
+    course = load_course(digits / "course.yaml", [*settings, f"models={{torch: {ending}:build}}"])
+    with pytest.raises(RunFailed, match=r"round 1 the model raised SystemExit \(at .*ending\.py:\d+\): 0"):
+        run_course(course, tmp_path / "run", in_process=True)
+
+
 @pytest.mark.parametrize("online", ["true", "false"])
 def test_weights_whose_sum_would_be_infinite_are_refused_and_not_saved(
     online: str, small: Make, tmp_path: Path

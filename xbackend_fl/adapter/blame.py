@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import site
-import sysconfig
-import traceback
-from collections.abc import Callable, Iterable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TypeAlias
+from typing import Any
 
-from xbackend_fl.errors import UnsupportedError, XbflError, shortened
+import numpy as np
+from numpy.typing import NDArray
 
-Frames: TypeAlias = Iterable[tuple[str, int]]
-"""File and line of each call, the innermost last."""
+from xbackend_fl.adapter.example import shown
+from xbackend_fl.errors import RefusedInput, UnsupportedError, XbflError, shortened
+from xbackend_fl.places import Frames, defined_at, place_of, users_place
 
-_ROOT = Path(__file__).resolve().parents[2]
-_TOOLKITS = tuple(
-    f"{folder}{os.sep}"
-    for folder in (_ROOT / "xbackend_fl", *_ROOT.glob("xbfl_*"), *_ROOT.glob("adapters/xbfl_*"))
-)
-_LIBRARIES = (
-    *_TOOLKITS,
-    *(f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "platstdlib", "purelib", "platlib")),
-    *(f"{folder}{os.sep}" for folder in site.getsitepackages()),
-)
+Array = NDArray[Any]
 
 
 @contextmanager
@@ -46,81 +35,131 @@ def explained(what: str, model: object = None, frames: Callable[[], Frames] = tu
         yield
     except XbflError as error:
         place = users_place(frames()) or (place_of(error.__cause__) if error.__cause__ else "")
-        place = place or _class_of(model)
+        place = place or defined_at(model)
         if place and "(at " not in error.message:
             error.message = f"{error.message} (at {place})"
         raise
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         place = users_place(frames()) or place_of(error, model)
         where = f" (at {place})" if place else ""
         raise UnsupportedError(
-            f"{what} failed{where}: {type(error).__name__}: {shortened(error)}",
+            f"{what} failed{where}: {_said(error)}",
             hint="the toolkit does not know this form; write it in another way there",
         ) from error
 
 
+def not_accepted(
+    word: str, inputs: Sequence[Array], error: BaseException, model: object = None
+) -> RefusedInput:
+    """The refusal of a model that raised where it was given some data.
+
+    Args:
+        word: Whose model it is.
+        inputs: The data, in the model's own order of axes.
+        error: What was raised.
+        model: The user's model.
+    """
+    return RefusedInput(
+        f"the {word} model does not accept inputs of {shown(inputs)}{_at(error, model)}: {_said(error)}"
+    )
+
+
 def untraceable(
-    what: str, model: object, error: BaseException, tried: Callable[[int], object]
+    what: str,
+    model: object,
+    error: BaseException,
+    native: Sequence[Array],
+    call: Callable[[Sequence[Array]], object],
 ) -> UnsupportedError:
-    """The refusal of a model that raised while its graph was made, with what it does with one example alone.
+    """The refusal of a model that raised while its graph was made, with what it does when it is only called.
 
     Args:
         what: Who makes the graph.
-        model: The user's model; it was called with two examples.
+        model: The user's model.
         error: What was raised.
-        tried: Calls the model with so many examples.
+        native: Two examples, in the model's own order of axes.
+        call: Calls the model with arrays like these.
     """
-    place = place_of(error, model)
-    head = (
-        f"{what} cannot trace {type(model).__name__}{f' (at {place})' if place else ''}: {shortened(error)}"
+    name = type(model).__name__
+    raised = _raised(call, native)
+    if raised is None:
+        return UnsupportedError(
+            f"{what} cannot trace {name}{_at(error, model)}: {_said(error)}; when it is only called, it runs",
+            hint="a graph holds operations on tensors: decide by the data with where(…) instead of if, and keep out .item(), .numpy() "
+            "and lists",
+        )
+    reason, cure = _instead(call, native)
+    return UnsupportedError(
+        f"{name} cannot be called with {shown(native)}{_at(raised, model)}: {_said(raised)}{reason}",
+        hint=cure,
     )
-    hint = "check that the input shape fits the model; data-dependent control flow has no graph"
-    if _runs(tried, 1) and not _runs(tried, 2):
-        head += "; it takes one example and not two"
-        hint = (
+
+
+def _instead(call: Callable[[Sequence[Array]], object], native: Sequence[Array]) -> tuple[str, str]:
+    """What a model takes that does not take ``native``, and so the cure: each was tried."""
+    if _raised(call, [array[:1] for array in native]) is None:
+        return "; it takes one example and not two", (
             "take the number of examples from the data wherever it is written out or assumed: "
             "x.reshape(x.shape[0], -1), token.expand(x.shape[0], -1, -1), or tf.shape(x)[0]"
         )
-    return UnsupportedError(head, hint=hint)
+    whole = [array.dtype.kind in "biu" for array in native]
+    for dtype, wrong in (("int64", [not item for item in whole]), ("float32", whole)):
+        for chosen in _choices(wrong):
+            other = [np.ones_like(a, dtype) if i in chosen else a for i, a in enumerate(native)]
+            if _raised(call, other) is None:
+                words = " and ".join(f"input {index}" for index in chosen)
+                prefix = "int64:" if dtype == "int64" else ""
+                example = f"--input {prefix}{','.join(map(str, (1, *native[chosen[0]].shape[1:])))}"
+                return f"; it takes {dtype} for {words}", f"give {words} as {dtype}: {example}"
+    if (
+        any(whole)
+        and _raised(call, [np.zeros_like(a) if w else a for a, w in zip(native, whole, strict=True)]) is None
+    ):
+        largest = max(int(array.max()) for array, w in zip(native, whole, strict=True) if w)
+        return (
+            f"; it takes zeros, and the example goes up to {largest}",
+            "give numbers that its tables have rows for",
+        )
+    for index, array in enumerate(native):
+        for to, back in ((-1, 1), (1, -1)) if array.ndim > 2 else ():
+            turned = [np.moveaxis(a, to, back) if i == index else a for i, a in enumerate(native)]
+            if _raised(call, turned) is None:
+                return f"; it takes input {index} as {list(turned[index].shape)}", (
+                    "the example has channels second (ONNX layout); a model that takes another order of axes says so: "
+                    "with_axes(model, inputs=[…])"
+                )
+    return (
+        "",
+        "the model itself raises this, without the toolkit: give inputs that it takes, or mend it there",
+    )
 
 
-def _runs(tried: Callable[[int], object], size: int) -> bool:
+def _choices(wrong: Sequence[bool]) -> Iterator[tuple[int, ...]]:
+    """Each of some inputs alone, and all of them."""
+    places = tuple(index for index, item in enumerate(wrong) if item)
+    yield from ((index,) for index in places)
+    if len(places) > 1:
+        yield places
+
+
+def _at(error: BaseException, model: object) -> str:
+    place = place_of(error, model)
+    return f" (at {place})" if place else ""
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {shortened(error)}"
+
+
+def _raised(call: Callable[[Sequence[Array]], object], inputs: Sequence[Array]) -> BaseException | None:
     try:
-        tried(size)
-    except (Exception, SystemExit):  # noqa: BLE001  a model may raise anything
-        return False
-    return True
-
-
-def place_of(error: BaseException, model: object = None) -> str:
-    """``FILE:LINE`` of the user's code that an exception went through last, or of the model's class; empty if neither is theirs."""
-    frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
-    return users_place(frames) or _class_of(model)
-
-
-def users_place(frames: Frames) -> str:
-    """The innermost of some calls that lies in nobody's library and not in the toolkit; empty if there is none."""
-    every = list(frames)
-    # Who called the toolkit is not what it was reading.
-    start = next((index for index, (file, _) in enumerate(every) if file.startswith(_TOOLKITS)), 0)
-    own = [(file, line) for file, line in every[start:] if not is_library(file)]
-    return f"{_short(own[-1][0])}:{own[-1][1]}" if own else ""
-
-
-def is_library(file: str) -> bool:
-    """Whether a file is no code of the user's own."""
-    return file.startswith(("<", *_LIBRARIES)) or "site-packages" in file or "dist-packages" in file
-
-
-def _class_of(model: object) -> str:
-    for name in ("forward", "call", "__call__", "__init__"):
-        code = getattr(vars(type(model)).get(name), "__code__", None)
-        if code is not None and not is_library(code.co_filename):
-            return f"{_short(code.co_filename)}:{code.co_firstlineno}"
-    return ""
-
-
-def _short(file: str) -> str:
-    """A file as somebody who stands in the current folder would name it."""
-    path, here = Path(file), Path.cwd()
-    return str(path.relative_to(here)) if path.is_relative_to(here) else file
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            call(inputs)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # noqa: BLE001  a model may raise anything
+        return error
+    return None

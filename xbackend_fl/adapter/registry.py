@@ -48,6 +48,11 @@ def adapter_of(model: object) -> Adapter:
         adapter: Adapter = point.load()
         if adapter.handles(model):
             return adapter
+    if isinstance(model, type):
+        raise AdapterError(
+            f"no adapter handles the class {model.__name__} itself",
+            hint=f"give an instance: {model.__name__}(…)",
+        )
     kind = f"{type(model).__module__}.{type(model).__qualname__}"
     raise AdapterError(f"no adapter handles a {kind}", hint=f"known backends: {', '.join(names())}")
 

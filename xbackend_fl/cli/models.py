@@ -50,12 +50,9 @@ def build(spec: str) -> tuple[Adapter, object]:
 
 
 def show_edges(binding: Binding) -> None:
-    """Print how a model reads its inputs, and what of it is nobody else's."""
-    for index, axes in enumerate(binding.inputs):
-        say(f"input {index}: native axes {list(axes.perm)} {axes.note}".rstrip())
     """Print in which order of axes a model reads and returns its data, and what of it is nobody else's."""
     for word, edges in (("input", binding.inputs), ("output", binding.outputs)):
         for index, axes in enumerate(edges):
-            typer.echo(f"{word} {index}: native axes {list(axes.perm)} {axes.note}".rstrip())
+            say(f"{word} {index}: native axes {list(axes.perm)} {axes.note}".rstrip())
     for name, reason in binding.local.items():
         say(f"local: {name} ({reason})")

@@ -66,7 +66,7 @@ class Message:
         return Message("refused", {"message": public(error.message), "hint": hint})
 
     @staticmethod
-    def raised(error: Exception) -> Message:
+    def raised(error: BaseException) -> Message:
         """The answer of whoever met something unforeseen: what it is, and nothing of the machine where it was."""
         return Message("raised", {"message": public(f"{type(error).__name__}: {error}")})
 

@@ -176,7 +176,9 @@ class Silo:
             return Message(UNBOUND, {"message": f"{self.name} has not bound its model yet"})
         except XbflError as error:
             return Message.refusal(error)
-        except Exception as error:  # noqa: BLE001  whatever a model raises is an answer
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001  whatever a model raises is an answer
             # All of it is shown here, where the model is; the server hears in a line what it was.
             where = lines(traceback.format_exc())
             _LOG.error("%s: the request %s failed\n%s", self.name, line(request.kind, 40), where)

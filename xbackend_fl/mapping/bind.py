@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from xbackend_fl.adapter import Adapter, Preserving, Trainer, adapter_of
 from xbackend_fl.adapter.blame import explained
+from xbackend_fl.adapter.example import checked_example
 from xbackend_fl.canonical import Binding, Description, Schema
 from xbackend_fl.errors import RefusedInput, SchemaError
 from xbackend_fl.mapping.causes import causes
@@ -131,6 +132,7 @@ def bind_trainer(
         evidence: What the reference did with the probes.
         reference: The reference's adapter and binding, if they are at hand: advice then names its code too.
     """
+    example = checked_example(example)
     with explained(f"proving the {adapter.name} model"), _located(trainer):
         return _proven(adapter, trainer, schema, example, evidence, reference)
 
@@ -173,6 +175,7 @@ def gather_evidence(model: object, example: Sequence[Array]) -> tuple[Evidence, 
 def evidence_of(trainer: Trainer, example: Sequence[Array]) -> tuple[Evidence, ...]:
     """:func:`gather_evidence` for a model that is open already; its weights are the same afterwards."""
     schema, binding = trainer.description.schema, trainer.description.binding
+    example = checked_example(example)
     with explained(f"probing the {binding.backend} model"), _located(trainer), _as_it_was(trainer):
         return select(trainer, binding, schema, example)[0]
 

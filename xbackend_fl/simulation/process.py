@@ -194,7 +194,9 @@ def _serve(connection: Connection, course: Course, base: Any, backend: str, thre
                 _answer(connection, desk, _messages(worker, *call))
             except XbflError as error:
                 send(connection, ("refused", error))
-            except Exception:  # noqa: BLE001  whatever a user's model raises goes to the console as it is
+            except KeyboardInterrupt:
+                raise
+            except BaseException:  # noqa: BLE001  whatever a user's model raises goes to the console as it is
                 send(connection, ("raised", traceback.format_exc()))
     finally:
         desk.close()

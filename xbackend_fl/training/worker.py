@@ -28,7 +28,15 @@ from xbackend_fl.aggregation import LARGEST, OnlineMean, Sums, is_within
 from xbackend_fl.canonical import Binding, Kind, Schema
 from xbackend_fl.course import Course, example_arrays
 from xbackend_fl.data import Dataset, batches, seed_of
-from xbackend_fl.errors import AdapterError, ConfigError, Refusals, RefusedInput, UpdateRefused
+from xbackend_fl.errors import (
+    AdapterError,
+    ConfigError,
+    Refusals,
+    RefusedInput,
+    RunFailed,
+    UpdateRefused,
+    shortened,
+)
 from xbackend_fl.events import Event, Noted, ParticipantFailed, ParticipantTrained
 from xbackend_fl.locate import call, explained
 from xbackend_fl.mapping import (
@@ -41,6 +49,7 @@ from xbackend_fl.mapping import (
 )
 from xbackend_fl.mapping.training import require_trainable
 from xbackend_fl.metrics import Metrics, Objective, objective_of
+from xbackend_fl.places import place_of
 from xbackend_fl.training.examine import Examined, Rehearsal, Scope, digests_of, read_data
 from xbackend_fl.training.usage import Usage
 from xbackend_fl.weights import Weights
@@ -375,9 +384,18 @@ class Worker:
         order = self._order(number, name)
         try:
             loss = trainer.train((self._batch(data, part) for part in order), self._config(data))
-        except Exception as error:
-            error.add_note(f"while training participant {name!r} ({self._backend}) in round {number}")
+        except KeyboardInterrupt:
             raise
+        except BaseException as error:
+            when = f"while training participant {name!r} ({self._backend}) in round {number}"
+            if isinstance(error, Exception):
+                error.add_note(when)
+                raise
+            # What ends a program, or is nobody's Exception, must not end the course's.
+            place = place_of(error)
+            raise RunFailed(
+                f"{when} the model raised {type(error).__name__}{f' (at {place})' if place else ''}: {shortened(error)}"
+            ) from error
         if not math.isfinite(loss.total):
             raise UpdateRefused(f"the training loss is {loss.mean}")
         return self._native(trainer.read()), loss

@@ -1,0 +1,68 @@
+"""The example at which a model is described: checked once, so that what is wrong with it is not blamed on the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xbackend_fl.errors import RefusedInput, shortened
+
+Array = NDArray[Any]
+
+_WHOLE = frozenset("biu")
+
+
+def checked_example(example: Sequence[Any]) -> tuple[Array, ...]:
+    """One array per input, plain and in the processor's order of bytes.
+
+    Args:
+        example: Arrays, or tensors of a framework, batch first: float32, whole numbers or booleans.
+
+    Raises:
+        RefusedInput: Something is no such array; the message names the input, counted from 0.
+    """
+    if not example:
+        raise RefusedInput(
+            "the example has no arrays", hint="give one per input of the model: --input 1,3,64,64"
+        )
+    return tuple(_checked(index, item) for index, item in enumerate(example))
+
+
+def shown(arrays: Sequence[Array]) -> str:
+    """Arrays in words: ``float32 [1, 6] and int64 [1, 5]``."""
+    return " and ".join(f"{array.dtype} {list(array.shape)}" for array in arrays)
+
+
+def _checked(index: int, item: Any) -> Array:
+    if not hasattr(item, "__array__"):
+        raise RefusedInput(
+            f"input {index} of the example is a {type(item).__name__}, not an array",
+            hint="numpy.asarray(value, numpy.float32)",
+        )
+    try:
+        array = np.asarray(item.detach().cpu() if hasattr(item, "detach") else item)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise RefusedInput(f"input {index} of the example is no array: {shortened(error)}") from error
+    what = f"input {index} of the example is {array.dtype} {list(array.shape)}"
+    if array.dtype.kind not in _WHOLE and array.dtype.newbyteorder("=") != np.float32:
+        cures = {
+            "f": "array.astype(numpy.float32)",
+            "c": "give real and imaginary part as two inputs of float32",
+        }
+        raise RefusedInput(
+            f"{what}; expected float32, or whole numbers",
+            hint=cures.get(
+                array.dtype.kind, "give the numbers that stand for it, and look them up in front of the model"
+            ),
+        )
+    if not array.ndim:
+        raise RefusedInput(f"{what}, a single number; expected an array, batch first", hint="array[None]")
+    if not array.size:
+        where = "no example: its batch is empty" if not array.shape[0] else "no numbers: an axis is 0 long"
+        raise RefusedInput(f"{what}, which holds {where}", hint="the first axis is the batch: 1")
+    if not np.isfinite(array).all():
+        raise RefusedInput(f"{what} and holds NaN or infinity", hint="probes need finite data")
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("="))
