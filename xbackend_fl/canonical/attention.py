@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from xbackend_fl.canonical.builder import GraphBuilder
 from xbackend_fl.canonical.draft import Draft
+from xbackend_fl.canonical.recorder import Recorder
 from xbackend_fl.canonical.schema import AttributeValue
 from xbackend_fl.canonical.value import Value
 
@@ -15,14 +18,24 @@ def product(builder: GraphBuilder, name: str, left: Value, right: Value) -> Valu
     one, two = builder.plain(left), builder.plain(right)
     found = _attention_of(builder, one.name) if one.shape[:-2] == two.shape[:-2] else None
     if found is not None and len(one.shape) in {3, 4}:
-        query, key, scale, causal, dropout, dropping = found
         natural = tuple(range(len(one.shape)))
         swap = (*natural[:-2], natural[-1], natural[-2])
-        size = builder.recorder.shape(query)[-1]
-        queries = Value(query, (*one.shape[:-1], size), natural)
-        keys = Value(key, (*one.shape[:-2], size, one.shape[-1]), natural)
-        inputs = (queries, builder.transpose(keys, swap), two)
-        return attention(builder, name, *inputs, scale=scale, causal=causal, dropout=dropout, origin=dropping)
+        left, right = (Value(value, builder.recorder.shape(value), natural) for value in found.operands)
+        # The product that was turned has its operands in the other order, both turned.
+        queries, keys = (
+            (builder.transpose(right, swap), left) if found.turned else (left, builder.transpose(right, swap))
+        )
+        return attention(
+            builder,
+            name,
+            queries,
+            keys,
+            two,
+            scale=found.scale,
+            causal=found.causal,
+            dropout=found.dropout,
+            origin=found.dropping,
+        )
     shape = (*np.broadcast_shapes(one.shape[:-2], two.shape[:-2]), one.shape[-2], two.shape[-1])
     (out,) = builder.add("MatMul", name, [one, two], [shape])
     return Value(out, shape, tuple(range(len(shape))))
@@ -79,32 +92,59 @@ def _by_step(builder: GraphBuilder, name: str, value: Value) -> Value:
     return builder.plain(value if len(value.shape) == 3 else join_heads(builder, name, value))
 
 
-def _attention_of(
-    builder: GraphBuilder, probabilities: str
-) -> tuple[str, str, float, bool, float | None, str | None] | None:
-    """Query, transposed key, scale, whether causal, dropout rate and dropout layer behind ``softmax(scale * q @ k)``."""
+@dataclass(frozen=True)
+class _Scores:
+    """What stands behind ``softmax(scale * left @ right)``.
+
+    Attributes:
+        operands: ``left`` and ``right``.
+        turned: Whether queries and keys have traded places: the product was transposed behind.
+        scale: Product of all constant factors.
+        causal: Whether a causal mask was added.
+        dropout: Rate of a dropout behind the softmax; ``None`` without one.
+        dropping: The native layer that drops.
+    """
+
+    operands: tuple[str, str]
+    turned: bool
+    scale: float
+    causal: bool
+    dropout: float | None
+    dropping: str | None
+
+
+def _attention_of(builder: GraphBuilder, probabilities: str) -> _Scores | None:
     recorder = builder.recorder
-    draft, ratio, dropping = recorder.producer(probabilities), None, None
+    draft, turned = _through_turns(recorder, recorder.producer(probabilities), turned=False)
+    ratio, dropping = None, None
     if draft is not None and draft.operator == "Dropout":
         dropping = draft.origin
         ratio = float(str(draft.attributes["ratio"]))
-        draft = recorder.producer(draft.inputs[0])
-    if draft is None or draft.operator != "Softmax" or draft.attributes["axis"] != -1:
+        draft, turned = _through_turns(recorder, recorder.producer(draft.inputs[0]), turned=turned)
+    if draft is None or draft.operator != "Softmax" or draft.attributes["axis"] != (-2 if turned else -1):
         return None
     scale, causal = 1.0, False
-    source = recorder.producer(draft.inputs[0])
+    source, turned = _through_turns(recorder, recorder.producer(draft.inputs[0]), turned=turned)
     while source is not None and (source.operator == "CausalMask" or _scales(source)):
+        if source.operator == "CausalMask" and turned:
+            return None
         causal = causal or source.operator == "CausalMask"
         scale *= float(str(source.attributes.get("constant", 1.0)))
-        source = recorder.producer(source.inputs[0])
+        source, turned = _through_turns(recorder, recorder.producer(source.inputs[0]), turned=turned)
     if source is None or source.operator != "MatMul":
         return None
-    values = []
-    for value in source.inputs:
-        name, factor = _unscaled(builder, value)
-        values.append(name)
-        scale *= factor
-    return values[0], values[1], scale, causal, ratio, dropping
+    (left, one), (right, two) = (_unscaled(builder, value) for value in source.inputs)
+    return _Scores((left, right), turned, scale * one * two, causal, ratio, dropping)
+
+
+def _through_turns(recorder: Recorder, draft: Draft | None, *, turned: bool) -> tuple[Draft | None, bool]:
+    """The node in front of transposes of the last two axes, and whether there is an odd number of them."""
+    while draft is not None and draft.operator == "Transpose":
+        natural = tuple(range(len(draft.shape)))
+        if draft.attributes["perm"] != (*natural[:-2], natural[-1], natural[-2]):
+            break
+        draft, turned = recorder.producer(draft.inputs[0]), not turned
+    return draft, turned
 
 
 def _unscaled(builder: GraphBuilder, value: str) -> tuple[str, float]:

@@ -20,9 +20,10 @@ from xbackend_fl.mapping.difference import Difference
 from xbackend_fl.mapping.explain import failure, mismatch, verdict_by_shape
 from xbackend_fl.mapping.fingerprint import Fingerprints
 from xbackend_fl.mapping.match import Matching, Resemblance, match
+from xbackend_fl.mapping.pairings import Proposal, pairings, search
 from xbackend_fl.mapping.ports import check_outputs, fit_outputs
 from xbackend_fl.mapping.probe import Evidence
-from xbackend_fl.mapping.prove import prove
+from xbackend_fl.mapping.prove import plausible, prove
 from xbackend_fl.mapping.runtime import GraphRefused
 from xbackend_fl.mapping.selection import select
 from xbackend_fl.mapping.sizes import at_this_size
@@ -148,7 +149,11 @@ def _proven(
     with _as_it_was(trainer):
         try:
             fingerprints = Fingerprints(trainer, schema, example, evidence)
-            binding, notes = find_binding(schema, trainer.description, fingerprints)
+            found = search(
+                bindings(schema, trainer.description, fingerprints),
+                lambda binding: prove(schema, binding, trainer, example, evidence),
+                lambda binding, failed: plausible(schema, binding, trainer, evidence, failed),
+            )
         except StructureError as error:
             raise mismatch(
                 error.found,
@@ -161,10 +166,9 @@ def _proven(
                 else "",
                 reference=reference,
             ) from None
-        proof = prove(schema, binding, trainer, example, evidence)
-    if not proof.proven:
-        raise failure(proof, schema, trainer.description)
-    return Bound(schema, binding, proof, trainer, notes)
+    if not found.proof.proven:
+        raise failure(found, schema, trainer.description)
+    return Bound(schema, found.binding, found.proof, trainer, found.notes)
 
 
 def gather_evidence(model: object, example: Sequence[Array]) -> tuple[Evidence, ...]:
@@ -213,7 +217,7 @@ class StructureError(Exception):
 
 def find_binding(
     schema: Schema, description: Description, resemblance: Resemblance | None = None
-) -> tuple[Binding, tuple[str, ...]]:
+) -> Proposal:
     """Match a described model with a schema by structure; also says what only training sees.
 
     Args:
@@ -225,25 +229,48 @@ def find_binding(
         MismatchError: The models do not return the same outputs.
         StructureError: The graphs differ.
     """
+    return next(bindings(schema, description, resemblance))
+
+
+def bindings(
+    schema: Schema, description: Description, resemblance: Resemblance | None = None
+) -> Iterator[Proposal]:
+    """:func:`find_binding` and, behind it, every other pairing that structure allows, for numbers that contradict the first.
+
+    Graphs that only match if the operands of matrix products trade places are proposed so; behind these it is said how they differ.
+    """
     check_outputs(schema, description.schema)
     reference, candidate = skeleton_of(schema), skeleton_of(description.schema)
     if schema.fingerprint == description.schema.fingerprint:
         # One graph under one set of names: the names are the map.
         resemblance = None
-    matching = match(reference, candidate, resemblance=resemblance)
     sized: tuple[str, ...] = ()
-    if matching is None:
-        found_apart = differences(reference, candidate, match(reference, candidate, strict=False))
-        if {item.attribute for item in found_apart} <= {"pads", "ceil_mode"}:
+    apart: tuple[Difference, ...] = ()
+    if match(reference, candidate, resemblance=resemblance) is None:
+        apart = differences(reference, candidate, match(reference, candidate, strict=False))
+        if {item.attribute for item in apart} <= {"pads", "ceil_mode"}:
             # Two ways to write a padding may be one at the example's size; what other sizes say, the proof asks.
             reference, candidate = (
                 skeleton_of(at_this_size(schema)),
                 skeleton_of(at_this_size(description.schema)),
             )
-            matching = match(reference, candidate, resemblance=resemblance)
-            sized = tuple(f"{item}; at the example's size both are one" for item in found_apart)
-        if matching is None:
-            raise StructureError(found_apart)
+            if match(reference, candidate, resemblance=resemblance) is not None:
+                sized = tuple(f"{item}; at the example's size both are one" for item in apart)
+                apart = ()
+    for matching in pairings(reference, candidate, resemblance):
+        yield _proposal(schema, description, reference, candidate, matching, sized)
+    if apart:
+        raise StructureError(apart)
+
+
+def _proposal(
+    schema: Schema,
+    description: Description,
+    reference: Skeleton,
+    candidate: Skeleton,
+    matching: Matching,
+    sized: tuple[str, ...],
+) -> Proposal:
     pairs = {i: (reference.bones[i], candidate.bones[j]) for i, j in sorted(matching.pairs.items())}
     found = {i: items for i, pair in pairs.items() if (items := list(compare(*pair)))}
     if found:

@@ -17,6 +17,7 @@ from xbackend_fl.errors import MismatchError, UnprovenError
 from xbackend_fl.mapping.cases import cases
 from xbackend_fl.mapping.difference import Difference
 from xbackend_fl.mapping.draw import draw_weights
+from xbackend_fl.mapping.pairings import Outcome
 from xbackend_fl.mapping.probe import Evidence, by_shape, observe
 from xbackend_fl.mapping.runtime import execute
 from xbackend_fl.mapping.verify import TOLERANCE, Proof, relative_error
@@ -149,14 +150,15 @@ def verdict_by_shape(trainer: Trainer, description: Description, evidence: Seque
     )
 
 
-def failure(proof: Proof, schema: Schema, candidate: Description) -> MismatchError | UnprovenError:
+def failure(found: Outcome, schema: Schema, candidate: Description) -> MismatchError | UnprovenError:
     """The error for a binding that the numbers contradict, or do not support.
 
     Args:
-        proof: The comparisons.
+        found: The comparisons, and how many other pairings were tried.
         schema: The reference.
         candidate: The candidate's own description.
     """
+    proof = found.proof
     failed = [check for check in proof.checks if not check.passed]
     if not failed:
         return _unproven(proof.unproven)
@@ -174,6 +176,11 @@ def failure(proof: Proof, schema: Schema, candidate: Description) -> MismatchErr
             else f"  {what}: another shape, or no finite numbers, at {worst.case}"
             + (f" in {worst.where!r}" if worst.where else "")
             + (f"; {len(wrong)} of {every} comparisons fail" if every > 1 else "")
+        )
+    if found.tried:
+        end = "; more are left, and were not tried" if found.more else ""
+        lines.append(
+            f"  {found.tried} other pairings of nodes that structure does not tell apart were tried, and none agrees{end}"
         )
     effects = (*schema.training_effects, *candidate.schema.training_effects)
     if effects and {check.what for check in failed} <= {"gradients", "step", "statistics"}:

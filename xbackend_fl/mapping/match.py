@@ -36,10 +36,12 @@ class Matching:
     Attributes:
         pairs: Candidate index by reference index.
         symmetries: Reference node names whose partner was one of several that structure cannot tell apart.
+        choices: For each of these, the place of the partner among the possible ones in their order, and how many there are.
     """
 
     pairs: dict[int, int]
     symmetries: tuple[str, ...] = ()
+    choices: tuple[tuple[int, int], ...] = ()
 
 
 def match(
@@ -48,6 +50,7 @@ def match(
     *,
     strict: bool = True,
     resemblance: Resemblance | None = None,
+    plan: Sequence[int] = (),
 ) -> Matching | None:
     """Match two skeletons; ``None`` if they do not have the same structure.
 
@@ -56,10 +59,11 @@ def match(
         candidate: The other.
         strict: Attributes, parameters and who shares them must agree too; without it only operators.
         resemblance: Orders the choices among ties, for example by gradients; names come after it.
+        plan: Places of the partners that the first ties must take, as in :attr:`Matching.choices`; the others take the best.
     """
     if len(reference.bones) != len(candidate.bones) or len(reference.outputs) != len(candidate.outputs):
         return None
-    search = _Search((reference, candidate), resemblance or _no_resemblance, sharing=strict)
+    search = _Search((reference, candidate), resemblance or _no_resemblance, sharing=strict, plan=plan)
     labels = [[_label(bone, strict=strict) for bone in graph.bones] for graph in (reference, candidate)]
     numbers: dict[Hashable, int] = {}
     first, second = ([numbers.setdefault(label, len(numbers)) for label in side] for side in labels)
@@ -92,14 +96,23 @@ def _no_resemblance(_: Bone, __: Bone) -> float:
 class _Search:
     """Refinement with bounded backtracking over ties."""
 
-    def __init__(self, graphs: tuple[Skeleton, Skeleton], resemblance: Resemblance, *, sharing: bool) -> None:
-        self._graphs = graphs
+    def __init__(
+        self,
+        graphs: tuple[Skeleton, Skeleton],
+        resemblance: Resemblance,
+        *,
+        sharing: bool,
+        plan: Sequence[int] = (),
+    ) -> None:
+        self._graphs, self._plan = graphs, plan
         self._readers = [_readers(graph) for graph in graphs]
         self._sharers = [_sharers(graph) if sharing else {} for graph in graphs]
         self._resemblance = resemblance
         self._attempts = 0
 
-    def run(self, colours: Colours, chosen: tuple[str, ...]) -> Matching | None:
+    def run(
+        self, colours: Colours, chosen: tuple[str, ...], choices: tuple[tuple[int, int], ...] = ()
+    ) -> Matching | None:
         """Refine, fix the first tie, and go on."""
         left, right = self.refine(colours)
         classes = _classes(left), _classes(right)
@@ -109,16 +122,21 @@ class _Search:
         ties = [members for members in classes[0].values() if len(members) > 1]
         if not ties:
             pairs = {members[0]: classes[1][colour][0] for colour, members in classes[0].items()}
-            return Matching(pairs, chosen)
+            return Matching(pairs, chosen, choices)
         # Nodes with parameters first: those have gradients to tell them apart, and often settle the others.
         first = min(ties, key=lambda members: (not bones[members[0]].parameters, members))[0]
-        for second in self._ranked(first, classes[1][left[first]]):
+        ranked = list(enumerate(self._ranked(first, classes[1][left[first]])))
+        if len(choices) < len(self._plan):
+            place = self._plan[len(choices)]
+            ranked = ranked[place : place + 1]
+        for place, second in ranked:
             if self._attempts >= ATTEMPTS + len(chosen):
                 return None
             fresh = max(*left, *right) + 1
             fixed = [*left], [*right]
             fixed[0][first] = fixed[1][second] = fresh
-            found = self.run(fixed, (*chosen, bones[first].node.name))
+            taken = (*choices, (place, len(classes[1][left[first]])))
+            found = self.run(fixed, (*chosen, bones[first].node.name), taken)
             if found is not None:
                 return found
             self._attempts += 1

@@ -19,7 +19,7 @@ from xbackend_fl.mapping.draw import draw_weights
 from xbackend_fl.mapping.match import ties
 from xbackend_fl.mapping.probe import Evidence, weights_of
 from xbackend_fl.mapping.runtime import GraphRefused, Runtime
-from xbackend_fl.mapping.skeleton import skeleton_of
+from xbackend_fl.mapping.skeleton import products_turned, skeleton_of
 from xbackend_fl.mapping.verify import TOLERANCE, relative_error
 
 Array = NDArray[Any]
@@ -112,7 +112,8 @@ def standing(schema: Schema, runtime: Runtime, evidence: Sequence[Evidence], vis
         visible: Parameters whose gradient was seen; of a model without gradients, none.
     """
     known = {node.name for node in schema.nodes if not visible.isdisjoint(node.parameters.values())}
-    tied = ties(skeleton_of(schema), known)
+    graph = skeleton_of(schema)
+    tied = ties(products_turned(graph) or graph, known)
     differentiable = any(item.gradients for item in evidence)
     shown: dict[str, bool] = {}
     for node in schema.nodes:

@@ -19,6 +19,9 @@ from xbackend_fl.mapping.verify import ROUNDINGS, Check, Proof, against_runtime,
 
 Array = NDArray[Any]
 
+ROUGH = 0.1
+"""Errors of wrong pairings are larger; what rounding does at the kinks of two draws is smaller."""
+
 _CONTINUOUS = {"outputs", "onnx runtime"}
 
 
@@ -85,6 +88,30 @@ def prove(
     visible = agreed(compared) if compared else seen(quiet)
     judged = standing(schema, Runtime(schema), quiet, visible)
     return Proof(tuple(checks), (*notes, *judged.notes), parameters=errors, unproven=judged.unproven)
+
+
+def plausible(
+    schema: Schema,
+    binding: Binding,
+    trainer: Trainer,
+    evidence: Sequence[Evidence] | None,
+    failed: Proof,
+) -> bool:
+    """Whether a binding passes, roughly, two of the draws in which another one failed; without evidence every one may.
+
+    Args:
+        schema: The treaty.
+        binding: The other pairing.
+        trainer: The candidate; its weights are changed.
+        evidence: What the reference did with the probes.
+        failed: The proof that failed.
+    """
+    drawn = [item for item in evidence or () if not item.case.by_shape]
+    labels = {check.case for check in failed.checks if not check.passed}
+    asked = [item for item in drawn if item.case.label in labels] or [i for i in drawn if i.gradients]
+    asked = [replace(item, case=replace(item.case, step=False, rounding=False)) for item in asked[:2]]
+    checks = agreement(schema, asked, gather(trainer, binding, schema, asked)[0]).checks
+    return all(check.error <= ROUGH for check in checks)
 
 
 def _measured(

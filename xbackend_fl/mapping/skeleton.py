@@ -36,17 +36,14 @@ class Bone:
         edges: Its inputs; nested sums, products and concatenations are flattened into one node.
         attributes: The attributes that change the function, floats rounded to six digits.
         parameters: Role to (shape, kind).
+        commutative: Whether the order of the inputs is free.
     """
 
     node: Node
     edges: tuple[Edge, ...]
     attributes: Mapping[str, AttributeValue]
     parameters: Mapping[str, tuple[tuple[int, ...], str]]
-
-    @property
-    def commutative(self) -> bool:
-        """Whether the order of the inputs is free."""
-        return OPERATORS[self.node.operator].commutative
+    commutative: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,6 +73,17 @@ def skeleton_of(schema: Schema) -> Skeleton:
     return _flatten(Skeleton(tuple(bones), outputs, len(schema.inputs)))
 
 
+def products_turned(skeleton: Skeleton) -> Skeleton | None:
+    """The skeleton with the operands of matrix products in any order; ``None`` without such products.
+
+    ``A @ B`` is the transpose of ``Bᵀ @ Aᵀ``, and transposes are looked through: one function may read its operands in either order.
+    """
+    if all(bone.node.operator != "MatMul" for bone in skeleton.bones):
+        return None
+    free = (replace(b, commutative=True) if b.node.operator == "MatMul" else b for b in skeleton.bones)
+    return replace(skeleton, bones=tuple(free))
+
+
 def rounded(value: AttributeValue) -> AttributeValue:
     """Floats to six significant digits: frameworks store constants as float32 or double."""
     return float(f"{value:.6g}") if isinstance(value, float) else value
@@ -90,7 +98,7 @@ def _bone(schema: Schema, node: Node, edges: tuple[Edge, ...]) -> Bone:
         role: (schema.by_name[name].shape, str(schema.by_name[name].kind))
         for role, name in node.parameters.items()
     }
-    return Bone(node, edges, attributes, parameters)
+    return Bone(node, edges, attributes, parameters, row.commutative)
 
 
 def _flatten(skeleton: Skeleton) -> Skeleton:
