@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
-from tests.networks.textbook import channels, convolutional, gates, heads, masks, positions, recurrent
+from tests.networks.textbook import (
+    channels,
+    convolutional,
+    forecast,
+    gates,
+    graphs,
+    heads,
+    masks,
+    positions,
+    recommend,
+    recurrent,
+)
 
-FAMILIES = (masks, positions, heads, gates, recurrent, convolutional, channels)
+FAMILIES = (masks, positions, heads, gates, recurrent, convolutional, channels, graphs, recommend, forecast)
 
 PAIRS = tuple(pair for family in FAMILIES for pair in family.PAIRS)
