@@ -13,8 +13,23 @@ from tests.networks.textbook import (
     positions,
     recommend,
     recurrent,
+    speech,
+    text,
 )
 
-FAMILIES = (masks, positions, heads, gates, recurrent, convolutional, channels, graphs, recommend, forecast)
+FAMILIES = (
+    masks,
+    positions,
+    heads,
+    gates,
+    recurrent,
+    convolutional,
+    channels,
+    graphs,
+    recommend,
+    forecast,
+    speech,
+    text,
+)
 
 PAIRS = tuple(pair for family in FAMILIES for pair in family.PAIRS)
