@@ -14,7 +14,8 @@ from xbackend_fl.deployment.signatures import Frame, Signatures
 from xbackend_fl.errors import UpdateRefused
 
 _AGAIN_S = 1.0
-"""Seconds until a silo is asked again after the way there or back failed."""
+"""Seconds until a silo is asked again after the way there or back failed; twice as long each time."""
+_AGAIN_AT_MOST_S = 16.0
 _IDLE_S = 0.05
 
 
@@ -105,6 +106,7 @@ class Exchange:
         deadline = time.monotonic() + within_s
         waiting, asked = dict(requests), dict[str, str]()
         not_before, bound, again = dict[str, float](), set[str](), set[str]()
+        patience = dict.fromkeys(requests, _AGAIN_S)
         try:
             while waiting and (now := time.monotonic()) < deadline:
                 known = self.hellos()
@@ -129,7 +131,8 @@ class Exchange:
                     if reply.trouble:
                         self.troubles[name] = reply.trouble
                         asked.pop(name, None)
-                        not_before[name] = time.monotonic() + _AGAIN_S
+                        not_before[name] = time.monotonic() + patience[name]
+                        patience[name] = min(2 * patience[name], _AGAIN_AT_MOST_S)
                         continue
                     answer = self._open(name, reply.frame, count=True)
                     if answer.kind == UNBOUND and self.binding is not None and name not in bound:

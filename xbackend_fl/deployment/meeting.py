@@ -76,12 +76,12 @@ def references(
             found = reference_of(name, dict(answers).get(name))
             check_loss(found.schema, course.training.loss)
         except (UpdateRefused, ConfigError) as error:
+            # It may quote names of the schema that came.
+            reason = public(error.message)
             if rules.quorum is None and isinstance(error, ConfigError):
-                raise
-            refused[name] = error.message
-            observer(
-                Noted(backend="server", note=f"silo {name!r} is not taken for the reference: {error.message}")
-            )
+                raise ConfigError(reason, hint=error.hint) from error
+            refused[name] = reason
+            observer(Noted(backend="server", note=f"silo {name!r} is not taken for the reference: {reason}"))
         else:
             given += 1
             yield found
@@ -151,7 +151,9 @@ def _bound(name: str, answer: Message, hello: Message, reference: Reference, sec
             seconds=seconds,
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise UpdateRefused(f"what it says of its model cannot be read: {shortened(error)}") from error
+        raise UpdateRefused(
+            f"what it says of its model cannot be read: {public(shortened(error))}"
+        ) from error
 
 
 def _proof(error: object, notes: object) -> tuple[float, tuple[str, ...]]:

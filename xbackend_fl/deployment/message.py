@@ -108,10 +108,10 @@ class Message:
             raise UpdateRefused(f"{where} sent a frame that cannot be read: it has no {error}") from error
         except (XbflError, ValueError) as error:
             reason = error.message if isinstance(error, XbflError) else shortened(error)
-            raise UpdateRefused(f"{where} sent a frame that cannot be read: {line(reason)}") from error
+            raise UpdateRefused(f"{where} sent a frame that cannot be read: {public(reason)}") from error
         if protocol != PROTOCOL:
             raise UpdateRefused(
-                f"{where} speaks protocol '{line(protocol, 20)}', expected {PROTOCOL!r}",
+                f"{where} speaks protocol {quoted(protocol)}, expected {PROTOCOL!r}",
                 hint="install the same version of xbackend-fl on both sides",
             )
         return Message(kind, fields, arrays, frame)

@@ -18,13 +18,12 @@ from numpy.typing import NDArray
 
 from xbackend_fl.aggregation import LARGEST, is_within
 from xbackend_fl.canonical import Kind, Schema
-from xbackend_fl.deployment.message import Message
+from xbackend_fl.deployment.message import Message, public, quoted
 from xbackend_fl.deployment.silo import evidence_alone, initial_weights
 from xbackend_fl.errors import UpdateRefused, XbflError, shortened
 from xbackend_fl.mapping import Evidence, unpack_evidence
 from xbackend_fl.mapping.runtime import Runtime
 from xbackend_fl.mapping.verify import against_runtime
-from xbackend_fl.text import line
 from xbackend_fl.weights import Weights
 
 _COARSE = 1e-2
@@ -66,7 +65,7 @@ class Reference:
         for name, array in self.initial.items():
             if self.initial.kinds[name] is Kind.TRAINABLE and not is_within(array, _UNUSUAL):
                 yield (
-                    f"the initial weights that silo {self.name!r} gives hold values up to {float(abs(array).max()):.1e} in {line(name, 80)!r}: "
+                    f"the initial weights that silo {self.name!r} gives hold values up to {float(abs(array).max()):.1e} in {quoted(name)}: "
                     "few models train from there"
                 )
 
@@ -99,7 +98,7 @@ def reference_of(name: str, answer: Message | None) -> Reference:
         Exception
     ) as error:  # a stranger's graph may trip over anything in ONNX Runtime, onnx and our own export
         reason = error.message if isinstance(error, XbflError) else shortened(error)
-        raise UpdateRefused(f"its evidence cannot be used: {reason}") from error
+        raise UpdateRefused(f"its evidence cannot be used: {public(reason)}") from error
     return Reference(name, schema, binding, initial, evidence[0].case.inputs)
 
 
@@ -115,7 +114,7 @@ def _check_complete(schema: Schema, evidence: Sequence[Evidence]) -> None:
             kinds = [(array.ndim, str(array.dtype)) for array in arrays]
             if kinds != [(len(port.shape), port.dtype) for port in ports] or not all(map(np.size, arrays)):
                 raise UpdateRefused(
-                    f"its probe {item.case.label!r} does not have the inputs and outputs of its schema"
+                    f"its probe {quoted(item.case.label)} does not have the inputs and outputs of its schema"
                 )
 
 
@@ -124,7 +123,9 @@ def _check_finite(initial: Weights, evidence: Sequence[Evidence]) -> None:
         kind = initial.kinds[name]
         largest = _MOST_INITIAL if kind is Kind.TRAINABLE else LARGEST.get(kind)
         if largest is not None and array.dtype.kind == "f" and array.size and not is_within(array, largest):
-            raise UpdateRefused(f"its initial weights {name!r} hold NaN, infinity or more than {largest:.1e}")
+            raise UpdateRefused(
+                f"its initial weights {quoted(name)} hold NaN, infinity or more than {largest:.1e}"
+            )
     for item in evidence:
         named = (item.statistics, item.gradients, item.moved, item.updated)
         several = [
@@ -133,7 +134,7 @@ def _check_finite(initial: Weights, evidence: Sequence[Evidence]) -> None:
             *(array for arrays in named for array in arrays.values()),
         ]
         if not all(np.isfinite(array).all() for array in several if array.dtype.kind == "f"):
-            raise UpdateRefused(f"its evidence holds NaN or infinity in the probe {item.case.label!r}")
+            raise UpdateRefused(f"its evidence holds NaN or infinity in the probe {quoted(item.case.label)}")
 
 
 def _check_consistent(schema: Schema, initial: Weights, evidence: Sequence[Evidence]) -> None:
@@ -141,7 +142,7 @@ def _check_consistent(schema: Schema, initial: Weights, evidence: Sequence[Evide
     for check in against_runtime(schema, evidence):
         if not check.error <= _COARSE:
             raise UpdateRefused(
-                f"its evidence is not of its schema: ONNX Runtime finds other outputs in the probe {check.case!r} (relative error {check.error:.1e})"
+                f"its evidence is not of its schema: ONNX Runtime finds other outputs in the probe {quoted(check.case)} (relative error {check.error:.1e})"
             )
     runtime = Runtime(schema)
     shapes = [array.shape for array in evidence[0].case.inputs]
@@ -149,7 +150,7 @@ def _check_consistent(schema: Schema, initial: Weights, evidence: Sequence[Evide
     for item in (item for item in evidence if [array.shape for array in item.case.inputs] == shapes):
         if not all(np.isfinite(output).all() for output in runtime.outputs(initial, item.case.inputs)):
             raise UpdateRefused(
-                f"its initial weights make the outputs NaN or infinite in the probe {line(item.case.label, 40)!r}"
+                f"its initial weights make the outputs NaN or infinite in the probe {quoted(item.case.label)}"
             )
 
 
@@ -161,10 +162,10 @@ def _check_elsewhere(answer: Message) -> None:
         command = [sys.executable, "-m", "xbackend_fl.deployment.reference", str(frame)]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)  # noqa: S603  our own program, without a shell
     if done.returncode == _REFUSED:
-        raise UpdateRefused(line(done.stdout))
+        raise UpdateRefused(public(done.stdout))
     if done.returncode:
         last = done.stderr.strip().rpartition("\n")[2] or f"its process ended with {done.returncode}"
-        raise UpdateRefused(f"its evidence cannot be run: {line(last)}")
+        raise UpdateRefused(f"its evidence cannot be run: {public(last)}")
 
 
 def main(frame: Path) -> None:

@@ -32,6 +32,8 @@ def take_frame(envelope: Envelope) -> Frame:
     """
     if envelope.has_error():
         raise UpdateRefused(f"Flower: {envelope.error.reason}")
+    if not envelope.has_content():
+        raise UpdateRefused("the message holds nothing")
     record = envelope.content.array_records.get(_FRAME)
     if not record or any(array.stype != _STYPE for array in record.values()):
         raise UpdateRefused("the message holds no frame")

@@ -12,6 +12,7 @@ from contextlib import closing
 from itertools import zip_longest
 from typing import final
 
+import httpx
 from flwr.app import Context, RecordDict
 from flwr.app import Message as Envelope
 from flwr.serverapp import Grid, ServerApp
@@ -22,11 +23,10 @@ from xbackend_fl.deployment.flower.frames import take_frame, to_record
 from xbackend_fl.deployment.job import Job
 from xbackend_fl.deployment.ledger import Ledger
 from xbackend_fl.deployment.link import Reply, Session
-from xbackend_fl.deployment.message import Message
+from xbackend_fl.deployment.message import Message, public
 from xbackend_fl.deployment.signatures import Frame, Signatures
-from xbackend_fl.errors import DiskFull, RunFailed, UpdateRefused, XbflError
+from xbackend_fl.errors import DiskFull, RunFailed, UpdateRefused, XbflError, shortened
 from xbackend_fl.server import full_disk_said, run_with, wait_for_space
-from xbackend_fl.text import line
 
 _LOG = logging.getLogger("xbfl")
 _POLL_S = 0.2
@@ -116,8 +116,12 @@ class FlowerLink:
                     asked[identity] = self._greeted[sent] = (new[identity].node_id, identity)
             nodes = {i: node for i, node in nodes.items() if i in asked or i not in new}
         self._known = set(nodes)
-        for reply in self._grid.pull_messages(list(self._greeted)) if self._greeted else ():
-            node, identity = self._greeted.pop(reply.metadata.reply_to_message_id)
+        # One at a time: what a node says its answer is an answer to, only the node knows.
+        for sent in list(self._greeted):
+            reply = self._pulled("", sent)
+            if reply is None:
+                continue
+            node, identity = self._greeted.pop(sent)
             name, frame = _hello(reply)
             if not name:
                 # It is asked again: its silo may not have been ready.
@@ -147,8 +151,11 @@ class FlowerLink:
         while self._failed:
             yield self._failed.pop()
         for identity in list(self._waiting):
-            for reply in self._grid.pull_messages([identity]):
-                yield _reply(self._waiting.pop(identity), reply)
+            reply = self._pulled(self._waiting[identity], identity)
+            if reply is not None:
+                del self._waiting[identity]
+                yield reply
+                del reply
                 # Requests and responses of Flower's refer to each other, each with a piece of the frame.
                 gc.collect()
         time.sleep(_POLL_S)
@@ -157,6 +164,22 @@ class FlowerLink:
         """Answers that are still on their way stay with Flower until their time is over."""
         self._waiting.clear()
         self._failed.clear()
+
+    def _pulled(self, name: str, identity: str) -> Reply | None:
+        """What came back for a message, if something did. It may be anything, and Flower raises anything when it cannot put it together."""
+        try:
+            for reply in self._grid.pull_messages([identity]):
+                return Reply(name, take_frame(reply))
+        except httpx.HTTPError:
+            # The way to the SuperLink, not what came over it.
+            raise
+        except UpdateRefused as error:
+            return Reply(name, trouble=error.message)
+        except Exception as error:  # noqa: BLE001  a stranger's bytes, in another's parser
+            return Reply(
+                name, trouble=f"Flower cannot read what came: {type(error).__name__}: {shortened(error)}"
+            )
+        return None
 
     def _envelopes(self, frames: Mapping[str, bytes], nodes: Mapping[str, int]) -> list[Envelope]:
         records: dict[int, RecordDict] = {}
@@ -169,19 +192,14 @@ class FlowerLink:
         ]
 
 
-def _hello(reply: Envelope) -> tuple[str, Frame]:
+def _hello(reply: Reply) -> tuple[str, Frame]:
     """Who a node says it is, not yet proven, and what it sent; nothing if that cannot be read."""
-    try:
-        frame = take_frame(reply)
-        content = Signatures().open(frame, "a node")
-        return str(Message.of_bytes(content, "a node").fields.get("name", "")), frame
-    except UpdateRefused as error:
-        _LOG.warning("a node did not say who it is: %s", line(error.message))
-        return "", b""
-
-
-def _reply(name: str, reply: Envelope) -> Reply:
-    try:
-        return Reply(name, take_frame(reply))
-    except UpdateRefused as error:
-        return Reply(name, trouble=error.message)
+    trouble = reply.trouble
+    if not trouble:
+        try:
+            content = Signatures().open(reply.frame, "a node")
+            return str(Message.of_bytes(content, "a node").fields.get("name", "")), reply.frame
+        except UpdateRefused as error:
+            trouble = error.message
+    _LOG.warning("a node did not say who it is: %s", public(trouble))
+    return "", b""
