@@ -19,9 +19,9 @@ _WAITS = ["--runtime-api-address", "127.0.0.1:1", "--token", "none", "--insecure
 """Nobody is there; the program asks again and again."""
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
-    with processes.warmed(tmp_path) as process:
+@pytest.fixture(params=["flwr-clientapp", "flwr-serverapp"])
+def home(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
+    with processes.warmed(tmp_path, request.param) as process:
         _until((tmp_path / "warm").exists)
         yield tmp_path, process
 
@@ -43,9 +43,7 @@ def test_who_is_forsaken_before_the_fork_listened_runs_the_program(
 ) -> None:
     where, process = home
     process.send_signal(signal.SIGSTOP)
-    with subprocess.Popen(
-        [where / "bin" / "flwr-clientapp", "--help"], stdout=subprocess.PIPE, text=True
-    ) as visitor:
+    with subprocess.Popen([program(where), "--help"], stdout=subprocess.PIPE, text=True) as visitor:
         _until(lambda: Path("/proc/net/unix").read_text().count(str(where / "warm")) == 2)
         process.kill()
         text, _ = visitor.communicate(timeout=60)
@@ -67,12 +65,24 @@ def test_what_ends_the_fork_ends_the_visitor(home: tuple[Path, subprocess.Popen[
         assert visitor.wait(10) == 0
 
 
+def test_one_thread_when_it_forks(home: tuple[Path, subprocess.Popen[bytes]]) -> None:
+    """Others would be gone in the fork, with whatever they held."""
+    _, process = home
+    assert len(list(Path(f"/proc/{process.pid}/task").iterdir())) == 1
+
+
+def program(home: Path) -> Path:
+    """What Flower finds under the name of its program."""
+    (found,) = (home / "bin").iterdir()
+    return found
+
+
 @contextmanager
 def _started(home: Path) -> Iterator[subprocess.Popen[bytes]]:
     """What Flower starts, with what it reports in a file, until it is killed."""
     with (
         (home / "reports").open("wb") as file,
-        subprocess.Popen([home / "bin" / "flwr-clientapp", *_WAITS], stderr=file) as process,
+        subprocess.Popen([program(home), *_WAITS], stdout=file, stderr=file) as process,
     ):
         try:
             yield process

@@ -35,6 +35,8 @@ _REMIND_S = 30.0
 _POLL_S = 0.1
 _HEALTH_S = 15.0
 _STOP_S = 10.0
+_WARM = "warm"
+"""Socket of what Flower's program is forked from."""
 _TIED = """\
 import ctypes, os, signal, sys
 if sys.platform == "linux":
@@ -177,7 +179,11 @@ def superlink(
         command += ["--ssl-ca-certfile", str(keys.authority), "--ssl-certfile", str(keys.certificate)]
         command += ["--ssl-keyfile", str(keys.private), "--enable-supernode-auth"]
     log = home / "superlink.log"
-    with running(command, flower_environment(home), log) as process:
+    with ExitStack() as stack:
+        warm = None
+        if sys.platform == "linux":
+            warm = stack.enter_context(warmed(home, "flwr-serverapp"))
+        process = stack.enter_context(running(command, flower_environment(home), log))
         here = Address(address.here)
         for _ in waiting.polls("Flower's SuperLink to start", lambda: tail(log)):
             if not (reason := ill_health(here, keys)):
@@ -186,6 +192,10 @@ def superlink(
                 raise Gone(f"Flower's SuperLink was killed by signal {-process.returncode} while it started.")
             if process.poll() is not None:
                 raise RunFailed(f"Flower's SuperLink did not start at {address.text}: {reason}\n{tail(log)}")
+        # Or the program would be imported when it is started, and Flower waits 30 s for that.
+        for _ in waiting.polls("the server's program to be imported", lambda: tail(home / "warm.log")):
+            if warm is None or (home / _WARM).exists() or warm.poll() is not None:
+                break
         yield process
 
 
@@ -283,14 +293,14 @@ def supernode(
         command += ["--auth-supernode-private-key", str(keys.silo(config["name"]))]
     with ExitStack() as stack:
         if warm and sys.platform == "linux":
-            stack.enter_context(warmed(home))
+            stack.enter_context(warmed(home, "flwr-clientapp"))
         yield stack.enter_context(running(command, flower_environment(home), home / "supernode.log"))
 
 
 @contextmanager
-def warmed(home: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A process from which those of messages are forked, and in ``home/bin`` the program under Flower's name that asks it to."""
-    name, place = "flwr-clientapp", home / "warm"
+def warmed(home: Path, name: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process from which those of a program of Flower's are forked, and in ``home/bin`` the program under its name that asks it to."""
+    place = home / _WARM
     place.unlink(missing_ok=True)
     (home / "bin").mkdir(exist_ok=True)
     words = [sys.executable, "-IS", str(Path(flower.__file__).with_name("visit.py")), str(place.resolve())]
@@ -298,10 +308,10 @@ def warmed(home: Path) -> Iterator[subprocess.Popen[bytes]]:
     visitor = home / "bin" / name
     visitor.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n', encoding="utf-8")
     visitor.chmod(0o700)
-    command = [Path(sys.executable).name, "-m", "xbackend_fl.deployment.flower.warm", str(place)]
+    command = [Path(sys.executable).name, "-m", "xbackend_fl.deployment.flower.warm", str(place), name]
     # Threads of BLAS would be there before the fork, and none after it.
     environment = {**flower_environment(home), "OPENBLAS_NUM_THREADS": "1"}
-    with running(command, environment, home / "supernode.log") as process:
+    with running(command, environment, home / "warm.log") as process:
         yield process
 
 
