@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from xbackend_fl.canonical import Binding, Kind, Parameter, Port, Schema
 from xbackend_fl.canonical.schema import Node
 from xbackend_fl.course import Course, load_course
+from xbackend_fl.course.address import Address
 from xbackend_fl.data import generator
 from xbackend_fl.deployment import DeploymentEngine, Exchange, Ledger, Message, Silo, service
-from xbackend_fl.deployment.address import Address
 from xbackend_fl.deployment.joining import connect
 from xbackend_fl.deployment.link import Reply, Session
 from xbackend_fl.mapping import Evidence, Proof

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import ssl
 import subprocess
@@ -20,8 +21,8 @@ from tests.conftest import Figure
 from tests.deployment.campaign import FLOWER_KILLS, flower_kills, undisturbed, write_course
 from tests.deployment.light import Linear
 from xbackend_fl import Course, load_course, run_course, weights
+from xbackend_fl.course.address import Address
 from xbackend_fl.deployment import Silo, joining, processes
-from xbackend_fl.deployment.address import Address
 from xbackend_fl.deployment.keys import Keys
 from xbackend_fl.deployment.processes import free_port
 from xbackend_fl.errors import ConfigError
@@ -278,11 +279,67 @@ def test_join_says_what_is_missing(digits: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["localhost", "localhost:", ":8000", "localhost:0", "localhost:70000", "a:b"]
+    "text",
+    [
+        *(
+            "localhost",
+            "localhost:",
+            ":8000",
+            "localhost:0",
+            "localhost:70000",
+            "host:99999",
+            "a:b",
+            "",
+            ":",
+            "a:-1",
+        ),
+        *(
+            "::1:8000",
+            "2001:db8::7",
+            "[127.0.0.1]:8000",
+            "[localhost]:8000",
+            "[::1]",
+            "[::1:8000",
+            "localhost:08000",
+        ),
+        *("local host:8000", " localhost:8000", "localhost:8000 ", "localhost:8000\n", "localhost:٣"),
+        *(
+            "http://localhost:8000",
+            "a..b:8000",
+            "-a:8000",
+            "1.2.3:8000",
+            "256.1.1.1:8000",
+            "[fe80::1%eth0]:8000",
+            "\x1b[2J:80",
+        ),
+    ],
 )
-def test_what_is_no_address(text: str) -> None:
-    with pytest.raises(ConfigError, match="is no address"):
+def test_what_is_no_address(text: str, digits: Path) -> None:
+    with pytest.raises(ConfigError, match=r"is no (address|host)"):
         Address(text)
+    setting = f"deployment.address={json.dumps(text)}"
+    with pytest.raises(ConfigError, match=r"is no (address|host)"):
+        load_course(digits / "course.yaml", [setting])
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("quorum=7", "deployment.quorum is 7, but there are 6 participants"),
+        *(
+            (f"{key}_within_s={value}", "31536000")
+            for key in ("join", "round")
+            for value in ("1e300", "3.2e7")
+        ),
+        ("over_selection=1e300", "10000"),
+        ("most_examples=1000000000000", "549755813888"),
+        ("restarts=1000001", "1000000"),
+    ],
+)
+def test_what_no_deployment_has_is_a_mistake_of_the_course(setting: str, words: str, digits: Path) -> None:
+    with pytest.raises(ConfigError, match=words) as caught:
+        load_course(digits / "course.yaml", [f"deployment.{setting}"])
+    assert "--set deployment." in str(caught.value)
 
 
 def test_who_can_reach_an_address() -> None:

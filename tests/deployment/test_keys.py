@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.machine import within
+from xbackend_fl.course.address import Address, host_name
 from xbackend_fl.deployment import keys as keys_module
-from xbackend_fl.deployment.address import Address, host_name
 from xbackend_fl.deployment.keys import Keys, make_keys
 from xbackend_fl.errors import ConfigError, FileError, RefusedInput
 

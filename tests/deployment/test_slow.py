@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from xbackend_fl.course.address import Address
 from xbackend_fl.deployment import processes, rehearsal
-from xbackend_fl.deployment.address import Address
 from xbackend_fl.deployment.processes import Waiting, free_port, start_app, superlink
 from xbackend_fl.errors import FileError, RunFailed
 from xbackend_fl.server import owned

@@ -23,8 +23,8 @@ from typing import Any
 from tests.deployment.campaign import write_course
 from tests.deployment.light import Linear
 from xbackend_fl.course import Course
+from xbackend_fl.course.address import Address
 from xbackend_fl.deployment import Silo, processes, service
-from xbackend_fl.deployment.address import Address
 from xbackend_fl.deployment.app import write_page
 from xbackend_fl.deployment.processes import free_port
 from xbackend_fl.events import CourseFinished, RoundCollected, from_line

@@ -28,6 +28,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from xbackend_fl.adapter import LossName, Optimizer, Scaling
 from xbackend_fl.aggregation import Precision, ServerOptimizer
 from xbackend_fl.course import shapes
+from xbackend_fl.course.address import Address
 from xbackend_fl.course.diagnostics import look_alike, mistake, refuse
 from xbackend_fl.course.excerpt import printed
 from xbackend_fl.course.settings import Path as Keys
@@ -36,6 +37,10 @@ from xbackend_fl.metrics import METRICS, Metric, default_metric, metrics_for
 
 _MAX_PARTICIPANTS = 10_000
 _MAX_NAME = 100
+_MOST_EXAMPLES = 1 << 39
+"""Of a silo; those of as many as a course may have are still whole numbers in float64."""
+_LONGEST_S = 31_536_000
+"""A year: whoever waits longer does not wait for a training."""
 # Folders and files of silos and runs are called by these names, on any system.
 _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")
 
@@ -272,27 +277,39 @@ class Federate(_Section):
     )
 
 
+def _address(text: str) -> str:
+    try:
+        Address(text)
+    except ConfigError as error:
+        raise ValueError(f"{error.message}; {error.hint}") from error
+    return text
+
+
+Seconds = Annotated[float, Field(gt=0, le=_LONGEST_S)]
+
+
 class DeploymentSection(_Section):
     """Real silos; a simulation does not look at it."""
 
     role: Literal["server", "silo"] | None = Field(None, description="what this machine is")
     name: str | None = Field(None, description="silo: which participant this is")
     data_path: str | None = Field(None, description="silo: its .npz file with its own examples")
-    address: str = Field("127.0.0.1:8000", description="HOST:PORT of the server")
+    address: Annotated[str, AfterValidator(_address)] = Field(
+        "127.0.0.1:8000", description="HOST:PORT of the server"
+    )
     keys: str | None = Field(None, description="folder of this machine's keys")
     quorum: PositiveInt | None = Field(
         None,
         description="fewest silos to start, and updates of a round; all if left out. With one, silos that are refused are left out, "
         "and a round that has enough updates waits for silos at work, not for those that are gone",
     )
-    join_within_s: Annotated[float, Field(gt=0)] = Field(
-        300.0, description="how long the server waits for silos"
+    join_within_s: Seconds = Field(300.0, description="how long the server waits for silos")
+    round_within_s: Seconds = Field(3600.0, description="how long the server waits for a round's updates")
+    most_examples: Annotated[int, Field(gt=0, le=_MOST_EXAMPLES)] = Field(
+        10_000_000,
+        description="most training examples that a silo may say it has, and so the largest weight of an update",
     )
-    round_within_s: Annotated[float, Field(gt=0)] = Field(
-        3600.0, description="how long the server waits for a round's updates"
-    )
-    most_examples: PositiveInt = Field(10_000_000, description="largest weight that an update may claim")
-    over_selection: Annotated[float, Field(ge=1)] = Field(
+    over_selection: Annotated[float, Field(ge=1, le=_MAX_PARTICIPANTS)] = Field(
         1.0, description="how many times a cohort's silos are asked; the first that answer make the round"
     )
     payload: Literal["float32", "bfloat16", "float16", "int8", "top-k"] = Field(
@@ -301,7 +318,7 @@ class DeploymentSection(_Section):
     top_k_share: Annotated[float, Field(gt=0, le=1)] = Field(
         0.01, description="top-k: part of every parameter's values that is sent"
     )
-    restarts: Annotated[int, Field(ge=0)] = Field(
+    restarts: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
         10, description="how often in a row the server starts Flower again after a process of it ended"
     )
 
@@ -438,6 +455,10 @@ class Course(_Section):
         if cohort is not None and cohort > count:
             text = f"federate.cohort is {cohort}, but there are {count} participants"
             yield mistake(text, ("federate", "cohort"), cohort)
+        quorum = self.deployment.quorum
+        if quorum is not None and quorum > count:
+            text = f"deployment.quorum is {quorum}, but there are {count} participants"
+            yield mistake(text, ("deployment", "quorum"), quorum)
 
     def _metric(self) -> Iterator[InitErrorDetails]:
         metric, loss = self.training.metric, self.training.loss

@@ -12,8 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from xbackend_fl.course import load_course
+from xbackend_fl.course.address import Address
 from xbackend_fl.deployment import processes, service
-from xbackend_fl.deployment.address import Address
 from xbackend_fl.deployment.keys import Keys, keys_for
 from xbackend_fl.deployment.processes import free_port
 from xbackend_fl.deployment.signatures import Signatures

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from xbackend_fl.course import Course, checked_name
-from xbackend_fl.deployment.address import host_name
+from xbackend_fl.course.address import host_name
 from xbackend_fl.deployment.signatures import SERVER, Signatures, new_pair, read_private, read_public
 from xbackend_fl.errors import ConfigError, FileError, RefusedInput
 from xbackend_fl.server import unwritable_said

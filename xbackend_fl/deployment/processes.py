@@ -22,8 +22,8 @@ from email.message import Message
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
+from xbackend_fl.course.address import Address
 from xbackend_fl.deployment import flower
-from xbackend_fl.deployment.address import Address
 from xbackend_fl.deployment.app import write_app
 from xbackend_fl.deployment.job import Job
 from xbackend_fl.deployment.keys import Keys

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from xbackend_fl.course import load_course
+from xbackend_fl.course.address import Address
 from xbackend_fl.deployment import processes
-from xbackend_fl.deployment.address import Address
 from xbackend_fl.deployment.job import Job
 from xbackend_fl.deployment.keys import Keys, keys_for
 from xbackend_fl.deployment.processes import Gone, Waiting

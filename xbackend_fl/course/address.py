@@ -81,9 +81,13 @@ class Address:
 
     def __init__(self, text: str) -> None:
         host, _, port = text.rpartition(":")
-        if not host or not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) < 1 << 16:
+        # 2001:db8::7:8000 may be an address without a port, and only an address with colons needs brackets.
+        brackets = host.startswith("[") and host.endswith("]")
+        numbered = re.fullmatch(r"[1-9][0-9]{0,4}", port) and int(port) < 1 << 16
+        if not host or not numbered or brackets != (":" in host):
             raise ConfigError(
-                f"{line(text, _SHOWN)!r} is no address", hint="HOST:PORT, for example 127.0.0.1:8000"
+                f"{line(text, _SHOWN)!r} is no address",
+                hint="HOST:PORT, for example 127.0.0.1:8000 or [2001:db8::7]:8000",
             )
         self.host, self.port = host_name(host), int(port)
         self.text = f"[{self.host}]:{port}" if ":" in self.host else f"{self.host}:{port}"
