@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from tests.networks.textbook import (
     channels,
+    codes,
     convolutional,
     forecast,
+    functions,
     gates,
     graphs,
     heads,
@@ -15,21 +17,13 @@ from tests.networks.textbook import (
     recurrent,
     speech,
     text,
+    tokens,
+    vision,
 )
 
 FAMILIES = (
-    masks,
-    positions,
-    heads,
-    gates,
-    recurrent,
-    convolutional,
-    channels,
-    graphs,
-    recommend,
-    forecast,
-    speech,
-    text,
-)
+    masks, positions, heads, gates, recurrent, convolutional, channels, graphs, recommend, forecast, speech, text,
+    vision, tokens, functions, codes,
+)  # fmt: skip
 
 PAIRS = tuple(pair for family in FAMILIES for pair in family.PAIRS)
