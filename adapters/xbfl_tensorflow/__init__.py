@@ -5,56 +5,18 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
-from xbackend_fl.adapter.pads import pads_of
+from xbackend_fl.adapter.words import code
 from xbackend_fl.errors import AdapterError, RefusedInput
+from xbfl_tensorflow.words import WORDS
 
 if TYPE_CHECKING:
     from xbackend_fl.adapter.contract import Array
     from xbfl_tensorflow.trainer import TensorFlowTrainer
-
-_CODE = {
-    "epsilon": "epsilon={0}",
-    "ceil_mode": "padding='same' covers what ceil_mode={0} covers only at some sizes; pad at the end by hand at others",
-    "input width": "feed it {0} features: it takes as many as the layer or the example in front of it has",
-    "strides": "strides={0}",
-    "dilations": "dilation_rate={0}",
-    "kernel_shape": "kernel_size={0}",
-    "group": "groups={0}",
-    "alpha": "negative_slope={0}  (LeakyReLU) or alpha={0}",
-    "linear_before_reset": "reset_after=bool({0})",
-    "approximate": "keras.ops.gelu(x, approximate={0!r} == 'tanh')",
-    "num_heads": "num_heads={0}",
-    "num_groups": "groups={0}",
-    "hidden_size": "units={0}",
-    "bias": "use_bias={0}  (center in normalisations)",
-    "weight": "scale={0}",
-    "causal": "use_causal_mask=bool({0})",
-    "axis": "axis, counted in channels-first order, is {0}",
-    "trainable": "trainable={0}",
-}
-
-_STATISTICS = {
-    "kept in training": "trainable=False, or training=False in its call inside a subclassed model",
-    "averaged in training": "trainable=True, and no training=False in its call",
-}
-
-_BY_OPERATOR = {
-    ("Gemm", "width"): "units={0}",
-    ("Conv", "width"): "filters={0}",
-    ("ConvTranspose", "width"): "filters={0}",
-    ("Gather", "width"): "output_dim={0}",
-    ("Gather", "vocabulary"): "input_dim={0}",
-    ("LSTM", "width"): "units={0}",
-    ("GRU", "width"): "units={0}",
-    ("RNN", "width"): "units={0}",
-    ("MaxPool", "kernel_shape"): "pool_size={0}",
-    ("AveragePool", "kernel_shape"): "pool_size={0}",
-}
 
 
 @final
@@ -97,15 +59,16 @@ class TensorFlowAdapter:
 
         return TensorFlowTrainer(model, example)
 
+    def unbuilt(self, model: object) -> AbstractContextManager[None]:
+        """Layers without variables are left without; see the contract."""
+        import_frameworks()
+        from xbfl_tensorflow.preserve import unbuilt_kept
+
+        return unbuilt_kept(model)
+
     def hint(self, node: str, operator: str, attribute: str, value: object) -> str:
         """Keras code that sets ``attribute``."""
-        if attribute == "pads":
-            return f"keras: {node}: {_padding(operator, pads_of(value))}"
-        usual = _CODE.get(attribute, f"{attribute} = {value!r} of {operator}")
-        code = _BY_OPERATOR.get((operator, attribute), usual).format(value)
-        if attribute == "statistics":
-            code = _STATISTICS[str(value)]
-        return f"keras: {node}: {code}"
+        return f"keras: {node}: {code(WORDS, operator, attribute, value)}"
 
     def configure_process(self, threads: int, seed: int) -> None:
         """Thread count, deterministic kernels, memory growth on a GPU, seed of initial weights."""
@@ -121,20 +84,6 @@ class TensorFlowAdapter:
             tf.config.threading.set_inter_op_parallelism_threads(threads)
             for device in tf.config.list_physical_devices("GPU"):
                 tf.config.experimental.set_memory_growth(device, enable=True)
-
-
-def _padding(operator: str, pads: tuple[tuple[int, int], ...]) -> str:
-    """Code for (before, after) per spatial axis."""
-    rank = len(pads)
-    amounts = str(pads if rank > 1 else pads[0])
-    if not any(number for pair in pads for number in pair):
-        return "padding='valid'"
-    if operator == "ConvTranspose":
-        return f"padding='valid' and Cropping{rank}D({amounts}) behind it"
-    if operator == "MaxPool":
-        every = ((0, 0), *pads, (0, 0))
-        return f"padding='valid' behind keras.ops.pad(x, {every}, constant_values=-math.inf)"
-    return f"padding='valid' behind ZeroPadding{rank}D({amounts})"
 
 
 def _tensorflow_version() -> str:

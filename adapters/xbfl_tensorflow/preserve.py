@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import tensorflow as tf
+from keras.src.backend.common import global_state
 
 from xbackend_fl.adapter.preserve import generators_kept
 
@@ -17,16 +18,77 @@ _PLAIN = (bool, int, float, str, type(None))
 def layers_kept(model: Any) -> Iterator[None]:
     """Afterwards the layers of a model have the plain attributes that they had, and hold no tensors of a trace.
 
-    A layer that was not built yet has its variables afterwards, and what goes with them. Values of variables are not
-    brought back. The generators of :func:`generators_kept` are.
+    A layer that was not built yet has its variables afterwards, and what goes with them, unless the block raises: then it is
+    unbuilt again. Values of variables are not brought back. The generators of :func:`generators_kept` are.
     """
-    before = [(part, dict(vars(part))) for part in _parts(model) if getattr(part, "built", True)]
+    parts = _parts(model)
+    before = [(part, dict(vars(part))) for part in parts if getattr(part, "built", True)]
+    unbuilt = _Unbuilt(model)
     try:
         with generators_kept():
             yield
+    except BaseException:
+        unbuilt.bring_back()
+        raise
     finally:
         for part, attributes in before:
             _bring_back(vars(part), attributes)
+
+
+@contextmanager
+def unbuilt_kept(model: Any) -> Iterator[None]:
+    """Afterwards the layers of a model that were not built yet are not built again, however the block ends."""
+    unbuilt = _Unbuilt(model)
+    try:
+        yield
+    finally:
+        unbuilt.bring_back()
+
+
+def is_unbuilt(model: Any) -> bool:
+    """Whether a model has layers that a first call gives their variables."""
+    return any(not getattr(part, "built", True) for part in _parts(model))
+
+
+class _Unbuilt:
+    """Everything that the layers of a model without all its variables hold: attributes, and what lies in their lists and dicts."""
+
+    def __init__(self, model: Any) -> None:
+        self._containers: list[tuple[Any, Any]] = []
+        self._seen: set[int] = set()
+        for part in _parts(model) if is_unbuilt(model) else ():
+            self._note(vars(part))
+        # Layers and variables that a first call makes are numbered; the same model would have other names the next time.
+        self._note(global_state.get_global_attribute("object_name_uids", {}, set_to_default=True))
+
+    def bring_back(self) -> None:
+        """Give all of it back, by the methods of the plain types: those of Keras's own lists keep account of it elsewhere."""
+        for held, items in self._containers:
+            if isinstance(held, list):
+                list.clear(held)
+                list.extend(held, items)
+            elif isinstance(held, set):
+                set.clear(held)
+                set.update(held, items)
+            else:
+                dict.clear(held)
+                dict.update(held, items)
+
+    def _note(self, held: Any) -> None:
+        if id(held) in self._seen:
+            return
+        self._seen.add(id(held))
+        if type(held).__name__ == "Tracker" or ".initializers." in type(held).__module__:
+            # Keras's account of what a layer holds; the legacy one's initializers remember whether they were used.
+            self._note(vars(held))
+        elif isinstance(held, list | set | dict):
+            kind = next(kind for kind in (list, set, dict) if isinstance(held, kind))
+            items = kind(held)
+            self._containers.append((held, items))
+            for item in dict.values(items) if isinstance(items, dict) else items:
+                self._note(item)
+            if own := getattr(held, "__dict__", None):
+                self._note(own)
 
 
 def _bring_back(now: dict[str, Any], before: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, final
 
@@ -19,7 +20,7 @@ from xbackend_fl.errors import RefusedInput
 from xbfl_tensorflow import files
 from xbfl_tensorflow.describe import describe
 from xbfl_tensorflow.losses import mean_loss
-from xbfl_tensorflow.preserve import layers_kept
+from xbfl_tensorflow.preserve import is_unbuilt, layers_kept
 from xbfl_tensorflow.trace import call_model, callable_of, outputs_of
 from xbfl_tensorflow.treaty import treaty
 from xbfl_tensorflow.variables import raw, trainable
@@ -39,10 +40,14 @@ class TensorFlowTrainer:
     """
 
     def __init__(self, model: object, example: Sequence[Array]) -> None:
+        unbuilt = is_unbuilt(model)
         with explained(f"describing {type(model).__name__}", model), layers_kept(model):
             self._model: Any = callable_of(model)
             described = describe(self._model, checked_example(example), declared_axes(model))
         self._description, self._layers = described.description, described.layers
+        if unbuilt:
+            note = f"the {type(model).__name__} had no variables yet: it was called once with an example, and has them now"
+            self._description = replace(self._description, notes=(note,))
         self._declared, self._variables = described.declared, described.variables
         local = self._description.binding.local
         self._initial_local = {name: self._variables[name].numpy().copy() for name in local}

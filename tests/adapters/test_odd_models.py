@@ -14,6 +14,7 @@ import tf_keras
 import torch
 from keras import layers as K
 from torch import nn
+from torch.nn import functional
 
 import xbackend_fl
 from tests.adapters.row import Lambda
@@ -24,6 +25,7 @@ VECTOR = GENERATOR.standard_normal((1, 6)).astype(np.float32)
 SERIES = GENERATOR.standard_normal((1, 5, 6)).astype(np.float32)
 IMAGE = GENERATOR.standard_normal((1, 3, 16, 16)).astype(np.float32)
 MASK = np.array([[1, 1, 1, 0, 0]])
+WORDS = np.array([[0, 3, 1, 4, 2]])
 
 
 class ByKeyword(nn.Module):
@@ -142,6 +144,11 @@ PROVEN: list[Row] = [
     ("positions for a batch in Keras", lambda: KerasModel(lambda m, x: m.d(x + m.e(tf.tile(tf.range(5)[None], (tf.shape(x)[0], 1)))), d=K.Dense(4), e=K.Embedding(5, 6)), (SERIES,)),
     ("a mask of whole numbers in Keras", lambda: KerasModel(lambda m, z: m.d(z[0]) + tf.cast(1 - z[1], "float32")[:, :, None] * -1e4, d=K.Dense(4)), (SERIES, MASK)),
     ("a dict of inputs", from_dict, (VECTOR, SERIES)),
+    ("whole numbers between bounds", lambda: Lambda(lambda m, x: m.e(x.clamp(0, 4)), e=nn.Embedding(5, 6)), (WORDS,)),
+    ("whole numbers with one bound", lambda: Lambda(lambda m, x: m.e(torch.relu(x)) + m.e(x.clamp(min=2)), e=nn.Embedding(5, 6)), (WORDS,)),
+    ("whole numbers that are padded", lambda: Lambda(lambda m, x: m.e(functional.pad(x, (1, 0), value=3)), e=nn.Embedding(5, 6)), (WORDS,)),
+    ("whole numbers between bounds in Keras", lambda: KerasModel(lambda m, x: m.e(tf.clip_by_value(x, 0, 4)), e=K.Embedding(5, 6)), (WORDS,)),
+    ("whole numbers that are padded in Keras", lambda: KerasModel(lambda m, x: m.e(tf.pad(tf.maximum(x, 1), [[0, 0], [1, 0]])), e=K.Embedding(5, 6)), (WORDS,)),
 ]  # fmt: skip
 
 

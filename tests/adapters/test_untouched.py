@@ -192,3 +192,85 @@ def test_the_snapshot_sees_what_it_is_for() -> None:
     model.d.eval()
     torch.manual_seed(5)
     assert {"tensor c.weight", "d training", "torch"} <= set(changes(before, snapshot(model)))
+
+
+class Late(K.Layer):
+    """Makes layers and weights in its first call, and keeps some in lists and dicts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.every, self.named = [K.Dense(4), K.Dense(4)], {"a": K.Dense(4)}
+
+    def build(self, shape: Any) -> None:
+        self.scale, self.late = self.add_weight(shape=(shape[-1],), initializer="ones"), K.Dense(4)
+        super().build(shape)
+
+    def call(self, x: Any) -> Any:
+        for layer in self.every:
+            x = layer(x * self.scale)
+        return self.named["a"](self.late(x))
+
+
+class Calling(keras.Model):
+    def __init__(self, *layers: Any, end: Callable[[Any], Any] | None = None) -> None:
+        super().__init__()
+        self.every, self.end = list(layers), end
+
+    def call(self, x: Any) -> Any:
+        for layer in self.every:
+            x = layer(x)
+        return x if self.end is None else self.end(x)
+
+
+class LegacyCalling(tf_keras.Model):  # type: ignore[misc]  it has no types
+    def __init__(self) -> None:
+        super().__init__()
+        self.every = [tf_keras.layers.Dense(4) for _ in range(2)]
+
+    def call(self, x: Any) -> Any:
+        return self.every[1](self.every[0](x))
+
+    @property
+    def variables(self) -> Any:
+        return super().variables if self.built else []
+
+
+UNBUILT: list[tuple[str, Callable[[], Any]]] = [
+    ("sequential", lambda: keras.Sequential([K.Dense(4), K.Dropout(0.1), K.Dense(2)])),
+    ("subclassed", lambda: Calling(K.Dense(4), K.BatchNormalization())),
+    ("layers made late", lambda: Calling(Late())),
+    ("built and unbuilt", lambda: Calling(keras.Sequential([keras.Input((4,)), K.Dense(4)]), Late())),
+    ("a layer", lambda: K.Dense(3)),
+    ("legacy", LegacyCalling),
+]
+
+
+@pytest.mark.parametrize(("name", "build"), UNBUILT, ids=[row[0] for row in UNBUILT])
+def test_a_model_without_variables_has_none_again(name: str, build: Callable[[], Any]) -> None:
+    del name
+    model = build()
+    before = snapshot(model)
+    schema = xbackend_fl.describe(model, VECTOR)
+    assert changes(before, snapshot(model)) == []
+    evidence = xbackend_fl.gather_evidence(model, VECTOR)
+    assert changes(before, snapshot(model)) == []
+    found = xbackend_fl.bind(model, schema, VECTOR, evidence)
+    assert found.proof.proven
+    assert any("had no variables yet" in note for note in found.notes)
+    model(tf.constant(VECTOR[0]))
+    assert len(found.trainer.read()) >= len(model.weights) > 0
+    again = xbackend_fl.bind(model, schema, VECTOR, evidence)
+    assert not any("had no variables yet" in note for note in again.notes)
+
+
+def test_a_model_that_is_refused_has_no_variables_either() -> None:
+    model = Calling(Late(), end=lambda x: tf.argmax(x, 1))
+    other = xbackend_fl.describe(nn.Linear(4, 4), VECTOR)
+    before = snapshot(model)
+    for use in (xbackend_fl.describe, xbackend_fl.gather_evidence):
+        with pytest.raises(RefusedInput):
+            use(model, VECTOR)
+        assert changes(before, snapshot(model)) == []
+    with pytest.raises(RefusedInput):
+        xbackend_fl.bind(model, other, VECTOR)
+    assert changes(before, snapshot(model)) == []

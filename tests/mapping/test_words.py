@@ -18,9 +18,13 @@ from torch.nn import functional
 from tests.adapters.row import Lambda, chain
 from xbackend_fl import bind, describe, gather_evidence
 from xbackend_fl.adapter import adapter_of
+from xbackend_fl.adapter.words import Words, code
+from xbackend_fl.canonical.ops import ROWS, Effect
 from xbackend_fl.errors import MismatchError
 from xbackend_fl.mapping import bind_trainer, evidence_of
 from xbackend_fl.mapping.sizes import at_this_size
+from xbfl_tensorflow import words as keras_words
+from xbfl_torch import words as torch_words
 
 TOKENS = np.random.default_rng(0).integers(0, 9, (1, 6))
 
@@ -259,3 +263,89 @@ def test_another_form_is_not_called_another_function() -> None:
     with pytest.raises(MismatchError) as caught:
         bind(right, schema, example, evidence)
     assert caught.value.message.startswith("the graphs of the two models differ:")
+
+
+VALUES: dict[str, Any] = {
+    "pads": (1, 1, 1, 1), "direction": "bidirectional", "activation": "Relu", "approximate": "tanh", "mode": "nearest",
+    "kernel_shape": (3, 3), "strides": (2, 2), "dilations": (2, 2), "output_padding": (1, 1), "axes": (1,), "scales": (2.0, 2.0),
+    "shape": (1, 4), "dtype": "float32", "shared_axes": (2, 3),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("words", [torch_words.WORDS, keras_words.WORDS], ids=["torch", "keras"])
+def test_every_attribute_has_a_users_word(words: Words) -> None:
+    missing, raw = [], []
+    for operator in ROWS:
+        rows = [
+            name
+            for name, effect in (operator.attributes or {}).items()
+            if effect in {Effect.FUNCTION, Effect.TRAINING}
+        ]
+        rows += [slot.role for slot in operator.slots if slot.role in {"bias", "weight"}]
+        for attribute in rows:
+            if (operator.name, attribute) not in words and attribute not in words:
+                missing.append(f"{operator.name}.{attribute}")
+                continue
+            said = code(words, operator.name, attribute, VALUES.get(attribute, 1))
+            if "{" in said or f"of {operator.name}" in said or "(1,)" in said:
+                raw.append(said)
+    assert not missing
+    assert not raw
+
+
+def reduced(call: Callable[[torch.Tensor], torch.Tensor]) -> nn.Module:
+    return Lambda(lambda m, x: call(m.l(x)), l=nn.Conv2d(3, 4, 1))
+
+
+def keras_reduced(call: Callable[[Any], Any]) -> Any:
+    x = keras.Input((8, 8, 3))
+    return keras.Model(x, call(K.Conv2D(4, 1)(x)))
+
+
+ARGUMENTS: list[tuple[str, Callable[[], Any], Callable[[], Any], list[str]]] = [
+    ("a mean", lambda: reduced(lambda y: y.mean(1)), lambda: keras_reduced(lambda y: keras.ops.mean(y, 1)),
+     ["axis=1  (counted with channels second", "dim=2"]),
+    ("padding that counts", lambda: reduced(nn.AvgPool2d(3, 1, 1)), lambda: keras_reduced(K.AveragePooling2D(3, 1, "same")),
+     ["ZeroPadding2D in front", "count_include_pad=False"]),
+    ("a softmax", lambda: reduced(lambda y: y.softmax(1)), lambda: keras_reduced(K.Softmax(1)), ["axis=-3  (counted with channels second", "dim=-2"]),
+    ("a slope", lambda: reduced(nn.LeakyReLU(0.1)), lambda: keras_reduced(K.LeakyReLU(negative_slope=0.2)),
+     ["negative_slope=0.1", "negative_slope=0.2"]),
+    ("a bound", lambda: reduced(lambda y: y.clamp(0, 6)), lambda: keras_reduced(K.ReLU(max_value=5)),
+     ["keras.ops.minimum(x, 6.0)", "torch.clamp(x, max=5.0)"]),
+    ("a factor", lambda: reduced(lambda y: y * 2), lambda: keras_reduced(lambda y: y * 3), ["x * 2.0", "x * 3.0"]),
+    ("a power", lambda: reduced(lambda y: y**2), lambda: keras_reduced(lambda y: y**3), ["x ** 2.0", "x ** 3.0"]),
+    ("a form of GELU", lambda: reduced(nn.GELU()), lambda: keras_reduced(lambda y: keras.ops.gelu(y, approximate=True)),
+     ["approximate=False", "approximate='tanh'"]),
+    ("corners", lambda: reduced(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)),
+     lambda: keras_reduced(K.UpSampling2D(2, interpolation="bilinear")), ["never align corners", "align_corners=False"]),
+    ("a scale", lambda: reduced(nn.Upsample(scale_factor=2)), lambda: keras_reduced(K.UpSampling2D(3)),
+     ["size=(2, 2)", "scale_factor=(3, 3)"]),
+    ("groups", lambda: nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1, groups=2)), lambda: keras_reduced(K.Conv2D(4, 1)), ["groups=2", "groups=1"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "reference", "candidate", "words"), ARGUMENTS, ids=[row[0] for row in ARGUMENTS]
+)
+def test_a_cure_is_the_frameworks_own_argument(
+    name: str, reference: Callable[[], Any], candidate: Callable[[], Any], words: list[str]
+) -> None:
+    del name
+    _, cure = refusal(reference(), candidate(), image(3, 8, 8))
+    for word in words:
+        assert word in cure
+    assert not re.search(r" of [A-Z]|@\d|= '", cure)
+
+
+def test_a_cure_names_the_layer_and_its_line() -> None:
+    class Twice(nn.Module):
+        def __init__(self, slope: float) -> None:
+            super().__init__()
+            self.l, self.slope = nn.Linear(4, 4), slope
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = functional.leaky_relu(self.l(x))
+            return functional.leaky_relu(self.l(y), self.slope)
+
+    _, cure = refusal(Twice(0.1), Twice(0.2), image(4))
+    assert re.search(r"torch: leaky_relu \(tests/mapping/test_words\.py:\d+\): negative_slope=0\.1", cure)

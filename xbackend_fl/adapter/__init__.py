@@ -13,6 +13,7 @@ from xbackend_fl.adapter.contract import (
     Tensors,
     TrainConfig,
     Trainer,
+    Unbuilding,
 )
 from xbackend_fl.adapter.losses import LOSSES, Loss, LossName
 from xbackend_fl.adapter.optimizers import Optimizer
@@ -35,6 +36,7 @@ __all__ = [
     "Tensors",
     "TrainConfig",
     "Trainer",
+    "Unbuilding",
     "adapter_of",
     "load",
     "longest_first",

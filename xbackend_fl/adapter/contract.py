@@ -174,6 +174,15 @@ class Preserving(Protocol):
 
 
 @runtime_checkable
+class Unbuilding(Protocol):
+    """An adapter of models that a first call gives their tensors."""
+
+    def unbuilt(self, model: object) -> AbstractContextManager[None]:
+        """Whatever is done inside, afterwards what had no tensors yet has none again, also where the block raises."""
+        ...
+
+
+@runtime_checkable
 class Trainer(Protocol):
     """One native model, ready to compute."""
 

@@ -197,8 +197,10 @@ class Description:
         schema: Its own schema.
         binding: The binding to it.
         places: ``FILE:LINE`` of the user's code that a node comes from, by node name, where it is known. It stays on this machine.
+        notes: What was done to the model so that it could be described, for people.
     """
 
     schema: Schema
     binding: Binding
     places: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()

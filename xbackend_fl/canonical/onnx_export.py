@@ -263,17 +263,29 @@ def _constant_operand(graph: _Graph, node: Node, schema: Schema) -> None:
     if constant is None:
         graph.call(node.operator, [*node.inputs], node.outputs[0])
         return
-    number = graph.real(constant)
-    if node.inputs[0] in whole_values(schema):
-        number = graph.call("CastLike", [number, node.inputs[0]])
-    graph.call(node.operator, [*node.inputs, number], node.outputs[0])
+    graph.call(node.operator, [*node.inputs, _number(graph, node, schema, constant)], node.outputs[0])
+
+
+def _number(graph: _Graph, node: Node, schema: Schema, value: object) -> str:
+    """A number of the type of what a node reads."""
+    number = graph.real(value)
+    return (
+        graph.call("CastLike", [number, node.inputs[0]]) if node.inputs[0] in whole_values(schema) else number
+    )
 
 
 def _clip(graph: _Graph, node: Node, schema: Schema) -> None:
-    del schema
     bounds = [node.attributes.get(end) for end in ("min", "max")]
-    inputs = [node.inputs[0], *("" if bound is None else graph.real(bound) for bound in bounds)]
-    graph.call("Clip", inputs, node.outputs[0])
+    given = ["" if bound is None else _number(graph, node, schema, bound) for bound in bounds]
+    graph.call("Clip", [node.inputs[0], *given], node.outputs[0])
+
+
+def _relu(graph: _Graph, node: Node, schema: Schema) -> None:
+    if node.inputs[0] in whole_values(schema):
+        # ONNX Runtime has no Relu of whole numbers.
+        graph.call("Max", [node.inputs[0], _number(graph, node, schema, 0)], node.outputs[0])
+    else:
+        _direct(graph, node, schema)
 
 
 def _reduce(graph: _Graph, node: Node, schema: Schema) -> None:
@@ -294,9 +306,8 @@ def _reshape(graph: _Graph, node: Node, schema: Schema) -> None:
 
 
 def _pad(graph: _Graph, node: Node, schema: Schema) -> None:
-    del schema
     pads = graph.constant(node.attributes["pads"], np.int64)
-    inputs = [node.inputs[0], pads, graph.real(node.attributes["value"])]
+    inputs = [node.inputs[0], pads, _number(graph, node, schema, node.attributes["value"])]
     graph.call("Pad", inputs, node.outputs[0], mode=node.attributes["mode"])
 
 
@@ -402,6 +413,7 @@ _EXPANSIONS: Mapping[str, _Emit] = {
     "ReduceSum": _reduce,
     "Reshape": _reshape,
     "Pad": _pad,
+    "Relu": _relu,
     "Slice": _slice,
     "Select": _select,
     "Resize": _resize,

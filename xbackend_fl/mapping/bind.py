@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, final
 
 from numpy.typing import NDArray
 
-from xbackend_fl.adapter import Adapter, Preserving, Trainer, adapter_of
+from xbackend_fl.adapter import Adapter, Preserving, Trainer, Unbuilding, adapter_of
 from xbackend_fl.adapter.blame import explained
 from xbackend_fl.adapter.example import checked_example
 from xbackend_fl.canonical import Binding, Description, Schema
@@ -83,13 +83,15 @@ def describe(model: object, example: Sequence[Array]) -> Schema:
     """The canonical schema of a native model.
 
     Args:
-        model: An ``nn.Module`` or a ``keras.Model``; it is left as it was.
+        model: An ``nn.Module`` or a ``keras.Model``; it is left as it was, without variables if it had none yet.
         example: One array per input, in ONNX layout.
 
     Raises:
         UnsupportedError: The model holds something without a canonical form.
     """
-    return adapter_of(model).open(model, example).description.schema
+    adapter = adapter_of(model)
+    with _unbuilt(adapter, model):
+        return adapter.open(model, example).description.schema
 
 
 def bind(
@@ -101,7 +103,7 @@ def bind(
     """Bind a native model to a schema, with proof.
 
     Args:
-        model: The candidate; its weights are the same afterwards.
+        model: The candidate; its weights are the same afterwards. A Keras model that had none yet has them then, and a note says so.
         schema: Schema of the reference model.
         example: One array per input, in ONNX layout.
         evidence: What the reference did with the probes (from :func:`gather_evidence`). Without it the
@@ -168,12 +170,19 @@ def _proven(
             ) from None
     if not found.proof.proven:
         raise failure(found, schema, trainer.description)
-    return Bound(schema, found.binding, found.proof, trainer, found.notes)
+    notes = (*found.notes, *trainer.description.notes)
+    return Bound(schema, found.binding, found.proof, trainer, notes)
 
 
 def gather_evidence(model: object, example: Sequence[Array]) -> tuple[Evidence, ...]:
     """What the reference model does with the probes; silos prove their own models against it."""
-    return evidence_of(adapter_of(model).open(model, example), example)
+    adapter = adapter_of(model)
+    with _unbuilt(adapter, model):
+        return evidence_of(adapter.open(model, example), example)
+
+
+def _unbuilt(adapter: Adapter, model: object) -> AbstractContextManager[None]:
+    return adapter.unbuilt(model) if isinstance(adapter, Unbuilding) else nullcontext()
 
 
 def evidence_of(trainer: Trainer, example: Sequence[Array]) -> tuple[Evidence, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 from xbackend_fl.adapter import Adapter, Trainer
 from xbackend_fl.canonical import Binding, Description, Kind, Node, Schema
 from xbackend_fl.canonical.layout import leaves
+from xbackend_fl.canonical.ops import OPERATORS
 from xbackend_fl.canonical.schema import AttributeValue
 from xbackend_fl.errors import MismatchError, UnprovenError
 from xbackend_fl.mapping.cases import cases
@@ -67,6 +70,8 @@ def mismatch(
     for items in alike[:SHOWN]:
         there = description.binding.nodes
         native = _names([there.get(item.candidate, item.candidate) for item in items])
+        if place := description.places.get(items[0].candidate):
+            native += f" ({place})"
         hints |= dict.fromkeys(_advice(adapter, native, items[0], items[0].expected))
         if reference is not None:
             here = reference[1].nodes
@@ -97,7 +102,8 @@ def _more(items: Sequence[Difference]) -> str:
 
 
 def _names(names: Sequence[str]) -> str:
-    unique = list(dict.fromkeys(names))
+    """Native places, as the user names them: the second call of a layer is the same layer's."""
+    unique = list(dict.fromkeys(re.sub(r"@\d+$", "", name) for name in names))
     return ", ".join(unique[:3]) + (f" and {len(unique) - 3} more" if len(unique) > 3 else "")
 
 
@@ -287,8 +293,18 @@ def _advice(adapter: Adapter, native: str, difference: Difference, wanted: str) 
         return [f"{adapter.name}: {native}: its {role} must be {wanted}"]
     if what == "kind":
         return [adapter.hint(native, difference.operator, "trainable", wanted == Kind.TRAINABLE)]
-    value: object = {"present": True, "absent": False}.get(wanted, wanted)
-    return [adapter.hint(native, difference.operator, role, value)]
+    return [adapter.hint(native, difference.operator, role, _value(difference, wanted))]
+
+
+def _value(difference: Difference, wanted: str) -> object:
+    """A value as it is, from the words in which a difference says it."""
+    attribute = difference.attribute in (OPERATORS[difference.operator].attributes or {})
+    if wanted in {"present", "absent"}:
+        return None if attribute else wanted == "present"
+    try:
+        return ast.literal_eval(wanted)
+    except (SyntaxError, ValueError):
+        return wanted
 
 
 def _effects(schema: Schema, found: Sequence[Sequence[Difference]], example: Sequence[Array]) -> list[str]:

@@ -20,6 +20,8 @@ _SIZES = (
     "leave it to -1, to flatten and unflatten, or to broadcasting"
 )
 
+_TYPES = "there it takes float32 only: cast whole numbers in front of it, x.float() or tf.cast(x, tf.float32)"
+
 
 def execute(schema: Schema, weights: Mapping[str, Array], inputs: Sequence[Array]) -> list[Array]:
     """Outputs of the canonical graph, in order."""
@@ -32,10 +34,11 @@ class GraphRefused(RefusedInput):
     Args:
         what: What it cannot run.
         node: Name of the node, if it says one.
+        hint: What can be done.
     """
 
-    def __init__(self, what: str, node: str = "") -> None:
-        super().__init__(f"ONNX Runtime cannot run {what} of the model's graph", hint=_SIZES)
+    def __init__(self, what: str, node: str = "", hint: str = _SIZES) -> None:
+        super().__init__(f"ONNX Runtime cannot run {what} of the model's graph", hint=hint)
         self.node = node
 
     def located(self, places: Mapping[str, str]) -> GraphRefused:
@@ -104,4 +107,15 @@ def _session(schema: Schema, *, batch_statistics: bool) -> Any:
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
     model = to_onnx(schema, None, batch_statistics=batch_statistics).SerializeToString()
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        # It has an error type of its own for every state, without a common one.
+        text = str(error)
+        found = re.search(r"(?:in node|node with name) \(?'?([^')]+)", text)
+        name = found[1] if found else ""
+        operator = next((node.operator for node in schema.nodes if node.name == name), "")
+        whole = "int" in text or "bool" in text or "NOT_IMPLEMENTED" in text
+        raise GraphRefused(
+            f"{operator} {name!r}" if operator else shortened(error), name, _TYPES if whole else _SIZES
+        ) from error
