@@ -168,6 +168,11 @@ def in_place(m: Any, x: torch.Tensor) -> torch.Tensor:
     return made
 
 
+def in_a_range(m: Any, x: Any) -> Any:
+    tf.debugging.assert_non_negative(x)
+    return m.d(x)
+
+
 def lazy() -> nn.Module:
     return Lambda(lambda m, x: m.l(x), l=nn.LazyLinear(4))
 
@@ -202,6 +207,7 @@ REFUSED: list[tuple[str, Callable[[], Any], tuple[np.ndarray[Any, Any], ...], st
     ("mixed precision", mixed, (VECTOR,), "computes in bfloat16", "float32"),
     ("whole numbers of 8 bits", quantized, (VECTOR,), "quantized to int8", "before"),
     ("whole numbers in Keras", lambda: KerasModel(lambda m, x: (m.d(x), tf.cast(x, "int32")), d=K.Dense(4)), (VECTOR,), "is int32", "scores"),
+    ("a range of numbers", lambda: KerasModel(in_a_range, d=K.Dense(4)), (np.abs(VECTOR),), "takes the example 4 times, and not other numbers", "any numbers"),
     ("a ragged tensor", lambda: KerasModel(lambda m, x: tf.RaggedTensor.from_tensor(m.d(x)), d=K.Dense(4)), (VECTOR,), "RaggedTensor", "tensors only"),
     ("the end of the program in Keras", lambda: KerasModel(lambda m, x: sys.exit(m.d(x)), d=K.Dense(4)), (VECTOR,), "cannot be called with float32 [2, 6]", ""),
 ]  # fmt: skip

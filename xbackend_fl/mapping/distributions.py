@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.canonical import OPERATORS, Schema
+from xbackend_fl.canonical import OPERATORS, Node, Schema
 
 Array = NDArray[Any]
 
@@ -85,14 +85,18 @@ def vocabularies(schema: Schema) -> Mapping[str, int]:
             rows = schema.by_name[node.parameters["weight"]].shape[0]
             for name in origins.get(node.inputs[0], ()):
                 found[name].append(rows)
-        elif OPERATORS[node.operator].shape_only or node.operator in _PICKING:
+        elif OPERATORS[node.operator].shape_only or _passes_on(node):
             origin = frozenset().union(*(origins.get(value, frozenset()) for value in node.inputs))
             origins |= dict.fromkeys(node.outputs, origin)
     return {name: min(rows) for name, rows in found.items()}
 
 
-_PICKING = frozenset({"Slice", "Select", "Concat"})
-"""Operators that pass indices on."""
+_PICKING = frozenset({"Slice", "Select", "Concat", "Pad", "Relu"})
+
+
+def _passes_on(node: Node) -> bool:
+    """Whether what is too large for a table in front of a node is too large behind it."""
+    return node.operator in _PICKING or (node.operator == "Clip" and "max" not in node.attributes)
 
 
 def assignments(schema: Schema) -> Iterator[Assignment]:

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from xbackend_fl.adapter.contract import Trainer
 from xbackend_fl.canonical import Binding, Schema
+from xbackend_fl.errors import RefusedInput
 from xbackend_fl.mapping.cases import KINDS, cases, further, usual_data
+from xbackend_fl.mapping.derivatives import native
 from xbackend_fl.mapping.distributions import Assignment, Distribution, assignments
 from xbackend_fl.mapping.draw import BATCH
 from xbackend_fl.mapping.memory import check_memory
@@ -93,14 +95,28 @@ def _usual(
         try:
             seen = observe(trainer, binding, schema, cases(schema, example, usual)[0], None, runtime)
         except SizeRefused as error:
-            raise SizeRefused(
-                f"{error.message}: a probe has {BATCH} examples, of the example's own size",
-                hint="take the number of examples from the data wherever the model writes it out: x.shape[0], or -1 in front",
-            ) from error.__cause__
+            raise _not_drawn(trainer, binding, example, error) from error.__cause__
         first = first or [seen]
         if _finite(seen) and reaction(seen) < REACTS:
             return usual, [seen]
     return normal, first
+
+
+def _not_drawn(
+    trainer: Trainer, binding: Binding, example: Sequence[Array], error: SizeRefused
+) -> SizeRefused:
+    """The refusal of a model that takes no probe: of so many examples, or of such numbers?"""
+    try:
+        trainer.forward(native(binding, [np.concatenate([array[:1]] * BATCH) for array in example]))
+    except RefusedInput:
+        return SizeRefused(
+            f"{error.message}: a probe has {BATCH} examples, of the example's own size",
+            hint="take the number of examples from the data wherever the model writes it out: x.shape[0], or -1 in front",
+        )
+    return SizeRefused(
+        f"{error.message}: it takes the example {BATCH} times, and not other numbers of its size",
+        hint="let the model take any numbers: what asks for a range, or looks up a table of its own, belongs in front of it",
+    )
 
 
 def _faint(schema: Schema, binding: Binding, trainer: Trainer, seen: Evidence, usual: Evidence) -> bool:
