@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,7 +22,7 @@ from xbackend_fl.canonical import Description, GraphBuilder, training
 from xbackend_fl.canonical.operands import Operand, as_value
 from xbackend_fl.errors import UnsupportedError
 from xbackend_fl.places import users_place
-from xbfl_tensorflow import layers, operations, sequences, simple
+from xbfl_tensorflow import layers, opaque, operations, sequences, simple
 from xbfl_tensorflow.axes import default_order, infer_order
 from xbfl_tensorflow.constants import fold, settle
 from xbfl_tensorflow.graph import Context, Handler, family, knows_activation
@@ -58,8 +59,17 @@ def describe(model: Any, example: Sequence[Array], told: Declared = Declared()) 
         told: What the user says about the order of axes.
 
     Raises:
-        UnsupportedError: A layer or operation has no canonical form.
+        UnsupportedError: A layer does in training what nothing here can say.
     """
+    inside: list[Any] = []
+    described = None
+    while described is None:
+        described = _described(model, example, told, inside)
+    return described
+
+
+def _described(model: Any, example: Sequence[Array], told: Declared, inside: list[Any]) -> Described | None:
+    """A description that walks inside the layers of ``inside``; ``None`` if further ones were put there."""
     batch = [np.concatenate([array[:1]] * 2) for array in example]
     declared = _declared(model, batch)
     given = [told.input(index, array.ndim) for index, array in enumerate(batch)]
@@ -69,14 +79,14 @@ def describe(model: Any, example: Sequence[Array], told: Declared = Declared()) 
     ]
     if not (is_keras(model) and getattr(model, "inputs", None)):
         call_once(model, [array.transpose(order) for array, order in zip(batch, orders, strict=True)])
-    traced = _traced(model, batch, orders)
+    traced = _traced(model, batch, orders, inside)
     inferred = [
         (order, "declared") if given[index] else infer_order(traced, index, array, order, declared[index])
         for index, (array, order) in enumerate(zip(batch, orders, strict=True))
     ]
     if [order for order, _ in inferred] != orders:
-        traced = _traced(model, batch, [order for order, _ in inferred])
-    rehearsal = _rehearsed(model, traced, batch, [order for order, _ in inferred])
+        traced = _traced(model, batch, [order for order, _ in inferred], inside)
+    rehearsal = _rehearsed(model, traced, batch, [order for order, _ in inferred], inside)
     variables = variable_names(model)
     frozen = [name for name, variable in variables.items() if not trainable(variable)]
     builder = GraphBuilder("tensorflow", natives_of(variables), frozen, channels_last=True)
@@ -93,6 +103,9 @@ def describe(model: Any, example: Sequence[Array], told: Declared = Declared()) 
     _captures(context, traced.graph, variables)
     context.active = dict(zip(map(id, traced.calls), rehearsal.active, strict=True))
     _walk(context, traced.graph, traced.calls, [tensor for _, tensor in traced.outputs])
+    if context.refused:
+        inside += context.refused
+        return None
     for index, (key, tensor) in enumerate(traced.outputs):
         require_float32(tensor.dtype.name, key or str(index))
         value = as_value(builder, context.tensor(tensor))
@@ -101,22 +114,34 @@ def describe(model: Any, example: Sequence[Array], told: Declared = Declared()) 
 
 
 def _rehearsed(
-    model: Any, traced: Trace, batch: Sequence[Array], orders: Sequence[tuple[int, ...]]
+    model: Any,
+    traced: Trace,
+    batch: Sequence[Array],
+    orders: Sequence[tuple[int, ...]],
+    inside: Sequence[Any],
 ) -> Rehearsal:
     """What the model does in training; one without a training mode does in it what it always does."""
     if is_signature(model) or not (is_keras(model) or takes_training(model)):
         return Rehearsal(active=(True,) * len(traced.calls))
-    return rehearse(model, traced, lambda: _traced(model, batch, orders, training=True))
+    return rehearse(model, traced, lambda: _traced(model, batch, orders, inside, training=True))
 
 
 def _traced(
-    model: Any, batch: Sequence[Array], orders: Sequence[tuple[int, ...]], *, training: bool = False
+    model: Any,
+    batch: Sequence[Array],
+    orders: Sequence[tuple[int, ...]],
+    inside: Sequence[Any],
+    *,
+    training: bool = False,
 ) -> Trace:
     specs = [
         tf.TensorSpec([array.shape[axis] for axis in order], array.dtype)
         for array, order in zip(batch, orders, strict=True)
     ]
-    return trace(model, specs, lambda layer: _known(layer) is not None, training=training)
+    walked = {id(layer) for layer in inside}
+    return trace(
+        model, specs, lambda layer: _known(layer) is not None and id(layer) not in walked, training=training
+    )
 
 
 def _known(layer: Any) -> Handler | None:
@@ -202,15 +227,24 @@ def _frames(operation: Any) -> list[tuple[str, int]]:
 def _call(context: Context, call: Call) -> None:
     context.prefix = call.path
     context.trains = context.active.get(id(call), True)
+    (tensor,) = tf.nest.flatten(call.outputs)
+    context.values[tensor.name] = _result(context, call)
+    context.prefix = ""
+
+
+def _result(context: Context, call: Call) -> Any:
     arguments = [context.get(item) for item in call.arguments]
     options = {key: context.get(item) for key, item in call.options.items()}
     if isinstance(call.target, str):
-        made = operations.function(context, call.target, call.outputs, arguments, options)
-    else:
-        made = _layer(context, call.target, arguments, options)
-    context.prefix = ""
-    (tensor,) = tf.nest.flatten(call.outputs)
-    context.values[tensor.name] = made
+        return operations.function(context, call.target, call.outputs, arguments, options)
+    try:
+        return _layer(context, call.target, arguments, options)
+    except UnsupportedError:
+        if opaque.stands(call.target):
+            raise
+        # The graph is made again, and the layer is walked inside.
+        context.refused.append(call.target)
+        return opaque.placeholder(context, call)
 
 
 def _layer(context: Context, layer: Any, arguments: list[Any], options: dict[str, Any]) -> Any:
@@ -271,9 +305,16 @@ def _operation(context: Context, graph: Any, operation: Any) -> None:
         if made is None:
             settle(operation, arguments)
     if made is None and operation.outputs:
-        made = operations.operation(context, operation, arguments)
+        made = _made(context, operation, arguments)
     for tensor, value in zip(operation.outputs, made or (), strict=False):
         context.values[tensor.name] = value
+
+
+def _made(context: Context, operation: Any, arguments: Sequence[Operand]) -> Sequence[Operand]:
+    if len(arguments) == len(operation.inputs):
+        with suppress(UnsupportedError):
+            return operations.operation(context, operation, arguments)
+    return opaque.record(context, operation)
 
 
 def _read(context: Context, operation: Any) -> None:

@@ -28,6 +28,7 @@ class Context:
         trains: The same of the call that is being told.
         prefix: Path of the nested model that is being walked.
         library: Functions that the graph calls, by name.
+        refused: Layers that have no canonical form as a whole.
     """
 
     def __init__(self, builder: GraphBuilder, names: dict[int, str]) -> None:
@@ -40,6 +41,7 @@ class Context:
         self.library: dict[str, Any] = {}
         self.active: dict[int, bool] = {}
         self.trains = True
+        self.refused: list[Any] = []
 
     def child(self, prefix: str) -> Context:
         """A context for a graph that this one calls: the same builder, its own tensors."""

@@ -30,7 +30,7 @@ from xbackend_fl.canonical import Description, GraphBuilder, TrainingEffect, Val
 from xbackend_fl.canonical.layout import Native
 from xbackend_fl.errors import UnsupportedError, XbflError
 from xbackend_fl.places import users_place
-from xbfl_torch import layers, operations, sequences
+from xbfl_torch import layers, opaque, operations, sequences
 from xbfl_torch.calling import arguments_of
 from xbfl_torch.changes import refuse_hidden_changes
 from xbfl_torch.constants import fold
@@ -44,11 +44,6 @@ _HANDLERS: dict[str, Handler] = {
     f"aten.{name}": handler
     for table in (layers.HANDLERS, sequences.HANDLERS, operations.HANDLERS)
     for name, handler in table.items()
-}
-
-_HINTS = {
-    "wrap_with_set_grad_enabled": "what runs under torch.no_grad trains nowhere; freeze its parameters instead: requires_grad_(False)",
-    "wrap_with_autocast": "the toolkit proves and trains in float32; leave autocast out of the model",
 }
 
 _TALKATIVE = ("torch._subclasses.fake_tensor", "torch.fx.experimental.symbolic_shapes")
@@ -164,14 +159,14 @@ def _operation(context: Context, node: Node) -> None:
     elif (folded := fold(context, node)) is not None:
         context.values[node] = folded
     elif handler := _HANDLERS.get(str(node.target)):
-        context.values[node] = handler(context, node)
+        try:
+            context.values[node] = handler(context, node)
+        except UnsupportedError:
+            if opaque.stands(context, node):
+                raise
+            context.values[node] = opaque.record(context, node)
     else:
-        raise UnsupportedError(
-            f"torch operation {node.target} at {context.name(node)!r} has no canonical form",
-            hint=_HINTS.get(str(node.target))
-            or "express it with the operators that `xbfl adapters --operators` lists; layers of your own are "
-            "walked inside",
-        )
+        context.values[node] = opaque.record(context, node)
 
 
 def _read(graph: Graph) -> set[Node]:

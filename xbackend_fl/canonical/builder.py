@@ -18,13 +18,13 @@ import numpy as np
 from xbackend_fl.canonical.binding import Axes, Description, NativeTensor
 from xbackend_fl.canonical.draft import free_sizes
 from xbackend_fl.canonical.edges import check_returned, returned_axes, without_singletons
+from xbackend_fl.canonical.flattened import in_native_order
 from xbackend_fl.canonical.layout import Layout, Reorder, Segment, Shape, feature_order, inverse
 from xbackend_fl.canonical.recorder import Recorder
 from xbackend_fl.canonical.rewrites import feature_makers, foldable_pad, pooled
 from xbackend_fl.canonical.schema import AttributeValue, Port
 from xbackend_fl.canonical.value import Value, numbers, pointwise, without
 from xbackend_fl.canonical.views import reshaped
-from xbackend_fl.errors import UnsupportedError
 
 
 @final
@@ -152,7 +152,8 @@ class GraphBuilder:
         return Value(name, shape, inverse(wanted))
 
     def plain(self, value: Value) -> Value:
-        """The value with canonical axes in native order."""
+        """The value with canonical axes, and flattened features, in native order."""
+        value = in_native_order(self, "features", value)
         return self.arrange(value, range(len(value.shape)))
 
     def features_last(self, value: Value) -> Value:
@@ -175,8 +176,7 @@ class GraphBuilder:
 
     def transpose(self, value: Value, perm: Sequence[int]) -> Value:
         """A native transpose: only the bookkeeping changes."""
-        if value.order is not None:
-            raise UnsupportedError("a transpose of flattened features has no canonical form")
+        value = value if value.order is None else self.plain(value)
         return replace(value, perm=tuple(value.perm[axis] for axis in perm))
 
     def elementwise(self, operator: str, name: str, value: Value, **attributes: AttributeValue) -> Value:
@@ -235,14 +235,11 @@ class GraphBuilder:
         native = value.native_shape
         if shape == native:
             return value
-        if len(shape) == 2 and shape[0] == native[0]:
+        if len(shape) == 2 < len(native) and shape[0] == native[0]:
             return self.flatten(name, value)
         if [n for n in shape if n != 1] == [n for n in native if n != 1] and value.order is None:
             return self._singletons(name, value, shape)
-        if value.order is not None:
-            raise UnsupportedError(
-                f"{name!r} reshapes flattened channels-last features to {shape}, which has no canonical form"
-            )
+        value = in_native_order(self, name, value)
         if self._channels_last and len(native) == 2 and len(shape) >= 4:
             image = self._unflatten(name, value, shape)
             if image is not None:
@@ -266,6 +263,7 @@ class GraphBuilder:
 
     def pick(self, name: str, value: Value, axis: int, index: int) -> Value:
         """One index of a native axis; the axis disappears."""
+        value = in_native_order(self, name, value)
         axis = value.perm[axis % len(value.shape)]
         shape = tuple(n for i, n in enumerate(value.shape) if i != axis)
         last = index if index < 0 else index - value.shape[axis] if index == value.shape[axis] - 1 else index
@@ -274,6 +272,7 @@ class GraphBuilder:
 
     def slice(self, name: str, value: Value, axis: int, start: int, stop: int, step: int = 1) -> Value:
         """A range of a native axis."""
+        value = in_native_order(self, name, value)
         axis = value.perm[axis % len(value.shape)]
         length = value.shape[axis]
         start, stop, step = slice(start, stop, step).indices(length)
@@ -304,7 +303,7 @@ class GraphBuilder:
         if left.perm != right.perm or left.order != right.order:
             left, right = self._common([left, right])
         if left.order != right.order:
-            raise UnsupportedError(f"{name!r} combines features flattened in different orders")
+            left, right = self.plain(left), self.plain(right)
         shape = np.broadcast_shapes(left.shape, right.shape)
         (out,) = self.add(operator, name, [left, right], [shape])
         return Value(out, shape, left.perm if len(left.shape) == len(shape) else right.perm, left.order)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from xbackend_fl.canonical import views
 from xbackend_fl.canonical.draft import Draft, Graph, free_sizes
 from xbackend_fl.canonical.layout import Join, Layout
-from xbackend_fl.canonical.ops import OPERATORS
+from xbackend_fl.canonical.ops import OPAQUE, OPERATORS
 from xbackend_fl.canonical.spellings import name_activations
 from xbackend_fl.canonical.value import numbers
 from xbackend_fl.errors import UnsupportedError
@@ -126,6 +126,9 @@ def _join_linears(graph: Graph) -> tuple[Draft, ...]:
     new: dict[str, Draft] = {}
     for draft in graph.drafts:
         if draft.operator != "Concat" or any(graph.only_reader(value) is not draft for value in draft.inputs):
+            continue
+        if any(reader.operator == OPAQUE for reader in graph.readers[draft.outputs[0]]):
+            # Nothing cuts the layers apart again behind it, where another model has them so.
             continue
         joined = _joined(draft, [graph.producers[v] for v in draft.inputs if v in graph.producers])
         if joined is not None:

@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from xbackend_fl.canonical.layout import Array
 from xbackend_fl.canonical.onnx_axes import SequenceAxes, fix_axes, free
 from xbackend_fl.canonical.schema import Node, Schema, whole_values
+from xbackend_fl.errors import RefusedInput
 
 OPSET = 21
 IR_VERSION = 10
@@ -77,6 +78,11 @@ def to_onnx(
     Returns:
         A model whose metadata carries the schema's fingerprint.
     """
+    if opaque := schema.opaque:
+        raise RefusedInput(
+            f"there is no ONNX graph of a model with operations of its own framework: {', '.join(opaque[:3])}",
+            hint="take weights as safetensors, or export the trained model with its framework",
+        )
     graph = _Graph()
     found: list[onnx.ValueInfoProto] = []
     for node in schema.nodes:

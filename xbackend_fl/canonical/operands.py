@@ -130,7 +130,10 @@ def _normalised(builder: GraphBuilder, operator: str, name: str, left: Operand, 
     sign = {"Add": 1.0, "Sub": -1.0}.get(operator, 0.0) if scaled is left else float(operator == "Add")
     found = spelled_normalisation(scaled.factor, shift, sign)
     if found is None:
-        raise _arithmetic(scaled.factor)
+        one, two = (
+            as_value(builder, item) if isinstance(item, Scaled | Computed) else item for item in (left, right)
+        )
+        return as_value(builder, combine(builder, operator, name, one, two))
     channels = [axis for axis, n in enumerate(scaled.factor.shape) if n != 1]
     axis = channels[0] - len(scaled.factor.shape) if channels else -1
     roles: dict[str, Layout | None] = {
@@ -150,11 +153,23 @@ def _normalised(builder: GraphBuilder, operator: str, name: str, left: Operand, 
     )
 
 
-def _arithmetic(operand: Computed) -> UnsupportedError:
-    return UnsupportedError(
-        f"arithmetic on parameters ({operand.operator}) has no canonical form",
-        hint="compute it on data, or keep the result as a parameter",
-    )
+def _carried_out(builder: GraphBuilder, computed: Computed) -> Value:
+    """Arithmetic on parameters as nodes: what a layout step cannot say, the graph does."""
+    first, *rest = computed.operands
+    name = computed.operator.lower()
+    if computed.operator == "Concat":
+        shapes = [native_shape(item) for item in computed.operands]
+        axis = next(
+            i for i, sizes in enumerate(zip(*shapes, computed.shape, strict=True)) if sizes[0] != sizes[-1]
+        )
+        return builder.concat(name, [as_value(builder, item) for item in computed.operands], axis)
+    value = as_value(builder, first)
+    if not rest:
+        options = {} if computed.constant is None else {"constant": computed.constant}
+        return as_value(builder, unary(builder, computed.operator, name, value, **options))
+    (second,) = rest
+    other = second if scalar(second) is not None else as_value(builder, second)
+    return as_value(builder, combine(builder, computed.operator, name, value, other))
 
 
 def as_value(builder: GraphBuilder, operand: Operand) -> Value:
@@ -164,8 +179,12 @@ def as_value(builder: GraphBuilder, operand: Operand) -> Value:
     """
     if isinstance(operand, Value):
         return operand
-    if isinstance(operand, Computed | Scaled):
-        raise _arithmetic(operand.factor if isinstance(operand, Scaled) else operand)
+    if isinstance(operand, Scaled):
+        return as_value(
+            builder, combine(builder, "Mul", "scaled", operand.value, as_value(builder, operand.factor))
+        )
+    if isinstance(operand, Computed):
+        return _carried_out(builder, operand)
     if isinstance(operand, np.ndarray | float | int):
         array = np.asarray(operand)
         if array.ndim > 1 and array.dtype.kind == "f" and bool((array == array.reshape(-1)[0]).all()):

@@ -83,6 +83,9 @@ class Operator:
         return (self.attributes or {})[attribute]
 
 
+OPAQUE = "Opaque"
+"""Row of the operations that have no canonical form."""
+
 _F, _T, _S = Effect.FUNCTION, Effect.TRAINING, Effect.SHAPE
 _N = Effect.NUMBERS
 _BIAS = Slot("bias", "B", "[out]")
@@ -216,6 +219,11 @@ _PLAIN = (
     Operator("Flatten", shape_only=True),
     Operator("Reshape", attributes={"shape": _S}, shape_only=True),
     Operator("Transpose", attributes={"perm": _S}, shape_only=True),
+    Operator(
+        OPAQUE,
+        attributes={"framework": _F, "operation": _F, "detail": _F, "dtype": _S},
+        note="an operation of one framework that has no canonical form; values lie as that framework has them, and no ONNX graph is made",
+    ),
 )
 
 ROWS = (*_PARAMETRIC, *_PLAIN)

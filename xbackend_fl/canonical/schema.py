@@ -12,7 +12,7 @@ from typing import Annotated, TypeAlias
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from xbackend_fl.canonical.layout import Shape
-from xbackend_fl.canonical.ops import OPERATORS, Kind
+from xbackend_fl.canonical.ops import OPAQUE, OPERATORS, Kind
 from xbackend_fl.errors import SchemaError
 
 LAYOUT_VERSION = 2
@@ -151,6 +151,11 @@ class Schema:
     def by_name(self) -> dict[str, Parameter]:
         """Parameters by name."""
         return {parameter.name: parameter for parameter in self.parameters}
+
+    @cached_property
+    def opaque(self) -> tuple[str, ...]:
+        """Names of the nodes without a canonical form: only their own framework runs them, and there is no ONNX graph."""
+        return tuple(node.name for node in self.nodes if node.operator == OPAQUE)
 
     @property
     def num_values(self) -> int:

@@ -10,7 +10,8 @@ from xbackend_fl.mapping.bind import (
     gather_evidence,
 )
 from xbackend_fl.mapping.lengths import check_lengths
-from xbackend_fl.mapping.probe import Evidence, training_attributes
+from xbackend_fl.mapping.native import training_attributes
+from xbackend_fl.mapping.probe import Evidence
 from xbackend_fl.mapping.publish import pack_evidence, unpack_evidence
 from xbackend_fl.mapping.runtime import execute
 from xbackend_fl.mapping.verify import Check, Proof

@@ -19,6 +19,7 @@ from xbackend_fl.mapping.diagnose import compare, differences
 from xbackend_fl.mapping.difference import Difference
 from xbackend_fl.mapping.explain import failure, mismatch, verdict_by_shape
 from xbackend_fl.mapping.fingerprint import Fingerprints
+from xbackend_fl.mapping.forms import UnlikeError, one_function
 from xbackend_fl.mapping.match import Matching, Resemblance, match
 from xbackend_fl.mapping.pairings import Proposal, pairings, search
 from xbackend_fl.mapping.ports import check_outputs, fit_outputs
@@ -157,14 +158,17 @@ def _proven(
                 lambda binding, failed: plausible(schema, binding, trainer, evidence, failed),
             )
         except StructureError as error:
+            bound, found = _other_form(trainer, schema, example, evidence, error.found)
+            if bound is not None:
+                return bound
             raise mismatch(
-                error.found,
+                found,
                 schema,
                 trainer.description,
                 adapter,
                 example=example,
                 verdict=verdict_by_shape(trainer, trainer.description, evidence)
-                if all(d.attribute in {"structure", "connection"} for d in error.found)
+                if all(d.attribute in {"structure", "connection"} for d in found)
                 else "",
                 reference=reference,
             ) from None
@@ -172,6 +176,27 @@ def _proven(
         raise failure(found, schema, trainer.description)
     notes = (*found.notes, *trainer.description.notes)
     return Bound(schema, found.binding, found.proof, trainer, notes)
+
+
+def _other_form(
+    trainer: Trainer,
+    schema: Schema,
+    example: Sequence[Array],
+    evidence: Sequence[Evidence] | None,
+    found: tuple[Difference, ...],
+) -> tuple[Bound | None, tuple[Difference, ...]]:
+    """A candidate whose graph has another form, if numbers prove it; else how the two differ."""
+    try:
+        proposal = one_function(schema, trainer, evidence, found)
+    except UnlikeError as error:
+        return None, error.found
+    if proposal is None:
+        return None, found
+    binding, notes = proposal
+    proof = prove(schema, binding, trainer, example, evidence)
+    if proof.unproven and all(check.passed for check in proof.checks):
+        raise failure(proof, schema, trainer.description)
+    return (Bound(schema, binding, proof, trainer, notes) if proof.proven else None), found
 
 
 def gather_evidence(model: object, example: Sequence[Array]) -> tuple[Evidence, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -38,27 +39,49 @@ def draw_weights(schema: Schema, seed: int) -> dict[str, Array]:
 
 
 def draw_by_shape(schema: Schema, salt: str = "") -> dict[str, Array]:
-    """Values that depend on nothing but role and shape: two models that are the same function get equal weights.
+    """Values that depend on nothing but lengths of axes: two models that are the same function get equal weights.
 
-    Square matrices are symmetric, because nothing in a shape tells which way they are turned; a convolution of
-    single pixels counts as a matrix.
+    Neither the order of axes nor the operator that reads a parameter makes a difference, because two forms of one function
+    have them otherwise: ``[in, out]`` and ``[out, in]`` hold the same numbers, transposed. Axes of one length may be
+    exchanged: nothing in a shape tells which is which. Running statistics alone are drawn by their role.
 
     Args:
         schema: The model.
         salt: Another one gives other values.
     """
+    known: dict[str, Array] = {}
     weights = {}
     for parameter in schema.parameters:
-        short = parameter.shape
-        while len(short) > 2 and short[-1] == 1:
-            short = short[:-1]
-        key = hashlib.sha256(f"{salt}{parameter.role} {short}".encode()).digest()
-        generator = np.random.Generator(np.random.Philox(key=int.from_bytes(key[:16], "little")))
-        value = _draw(parameter, generator, ())
-        if len(short) == 2 and short[0] == short[1]:
-            value = ((value.reshape(short) + value.reshape(short).T) / math.sqrt(2)).astype(value.dtype)
-        weights[parameter.name] = value.reshape(parameter.shape)
+        lengths = [n for n in parameter.shape if n > 1]
+        order = sorted(range(len(lengths)), key=lengths.__getitem__)
+        role = parameter.role if parameter.role in {"mean", "variance"} else ""
+        key = f"{salt}{role} {sorted(lengths)}"
+        if key not in known:
+            known[key] = _drawn_alike(sorted(lengths), role, key)
+        turned = known[key].transpose(np.argsort(order))
+        weights[parameter.name] = turned.reshape(parameter.shape).astype(parameter.dtype)
     return weights
+
+
+def _drawn_alike(lengths: Sequence[int], role: str, key: str) -> Array:
+    """Values for axes of ascending ``lengths``, the same if axes of one length are exchanged."""
+    seed = hashlib.sha256(key.encode()).digest()
+    generator = np.random.Generator(np.random.Philox(key=int.from_bytes(seed[:16], "little")))
+    if role == "variance":
+        return generator.uniform(0.05, 1.5, lengths)
+    if role == "mean":
+        return generator.standard_normal(lengths) * 0.3
+    if len(lengths) < 2:
+        return generator.uniform(0.5, 1.5, lengths)
+    values = generator.standard_normal(lengths) * math.sqrt(2.0 / math.prod(lengths[:-1]))
+    for length in sorted(set(lengths)):
+        first, count = lengths.index(length), lengths.count(length)
+        turns = [
+            (*range(first), *turn, *range(first + count, len(lengths)))
+            for turn in permutations(range(first, first + count))
+        ]
+        values = sum((values.transpose(turn) for turn in turns[1:]), values) / math.sqrt(len(turns))
+    return values
 
 
 def draw_inputs(

@@ -309,7 +309,7 @@ def _value(difference: Difference, wanted: str) -> object:
 
 def _effects(schema: Schema, found: Sequence[Sequence[Difference]], example: Sequence[Array]) -> list[str]:
     """How far each changed attribute, at all the nodes that differ in it, moves the outputs of the reference, by ONNX Runtime."""
-    if not example or all(items[0].value is None for items in found):
+    if not example or schema.opaque or all(items[0].value is None for items in found):
         return [""] * len(found)
     case = cases(schema, example)[0]
     weights = draw_weights(schema, case.seed)

@@ -53,6 +53,7 @@ class Fingerprints:
         self._reference = by_shape(evidence)
         data = [case.inputs for case in by_shape_cases(schema, example)]
         data += [item.case.inputs for item in self._reference]
+        self._executable = not (schema.opaque or trainer.description.schema.opaque)
         self._effects = _Effects(schema, data), _Effects(trainer.description.schema, data)
 
     def __call__(self, ours: Bone, theirs: Bone) -> float:
@@ -60,6 +61,8 @@ class Fingerprints:
         if not ours.node.parameters:
             return 0.0
         pairs = list(self._gradients(ours.node, theirs.node))
+        if not self._executable:
+            return round(max((_distance(*pair) for pair in pairs), default=0.0), 2)
         if not any(_norm(one) > faint or _norm(two) > faint for one, two, faint in pairs):
             one, two = (
                 effects.of(bone.node) for effects, bone in zip(self._effects, (ours, theirs), strict=True)

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 
 from xbackend_fl.canonical import Kind, Node, Parameter, Schema
 from xbackend_fl.mapping.draw import draw_weights
+from xbackend_fl.mapping.executor import Executor
 from xbackend_fl.mapping.match import ties
 from xbackend_fl.mapping.probe import Evidence, weights_of
-from xbackend_fl.mapping.runtime import GraphRefused, Runtime
 from xbackend_fl.mapping.skeleton import products_turned, skeleton_of
+from xbackend_fl.mapping.runtime import GraphRefused
 from xbackend_fl.mapping.verify import TOLERANCE, relative_error
 
 Array = NDArray[Any]
@@ -102,7 +103,7 @@ def unseen_nodes(schema: Schema, visible: set[str]) -> frozenset[str]:
     return frozenset(node for node, names in named.items() if names and visible.isdisjoint(names))
 
 
-def standing(schema: Schema, runtime: Runtime, evidence: Sequence[Evidence], visible: set[str]) -> Standing:
+def standing(schema: Schema, runtime: Executor, evidence: Sequence[Evidence], visible: set[str]) -> Standing:
     """Judge the trainable parameters that no draw sees, and all of nodes without gradients that have look-alikes.
 
     Args:
@@ -148,8 +149,8 @@ def standing(schema: Schema, runtime: Runtime, evidence: Sequence[Evidence], vis
     return Standing(unproven, tuple(notes))
 
 
-def moves_outputs(schema: Schema, runtime: Runtime, evidence: Sequence[Evidence], name: str) -> bool:
-    """Whether outputs move visibly in some draw if a parameter has other values; by ONNX Runtime."""
+def moves_outputs(schema: Schema, runtime: Executor, evidence: Sequence[Evidence], name: str) -> bool:
+    """Whether outputs move visibly in some draw if a parameter has other values; by what runs the schema."""
     for item in evidence:
         if item.case.by_shape:
             continue

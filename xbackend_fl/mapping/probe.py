@@ -10,17 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.adapter.contract import TrainConfig, Trainer
-from xbackend_fl.canonical import OPERATORS, Binding, Effect, Schema
-from xbackend_fl.errors import RefusedInput
+from xbackend_fl.canonical import Binding, Schema
 from xbackend_fl.mapping.derivatives import STEP, Question, ask, native, nudged, rounding
 from xbackend_fl.mapping.draw import draw_by_shape, draw_weights, shaken
-from xbackend_fl.mapping.runtime import GraphRefused, Runtime
+from xbackend_fl.mapping.executor import Executor, executor_of
+from xbackend_fl.mapping.native import SizeRefused, canonical_outputs, forward, training_attributes
+from xbackend_fl.mapping.runtime import GraphRefused
 
 Array = NDArray[Any]
-
-
-class SizeRefused(RefusedInput):
-    """A model does not take inputs of a case's size."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +90,7 @@ def observe(
     schema: Schema,
     case: Case,
     statistics: Mapping[str, Array] | None = None,
-    runtime: Runtime | None = None,
+    runtime: Executor | None = None,
     fit: Sequence[Array] | None = None,
 ) -> Evidence:
     """Run one case on a model; its weights are whatever the last step left.
@@ -104,7 +101,7 @@ def observe(
         schema: The treaty.
         case: The probe.
         statistics: Running statistics that the reference used; without them they are fitted here.
-        runtime: ONNX Runtime for ``schema``, if several cases share one.
+        runtime: What runs ``schema``, if several cases share one.
         fit: Data that the statistics are fitted to; the case's own if left out.
 
     Raises:
@@ -113,17 +110,19 @@ def observe(
     weights = weights_of(schema, case)
     if statistics is None:
         # The runtime takes sizes that the model may not; the model has the word.
-        _forward(trainer, native(binding, case.inputs))
+        forward(trainer, native(binding, case.inputs))
         statistics = {}
         if not case.by_shape:
             data = case.inputs if fit is None else fit
-            statistics = _statistics(runtime or Runtime(schema), schema, weights, data, case)
+            statistics = _statistics(
+                runtime or executor_of(schema, trainer, binding), schema, weights, data, case
+            )
     weights |= statistics
     outputs = canonical_outputs(trainer, binding, weights, case.inputs)
     if not case.differentiate:
         return Evidence(case, statistics, outputs)
     generator = np.random.Generator(np.random.Philox(key=[case.seed, 3]))
-    cotangents = [generator.standard_normal(output.shape).astype(np.float32) for output in outputs]
+    weighed = _normal(generator, outputs)
     targets = generator.standard_normal(outputs[0].shape).astype(np.float32)
     config = TrainConfig(
         STEP,
@@ -132,7 +131,7 @@ def observe(
         attributes=training_attributes(schema, binding),
         silenced=binding.silenced,
     )
-    question = Question(case.inputs, weights, tuple(cotangents), targets, config if case.step else None)
+    question = Question(case.inputs, weights, weighed, targets, config if case.step else None)
     answer = ask(trainer, binding, schema, question)
     measured = rounding(trainer, binding, schema, question, answer, case.seed) if case.rounding else {}
     return Evidence(
@@ -140,17 +139,13 @@ def observe(
     )
 
 
-def canonical_outputs(
-    trainer: Trainer, binding: Binding, weights: Mapping[str, Array], inputs: Sequence[Array]
-) -> tuple[Array, ...]:
-    """Outputs in evaluation mode with canonical weights, in ONNX layout.
+def cotangents(case: Case, outputs: Sequence[Array]) -> tuple[Array, ...]:
+    """What every output of a case is weighed with, where gradients are taken."""
+    return _normal(np.random.Generator(np.random.Philox(key=[case.seed, 3])), outputs)
 
-    Raises:
-        SizeRefused: The model does not accept the inputs' size.
-    """
-    trainer.write(binding.restore(weights))
-    raw = _forward(trainer, native(binding, inputs))
-    return tuple(axes.to_canonical(a) for axes, a in zip(binding.outputs, raw, strict=True))
+
+def _normal(generator: np.random.Generator, like: Sequence[Array]) -> tuple[Array, ...]:
+    return tuple(generator.standard_normal(array.shape).astype(np.float32) for array in like)
 
 
 def output_rounding(
@@ -170,37 +165,8 @@ def output_rounding(
     return largest
 
 
-def _forward(trainer: Trainer, inputs: Sequence[Array]) -> tuple[Array, ...]:
-    try:
-        return trainer.forward(inputs)
-    except RefusedInput as error:
-        raise SizeRefused(error.message, hint=error.hint) from error
-
-
-def training_attributes(schema: Schema, binding: Binding) -> dict[str, dict[str, float]]:
-    """The treaty's training attributes by native place: every backend trains with the same.
-
-    Args:
-        schema: The treaty.
-        binding: Names the native place of every node; places of one layer that has one value for all share a name.
-    """
-    result: dict[str, dict[str, float]] = {}
-    for node in schema.nodes:
-        native = binding.nodes.get(node.name)
-        wanted = {
-            name: float(value)
-            for name, value in node.attributes.items()
-            if OPERATORS[node.operator].effect(name) is Effect.TRAINING and isinstance(value, float | int)
-        }
-        if native and wanted:
-            result.setdefault(native, {}).update(wanted)
-    for native in binding.switched_off:
-        result[native] = {"ratio": 0.0, "dropout": 0.0, "padding_idx": -1.0}
-    return result
-
-
 def _statistics(
-    runtime: Runtime, schema: Schema, weights: Mapping[str, Array], inputs: Sequence[Array], case: Case
+    runtime: Executor, schema: Schema, weights: Mapping[str, Array], inputs: Sequence[Array], case: Case
 ) -> dict[str, Array]:
     """Running statistics near those of the data that really flows, by canonical name.
 

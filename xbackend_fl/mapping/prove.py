@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from xbackend_fl.adapter import Trainer
 from xbackend_fl.canonical import Binding, Schema
+from xbackend_fl.errors import RefusedInput
 from xbackend_fl.mapping.agreement import agreement
+from xbackend_fl.mapping.executor import executor_of
 from xbackend_fl.mapping.observed import agreed, seen, standing, unseen_nodes
 from xbackend_fl.mapping.probe import Evidence, output_rounding, weights_of
-from xbackend_fl.mapping.runtime import Runtime, execute
 from xbackend_fl.mapping.selection import select
 from xbackend_fl.mapping.verify import ROUNDINGS, Check, Proof, against_runtime, gather, reactions
 
@@ -41,10 +42,12 @@ def prove(
         example: One array per input, in ONNX layout.
         evidence: What the reference did with the probes; without it only outputs are compared, with ONNX Runtime's.
     """
+    executor, alone = executor_of(schema, trainer, binding), schema.opaque
     errors: dict[str, float] = {}
     checks: list[Check] = []
     pairs: Sequence[tuple[Evidence, Evidence]] = ()
     if evidence is None:
+        _require_opinion(alone)
         own, notes = select(trainer, binding, schema, example, alone=True)
         notes += ("not compared: gradients and step (no evidence from the reference)",)
     else:
@@ -71,8 +74,10 @@ def prove(
     notes += tuple(
         f"{item.case.label}: not compared with ONNX Runtime, whose graph has sizes of the example written in it"
         for item in own
-        if item.case.label not in ran and not item.case.by_shape
+        if item.case.label not in ran and not item.case.by_shape and not alone
     )
+    if alone:
+        notes += (f"two opinions, not three: ONNX Runtime cannot run {shown_names(alone)}",)
     loud = _loud(schema, binding, trainer, own, checks)
     checks = [check for check in checks if check.case not in loud or check.what not in _CONTINUOUS]
     notes += tuple(
@@ -86,7 +91,7 @@ def prove(
         pair for pair in pairs if pair[0].case.label not in loud and pair[0].gradients and pair[1].gradients
     ]
     visible = agreed(compared) if compared else seen(quiet)
-    judged = standing(schema, Runtime(schema), quiet, visible)
+    judged = standing(schema, executor, quiet, visible)
     return Proof(tuple(checks), (*notes, *judged.notes), parameters=errors, unproven=judged.unproven)
 
 
@@ -112,6 +117,20 @@ def plausible(
     asked = [replace(item, case=replace(item.case, step=False, rounding=False)) for item in asked[:2]]
     checks = agreement(schema, asked, gather(trainer, binding, schema, asked)[0]).checks
     return all(check.error <= ROUGH for check in checks)
+
+
+def _require_opinion(alone: Sequence[str]) -> None:
+    if alone:
+        raise RefusedInput(
+            f"nothing but the reference itself can run {shown_names(alone)}, and there is no evidence of what it does",
+            hint="gather_evidence(reference, example) says what the reference does; give it to bind",
+        )
+
+
+def shown_names(names: Sequence[str]) -> str:
+    """The first of many names, and how many there are."""
+    rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(map(repr, names[:3])) + rest
 
 
 def _measured(
@@ -140,7 +159,7 @@ def _loud(
         if check.case not in loud:
             item = by_label[check.case]
             weights = weights_of(schema, item.case) | dict(item.statistics)
-            expected = execute(schema, weights, item.case.inputs)
+            expected = executor_of(schema, trainer, binding).outputs(weights, item.case.inputs)
             loud[check.case] = output_rounding(schema, binding, trainer, item, expected)
         if check.error > ROUNDINGS * loud[check.case]:
             return {}

@@ -17,10 +17,11 @@ from xbackend_fl.mapping.cases import KINDS, cases, further, usual_data
 from xbackend_fl.mapping.derivatives import native
 from xbackend_fl.mapping.distributions import Assignment, Distribution, assignments
 from xbackend_fl.mapping.draw import BATCH
+from xbackend_fl.mapping.executor import Executor, executor_of
 from xbackend_fl.mapping.memory import check_memory
+from xbackend_fl.mapping.native import SizeRefused
 from xbackend_fl.mapping.observed import faint_nodes
-from xbackend_fl.mapping.probe import Evidence, SizeRefused, observe, output_rounding
-from xbackend_fl.mapping.runtime import Runtime
+from xbackend_fl.mapping.probe import Evidence, observe, output_rounding
 from xbackend_fl.mapping.verify import REACTS, ROUNDINGS, TOLERANCE, reaction
 
 Array = NDArray[Any]
@@ -48,7 +49,7 @@ def select(
         alone: Whether nobody compares gradients and steps with it: the draws held in reserve are left out.
     """
     check_memory(schema)
-    runtime, notes = Runtime(schema), []
+    runtime, notes = executor_of(schema, trainer, binding), []
     usual, found = _usual(trainer, binding, schema, example, runtime)
     planned = cases(schema, example, usual)[1:]
     if alone:
@@ -80,7 +81,7 @@ def select(
 
 
 def _usual(
-    trainer: Trainer, binding: Binding, schema: Schema, example: Sequence[Array], runtime: Runtime
+    trainer: Trainer, binding: Binding, schema: Schema, example: Sequence[Array], runtime: Executor
 ) -> tuple[Assignment, list[Evidence]]:
     """The kind of data that a model answers with different finite outputs for different examples, and its first draw.
 

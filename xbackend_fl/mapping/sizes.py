@@ -20,7 +20,7 @@ def at_this_size(schema: Schema) -> Schema:
     ``ceil_mode`` and TensorFlow's SAME then read the same where they cover the same, and pads that no window reaches are gone.
     The function is unchanged at the example's size and at no other.
     """
-    if not any(node.operator in _WINDOWS for node in schema.nodes):
+    if schema.opaque or not any(node.operator in _WINDOWS for node in schema.nodes):
         return schema
     shapes = _shapes(schema)
     return replace(schema, nodes=tuple(_settled(node, shapes.get(node.inputs[0])) for node in schema.nodes))

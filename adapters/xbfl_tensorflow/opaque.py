@@ -1,0 +1,82 @@
+"""Operations of TensorFlow that have no canonical form."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from xbackend_fl.canonical.opaque import Operation, opaque
+from xbackend_fl.canonical.operands import Operand
+from xbackend_fl.errors import UnsupportedError
+from xbfl_tensorflow.graph import Context, static_shape
+
+_HIDDEN = frozenset({"_output_shapes", "_class", "_xla_inferred_shapes", "_lower_using_switch_merge"})
+"""Attributes that say nothing about what an operation computes."""
+
+_STANDS = ("BatchNormalization", "SpectralNormalization")
+"""Layers that change variables in training."""
+
+_RATES = ("rate", "dropout", "recurrent_dropout", "stddev")
+
+
+def stands(layer: Any) -> bool:
+    """Whether the refusal of a layer is final: it does in training what its operations do not show, or is no float32."""
+    drops = any(float(getattr(layer, word, 0.0) or 0.0) > 0 for word in _RATES)
+    computes = str(getattr(layer, "compute_dtype", None) or "float32")
+    other = computes.startswith(("float", "bfloat")) and computes != "float32"
+    quantized = bool(getattr(layer, "quantization_mode", None))
+    return type(layer).__name__ in _STANDS or drops or other or quantized
+
+
+def record(context: Context, operation: Any) -> list[Operand]:
+    """Record an operation as it is.
+
+    Raises:
+        UnsupportedError: It draws random numbers, reads a variable of somebody else, or its shapes depend on the data.
+    """
+    where = context.prefix + operation.name
+    if "Random" in operation.type or operation.type == "Multinomial":
+        raise UnsupportedError(
+            f"tensorflow operation {operation.type} at {where!r} draws random numbers in evaluation",
+            hint="draw them in training only: if training",
+        )
+    arguments = [_argument(context, tensor, where) for tensor in operation.inputs]
+    options = {
+        key: _plain(operation.get_attr(key))
+        for key in sorted(operation.node_def.attr)
+        if key not in _HIDDEN and not key.startswith("_")
+    }
+    outputs = [(static_shape(tensor), tensor.dtype.name) for tensor in operation.outputs]
+    made = opaque(
+        context.builder, where, Operation("tensorflow", operation.type, arguments, options), outputs
+    )
+    return list(made)
+
+
+def placeholder(context: Context, call: Any) -> Operand:
+    """Something of the shape that a layer returns, for the rest of a walk that will be made again."""
+    (tensor,) = tf.nest.flatten(call.outputs)
+    outputs = [(static_shape(tensor), tensor.dtype.name)]
+    (made,) = opaque(context.builder, call.target.name, Operation("tensorflow", "layer", ()), outputs)
+    return made
+
+
+def _argument(context: Context, tensor: Any, where: str) -> Operand:
+    if tensor.dtype != tf.resource:
+        return context.tensor(tensor)
+    layout = context.handles.get(tensor.name)
+    if layout is None:
+        raise UnsupportedError(f"tensorflow operation {where!r} reads a variable that the model does not own")
+    return layout
+
+
+def _plain(value: Any) -> Any:
+    """An attribute in words that are the same in every process."""
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    if isinstance(value, tf.DType):
+        return value.name
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return getattr(value, "name", None) or str(value)

@@ -1,0 +1,229 @@
+"""Pairs parameters by what they do, where two graphs of one function have different forms.
+
+Under equal weights by shape (``draw.draw_by_shape``) two models of one function have equal outputs before anything is
+known about their parameters, and the gradient of a parameter tells it from all others: in real pairs the right partner is
+within 1e-3 and the next beyond 0.3. So the reference's published gradients are compared with the candidate's, in every
+order of axes that gives the shape. What lies between the parameters, and whether it has a canonical form, does not matter.
+
+What is found is a proposal. The proof decides, with weights that are all different.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import permutations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xbackend_fl.adapter.contract import Trainer
+from xbackend_fl.canonical import Binding, Kind, Node, Parameter, Schema, views
+from xbackend_fl.canonical.layout import Layout
+from xbackend_fl.mapping.derivatives import canonical_gradients, native
+from xbackend_fl.mapping.native import SizeRefused, canonical_outputs
+from xbackend_fl.mapping.ports import fit_outputs
+from xbackend_fl.mapping.probe import Evidence, by_shape, cotangents, weights_of
+from xbackend_fl.mapping.sketch import sketch
+from xbackend_fl.mapping.verify import relative_error
+
+Array = NDArray[Any]
+
+SAME = 1e-3
+"""Largest relative difference of outputs under equal weights by shape: one function, or nearly."""
+
+PARTNER = 0.05
+"""Largest relative distance of the gradients of partners."""
+
+_FAINT = 1e-4
+"""Of a draw's largest gradient: a smaller one is rounding, and says nothing."""
+
+_ORDERS = 24
+"""Most orders of axes that are tried for one pair."""
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Which parameter of a candidate is which of the reference.
+
+    Attributes:
+        binding: The candidate's binding under the reference's names.
+        nodes: The candidate's node names to the reference's, as far as their parameters tell.
+        tied: Parameters whose partner was one of several with equal gradients.
+    """
+
+    binding: Binding
+    nodes: Mapping[str, str]
+    tied: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A candidate's parameter in one order of axes: ``order`` sorts its axes that are longer than one."""
+
+    distance: float
+    ours: str
+    theirs: str
+    order: tuple[int, ...]
+
+
+def align(schema: Schema, trainer: Trainer, evidence: Sequence[Evidence] | None) -> Alignment | None:
+    """Pair the parameters of a candidate with a reference's by gradients; ``None`` if they do not fit.
+
+    Args:
+        schema: The reference's schema.
+        trainer: The candidate; its weights are changed.
+        evidence: What the reference did, the probes by shape included.
+    """
+    draws = [item for item in by_shape(evidence) if item.gradients]
+    own = trainer.description.schema
+    if not draws or _lengths(schema) != _lengths(own):
+        return None
+    binding = fit_outputs(schema, trainer.description)
+    answers = [found for item in draws if (found := _answer(trainer, binding, own, item)) is not None]
+    if not answers:
+        return None
+    pairs = _assigned(schema, own, answers)
+    return None if pairs is None else _bound(schema, own, binding, *pairs)
+
+
+def _lengths(schema: Schema) -> list[tuple[tuple[int, ...], str]]:
+    """What every parameter is, whatever the order of its axes."""
+    return sorted((_class(parameter) for parameter in schema.parameters), key=str)
+
+
+def _class(parameter: Parameter) -> tuple[tuple[int, ...], str]:
+    role = parameter.role if parameter.kind in {Kind.STATISTIC, Kind.COUNTER} else ""
+    return tuple(sorted(n for n in parameter.shape if n > 1)), f"{parameter.kind}{role}"
+
+
+def _answer(
+    trainer: Trainer, binding: Binding, own: Schema, item: Evidence
+) -> tuple[Evidence, Mapping[str, Array]] | None:
+    """The candidate's gradients in one draw; ``None`` where its outputs are others."""
+    weights = weights_of(own, item.case)
+    try:
+        outputs = canonical_outputs(trainer, binding, weights, item.case.inputs)
+    except SizeRefused:
+        return None
+    if [a.shape for a in outputs] != [a.shape for a in item.outputs]:
+        return None
+    if max(relative_error(a, b) for a, b in zip(outputs, item.outputs, strict=True)) > SAME:
+        return None
+    turned = [
+        axes.to_native(array)
+        for axes, array in zip(binding.outputs, cotangents(item.case, item.outputs), strict=True)
+    ]
+    grads = trainer.gradients(native(binding, item.case.inputs), turned)
+    return item, canonical_gradients(binding, grads)
+
+
+def _assigned(
+    schema: Schema, own: Schema, answers: Sequence[tuple[Evidence, Mapping[str, Array]]]
+) -> tuple[list[_Pair], tuple[str, ...]] | None:
+    """The closest partner for every parameter, and which of them had several that were as close."""
+    classes: dict[object, list[Parameter]] = defaultdict(list)
+    for parameter in own.parameters:
+        classes[_class(parameter)].append(parameter)
+    places = {p.name: index / len(schema.parameters) for index, p in enumerate(schema.parameters)}
+    others = {p.name: index / len(own.parameters) for index, p in enumerate(own.parameters)}
+    owners, others_owners = _owners(schema), _owners(own)
+    options = [
+        pair
+        for parameter in schema.parameters
+        for partner in classes[_class(parameter)]
+        for pair in _pairs(parameter, partner, answers)
+    ]
+    chosen: dict[str, _Pair] = {}
+    taken: set[str] = set()
+    nodes: dict[str, str] = {}
+
+    def key(pair: _Pair) -> tuple[float, int, int, float]:
+        ours, theirs = owners[pair.ours], others_owners[pair.theirs]
+        beside = nodes.get(ours.name) == theirs.name
+        alike = ours.operator == theirs.operator
+        return round(pair.distance, 2), -beside, -alike, abs(places[pair.ours] - others[pair.theirs])
+
+    # A vector follows the matrix of its node, so matrices come first.
+    for rank in sorted({len(pair.order) for pair in options}, reverse=True):
+        waiting = [pair for pair in options if len(pair.order) == rank]
+        while waiting:
+            best = min(waiting, key=key)
+            if best.distance > PARTNER:
+                return None
+            chosen[best.ours] = best
+            taken.add(best.theirs)
+            nodes.setdefault(owners[best.ours].name, others_owners[best.theirs].name)
+            waiting = [p for p in waiting if p.ours not in chosen and p.theirs not in taken]
+    if len(chosen) != len(schema.parameters):
+        return None
+    near = defaultdict(set)
+    for pair in options:
+        if pair.distance <= PARTNER:
+            near[pair.ours].add(pair.theirs)
+    return list(chosen.values()), tuple(name for name in chosen if len(near[name]) > 1)
+
+
+def _owners(schema: Schema) -> dict[str, Node]:
+    """The first node that holds each parameter."""
+    found: dict[str, Node] = {}
+    for node in schema.nodes:
+        for name in node.parameters.values():
+            found.setdefault(name, node)
+    return found
+
+
+def _pairs(
+    ours: Parameter, theirs: Parameter, answers: Sequence[tuple[Evidence, Mapping[str, Array]]]
+) -> Iterator[_Pair]:
+    """The orders of axes in which one parameter may be the other, each with the distance of their gradients."""
+    wanted = [n for n in ours.shape if n > 1]
+    short = [n for n in theirs.shape if n > 1]
+    orders = [order for order in permutations(range(len(short))) if [short[axis] for axis in order] == wanted]
+    for order in orders[:_ORDERS]:
+        distances = [_distance(ours, theirs, short, order, *answer) for answer in answers]
+        yield _Pair(max(distances), ours.name, theirs.name, order)
+
+
+def _distance(
+    ours: Parameter,
+    theirs: Parameter,
+    short: Sequence[int],
+    order: tuple[int, ...],
+    item: Evidence,
+    grads: Mapping[str, Array],
+) -> float:
+    """From 0 to 1; 0 where neither has a gradient."""
+    one, two = item.gradients.get(ours.name), grads.get(theirs.name)
+    if one is None or two is None:
+        return 0.0
+    two = sketch(np.ascontiguousarray(two.reshape(short).transpose(order)))
+    faint = _FAINT * max(float(np.linalg.norm(array)) for array in item.gradients.values())
+    size = float(np.linalg.norm(one)) + float(np.linalg.norm(two))
+    return float(np.linalg.norm(one - two)) / (size + faint) if size else 0.0
+
+
+def _bound(
+    schema: Schema, own: Schema, binding: Binding, pairs: Sequence[_Pair], tied: tuple[str, ...]
+) -> Alignment:
+    layouts: dict[str, Layout] = dict(binding.parameters)
+    for pair in pairs:
+        layouts[pair.theirs] = _turned(layouts[pair.theirs], pair.order, schema.by_name[pair.ours].shape)
+    owners, others = _owners(schema), _owners(own)
+    nodes: dict[str, str] = {}
+    for pair in pairs:
+        if owners[pair.ours].operator == others[pair.theirs].operator:
+            nodes.setdefault(others[pair.theirs].name, owners[pair.ours].name)
+    names = {pair.theirs: pair.ours for pair in pairs}
+    return Alignment(replace(binding, parameters=layouts).renamed(names, nodes, schema), nodes, tied)
+
+
+def _turned(layout: Layout, order: tuple[int, ...], shape: tuple[int, ...]) -> Layout:
+    """A layout in another order of the axes that are longer than one."""
+    if layout.shape == shape and order == tuple(range(len(order))):
+        return layout
+    short = tuple(n for n in layout.shape if n > 1)
+    turned = views.transposed(views.reshaped(layout, short), order)
+    return views.reshaped(turned, shape)
