@@ -28,6 +28,7 @@ from xbackend_fl.adapter.contract import Array
 from xbackend_fl.adapter.outputs import output_leaves, require_float32
 from xbackend_fl.canonical import Description, GraphBuilder, TrainingEffect, Value, training
 from xbackend_fl.canonical.layout import Native
+from xbackend_fl.canonical.operands import LARGEST_CONSTANT
 from xbackend_fl.errors import UnsupportedError, XbflError
 from xbackend_fl.places import users_place
 from xbfl_torch import layers, opaque, operations, sequences
@@ -116,16 +117,16 @@ def _describe(
     context = Context(builder, model, rehearsal)
     signature = program.graph_signature
     inside = signature.inputs_to_parameters | signature.inputs_to_buffers
-    aliases = _aliases(model, tensors)
+    aliases, tables = _aliases(model, tensors), _tables(model)
     constants = signature.inputs_to_lifted_tensor_constants
     data, read = iter(zip(example, perms, notes, strict=True)), _read(program.graph)
     for node in program.graph.nodes:
         if node.op == "placeholder" and node.name in inside:
             name = aliases[inside[node.name]]
             tensor = tensors[name]
-            # Whole numbers do not train and have no mean: an offset or a mask is a constant of the model.
-            whole = not tensor.is_floating_point()
-            context.values[node] = tensor.numpy() if whole else Native(name, tuple(tensor.shape))
+            # Whole numbers do not train and have no mean, and what no file holds is no weight: both are constants of the model.
+            fixed = not tensor.is_floating_point() or (name in tables and tensor.numel() <= LARGEST_CONSTANT)
+            context.values[node] = tensor.numpy() if fixed else Native(name, tuple(tensor.shape))
         elif node.op == "placeholder" and node.name in constants:
             # A tensor that is neither parameter nor buffer, or that `forward` writes out, never changes.
             context.values[node] = program.constants[constants[node.name]].detach().cpu().numpy()
@@ -259,6 +260,15 @@ def _quiet() -> Iterator[None]:
     finally:
         for log, disabled in zip(logs, before, strict=True):
             log.disabled = disabled
+
+
+def _tables(model: torch.nn.Module) -> set[str]:
+    """Buffers that are no part of the model's state: tables that it computes when it is made."""
+    return {
+        f"{path}.{name}" if path else name
+        for path, module in model.named_modules()
+        for name in module._non_persistent_buffers_set  # noqa: SLF001  the only place that says so
+    }
 
 
 def _aliases(model: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> dict[str, str]:

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from xbackend_fl.canonical import Kind
+from xbackend_fl.canonical.ops import OPAQUE
 from xbackend_fl.canonical.schema import AttributeValue
 from xbackend_fl.mapping.causes import causes
 from xbackend_fl.mapping.difference import Difference
@@ -36,6 +37,10 @@ def differences(reference: Skeleton, candidate: Skeleton, loose: Matching | None
 def compare(left: Bone, right: Bone) -> Iterator[Difference]:
     """Attributes and parameters that differ between two matched nodes."""
     names = left.node.name, right.node.name, left.node.operator
+    if left.node.operator == OPAQUE:
+        if left.attributes != right.attributes:
+            yield Difference(*names, "operation", _operation(left), _operation(right))
+        return
     for attribute in sorted({*left.attributes, *right.attributes}):
         pair = left.attributes.get(attribute), right.attributes.get(attribute)
         if pair[0] != pair[1]:
@@ -196,6 +201,12 @@ def _list(bones: Sequence[Bone]) -> str:
         )
         or "nothing"
     )
+
+
+def _operation(bone: Bone) -> str:
+    """What an opaque node is, as its framework calls it."""
+    a = bone.attributes
+    return f"{a['framework']}'s {a['operation']}({a['detail']})"
 
 
 def _show(value: AttributeValue | None) -> str:

@@ -79,7 +79,7 @@ def mismatch(
             other = _advice(reference[0], native, items[0], items[0].received)
             hints |= dict.fromkeys(f"or {line}" for line in other)
     # Other nodes may be the same function in another form; equal nodes that are fed otherwise are not.
-    formal = all(item.attribute == "structure" for item in found)
+    formal = all(item.attribute in {"structure", "operation"} for item in found)
     head = "the graphs of the two models differ:" if formal else "the two models are not the same function:"
     message = "\n".join([head, *lines])
     return MismatchError(message, hint="; ".join(hints) or None)
@@ -283,7 +283,7 @@ def _unproven(names: Mapping[str, str]) -> UnprovenError:
 
 
 def _advice(adapter: Adapter, native: str, difference: Difference, wanted: str) -> list[str]:
-    if difference.attribute in {"structure", "connection"}:
+    if difference.attribute in {"structure", "connection", "operation"}:
         return []
     role, _, what = difference.attribute.rpartition(" ")
     role = role or difference.attribute

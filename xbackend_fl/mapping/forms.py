@@ -21,8 +21,10 @@ from xbackend_fl.mapping.skeleton import rounded, skeleton_of
 from xbackend_fl.mapping.training import followed, pair_dropouts, training_report
 from xbackend_fl.text import line
 
-_FORM = frozenset({"structure", "connection", "axis", "axes"})
-"""Differences that one function may have in two forms."""
+_SUBTLE = frozenset(
+    {"epsilon", "approximate", "alpha", "beta", "gamma", "min", "max", "constant", "activation"}
+)
+"""Attributes that may move outputs by less than the proof sees: where only they differ, two models are two functions."""
 
 _ARITHMETIC = frozenset({"Add", "Mul", "Pow", "Constant", "Opaque", "Slice", "Select", "Expand"})
 """Operators whose attributes move to others when an expression is written differently."""
@@ -60,7 +62,7 @@ def one_function(
     Raises:
         UnlikeError: Layers that both models have differ in an attribute.
     """
-    if not {item.attribute for item in found} <= _FORM:
+    if any(item.attribute in _SUBTLE for item in found):
         return None
     alignment = align(schema, trainer, evidence)
     if alignment is None:
@@ -120,7 +122,7 @@ def _attributes(node: Node) -> dict[str, AttributeValue]:
     return {
         name: rounded(value)
         for name, value in node.attributes.items()
-        if row.effect(name) is Effect.FUNCTION and name not in _FORM
+        if row.effect(name) is Effect.FUNCTION and name in _SUBTLE
     }
 
 
