@@ -22,7 +22,7 @@ def fold(operation: Any, arguments: Sequence[Operand]) -> list[Array] | None:
     if operation.type == "Shape" and not isinstance(arguments[0], np.ndarray):
         return [np.array(native_shape(arguments[0]), np.int32)]
     known = [item for item in arguments if isinstance(item, np.ndarray)]
-    if not known or len(known) != len(arguments) or not operation.outputs:
+    if not known or len(known) != len(arguments) or not operation.outputs or not _repeatable(operation):
         return None
     return _run(operation, dict(enumerate(known)))
 
@@ -32,7 +32,7 @@ def settle(operation: Any, arguments: Sequence[Operand]) -> None:
 
     A function of a SavedModel does not say the shapes of its variables.
     """
-    if all(tensor.shape.is_fully_defined() for tensor in operation.outputs):
+    if all(tensor.shape.is_fully_defined() for tensor in operation.outputs) or not _repeatable(operation):
         return
     given = {
         index: item
@@ -44,6 +44,12 @@ def settle(operation: Any, arguments: Sequence[Operand]) -> None:
         tensor.set_shape(native_shape(item))
     for tensor, array in zip(operation.outputs, _run(operation, given), strict=True):
         tensor.set_shape(array.shape)
+
+
+def _repeatable(operation: Any) -> bool:
+    """Whether an operation can be run alone: it says the same every time, and reads and makes arrays only."""
+    arrays = all(tensor.dtype != tf.variant for tensor in (*operation.inputs, *operation.outputs))
+    return arrays and not operation.op_def.is_stateful
 
 
 def _run(operation: Any, inputs: Mapping[int, Array]) -> list[Array]:

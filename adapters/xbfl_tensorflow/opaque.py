@@ -11,9 +11,6 @@ from xbackend_fl.canonical.operands import Operand
 from xbackend_fl.errors import UnsupportedError
 from xbfl_tensorflow.graph import Context, static_shape
 
-_HIDDEN = frozenset({"_output_shapes", "_class", "_xla_inferred_shapes", "_lower_using_switch_merge"})
-"""Attributes that say nothing about what an operation computes."""
-
 _STANDS = ("BatchNormalization", "SpectralNormalization")
 """Layers that change variables in training."""
 
@@ -44,8 +41,9 @@ def record(context: Context, operation: Any) -> list[Operand]:
     arguments = [_argument(context, tensor, where) for tensor in operation.inputs]
     options = {
         key: _plain(operation.get_attr(key))
-        for key in sorted(operation.node_def.attr)
-        if key not in _HIDDEN and not key.startswith("_")
+        for key, value in sorted(operation.node_def.attr.items())
+        # A function's name counts how many were made before it.
+        if not key.startswith("_") and not value.HasField("func")
     }
     outputs = [(static_shape(tensor), tensor.dtype.name) for tensor in operation.outputs]
     made = opaque(

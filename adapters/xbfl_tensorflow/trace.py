@@ -252,7 +252,7 @@ class _Marks:
         def call(layer: Any, *arguments: Any, **options: Any) -> Any:
             if self._inside or not tf.inside_function():
                 return original(layer, *arguments, **options)
-            if self._known(layer):
+            if self._known(layer) and not _is_told_a_mask(layer, (arguments, options)):
                 return self._mark(layer, partial(original, layer), arguments, options)
             if layer is self._model:
                 return original(layer, *arguments, **options)
@@ -284,11 +284,25 @@ class _Marks:
         start = _count()
         self._inside = True
         try:
-            outputs = tf.nest.map_structure(tf.identity, function(*arguments, **options))
+            outputs = tf.nest.map_structure(_copy, function(*arguments, **options))
         finally:
             self._inside = False
         self.calls.append(Call(target, "".join(self._path), arguments, options, outputs, start, _count()))
         return outputs
+
+
+def _copy(tensor: Any) -> Any:
+    """A tensor of its own, with the mask that Keras hands on with it."""
+    made = tf.identity(tensor)
+    if (mask := getattr(tensor, "_keras_mask", None)) is not None:
+        made._keras_mask = mask  # noqa: SLF001  where Keras keeps it
+    return made
+
+
+def _is_told_a_mask(layer: Any, given: Any) -> bool:
+    """Whether a layer reads the mask that comes with its data: what it does with it, only its operations say."""
+    masked = any(getattr(item, "_keras_mask", None) is not None for item in tf.nest.flatten(given))
+    return masked and any(name.endswith("mask") for name in inspect.signature(layer.call).parameters)
 
 
 @contextmanager
