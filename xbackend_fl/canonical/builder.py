@@ -174,6 +174,11 @@ class GraphBuilder:
             for value in values
         ]
 
+    def _grown(self, name: str, value: Value, rank: int) -> Value:
+        """The value with native axes of length one in front: broadcasting adds them, wherever axes lie."""
+        ones = (1,) * (rank - len(value.shape))
+        return self.reshape(name, value, (*ones, *value.native_shape)) if ones else value
+
     def transpose(self, value: Value, perm: Sequence[int]) -> Value:
         """A native transpose: only the bookkeeping changes."""
         value = value if value.order is None else self.plain(value)
@@ -301,7 +306,8 @@ class GraphBuilder:
     def binary(self, operator: str, name: str, left: Value, right: Value) -> Value:
         """An elementwise operation of two values with broadcasting."""
         if left.perm != right.perm or left.order != right.order:
-            left, right = self._common([left, right])
+            rank = max(len(left.shape), len(right.shape))
+            left, right = self._common([self._grown(name, value, rank) for value in (left, right)])
         if left.order != right.order:
             left, right = self.plain(left), self.plain(right)
         shape = np.broadcast_shapes(left.shape, right.shape)
