@@ -14,7 +14,7 @@ from torch import nn
 
 import xbackend_fl
 from tests.adapters.row import Lambda, chain
-from xbackend_fl.errors import AdapterError, MismatchError, UnsupportedError
+from xbackend_fl.errors import AdapterError, MismatchError, RefusedInput, UnsupportedError
 
 IMAGE = np.random.default_rng(0).standard_normal((1, 4, 8, 8)).astype(np.float32)
 SERIES = np.random.default_rng(0).standard_normal((1, 6, 4)).astype(np.float32)
@@ -36,22 +36,41 @@ UNSUPPORTED: list[tuple[str, Callable[[], Any], np.ndarray[Any, Any], str]] = [
     ("batch norm without statistics", lambda: nn.BatchNorm2d(4, track_running_stats=False), IMAGE, "running"),
     ("cumulative momentum", lambda: nn.BatchNorm2d(4, momentum=None), IMAGE, "momentum=None"),
     ("instance norm statistics", lambda: nn.InstanceNorm2d(4, track_running_stats=True), IMAGE, "track_running"),
-    ("layer norm over several axes", lambda: nn.LayerNorm((8, 8)), IMAGE, "several axes"),
-    ("projected LSTM", lambda: Lambda(lambda m, x: m.r(x)[0], r=nn.LSTM(4, 5, proj_size=2)), SERIES, "proj_size"),
-    ("uneven adaptive pooling", lambda: nn.AdaptiveAvgPool2d(3), IMAGE, "unequal size"),
     ("data-dependent control flow", Branching, IMAGE, "cannot trace"),
     ("half precision", lambda: nn.Conv2d(4, 2, 1).half(), IMAGE, "float16"),
-    ("PReLU per position", lambda: chain(K.PReLU(), shape=(8, 8, 4)), IMAGE, "shared_axes"),
-    ("mask_zero", lambda: chain(K.Embedding(9, 2, mask_zero=True), shape=(4,)), IMAGE[:, 0, 0, :4], "mask_zero"),
-    ("GRU with hard gates", lambda: chain(K.GRU(5, recurrent_activation="hard_sigmoid"), shape=(None, 4)), SERIES,
-     "activations"),
-    ("backwards", lambda: chain(K.LSTM(5, go_backwards=True), shape=(None, 4)), SERIES, "go_backwards"),
-    ("merge by sum", lambda: chain(K.Bidirectional(K.LSTM(5), merge_mode="sum"), shape=(None, 4)), SERIES, "merge_mode"),
     ("recurrent dropout", lambda: chain(K.LSTM(5, recurrent_dropout=0.2), shape=(None, 4)), SERIES, "dropout"),
-    ("bicubic", lambda: chain(K.UpSampling2D(2, interpolation="bicubic"), shape=(8, 8, 4)), IMAGE, "bicubic"),
-    ("a layer of the user's own", lambda: chain(Summing(), shape=(8, 8, 4)), IMAGE, "Cumsum"),
     ("a wrong input shape", lambda: chain(K.Conv2D(2, 1), shape=(8, 8, 3)), IMAGE, "ONNX layout"),
 ]  # fmt: skip
+
+
+OPAQUE: list[tuple[str, Callable[[], Any], np.ndarray[Any, Any]]] = [
+    ("layer norm over several axes", lambda: nn.LayerNorm((8, 8)), IMAGE),
+    ("projected LSTM", lambda: Lambda(lambda m, x: m.r(x)[0], r=nn.LSTM(4, 5, proj_size=2)), SERIES),
+    ("uneven adaptive pooling", lambda: nn.AdaptiveAvgPool2d(3), IMAGE),
+    ("PReLU per position", lambda: chain(K.PReLU(), shape=(8, 8, 4)), IMAGE),
+    ("mask_zero", lambda: chain(K.Embedding(9, 2, mask_zero=True), shape=(4,)), IMAGE[:, 0, 0, :4]),
+    ("GRU with hard gates", lambda: chain(K.GRU(5, recurrent_activation="hard_sigmoid"), shape=(None, 4)), SERIES),
+    ("backwards", lambda: chain(K.LSTM(5, go_backwards=True), shape=(None, 4)), SERIES),
+    ("merge by sum", lambda: chain(K.Bidirectional(K.LSTM(5), merge_mode="sum"), shape=(None, 4)), SERIES),
+    ("bicubic", lambda: chain(K.UpSampling2D(2, interpolation="bicubic"), shape=(8, 8, 4)), IMAGE),
+    ("a layer of the user's own", lambda: chain(Summing(), shape=(8, 8, 4)), IMAGE),
+]  # fmt: skip
+"""What has no canonical form, and is described as what it is."""
+
+
+@pytest.mark.parametrize(("name", "build", "array"), OPAQUE, ids=[row[0] for row in OPAQUE])
+def test_an_operation_without_a_canonical_form_is_no_reason_to_refuse(
+    name: str, build: Callable[[], Any], array: np.ndarray[Any, Any]
+) -> None:
+    del name
+    reference, candidate = build(), build()
+    schema = xbackend_fl.describe(reference, (array,))
+    evidence = xbackend_fl.gather_evidence(reference, (array,))
+    bound = xbackend_fl.bind(candidate, schema, (array,), evidence)
+    assert bound.proof.proven
+    if schema.opaque:
+        with pytest.raises(RefusedInput, match="no evidence"):
+            xbackend_fl.bind(candidate, schema, (array,))
 
 
 @pytest.mark.parametrize(

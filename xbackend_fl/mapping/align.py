@@ -10,10 +10,10 @@ What is found is a proposal. The proof decides, with weights that are all differ
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import permutations
+from itertools import combinations, permutations
 from typing import Any
 
 import numpy as np
@@ -69,8 +69,10 @@ class _Pair:
     order: tuple[int, ...]
 
 
-def align(schema: Schema, trainer: Trainer, evidence: Sequence[Evidence] | None) -> Alignment | None:
-    """Pair the parameters of a candidate with a reference's by gradients; ``None`` if they do not fit.
+def alignments(schema: Schema, trainer: Trainer, evidence: Sequence[Evidence] | None) -> Iterator[Alignment]:
+    """Pair the parameters of a candidate with a reference's by gradients: the likeliest pairing first, nothing if they do not fit.
+
+    Where gradients do not tell two nodes apart, pairings in which they trade places follow.
 
     Args:
         schema: The reference's schema.
@@ -80,13 +82,35 @@ def align(schema: Schema, trainer: Trainer, evidence: Sequence[Evidence] | None)
     draws = [item for item in by_shape(evidence) if item.gradients]
     own = trainer.description.schema
     if not draws or _lengths(schema) != _lengths(own):
-        return None
+        return
     binding = fit_outputs(schema, trainer.description)
     answers = [found for item in draws if (found := _answer(trainer, binding, own, item)) is not None]
     if not answers:
-        return None
-    pairs = _assigned(schema, own, answers)
-    return None if pairs is None else _bound(schema, own, binding, *pairs)
+        return
+    options = _options(schema, own, answers)
+    chosen = _assigned(schema, own, options)
+    if chosen is None:
+        return
+    near = {(pair.ours, pair.theirs): pair for pair in options if pair.distance <= PARTNER}
+    for pairs in (chosen, *_exchanged(schema, chosen, near)):
+        yield _bound(schema, own, binding, pairs, near)
+
+
+def _exchanged(
+    schema: Schema, chosen: Sequence[_Pair], near: Mapping[tuple[str, str], _Pair]
+) -> Iterator[list[_Pair]]:
+    """The pairing with the parameters of two nodes exchanged, for every two nodes where gradients allow it."""
+    owners, by_node = _owners(schema), defaultdict(list)
+    for pair in chosen:
+        by_node[owners[pair.ours].name].append(pair)
+    for one, two in combinations(by_node.values(), 2):
+        if len(one) != len(two):
+            continue
+        turned = [near.get((a.ours, b.theirs)) for a, b in zip(one, two, strict=True)]
+        turned += [near.get((b.ours, a.theirs)) for a, b in zip(one, two, strict=True)]
+        if all(turned):
+            kept = [pair for pair in chosen if pair not in one and pair not in two]
+            yield [*kept, *(pair for pair in turned if pair is not None)]
 
 
 def _lengths(schema: Schema) -> list[tuple[tuple[int, ...], str]]:
@@ -120,22 +144,26 @@ def _answer(
     return item, canonical_gradients(binding, grads)
 
 
-def _assigned(
+def _options(
     schema: Schema, own: Schema, answers: Sequence[tuple[Evidence, Mapping[str, Array]]]
-) -> tuple[list[_Pair], tuple[str, ...]] | None:
-    """The closest partner for every parameter, and which of them had several that were as close."""
+) -> list[_Pair]:
+    """Every parameter of one side with every one of the other that has the same lengths of axes."""
     classes: dict[object, list[Parameter]] = defaultdict(list)
     for parameter in own.parameters:
         classes[_class(parameter)].append(parameter)
-    places = {p.name: index / len(schema.parameters) for index, p in enumerate(schema.parameters)}
-    others = {p.name: index / len(own.parameters) for index, p in enumerate(own.parameters)}
-    owners, others_owners = _owners(schema), _owners(own)
-    options = [
+    return [
         pair
         for parameter in schema.parameters
         for partner in classes[_class(parameter)]
         for pair in _pairs(parameter, partner, answers)
     ]
+
+
+def _assigned(schema: Schema, own: Schema, options: Sequence[_Pair]) -> list[_Pair] | None:
+    """The closest partner for every parameter; ``None`` if one has no partner that is close."""
+    places = {p.name: index / len(schema.parameters) for index, p in enumerate(schema.parameters)}
+    others = {p.name: index / len(own.parameters) for index, p in enumerate(own.parameters)}
+    owners, others_owners = _owners(schema), _owners(own)
     chosen: dict[str, _Pair] = {}
     taken: set[str] = set()
     nodes: dict[str, str] = {}
@@ -146,9 +174,12 @@ def _assigned(
         alike = ours.operator == theirs.operator
         return round(pair.distance, 2), -beside, -alike, abs(places[pair.ours] - others[pair.theirs])
 
-    # A vector follows the matrix of its node, so matrices come first.
-    for rank in sorted({len(pair.order) for pair in options}, reverse=True):
-        waiting = [pair for pair in options if len(pair.order) == rank]
+    def rank(pair: _Pair) -> tuple[bool, int]:
+        # What has a gradient says most, and a vector follows the matrix of its node.
+        return schema.by_name[pair.ours].kind is Kind.TRAINABLE, len(pair.order)
+
+    for level in sorted({rank(pair) for pair in options}, reverse=True):
+        waiting = [pair for pair in options if rank(pair) == level]
         while waiting:
             best = min(waiting, key=key)
             if best.distance > PARTNER:
@@ -157,13 +188,7 @@ def _assigned(
             taken.add(best.theirs)
             nodes.setdefault(owners[best.ours].name, others_owners[best.theirs].name)
             waiting = [p for p in waiting if p.ours not in chosen and p.theirs not in taken]
-    if len(chosen) != len(schema.parameters):
-        return None
-    near = defaultdict(set)
-    for pair in options:
-        if pair.distance <= PARTNER:
-            near[pair.ours].add(pair.theirs)
-    return list(chosen.values()), tuple(name for name in chosen if len(near[name]) > 1)
+    return list(chosen.values()) if len(chosen) == len(schema.parameters) else None
 
 
 def _owners(schema: Schema) -> dict[str, Node]:
@@ -206,7 +231,11 @@ def _distance(
 
 
 def _bound(
-    schema: Schema, own: Schema, binding: Binding, pairs: Sequence[_Pair], tied: tuple[str, ...]
+    schema: Schema,
+    own: Schema,
+    binding: Binding,
+    pairs: Sequence[_Pair],
+    near: Mapping[tuple[str, str], _Pair],
 ) -> Alignment:
     layouts: dict[str, Layout] = dict(binding.parameters)
     for pair in pairs:
@@ -217,6 +246,8 @@ def _bound(
         if owners[pair.ours].operator == others[pair.theirs].operator:
             nodes.setdefault(others[pair.theirs].name, owners[pair.ours].name)
     names = {pair.theirs: pair.ours for pair in pairs}
+    several = Counter(ours for ours, _ in near)
+    tied = tuple(pair.ours for pair in pairs if several[pair.ours] > 1)
     return Alignment(replace(binding, parameters=layouts).renamed(names, nodes, schema), nodes, tied)
 
 

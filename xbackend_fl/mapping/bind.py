@@ -21,7 +21,7 @@ from xbackend_fl.mapping.explain import failure, mismatch, verdict_by_shape
 from xbackend_fl.mapping.fingerprint import Fingerprints
 from xbackend_fl.mapping.forms import UnlikeError, one_function
 from xbackend_fl.mapping.match import Matching, Resemblance, match
-from xbackend_fl.mapping.pairings import Proposal, pairings, search
+from xbackend_fl.mapping.pairings import Outcome, Proposal, contradicted, pairings, search
 from xbackend_fl.mapping.ports import check_outputs, fit_outputs
 from xbackend_fl.mapping.probe import Evidence
 from xbackend_fl.mapping.prove import plausible, prove
@@ -149,26 +149,36 @@ def _proven(
     evidence: Sequence[Evidence] | None,
     reference: tuple[Adapter, Binding] | None,
 ) -> Bound:
+    def proved(binding: Binding) -> Proof:
+        return prove(schema, binding, trainer, example, evidence)
+
+    def may_be(binding: Binding, failed: Proof) -> bool:
+        return plausible(schema, binding, trainer, evidence, failed)
+
+    found: Outcome | None = None
+    apart: tuple[Difference, ...] = ()
     with _as_it_was(trainer):
         try:
             fingerprints = Fingerprints(trainer, schema, example, evidence)
-            found = search(
-                bindings(schema, trainer.description, fingerprints),
-                lambda binding: prove(schema, binding, trainer, example, evidence),
-                lambda binding, failed: plausible(schema, binding, trainer, evidence, failed),
-            )
+            found = search(bindings(schema, trainer.description, fingerprints), proved, may_be)
         except StructureError as error:
-            bound, found = _other_form(trainer, schema, example, evidence, error.found)
-            if bound is not None:
-                return bound
+            apart = error.found
+        if found is None or contradicted(found.proof):
+            try:
+                other = search(one_function(schema, trainer, evidence, apart), proved, may_be)
+            except UnlikeError as error:
+                apart = error.found or apart
+            else:
+                found = other if found is None or not contradicted(other.proof) else found
+        if found is None or (apart and contradicted(found.proof)):
             raise mismatch(
-                found,
+                apart,
                 schema,
                 trainer.description,
                 adapter,
                 example=example,
                 verdict=verdict_by_shape(trainer, trainer.description, evidence)
-                if all(d.attribute in {"structure", "connection"} for d in found)
+                if all(d.attribute in {"structure", "connection"} for d in apart)
                 else "",
                 reference=reference,
             ) from None
@@ -176,27 +186,6 @@ def _proven(
         raise failure(found, schema, trainer.description)
     notes = (*found.notes, *trainer.description.notes)
     return Bound(schema, found.binding, found.proof, trainer, notes)
-
-
-def _other_form(
-    trainer: Trainer,
-    schema: Schema,
-    example: Sequence[Array],
-    evidence: Sequence[Evidence] | None,
-    found: tuple[Difference, ...],
-) -> tuple[Bound | None, tuple[Difference, ...]]:
-    """A candidate whose graph has another form, if numbers prove it; else how the two differ."""
-    try:
-        proposal = one_function(schema, trainer, evidence, found)
-    except UnlikeError as error:
-        return None, error.found
-    if proposal is None:
-        return None, found
-    binding, notes = proposal
-    proof = prove(schema, binding, trainer, example, evidence)
-    if proof.unproven and all(check.passed for check in proof.checks):
-        raise failure(proof, schema, trainer.description)
-    return (Bound(schema, binding, proof, trainer, notes) if proof.proven else None), found
 
 
 def gather_evidence(model: object, example: Sequence[Array]) -> tuple[Evidence, ...]:

@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 
 from xbackend_fl.adapter.contract import Trainer
 from xbackend_fl.canonical import OPERATORS, Binding, Description, Effect, Node, Schema
 from xbackend_fl.canonical.schema import AttributeValue
-from xbackend_fl.mapping.align import Alignment, align
+from xbackend_fl.mapping.align import Alignment, alignments
 from xbackend_fl.mapping.difference import Difference
 from xbackend_fl.mapping.match import Matching
+from xbackend_fl.mapping.pairings import Proposal
 from xbackend_fl.mapping.probe import Evidence
 from xbackend_fl.mapping.skeleton import rounded, skeleton_of
 from xbackend_fl.mapping.training import followed, pair_dropouts, training_report
@@ -35,9 +37,9 @@ _LONGEST = 200
 
 
 class UnlikeError(Exception):
-    """The forms differ, and so does an attribute of something that both have; ``found`` says which."""
+    """Two graphs are not two forms of one function; ``found`` says in what layers differ that both have, if they do."""
 
-    def __init__(self, found: tuple[Difference, ...]) -> None:
+    def __init__(self, found: tuple[Difference, ...] = ()) -> None:
         super().__init__("; ".join(map(str, found)))
         self.found = found
 
@@ -47,8 +49,8 @@ def one_function(
     trainer: Trainer,
     evidence: Sequence[Evidence] | None,
     found: Sequence[Difference],
-) -> tuple[Binding, tuple[str, ...]] | None:
-    """A binding of a candidate whose graph has another form, as a proposal for the proof.
+) -> Iterator[Proposal]:
+    """Bindings of a candidate whose graph has another form, the likeliest first, as proposals for the proof.
 
     Args:
         schema: The reference's schema.
@@ -56,25 +58,23 @@ def one_function(
         evidence: What the reference did.
         found: How the graphs differ.
 
-    Returns:
-        The binding, and notes for people; ``None`` if the parameters do not fit each other.
-
     Raises:
-        UnlikeError: Layers that both models have differ in an attribute.
+        UnlikeError: Parameters do not fit each other, or layers that both models have differ in an attribute.
     """
     if any(item.attribute in _SUBTLE for item in found):
-        return None
-    alignment = align(schema, trainer, evidence)
-    if alignment is None:
-        return None
-    description = trainer.description
-    if unequal := tuple(_unequal(schema, description.schema, alignment.nodes)):
-        raise UnlikeError(unequal)
-    dropouts, ordered = _dropouts(schema, description, alignment)
-    nodes = {**alignment.nodes, **dropouts}
-    binding = _with_nodes(alignment.binding, description, nodes)
-    binding, notes = followed(binding, training_report(schema, description, binding, nodes))
-    return binding, (*notes, *_said(found, alignment), *ordered)
+        raise UnlikeError
+    description, several = trainer.description, alignments(schema, trainer, evidence)
+    first = next(several, None)
+    if first is None:
+        raise UnlikeError
+    for alignment in chain([first], several):
+        if unequal := tuple(_unequal(schema, description.schema, alignment.nodes)):
+            raise UnlikeError(unequal)
+        dropouts, ordered = _dropouts(schema, description, alignment)
+        nodes = {**alignment.nodes, **dropouts}
+        binding = _with_nodes(alignment.binding, description, nodes)
+        binding, notes = followed(binding, training_report(schema, description, binding, nodes))
+        yield binding, (*notes, *_said(found, alignment), *ordered)
 
 
 def _with_nodes(binding: Binding, description: Description, nodes: Mapping[str, str]) -> Binding:
@@ -158,10 +158,10 @@ def _dropouts(
 
 
 def _said(found: Sequence[Difference], alignment: Alignment) -> Iterator[str]:
-    first = found[0]
+    first = f" First difference: {line(str(found[0]), _LONGEST)}" if found else ""
     yield (
-        "the two graphs have other forms, and parameters are paired by their gradients: between the layers only numbers speak. "
-        f"First difference: {line(str(first), _LONGEST)}"
+        "the two graphs have other forms, and parameters are paired by their gradients: between the layers only numbers speak."
+        f"{first}"
     )
     if alignment.tied:
         names = ", ".join(alignment.tied[:5]) + (" …" if len(alignment.tied) > 5 else "")

@@ -19,8 +19,8 @@ from xbackend_fl.mapping.draw import draw_weights
 from xbackend_fl.mapping.executor import Executor
 from xbackend_fl.mapping.match import ties
 from xbackend_fl.mapping.probe import Evidence, weights_of
-from xbackend_fl.mapping.skeleton import products_turned, skeleton_of
 from xbackend_fl.mapping.runtime import GraphRefused
+from xbackend_fl.mapping.skeleton import products_turned, skeleton_of
 from xbackend_fl.mapping.verify import TOLERANCE, relative_error
 
 Array = NDArray[Any]
