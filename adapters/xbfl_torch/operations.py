@@ -50,10 +50,10 @@ def _elu(context: Context, node: Node) -> Value:
     )
 
 
-def _softplus(context: Context, node: Node) -> Value:
+def _softplus(context: Context, node: Node) -> Operand:
     a = context.arguments(node)
     require(a["beta"] == 1, context.name(node), "softplus with beta other than 1")
-    return context.builder.elementwise("Softplus", context.name(node), a["self"])
+    return unary(context.builder, "Softplus", context.name(node), a["self"])
 
 
 def _softmax(operator: str) -> Handler:

@@ -108,7 +108,7 @@ def _last_line(event: CourseFinished) -> str:
     return (
         f"{word}: test {name} {last} after {event.rounds} rounds "
         f"(best on validation, round {event.best_round}: {best}) "
-        f"in {event.seconds:.1f} s; ONNX Runtime agrees within {event.onnx_error:.0e} -> {event.path}"
+        f"in {event.seconds:.1f} s; outputs agree within {event.onnx_error:.0e} -> {event.path}"
     )
 
 

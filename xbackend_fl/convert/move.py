@@ -298,7 +298,7 @@ def _check(expected: Canonical, received: Mapping[str, Array], path: Path) -> No
 def _outputs(
     canonical: Canonical, reader: Side | None, writer: Side | None, example: Sequence[Array]
 ) -> tuple[Output, ...]:
-    """Compute on both sides, or on one and in ONNX Runtime.
+    """Compute on both sides, or on one and in ONNX Runtime, which cannot run every model.
 
     Raises:
         RunFailed: The outputs differ by more than the tolerance of the proof.
@@ -311,6 +311,8 @@ def _outputs(
     inputs = draw_inputs(schema, [array.shape for array in example], 0)
     answers = [_forward(side, canonical, inputs) for side in sides]
     if len(answers) == 1:
+        if schema.opaque:
+            return ()
         answers.append(tuple(execute(schema, canonical, inputs)))
     result = []
     for port, one, two in zip(schema.outputs, *answers, strict=True):

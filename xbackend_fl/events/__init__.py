@@ -137,7 +137,9 @@ class CourseFinished(_Event):
     validation_accuracy: float | None = Field(None, description=_ACCURACY)
     test_accuracy: float | None = Field(None, description=_ACCURACY)
     best_test_accuracy: float | None = Field(None, description=_ACCURACY)
-    onnx_error: float = Field(description="largest relative difference of ONNX Runtime's outputs")
+    onnx_error: float = Field(
+        description="largest relative difference of ONNX Runtime's outputs; between backends where the model has no ONNX graph"
+    )
     seconds: float
     peak_memory_bytes: dict[str, int] = Field(description="largest resident set of each process")
     device_memory_bytes: dict[str, int] = Field(

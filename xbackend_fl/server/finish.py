@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.canonical import Schema
@@ -33,7 +34,8 @@ class Result:
     Attributes:
         test: Metrics of the last weights on the test set.
         best_test: Metrics on the test set of the weights that validation chose.
-        onnx_error: Largest relative difference between ONNX Runtime and whoever agrees with it, on test examples.
+        onnx_error: Largest relative difference between ONNX Runtime and whoever agrees with it, on test examples; where there is no ONNX
+            graph, between an answer and the usual one.
         disagree: The difference of every other answer, by who gave it.
         files: The trained model in every format.
     """
@@ -67,15 +69,21 @@ def finish(
     else:
         best = engine.evaluate(load_weights(folder.best, weights.fingerprint), "test")
     answers = engine.outputs(weights, "test", _PROBE)
-    agree, disagree = _compared(answers, export(folder, answers.inputs, course.free_axes))
+    if schema.opaque:
+        expected: Sequence[NDArray[Any]] = _usual(answers)
+        observer(Noted(backend="server", note=_no_graph(schema)))
+    else:
+        expected = export(folder, answers.inputs, course.free_axes)
+    agree, disagree = _compared(answers, expected, "the median" if schema.opaque else "ONNX Runtime")
     for name, error in disagree.items():
         observer(
             Noted(
                 backend="server",
-                note=f"{name} computes the trained model otherwise than ONNX Runtime and {len(agree)} others: by {error:.1e} (relative; {TOLERANCE:g} is rounding)",
+                note=f"{name} computes the trained model otherwise than {len(agree)} others: by {error:.1e} (relative; {TOLERANCE:g} is rounding)",
             )
         )
-    files = (*engine.save_native(weights, folder.path / "model"), folder.onnx)
+    graph = () if schema.opaque else (folder.onnx,)
+    files = (*engine.save_native(weights, folder.path / "model"), *graph)
     result = Result(test, best, max(agree.values()), files, disagree)
     folder.summary.write_text(
         _summary(course, schema, state, result, engine.participation()), encoding="utf-8"
@@ -83,22 +91,36 @@ def finish(
     return result
 
 
+def _usual(answers: Outputs) -> list[NDArray[Any]]:
+    """What most answer: the median of every number."""
+    several = list(answers.answers.values())
+    return [np.median(np.stack(found), axis=0) for found in zip(*several, strict=True)]
+
+
+def _no_graph(schema: Schema) -> str:
+    names = ", ".join(repr(name) for name in schema.opaque[:3])
+    return (
+        f"no model.onnx is written: {names} of the model have no canonical form, and ONNX Runtime cannot run them; "
+        "backends are compared with each other"
+    )
+
+
 def _compared(
-    answers: Outputs, expected: Sequence[NDArray[Any]]
+    answers: Outputs, expected: Sequence[NDArray[Any]], judge: str
 ) -> tuple[Mapping[str, float], Mapping[str, float]]:
-    """Relative errors of the answers that agree with what ONNX Runtime found, and of those that do not, by who gave them."""
+    """Relative errors of the answers that agree with what is expected, and of those that do not, by who gave them."""
     errors = {
         name: max(relative_error(a, b) for a, b in zip(outputs, expected, strict=True))
         for name, outputs in answers.answers.items()
     }
     if not errors:
-        raise RunFailed("nobody answered with the trained model, so that nobody confirms the ONNX file")
+        raise RunFailed("nobody answered with the trained model, so that nobody confirms it")
     # An error that is no number is not within the tolerance either.
     agree = {name: error for name, error in errors.items() if error <= TOLERANCE}
     disagree = {name: error for name, error in errors.items() if name not in agree}
     if disagree and (answers.all_needed or len(disagree) > len(agree)):
         found = ", ".join(f"{name} (by {error:.1e})" for name, error in disagree.items())
-        raise RunFailed(f"ONNX Runtime disagrees about the trained model with {found}")
+        raise RunFailed(f"{judge} disagrees about the trained model with {found}")
     return agree, disagree
 
 
@@ -134,7 +156,7 @@ def _summary(
             _test_line(
                 course, f"of the weights that validation chose (round {best.round})", result.best_test
             ),
-            f"* ONNX Runtime and {'all others' if result.disagree else 'every backend'} agree on test examples within {result.onnx_error:.1e} (relative)",
+            f"* {'' if schema.opaque else 'ONNX Runtime and '}{'all others' if result.disagree else 'every backend'} agree on test examples within {result.onnx_error:.1e} (relative)",
             *(
                 f"* **{line(name)} computes the trained model otherwise**: by {error:.1e} (relative)"
                 for name, error in result.disagree.items()

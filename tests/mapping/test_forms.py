@@ -1,0 +1,208 @@
+"""Two forms of one function are mapped, whatever lies between their parameters; two functions are not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import torch
+from keras import layers as K
+from keras import ops
+from torch import nn
+from torch.nn import functional as F
+
+import xbackend_fl
+from tests.adapters.row import Lambda
+from xbackend_fl.errors import MismatchError, UnsupportedError
+from xbackend_fl.mapping.draw import draw_by_shape
+
+ROWS = np.random.default_rng(0).standard_normal((3, 6)).astype(np.float32)
+IMAGE = np.random.default_rng(1).standard_normal((2, 3, 8, 8)).astype(np.float32)
+TOKENS = np.array([[1, 2, 3, 0, 0], [4, 0, 0, 0, 0], [5, 6, 1, 2, 0]])
+
+
+def lane(build: Callable[[Any], Any], shape: tuple[int | None, ...], dtype: str = "float32") -> Any:
+    data = keras.Input(shape, dtype=dtype)
+    return keras.Model(data, build(data))
+
+
+class Sums(nn.Module):
+    """A running sum as an operation of PyTorch; the gate is its second half."""
+
+    def __init__(self, epsilon: float = 1e-5) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(6, 8), nn.Linear(8, 3)
+        self.scale, self.epsilon = nn.Parameter(torch.ones(8)), epsilon
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.cumsum(self.inner(x), 1)
+        y = y * torch.rsqrt((y * y).mean(1, keepdim=True) + self.epsilon) * self.scale
+        return self.outer(torch.sort(y, 1).values)
+
+
+class Triangle(K.Layer):
+    """The same sum as a product with a triangle of ones."""
+
+    def build(self, shape: Any) -> None:
+        self.weight = self.add_weight(shape=(shape[-1],), name="scale")
+        self.triangle = np.triu(np.ones((shape[-1], shape[-1]), np.float32))
+
+    def call(self, x: Any) -> Any:
+        y = ops.matmul(x, self.triangle)
+        y = y / ops.sqrt(ops.mean(ops.square(y), -1, keepdims=True) + 1e-5)
+        return ops.sort(y * self.weight, -1)
+
+
+def sums_in_keras() -> Any:
+    return lane(lambda x: K.Dense(3)(Triangle()(K.Dense(8)(x))), (6,))
+
+
+class KernelIn(K.Layer):
+    """A convolution of the user's own, with its kernel behind arithmetic."""
+
+    def build(self, shape: Any) -> None:
+        self.kernel = self.add_weight(shape=(3, 3, shape[-1], 5), name="own")
+
+    def call(self, x: Any) -> Any:
+        return ops.conv(x, ops.softplus(self.kernel), padding="same")
+
+
+class SoftKernel(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.own, self.head = nn.Parameter(torch.randn(5, 3, 3, 3)), nn.Linear(5, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.tanh(F.conv2d(x, F.softplus(self.own), padding=1)).mean((2, 3)))
+
+
+def soft_kernel_in_keras() -> Any:
+    def build(x: Any) -> Any:
+        return K.Dense(2)(ops.mean(ops.tanh(KernelIn()(x)), (1, 2)))
+
+    return lane(build, (8, 8, 3))
+
+
+class Averages(nn.Module):
+    """The mean of the embeddings of real tokens, by a mask that is made of the ids."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.inner, self.head = nn.Embedding(9, 6), nn.Linear(6, 5), nn.Linear(5, 3)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        real = (ids != 0).float().unsqueeze(-1)
+        return self.head((torch.tanh(self.inner(self.table(ids))) * real).sum(1) / real.sum(1))
+
+
+def averages_in_keras() -> Any:
+    def build(ids: Any) -> Any:
+        x = K.Dense(5, activation="tanh")(K.Embedding(9, 6, mask_zero=True)(ids))
+        return K.Dense(3)(K.GlobalAveragePooling1D()(x))
+
+    return lane(build, (5,), "int64")
+
+
+def experts(order: tuple[str, str]) -> nn.Module:
+    """Two experts behind one gate, weighed by a product of matrices."""
+    parts = {name: nn.Linear(6, 4) for name in order}
+    return Lambda(
+        lambda m, x: m.head(
+            torch.einsum(
+                "bed,be->bd",
+                torch.stack([torch.relu(m.one(x)), torch.relu(m.two(x))], 1),
+                m.gate(x).softmax(-1),
+            )
+        ),
+        **parts,
+        gate=nn.Linear(6, 2),
+        head=nn.Linear(4, 3),
+    )
+
+
+def experts_in_keras() -> Any:
+    def build(x: Any) -> Any:
+        gate = K.Dense(2, activation="softmax")(x)
+        second, first = K.Dense(4, activation="relu")(x), K.Dense(4, activation="relu")(x)
+        return K.Dense(3)(first * gate[:, :1] + second * gate[:, 1:])
+
+    return lane(build, (6,))
+
+
+class Exponential(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.ones(6, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ torch.exp(self.w)
+
+
+FORMS: list[tuple[str, Callable[[], Any], Callable[[], Any], Any]] = [
+    ("operations of one framework", Sums, sums_in_keras, ROWS),
+    ("a kernel behind arithmetic, its axes in another order", SoftKernel, soft_kernel_in_keras, IMAGE),
+    ("a mask of the ids, and the mask of Keras", Averages, averages_in_keras, TOKENS),
+    ("a product, and a sum of products", lambda: experts(("one", "two")), experts_in_keras, ROWS),
+]
+
+
+@pytest.mark.parametrize(("name", "ours", "theirs", "example"), FORMS, ids=[row[0] for row in FORMS])
+def test_two_forms_of_one_function_are_mapped(
+    name: str, ours: Callable[[], Any], theirs: Callable[[], Any], example: Any
+) -> None:
+    del name
+    reference, candidate = ours(), theirs()
+    schema = xbackend_fl.describe(reference, [example])
+    evidence = xbackend_fl.gather_evidence(reference, [example])
+    bound = xbackend_fl.bind(candidate, schema, [example], evidence)
+    assert bound.proof.proven
+    # The reference's own weights, carried over: what the user would do, judged by the two frameworks alone.
+    own = xbackend_fl.bind(reference, schema, [example], evidence)
+    bound.import_weights(own.export_weights())
+    with torch.no_grad():
+        expected = reference.eval()(torch.from_numpy(example)).numpy()
+    turned = np.moveaxis(example, 1, -1) if example.ndim == 4 else example
+    np.testing.assert_allclose(candidate(turned, training=False), expected, rtol=1e-4, atol=1e-5)
+
+
+UNLIKE: list[tuple[str, Callable[[], Any], Callable[[], Any], Any]] = [
+    ("another epsilon", lambda: Sums(1e-2), sums_in_keras, ROWS),
+    ("another gate", lambda: experts(("one", "two")), lambda: lane(lambda x: K.Dense(3)(
+        K.Dense(4, activation="relu")(x) * K.Dense(2, activation="softmax")(x)[:, :1]
+        + K.Dense(4, activation="relu")(x)), (6,)), ROWS),
+    ("a mean without a mask", Averages, lambda: lane(lambda ids: K.Dense(3)(K.GlobalAveragePooling1D()(
+        K.Dense(5, activation="tanh")(K.Embedding(9, 6)(ids)))), (5,), "int64"), TOKENS),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "ours", "theirs", "example"), UNLIKE, ids=[row[0] for row in UNLIKE])
+def test_two_functions_are_not_mapped(
+    name: str, ours: Callable[[], Any], theirs: Callable[[], Any], example: Any
+) -> None:
+    del name
+    schema = xbackend_fl.describe(ours(), [example])
+    evidence = xbackend_fl.gather_evidence(ours(), [example])
+    with pytest.raises(MismatchError):
+        xbackend_fl.bind(theirs(), schema, [example], evidence)
+
+
+def test_what_draws_in_evaluation_is_refused() -> None:
+    model = Lambda(lambda m, x: m.a(x) + torch.rand_like(x), a=nn.Linear(6, 6))
+    with pytest.raises(UnsupportedError, match="draws random numbers in evaluation"):
+        xbackend_fl.describe(model, [ROWS])
+    model = lane(K.Lambda(lambda y: y + tf.random.normal((2, 6))), (6,))
+    with pytest.raises(UnsupportedError, match="draws random numbers in evaluation"):
+        xbackend_fl.describe(model, [ROWS])
+
+
+def test_equal_lengths_of_axes_hold_equal_weights_in_any_order() -> None:
+    one = xbackend_fl.describe(nn.Sequential(nn.Linear(6, 4)), [ROWS])
+    two = xbackend_fl.describe(Exponential(), [ROWS])
+    left = draw_by_shape(one)["0.weight"]
+    right = next(array for array in draw_by_shape(two).values() if array.ndim == 2)
+    assert {left.shape, right.shape} == {(4, 6), (6, 4)}
+    np.testing.assert_array_equal(left, right.T)
