@@ -7,8 +7,10 @@ a frame here and the answer back, which is why this module imports nothing of th
 from __future__ import annotations
 
 import logging
+import mmap
 import socket
 import struct
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +21,13 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger("xbfl")
 _LONGEST = (1 << 31) - 1
 """Bytes of a frame at most: what Flower carries."""
+
+_PATIENCE_S = 60.0
+"""Seconds for a request to begin, and between two pieces of it: one is answered at a time, and who is silent holds up the others."""
+_SLOWEST = 1 << 20
+"""Bytes a second that a request must have come at; the socket is of this machine."""
+_FULL_S = 0.2
+_SMALL = 1 << 20
 
 
 def serve(silo: Silo, path: Path, should_stop: Callable[[], bool]) -> None:
@@ -34,7 +43,13 @@ def serve(silo: Silo, path: Path, should_stop: Callable[[], bool]) -> None:
         try:
             listener.listen()
             while not should_stop():
-                connection, _ = listener.accept()
+                try:
+                    connection, _ = listener.accept()
+                except OSError as error:
+                    # No descriptor is free, or whoever came has gone.
+                    _LOG.warning("%s: a message could not be taken: %s", silo.name, error)
+                    time.sleep(_FULL_S)
+                    continue
                 with connection:
                     _answer(silo, connection)
         finally:
@@ -43,12 +58,16 @@ def serve(silo: Silo, path: Path, should_stop: Callable[[], bool]) -> None:
 
 def _answer(silo: Silo, connection: socket.socket) -> None:
     try:
-        frame = receive(connection)
+        connection.settimeout(_PATIENCE_S)
+        frame = receive(connection, patience_s=_PATIENCE_S)
         if not frame:
             return
-        send(connection, silo.reply(frame))
-    except (EOFError, OSError) as error:
-        # The other process is gone; the server will ask again, or go on without this answer.
+        answer = silo.reply(frame)
+        # All of it, as a whole.
+        connection.settimeout(_PATIENCE_S + len(answer) / _SLOWEST)
+        send(connection, answer)
+    except (EOFError, OSError, MemoryError) as error:
+        # The other process is gone, or none of ours; the server will ask again, or go on without this answer.
         _LOG.warning("%s: a message was cut off: %s", silo.name, error)
 
 
@@ -67,7 +86,7 @@ def connect(path: Path) -> socket.socket:
     return connection
 
 
-def ask(path: Path, frame: bytes | memoryview) -> bytes:
+def ask(path: Path, frame: bytes | memoryview) -> memoryview:
     """Bring a frame to the silo of this machine, and its answer back.
 
     Raises:
@@ -92,26 +111,35 @@ def send(connection: socket.socket, frame: bytes | memoryview) -> None:
         connection.sendall(frame)
 
 
-def receive(connection: socket.socket) -> bytes:
+def receive(connection: socket.socket, patience_s: float | None = None) -> memoryview:
     """A frame, into memory of its size: pieces that are put together later would be a second one.
 
+    Args:
+        connection: Where it comes from.
+        patience_s: Seconds for its beginning, and as many and a second a MiB for the rest; any number if left out.
+
     Raises:
-        OSError: It is longer than any frame.
+        OSError: It is longer than any frame, or comes too slowly.
         EOFError: The other side went away.
     """
-    (length,) = struct.unpack("<Q", _exactly(connection, 8))
+    deadline = None if patience_s is None else time.monotonic() + patience_s
+    (length,) = struct.unpack("<Q", _exactly(connection, 8, deadline))
     if length > _LONGEST:
         raise OSError(f"a frame of {length:,} bytes, and none has more than {_LONGEST:,}")
-    return _exactly(connection, length)
+    if deadline is not None:
+        deadline += length / _SLOWEST
+    return _exactly(connection, length, deadline)
 
 
-def _exactly(connection: socket.socket, count: int) -> bytes:
-    parts = []
-    while count:
-        # All at once, unless a signal comes in between.
-        part = connection.recv(count, socket.MSG_WAITALL)
-        if not part:
+def _exactly(connection: socket.socket, count: int, deadline: float | None) -> memoryview:
+    # Of a mapping, pages that nobody sends anything for are not there.
+    frame = memoryview(mmap.mmap(-1, count) if count > _SMALL else bytearray(count))
+    at = 0
+    while at < count:
+        if deadline is not None and time.monotonic() > deadline:
+            raise TimeoutError(f"{at:,} of {count:,} bytes came in time")
+        read = connection.recv_into(frame[at:])
+        if not read:
             raise EOFError("the other side went away")
-        parts.append(part)
-        count -= len(part)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+        at += read
+    return frame.toreadonly()
