@@ -142,7 +142,9 @@ def _fields(text: str) -> dict[str, Any]:
         if not waiting:
             return found
         depth, value = waiting.pop()
-        if depth > _DEPTH or count > _VALUES:
+        # What a list holds is counted before it is looked at.
+        held = len(value) if isinstance(value, dict | list) else 0
+        if depth > _DEPTH or count + len(waiting) + held > _VALUES:
             raise ValueError(f"its fields go deeper than {_DEPTH} or hold more than {_VALUES:,} values")
         match value:
             case dict():
