@@ -31,9 +31,9 @@ UNBOUND = "unbound"
 _DEPTH, _VALUES, _LARGEST = 16, 200_000, 1 << 63
 _HALVES = re.compile("[\ud800-\udfff]")
 _FOLDERS = re.compile(
-    r"(?<![\w.…])(?:[A-Za-z]:)?(?:/|\\(?!x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8}))(?:[^\s/\\'\"<>|:]+[/\\])+"
+    r"(?:(?<![\w.…])|(?<=\\[nrt]))(?:[A-Za-z]:)?(?:/|\\(?!x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8}))(?:[^\s/\\'\"<>|:]+[/\\])+"
 )
-"""Of an absolute path, all but its last part; what is written for a character that is not printable is none."""
+"""Of an absolute path, all but its last part; what is written for a character that is not printable is none, and one may stand behind it."""
 _TRACEBACK = "Traceback (most recent call last)"
 
 
