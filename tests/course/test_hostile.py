@@ -32,6 +32,7 @@ training:
   clip_norm: 5
 federate: {server: {name: fedavg}, cohort: 2}
 """
+PAIR = "- {name: osaka, backend: torch}\n  - {name: lyon, backend: tensorflow}"
 SECOND_S = 1.0
 
 
@@ -138,15 +139,47 @@ FILES: dict[str, tuple[str | bytes, str]] = {
     "nothing for a number": (changed("rounds: 2", "rounds:"), "bad.yaml:2:8"),
     "nothing for a section": (changed("{server: {name: fedavg}, cohort: 2}", ""), "`federate`"),
     "a huge number of participants": (
-        changed("- {name: osaka, backend: torch}\n  - {name: lyon, backend: tensorflow}", "{torch: 1000000}"),
+        changed(PAIR, "{torch: 1000000}"),
         "at most 10000 participants, not 1000000",
     ),
+    "twenty thousand participants": (
+        changed(PAIR, "\n  ".join(f"- {{name: p{i}, backend: torch}}" for i in range(20_000))),
+        "a course has at most 10000 participants, and this is the 10001st",
+    ),
+    "the same in one line": (
+        changed("\n  " + PAIR, " [" + ", ".join(f"{{name: p{i}, backend: torch}}" for i in range(20_000)) + "]"),
+        "a course has at most 10000 participants, and this is the 10001st",
+    ),
+    "a list of names": (
+        changed("\n  " + PAIR, " [" + ", ".join(f"p{i}" for i in range(20_000)) + "]"),
+        "a course has at most 10000 participants",
+    ),
+    "one more, as aliases": (
+        changed("\n  " + PAIR, " [&a {name: p, backend: torch}, " + ", ".join(["*a"] * 10_000) + "]"),
+        "a course has at most 10000 participants",
+    ),
+    "a map of many backends": (
+        changed("\n  " + PAIR, " {" + ", ".join(f"b{i}: 1" for i in range(20_000)) + "}"),
+        "a course has at most 10000 participants, not 20000",
+    ),
+    "ten thousand backends that were misspelt": (
+        changed(PAIR, "\n  ".join(f"- {{name: p{i}, backend: trch}}" for i in range(10_000))),
+        "did you mean `torch`?",
+    ),
+    "ten thousand files that are missing": (
+        changed(PAIR, "\n  ".join(f"- {{name: p{i}, backend: torch, data: 'no.py:load'}}" for i in range(10_000))),
+        "10000 errors; nothing was run",
+    ),
+    "too many inputs": (
+        changed('["1,3,8,8"]', "[" + ", ".join(["'1,3'"] * 80_000) + "]"),
+        "more than 75000 values, aliases written out; this one is under `input`",
+    ),
     "no participants": (
-        changed("- {name: osaka, backend: torch}\n  - {name: lyon, backend: tensorflow}", "{torch: -5, tensorflow: 3}"),
+        changed(PAIR, "{torch: -5, tensorflow: 3}"),
         "bad.yaml:7:11",
     ),
     "half a participant": (
-        changed("- {name: osaka, backend: torch}\n  - {name: lyon, backend: tensorflow}", "{torch: 0.5}"),
+        changed(PAIR, "{torch: 0.5}"),
         "bad.yaml:7:11",
     ),
     "a duplicate participant": (changed("name: lyon", "name: osaka"), "bad.yaml:8:12"),

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.training import loaders
+from tests.training import bad_loaders, loaders
 from xbackend_fl import load_course, run_course
 from xbackend_fl.cli.main import main
 from xbackend_fl.deployment.silo import Silo
@@ -34,8 +34,14 @@ IMAGE = (f"models.torch={ROOM}/models.py:image", 'input=["1,3,6,5"]')
 Check = Callable[..., tuple[int, str]]
 
 
+def source(name: str) -> str:
+    """A loader, of whichever file has it."""
+    file = "loaders" if hasattr(loaders, name) else "bad_loaders"
+    return f"{ROOM}/{file}.py:{name}"
+
+
 def data(name: str) -> str:
-    return f"data.source={ROOM}/loaders.py:{name}"
+    return f"data.source={source(name)}"
 
 
 def model(name: str) -> str:
@@ -44,8 +50,7 @@ def model(name: str) -> str:
 
 def own(*names: str) -> str:
     listed = ", ".join(
-        f'{{name: p{index}, backend: torch, data: "{ROOM}/loaders.py:{name}"}}'
-        for index, name in enumerate(names)
+        f'{{name: p{index}, backend: torch, data: "{source(name)}"}}' for index, name in enumerate(names)
     )
     return f"participants=[{listed}, {{name: other, backend: torch}}]"
 
@@ -143,7 +148,7 @@ def test_bad_data_are_refused_with_a_place(check: Check, name: str) -> None:
 @pytest.mark.parametrize("name", ["raises", "raises_in_a_library", "leaves", "wants_an_argument"])
 def test_an_exception_is_located_in_the_users_own_file(check: Check, name: str) -> None:
     _, said = check(data(name))
-    lines = (ROOM / "loaders.py").read_text().splitlines()
+    lines = (ROOM / "bad_loaders.py").read_text().splitlines()
     shown = lines[int(said.split("loaders.py:")[2].split(")")[0]) - 1]
     assert shown.startswith(("    raise", "    return json", "    sys.exit", "def wants_an_argument"))
 
@@ -182,7 +187,7 @@ OTHERS = {
     ),
     "quantities whose squares are no floats": (
         [data("far_quantities"), "training.loss=mean_squared_error"],
-        "has a loss of inf before any training",
+        "whose square float32 has",
     ),
     "a share of one example under batch normalisation": (
         [model("normalised"), data("one_example_too_many")],
@@ -318,11 +323,13 @@ def test_the_model_is_left_as_it_was(file: Path) -> None:
 def test_every_loader_is_tried() -> None:
     named = {
         name
-        for name, thing in vars(loaders).items()
-        if callable(thing) and thing.__module__ == loaders.__name__
+        for module in (loaders, bad_loaders)
+        for name, thing in vars(module).items()
+        if callable(thing) and thing.__module__ == module.__name__
     }
     source = Path(__file__).read_text()
-    helpers = {"Frame", "good", "own", "rounded_to_bfloat16"}
+    helpers = {"Frame", "good", "own", "rounded_to_bfloat16", "replaced"}
+    helpers |= {name for name in named if name.endswith("_changed")}
     assert {
         name for name in named - helpers if not name.startswith("_") and f'"{name}"' not in source
     } == set()

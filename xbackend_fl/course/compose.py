@@ -18,7 +18,9 @@ from xbackend_fl.course.excerpt import SHOWN, Place, printed
 MAX_VALUES = 75_000
 MAX_DEPTH = 32
 MAX_DIGITS = 18
+MAX_PARTICIPANTS = 10_000
 
+TOO_MANY = f"a course has at most {MAX_PARTICIPANTS} participants"
 TOO_DEEP = f"nested more than {MAX_DEPTH} levels deep"
 _PARSER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TAG = "tag:yaml.org,2002:"
@@ -150,9 +152,20 @@ class Composer:
         if anchor is not None:
             self._anchors[anchor] = node
         if self._open:
-            self._open[-1][2].append(node)
+            parent, _, siblings = self._open[-1]
+            siblings.append(node)
+            listed = isinstance(parent.value, list) and len(self._open) == 2
+            if listed and len(siblings) > MAX_PARTICIPANTS and self._section == "participants":
+                # Here, because there may be more of them than there may be values.
+                raise Misread(f"{TOO_MANY}, and this is the {len(siblings)}st", node.place)
         else:
             self._root = node
+
+    @property
+    def _section(self) -> str:
+        """The key of the document that is being read; empty between two."""
+        children = self._open[0][2] if self._open else []
+        return children[-1].text if len(children) % 2 else ""
 
     def _aliased(self, event: yaml.AliasEvent) -> Node:
         anchor = str(event.anchor)
@@ -170,7 +183,8 @@ class Composer:
     def _count_in(self, values: int, event: yaml.Event) -> None:
         self._count += values
         if self._count > MAX_VALUES:
-            raise Misread(f"more than {MAX_VALUES} values, aliases written out", _place(event))
+            where = f"; this one is under `{printed(self._section)}`" if self._section else ""
+            raise Misread(f"more than {MAX_VALUES} values, aliases written out{where}", _place(event))
 
     def _fill(self, node: Node, children: list[Node]) -> None:
         node.size = 1 + sum(child.size for child in children)

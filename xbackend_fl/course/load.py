@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,9 +102,15 @@ def _outside(course: Course) -> list[diagnostics.Mistake]:
             )
         mistakes += _missing(text, course, ("models", backend))
     mistakes += _missing(course.data.source, course, ("data", "source"))
+    # Thousands may name one file.
+    looked_at: dict[str, list[diagnostics.Mistake]] = {}
     for index, participant in enumerate(course.participants):
         if participant.data is not None:
-            mistakes += _missing(participant.data, course, ("participants", index, "data"))
+            path = ("participants", index, "data")
+            found = looked_at.get(participant.data)
+            if found is None:
+                found = looked_at[participant.data] = _missing(participant.data, course, path)
+            mistakes += [replace(one, path=path) for one in found]
     return mistakes
 
 

@@ -27,7 +27,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from xbackend_fl.adapter import LossName, Optimizer, Scaling
 from xbackend_fl.aggregation import Precision, ServerOptimizer
-from xbackend_fl.course import shapes
+from xbackend_fl.course import compose, shapes
 from xbackend_fl.course.address import Address
 from xbackend_fl.course.diagnostics import look_alike, mistake, refuse
 from xbackend_fl.course.excerpt import printed
@@ -35,7 +35,6 @@ from xbackend_fl.course.settings import Path as Keys
 from xbackend_fl.errors import ConfigError
 from xbackend_fl.metrics import METRICS, Metric, default_metric, metrics_for
 
-_MAX_PARTICIPANTS = 10_000
 _MAX_NAME = 100
 _MOST_EXAMPLES = 1 << 39
 """Of a silo; those of as many as a course may have are still whole numbers in float64."""
@@ -73,7 +72,10 @@ def checked_name(text: str) -> str:
 
 
 def _single(value: float) -> float:
-    """A number that is finite where models compute, and 0 there only if it is 0."""
+    """A number that is finite where models compute, and 0 there only if it is 0.
+
+    Numbers below the smallest normal one are 0 to some frameworks, which flush them, and not to others.
+    """
     there = _there(value)
     if math.isinf(there) or there == 0 != value:
         raise PydanticCustomError("single", _SINGLE, {"value": f"{value!r}", "there": f"{there:g}"})
@@ -89,7 +91,11 @@ def _part(value: float) -> float:
 
 def _there(value: float) -> float:
     with np.errstate(over="ignore", under="ignore"):
-        return float(np.float32(value))
+        there = float(np.float32(value))
+    return 0.0 if abs(there) < _TINY else there
+
+
+_TINY = float(np.finfo(np.float32).tiny)
 
 
 _SINGLE = "input should be a number for float32, in which models compute; there {value} is {there}"
@@ -329,8 +335,8 @@ class DeploymentSection(_Section):
 
 def _named(value: Any) -> Any:
     """``{torch: 500, tensorflow: 500}`` as a list of named participants."""
-    if isinstance(value, list) and len(value) > _MAX_PARTICIPANTS:
-        raise PydanticCustomError("too_many", _TOO_MANY, {"count": len(value), "most": _MAX_PARTICIPANTS})
+    if isinstance(value, list) and len(value) > compose.MAX_PARTICIPANTS:
+        refuse([mistake(f"{compose.TOO_MANY}, not {len(value)}", (), value)])
     if not isinstance(value, dict):
         return value
     refuse(
@@ -341,16 +347,13 @@ def _named(value: Any) -> Any:
         ]
     )
     total = sum(value.values())
-    if total > _MAX_PARTICIPANTS:
-        raise PydanticCustomError("too_many", _TOO_MANY, {"count": total, "most": _MAX_PARTICIPANTS})
+    if total > compose.MAX_PARTICIPANTS:
+        refuse([mistake(f"{compose.TOO_MANY}, not {total}", (), value)])
     return [
         {"name": f"{backend}-{index:0{len(str(count))}d}", "backend": backend}
         for backend, count in value.items()
         for index in range(1, count + 1)
     ]
-
-
-_TOO_MANY = "a course has at most {most} participants, not {count}"
 
 
 class Course(_Section):
@@ -421,6 +424,7 @@ class Course(_Section):
 
     def _participants(self) -> Iterator[InitErrorDetails]:
         seen: dict[str, int] = {}
+        meant: dict[str, str] = {}
         for index, participant in enumerate(self.participants):
             name, backend = participant.name, participant.backend
             # Some file systems take capitals for small letters.
@@ -433,9 +437,9 @@ class Course(_Section):
                 yield mistake(text, ("participants", index, "name"), name, beside=beside)
             if backend not in self.models:
                 text = f"participant {name!r} uses backend {printed(repr(backend))}, which has no model; models has {', '.join(self.models)}"
-                yield mistake(
-                    text, ("participants", index, "backend"), backend, hint=look_alike(backend, self.models)
-                )
+                if backend not in meant:
+                    meant[backend] = look_alike(backend, self.models)
+                yield mistake(text, ("participants", index, "backend"), backend, hint=meant[backend])
 
     def _shapes(self) -> Iterator[InitErrorDetails]:
         for index, text in enumerate(self.input):

@@ -4,6 +4,7 @@ from xbackend_fl.data.alike import errors_once, notes_once
 from xbackend_fl.data.dataset import (
     Dataset,
     Splits,
+    extreme_rows,
     input_names,
     load_dataset,
     load_npz,
@@ -26,6 +27,7 @@ __all__ = [
     "digest",
     "dirichlet",
     "errors_once",
+    "extreme_rows",
     "generator",
     "iid",
     "input_names",

@@ -14,6 +14,7 @@ from xbackend_fl import weights
 from xbackend_fl.data.alike import errors_once
 from xbackend_fl.data.arrays import to_array
 from xbackend_fl.data.draws import generator
+from xbackend_fl.data.examine import extreme_values
 from xbackend_fl.data.leaf import Users
 from xbackend_fl.errors import ConfigError, Refusals, RefusedInput
 from xbackend_fl.locate import call
@@ -72,6 +73,13 @@ class Splits:
     validation: Dataset
     test: Dataset
     owners: Array | None = None
+
+
+def extreme_rows(data: Dataset) -> NDArray[np.intp]:
+    """Examples with the smallest and largest numbers of each array of floats, and with those closest to zero, ``[K]``."""
+    arrays = (*data.inputs, data.targets)
+    own = [array if data.rows is None else array[data.rows] for array in arrays if array.dtype.kind == "f"]
+    return np.asarray(sorted({row for array in own for row in extreme_values(array)}), np.intp)
 
 
 def load_splits(text: str, base: Path, num_inputs: int | None = None, *, anew: bool = False) -> Splits:

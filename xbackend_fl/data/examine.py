@@ -78,6 +78,20 @@ def blocks(array: Array) -> Iterator[tuple[int, Array]]:
         yield start, array[start : start + step]
 
 
+def extreme_values(array: Array) -> list[int]:
+    """Rows of the smallest and largest numbers of an array of floats, and of the one closest to zero; none of other arrays."""
+    if array.dtype.kind != "f" or not array.size:
+        return []
+    best: dict[str, tuple[float, int]] = {}
+    for start, block in blocks(array):
+        flat = block.reshape(len(block), -1)
+        for name, values, sign in (("low", flat, 1), ("high", flat, -1), ("zero", np.abs(flat), 1)):
+            place = int(np.argmin(values) if sign > 0 else np.argmax(values))
+            value = sign * float(values.flat[place])
+            best[name] = min(best.get(name, (np.inf, 0)), (value, start + place // flat.shape[1]))
+    return sorted({row for _, row in best.values()})
+
+
 def digest(arrays: Sequence[Array]) -> str:
     """Of the shapes, the dtypes and some rows of arrays: other data have another one, whatever differs in every row."""
     found = hashlib.sha256()

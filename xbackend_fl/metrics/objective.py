@@ -16,6 +16,9 @@ from xbackend_fl.metrics.features import feature_axis
 Array = NDArray[Any]
 Shape = tuple[int, ...]
 
+_LARGEST = float(np.sqrt(np.finfo(np.float32).max))
+"""A larger target has a squared error that is infinite in float32, whatever the output."""
+
 
 class Fault(NamedTuple):
     """A target that the loss does not accept.
@@ -136,13 +139,14 @@ class Objective:
             case "shares":
                 words = "a number from 0 to 1"
             case "values":
-                return "a finite number"
+                return f"a number up to {_LARGEST:.1e}, whose square float32 has"
         return words if self.ignore_index is None else f"{words}, nor ignore_index {self.ignore_index}"
 
     def _accepted(self, targets: Array) -> NDArray[np.bool_]:
         kind = LOSSES[self.loss].targets
         if kind == "values":
-            return np.isfinite(targets)
+            with np.errstate(invalid="ignore"):
+                return np.abs(targets) <= _LARGEST
         high = self.num_classes - 1 if kind == "classes" else 1
         # Comparisons with NaN are false.
         good: NDArray[np.bool_] = (targets >= 0) & (targets <= high)
@@ -214,7 +218,7 @@ def _class_axis(schema: Schema, targets: Shape, declared: int | None) -> tuple[i
             raise ConfigError(_unlike(output, targets) + f", and training.class_axis is {declared}")
         return axis, ""
     if not found:
-        raise ConfigError(_unlike(output, targets), hint=_cure(output, targets))
+        raise ConfigError(_unlike(output, targets), hint=_cure(output, targets, feature_axis(schema)))
     if len(found) == 1:
         return found[0], ""
     features = feature_axis(schema)
@@ -231,14 +235,15 @@ def _class_axis(schema: Schema, targets: Shape, declared: int | None) -> tuple[i
     )
 
 
-def _cure(output: Shape, targets: Shape) -> str:
+def _cure(output: Shape, targets: Shape, features: int | None) -> str:
     if output and _alike(output, targets):
         return "targets are class indices, not one-hot rows: np.argmax(targets, axis) over the axis of the classes"
     if not output:
         return "the model returns one number per example: training.loss: binary_cross_entropy or mean_squared_error"
-    wanted = output[-1:] + output[:-1] if len(output) > 1 else output
+    axis = len(output) if features is None else features
+    rest = output[: axis - 1] + output[axis:]
     return (
-        f"give targets {_shown(wanted[1:])} for {wanted[0]} classes, or change the last layer of every model; "
+        f"give targets {_shown(rest)} for {output[axis - 1]} classes, or change the last layer of every model; "
         "shapes are in ONNX layout"
     )
 

@@ -200,6 +200,10 @@ def _check_targets(name: str, data: Dataset, wanted: Wanted, note: Note) -> None
             raise ConfigError(
                 f"{name}: row {start + fault.row}: {fault.reason}", hint=_target_hint(objective, targets)
             )
+    counted = objective.counted(targets)
+    low, high = (f(targets if counted is None else targets[counted]) for f in (np.min, np.max))
+    if low == high and len(data) > 1:
+        note(f"{name}: every target is {low}")
     if objective.class_axis is None:
         _check_values(name, targets, np.dtype(np.float32), note)
     elif targets.dtype.kind == "f":

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.adapter import Batch, TrainConfig, Trainer
-from xbackend_fl.canonical import Node
 from xbackend_fl.course import Course
 from xbackend_fl.data import Dataset, Splits, content, digest, errors_once, input_names
-from xbackend_fl.errors import ConfigError, Refusals, RefusedInput, shortened
-from xbackend_fl.locate import explained
-from xbackend_fl.metrics import Metrics, Objective
+from xbackend_fl.errors import ConfigError, Refusals, RefusedInput
+from xbackend_fl.metrics import Objective
 from xbackend_fl.training.data_checks import Wanted, examine_data, vocabulary_of
 from xbackend_fl.training.shares import own_data_of, parts_of, splits_of
+from xbackend_fl.training.trial import Trial
 
 Array = NDArray[Any]
 
@@ -132,129 +131,66 @@ class Rehearsal:
         named = named_data(self.course, self.shares, self.splits)
         looked_at = named if scope.common else named_data(self.course, self.shares, None)
         notes = examine_data(looked_at, self._wanted(), refused)
+        trial = Trial(
+            self.course, self.backend, self.trainer, self.shares, self.batch, self.objective, self.config
+        )
         if not refused:
             errors: list[tuple[str, RefusedInput]] = []
             for where, data in named.items():
                 wrong = Refusals()
                 with wrong:
-                    self._answer(where, data)
+                    trial.answer(where, data, chooses=data is self.splits.validation)
                 errors += [(where, error) for error in wrong.errors]
             for error in errors_once(errors):
                 refused.add(error)
         if not refused:
             with refused:
-                self._steps(thorough=scope.thorough)
+                trial.alone()
+                if scope.thorough:
+                    notes += tuple(trial.steps(self._trained_on(named)))
         found = digests_of(self.course, self.splits, self.shares)
-        if scope.thorough:
-            for other in self._load_again(found, common=scope.common):
-                refused.add(other)
         contents = contents_of(self.course, self.splits if scope.common else None, self.shares)
+        if scope.thorough:
+            for other in self._load_again(contents, common=scope.common):
+                refused.add(other)
+        notes += tuple(equal_parts(contents))
         return Examined(refused.errors, notes, found, contents)
+
+    def _trained_on(self, named: Mapping[str, Dataset]) -> dict[str, Dataset]:
+        """Of the named data, those that participants of this backend train on."""
+        arrays = {id(share.targets) for share in self.shares.values()}
+        evaluated = (self.splits.validation, self.splits.test)
+        return {
+            where: data
+            for where, data in named.items()
+            if id(data.targets) in arrays and all(data is not other for other in evaluated)
+        }
 
     def _wanted(self) -> Wanted:
         scaled = self.course.data.scale is not None
         return Wanted(self.example, scaled, self.objective, vocabulary_of(self.trainer.description.schema))
 
-    def _answer(self, where: str, data: Dataset) -> None:
-        """The model's answer to the first batch of a data set, and its loss."""
-        size = min(self.course.training.batch_size, len(data))
-        what = f"{where}: the {self.backend} model, given the first {size} examples,"
-        rows = np.arange(size)
-        axes = self.trainer.description.binding.outputs
-        with explained(what):
-            outputs = self.trainer.forward(self.batch(data, rows).inputs)
-        if not all(np.isfinite(output).all() for output in outputs):
-            raise ConfigError(f"{what} answers with NaN or infinity before any training")
-        answer = axes[0].to_canonical(outputs[0])
-        found = Metrics.measured(self.objective(data), answer, data.take(rows).targets)
-        if found.positions and not np.isfinite(found.loss):
-            raise ConfigError(f"{what} has a loss of {found.loss} before any training")
-
-    def _steps(self, *, thorough: bool) -> None:
-        """Training steps of the sizes that matter: a whole batch, and one example under batch normalisation."""
-        nodes = self.trainer.description.schema.nodes
-        normalised = [node for node in nodes if node.operator == "BatchNormalization"]
-        alone = {name: data for name, data in self.shares.items() if 1 in self._sizes(len(data))}
-        if normalised and alone:
-            data = next(iter(alone.values()))
-            try:
-                with explained("one example"):
-                    _, before, after = self._step(data, 1)
-            except ConfigError as error:
-                raise self._one_example(normalised[0], alone, shortened(error.__cause__ or error)) from error
-            for node in normalised:
-                name, momentum = node.parameters["variance"], node.attributes["momentum"]
-                assert isinstance(momentum, float)
-                if np.allclose(after[name], before[name] * momentum, rtol=1e-5, atol=0):
-                    raise self._one_example(node, alone, "its variance is zero")
-        if thorough and self.shares:
-            data = next(iter(self.shares.values()))
-            size = min(self.course.training.batch_size, len(data))
-            what = f"the {self.backend} model, trained on {size} examples,"
-            with explained(what):
-                loss, _, after = self._step(data, size)
-            if not np.isfinite(loss):
-                raise ConfigError(f"{what} has a loss of {loss} before any training")
-            bad = [name for name, array in after.items() if not np.isfinite(array).all()]
-            if bad:
-                raise ConfigError(
-                    f"{what} has gradients of NaN or infinity in {bad[0]} ({len(bad)} parameters)"
-                )
-
-    def _step(self, data: Dataset, size: int) -> tuple[float, dict[str, Array], dict[str, Array]]:
-        """The loss of a training step too short to move parameters, and canonical tensors before and after it."""
-        trainer, binding = self.trainer, self.trainer.description.binding
-        start = trainer.read()
-        # Traces and plans belong to one configuration; those of the course are not to see this batch.
-        still = replace(self.config(data), optimizer=replace(self.config(data).optimizer, lr=0.0))
-        try:
-            trainer.reset(0)
-            loss = trainer.train([self.batch(data, np.arange(size))], still).total
-            return loss, dict(binding.export(start)), dict(binding.export(trainer.read()))
-        finally:
-            trainer.write(start)
-            trainer.reset(0)
-
-    def _one_example(self, node: Node, alone: Mapping[str, Dataset], reason: str) -> ConfigError:
-        size = self.course.training.batch_size
-        name, data = next(iter(alone.items()))
-        others = f" (and {len(alone) - 1} others)" if len(alone) > 1 else ""
-        larger = range(size + 1, 4 * size + 4)
-        good = next(
-            (n for n in larger if not any(1 in self._sizes(len(d), n) for d in self.shares.values())), None
-        )
-        return ConfigError(
-            f"participant {name!r}{others} has {len(data)} examples: with training.batch_size {size} a batch has one example, "
-            f"over which batch normalisation ({node.name!r}) has no variance: {reason}",
-            hint="give every participant two examples at least"
-            if good is None
-            else f"training.batch_size: {good}",
-        )
-
-    def _sizes(self, num_examples: int, batch_size: int | None = None) -> set[int]:
-        """Sizes of the batches of a participant with so many examples."""
-        training = self.course.training
-        size = batch_size or training.batch_size
-        whole, rest = divmod(num_examples, size)
-        sizes = {size} if whole else set()
-        reached = training.steps is None or training.steps > whole
-        return sizes | {rest} if rest and reached else sizes
-
-    def _load_again(self, found: Mapping[str, str], *, common: bool) -> Iterator[RefusedInput]:
+    def _load_again(self, contents: Mapping[str, str], *, common: bool) -> Iterator[RefusedInput]:
         """A loader that returns other data each time would give every process data of its own."""
         course, refused = self.course, Refusals()
         source = course.data.source
         code = not source.startswith(("leaf:", "npz:"))
         if common and code and sum(array.nbytes for array in _arrays(self.splits)) < _LARGE:
             with refused:
-                again = splits_of(course, anew=True)
-                if digests_of(course, again, {})[source] != found[source]:
+                again = contents_of(course, splits_of(course, anew=True), {})
+                if any(contents.get(name) != digest for name, digest in again.items()):
                     yield changed(source)
         own = {name: data for name, data in self.shares.items() if data.rows is None}
         if sum(array.nbytes for data in own.values() for array in data.inputs) < _LARGE:
             read = own_data_of(course, self.backend, refused, anew=True)
-            again_of = digests_of(course, self.splits, read)
-            yield from (changed(text) for text in again_of if again_of[text] != found[text])
+            again = contents_of(course, None, read)
+            loaders = {p.name: p.data for p in course.participants if p.name in read}
+            for name, text in loaders.items():
+                mine = {
+                    key: digest for key, digest in again.items() if key.startswith(f"participant {name!r}: ")
+                }
+                if any(contents.get(key) != digest for key, digest in mine.items()):
+                    yield changed(f"{text} (participant {name!r})")
         yield from refused.errors
 
 
@@ -292,6 +228,20 @@ def contents_of(course: Course, splits: Splits | None, shares: Mapping[str, Data
     if splits is not None and splits.owners is not None:
         found["owners"] = content(splits.owners)
     return found
+
+
+def equal_parts(contents: Mapping[str, str]) -> Iterator[str]:
+    """What is said of data sets with the same inputs: figures on what was trained on show nothing, and doubled data count twice."""
+    parts: dict[str, dict[str, str]] = {}
+    for key, value in contents.items():
+        where, colon, name = key.rpartition(": ")
+        if colon and name != "targets":
+            parts.setdefault(where, {})[name] = value
+    known: dict[tuple[str, ...], str] = {}
+    for where, found in parts.items():
+        first = known.setdefault(tuple(found.values()), where)
+        if first != where:
+            yield f"{where} has the same inputs as {first}"
 
 
 def changed(loader: str) -> ConfigError:

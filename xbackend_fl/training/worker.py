@@ -51,10 +51,10 @@ from xbackend_fl.mapping.training import require_trainable
 from xbackend_fl.metrics import Metrics, Objective, objective_of
 from xbackend_fl.places import place_of
 from xbackend_fl.training.examine import Examined, Rehearsal, Scope, digests_of, read_data
+from xbackend_fl.training.trial import EVALUATION_BATCH
 from xbackend_fl.training.usage import Usage
 from xbackend_fl.weights import Weights
 
-_EVALUATION_BATCH = 256
 _ONE_BY_ONE = (
     "participants train one after the other on the device: only PyTorch's plain SGD without dropout, with a "
     "float32 mean and a shared model, trains a whole cohort there"
@@ -114,6 +114,9 @@ class Worker:
 
     def examine(self, scope: Scope) -> Examined:
         """Try everything but the training, before the course begins; the model is left as it was."""
+        if not self._course.federate.share_local_model:
+            for name in list(self._shards)[:1]:
+                self._trainer_of(name)
         rehearsal = Rehearsal(
             self._course,
             self._backend,
@@ -156,12 +159,15 @@ class Worker:
 
     def adopt(self, schema: Schema, binding: Binding) -> None:
         """Take over what another worker of this backend has found and proven for the same model."""
+        self._require_same(binding)
+        self._take_over(schema, binding)
+
+    def _require_same(self, binding: Binding) -> None:
         if binding.natives != self._trainer.description.binding.natives:
             raise RefusedInput(
                 f"models.{self._backend} returned two different models when it was called twice",
                 hint="the function must build the same layers every time",
             )
-        self._take_over(schema, binding)
 
     def _take_over(self, schema: Schema, binding: Binding) -> None:
         self._schema, self._binding = schema, binding
@@ -251,7 +257,7 @@ class Worker:
         self._load(weights)
         data: Dataset = getattr(self._splits, split)
         rows = np.arange(len(data))
-        parts = [rows[i : i + _EVALUATION_BATCH] for i in range(0, len(data), _EVALUATION_BATCH)]
+        parts = [rows[i : i + EVALUATION_BATCH] for i in range(0, len(data), EVALUATION_BATCH)]
         objective, axes = self._objective(data), self._binding.outputs[0]
         answers = self._trainer.predict(self._inputs(data.take(part)) for part in parts)
         return Metrics.total(
@@ -424,8 +430,10 @@ class Worker:
         if self._course.federate.share_local_model:
             return self._trainer
         if name not in self._own:
-            self._own[name] = self._open()
-            _lay_out(self._own[name])
+            found = self._open()
+            self._require_same(found.description.binding)
+            _lay_out(found)
+            self._own[name] = found
         return self._own[name]
 
     def _native(self, tensors: Any) -> Weights:

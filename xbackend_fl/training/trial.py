@@ -1,0 +1,234 @@
+"""Tries batches with a model before the course begins: answers, and training steps. The model is left as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xbackend_fl.adapter import Batch, TrainConfig, Trainer
+from xbackend_fl.aggregation import LARGEST, is_within
+from xbackend_fl.canonical import Node
+from xbackend_fl.course import Course
+from xbackend_fl.data import Dataset, extreme_rows
+from xbackend_fl.errors import ConfigError, shortened
+from xbackend_fl.locate import explained
+from xbackend_fl.metrics import Metrics, Objective
+from xbackend_fl.weights import Weights
+
+Array = NDArray[Any]
+Tensors = dict[str, Array]
+
+EVALUATION_BATCH = 256
+_SIZES = 6
+"""How many sizes of batches are tried: a framework may plan each anew."""
+_STEEP = 1e3
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One backend's model, ready for a course that has not begun.
+
+    Attributes:
+        course: The course.
+        backend: The backend.
+        trainer: The model.
+        shares: The data of the backend's participants.
+        batch: Makes a batch of rows of a data set, as training does.
+        objective: How the loss reads the targets of a data set.
+        config: How the model will be trained on a data set.
+    """
+
+    course: Course
+    backend: str
+    trainer: Trainer
+    shares: Mapping[str, Dataset]
+    batch: Callable[[Dataset, NDArray[np.intp]], Batch]
+    objective: Callable[[Dataset], Objective]
+    config: Callable[[Dataset], TrainConfig]
+
+    def answer(self, where: str, data: Dataset, *, chooses: bool = False) -> None:
+        """The model's answers to the first batch of a data set, to its last one and to its extreme rows, and their loss.
+
+        Args:
+            where: What messages call the data set.
+            data: The data set.
+            chooses: Whether its figures choose the best weights, so that the course's metric must be defined.
+
+        Raises:
+            ConfigError: An answer or a loss is not finite, or there is no figure to choose by.
+        """
+        size, count = EVALUATION_BATCH, len(data)
+        first, last = np.arange(min(size, count)), np.arange(count - (count % size or size), count)
+        parts = {f"the first {len(first)} examples": first}
+        if count > size:
+            parts[f"the last {len(last)} examples"] = last
+        extreme = extreme_rows(data)
+        if len(extreme) and extreme.max() >= size:
+            parts[f"its smallest and largest values (rows {', '.join(map(str, extreme))})"] = extreme
+        for name, rows in parts.items():
+            found = self._measured(f"{where}: the {self.backend} model, given {name},", data, rows)
+            metric = self.course.training.chosen_by.name
+            if chooses and metric not in found.figures:
+                raise ConfigError(
+                    f"{where}: {metric}, which chooses the best weights, is not defined for {_counted(count)}",
+                    hint="give more examples, or choose by another metric: training.metric: loss",
+                )
+
+    def _measured(
+        self, what: str, data: Dataset, rows: NDArray[np.intp], when: str = "before any training"
+    ) -> Metrics:
+        with explained(what):
+            outputs = self.trainer.forward(self.batch(data, rows).inputs)
+        if not all(np.isfinite(output).all() for output in outputs):
+            raise ConfigError(f"{what} answers with NaN or infinity {when}")
+        answer = self.trainer.description.binding.outputs[0].to_canonical(outputs[0])
+        found = Metrics.measured(self.objective(data), answer, data.take(rows).targets)
+        if found.positions and not np.isfinite(found.loss):
+            raise ConfigError(f"{what} has a loss of {found.loss} {when}")
+        return found
+
+    def alone(self) -> None:
+        """A step with one example, where there will be one and batch normalisation averages.
+
+        Raises:
+            ConfigError: There is no variance.
+        """
+        nodes = self.trainer.description.schema.nodes
+        normalised = [node for node in nodes if node.operator == "BatchNormalization"]
+        alone = {name: data for name, data in self.shares.items() if 1 in self._sizes(len(data))}
+        if not normalised or not alone:
+            return
+        data = next(iter(alone.values()))
+        try:
+            with explained("one example"):
+                _, before, after = self._step(data, np.arange(1), self._still(data))
+        except ConfigError as error:
+            raise self._one_example(normalised[0], alone, shortened(error.__cause__ or error)) from error
+        for node in normalised:
+            name, momentum = node.parameters["variance"], node.attributes["momentum"]
+            assert isinstance(momentum, float)
+            if np.allclose(after[name], before[name] * momentum, rtol=1e-5, atol=0):
+                raise self._one_example(node, alone, "its variance is zero")
+
+    def steps(self, named: Mapping[str, Dataset]) -> Iterator[str]:
+        """Training steps of every size that there will be, and one that moves the weights, on the extreme rows of each data set.
+
+        Args:
+            named: Data sets that participants train on, by what messages call them.
+
+        Yields:
+            What people may want to know, one line each.
+
+        Raises:
+            ConfigError: A step fails, or weights or outputs after one are none to go on with.
+        """
+        for where, data in named.items():
+            sizes = sorted(
+                {n for share in self.shares.values() for n in self._sizes(len(share)) if n <= len(data)}
+            )
+            for size in sizes[-_SIZES:]:
+                self._still_step(
+                    f"{where}: the {self.backend} model, trained on {_counted(size)},", data, np.arange(size)
+                )
+            size = min(self.course.training.batch_size, len(data))
+            extreme = extreme_rows(data)
+            rest = np.setdiff1d(np.arange(min(len(data), size + len(extreme))), extreme)
+            yield from self._first_step(
+                where, data, np.concatenate([extreme, rest])[: max(size, len(extreme))]
+            )
+
+    def _still_step(self, what: str, data: Dataset, rows: NDArray[np.intp]) -> None:
+        with explained(what):
+            loss, _, after = self._step(data, rows, self._still(data))
+        if not np.isfinite(loss):
+            raise ConfigError(f"{what} has a loss of {loss} before any training")
+        bad = [name for name, array in after.items() if not np.isfinite(array).all()]
+        if bad:
+            raise ConfigError(f"{what} has gradients of NaN or infinity in {bad[0]} ({len(bad)} parameters)")
+
+    def _first_step(self, where: str, data: Dataset, rows: NDArray[np.intp]) -> Iterator[str]:
+        """One step as the course makes it, and the server's after it: what comes of them must be fit to go on with."""
+        what = (
+            f"{where}: the {self.backend} model, trained on {_counted(len(rows))}, extreme ones among them,"
+        )
+        trainer, schema = self.trainer, self.trainer.description.schema
+        start, binding = trainer.read(), trainer.description.binding
+        before = self._measured(what, data, rows)
+        try:
+            with explained(what):
+                _, first, after = self._step(data, rows, self.config(data))
+            kinds = {name: schema.by_name[name].kind for name in first}
+            weights = Weights(first, schema.fingerprint, kinds)
+            rule = self.course.federate.server.rule()
+            self._require_fit(f"{what} has after one step", after, weights)
+            with np.errstate(all="ignore"):
+                moved, _ = rule.apply(weights, Weights(after, schema.fingerprint, kinds), rule.init(weights))
+            self._require_fit(f"{what} has after one step, and one of the server,", moved, weights)
+            trainer.write(binding.restore(moved))
+            found = self._measured(what, data, rows, "after one step of training")
+        finally:
+            trainer.write(start)
+            trainer.reset(0)
+        if found.positions and found.loss > _STEEP * (1 + before.loss):
+            yield f"{what} has a loss of {found.loss:.3g} after one step, and had {before.loss:.3g} before: training.optimizer.lr, or the scale of the data, is too large"
+
+    def _require_fit(self, what: str, after: Mapping[str, Array], weights: Weights) -> None:
+        for name, array in after.items():
+            if array.dtype.kind == "f" and not is_within(array, LARGEST.get(weights.kinds[name], np.inf)):
+                reach = float(np.abs(array).max())
+                raise ConfigError(
+                    f"{what} {'NaN or infinity' if not np.isfinite(reach) else f'{reach:.3g}'} in {name}, which no mean takes",
+                    hint="lower training.optimizer.lr and weight_decay and federate.server.lr, or scale inputs and targets to about 1",
+                )
+
+    def _still(self, data: Dataset) -> TrainConfig:
+        """A step too short to move parameters: traces and plans belong to one configuration, and those of the course are not to see it."""
+        config = self.config(data)
+        return replace(config, optimizer=replace(config.optimizer, lr=0.0))
+
+    def _step(
+        self, data: Dataset, rows: NDArray[np.intp], config: TrainConfig
+    ) -> tuple[float, Tensors, Tensors]:
+        """The loss of a training step, and canonical tensors before and after it."""
+        trainer, binding = self.trainer, self.trainer.description.binding
+        start = trainer.read()
+        try:
+            trainer.reset(0)
+            loss = trainer.train([self.batch(data, rows)], config).total
+            return loss, dict(binding.export(start)), dict(binding.export(trainer.read()))
+        finally:
+            trainer.write(start)
+            trainer.reset(0)
+
+    def _one_example(self, node: Node, alone: Mapping[str, Dataset], reason: str) -> ConfigError:
+        size = self.course.training.batch_size
+        name, data = next(iter(alone.items()))
+        others = f" (and {len(alone) - 1} others)" if len(alone) > 1 else ""
+        larger = range(size + 1, 4 * size + 4)
+        good = next(
+            (n for n in larger if not any(1 in self._sizes(len(d), n) for d in self.shares.values())), None
+        )
+        return ConfigError(
+            f"participant {name!r}{others} has {len(data)} examples: with training.batch_size {size} a batch has one example, "
+            f"over which batch normalisation ({node.name!r}) has no variance: {reason}",
+            hint="give every participant two examples at least"
+            if good is None
+            else f"training.batch_size: {good}",
+        )
+
+    def _sizes(self, num_examples: int, batch_size: int | None = None) -> set[int]:
+        """Sizes of the batches of a participant with so many examples."""
+        training = self.course.training
+        size = batch_size or training.batch_size
+        whole, rest = divmod(num_examples, size)
+        sizes = {size} if whole else set()
+        reached = training.steps is None or training.steps > whole
+        return sizes | {rest} if rest and reached else sizes
+
+
+def _counted(size: int) -> str:
+    return "1 example" if size == 1 else f"{size} examples"
