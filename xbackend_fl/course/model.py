@@ -315,7 +315,7 @@ class DeploymentSection(_Section):
         10_000_000,
         description="most training examples that a silo may say it has, and so the largest weight of an update",
     )
-    over_selection: Annotated[float, Field(ge=1, le=_MAX_PARTICIPANTS)] = Field(
+    over_selection: Annotated[float, Field(ge=1, le=compose.MAX_PARTICIPANTS)] = Field(
         1.0, description="how many times a cohort's silos are asked; the first that answer make the round"
     )
     payload: Literal["float32", "bfloat16", "float16", "int8", "top-k"] = Field(
