@@ -1,4 +1,7 @@
-"""Prints the table of networks: what was mapped, how exactly, and how long it took."""
+"""Prints the table of networks: what was mapped, how exactly, and how long it took.
+
+``--corpus textbook`` takes the pairs that were written twice by hand, and compares the map with a person's.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.networks")
     parser.add_argument("only", nargs="*", help="parts of names")
     parser.add_argument("--traceback", action="store_true")
+    parser.add_argument("--corpus", choices=("networks", "textbook"), default="networks")
+    parser.add_argument(
+        "--limit", type=int, default=300, metavar="SECONDS", help="of each pair of the textbook"
+    )
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     import torch  # noqa: F401
@@ -24,6 +31,14 @@ def main() -> int:
     import xbfl_tensorflow
 
     xbfl_tensorflow.import_frameworks()
+    if arguments.corpus == "textbook":
+        from tests.networks.textbook.measure import measure
+
+        return measure(arguments.only, arguments.limit, trace=arguments.traceback)
+    return _table(arguments.only, trace=arguments.traceback)
+
+
+def _table(only: list[str], *, trace: bool) -> int:
     import xbackend_fl
     from tests.networks.catalogue import NETWORKS
     from xbackend_fl.errors import XbflError
@@ -32,7 +47,7 @@ def main() -> int:
     print("| network | nodes | tensors | result | largest error | torch, s | map and proof, s |")
     print("|---|---|---|---|---|---|---|")
     for network in NETWORKS:
-        if arguments.only and not any(word.lower() in network.name.lower() for word in arguments.only):
+        if only and not any(word.lower() in network.name.lower() for word in only):
             continue
         example, start = network.example(), time.perf_counter()
         nodes = tensors = error = ""
@@ -47,7 +62,7 @@ def main() -> int:
         except XbflError as refused:
             middle = min(middle, time.perf_counter()) if nodes else time.perf_counter()
             result = "refused" if not network.same else f"**{refused.message[:600]}**"
-            if arguments.traceback:
+            if trace:
                 traceback.print_exc()
         wrong += (result == "mapped") != network.same
         seconds = f"{middle - start:.1f} | {time.perf_counter() - middle:.1f}"
