@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import numpy as np
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -31,6 +29,7 @@ from xbackend_fl.course import compose, shapes
 from xbackend_fl.course.address import Address
 from xbackend_fl.course.diagnostics import look_alike, mistake, refuse
 from xbackend_fl.course.excerpt import printed
+from xbackend_fl.course.numbers import HELD, Decay, single, there
 from xbackend_fl.course.settings import Path as Keys
 from xbackend_fl.errors import ConfigError
 from xbackend_fl.metrics import METRICS, Metric, default_metric, metrics_for
@@ -71,39 +70,6 @@ def checked_name(text: str) -> str:
         ) from error
 
 
-def _single(value: float) -> float:
-    """A number that is finite where models compute, and 0 there only if it is 0.
-
-    Numbers below the smallest normal one are 0 to some frameworks, which flush them, and not to others.
-    """
-    there = _there(value)
-    if math.isinf(there) or there == 0 != value:
-        raise PydanticCustomError("single", _SINGLE, {"value": f"{value!r}", "there": f"{there:g}"})
-    return value
-
-
-def _part(value: float) -> float:
-    """A number below 1 that is below 1 where models compute, too."""
-    if _there(value) == 1:
-        raise PydanticCustomError("single", _SINGLE, {"value": f"{value!r}", "there": "1"})
-    return value
-
-
-def _there(value: float) -> float:
-    with np.errstate(over="ignore", under="ignore"):
-        there = float(np.float32(value))
-    return 0.0 if abs(there) < _TINY else there
-
-
-_TINY = float(np.finfo(np.float32).tiny)
-
-
-_SINGLE = "input should be a number for float32, in which models compute; there {value} is {there}"
-# Behind the limits of a field, which JSON Schema then has in its own words.
-_HELD = AfterValidator(_single)
-Decay = Annotated[float, Field(ge=0, lt=1), _HELD, AfterValidator(_part)]
-
-
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -131,7 +97,7 @@ class Partition(_Section):
     """How the training data are shared out."""
 
     kind: Literal["iid", "dirichlet", "pathological", "quantity", "by_id"] = "iid"
-    alpha: Annotated[float, Field(gt=0, description="dirichlet: small values skew more"), _HELD] = 0.5
+    alpha: Annotated[float, Field(gt=0, description="dirichlet: small values skew more"), HELD] = 0.5
     min_examples: PositiveInt = Field(1, description="dirichlet: fewest examples of a participant")
     classes: PositiveInt = Field(
         2, description="pathological: shards, and so about classes, of a participant"
@@ -144,9 +110,9 @@ class Partition(_Section):
 class Scale(_Section):
     """Whole-number inputs as floats, batch by batch: ``(value / divide - mean) / std``."""
 
-    divide: Annotated[float, Field(gt=0), _HELD] = 255.0
-    mean: Annotated[float, _HELD] = 0.0
-    std: Annotated[float, Field(gt=0), _HELD] = 1.0
+    divide: Annotated[float, Field(gt=0), HELD] = 255.0
+    mean: Annotated[float, HELD] = 0.0
+    std: Annotated[float, Field(gt=0), HELD] = 1.0
 
     def rule(self) -> Scaling:
         """As plain data for adapters."""
@@ -157,14 +123,14 @@ class Scale(_Section):
         """Two numbers that are none together."""
         for value, beside in ((1 / self.divide / self.std, "divide"), (self.mean / self.std, "mean")):
             try:
-                _single(value)
+                single(value)
             except PydanticCustomError:
-                text = f"`std` {self.std!r} does not go with `{beside}` {getattr(self, beside)!r}: together they are {value:.3g}, which is {_there(value):g} in float32"
+                text = f"`std` {self.std!r} does not go with `{beside}` {getattr(self, beside)!r}: together they are {value:.3g}, which is {there(value):g} in float32"
                 refuse([mistake(text, ("std",), self.std, beside=(beside,))])
         return self
 
 
-Share = Annotated[float, Field(gt=0), _HELD]
+Share = Annotated[float, Field(gt=0), HELD]
 
 
 class Data(_Section):
@@ -187,13 +153,13 @@ class OptimizerSection(_Section):
     """The participants' optimizer; the same arithmetic on every backend."""
 
     name: Literal["sgd", "momentum", "nesterov", "adam", "adamw", "adagrad", "rmsprop"] = "sgd"
-    lr: Annotated[float, Field(gt=0), _HELD] = 0.01
+    lr: Annotated[float, Field(gt=0), HELD] = 0.01
     momentum: Decay = 0.9
     beta1: Decay = 0.9
     beta2: Decay = 0.999
     alpha: Decay = 0.99
-    eps: Annotated[float, Field(gt=0), _HELD] = 1e-8
-    weight_decay: Annotated[float, Field(ge=0), _HELD] = 0.0
+    eps: Annotated[float, Field(gt=0), HELD] = 1e-8
+    weight_decay: Annotated[float, Field(ge=0), HELD] = 0.0
 
     def rule(self) -> Optimizer:
         """As plain data for adapters."""
@@ -222,7 +188,7 @@ class Training(_Section):
     batch_size: PositiveInt = 32
     epochs: PositiveInt = 1
     steps: PositiveInt | None = Field(None, description="replaces epochs")
-    clip_norm: Annotated[float, Field(gt=0), _HELD] | None = None
+    clip_norm: Annotated[float, Field(gt=0), HELD] | None = None
     dropout: bool = Field(
         default=True, description="whether dropout layers drop; every backend draws its own masks"
     )
@@ -237,11 +203,11 @@ class ServerSection(_Section):
     """The server optimizer."""
 
     name: Literal["fedavg", "fedavgm", "fedadagrad", "fedadam", "fedyogi"] = "fedavg"
-    lr: Annotated[float, Field(gt=0), _HELD] = 1.0
+    lr: Annotated[float, Field(gt=0), HELD] = 1.0
     momentum: Decay = 0.9
     beta1: Decay = 0.9
     beta2: Decay = 0.99
-    tau: Annotated[float, Field(gt=0), _HELD] = 1e-3
+    tau: Annotated[float, Field(gt=0), HELD] = 1e-3
 
     def rule(self) -> ServerOptimizer:
         """As plain data for the round loop."""
