@@ -255,7 +255,10 @@ def _describe(name: str, dataset: h5py.Dataset, *, direct: bool) -> dict[str, An
         raise Refused("expansion", f"{what} has chunks of more than {_LARGEST_CHUNK} bytes")
     dtype = dataset.dtype
     marked = dataset.attrs.get("dtype") if "dtype" in dataset.attrs else None
-    if dtype.hasobject or dtype.names or dtype.subdtype or dataset.shape is None:
+    if dataset.shape is None:
+        # h5py.Empty: a dtype, and neither a shape nor values.
+        raise Refused("dtype", f"{what} has no shape and no values (an empty dataspace)")
+    if dtype.hasobject or dtype.names or dtype.subdtype:
         raise Refused("dtype", f"{what} holds {str(dtype)!r:.60}, which is no number")
     size = int(np.prod(dataset.shape, dtype=object)) * dtype.itemsize
     offset = dataset.id.get_offset() if direct and layout == h5py.h5d.CONTIGUOUS else None

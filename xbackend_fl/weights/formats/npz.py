@@ -85,6 +85,8 @@ def _entry(source: Source, member: Member) -> Entry:
     if length > _MAX_HEADER or start > len(head):
         source.refuse("header-too-large", f"the header of {what} has {length} bytes", limit=_MAX_HEADER)
     found = _HEADER.fullmatch(head[12 if wide else 10 : start].decode("latin-1"))
+    if found is None and b"'descr': [(" in head[:start]:
+        source.refuse("dtype", f"{what} is a structured array, whose records are no numbers")
     if found is None:
         source.refuse("bad-header", f"the header of {what} is not a dtype, an order and a shape")
     dtype = DESCRIPTIONS.get(found["descr"])
