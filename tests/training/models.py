@@ -67,6 +67,23 @@ def words() -> nn.Module:
     return Words()
 
 
+class Heads(nn.Module):
+    """Two outputs, of which a loss reads the first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk, self.first = nn.Linear(8, 16), nn.Linear(16, 3)
+        self.second = nn.Sequential(nn.Linear(16, 4), nn.ReLU(), nn.Linear(4, 2))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        seen = torch.relu(self.trunk(x))
+        return self.first(seen), self.second(seen)
+
+
+def heads() -> nn.Module:
+    return Heads()
+
+
 def image() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 4 * 3, 3))
 

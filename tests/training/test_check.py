@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.training import bad_loaders, loaders
+from tests.training.models import heads
 from xbackend_fl import load_course, run_course
 from xbackend_fl.cli.main import main
 from xbackend_fl.deployment.silo import Silo
@@ -371,3 +373,17 @@ def test_a_silos_own_file_is_looked_at_as_well(file: Path, tmp_path: Path) -> No
     assert [line.split(": ", 1)[1].split("mine.npz: ")[1] for line in said] == [
         "test: inputs: float64, read as float32; no value changes"
     ]
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_what_no_loss_reads_is_named(check: Check, decay: float) -> None:
+    """PyTorch's own backward pass says what has no gradient."""
+    trained = heads()
+    trained(torch.ones(2, 8))[0].sum().backward()
+    without = [name for name, value in trained.named_parameters() if value.grad is None]
+    status, text = check(model("heads"), f"training.optimizer={{name: sgd, lr: 0.1, weight_decay: {decay}}}")
+    assert status == 0, text
+    (line,) = [line for line in text.splitlines() if "the loss reads the first output" in line]
+    assert f"reach others alone: {', '.join(without)};" in line
+    assert ("weight decay alone changes them" if decay else "they stay as they are") in line
+    assert "the loss reads" not in check(model("build"))[1]

@@ -234,3 +234,14 @@ def whole_values(schema: Schema) -> frozenset[str]:
         if inherits or (told is not None and not str(told).startswith("float")):
             whole.update(node.outputs)
     return frozenset(whole)
+
+
+def parameters_behind(schema: Schema, value: str) -> frozenset[str]:
+    """Names of the parameters that a value of the graph is computed with."""
+    found: set[str] = set()
+    wanted = {value}
+    for node in reversed(schema.nodes):
+        if not wanted.isdisjoint(node.outputs):
+            wanted.update(node.inputs)
+            found.update(node.parameters.values())
+    return frozenset(found)

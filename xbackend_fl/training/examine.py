@@ -10,6 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.adapter import Batch, TrainConfig, Trainer
+from xbackend_fl.canonical import Kind
+from xbackend_fl.canonical.layout import leaves
+from xbackend_fl.canonical.schema import parameters_behind
 from xbackend_fl.course import Course
 from xbackend_fl.data import Dataset, Splits, content, digest, errors_once, input_names
 from xbackend_fl.errors import ConfigError, Refusals, RefusedInput
@@ -21,6 +24,9 @@ from xbackend_fl.training.trial import Trial
 Array = NDArray[Any]
 
 _SPLITS = ("train", "validation", "test")
+_NAMED = 6
+"""Names that a note lists."""
+
 _LARGE = 1 << 30
 """Bytes of data that are not loaded twice."""
 
@@ -134,6 +140,7 @@ class Rehearsal:
         trial = Trial(
             self.course, self.backend, self.trainer, self.shares, self.batch, self.objective, self.config
         )
+        notes += self._without_gradient() if scope.common else ()
         if not refused:
             errors: list[tuple[str, RefusedInput]] = []
             for where, data in named.items():
@@ -165,6 +172,29 @@ class Rehearsal:
             for where, data in named.items()
             if id(data.targets) in arrays and all(data is not other for other in evaluated)
         }
+
+    def _without_gradient(self) -> tuple[str, ...]:
+        """A note about parameters that reach other outputs than the first alone, which is the one that the loss reads."""
+        description, decay = self.trainer.description, self.course.training.optimizer.rule().weight_decay
+        schema = description.schema
+        behind = parameters_behind(schema, schema.outputs[0].name)
+        names = [
+            leaf.tensor
+            for parameter in schema.parameters
+            if parameter.kind is Kind.TRAINABLE and parameter.name not in behind
+            for leaf in leaves(description.binding.parameters[parameter.name])
+        ]
+        if not names:
+            return ()
+        shown = ", ".join(names[:_NAMED]) + (
+            f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        )
+        change = "weight decay alone changes them" if decay else "they stay as they are"
+        note = (
+            f"the loss reads the first output, and these parameters of the {self.backend} model reach others alone: {shown}; "
+            f"they have no gradient, and {change}"
+        )
+        return (note,)
 
     def _wanted(self) -> Wanted:
         scaled = self.course.data.scale is not None
