@@ -110,7 +110,7 @@ def import_frameworks() -> None:
     """Import TensorFlow and Keras without their start-up messages.
 
     Raises:
-        AdapterError: Keras already runs on another backend in this process.
+        AdapterError: Keras runs on another backend in this process, or is to run on one that is not there.
     """
     set_environment()
     if "tensorflow" not in sys.modules:
@@ -118,7 +118,15 @@ def import_frameworks() -> None:
             import tensorflow as tf
         # Its advice on retracing is for loops over shapes; our steps are traced once per configuration.
         tf.get_logger().setLevel("ERROR")
-    import keras
+    try:
+        import keras
+    except (ImportError, ValueError) as error:
+        if getattr(error, "name", "") == "keras":
+            raise
+        raise AdapterError(
+            f"Keras cannot start on the backend {os.environ['KERAS_BACKEND']!r}: {error}",
+            hint="set KERAS_BACKEND=tensorflow, or leave it out",
+        ) from error
 
     if keras.backend.backend() != "tensorflow":
         raise AdapterError(

@@ -28,7 +28,7 @@ from xbfl_tensorflow.constants import fold, settle
 from xbfl_tensorflow.graph import Context, Handler, family, knows_activation
 from xbfl_tensorflow.rehearsal import Rehearsal, rehearse
 from xbfl_tensorflow.trace import Call, Trace, call_once, is_keras, is_signature, steps, takes_training, trace
-from xbfl_tensorflow.variables import natives_of, raw, trainable, variable_names
+from xbfl_tensorflow.variables import natives_of, raw, refuse_policies, trainable, variable_names
 
 _LAYERS: Mapping[str, Handler] = {**layers.HANDLERS, **simple.HANDLERS, **sequences.HANDLERS}
 
@@ -79,6 +79,8 @@ def _described(model: Any, example: Sequence[Array], told: Declared, inside: lis
     ]
     if not (is_keras(model) and getattr(model, "inputs", None)):
         call_once(model, [array.transpose(order) for array, order in zip(batch, orders, strict=True)])
+    if is_keras(model):
+        refuse_policies(model)
     traced = _traced(model, batch, orders, inside)
     inferred = [
         (order, "declared") if given[index] else infer_order(traced, index, array, order, declared[index])
@@ -256,12 +258,6 @@ def _layer(context: Context, layer: Any, arguments: list[Any], options: dict[str
         # Its data are given by name: the first parameter of its call.
         word = next(name for name in inspect.signature(type(layer).call).parameters if name in options)
         arguments = [options.pop(word)]
-    computes = str(getattr(layer, "compute_dtype", None) or "float32")
-    if computes.startswith(("float", "bfloat")) and computes != "float32":
-        raise UnsupportedError(
-            f"keras layer {layer.name!r} ({kind}) computes in {computes}; expected float32",
-            hint="build the model under the policy float32: keras.config.set_dtype_policy('float32')",
-        )
     if getattr(layer, "quantization_mode", None):
         raise UnsupportedError(
             f"keras layer {layer.name!r} ({kind}) is quantized to {layer.quantization_mode}",

@@ -55,7 +55,8 @@ class Context:
         """What a tensor of the graph stands for."""
         if tensor.name not in self.values:
             raise UnsupportedError(
-                f"tensorflow tensor {tensor.name!r} comes from an operation without a value"
+                f"tensorflow tensor {tensor.name!r} comes from an operation that has no value in a graph, such as one branch of a condition",
+                hint="compute both and choose with tf.where(condition, a, b)",
             )
         return self.values[tensor.name]
 

@@ -252,7 +252,12 @@ def _prelu(context: Context, layer: Any, value: Value) -> Value:
 def embedding(context: Context, layer: Any, indices: Operand) -> Operand:
     """An embedding of data, or of constant positions."""
     name = context.name(layer)
-    require(not layer.mask_zero, name, "mask_zero=True changes the layers behind it; PyTorch has no masks")
+    require(
+        not layer.mask_zero,
+        name,
+        "mask_zero=True changes the layers behind it; PyTorch has no masks",
+        f"keras: {name}: mask_zero=False, and multiply by a mask that is an input of the model",
+    )
     return lookup(context.builder, name, context.native(layer.embeddings), indices, -1, context.place(layer))
 
 

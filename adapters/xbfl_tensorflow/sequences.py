@@ -58,7 +58,12 @@ def _node(context: Context, name: str, directions: list[Any], value: Value) -> V
 
 def _attributes(name: str, operator: str, layer: Any, directions: int) -> dict[str, Any]:
     word = layer.activation.__name__
-    require(not layer.return_state and not layer.stateful, name, "return_state and stateful")
+    require(
+        not layer.return_state and not layer.stateful,
+        name,
+        "return_state=True or stateful=True has no canonical form",
+        f"keras: {name}: return_sequences=True, and take the last step: x[:, -1]",
+    )
     require(not layer.go_backwards, name, "go_backwards=True; wrap the layer in Bidirectional instead")
     no_dropout = not layer.dropout and not layer.recurrent_dropout
     require(no_dropout, name, "dropout inside the cell; put a Dropout layer in front of it instead")

@@ -160,11 +160,24 @@ def _anew(model: Any, inputs: Sequence[Any]) -> None:
 def call_model(model: Any, inputs: Sequence[Any], *, training: bool) -> Any:
     """Call a model the way its kind is called."""
     if is_keras(model):
+        if len(inputs) > 1 and _places(model) >= len(inputs):
+            return model(*inputs, training=training)
         return model(_packed(model, inputs), training=training)
     if is_signature(model):
         return _call_signature(model, inputs)
     extra = {"training": training} if takes_training(model) else {}
     return model(*inputs, **extra)
+
+
+def _places(model: Any) -> int:
+    """How many tensors the ``call`` of a subclassed model takes one by one; 1 if it takes them as a list or a dict."""
+    if getattr(model, "inputs", None):
+        return 1
+    parameters = list(inspect.signature(model.call).parameters.values())
+    needed = [
+        item for item in parameters if item.default is item.empty and item.name not in {"training", "mask"}
+    ]
+    return sum(item.kind in {item.POSITIONAL_ONLY, item.POSITIONAL_OR_KEYWORD} for item in needed)
 
 
 def _packed(model: Any, inputs: Sequence[Any]) -> Any:
@@ -193,7 +206,7 @@ def callable_of(model: Any) -> Any:
         UnsupportedError: A SavedModel has no signature.
     """
     signatures = getattr(model, "signatures", None)
-    if callable(model):
+    if callable(model) and hasattr(model, "variables"):
         return model
     if not signatures:
         raise UnsupportedError(

@@ -49,6 +49,23 @@ def natives_of(names: dict[str, Any]) -> dict[str, NativeTensor]:
     return {name: NativeTensor(tuple(v.shape), _dtype(v)) for name, v in names.items()}
 
 
+def refuse_policies(model: Any) -> None:
+    """Refuse a Keras model with a layer that computes in another width than 32 bits.
+
+    Raises:
+        UnsupportedError: The message names the layer and its dtype policy.
+    """
+    for layer in model._flatten_layers(include_self=False):  # noqa: SLF001  Keras lists layers inside layers nowhere else
+        computes = str(getattr(layer, "compute_dtype", None) or "float32")
+        if "float" in computes and computes != "float32" and type(layer).__name__ != "InputLayer":
+            policy = getattr(getattr(layer, "dtype_policy", None), "name", computes)
+            raise UnsupportedError(
+                f"keras layer {layer.name!r} ({type(layer).__name__}) has the dtype policy {policy!r} and computes in {computes}; "
+                "expected float32",
+                hint="build the model under the policy float32: keras.config.set_dtype_policy('float32')",
+            )
+
+
 def _variables(model: Any) -> list[Any]:
     if isinstance(model, keras.Model):
         generators = [v for v in model.non_trainable_variables if v.path.endswith("seed_generator_state")]

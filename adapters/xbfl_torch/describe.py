@@ -192,8 +192,8 @@ def _returned(context: Context, value: Any, key: str) -> Value:
     """What the model returns, as data: also a parameter or a constant that reaches an output as it is."""
     if isinstance(value, State):
         raise UnsupportedError(
-            f"the model returns the final state {key!r} of a recurrent layer as it is",
-            hint="index it by layer: h_n[-1]",
+            f"the model returns the final state{f' {key!r}' if key else ''} of a recurrent layer as it is",
+            hint="return its sequence alone, layer(x)[0], or index the state by layer: h_n[-1]",
         )
     return context.data(value)
 

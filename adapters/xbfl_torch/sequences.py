@@ -231,7 +231,12 @@ def attention(context: Context, node: Node) -> bool:
     require(all(map(is_causal_mask, masks)), path, "an attention mask other than the causal one")
     causal = bool(masks) or any(n.kwargs.get("is_causal") or (len(n.args) > 5 and n.args[5]) for n in group)
     results = [n for n in group if any(user not in members for user in n.users)]
-    require(len(results) == 1, path, "the attention weights are used; only the first output is canonical")
+    require(
+        len(results) == 1,
+        path,
+        "the attention weights are used; only the first output is canonical",
+        "torch: call it with need_weights=False, and return its first output",
+    )
     order = (0, 1, 2) if module.batch_first else (1, 0, 2)
     values = [context.data(context.values[m]) for m in (query, key, content)]
     layouts = _attention_layouts(path, module)

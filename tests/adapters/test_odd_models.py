@@ -90,6 +90,15 @@ class KerasModel(keras.Model):
         return self.computes(self, x)
 
 
+class OneByOne(keras.Model):
+    def __init__(self) -> None:
+        super().__init__()
+        self.d = K.Dense(4)
+
+    def call(self, x: Any, gate: Any) -> Any:
+        return self.d(x) * self.d(gate)
+
+
 class LegacyModel(tf_keras.Model):  # type: ignore[misc]  it has no types
     def __init__(self) -> None:
         super().__init__()
@@ -144,6 +153,7 @@ PROVEN: list[Row] = [
     ("positions for a batch in Keras", lambda: KerasModel(lambda m, x: m.d(x + m.e(tf.tile(tf.range(5)[None], (tf.shape(x)[0], 1)))), d=K.Dense(4), e=K.Embedding(5, 6)), (SERIES,)),
     ("a mask of whole numbers in Keras", lambda: KerasModel(lambda m, z: m.d(z[0]) + tf.cast(1 - z[1], "float32")[:, :, None] * -1e4, d=K.Dense(4)), (SERIES, MASK)),
     ("a dict of inputs", from_dict, (VECTOR, SERIES)),
+    ("inputs one by one in Keras", OneByOne, (VECTOR, VECTOR)),
     ("whole numbers between bounds", lambda: Lambda(lambda m, x: m.e(x.clamp(0, 4)), e=nn.Embedding(5, 6)), (WORDS,)),
     ("whole numbers with one bound", lambda: Lambda(lambda m, x: m.e(torch.relu(x)) + m.e(x.clamp(min=2)), e=nn.Embedding(5, 6)), (WORDS,)),
     ("whole numbers that are padded", lambda: Lambda(lambda m, x: m.e(functional.pad(x, (1, 0), value=3)), e=nn.Embedding(5, 6)), (WORDS,)),
@@ -204,7 +214,13 @@ REFUSED: list[tuple[str, Callable[[], Any], tuple[np.ndarray[Any, Any], ...], st
     ("the end of the program", lambda: Lambda(lambda m, x: sys.exit(m.l(x)), l=dense()), (VECTOR,), "cannot be called with float32 [2, 6]", ""),
     ("a reshape of one example in Keras", lambda: KerasModel(lambda m, x: m.d(tf.reshape(x, (1, 6))), d=K.Dense(4)), (VECTOR,), ONE, "tf.shape(x)[0]"),
     ("a concatenation of one example in Keras", lambda: KerasModel(lambda m, x: m.d(tf.concat([tf.ones((1, 1, 6)), x], 1)), d=K.Dense(4)), (SERIES,), ONE, "tf.shape(x)[0]"),
-    ("mixed precision", mixed, (VECTOR,), "computes in bfloat16", "float32"),
+    ("mixed precision", mixed, (VECTOR,), "the dtype policy 'mixed_bfloat16' and computes in bfloat16", "float32"),
+    ("half precision", lambda: keras.Sequential([keras.Input((6,)), K.Dense(4, dtype="float16")]), (VECTOR,), "the dtype policy 'float16'", "float32"),
+    ("NaN in the model", lambda: Lambda(lambda m, x: m.l(x) * float("nan"), l=dense()), (VECTOR,), "not a number (NaN)", "was meant"),
+    ("a condition in Keras", lambda: KerasModel(lambda m, x: tf.cond(tf.reduce_sum(x) > 0, lambda: m.d(x), lambda: -m.d(x)), d=K.Dense(4)),
+     (VECTOR,), "one branch of a condition", "tf.where"),
+    ("a state in Keras", lambda: KerasModel(lambda m, x: m.d(x)[0], d=K.LSTM(4, return_state=True)), (SERIES,), "return_state=True", "return_sequences=True"),
+    ("a state", lambda: nn.LSTM(6, 4, batch_first=True), (SERIES,), "the final state of a recurrent layer", "layer(x)[0]"),
     ("whole numbers of 8 bits", quantized, (VECTOR,), "quantized to int8", "before"),
     ("whole numbers in Keras", lambda: KerasModel(lambda m, x: (m.d(x), tf.cast(x, "int32")), d=K.Dense(4)), (VECTOR,), "is int32", "scores"),
     ("a range of numbers", lambda: KerasModel(in_a_range, d=K.Dense(4)), (np.abs(VECTOR),), "takes the example 4 times, and not other numbers", "any numbers"),

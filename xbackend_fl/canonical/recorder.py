@@ -95,6 +95,11 @@ class Recorder:
                 f"{name!r} uses dense features that are also reshaped to an image; "
                 "in channels-last order they have no common canonical form"
             )
+        if any(isinstance(value, float) and math.isnan(value) for value in attributes.values()):
+            raise UnsupportedError(
+                f"{name!r} computes with a constant that is not a number (NaN)",
+                hint="NaN makes everything behind it NaN; take the number that was meant",
+            )
         key = (operator, reads, frozenset(attributes.items()), frozenset(layouts.items()))
         if operator != "Dropout" and key in self._made:
             return self._made[key]
