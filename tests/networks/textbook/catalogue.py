@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.networks.textbook import (
+    builtin,
     channels,
     codes,
     convolutional,
@@ -16,6 +17,7 @@ from tests.networks.textbook import (
     recommend,
     recurrent,
     speech,
+    spelled,
     text,
     tokens,
     vision,
@@ -23,7 +25,7 @@ from tests.networks.textbook import (
 
 FAMILIES = (
     masks, positions, heads, gates, recurrent, convolutional, channels, graphs, recommend, forecast, speech, text,
-    vision, tokens, functions, codes,
+    vision, tokens, functions, codes, builtin, spelled,
 )  # fmt: skip
 
 PAIRS = tuple(pair for family in FAMILIES for pair in family.PAIRS)

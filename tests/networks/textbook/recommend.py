@@ -294,7 +294,7 @@ TOWERS = Pair(
 
 
 class Compressed(nn.Module):
-    """xDeepFM's crosses: outer products of fields, a convolution over them; pooled over the width."""
+    """xDeepFM's crosses: outer products of fields, a convolution over them; of i times j and j times i either may be first."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -324,7 +324,7 @@ COMPRESSED = Pair(
     "compressed interaction", "recommend", Compressed, compressed_keras, draws(floats(3, 3, D)),
     moved("conv1.weight", "layer_0/kernel", lambda value: value[:, :, 0].T) | same("conv1.bias", "layer_0/bias")
     | moved("conv2.weight", "layer_1/kernel", lambda value: value[:, :, 0].T) | same("conv2.bias", "layer_1/bias")
-    | dense("out", "out"),
+    | dense("out", "out"), symmetric=True,
 )  # fmt: skip
 
 
