@@ -141,13 +141,32 @@ def test_different_functions_are_diagnosed(
 
 
 def test_a_hidden_difference_is_found_by_the_numbers() -> None:
-    """The same graph, another flatten order: structure agrees, only the proof can tell."""
+    """The same graph, another grouping of values in front of a softmax: structure agrees, only the proof can tell."""
+    reference = Lambda(
+        lambda m, x: m.d(m.c(x).reshape(-1, 3, 36).softmax(2).mean(2)),
+        c=nn.Conv2d(4, 3, 3),
+        d=nn.Linear(3, 2),
+    )
+    schema = xbackend_fl.describe(reference, (IMAGE,))
+    evidence = xbackend_fl.gather_evidence(reference, (IMAGE,))
+    image = keras.Input((8, 8, 4))
+    x = K.Reshape((3, 36))(K.Conv2D(3, 3)(image))
+    candidate = keras.Model(image, K.Dense(2)(keras.ops.mean(keras.ops.softmax(x, -1), -1)))
+    with pytest.raises(MismatchError):
+        xbackend_fl.bind(candidate, schema, (IMAGE,), evidence)
+
+
+def test_features_in_another_order_are_the_same_function() -> None:
+    """The same graph, another order of flattened features: gradients tell it."""
     reference = nn.Sequential(nn.Conv2d(4, 3, 3), nn.Flatten(), nn.Linear(108, 2))
     schema = xbackend_fl.describe(reference, (IMAGE,))
+    evidence = xbackend_fl.gather_evidence(reference, (IMAGE,))
     image = keras.Input((8, 8, 4))
-    x = K.Conv2D(3, 3)(image)
-    x = K.Reshape((3, 36))(x)
+    x = K.Reshape((3, 36))(K.Conv2D(3, 3)(image))
     candidate = keras.Model(image, K.Dense(2)(K.Flatten()(x)))
+    bound = xbackend_fl.bind(candidate, schema, (IMAGE,), evidence)
+    assert bound.proof.proven
+    assert any("lie in another order" in note for note in bound.notes)
     with pytest.raises(MismatchError, match="the numbers do not"):
         xbackend_fl.bind(candidate, schema, (IMAGE,))
 

@@ -142,11 +142,59 @@ class Exponential(nn.Module):
         return x @ torch.exp(self.w)
 
 
+class Columns(nn.Module):
+    """A recurrent layer over the columns of an image, whose channels and rows are its features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.c, self.r, self.o = (
+            nn.Conv2d(3, 4, 3, padding=1),
+            nn.LSTM(16, 6, batch_first=True),
+            nn.Linear(6, 3),
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        features = F.max_pool2d(torch.relu(self.c(x)), 2).permute(0, 3, 1, 2).flatten(2)
+        return self.o(self.r(features)[0])
+
+
+def columns_in_keras() -> Any:
+    def build(x: Any) -> Any:
+        x = K.MaxPooling2D(2)(K.Conv2D(4, 3, padding="same", activation="relu")(x))
+        return K.Dense(3)(K.LSTM(6, return_sequences=True)(K.Reshape((4, 16))(K.Permute((2, 1, 3))(x))))
+
+    return lane(build, (8, 8, 3))
+
+
+class Patches(nn.Module):
+    """Patches of an image as tokens; channels first in each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.e, self.o = nn.Linear(48, 10), nn.Linear(10, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = (
+            x.unflatten(2, (2, 4)).unflatten(4, (2, 4)).permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+        )
+        return self.o(torch.tanh(self.e(tokens)).mean(1))
+
+
+def patches_in_keras() -> Any:
+    def build(x: Any) -> Any:
+        tokens = ops.transpose(ops.reshape(x, (-1, 2, 4, 2, 4, 3)), (0, 1, 3, 2, 4, 5))
+        return K.Dense(3)(ops.mean(ops.tanh(K.Dense(10)(ops.reshape(tokens, (-1, 4, 48)))), 1))
+
+    return lane(build, (8, 8, 3))
+
+
 FORMS: list[tuple[str, Callable[[], Any], Callable[[], Any], Any]] = [
     ("operations of one framework", Sums, sums_in_keras, ROWS),
     ("a kernel behind arithmetic, its axes in another order", SoftKernel, soft_kernel_in_keras, IMAGE),
     ("a mask of the ids, and the mask of Keras", Averages, averages_in_keras, TOKENS),
     ("a product, and a sum of products", lambda: experts(("one", "two")), experts_in_keras, ROWS),
+    ("features of columns in another order", Columns, columns_in_keras, IMAGE),
+    ("patches in another order", Patches, patches_in_keras, IMAGE),
 ]
 
 

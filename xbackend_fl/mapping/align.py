@@ -23,9 +23,11 @@ from xbackend_fl.adapter.contract import Trainer
 from xbackend_fl.canonical import Binding, Kind, Node, Parameter, Schema, views
 from xbackend_fl.canonical.layout import Layout
 from xbackend_fl.mapping.derivatives import canonical_gradients, native
+from xbackend_fl.mapping.draw import FEATURES
+from xbackend_fl.mapping.feature_order import Order, feature_distance, ordered
 from xbackend_fl.mapping.native import SizeRefused, canonical_outputs
 from xbackend_fl.mapping.ports import fit_outputs
-from xbackend_fl.mapping.probe import Evidence, by_shape, cotangents, weights_of
+from xbackend_fl.mapping.probe import Evidence, alike, by_shape, cotangents, weights_of
 from xbackend_fl.mapping.sketch import sketch
 from xbackend_fl.mapping.verify import relative_error
 
@@ -52,21 +54,24 @@ class Alignment:
         binding: The candidate's binding under the reference's names.
         nodes: The candidate's node names to the reference's, as far as their parameters tell.
         tied: Parameters whose partner was one of several with equal gradients.
+        reordered: Parameters whose features lie in another order.
     """
 
     binding: Binding
     nodes: Mapping[str, str]
     tied: tuple[str, ...]
+    reordered: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class _Pair:
-    """A candidate's parameter in one order of axes: ``order`` sorts its axes that are longer than one."""
+    """A candidate's parameter in one order of its axes that are longer than one, and of its features."""
 
     distance: float
     ours: str
     theirs: str
     order: tuple[int, ...]
+    features: Order = None
 
 
 def alignments(schema: Schema, trainer: Trainer, evidence: Sequence[Evidence] | None) -> Iterator[Alignment]:
@@ -79,12 +84,15 @@ def alignments(schema: Schema, trainer: Trainer, evidence: Sequence[Evidence] | 
         trainer: The candidate; its weights are changed.
         evidence: What the reference did, the probes by shape included.
     """
-    draws = [item for item in by_shape(evidence) if item.gradients]
     own = trainer.description.schema
-    if not draws or _lengths(schema) != _lengths(own):
+    if _lengths(schema) != _lengths(own):
         return
     binding = fit_outputs(schema, trainer.description)
-    answers = [found for item in draws if (found := _answer(trainer, binding, own, item)) is not None]
+    answers: list[tuple[Evidence, Mapping[str, Array]]] = []
+    for draws in (by_shape(evidence), alike(evidence)):
+        # An order of features is looked for only where the models are not the same function without.
+        asked = (_answer(trainer, binding, own, item) for item in draws if item.gradients and not answers)
+        answers = answers or [found for found in asked if found is not None]
     if not answers:
         return
     options = _options(schema, own, answers)
@@ -204,12 +212,25 @@ def _pairs(
     ours: Parameter, theirs: Parameter, answers: Sequence[tuple[Evidence, Mapping[str, Array]]]
 ) -> Iterator[_Pair]:
     """The orders of axes in which one parameter may be the other, each with the distance of their gradients."""
+    axis = _features_axis(ours, theirs)
+    if axis is not None and answers[0][0].case.alike:
+        ((item, grads), *_) = answers
+        distance, features = feature_distance(item.gradients[ours.name], grads[theirs.name], axis)
+        order = tuple(range(sum(n > 1 for n in ours.shape)))
+        yield _Pair(distance, ours.name, theirs.name, order, features)
+        return
     wanted = [n for n in ours.shape if n > 1]
     short = [n for n in theirs.shape if n > 1]
     orders = [order for order in permutations(range(len(short))) if [short[axis] for axis in order] == wanted]
     for order in orders[:_ORDERS]:
         distances = [_distance(ours, theirs, short, order, *answer) for answer in answers]
         yield _Pair(max(distances), ours.name, theirs.name, order)
+
+
+def _features_axis(ours: Parameter, theirs: Parameter) -> int | None:
+    """The axis of the features that both layers read; ``None`` if these are no layers of one kind."""
+    one, two = (FEATURES.get(item.operator) if item.role == "weight" else None for item in (ours, theirs))
+    return one if ours.operator == theirs.operator and one == two and ours.shape == theirs.shape else None
 
 
 def _distance(
@@ -239,7 +260,9 @@ def _bound(
 ) -> Alignment:
     layouts: dict[str, Layout] = dict(binding.parameters)
     for pair in pairs:
-        layouts[pair.theirs] = _turned(layouts[pair.theirs], pair.order, schema.by_name[pair.ours].shape)
+        ours = schema.by_name[pair.ours]
+        turned = _turned(layouts[pair.theirs], pair.order, ours.shape)
+        layouts[pair.theirs] = ordered(turned, FEATURES.get(ours.operator, 0), pair.features)
     owners, others = _owners(schema), _owners(own)
     nodes: dict[str, str] = {}
     for pair in pairs:
@@ -248,7 +271,9 @@ def _bound(
     names = {pair.theirs: pair.ours for pair in pairs}
     several = Counter(ours for ours, _ in near)
     tied = tuple(pair.ours for pair in pairs if several[pair.ours] > 1)
-    return Alignment(replace(binding, parameters=layouts).renamed(names, nodes, schema), nodes, tied)
+    reordered = tuple(pair.ours for pair in pairs if pair.features is not None)
+    binding = replace(binding, parameters=layouts).renamed(names, nodes, schema)
+    return Alignment(binding, nodes, tied, reordered)
 
 
 def _turned(layout: Layout, order: tuple[int, ...], shape: tuple[int, ...]) -> Layout:

@@ -18,6 +18,9 @@ Array = NDArray[Any]
 EXAMPLE = "the example"
 """Label of the probe with the user's own data."""
 
+ALIKE = "the same weights by shape, all features alike"
+"""Label of a probe that needs neither a map nor an order of features."""
+
 BY_SHAPE = "the same weights by shape"
 """Label of a probe that needs no map."""
 
@@ -28,6 +31,10 @@ KINDS = DRAWS + 2
 """Seed of the draws of every other kind of data, whose outputs alone are compared."""
 
 _EXAMPLE, _BY_SHAPE, _FURTHER = DRAWS + 3, DRAWS + 5, 21
+_ALIKE = 17
+_MOVES = frozenset({"Flatten", "Reshape", "Transpose", "Opaque"})
+"""Behind what features may lie in another order."""
+
 _RESERVE = (11, 13, 15)
 _SMALL = (4, 8)
 """How many times smaller large images are where rounding is to count less."""
@@ -60,6 +67,9 @@ def cases(schema: Schema, example: Sequence[Array], assignment: Assignment = ())
     result.append(_draw(schema, shapes, _RESERVE[2], usual, reserve=True, rounding=True))
     inputs = draw_inputs(schema, shapes, _BY_SHAPE, scale=10.0, assignment=usual)
     result.append(Case(BY_SHAPE, _BY_SHAPE, inputs, step=False, by_shape=True))
+    if any(node.operator in _MOVES for node in schema.nodes):
+        inputs = draw_inputs(schema, shapes, _ALIKE, assignment=usual)
+        result.append(Case(ALIKE, _ALIKE, inputs, step=False, by_shape=True, alike=True))
     return result
 
 

@@ -13,7 +13,7 @@ from xbackend_fl.adapter.contract import Batch, TrainConfig, Trainer
 from xbackend_fl.adapter.optimizers import Optimizer
 from xbackend_fl.canonical import Binding, Kind, Schema
 from xbackend_fl.canonical.layout import leaves
-from xbackend_fl.mapping.sketch import sketch, sketches
+from xbackend_fl.mapping.sketch import columns, sketch, sketches
 
 Array = NDArray[Any]
 
@@ -34,6 +34,7 @@ class Question:
         cotangents: What every output is weighed with.
         targets: Of the step's mean squared error on the first output.
         config: How the step is made; ``None`` for gradients only.
+        columns: Parameter to the axis along which its gradient is not summed up.
     """
 
     inputs: tuple[Array, ...]
@@ -41,6 +42,7 @@ class Question:
     cotangents: tuple[Array, ...]
     targets: Array
     config: TrainConfig | None
+    columns: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,10 @@ def ask(trainer: Trainer, binding: Binding, schema: Schema, question: Question) 
     """Differentiate a model that holds the question's weights, and take a step if one is wanted; they are then what the step left."""
     inputs = native(binding, question.inputs)
     turned = [axes.to_native(c) for axes, c in zip(binding.outputs, question.cotangents, strict=True)]
-    gradients = sketches(canonical_gradients(binding, trainer.gradients(inputs, turned)))
+    gradients = {
+        name: columns(array, question.columns[name]) if name in question.columns else sketch(array)
+        for name, array in canonical_gradients(binding, trainer.gradients(inputs, turned)).items()
+    }
     if question.config is None or binding.inference_only:
         return Answer(gradients)
     kept = {name: array for name, array in trainer.read().items() if name in binding.owners}

@@ -19,6 +19,9 @@ Array = NDArray[Any]
 BATCH = 4
 """Examples per probe: batch statistics need several."""
 
+FEATURES = {"Gemm": 1, "LSTM": 2, "GRU": 2, "RNN": 2}
+"""Where the weights of a layer have the features that it reads."""
+
 _PASSING = frozenset({"Add", "Concat", "MaxPool", "AveragePool", "Pad"})
 _KINKED = frozenset({"Relu", "LeakyRelu", "Clip", "PRelu"})
 
@@ -38,7 +41,16 @@ def draw_weights(schema: Schema, seed: int) -> dict[str, Array]:
     return {p.name: _draw(p, generator, far.get(p.name, ())) for p in schema.parameters}
 
 
-def draw_by_shape(schema: Schema, salt: str = "") -> dict[str, Array]:
+def features(schema: Schema) -> dict[str, int]:
+    """The axis of the features that are read, for the weights of every dense and recurrent layer."""
+    return {
+        parameter.name: FEATURES[parameter.operator]
+        for parameter in schema.parameters
+        if parameter.operator in FEATURES and parameter.role == "weight"
+    }
+
+
+def draw_by_shape(schema: Schema, salt: str = "", *, alike: bool = False) -> dict[str, Array]:
     """Values that depend on nothing but lengths of axes: two models that are the same function get equal weights.
 
     Neither the order of axes nor the operator that reads a parameter makes a difference, because two forms of one function
@@ -48,10 +60,15 @@ def draw_by_shape(schema: Schema, salt: str = "") -> dict[str, Array]:
     Args:
         schema: The model.
         salt: Another one gives other values.
+        alike: Whether a dense or recurrent layer weighs all features that it reads alike, so that their order makes no difference.
     """
+    axes = features(schema) if alike else {}
     known: dict[str, Array] = {}
     weights = {}
     for parameter in schema.parameters:
+        if (axis := axes.get(parameter.name)) is not None:
+            weights[parameter.name] = _alike(parameter, axis, salt)
+            continue
         lengths = [n for n in parameter.shape if n > 1]
         order = sorted(range(len(lengths)), key=lengths.__getitem__)
         role = parameter.role if parameter.role in {"mean", "variance"} else ""
@@ -61,6 +78,14 @@ def draw_by_shape(schema: Schema, salt: str = "") -> dict[str, Array]:
         turned = known[key].transpose(np.argsort(order))
         weights[parameter.name] = turned.reshape(parameter.shape).astype(parameter.dtype)
     return weights
+
+
+def _alike(parameter: Parameter, axis: int, salt: str) -> Array:
+    rest = [1 if place == axis else n for place, n in enumerate(parameter.shape)]
+    seed = hashlib.sha256(f"{salt}alike {rest}".encode()).digest()
+    generator = np.random.Generator(np.random.Philox(key=int.from_bytes(seed[:16], "little")))
+    values = generator.standard_normal(rest) / math.sqrt(parameter.shape[axis])
+    return np.broadcast_to(values, parameter.shape).astype(parameter.dtype)
 
 
 def _drawn_alike(lengths: Sequence[int], role: str, key: str) -> Array:

@@ -158,11 +158,16 @@ def _dropouts(
 
 
 def _said(found: Sequence[Difference], alignment: Alignment) -> Iterator[str]:
-    first = f" First difference: {line(str(found[0]), _LONGEST)}" if found else ""
-    yield (
-        "the two graphs have other forms, and parameters are paired by their gradients: between the layers only numbers speak."
-        f"{first}"
-    )
+    if found:
+        yield (
+            "the two graphs have other forms, and parameters are paired by their gradients: between the layers only numbers speak. "
+            f"First difference: {line(str(found[0]), _LONGEST)}"
+        )
+    if alignment.reordered:
+        yield f"the features that these read lie in another order, which gradients tell: {_names(alignment.reordered)}"
     if alignment.tied:
-        names = ", ".join(alignment.tied[:5]) + (" …" if len(alignment.tied) > 5 else "")
-        yield f"equal weights by shape do not tell these from others; the proof's own weights do: {names}"
+        yield f"equal weights by shape do not tell these from others; the proof's own weights do: {_names(alignment.tied)}"
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (" …" if len(names) > 5 else "")

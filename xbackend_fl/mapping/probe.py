@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from xbackend_fl.adapter.contract import TrainConfig, Trainer
 from xbackend_fl.canonical import Binding, Schema
 from xbackend_fl.mapping.derivatives import STEP, Question, ask, native, nudged, rounding
-from xbackend_fl.mapping.draw import draw_by_shape, draw_weights, shaken
+from xbackend_fl.mapping.draw import draw_by_shape, draw_weights, features, shaken
 from xbackend_fl.mapping.executor import Executor, executor_of
 from xbackend_fl.mapping.native import SizeRefused, canonical_outputs, forward, training_attributes
 from xbackend_fl.mapping.runtime import GraphRefused
@@ -32,6 +32,7 @@ class Case:
         step: Whether an optimizer step is compared too.
         reserve: Whether it is run only if the others leave a gradient open.
         by_shape: Whether equal shapes hold equal weights: such a probe needs no map.
+        alike: Whether the features that a layer reads weigh alike, besides: such a probe needs no order of features either.
         rounding: Whether it is measured how far rounding moves the gradients and the step.
     """
 
@@ -42,6 +43,7 @@ class Case:
     step: bool = True
     reserve: bool = False
     by_shape: bool = False
+    alike: bool = False
     rounding: bool = False
 
     def at_example(self, schema: Schema) -> bool:
@@ -58,7 +60,8 @@ class Evidence:
         case: The case.
         statistics: Running statistics that fit the case's weights and data; the candidate takes the same.
         outputs: Outputs in evaluation mode.
-        gradients: Sketch of the gradient in evaluation mode, by trainable parameter.
+        gradients: Sketch of the gradient in evaluation mode, by trainable parameter; where features weigh alike, columns of a layer's
+            weights have a sketch each: ``[4, features]``.
         moved: Sketch of the change in one optimizer step in training mode without dropout, by trainable parameter.
         updated: Sketch of the running statistics after that step.
         rounding: How far rounding moves the named sketch, one number each, by ``gradients/NAME``, ``moved/NAME``
@@ -76,12 +79,17 @@ class Evidence:
 
 def weights_of(schema: Schema, case: Case) -> dict[str, Array]:
     """The weights of a case, running statistics aside."""
-    return draw_by_shape(schema) if case.by_shape else draw_weights(schema, case.seed)
+    return draw_by_shape(schema, alike=case.alike) if case.by_shape else draw_weights(schema, case.seed)
 
 
 def by_shape(evidence: Sequence[Evidence] | None) -> tuple[Evidence, ...]:
     """What the reference did with the probes that need no map."""
-    return tuple(item for item in evidence or () if item.case.by_shape)
+    return tuple(item for item in evidence or () if item.case.by_shape and not item.case.alike)
+
+
+def alike(evidence: Sequence[Evidence] | None) -> tuple[Evidence, ...]:
+    """What the reference did with the probes that need neither a map nor an order of features."""
+    return tuple(item for item in evidence or () if item.case.alike)
 
 
 def observe(
@@ -131,7 +139,8 @@ def observe(
         attributes=training_attributes(schema, binding),
         silenced=binding.silenced,
     )
-    question = Question(case.inputs, weights, weighed, targets, config if case.step else None)
+    columns = features(schema) if case.alike else {}
+    question = Question(case.inputs, weights, weighed, targets, config if case.step else None, columns)
     answer = ask(trainer, binding, schema, question)
     measured = rounding(trainer, binding, schema, question, answer, case.seed) if case.rounding else {}
     return Evidence(

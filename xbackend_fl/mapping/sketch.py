@@ -20,6 +20,10 @@ BUCKETS = 64
 """Numbers per sketch; the norm is right within about 18 % (one standard deviation, √(2 / 64))."""
 
 
+COLUMN = 4
+"""Numbers per slice in :func:`columns`."""
+
+
 def sketch(array: Array) -> Array:
     """The sketch of a tensor: float64 ``[64]``, or the tensor itself if it has no more elements."""
     flat = np.ravel(array).astype(np.float64)
@@ -29,6 +33,14 @@ def sketch(array: Array) -> Array:
     rest = -flat.size % BUCKETS
     folded: Array = np.pad(signed, (0, rest)).reshape(-1, BUCKETS).sum(axis=0)
     return folded
+
+
+def columns(array: Array, axis: int) -> Array:
+    """A sketch of every slice of a tensor along ``axis``: float32 ``[4, length]``."""
+    rows = np.moveaxis(array, axis, -1).reshape(-1, array.shape[axis])
+    weights = np.random.Generator(np.random.Philox(key=[len(rows), 8])).standard_normal((COLUMN, len(rows)))
+    made: Array = (weights @ rows.astype(np.float64)).astype(np.float32)
+    return made
 
 
 def sketches(arrays: Mapping[str, Array]) -> dict[str, Array]:
