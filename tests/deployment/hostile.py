@@ -18,6 +18,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -210,11 +211,12 @@ def _change_field(fields: Fields, draw: np.random.Generator) -> None:
         case 0:
             inner.pop(key, None)
         case 1:
-            inner[pick(TEXTS, draw)] = pick(VALUES, draw)
+            inner[pick(TEXTS, draw)] = deepcopy(pick(VALUES, draw))
         case 2:
-            inner[pick([*sorted(inner), "extra"], draw)] = inner.get(key)
+            inner[pick([*sorted(inner), "extra"], draw)] = deepcopy(inner.get(key))
         case _:
-            inner[key] = pick(VALUES, draw)
+            # Copies: the next change may be inside, and the values are for all messages.
+            inner[key] = deepcopy(pick(VALUES, draw))
 
 
 def _change_array(arrays: Arrays, draw: np.random.Generator) -> None:
