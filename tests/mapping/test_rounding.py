@@ -15,9 +15,10 @@ from torch import nn
 
 import xbackend_fl
 from xbackend_fl.adapter import adapter_of
-from xbackend_fl.errors import MismatchError
+from xbackend_fl.errors import MismatchError, UnprovenError
 from xbackend_fl.mapping import evidence_of
-from xbackend_fl.mapping.bind import find_binding, prove
+from xbackend_fl.mapping.bind import find_binding
+from xbackend_fl.mapping.prove import prove
 
 SIZES = (32, 64, 128, 224)
 QUICK = 64
@@ -98,6 +99,8 @@ SCALED = {
     "saturated": (lambda x: torch.tanh(x * 255), lambda x: ops.tanh(x * 255)),
     "logarithm": (lambda x: torch.log(x + 1), lambda x: ops.log(x + 1)),
     "root": (torch.sqrt, ops.sqrt),
+    "small beside a constant": (lambda x: x * 1e-7, lambda x: x * 1e-7),
+    "smaller still": (lambda x: x * 1e-9, lambda x: x * 1e-9),
 }
 
 
@@ -124,3 +127,65 @@ def test_data_of_another_scale(kind: str) -> None:
     other = keras.Model(image, K.Dense(2)(leaky + 1e-2 * ops.tanh(leaky)))
     with pytest.raises(MismatchError):
         xbackend_fl.bind(other, schema, example, evidence)
+
+
+def tiny_groups(epsilon: float) -> nn.Module:
+    """Two values make a group: a difference of large numbers, of which ONNX Runtime loses more than the frameworks."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 8, 3), nn.GroupNorm(4, 8, eps=epsilon))
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_the_rounding_of_the_third_opinion_is_measured_too(*, published: bool) -> None:
+    example, model = (
+        (np.random.default_rng(2).standard_normal((1, 3, 3, 3)).astype(np.float32),),
+        tiny_groups(1e-5),
+    )
+    schema = xbackend_fl.describe(model, example)
+    evidence = xbackend_fl.gather_evidence(model, example) if published else None
+    assert xbackend_fl.bind(model, schema, example, evidence).proof.proven
+    loose = adapter_of(model).open(tiny_groups(1e-3), example)
+    proof = prove(schema, loose.description.binding, loose, example, evidence)
+    assert "onnx runtime" in {check.what for check in proof.checks if not check.passed}
+
+
+class Variance(nn.Module):
+    """A variance spelled out as the mean of squares less the square of the mean, around a large number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(8, 6), nn.Linear(8, 6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.one(x) + 30
+        spread = y.pow(2).mean(-1, keepdim=True) - y.mean(-1, keepdim=True).pow(2)
+        result: torch.Tensor = torch.tanh(spread) * self.two(x)
+        return result
+
+
+def test_rounding_beside_large_constants_is_no_difference() -> None:
+    example = (np.random.default_rng(2).standard_normal((1, 8)).astype(np.float32),)
+    x = keras.Input((8,))
+    y = K.Dense(6)(x) + 30
+    spread = ops.mean(y**2, -1, keepdims=True) - ops.mean(y, -1, keepdims=True) ** 2
+    right, model = keras.Model(x, ops.tanh(spread) * K.Dense(6)(x)), Variance()
+    schema, evidence = xbackend_fl.describe(model, example), xbackend_fl.gather_evidence(model, example)
+    assert xbackend_fl.bind(right, schema, example, evidence).proof.proven
+
+
+def test_what_is_rounding_in_every_draw_is_unproven_and_no_mismatch() -> None:
+    class Fast(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two, self.three = (nn.Linear(8, 6) for _ in range(3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            result: torch.Tensor = torch.sin(1e4 * self.one(x)) * self.two(x) + self.three(x)
+            return result
+
+    example = (np.random.default_rng(2).standard_normal((1, 8)).astype(np.float32),)
+    x = keras.Input((8,))
+    right, model = keras.Model(x, ops.sin(1e4 * K.Dense(6)(x)) * K.Dense(6)(x) + K.Dense(6)(x)), Fast()
+    schema, evidence = xbackend_fl.describe(model, example), xbackend_fl.gather_evidence(model, example)
+    with pytest.raises(UnprovenError, match="rounding alone moves the outputs by up to"):
+        xbackend_fl.bind(right, schema, example, evidence)

@@ -9,7 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.canonical import Schema
-from xbackend_fl.mapping.distributions import Assignment, Distribution, assignments, vocabularies, words
+from xbackend_fl.mapping.distributions import (
+    Assignment,
+    Distribution,
+    assignments,
+    far,
+    vocabularies,
+    words,
+)
 from xbackend_fl.mapping.draw import BATCH, draw_inputs
 from xbackend_fl.mapping.probe import Case
 
@@ -90,7 +97,10 @@ def further(schema: Schema, example: Sequence[Array]) -> Iterator[tuple[Case, Ca
         Case(f"{BY_SHAPE}, {EXAMPLE}", _FURTHER, own, step=False, by_shape=True),
     )
     shapes = [array.shape for array in example]
-    for place, assignment in enumerate(assignments(schema), start=1):
+    kinds = list(assignments(schema))
+    alike = sum(len(set(kind)) == 1 for kind in kinds)
+    kinds[alike:alike] = far(schema)
+    for place, assignment in enumerate(kinds, start=1):
         seed = _FURTHER + 2 * place
         case = _draw(schema, shapes, seed, assignment)
         label = f"{BY_SHAPE}, {words(assignment)}"

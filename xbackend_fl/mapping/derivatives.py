@@ -20,6 +20,9 @@ Array = NDArray[Any]
 STEP = Optimizer("sgd", lr=2.0**20)
 """One step of plain SGD. The rate is huge and a power of two, so that nothing of a small gradient is lost when it is added to a weight."""
 
+SHIFT = 2.0**-20
+"""How far weights are moved there and back: enough to round otherwise, and too little for a curve to show."""
+
 PARTS = ("gradients", "moved", "updated")
 """What an answer consists of."""
 
@@ -90,7 +93,8 @@ def rounding(
     and targets moved there and back, is the answer in between; what is left is rounding. Every intermediate value
     is another one, so errors that are equal from run to run (a long sum of equal numbers) show, too. Weights
     move by one unit in the last place meanwhile; data does not, for both models receive it exactly: a mask of ones that
-    are not quite ones is another mask.
+    are not quite ones is another mask. Weights move by a millionth there and back besides: a unit of a small weight is nothing beside
+    a large constant that is added later, and in the mean of both answers all but rounding cancels.
 
     Args:
         trainer: The model; its weights are changed.
@@ -102,6 +106,7 @@ def rounding(
     """
     generator = np.random.Generator(np.random.Philox(key=[seed, 6]))
     shifts = [generator.standard_normal(array.shape) for array in (*question.cotangents, question.targets)]
+    signs = {name: generator.choice([-SHIFT, SHIFT], array.shape) for name, array in question.weights.items()}
     pair = []
     for sign in (1, -1):
         moved = [
@@ -110,7 +115,10 @@ def rounding(
         ]
         beside = replace(
             question,
-            weights={name: nudged(array, generator) for name, array in question.weights.items()},
+            weights={
+                name: nudged(array, generator)
+                for name, array in shifted(question.weights, signs, sign).items()
+            },
             cotangents=tuple(moved[:-1]),
             targets=moved[-1],
         )
@@ -138,6 +146,20 @@ def nudged(array: Array, generator: np.random.Generator) -> Array:
     factors = np.array([1 - np.finfo(array.dtype).eps, 1 + np.finfo(array.dtype).eps], array.dtype)
     moved: Array = array * factors[up].reshape(array.shape)
     return moved
+
+
+def shifted(weights: Mapping[str, Array], shifts: Mapping[str, Array], way: int) -> dict[str, Array]:
+    """Floats moved by a part of themselves.
+
+    Args:
+        weights: Arrays by name.
+        shifts: Which part, for every element.
+        way: 1 for there, -1 for back.
+    """
+    return {
+        name: (array * (1 + way * shifts[name])).astype(array.dtype) if array.dtype.kind == "f" else array
+        for name, array in weights.items()
+    }
 
 
 def native(binding: Binding, inputs: Sequence[Array]) -> list[Array]:

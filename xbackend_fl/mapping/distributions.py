@@ -29,7 +29,13 @@ class Distribution(StrEnum):
     LARGE = "0 to 255"
     SMALL = "small"
     HUGE = "0 to 65535"
+    TINY = "millionths"
+    VAST = "millions"
+    GIANT = "billions"
 
+
+FAR = {Distribution.TINY: 1e-6, Distribution.VAST: 1e6, Distribution.GIANT: 1e9}
+"""Factors of normal numbers, for models that answer no other kind with something finite that differs."""
 
 Assignment: TypeAlias = tuple[Distribution, ...]
 """A distribution for every input."""
@@ -64,6 +70,8 @@ def sample(
             return signal(shape, generator).astype(dtype)
         case Distribution.SMALL if dtype.kind == "f":
             return (1e-3 * signal(shape, generator)).astype(dtype)
+        case Distribution.TINY | Distribution.VAST | Distribution.GIANT if dtype.kind == "f":
+            return (FAR[distribution] * signal(shape, generator)).astype(dtype)
         case _:
             return generator.integers(0, 2, shape).astype(dtype)
 
@@ -103,7 +111,7 @@ def assignments(schema: Schema) -> Iterator[Assignment]:
     """What else than normal numbers the inputs may be: all alike first, then one input, then two that differ."""
     indices = vocabularies(schema)
     free = [i for i, port in enumerate(schema.inputs) if port.name not in indices]
-    others = [kind for kind in Distribution if kind is not Distribution.NORMAL]
+    others = [kind for kind in Distribution if kind is not Distribution.NORMAL and kind not in FAR]
     plain = (Distribution.NORMAL,) * len(schema.inputs)
     seen: dict[Assignment, None] = {}
     for kind in others:
@@ -114,6 +122,11 @@ def assignments(schema: Schema) -> Iterator[Assignment]:
         seen[_with(plain, {one: first, two: second})] = None
     seen.pop(plain, None)
     yield from seen
+
+
+def far(schema: Schema) -> Iterator[Assignment]:
+    """Kinds of another order of magnitude, the same for all inputs."""
+    yield from ((kind,) * len(schema.inputs) for kind in FAR)
 
 
 def _with(plain: Assignment, changed: Mapping[int, Distribution]) -> Assignment:

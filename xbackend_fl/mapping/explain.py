@@ -268,9 +268,12 @@ def _across_batches(nodes: Sequence[Node]) -> set[str]:
 
 
 def _unproven(names: Mapping[str, str]) -> UnprovenError:
-    shown = [f"  {name}: {reason}" for name, reason in list(names.items())[:SHOWN]]
-    if len(names) > SHOWN:
-        shown.append(f"  … and {len(names) - SHOWN} more")
+    if len(set(names.values())) == 1 and len(names) > SHOWN // 2:
+        shown = [f"  {_names(list(names))}: {next(iter(names.values()))}"]
+    else:
+        shown = [f"  {name}: {reason}" for name, reason in list(names.items())[:SHOWN]]
+        if len(names) > SHOWN:
+            shown.append(f"  … and {len(names) - SHOWN} more")
     head = (
         "nothing contradicts the map, but it is not proven: normal numbers, zeros and ones, ones, small and large values "
         "and the example leave parameters unseen, so another pairing would agree as well:"

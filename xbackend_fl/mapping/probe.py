@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from xbackend_fl.adapter.contract import TrainConfig, Trainer
 from xbackend_fl.canonical import Binding, Schema
-from xbackend_fl.mapping.derivatives import STEP, Question, ask, native, nudged, rounding
+from xbackend_fl.mapping.derivatives import STEP, Question, ask, native, rounding
 from xbackend_fl.mapping.draw import draw_by_shape, draw_weights, features, shaken
 from xbackend_fl.mapping.executor import Executor, executor_of
 from xbackend_fl.mapping.native import SizeRefused, canonical_outputs, forward, training_attributes
@@ -155,23 +155,6 @@ def cotangents(case: Case, outputs: Sequence[Array]) -> tuple[Array, ...]:
 
 def _normal(generator: np.random.Generator, like: Sequence[Array]) -> tuple[Array, ...]:
     return tuple(generator.standard_normal(array.shape).astype(np.float32) for array in like)
-
-
-def output_rounding(
-    schema: Schema, binding: Binding, trainer: Trainer, item: Evidence, expected: Sequence[Array] = ()
-) -> float:
-    """How far outputs move if weights move by one unit in the last place, relative to their size or to the expected one's."""
-    weights = weights_of(schema, item.case) | dict(item.statistics)
-    largest = 0.0
-    for seed in range(2):
-        generator = np.random.Generator(np.random.Philox(key=[seed, 7]))
-        moved = {name: nudged(array, generator) for name, array in weights.items()}
-        outputs = canonical_outputs(trainer, binding, moved, item.case.inputs)
-        for one, two, wanted in zip(outputs, item.outputs, expected or item.outputs, strict=True):
-            size = float(max(np.abs(two).max(initial=0.0), np.abs(wanted).max(initial=0.0)))
-            moves = float(np.abs(one.astype(np.float64) - two).max(initial=0.0))
-            largest = max(largest, moves / size if size else 0.0)
-    return largest
 
 
 def _statistics(

@@ -9,12 +9,13 @@ from typing import Any
 from numpy.typing import NDArray
 
 from xbackend_fl.adapter import Trainer
-from xbackend_fl.canonical import Binding, Schema
+from xbackend_fl.canonical import Binding, Kind, Schema
 from xbackend_fl.errors import RefusedInput
-from xbackend_fl.mapping.agreement import agreement
+from xbackend_fl.mapping.agreement import Agreement, agreement
 from xbackend_fl.mapping.executor import executor_of
+from xbackend_fl.mapping.noise import of_model, widest_noise
 from xbackend_fl.mapping.observed import agreed, seen, standing, unseen_nodes
-from xbackend_fl.mapping.probe import Evidence, output_rounding, weights_of
+from xbackend_fl.mapping.probe import Evidence, weights_of
 from xbackend_fl.mapping.selection import select
 from xbackend_fl.mapping.verify import ROUNDINGS, Check, Proof, against_runtime, gather, reactions
 
@@ -43,9 +44,7 @@ def prove(
         evidence: What the reference did with the probes; without it only outputs are compared, with ONNX Runtime's.
     """
     executor, alone = executor_of(schema, trainer, binding), schema.opaque
-    errors: dict[str, float] = {}
-    checks: list[Check] = []
-    pairs: Sequence[tuple[Evidence, Evidence]] = ()
+    found: Agreement | None = None
     if evidence is None:
         _require_opinion(alone)
         own, notes = select(trainer, binding, schema, example, alone=True)
@@ -58,10 +57,25 @@ def prove(
             reserve = [item for item in evidence if item.case.reserve]
             own += gather(trainer, binding, schema, reserve)[0]
             found = agreement(schema, evidence, own)
+    third = list(against_runtime(schema, own))
+    loud = _loud(schema, binding, trainer, own, [*(found.checks if found else ()), *third])
+    notes += tuple(
+        f"{label}: no evidence, rounding alone moves its outputs by {e:.1e}" for label, e in loud.items()
+    )
+    quiet = tuple(item for item in own if item.case.label not in loud)
+    if loud and not _shows(quiet, own):
+        reason = (
+            f"rounding alone moves the outputs by up to {max(loud.values()):.1e} in every draw that shows it"
+        )
+        names = [p.name for p in schema.parameters if p.kind is Kind.TRAINABLE]
+        return Proof((), notes, unproven=dict.fromkeys(names, reason))
+    checks: list[Check] = []
+    if evidence is not None and found is not None:
+        if loud:
+            found = agreement(schema, evidence, quiet)
         if found.only_derivatives_differ():
-            own = _measured(schema, binding, trainer, evidence, own)
-            found = agreement(schema, evidence, own)
-        errors, pairs = dict(found.errors), found.pairs
+            quiet = _measured(schema, binding, trainer, evidence, quiet)
+            found = agreement(schema, evidence, quiet)
         notes += found.notes
         checks.extend(found.checks)
         missing = [what for what in ("gradients", "step") if all(check.what != what for check in checks)]
@@ -69,27 +83,20 @@ def prove(
             effects = (str(effect) for effect in schema.training_effects)
             reason = binding.inference_only or next(effects, "the reference only infers")
             notes += (f"not compared: {' and '.join(missing)} ({reason})",)
-    checks += [*against_runtime(schema, own), *reactions(own)]
-    ran = {check.case for check in checks if check.what == "onnx runtime"}
+    ran = {check.case for check in third}
     notes += tuple(
         f"{item.case.label}: not compared with ONNX Runtime, whose graph has sizes of the example written in it"
-        for item in own
+        for item in quiet
         if item.case.label not in ran and not item.case.by_shape and not alone
     )
     if alone:
         notes += (f"two opinions, not three: ONNX Runtime cannot run {shown_names(alone)}",)
-    loud = _loud(schema, binding, trainer, own, checks)
-    checks = [check for check in checks if check.case not in loud or check.what not in _CONTINUOUS]
-    notes += tuple(
-        f"{label}: no evidence, rounding alone moves its outputs by {e:.1e}" for label, e in loud.items()
-    )
+    checks += [*(check for check in third if check.case not in loud), *reactions(quiet)]
+    errors = dict(found.errors) if found else {}
     alike = trainer.description.schema.fingerprint == schema.fingerprint
     if alike or not all(check.passed for check in checks):
         return Proof(tuple(checks), notes, parameters=errors)
-    quiet = [item for item in own if item.case.label not in loud]
-    compared = [
-        pair for pair in pairs if pair[0].case.label not in loud and pair[0].gradients and pair[1].gradients
-    ]
+    compared = [pair for pair in (found.pairs if found else ()) if pair[0].gradients and pair[1].gradients]
     visible = agreed(compared) if compared else seen(quiet)
     judged = standing(schema, executor, quiet, visible)
     return Proof(tuple(checks), (*notes, *judged.notes), parameters=errors, unproven=judged.unproven)
@@ -150,20 +157,30 @@ def _loud(
 ) -> dict[str, float]:
     """Cases whose outputs differ by no more than rounding moves them, and how far that is; they are no evidence either way.
 
-    None if anything else failed, or if no other case of the kind is left.
+    None if the outputs of any case differ by more.
     """
     by_label = {item.case.label: item for item in own}
-    failed = [check for check in checks if not check.passed and check.what in _CONTINUOUS]
+    runtime = executor_of(schema, trainer, binding)
     loud: dict[str, float] = {}
-    for check in failed:
+    for check in checks:
+        if check.passed or check.what not in _CONTINUOUS:
+            continue
         if check.case not in loud:
             item = by_label[check.case]
             weights = weights_of(schema, item.case) | dict(item.statistics)
-            expected = executor_of(schema, trainer, binding).outputs(weights, item.case.inputs)
-            loud[check.case] = output_rounding(schema, binding, trainer, item, expected)
+            expected = runtime.outputs(weights, item.case.inputs)
+            loud[check.case] = max(
+                widest_noise(schema, of_model(trainer, binding), item, expected),
+                widest_noise(schema, runtime.outputs, item, item.outputs),
+            )
         if check.error > ROUNDINGS * loud[check.case]:
             return {}
-    kept = [check for check in checks if check not in failed]
-    if any(all(check.what != what for check in kept) for what in {check.what for check in failed}):
-        return {}
     return loud
+
+
+def _shows(quiet: Sequence[Evidence], own: Sequence[Evidence]) -> bool:
+    """Whether some quiet case is left for everything that was compared: outputs, gradients, a step."""
+    return bool(quiet) and all(
+        any(getattr(item, part) for item in quiet) or not any(getattr(item, part) for item in own)
+        for part in ("gradients", "moved")
+    )

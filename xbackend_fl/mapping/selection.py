@@ -15,13 +15,14 @@ from xbackend_fl.canonical import Binding, Schema
 from xbackend_fl.errors import RefusedInput
 from xbackend_fl.mapping.cases import KINDS, cases, further, usual_data
 from xbackend_fl.mapping.derivatives import native
-from xbackend_fl.mapping.distributions import Assignment, Distribution, assignments
+from xbackend_fl.mapping.distributions import Assignment, Distribution, assignments, far
 from xbackend_fl.mapping.draw import BATCH
 from xbackend_fl.mapping.executor import Executor, executor_of
 from xbackend_fl.mapping.memory import check_memory
 from xbackend_fl.mapping.native import SizeRefused
+from xbackend_fl.mapping.noise import of_model, output_noise
 from xbackend_fl.mapping.observed import faint_nodes
-from xbackend_fl.mapping.probe import Evidence, observe, output_rounding
+from xbackend_fl.mapping.probe import Evidence, observe
 from xbackend_fl.mapping.verify import REACTS, ROUNDINGS, TOLERANCE, reaction
 
 Array = NDArray[Any]
@@ -92,7 +93,7 @@ def _usual(
     others = sorted(
         assignments(schema), key=lambda kinds: sum(kind is not Distribution.NORMAL for kind in kinds)
     )
-    for usual in (normal, *others[:ATTEMPTS]):
+    for usual in (normal, *others[:ATTEMPTS], *far(schema)):
         try:
             seen = observe(trainer, binding, schema, cases(schema, example, usual)[0], None, runtime)
         except SizeRefused as error:
@@ -128,7 +129,7 @@ def _faint(schema: Schema, binding: Binding, trainer: Trainer, seen: Evidence, u
     ]
     if any(one <= _NOTHING * two for one, two in sizes):
         return True
-    return ROUNDINGS * output_rounding(schema, binding, trainer, seen) > TOLERANCE
+    return ROUNDINGS * output_noise(schema, of_model(trainer, binding), seen) > TOLERANCE
 
 
 def _finite(seen: Evidence) -> bool:
