@@ -159,6 +159,22 @@ def test_a_bias_that_cancels_is_said_as_it_is() -> None:
     assert len(said) == len([note for note in notes if "no draw saw" in note]) > 0
 
 
+def test_a_gradient_that_is_stopped_is_no_output_that_stands_still() -> None:
+    def written(layers: Any, x: torch.Tensor) -> torch.Tensor:
+        return layers["head"](x) + torch.tanh(layers["frozen"](x)).detach()
+
+    left = Written(written, head=linear(6, 3), frozen=nn.Linear(6, 3))
+    example = (normal(1, 6),)
+    x = keras.Input((6,))
+    right = keras.Model(x, dense(3)(x) + ops.stop_gradient(ops.tanh(K.Dense(3)(x))))
+    schema, evidence = xbackend_fl.describe(left, example), xbackend_fl.gather_evidence(left, example)
+    notes = xbackend_fl.bind(right, schema, example, evidence).proof.notes
+    assert not any("move an output" in note for note in notes)
+    for name in ("layers.frozen.weight", "layers.frozen.bias"):
+        wanted = f"the gradient of {name} is zero, or rounding, in every draw; outputs move with it"
+        assert any(note.startswith(wanted) for note in notes)
+
+
 def test_the_command_says_what_is_unproven_and_takes_data_from_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -36,6 +36,21 @@ def shown(arrays: Sequence[Array]) -> str:
     return " and ".join(f"{array.dtype} {list(array.shape)}" for array in arrays)
 
 
+def not_finite(array: Array) -> str | None:
+    """The first value that is NaN or infinite, its place and how many there are, in words; ``None`` if there is none.
+
+    Args:
+        array: Of any shape and dtype.
+    """
+    wrong = ~np.isfinite(array)
+    count = int(wrong.sum())
+    if not count:
+        return None
+    place = np.unravel_index(int(wrong.argmax()), array.shape)
+    more = f", the first of {count} values that are not finite" if count > 1 else ""
+    return f"{array[place]} at {[int(axis) for axis in place]}{more}"
+
+
 def _checked(index: int, item: Any) -> Array:
     if not hasattr(item, "__array__"):
         raise RefusedInput(
@@ -63,6 +78,6 @@ def _checked(index: int, item: Any) -> Array:
     if not array.size:
         where = "no example: its batch is empty" if not array.shape[0] else "no numbers: an axis is 0 long"
         raise RefusedInput(f"{what}, which holds {where}", hint="the first axis is the batch: 1")
-    if not np.isfinite(array).all():
-        raise RefusedInput(f"{what} and holds NaN or infinity", hint="probes need finite data")
+    if (place := not_finite(array)) is not None:
+        raise RefusedInput(f"{what} and holds {place}", hint="probes need finite data")
     return np.ascontiguousarray(array, array.dtype.newbyteorder("="))

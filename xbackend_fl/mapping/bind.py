@@ -19,6 +19,7 @@ from xbackend_fl.mapping.diagnose import compare, differences
 from xbackend_fl.mapping.difference import Difference
 from xbackend_fl.mapping.explain import failure, mismatch, verdict_by_shape
 from xbackend_fl.mapping.fingerprint import Fingerprints
+from xbackend_fl.mapping.finite import check_weights
 from xbackend_fl.mapping.forms import UnlikeError, one_function
 from xbackend_fl.mapping.match import Matching, Resemblance, match
 from xbackend_fl.mapping.pairings import Outcome, Proposal, contradicted, pairings, search
@@ -157,6 +158,7 @@ def _proven(
 
     found: Outcome | None = None
     apart: tuple[Difference, ...] = ()
+    check_weights(trainer)
     with _as_it_was(trainer):
         try:
             fingerprints = Fingerprints(trainer, schema, example, evidence)
@@ -204,6 +206,7 @@ def evidence_of(trainer: Trainer, example: Sequence[Array]) -> tuple[Evidence, .
     schema, binding = trainer.description.schema, trainer.description.binding
     example = checked_example(example)
     with explained(f"probing the {binding.backend} model"), _located(trainer), _as_it_was(trainer):
+        check_weights(trainer)
         return select(trainer, binding, schema, example)[0]
 
 

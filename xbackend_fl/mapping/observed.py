@@ -143,10 +143,22 @@ def standing(schema: Schema, runtime: Executor, evidence: Sequence[Evidence], vi
         alone = all(node.name not in tied for node in owners[name])
         if _is_vector(parameter) and (beside or alone):
             place = f"its place follows from {beside[0]}" if beside else "its place follows from the graph"
-            notes.append(f"no draw saw {name} move an output; {place}")
-        elif not moves_outputs(schema, runtime, evidence, name):
+            notes.append(f"{_shown(schema, runtime, evidence, name)}; {place}")
+        elif moves_outputs(schema, runtime, evidence, name):
+            notes.append(f"{_STILL.format(name)} and agree")
+        else:
             unproven[name] = "its gradient is zero, or rounding, in every draw, and no output moves with it"
     return Standing(unproven, tuple(notes))
+
+
+_STILL = "the gradient of {0} is zero, or rounding, in every draw; outputs move with it"
+
+
+def _shown(schema: Schema, runtime: Executor, evidence: Sequence[Evidence], name: str) -> str:
+    """What the draws show of a parameter without a gradient."""
+    if moves_outputs(schema, runtime, evidence, name):
+        return _STILL.format(name)
+    return f"no draw saw {name} move an output"
 
 
 def moves_outputs(schema: Schema, runtime: Executor, evidence: Sequence[Evidence], name: str) -> bool:
