@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,6 +20,7 @@ from xbfl_onnx.constants import fold
 from xbfl_onnx.graph import Context, Handler
 
 _HANDLERS: dict[str, Handler] = {**layers.HANDLERS, **sequences.HANDLERS, **operations.HANDLERS}
+_DRAWS = re.compile(r"^(Random|Bernoulli|Multinomial)")
 _QUANTISED = ("Quantize", "Dequantize", "QLinear", "MatMulInteger", "ConvInteger", "DynamicQuantize")
 
 
@@ -68,6 +70,11 @@ def _node(context: Context, node: onnx.NodeProto, opset: int) -> None:
     made = fold(context, node, opset)
     if made is None:
         handler = _HANDLERS.get(node.op_type)
+        if handler is None and _DRAWS.search(node.op_type):
+            raise UnsupportedError(
+                f"ONNX node {node.name!r} ({node.op_type}) draws random numbers in evaluation too",
+                hint="export the model in evaluation mode, without it",
+            )
         if handler is None:
             raise UnsupportedError(
                 f"ONNX node {node.name!r} ({node.op_type}) has no canonical form",

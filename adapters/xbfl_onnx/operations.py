@@ -179,6 +179,13 @@ def _same(context: Context, node: onnx.NodeProto) -> Operand:
     return _first(context, node)
 
 
+def _dropout(context: Context, node: onnx.NodeProto) -> Operand:
+    mode = context.inputs(node)[2] if len(node.input) > 2 else None
+    drops = isinstance(mode, np.ndarray) and bool(mode.any())
+    require(not drops, node, "draws random numbers in evaluation too: its training_mode is true")
+    return _first(context, node)
+
+
 def _cast(context: Context, node: onnx.NodeProto) -> Operand:
     value = context.data(_first(context, node), node)
     dtype = onnx.helper.tensor_dtype_to_np_dtype(attributes(node)["to"])
@@ -209,7 +216,8 @@ HANDLERS: Mapping[str, Handler] = {
     "Pad": _pad,
     "Resize": _resize,
     "Expand": _expand,
-    **dict.fromkeys(("Identity", "Dropout"), _same),
+    "Identity": _same,
+    "Dropout": _dropout,
     "Cast": _cast,
     "CastLike": _cast_like,
 }

@@ -26,7 +26,7 @@ from xbfl_tensorflow import layers, opaque, operations, sequences, simple
 from xbfl_tensorflow.axes import default_order, infer_order
 from xbfl_tensorflow.constants import fold, settle
 from xbfl_tensorflow.graph import Context, Handler, family, knows_activation
-from xbfl_tensorflow.rehearsal import Rehearsal, rehearse
+from xbfl_tensorflow.rehearsal import Rehearsal, rehearse, require_still
 from xbfl_tensorflow.trace import Call, Trace, call_once, is_keras, is_signature, steps, takes_training, trace
 from xbfl_tensorflow.variables import natives_of, raw, refuse_policies, trainable, variable_names
 
@@ -89,6 +89,8 @@ def _described(model: Any, example: Sequence[Array], told: Declared, inside: lis
     if [order for order, _ in inferred] != orders:
         traced = _traced(model, batch, [order for order, _ in inferred], inside)
     rehearsal = _rehearsed(model, traced, batch, [order for order, _ in inferred], inside)
+    own = [array.transpose(order) for array, (order, _) in zip(batch, inferred, strict=True)]
+    require_still(model, traced, own)
     variables = variable_names(model)
     frozen = [name for name, variable in variables.items() if not trainable(variable)]
     builder = GraphBuilder("tensorflow", natives_of(variables), frozen, channels_last=True)

@@ -8,10 +8,17 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
+import numpy as np
+import tensorflow as tf
+
+from xbackend_fl.adapter.contract import Array
 from xbackend_fl.canonical import TrainingEffect
 from xbackend_fl.errors import UnsupportedError
 from xbfl_tensorflow.graph import family
-from xbfl_tensorflow.trace import Call, Trace
+from xbfl_tensorflow.trace import Call, Trace, call_model, outputs_of
+
+_ROUNDED = 1e-5
+"""Two answers to the same data that differ by less, relatively, differ in the order of a sum."""
 
 _RANDOM = re.compile(r"Random|TruncatedNormal|Multinomial|^Rng|Poisson")
 _CHANGES = re.compile(r"^(Assign|Resource(Scatter|Apply|StridedSliceAssign))")
@@ -78,6 +85,51 @@ def rehearse(model: Any, still: Trace, again: Callable[[], Trace]) -> Rehearsal:
     if not strange:
         effects += _other_function(still, moving)
     return Rehearsal((*effects, *strange), active, strange[0] if strange else None)
+
+
+def require_still(model: Any, still: Trace, inputs: Sequence[Array]) -> None:
+    """Call a model twice in evaluation mode on the same data.
+
+    Args:
+        model: The model.
+        still: Its trace in evaluation mode.
+        inputs: Data in its own axis order.
+
+    Raises:
+        UnsupportedError: Its answers differ by more than rounding: evaluation draws random numbers.
+    """
+    data = [tf.constant(array) for array in inputs]
+    try:
+        answers = [outputs_of(call_model(model, data, training=False)) for _ in range(2)]
+    except Exception:  # noqa: BLE001  whoever proves the model calls it again, and says so
+        return
+    # What layers add to their losses in a call is nobody's here either.
+    for layer in layers_of(model):
+        if getattr(layer, "_losses", None):
+            layer._losses.clear()  # noqa: SLF001  Keras itself clears them so
+    pairs = zip(*([np.asarray(leaf) for _, leaf in answer] for answer in answers), strict=True)
+    differ = any(_differ(one, two) for one, two in pairs)
+    if not differ:
+        return
+    library = _library(still.graph)
+    drawing = (
+        index
+        for index, operation in enumerate(still.graph.get_operations())
+        if any(map(_RANDOM.search, _kinds(operation, library)))
+    )
+    index = next(drawing, None)
+    # What draws outside the graph, as NumPy does, leaves a constant in it.
+    where = f"tensorflow model {type(model).__name__}" if index is None else _owner(still, index)[0]
+    raise UnsupportedError(
+        f"{where} draws random numbers in evaluation mode too: two calls on the same data differ",
+        hint="keras: draw only if training is true (call(self, x, training=False)), or leave it out",
+    )
+
+
+def _differ(one: Array, two: Array) -> bool:
+    size = float(np.abs(one)[np.isfinite(one)].max(initial=0.0))
+    with np.errstate(invalid="ignore"):
+        return bool((np.abs(np.subtract(one, two, dtype=np.float64)) > _ROUNDED * size).any())
 
 
 def _strange(
