@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -126,3 +127,31 @@ def a_pair() -> Any:
 
 def raises() -> Any:
     return torch.zeros(3) @ torch.zeros(4)
+
+
+class Steps(nn.Module):
+    """Reads the mean over the steps of a series, of the first ``length`` alone if that is given."""
+
+    def __init__(self, length: int | None = None) -> None:
+        super().__init__()
+        self.layer, self.length = nn.Linear(8, 3), length
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(torch.tanh(x[:, : self.length]).mean(1))
+
+
+def mean_of_steps() -> nn.Module:
+    return Steps()
+
+
+def mean_of_six_steps() -> nn.Module:
+    return Steps(6)
+
+
+def series() -> dict[str, Any]:
+    """Data for them."""
+    rng = np.random.default_rng(0)
+    return {
+        name: (rng.standard_normal((size, 6, 8)).astype(np.float32), rng.integers(0, 3, size))
+        for name, size in {"train": 60, "validation": 20, "test": 20}.items()
+    }

@@ -32,8 +32,10 @@ def check_lengths(
     weights: Mapping[str, Array],
     example: Sequence[Array],
     sequence_axes: Sequence[Axis],
+    *,
+    required: bool = True,
 ) -> None:
-    """Compare a model with its graph in ONNX Runtime, with sequences one longer, twice as long and half as long.
+    """Compare a model with a graph in ONNX Runtime, with sequences one longer, twice as long and half as long.
 
     Lengths that the model itself does not take are no claim about its graph. Twice or half the length it must take: one more
     may vanish in the rounding of a pool.
@@ -45,6 +47,7 @@ def check_lengths(
         weights: Canonical arrays by parameter name.
         example: One array per input, in ONNX layout.
         sequence_axes: Position of the input and axis in ONNX layout, each.
+        required: Whether the model must take some other length; one that only follows the graph may have one length.
 
     Raises:
         RefusedInput: The model takes no other length, or its graph fixes one.
@@ -69,11 +72,16 @@ def check_lengths(
         taken |= far
         expected = [axes.to_canonical(array) for axes, array in zip(binding.outputs, raw, strict=True)]
         if reason := _difference(runtime, weights, inputs, expected):
+            what = (
+                "a value of the graph fixes the length of a declared sequence axis"
+                if required
+                else f"the {binding.backend} model follows the graph at the example's length of a declared sequence axis only"
+            )
             raise RefusedInput(
-                f"a value of the graph fixes the length of a declared sequence axis: with inputs of {sizes} values {reason}",
+                f"{what}: with inputs of {sizes} values {reason}",
                 hint=_CURE,
             )
-    if not taken:
+    if required and not taken:
         shown = ", ".join(f"{index}.{axis}" for index, axis in sequence_axes)
         raise RefusedInput(
             f"the model takes no other length of sequence axis {shown}: {refused}",

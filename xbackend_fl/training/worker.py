@@ -152,6 +152,11 @@ class Worker:
             )
         with explained(f"the {self._backend} model, probed,"):
             bound = bind_trainer(self._adapter, self._trainer, schema, self._example, evidence)
+            if free := self._course.free_axes:
+                weights = bound.binding.export(self._trainer.read())
+                check_lengths(
+                    self._trainer, bound.binding, schema, weights, self._example, free, required=False
+                )
         require_trainable(name, bound.binding.obstacles, dropout=dropout)
         self._take_over(schema, bound.binding)
         note = self._objective(self._splits.train).layout_note(bound.binding.outputs[0].perm)
