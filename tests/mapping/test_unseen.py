@@ -116,12 +116,12 @@ def gated(threshold: float) -> Masked:
         lambda: Written(written, **layers()),
         native,
         example,
-        (normal(4, 6), np.full((4, 1), threshold + 1, np.float32)),
+        (normal(4, 6), np.full((4, 1), 2 * threshold, np.float32)),
     )
 
 
 def test_what_no_draw_sees_is_unproven_and_real_data_is_the_cure() -> None:
-    pair = gated(1e6)
+    pair = gated(1e12)
     with pytest.raises(UnprovenError, match=r"layers\.one\.weight.*\n.*layers\.two\.weight") as caught:
         moved_over(pair, pair.torch(), pair.keras())
     assert caught.value.exit_code == 1
@@ -134,7 +134,7 @@ def test_what_no_draw_sees_is_unproven_and_real_data_is_the_cure() -> None:
 
 
 def test_without_evidence_from_the_reference_nothing_unseen_is_proven_either() -> None:
-    pair = gated(1e6)
+    pair = gated(1e12)
     schema = xbackend_fl.describe(pair.torch(), pair.example)
     with pytest.raises(UnprovenError):
         xbackend_fl.bind(pair.keras(), schema, pair.example)
@@ -179,9 +179,9 @@ def test_the_command_says_what_is_unproven_and_takes_data_from_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "models.py").write_text(
-        "from tests.mapping.test_unseen import gated\nleft, right = gated(1e6).torch, gated(1e6).keras\n"
+        "from tests.mapping.test_unseen import gated\nleft, right = gated(1e12).torch, gated(1e12).keras\n"
     )
-    for place, array in enumerate(gated(1e6).real):
+    for place, array in enumerate(gated(1e12).real):
         np.save(tmp_path / f"{place}.npy", array[:1])
     monkeypatch.chdir(tmp_path)
     models = ("torch:models.py:left", "tensorflow:models.py:right")

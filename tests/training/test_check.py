@@ -170,6 +170,7 @@ OTHERS = {
     "a model that ends in the loss's softmax": ([model("ends_in_softmax")], "works on logits"),
     "a model that cannot train": ([model("fails_in_training")], "no training today"),
     "a model that answers NaN": ([model("answers_nan")], "answers with NaN or infinity before any training"),
+    "a model that holds NaN": ([model("holds_nan")], "'0.weight' of the torch model holds nan at [0, 0]"),
     "one output for classes": ([model("one_output")], "binary_cross_entropy"),
     "a word beyond the table": ([*WORDS, data("word_beyond_the_table")], "20 at row 40, column 2"),
     "fractions where indices are looked up": ([*WORDS, data("word_fractions")], "cannot hold"),
