@@ -206,7 +206,7 @@ def callable_of(model: Any) -> Any:
         UnsupportedError: A SavedModel has no signature.
     """
     signatures = getattr(model, "signatures", None)
-    if callable(model) and hasattr(model, "variables"):
+    if callable(model) and (is_keras(model) or hasattr(model, "variables")):
         return model
     if not signatures:
         raise UnsupportedError(
