@@ -101,6 +101,11 @@ def _usual(
         first = first or [seen]
         if _finite(seen) and reaction(seen) < REACTS:
             return usual, [seen]
+    if not _finite(first[0]):
+        raise RefusedInput(
+            f"the {binding.backend} model answers every kind of data with NaN or infinity, with any weights",
+            hint="look for a division by zero, a root or a logarithm of what may be negative, or a constant that is no number",
+        )
     return normal, first
 
 
