@@ -1,4 +1,4 @@
-"""Codes: flows, capsules, autoencoders, distances to prototypes; arithmetic on raw parameters."""
+"""Codes: flows, capsules, autoencoders, the nearest code, distances to prototypes; arithmetic on raw parameters."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from keras import ops
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tests.networks.textbook.pair import IMAGE, Pair, draws, floats, uniform
+from tests.networks.textbook.pair import IMAGE, SERIES, Pair, draws, floats, uniform
 from tests.networks.textbook.truth import batch_norm, conv, dense, flattened, lstm, moved, same, several
 
 
@@ -349,8 +349,48 @@ SIAMESE = Pair(
 )  # fmt: skip
 
 
+class Quantised(nn.Module):
+    """The nearest of eight codes takes the place of each vector."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enc, self.codes, self.dec = (
+            nn.Conv1d(2, 3, 3, padding=1),
+            nn.Embedding(8, 3),
+            nn.Conv1d(3, 2, 3, padding=1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.enc(x).permute(0, 2, 1)
+        near = torch.cdist(z, self.codes.weight.expand(z.size(0), -1, -1)).argmin(-1)
+        q = z + (self.codes(near) - z).detach()
+        return self.dec(q.permute(0, 2, 1))
+
+
+class KerasQuantised(keras.Model):
+    def __init__(self, *, best: Any = tf.argmax) -> None:
+        super().__init__()
+        self.best = best
+        self.enc, self.dec = (
+            K.Conv1D(3, 3, padding="same", name="enc"),
+            K.Conv1D(2, 3, padding="same", name="dec"),
+        )
+        self.codes = self.add_weight(shape=(3, 8), name="codes")
+
+    def call(self, inputs: Any) -> Any:
+        z = self.enc(inputs)
+        near = 2 * tf.matmul(z, self.codes) - tf.reduce_sum(self.codes**2, 0)
+        return self.dec(tf.matmul(tf.one_hot(self.best(near, -1), 8), self.codes, transpose_b=True))
+
+
+QUANTISED = Pair(
+    "nearest code", "codes", Quantised, KerasQuantised, draws(floats(2, 2, 6)),
+    several(conv, "enc enc", "dec dec") | moved("codes.weight", "codes", np.transpose), inputs={0: SERIES}, outputs={0: SERIES},
+)  # fmt: skip
+
+
 PAIRS = (
-    COUPLING, GLOW, CAPSULES, VAE, TIED, RADIAL, SIAMESE,
+    COUPLING, GLOW, CAPSULES, VAE, TIED, RADIAL, SIAMESE, QUANTISED,
     COUPLING.alike("scale not clipped", {"Tanh", "missing", "activation"}, keras=lambda: KerasCoupling(clipped=False)),
     COUPLING.alike("halves exchanged, not turned", {"flip", "reverse", "Concat", "Slice", "order"}, keras=lambda: KerasCoupling(turned=False)),
     GLOW.alike("scale first", {"order", "Mul", "Add"}, keras=lambda: KerasGlow(first=False)),
@@ -361,4 +401,5 @@ PAIRS = (
     RADIAL.alike("power", {"Pow", "Abs", "Mul", "constant"}, keras=lambda: KerasRadial(power=1.0)),
     SIAMESE.alike("two networks", {"shared", "tied", "twice"}, keras=lambda: siamese_keras(shared=False)),
     SIAMESE.alike("square of the difference", {"Pow", "Abs", "Mul", "constant"}, keras=lambda: siamese_keras(power=2)),
+    QUANTISED.alike("farthest code", {"ArgMin", "ArgMax", "argm"}, keras=lambda: KerasQuantised(best=tf.argmin)),
 )  # fmt: skip

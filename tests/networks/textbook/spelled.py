@@ -1,4 +1,4 @@
-"""Arithmetic on raw parameters: cells, norms and convolutions spelled out, codes, densities, sorted and pooled values."""
+"""Arithmetic on raw parameters: cells, norms and convolutions spelled out, densities, sorted and pooled values."""
 
 from __future__ import annotations
 
@@ -255,46 +255,6 @@ MIXTURE = Pair(
 )  # fmt: skip
 
 
-class Quantised(nn.Module):
-    """The nearest of eight codes takes the place of each vector."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.enc, self.codes, self.dec = (
-            nn.Conv1d(2, 3, 3, padding=1),
-            nn.Embedding(8, 3),
-            nn.Conv1d(3, 2, 3, padding=1),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        z = self.enc(x).permute(0, 2, 1)
-        near = torch.cdist(z, self.codes.weight.expand(z.size(0), -1, -1)).argmin(-1)
-        q = z + (self.codes(near) - z).detach()
-        return self.dec(q.permute(0, 2, 1))
-
-
-class KerasQuantised(keras.Model):
-    def __init__(self, *, best: Any = tf.argmax) -> None:
-        super().__init__()
-        self.best = best
-        self.enc, self.dec = (
-            K.Conv1D(3, 3, padding="same", name="enc"),
-            K.Conv1D(2, 3, padding="same", name="dec"),
-        )
-        self.codes = self.add_weight(shape=(3, 8), name="codes")
-
-    def call(self, inputs: Any) -> Any:
-        z = self.enc(inputs)
-        near = 2 * tf.matmul(z, self.codes) - tf.reduce_sum(self.codes**2, 0)
-        return self.dec(tf.matmul(tf.one_hot(self.best(near, -1), 8), self.codes, transpose_b=True))
-
-
-QUANTISED = Pair(
-    "nearest code", "spelled", Quantised, KerasQuantised, draws(floats(2, 2, 6)),
-    several(conv, "enc enc", "dec dec") | moved("codes.weight", "codes", np.transpose), inputs={0: SERIES}, outputs={0: SERIES},
-)  # fmt: skip
-
-
 class Pooled(nn.Module):
     """The best three over time in order, pyramids of pools, roots of mean squares, a fixed blur."""
 
@@ -514,14 +474,13 @@ POLICY = Pair(
 )  # fmt: skip
 
 PAIRS = (
-    CELL, GATES, FROZEN, UNFOLDED, MARGIN, MIXTURE, QUANTISED, POOLED, VLAD, DYNAMIC, ECHO, POLICY,
+    CELL, GATES, FROZEN, UNFOLDED, MARGIN, MIXTURE, POOLED, VLAD, DYNAMIC, ECHO, POLICY,
     CELL.alike("one more to forget", {"constant", "Add", "bias"}, keras=lambda: RawCell(forget=1.0)),
     FROZEN.alike("groups", {"group", "shape", "axis"}, keras=lambda: frozen_keras(groups=2)),
     UNFOLDED.alike("tanh", {"Relu", "Tanh", "activation"}, keras=lambda: KerasUnfolded(squash=tf.tanh)),
     MARGIN.alike("scale", {"constant", "Mul"}, keras=lambda: KerasMargin(scale=30.0)),
     MARGIN.alike("classes of any length", {"norm", "missing"}, keras=lambda: KerasMargin(unit=False)),
     MIXTURE.alike("exponential steps", {"Exp", "Softplus"}, keras=lambda: mixture_keras(grow=ops.exp)),
-    QUANTISED.alike("farthest code", {"ArgMin", "ArgMax", "argm"}, keras=lambda: KerasQuantised(best=tf.argmin)),
     POOLED.alike("edge repeated", {"pad", "mode", "reflect"}, keras=lambda: KerasPooled(mode="SYMMETRIC")),
     POOLED.alike("second to fourth", {"Slice", "TopK", "start", "index"}, keras=lambda: KerasPooled(best=4)),
     VLAD.alike("not unit in each", {"norm", "missing"}, keras=lambda: KerasVlad(intra=False)),
