@@ -339,7 +339,7 @@ def siamese_keras(*, shared: bool = True, power: int = 1) -> Any:
     x, y = left, right
     for a, b in zip(one, two, strict=True):
         x, y = a(x), b(y)
-    distance = ops.sum(ops.abs(x - y) ** power, axis=1, keepdims=True)
+    distance = ops.sum(ops.abs(x - y) ** power, axis=1)
     return keras.Model([left, right], ops.exp(ops.negative(distance)))
 
 

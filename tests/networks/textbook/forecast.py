@@ -316,7 +316,7 @@ class Parameters(nn.Module):
         who = self.series(which)[:, None].expand(-1, x.size(1), -1)
         _, (h, _) = self.rnn(torch.cat([x, who], -1))
         h = h.permute(1, 0, 2).flatten(1)
-        return self.mu(h).squeeze(-1), F.softplus(self.sigma(h)).squeeze(-1) + 1e-3
+        return self.mu(h), F.softplus(self.sigma(h)) + 1e-3
 
 
 def parameters_keras(*, positive: Any = ops.softplus) -> Any:

@@ -245,7 +245,7 @@ def kinds_of_edges(rng: np.random.Generator) -> Any:
 
 RELATIONAL = Pair(
     "kinds of edges", "graphs", Relational, relational_keras, draws(floats(2, N, D), kinds_of_edges),
-    same("basis", "rgcn/base") | moved("coefficient", "rgcn/share", np.transpose) | dense("root", "own"),
+    same("basis", "rgcn/base") | moved("coefficient", "rgcn/share", np.transpose) | dense("root", "own"), declared=True,
 )  # fmt: skip
 
 

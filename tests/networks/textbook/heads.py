@@ -384,7 +384,7 @@ PAIRS = (
     FOLDED, BAHDANAU, LUONG, LINEAR, COSINE, LATENTS, SEQ2SEQ, TALKING,
     FOLDED.alike("scale", {"scale", "constant"}, keras=lambda: folded_keras(scale=3**0.5)),
     FOLDED.alike("heads", {"heads", "num_heads", "shape"}, keras=lambda: folded_keras(number=2)),
-    BAHDANAU.alike("softmax over one", {"axis"}, keras=lambda: bahdanau_keras(axis=2)),
+    BAHDANAU.alike("softmax over the batch", {"axis"}, keras=lambda: bahdanau_keras(axis=0)),
     LUONG.alike("softmax over queries", {"axis"}, keras=lambda: KerasLuong(1)),
     LINEAR.alike("relu for elu + 1", {"Relu", "Elu"}, keras=lambda: linear_keras(lambda x: ops.relu(x) + 1.0)),
     COSINE.alike("unit over heads", {"axis"}, keras=lambda: cosine_keras(axis=2)),

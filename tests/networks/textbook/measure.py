@@ -88,6 +88,9 @@ def _bound(pair: Pair) -> tuple[str, str]:
     schema = xbackend_fl.describe(reference, example)
     evidence = xbackend_fl.gather_evidence(reference, example)
     other = pair.keras()
+    if pair.declared:
+        orders = [pair.inputs.get(i, range(array.ndim)) for i, array in enumerate(example)]
+        other = xbackend_fl.with_axes(other, inputs=orders)
     there = xbackend_fl.bind(other, schema, example, evidence)
     if pair.cause:
         return WRONG, "bound, and the two are not the same function"

@@ -30,6 +30,7 @@ class Pair:
     ``example`` draws the inputs as the PyTorch model takes them: batch first, channels first. ``inputs`` and
     ``outputs`` say, by position, how the Keras model orders the axes of an array where it differs.
     ``cause`` holds words of which a good diagnosis has one. ``symmetric``: other maps are right too.
+    ``declared``: nothing in the Keras model tells the axes of its inputs, so its author says them.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Pair:
     inputs: Mapping[int, Axes] = dataclasses.field(default_factory=dict)
     outputs: Mapping[int, Axes] = dataclasses.field(default_factory=dict)
     symmetric: bool = False
+    declared: bool = False
     cause: frozenset[str] = frozenset()
 
     def alike(self, name: str, cause: Iterable[str], **changed: Any) -> Pair:

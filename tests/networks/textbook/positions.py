@@ -259,9 +259,8 @@ class KerasBert(keras.Model):
         self.pooler = K.Dense(D, activation=pooler, name="pooler")
 
     def call(self, input_ids: Any, attention_mask: Any, token_type_ids: Any) -> Any:
-        x = self.word(input_ids) + self.place(tf.range(T))
-        if self.types:
-            x = x + self.type(token_type_ids)
+        kind = token_type_ids if self.types else tf.zeros_like(token_type_ids)
+        x = self.word(input_ids) + self.place(tf.range(T)) + self.type(kind)
         x = self.norms[0](x)
         seen = tf.cast(attention_mask[:, tf.newaxis, :], tf.bool)
         x = self.norms[1](x + self.attend(x, x, attention_mask=seen))
@@ -380,7 +379,7 @@ PAIRS = (
     MULTI_QUERY.alike("base of the angles", {"constant", "cos", "base"}, keras=lambda: one_layer(KerasInterleaved(1000.0), T, D)),
     SINUSOID.alike("norm in front", {"norm", "LayerNorm", "order"}, keras=lambda: sinusoid_keras(prenorm=True)),
     SINUSOID.alike("not scaled", {"scale", "constant", "Mul"}, keras=lambda: sinusoid_keras(scaled=False)),
-    BERT.alike("no types", {"type", "embedding", "unused"}, keras=lambda: KerasBert(types=False)),
+    BERT.alike("one type for all", {"type", "input", "constant", "unused"}, keras=lambda: KerasBert(types=False)),
     BERT.alike("pooler's activation", {"activation", "tanh"}, keras=lambda: KerasBert(pooler="gelu")),
     BERT.alike("last token", {"index", "position", "Slice", "Gather"}, keras=lambda: KerasBert(position=-1)),
     LEARNED.alike("token behind", {"order", "Concat"}, keras=lambda: learned_keras(behind=True)),

@@ -132,8 +132,8 @@ def difference(pair: Pair, reference: nn.Module, other: Any) -> float:
         here, there = torch_outputs(reference, arrays), keras_outputs(pair, other, arrays)
         assert len(here) == len(there), "another number of outputs"
         for a, b in zip(here, there, strict=True):
-            assert a.shape == b.shape or a.shape == b.squeeze(-1).shape, f"{a.shape}, {b.shape}"
-            one, two = a.astype(np.float64), b.astype(np.float64).reshape(a.shape)
+            assert a.shape == b.shape, f"{a.shape}, {b.shape}"
+            one, two = a.astype(np.float64), b.astype(np.float64)
             assert np.isfinite(one).all()
             assert np.isfinite(two).all()
             size = max(float(np.abs(one).max()), 1e-3)

@@ -50,7 +50,7 @@ class DeepFm(nn.Module):
         e = self.embedding(x)
         pairs = 0.5 * (e.sum(1).pow(2) - e.pow(2).sum(1)).sum(1, keepdim=True)
         y = self.linear(x).sum(1) + self.bias + pairs + self.mlp(e.view(-1, 3 * D))
-        return torch.sigmoid(y.squeeze(1))
+        return torch.sigmoid(y)
 
 
 def field(which: int) -> Any:
@@ -341,7 +341,7 @@ class AutoInt(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         e = x.unsqueeze(-1) * self.vector
-        return self.out(F.relu(self.attn(e, e, e)[0] + self.res(e)).flatten(1)).squeeze(-1)
+        return self.out(F.relu(self.attn(e, e, e)[0] + self.res(e)).flatten(1))
 
 
 class Vectors(K.Layer):
