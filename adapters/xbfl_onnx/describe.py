@@ -15,11 +15,16 @@ from xbackend_fl.canonical import Description, GraphBuilder, NativeTensor
 from xbackend_fl.canonical.layout import Native
 from xbackend_fl.canonical.operands import as_value
 from xbackend_fl.errors import UnsupportedError, shortened
-from xbfl_onnx import layers, operations, sequences
+from xbfl_onnx import arithmetic, layers, masks, operations, sequences
 from xbfl_onnx.constants import fold
 from xbfl_onnx.graph import Context, Handler
 
-_HANDLERS: dict[str, Handler] = {**layers.HANDLERS, **sequences.HANDLERS, **operations.HANDLERS}
+_HANDLERS: dict[str, Handler] = {
+    name: handler
+    for module in (masks, arithmetic, operations, layers, sequences)
+    for name, handler in module.HANDLERS.items()
+}
+"""Operators to their handlers; a family a module."""
 _DRAWS = re.compile(r"^(Random|Bernoulli|Multinomial)")
 _QUANTISED = ("Quantize", "Dequantize", "QLinear", "MatMulInteger", "ConvInteger", "DynamicQuantize")
 

@@ -63,6 +63,13 @@ def require(condition: bool, node: onnx.NodeProto, reason: str) -> None:  # noqa
         raise UnsupportedError(f"ONNX node {node.name!r} ({node.op_type}): {reason}")
 
 
+def present(context: Context, node: onnx.NodeProto) -> list[Operand]:
+    """What the inputs of a node stand for; none may be left out."""
+    found = [item for item in context.inputs(node) if item is not None]
+    require(len(found) == len(node.input), node, "an input is missing")
+    return found
+
+
 def affine(operand: Operand | None, node: onnx.NodeProto, neutral: float) -> Layout | None:
     """The layout of a scale or bias; a constant that changes nothing is as good as none."""
     if isinstance(operand, np.ndarray) and bool((operand == neutral).all()):

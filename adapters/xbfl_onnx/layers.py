@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import onnx
 
-from xbackend_fl.canonical import Value, movement
+from xbackend_fl.canonical import movement, picking
+from xbackend_fl.canonical.contractions import matmul
 from xbackend_fl.canonical.layout import Layout, Step
-from xbackend_fl.canonical.operands import Operand, combine, matmul, native_shape
+from xbackend_fl.canonical.operands import Operand, combine, native_shape
 from xbackend_fl.canonical.padding import same_pads
 from xbackend_fl.canonical.tables import lookup
-from xbfl_onnx.graph import Context, Handler, affine, attributes, layout, require
+from xbfl_onnx.graph import Context, Handler, affine, attributes, layout, present, require
 
 
 def _window(context: Context, node: onnx.NodeProto, kernel: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
@@ -150,10 +151,9 @@ def _gather(context: Context, node: onnx.NodeProto) -> Operand:
     axis = attributes(node).get("axis", 0)
     assert table is not None
     assert indices is not None
-    if isinstance(indices, np.ndarray) and indices.ndim == 0:
-        return movement.pick(context.builder, node.name, table, axis, int(indices))
-    require(isinstance(table, Step) and axis == 0, node, "data is picked by data")
-    return lookup(context.builder, node.name, _parameter(table, node), indices)
+    if isinstance(table, Step) and axis == 0 and len(table.shape) == 2 and native_shape(indices):
+        return lookup(context.builder, node.name, _parameter(table, node), indices)
+    return picking.gather(context.builder, node.name, table, axis, indices)
 
 
 def _gemm(context: Context, node: onnx.NodeProto) -> Operand:
@@ -170,11 +170,8 @@ def _gemm(context: Context, node: onnx.NodeProto) -> Operand:
 
 
 def _matmul(context: Context, node: onnx.NodeProto) -> Operand:
-    left, right = context.inputs(node)
-    assert left is not None
-    assert right is not None
-    made: Value = matmul(context.builder, node.name, left, right)
-    return made
+    left, right = present(context, node)
+    return matmul(context.builder, node.name, left, right)
 
 
 def _short(value: float) -> float:

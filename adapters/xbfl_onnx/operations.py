@@ -1,4 +1,4 @@
-"""Elementwise operations, reductions and the movement of values."""
+"""The movement of values."""
 
 from __future__ import annotations
 
@@ -7,71 +7,15 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 
-from xbackend_fl.canonical import movement
-from xbackend_fl.canonical.operands import Operand, combine, expand, native_shape, scalar, unary
-from xbfl_onnx.graph import Context, Handler, attributes, numbers, require
-
-_DEFAULTS: Mapping[str, Mapping[str, float]] = {
-    "LeakyRelu": {"alpha": 0.01},
-    "Elu": {"alpha": 1.0},
-    "Selu": {"alpha": 1.6732632423543772, "gamma": 1.0507009873554805},
-    "HardSigmoid": {"alpha": 0.2, "beta": 0.5},
-}
-_ONE_TO_ONE = (
-    *("Relu", "Sigmoid", "Tanh", "Softplus", "Softsign", "HardSwish", "Mish", "Exp", "Log", "Sqrt", "Neg"),
-    *("Abs", "Reciprocal", "Erf", "Sin", "Cos"),
-)
+from xbackend_fl.canonical import movement, picking, windows
+from xbackend_fl.canonical.operands import Operand, native_shape, scalar
+from xbfl_onnx.graph import Context, Handler, attributes, numbers, present, require
 
 
 def _first(context: Context, node: onnx.NodeProto) -> Operand:
     (operand, *_) = context.inputs(node)
     assert operand is not None
     return operand
-
-
-def _unary(context: Context, node: onnx.NodeProto) -> Operand:
-    given = {**_DEFAULTS.get(node.op_type, {}), **attributes(node)}
-    extra = {name: float(f"{value:.7g}") for name, value in given.items()}
-    return unary(context.builder, node.op_type, node.name, _first(context, node), **extra)
-
-
-def _gelu(context: Context, node: onnx.NodeProto) -> Operand:
-    value = context.data(_first(context, node), node)
-    mode = attributes(node).get("approximate", "none")
-    return context.builder.elementwise("Gelu", node.name, value, approximate=mode)
-
-
-def _clip(context: Context, node: onnx.NodeProto) -> Operand:
-    value, low, high = (*context.inputs(node), None, None)[:3]
-    bounds = {"min": low, "max": high}
-    given = {name: scalar(item) for name, item in bounds.items() if item is not None}
-    require(all(number is not None for number in given.values()), node, "bounds that depend on the data")
-    kept = {name: number for name, number in given.items() if number is not None}
-    return context.builder.elementwise("Clip", node.name, context.data(value, node), **kept)
-
-
-def _along(context: Context, node: onnx.NodeProto) -> Operand:
-    value = context.data(_first(context, node), node)
-    return context.builder.along(node.op_type, node.name, value, attributes(node).get("axis", -1))
-
-
-def _binary(operator: str) -> Handler:
-    def handle(context: Context, node: onnx.NodeProto) -> Operand:
-        total = _first(context, node)
-        for operand in context.inputs(node)[1:]:
-            assert operand is not None
-            total = combine(context.builder, operator, node.name, total, operand)
-        return total
-
-    return handle
-
-
-def _reduce(context: Context, node: onnx.NodeProto) -> Operand:
-    given, operands = attributes(node), context.inputs(node)
-    value = context.data(operands[0], node)
-    axes = given.get("axes") or (numbers(operands[1], node) if len(operands) > 1 else range(len(value.shape)))
-    keep = bool(given.get("keepdims", 1))
-    return context.builder.reduce(node.op_type, node.name, value, list(axes), keepdims=keep)
 
 
 def _reshape(context: Context, node: onnx.NodeProto) -> Operand:
@@ -129,8 +73,11 @@ def _slice(context: Context, node: onnx.NodeProto) -> Operand:
     axes = more[0] if more else list(range(len(starts)))
     steps = more[1] if len(more) > 1 else [1] * len(starts)
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
-        require(step > 0, node, "a slice in reverse")
-        operand = movement.cut(context.builder, node.name, operand, axis, start, end, step)
+        if step > 0:
+            operand = movement.cut(context.builder, node.name, operand, axis, start, end, step)
+        else:
+            places = range(native_shape(operand)[axis])[slice(start, end, step)]
+            operand = picking.take(context.builder, node.name, operand, axis, np.array(places))
     return operand
 
 
@@ -154,25 +101,62 @@ def _resize(context: Context, node: onnx.NodeProto) -> Operand:
     given, value = attributes(node), context.data(_first(context, node), node)
     mode, rule = given.get("mode", "nearest"), given.get("coordinate_transformation_mode", "half_pixel")
     before, after = value.native_shape, context.shape(node.output[0])
-    whole = before[:2] == after[:2] and all(n % m == 0 for n, m in zip(after[2:], before[2:], strict=True))
-    require(whole, node, "a fractional scale")
-    floor = given.get("nearest_mode", "round_prefer_floor") == "floor" and rule == "asymmetric"
-    fits = (mode == "nearest" and floor) or (
+    require(before[:2] == after[:2], node, "a resized batch or channel axis")
+    nearest = given.get("nearest_mode", "round_prefer_floor")
+    floor = nearest == "floor" and rule == "asymmetric"
+    exact = rule == "half_pixel" and nearest in {"round_prefer_floor", "round_prefer_ceil"}
+    fits = (mode == "nearest" and (floor or exact)) or (
         mode == "linear" and rule in {"half_pixel", "align_corners", "pytorch_half_pixel"}
     )
     require(fits, node, f"mode={mode} with coordinates {rule}")
-    scales = tuple(n // m for n, m in zip(after[2:], before[2:], strict=True))
-    corners = int(rule == "align_corners")
-    return context.builder.window(
-        "Resize", node.name, value, 1, after, scales=scales, mode=mode, align_corners=corners
+    require(not given.get("antialias"), node, "antialias=1")
+    scales = (*context.inputs(node), None, None)[2]
+    factors = np.asarray(scales)[2:].tolist() if isinstance(scales, np.ndarray) and scales.size else None
+    return windows.resize(
+        context.builder,
+        node.name,
+        value,
+        1,
+        after,
+        mode,
+        corners=rule == "align_corners",
+        exact=exact and mode == "nearest",
+        factors=factors,
     )
 
 
+def _depth(context: Context, node: onnx.NodeProto) -> Operand:
+    given, value = attributes(node), context.data(_first(context, node), node)
+    first = given.get("mode", "DCR") == "DCR"
+    function = windows.depth_to_space if node.op_type == "DepthToSpace" else windows.space_to_depth
+    return function(context.builder, node.name, value, 1, given["blocksize"], blocks_first=first)
+
+
 def _expand(context: Context, node: onnx.NodeProto) -> Operand:
-    operand, shape = _first(context, node), context.shape(node.output[0])
-    if isinstance(operand, np.ndarray):
-        return np.broadcast_to(operand, shape)
-    return expand(context.builder, node.name, context.data(operand, node), shape)
+    shape = context.shape(node.output[0])
+    return movement.broadcast_to(context.builder, node.name, _first(context, node), shape)
+
+
+def _tile(context: Context, node: onnx.NodeProto) -> Operand:
+    operand, times = present(context, node)
+    return picking.tile(context.builder, node.name, operand, numbers(times, node))
+
+
+def _gather_elements(context: Context, node: onnx.NodeProto) -> Operand:
+    operand, indices = present(context, node)
+    axis = attributes(node).get("axis", 0)
+    return picking.gather_elements(context.builder, node.name, operand, axis, indices)
+
+
+def _gather_nd(context: Context, node: onnx.NodeProto) -> Operand:
+    operand, indices = present(context, node)
+    batch = attributes(node).get("batch_dims", 0)
+    if isinstance(indices, np.ndarray) and not batch:
+        return picking.index(context.builder, node.name, operand, list(np.moveaxis(indices, -1, 0)))
+    shape = native_shape(indices)
+    require(batch == 1 and shape[-1] == 1, node, "picks by data along several axes")
+    short = movement.reshape(context.builder, node.name, indices, shape[:-1])
+    return picking.gather(context.builder, node.name, operand, 1, short, batch_dims=1)
 
 
 def _same(context: Context, node: onnx.NodeProto) -> Operand:
@@ -186,26 +170,7 @@ def _dropout(context: Context, node: onnx.NodeProto) -> Operand:
     return _first(context, node)
 
 
-def _cast(context: Context, node: onnx.NodeProto) -> Operand:
-    value = context.data(_first(context, node), node)
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(attributes(node)["to"])
-    return context.builder.elementwise("Cast", node.name, value, to=str(dtype))
-
-
-def _cast_like(context: Context, node: onnx.NodeProto) -> Operand:
-    """Data and parameters are float32; a constant beside them becomes so."""
-    operand = _first(context, node)
-    return operand.astype(np.float32) if isinstance(operand, np.ndarray) else operand
-
-
 HANDLERS: Mapping[str, Handler] = {
-    **dict.fromkeys((*_ONE_TO_ONE, *_DEFAULTS), _unary),
-    "Gelu": _gelu,
-    "Clip": _clip,
-    **dict.fromkeys(("Softmax", "LogSoftmax"), _along),
-    **{name: _binary(name) for name in ("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min")},
-    "Sum": _binary("Add"),
-    **dict.fromkeys(("ReduceMean", "ReduceMax", "ReduceSum"), _reduce),
     **dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze"), _reshape),
     "Transpose": _transpose,
     "Concat": _concat,
@@ -215,9 +180,12 @@ HANDLERS: Mapping[str, Handler] = {
     "SequenceAt": _sequence_at,
     "Pad": _pad,
     "Resize": _resize,
+    **dict.fromkeys(("DepthToSpace", "SpaceToDepth"), _depth),
     "Expand": _expand,
+    "Tile": _tile,
+    "GatherElements": _gather_elements,
+    "GatherND": _gather_nd,
     "Identity": _same,
     "Dropout": _dropout,
-    "Cast": _cast,
-    "CastLike": _cast_like,
 }
+"""Operator of a node to its handler."""

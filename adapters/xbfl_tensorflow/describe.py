@@ -22,7 +22,7 @@ from xbackend_fl.canonical import Description, GraphBuilder, training
 from xbackend_fl.canonical.operands import Operand, as_value
 from xbackend_fl.errors import UnsupportedError
 from xbackend_fl.places import users_place
-from xbfl_tensorflow import layers, opaque, operations, sequences, simple
+from xbfl_tensorflow import layers, moving, opaque, operations, sequences, simple, wrapped
 from xbfl_tensorflow.axes import default_order, infer_order
 from xbfl_tensorflow.constants import fold, settle
 from xbfl_tensorflow.graph import Context, Handler, family, knows_activation
@@ -153,6 +153,8 @@ def _known(layer: Any) -> Handler | None:
 
     Subclasses of the user's own are walked inside, and so are layers with an activation of the user's own.
     """
+    if type(layer).__name__ == "TimeDistributed" and family(layer):
+        return wrapped.time_distributed(layer, _known)
     handler = _LAYERS.get(type(layer).__name__) if family(layer) else None
     recurrent = type(layer).__name__ in sequences.HANDLERS
     return handler if recurrent or knows_activation(getattr(layer, "activation", None)) else None
@@ -332,7 +334,7 @@ def _read(context: Context, operation: Any) -> None:
         context.values[output] = layout
         return
     indices = context.tensor(operation.inputs[1])
-    context.values[output] = operations.gather(context, operation, layout, indices)
+    context.values[output] = moving.gather(context, operation, layout, indices)
 
 
 def _function_call(context: Context, graph: Any, operation: Any) -> None:

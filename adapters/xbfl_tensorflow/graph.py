@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
 import keras
 import tensorflow as tf
 
-from xbackend_fl.canonical import GraphBuilder, Value
+from xbackend_fl.canonical import GraphBuilder, Value, activations
 from xbackend_fl.canonical.layout import Native
-from xbackend_fl.canonical.operands import Operand
+from xbackend_fl.canonical.operands import Operand, as_value
 from xbackend_fl.errors import UnsupportedError
 from xbfl_tensorflow.variables import raw
 
@@ -136,28 +136,24 @@ def spatial(layer: Any, value: Value) -> tuple[int, ...]:
     return shape[2:] if channel_axis(layer) == 1 else shape[1:-1]
 
 
+def node_name(context: Context, node: Any) -> str:
+    """Name of a graph operation."""
+    return context.prefix + str(node.name)
+
+
 Handler: TypeAlias = Callable[[Context, Any, Value], Value]
 """A layer with one data input."""
 
-_FUNCTIONS: dict[str, tuple[str, dict[str, float | str]]] = {
-    "relu": ("Relu", {}),
-    "relu6": ("Clip", {"min": 0.0, "max": 6.0}),
-    "leaky_relu": ("LeakyRelu", {"alpha": 0.2}),
-    "elu": ("Elu", {"alpha": 1.0}),
-    "selu": ("Selu", {"alpha": 1.6732632423543772, "gamma": 1.0507009873554805}),
-    "sigmoid": ("Sigmoid", {}),
-    "tanh": ("Tanh", {}),
-    "softplus": ("Softplus", {}),
-    "softsign": ("Softsign", {}),
-    "silu": ("Swish", {}),
-    "mish": ("Mish", {}),
-    "gelu": ("Gelu", {"approximate": "none"}),
-    "hard_sigmoid": ("HardSigmoid", {"alpha": 1 / 6, "beta": 0.5}),
-    "hard_silu": ("HardSwish", {}),
-    "exponential": ("Exp", {}),
+Operation: TypeAlias = Callable[[Context, Any, list[Operand]], "Operand | list[Operand]"]
+"""A graph operation with what its inputs stand for, resources aside."""
+
+_WORDS: Mapping[str, Callable[[GraphBuilder, str, Value], Operand]] = {
+    "leaky_relu": lambda builder, name, value: builder.elementwise("LeakyRelu", name, value, alpha=0.2),
+    "threshold": lambda builder, name, value: activations.threshold(builder, name, value, 1.0, 0.0),
+    "glu": lambda builder, name, value: activations.glu(builder, name, value, -1),
+    "swish": activations.PLAIN["silu"],
+    "tanh_shrink": activations.tanh_shrink,
 }
-
-
 _ALONG = {"softmax": "Softmax", "log_softmax": "LogSoftmax"}
 
 
@@ -165,7 +161,7 @@ def knows_activation(function: Any) -> bool:
     """Whether an activation is one of Keras's own that has a canonical form."""
     word = getattr(function, "__name__", type(function).__name__)
     package = getattr(function, "__module__", "").partition(".")[0]
-    named = word in _FUNCTIONS or word in _ALONG or word == "linear"
+    named = word in activations.PLAIN or word in _WORDS or word in _ALONG or word == "linear"
     return function is None or (named and package in {"keras", "tf_keras"})
 
 
@@ -177,7 +173,8 @@ def activation(context: Context, name: str, function: Any, value: Value) -> Valu
         return value
     if word in _ALONG:
         return context.builder.along(_ALONG[word], f"{name}.{word}", value, -1)
-    operator, attributes = _FUNCTIONS[word]
+    where = f"{name}.{word}"
     if word == "hard_sigmoid" and function.__module__.startswith("tf_keras"):
-        attributes = {"alpha": 0.2, "beta": 0.5}
-    return context.builder.elementwise(operator, f"{name}.{word}", value, **attributes)
+        return context.builder.elementwise("HardSigmoid", where, value, alpha=0.2, beta=0.5)
+    made = _WORDS.get(word) or activations.PLAIN[word]
+    return as_value(context.builder, made(context.builder, where, value))

@@ -9,7 +9,7 @@ from typing import Any
 from xbackend_fl.canonical import Value, movement, views
 from xbackend_fl.canonical.attention import attention as dot_product_attention
 from xbackend_fl.canonical.attention import join_heads, split_heads
-from xbackend_fl.canonical.layout import Blocks, Layout, Reshape, Stack, Transpose
+from xbackend_fl.canonical.layout import Blocks, Layout, Reorder, Reshape, Stack, Transpose
 from xbackend_fl.canonical.operands import as_value, is_causal_mask
 from xbackend_fl.canonical.padding import same_pads
 from xbfl_tensorflow.graph import Context, Handler, activation, family, require, spatial
@@ -39,10 +39,14 @@ def _node(context: Context, name: str, directions: list[Any], value: Value) -> V
     require(kind in _OPERATORS and bool(family(first)), name, f"wraps a {kind}")
     operator, gates = _OPERATORS[kind]
     attributes = _attributes(name, operator, first, len(directions))
-    value = context.builder.plain(value)
+    order = value.order
+    value = value if order else context.builder.plain(value)
     width = len(directions) * first.units
     shapes = [(*value.shape[:2], width), (value.shape[0], width)]
     parts = [_direction(context, layer.cell, gates) for layer in directions]
+    if order:
+        # Features that every time step flattened: the weights take up their order.
+        parts = [{**part, "weight": Reorder(part["weight"], 1, order)} for part in parts]
     sequence, final = context.builder.add(
         operator,
         name,

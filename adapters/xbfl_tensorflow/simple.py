@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from xbackend_fl.canonical import Value, training
+from xbackend_fl.canonical import Value, training, windows
 from xbfl_tensorflow.graph import Context, Handler, activation, channel_axis, require
 
 # Layers with one input.
@@ -99,9 +99,7 @@ def _upsampling(context: Context, layer: Any, value: Value) -> Value:
     size = layer.size
     scales = (size,) if isinstance(size, int) else tuple(size)
     shape = tuple(layer.compute_output_shape(value.native_shape))
-    return context.builder.window(
-        "Resize", name, value, axis, shape, scales=scales, mode=str(mode), align_corners=0
-    )
+    return windows.resize(context.builder, name, value, axis, shape, str(mode), factors=scales)
 
 
 def _rescaling(context: Context, layer: Any, value: Value) -> Value:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from xbackend_fl.canonical import Value, views
+from xbackend_fl.canonical import Value, views, windows
 from xbackend_fl.canonical.layout import Layout, Step
 from xbackend_fl.canonical.operands import Operand, as_value
 from xbackend_fl.canonical.padding import same_pads, transposed_pads
@@ -167,15 +167,11 @@ def _pad(context: Context, node: Any, arguments: list[Operand]) -> Operand:
 def _resize(mode: str) -> Any:
     def handle(context: Context, node: Any, arguments: list[Operand]) -> Operand:
         value, name = as_value(context.builder, arguments[0]), context.prefix + node.name
-        before, shape = value.native_shape[1:-1], static_shape(node.outputs[0])
-        after, corners = shape[1:-1], bool(node.get_attr("align_corners"))
-        require(all(n % m == 0 for n, m in zip(after, before, strict=True)), name, "a fractional scale")
-        half = bool(node.get_attr("half_pixel_centers"))
+        corners, half = bool(node.get_attr("align_corners")), bool(node.get_attr("half_pixel_centers"))
         require(half or corners or mode == "nearest", name, "bilinear resizing without half-pixel centres")
-        scales = tuple(n // m for n, m in zip(after, before, strict=True))
-        return context.builder.window(
-            "Resize", name, value, -1, shape, scales=scales, mode=mode, align_corners=int(corners)
-        )
+        shape = static_shape(node.outputs[0])
+        exact = half and mode == "nearest"
+        return windows.resize(context.builder, name, value, -1, shape, mode, corners=corners, exact=exact)
 
     return handle
 

@@ -16,7 +16,11 @@ _DIRECTIONS = {
     "bidirectional": "Bidirectional(…) around it",
     "reverse": "run it over keras.ops.flip(x, 1)",
 }
-_INTERPOLATIONS = {"nearest": "interpolation='nearest'", "linear": "interpolation='bilinear'"}
+_INTERPOLATIONS = {
+    "nearest": "interpolation='nearest'",
+    "nearest_exact": "keras.layers.Resizing(…, interpolation='nearest')",
+    "linear": "interpolation='bilinear'",
+}
 _EDGES = {
     "edge": "keras.ops.pad(…, mode='symmetric') differs from repeated edges: repeat them with keras.ops.concatenate"
 }
@@ -93,6 +97,22 @@ WORDS: Words = {
     "mode": lambda value: _EDGES.get(str(value), f"mode={str(value)!r}"),
     ("Resize", "mode"): lambda value: _INTERPOLATIONS[str(value)],
     "scales": "size={0}",
+    ("Shrink", "bias"): "bias={0}: keras.ops.soft_shrink has bias = threshold, hard_shrink has none",
+    "lambd": "threshold={0}",
+    ("ThresholdedRelu", "alpha"): "keras.ops.threshold(x, {0}, 0)",
+    "k": "k={0}",
+    "exclusive": lambda value: f"tf.cumsum(x, axis, exclusive={bool(value)})",
+    "reverse": lambda value: f"tf.cumsum(x, axis, reverse={bool(value)})",
+    "indices": "the positions {0} in keras.ops.take(x, positions, axis)",
+    "shift": "shift={0}",
+    "batch_dims": "tf.gather(x, index, batch_dims={0})",
+    ("Equal", "constant"): without("x == {0}", "a comparison with data"),
+    ("Less", "constant"): without("x < {0}", "a comparison with data"),
+    ("Greater", "constant"): without("x > {0}", "a comparison with data"),
+    ("Mod", "constant"): without("x % {0}", "the remainder by data"),
+    ("Opaque", "framework"): "an operation of {0}",
+    ("Opaque", "operation"): "the operation {0}",
+    ("Opaque", "detail"): "the arguments {0}",
     "trainable": "trainable={0}",
     "statistics": lambda value: _STATISTICS[str(value)],
     "width": "units={0}",

@@ -31,21 +31,43 @@ from xbackend_fl.canonical.layout import Native
 from xbackend_fl.canonical.operands import LARGEST_CONSTANT
 from xbackend_fl.errors import UnsupportedError, XbflError
 from xbackend_fl.places import users_place
-from xbfl_torch import layers, opaque, operations, sequences
+from xbfl_torch import (
+    activations,
+    attention,
+    contractions,
+    layers,
+    masks,
+    moving,
+    opaque,
+    operations,
+    reductions,
+    sequences,
+)
 from xbfl_torch.calling import arguments_of
 from xbfl_torch.changes import refuse_hidden_changes
 from xbfl_torch.constants import fold
 from xbfl_torch.effects import effects_of
-from xbfl_torch.graph import Context, Handler, State
+from xbfl_torch.graph import Context, Handler, State, base_name
 from xbfl_torch.modes import evaluation_mode
 from xbfl_torch.plain import natives_of
 from xbfl_torch.rehearsal import rehearse
 
 _HANDLERS: dict[str, Handler] = {
-    f"aten.{name}": handler
-    for table in (layers.HANDLERS, sequences.HANDLERS, operations.HANDLERS)
-    for name, handler in table.items()
+    name: handler
+    for module in (
+        operations,
+        masks,
+        activations,
+        reductions,
+        moving,
+        contractions,
+        layers,
+        sequences,
+        attention,
+    )
+    for name, handler in module.HANDLERS.items()
 }
+"""Operations by their names without overloads; a family a module."""
 
 _TALKATIVE = ("torch._subclasses.fake_tensor", "torch.fx.experimental.symbolic_shapes")
 
@@ -114,7 +136,7 @@ def _describe(
         training.add_effect(builder, effect)
     if rehearsal.unlike is not None:
         builder.inference_only(str(rehearsal.unlike))
-    context = Context(builder, model, rehearsal)
+    context = Context(builder, model, rehearsal, _tell)
     signature = program.graph_signature
     inside = signature.inputs_to_parameters | signature.inputs_to_buffers
     aliases, tables = _aliases(model, tensors), _tables(model)
@@ -152,14 +174,18 @@ def _describe(
 
 def _operation(context: Context, node: Node) -> None:
     """Tell the builder about one operation."""
-    if sequences.attention(context, node):
+    if attention.attention(context, node):
         return
+    _tell(context, node)
+
+
+def _tell(context: Context, node: Node) -> None:
     if node.target is operator.getitem:
         source, index = node.args
         context.values[node] = context.get(source)[index]
     elif (folded := fold(context, node)) is not None:
         context.values[node] = folded
-    elif handler := _HANDLERS.get(str(node.target)):
+    elif (handler := _HANDLERS.get(base_name(node))) and str(node.target).startswith("aten."):
         try:
             context.values[node] = handler(context, node)
         except UnsupportedError:

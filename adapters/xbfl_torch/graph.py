@@ -39,8 +39,15 @@ class Context:
         training: Modules that are in training mode while the model trains.
     """
 
-    def __init__(self, builder: GraphBuilder, model: torch.nn.Module, rehearsal: Rehearsal) -> None:
+    def __init__(
+        self,
+        builder: GraphBuilder,
+        model: torch.nn.Module,
+        rehearsal: Rehearsal,
+        tell: Callable[[Context, Node], None],
+    ) -> None:
         self.builder = builder
+        self._tell = tell
         self.values: dict[Node, Any] = {}
         self.modules = dict(model.named_modules(remove_duplicate=False))
         self.training = rehearsal.training
@@ -49,6 +56,10 @@ class Context:
         self.buffers = dict(model.named_buffers())
         self.sequences: dict[str, Value] = {}
         self.rows: dict[str, tuple[Value, int]] = {}
+
+    def tell(self, node: Node) -> None:
+        """Tell the builder about a node of a group that is handled at once."""
+        self._tell(self, node)
 
     def rate(self, module: torch.nn.Module) -> float:
         """Rate of a layer that drops inside, 0 if it does not train."""
@@ -114,6 +125,12 @@ def module_path(node: Node) -> str:
     stack = node.meta.get("nn_module_stack") or {}
     paths = [entry[0] for entry in stack.values()]
     return str(paths[-1]) if paths else ""
+
+
+def base_name(node: Node) -> str:
+    """Name of an operation without its overload, and without the mark of one that works in place."""
+    word = str(node.target).removeprefix("aten.").partition(".")[0]
+    return word if word.endswith("__") else word.rstrip("_")
 
 
 def native_shape(node: Node) -> tuple[int, ...]:

@@ -9,8 +9,8 @@ import torch
 from torch.fx import Node
 
 from xbackend_fl.canonical import TrainingEffect, Value, training
-from xbackend_fl.canonical.layout import Layout, Step
-from xbackend_fl.canonical.operands import Operand, combine, einsum, matmul
+from xbackend_fl.canonical.layout import Layout
+from xbackend_fl.canonical.operands import Operand
 from xbackend_fl.canonical.tables import lookup
 from xbfl_torch.graph import Context, Handler, layout_of, module_path, native_shape, parameter, require
 from xbfl_torch.rehearsal import BatchNorm
@@ -233,44 +233,18 @@ def _embedding(context: Context, node: Node) -> Operand:
     return lookup(context.builder, name, weight, a["indices"])
 
 
-def _linear(context: Context, node: Node) -> Operand:
-    a = context.arguments(node)
-    name, value = context.name(node, a["weight"]), context.data(a["input"])
-    if isinstance(a["weight"], Step):
-        return context.builder.linear(name, value, a["weight"], layout_of(a["bias"], name))
-    turned = context.builder.transpose(context.data(a["weight"]), (1, 0))
-    product = matmul(context.builder, name, value, turned)
-    return product if a["bias"] is None else combine(context.builder, "Add", name, product, a["bias"])
-
-
-def _matmul(context: Context, node: Node) -> Value:
-    left, right = context.get(node.args[0]), context.get(node.args[1])
-    return matmul(context.builder, context.name(node, left, right), left, right)
-
-
-def _einsum(context: Context, node: Node) -> Value:
-    equation, operands = context.get(node.args[0]), context.get(node.args[1])
-    name = context.name(node, *operands)
-    require(len(operands) == 2, name, "einsum of other than two operands")
-    return einsum(context.builder, name, equation, *operands)
-
-
 HANDLERS: Mapping[str, Handler] = {
-    **{f"conv{n}d.{overload}": _conv for n in (1, 2, 3) for overload in ("default", "padding")},
-    **{f"conv_transpose{n}": _conv_transpose for n in ("1d.default", "2d.input", "3d.input")},
-    **{f"max_pool{n}d.default": _pool("MaxPool") for n in (1, 2, 3)},
-    **{f"avg_pool{n}d.default": _pool("AveragePool") for n in (1, 2, 3)},
-    **{f"adaptive_avg_pool{n}d.default": _adaptive_pool("AveragePool", "ReduceMean") for n in (1, 2, 3)},
-    **{f"adaptive_max_pool{n}d.default": _adaptive_pool("MaxPool", "ReduceMax") for n in (1, 2, 3)},
-    "batch_norm.default": _batch_norm,
-    "instance_norm.default": _instance_norm,
-    "group_norm.default": _group_norm,
-    "layer_norm.default": _layer_norm,
-    "prelu.default": _prelu,
-    "embedding.default": _embedding,
-    "linear.default": _linear,
-    "matmul.default": _matmul,
-    "mm.default": _matmul,
-    "bmm.default": _matmul,
-    "einsum.default": _einsum,
+    **{f"conv{n}d": _conv for n in (1, 2, 3)},
+    **{f"conv_transpose{n}d": _conv_transpose for n in (1, 2, 3)},
+    **{f"max_pool{n}d": _pool("MaxPool") for n in (1, 2, 3)},
+    **{f"avg_pool{n}d": _pool("AveragePool") for n in (1, 2, 3)},
+    **{f"adaptive_avg_pool{n}d": _adaptive_pool("AveragePool", "ReduceMean") for n in (1, 2, 3)},
+    **{f"adaptive_max_pool{n}d": _adaptive_pool("MaxPool", "ReduceMax") for n in (1, 2, 3)},
+    "batch_norm": _batch_norm,
+    "instance_norm": _instance_norm,
+    "group_norm": _group_norm,
+    "layer_norm": _layer_norm,
+    "prelu": _prelu,
+    "embedding": _embedding,
 }
+"""Names of operations, without their overloads, to their handlers."""

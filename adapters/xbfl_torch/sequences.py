@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch.fx import Node
 
 from xbackend_fl.canonical import Value, movement, training
-from xbackend_fl.canonical.attention import attention as dot_product_attention
-from xbackend_fl.canonical.attention import join_heads, split_heads
-from xbackend_fl.canonical.layout import Blocks, Join, Layout, Native, Stack, Step, Sum
-from xbackend_fl.canonical.operands import Operand, is_causal_mask
+from xbackend_fl.canonical.layout import Blocks, Join, Layout, Stack, Sum
+from xbackend_fl.canonical.operands import Operand
 from xbackend_fl.canonical.operands import native_shape as operand_shape
 from xbfl_torch.graph import (
     Context,
@@ -167,7 +163,11 @@ def _slice(context: Context, node: Node) -> Any:
         return State(tuple(a["self"].rows[i] for i in indices), a["self"].hidden)
     axis = a["dim"] % len(native_shape(node))
     length = operand_shape(a["self"])[axis]
-    start, stop = a["start"] or 0, length if a["end"] is None else a["end"]
+    start = a["start"] or 0
+    if "length" in a:
+        start = start % length
+        return movement.cut(context.builder, context.name(node), a["self"], axis, start, start + a["length"])
+    stop = length if a["end"] is None else a["end"]
     return movement.cut(
         context.builder, context.name(node), a["self"], axis, start, min(stop, length), a["step"]
     )
@@ -180,137 +180,16 @@ def _unbind(context: Context, node: Node) -> list[Operand]:
     return [movement.pick(context.builder, name, a["self"], a["dim"], index) for index in range(length)]
 
 
-def _dot_product_attention(context: Context, node: Node) -> Value:
-    a = context.arguments(node)
-    name = context.name(node)
-    query, key, value = (context.data(a[part]) for part in ("query", "key", "value"))
-    mask = a.get("attn_mask")
-    require(mask is None or is_causal_mask(mask), name, "an attention mask other than the causal one")
-    require(not a.get("enable_gqa"), name, "grouped queries (enable_gqa)")
-    size = query.native_shape[-1]
-    rate, place = context.drop(node, "attention")
-    return dot_product_attention(
-        context.builder,
-        name,
-        query,
-        key,
-        value,
-        scale=float(a["scale"] or 1.0 / math.sqrt(size)),
-        causal=bool(a["is_causal"]) or mask is not None,
-        dropout=rate,
-        origin=place,
-    )
-
-
-def attention(context: Context, node: Node) -> bool:
-    """Handle all nodes of an ``nn.MultiheadAttention`` at once; false if ``node`` belongs to none."""
-    path = next(
-        (
-            str(entry[0])
-            for entry in (node.meta.get("nn_module_stack") or {}).values()
-            if isinstance(context.modules.get(str(entry[0])), torch.nn.MultiheadAttention)
-        ),
-        None,
-    )
-    if path is None:
-        return False
-    module = context.modules[path]
-    assert isinstance(module, torch.nn.MultiheadAttention)
-    group = [n for n in node.graph.nodes if n.op == "call_function" and _inside(n, path)]
-    members = set(group)
-    require(module.bias_k is None and not module.add_zero_attn, path, "bias_k and add_zero_attn")
-    products = [n for n in group if str(n.target) == "aten.linear.default"]
-    sources = [_source(product, members) for product in products[:-1]]
-    require(1 <= len(sources) <= 3, path, "attention of an unknown form")
-    query = sources[0]
-    key = sources[1] if len(sources) > 1 else query
-    content = sources[2] if len(sources) > 2 else key
-    outside = {m for n in group for m in n.all_input_nodes if m not in members}
-    others = [context.values.get(m) for m in outside - {query, key, content}]
-    masks = [item for item in others if not isinstance(item, Step)]
-    require(all(map(is_causal_mask, masks)), path, "an attention mask other than the causal one")
-    causal = bool(masks) or any(n.kwargs.get("is_causal") or (len(n.args) > 5 and n.args[5]) for n in group)
-    results = [n for n in group if any(user not in members for user in n.users)]
-    require(
-        len(results) == 1,
-        path,
-        "the attention weights are used; only the first output is canonical",
-        "torch: call it with need_weights=False, and return its first output",
-    )
-    order = (0, 1, 2) if module.batch_first else (1, 0, 2)
-    values = [context.data(context.values[m]) for m in (query, key, content)]
-    layouts = _attention_layouts(path, module)
-    projected = []
-    for part, value in zip(("query", "key", "value"), values, strict=True):
-        by_batch = context.builder.transpose(context.builder.arrange(value, order), order)
-        linear = context.builder.linear(
-            f"{path}.{part}", by_batch, layouts[f"{part}.weight"], layouts.get(f"{part}.bias")
-        )
-        projected.append(split_heads(context.builder, f"{path}.heads", linear, module.num_heads))
-    mixed = dot_product_attention(
-        context.builder,
-        path,
-        *projected,
-        scale=1.0 / math.sqrt(module.head_dim),
-        causal=causal,
-        dropout=context.rate(module),
-        origin=path,
-    )
-    joined = join_heads(context.builder, f"{path}.heads", mixed)
-    made = context.builder.linear(
-        f"{path}.output", joined, layouts["output.weight"], layouts.get("output.bias")
-    )
-    for member in group:
-        context.values[member] = None
-    context.values[results[0]] = context.builder.transpose(made, order)
-    for user in results[0].users:
-        if user in members:
-            context.values[user] = None
-    return True
-
-
-def _inside(node: Node, path: str) -> bool:
-    inner = module_path(node)
-    return inner == path or inner.startswith(f"{path}.")
-
-
-def _source(node: Node, members: set[Node]) -> Node:
-    source = node.args[0]
-    assert isinstance(source, Node)
-    while source in members:
-        source = source.all_input_nodes[0]
-    return source
-
-
-def _attention_layouts(path: str, module: torch.nn.MultiheadAttention) -> dict[str, Layout]:
-    size = module.embed_dim
-    layouts: dict[str, Layout] = {}
-    for index, part in enumerate(("query", "key", "value")):
-        rows = ((0, index * size, (index + 1) * size),)
-        packed: torch.Tensor | None = module.in_proj_weight
-        if packed is not None:
-            layouts[f"{part}.weight"] = Native(f"{path}.in_proj_weight", (3 * size, size), rows)
-        else:
-            separate = getattr(module, f"{part[0]}_proj_weight")
-            layouts[f"{part}.weight"] = Native(f"{path}.{part[0]}_proj_weight", tuple(separate.shape))
-        if module.in_proj_bias is not None:
-            layouts[f"{part}.bias"] = Native(f"{path}.in_proj_bias", (3 * size,), rows)
-    layouts["output.weight"] = Native(f"{path}.out_proj.weight", (size, size))
-    if module.out_proj.bias is not None:
-        layouts["output.bias"] = Native(f"{path}.out_proj.bias", (size,))
-    return layouts
-
-
 HANDLERS: Mapping[str, Handler] = {
-    "lstm.input": _recurrent("LSTM"),
-    "gru.input": _recurrent("GRU"),
-    "rnn_tanh.input": _recurrent("RNN", "Tanh"),
-    "rnn_relu.input": _recurrent("RNN", "Relu"),
-    "select.int": _select,
-    "slice.Tensor": _slice,
-    "cat.default": _cat,
-    "stack.default": _stack,
-    "unbind.int": _unbind,
-    "scaled_dot_product_attention.default": _dot_product_attention,
-    **dict.fromkeys(("squeeze.dim", "squeeze.dims", "squeeze.default", "unsqueeze.default"), _squeeze),
+    "lstm": _recurrent("LSTM"),
+    "gru": _recurrent("GRU"),
+    "rnn_tanh": _recurrent("RNN", "Tanh"),
+    "rnn_relu": _recurrent("RNN", "Relu"),
+    **dict.fromkeys(("select", "select_copy"), _select),
+    **dict.fromkeys(("slice", "narrow", "slice_copy"), _slice),
+    **dict.fromkeys(("cat", "concat", "concatenate"), _cat),
+    "stack": _stack,
+    **dict.fromkeys(("unbind", "unbind_copy"), _unbind),
+    **dict.fromkeys(("squeeze", "unsqueeze"), _squeeze),
 }
+"""Names of operations, without their overloads, to their handlers."""

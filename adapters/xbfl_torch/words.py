@@ -18,6 +18,7 @@ _DIRECTIONS = {
 }
 _MODES = {
     "nearest": "mode='nearest'",
+    "nearest_exact": "mode='nearest-exact'",
     "linear": "mode='bilinear'  ('linear' along one axis, 'trilinear' along three)",
 }
 _EDGES = {"edge": "mode='replicate'", "wrap": "mode='circular'"}
@@ -76,6 +77,22 @@ WORDS: Words = {
     "mode": lambda value: _EDGES.get(str(value), f"mode={str(value)!r}"),
     ("Resize", "mode"): lambda value: _MODES[str(value)],
     "scales": "scale_factor={0}",
+    ("Shrink", "bias"): "bias={0}: F.softshrink has bias = lambd, F.hardshrink has none",
+    "lambd": "lambd={0}",
+    ("ThresholdedRelu", "alpha"): "F.threshold(x, {0}, 0)",
+    "k": "k={0}",
+    "exclusive": without("x.cumsum(dim) - x", "x.cumsum(dim)"),
+    "reverse": without("x.flip(dim).cumsum(dim).flip(dim)", "x.cumsum(dim)"),
+    "indices": "the positions {0} in x.index_select(dim, positions)",
+    "shift": "shifts={0}",
+    "batch_dims": "x[torch.arange(len(x)), index] picks for each example: batch_dims is {0}",
+    ("Equal", "constant"): without("x == {0}", "a comparison with data"),
+    ("Less", "constant"): without("x < {0}", "a comparison with data"),
+    ("Greater", "constant"): without("x > {0}", "a comparison with data"),
+    ("Mod", "constant"): without("x % {0}", "the remainder by data"),
+    ("Opaque", "framework"): "an operation of {0}",
+    ("Opaque", "operation"): "the operation {0}",
+    ("Opaque", "detail"): "the arguments {0}",
     "trainable": "requires_grad_({0}) on its parameters",
     "statistics": lambda value: _STATISTICS[str(value)],
     ("Gemm", "width"): "out_features={0}",

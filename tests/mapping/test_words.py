@@ -260,9 +260,7 @@ def test_another_form_is_not_called_another_function() -> None:
     right = keras.Sequential([keras.Input((6, 3)), K.Conv1D(4, 1), K.GlobalMaxPooling1D(), K.Dense(2)])
     example = (np.ones((1, 3, 6), np.float32),)
     schema, evidence = describe(left, example), gather_evidence(left, example)
-    with pytest.raises(MismatchError) as caught:
-        bind(right, schema, example, evidence)
-    assert caught.value.message.startswith("the graphs of the two models differ:")
+    assert bind(right, schema, example, evidence).proof.proven
 
 
 VALUES: dict[str, Any] = {

@@ -21,7 +21,7 @@ from xbackend_fl.canonical.edges import check_returned, returned_axes, without_s
 from xbackend_fl.canonical.flattened import in_native_order
 from xbackend_fl.canonical.layout import Layout, Reorder, Segment, Shape, feature_order, inverse
 from xbackend_fl.canonical.recorder import Recorder
-from xbackend_fl.canonical.rewrites import feature_makers, foldable_pad, pooled
+from xbackend_fl.canonical.rewrites import feature_makers, fold_pad, pooled
 from xbackend_fl.canonical.schema import AttributeValue, Port
 from xbackend_fl.canonical.value import Value, numbers, pointwise, without
 from xbackend_fl.canonical.views import reshaped
@@ -56,7 +56,7 @@ class GraphBuilder:
 
     def input(self, name: str, dtype: str, shape: Shape, perm: tuple[int, ...], note: str = "") -> Value:
         """Declare a data input of canonical ``shape`` that the native model reads in the order ``perm``."""
-        name = self.recorder.input(name, shape)
+        name = self.recorder.input(name, shape, dtype)
         self._inputs.append((Port(name, dtype, shape), Axes(perm, note)))
         return Value(name, shape, perm)
 
@@ -305,14 +305,21 @@ class GraphBuilder:
 
     def binary(self, operator: str, name: str, left: Value, right: Value) -> Value:
         """An elementwise operation of two values with broadcasting."""
-        if left.perm != right.perm or left.order != right.order:
-            rank = max(len(left.shape), len(right.shape))
-            left, right = self._common([self._grown(name, value, rank) for value in (left, right)])
-        if left.order != right.order:
-            left, right = self.plain(left), self.plain(right)
-        shape = np.broadcast_shapes(left.shape, right.shape)
-        (out,) = self.add(operator, name, [left, right], [shape])
-        return Value(out, shape, left.perm if len(left.shape) == len(shape) else right.perm, left.order)
+        return self.broadcast(operator, name, [left, right])
+
+    def broadcast(
+        self, operator: str, name: str, values: Sequence[Value], **attributes: AttributeValue
+    ) -> Value:
+        """An elementwise operation of several values with NumPy's broadcasting."""
+        if len({(value.perm, value.order) for value in values}) > 1:
+            rank = max(len(value.shape) for value in values)
+            values = self._common([self._grown(name, value, rank) for value in values])
+        if len({value.order for value in values}) > 1:
+            values = [self.plain(value) for value in values]
+        shape = np.broadcast_shapes(*(value.shape for value in values))
+        (out,) = self.add(operator, name, values, [shape], attributes=attributes)
+        perm = next(value.perm for value in values if len(value.shape) == len(shape))
+        return Value(out, shape, perm, values[0].order)
 
     def concat(self, name: str, values: Sequence[Value], axis: int) -> Value:
         """A concatenation along a native axis."""
@@ -375,7 +382,7 @@ class GraphBuilder:
         if operator in {"Conv", "MaxPool"} or (
             operator == "AveragePool" and not any(numbers(attributes["pads"]))
         ):
-            value, attributes = self._fold_pad(operator, value, attributes)
+            value, attributes = fold_pad(self.recorder, operator, value, attributes)
         one_pixel = operator == "Conv" and pointwise(attributes) and set(value.shape[2:]) == {1}
         if one_pixel and pooled(self.recorder, value.name):
             return self._dense_of_pooled(name, value, layouts or {})
@@ -449,25 +456,6 @@ class GraphBuilder:
             origin=origin,
         )
         return Value(out, shape, (*indices.perm, len(indices.perm)))
-
-    def _fold_pad(
-        self, operator: str, value: Value, attributes: dict[str, AttributeValue]
-    ) -> tuple[Value, dict[str, AttributeValue]]:
-        """Move a Pad into the ``pads`` of the window behind it, where both mean the same."""
-        pad = foldable_pad(self.recorder, value.name, operator)
-        if pad is None:
-            return value, attributes
-        pads, own = pad.attributes["pads"], attributes["pads"]
-        assert isinstance(pads, tuple)
-        assert isinstance(own, tuple)
-        rank = len(value.shape)
-        before, after = [int(n) for n in pads[:rank]], [int(n) for n in pads[rank:]]
-        if any((*before[:2], *after[:2])):
-            return value, attributes
-        folded = tuple(int(a) + b for a, b in zip(own, (*before[2:], *after[2:]), strict=True))
-        shape = tuple(n - b - a for n, b, a in zip(value.shape, before, after, strict=True))
-        counted = {"count_include_pad": 1} if operator == "AveragePool" and any(folded) else {}
-        return replace(value, name=pad.inputs[0], shape=shape), attributes | {"pads": folded} | counted
 
     def _dense_of_pooled(self, name: str, value: Value, layouts: Mapping[str, Layout | None]) -> Value:
         """A convolution of one pooled pixel is a dense layer."""

@@ -49,10 +49,19 @@ class Draft:
 
 @final
 class Graph:
-    """Who makes and who reads each value."""
+    """Who makes and who reads each value.
 
-    def __init__(self, drafts: tuple[Draft, ...], outputs: Iterable[str]) -> None:
+    Args:
+        drafts: Nodes in execution order.
+        outputs: Values that the model returns.
+        inputs: Shape and NumPy dtype name of every data input.
+    """
+
+    def __init__(
+        self, drafts: tuple[Draft, ...], outputs: Iterable[str], inputs: Mapping[str, tuple[Shape, str]]
+    ) -> None:
         self.drafts = drafts
+        self.inputs = inputs
         self.producers = {value: draft for draft in drafts for value in draft.outputs}
         self.readers: dict[str, list[Draft]] = defaultdict(list)
         for draft in drafts:

@@ -58,7 +58,7 @@ def without_singletons(value: Value, shape: Shape) -> tuple[Shape, tuple[int, ..
     """
     native = value.native_shape
     # A batch of one keeps its axis.
-    single = native[0] == 1 == shape[0]
+    single = bool(native and shape) and native[0] == 1 == shape[0]
     kept = [axis for axis, n in enumerate(native) if n != 1 or (single and axis == 0)]
     new = [axis for axis, n in enumerate(shape) if n == 1 and not (single and axis == 0)]
     old = [axis for axis in range(len(shape)) if axis not in new]

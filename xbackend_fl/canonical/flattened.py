@@ -18,26 +18,28 @@ def in_native_order(builder: GraphBuilder, name: str, value: Value) -> Value:
     Args:
         builder: Receives the nodes that move the features.
         name: Wanted name of these nodes.
-        value: ``[N, features]``.
+        value: ``[N, …, features]``.
     """
     if value.order is None:
         return value
-    plain, start = Value(value.name, value.shape, (0, 1)), 0
+    last = len(value.shape) - 1
+    plain, start = Value(value.name, value.shape, tuple(range(last + 1))), 0
     parts: list[Value] = []
     for segment in value.order:
         stop = start + math.prod(segment.shape)
-        parts.append(_turned(builder, name, builder.slice(name, plain, 1, start, stop), segment))
+        parts.append(_turned(builder, name, builder.slice(name, plain, last, start, stop), segment))
         start = stop
-    return builder.concat(name, parts, 1)
+    return builder.concat(name, parts, last)
 
 
 def _turned(builder: GraphBuilder, name: str, value: Value, segment: Segment) -> Value:
     if segment.perm == tuple(range(len(segment.perm))):
         return value
-    image = (value.shape[0], *segment.shape)
+    lead = value.shape[:-1]
+    image = (*lead, *segment.shape)
     (made,) = builder.add("Reshape", name, [value], [image])
-    perm = (0, *(axis + 1 for axis in segment.perm))
+    perm = (*range(len(lead)), *(axis + len(lead) for axis in segment.perm))
     turned = tuple(image[axis] for axis in perm)
     (made,) = builder.add("Transpose", name, [Value(made, image, perm)], [turned], attributes={"perm": perm})
     (made,) = builder.add("Reshape", name, [Value(made, turned, perm)], [value.shape])
-    return Value(made, value.shape, (0, 1))
+    return Value(made, value.shape, tuple(range(len(value.shape))))

@@ -10,7 +10,7 @@ from xbackend_fl.canonical import views
 from xbackend_fl.canonical.builder import GraphBuilder
 from xbackend_fl.canonical.computed import Computed, Scaled
 from xbackend_fl.canonical.layout import Join, Shape, Step
-from xbackend_fl.canonical.operands import Operand, as_value, native_shape
+from xbackend_fl.canonical.operands import Operand, as_value, expand, native_shape
 from xbackend_fl.canonical.value import Value
 
 
@@ -71,7 +71,7 @@ def concat(builder: GraphBuilder, name: str, operands: Sequence[Operand], axis: 
         shape = list(native_shape(operands[0]))
         shape[axis] = sum(native_shape(operand)[axis] for operand in operands)
         parts = tuple(item for item in operands if not isinstance(item, Value | Scaled))
-        return Computed("Concat", parts, tuple(shape))
+        return Computed("Concat", parts, tuple(shape), float(axis))
     return builder.concat(name, [as_value(builder, operand) for operand in operands], axis)
 
 
@@ -84,3 +84,12 @@ def stack(builder: GraphBuilder, name: str, operands: Sequence[Operand], axis: i
         return reshape(builder, name, joined, (*shape[:-1], len(operands), shape[-1]))
     grown = (*shape[:axis], 1, *shape[axis:])
     return concat(builder, name, [reshape(builder, name, operand, grown) for operand in operands], axis)
+
+
+def broadcast_to(builder: GraphBuilder, name: str, operand: Operand, shape: Shape) -> Operand:
+    """An operand as often as the native ``shape`` has it, by NumPy's rules."""
+    if native_shape(operand) == shape:
+        return operand
+    if isinstance(operand, np.ndarray):
+        return np.broadcast_to(operand, shape)
+    return expand(builder, name, as_value(builder, operand), shape)

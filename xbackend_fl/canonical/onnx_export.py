@@ -6,56 +6,23 @@ operator specification and nothing else. Macro nodes of the operator table are e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from xbackend_fl.canonical.dtypes import is_whole, value_dtypes
 from xbackend_fl.canonical.layout import Array
 from xbackend_fl.canonical.onnx_axes import SequenceAxes, fix_axes, free
-from xbackend_fl.canonical.schema import Node, Schema, whole_values
+from xbackend_fl.canonical.onnx_graph import Emit, OnnxGraph
+from xbackend_fl.canonical.onnx_operations import EXPANSIONS as OPERATIONS
+from xbackend_fl.canonical.schema import Node, Schema
 from xbackend_fl.errors import RefusedInput
 
 OPSET = 21
 IR_VERSION = 10
-
-
-class _Graph:
-    """Collects ONNX nodes and constants."""
-
-    def __init__(self) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: dict[tuple[str, tuple[int, ...], bytes], onnx.NodeProto] = {}
-
-    def call(self, operator: str, inputs: Sequence[str], output: str | None = None, **attributes: Any) -> str:
-        """Append a node; returns the name of its first output."""
-        name = output or f"_{operator}_{len(self.nodes)}"
-        given = {key: value for key, value in attributes.items() if value is not None}
-        self.nodes.append(helper.make_node(operator, inputs, [name], name=name, **given))
-        return name
-
-    def constant(self, value: object, dtype: type) -> str:
-        """A constant tensor; equal ones are stored once."""
-        array: Array = np.asarray(value, dtype)
-        key = (array.dtype.str, array.shape, array.tobytes())
-        if key not in self.constants:
-            # Numbered in the order of the graph: a name made from the values would need a hash, and hashes collide.
-            name = f"_const_{len(self.constants)}"
-            self.constants[key] = helper.make_node(
-                "Constant", [], [name], name=name, value=numpy_helper.from_array(array, name)
-            )
-        return str(self.constants[key].output[0])
-
-    def ints(self, *values: int) -> str:
-        return self.constant(list(values), np.int64)
-
-    def real(self, value: object) -> str:
-        return self.constant(value, np.float32)
-
-
-_Emit = Callable[[_Graph, Node, Schema], None]
 
 
 def to_onnx(
@@ -83,7 +50,7 @@ def to_onnx(
             f"there is no ONNX graph of a model with operations of its own framework: {', '.join(opaque[:3])}",
             hint="take weights as safetensors, or export the trained model with its framework",
         )
-    graph = _Graph()
+    graph = OnnxGraph(value_dtypes(schema))
     found: list[onnx.ValueInfoProto] = []
     for node in schema.nodes:
         if batch_statistics and node.operator == "BatchNormalization":
@@ -125,25 +92,25 @@ def _formals(node: Node, *roles: str) -> list[str]:
     return names
 
 
-def _direct(graph: _Graph, node: Node, schema: Schema) -> None:
+def _direct(graph: OnnxGraph, node: Node, schema: Schema) -> None:
     """An operator whose attributes and slots are ONNX's own."""
     del schema
     inputs = [*node.inputs, *_formals(node, "weight", "bias")]
     graph.call(node.operator, inputs, node.outputs[0], **node.attributes)
 
 
-def _project(graph: _Graph, value: str, weight: str, bias: str | None, output: str | None = None) -> str:
+def _project(graph: OnnxGraph, value: str, weight: str, bias: str | None, output: str | None = None) -> str:
     transposed = graph.call("Transpose", [weight], perm=[1, 0])
     product = graph.call("MatMul", [value, transposed], output if bias is None else None)
     return product if bias is None else graph.call("Add", [product, bias], output)
 
 
-def _gemm(graph: _Graph, node: Node, schema: Schema) -> None:
+def _gemm(graph: OnnxGraph, node: Node, schema: Schema) -> None:
     del schema
     _project(graph, node.inputs[0], node.parameters["weight"], node.parameters.get("bias"), node.outputs[0])
 
 
-def _batch_norm(graph: _Graph, node: Node, schema: Schema) -> None:
+def _batch_norm(graph: OnnxGraph, node: Node, schema: Schema) -> None:
     channels = schema.by_name[node.parameters["mean"]].shape
     scale = node.parameters.get("weight") or graph.real(np.ones(channels))
     bias = node.parameters.get("bias") or graph.real(np.zeros(channels))
@@ -151,7 +118,7 @@ def _batch_norm(graph: _Graph, node: Node, schema: Schema) -> None:
     graph.call("BatchNormalization", inputs, node.outputs[0], **node.attributes)
 
 
-def _batch_norm_of_batch(graph: _Graph, node: Node, schema: Schema) -> list[onnx.ValueInfoProto]:
+def _batch_norm_of_batch(graph: OnnxGraph, node: Node, schema: Schema) -> list[onnx.ValueInfoProto]:
     """Batch normalisation in training mode; returns the mean and the biased variance as outputs."""
     value = node.inputs[0]
     channels = schema.by_name[node.parameters["mean"]].shape[0]
@@ -172,7 +139,7 @@ def _batch_norm_of_batch(graph: _Graph, node: Node, schema: Schema) -> list[onnx
     return [helper.make_tensor_value_info(name, TensorProto.FLOAT, [channels]) for name in names]
 
 
-def _normalisation(graph: _Graph, node: Node, schema: Schema, axis: int) -> list[str]:
+def _normalisation(graph: OnnxGraph, node: Node, schema: Schema, axis: int) -> list[str]:
     """Input, scale and bias of a normalisation; absent ones are ones and zeros."""
     length = _length(graph, node, schema, axis)
     scale = node.parameters.get("weight") or length(1.0)
@@ -180,7 +147,7 @@ def _normalisation(graph: _Graph, node: Node, schema: Schema, axis: int) -> list
     return [node.inputs[0], scale, bias]
 
 
-def _length(graph: _Graph, node: Node, schema: Schema, axis: int) -> Callable[[float], str]:
+def _length(graph: OnnxGraph, node: Node, schema: Schema, axis: int) -> Callable[[float], str]:
     """Makes constants as long as ``axis`` of the node's input, whatever that is."""
     held = next(iter(node.parameters.values()), None)
 
@@ -193,16 +160,16 @@ def _length(graph: _Graph, node: Node, schema: Schema, axis: int) -> Callable[[f
     return constant
 
 
-def _layer_norm(graph: _Graph, node: Node, schema: Schema) -> None:
+def _layer_norm(graph: OnnxGraph, node: Node, schema: Schema) -> None:
     inputs = _normalisation(graph, node, schema, -1)
     graph.call("LayerNormalization", inputs, node.outputs[0], axis=-1, epsilon=node.attributes["epsilon"])
 
 
-def _grouped_norm(graph: _Graph, node: Node, schema: Schema) -> None:
+def _grouped_norm(graph: OnnxGraph, node: Node, schema: Schema) -> None:
     graph.call(node.operator, _normalisation(graph, node, schema, 1), node.outputs[0], **node.attributes)
 
 
-def _prelu(graph: _Graph, node: Node, schema: Schema) -> None:
+def _prelu(graph: OnnxGraph, node: Node, schema: Schema) -> None:
     del schema
     # Slopes broadcast from the right, so they need an axis of size 1 per spatial axis; only their number is known late.
     spatial = graph.call("Shape", [graph.call("Shape", [node.inputs[0]], start=2)])
@@ -212,12 +179,12 @@ def _prelu(graph: _Graph, node: Node, schema: Schema) -> None:
     graph.call("PRelu", [node.inputs[0], slope], node.outputs[0])
 
 
-def _embedding(graph: _Graph, node: Node, schema: Schema) -> None:
+def _embedding(graph: OnnxGraph, node: Node, schema: Schema) -> None:
     del schema
     graph.call("Gather", [node.parameters["weight"], node.inputs[0]], node.outputs[0], axis=0)
 
 
-def _recurrent(graph: _Graph, node: Node, schema: Schema) -> None:
+def _recurrent(graph: OnnxGraph, node: Node, schema: Schema) -> None:
     weight, recurrent = node.parameters["weight"], node.parameters["recurrent_weight"]
     directions, rows, _ = schema.by_name[weight].shape
     bias = ""
@@ -246,7 +213,7 @@ def _recurrent(graph: _Graph, node: Node, schema: Schema) -> None:
     graph.call("Reshape", [final, graph.ints(0, -1)], node.outputs[1])
 
 
-def _attention(graph: _Graph, node: Node, schema: Schema) -> None:
+def _attention(graph: OnnxGraph, node: Node, schema: Schema) -> None:
     heads = node.attributes["num_heads"]
     assert isinstance(heads, int)
     parts = []
@@ -264,37 +231,36 @@ def _attention(graph: _Graph, node: Node, schema: Schema) -> None:
     graph.call("Reshape", [joined, graph.ints(0, 0, -1)], node.outputs[0])
 
 
-def _constant_operand(graph: _Graph, node: Node, schema: Schema) -> None:
+def _constant_operand(graph: OnnxGraph, node: Node, schema: Schema) -> None:
+    del schema
     constant = node.attributes.get("constant")
     if constant is None:
-        graph.call(node.operator, [*node.inputs], node.outputs[0])
+        graph.call(node.operator, graph.alike(node.inputs), node.outputs[0])
         return
-    graph.call(node.operator, [*node.inputs, _number(graph, node, schema, constant)], node.outputs[0])
+    graph.call(node.operator, [*node.inputs, _number(graph, node, constant)], node.outputs[0])
 
 
-def _number(graph: _Graph, node: Node, schema: Schema, value: object) -> str:
+def _number(graph: OnnxGraph, node: Node, value: object) -> str:
     """A number of the type of what a node reads."""
-    number = graph.real(value)
-    return (
-        graph.call("CastLike", [number, node.inputs[0]]) if node.inputs[0] in whole_values(schema) else number
-    )
+    return graph.number(value, graph.dtypes[node.inputs[0]])
 
 
-def _clip(graph: _Graph, node: Node, schema: Schema) -> None:
+def _clip(graph: OnnxGraph, node: Node, schema: Schema) -> None:
+    del schema
     bounds = [node.attributes.get(end) for end in ("min", "max")]
-    given = ["" if bound is None else _number(graph, node, schema, bound) for bound in bounds]
+    given = ["" if bound is None else _number(graph, node, bound) for bound in bounds]
     graph.call("Clip", [node.inputs[0], *given], node.outputs[0])
 
 
-def _relu(graph: _Graph, node: Node, schema: Schema) -> None:
-    if node.inputs[0] in whole_values(schema):
+def _relu(graph: OnnxGraph, node: Node, schema: Schema) -> None:
+    if is_whole(graph.dtypes[node.inputs[0]]):
         # ONNX Runtime has no Relu of whole numbers.
-        graph.call("Max", [node.inputs[0], _number(graph, node, schema, 0)], node.outputs[0])
+        graph.call("Max", [node.inputs[0], _number(graph, node, 0)], node.outputs[0])
     else:
         _direct(graph, node, schema)
 
 
-def _reduce(graph: _Graph, node: Node, schema: Schema) -> None:
+def _reduce(graph: OnnxGraph, node: Node, schema: Schema) -> None:
     del schema
     axes = graph.constant(node.attributes["axes"], np.int64)
     graph.call(
@@ -305,53 +271,37 @@ def _reduce(graph: _Graph, node: Node, schema: Schema) -> None:
     )
 
 
-def _reshape(graph: _Graph, node: Node, schema: Schema) -> None:
+def _reshape(graph: OnnxGraph, node: Node, schema: Schema) -> None:
     del schema
     shape = graph.constant(node.attributes["shape"], np.int64)
     graph.call("Reshape", [node.inputs[0], shape], node.outputs[0])
 
 
-def _pad(graph: _Graph, node: Node, schema: Schema) -> None:
+def _pad(graph: OnnxGraph, node: Node, schema: Schema) -> None:
+    del schema
     pads = graph.constant(node.attributes["pads"], np.int64)
-    inputs = [node.inputs[0], pads, _number(graph, node, schema, node.attributes["value"])]
+    inputs = [node.inputs[0], pads, _number(graph, node, node.attributes["value"])]
     graph.call("Pad", inputs, node.outputs[0], mode=node.attributes["mode"])
 
 
-def _slice(graph: _Graph, node: Node, schema: Schema) -> None:
+def _slice(graph: OnnxGraph, node: Node, schema: Schema) -> None:
     del schema
     bounds = [graph.constant([node.attributes[key]], np.int64) for key in ("start", "stop", "axis", "step")]
     graph.call("Slice", [node.inputs[0], *bounds], node.outputs[0])
 
 
-def _select(graph: _Graph, node: Node, schema: Schema) -> None:
+def _select(graph: OnnxGraph, node: Node, schema: Schema) -> None:
     del schema
     index = graph.constant(node.attributes["index"], np.int64)
     graph.call("Gather", [node.inputs[0], index], node.outputs[0], axis=node.attributes["axis"])
 
 
-def _resize(graph: _Graph, node: Node, schema: Schema) -> None:
-    del schema
-    scales = node.attributes["scales"]
-    assert isinstance(scales, tuple)
-    rule = {"nearest": ("asymmetric", "floor"), "linear": ("half_pixel", None)}[str(node.attributes["mode"])]
-    if node.attributes.get("align_corners"):
-        rule = ("align_corners", None)
-    graph.call(
-        "Resize",
-        [node.inputs[0], "", graph.real((1, 1, *scales))],
-        node.outputs[0],
-        mode=node.attributes["mode"],
-        coordinate_transformation_mode=rule[0],
-        nearest_mode=rule[1],
-    )
-
-
-def _parameter(graph: _Graph, node: Node, schema: Schema) -> None:
+def _parameter(graph: OnnxGraph, node: Node, schema: Schema) -> None:
     del schema
     graph.call("Identity", [node.parameters["weight"]], node.outputs[0])
 
 
-def _constant(graph: _Graph, node: Node, schema: Schema) -> None:
+def _constant(graph: OnnxGraph, node: Node, schema: Schema) -> None:
     del schema
     dtype = np.dtype(str(node.attributes["dtype"])).type
     shape = node.attributes["shape"]
@@ -360,7 +310,7 @@ def _constant(graph: _Graph, node: Node, schema: Schema) -> None:
     graph.call("Identity", [graph.constant(value, dtype)], node.outputs[0])
 
 
-def _causal_mask(graph: _Graph, node: Node, schema: Schema) -> None:
+def _causal_mask(graph: OnnxGraph, node: Node, schema: Schema) -> None:
     del schema
     scores = node.inputs[0]
     sizes = graph.call("Shape", [scores], start=-2)
@@ -369,7 +319,7 @@ def _causal_mask(graph: _Graph, node: Node, schema: Schema) -> None:
     graph.call("Add", [scores, above], node.outputs[0])
 
 
-def _expand(graph: _Graph, node: Node, schema: Schema) -> None:
+def _expand(graph: OnnxGraph, node: Node, schema: Schema) -> None:
     shape = node.attributes["shape"]
     assert isinstance(shape, tuple)
     rest = graph.ints(*(int(n) for n in shape[1:]))
@@ -380,25 +330,26 @@ def _expand(graph: _Graph, node: Node, schema: Schema) -> None:
     graph.call("Expand", [node.inputs[0], sizes], node.outputs[0])
 
 
-def _swish(graph: _Graph, node: Node, schema: Schema) -> None:
+def _swish(graph: OnnxGraph, node: Node, schema: Schema) -> None:
     del schema
     gate = graph.call("Sigmoid", [node.inputs[0]])
     graph.call("Mul", [node.inputs[0], gate], node.outputs[0])
 
 
-def _identity(graph: _Graph, node: Node, schema: Schema) -> None:
+def _identity(graph: OnnxGraph, node: Node, schema: Schema) -> None:
     del schema
     graph.call("Identity", [node.inputs[0]], node.outputs[0])
 
 
-def _cast(graph: _Graph, node: Node, schema: Schema) -> None:
+def _cast(graph: OnnxGraph, node: Node, schema: Schema) -> None:
     del schema
     element = helper.np_dtype_to_tensor_dtype(np.dtype(str(node.attributes["to"])))
     assert element != TensorProto.UNDEFINED
     graph.call("Cast", [node.inputs[0]], node.outputs[0], to=element)
 
 
-_EXPANSIONS: Mapping[str, _Emit] = {
+_EXPANSIONS: Mapping[str, Emit] = {
+    **OPERATIONS,
     "Gemm": _gemm,
     "BatchNormalization": _batch_norm,
     "LayerNormalization": _layer_norm,
@@ -414,15 +365,14 @@ _EXPANSIONS: Mapping[str, _Emit] = {
     "Mul": _constant_operand,
     "Pow": _constant_operand,
     "Clip": _clip,
-    "ReduceMean": _reduce,
-    "ReduceMax": _reduce,
-    "ReduceSum": _reduce,
+    **dict.fromkeys(
+        ("ReduceMean", "ReduceMax", "ReduceSum", "ReduceMin", "ReduceProd", "ReduceLogSumExp"), _reduce
+    ),
     "Reshape": _reshape,
     "Pad": _pad,
     "Relu": _relu,
     "Slice": _slice,
     "Select": _select,
-    "Resize": _resize,
     "Swish": _swish,
     "Parameter": _parameter,
     "Constant": _constant,

@@ -8,13 +8,11 @@ goes through here and becomes a ``Parameter`` or ``Constant`` node.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
 
 from xbackend_fl.canonical import views
-from xbackend_fl.canonical.attention import product
 from xbackend_fl.canonical.builder import GraphBuilder
 from xbackend_fl.canonical.computed import Computed, Scaled, spelled_normalisation
 from xbackend_fl.canonical.layout import (
@@ -49,13 +47,19 @@ def scalar(operand: Operand) -> float | None:
     return None
 
 
-def _uniform(operand: Operand, other: Operand) -> float | None:
+def finite(number: float) -> float:
+    """A number that a schema can hold: the largest float32 in place of infinity, which hides as well in a mask."""
+    largest = float(np.finfo(np.float32).max)
+    return min(max(float(number), -largest), largest)
+
+
+def uniform(operand: Operand, other: Operand) -> float | None:
     """The number that a constant stands for beside ``other``, if it is the same everywhere and adds no axis."""
     if not isinstance(operand, np.ndarray) or operand.size <= 1:
         return scalar(operand)
     fits = np.broadcast_shapes(operand.shape, native_shape(other)) == native_shape(other)
     first = operand.reshape(-1)[0]
-    return float(first) if fits and operand.dtype.kind in "fiu" and bool((operand == first).all()) else None
+    return float(first) if fits and operand.dtype.kind in "fiub" and bool((operand == first).all()) else None
 
 
 def is_causal_mask(operand: object) -> bool:
@@ -97,7 +101,7 @@ def combine(builder: GraphBuilder, operator: str, name: str, left: Operand, righ
         if operator == "Add" and isinstance(value, Value) and _hides_the_future(other):
             return builder.elementwise("CausalMask", name, value)
     for value, other in ((left, right), (right, left)):
-        number = _uniform(other, value)
+        number = uniform(other, value)
         if number is None or not isinstance(value, Value):
             continue
         if number == 0.0 and operator == "Mul":
@@ -107,8 +111,8 @@ def combine(builder: GraphBuilder, operator: str, name: str, left: Operand, righ
         if value is left:
             return _with_constant(builder, operator, name, value, number)
         return _constant_first(builder, operator, name, number, value)
-    one = left if isinstance(left, Value) else _beside(builder, left, right)
-    two = right if isinstance(right, Value) else _beside(builder, right, left)
+    one = left if isinstance(left, Value) else beside(builder, left, right)
+    two = right if isinstance(right, Value) else beside(builder, right, left)
     return builder.binary(operator, name, one, two)
 
 
@@ -120,6 +124,8 @@ def unary(
         constant = attributes.get("constant")
         number = float(constant) if isinstance(constant, float) else None
         return Computed(operator, (operand,), native_shape(operand), number)
+    if operator == "Neg":
+        return builder.elementwise("Mul", name, as_value(builder, operand), constant=-1.0)
     return builder.elementwise(operator, name, as_value(builder, operand), **attributes)
 
 
@@ -210,78 +216,20 @@ def as_value(builder: GraphBuilder, operand: Operand) -> Value:
 
 
 def expand(builder: GraphBuilder, name: str, value: Value, shape: Shape) -> Value:
-    """Broadcast ``value`` to the native ``shape``; an axis 0 that grows is the batch."""
-    value = _static_reshape(
-        builder, value, (1,) * (len(shape) - len(value.shape)) + tuple(value.native_shape)
-    )
+    """Broadcast ``value`` to the native ``shape``; an axis 0 that grows to the size of the batch is the batch."""
+    native = value.native_shape
+    if len(native) < len(shape):
+        lead = (1,) * (len(shape) - len(native))
+        value = _static_reshape(builder, value, (*lead, *native))
     if value.native_shape == shape:
         return value
     value = builder.plain(value)
-    batch = 0 if shape[0] != value.shape[0] else shape[0]
-    (out,) = builder.add("Expand", name, [value], [shape], attributes={"shape": (batch, *shape[1:])})
+    # An axis that does not grow is 1, which leaves it as long as it is.
+    sizes = [1 if n == m else n for n, m in zip(shape, value.shape, strict=True)]
+    if sizes[0] != 1 and shape[0] == builder.batch:
+        sizes[0] = 0
+    (out,) = builder.add("Expand", name, [value], [shape], attributes={"shape": tuple(sizes)})
     return Value(out, shape, tuple(range(len(shape))))
-
-
-def matmul(builder: GraphBuilder, name: str, left: Operand, right: Operand) -> Value:
-    """``left @ right``; a parameter matrix on either side makes a dense layer."""
-    if isinstance(right, Step) and isinstance(left, Value) and len(native_shape(right)) == 2:
-        return builder.linear(name, left, views.transposed(right, (1, 0)), None)
-    if isinstance(left, Step) and isinstance(right, Value) and len(native_shape(left)) == 2:
-        swap = (*range(len(right.shape) - 2), len(right.shape) - 1, len(right.shape) - 2)
-        turned = builder.linear(name, builder.transpose(right, swap), left, None)
-        return builder.transpose(turned, swap)
-    return product(builder, name, as_value(builder, left), as_value(builder, right))
-
-
-def einsum(builder: GraphBuilder, name: str, equation: str, left: Operand, right: Operand) -> Value:
-    """``einsum`` of two operands: a dense layer if one is a parameter, else a MatMul over shared axes.
-
-    Raises:
-        UnsupportedError: An axis is summed over one operand alone, or repeated.
-    """
-    terms, _, result = equation.replace(" ", "").partition("->")
-    first, _, second = terms.partition(",")
-    if not isinstance(left, Value):
-        first, second, left, right = second, first, right, left
-    left = as_value(builder, left)
-    if "." in first:
-        rest = "ABCDEFGH"[: len(left.shape) - len(first.replace("...", ""))]
-        first, result = first.replace("...", rest), result.replace("...", rest)
-    shared = [axis for axis in first if axis in second and axis in result]
-    summed = [axis for axis in first if axis in second and axis not in result]
-    ours = [axis for axis in first if axis not in second]
-    theirs = [axis for axis in second if axis not in first]
-    plain = len(set(first)) == len(first) and len(set(second)) == len(second)
-    if not plain or not summed or not set(ours) | set(theirs) <= set(result):
-        raise UnsupportedError(f"{name!r}: the equation {equation!r} has no canonical form")
-    sizes = dict(zip(first, left.native_shape, strict=True)) | dict(
-        zip(second, native_shape(right), strict=True)
-    )
-
-    def lengths(*groups: Sequence[str]) -> Shape:
-        return tuple(math.prod(sizes[axis] for axis in group) for group in groups)
-
-    def turned(value: Value, order: Sequence[str], word: str, shape: Shape) -> Value:
-        value = builder.transpose(value, [word.index(axis) for axis in order])
-        return value if value.native_shape == shape else builder.reshape(name, value, shape)
-
-    if not isinstance(right, Value) and isinstance(right, Step) and not shared:
-        data = turned(left, [*ours, *summed], first, (*(sizes[a] for a in ours), *lengths(summed)))
-        order = [second.index(axis) for axis in (*theirs, *summed)]
-        weight = views.reshaped(views.transposed(right, order), lengths(theirs, summed))
-        made = builder.linear(name, data, weight, None)
-        axes = [*ours, *theirs]
-    else:
-        batch = tuple(sizes[axis] for axis in shared)
-        data = turned(left, [*shared, *ours, *summed], first, (*batch, *lengths(ours, summed)))
-        other = turned(
-            as_value(builder, right), [*shared, *summed, *theirs], second, (*batch, *lengths(summed, theirs))
-        )
-        made = matmul(builder, name, data, other)
-        axes = [*shared, *ours, *theirs]
-    shape = tuple(sizes[axis] for axis in axes)
-    made = made if made.native_shape == shape else builder.reshape(name, made, shape)
-    return builder.transpose(made, [axes.index(axis) for axis in result])
 
 
 def _with_constant(builder: GraphBuilder, operator: str, name: str, value: Value, number: float) -> Value:
@@ -317,7 +265,7 @@ def _repeats(builder: GraphBuilder, array: Array) -> bool:
     return array.ndim > 1 and array.shape[0] == builder.batch > 1 and bool((array == array[:1]).all())
 
 
-def _beside(builder: GraphBuilder, operand: Operand, other: Operand) -> Value:
+def beside(builder: GraphBuilder, operand: Operand, other: Operand) -> Value:
     """A parameter or constant that is combined with ``other``, in the order of its canonical axes."""
     if isinstance(operand, np.ndarray) and operand.ndim == len(native_shape(other)):
         operand = operand[:1] if _repeats(builder, operand) else operand
@@ -377,8 +325,10 @@ def _constant_node(builder: GraphBuilder, array: Array) -> str:
         )
     short = _stripped(array.shape)
     whole = array.dtype.kind in "iub"
-    flat: AttributeValue = tuple(int(n) for n in array.flat) if whole else tuple(float(n) for n in array.flat)
-    dtype = "int64" if whole else "float32"
+    flat: AttributeValue = (
+        tuple(int(n) for n in array.flat) if whole else tuple(finite(n) for n in array.flat)
+    )
+    dtype = "bool" if array.dtype.kind == "b" else "int64" if whole else "float32"
     attributes: dict[str, AttributeValue] = {"shape": short, "value": flat, "dtype": dtype}
     (out,) = builder.add("Constant", "constant", [], [short], attributes=attributes)
     return out

@@ -169,10 +169,15 @@ _PARAMETRIC = (
 
 _UNARY = (
     *("Relu", "Sigmoid", "Tanh", "Softplus", "Softsign", "HardSwish", "Mish", "Swish", "Exp", "Log"),
-    *("Sqrt", "Neg", "Abs", "Reciprocal", "Erf", "Sin", "Cos"),
+    *("Sqrt", "Neg", "Abs", "Reciprocal", "Erf", "Sin", "Cos", "Tan", "Asin", "Acos", "Atan"),
+    *("Sinh", "Cosh", "Asinh", "Acosh", "Atanh", "Sign", "Floor", "Ceil", "Round"),
 )
+_REDUCTIONS = ("Mean", "Max", "Sum", "Min", "Prod", "LogSumExp")
 _PLAIN = (
     *(Operator(name) for name in _UNARY),
+    Operator("Celu", attributes={"alpha": _F}),
+    Operator("ThresholdedRelu", attributes={"alpha": _F}),
+    Operator("Shrink", attributes={"lambd": _F, "bias": _F}),
     Operator("LeakyRelu", attributes={"alpha": _F}),
     Operator("Elu", attributes={"alpha": _F}),
     Operator("Selu", attributes={"alpha": _F, "gamma": _F}),
@@ -200,13 +205,48 @@ _PLAIN = (
     Operator("Concat", attributes={"axis": _F}),
     Operator("MaxPool", attributes=_WINDOW),
     Operator("AveragePool", attributes=_WINDOW | {"count_include_pad": _F}),
-    Operator("ReduceMean", attributes={"axes": _F, "keepdims": _S}),
-    Operator("ReduceMax", attributes={"axes": _F, "keepdims": _S}),
-    Operator("ReduceSum", attributes={"axes": _F, "keepdims": _S}),
+    *(Operator(f"Reduce{word}", attributes={"axes": _F, "keepdims": _S}) for word in _REDUCTIONS),
+    Operator(
+        "ArgMax", attributes={"axis": _F, "keepdims": _S}, note="the first of equal ones; whole numbers"
+    ),
+    Operator(
+        "TopK", attributes={"axis": _F, "k": _F}, note="the largest, in falling order, and their positions"
+    ),
+    Operator("CumSum", attributes={"axis": _F, "exclusive": _F, "reverse": _F}),
+    Operator(
+        "LpNormalization", attributes={"axis": _F}, note="divided by the Euclidean norm; zeros stay zeros"
+    ),
+    Operator("Mod", attributes={"constant": _F}, note="the remainder has the sign of the divisor"),
+    # Truth values.
+    Operator("Equal", attributes={"constant": _F}, commutative=True),
+    Operator("Less", attributes={"constant": _F}),
+    Operator("Greater", attributes={"constant": _F}, note="than a number; of two values the other is Less"),
+    Operator("Not"),
+    *(Operator(name, commutative=True) for name in ("And", "Or", "Xor")),
+    Operator("Where", note="where the first input is true the second, else the third"),
+    Operator("Masked", attributes={"value": _N}, note="ONNX Where: a number where the second input is true"),
     Operator("Pad", attributes={"pads": _F, "value": _F, "mode": _F}),
     Operator("Slice", attributes={"axis": _F, "start": _F, "stop": _F, "step": _F}),
     Operator("Select", attributes={"axis": _F, "index": _F}, note="ONNX Gather with a constant index"),
-    Operator("Resize", attributes={"scales": _F, "mode": _F, "align_corners": _F}, note="half-pixel centres"),
+    Operator("Take", attributes={"axis": _F, "indices": _F}, note="ONNX Gather with constant indices"),
+    Operator("GatherElements", attributes={"axis": _F}),
+    Operator("GatherND", attributes={"batch_dims": _F}),
+    Operator("Flip", attributes={"axis": _F}),
+    Operator(
+        "Roll", attributes={"axis": _F, "shift": _F}, note="what leaves at the end comes in at the start"
+    ),
+    Operator("DepthToSpace", attributes={"blocksize": _S}, shape_only=True, note="mode CRD"),
+    Operator(
+        "SpaceToDepth",
+        attributes={"blocksize": _S, "channels": _S},
+        shape_only=True,
+        note="the inverse of mode CRD: channels before the places of a block",
+    ),
+    Operator(
+        "Resize",
+        attributes={"scales": _F, "mode": _F, "align_corners": _F, "sizes": _S},
+        note="half-pixel centres; nearest picks the pixel to the left, nearest_exact the nearest centre",
+    ),
     Operator("Expand", attributes={"shape": _S}, shape_only=True, note="a length of 0 is the batch"),
     Operator(
         "Dropout",

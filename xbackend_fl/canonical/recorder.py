@@ -10,9 +10,10 @@ from typing import final
 
 from xbackend_fl.canonical.binding import Axes, Binding, Description, NativeTensor
 from xbackend_fl.canonical.draft import Draft
+from xbackend_fl.canonical.dtypes import output_dtypes
 from xbackend_fl.canonical.layout import Layout, Native, Reorder, Segment, Shape, leaves
-from xbackend_fl.canonical.normal_form import normal_form
 from xbackend_fl.canonical.ops import OPERATORS, Kind
+from xbackend_fl.canonical.passes import normal_form
 from xbackend_fl.canonical.schema import AttributeValue, Node, Parameter, Port, Schema, TrainingEffect
 from xbackend_fl.errors import UnsupportedError
 
@@ -37,6 +38,7 @@ class Recorder:
         self._frozen = frozenset(frozen)
         self._producers: dict[str, str] = {}
         self._shapes: dict[str, Shape] = {}
+        self._dtypes: dict[str, str] = {}
         self._readers: Counter[str] = Counter()
         self._names: Counter[str] = Counter()
         self._made: dict[object, tuple[str, ...]] = {}
@@ -49,10 +51,10 @@ class Recorder:
         self.place = ""
         self._places: dict[str, str] = {}
 
-    def input(self, name: str, shape: Shape) -> str:
+    def input(self, name: str, shape: Shape, dtype: str) -> str:
         """Declare a data input; returns its unique name."""
         name = self.unique(name)
-        self._shapes[name] = shape
+        self._shapes[name], self._dtypes[name] = shape, dtype
         return name
 
     def unique(self, name: str) -> str:
@@ -68,6 +70,10 @@ class Recorder:
     def shape(self, value: str) -> Shape:
         """Canonical shape of a value at the example."""
         return self._shapes[value]
+
+    def dtype(self, value: str) -> str:
+        """NumPy dtype name of a value."""
+        return self._dtypes[value]
 
     def num_readers(self, value: str) -> int:
         """How many times nodes have read ``value`` so far."""
@@ -112,6 +118,9 @@ class Recorder:
             self._places[name] = self.place
         self._producers |= dict.fromkeys(outputs, name)
         self._shapes |= dict(zip(outputs, shapes, strict=True))
+        given = [self._dtypes[value] for value in reads]
+        dtypes = output_dtypes(operator, attributes, given, len(outputs), parametric=bool(layouts))
+        self._dtypes |= dict(zip(outputs, dtypes, strict=True))
         self._readers.update(reads)
         self._made[key] = outputs
         return outputs
@@ -129,7 +138,11 @@ class Recorder:
 
     def build(self, inputs: Sequence[tuple[Port, Axes]], outputs: Sequence[tuple[Port, Axes]]) -> Description:
         """The finished schema and binding; what reaches no output is left out."""
-        drafts = normal_form(tuple(self.drafts.values()), {port.name for port, _ in outputs})
+        drafts = normal_form(
+            tuple(self.drafts.values()),
+            {port.name for port, _ in outputs},
+            {port.name: (port.shape, port.dtype) for port, _ in inputs},
+        )
         names: dict[tuple[str, Layout], str] = {}
         parameters: dict[str, Parameter] = {}
         layouts: dict[str, Layout] = {}

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from xbackend_fl.canonical.draft import Draft
 from xbackend_fl.canonical.ops import OPERATORS
+from xbackend_fl.canonical.schema import AttributeValue
+from xbackend_fl.canonical.value import Value
 
 if TYPE_CHECKING:
     from xbackend_fl.canonical.recorder import Recorder
 
 _NOT_NEGATIVE = frozenset({"Relu", "Sigmoid", "Softmax", "Softplus", "Exp", "Abs"})
-_PASSES_FEATURES = frozenset(
+PASSES_FEATURES = frozenset(
     name
     for name, row in OPERATORS.items()
     if not row.slots and set(row.attributes or {}) <= {"alpha", "gamma", "beta"}
-) - {"MatMul", "Sub", "Div", "Max", "Min", "Flatten"}
+) - {"MatMul", "Sub", "Div", "Max", "Min", "Flatten", "And", "Or", "Xor", "Where"}
+"""Operators of one value that leave its features where they are."""
 
-_KEEPS_PIXELS = _PASSES_FEATURES | {
+_KEEPS_PIXELS = PASSES_FEATURES | {
     "Gemm",
     "Dropout",
     "Flatten",
@@ -31,7 +35,29 @@ _KEEPS_PIXELS = _PASSES_FEATURES | {
 }
 
 
-def foldable_pad(recorder: Recorder, value: str, operator: str) -> Draft | None:
+def fold_pad(
+    recorder: Recorder, operator: str, value: Value, attributes: dict[str, AttributeValue]
+) -> tuple[Value, dict[str, AttributeValue]]:
+    """Move a Pad into the ``pads`` of the window behind it, where both mean the same."""
+    pad = _foldable_pad(recorder, value.name, operator)
+    if pad is None:
+        return value, attributes
+    pads, own = pad.attributes["pads"], attributes["pads"]
+    assert isinstance(pads, tuple)
+    assert isinstance(own, tuple)
+    rank = len(value.shape)
+    before, after = [int(n) for n in pads[:rank]], [int(n) for n in pads[rank:]]
+    if any((*before[:2], *after[:2])):
+        return value, attributes
+    folded = tuple(int(a) + b for a, b in zip(own, (*before[2:], *after[2:]), strict=True))
+    shape = tuple(n - b - a for n, b, a in zip(value.shape, before, after, strict=True))
+    counted: dict[str, AttributeValue] = (
+        {"count_include_pad": 1} if operator == "AveragePool" and any(folded) else {}
+    )
+    return replace(value, name=pad.inputs[0], shape=shape), attributes | {"pads": folded} | counted
+
+
+def _foldable_pad(recorder: Recorder, value: str, operator: str) -> Draft | None:
     """A Pad in front of ``operator`` that means the same as pads of its own.
 
     A convolution pads with zeros, and so does an average that counts its padding. Max pooling pads with minus
@@ -73,7 +99,7 @@ def feature_makers(recorder: Recorder, value: str) -> list[Draft] | None:
     found: list[Draft] = []
     held = Counter(layout for draft in recorder.drafts.values() for layout in draft.layouts.values())
     while (draft := recorder.producer(value)) is not None:
-        known = draft.operator in {"Gemm", "BatchNormalization", "Dropout", *_PASSES_FEATURES}
+        known = draft.operator in {"Gemm", "BatchNormalization", "Dropout", *PASSES_FEATURES}
         shared = any(held[layout] > 1 for layout in draft.layouts.values())
         if recorder.num_readers(value) > 1 or not known or shared:
             return None

@@ -223,19 +223,6 @@ def json_schema() -> dict[str, object]:
     return _ADAPTER.json_schema()
 
 
-def whole_values(schema: Schema) -> frozenset[str]:
-    """Names of the values that are whole numbers: data of such a type, and what comes of it without a table or a cast."""
-    whole = {port.name for port in schema.inputs if not port.dtype.startswith("float")}
-    for node in schema.nodes:
-        told = node.attributes.get("to", node.attributes.get("dtype"))
-        inherits = (
-            told is None and not node.parameters and whole.issuperset(node.inputs) and bool(node.inputs)
-        )
-        if inherits or (told is not None and not str(told).startswith("float")):
-            whole.update(node.outputs)
-    return frozenset(whole)
-
-
 def parameters_behind(schema: Schema, value: str) -> frozenset[str]:
     """Names of the parameters that a value of the graph is computed with."""
     found: set[str] = set()

@@ -43,7 +43,8 @@ def lookup(
     if np.array_equal(rows.reshape(-1), np.arange(rows.size)):
         cut = views.part(weight, 0, 0, rows.size)
         return views.reshaped(cut, (*rows.shape, weight.shape[1]))
-    return builder.embedding(name, constant_value(builder, rows), weight, padding, origin)
+    found = builder.embedding(name, constant_value(builder, rows.reshape(-1)), weight, padding, origin)
+    return builder.reshape(name, found, (*rows.shape, weight.shape[1]))
 
 
 def _fields(builder: GraphBuilder, indices: Value) -> tuple[Value, list[int]] | None:

@@ -17,7 +17,7 @@ class Value:
         name: Canonical value name.
         shape: Canonical shape at the example.
         perm: Native axis ``i`` is canonical axis ``perm[i]``.
-        order: Flatten order of axis 1 of a rank-2 value when it is not the canonical one.
+        order: Flatten order of the last axis of a value in plain order when it is not the canonical one.
     """
 
     name: str

@@ -73,7 +73,19 @@ def sample(
         case Distribution.TINY | Distribution.VAST | Distribution.GIANT if dtype.kind == "f":
             return (FAR[distribution] * signal(shape, generator)).astype(dtype)
         case _:
-            return generator.integers(0, 2, shape).astype(dtype)
+            return _mask(shape, generator).astype(dtype)
+
+
+def _mask(shape: tuple[int, ...], generator: np.random.Generator) -> Array:
+    """Zeros and ones, both in every row: what hides a whole row leaves it to rounding, or to nothing at all."""
+    drawn = generator.integers(0, 2, shape)
+    if len(shape) < 2 or shape[-1] < 2:
+        return drawn
+    first = generator.integers(0, shape[-1], (*shape[:-1], 1))
+    second = (first + generator.integers(1, shape[-1], first.shape)) % shape[-1]
+    np.put_along_axis(drawn, first, 0, -1)
+    np.put_along_axis(drawn, second, 1, -1)
+    return drawn
 
 
 def signal(shape: tuple[int, ...], generator: np.random.Generator) -> Array:

@@ -1,0 +1,88 @@
+"""Truth values: comparisons, logic, choices and casts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+
+from xbackend_fl.canonical import logic, movement, picking
+from xbackend_fl.canonical.operands import Operand, combine
+from xbfl_onnx.graph import Context, Handler, attributes, numbers, present, require
+
+
+def _compare(word: str) -> Handler:
+    def handle(context: Context, node: onnx.NodeProto) -> Operand:
+        left, right = present(context, node)
+        return logic.compare(context.builder, word, node.name, left, right)
+
+    return handle
+
+
+def _logical(context: Context, node: onnx.NodeProto) -> Operand:
+    left, right = present(context, node)
+    return logic.logical(context.builder, node.op_type, node.name, left, right)
+
+
+def _not(context: Context, node: onnx.NodeProto) -> Operand:
+    return logic.negate(context.builder, node.name, present(context, node)[0])
+
+
+def _where(context: Context, node: onnx.NodeProto) -> Operand:
+    mask, chosen, other = present(context, node)
+    return logic.where(context.builder, node.name, mask, chosen, other)
+
+
+def _cast(context: Context, node: onnx.NodeProto) -> Operand:
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(attributes(node)["to"])
+    return logic.cast(context.builder, node.name, present(context, node)[0], str(dtype))
+
+
+def _cast_like(context: Context, node: onnx.NodeProto) -> Operand:
+    """Data and parameters are float32; a constant beside them becomes so."""
+    operand = present(context, node)[0]
+    return operand.astype(np.float32) if isinstance(operand, np.ndarray) else operand
+
+
+def _triangle(context: Context, node: onnx.NodeProto) -> Operand:
+    value, diagonal = (*context.inputs(node), None)[:2]
+    data = context.data(value, node)
+    offset = 0 if diagonal is None else numbers(diagonal, node)[0]
+    ones = np.ones(data.native_shape[-2:], bool)
+    kept = np.triu(ones, offset) if attributes(node).get("upper", 1) else np.tril(ones, offset)
+    if logic.is_truth(context.builder, data):
+        return logic.logical(context.builder, "And", node.name, data, kept)
+    return combine(context.builder, "Mul", node.name, data, kept.astype(np.float32))
+
+
+def _one_hot(context: Context, node: onnx.NodeProto) -> Operand:
+    indices, depth, values = present(context, node)
+    require(
+        isinstance(depth, np.ndarray) and isinstance(values, np.ndarray),
+        node,
+        "a depth that depends on the data",
+    )
+    off, on = (float(n) for n in np.asarray(values).reshape(-1))
+    made = picking.one_hot(context.builder, node.name, indices, numbers(depth, node)[0], on, off)
+    rank = len(made.shape)
+    order = [*range(rank - 1)]
+    order.insert(attributes(node).get("axis", -1) % rank, rank - 1)
+    return movement.transpose(context.builder, made, order)
+
+
+HANDLERS: Mapping[str, Handler] = {
+    "Equal": _compare("eq"),
+    "Less": _compare("lt"),
+    "LessOrEqual": _compare("le"),
+    "Greater": _compare("gt"),
+    "GreaterOrEqual": _compare("ge"),
+    **dict.fromkeys(("And", "Or", "Xor"), _logical),
+    "Not": _not,
+    "Where": _where,
+    "Cast": _cast,
+    "CastLike": _cast_like,
+    "Trilu": _triangle,
+    "OneHot": _one_hot,
+}
+"""Operator of a node to its handler."""

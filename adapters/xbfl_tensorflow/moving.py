@@ -1,0 +1,231 @@
+"""How TensorFlow moves values: shapes, slices, what is picked, turned round or repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from xbackend_fl.canonical import movement, picking, windows
+from xbackend_fl.canonical.layout import Step
+from xbackend_fl.canonical.operands import Operand, as_value, native_shape
+from xbackend_fl.canonical.tables import lookup
+from xbfl_tensorflow.graph import Context, Operation, node_name, require, static_shape
+
+
+def _number(operand: Operand) -> int:
+    return int(np.asarray(operand).item())
+
+
+def _reshape(context: Context, node: Any, arguments: list[Operand]) -> Operand:
+    shape = static_shape(node.outputs[0])
+    return movement.reshape(context.builder, node_name(context, node), arguments[0], shape)
+
+
+def _transpose(context: Context, node: Any, arguments: list[Operand]) -> Operand:
+    del node
+    return movement.transpose(context.builder, arguments[0], [int(axis) for axis in np.asarray(arguments[1])])
+
+
+def _concat(context: Context, node: Any, arguments: list[Operand]) -> Operand:
+    *parts, axis = arguments
+    return movement.concat(context.builder, node_name(context, node), parts, _number(axis))
+
+
+def _pack(context: Context, node: Any, arguments: list[Operand]) -> Operand:
+    return movement.stack(context.builder, node_name(context, node), arguments, node.get_attr("axis"))
+
+
+def _unpack(context: Context, node: Any, arguments: list[Operand]) -> list[Operand]:
+    name, axis = node_name(context, node), node.get_attr("axis")
+    return [
+        movement.pick(context.builder, name, arguments[0], axis, index) for index in range(len(node.outputs))
+    ]
+
+
+def _split(context: Context, node: Any, arguments: list[Operand]) -> list[Operand]:
+    value, axis = (arguments[1], arguments[0]) if node.type == "Split" else (arguments[0], arguments[2])
+    place, start, parts = _number(axis), 0, []
+    for tensor in node.outputs:
+        stop = start + static_shape(tensor)[place]
+        parts.append(movement.cut(context.builder, node_name(context, node), value, place, start, stop))
+        start = stop
+    return parts
+
+
+def _slice(context: Context, node: Any, arguments: list[Operand]) -> Operand:
+    value, begin, _ = arguments
+    for axis, (start, length) in enumerate(
+        zip(np.asarray(begin), static_shape(node.outputs[0]), strict=True)
+    ):
+        value = movement.cut(
+            context.builder, node_name(context, node), value, axis, int(start), int(start) + length
+        )
+    return value
+
+
+def _strided_slice(context: Context, node: Any, arguments: list[Operand]) -> Operand:
+    value, begin, end, strides = arguments
+    bounds = list(zip(np.asarray(begin), np.asarray(end), np.asarray(strides), strict=True))
+    masks = {
+        word: node.get_attr(f"{word}_mask")
+        for word in ("begin", "end", "ellipsis", "new_axis", "shrink_axis")
+    }
+    rank, axis, name = len(static_shape(node.inputs[0])), 0, node_name(context, node)
+    named = sum(not masks["new_axis"] >> i & 1 and not masks["ellipsis"] >> i & 1 for i in range(len(bounds)))
+    for place, (start, stop, step) in enumerate(bounds):
+        bit = 1 << place
+        if masks["ellipsis"] & bit:
+            axis += rank - named
+        elif masks["new_axis"] & bit:
+            value = _grown(context, name, value, axis)
+            axis += 1
+        elif masks["shrink_axis"] & bit:
+            value = movement.pick(context.builder, name, value, axis, int(start))
+        else:
+            low = None if masks["begin"] & bit else int(start)
+            high = None if masks["end"] & bit else int(stop)
+            length = native_shape(value)[axis]
+            places = range(length)[slice(low, high, int(step))]
+            if places.step > 0:
+                first = places.start
+                value = movement.cut(
+                    context.builder, name, value, axis, first, max(first, places.stop), places.step
+                )
+            else:
+                value = picking.take(context.builder, name, value, axis, np.array(places))
+            axis += 1
+    return value
+
+
+def _grown(context: Context, name: str, value: Operand, axis: int) -> Operand:
+    shape = native_shape(value)
+    return movement.reshape(context.builder, name, value, (*shape[:axis], 1, *shape[axis:]))
+
+
+def gather(context: Context, node: Any, table: Operand, indices: Operand) -> Operand:
+    """Rows of a table: an embedding, or positions of data."""
+    name = node_name(context, node)
+    if isinstance(table, Step) and len(table.shape) == 2:
+        return lookup(context.builder, name, table, indices)
+    return picking.gather(context.builder, name, table, 0, indices)
+
+
+def _gather(context: Context, node: Any, arguments: list[Operand]) -> Operand:
+    table, indices, axis = arguments
+    name, place = node_name(context, node), _number(axis)
+    batch_dims = int(node.get_attr("batch_dims"))
+    if isinstance(table, Step) and place == 0 and not batch_dims:
+        return gather(context, node, table, indices)
+    return picking.gather(context.builder, name, table, place, indices, batch_dims)
+
+
+def _gather_nd(context: Context, node: Any, arguments: list[Operand]) -> Operand:
+    """Constant positions along the leading axes, or rows that data pick for every example."""
+    value, indices = arguments
+    name = node_name(context, node)
+    require(isinstance(indices, np.ndarray), name, "picks by data along several axes")
+    places = np.moveaxis(np.asarray(indices), -1, 0)
+    return picking.index(context.builder, name, value, list(places))
+
+
+def _reverse(context: Context, node: Any, arguments: list[Operand]) -> Operand:
+    axes = [int(axis) for axis in np.asarray(arguments[1]).reshape(-1)]
+    return picking.flip(context.builder, node_name(context, node), arguments[0], axes)
+
+
+def _roll(context: Context, node: Any, arguments: list[Operand]) -> Operand:
+    value, shifts, axes = arguments
+    pairs = [[int(n) for n in np.asarray(item).reshape(-1)] for item in (shifts, axes)]
+    return picking.roll(context.builder, node_name(context, node), value, *pairs)
+
+
+def _tile(context: Context, node: Any, arguments: list[Operand]) -> Operand:
+    times = [int(n) for n in np.asarray(arguments[1]).reshape(-1)]
+    return picking.tile(context.builder, node_name(context, node), arguments[0], times)
+
+
+def _broadcast(context: Context, node: Any, arguments: list[Operand]) -> Operand:
+    shape = static_shape(node.outputs[0])
+    return movement.broadcast_to(context.builder, node_name(context, node), arguments[0], shape)
+
+
+def _one_hot(context: Context, node: Any, arguments: list[Operand]) -> Operand:
+    indices, depth, on, off = arguments
+    name, axis = node_name(context, node), node.get_attr("axis")
+    made = picking.one_hot(
+        context.builder, name, indices, _number(depth), *(float(np.asarray(n).item()) for n in (on, off))
+    )
+    rank = len(made.shape)
+    if axis in {-1, rank - 1}:
+        return made
+    order = [*range(rank - 1)]
+    order.insert(axis, rank - 1)
+    return movement.transpose(context.builder, made, order)
+
+
+def _depth(context: Context, node: Any, arguments: list[Operand]) -> Operand:
+    name, size = node_name(context, node), int(node.get_attr("block_size"))
+    channel = 1 if node.get_attr("data_format").startswith(b"NC") else -1
+    function = windows.depth_to_space if node.type == "DepthToSpace" else windows.space_to_depth
+    value = as_value(context.builder, arguments[0])
+    return function(context.builder, name, value, channel, size, blocks_first=True)
+
+
+def _diagonal(context: Context, node: Any, arguments: list[Operand]) -> Operand:
+    name = node_name(context, node)
+    if node.type == "MatrixDiagPartV3":
+        require(
+            isinstance(arguments[1], np.ndarray) and np.asarray(arguments[1]).size == 1,
+            name,
+            "several diagonals",
+        )
+        return picking.diagonal(context.builder, name, arguments[0], _number(arguments[1]), -2, -1)
+    return picking.diagonal(context.builder, name, arguments[0], 0, -2, -1)
+
+
+def _same(context: Context, node: Any, arguments: list[Operand]) -> Operand:
+    del context, node
+    return arguments[0]
+
+
+def _each(context: Context, node: Any, arguments: list[Operand]) -> list[Operand]:
+    del context, node
+    return arguments
+
+
+OPERATIONS: Mapping[str, Operation] = {
+    **dict.fromkeys(("Reshape", "ExpandDims", "Squeeze"), _reshape),
+    "Transpose": _transpose,
+    "ConcatV2": _concat,
+    "Pack": _pack,
+    "Unpack": _unpack,
+    **dict.fromkeys(("Split", "SplitV"), _split),
+    "Slice": _slice,
+    "StridedSlice": _strided_slice,
+    "GatherV2": _gather,
+    "GatherNd": _gather_nd,
+    "ReverseV2": _reverse,
+    "Roll": _roll,
+    "Tile": _tile,
+    "BroadcastTo": _broadcast,
+    "OneHot": _one_hot,
+    **dict.fromkeys(("DepthToSpace", "SpaceToDepth"), _depth),
+    **dict.fromkeys(("MatrixDiagPart", "MatrixDiagPartV3"), _diagonal),
+    "IdentityN": _each,
+    **dict.fromkeys(
+        (
+            "Identity",
+            "StopGradient",
+            "PreventGradient",
+            "EnsureShape",
+            "Snapshot",
+            # Raises or yields what it reads.
+            "CheckNumerics",
+            "CheckNumericsV2",
+        ),
+        _same,
+    ),
+}
+"""Type of a graph operation to its handler."""

@@ -1,0 +1,55 @@
+"""Glue in many spellings: PyTorch, Keras and ONNX Runtime agree, and two spellings of one function have one form."""
+
+from __future__ import annotations
+
+import pytest
+
+import xbackend_fl
+from tests.adapters.glue import gates, masks, movement
+from tests.adapters.glue.pair import Pair
+from xbackend_fl.adapter import adapter_of
+from xbackend_fl.canonical.onnx_export import to_onnx
+from xbackend_fl.mapping.bind import find_binding
+from xbackend_fl.mapping.draw import draw_weights
+
+_MODULES = (masks, gates, movement)
+_PAIRS = [pair for module in _MODULES for pair in module.PAIRS]
+_EVERY = 5
+"""One pair of so many is proven in every run; all of them with ``--thorough``."""
+
+
+@pytest.mark.parametrize("pair", _PAIRS, ids=[pair.name for pair in _PAIRS])
+def test_two_spellings_have_one_form(pair: Pair) -> None:
+    example = pair.example()
+    schema = xbackend_fl.describe(pair.torch(), example)
+    model = pair.keras()
+    binding, _ = find_binding(schema, adapter_of(model).open(model, example).description)
+    assert set(binding.parameters) == {parameter.name for parameter in schema.parameters}
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        pytest.param(pair, id=pair.name, marks=[] if place % _EVERY == 0 else [pytest.mark.slow])
+        for place, pair in enumerate(_PAIRS)
+    ],
+)
+def test_three_runtimes_agree(pair: Pair) -> None:
+    reference, example = pair.torch(), pair.example()
+    schema = xbackend_fl.describe(reference, example)
+    evidence = xbackend_fl.gather_evidence(reference, example)
+    bound = xbackend_fl.bind(pair.keras(), schema, example, evidence)
+    compared = {check.what for check in bound.proof.checks}
+    assert bound.proof.proven
+    assert compared >= {"onnx runtime", "outputs", "gradients", "step"}
+
+
+@pytest.mark.parametrize("pair", _PAIRS[::7], ids=[pair.name for pair in _PAIRS[::7]])
+def test_the_file_of_a_model_is_read_back_in_its_form(pair: Pair) -> None:
+    example = pair.example()
+    schema = xbackend_fl.describe(pair.torch(), example)
+    weights = draw_weights(schema, 3)
+    model = to_onnx(schema, weights)
+    again = adapter_of(model).open(model, example).description
+    binding, _ = find_binding(schema, again)
+    assert set(binding.parameters) == set(weights)

@@ -1,0 +1,58 @@
+"""``linear(x) + parameter`` is a layer with a bias."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from xbackend_fl.canonical import views
+from xbackend_fl.canonical.draft import Draft, Graph
+from xbackend_fl.canonical.layout import Layout
+
+
+def fold_biases(graph: Graph) -> tuple[Draft, ...]:
+    """Move an added parameter into the layer in front of it."""
+    new: dict[str, Draft] = {}
+    for addition in graph.drafts:
+        if addition.operator != "Add" or len(addition.inputs) != 2:
+            continue
+        for one, two in (addition.inputs, addition.inputs[::-1]):
+            linear, operand = graph.producers.get(one), graph.producers.get(two)
+            if linear is None or operand is None or operand.operator != "Parameter":
+                continue
+            if graph.only_reader(one) is not addition:
+                continue
+            layout, reshape = operand.layouts["weight"], linear
+            if linear.operator == "Reshape" and (source := _split_gemm(graph, linear, layout)) is not None:
+                linear, layout = source, views.reshaped(layout, (source.shape[-1],))
+            bias = _as_bias(linear, layout)
+            if bias is None:
+                continue
+            folded = {**linear.layouts, "bias": bias}
+            if linear is reshape:
+                new[addition.name] = replace(linear, outputs=addition.outputs, layouts=folded)
+            else:
+                new[linear.name] = replace(linear, layouts=folded)
+                new[addition.name] = replace(reshape, outputs=addition.outputs)
+            break
+    return tuple(new.get(draft.name, draft) for draft in graph.drafts)
+
+
+def _split_gemm(graph: Graph, reshape: Draft, layout: Layout) -> Draft | None:
+    """The dense layer whose features ``reshape`` splits into the axes of ``layout``: a stack of experts."""
+    source = graph.producers.get(reshape.inputs[0])
+    if source is None or source.operator != "Gemm" or graph.only_reader(reshape.inputs[0]) is not reshape:
+        return None
+    lead = len(source.shape) - 1
+    splits = reshape.shape[:lead] == source.shape[:lead] and reshape.shape[lead:] == layout.shape
+    return source if splits else None
+
+
+def _as_bias(linear: Draft, layout: Layout) -> Layout | None:
+    """``layout`` as the bias ``[features]`` of ``linear``; ``None`` if it is not one value per feature."""
+    grouped = linear.operator == "ConvTranspose" and linear.attributes["group"] != 1
+    if linear.operator not in {"Gemm", "Conv", "ConvTranspose"} or "bias" in linear.layouts or grouped:
+        return None
+    rank = 1 if linear.operator == "Gemm" else len(linear.shape) - 1
+    axis = len(linear.shape) - 1 if linear.operator == "Gemm" else 1
+    features = linear.shape[axis]
+    return views.reshaped(layout, (features,)) if layout.shape == (features, *(1,) * (rank - 1)) else None

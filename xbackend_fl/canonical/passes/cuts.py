@@ -1,0 +1,195 @@
+"""A linear layer of which every reader takes a part is one layer per part."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from xbackend_fl.canonical import views
+from xbackend_fl.canonical.draft import Draft, Graph, free_sizes
+from xbackend_fl.canonical.layout import Layout
+from xbackend_fl.canonical.ops import OPERATORS
+from xbackend_fl.canonical.passes.common import LINEAR, bounds, feature_axis
+from xbackend_fl.errors import UnsupportedError
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """The features ``start:stop`` of a linear expression, as ``reader`` takes them."""
+
+    reader: Draft
+    start: int
+    stop: int
+
+
+def cut_linears(graph: Graph) -> tuple[Draft, ...]:
+    """Cut the parameters of layers whose results are cut."""
+    new: dict[str, list[Draft]] = {}
+    for draft in graph.drafts:
+        if _is_linear(graph, draft.outputs[0]):
+            cuts = _cuts(graph, draft)
+            if cuts is None:
+                continue
+            try:
+                made = {cut.reader.name: list(_slice_of(graph, draft, cut)) for cut in cuts}
+            except UnsupportedError:
+                # A cut through a gate or a flattened axis has no layout; the nodes stay as they are.
+                continue
+            new |= made
+    return tuple(made for draft in graph.drafts for made in new.get(draft.name, [draft]))
+
+
+def _is_linear(graph: Graph, value: str) -> bool:
+    """Whether ``value`` is a linear layer or a sum of linear layers that nobody else reads."""
+    draft = graph.producers.get(value)
+    if draft is None:
+        return False
+    if draft.operator == "Add" and "constant" not in draft.attributes:
+        # Where a part is broadcast, the axis of its features is another one.
+        return all(
+            graph.only_reader(part) is draft
+            and _is_linear(graph, part)
+            and graph.producers[part].shape == draft.shape
+            for part in draft.inputs
+        )
+    return draft.operator in LINEAR and draft.attributes.get("group", 1) == 1
+
+
+def _cuts(graph: Graph, draft: Draft) -> list[_Cut] | None:
+    """How the readers of ``draft`` cut its features; ``None`` if somebody reads it whole."""
+    value, axis = draft.outputs[0], _feature_axis_of_sum(graph, draft)
+    if value in graph.outputs or not graph.readers[value]:
+        return None
+    cuts: list[_Cut] = []
+    for reader in graph.readers[value]:
+        if (
+            reader.operator == "Slice"
+            and reader.attributes["axis"] == axis
+            and reader.attributes["step"] == 1
+        ):
+            cuts.append(_Cut(reader, *bounds(reader)))
+            continue
+        selected = _selects(graph, draft, reader, axis)
+        if selected is None:
+            return None
+        cuts += selected
+    return cuts
+
+
+def _selects(graph: Graph, draft: Draft, reshape: Draft, axis: int) -> list[_Cut] | None:
+    """Cuts of the form ``reshape(..., parts, rest)[..., i, :]``."""
+    lead, shape = draft.shape[:axis], reshape.shape
+    if reshape.operator != "Reshape" or axis != len(draft.shape) - 1 or shape[:axis] != lead:
+        return None
+    if len(shape) == axis:
+        # A single feature whose axis goes away leaves nothing to cut.
+        return None
+    if reshape.outputs[0] in graph.outputs:
+        return None
+    parts, size = shape[axis], math.prod(shape[axis + 1 :])
+    cuts = []
+    for reader in graph.readers[reshape.outputs[0]]:
+        if reader.operator == "Select" and reader.attributes["axis"] == axis:
+            index = reader.attributes["index"]
+            assert isinstance(index, int)
+            cuts.append(_Cut(reader, index % parts * size, (index % parts + 1) * size))
+        elif (
+            reader.operator == "Slice"
+            and reader.attributes["axis"] == axis
+            and reader.attributes["step"] == 1
+        ):
+            start, stop = bounds(reader)
+            cuts.append(_Cut(reader, start * size, stop * size))
+        else:
+            return None
+    return cuts
+
+
+def _feature_axis_of_sum(graph: Graph, draft: Draft) -> int:
+    while draft.operator == "Add":
+        draft = graph.producers[draft.inputs[0]]
+    return feature_axis(draft)
+
+
+def _slice_of(graph: Graph, draft: Draft, cut: _Cut) -> Iterator[Draft]:
+    """Nodes that compute the cut alone; the last one makes the reader's output."""
+    made = list(_part(graph, draft, cut))
+    *before, last = made
+    yield from before
+    if cut.reader.operator == "Slice" and len(cut.reader.shape) == len(last.shape):
+        yield replace(last, outputs=cut.reader.outputs)
+        return
+    yield last
+    sizes = free_sizes(last.shape, cut.reader.shape)
+    yield replace(cut.reader, operator="Reshape", inputs=last.outputs, attributes={"shape": sizes})
+
+
+def _part(graph: Graph, draft: Draft, cut: _Cut) -> Iterator[Draft]:
+    name = f"{draft.name}[{cut.start}:{cut.stop}]"
+    if draft.operator == "Add":
+        values = []
+        for value in draft.inputs:
+            parts = list(_part(graph, graph.producers[value], cut))
+            yield from parts
+            values.append(parts[-1].outputs[0])
+        shape = _narrowed(draft, _feature_axis_of_sum(graph, draft), cut)
+        yield replace(draft, name=name, inputs=tuple(values), outputs=(name,), shapes=(shape,))
+        return
+    layouts = {role: views.part(layout, 0, cut.start, cut.stop) for role, layout in draft.layouts.items()}
+    shape = _narrowed(draft, feature_axis(draft), cut)
+    whole = replace(draft, name=name, outputs=(name,), layouts=layouts, shapes=(shape,))
+    source = graph.producers.get(draft.inputs[0])
+    if source is None or source.operator != "Concat" or source.attributes["axis"] != feature_axis(draft):
+        yield whole
+        return
+    yield from _by_inputs(graph, whole, source)
+
+
+def _by_inputs(graph: Graph, linear: Draft, concat: Draft) -> Iterator[Draft]:
+    """A linear layer of a concatenation is a sum of linear layers, one per part; zeros add nothing."""
+    offset, values = 0, []
+    layouts: dict[str, Layout] = dict(linear.layouts)
+    for value, size in zip(concat.inputs, _sizes(graph, linear, concat), strict=True):
+        layouts["weight"] = views.part(linear.layouts["weight"], 1, offset, offset + size)
+        name = f"{linear.name}({offset}:{offset + size})"
+        offset += size
+        if not _is_zero(graph, value):
+            yield replace(linear, name=name, inputs=(value,), outputs=(name,), layouts=dict(layouts))
+            values.append(name)
+            layouts.pop("bias", None)
+    if len(values) > 1:
+        total = f"{linear.name}(sum)"
+        yield Draft(total, "Add", tuple(values), (total,), {}, {}, linear.origin, linear.shapes)
+
+
+def _sizes(graph: Graph, linear: Draft, concat: Draft) -> list[int]:
+    """Features of each input of ``concat``; a data input, which no node makes, has the rest."""
+    axis = concat.attributes["axis"]
+    assert isinstance(axis, int)
+    sources = [graph.producers.get(value) for value in concat.inputs]
+    known = [
+        source.shapes[source.outputs.index(value)][axis]
+        for value, source in zip(concat.inputs, sources, strict=True)
+        if source is not None
+    ]
+    rest = linear.layouts["weight"].shape[1] - sum(known)
+    inputs = sources.count(None)
+    if inputs > 1:
+        raise UnsupportedError("two data inputs are joined in front of a layer that is cut")
+    sizes = iter(known)
+    return [rest if source is None else next(sizes) for source in sources]
+
+
+def _is_zero(graph: Graph, value: str) -> bool:
+    draft = graph.producers.get(value)
+    while draft is not None and OPERATORS[draft.operator].shape_only:
+        draft = graph.producers.get(draft.inputs[0])
+    if draft is None or draft.operator != "Constant":
+        return False
+    numbers = draft.attributes["value"]
+    return isinstance(numbers, tuple) and not any(numbers)
+
+
+def _narrowed(draft: Draft, axis: int, cut: _Cut) -> tuple[int, ...]:
+    return (*draft.shape[:axis], cut.stop - cut.start, *draft.shape[axis + 1 :])
