@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 import xbackend_fl
-from tests.adapters.glue import gates, masks, movement
+from tests.adapters.glue import contractions, gates, masks, movement
 from tests.adapters.glue.pair import Pair
 from xbackend_fl.adapter import adapter_of
 from xbackend_fl.canonical.onnx_export import to_onnx
 from xbackend_fl.mapping.bind import find_binding
 from xbackend_fl.mapping.draw import draw_weights
 
-_MODULES = (masks, gates, movement)
+_MODULES = (masks, gates, movement, contractions)
 _PAIRS = [pair for module in _MODULES for pair in module.PAIRS]
 _EVERY = 5
 """One pair of so many is proven in every run; all of them with ``--thorough``."""
