@@ -158,14 +158,20 @@ def _depth_to_space(graph: OnnxGraph, node: Node, schema: Schema) -> None:
 
 
 def _space_to_depth(graph: OnnxGraph, node: Node, schema: Schema) -> None:
-    """ONNX's own puts the places of a block in front of the channels; the channels come first here."""
+    """Spelled out: ONNX's own puts the places of a block in front of the channels; the channels come first here."""
     del schema
+    value = node.inputs[0]
     size, channels = (int(str(node.attributes[word])) for word in ("blocksize", "channels"))
-    blocked = graph.call("SpaceToDepth", [node.inputs[0]], blocksize=size)
-    split = graph.call("Reshape", [blocked, graph.ints(0, size * size, channels, -1)])
-    turned = graph.call("Transpose", [split], perm=[0, 2, 1, 3])
-    space = graph.call("Shape", [blocked], start=2)
-    sizes = graph.call("Concat", [graph.ints(0, size * size * channels), space], axis=0)
+    pixels = graph.call("Shape", [value], start=2)
+    rows, columns = (
+        graph.call("Div", [graph.call("Slice", [pixels, graph.ints(k), graph.ints(k + 1)]), graph.ints(size)])
+        for k in (0, 1)
+    )
+    block = graph.ints(size)
+    split = graph.call("Concat", [graph.ints(0, channels), rows, block, columns, block], axis=0)
+    parted = graph.call("Reshape", [value, split])
+    turned = graph.call("Transpose", [parted], perm=[0, 1, 3, 5, 2, 4])
+    sizes = graph.call("Concat", [graph.ints(0, size * size * channels), rows, columns], axis=0)
     graph.call("Reshape", [turned, sizes], node.outputs[0])
 
 

@@ -50,7 +50,9 @@ def test_three_runtimes_agree(pair: Pair) -> None:
     bound = xbackend_fl.bind(pair.keras(), schema, example, evidence)
     compared = {check.what for check in bound.proof.checks}
     assert bound.proof.proven
-    assert compared >= {"onnx runtime", "outputs", "gradients", "step"}
+    assert compared >= {"onnx runtime", "outputs", "gradients"}
+    # Where parameters are paired by their gradients, a step says nothing more.
+    assert "step" in compared or pair.name in _TWO_FORMS
 
 
 @pytest.mark.parametrize("pair", _ONE_FORM[::7], ids=[pair.name for pair in _ONE_FORM[::7]])
