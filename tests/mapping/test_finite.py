@@ -85,3 +85,20 @@ def test_an_example_that_is_no_number_is_refused_with_its_place() -> None:
         RefusedInput, match=r"input 0 of the example is float32 \[2, 8\] and holds nan at \[1, 3\]"
     ):
         xbackend_fl.describe(nn.Linear(8, 3), (example,))
+
+
+def test_an_example_may_hide_by_minus_infinity() -> None:
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.score = nn.Linear(8, 5)
+
+        def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            return (self.score(x) + mask).softmax(-1)
+
+    mask = np.zeros((2, 5), np.float32)
+    mask[:, 3] = -math.inf
+    model = Masked()
+    schema = xbackend_fl.describe(model, (*VECTOR, mask))
+    evidence = xbackend_fl.gather_evidence(model, (*VECTOR, mask))
+    assert xbackend_fl.bind(model, schema, (*VECTOR, mask), evidence).proof.proven

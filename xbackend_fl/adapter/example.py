@@ -78,6 +78,8 @@ def _checked(index: int, item: Any) -> Array:
     if not array.size:
         where = "no example: its batch is empty" if not array.shape[0] else "no numbers: an axis is 0 long"
         raise RefusedInput(f"{what}, which holds {where}", hint="the first axis is the batch: 1")
-    if (place := not_finite(array)) is not None:
+    # A mask that is added hides by minus infinity.
+    hidden = np.isneginf(array) if array.dtype.kind == "f" else False
+    if (place := not_finite(np.where(hidden, 0, array))) is not None:
         raise RefusedInput(f"{what} and holds {place}", hint="probes need finite data")
     return np.ascontiguousarray(array, array.dtype.newbyteorder("="))

@@ -129,7 +129,12 @@ def _check_finite(initial: Weights, evidence: Sequence[Evidence]) -> None:
     for item in evidence:
         named = (item.statistics, item.gradients, item.moved, item.updated)
         several = [
-            *item.case.inputs,
+            # A mask that is added hides by minus infinity.
+            *(
+                np.where(np.isneginf(array), 0, array)
+                for array in item.case.inputs
+                if array.dtype.kind == "f"
+            ),
             *item.outputs,
             *(array for arrays in named for array in arrays.values()),
         ]

@@ -156,7 +156,7 @@ def _summary(
             _test_line(
                 course, f"of the weights that validation chose (round {best.round})", result.best_test
             ),
-            f"* {'' if schema.opaque else 'ONNX Runtime and '}{'all others' if result.disagree else 'every backend'} agree on test examples within {result.onnx_error:.1e} (relative)",
+            f"* {_who(schema, result)} agree on test examples within {result.onnx_error:.1e} (relative)",
             *(
                 f"* **{line(name)} computes the trained model otherwise**: by {error:.1e} (relative)"
                 for name, error in result.disagree.items()
@@ -173,6 +173,13 @@ def _summary(
             "",
         ]
     )
+
+
+def _who(schema: Schema, result: Result) -> str:
+    """Who agrees about the trained model."""
+    if schema.opaque:
+        return "most answers" if result.disagree else "all backends"
+    return f"ONNX Runtime and {'all others' if result.disagree else 'every backend'}"
 
 
 def _test_line(course: Course, weights: str, metrics: Metrics) -> str:
