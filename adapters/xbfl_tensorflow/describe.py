@@ -233,8 +233,14 @@ def _frames(operation: Any) -> list[tuple[str, int]]:
 def _call(context: Context, call: Call) -> None:
     context.prefix = call.path
     context.trains = context.active.get(id(call), True)
-    (tensor,) = tf.nest.flatten(call.outputs)
-    context.values[tensor.name] = _result(context, call)
+    tensors = tf.nest.flatten(call.outputs)
+    if len(tensors) > 1:
+        # Only its operations say what else it returns.
+        context.refused.append(call.target)
+        made = opaque.placeholders(context, call)
+    else:
+        made = [_result(context, call)]
+    context.values |= {tensor.name: value for tensor, value in zip(tensors, made, strict=True)}
     context.prefix = ""
 
 
@@ -250,7 +256,7 @@ def _result(context: Context, call: Call) -> Any:
             raise
         # The graph is made again, and the layer is walked inside.
         context.refused.append(call.target)
-        return opaque.placeholder(context, call)
+        return opaque.placeholders(context, call)[0]
 
 
 def _layer(context: Context, layer: Any, arguments: list[Any], options: dict[str, Any]) -> Any:

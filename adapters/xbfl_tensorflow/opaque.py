@@ -52,12 +52,10 @@ def record(context: Context, operation: Any) -> list[Operand]:
     return list(made)
 
 
-def placeholder(context: Context, call: Any) -> Operand:
-    """Something of the shape that a layer returns, for the rest of a walk that will be made again."""
-    (tensor,) = tf.nest.flatten(call.outputs)
-    outputs = [(static_shape(tensor), tensor.dtype.name)]
-    (made,) = opaque(context.builder, call.target.name, Operation("tensorflow", "layer", ()), outputs)
-    return made
+def placeholders(context: Context, call: Any) -> list[Operand]:
+    """Something of the shapes that a layer returns, for the rest of a walk that will be made again."""
+    outputs = [(static_shape(tensor), tensor.dtype.name) for tensor in tf.nest.flatten(call.outputs)]
+    return list(opaque(context.builder, call.target.name, Operation("tensorflow", "layer", ()), outputs))
 
 
 def _argument(context: Context, tensor: Any, where: str) -> Operand:

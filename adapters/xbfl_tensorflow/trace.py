@@ -113,6 +113,9 @@ def trace(model: Any, specs: Sequence[Any], known: Callable[[Any], bool], *, tra
     keys: list[str] = []
 
     def run(*inputs: Any) -> Any:
+        # TensorFlow traces a second time where the first one made variables.
+        marks.calls.clear()
+        marks.spans.clear()
         found = outputs_of(call_model(model, inputs, training=training))
         keys[:] = [key for key, _ in found]
         return [leaf for _, leaf in found]

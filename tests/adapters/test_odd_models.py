@@ -219,7 +219,6 @@ REFUSED: list[tuple[str, Callable[[], Any], tuple[np.ndarray[Any, Any], ...], st
     ("NaN in the model", lambda: Lambda(lambda m, x: m.l(x) * float("nan"), l=dense()), (VECTOR,), "not a number (NaN)", "was meant"),
     ("a condition in Keras", lambda: KerasModel(lambda m, x: tf.cond(tf.reduce_sum(x) > 0, lambda: m.d(x), lambda: -m.d(x)), d=K.Dense(4)),
      (VECTOR,), "one branch of a condition", "tf.where"),
-    ("a state in Keras", lambda: KerasModel(lambda m, x: m.d(x)[0], d=K.LSTM(4, return_state=True)), (SERIES,), "return_state=True", "return_sequences=True"),
     ("a state", lambda: nn.LSTM(6, 4, batch_first=True), (SERIES,), "the final state of a recurrent layer", "layer(x)[0]"),
     ("whole numbers of 8 bits", quantized, (VECTOR,), "quantized to int8", "before"),
     ("whole numbers in Keras", lambda: KerasModel(lambda m, x: (m.d(x), tf.cast(x, "int32")), d=K.Dense(4)), (VECTOR,), "is int32", "scores"),

@@ -137,8 +137,8 @@ EXAMPLES: list[tuple[str, tuple[Any, ...], str, str]] = [
     ("text", (np.array([["a"] * 6]),), "<U1 [1, 6]", "look them up"),
     ("objects", (np.array([["a"] * 6], object),), "object [1, 6]", "look them up"),
     ("text in TensorFlow", (tf.constant([["a"] * 6]),), "object [1, 6]", "look them up"),
-    ("NaN", (VECTOR * np.nan,), "NaN or infinity", "finite"),
-    ("infinity", (VECTOR * np.inf,), "NaN or infinity", "finite"),
+    ("NaN", (VECTOR * np.nan,), "not finite", "finite"),
+    ("infinity", (VECTOR * np.inf,), "not finite", "finite"),
     ("the second", (VECTOR, VECTOR[:0]), "input 1 of the example", ""),
 ]  # fmt: skip
 

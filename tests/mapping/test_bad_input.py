@@ -36,17 +36,11 @@ class KerasBranching(keras.Model):
         return x if float(tf.reduce_sum(x)) > 0 else -x
 
 
-class Sorting(nn.Module):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.sort(x).values
-
-
 BAD: list[tuple[str, Callable[[], Any], str]] = [
     ("a model that raises", Failing, "a very particular reason"),
     ("a Keras model that raises", KerasFailing, "a very particular reason"),
     ("data-dependent control flow in Keras", KerasBranching, "cannot trace"),
     ("another number of channels", lambda: nn.Conv2d(4, 2, 3), "expected input"),
-    ("an unsupported operation", Sorting, "aten.sort"),
     (
         "an image too small",
         lambda: chain(K.Conv2D(2, 9), shape=(None, None, 3)),

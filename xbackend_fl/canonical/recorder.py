@@ -15,7 +15,7 @@ from xbackend_fl.canonical.layout import Layout, Native, Reorder, Segment, Shape
 from xbackend_fl.canonical.ops import OPERATORS, Kind
 from xbackend_fl.canonical.passes import normal_form
 from xbackend_fl.canonical.schema import AttributeValue, Node, Parameter, Port, Schema, TrainingEffect
-from xbackend_fl.errors import UnsupportedError
+from xbackend_fl.errors import RefusedInput, UnsupportedError
 
 
 @final
@@ -102,7 +102,8 @@ class Recorder:
                 "in channels-last order they have no common canonical form"
             )
         if any(isinstance(value, float) and math.isnan(value) for value in attributes.values()):
-            raise UnsupportedError(
+            # No other form of it would be of use.
+            raise RefusedInput(
                 f"{name!r} computes with a constant that is not a number (NaN)",
                 hint="NaN makes everything behind it NaN; take the number that was meant",
             )

@@ -212,7 +212,7 @@ def _write(
     if writer.trainer is not None:
         if writer.binding.one_way:
             raise RefusedInput(f"the map goes one way: {writer.binding.one_way}")
-        unsaved = not_saved(writer.trainer, writer.binding.owners, kind.name)
+        unsaved = not_saved(writer.trainer, writer.binding.natives, kind.name)
         _check_unsaved(writer.trainer, natives, unsaved)
         writer.trainer.write(natives)
     if writer.trainer is not None and kind.name in writer.trainer.formats:
@@ -240,7 +240,7 @@ def _check_unsaved(trainer: Trainer, natives: Mapping[str, Array], unsaved: froz
         RefusedInput: A value would be lost.
     """
     held = trainer.read() if unsaved else {}
-    for name in sorted(unsaved):
+    for name in sorted(unsaved & natives.keys()):
         if not same_bits(held[name], natives[name]):
             raise RefusedInput(
                 f"{name!r} has other values in the source than in the model it is for, whose framework does not save it",

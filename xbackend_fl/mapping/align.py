@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from xbackend_fl.adapter.contract import Trainer
 from xbackend_fl.canonical import Binding, Kind, Node, Parameter, Schema, views
 from xbackend_fl.canonical.layout import Layout
+from xbackend_fl.errors import MismatchError
 from xbackend_fl.mapping.derivatives import canonical_gradients, native
 from xbackend_fl.mapping.draw import FEATURES
 from xbackend_fl.mapping.feature_order import Order, feature_distance, ordered
@@ -87,7 +88,11 @@ def alignments(schema: Schema, trainer: Trainer, evidence: Sequence[Evidence] | 
     own = trainer.description.schema
     if _lengths(schema) != _lengths(own):
         return
-    binding = fit_outputs(schema, trainer.description)
+    try:
+        binding = fit_outputs(schema, trainer.description)
+    except MismatchError:
+        # What the graphs say of it is nearer to the cause.
+        return
     answers: list[tuple[Evidence, Mapping[str, Array]]] = []
     for draws in (by_shape(evidence), alike(evidence)):
         # An order of features is looked for only where the models are not the same function without.

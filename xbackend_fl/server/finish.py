@@ -79,7 +79,7 @@ def finish(
         observer(
             Noted(
                 backend="server",
-                note=f"{name} computes the trained model otherwise than {len(agree)} others: by {error:.1e} (relative; {TOLERANCE:g} is rounding)",
+                note=f"{name} computes the trained model otherwise than {'' if schema.opaque else 'ONNX Runtime and '}{len(agree)} others: by {error:.1e} (relative; {TOLERANCE:g} is rounding)",
             )
         )
     graph = () if schema.opaque else (folder.onnx,)
