@@ -52,8 +52,10 @@ def answers(path: Path) -> bool:
 
 def sent(*pieces: bytes) -> Callable[[socket.socket], None]:
     def send(connection: socket.socket) -> None:
-        for piece in pieces:
-            connection.sendall(piece)
+        # The other side may have had enough.
+        with suppress(BrokenPipeError, ConnectionResetError):
+            for piece in pieces:
+                connection.sendall(piece)
 
     return send
 
