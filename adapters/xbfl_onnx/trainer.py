@@ -13,7 +13,7 @@ from onnx import numpy_helper
 
 from xbackend_fl.adapter.blame import explained, not_accepted
 from xbackend_fl.adapter.contract import Array, Batch, LossSum, TrainConfig
-from xbackend_fl.adapter.example import checked_example
+from xbackend_fl.adapter.example import checked_example, with_masks
 from xbackend_fl.canonical import Description
 from xbackend_fl.errors import FileError, RefusedInput, shortened
 from xbfl_onnx.describe import describe, fixed_batch
@@ -51,7 +51,8 @@ class OnnxTrainer:
         if not isinstance(model, onnx.ModelProto):
             raise RefusedInput(f"expected an onnx.ModelProto, received {type(model).__name__}")
         with explained("describing the ONNX model"):
-            self._description = describe(model, checked_example(example))
+            given = checked_example(example)
+            self._description = with_masks(describe(model, given), given)
         self._tensors = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
         self._model = onnx.ModelProto()
         self._model.CopyFrom(model)

@@ -14,7 +14,7 @@ import tensorflow as tf
 from xbackend_fl.adapter.axes import declared_axes
 from xbackend_fl.adapter.blame import explained, not_accepted
 from xbackend_fl.adapter.contract import Array, Batch, LossSum, TrainConfig
-from xbackend_fl.adapter.example import checked_example
+from xbackend_fl.adapter.example import checked_example, with_masks
 from xbackend_fl.canonical import Description
 from xbackend_fl.errors import RefusedInput
 from xbfl_tensorflow import files
@@ -43,8 +43,9 @@ class TensorFlowTrainer:
         unbuilt = is_unbuilt(model)
         with explained(f"describing {type(model).__name__}", model), layers_kept(model):
             self._model: Any = callable_of(model)
-            described = describe(self._model, checked_example(example), declared_axes(model))
-        self._description, self._layers = described.description, described.layers
+            example = checked_example(example)
+            described = describe(self._model, example, declared_axes(model))
+        self._description, self._layers = with_masks(described.description, example), described.layers
         if unbuilt:
             note = f"the {type(model).__name__} had no variables yet: it was called once with an example, and has them now"
             self._description = replace(self._description, notes=(note,))

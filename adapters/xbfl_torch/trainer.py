@@ -22,7 +22,7 @@ from xbackend_fl.adapter.contract import (
     Tensors,
     TrainConfig,
 )
-from xbackend_fl.adapter.example import checked_example
+from xbackend_fl.adapter.example import checked_example, with_masks
 from xbackend_fl.adapter.outputs import output_leaves
 from xbackend_fl.canonical import Description
 from xbackend_fl.errors import AdapterError, RefusedInput
@@ -59,7 +59,7 @@ class TorchTrainer:
             self._model, computed = materialised(model)
             self._tensors = tensors_of(self._model)
             described = describe(self._model, example, computed, declared)
-        self._description, self._calls = described.description, described.calls
+        self._description, self._calls = with_masks(described.description, example), described.calls
         self._device = "cpu"
         self._example = example
         self._wanted: int | None = 1

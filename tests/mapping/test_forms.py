@@ -238,6 +238,40 @@ def test_two_functions_are_not_mapped(
         xbackend_fl.bind(theirs(), schema, [example], evidence)
 
 
+class Hiding(nn.Module):
+    """Attention over what a mask of zeros and ones shows, hidden by a comparison."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k = nn.Linear(6, 4), nn.Linear(6, 4)
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        scores = self.q(x) @ self.k(x).transpose(1, 2)
+        return scores.masked_fill(mask.unsqueeze(1) == 0, -1e9).softmax(-1) @ x
+
+
+def hiding_in_keras() -> Any:
+    x, mask = keras.Input((5, 6)), keras.Input((5,))
+    key, query = K.Dense(4), K.Dense(4)
+    scores = ops.einsum("bid,bjd->bij", query(x), key(x)) + (1.0 - mask[:, None, :]) * -1e9
+    return keras.Model([x, mask], ops.matmul(ops.softmax(scores, -1), x))
+
+
+def test_a_mask_is_zeros_and_ones_if_the_example_says_so() -> None:
+    rows = np.random.default_rng(3).standard_normal((2, 5, 6)).astype(np.float32)
+    mask = np.array([[1, 1, 0, 1, 0], [0, 1, 1, 1, 1]], np.float32)
+    reference = Hiding()
+    schema = xbackend_fl.describe(reference, [rows, mask])
+    evidence = xbackend_fl.gather_evidence(reference, [rows, mask])
+    bound = xbackend_fl.bind(hiding_in_keras(), schema, [rows, mask], evidence)
+    assert bound.proof.proven
+    assert any("is 0 or 1 in the example" in note for note in bound.proof.notes)
+    other = [rows, np.abs(rows[:, :, 0])]
+    schema, evidence = xbackend_fl.describe(reference, other), xbackend_fl.gather_evidence(reference, other)
+    with pytest.raises(MismatchError):
+        xbackend_fl.bind(hiding_in_keras(), schema, other, evidence)
+
+
 def test_what_draws_in_evaluation_is_refused() -> None:
     model = Lambda(lambda m, x: m.a(x) + torch.rand_like(x), a=nn.Linear(6, 6))
     with pytest.raises(UnsupportedError, match="draws random numbers in evaluation"):

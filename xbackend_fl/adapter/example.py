@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from xbackend_fl.canonical import Description
 from xbackend_fl.errors import RefusedInput, shortened
 
 Array = NDArray[Any]
+
+_FEW = 3
+"""Values that may be 0 and 1 by chance."""
 
 _WHOLE = frozenset("biu")
 
@@ -29,6 +34,24 @@ def checked_example(example: Sequence[Any]) -> tuple[Array, ...]:
             "the example has no arrays", hint="give one per input of the model: --input 1,3,64,64"
         )
     return tuple(_checked(index, item) for index, item in enumerate(example))
+
+
+def with_masks(description: Description, example: Sequence[Array]) -> Description:
+    """A description that says which inputs are masks: 0 and 1 in the example, both, and nothing else.
+
+    Args:
+        description: Of a model.
+        example: What it was described with, one array per input.
+    """
+    ports = tuple(
+        replace(port, binary=_is_mask(array))
+        for port, array in zip(description.schema.inputs, example, strict=True)
+    )
+    return replace(description, schema=replace(description.schema, inputs=ports))
+
+
+def _is_mask(array: Array) -> bool:
+    return array.dtype.kind in "fiu" and array.size > _FEW and set(np.unique(array).tolist()) == {0, 1}
 
 
 def shown(arrays: Sequence[Array]) -> str:

@@ -84,12 +84,14 @@ class Port:
         dtype: NumPy dtype name.
         shape: Shape at the example the model was described with, in ONNX layout. Not part of the fingerprint.
         key: Name under which the model returns an output; empty where only the position tells.
+        binary: Whether an input is a mask: in the example it is 0 and 1 and nothing else. Not part of the fingerprint.
     """
 
     name: str
     dtype: str
     shape: Shape
     key: str = ""
+    binary: bool = False
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,7 @@ class Schema:
         del plain["training_effects"]
         for item in (*plain["inputs"], *plain["outputs"]):
             item["shape"] = len(item["shape"])
+            del item["binary"]
             if not item["key"]:
                 # A model whose outputs have no names keeps the fingerprint it has always had.
                 del item["key"]

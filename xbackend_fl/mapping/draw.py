@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.canonical import OPERATORS, Kind, Node, Parameter, Schema
+from xbackend_fl.canonical import OPERATORS, Kind, Node, Parameter, Port, Schema
 from xbackend_fl.mapping.distributions import Assignment, Distribution, sample, vocabularies
 
 Array = NDArray[Any]
@@ -129,10 +129,20 @@ def draw_inputs(
     indices = vocabularies(schema)
     kinds = assignment or (Distribution.NORMAL,) * len(schema.inputs)
     drawn = [
-        sample((BATCH, *shape[1:]), np.dtype(port.dtype), kind, generator, indices.get(port.name))
+        sample(
+            (BATCH, *shape[1:]), np.dtype(port.dtype), _kind(port, kind), generator, indices.get(port.name)
+        )
         for port, shape, kind in zip(schema.inputs, shapes, kinds, strict=True)
     ]
-    return tuple((a * scale).astype(a.dtype) if a.dtype.kind == "f" else a for a in drawn)
+    return tuple(
+        a if port.binary or a.dtype.kind != "f" else (a * scale).astype(a.dtype)
+        for port, a in zip(schema.inputs, drawn, strict=True)
+    )
+
+
+def _kind(port: Port, wanted: Distribution) -> Distribution:
+    """A mask is never anything else than zeros and ones: what a model does with other numbers there is nobody's question."""
+    return Distribution.BINARY if port.binary and wanted is not Distribution.ONES else wanted
 
 
 def shaken(pairs: Sequence[tuple[str, str]], fitted: Mapping[str, Array], seed: int) -> dict[str, Array]:

@@ -89,6 +89,11 @@ def prove(
         for item in quiet
         if item.case.label not in ran and not item.case.by_shape and not alone
     )
+    notes += tuple(
+        f"input {port.name!r} is 0 or 1 in the example: the models are compared on such data only"
+        for port in schema.inputs
+        if port.binary
+    )
     if alone:
         notes += (f"two opinions, not three: ONNX Runtime cannot run {shown_names(alone)}",)
     checks += [*(check for check in third if check.case not in loud), *reactions(quiet)]
