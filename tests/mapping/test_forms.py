@@ -288,3 +288,25 @@ def test_equal_lengths_of_axes_hold_equal_weights_in_any_order() -> None:
     right = next(array for array in draw_by_shape(two).values() if array.ndim == 2)
     assert {left.shape, right.shape} == {(4, 6), (6, 4)}
     np.testing.assert_array_equal(left, right.T)
+
+
+@pytest.mark.parametrize("name", ["a floor", "a bound", "a sign", "a window"])
+def test_what_happens_far_from_zero_counts(name: str) -> None:
+    """Decibels and X-rays have bounds that noise of size one never reaches."""
+    pairs: dict[str, tuple[Any, Any]] = {
+        "a floor": (lambda x: torch.clamp(x, min=-80.0), lambda x: ops.maximum(x, -100.0)),
+        "a bound": (lambda x: torch.clamp(x, -1000, 400) / 1000, lambda x: ops.clip(x, -1024, 400) / 1000),
+        "a sign": (lambda x: torch.relu(x + 80), lambda x: x + 80),
+        "a window": (lambda x: torch.where(x < -8, 0.0, x), lambda x: x),
+    }
+    ours, theirs = pairs[name]
+    reference = Lambda(lambda m, x: m.d(ours(x)), d=nn.Linear(5, 2))
+    data = keras.Input((5,))
+    candidate = keras.Model(data, K.Dense(2)(theirs(data)))
+    example = (np.ones((2, 5), np.float32),)
+    schema, evidence = (
+        xbackend_fl.describe(reference, example),
+        xbackend_fl.gather_evidence(reference, example),
+    )
+    with pytest.raises(MismatchError):
+        xbackend_fl.bind(candidate, schema, example, evidence)

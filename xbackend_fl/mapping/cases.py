@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from xbackend_fl.canonical import Schema
 from xbackend_fl.mapping.distributions import (
+    WIDE,
     Assignment,
     Distribution,
     assignments,
@@ -135,7 +136,7 @@ def _draw(
 
 
 def _others(schema: Schema) -> Iterator[Assignment]:
-    """Normal everywhere, every other kind everywhere, and masks: one input of zeros and ones, or of ones."""
+    """Normal everywhere, every other kind everywhere, masks (one input of zeros and ones, or of ones), and wide numbers."""
     yield (Distribution.NORMAL,) * len(schema.inputs)
     free = len(schema.inputs) - len(vocabularies(schema))
     for assignment in assignments(schema):
@@ -143,6 +144,8 @@ def _others(schema: Schema) -> Iterator[Assignment]:
         alike = len(set(changed)) == 1 and len(changed) == free and changed[0] is not Distribution.HUGE
         if alike or (len(changed) == 1 and changed[0] in {Distribution.BINARY, Distribution.ONES}):
             yield assignment
+    if any(port.dtype.startswith("float") and not port.binary for port in schema.inputs):
+        yield from ((kind,) * len(schema.inputs) for kind in WIDE)
 
 
 def _smaller(shape: tuple[int, ...], times: int) -> tuple[int, ...]:

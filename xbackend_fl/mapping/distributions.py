@@ -29,10 +29,15 @@ class Distribution(StrEnum):
     LARGE = "0 to 255"
     SMALL = "small"
     HUGE = "0 to 65535"
+    TENS = "tens"
+    THOUSANDS = "thousands"
     TINY = "millionths"
     VAST = "millions"
     GIANT = "billions"
 
+
+WIDE = {Distribution.TENS: 30.0, Distribution.THOUSANDS: 1e3}
+"""Factors of normal numbers whose signs and sizes are those of decibels and of X-rays: bounds lie there that noise never reaches."""
 
 FAR = {Distribution.TINY: 1e-6, Distribution.VAST: 1e6, Distribution.GIANT: 1e9}
 """Factors of normal numbers, for models that answer no other kind with something finite that differs."""
@@ -70,6 +75,8 @@ def sample(
             return signal(shape, generator).astype(dtype)
         case Distribution.SMALL if dtype.kind == "f":
             return (1e-3 * signal(shape, generator)).astype(dtype)
+        case Distribution.TENS | Distribution.THOUSANDS if dtype.kind == "f":
+            return (WIDE[distribution] * signal(shape, generator)).astype(dtype)
         case Distribution.TINY | Distribution.VAST | Distribution.GIANT if dtype.kind == "f":
             return (FAR[distribution] * signal(shape, generator)).astype(dtype)
         case _:
@@ -123,7 +130,7 @@ def assignments(schema: Schema) -> Iterator[Assignment]:
     """What else than normal numbers the inputs may be: all alike first, then one input, then two that differ."""
     indices = vocabularies(schema)
     free = [i for i, port in enumerate(schema.inputs) if port.name not in indices]
-    others = [kind for kind in Distribution if kind is not Distribution.NORMAL and kind not in FAR]
+    others = [k for k in Distribution if k is not Distribution.NORMAL and k not in FAR and k not in WIDE]
     plain = (Distribution.NORMAL,) * len(schema.inputs)
     seen: dict[Assignment, None] = {}
     for kind in others:

@@ -166,7 +166,10 @@ def _said(found: Sequence[Difference], alignment: Alignment) -> Iterator[str]:
     if alignment.reordered:
         yield f"the features that these read lie in another order, which gradients tell: {_names(alignment.reordered)}"
     if alignment.tied:
-        yield f"equal weights by shape do not tell these from others; the proof's own weights do: {_names(alignment.tied)}"
+        yield (
+            "equal weights by shape do not tell these from others; this pairing passes the proof, and others were not asked: "
+            f"{_names(alignment.tied)}"
+        )
 
 
 def _names(names: Sequence[str]) -> str:
