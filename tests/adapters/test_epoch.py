@@ -41,6 +41,7 @@ def one_epoch(course_file: Path, backend: str, settings: list[str]) -> tuple[Wei
     return outcome.mean.result(), prepared.initial
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RATES)
 def test_an_epoch_of_the_digits_course(name: str, digits: Path, figure: Figure, *, thorough: bool) -> None:
     """Max pooling and ReLU pick by comparing: where two values are equal but for rounding, two frameworks
@@ -101,7 +102,13 @@ def test_an_epoch_without_comparisons(name: str, clip: float | None, digits: Pat
 
 @pytest.mark.parametrize("loss", ["binary_cross_entropy", "mean_squared_error"])
 @pytest.mark.parametrize(
-    "name", ["LSTM last step", "GRU bidirectional ends", "MultiHeadAttention", "InstanceNorm"]
+    "name",
+    [
+        "LSTM last step",
+        pytest.param("GRU bidirectional ends", marks=pytest.mark.slow),
+        "MultiHeadAttention",
+        "InstanceNorm",
+    ],
 )
 def test_losses_and_layers(name: str, loss: str) -> None:
     """Recurrent layers carry PyTorch's second bias: it must stay zero under momentum, decay and clipping."""

@@ -27,9 +27,9 @@ from xbfl_onnx.trainer import OnnxTrainer, read
 
 EXPORTED = (
     pytest.param("ResNet-18", marks=pytest.mark.slow),
-    "U-Net",
+    pytest.param("U-Net", marks=pytest.mark.slow),
     "WaveNet",
-    "GPT decoder, tied",
+    pytest.param("GPT decoder, tied", marks=pytest.mark.slow),
     "two towers",
     "several inputs and outputs",
 )

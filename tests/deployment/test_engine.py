@@ -198,7 +198,12 @@ def test_a_silo_without_its_data(digits: Path, tmp_path: Path, small: list[str])
 
 @pytest.mark.parametrize(
     ("payload", "share", "distance"),
-    [("bfloat16", 0.51, 1e-4), ("float16", 0.51, 1e-5), ("int8", 0.27, 1e-3), ("top-k", 0.22, 0.06)],
+    [
+        pytest.param("bfloat16", 0.51, 1e-4, marks=pytest.mark.slow),
+        pytest.param("float16", 0.51, 1e-5, marks=pytest.mark.slow),
+        ("int8", 0.27, 1e-3),
+        ("top-k", 0.22, 0.06),
+    ],
 )
 def test_smaller_payloads(payload: str, share: float, distance: float, tmp_path: Path) -> None:
     """What silos send is smaller by what the encoding says, and the course ends near the one that sent every bit."""

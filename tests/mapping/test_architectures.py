@@ -212,7 +212,9 @@ PAIRS: dict[str, Pair] = {
 }
 
 
-@pytest.mark.parametrize("turned", [False, True], ids=["torch first", "keras first"])
+@pytest.mark.parametrize(
+    "turned", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["torch first", "keras first"]
+)
 @pytest.mark.parametrize("name", PAIRS)
 def test_found_and_proven(name: str, *, turned: bool) -> None:
     left, right, shape = PAIRS[name]

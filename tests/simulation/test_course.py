@@ -98,6 +98,7 @@ def test_the_backend_does_not_matter_at_all_without_comparisons(
         assert value <= 1e-5
 
 
+@pytest.mark.slow
 def test_shuffling_the_participants_changes_nothing(small: Make, tmp_path: Path) -> None:
     course = small()
     shuffled = course.model_copy(update={"participants": list(reversed(course.participants))}).at(course.base)
@@ -119,13 +120,20 @@ def test_a_participant_never_sees_the_one_before(small: Make, tmp_path: Path) ->
     assert shared.weights.digest == apart.weights.digest
 
 
+@pytest.mark.slow
 def test_merging_as_they_come_equals_keeping_all(small: Make, tmp_path: Path) -> None:
     online, _ = run(small(), tmp_path / "online")
     kept, _ = run(small("federate.online_aggr=false"), tmp_path / "kept")
     assert online.weights.digest == kept.weights.digest
 
 
-@pytest.mark.parametrize("server", ["fedavgm", "fedadagrad", "fedadam", "fedyogi"])
+@pytest.mark.parametrize(
+    "server",
+    [
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("fedavgm", "fedadagrad", "fedyogi")),
+        "fedadam",
+    ],
+)
 def test_server_optimizers_and_exact_sums_run(server: str, small: Make, tmp_path: Path) -> None:
     settings = [
         f"federate.server={{name: {server}, lr: 0.05}}",

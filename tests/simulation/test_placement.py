@@ -86,7 +86,7 @@ def test_every_gpu_has_a_worker(digits: Path, tmp_path: Path, monkeypatch: pytes
     assert placed()[1] == "cpu"
 
 
-@pytest.mark.parametrize("precision", ["float32", "exact"])
+@pytest.mark.parametrize("precision", [pytest.param("float32", marks=pytest.mark.slow), "exact"])
 def test_the_number_of_workers_does_not_matter(
     precision: str, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
