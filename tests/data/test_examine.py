@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from xbackend_fl.data import digest, errors_once, examine, not_finite, not_held, out_of_range
+from xbackend_fl.data.examine import extreme_values
 from xbackend_fl.errors import ConfigError
 
 pytestmark = pytest.mark.quick
@@ -86,6 +87,18 @@ def test_what_is_not_finite_is_counted(array: np.ndarray) -> None:
     assert f"at row {row}, column {column} ({bad.sum()} value" in found
     assert f"in {bad.any(1).sum()} row" in found
     assert ("NaN" in found) == bool(np.isnan(array).any())
+
+
+@given(arrays.arrays(np.int64, st.tuples(st.integers(1, 40), st.integers(1, 3)), elements=st.integers(-9, 9)))
+@settings(max_examples=50, deadline=None)
+def test_extreme_integers_are_those_of_each_column(array: np.ndarray) -> None:
+    rows = extreme_values(array)
+    assert array[rows].min(0).tolist() == array.min(0).tolist()
+    assert array[rows].max(0).tolist() == array.max(0).tolist()
+    wide = np.tile(array, (1, 33))
+    assert extreme_values(wide)
+    assert len(extreme_values(wide)) <= 2
+    assert wide[extreme_values(wide)].max() == wide.max()
 
 
 def test_ranges_and_places() -> None:

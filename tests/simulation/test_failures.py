@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ def nothing():
     images, labels = load()
     return images[:0], labels[:0]
 """
+
+LATER = "not self.training and os.path.exists(__file__ + '.trained')"
 
 
 @pytest.fixture
@@ -120,22 +123,33 @@ def test_a_killed_worker_ends_the_run_and_the_checkpoint_stays(digits: Path, tmp
     assert resume_run(tmp_path / "killed").weights.digest == whole.weights.digest
 
 
-@pytest.mark.slow
-def test_the_traceback_of_a_model_reaches_the_console(small: Make, digits: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("condition", "in_process", "words"),
+    [
+        ("self.training and images.shape[0] > 4", False, "while training participant 'fukuoka' (torch) in round 1"),
+        ("self.training and images.shape[0] > 4", True, "while training participant 'fukuoka' (torch) in round 1"),
+        (LATER, True, "round 1: while evaluating on the validation examples (torch)"),
+    ],
+)  # fmt: skip
+def test_what_a_model_raises_is_one_line_with_its_place(
+    digits: Path, tmp_path: Path, condition: str, words: str, *, in_process: bool
+) -> None:
     broken = tmp_path / "broken.py"
     source = (digits / "torch_model.py").read_text()
-    broken.write_text(
-        source.replace(
-            "x = torch.flatten",
-            "if self.training and images.shape[0] > 4: raise OSError('disk')\n        x = torch.flatten",
-        )
+    line = f"if {condition}: raise OSError('disk')\n        x = torch.flatten"
+    broken.write_text("import os\n" + source.replace("x = torch.flatten", line))
+
+    def trained(event: Event) -> None:
+        if isinstance(event, ParticipantTrained):
+            Path(f"{broken}.trained").touch()
+
+    settings = ["rounds=1", "training.steps=1", *(f"participants.{i}.backend=torch" for i in range(6))]
+    course = load_course(digits / "course.yaml", [*settings, f"models={{torch: {broken}:build}}"])
+    with pytest.raises(RunFailed) as caught:
+        run_course(course, tmp_path / "run", observer=trained, in_process=in_process)
+    assert re.fullmatch(
+        rf"{re.escape(words)} the model raised OSError \(at .*broken\.py:\d+\): disk", caught.value.message
     )
-    with pytest.raises(WorkerDied) as caught:
-        run_course(small(f"models.torch={broken}:build"), tmp_path / "run")
-    text = str(caught.value)
-    assert "OSError: disk" in text
-    assert "broken.py" in text
-    assert "while training participant 'amsterdam' (torch) in round 1" in text
 
 
 def test_a_model_that_wants_to_end_the_program_fails_like_any_other(digits: Path, tmp_path: Path) -> None:

@@ -51,6 +51,14 @@ FILES = {
 
         calls = []
 
+        class Shifted(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.table, self.layer = nn.Embedding(10, 4), nn.Linear(4, 3)
+
+            def forward(self, x):
+                return self.layer(self.table(x + 1).mean(1))
+
         def one_then_another():
             calls.append(1)
             return nn.Sequential(nn.Linear(8, 16), nn.Linear(16, 3)) if len(calls) % 2 else classes()
@@ -102,6 +110,11 @@ FILES = {
         def one_in_test():
             return one_large_value("test", 11)
 
+        def one_large_index():
+            found = three(lambda draw, size: (draw.integers(0, 9, (size, 8)), draw.integers(0, 3, size)), train=900)
+            found["train"][0][500, 3] = 9
+            return found
+
         def one_zero():
             found = classes()
             found["train"][0][40, 3] = 0
@@ -148,6 +161,8 @@ FILES = {
 KERAS = ("models={tensorflow: 'keras_nets.py:classes'}", "participants={tensorflow: 2}")
 VALUES = ("models.torch=nets.py:values", "training.loss=mean_squared_error")
 
+INDICES = ("models.torch=nets.py:Shifted", "input=['int64:1,8']", "data.source=data.py:one_large_index")
+
 Check = Callable[..., str]
 
 
@@ -191,6 +206,7 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
     "one target to test": ((*VALUES, data("one_in_test")), "test: targets: row 11"),
     "one input in a later batch": ((own("own", "own_one_large"),), "participant 'p1': data.py:own_one_large"),
     "one zero for a logarithm": (("models.torch=nets.py:Log", data("one_zero")), "train: the torch model, given"),
+    "one index in a later batch": (INDICES, "train: the torch model, given its smallest and largest values (rows"),
     "a rate": (("training.optimizer.lr=1e30",), "which no mean takes"),
     "a rate of Adam's": (("training.optimizer={name: adam, lr: 1e30}",), "which no mean takes"),
     "a rate in Keras": ((*KERAS, "training.optimizer.lr=1e30"), "the tensorflow model, trained on 16 examples"),

@@ -76,9 +76,12 @@ class Splits:
 
 
 def extreme_rows(data: Dataset) -> NDArray[np.intp]:
-    """Examples with the smallest and largest numbers of each array of floats, and with those closest to zero, ``[K]``."""
-    arrays = (*data.inputs, data.targets)
-    own = [array if data.rows is None else array[data.rows] for array in arrays if array.dtype.kind == "f"]
+    """Examples with the smallest and largest numbers of each array of inputs or of float targets, ``[K]``.
+
+    Those with the floats closest to zero are among them; so are those with the extreme integers of each column.
+    """
+    arrays = (*data.inputs, *([data.targets] if data.targets.dtype.kind == "f" else []))
+    own = [array if data.rows is None else array[data.rows] for array in arrays]
     return np.asarray(sorted({row for array in own for row in extreme_values(array)}), np.intp)
 
 

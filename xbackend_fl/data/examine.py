@@ -15,6 +15,7 @@ Array = NDArray[Any]
 _BLOCK_BYTES = 16 << 20
 _SAMPLED = 64
 _WIDEST = 8
+_COLUMNS = 32
 
 
 def not_finite(array: Array) -> str | None:
@@ -79,16 +80,29 @@ def blocks(array: Array) -> Iterator[tuple[int, Array]]:
 
 
 def extreme_values(array: Array) -> list[int]:
-    """Rows of the smallest and largest numbers of an array of floats, and of the one closest to zero; none of other arrays."""
-    if array.dtype.kind != "f" or not array.size:
+    """Rows of the smallest and largest numbers of an array of floats, and of the one closest to zero.
+
+    Of an array of integers, those of the smallest and largest ones in each column: they look something up, each column perhaps
+    in a table of its own. A row of more than 32 integers counts as one column. None of other arrays.
+    """
+    if array.dtype.kind not in "fiu" or not array.size:
         return []
-    best: dict[str, tuple[float, int]] = {}
+    wide = array.size // len(array)
+    best: dict[tuple[str, int], tuple[float, int]] = {}
     for start, block in blocks(array):
         flat = block.reshape(len(block), -1)
-        for name, values, sign in (("low", flat, 1), ("high", flat, -1), ("zero", np.abs(flat), 1)):
-            place = int(np.argmin(values) if sign > 0 else np.argmax(values))
-            value = sign * float(values.flat[place])
-            best[name] = min(best.get(name, (np.inf, 0)), (value, start + place // flat.shape[1]))
+        looks: list[tuple[str, Array, int]] = [("low", flat, 1), ("high", flat, -1)]
+        if array.dtype.kind == "f":
+            looks.append(("zero", np.abs(flat), 1))
+        columns = wide if array.dtype.kind != "f" and wide <= _COLUMNS else 1
+        for name, values, sign in looks:
+            # With one column, the place in it is of the row and the position together.
+            table = values.reshape(-1, columns)
+            places = table.argmin(0) if sign > 0 else table.argmax(0)
+            for column, place in enumerate(places.tolist()):
+                found = (sign * table[place, column].item(), start + place * columns // wide)
+                key = (name, column)
+                best[key] = min(best.get(key, (np.inf, 0)), found)
     return sorted({row for _, row in best.values()})
 
 

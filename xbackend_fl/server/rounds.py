@@ -105,7 +105,11 @@ def _evaluated(
     """The state with the last round's metrics, evaluated now if nobody has; weights better than all before are kept."""
     assert state.pending is not None
     began = time.perf_counter()
-    found = metrics or engine.evaluate(state.weights, "validation")
+    try:
+        found = metrics or engine.evaluate(state.weights, "validation")
+    except RunFailed as error:
+        error.message = f"round {state.round}: {error.message}"
+        raise
     figures, best = found.figures, state.best
     entry = RoundFinished(
         round=state.round,

@@ -14,7 +14,7 @@ from xbackend_fl.aggregation import LARGEST, is_within
 from xbackend_fl.canonical import Node
 from xbackend_fl.course import Course
 from xbackend_fl.data import Dataset, extreme_rows
-from xbackend_fl.errors import ConfigError, shortened
+from xbackend_fl.errors import ConfigError, RefusedInput, shortened
 from xbackend_fl.locate import explained
 from xbackend_fl.metrics import Metrics, Objective
 from xbackend_fl.weights import Weights
@@ -26,6 +26,8 @@ EVALUATION_BATCH = 256
 _SIZES = 6
 """How many sizes of batches are tried: a framework may plan each anew."""
 _STEEP = 1e3
+_NAMED = 6
+"""Rows that a message lists."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,9 @@ class Trial:
             parts[f"the last {len(last)} examples"] = last
         extreme = extreme_rows(data)
         if len(extreme) and extreme.max() >= size:
-            parts[f"its smallest and largest values (rows {', '.join(map(str, extreme))})"] = extreme
+            more = ", …" if len(extreme) > _NAMED else ""
+            listed = ", ".join(map(str, extreme[:_NAMED])) + more
+            parts[f"its smallest and largest values (rows {listed})"] = extreme
         for name, rows in parts.items():
             found = self._measured(f"{where}: the {self.backend} model, given {name},", data, rows)
             metric = self.course.training.chosen_by.name
@@ -81,8 +85,13 @@ class Trial:
     def _measured(
         self, what: str, data: Dataset, rows: NDArray[np.intp], when: str = "before any training"
     ) -> Metrics:
-        with explained(what):
-            outputs = self.trainer.forward(self.batch(data, rows).inputs)
+        try:
+            with explained(what):
+                outputs = self.trainer.forward(self.batch(data, rows).inputs)
+        except RefusedInput as error:
+            if error.message.startswith(what):
+                raise
+            raise ConfigError(f"{what} raised: {error.message}", hint=error.hint) from error
         if not all(np.isfinite(output).all() for output in outputs):
             raise ConfigError(f"{what} answers with NaN or infinity {when}")
         answer = self.trainer.description.binding.outputs[0].to_canonical(outputs[0])

@@ -33,9 +33,7 @@ from xbackend_fl.errors import (
     ConfigError,
     Refusals,
     RefusedInput,
-    RunFailed,
     UpdateRefused,
-    shortened,
 )
 from xbackend_fl.events import Event, Noted, ParticipantFailed, ParticipantTrained
 from xbackend_fl.locate import call, explained
@@ -49,8 +47,8 @@ from xbackend_fl.mapping import (
 )
 from xbackend_fl.mapping.training import require_trainable
 from xbackend_fl.metrics import Metrics, Objective, objective_of
-from xbackend_fl.places import place_of
 from xbackend_fl.training.examine import Examined, Rehearsal, Scope, digests_of, read_data
+from xbackend_fl.training.failures import failing, training
 from xbackend_fl.training.trial import EVALUATION_BATCH
 from xbackend_fl.training.usage import Usage
 from xbackend_fl.weights import Weights
@@ -265,10 +263,11 @@ class Worker:
         parts = [rows[i : i + EVALUATION_BATCH] for i in range(0, len(data), EVALUATION_BATCH)]
         objective, axes = self._objective(data), self._binding.outputs[0]
         answers = self._trainer.predict(self._inputs(data.take(part)) for part in parts)
-        return Metrics.total(
-            Metrics.measured(objective, axes.to_canonical(output), data.take(part).targets)
-            for part, (output, *_) in zip(parts, answers, strict=True)
-        )
+        with failing(f"while evaluating on the {split} examples ({self._backend})"):
+            return Metrics.total(
+                Metrics.measured(objective, axes.to_canonical(output), data.take(part).targets)
+                for part, (output, *_) in zip(parts, answers, strict=True)
+            )
 
     def outputs(
         self, weights: Weights, split: str, count: int
@@ -282,7 +281,8 @@ class Worker:
         """The model's outputs for inputs, both in ONNX layout."""
         self._load(weights)
         axes = zip(self._binding.inputs, inputs, strict=True)
-        raw = self._trainer.forward([axis.to_native(array) for axis, array in axes])
+        with failing(f"while the trained model answers ({self._backend})"):
+            raw = self._trainer.forward([axis.to_native(array) for axis, array in axes])
         return tuple(axis.to_canonical(array) for axis, array in zip(self._binding.outputs, raw, strict=True))
 
     def save(self, weights: Weights, path: Path) -> Path:
@@ -330,7 +330,8 @@ class Worker:
                 share.rows[part] if share.rows is not None else part for part in self._order(number, name)
             ]
             parts.append(Part(tuple(rows), len(share)))
-        result = self._trainer.train_cohort(start, parts, self._config(self._splits.train))
+        with failing(training(number, cohort, self._backend)):
+            result = self._trainer.train_cohort(start, parts, self._config(self._splits.train))
         if not self._are_sums(result.sums, sum(part.num_examples for part in parts)):
             # Somebody's weights are too large to be summed up: each is looked at by itself.
             yield from self._train_in_turn(number, weights, cohort)
@@ -393,20 +394,8 @@ class Worker:
         trainer.reset(seed_of(self._course.seed, "dropout", number, name))
         trainer.write(start)
         order = self._order(number, name)
-        try:
+        with failing(training(number, [name], self._backend)):
             loss = trainer.train((self._batch(data, part) for part in order), self._config(data))
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            when = f"while training participant {name!r} ({self._backend}) in round {number}"
-            if isinstance(error, Exception):
-                error.add_note(when)
-                raise
-            # What ends a program, or is nobody's Exception, must not end the course's.
-            place = place_of(error)
-            raise RunFailed(
-                f"{when} the model raised {type(error).__name__}{f' (at {place})' if place else ''}: {shortened(error)}"
-            ) from error
         if not math.isfinite(loss.total):
             raise UpdateRefused(f"the training loss is {loss.mean}")
         return self._native(trainer.read()), loss
