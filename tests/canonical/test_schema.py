@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import onnx
 import pytest
@@ -9,8 +11,9 @@ import pytest
 import xbackend_fl
 from tests.adapters.zoo import ROWS
 from xbackend_fl.adapter import adapter_of
-from xbackend_fl.canonical import OPERATORS, Binding, Schema
+from xbackend_fl.canonical import OPERATORS, Binding, Kind, Parameter, Port, Schema
 from xbackend_fl.canonical.ops import ROWS as OPERATOR_ROWS
+from xbackend_fl.canonical.schema import Node
 from xbackend_fl.errors import SchemaError
 
 ROW = next(row for row in ROWS if row.name == "flatten order through BatchNorm")
@@ -132,3 +135,18 @@ def test_describing_leaves_the_model_as_it_was() -> None:
 def test_every_operator_has_one_row() -> None:
     names = [operator.name for operator in OPERATOR_ROWS]
     assert sorted(names) == sorted(set(names))
+
+
+@pytest.mark.parametrize("value", [-2, 5, 10**15, 1.0, True, "x", [1]])
+def test_a_padding_row_is_a_row(value: object) -> None:
+    weight = Parameter("e.weight", "Gather", "weight", "data", (5, 3), "float32", Kind.TRAINABLE)
+    node = Node("e", "Gather", ("x",), ("y",), {"weight": weight.name}, {"padding_idx": 4})
+    port = Port("x", "int64", (1, 7)), Port("y", "float32", (1, 7, 3))
+    schema = Schema(port[:1], port[1:], (node,), (weight,))
+    assert Schema.from_json(schema.to_json()) == schema
+    plain = json.loads(schema.to_json())
+    plain["nodes"][0]["attributes"]["padding_idx"] = value
+    with pytest.raises(
+        SchemaError, match=r"node 'e': padding_idx of Gather is .*, expected a row from 0 to 4, or -1"
+    ):
+        Schema.from_json(json.dumps(plain))

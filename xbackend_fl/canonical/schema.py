@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,9 +15,13 @@ from pydantic import BeforeValidator, TypeAdapter, ValidationError
 from xbackend_fl.canonical.layout import Shape
 from xbackend_fl.canonical.ops import OPAQUE, OPERATORS, Kind
 from xbackend_fl.errors import SchemaError
+from xbackend_fl.text import line
 
 LAYOUT_VERSION = 2
 """Version of the layout rules; part of every fingerprint."""
+
+_MOST_AXES = 32
+"""Axes that an array has at most."""
 
 _AGAIN = "describe the reference model again with this version"
 
@@ -160,6 +165,11 @@ class Schema:
         """Names of the nodes without a canonical form: only their own framework runs them, and there is no ONNX graph."""
         return tuple(node.name for node in self.nodes if node.operator == OPAQUE)
 
+    @cached_property
+    def variances(self) -> frozenset[str]:
+        """Names of the parameters that are read as variances, of which none is negative."""
+        return frozenset(node.parameters["variance"] for node in self.nodes if "variance" in node.parameters)
+
     @property
     def num_values(self) -> int:
         """Number of scalars in all parameters."""
@@ -175,7 +185,7 @@ class Schema:
         """Read a schema.
 
         Raises:
-            SchemaError: The text is not a schema, or was written under other layout rules.
+            SchemaError: The text is not a schema, an attribute of training has no meaning, or it was written under other layout rules.
         """
         try:
             schema = _ADAPTER.validate_json(text)
@@ -189,6 +199,7 @@ class Schema:
             )
         for node in schema.nodes:
             _check_known(node)
+            _check_training(node, schema.by_name)
         return schema
 
 
@@ -209,6 +220,38 @@ def _check_known(node: Node) -> None:
             f"node {node.name!r} has the parameter {roles[0]!r}, and {node.operator} has none of that name in this version",
             hint=_AGAIN,
         )
+
+
+def _check_training(node: Node, parameters: Mapping[str, Parameter]) -> None:
+    """What only training reads, no proof of a function compares: a value without a meaning would end the training of everybody."""
+    for name, value in node.attributes.items():
+        match name:
+            case "ratio" | "dropout":
+                good, expected = 0 <= _number(value) < 1, "a number from 0 to below 1"
+            case "momentum":
+                good, expected = 0 <= _number(value) <= 1, "a number from 0 to 1"
+            case "padding_idx":
+                weight = parameters.get(node.parameters.get("weight", ""))
+                last = weight.shape[0] - 1 if weight is not None and weight.shape else -1
+                good = isinstance(value, int) and -1 <= _number(value) <= last
+                expected = f"a row from 0 to {last}, or -1"
+            case "shared_axes":
+                good = isinstance(value, tuple) and all(
+                    isinstance(axis, int) and 0 <= axis < _MOST_AXES for axis in value
+                )
+                expected = "numbers of axes"
+            case _:
+                continue
+        if not good:
+            found = line(repr(value), 60)
+            raise SchemaError(
+                f"node {node.name!r}: {name} of {node.operator} is {found}, expected {expected}"
+            )
+
+
+def _number(value: AttributeValue) -> float:
+    """NaN for what is none; True is 1 to Python."""
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
 
 
 def _size(shape: Shape) -> int:
