@@ -80,10 +80,17 @@ class OnlineMean:
             a sum of whole weights would lose.
         precision: ``float32``; ``float64``; or ``exact``: 64-bit integers, the same bits in any order of
             arrival and of merging, for values up to about ``2**30 / total examples``.
+        variances: Names of the parameters of which no value is negative; nor is the mean's, as rounding alone could make it.
     """
 
-    def __init__(self, base: Weights | None = None, precision: Precision = "float32") -> None:
+    def __init__(
+        self,
+        base: Weights | None = None,
+        precision: Precision = "float32",
+        variances: frozenset[str] = frozenset(),
+    ) -> None:
         self.precision: Precision = precision
+        self._variances = variances
         self.total = 0
         self.count = 0
         self._base = base
@@ -100,7 +107,7 @@ class OnlineMean:
             num_examples: How many examples they stand for.
 
         Raises:
-            UpdateRefused: Another schema, a wrong shape, NaN or infinity, a weight that is not a positive
+            UpdateRefused: Another schema, a wrong shape, NaN or infinity, a negative variance, a weight that is not a positive
                 integer, or a value too large for an exact sum. The mean is as it was.
         """
         self.add_all([(weights, num_examples)])
@@ -202,6 +209,8 @@ class OnlineMean:
                 continue
             if array.dtype.kind == "f":
                 self._check_size(name, array, like.kinds[name])
+                if name in self._variances and (least := float(array.min())) < 0:
+                    raise UpdateRefused(f"parameter {name!r} holds {least:.3g}, and no variance is negative")
                 if self.precision == "exact":
                     before = bounds.get(name, 0.0)
                     bounds[name] = before + self._exact_bound(name, array, num_examples, before)
@@ -274,7 +283,8 @@ class OnlineMean:
         if self._kind(name) in {Kind.COUNTER, Kind.FROZEN}:
             return total.copy()
         divisor = float(self.total) * (ONE if self.precision == "exact" else 1)
-        return divided(total, divisor, None if self._base is None else self._base[name], dtype)
+        mean = divided(total, divisor, None if self._base is None else self._base[name], dtype)
+        return np.maximum(mean, 0, out=mean) if name in self._variances else mean
 
 
 def _flat(array: Array) -> Array:

@@ -37,6 +37,7 @@ class Collector:
         claims: Know how many examples a silo has.
         number: The round.
         weights: What it starts from.
+        variances: Names of those of which no value is negative.
         payload: How updates are encoded.
         columns: Quantities of the model's output, as its metrics count them.
         most_positions: Positions that a silo's figures may be over.
@@ -57,13 +58,14 @@ class Collector:
         claims: Claims,
         number: int,
         weights: Weights,
+        variances: frozenset[str],
         payload: Payload,
         columns: int,
         most_positions: int,
         observer: Observer,
     ) -> None:
         self._rules, self._ledger, self._number, self._weights = course.deployment, ledger, number, weights
-        self._claims = claims
+        self._claims, self._variances = claims, variances
         self._payload, self._observer, self._began = payload, observer, time.perf_counter()
         self._backends = {participant.name: participant.backend for participant in course.participants}
         self._loss, self._columns, self._most_positions = course.training.loss, columns, most_positions
@@ -72,7 +74,7 @@ class Collector:
         # What every update takes of an exact sum: its largest value, times its examples.
         self._takes: dict[str, float] = {}
         self.base = weights.digest
-        self.mean = OnlineMean(weights, course.federate.precision)
+        self.mean = OnlineMean(weights, course.federate.precision, variances)
         self.accepted: dict[str, str] = {}
         self.failed: dict[str, str] = {}
 
@@ -158,7 +160,7 @@ class Collector:
 
     def _merge_again(self) -> None:
         """The mean of what is on disk of this round."""
-        self.mean = OnlineMean(self._weights, self.mean.precision)
+        self.mean = OnlineMean(self._weights, self.mean.precision, self._variances)
         for found in (self._parts, self._changes, self._takes, self.accepted):
             found.clear()
         for name, update, num_examples in self._ledger.begin(self._number, self.base):
@@ -201,7 +203,7 @@ class Collector:
         part = None
         if before is not None:
             part = Metrics.of_fields(before, self._loss, self._columns, most=self._most_positions)
-        weights = decode(update.arrays, self._weights, self._payload)
+        weights = decode(update.arrays, self._weights, self._payload, self._variances)
         self.mean.add(weights, num_examples)
         self._changes[name] = change = Change.of(weights, self._weights)
         self._takes[name] = change.largest * num_examples

@@ -55,6 +55,7 @@ class DeploymentEngine:
         self._probe: tuple[np.ndarray[Any, Any], ...] = ()
         self._answered = 0
         self._columns = self._most_positions = 1
+        self._variances = frozenset[str]()
         self._evaluated: dict[tuple[str, str], Metrics] = {}
         self._round = 0
 
@@ -90,7 +91,7 @@ class DeploymentEngine:
     def _take(self, reference: Reference) -> None:
         """Remember what silos bind their models with, and how long an answer can be."""
         loss, output = self._course.training.loss, reference.schema.outputs[0].shape[1:]
-        self._columns = columns_of(loss, output)
+        self._columns, self._variances = columns_of(loss, output), reference.schema.variances
         # The weight of a silo in figures is bounded as its weight in the mean of the updates is.
         self._most_positions = self._rules.most_examples * most_positions_of(loss, output)
         self._exchange.binding = reference.binding
@@ -114,6 +115,7 @@ class DeploymentEngine:
             self._claims,
             number,
             weights,
+            self._variances,
             self._payload,
             self._columns,
             self._most_positions,

@@ -92,8 +92,16 @@ def encode(
     return arrays, left
 
 
-def decode(arrays: Mapping[str, Array], base: Weights, payload: Payload) -> Weights:
+def decode(
+    arrays: Mapping[str, Array], base: Weights, payload: Payload, variances: frozenset[str] = frozenset()
+) -> Weights:
     """The weights that received arrays stand for.
+
+    Args:
+        arrays: What came.
+        base: Weights that differences are to.
+        payload: How they were encoded.
+        variances: Parameters of which no value is negative: what rounding, or what was left out before, takes below zero becomes zero.
 
     Raises:
         UpdateRefused: A name, shape, dtype, scale or place is not what the encoding says.
@@ -114,6 +122,8 @@ def decode(arrays: Mapping[str, Array], base: Weights, payload: Payload) -> Weig
             found[name] = base[name] + difference.reshape(base[name].shape).astype(
                 base[name].dtype, copy=False
             )
+            if name in variances:
+                found[name] = np.maximum(found[name], 0)
     return base.like(found)
 
 

@@ -87,7 +87,7 @@ def reference_of(name: str, answer: Message | None) -> Reference:
         evidence = unpack_evidence(binding.arrays, answer.fields["about"], schema, "what it sent")
         initial = initial_weights(schema, answer)
         _check_complete(schema, evidence)
-        _check_finite(initial, evidence)
+        _check_values(schema, initial, evidence)
         if sum(array.nbytes for array in initial.values()) < _LARGE:
             _check_consistent(schema, initial, evidence)
         else:
@@ -118,13 +118,17 @@ def _check_complete(schema: Schema, evidence: Sequence[Evidence]) -> None:
                 )
 
 
-def _check_finite(initial: Weights, evidence: Sequence[Evidence]) -> None:
+def _check_values(schema: Schema, initial: Weights, evidence: Sequence[Evidence]) -> None:
     for name, array in initial.items():
         kind = initial.kinds[name]
         largest = _MOST_INITIAL if kind is Kind.TRAINABLE else LARGEST.get(kind)
         if largest is not None and array.dtype.kind == "f" and array.size and not is_within(array, largest):
             raise UpdateRefused(
                 f"its initial weights {quoted(name)} hold NaN, infinity or more than {largest:.1e}"
+            )
+        if name in schema.variances and array.size and (least := float(array.min())) < 0:
+            raise UpdateRefused(
+                f"its initial weights {quoted(name)} hold {least:.3g}, and no variance is negative"
             )
     for item in evidence:
         named = (item.statistics, item.gradients, item.moved, item.updated)

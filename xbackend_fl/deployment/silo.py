@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -238,8 +239,10 @@ class Silo:
             "silo": self.name,
             "payload": wanted.payload.model_dump(),
             "num_examples": self._learner.num_examples()[self.name],
-            "metrics": metrics.to_fields(),
-            "before": None if before is None else before.to_fields(),
+            "metrics": _sent(metrics, "its training"),
+            "before": None
+            if before is None
+            else _sent(before, f"the course's weights on its {split} examples"),
         }
         answer = Message("trained", fields, arrays)
         if self._outbox is None:
@@ -250,7 +253,13 @@ class Silo:
         wanted = asked(EvaluateAsked, request)
         weights = self._received(request, wanted.fingerprint)
         found = {split: self._learner.evaluate(weights, split) for split in wanted.splits}
-        return Message("metrics", {split: metrics.to_fields() for split, metrics in found.items()})
+        return Message(
+            "metrics",
+            {
+                split: _sent(metrics, f"the course's weights on its {split} examples")
+                for split, metrics in found.items()
+            },
+        )
 
     def _outputs(self, request: Message) -> Message:
         inputs, weights = [], {}
@@ -290,6 +299,19 @@ class Silo:
         if self._schema is None or fingerprint != self._schema.fingerprint:
             raise _UnboundError
         return Weights.of(self._schema, request.arrays)
+
+
+def _sent(metrics: Metrics, of: str) -> dict[str, float]:
+    """Figures as fields of a message.
+
+    Raises:
+        UpdateRefused: One is NaN or infinite, which no message carries.
+    """
+    fields = metrics.to_fields()
+    for name, value in fields.items():
+        if not math.isfinite(value):
+            raise UpdateRefused(f"the {name} of {of} is {value}")
+    return fields
 
 
 class _UnboundError(Exception):
