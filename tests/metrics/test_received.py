@@ -26,7 +26,7 @@ from xbackend_fl.metrics import (
 pytestmark = pytest.mark.quick
 
 CLASSES = {"positions": 10, "loss": 3.5, "accuracy": 7.0}
-VALUES = {"positions": 4, "loss": 1.0, "rmse": 1.0, "mae": 2.0} | {
+VALUES = {"positions": 4, "loss": 2.0, "rmse": 2.0, "mae": 2.0} | {
     f"r2.{kind}.{column}": 1.0 for kind in ("mean", "spread", "errors") for column in (0, 1)
 }
 
@@ -55,6 +55,8 @@ VALUES = {"positions": 4, "loss": 1.0, "rmse": 1.0, "mae": 2.0} | {
         ({"positions": 2**60}, "positions is no whole number"),
         ({"positions": 10**400}, "positions is beyond 1e+120"),
         ({"rmse": 1.0}, "an entry that no metric"),
+        ({"loss": 1e100}, "loss is 1e+100 over 10 positions, and can be"),
+        ({"loss": 1e30, "accuracy": 10}, "of which 0 are wrong"),
         ({"loss.extra": 1.0}, "loss is not one number"),
         ({1: 1.0}, "an entry that no metric"),
         ({f"loss.{i}": 1.0 for i in range(1000)}, "1003 entries"),
@@ -74,6 +76,14 @@ def test_impossible_figures_of_classes(changes: dict[Any, Any], reason: str) -> 
         ({"r2.errors.0": -1.0}, "negative sum of squares"),
         ({"r2.mean.2": 0.0}, "three sums for each of 2"),
         ({"mae": -1.0}, "mae is -1"),
+        ({"r2.mean.0": 1e100}, "r2.mean.0 is 1e+100"),
+        ({"r2.mean.1": -1e20}, "r2.mean.1 is -1e+20"),
+        ({"r2.spread.0": 1e119}, "r2.spread.0 is 1e+119"),
+        ({"loss": 1e100, "rmse": 1e100, "r2.errors.0": 1e100}, "loss is 1e+100"),
+        ({"loss": 0.0}, "loss has 0 as the sum of squared errors, and rmse 2"),
+        ({"r2.errors.0": 1.5}, "r2.errors has 2.5"),
+        ({"mae": 3.0}, "mae is 3 over 4 positions"),
+        ({"mae": 1.0}, "mae is 1 over 4 positions"),
         ({"r2": 1.0}, "three sums for each of 2"),
         ({"accuracy": 1.0}, "an entry that no metric"),
     ],
@@ -121,7 +131,8 @@ FLOAT32 = st.floats(width=32, allow_nan=False, allow_infinity=False, allow_subno
 @given(st.lists(FLOAT32, min_size=2, max_size=8), st.integers(0, 99))
 def test_honest_figures_are_never_refused(values: list[float], seed: int) -> None:
     output = np.array(values, np.float32)[:, None]
-    targets = output[np.random.default_rng(seed).permutation(len(output))]
+    # A target is at most the root of float32's largest number; an output may be any.
+    targets = output[np.random.default_rng(seed).permutation(len(output))].clip(-1.8e19, 1.8e19)
     objective = objective_of(schema_with((1,)), "mean_squared_error", targets)
     sent = json.loads(json.dumps(Metrics.measured(objective, output, targets).to_fields()))
     assert Metrics.of_fields(sent, "mean_squared_error", 1).figures["rmse"] >= 0

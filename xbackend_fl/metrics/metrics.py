@@ -14,6 +14,7 @@ from xbackend_fl.errors import UpdateRefused
 from xbackend_fl.metrics.metric import Metric, Part, Sums
 from xbackend_fl.metrics.objective import Objective
 from xbackend_fl.metrics.pairs import pairs_of
+from xbackend_fl.metrics.possible import impossible_beside
 from xbackend_fl.metrics.registry import METRICS, metrics_for
 
 _MOST_POSITIONS = 1 << 53
@@ -118,6 +119,8 @@ class Metrics:
             reason = metric.impossible(Part(positions, _own(metric, sums)), columns)
             if reason is not None:
                 raise UpdateRefused(f"impossible figures: {reason}")
+        if (reason := impossible_beside(loss, positions, sums)) is not None:
+            raise UpdateRefused(f"impossible figures: {reason}")
         return Metrics(positions, sums)
 
     def _present(self) -> list[Metric]:

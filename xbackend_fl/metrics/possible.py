@@ -1,0 +1,62 @@
+"""What figures can be at all, and beside each other: outputs are float32, and targets of a regression at most its root."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from xbackend_fl.adapter.losses import LossName
+from xbackend_fl.metrics.metric import Sums
+
+_OUTPUT = float(np.finfo(np.float32).max)
+_TARGET = math.sqrt(_OUTPUT)
+_ERROR = _OUTPUT + _TARGET
+_ROUNDED = 1.0 + 1e-6
+"""No sum in float64 is further from the exact one, as a factor."""
+
+_RIGHT = 32 * math.log(2)
+"""Cross entropy of a position that is right: of equal scores at most the logarithm of the number of classes, which is below 2**32."""
+
+
+def impossible_beside(loss: LossName, positions: int, sums: Sums) -> str | None:
+    """Why no model and no data have all these sums; ``None`` if some have.
+
+    Args:
+        loss: The course's loss.
+        positions: How many targets were counted.
+        sums: Of the loss alone, or of every metric that fits it.
+    """
+    squares = loss == "mean_squared_error"
+    highest = {"loss": _ERROR**2 if squares else 2 * _OUTPUT, "rmse": _ERROR**2, "mae": _ERROR}
+    for name, value in sums.items():
+        kind = name.rpartition(".")[0]
+        if kind == "r2.mean":
+            most = _TARGET
+        else:
+            most = positions * highest.get(
+                name, {"r2.spread": _TARGET**2, "r2.errors": _ERROR**2}.get(kind, 1.0)
+            )
+        if abs(value) > most * _ROUNDED:
+            return f"{name} is {value:.3g} over {positions} positions, and can be {most:.3g} at most"
+    if squares and "rmse" in sums:
+        return _unequal_squares(positions, sums)
+    if loss == "cross_entropy" and "accuracy" in sums:
+        wrong = positions - sums["accuracy"]
+        most = sums["accuracy"] * _RIGHT + wrong * 2 * _OUTPUT
+        if sums["loss"] > most * _ROUNDED:
+            return f"loss is {sums['loss']:.3g} over {positions} positions of which {wrong:.0f} are wrong, and can be {most:.3g} at most"
+    return None
+
+
+def _unequal_squares(positions: int, sums: Sums) -> str | None:
+    """Three metrics have one sum of squared errors, and the sum of their sizes is bounded by it from both sides."""
+    squared = sums["rmse"]
+    errors = math.fsum(value for name, value in sums.items() if name.startswith("r2.errors."))
+    for name, value in (("loss", sums["loss"]), ("r2.errors", errors)):
+        if not math.isclose(value, squared, rel_tol=_ROUNDED - 1):
+            return f"{name} has {value:.6g} as the sum of squared errors, and rmse {squared:.6g}"
+    size = sums["mae"] ** 2
+    if size > positions * squared * _ROUNDED or squared > size * _ROUNDED:
+        return f"mae is {sums['mae']:.6g} over {positions} positions whose squared errors add up to {squared:.6g}"
+    return None
