@@ -14,13 +14,14 @@ from xbackend_fl.deployment import processes
 from xbackend_fl.deployment.job import Job
 from xbackend_fl.deployment.keys import Keys, keys_for
 from xbackend_fl.deployment.processes import Gone, Waiting
-from xbackend_fl.errors import RunFailed
+from xbackend_fl.errors import FileError, RunFailed
 from xbackend_fl.events import (
     CourseFinished,
     Event,
     Noted,
     Observer,
     RoundCollected,
+    RoundStarted,
     complete_bytes,
     from_line,
 )
@@ -65,6 +66,7 @@ def serve_course(
     """
     file = RunFolder.open(course).course if resume else course
     if resume:
+        require_deployed(course)
         # Said before anything is started; the server's process owns the folder then.
         with owned(course, LEAVING_S):
             loaded = RunFolder(course).continued(settings, deployed=True)
@@ -90,6 +92,19 @@ def serve_course(
             time.sleep(_AGAIN_S)
         else:
             return folder
+
+
+def require_deployed(run: Path) -> None:
+    """Refuse the folder of a simulated run, before anything is written there.
+
+    Raises:
+        FileError: It is one: a deployed run has a ledger before its first event.
+    """
+    folder = RunFolder(run)
+    if folder.events.exists() and not folder.ledger.exists():
+        raise FileError(
+            f"{run} is the run of a simulated course", hint=f"xbfl run --resume {run}; silos have other data"
+        )
 
 
 class _Tally:
@@ -137,6 +152,7 @@ def _follow(
     """Tell what the server's process writes down, until the course is over."""
     events = _events(log, complete_bytes(log))
     home, checked, took = Path(job.home), time.monotonic(), 0.0
+    meeting = True
     while True:
         # Asked before the events are read: what a process wrote last is then seen before its end is.
         ended, gone = job.ended, link.poll() is not None
@@ -150,6 +166,7 @@ def _follow(
             if event is None:
                 break
             observer(event)
+            meeting = meeting and not isinstance(event, RoundStarted)
             if isinstance(event, CourseFinished):
                 return
         if notice := job.notice():
@@ -164,6 +181,9 @@ def _follow(
                 hint=f"xbfl serve --resume {job.out}",
             )
         if should_stop():
+            if meeting:
+                # No round will be complete before all are there.
+                raise RunFailed("stopped while waiting for the silos", hint=f"xbfl serve {job.out} --resume")
             job.stop()
         time.sleep(_POLL_S)
 
