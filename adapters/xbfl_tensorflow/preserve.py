@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import keras
 import tensorflow as tf
 from keras.src.backend.common import global_state
 
-from xbackend_fl.adapter.preserve import generators_kept
+from xbackend_fl.adapter.preserve import Containers, generators_kept
 
 _PLAIN = (bool, int, float, str, type(None))
 
@@ -23,6 +24,11 @@ def layers_kept(model: Any) -> Iterator[None]:
     """
     parts = _parts(model)
     before = [(part, dict(vars(part))) for part in parts if getattr(part, "built", True)]
+    # A framework's own account of layers and variables grows where a part is built, and so only what is the user's is kept.
+    own = [value for _, attributes in before for name, value in attributes.items() if name[:1] != "_"]
+    containers = Containers(
+        own, _opened, lambda item: isinstance(item, tf.Variable | tf.Module | keras.Variable)
+    )
     unbuilt = _Unbuilt(model)
     try:
         with generators_kept():
@@ -33,6 +39,11 @@ def layers_kept(model: Any) -> Iterator[None]:
     finally:
         for part, attributes in before:
             _bring_back(vars(part), attributes)
+        containers.bring_back()
+        for value in own:
+            # TensorFlow's own kinds would take what was brought back for a change behind their back, and refuse to be saved.
+            if (update := getattr(value, "_update_snapshot", None)) is not None:
+                update()
 
 
 @contextmanager
@@ -100,6 +111,14 @@ def _bring_back(now: dict[str, Any], before: dict[str, Any]) -> None:
                 now[name] = before[name]
             else:
                 del now[name]
+
+
+def _opened(held: Any) -> Any:
+    """The plain container behind one of those in which TensorFlow keeps what a module holds."""
+    if isinstance(held, list) and isinstance(storage := getattr(held, "_storage", None), list):
+        return storage
+    wrapped = getattr(held, "__wrapped__", None) if isinstance(held, dict) else None
+    return wrapped if isinstance(wrapped, dict) else held
 
 
 def _parts(model: Any) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -131,6 +132,72 @@ class Plain(tf.Module):
     def __call__(self, x: Any) -> Any:
         self.last = tf.matmul(x, self.w)
         return self.last
+
+
+class Remembering:
+    """Fills containers of every kind whenever it is called."""
+
+    def hold(self) -> None:
+        self.hist, self.cache, self.seen, self.nested = [1], {"first": 2}, {3}, {"of": [4]}
+
+    def note(self, value: Any) -> Any:
+        self.hist.append(value)
+        self.cache["last"] = value
+        self.cache.pop("first", None)
+        self.seen.add(len(self.seen) + 10)
+        self.nested["of"].append(value)
+        return value
+
+    def held(self) -> str:
+        return repr((list(self.hist), dict(self.cache), sorted(self.seen), list(self.nested["of"])))
+
+
+class RememberingTorch(Remembering, nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        nn.Module.__init__(self)
+        self.layer, self.last = nn.Linear(4, 3), deque([5], maxlen=2)
+        self.hold()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.last.append(x)
+        return self.note(self.layer(x))
+
+    def held(self) -> str:
+        return f"{super().held()} {self.last}"
+
+
+class RememberingKeras(Remembering, keras.Model):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = K.Dense(3)
+        self.hold()
+        self(VECTOR[0])
+
+    def call(self, x: Any) -> Any:
+        return self.note(self.layer(x))
+
+
+class RememberingModule(Remembering, tf.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = tf.Variable(tf.random.normal((4, 3)))
+        self.hold()
+
+    def __call__(self, x: Any) -> Any:
+        return self.note(tf.matmul(x, self.w))
+
+
+@pytest.mark.parametrize("build", [RememberingTorch, RememberingKeras, RememberingModule])
+def test_what_lies_in_a_models_own_containers_is_brought_back(build: Callable[[], Any]) -> None:
+    model = build()
+    before = model.held()
+    schema = xbackend_fl.describe(model, VECTOR)
+    assert model.held() == before, "describe"
+    evidence = xbackend_fl.gather_evidence(model, VECTOR)
+    assert model.held() == before, "gather_evidence"
+    xbackend_fl.bind(model, schema, VECTOR, evidence)
+    assert model.held() == before, "bind"
 
 
 CASES: list[tuple[str, Callable[[], Any], Any]] = [

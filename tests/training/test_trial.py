@@ -51,6 +51,9 @@ FILES = {
 
         calls = []
 
+        def frozen():
+            return classes().requires_grad_(False)
+
         class Shifted(nn.Module):
             def __init__(self):
                 super().__init__()
@@ -69,6 +72,11 @@ FILES = {
 
         def classes():
             return keras.Sequential([keras.Input((8,)), K.Dense(16, "relu"), K.Dense(3)])
+
+        def frozen():
+            model = classes()
+            model.trainable = False
+            return model
         """,
     "data.py": """
         import numpy as np
@@ -216,6 +224,8 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
     "a rate of the server's Adam": (("federate.server={name: fedadam, lr: 1e30}",), "and one of the server,"),
     "weights": (("models.torch=nets.py:large",), "which no mean takes"),
     "a size of batches": (("models.torch=nets.py:NotFive", "training.batch_size=11"), "trained on 5 examples, raised ValueError"),
+    "nothing to train": (("models.torch=nets.py:frozen",), "nothing trains in the torch model, the reference"),
+    "nothing to train in Keras": ((*KERAS, "models={tensorflow: 'keras_nets.py:frozen'}"), "nothing trains in the tensorflow model"),
     "other layers each time": (("models.torch=nets.py:one_then_another", "federate.share_local_model=false"), "two different models"),
 }  # fmt: skip
 

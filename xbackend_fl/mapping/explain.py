@@ -128,7 +128,7 @@ def _native(binding: Binding | None, parameter: str) -> str | None:
 
 
 def verdict_by_shape(trainer: Trainer, description: Description, evidence: Sequence[Evidence] | None) -> str:
-    """Whether both models compute the same when equal shapes hold equal weights: it needs no map.
+    """How closely both models' outputs agree on normal data when equal shapes hold equal weights: it needs no map.
 
     Args:
         trainer: The candidate; its weights are changed.
@@ -151,8 +151,8 @@ def verdict_by_shape(trainer: Trainer, description: Description, evidence: Seque
     if spread < 1e-2:
         return ""
     return (
-        f"given equal weights by shape, outputs agree to {error:.1e}: it is probably one function in two forms, "
-        "and the map between them is not known"
+        f"on normal data, given equal weights by shape, outputs agree to {error:.1e}; other data were not compared so, "
+        "and the map between the models is not known"
     )
 
 

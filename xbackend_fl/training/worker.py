@@ -26,6 +26,7 @@ from xbackend_fl.adapter import (
 )
 from xbackend_fl.aggregation import LARGEST, OnlineMean, Sums, is_within
 from xbackend_fl.canonical import Binding, Kind, Schema
+from xbackend_fl.canonical.schema import parameters_behind
 from xbackend_fl.course import Course, example_arrays
 from xbackend_fl.data import Dataset, batches, seed_of
 from xbackend_fl.errors import (
@@ -131,6 +132,7 @@ class Worker:
     def evidence(self) -> tuple[Schema, tuple[Evidence, ...]]:
         """The reference's schema and what it does with the probes."""
         _check_one_output(self._trainer.description.schema)
+        _check_trains(self._backend, self._trainer.description.schema)
         description, free = self._trainer.description, self._course.free_axes
         with explained(f"the {self._backend} model, probed,"):
             weights = description.binding.export(self._trainer.read())
@@ -475,6 +477,15 @@ def _check_one_output(schema: Schema) -> None:
         raise ConfigError(
             f"the model returns several outputs by name ({', '.join(names)}); a course computes its loss of one",
             hint="return it alone for training, or a tuple in which it is the first",
+        )
+
+
+def _check_trains(backend: str, schema: Schema) -> None:
+    behind = parameters_behind(schema, schema.outputs[0].name)
+    if not any(p.kind is Kind.TRAINABLE and p.name in behind for p in schema.parameters):
+        raise ConfigError(
+            f"nothing trains in the {backend} model, the reference: the loss reads no trainable parameter",
+            hint="leave something to train: parameter.requires_grad_(True) in PyTorch, layer.trainable = True in Keras",
         )
 
 
