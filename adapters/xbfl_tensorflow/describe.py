@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +20,7 @@ from xbackend_fl.adapter.contract import Array
 from xbackend_fl.adapter.outputs import require_float32
 from xbackend_fl.canonical import Description, GraphBuilder, training
 from xbackend_fl.canonical.operands import Operand, as_value
+from xbackend_fl.canonical.recorder import described_with_data
 from xbackend_fl.errors import UnsupportedError
 from xbackend_fl.places import users_place
 from xbfl_tensorflow import layers, moving, opaque, operations, sequences, simple, wrapped
@@ -62,13 +63,19 @@ def describe(model: Any, example: Sequence[Array], told: Declared = Declared()) 
         UnsupportedError: A layer does in training what nothing here can say.
     """
     inside: list[Any] = []
-    described = None
-    while described is None:
-        described = _described(model, example, told, inside)
-    return described
+
+    def one(as_data: Collection[str]) -> Described:
+        described = None
+        while described is None:
+            described = _described(model, example, told, inside, as_data)
+        return described
+
+    return described_with_data(one)
 
 
-def _described(model: Any, example: Sequence[Array], told: Declared, inside: list[Any]) -> Described | None:
+def _described(
+    model: Any, example: Sequence[Array], told: Declared, inside: list[Any], as_data: Collection[str]
+) -> Described | None:
     """A description that walks inside the layers of ``inside``; ``None`` if further ones were put there."""
     batch = [np.concatenate([array[:1]] * 2) for array in example]
     declared = _declared(model, batch)
@@ -101,6 +108,7 @@ def _described(model: Any, example: Sequence[Array], told: Declared, inside: lis
     if rehearsal.unlike is not None:
         builder.inference_only(str(rehearsal.unlike))
     context = Context(builder, {id(raw(variable)): name for name, variable in variables.items()})
+    context.as_data = frozenset(as_data)
     rows = zip(traced.inputs, batch, inferred, _input_names(model, len(batch)), strict=True)
     for tensor, array, (order, note), word in rows:
         context.values[tensor.name] = builder.input(word, str(array.dtype), array.shape, order, note)
@@ -337,7 +345,8 @@ def _read(context: Context, operation: Any) -> None:
         )
     if operation.type == "ReadVariableOp":
         operation.outputs[0].set_shape(layout.shape)
-        context.values[output] = layout
+        whole = layout.tensor in context.as_data
+        context.values[output] = as_value(context.builder, layout) if whole else layout
         return
     indices = context.tensor(operation.inputs[1])
     context.values[output] = moving.gather(context, operation, layout, indices)

@@ -29,6 +29,7 @@ class Context:
         prefix: Path of the nested model that is being walked.
         library: Functions that the graph calls, by name.
         refused: Layers that have no canonical form as a whole.
+        as_data: Variables that are data wherever they are read.
     """
 
     def __init__(self, builder: GraphBuilder, names: dict[int, str]) -> None:
@@ -42,12 +43,14 @@ class Context:
         self.active: dict[int, bool] = {}
         self.trains = True
         self.refused: list[Any] = []
+        self.as_data: frozenset[str] = frozenset()
 
     def child(self, prefix: str) -> Context:
         """A context for a graph that this one calls: the same builder, its own tensors."""
         inner = Context(self.builder, self.names)
         inner.library = self.library
         inner.active = self.active
+        inner.as_data = self.as_data
         inner.layers, inner.prefix = self.layers, f"{self.prefix}{prefix}/"
         return inner
 

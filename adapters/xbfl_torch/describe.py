@@ -10,7 +10,7 @@ import logging
 import operator
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
@@ -28,7 +28,8 @@ from xbackend_fl.adapter.contract import Array
 from xbackend_fl.adapter.outputs import output_leaves, require_float32
 from xbackend_fl.canonical import Description, GraphBuilder, TrainingEffect, Value, training
 from xbackend_fl.canonical.layout import Native
-from xbackend_fl.canonical.operands import LARGEST_CONSTANT
+from xbackend_fl.canonical.operands import LARGEST_CONSTANT, as_value
+from xbackend_fl.canonical.recorder import described_with_data
 from xbackend_fl.errors import UnsupportedError, XbflError
 from xbackend_fl.places import users_place
 from xbfl_torch import (
@@ -103,7 +104,7 @@ def describe(
         UnsupportedError: An operation or layer has no canonical form.
     """
     batch = [np.concatenate([array[:1]] * 2) for array in example]
-    return _describe(model, batch, computed, declared)
+    return described_with_data(lambda names: _describe(model, batch, computed, declared, names))
 
 
 def is_tensor(item: object) -> bool:
@@ -117,7 +118,11 @@ def tensors_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def _describe(
-    model: torch.nn.Module, example: Sequence[Array], computed: Sequence[TrainingEffect], declared: Declared
+    model: torch.nn.Module,
+    example: Sequence[Array],
+    computed: Sequence[TrainingEffect],
+    declared: Declared,
+    as_data: Collection[str],
 ) -> Described:
     told = [declared.input(index, array.ndim) for index, array in enumerate(example)]
     perms = [order or tuple(range(array.ndim)) for order, array in zip(told, example, strict=True)]
@@ -148,7 +153,10 @@ def _describe(
             tensor = tensors[name]
             # Whole numbers do not train and have no mean, and what no file holds is no weight: both are constants of the model.
             fixed = not tensor.is_floating_point() or (name in tables and tensor.numel() <= LARGEST_CONSTANT)
-            context.values[node] = tensor.numpy() if fixed else Native(name, tuple(tensor.shape))
+            layout = Native(name, tuple(tensor.shape))
+            context.values[node] = (
+                tensor.numpy() if fixed else as_value(builder, layout) if name in as_data else layout
+            )
         elif node.op == "placeholder" and node.name in constants:
             # A tensor that is neither parameter nor buffer, or that `forward` writes out, never changes.
             context.values[node] = program.constants[constants[node.name]].detach().cpu().numpy()

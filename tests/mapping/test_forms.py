@@ -310,3 +310,31 @@ def test_what_happens_far_from_zero_counts(name: str) -> None:
     )
     with pytest.raises(MismatchError):
         xbackend_fl.bind(candidate, schema, example, evidence)
+
+
+class Both(nn.Module):
+    """One matrix as a layer, the other way round, and as numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w, self.norm = nn.Parameter(torch.randn(4, 6)), nn.Linear(6, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        code = torch.tanh(x @ self.w[:, :6].T)
+        return self.norm(code @ self.w / (1 + self.w.square().sum(0)))
+
+
+class KerasBoth(K.Layer):
+    def build(self, shape: Any) -> None:
+        self.w = self.add_weight(shape=(shape[-1], 4), name="w")
+
+    def call(self, x: Any) -> Any:
+        code = ops.tanh(ops.matmul(x, self.w))
+        return ops.matmul(code, ops.transpose(self.w)) / (1 + ops.sum(ops.square(self.w), 1))
+
+
+def test_a_tensor_that_is_used_in_two_layouts_is_data() -> None:
+    reference, candidate = Both(), lane(lambda x: K.Dense(2)(KerasBoth()(x)), (6,))
+    schema, evidence = xbackend_fl.describe(reference, [ROWS]), xbackend_fl.gather_evidence(reference, [ROWS])
+    assert len(schema.parameters) == 3
+    assert xbackend_fl.bind(candidate, schema, [ROWS], evidence).proof.proven

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import final
+from typing import TypeVar, final
 
 from xbackend_fl.canonical.binding import Axes, Binding, Description, NativeTensor
 from xbackend_fl.canonical.draft import Draft
@@ -16,6 +16,8 @@ from xbackend_fl.canonical.ops import OPERATORS, Kind
 from xbackend_fl.canonical.passes import normal_form
 from xbackend_fl.canonical.schema import AttributeValue, Node, Parameter, Port, Schema, TrainingEffect
 from xbackend_fl.errors import RefusedInput, UnsupportedError
+
+Found = TypeVar("Found")
 
 
 @final
@@ -209,6 +211,22 @@ class Recorder:
                 )
 
 
+def described_with_data(describe: Callable[[Collection[str]], Found]) -> Found:
+    """A description in which tensors are data that no single layout holds.
+
+    Args:
+        describe: Describes a model; it is given the native names of the tensors that are data wherever they are used.
+    """
+    names: set[str] = set()
+    while True:
+        try:
+            return describe(names)
+        except TwoLayoutsError as error:
+            if error.tensor in names:
+                raise
+            names.add(error.tensor)
+
+
 def _check_boxes(layouts: Mapping[str, Layout]) -> None:
     """Every element of a native tensor that is used belongs to exactly one parameter, and none is left over."""
     owners: dict[str, dict[Native, str]] = defaultdict(dict)
@@ -223,7 +241,8 @@ def _check_boxes(layouts: Mapping[str, Layout]) -> None:
                 raise _used_twice(tensor, boxes[one], boxes[two])
         first = next(iter(boxes))
         if sum(math.prod(box.shape) for box in boxes) != math.prod(first.full_shape):
-            raise UnsupportedError(
+            raise TwoLayoutsError(
+                tensor,
                 f"only part of the tensor {tensor!r} {list(first.full_shape)} reaches an output",
                 hint="store what the model uses in a tensor of its own",
             )
@@ -240,8 +259,23 @@ def _overlap(one: Native, two: Native) -> bool:
     )
 
 
-def _used_twice(tensor: str, one: str, two: str) -> UnsupportedError:
-    return UnsupportedError(
+class TwoLayoutsError(UnsupportedError):
+    """A tensor is used in two layouts, or in part: no layout of a layer's weights says so, and as data it may be used in any way.
+
+    Args:
+        tensor: Its native name.
+        message: How it is used.
+        hint: What to do about it.
+    """
+
+    def __init__(self, tensor: str, message: str, hint: str) -> None:
+        super().__init__(message, hint=hint)
+        self.tensor = tensor
+
+
+def _used_twice(tensor: str, one: str, two: str) -> TwoLayoutsError:
+    return TwoLayoutsError(
+        tensor,
         f"the tensor {tensor!r} is used as {one!r} and, in another layout, as {two!r}",
         hint="tie only weights that both layers read the same way",
     )

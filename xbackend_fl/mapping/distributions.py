@@ -31,6 +31,7 @@ class Distribution(StrEnum):
     HUGE = "0 to 65535"
     TENS = "tens"
     THOUSANDS = "thousands"
+    UNIT = "between 0 and 1"
     TINY = "millionths"
     VAST = "millions"
     GIANT = "billions"
@@ -77,6 +78,8 @@ def sample(
             return (1e-3 * signal(shape, generator)).astype(dtype)
         case Distribution.TENS | Distribution.THOUSANDS if dtype.kind == "f":
             return (WIDE[distribution] * signal(shape, generator)).astype(dtype)
+        case Distribution.UNIT if dtype.kind == "f":
+            return generator.uniform(0.02, 0.98, shape).astype(dtype)
         case Distribution.TINY | Distribution.VAST | Distribution.GIANT if dtype.kind == "f":
             return (FAR[distribution] * signal(shape, generator)).astype(dtype)
         case _:
@@ -130,7 +133,7 @@ def assignments(schema: Schema) -> Iterator[Assignment]:
     """What else than normal numbers the inputs may be: all alike first, then one input, then two that differ."""
     indices = vocabularies(schema)
     free = [i for i, port in enumerate(schema.inputs) if port.name not in indices]
-    others = [k for k in Distribution if k is not Distribution.NORMAL and k not in FAR and k not in WIDE]
+    others = [k for k in Distribution if k not in {Distribution.NORMAL, Distribution.UNIT, *FAR, *WIDE}]
     plain = (Distribution.NORMAL,) * len(schema.inputs)
     seen: dict[Assignment, None] = {}
     for kind in others:
@@ -144,8 +147,8 @@ def assignments(schema: Schema) -> Iterator[Assignment]:
 
 
 def far(schema: Schema) -> Iterator[Assignment]:
-    """Kinds of another order of magnitude, the same for all inputs."""
-    yield from ((kind,) * len(schema.inputs) for kind in FAR)
+    """Chances, and kinds of another order of magnitude, the same for all inputs."""
+    yield from ((kind,) * len(schema.inputs) for kind in (Distribution.UNIT, *FAR))
 
 
 def _with(plain: Assignment, changed: Mapping[int, Distribution]) -> Assignment:

@@ -28,6 +28,9 @@ from xbackend_fl.mapping.verify import TOLERANCE, Proof, relative_error
 UNMOVED = 1e-7
 """A change of outputs that rounding alone makes."""
 
+_FORMAL = frozenset({"structure", "operation", "axis", "axes", "index"})
+"""Differences that one function may have in two forms."""
+
 SHOWN = 8
 """How many differences a message lists."""
 
@@ -79,7 +82,7 @@ def mismatch(
             other = _advice(reference[0], native, items[0], items[0].received)
             hints |= dict.fromkeys(f"or {line}" for line in other)
     # Other nodes may be the same function in another form; equal nodes that are fed otherwise are not.
-    formal = all(item.attribute in {"structure", "operation"} for item in found)
+    formal = all(item.attribute in _FORMAL for item in found)
     head = "the graphs of the two models differ:" if formal else "the two models are not the same function:"
     message = "\n".join([head, *lines])
     return MismatchError(message, hint="; ".join(hints) or None)
