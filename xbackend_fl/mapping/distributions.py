@@ -147,8 +147,8 @@ def assignments(schema: Schema) -> Iterator[Assignment]:
 
 
 def far(schema: Schema) -> Iterator[Assignment]:
-    """Chances, and kinds of another order of magnitude, the same for all inputs."""
-    yield from ((kind,) * len(schema.inputs) for kind in (Distribution.UNIT, *FAR))
+    """Kinds of another order of magnitude, and chances, the same for all inputs."""
+    yield from ((kind,) * len(schema.inputs) for kind in (*FAR, Distribution.UNIT))
 
 
 def _with(plain: Assignment, changed: Mapping[int, Distribution]) -> Assignment:
