@@ -69,6 +69,12 @@ def shortened(error: BaseException, limit: int = 300) -> str:
     return line(said(error), limit) or type(error).__name__
 
 
+def raised(who: str, error: BaseException, place: str = "") -> str:
+    """What somebody's code raised, in one line: who, the type, in brackets where, and the message."""
+    text = shortened(error) if said(error).strip() else "no message"
+    return f"{who} raised {type(error).__name__}{f' ({place})' if place else ''}: {text}"
+
+
 def said(error: BaseException) -> str:
     """An exception's own message; an empty one if its ``__str__`` raises, as one of a user's own can."""
     try:

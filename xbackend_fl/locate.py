@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from xbackend_fl.errors import ConfigError, XbflError, said, shortened
+from xbackend_fl.errors import ConfigError, XbflError, raised
 from xbackend_fl.places import named, place_of
 
 _USER = "xbfl_user_"
@@ -147,11 +147,7 @@ def explained(what: str, function: Callable[..., Any] | None = None) -> Iterator
     except (XbflError, KeyboardInterrupt):
         raise
     except BaseException as error:
-        place = place_of(error, function)
-        text = shortened(error) if said(error).strip() else "no message"
-        raise ConfigError(
-            f"{what} raised {type(error).__name__}{f' ({place})' if place else ''}: {text}"
-        ) from error
+        raise ConfigError(raised(what, error, place_of(error, function))) from error
 
 
 def _from_module(name: str) -> ModuleType:

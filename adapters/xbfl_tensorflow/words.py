@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from xbackend_fl.adapter.pads import pads_of
-from xbackend_fl.adapter.words import Words, flag, without
+from xbackend_fl.adapter.words import COMMON, Words, flag, without
 
 _STATISTICS = {
     "kept in training": "trainable=False, or training=False in its call inside a subclassed model",
@@ -40,6 +40,7 @@ def _counted(value: object) -> str:
 
 
 WORDS: Words = {
+    **COMMON,
     "epsilon": "epsilon={0}",
     "ceil_mode": lambda value: (
         f"padding='same' covers what ceil_mode={bool(value)} covers only at some sizes; pad at the end by hand at others"
@@ -83,15 +84,9 @@ WORDS: Words = {
     "axis": "axis={0}" + _ORDER,
     "axes": "axis={0}" + _ORDER,
     "index": "index {0} in keras.ops.take(x, index, axis)",
-    "start": "begin the slice at {0}",
-    "stop": "end the slice in front of {0}",
     "step": "step {0} of the slice",
     "min": without("keras.ops.maximum(x, {0})", "no lower bound"),
     "max": without("keras.ops.minimum(x, {0})", "no upper bound"),
-    ("Add", "constant"): without("x + {0}", "x plus data, and no number"),
-    ("Mul", "constant"): without("x * {0}", "x times data, and no number"),
-    ("Pow", "constant"): without("x ** {0}", "x to the power of data, and of no number"),
-    ("Constant", "shape"): "a constant of the shape {0}",
     ("Constant", "dtype"): "a constant of {0}",
     "value": "constant_values={0}",
     "mode": lambda value: _EDGES.get(str(value), f"mode={str(value)!r}"),
@@ -106,13 +101,6 @@ WORDS: Words = {
     "indices": "the positions {0} in keras.ops.take(x, positions, axis)",
     "shift": "shift={0}",
     "batch_dims": "tf.gather(x, index, batch_dims={0})",
-    ("Equal", "constant"): without("x == {0}", "a comparison with data"),
-    ("Less", "constant"): without("x < {0}", "a comparison with data"),
-    ("Greater", "constant"): without("x > {0}", "a comparison with data"),
-    ("Mod", "constant"): without("x % {0}", "the remainder by data"),
-    ("Opaque", "framework"): "an operation of {0}",
-    ("Opaque", "operation"): "the operation {0}",
-    ("Opaque", "detail"): "the arguments {0}",
     "trainable": "trainable={0}",
     "statistics": lambda value: _STATISTICS[str(value)],
     "width": "units={0}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from xbackend_fl.adapter.pads import pads_of
-from xbackend_fl.adapter.words import Words, flag, without
+from xbackend_fl.adapter.words import COMMON, Words, flag, without
 
 _STATISTICS = {
     "kept in training": "call its eval() when the model is built, or in the model's train(); requires_grad=False does not keep them",
@@ -29,6 +29,7 @@ def _padding(operator: str) -> Any:
 
 
 WORDS: Words = {
+    **COMMON,
     "epsilon": "eps={0}",
     "ceil_mode": flag("ceil_mode"),
     "strides": "stride={0}",
@@ -63,15 +64,9 @@ WORDS: Words = {
     "axis": "dim={0}",
     "axes": "dim={0}",
     "index": "index {0} in x.select(dim, index), or x[:, index]",
-    "start": "begin the slice at {0}",
-    "stop": "end the slice in front of {0}",
     "step": "step={0} of the slice",
     "min": without("torch.clamp(x, min={0})", "torch.clamp without min"),
     "max": without("torch.clamp(x, max={0})", "torch.clamp without max"),
-    ("Add", "constant"): without("x + {0}", "x plus data, and no number"),
-    ("Mul", "constant"): without("x * {0}", "x times data, and no number"),
-    ("Pow", "constant"): without("x ** {0}", "x to the power of data, and of no number"),
-    ("Constant", "shape"): "a constant of the shape {0}",
     ("Constant", "dtype"): "a constant of torch.{0}",
     "value": "value={0}",
     "mode": lambda value: _EDGES.get(str(value), f"mode={str(value)!r}"),
@@ -86,13 +81,6 @@ WORDS: Words = {
     "indices": "the positions {0} in x.index_select(dim, positions)",
     "shift": "shifts={0}",
     "batch_dims": "x[torch.arange(len(x)), index] picks for each example: batch_dims is {0}",
-    ("Equal", "constant"): without("x == {0}", "a comparison with data"),
-    ("Less", "constant"): without("x < {0}", "a comparison with data"),
-    ("Greater", "constant"): without("x > {0}", "a comparison with data"),
-    ("Mod", "constant"): without("x % {0}", "the remainder by data"),
-    ("Opaque", "framework"): "an operation of {0}",
-    ("Opaque", "operation"): "the operation {0}",
-    ("Opaque", "detail"): "the arguments {0}",
     "trainable": "requires_grad_({0}) on its parameters",
     "statistics": lambda value: _STATISTICS[str(value)],
     ("Gemm", "width"): "out_features={0}",

@@ -33,3 +33,18 @@ def flag(argument: str) -> Word:
 def without(word: str, absent: str) -> Word:
     """A word for an attribute that may be absent."""
     return lambda value: absent if value is None else word.format(value)
+
+
+COMMON: Words = {
+    "start": "begin the slice at {0}",
+    "stop": "end the slice in front of {0}",
+    ("Add", "constant"): without("x + {0}", "x plus data, and no number"),
+    ("Mul", "constant"): without("x * {0}", "x times data, and no number"),
+    ("Pow", "constant"): without("x ** {0}", "x to the power of data, and of no number"),
+    ("Constant", "shape"): "a constant of the shape {0}",
+    ("Equal", "constant"): without("x == {0}", "a comparison with data"),
+    ("Less", "constant"): without("x < {0}", "a comparison with data"),
+    ("Greater", "constant"): without("x > {0}", "a comparison with data"),
+    ("Mod", "constant"): without("x % {0}", "the remainder by data"),
+}
+"""Words that every framework of Python has."""

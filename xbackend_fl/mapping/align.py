@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations, permutations
+from itertools import chain, combinations, permutations
 from typing import Any
 
 import numpy as np
@@ -105,7 +105,7 @@ def alignments(schema: Schema, trainer: Trainer, evidence: Sequence[Evidence] | 
     if chosen is None:
         return
     near = {(pair.ours, pair.theirs): pair for pair in options if pair.distance <= PARTNER}
-    for pairs in (chosen, *_exchanged(schema, chosen, near)):
+    for pairs in chain([chosen], _exchanged(schema, chosen, near)):
         yield _bound(schema, own, binding, pairs, near)
 
 

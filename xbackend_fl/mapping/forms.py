@@ -87,11 +87,7 @@ def _unequal(schema: Schema, own: Schema, nodes: Mapping[str, str]) -> Iterator[
     ours = {node.name: node for node in schema.nodes}
     for node in own.nodes:
         if node.name in nodes:
-            left = ours[nodes[node.name]]
-            one, two = _attributes(left), _attributes(node)
-            for name in sorted(one.keys() | two.keys()):
-                if one.get(name) != two.get(name):
-                    yield _difference(left, node, name, one.get(name), two.get(name))
+            yield from _between(ours[nodes[node.name]], node)
     sides = _glue(schema), _glue(own)
     for operator in sides[0].keys() & sides[1].keys():
         left_nodes, right_nodes = sides[0][operator], sides[1][operator]
@@ -104,10 +100,15 @@ def _unequal(schema: Schema, own: Schema, nodes: Mapping[str, str]) -> Iterator[
                 one_rest.remove(node)
                 two_rest.remove(twin)
         for left, right in zip(one_rest, two_rest, strict=True):
-            one, two = _attributes(left), _attributes(right)
-            for name in sorted(one.keys() | two.keys()):
-                if one.get(name) != two.get(name):
-                    yield _difference(left, right, name, one.get(name), two.get(name))
+            yield from _between(left, right)
+
+
+def _between(left: Node, right: Node) -> Iterator[Difference]:
+    """Attributes in which two nodes differ."""
+    one, two = _attributes(left), _attributes(right)
+    for name in sorted(one.keys() | two.keys()):
+        if one.get(name) != two.get(name):
+            yield _difference(left, right, name, one.get(name), two.get(name))
 
 
 def _difference(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from xbackend_fl.errors import RunFailed, XbflError, said, shortened
+from xbackend_fl.errors import RunFailed, XbflError, raised
 from xbackend_fl.places import place_of
 
 _NAMED = 3
@@ -29,10 +29,7 @@ def failing(when: str) -> Iterator[None]:
         raise
     except BaseException as error:
         place = place_of(error)
-        text = shortened(error) if said(error).strip() else "no message"
-        raise RunFailed(
-            f"{when} the model raised {type(error).__name__}{f' (at {place})' if place else ''}: {text}"
-        ) from error
+        raise RunFailed(raised(f"{when} the model", error, f"at {place}" if place else "")) from error
 
 
 def training(number: int, names: Sequence[str], backend: str) -> str:
