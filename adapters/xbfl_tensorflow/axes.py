@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from xbackend_fl.adapter.contract import Array
+from xbackend_fl.canonical import Axes
 from xbackend_fl.errors import UnsupportedError
 from xbfl_tensorflow.trace import Call, Trace, steps
 
@@ -18,49 +19,82 @@ _SEQUENCES = frozenset(
 _MATRICES = frozenset({"MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum", "GatherV2"})
 
 Order = tuple[int, ...]
+Shape = tuple[int | None, ...]
 
 
-def default_order(array: Array, declared: tuple[int | None, ...]) -> Order:
-    """Channels last for images unless the declared shape says otherwise.
+def default_axes(array: Array, declared: Shape, told: Order | None = None) -> Axes:
+    """How a model reads an example: channels last for images unless the declared shape says otherwise.
+
+    Where no order fits, an axis of length one at the end of the model's own array comes or goes, if that fits in one way only.
+
+    Args:
+        array: The example, in ONNX layout.
+        declared: The shape that the model declares; ``None`` for any length.
+        told: The order that the user declares.
 
     Raises:
-        UnsupportedError: The example has the declared shape in no order.
+        UnsupportedError: The example has the declared shape in no order, or in several.
     """
-    rank = array.ndim
-    plain: Order = tuple(range(rank))
-    order = (0, *range(2, rank), 1) if rank >= 4 else plain
-    candidates = [order, plain, (0, *range(2, rank), 1) if rank >= 3 else plain, *_videos(rank)]
-    for candidate in candidates:
-        if _fits(array, candidate, declared):
-            return candidate
-    received = [array.shape[axis] for axis in order]
+    options = [told] if told else orders_of(array.ndim)
+    note = "declared" if told else ""
+    for option in options:
+        if _fits(array, Axes(option), declared):
+            return Axes(option, note)
+    ends = [Axes(option, note, trailing) for trailing in (1, -1) for option in options]
+    found = [axes for axes in ends if _ends_in_one(array, axes) and _fits(array, axes, declared)]
+    # Two that differ in axes of length one only are one.
+    apart = {(axes.native_shape(array.shape), _kept(array, axes)): axes for axes in found}
+    if len(apart) == 1:
+        (axes,) = apart.values()
+        return axes
+    received = [array.shape[axis] for axis in options[0]]
+    if told:
+        return Axes(told, note)
     raise UnsupportedError(
         f"the Keras model declares an input {list(declared)}; "
-        f"the example {list(array.shape)} arrives there as {received}",
+        f"the example {list(array.shape)} arrives there as {received}"
+        + (", and an axis of length one would fit in several ways" if apart else ""),
         hint="give --input in ONNX layout (channels first)",
     )
 
 
-def infer_order(
-    traced: Trace, index: int, array: Array, order: Order, declared: tuple[int | None, ...]
-) -> tuple[Order, str]:
-    """The order of input ``index`` from the first layer that cares, and how it was found out."""
-    rank = array.ndim
+def infer_axes(traced: Trace, index: int, array: Array, axes: Axes, declared: Shape) -> Axes:
+    """How input ``index`` is read as the first layer says that cares, with how it was found out."""
+    if axes.note or axes.trailing:
+        return axes
+    rank, order = array.ndim, axes.perm
     plain: Order = tuple(range(rank))
     last: Order = (0, *range(2, rank), 1)
     found = next(_consumers(traced, traced.inputs[index].name), None) if rank >= 3 else None
     if found is None:
-        return order, "as given" if order == plain else "channels-last: nothing in the model says otherwise"
+        return Axes(
+            order, "as given" if order == plain else "channels-last: nothing in the model says otherwise"
+        )
     video = _videos(rank)[0] if found[0] == "video" and rank >= 5 else last
     wanted, name = {"plain": plain, "last": last}.get(found[0], video), found[1]
     word = "as given" if wanted == plain else "channels-last"
-    if _fits(array, wanted, declared):
-        return wanted, f"{word}: first read by {name!r}"
+    if _fits(array, Axes(wanted), declared):
+        return Axes(wanted, f"{word}: first read by {name!r}")
     received = [array.shape[axis] for axis in wanted]
-    return (
-        order,
-        f"{'as given' if order == plain else 'channels-last'}: {received} is not what the model declares",
-    )
+    word = "as given" if order == plain else "channels-last"
+    return Axes(order, f"{word}: {received} is not what the model declares")
+
+
+def orders_of(rank: int) -> list[Order]:
+    """Orders in which a model may read its data, the likeliest first."""
+    plain: Order = tuple(range(rank))
+    last: Order = (0, *range(2, rank), 1) if rank >= 3 else plain
+    return list(dict.fromkeys([*([last, plain] if rank >= 4 else [plain, last]), *_videos(rank)]))
+
+
+def _ends_in_one(array: Array, axes: Axes) -> bool:
+    """Whether what comes or goes at the end is an axis of length one, and not the batch."""
+    return axes.trailing > 0 or (array.ndim > 1 and array.shape[axes.perm[-1]] == 1)
+
+
+def _kept(array: Array, axes: Axes) -> tuple[int, ...]:
+    """The axes that are longer than one in the order in which the model has them."""
+    return tuple(axis for axis in axes.perm if array.shape[axis] != 1)
 
 
 def _videos(rank: int) -> list[Order]:
@@ -68,9 +102,9 @@ def _videos(rank: int) -> list[Order]:
     return [(0, 1, *range(3, rank), 2)] if rank >= 5 else []
 
 
-def _fits(array: Array, order: Order, declared: tuple[int | None, ...]) -> bool:
-    """Whether an example in this order has the declared shape, the batch axis aside."""
-    received = [array.shape[axis] for axis in order]
+def _fits(array: Array, axes: Axes, declared: Shape) -> bool:
+    """Whether an example read so has the declared shape, the batch axis aside."""
+    received = axes.native_shape(array.shape)
     return len(declared) == len(received) and all(
         n in (None, m) for n, m in zip(declared[1:], received[1:], strict=True)
     )

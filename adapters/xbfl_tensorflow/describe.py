@@ -18,17 +18,18 @@ from xbackend_fl.adapter.axes import Declared
 from xbackend_fl.adapter.blame import explained
 from xbackend_fl.adapter.contract import Array
 from xbackend_fl.adapter.outputs import require_float32
-from xbackend_fl.canonical import Description, GraphBuilder, training
+from xbackend_fl.canonical import Axes, Description, GraphBuilder, training
 from xbackend_fl.canonical.operands import Operand, as_value
 from xbackend_fl.canonical.recorder import described_with_data
 from xbackend_fl.errors import UnsupportedError
 from xbackend_fl.places import users_place
 from xbfl_tensorflow import layers, moving, opaque, operations, sequences, simple, wrapped
-from xbfl_tensorflow.axes import default_order, infer_order
+from xbfl_tensorflow.axes import default_axes
 from xbfl_tensorflow.constants import fold, settle
 from xbfl_tensorflow.graph import Context, Handler, family, knows_activation
+from xbfl_tensorflow.reading import read_as_called, read_as_declared
 from xbfl_tensorflow.rehearsal import Rehearsal, rehearse, require_still
-from xbfl_tensorflow.trace import Call, Trace, call_once, is_keras, is_signature, steps, takes_training, trace
+from xbfl_tensorflow.trace import Call, Trace, is_keras, is_signature, steps, takes_training, trace
 from xbfl_tensorflow.variables import natives_of, raw, refuse_policies, trainable, variable_names
 
 _LAYERS: Mapping[str, Handler] = {**layers.HANDLERS, **simple.HANDLERS, **sequences.HANDLERS}
@@ -79,24 +80,19 @@ def _described(
     """A description that walks inside the layers of ``inside``; ``None`` if further ones were put there."""
     batch = [np.concatenate([array[:1]] * 2) for array in example]
     declared = _declared(model, batch)
-    given = [told.input(index, array.ndim) for index, array in enumerate(batch)]
-    orders = [
-        order or default_order(array, shape)
-        for order, array, shape in zip(given, batch, declared, strict=True)
+    given = [
+        default_axes(array, shape, told.input(index, array.ndim))
+        for index, (array, shape) in enumerate(zip(batch, declared, strict=True))
     ]
-    if not (is_keras(model) and getattr(model, "inputs", None)):
-        call_once(model, [array.transpose(order) for array, order in zip(batch, orders, strict=True)])
+    traced_in = partial(_traced, model, batch, inside=inside)
+    if is_keras(model) and getattr(model, "inputs", None):
+        inferred, traced = read_as_declared(traced_in, batch, given, declared)
+    else:
+        inferred, traced = read_as_called(model, traced_in, batch, given, declared)
     if is_keras(model):
         refuse_policies(model)
-    traced = _traced(model, batch, orders, inside)
-    inferred = [
-        (order, "declared") if given[index] else infer_order(traced, index, array, order, declared[index])
-        for index, (array, order) in enumerate(zip(batch, orders, strict=True))
-    ]
-    if [order for order, _ in inferred] != orders:
-        traced = _traced(model, batch, [order for order, _ in inferred], inside)
-    rehearsal = _rehearsed(model, traced, batch, [order for order, _ in inferred], inside)
-    own = [array.transpose(order) for array, (order, _) in zip(batch, inferred, strict=True)]
+    rehearsal = _rehearsed(model, traced, batch, inferred, inside)
+    own = [axes.to_native(array) for axes, array in zip(inferred, batch, strict=True)]
     require_still(model, traced, own)
     variables = variable_names(model)
     frozen = [name for name, variable in variables.items() if not trainable(variable)]
@@ -110,8 +106,10 @@ def _described(
     context = Context(builder, {id(raw(variable)): name for name, variable in variables.items()})
     context.as_data = frozenset(as_data)
     rows = zip(traced.inputs, batch, inferred, _input_names(model, len(batch)), strict=True)
-    for tensor, array, (order, note), word in rows:
-        context.values[tensor.name] = builder.input(word, str(array.dtype), array.shape, order, note)
+    for tensor, array, axes, word in rows:
+        context.values[tensor.name] = builder.input(
+            word, str(array.dtype), array.shape, axes.perm, axes.note, axes.trailing
+        )
     _captures(context, traced.graph, variables)
     context.active = dict(zip(map(id, traced.calls), rehearsal.active, strict=True))
     _walk(context, traced.graph, traced.calls, [tensor for _, tensor in traced.outputs])
@@ -129,7 +127,7 @@ def _rehearsed(
     model: Any,
     traced: Trace,
     batch: Sequence[Array],
-    orders: Sequence[tuple[int, ...]],
+    orders: Sequence[Axes],
     inside: Sequence[Any],
 ) -> Rehearsal:
     """What the model does in training; one without a training mode does in it what it always does."""
@@ -141,14 +139,14 @@ def _rehearsed(
 def _traced(
     model: Any,
     batch: Sequence[Array],
-    orders: Sequence[tuple[int, ...]],
+    orders: Sequence[Axes],
     inside: Sequence[Any],
     *,
     training: bool = False,
 ) -> Trace:
     specs = [
-        tf.TensorSpec([array.shape[axis] for axis in order], array.dtype)
-        for array, order in zip(batch, orders, strict=True)
+        tf.TensorSpec(axes.native_shape(array.shape), array.dtype)
+        for array, axes in zip(batch, orders, strict=True)
     ]
     walked = {id(layer) for layer in inside}
     return trace(

@@ -155,6 +155,17 @@ def call_once(model: Any, inputs: Sequence[Any]) -> None:
         raise untraceable("tensorflow", model, error, inputs, partial(_anew, model)) from error
 
 
+def takes(model: Any, inputs: Sequence[Any]) -> bool:
+    """Whether a call of ``model`` with these inputs, in its own order of axes, ends without an error."""
+    try:
+        _anew(model, inputs)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001  a model may raise anything
+        return False
+    return True
+
+
 def _anew(model: Any, inputs: Sequence[Any]) -> None:
     """Call a model that raised once more, with other inputs."""
     call_model(model, [tf.constant(item) for item in inputs], training=False)

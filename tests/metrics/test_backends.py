@@ -17,7 +17,7 @@ from torch import nn
 import xbfl_tensorflow
 import xbfl_torch
 from xbackend_fl.adapter import Batch, LossName, Optimizer, TrainConfig
-from xbackend_fl.canonical import Schema
+from xbackend_fl.canonical import Axes, Schema
 from xbackend_fl.mapping import Bound, bind_trainer
 from xbackend_fl.mapping.draw import draw_weights
 from xbackend_fl.metrics import Metrics, Objective, objective_of
@@ -163,7 +163,7 @@ def one_step(side: Bound, objective: Objective, inputs: Array, targets: Array) -
         class_axis=objective.class_axis_in(perm),
         ignore_index=objective.ignore_index,
     )
-    seen = side.trainer.train([Batch(native, objective.in_order(targets, perm))], config)
+    seen = side.trainer.train([Batch(native, objective.in_order(targets, Axes(perm)))], config)
     assert seen.positions == measured.positions
     assert seen.mean == pytest.approx(measured.figures.get("loss", 0.0), rel=1e-6)
     after = side.trainer.read()

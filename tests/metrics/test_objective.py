@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.metrics.models import schema_with
+from xbackend_fl.canonical import Axes
 from xbackend_fl.canonical.schema import Node
 from xbackend_fl.errors import ConfigError
 from xbackend_fl.metrics import Objective, objective_of
@@ -176,7 +177,7 @@ def test_native_order_and_back(perm: tuple[int, ...]) -> None:
     generator = np.random.default_rng(0)
     output, labels = generator.standard_normal((2, 3, 4, 5)), generator.integers(0, 3, (2, 4, 5))
     objective = objective_of(schema_with((3, 4, 5)), "cross_entropy", labels)
-    turned, targets = output.transpose(perm), objective.in_order(labels, perm)
+    turned, targets = output.transpose(perm), objective.in_order(labels, Axes(perm))
     scores = np.moveaxis(turned, objective.class_axis_in(perm), -1)
     expected = np.take_along_axis(np.moveaxis(output, 1, -1), labels[..., None], -1)
     found = np.take_along_axis(scores, targets[..., None], -1)
@@ -199,7 +200,7 @@ def test_an_order_that_the_shape_does_not_show_is_said(
     assert "read in ONNX layout" in objective.layout_note(perm)
     # Somebody can be wrong unseen: the values lie elsewhere, in the same shape but for axes of length 1.
     values = np.arange(9 * np.prod(objective.targets)).reshape(9, *objective.targets)
-    turned = objective.in_order(values, perm)
+    turned = objective.in_order(values, Axes(perm))
     assert np.squeeze(turned).shape == np.squeeze(values).shape
     assert not np.array_equal(np.squeeze(turned), np.squeeze(values))
 
@@ -221,5 +222,5 @@ def test_an_order_that_the_shape_shows_is_not_said(
     objective = Objective("mean_squared_error" if class_axis is None else "cross_entropy", output, class_axis)
     assert not objective.layout_note(perm)
     values = np.arange(9 * np.prod(objective.targets)).reshape(9, *objective.targets)
-    turned = np.squeeze(objective.in_order(values, perm))
+    turned = np.squeeze(objective.in_order(values, Axes(perm)))
     assert turned.shape != np.squeeze(values).shape or np.array_equal(turned, np.squeeze(values))

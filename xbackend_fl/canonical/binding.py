@@ -45,18 +45,32 @@ class Axes:
     Attributes:
         perm: The order; the identity when both sides agree.
         note: How it was found out, for people.
+        trailing: 1 where the native array has one axis more, of length one, at its end; -1 where it lacks its last axis,
+            which has length one; else 0.
     """
 
     perm: tuple[int, ...]
     note: str = ""
+    trailing: int = 0
 
     def to_native(self, array: Array) -> Array:
         """Bring an array from ONNX layout to the model's own (a view)."""
-        return array.transpose(self.perm)
+        return _trailed(array.transpose(self.perm), self.trailing)
 
     def to_canonical(self, array: Array) -> Array:
         """Bring an array from the model's own layout to ONNX layout (a view)."""
-        return array.transpose(inverse(self.perm))
+        return _trailed(array, -self.trailing).transpose(inverse(self.perm))
+
+    def native_shape(self, shape: Shape) -> Shape:
+        """Shape in the model's own layout of an array that has ``shape`` in ONNX layout."""
+        turned = tuple(shape[axis] for axis in self.perm)
+        return (*turned, 1) if self.trailing > 0 else turned[: len(turned) + self.trailing]
+
+
+def _trailed(array: Array, trailing: int) -> Array:
+    if trailing > 0:
+        return array[..., None]
+    return array[..., 0] if trailing < 0 else array
 
 
 @dataclass(frozen=True)

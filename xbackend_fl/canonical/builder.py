@@ -54,11 +54,14 @@ class GraphBuilder:
 
     # Graph edges.
 
-    def input(self, name: str, dtype: str, shape: Shape, perm: tuple[int, ...], note: str = "") -> Value:
-        """Declare a data input of canonical ``shape`` that the native model reads in the order ``perm``."""
-        name = self.recorder.input(name, shape, dtype)
-        self._inputs.append((Port(name, dtype, shape), Axes(perm, note)))
-        return Value(name, shape, perm)
+    def input(
+        self, name: str, dtype: str, shape: Shape, perm: tuple[int, ...], note: str = "", trailing: int = 0
+    ) -> Value:
+        """Declare a data input of canonical ``shape``, which the native model reads as such :class:`Axes` say."""
+        name, axes = self.recorder.input(name, shape, dtype), Axes(perm, note, trailing)
+        self._inputs.append((Port(name, dtype, shape), axes))
+        value = Value(name, shape, perm)
+        return self.reshape(name, value, axes.native_shape(shape)) if trailing else value
 
     def output(self, value: Value, key: str = "", declared: tuple[int, ...] | None = None) -> None:
         """Declare an output of the native model.

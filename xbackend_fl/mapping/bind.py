@@ -23,7 +23,7 @@ from xbackend_fl.mapping.finite import check_weights
 from xbackend_fl.mapping.forms import UnlikeError, one_function
 from xbackend_fl.mapping.match import Matching, Resemblance, match
 from xbackend_fl.mapping.pairings import Outcome, Proposal, contradicted, pairings, search
-from xbackend_fl.mapping.ports import check_outputs, fit_outputs
+from xbackend_fl.mapping.ports import check_outputs, fit_outputs, trailing_notes
 from xbackend_fl.mapping.probe import Evidence
 from xbackend_fl.mapping.prove import plausible, prove
 from xbackend_fl.mapping.runtime import GraphRefused
@@ -186,7 +186,7 @@ def _proven(
             ) from None
     if not found.proof.proven:
         raise failure(found, schema, trainer.description)
-    notes = (*found.notes, *trainer.description.notes)
+    notes = (*found.notes, *trailing_notes(found.binding), *trainer.description.notes)
     return Bound(schema, found.binding, found.proof, trainer, notes)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from xbackend_fl.canonical import Binding, Description, Schema
@@ -42,7 +43,8 @@ def check_outputs(reference: Schema, candidate: Schema) -> None:
 def fit_outputs(reference: Schema, candidate: Description) -> Binding:
     """The candidate's binding, its outputs in an order of axes in which they have the reference's shapes.
 
-    What a graph tells of an output's axes is one reading of them; as it is returned, and channels last, are the others.
+    What a graph tells of an output's axes is one reading of them; as it is returned, and channels last, are the others. Where
+    none of them fits, an axis of length one comes or goes at the end.
 
     Raises:
         MismatchError: An output has the reference's shape in no order, or was declared in another.
@@ -61,8 +63,11 @@ def _fitted(index: int, ours: Port, theirs: Port, axes: Axes) -> Axes:
             Axes(tuple(range(rank)), "as returned"),
             Axes((0, *range(2, rank), 1) if rank > 2 else axes.perm, "channels last"),
         ]
+    if axes.note != "declared":
+        options += _ends(native)
     for option in options:
-        if tuple(native[option.perm.index(axis)] for axis in range(rank)) == ours.shape:
+        fits = len(option.perm) == len(ours.shape) and option.native_shape(ours.shape) == native
+        if fits and (option.trailing >= 0 or ours.shape[option.perm[-1]] == 1):
             return option
     word = f"output {ours.key!r}" if ours.key else f"output {index}"
     raise MismatchError(
@@ -70,6 +75,25 @@ def _fitted(index: int, ours: Port, theirs: Port, axes: Axes) -> Axes:
         f"(both for a batch of {ours.shape[0] if ours.shape else 1}; axes {list(axes.perm)}, {axes.note})",
         hint="return the same axes on both sides, channels first for an image of PyTorch and last for one of Keras; with_axes declares another order",
     )
+
+
+def _ends(native: tuple[int, ...]) -> Iterator[Axes]:
+    """Where one model returns one number for each example, and the other a row of one: an axis of length one at the end."""
+    rank = len(native)
+    yield Axes(tuple(range(rank + 1)), "as returned", -1)
+    if rank > 1:
+        yield Axes((0, *range(2, rank + 1), 1), "channels last", -1)
+        if native[-1] == 1:
+            yield Axes(tuple(range(rank - 1)), "as returned", 1)
+
+
+def trailing_notes(binding: Binding) -> Iterator[str]:
+    """Where a candidate has one axis of length one more or less than the reference."""
+    for word, edges in (("input", binding.inputs), ("output", binding.outputs)):
+        for index, axes in enumerate(edges):
+            if axes.trailing:
+                more = "one axis more" if axes.trailing > 0 else "one axis less"
+                yield f"{word} {index} has {more} here, of length one, at its end: the numbers are the same"
 
 
 def _keys(ports: tuple[Port, ...]) -> list[str]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.adapter.losses import LOSSES, LossName
-from xbackend_fl.canonical import Schema
+from xbackend_fl.canonical import Axes, Schema
 from xbackend_fl.errors import ConfigError
 from xbackend_fl.metrics.features import feature_axis
 
@@ -65,12 +65,11 @@ class Objective:
         """Targets ``[N, ...]`` in :attr:`targets`' shape: axes of length 1 come and go, nothing else does (a view)."""
         return targets.reshape(len(targets), *self.targets)
 
-    def in_order(self, targets: Array, perm: tuple[int, ...]) -> Array:
-        """Targets ``[N, ...]`` beside an output whose axis ``i`` is axis ``perm[i]`` of the ONNX layout (a view)."""
-        kept = sorted(axis for axis in perm if axis != self.class_axis)
-        return self.arranged(targets).transpose(
-            [kept.index(axis) for axis in perm if axis != self.class_axis]
-        )
+    def in_order(self, targets: Array, axes: Axes) -> Array:
+        """Targets ``[N, ...]`` beside an output of such axes, as the model returns it (a view)."""
+        kept = sorted(axis for axis in axes.perm if axis != self.class_axis)
+        order = tuple(kept.index(axis) for axis in axes.perm if axis != self.class_axis)
+        return Axes(order, trailing=axes.trailing).to_native(self.arranged(targets))
 
     def layout_note(self, perm: tuple[int, ...]) -> str:
         """What is said of targets that would also fit the model's own order of axes; empty where their shape tells the order.

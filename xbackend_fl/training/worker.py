@@ -458,7 +458,7 @@ class Worker:
         """Targets of a data set in the model's own axis order: class indices as int64, everything else as float32."""
         objective = self._objective(data)
         dtype = np.float32 if objective.class_axis is None else np.int64
-        return objective.in_order(targets, self._binding.outputs[0].perm).astype(dtype, copy=False)
+        return objective.in_order(targets, self._binding.outputs[0]).astype(dtype, copy=False)
 
     def _batch(self, data: Dataset, indices: NDArray[np.intp]) -> Batch:
         part = data.take(indices)
