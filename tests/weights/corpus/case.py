@@ -34,6 +34,17 @@ class Case:
         return path
 
 
+def on_demand(name: str, content: Callable[[], bytes]) -> Callable[[Path], Path]:
+    """The content of a large file, which is made when a test wants it and not when all tests are collected."""
+
+    def make(folder: Path) -> Path:
+        path = folder / name
+        path.write_bytes(content())
+        return path
+
+    return make
+
+
 def codes(*names: str) -> frozenset[str]:
     """The codes that fit."""
     return frozenset(names)

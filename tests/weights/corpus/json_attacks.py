@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.weights.corpus.case import Case, codes
+from tests.weights.corpus.case import Case, codes, on_demand
 
 HEADER = codes("bad-header")
 
@@ -30,7 +30,15 @@ def attacks() -> Iterator[Case]:
     """All of them."""
     for label, content, expected in _files():
         yield Case(f"safetensors: {label}", "x.safetensors", content, expected)
+    many = on_demand("x.safetensors", _many)
+    yield Case(
+        "safetensors: too many tensors", "x.safetensors", many, codes("too-many-tensors", "header-too-large")
+    )
     yield from _indexes()
+
+
+def _many() -> bytes:
+    return safetensors({f"t{i}": tensor(0, 0, shape=(0,)) for i in range(100_001)}, b"")
 
 
 def _files() -> Iterator[tuple[str, bytes, frozenset[str]]]:
@@ -127,8 +135,6 @@ def _files() -> Iterator[tuple[str, bytes, frozenset[str]]]:
     yield "metadata of numbers", safetensors({"__metadata__": {"a": 1}, "a": good}), HEADER
     yield "metadata a list", safetensors({"__metadata__": [], "a": good}), HEADER
     yield "metadata text", safetensors({"__metadata__": "x", "a": good}), HEADER
-    many = {f"t{i}": tensor(0, 0, shape=(0,)) for i in range(100_001)}
-    yield "too many tensors", safetensors(many, b""), codes("too-many-tensors", "header-too-large")
     yield "a ZIP archive", b"PK\x03\x04" + bytes(100), codes("header-too-large", "bad-header", "truncated")
     yield (
         "a pickle",

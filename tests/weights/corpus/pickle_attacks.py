@@ -7,10 +7,9 @@ import pickle
 import struct
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
-from tests.weights.corpus.case import Case, codes
+from tests.weights.corpus.case import Case, codes, on_demand
 
 PICKLE = codes("bad-pickle")
 GLOBAL = codes("pickle-global")
@@ -303,11 +302,8 @@ FLOODS: dict[str, Callable[[], bytes]] = {
 
 
 def _flood(label: str) -> Case:
-    def make(folder: Path) -> Path:
-        (folder / "x.pt").write_bytes(torch_file(b"\x80\x02" + FLOODS[label]()))
-        return folder / "x.pt"
-
-    return Case(f"pickle: {label}", "x.pt", make, codes("pickle-limit"))
+    content = on_demand("x.pt", lambda: torch_file(b"\x80\x02" + FLOODS[label]()))
+    return Case(f"pickle: {label}", "x.pt", content, codes("pickle-limit"))
 
 
 def _tensors() -> Iterator[Case]:

@@ -9,11 +9,12 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 
 import numpy as np
 
-from tests.weights.corpus.case import Case, codes
+from tests.weights.corpus.case import Case, codes, on_demand
 from tests.weights.corpus.pickle_attacks import Evil, archive, state, tensor, text, torch_file
 
 ZIP = codes("bad-zip", "truncated", "trailing-data", "not-a-zip", "checksum")
@@ -90,11 +91,12 @@ def _structure() -> Iterator[Case]:
         flat.getvalue().replace(b"data.pkX", b"data.pkl"),
         codes("duplicate-name"),
     )
-    bomb = archive({"net/data.pkl": bytes(200 << 20)}, zipfile.ZIP_DEFLATED)
-    yield Case("zip: bomb", "x.pt", bomb, codes("expansion"))
-    yield Case(
-        "zip: bomb of a pickle", "x.pt", archive({"net/data.pkl": bytes(60 << 20)}, 8), codes("pickle-limit")
-    )
+    for label, size, code in (
+        ("bomb", 200 << 20, "expansion"),
+        ("bomb of a pickle", 60 << 20, "pickle-limit"),
+    ):
+        bomb = partial(_zeros, {"net/data.pkl": size})
+        yield Case(f"zip: {label}", "x.pt", on_demand("x.pt", bomb), codes(code))
     wrong = _deflated(b"net/data.pkl", state(), claimed=len(state()) + 5)
     yield Case("zip: unpacks to less", "x.pt", wrong, codes("bad-zip"))
     wrong = _deflated(b"net/data.pkl", state(), claimed=3)
@@ -225,12 +227,19 @@ def _numpy() -> Iterator[Case]:
         yield Case(f"npz: dtype {descr}", "x.npz", archive({"a.npy": npy(descr)}), expected)
     yield Case("npz: another file", "x.npz", archive({"a.npy": npy(), "b.pkl": b"x"}), header)
     yield Case("npz: no name", "x.npz", archive({".npy": npy()}), codes("bad-name"))
-    zeros = archive({"a.npy": npy("|u1", f"({200 << 20},)", bytes(200 << 20))}, zipfile.ZIP_DEFLATED)
-    yield Case("npz: bomb", "x.npz", zeros, codes("expansion"))
-    for count in (2, 10):
-        many = archive({f"{i}.npy": npy("|u1", f"({16 << 20},)", bytes(16 << 20)) for i in range(count)}, 8)
-        yield Case(f"npz: {count} large zeros", "x.npz", many, codes("expansion") if count > 4 else codes())
+    for label, count, size, expected in (
+        ("bomb", 1, 200 << 20, codes("expansion")),
+        ("2 large zeros", 2, 16 << 20, codes()),
+        ("10 large zeros", 10, 16 << 20, codes("expansion")),
+    ):
+        arrays = partial(_zeros, {f"{i}.npy": size for i in range(count)}, npy("|u1", f"({size},)", b""))
+        yield Case(f"npz: {label}", "x.npz", on_demand("x.npz", arrays), expected)
     yield Case("npz: path in a name", "x.npz", archive({"../a.npy": npy()}), codes("outside"))
+
+
+def _zeros(sizes: Mapping[str, int], head: bytes = b"") -> bytes:
+    """An archive of compressed members of so many zeros each, behind a head."""
+    return archive({name: head + bytes(size) for name, size in sizes.items()}, zipfile.ZIP_DEFLATED)
 
 
 def _keras() -> Iterator[Case]:
