@@ -133,7 +133,7 @@ def test_a_silo_waits_too(
 ) -> None:
     course = write_course(tmp_path / "course", rounds=2, silos=2)
     expected = undisturbed(course, tmp_path / "undisturbed")
-    answers, models = {"binding": 1, "answer": 3}, {"model": 2}
+    answers, models = {"binding": 1, "answer": 3}, {"model.safetensors": 2}
     monkeypatch.setattr(outbox_module, "whole_or_absent", full_for(answers))
     names = [participant.name for participant in course.participants]
     silos = [Silo(course, n, Linear(n, course), out=tmp_path / n) for n in names]
@@ -160,9 +160,13 @@ def test_a_simulation_says_what_to_do(
     assert resumed.weights.digest == expected.weights.digest
 
 
-def test_what_the_disk_says_to_the_process_that_writes_onnx(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [0, 4 << 20])
+def test_what_the_disk_says_to_whoever_writes_onnx(tmp_path: Path, size: int) -> None:
+    """This process, or another one for a large model."""
+    folder = RunFolder(tmp_path)
+    folder.last.write_bytes(bytes(size))
     with pytest.raises(RunFailed, match="No such file or directory") as caught:
-        export.export(RunFolder(tmp_path / "absent"), ())
+        export.export(folder, ())
     assert isinstance(caught.value.__cause__, OSError)
     assert caught.value.__cause__.errno == errno.ENOENT
 

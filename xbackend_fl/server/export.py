@@ -1,6 +1,7 @@
-"""The trained model as ONNX, written, checked and run by a process of its own.
+"""The trained model as ONNX, written, checked and run; a large one by a process of its own.
 
 onnx and ONNX Runtime take 22 MB and several copies of a model. A server must not need them: without them it needs three models.
+Of a small model that is nothing, and the start of a process is most of the time that it takes.
 """
 
 from __future__ import annotations
@@ -23,9 +24,14 @@ Array = NDArray[Any]
 
 _LINES = 12
 
+_LARGE = 4 << 20
+"""Bytes of a model from which a process of its own pays."""
+
 
 def export(
-    folder: RunFolder, inputs: Sequence[Array], sequence_axes: Sequence[tuple[int, int]] = ()
+    folder: RunFolder,
+    inputs: Sequence[Array],
+    sequence_axes: Sequence[tuple[int, int]] = (),
 ) -> list[Array]:
     """Write a run's last weights as ``model.onnx``, and run that file.
 
@@ -40,6 +46,23 @@ def export(
     Raises:
         RunFailed: The file could not be written, or is no valid model; the cause says what the disk said.
     """
+    files = (folder.schema, folder.last, folder.onnx)
+    try:
+        if folder.last.stat().st_size < _LARGE:
+            from xbackend_fl.weights.as_onnx import as_onnx  # noqa: PLC0415  it imports what a server does without
+
+            return as_onnx(*files, inputs, sequence_axes)
+    except Exception as error:  # whatever onnx and ONNX Runtime say of a graph
+        raise _failed(folder, str(error)) from error
+    return _by_a_process(folder, files, inputs, sequence_axes)
+
+
+def _by_a_process(
+    folder: RunFolder,
+    files: Sequence[Path],
+    inputs: Sequence[Array],
+    sequence_axes: Sequence[tuple[int, int]],
+) -> list[Array]:
     with tempfile.TemporaryDirectory(prefix="xbfl-") as name:
         asked, answered = Path(name) / "inputs.safetensors", Path(name) / "outputs.safetensors"
         write_tensors(asked, {str(index): array for index, array in enumerate(inputs)}, {})
@@ -47,10 +70,8 @@ def export(
             [
                 sys.executable,
                 "-m",
-                "xbackend_fl.server.export_child",
-                str(folder.path),
-                str(asked),
-                str(answered),
+                "xbackend_fl.weights.as_onnx",
+                *map(str, (*files, asked, answered)),
                 *(f"{index}.{axis}" for index, axis in sequence_axes),
             ],
             capture_output=True,
@@ -59,9 +80,13 @@ def export(
         )
         if done.returncode:
             why = "\n".join(done.stderr.splitlines()[-_LINES:]) or f"it ended with {done.returncode}"
-            raise RunFailed(f"{folder.onnx} could not be written and run: {why}") from _cause(done.returncode)
+            raise _failed(folder, why) from _cause(done.returncode)
         outputs, _ = read_tensors(answered)
         return [outputs[str(index)] for index in range(len(outputs))]
+
+
+def _failed(folder: RunFolder, why: str) -> RunFailed:
+    return RunFailed(f"{folder.onnx} could not be written and run: {why}")
 
 
 def _cause(code: int) -> OSError | None:

@@ -1,0 +1,78 @@
+"""Canonical weights as an ONNX file, which is checked and answers; also a program: ``SCHEMA WEIGHTS FILE INPUTS OUTPUTS [INPUT.AXIS …]``.
+
+It is in this room because a process that runs it should import as little as can be: with all that a server is made of, half of
+its time went into that.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+
+from xbackend_fl.canonical import Schema
+from xbackend_fl.canonical.onnx_export import to_onnx
+from xbackend_fl.weights import store
+from xbackend_fl.weights.files import load_weights, read_tensors, write_tensors
+
+Array = NDArray[Any]
+
+
+def as_onnx(
+    schema_file: Path,
+    weights_file: Path,
+    file: Path,
+    inputs: Sequence[Array],
+    sequence_axes: Sequence[tuple[int, int]] = (),
+) -> list[Array]:
+    """Write the model, check it, and answer the inputs with it.
+
+    Args:
+        schema_file: The schema, as JSON.
+        weights_file: Weights of that schema.
+        file: Where the ONNX file goes; it is there as a whole, or not at all.
+        inputs: In ONNX layout, one per input of the schema.
+        sequence_axes: Position of an input and axis of it, for every axis that is free besides the batch.
+
+    Returns:
+        What ONNX Runtime answers, in the order of the graph's outputs.
+    """
+    schema = Schema.from_json(schema_file.read_text(encoding="utf-8"))
+    with store.whole_or_absent(file) as path:
+        weights = load_weights(weights_file, schema.fingerprint)
+        path.write_bytes(to_onnx(schema, weights, sequence_axes=sequence_axes).SerializeToString())
+        # From the file: it is what others will read, and the checker would make two more copies of a model in memory.
+        onnx.checker.check_model(str(path), full_check=True)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    feeds = {port.name: array for port, array in zip(schema.inputs, inputs, strict=True)}
+    return list(session.run(None, feeds))
+
+
+def main(arguments: Sequence[str]) -> None:
+    """The program."""
+    schema, weights, file, asked, answered = map(Path, arguments[:5])
+    pairs = [text.split(".") for text in arguments[5:]]
+    inputs, _ = read_tensors(asked)
+    outputs = as_onnx(
+        schema,
+        weights,
+        file,
+        [inputs[str(index)] for index in range(len(inputs))],
+        [(int(index), int(axis)) for index, axis in pairs],
+    )
+    write_tensors(answered, {str(index): array for index, array in enumerate(outputs)}, {})
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except OSError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(error.errno or 1)
