@@ -30,6 +30,7 @@ from xbfl_torch import cohort, factors
 from xbfl_torch.calling import arguments_of
 from xbfl_torch.descent import Descent
 from xbfl_torch.describe import describe, is_tensor, tensors_of
+from xbfl_torch.devices import seed_generators
 from xbfl_torch.losses import mean_loss
 from xbfl_torch.modes import evaluation_mode
 from xbfl_torch.parametrizations import materialised
@@ -96,7 +97,7 @@ class TorchTrainer:
 
     def reset(self, seed: int) -> None:
         """Seed the generator and restore local tensors."""
-        torch.manual_seed(seed)
+        seed_generators(seed)
         with torch.no_grad():
             for name, tensor in self._initial_local.items():
                 self._tensors[name].copy_(tensor)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
 from xbackend_fl.adapter.contract import Adapter
@@ -16,6 +18,7 @@ def names() -> list[str]:
     return sorted(_points())
 
 
+@cache
 def load(name: str) -> Adapter:
     """The adapter of a backend.
 
@@ -88,5 +91,6 @@ def wrong_model(where: str, model: object, backend: str) -> ConfigError:
     return ConfigError(f"{where} returned a {kind}, which the {backend!r} adapter does not handle")
 
 
-def _points() -> dict[str, EntryPoint]:
+@cache  # asking takes a look at every installed distribution
+def _points() -> Mapping[str, EntryPoint]:
     return {point.name: point for point in sorted(entry_points(group=GROUP), key=lambda point: point.name)}
