@@ -14,6 +14,7 @@
     └── RunFailed             exit 1: the course started and could not finish
         ├── DiskFull            there was no space for the run
         ├── UpdateRefused       an update holds NaN, a wrong shape or a wrong weight
+        │   └── Diverged          training or evaluation gave NaN, infinity or more than a mean takes
         └── WorkerDied          a worker process ended or raised
 
 A message says what happened, where, and what was expected and received; ``hint`` says what to do.
@@ -230,6 +231,12 @@ class UpdateRefused(RunFailed):
     """An update is not fit to enter the mean."""
 
     code = "update-refused"
+
+
+class Diverged(UpdateRefused):
+    """What training or evaluation gave is NaN, infinite, or larger than any mean takes: it may be the weights that it started from."""
+
+    code = "diverged"
 
 
 class WorkerDied(RunFailed):

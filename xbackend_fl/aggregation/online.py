@@ -19,7 +19,7 @@ from xbackend_fl.aggregation.kernels import (
     on_device,
 )
 from xbackend_fl.canonical import Kind
-from xbackend_fl.errors import RunFailed, UpdateRefused
+from xbackend_fl.errors import Diverged, RunFailed, UpdateRefused
 from xbackend_fl.weights import Weights
 
 Array = NDArray[Any]
@@ -224,10 +224,10 @@ class OnlineMean:
         if is_within(array, largest):
             return
         if not is_finite(array):
-            raise UpdateRefused(f"parameter {name!r} holds NaN or infinity")
+            raise Diverged(f"parameter {name!r} holds NaN or infinity")
         if self.precision != "exact":
             reach = max(abs(float(array.min())), abs(float(array.max())))
-            raise UpdateRefused(
+            raise Diverged(
                 f"parameter {name!r} holds {reach:.3g}, and no {kind} value is larger than {largest:.3g}",
                 hint="its training diverged: lower the learning rate, or set training.clip_norm",
             )
@@ -238,7 +238,7 @@ class OnlineMean:
             reach += float(abs(self._base[name]).max()) if self._base[name].size else 0.0
         bound = reach * num_examples
         if (before + bound) * ONE >= _LIMIT:
-            raise (SumFull if bound * ONE < _LIMIT else UpdateRefused)(
+            raise (SumFull if bound * ONE < _LIMIT else Diverged)(
                 f"parameter {name!r} holds {reach:.3g}, too large for an exact sum over these examples",
                 hint="use precision float64",
             )

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Literal, final
+
+import numpy as np
 
 from xbackend_fl.aggregation import OnlineMean, SumFull
 from xbackend_fl.course import Course
 from xbackend_fl.deployment.claims import Claims
 from xbackend_fl.deployment.ledger import Ledger
 from xbackend_fl.deployment.message import Message, public, quoted
-from xbackend_fl.deployment.outliers import Change, ruinous, unlike
+from xbackend_fl.deployment.outliers import Change, outliers, ruinous, unlike
 from xbackend_fl.deployment.payload import Payload, decode
-from xbackend_fl.errors import RunFailed, UpdateRefused
+from xbackend_fl.errors import Diverged, RunFailed, UpdateRefused
 from xbackend_fl.events import (
     Noted,
     Observer,
@@ -48,6 +51,7 @@ class Collector:
         mean: Of the accepted updates.
         accepted: Silos whose update is in the mean.
         failed: Silos whose update is not, with the reason.
+        diverged: Those of them whose training led to NaN or infinity, or whose evaluation of the weights did.
         before: Metrics of the weights, over the accepted silos that evaluated them.
     """
 
@@ -73,16 +77,24 @@ class Collector:
         self._changes: dict[str, Change] = {}
         # What every update takes of an exact sum: its largest value, times its examples.
         self._takes: dict[str, float] = {}
+        self._losses: dict[str, float] = {}
         self.base = weights.digest
         self.mean = OnlineMean(weights, course.federate.precision, variances)
         self.accepted: dict[str, str] = {}
-        self.failed: dict[str, str] = {}
+        self.failed: dict[str, str] = dict(ledger.taken_out(number, self.base))
+        self.diverged: set[str] = set()
+        self._offenders = ledger.offenders()
 
     @property
     def before(self) -> Metrics | None:
         """Metrics of the weights that the round started from, if silos evaluated them."""
         # In the order of names: the sum of a resumed round has the same bits.
         return Metrics.total([self._parts[name] for name in sorted(self._parts)]) if self._parts else None
+
+    @property
+    def parts(self) -> Mapping[str, Metrics]:
+        """The same of every silo."""
+        return self._parts
 
     def resume(self) -> None:
         """Merge what was accepted of this round before the server was interrupted."""
@@ -100,6 +112,8 @@ class Collector:
             )
             self._fit_in(name, answer, size)
         except UpdateRefused as error:
+            if isinstance(error, Diverged):
+                self.diverged.add(name)
             self.miss(name, "refused", error.message)
             return
         seconds = time.perf_counter() - self._began
@@ -124,8 +138,11 @@ class Collector:
         self._observer(ParticipantFailed(round=self._number, name=name, backend=backend, reason=reason))
 
     def settle(self) -> None:
-        """Take out what would leave nothing of the model for the next round, as soon as it can be told from the others."""
-        while (found := ruinous(self._changes, self._weights)) is not None:
+        """Take out what would leave nothing of the model for the next round, as soon as it can be told from the others.
+
+        So is whatever stands out of a silo of which an update did that before: each would cost the course a round.
+        """
+        while (found := ruinous(self._changes, self._weights) or self._repeated()) is not None:
             self._take_out(*found)
 
     def tell(self, sent: int, received: int) -> None:
@@ -133,6 +150,9 @@ class Collector:
         if self._parts:
             positions = {name: part.positions for name, part in self._parts.items()}
             self._say(self._claims.figures("validation", positions))
+        losses = [loss for loss in self._losses.values() if math.isfinite(loss)]
+        usual = float(np.median(losses)) if losses else None
+        self._ledger.stand_out(self._number, outliers(self._changes), usual)
         self._say(f"round {self._number}: {note}" for note in unlike(self._changes))
         self._observer(
             RoundCollected(
@@ -148,7 +168,7 @@ class Collector:
     def _checked(self, name: str, answer: Message) -> int:
         """The number of examples of an update that is of this round, these weights and this silo."""
         if answer.kind != "trained":
-            raise UpdateRefused(answer.reason)
+            raise (Diverged if answer.diverged else UpdateRefused)(answer.reason)
         fields = answer.fields
         stated = {key: fields.get(key) for key in ("run", "round", "base", "silo")}
         expected = {"run": self._ledger.run, "round": self._number, "base": self.base, "silo": name}
@@ -158,10 +178,19 @@ class Collector:
                 raise UpdateRefused(f"the update is of {key} {quoted(stated[key])}, expected {key} {value}")
         return self._claims.check(name, fields.get("num_examples"))
 
+    def _repeated(self) -> tuple[str, str] | None:
+        """The update that stands out most of those whose silo has had one taken out, and the reason."""
+        again = [found for found in outliers(self._changes) if found.silo in self._offenders]
+        if not again:
+            return None
+        worst = max(again, key=lambda found: found.times)
+        before = self._offenders[worst.silo]
+        return worst.silo, f"the update {worst.how}, and its update of round {before} was taken out"
+
     def _merge_again(self) -> None:
         """The mean of what is on disk of this round."""
         self.mean = OnlineMean(self._weights, self.mean.precision, self._variances)
-        for found in (self._parts, self._changes, self._takes, self.accepted):
+        for found in (self._parts, self._changes, self._takes, self._losses, self.accepted):
             found.clear()
         for name, update, num_examples in self._ledger.begin(self._number, self.base):
             try:
@@ -203,8 +232,10 @@ class Collector:
         part = None
         if before is not None:
             part = Metrics.of_fields(before, self._loss, self._columns, most=self._most_positions)
+        trained = Metrics.of_fields(update.fields.get("metrics"), self._loss, self._columns, training=True)
         weights = decode(update.arrays, self._weights, self._payload, self._variances)
         self.mean.add(weights, num_examples)
+        self._losses[name] = trained.loss
         self._changes[name] = change = Change.of(weights, self._weights)
         self._takes[name] = change.largest * num_examples
         self.accepted[name] = update.identity

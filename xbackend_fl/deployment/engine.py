@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
@@ -20,7 +21,8 @@ from xbackend_fl.deployment.meeting import meet, prove, references
 from xbackend_fl.deployment.message import Message
 from xbackend_fl.deployment.payload import Payload
 from xbackend_fl.deployment.reference import Reference
-from xbackend_fl.errors import MismatchError, RunFailed, UpdateRefused
+from xbackend_fl.deployment.ruin import Verdict, take_out
+from xbackend_fl.errors import Diverged, MismatchError, RunFailed, UpdateRefused
 from xbackend_fl.events import Noted, Observer
 from xbackend_fl.metrics import Metrics, columns_of, most_positions_of
 from xbackend_fl.server import Outputs, Participation, Prepared, RoundOutcome
@@ -106,8 +108,10 @@ class DeploymentEngine:
 
         Raises:
             RunFailed: Fewer updates than the quorum were accepted in time.
+            Ruined: Most silos cannot train from the weights, and an update of the round that gave them stood out.
         """
         self._round = number
+        verdict = Verdict(self._ledger, number - 1, "train from")
         spares = self._spares(number, cohort)
         collector = Collector(
             self._course,
@@ -134,7 +138,9 @@ class DeploymentEngine:
         collector.resume()
         # Of silos that came after the meeting.
         self._say(self._claims.notes())
-        wanted = [name for name in (*cohort, *spares) if name not in collector.accepted]
+        # What was taken out of this round is not asked for again.
+        wanted = [name for name in (*cohort, *spares) if name not in collector.accepted | collector.failed]
+        voters = [name for name in cohort if name not in collector.failed]
         before = self._exchange.traffic
         quorum = self._rules.fewest(len(cohort))
         asked = self._asked(dict.fromkeys(wanted, request), lambda: len(collector.accepted) >= quorum)
@@ -147,6 +153,11 @@ class DeploymentEngine:
                 if len(collector.accepted) == len(cohort):
                     # Spares who are still at it are not needed: they are neither late nor refused.
                     break
+                if verdict.is_certain(collector.diverged | verdict.worse(collector.parts).keys(), voters):
+                    break
+        worse = verdict.worse(collector.parts)
+        bad = {name: collector.failed[name] for name in sorted(collector.diverged)} | worse
+        verdict.raise_for(bad, collector.accepted.keys() - worse.keys())
         for name in wanted:
             if len(collector.accepted) < len(cohort) or not self._exchange.expects(name):
                 collector.miss(name, "late", self._why_late(name))
@@ -155,24 +166,40 @@ class DeploymentEngine:
         collector.tell(traffic.sent, traffic.received)
         if len(collector.accepted) < quorum:
             reasons = "".join(f"\n  silo {name!r}: {reason}" for name, reason in collector.failed.items())
+            blamed = verdict.blames(collector.diverged, collector.accepted)
             raise RunFailed(
-                f"round {number}: {len(collector.accepted)} updates, and the quorum is {quorum}{reasons}"
+                f"round {number}: {len(collector.accepted)} updates, and the quorum is {quorum}{blamed and '; '}{blamed}{reasons}",
+                hint=_hint(blamed, number, without_quorum=self._rules.quorum is None),
             )
         complete = self._rules.quorum is not None or len(collector.accepted) == len(cohort)
         return RoundOutcome(collector.mean, collector.failed, complete, collector.before)
 
-    def evaluate(self, weights: Weights, split: str) -> Metrics:
-        """Metrics over the examples of all silos that are there."""
+    @property
+    def take_out(self) -> Callable[[int, str, str], Iterator[str]]:
+        """Takes an update out of the ledger."""
+        return partial(take_out, self._ledger)
+
+    def evaluate(self, weights: Weights, split: str, number: int = 0) -> Metrics:
+        """Metrics over the examples of all silos that are there.
+
+        Raises:
+            RunFailed: No silo has any.
+            Ruined: Most silos find NaN or infinity, and an update of round ``number``, which gave the weights, stood out.
+        """
         key = (weights.digest, split)
         if key not in self._evaluated:
-            # Validation for itself comes after the last round only, and the test set is next: one message for both.
-            last = split == "validation" and self.evaluates_with_training
-            splits = ["validation", "test"] if last else [split]
-            self._evaluated = {(key[0], name): found for name, found in self._metrics(weights, splits)}
+            # The test set is next after the last round, and it can be undone now only; one message for both.
+            last = self.evaluates_with_training or number >= self._course.rounds
+            splits = ["validation", "test"] if last and split == "validation" else [split]
+            self._evaluated = {
+                (key[0], name): found for name, found in self._metrics(weights, splits, number)
+            }
         return self._evaluated[key]
 
-    def _metrics(self, weights: Weights, splits: Sequence[str]) -> Iterator[tuple[str, Metrics]]:
+    def _metrics(self, weights: Weights, splits: Sequence[str], number: int) -> Iterator[tuple[str, Metrics]]:
         parts: dict[str, dict[str, Metrics]] = {split: {} for split in splits}
+        diverged: dict[str, str] = {}
+        verdict = Verdict(self._ledger, number, "evaluate")
         for name, answer in self._all(self._with(weights, "evaluate", splits=list(splits))):
             try:
                 found = {
@@ -187,13 +214,23 @@ class DeploymentEngine:
             except UpdateRefused as error:
                 # Whoever does not evaluate is left out of the figures; it still trains.
                 reason = error.message if answer.kind == "metrics" else answer.reason
+                if answer.diverged or (answer.kind == "metrics" and isinstance(error, Diverged)):
+                    diverged[name] = reason
                 self._say([f"silo {name!r} is not in the {' and '.join(splits)} figures: {reason}"])
                 continue
             for split, metrics in found.items():
                 parts[split][name] = metrics
+        fine = {name for several in parts.values() for name in several}
+        for several in parts.values():
+            diverged |= verdict.worse(several)
+        verdict.raise_for(diverged, fine - diverged.keys())
+        blamed = verdict.blames(diverged, fine)
         for split, several in parts.items():
             if not several:
-                raise RunFailed(f"no silo evaluated the weights on its {split} examples")
+                raise RunFailed(
+                    f"no silo evaluated the weights on its {split} examples{blamed and ': '}{blamed}",
+                    hint=_hint(blamed, number),
+                )
             self._say(self._claims.figures(split, {name: found.positions for name, found in several.items()}))
             yield split, Metrics.total(several.values())
 
@@ -275,6 +312,14 @@ class DeploymentEngine:
         return self._asked(
             dict.fromkeys(sorted(self._backends), request), lambda: self._rules.quorum is not None
         )
+
+
+def _hint(blamed: str, number: int, *, without_quorum: bool = False) -> str | None:
+    """What may help after a failure."""
+    if blamed:
+        rates = "training.optimizer.lr" if number <= 1 else "training.optimizer.lr or federate.server.lr"
+        return f"lower {rates}, or set training.clip_norm, in a new run"
+    return "with deployment.quorum a course goes on without some silos" if without_quorum else None
 
 
 def _real(array: np.ndarray[Any, Any] | None) -> np.ndarray[Any, Any]:

@@ -1,8 +1,9 @@
 """What the server knows for certain: which update of which silo was accepted, on disk before anybody relies on it.
 
 An accepted frame is synced to the spool, then gets its row; the row is what counts. A server that starts again merges the spool of
-the unfinished round and asks the others; one (round, silo) has one row, so nothing is merged twice. The spool of a round goes when the
-checkpoint after it exists, its rows stay: they are the receipts, and the history of who took part.
+the unfinished round and asks the others; one (round, silo) has one row, so nothing is merged twice. The spool of a round stays for one round more, since
+nobody knows before whether silos can train from what it gave (:meth:`Ledger.take_out`); its rows stay for good: they are the receipts, and the history of
+who took part.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from __future__ import annotations
 import sqlite3
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import final
 
 from xbackend_fl.deployment.message import Message
+from xbackend_fl.deployment.outliers import Outlier
 from xbackend_fl.errors import FileError, RunFailed, UpdateRefused
 from xbackend_fl.server import Participation, RunFolder, unwritable_said
 from xbackend_fl.text import line
@@ -27,6 +30,11 @@ CREATE TABLE IF NOT EXISTS accepted (
     bytes INTEGER NOT NULL, seconds REAL NOT NULL, PRIMARY KEY (round, silo));
 CREATE TABLE IF NOT EXISTS missed (
     round INTEGER, silo TEXT, outcome TEXT NOT NULL, reason TEXT NOT NULL, at REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS stood_out (
+    round INTEGER, silo TEXT, times REAL NOT NULL, how TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS losses (round INTEGER PRIMARY KEY, loss REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS taken_out (
+    round INTEGER, silo TEXT, base TEXT NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (round, silo));
 """
 
 
@@ -34,6 +42,9 @@ _READ = """
 SELECT key, value FROM about LIMIT 0;
 SELECT round, silo, base, identity, num_examples, bytes, seconds FROM accepted LIMIT 0;
 SELECT round, silo, outcome, reason, at FROM missed LIMIT 0;
+SELECT round, silo, times, how FROM stood_out LIMIT 0;
+SELECT round, loss FROM losses LIMIT 0;
+SELECT round, silo, base, reason FROM taken_out LIMIT 0;
 """
 """What is asked later: a ledger with other tables is none."""
 
@@ -43,20 +54,22 @@ class Ledger:
     """Updates of one run.
 
     Args:
-        folder: Of the run; ``ledger.sqlite`` and ``spool`` are made in it.
+        folder: Of the run; ``ledger.sqlite``, ``spool`` and ``spool-before`` are made in it.
 
     Attributes:
         folder: The same.
 
     Raises:
-        FileError: ``ledger.sqlite`` or ``spool`` is something else, or damaged.
+        FileError: ``ledger.sqlite`` or a spool is something else, or damaged.
     """
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder.path
         self._spool = self.folder / "spool"
-        with unwritable_said(self._spool):
-            self._spool.mkdir(parents=True, exist_ok=True)
+        self._before = self.folder / "spool-before"
+        for place in (self._spool, self._before):
+            with unwritable_said(place):
+                place.mkdir(parents=True, exist_ok=True)
         self._path = folder.ledger
         hint = "restore it, or start a new run"
         rows: sqlite3.Connection | None = None
@@ -104,7 +117,7 @@ class Ledger:
         """Start or go on with a round.
 
         What was accepted of this round from other weights, or of later rounds, is forgotten: the run was set back to an earlier checkpoint.
-        What the spool holds of earlier rounds is in the checkpoint by now.
+        The updates of the round before go to ``spool-before``, all that is older goes: what lies here is at most two rounds' updates.
 
         Args:
             number: The round.
@@ -118,10 +131,14 @@ class Ledger:
         found = self._ask(
             "SELECT silo, identity, num_examples FROM accepted WHERE round = ? ORDER BY rowid", (number,)
         ).fetchall()
-        kept = {self._place(identity) for _, identity, _ in found}
-        for path in self._spool.iterdir():
-            if path not in kept:
+        rows = self._ask("SELECT identity FROM accepted WHERE round = ?", (number - 1,))
+        kept = {f"{identity}.xbf": self._before for (identity,) in rows}
+        kept |= {f"{identity}.xbf": self._spool for _, identity, _ in found}
+        for path in (*self._spool.iterdir(), *self._before.iterdir()):
+            if path.name not in kept:
                 path.unlink()
+            elif path.parent != kept[path.name]:
+                path.replace(kept[path.name] / path.name)
         for silo, identity, num_examples in found:
             try:
                 update = Message.of_bytes(self._place(identity).read_bytes(), silo)
@@ -160,6 +177,57 @@ class Ledger:
         row = (number, silo, outcome, reason, time.time())
         self._ask("INSERT INTO missed VALUES (?, ?, ?, ?, ?)", row)
 
+    def stand_out(self, number: int, found: Iterable[Outlier], loss: float | None) -> None:
+        """Remember which updates of a round stand out, and what most lost in training, instead of what was known of it before."""
+        with self._at_once():
+            self._ask("DELETE FROM stood_out WHERE round >= ?", (number,))
+            self._ask("DELETE FROM losses WHERE round >= ?", (number,))
+            if loss is not None:
+                self._ask("INSERT INTO losses VALUES (?, ?)", (number, loss))
+            for one in found:
+                self._ask("INSERT INTO stood_out VALUES (?, ?, ?, ?)", (number, one.silo, one.times, one.how))
+
+    def stood_out(self, number: int) -> list[Outlier]:
+        """The updates that stood out in the mean of a round, the one that did so most first."""
+        rows = self._ask(
+            "SELECT silo, times, how FROM stood_out WHERE round = ? ORDER BY times DESC, silo", (number,)
+        )
+        return [Outlier(str(silo), float(times), str(how)) for silo, times, how in rows]
+
+    def largest_loss(self, number: int) -> float | None:
+        """The largest training loss that was usual in any round up to this one."""
+        (found,) = self._ask("SELECT MAX(loss) FROM losses WHERE round <= ?", (number,)).fetchone()
+        return None if found is None else float(found)
+
+    def take_out(self, number: int, silo: str, base: str, reason: str) -> None:
+        """Take an accepted update out of a round that was gone on from, all of it or nothing; later rounds are forgotten.
+
+        Args:
+            number: The round.
+            silo: Whose update it is.
+            base: Digest of the weights that the round started from.
+            reason: Why, in one line.
+        """
+        with self._at_once():
+            self._ask(
+                "DELETE FROM accepted WHERE round > ? OR (round = ? AND silo = ?)", (number, number, silo)
+            )
+            self._ask("DELETE FROM missed WHERE round > ?", (number,))
+            self._ask("INSERT OR REPLACE INTO taken_out VALUES (?, ?, ?, ?)", (number, silo, base, reason))
+            self.missed(number, silo, "refused", reason)
+
+    def taken_out(self, number: int, base: str) -> dict[str, str]:
+        """Silos whose update was taken out of a round from these weights, with the reason."""
+        rows = self._ask(
+            "SELECT silo, reason FROM taken_out WHERE round = ? AND base = ? ORDER BY rowid", (number, base)
+        )
+        return {str(silo): str(reason) for silo, reason in rows}
+
+    def offenders(self) -> dict[str, int]:
+        """Silos of which an update was taken out, with the last such round."""
+        rows = self._ask("SELECT silo, MAX(round) FROM taken_out GROUP BY silo")
+        return {str(silo): int(number) for silo, number in rows}
+
     def participation(self) -> list[Participation]:
         """How every silo took part, by name."""
         rows = self._ask(
@@ -179,6 +247,17 @@ class Ledger:
     def close(self) -> None:
         """Release the file; safe to call twice."""
         self._rows.close()
+
+    @contextmanager
+    def _at_once(self) -> Iterator[None]:
+        """All rows of the block, or none."""
+        self._ask("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._ask("ROLLBACK")
+            raise
+        self._ask("COMMIT")
 
     def _place(self, identity: str) -> Path:
         return self._spool / f"{identity}.xbf"

@@ -17,7 +17,7 @@ from typing import Any, final
 
 from numpy.typing import NDArray
 
-from xbackend_fl.errors import UpdateRefused, XbflError, shortened
+from xbackend_fl.errors import Diverged, UpdateRefused, XbflError, said, shortened
 from xbackend_fl.text import line
 from xbackend_fl.weights.formats import wire
 from xbackend_fl.weights.formats.source import Source
@@ -34,6 +34,7 @@ _FOLDERS = re.compile(
     r"(?:(?<![\w.…])|(?<=\\[nrt]))(?:[A-Za-z]:)?(?:/|\\(?!x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8}))(?:[^\s/\\'\"<>|:]+[/\\])+"
 )
 """Of an absolute path, all but its last part; what is written for a character that is not printable is none, and one may stand behind it."""
+_ENDLESS = re.compile(r"\b(nans?|inf|infs|infinit[ey]\w*|non-?finite|not finite)\b", re.IGNORECASE)
 _TRACEBACK = "Traceback (most recent call last)"
 
 
@@ -63,12 +64,19 @@ class Message:
     def refusal(error: XbflError) -> Message:
         """The answer of whoever cannot do what was asked."""
         hint = None if error.hint is None else public(error.hint)
-        return Message("refused", {"message": public(error.message), "hint": hint})
+        found = {"diverged": True} if _endless(error) else {}
+        return Message("refused", {"message": public(error.message), "hint": hint, **found})
 
     @staticmethod
     def raised(error: BaseException) -> Message:
         """The answer of whoever met something unforeseen: what it is, and nothing of the machine where it was."""
-        return Message("raised", {"message": public(f"{type(error).__name__}: {error}")})
+        found = {"diverged": True} if _endless(error) else {}
+        return Message("raised", {"message": public(f"{type(error).__name__}: {error}"), **found})
+
+    @property
+    def diverged(self) -> bool:
+        """Whether its sender says that the weights it was given lead to NaN or infinity."""
+        return self.fields.get("diverged") is True
 
     @property
     def reason(self) -> str:
@@ -115,6 +123,14 @@ class Message:
                 hint="install the same version of xbackend-fl on both sides",
             )
         return Message(kind, fields, arrays, frame)
+
+
+def _endless(error: BaseException) -> bool:
+    """Whether an error is about numbers that are not finite: one of ours, or one that a model, a loss or a framework's own check raised."""
+    if isinstance(error, Diverged):
+        return True
+    cause = error.__cause__ if isinstance(error, XbflError) else error
+    return cause is not None and (isinstance(cause, FloatingPointError) or bool(_ENDLESS.search(said(cause))))
 
 
 def public(text: str) -> str:

@@ -77,8 +77,24 @@ class Change:
         return Change(norms, np.concatenate(parts) / (norms[Kind.TRAINABLE] or 1.0), largest)
 
 
-def unlike(changes: Mapping[str, Change]) -> Iterator[str]:
-    """What to say of updates that stand out among those of a round, one sentence each.
+@final
+@dataclass(frozen=True)
+class Outlier:
+    """How an update stands out among those of its round.
+
+    Attributes:
+        silo: Whose it is.
+        times: How many times as long as the others' median its change is; below :data:`TIMES` if its direction alone is unlike theirs.
+        how: The same in words: ``changes the weights by …``.
+    """
+
+    silo: str
+    times: float
+    how: str
+
+
+def outliers(changes: Mapping[str, Change]) -> Iterator[Outlier]:
+    """The updates that stand out among those of a round; one may do so in several ways.
 
     Args:
         changes: Of all updates of the round, by silo.
@@ -90,9 +106,16 @@ def unlike(changes: Mapping[str, Change]) -> Iterator[str]:
         for kind, norm in change.norms.items():
             median = _median(others, kind)
             if norm > TIMES * median > 0:
-                yield f"the update of {name} stands out: it {_moves(kind, norm, median)}"
+                yield Outlier(name, norm / median, _moves(kind, norm, median))
         if len(others) > 1 and (cosine := _cosine(change, others)) < _AGAINST:
-            yield f"the update of {name} stands out: it goes against the others' common direction (cosine {cosine:.2f})"
+            how = f"goes against the others' common direction (cosine {cosine:.2f})"
+            yield Outlier(name, -cosine, how)
+
+
+def unlike(changes: Mapping[str, Change]) -> Iterator[str]:
+    """What to say of :func:`outliers`, one sentence each."""
+    for found in outliers(changes):
+        yield f"the update of {found.silo} stands out: it {found.how}"
 
 
 def ruinous(changes: Mapping[str, Change], base: Weights) -> tuple[str, str] | None:

@@ -20,7 +20,7 @@ from xbackend_fl.deployment.outbox import Outbox
 from xbackend_fl.deployment.payload import Payload, encode
 from xbackend_fl.deployment.requests import BindAsked, EvaluateAsked, SaveAsked, TrainAsked, asked
 from xbackend_fl.deployment.signatures import SERVER, Frame, Signatures
-from xbackend_fl.errors import ConfigError, FileError, UpdateRefused, XbflError
+from xbackend_fl.errors import ConfigError, Diverged, FileError, UpdateRefused, XbflError
 from xbackend_fl.mapping import Evidence, Proof, pack_evidence, unpack_evidence
 from xbackend_fl.metrics import Metrics
 from xbackend_fl.server import written
@@ -228,7 +228,11 @@ class Silo:
             if kept is not None and kept.fields.get("payload") == wanted.payload.model_dump():
                 return kept
         base = self._received(request, wanted.fingerprint)
-        before = None if split is None else self._learner.evaluate(base, split)
+        before = None
+        if split is not None:
+            # Before hours of training that cannot help.
+            found = self._learner.evaluate(base, split)
+            before = _sent(found, f"the course's weights on its {split} examples")
         weights, metrics = self._learner.train_alone(number, base, self.name)
         residual = {} if self._outbox is None else self._outbox.residual(run)
         arrays, left = encode(weights, base, Payload(**wanted.payload.model_dump()), residual)
@@ -240,9 +244,7 @@ class Silo:
             "payload": wanted.payload.model_dump(),
             "num_examples": self._learner.num_examples()[self.name],
             "metrics": _sent(metrics, "its training"),
-            "before": None
-            if before is None
-            else _sent(before, f"the course's weights on its {split} examples"),
+            "before": before,
         }
         answer = Message("trained", fields, arrays)
         if self._outbox is None:
@@ -305,12 +307,12 @@ def _sent(metrics: Metrics, of: str) -> dict[str, float]:
     """Figures as fields of a message.
 
     Raises:
-        UpdateRefused: One is NaN or infinite, which no message carries.
+        Diverged: One is NaN or infinite, which no message carries.
     """
     fields = metrics.to_fields()
     for name, value in fields.items():
         if not math.isfinite(value):
-            raise UpdateRefused(f"the {name} of {of} is {value}")
+            raise Diverged(f"the {name} of {of} is {value}")
     return fields
 
 

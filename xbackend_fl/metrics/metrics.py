@@ -10,7 +10,7 @@ from typing import Any, final
 from numpy.typing import NDArray
 
 from xbackend_fl.adapter.losses import LossName
-from xbackend_fl.errors import UpdateRefused
+from xbackend_fl.errors import Diverged, UpdateRefused
 from xbackend_fl.metrics.metric import Metric, Part, Sums
 from xbackend_fl.metrics.objective import Objective
 from xbackend_fl.metrics.pairs import pairs_of
@@ -108,7 +108,7 @@ class Metrics:
             if not -_LARGEST <= value <= _LARGEST:
                 endless = isinstance(value, float) and not math.isfinite(value)
                 what = "is no finite number" if endless else f"is beyond {_LARGEST:g}, which no honest sum is"
-                raise UpdateRefused(f"{name} {what}")
+                raise Diverged(f"{name} {what}")
         positions = fields.get("positions")
         if type(positions) is not int or not 0 <= positions <= _MOST_POSITIONS:
             raise UpdateRefused("positions is no whole number from 0 on")

@@ -1,5 +1,6 @@
 """The round loop, checkpoints and the run folder: one piece of code for every engine."""
 
+from xbackend_fl.server.back import Ruined
 from xbackend_fl.server.checkpoint import CourseState, load_state, save_state
 from xbackend_fl.server.engine import Engine, Outputs, Participation, Prepared, RoundOutcome
 from xbackend_fl.server.finish import Result, finish
@@ -19,6 +20,7 @@ __all__ = [
     "Prepared",
     "Result",
     "RoundOutcome",
+    "Ruined",
     "Run",
     "RunFolder",
     "check_loss",

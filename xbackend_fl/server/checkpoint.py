@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -53,11 +54,16 @@ class CourseState:
     @property
     def best(self) -> RoundFinished | None:
         """The round with the best validation result: the last one that was better than all before it."""
-        return next((entry for entry in reversed(self.history) if entry.best), None)
+        return best_of(self.history)
 
     def evaluated(self, entry: RoundFinished) -> CourseState:
         """The state with the last round's entry in the history."""
         return replace(self, history=(*self.history, entry), pending=None)
+
+
+def best_of(history: Sequence[RoundFinished]) -> RoundFinished | None:
+    """The entry of a history that was better than all before it, and has none after it that was."""
+    return next((entry for entry in reversed(history) if entry.best), None)
 
 
 def save_state(path: Path, state: CourseState) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -107,8 +107,16 @@ class Engine(Protocol):
         """Train a cohort from ``weights`` and merge what comes back."""
         ...
 
-    def evaluate(self, weights: Weights, split: str) -> Metrics:
-        """Metrics of ``weights`` on ``validation`` or ``test``."""
+    @property
+    def take_out(self) -> Callable[[int, str, str], Iterator[str]] | None:
+        """Takes out of a round, from weights of a digest, the update that stood out most, for a reason; the same round then has the others only.
+
+        Yields what is to be said, before it is done. ``None`` where updates are not kept: then no :class:`~xbackend_fl.server.back.Ruined` is raised.
+        """
+        ...
+
+    def evaluate(self, weights: Weights, split: str, number: int = 0) -> Metrics:
+        """Metrics of ``weights``, which round ``number`` gave, on ``validation`` or ``test``."""
         ...
 
     def outputs(self, weights: Weights, split: str, count: int) -> Outputs:

@@ -15,12 +15,15 @@ from pathlib import Path
 
 from xbackend_fl.course import Course, dump, load_course
 from xbackend_fl.errors import FileError, RefusedInput
+from xbackend_fl.events import RoundFinished
 from xbackend_fl.server.changes import require_same
-from xbackend_fl.server.checkpoint import CourseState, load_state, save_state
+from xbackend_fl.server.checkpoint import CourseState, best_of, load_state, save_state
 from xbackend_fl.server.engine import Prepared
 from xbackend_fl.server.owner import unwritable_said
 from xbackend_fl.weights.store import whole_or_absent
 
+_BEFORE = 2
+"""Entries of the history that a round adds at most: its own, and that of the round before if it was evaluated with it."""
 _CHECKPOINT = re.compile(r"round-([0-9]{1,18})\.safetensors")
 
 
@@ -198,11 +201,23 @@ class RunFolder:
         text = json.dumps(environment, indent=1)
         self.environment.write_text(text, encoding="utf-8")
 
-    def save_checkpoint(self, state: CourseState, keep: int) -> None:
-        """Write the checkpoint of a round and remove the oldest ones."""
+    def save_checkpoint(self, state: CourseState, keep: int, *, back: bool = False) -> None:
+        """Write the checkpoint of a round and remove the oldest ones.
+
+        Args:
+            state: After the round.
+            keep: How many stay.
+            back: Whether the course may go back by a round: the one before stays then, and so do the best weights of both, three at most.
+        """
         save_state(self._checkpoint(state.round), state)
-        for old in self._checkpoints()[:-keep]:
-            old.unlink()
+        best = {one.round for one in map(best_of, _earlier(state.history)) if one} if back else set[int]()
+        for old in self._checkpoints()[: -max(keep, 2 if back else 1)]:
+            if old not in map(self._checkpoint, best):
+                old.unlink()
+
+    def drop_checkpoint(self, number: int) -> None:
+        """Undo a round."""
+        self._checkpoint(number).unlink(missing_ok=True)
 
     def latest(self) -> CourseState | None:
         """The latest checkpoint, if there is one.
@@ -250,3 +265,8 @@ class RunFolder:
         found = self.checkpoints.glob("round-*.safetensors")
         numbered = {int(match[1]): path for path in found if (match := _CHECKPOINT.fullmatch(path.name))}
         return [numbered[number] for number in sorted(numbered)]
+
+
+def _earlier(history: tuple[RoundFinished, ...]) -> list[tuple[RoundFinished, ...]]:
+    """A history, and what it may have been a round before."""
+    return [history[: len(history) - less] for less in range(min(_BEFORE, len(history)) + 1)]

@@ -65,6 +65,15 @@ def make_ready(folder: RunFolder, state: CourseState | None) -> Iterator[str]:
         yield f"{folder.best} {why}: made again from the checkpoint of round {state.best.round}"
 
 
+def put_back(folder: RunFolder, state: CourseState) -> None:
+    """Let the last and the best weights be those of an earlier state; its best round has a checkpoint, or the best stay as they are."""
+    save_weights(folder.last, state.weights)
+    if state.best is None:
+        folder.best.unlink(missing_ok=True)
+    elif (weights := _best(folder, state)) is not None:
+        save_weights(folder.best, weights)
+
+
 def require_same_data(folder: RunFolder, found: Mapping[str, str], *, begun: bool) -> str | None:
     """Compare the data with those that the run was begun with, and keep what there is.
 

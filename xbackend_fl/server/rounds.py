@@ -15,6 +15,7 @@ from xbackend_fl.data import cohort
 from xbackend_fl.errors import RunFailed
 from xbackend_fl.events import Observer, RoundFinished, RoundStarted
 from xbackend_fl.metrics import Metrics, is_better
+from xbackend_fl.server.back import Ruined, go_back
 from xbackend_fl.server.checkpoint import CourseState, Pending
 from xbackend_fl.server.engine import Engine
 from xbackend_fl.server.folder import RunFolder
@@ -43,16 +44,25 @@ def run_rounds(
         RunFailed: Updates were refused and the course's policy is to stop, or none was accepted. The
             checkpoint of the last complete round stays.
     """
-    while state.round < course.rounds and not should_stop():
-        state = _one_round(course, engine, state, folder, observer)
-        # Here the mean and the weights before it are gone from memory.
-        if not engine.evaluates_with_training or state.round == course.rounds:
-            state = _evaluated(course, engine, state, None, folder, observer)
-        folder.save_checkpoint(state, course.keep_checkpoints)
-    if state.pending is not None:
-        state = _evaluated(course, engine, state, None, folder, observer)
-        folder.save_checkpoint(state, course.keep_checkpoints)
-    return state
+    back = engine.take_out is not None
+    if back and state.round == 0:
+        # So that the first round can be undone too.
+        folder.save_checkpoint(state, course.keep_checkpoints, back=True)
+    while True:
+        try:
+            if state.round < course.rounds and not should_stop():
+                state = _one_round(course, engine, state, folder, observer)
+                # Here the mean and the weights before it are gone from memory.
+                if not engine.evaluates_with_training or state.round == course.rounds:
+                    state = _evaluated(course, engine, state, None, folder, observer)
+            elif state.pending is not None:
+                state = _evaluated(course, engine, state, None, folder, observer)
+            else:
+                return state
+            folder.save_checkpoint(state, course.keep_checkpoints, back=back)
+        except Ruined as error:
+            # Its frames hold the weights of the round.
+            state = go_back(engine, folder, state, error.with_traceback(None), observer)
 
 
 def _one_round(
@@ -106,7 +116,9 @@ def _evaluated(
     assert state.pending is not None
     began = time.perf_counter()
     try:
-        found = metrics or engine.evaluate(state.weights, "validation")
+        found = metrics or engine.evaluate(state.weights, "validation", state.round)
+    except Ruined:
+        raise
     except RunFailed as error:
         error.message = f"round {state.round}: {error.message}"
         raise

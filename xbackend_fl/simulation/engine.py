@@ -150,8 +150,14 @@ class SimulationEngine:
         """Evaluation takes no message here."""
         return False
 
-    def evaluate(self, weights: Weights, split: str) -> Metrics:
+    @property
+    def take_out(self) -> None:
+        """Updates are not kept here: all participants are the user's own, who can mend them."""
+        return
+
+    def evaluate(self, weights: Weights, split: str, number: int = 0) -> Metrics:
         """Metrics in the reference's worker."""
+        del number
         metrics: Metrics = self._ask(self._workers[0], "evaluate", self._post(weights), split)
         return metrics
 

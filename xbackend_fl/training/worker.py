@@ -32,6 +32,7 @@ from xbackend_fl.data import Dataset, batches, seed_of
 from xbackend_fl.errors import (
     AdapterError,
     ConfigError,
+    Diverged,
     Refusals,
     RefusedInput,
     UpdateRefused,
@@ -399,7 +400,7 @@ class Worker:
         with failing(training(number, [name], self._backend)):
             loss = trainer.train((self._batch(data, part) for part in order), self._config(data))
         if not math.isfinite(loss.total):
-            raise UpdateRefused(f"the training loss is {loss.mean}")
+            raise Diverged(f"the training loss is {loss.mean}")
         return self._native(trainer.read()), loss
 
     def _order(self, number: int, name: str) -> Iterator[NDArray[np.intp]]:
