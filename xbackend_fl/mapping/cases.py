@@ -15,6 +15,7 @@ from xbackend_fl.mapping.distributions import (
     Distribution,
     assignments,
     far,
+    structured,
     vocabularies,
     words,
 )
@@ -101,8 +102,13 @@ def further(schema: Schema, example: Sequence[Array]) -> Iterator[tuple[Case, Ca
     kinds = list(assignments(schema))
     alike = sum(len(set(kind)) == 1 for kind in kinds)
     kinds[alike:alike] = far(schema)
-    for place, assignment in enumerate(kinds, start=1):
-        seed = _FURTHER + 2 * place
+    seeds = {kind: _FURTHER + 2 * place for place, kind in enumerate(kinds, start=1)}
+    # Behind the seeds of the others, and tried before what is rarer.
+    images = list(structured(schema))
+    seeds |= {kind: _FURTHER + 2 * place for place, kind in enumerate(images, start=len(kinds) + 1)}
+    kinds[alike:alike] = images
+    for assignment in kinds:
+        seed = seeds[assignment]
         case = _draw(schema, shapes, seed, assignment)
         label = f"{BY_SHAPE}, {words(assignment)}"
         yield case, Case(label, seed, case.inputs, step=False, by_shape=True)
@@ -136,7 +142,7 @@ def _draw(
 
 
 def _others(schema: Schema) -> Iterator[Assignment]:
-    """Normal everywhere, every other kind everywhere, masks (one input of zeros and ones, or of ones), and wide numbers."""
+    """Normal everywhere, every other kind everywhere, masks (one input of zeros and ones, or of ones), wide numbers, and patterns."""
     yield (Distribution.NORMAL,) * len(schema.inputs)
     free = len(schema.inputs) - len(vocabularies(schema))
     for assignment in assignments(schema):
@@ -146,6 +152,7 @@ def _others(schema: Schema) -> Iterator[Assignment]:
             yield assignment
     if any(port.dtype.startswith("float") and not port.binary for port in schema.inputs):
         yield from ((kind,) * len(schema.inputs) for kind in WIDE)
+    yield from structured(schema)
 
 
 def _smaller(shape: tuple[int, ...], times: int) -> tuple[int, ...]:

@@ -1,7 +1,8 @@
 """Kinds of data that a model may be given: what one kind hides, another shows.
 
 A mask of normal numbers times 1e9 makes a softmax pick one position, and no gradient reaches what the scores are made of;
-a mask of zeros and ones shows it. Images of bytes look like noise of size one to no layer that divides by 255.
+a mask of zeros and ones shows it. Images of bytes look like noise of size one to no layer that divides by 255. All noise has one
+mean and one variance: what a layer normalises by them and then averages is the same for all of it, and not for images.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ class Distribution(StrEnum):
     TINY = "millionths"
     VAST = "millions"
     GIANT = "billions"
+    PATTERNS = "patterns"
+    BYTE_PATTERNS = "patterns of 0 to 255"
 
 
 WIDE = {Distribution.TENS: 30.0, Distribution.THOUSANDS: 1e3}
@@ -42,6 +45,9 @@ WIDE = {Distribution.TENS: 30.0, Distribution.THOUSANDS: 1e3}
 
 FAR = {Distribution.TINY: 1e-6, Distribution.VAST: 1e6, Distribution.GIANT: 1e9}
 """Factors of normal numbers, for models that answer no other kind with something finite that differs."""
+
+STRUCTURED = (Distribution.PATTERNS, Distribution.BYTE_PATTERNS)
+"""Images and sequences with edges, ramps, blobs and stripes, for inputs with channels or positions."""
 
 Assignment: TypeAlias = tuple[Distribution, ...]
 """A distribution for every input."""
@@ -82,6 +88,10 @@ def sample(
             return generator.uniform(0.02, 0.98, shape).astype(dtype)
         case Distribution.TINY | Distribution.VAST | Distribution.GIANT if dtype.kind == "f":
             return (FAR[distribution] * signal(shape, generator)).astype(dtype)
+        case Distribution.PATTERNS if dtype.kind == "f":
+            return patterns(shape, generator).astype(dtype)
+        case Distribution.BYTE_PATTERNS if dtype.kind != "b":
+            return np.clip(np.rint(127.5 + 40.0 * patterns(shape, generator)), 0, 255).astype(dtype)
         case _:
             return _mask(shape, generator).astype(dtype)
 
@@ -104,6 +114,42 @@ def signal(shape: tuple[int, ...], generator: np.random.Generator) -> Array:
     if len(shape) < 3:
         return noise
     return noise + generator.standard_normal((*shape[:2], *(1 for _ in shape[2:])))
+
+
+def patterns(shape: tuple[int, ...], generator: np.random.Generator) -> Array:
+    """Numbers of size one with another structure in every example and channel, and a tenth of noise, or values would tie.
+
+    Along every axis behind the channels lies a ramp, an edge, a blob or a stripe, and the product of these in one place. Where
+    there is one such axis, nobody knows which of both holds the positions, and each has patterns along the other.
+    """
+    noise = generator.standard_normal(shape)
+    if len(shape) < 3:
+        return noise
+    found = _patterns(shape, generator)
+    if len(shape) == 3:
+        found = found + _patterns((shape[0], shape[2], shape[1]), generator).swapaxes(1, 2)
+    return found + 0.1 * noise
+
+
+def _patterns(shape: tuple[int, ...], generator: np.random.Generator) -> Array:
+    height = generator.standard_normal((*shape[:2], *(1 for _ in shape[2:])))
+    found = generator.choice([-1.5, 1.5], height.shape)
+    for axis in range(2, len(shape)):
+        along = [1] * len(shape)
+        along[axis] = shape[axis]
+        place = np.linspace(-1.0, 1.0, shape[axis]).reshape(along)
+        centre, width = generator.uniform(-0.7, 0.7, height.shape), generator.uniform(0.1, 0.6, height.shape)
+        turns = generator.uniform(0.5, max(0.75, shape[axis] / 5), height.shape)
+        kinds = [
+            place - centre,
+            np.sign(place - centre),
+            2.0 * np.exp(-(((place - centre) / width) ** 2)),
+            np.sin(np.pi * turns * (place - centre)),
+        ]
+        found = found * np.choose(
+            generator.integers(0, len(kinds), height.shape), np.broadcast_arrays(*kinds)
+        )
+    return found + height
 
 
 def vocabularies(schema: Schema) -> Mapping[str, int]:
@@ -133,7 +179,9 @@ def assignments(schema: Schema) -> Iterator[Assignment]:
     """What else than normal numbers the inputs may be: all alike first, then one input, then two that differ."""
     indices = vocabularies(schema)
     free = [i for i, port in enumerate(schema.inputs) if port.name not in indices]
-    others = [k for k in Distribution if k not in {Distribution.NORMAL, Distribution.UNIT, *FAR, *WIDE}]
+    others = [
+        k for k in Distribution if k not in {Distribution.NORMAL, Distribution.UNIT, *FAR, *WIDE, *STRUCTURED}
+    ]
     plain = (Distribution.NORMAL,) * len(schema.inputs)
     seen: dict[Assignment, None] = {}
     for kind in others:
@@ -149,6 +197,18 @@ def assignments(schema: Schema) -> Iterator[Assignment]:
 def far(schema: Schema) -> Iterator[Assignment]:
     """Kinds of another order of magnitude, and chances, the same for all inputs."""
     yield from ((kind,) * len(schema.inputs) for kind in (*FAR, Distribution.UNIT))
+
+
+def structured(schema: Schema) -> Iterator[Assignment]:
+    """Patterns in all inputs, where some input that is neither mask nor index has channels or positions for them."""
+    indices = vocabularies(schema)
+    wide = [p for p in schema.inputs if len(p.shape) >= 3 and not p.binary and p.name not in indices]
+    for kind in STRUCTURED:
+        if any(
+            port.dtype.startswith("float") or (kind is Distribution.BYTE_PATTERNS and port.dtype != "bool")
+            for port in wide
+        ):
+            yield (kind,) * len(schema.inputs)
 
 
 def _with(plain: Assignment, changed: Mapping[int, Distribution]) -> Assignment:

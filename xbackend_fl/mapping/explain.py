@@ -177,7 +177,7 @@ def failure(found: Outcome, schema: Schema, candidate: Description) -> MismatchE
         worst = max(wrong, key=lambda check: check.error)
         every = sum(check.what == what for check in proof.checks)
         if what == "reacts":
-            lines.append("  outputs are the same, or nearly, for all examples of a batch, in every draw")
+            lines.append(f"  {_ignored(worst.error)}")
             continue
         lines.append(
             f"  {what}: relative error {worst.error:.1e} at {worst.case}"
@@ -199,7 +199,15 @@ def failure(found: Outcome, schema: Schema, candidate: Description) -> MismatchE
             hint="; ".join(dict.fromkeys(effect.cure for effect in effects)),
         )
     head = f"the graphs match but the numbers do not (tolerance {proof.tolerance:.0e}):"
+    if {check.what for check in failed} == {"reacts"}:
+        head = "nothing contradicts the map, but nothing shows it either:"
     return MismatchError("\n".join([head, *lines]), hint=_beyond_structure(proof, schema, candidate))
+
+
+def _ignored(reaction: float) -> str:
+    if np.isinf(reaction):
+        return "outputs are the same for all examples of a batch, in every draw"
+    return f"outputs of different examples differ by {1 / reaction:.1e} of their size at most, in every draw"
 
 
 def _beyond_structure(proof: Proof, schema: Schema, candidate: Description) -> str:
@@ -208,7 +216,7 @@ def _beyond_structure(proof: Proof, schema: Schema, candidate: Description) -> s
     if failed == {"reacts"}:
         return (
             "two functions that ignore their data are always equal: return something of every example "
-            "(no mean over the batch, no constant)"
+            "(no mean over the batch, no constant), or give several examples that they tell apart: --input examples.npy"
         )
     outputs = [check for check in proof.checks if check.what in {"outputs", "onnx runtime"}]
     if all(np.isinf(check.error) for check in outputs if check.what == "onnx runtime"):
@@ -278,8 +286,8 @@ def _unproven(names: Mapping[str, str]) -> UnprovenError:
         if len(names) > SHOWN:
             shown.append(f"  … and {len(names) - SHOWN} more")
     head = (
-        "nothing contradicts the map, but it is not proven: normal numbers, zeros and ones, ones, small and large values "
-        "and the example leave parameters unseen, so another pairing would agree as well:"
+        "nothing contradicts the map, but it is not proven: normal numbers, zeros and ones, ones, small and large values, "
+        "patterns and the example leave parameters unseen, so another pairing would agree as well:"
     )
     return UnprovenError(
         "\n".join([head, *shown]),

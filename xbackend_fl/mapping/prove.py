@@ -13,11 +13,12 @@ from xbackend_fl.canonical import Binding, Kind, Schema
 from xbackend_fl.errors import RefusedInput
 from xbackend_fl.mapping.agreement import Agreement, agreement
 from xbackend_fl.mapping.executor import executor_of
-from xbackend_fl.mapping.noise import of_model, widest_noise
+from xbackend_fl.mapping.noise import of_model, output_noise, widest_noise
 from xbackend_fl.mapping.observed import agreed, seen, standing, unseen_nodes
 from xbackend_fl.mapping.probe import Evidence, weights_of
+from xbackend_fl.mapping.reaction import reactions
 from xbackend_fl.mapping.selection import select
-from xbackend_fl.mapping.verify import ROUNDINGS, Check, Proof, against_runtime, gather, reactions
+from xbackend_fl.mapping.verify import ROUNDINGS, Check, Proof, against_runtime, gather
 
 Array = NDArray[Any]
 
@@ -96,7 +97,9 @@ def prove(
     )
     if alone:
         notes += (f"two opinions, not three: ONNX Runtime cannot run {shown_names(alone)}",)
-    checks += [*(check for check in third if check.case not in loud), *reactions(quiet)]
+    checks += [check for check in third if check.case not in loud]
+    outputs = [check for check in checks if check.what in _CONTINUOUS]
+    checks += reactions(quiet, outputs, lambda item: output_noise(schema, of_model(trainer, binding), item))
     errors = dict(found.errors) if found else {}
     alike = trainer.description.schema.fingerprint == schema.fingerprint
     if alike or not all(check.passed for check in checks):

@@ -15,7 +15,7 @@ from xbackend_fl.canonical import Binding, Schema
 from xbackend_fl.errors import RefusedInput
 from xbackend_fl.mapping.cases import KINDS, cases, further, usual_data
 from xbackend_fl.mapping.derivatives import native
-from xbackend_fl.mapping.distributions import Assignment, Distribution, assignments, far
+from xbackend_fl.mapping.distributions import Assignment, Distribution, assignments, far, structured
 from xbackend_fl.mapping.draw import BATCH
 from xbackend_fl.mapping.executor import Executor, executor_of
 from xbackend_fl.mapping.memory import check_memory
@@ -23,7 +23,8 @@ from xbackend_fl.mapping.native import SizeRefused
 from xbackend_fl.mapping.noise import of_model, output_noise
 from xbackend_fl.mapping.observed import faint_nodes
 from xbackend_fl.mapping.probe import Evidence, observe
-from xbackend_fl.mapping.verify import REACTS, ROUNDINGS, TOLERANCE, reaction
+from xbackend_fl.mapping.reaction import REACTS, reaction
+from xbackend_fl.mapping.verify import ROUNDINGS, TOLERANCE
 
 Array = NDArray[Any]
 
@@ -86,27 +87,54 @@ def _usual(
 ) -> tuple[Assignment, list[Evidence]]:
     """The kind of data that a model answers with different finite outputs for different examples, and its first draw.
 
-    Normal if there is none.
+    Where none makes them differ visibly, the one that makes them differ most: normal if there is no such kind.
     """
     normal: Assignment = (Distribution.NORMAL,) * len(schema.inputs)
-    first: list[Evidence] = []
     others = sorted(
         assignments(schema), key=lambda kinds: sum(kind is not Distribution.NORMAL for kind in kinds)
     )
-    for usual in (normal, *others[:ATTEMPTS], *far(schema)):
-        try:
-            seen = observe(trainer, binding, schema, cases(schema, example, usual)[0], None, runtime)
-        except SizeRefused as error:
-            raise _not_drawn(trainer, binding, example, error) from error.__cause__
-        first = first or [seen]
-        if _finite(seen) and reaction(seen) < REACTS:
-            return usual, [seen]
-    if not _finite(first[0]):
+    strongest, found = normal, _first(trainer, binding, schema, example, runtime, normal)
+    for usual in (*others[:ATTEMPTS], *structured(schema), *far(schema)):
+        if _reaction(found) < REACTS:
+            break
+        glance = _first(trainer, binding, schema, example, runtime, usual, whole=False)
+        if _reaction(glance) >= min(REACTS, _reaction(found)) and (
+            _reaction(glance) >= _reaction(found) or _rounded(schema, binding, trainer, glance)
+        ):
+            continue
+        seen = _first(trainer, binding, schema, example, runtime, usual)
+        if _finite(seen):
+            strongest, found = usual, seen
+    if not _finite(found):
         raise RefusedInput(
             f"the {binding.backend} model answers every kind of data with NaN or infinity, with any weights",
             hint="look for a division by zero, a root or a logarithm of what may be negative, or a constant that is no number",
         )
-    return normal, first
+    return strongest, [found]
+
+
+def _first(
+    trainer: Trainer,
+    binding: Binding,
+    schema: Schema,
+    example: Sequence[Array],
+    runtime: Executor,
+    usual: Assignment,
+    *,
+    whole: bool = True,
+) -> Evidence:
+    """The first draw of a kind of data; outputs alone unless it is wanted whole."""
+    case = cases(schema, example, usual)[0]
+    if not whole:
+        case = replace(case, differentiate=False, step=False)
+    try:
+        return observe(trainer, binding, schema, case, None, runtime)
+    except SizeRefused as error:
+        raise _not_drawn(trainer, binding, example, error) from error.__cause__
+
+
+def _reaction(seen: Evidence) -> float:
+    return reaction(seen) if _finite(seen) else float("inf")
 
 
 def _not_drawn(
@@ -134,6 +162,10 @@ def _faint(schema: Schema, binding: Binding, trainer: Trainer, seen: Evidence, u
     ]
     if any(one <= _NOTHING * two for one, two in sizes):
         return True
+    return _rounded(schema, binding, trainer, seen)
+
+
+def _rounded(schema: Schema, binding: Binding, trainer: Trainer, seen: Evidence) -> bool:
     return ROUNDINGS * output_noise(schema, of_model(trainer, binding), seen) > TOLERANCE
 
 

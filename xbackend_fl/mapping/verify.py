@@ -118,25 +118,6 @@ def against_runtime(schema: Schema, evidence: Sequence[Evidence]) -> Iterator[Ch
         yield output_check("onnx runtime", schema, item.case.label, item.outputs, expected)
 
 
-REACTS = 50.0
-"""Outputs of different inputs must differ by at least two per cent of their size."""
-
-
-def reaction(item: Evidence) -> float:
-    """Size of the outputs over how far they differ between examples; infinite for a constant function."""
-    spread = max(float(np.ptp(output, axis=0).max(initial=0.0)) for output in item.outputs)
-    largest = max(float(np.abs(output).max(initial=0.0)) for output in item.outputs) or 1.0
-    return largest / spread if spread else float("inf")
-
-
-def reactions(evidence: Sequence[Evidence]) -> Iterator[Check]:
-    """Whether outputs depend on the data in some draw: two constant functions are always equal."""
-    drawn = [item for item in evidence if not item.case.by_shape]
-    if drawn:
-        best = min(drawn, key=reaction)
-        yield Check("reacts", best.case.label, reaction(best), "", reaction(best) < REACTS)
-
-
 def output_check(
     what: str, schema: Schema, case: str, received: Sequence[NDArray[Any]], expected: Sequence[NDArray[Any]]
 ) -> Check:
