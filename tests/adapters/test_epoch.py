@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -80,13 +81,27 @@ def smooth_pair() -> tuple[Any, Any]:
     return left, right
 
 
+@cache
+def smooth_sides() -> list[Bound]:
+    """Bound once: each epoch starts with a reset and weights of its own."""
+    example = (np.zeros((1, 1, 8, 8), np.float32),)
+    left, right = smooth_pair()
+    return bound_pair(TorchTrainer(left, example), TensorFlowTrainer(right, example), example)
+
+
+@cache
+def sides_of(name: str) -> list[Bound]:
+    """A pair of the zoo, bound once."""
+    row = next(row for row in ROWS if row.name == name)
+    example = row.example()
+    return bound_pair(TorchTrainer(row.torch(), example), TensorFlowTrainer(row.keras(), example), example)
+
+
 @pytest.mark.parametrize("clip", [None, 0.5])
 @pytest.mark.parametrize("name", RATES)
 def test_an_epoch_without_comparisons(name: str, clip: float | None, digits: Path, figure: Figure) -> None:
     """A smooth model has no ties: every optimizer, with and without clipping, is held to the bound."""
-    example = (np.zeros((1, 1, 8, 8), np.float32),)
-    left, right = smooth_pair()
-    sides = bound_pair(TorchTrainer(left, example), TensorFlowTrainer(right, example), example)
+    sides = smooth_sides()
     schema = sides[0].schema
     start = Weights.of(schema, draw_weights(schema, 3))
     data = load_splits("data.py:load", digits).train.take(np.arange(400))
@@ -112,13 +127,11 @@ def test_an_epoch_without_comparisons(name: str, clip: float | None, digits: Pat
 )
 def test_losses_and_layers(name: str, loss: str) -> None:
     """Recurrent layers carry PyTorch's second bias: it must stay zero under momentum, decay and clipping."""
-    row = next(row for row in ROWS if row.name == name)
-    example = row.example()
-    sides = bound_pair(TorchTrainer(row.torch(), example), TensorFlowTrainer(row.keras(), example), example)
+    sides = sides_of(name)
     schema = sides[0].schema
     start = Weights.of(schema, draw_weights(schema, 5))
     generator = np.random.default_rng(0)
-    inputs = generator.standard_normal((96, *row.shape[1:])).astype(np.float32)
+    inputs = generator.standard_normal((96, *schema.inputs[0].shape[1:])).astype(np.float32)
     targets = generator.integers(0, 2, (96, *schema.outputs[0].shape[1:])).astype(np.float32)
     rule = Optimizer("nesterov", lr=0.05, weight_decay=1e-2)
     one, two = (trained(side, start, inputs, targets, rule, loss, 0.3) for side in sides)

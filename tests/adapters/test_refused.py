@@ -58,7 +58,14 @@ OPAQUE: list[tuple[str, Callable[[], Any], np.ndarray[Any, Any]]] = [
 """What has no canonical form, and is described as what it is."""
 
 
-@pytest.mark.parametrize(("name", "build", "array"), OPAQUE, ids=[row[0] for row in OPAQUE])
+SLOW = {"GRU with hard gates", "merge by sum"}
+"""Ten seconds each; a recurrent layer that goes backwards stands for them in each run."""
+
+
+@pytest.mark.parametrize(
+    ("name", "build", "array"),
+    [pytest.param(*row, id=row[0], marks=pytest.mark.slow if row[0] in SLOW else ()) for row in OPAQUE],
+)
 def test_an_operation_without_a_canonical_form_is_no_reason_to_refuse(
     name: str, build: Callable[[], Any], array: np.ndarray[Any, Any]
 ) -> None:

@@ -218,7 +218,14 @@ CASES: list[tuple[str, Callable[[], Any], Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "build", "example"), CASES, ids=[case[0] for case in CASES])
+SLOW = {"GRU bidirectional ends, keras"}
+"""Ten seconds; another recurrent layer of Keras is in each run."""
+
+
+@pytest.mark.parametrize(
+    ("name", "build", "example"),
+    [pytest.param(*case, id=case[0], marks=pytest.mark.slow if case[0] in SLOW else ()) for case in CASES],
+)
 def test_a_model_is_left_as_it_was(name: str, build: Callable[[], Any], example: Any) -> None:
     model = build()
     if not isinstance(model, torch.nn.Module) and not model.variables:

@@ -225,7 +225,7 @@ def _one_per_code() -> dict[str, Case]:
 @pytest.mark.parametrize(
     "code",
     [
-        pytest.param(code, marks=() if index % 3 == 0 else pytest.mark.slow)
+        pytest.param(code, marks=() if index % 6 == 0 else pytest.mark.slow)
         for index, code in enumerate(sorted(_one_per_code()))
     ],
 )
