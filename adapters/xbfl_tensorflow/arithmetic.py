@@ -78,8 +78,8 @@ def _add_all(context: Context, node: Any, arguments: list[Operand]) -> Operand:
 def _bias_add(context: Context, node: Any, arguments: list[Operand]) -> Operand:
     value, bias = arguments
     if node.get_attr("data_format") == b"NCHW":
-        rank = len(static_shape(node.outputs[0]))
-        bias = movement.reshape(context.builder, node.name, bias, (-1, *(1,) * (rank - 2)))
+        _, channels, *space = static_shape(node.outputs[0])
+        bias = movement.reshape(context.builder, node.name, bias, (channels, *(1,) * len(space)))
     return combine(context.builder, "Add", node_name(context, node), value, bias)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,6 +18,7 @@ from xbackend_fl.adapter.blame import explained
 from xbackend_fl.adapter.contract import Array
 from xbackend_fl.adapter.outputs import require_float32
 from xbackend_fl.canonical import Axes, Description, GraphBuilder, training
+from xbackend_fl.canonical.opaque import may_stand
 from xbackend_fl.canonical.operands import Operand, as_value
 from xbackend_fl.canonical.recorder import described_with_data
 from xbackend_fl.errors import UnsupportedError
@@ -257,8 +257,9 @@ def _result(context: Context, call: Call) -> Any:
         return operations.function(context, call.target, call.outputs, arguments, options)
     try:
         return _layer(context, call.target, arguments, options)
-    except UnsupportedError:
-        if opaque.stands(call.target):
+    except Exception as error:
+        name = context.prefix + call.target.name
+        if opaque.stands(call.target) or not may_stand(context.builder, name, error):
             raise
         # The graph is made again, and the layer is walked inside.
         context.refused.append(call.target)
@@ -324,8 +325,11 @@ def _operation(context: Context, graph: Any, operation: Any) -> None:
 
 def _made(context: Context, operation: Any, arguments: Sequence[Operand]) -> Sequence[Operand]:
     if len(arguments) == len(operation.inputs):
-        with suppress(UnsupportedError):
+        try:
             return operations.operation(context, operation, arguments)
+        except Exception as error:
+            if not may_stand(context.builder, context.prefix + operation.name, error):
+                raise
     return opaque.record(context, operation)
 
 

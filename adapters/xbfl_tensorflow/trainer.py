@@ -48,7 +48,7 @@ class TensorFlowTrainer:
         self._description, self._layers = with_masks(described.description, example), described.layers
         if unbuilt:
             note = f"the {type(model).__name__} had no variables yet: it was called once with an example, and has them now"
-            self._description = replace(self._description, notes=(note,))
+            self._description = replace(self._description, notes=(*self._description.notes, note))
         self._declared, self._variables = described.declared, described.variables
         local = self._description.binding.local
         self._initial_local = {name: self._variables[name].numpy().copy() for name in local}

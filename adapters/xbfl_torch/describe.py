@@ -28,6 +28,7 @@ from xbackend_fl.adapter.contract import Array
 from xbackend_fl.adapter.outputs import output_leaves, require_float32
 from xbackend_fl.canonical import Description, GraphBuilder, TrainingEffect, Value, training
 from xbackend_fl.canonical.layout import Native
+from xbackend_fl.canonical.opaque import may_stand
 from xbackend_fl.canonical.operands import LARGEST_CONSTANT, as_value
 from xbackend_fl.canonical.recorder import described_with_data
 from xbackend_fl.errors import UnsupportedError, XbflError
@@ -196,8 +197,8 @@ def _tell(context: Context, node: Node) -> None:
     elif (handler := _HANDLERS.get(base_name(node))) and str(node.target).startswith("aten."):
         try:
             context.values[node] = handler(context, node)
-        except UnsupportedError:
-            if opaque.stands(context, node):
+        except Exception as error:
+            if opaque.stands(context, node) or not may_stand(context.builder, context.name(node), error):
                 raise
             context.values[node] = opaque.record(context, node)
     else:

@@ -114,6 +114,29 @@ def test_a_declaration_that_fits_no_axes() -> None:
         xbackend_fl.describe(model, (np.zeros((1, 6, 4), np.float32),))
 
 
+class Bare(keras.Model):
+    """A convolution over time of a kernel of its own: no layer says in which order it reads its data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kernel = self.add_weight(shape=(3, 4, 5), name="kernel")
+
+    def call(self, x: Any) -> Any:
+        return tf.nn.conv1d(x, self.kernel, 1, "VALID")
+
+
+def test_a_model_that_takes_one_order_alone_gets_it() -> None:
+    kernel = Lambda(lambda m, x: m.c(x), c=nn.Conv1d(4, 5, 3, bias=False))
+    found = bound(kernel, Bare(), (1, 4, 7))
+    assert found.proof.proven
+    assert [axes.perm for axes in found.binding.inputs] == [(0, 2, 1)]
+
+
+def test_a_model_that_takes_no_order_is_refused_for_the_usual_one() -> None:
+    with pytest.raises(RefusedInput, match=r"float32 \[2, 6, 7\]"):
+        bound(Lambda(lambda m, x: m.c(x), c=nn.Conv1d(6, 5, 3, bias=False)), Bare(), (1, 6, 7))
+
+
 def grid(m: Any, x: torch.Tensor) -> torch.Tensor:
     y = m.c(x)
     n, _, h, w = y.shape

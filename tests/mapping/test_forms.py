@@ -19,6 +19,7 @@ import xbackend_fl
 from tests.adapters.row import Lambda
 from xbackend_fl.errors import MismatchError, UnsupportedError
 from xbackend_fl.mapping.draw import draw_by_shape
+from xbfl_torch import describe
 
 ROWS = np.random.default_rng(0).standard_normal((3, 6)).astype(np.float32)
 IMAGE = np.random.default_rng(1).standard_normal((2, 3, 8, 8)).astype(np.float32)
@@ -105,6 +106,23 @@ def averages_in_keras() -> Any:
         return K.Dense(3)(K.GlobalAveragePooling1D()(x))
 
     return lane(build, (5,), "int64")
+
+
+def test_an_operation_at_which_its_reader_stumbles_stands_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its numbers are proven, and its parameters paired, as those of any operation that nobody knows."""
+    reference, other = Sums(), Sums()
+    schema, evidence = (
+        xbackend_fl.describe(reference, (ROWS,)),
+        xbackend_fl.gather_evidence(reference, (ROWS,)),
+    )
+
+    def stumbles(*_: Any) -> Any:
+        raise ValueError("negative dimensions are not allowed")
+
+    monkeypatch.setitem(describe._HANDLERS, "linear", stumbles)
+    found = xbackend_fl.bind(other, schema, (ROWS,), evidence)
+    assert found.proof.proven
+    assert any("'inner'" in note and "negative dimensions" in note for note in found.notes)
 
 
 def experts(order: tuple[str, str]) -> nn.Module:

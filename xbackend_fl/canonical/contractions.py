@@ -62,7 +62,7 @@ def linear(
     return made if bias is None else combine(builder, "Add", name, made, bias)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Term:
     """An operand with a letter for each of its native axes."""
 

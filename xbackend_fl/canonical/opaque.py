@@ -20,6 +20,7 @@ from xbackend_fl.canonical.layout import Shape, Step
 from xbackend_fl.canonical.operands import LARGEST_CONSTANT, Operand, as_value
 from xbackend_fl.canonical.ops import OPAQUE
 from xbackend_fl.canonical.value import Value
+from xbackend_fl.errors import UnsupportedError, XbflError, shortened
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,19 @@ class Operation:
     name: str
     arguments: Sequence[Any]
     options: dict[str, Any] = field(default_factory=dict)
+
+
+def may_stand(builder: GraphBuilder, where: str, error: Exception) -> bool:
+    """Whether an operation may stand as it is after reading it ended in ``error``.
+
+    A form that is not known may, and so may one at which a reader stumbles, which is noted; any other refusal is final.
+    """
+    if isinstance(error, XbflError):
+        return isinstance(error, UnsupportedError)
+    builder.recorder.notes.append(
+        f"{where!r} stands as it is, because reading it failed: {type(error).__name__}: {shortened(error)}"
+    )
+    return True
 
 
 def opaque(

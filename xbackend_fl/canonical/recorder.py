@@ -31,6 +31,7 @@ class Recorder:
 
     Attributes:
         place: From where in the user's code the next nodes come, as ``FILE:LINE``; empty if nobody knows.
+        notes: What was done so that the model could be described, for people.
     """
 
     def __init__(self, backend: str, natives: Mapping[str, NativeTensor], frozen: Iterable[str]) -> None:
@@ -51,6 +52,7 @@ class Recorder:
         self.kept: set[str] = set()
         self._closed_layouts: set[tuple[str, Layout]] = set()
         self.place = ""
+        self.notes: list[str] = []
         self._places: dict[str, str] = {}
 
     def input(self, name: str, shape: Shape, dtype: str) -> str:
@@ -184,7 +186,7 @@ class Recorder:
             inference_only=self.inference_only,
             one_way=self.one_way,
         )
-        return Description(schema, binding, self._places)
+        return Description(schema, binding, self._places, tuple(dict.fromkeys(self.notes)))
 
     def _parameter(self, operator: str, name: str, role: str, layout: Layout) -> Parameter:
         slot = OPERATORS[operator].slot(role)

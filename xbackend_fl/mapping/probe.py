@@ -127,6 +127,8 @@ def observe(
             )
     weights |= statistics
     outputs = canonical_outputs(trainer, binding, weights, case.inputs)
+    if not case.at_example(schema):
+        _require_examples(schema, case, outputs)
     if not case.differentiate:
         return Evidence(case, statistics, outputs)
     generator = np.random.Generator(np.random.Philox(key=[case.seed, 3]))
@@ -146,6 +148,18 @@ def observe(
     return Evidence(
         case, statistics, outputs, answer.gradients, answer.moved, answer.updated, rounding=measured
     )
+
+
+def _require_examples(schema: Schema, case: Case, outputs: Sequence[Array]) -> None:
+    """A reshape to (-1, 2, 3) takes images of 3 × 4 as well, and makes two examples of each: the model has one size.
+
+    Raises:
+        SizeRefused: An output that has an entry for each example at the example's size has others at this one.
+    """
+    count, there = len(case.inputs[0]), schema.inputs[0].shape[0]
+    for port, output in zip(schema.outputs, outputs, strict=True):
+        if port.shape[:1] == (there,) and output.shape[:1] != (count,):
+            raise SizeRefused(f"the model makes {list(output.shape)} of {count} examples at this size")
 
 
 def cotangents(case: Case, outputs: Sequence[Array]) -> tuple[Array, ...]:

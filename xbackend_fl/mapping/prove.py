@@ -58,7 +58,7 @@ def prove(
             reserve = [item for item in evidence if item.case.reserve]
             own += gather(trainer, binding, schema, reserve)[0]
             found = agreement(schema, evidence, own)
-    third = list(against_runtime(schema, own))
+    third = list(against_runtime(schema, own, evidence or ()))
     loud = _loud(schema, binding, trainer, own, [*(found.checks if found else ()), *third])
     notes += tuple(
         f"{label}: no evidence, rounding alone moves its outputs by {e:.1e}" for label, e in loud.items()

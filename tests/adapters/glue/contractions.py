@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 import torch
 from keras import layers as K
@@ -219,6 +220,42 @@ def _attention() -> list[Pair]:
     ]
 
 
+def _tables() -> list[Pair]:
+    angles = torch.outer(torch.arange(5.0), torch.tensor([1.0, 0.1]))
+
+    def turned_torch(m: Any, x: torch.Tensor) -> torch.Tensor:
+        y = m.d(x).unflatten(-1, (2, 2))
+        turn = torch.stack([angles.cos(), -angles.sin(), angles.sin(), angles.cos()], -1).view(5, 2, 2, 2)
+        return m.o((turn @ y.unsqueeze(-1)).flatten(2))
+
+    def turned_keras(m: Any, x: Any) -> Any:
+        cos, sin = np.cos(angles.numpy()), np.sin(angles.numpy())
+        y = ops.reshape(m.inner[0](x), (-1, 5, 2, 2))
+        y = ops.einsum("ijtp,btpj->btpi", np.array([[cos, -sin], [sin, cos]]), y)
+        return m.inner[1](ops.reshape(y, (-1, 5, 4)))
+
+    def places_torch(m: Any, x: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(m.d(x.flatten(1)).unflatten(1, (2, 3)))
+
+    def places_keras(x: Any) -> Any:
+        return K.EinsumDense("bhwc,hwcjk->bjk", (2, 3), bias_axes="jk", activation="tanh")(x)
+
+    return [
+        Pair(
+            "einsum with a table",
+            lambda: Forward(turned_torch, d=nn.Linear(6, 4), o=nn.Linear(4, 3)),
+            lambda: keras_model(Wrapped(turned_keras, [K.Dense(4), K.Dense(3)]), (5, 6)),
+            ((1, 5, 6),),
+        ),
+        Pair(
+            "einsum over places, with a bias for each",
+            lambda: Forward(places_torch, d=nn.Linear(24, 6)),
+            lambda: keras_model(places_keras, (2, 3, 4)),
+            ((1, 4, 2, 3),),
+        ),
+    ]
+
+
 def _steps() -> list[Pair]:
     def frames_torch(m: Any, x: torch.Tensor) -> torch.Tensor:
         n, t = x.shape[:2]
@@ -243,5 +280,6 @@ PAIRS: list[Pair] = [
     *(_two(name, *both) for name, both in _TWO.items()),
     *_weighted(),
     *_attention(),
+    *_tables(),
     *_steps(),
 ]

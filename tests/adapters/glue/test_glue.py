@@ -19,6 +19,7 @@ _TWO_FORMS = frozenset(
         *("global pooling by a window", "dot of two towers", "dot by einsum", "dot by a product of matrices"),
         *("cosine", "outer product", "attention module with padding"),
         "attention module with padding and weights",
+        "einsum with a table",
     }
 )
 """Pairs that stay two forms, and are paired by what their layers compute."""
