@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -238,3 +239,32 @@ def test_initial_weights_are_of_a_size_that_trains(value: float, outcome: str, t
     said = list(reference_of("oslo", changed).notes())
     assert bool(said) == (outcome == "said")
     assert all(f"that silo 'oslo' gives hold values up to {value:.1e}" in note for note in said)
+
+
+def test_initial_weights_from_which_little_trains_are_said(tmp_path: Path) -> None:
+    course = write_course(tmp_path / "course", rounds=1, silos=1)
+    answer = Message.of_bytes(light(course)[0].reply(Message("evidence").to_bytes()), "a silo")
+    arrays = {n: np.zeros_like(a) if n.startswith("weights/") else a for n, a in answer.arrays.items()}
+    reference = reference_of("oslo", Message.of_bytes(replace(answer, arrays=arrays).to_bytes(), "a silo"))
+    (said,) = reference.notes()
+    assert "0 everywhere in 'dense.weight'" in said, "a bias may be zero, and is at first"
+    for name, value, words in (
+        ("running_var", 1e20, r"values up to 1\.0e\+20 in 'running_var'"),
+        ("running_var", 0.0, "0 everywhere in the variance 'running_var'"),
+        ("running_mean", -1e12, r"values up to 1\.0e\+12 in 'running_mean'"),
+        ("running_mean", 0.0, ""),
+        ("running_var", 1.0, ""),
+    ):
+        found = Weights({name: np.full(4, value, np.float32)}, "f", {name: Kind.STATISTIC})
+        notes = list(replace(reference, schema=Normalised(reference.schema), initial=found).notes())  # type: ignore[arg-type]
+        assert bool(notes) == bool(words), (name, value)
+        assert all(re.search(words, note) for note in notes)
+
+
+class Normalised:
+    """A schema with one variance."""
+
+    variances = frozenset({"running_var"})
+
+    def __init__(self, _: object) -> None:
+        pass

@@ -57,6 +57,9 @@ VALUES = {"positions": 4, "loss": 2.0, "rmse": 2.0, "mae": 2.0} | {
         ({"rmse": 1.0}, "an entry that no metric"),
         ({"loss": 1e100}, "loss is 1e+100 over 10 positions, and can be"),
         ({"loss": 1e30, "accuracy": 10}, "of which 0 are wrong"),
+        ({"loss": 0.0, "accuracy": 0}, "of which 10 are wrong, and can be"),
+        ({"loss": 0.0}, "of which 3 are wrong, and can be"),
+        ({"loss": 0.1, "accuracy": 2}, "of which 8 are wrong, and can be"),
         ({"loss.extra": 1.0}, "loss is not one number"),
         ({1: 1.0}, "an entry that no metric"),
         ({f"loss.{i}": 1.0 for i in range(1000)}, "1003 entries"),
@@ -181,3 +184,19 @@ def test_no_data_have_more_positions_than_the_bound(loss: Any, output: Any, targ
     columns = 1
     with pytest.raises(UpdateRefused, match=f"there can be {found.positions - 1} at most"):
         Metrics.of_fields(found.to_fields(), loss, columns, most=found.positions - 1)
+
+
+def test_the_least_loss_of_what_is_wrong_is_below_every_real_one() -> None:
+    """Softmax in float64 over random scores, and over those where two classes are all but equal."""
+    draw = np.random.default_rng(2)
+    for classes in (2, 3, 10):
+        scores = draw.standard_normal((2000, classes)) * draw.choice([1e-6, 1.0, 30.0], (2000, 1))
+        targets = draw.integers(0, classes, 2000)
+        shares = np.exp(scores - scores.max(axis=1, keepdims=True))
+        shares /= shares.sum(axis=1, keepdims=True)
+        losses = -np.log(shares[np.arange(2000), targets] + 1e-300)
+        right = scores.argmax(axis=1) == targets
+        wrong = {"positions": int((~right).sum()), "loss": float(losses[~right].sum()), "accuracy": 0}
+        assert Metrics.of_fields(wrong, "cross_entropy", classes).figures["accuracy"] == 0
+        every = {"positions": 2000, "loss": float(losses.sum()), "accuracy": int(right.sum())}
+        assert Metrics.of_fields(every, "cross_entropy", classes).loss > 0

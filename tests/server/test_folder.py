@@ -142,6 +142,28 @@ def test_all_differing_keys_are_listed(folder: RunFolder) -> None:
     assert listed == ["seed", "training.epochs", "federate.server.lr"]
 
 
+def test_an_edit_of_the_folders_own_course_is_another_course(folder: RunFolder) -> None:
+    """It was taken for the course that was begun."""
+    text = folder.course.read_text(encoding="utf-8")
+    for old, new, key in (
+        ("seed: 5", "seed: 6", "seed"),
+        ("precision: exact", "precision: float64", "federate.precision"),
+    ):
+        assert old in text
+        folder.course.write_text(text.replace(old, new), encoding="utf-8")
+        for deployed in (True, False):
+            with pytest.raises(ConfigError, match=rf"another course:\n  {key}: "):
+                folder.continued((), deployed=deployed)
+    folder.course.write_text(text.replace("rounds: 2", "rounds: 7"), encoding="utf-8")
+    assert folder.continued((), deployed=True).rounds == 7
+    folder.course.write_text(text.replace("seed: 5", "seed: 6"), encoding="utf-8")
+    folder.begun.unlink()
+    assert folder.continued((), deployed=True).seed == 6, "a folder of an earlier version has no copy"
+    folder.course.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match="seed: 6 → 5"):
+        folder.continued((), deployed=True)
+
+
 def test_what_may_change_is_kept(folder: RunFolder) -> None:
     values = {
         "rounds": "9", "keep_checkpoints": "5", "federate.on_failure": "continue", "federate.workers": "2", "federate.device": "cpu",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import signal
 import sys
@@ -24,8 +25,21 @@ from xbackend_fl.cli import (
     run,
     schema,
 )
-from xbackend_fl.cli.console import say
-from xbackend_fl.errors import CombinedError, FormatRefused, XbflError
+from xbackend_fl.cli.console import answer, keep_stdout_for_json, say
+from xbackend_fl.errors import CombinedError, FormatRefused, RunFailed, XbflError
+from xbackend_fl.text import line
+
+_CURES = {
+    errno.ENOSPC: "make space, and try again",
+    errno.EDQUOT: "make space within the quota, and try again",
+    errno.EACCES: "let this user read and write it, or name another place",
+    errno.EPERM: "let this user read and write it, or name another place",
+    errno.EROFS: "name a place that can be written",
+    errno.ENOENT: "make the folder first, or name another place",
+    errno.ENOTDIR: "one of its folders is a file: name another place",
+    errno.EISDIR: "it is a folder: name a file",
+    errno.ENAMETOOLONG: "give it a shorter name",
+}
 
 app = typer.Typer(
     name="xbfl",
@@ -57,11 +71,19 @@ app.command("adapters")(adapters.adapters)
 def main() -> None:
     """Entry point. Exit codes: 0 ok, 1 the run failed, 2 usage or refused input, 130 interrupted."""
     signal.signal(signal.SIGINT, _interrupted)
+    if "--json" in sys.argv and not {"-h", "--help"} & set(sys.argv):
+        keep_stdout_for_json()
     try:
         app()
     except XbflError as error:
         _report(error)
         sys.exit(error.exit_code)
+    except OSError as error:
+        # Of a file that nobody looked at before: where it is, and what the system says of it.
+        where = f"{error.filename}: " if error.filename else ""
+        found = RunFailed(line(f"{where}{error.strerror or error}"), hint=_CURES.get(error.errno or 0))
+        _report(found)
+        sys.exit(found.exit_code)
 
 
 def _interrupted(_: int, __: object) -> NoReturn:
@@ -75,7 +97,7 @@ def _report(error: XbflError) -> None:
             plain |= {"path": str(error.path), **error.details}
         if isinstance(error, CombinedError):
             plain["errors"] = [{"code": e.code, "message": e.message, "hint": e.hint} for e in error.errors]
-        typer.echo(json.dumps({"schema_version": 1, "status": "error", "error": plain}))
+        answer(json.dumps({"schema_version": 1, "status": "error", "error": plain}))
     if isinstance(error, FormatRefused):
         say(f"error[{error.code}]: {error.message} (xbfl explain {error.code})", err=True)
         return

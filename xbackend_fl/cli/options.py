@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from xbackend_fl.cli.console import answer
+
 MODEL = (
     "BACKEND:FILE_OR_MODULE:CALLABLE, e.g. torch:models/net.py:build, or BACKEND:PATH, e.g. onnx:net.onnx."
 )
@@ -42,4 +44,4 @@ External = Annotated[
 
 def print_json(data: Any) -> None:
     """The envelope of every ``--json`` result."""
-    typer.echo(json.dumps({"schema_version": 1, "status": "ok", "data": data}))
+    answer(json.dumps({"schema_version": 1, "status": "ok", "data": data}))

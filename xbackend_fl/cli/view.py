@@ -6,14 +6,13 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-import typer
 from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from xbackend_fl.cli.console import say
+from xbackend_fl.cli.console import answer, say
 from xbackend_fl.events import (
     CourseFinished,
     CourseStarted,
@@ -41,7 +40,7 @@ def view(*, as_json: bool) -> Iterator[Observer]:
     """The observer that fits where the output goes."""
     console = Console()
     if as_json:
-        yield lambda event: typer.echo(to_line(event))
+        yield lambda event: answer(to_line(event))
     elif not console.is_terminal:
         yield _print_line
     else:

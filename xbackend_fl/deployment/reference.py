@@ -33,8 +33,8 @@ no rounding and no device explains."""
 _MOST_INITIAL = 2.0**24
 """Magnitude of a trainable initial weight from which float32 has no room for a change by one: nothing that trains moves it."""
 
-_UNUSUAL = 1e4
-"""Magnitude of one that is said."""
+_UNUSUAL = {Kind.TRAINABLE: 1e4, Kind.STATISTIC: 1e8}
+"""Magnitude of one that is said; statistics are in the units of the data, and squares of them."""
 
 _LARGE = 4 << 20
 """Bytes of a model from which a process of its own pays."""
@@ -63,11 +63,19 @@ class Reference:
     def notes(self) -> Iterator[str]:
         """What is unusual about its weights, from which everybody starts."""
         for name, array in self.initial.items():
-            if self.initial.kinds[name] is Kind.TRAINABLE and not is_within(array, _UNUSUAL):
-                yield (
-                    f"the initial weights that silo {self.name!r} gives hold values up to {float(abs(array).max()):.1e} in {quoted(name)}: "
-                    "few models train from there"
-                )
+            most = _UNUSUAL.get(self.initial.kinds[name])
+            if most is None or not array.size:
+                continue
+            given = f"the initial weights that silo {self.name!r} gives hold"
+            if not is_within(array, most):
+                reach = float(abs(array).max())
+                yield f"{given} values up to {reach:.1e} in {quoted(name)}: few models train from there"
+            if array.any():
+                continue
+            if self.initial.kinds[name] is Kind.TRAINABLE and array.ndim > 1:
+                yield f"{given} 0 everywhere in {quoted(name)}: what comes before it does not train until that changes, and two such layers never do"
+            elif name in self.schema.variances:
+                yield f"{given} 0 everywhere in the variance {quoted(name)}: what it divides becomes very large"
 
 
 def reference_of(name: str, answer: Message | None) -> Reference:

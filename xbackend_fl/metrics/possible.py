@@ -19,6 +19,11 @@ _RIGHT = 32 * math.log(2)
 """Cross entropy of a position that is right: of equal scores at most the logarithm of the number of classes, which is below 2**32."""
 
 
+_WRONG = math.log(2) / 8
+"""Cross entropy of a position that is wrong: another class has as large a share, so that this one has half at most. An eighth of it leaves room for
+losses that weigh classes."""
+
+
 def impossible_beside(loss: LossName, positions: int, sums: Sums) -> str | None:
     """Why no model and no data have all these sums; ``None`` if some have.
 
@@ -44,6 +49,8 @@ def impossible_beside(loss: LossName, positions: int, sums: Sums) -> str | None:
     if loss == "cross_entropy" and "accuracy" in sums:
         wrong = positions - sums["accuracy"]
         most = sums["accuracy"] * _RIGHT + wrong * 2 * _OUTPUT
+        if sums["loss"] < (least := wrong * _WRONG):
+            return f"loss is {sums['loss']:.3g} over {positions} positions of which {wrong:.0f} are wrong, and can be {least:.3g} at least"
         if sums["loss"] > most * _ROUNDED:
             return f"loss is {sums['loss']:.3g} over {positions} positions of which {wrong:.0f} are wrong, and can be {most:.3g} at most"
     return None

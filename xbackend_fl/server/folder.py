@@ -66,7 +66,8 @@ class RunFolder:
             path.parent.mkdir(parents=True, exist_ok=True)
             with whole_or_absent(path) as made:
                 (made / "checkpoints").mkdir(parents=True)
-                RunFolder(made).course.write_text(dump(course), encoding="utf-8")
+                for place in (RunFolder(made).course, RunFolder(made).begun):
+                    place.write_text(dump(course), encoding="utf-8")
         return RunFolder(path)
 
     @staticmethod
@@ -96,10 +97,16 @@ class RunFolder:
         Raises:
             ConfigError: The course is not the run's, but for what may change (:mod:`xbackend_fl.server.changes`).
         """
-        kept, asked = load_course(self.course), load_course(course or self.course, overrides)
-        if require_same(kept, asked, grows=deployed):
-            with unwritable_said(self.path), whole_or_absent(self.course) as path:
-                path.write_text(dump(asked), encoding="utf-8")
+        asked = load_course(course or self.course, overrides)
+        # People edit the other one; a folder of an earlier version has no copy.
+        is_copied = self.begun.is_file()
+        kept = load_course(self.begun if is_copied else self.course)
+        changed = require_same(kept, asked, grows=deployed)
+        text = dump(asked)
+        for place, is_old in ((self.course, changed), (self.begun, changed or not is_copied)):
+            if is_old:
+                with unwritable_said(self.path), whole_or_absent(place) as path:
+                    path.write_text(text, encoding="utf-8")
         return asked
 
     @contextmanager
@@ -116,6 +123,11 @@ class RunFolder:
     def course(self) -> Path:
         """The course as run."""
         return self.path / "course.yaml"
+
+    @property
+    def begun(self) -> Path:
+        """A copy of it, since people edit the other one."""
+        return self.path / ".course.yaml"
 
     @property
     def events(self) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -16,9 +17,10 @@ from pathlib import Path
 from typing import Any, Protocol, final
 
 from xbackend_fl.course import Course
-from xbackend_fl.errors import Refusals, WorkerDied, XbflError
+from xbackend_fl.errors import DiskFull, Refusals, RunFailed, WorkerDied, XbflError
 from xbackend_fl.events import Observer
 from xbackend_fl.simulation.mail import Desk, Letter, receive, send
+from xbackend_fl.text import line
 from xbackend_fl.training.worker import Partial, Worker
 
 _JOIN_S = 2.0
@@ -196,6 +198,15 @@ def _serve(connection: Connection, course: Course, base: Any, backend: str, thre
                 send(connection, ("refused", error))
             except KeyboardInterrupt:
                 raise
+            except OSError as error:
+                # A disk, a memory of the machine's, a right: no fault of any code.
+                where = f" ({error.filename})" if error.filename else ""
+                text = line(
+                    f"the {backend} worker was refused by the system: {error.strerror or error}{where}"
+                )
+                kind = DiskFull if error.errno in {errno.ENOSPC, errno.EDQUOT} else RunFailed
+                hint = "mend that; --resume goes on after the last complete round"
+                send(connection, ("refused", kind(text, hint=hint)))
             except BaseException:  # noqa: BLE001  whatever a user's model raises goes to the console as it is
                 send(connection, ("raised", traceback.format_exc()))
     finally:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
-from xbackend_fl.errors import RunFailed, XbflError, raised
+from xbackend_fl.errors import DiskFull, RunFailed, XbflError, raised
 from xbackend_fl.places import place_of
 
 _NAMED = 3
@@ -37,3 +40,47 @@ def training(number: int, names: Sequence[str], backend: str) -> str:
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     who = ", ".join(map(repr, names[:_NAMED])) + more
     return f"while training participant{'s' if len(names) > 1 else ''} {who} ({backend}) in round {number}"
+
+
+@contextmanager
+def saving(path: Path, backend: str) -> Iterator[None]:
+    """Say in one line why a trained model could not be written, whatever its framework raises then.
+
+    Args:
+        path: Where it is written.
+        backend: Whose format.
+
+    Raises:
+        DiskFull: There is no space.
+        RunFailed: Something else is in the way.
+    """
+    try:
+        yield
+    except (XbflError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        cause = error if isinstance(error, OSError) and error.errno else _in_the_way(path)
+        what = f"the trained model cannot be written in the format of {backend}"
+        if cause is None:
+            raise RunFailed(raised(f"{what}: saving to {path}", error)) from error
+        place, reason = cause.filename or path, cause.strerror
+        if cause.errno in {errno.ENOSPC, errno.EDQUOT}:
+            hint = "make space; --resume writes it again"
+            raise DiskFull(f"{what}: {reason} ({place})", hint=hint) from error
+        raise RunFailed(
+            f"{what}: {reason} ({place})", hint="let this user write there; --resume writes it again"
+        ) from error
+
+
+def _in_the_way(path: Path) -> OSError | None:
+    """What the system says to writing beside a file: frameworks keep it for themselves."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-") as file:
+            file.write(bytes(1 << 20))
+            file.flush()
+        for place in path.parent.glob(f"{path.name}.*"):
+            with place.open("ab"):
+                pass
+    except OSError as error:
+        return error
+    return None

@@ -50,7 +50,7 @@ from xbackend_fl.mapping import (
 from xbackend_fl.mapping.training import require_trainable
 from xbackend_fl.metrics import Metrics, Objective, objective_of
 from xbackend_fl.training.examine import Examined, Rehearsal, Scope, digests_of, read_data
-from xbackend_fl.training.failures import failing, training
+from xbackend_fl.training.failures import failing, saving, training
 from xbackend_fl.training.trial import EVALUATION_BATCH
 from xbackend_fl.training.usage import Usage
 from xbackend_fl.weights import Weights
@@ -289,9 +289,10 @@ class Worker:
         return tuple(axis.to_canonical(array) for axis, array in zip(self._binding.outputs, raw, strict=True))
 
     def save(self, weights: Weights, path: Path) -> Path:
-        """Write ``weights`` in the backend's own format."""
+        """Write ``weights`` in the backend's own format; raises :class:`RunFailed` if it cannot be written there."""
         self._load(weights)
-        return self._trainer.save(path)
+        with saving(path, self._backend):
+            return self._trainer.save(path)
 
     def num_examples(self) -> dict[str, int]:
         """Examples of this backend's participants."""
