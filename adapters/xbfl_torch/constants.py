@@ -24,7 +24,8 @@ def fold(context: Context, node: Node) -> Array | None:
     word = str(node.target).removeprefix("aten.").partition(".")[0]
     arguments = [_constant(context, context.get(item), word) for item in node.args]
     options = {key: _constant(context, context.get(item), word) for key, item in node.kwargs.items()}
-    if any(item is _DATA for item in (*arguments, *options.values())):
+    absent = any(isinstance(item, Node) and context.get(item) is None for item in node.args)
+    if absent or any(item is _DATA for item in (*arguments, *options.values())):
         return None
     with torch.no_grad():
         result = node.target(*arguments, **options)

@@ -194,15 +194,31 @@ def _tell(context: Context, node: Node) -> None:
         context.values[node] = context.get(source)[index]
     elif (folded := fold(context, node)) is not None:
         context.values[node] = folded
-    elif (handler := _HANDLERS.get(base_name(node))) and str(node.target).startswith("aten."):
+    else:
+        with sequences.states_whole(context, node):
+            context.values[node] = _made(context, node)
+
+
+def _made(context: Context, node: Node) -> Any:
+    handler = _HANDLERS.get(base_name(node))
+    if handler and str(node.target).startswith("aten."):
         try:
-            context.values[node] = handler(context, node)
+            made = handler(context, node)
         except Exception as error:
             if opaque.stands(context, node) or not may_stand(context.builder, context.name(node), error):
                 raise
-            context.values[node] = opaque.record(context, node)
-    else:
-        context.values[node] = opaque.record(context, node)
+        else:
+            if not _lacks(made, node):
+                return made
+    return opaque.record(context, node)
+
+
+def _lacks(made: Any, node: Node) -> bool:
+    """Whether an operation has outputs that its canonical form does not have, and that something reads."""
+    if not isinstance(made, tuple) or base_name(node) in sequences.HANDLERS:
+        return False
+    read = {user.args[1] for user in node.users if user.target is operator.getitem and user.users}
+    return any(item is None and index in read for index, item in enumerate(made))
 
 
 def _read(graph: Graph) -> set[Node]:

@@ -113,7 +113,7 @@ def _adaptive_pool(operator: str, reduction: str) -> Handler:
             name,
             value,
             1,
-            native_shape(node),
+            (*value.native_shape[:2], *sizes),
             kernel_shape=kernel,
             strides=kernel,
             pads=(0,) * 2 * len(kernel),

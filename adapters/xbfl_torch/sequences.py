@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch.fx import Node
@@ -15,6 +16,7 @@ from xbfl_torch.graph import (
     Context,
     Handler,
     State,
+    base_name,
     module_path,
     native_shape,
     require,
@@ -178,6 +180,26 @@ def _unbind(context: Context, node: Node) -> list[Operand]:
     length = operand_shape(a["self"])[a["dim"]]
     name = context.name(node)
     return [movement.pick(context.builder, name, a["self"], a["dim"], index) for index in range(length)]
+
+
+@contextmanager
+def states_whole(context: Context, node: Node) -> Iterator[None]:
+    """While an operation is read that knows nothing of the rows of ``h_n``, that is an array ``[layers · directions, N, H]``."""
+    states = {
+        item: context.values[item]
+        for item in node.all_input_nodes
+        if isinstance(context.values.get(item), State) and base_name(node) not in HANDLERS
+    }
+    context.values |= {item: _whole(context, item.name, states[item]) for item in states}
+    try:
+        yield
+    finally:
+        context.values |= states
+
+
+def _whole(context: Context, name: str, states: State) -> Operand:
+    rows = [_state_row(context, states, index) for index in range(len(states.rows))]
+    return movement.stack(context.builder, name, rows, 0)
 
 
 HANDLERS: Mapping[str, Handler] = {

@@ -248,7 +248,7 @@ class GraphBuilder:
         if [n for n in shape if n != 1] == [n for n in native if n != 1] and value.order is None:
             return self._singletons(name, value, shape)
         value = in_native_order(self, name, value)
-        if self._channels_last and len(native) == 2 and len(shape) >= 4:
+        if self._channels_last and len(native) == 2 and len(shape) >= 4 and shape[0] == native[0]:
             image = self._unflatten(name, value, shape)
             if image is not None:
                 return image

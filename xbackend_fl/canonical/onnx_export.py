@@ -24,6 +24,9 @@ from xbackend_fl.errors import RefusedInput
 OPSET = 21
 IR_VERSION = 10
 
+OF_BATCH = "_of_batch"
+"""Behind the name of a parameter, in front of a number: the statistic of the batch that would move it."""
+
 
 def to_onnx(
     schema: Schema,
@@ -39,7 +42,7 @@ def to_onnx(
         weights: Canonical arrays by parameter name; the batch axis alone is then free, every other one has the size
             of the example. Without weights the parameters are further inputs, and every axis is free.
         batch_statistics: Normalise with the statistics of the batch, as training does; they are then further
-            outputs under the names of the parameters, with ``_of_batch`` behind.
+            outputs under the names of the parameters, with ``_of_batch`` and a number behind.
         sequence_axes: Further axes of inputs that are free in a model with weights.
 
     Returns:
@@ -54,7 +57,7 @@ def to_onnx(
     found: list[onnx.ValueInfoProto] = []
     for node in schema.nodes:
         if batch_statistics and node.operator == "BatchNormalization":
-            found += _batch_norm_of_batch(graph, node, schema)
+            found += _batch_norm_of_batch(graph, node, schema, len(found))
         else:
             _EXPANSIONS.get(node.operator, _direct)(graph, node, schema)
     initializers, given = [], []
@@ -118,8 +121,13 @@ def _batch_norm(graph: OnnxGraph, node: Node, schema: Schema) -> None:
     graph.call("BatchNormalization", inputs, node.outputs[0], **node.attributes)
 
 
-def _batch_norm_of_batch(graph: OnnxGraph, node: Node, schema: Schema) -> list[onnx.ValueInfoProto]:
-    """Batch normalisation in training mode; returns the mean and the biased variance as outputs."""
+def _batch_norm_of_batch(
+    graph: OnnxGraph, node: Node, schema: Schema, number: int
+) -> list[onnx.ValueInfoProto]:
+    """Batch normalisation in training mode; returns the mean and the biased variance as outputs.
+
+    Their ``number`` tells calls of one layer apart.
+    """
     value = node.inputs[0]
     channels = schema.by_name[node.parameters["mean"]].shape[0]
     # [N, C, *spatial] as [C, N · spatial]: one row per channel at every rank.
@@ -127,7 +135,7 @@ def _batch_norm_of_batch(graph: OnnxGraph, node: Node, schema: Schema) -> list[o
     by_channel = graph.call(
         "Reshape", [graph.call("Transpose", [rows], perm=[1, 0, 2]), graph.ints(channels, -1)]
     )
-    names = [f"{node.parameters[role]}_of_batch" for role in ("mean", "variance")]
+    names = [f"{node.parameters[role]}{OF_BATCH}{number}" for role in ("mean", "variance")]
     graph.call("ReduceMean", [by_channel, graph.ints(1)], names[0], keepdims=0)
     centre = graph.call("Unsqueeze", [names[0], graph.ints(1)])
     squares = graph.call("Mul", [graph.call("Sub", [by_channel, centre])] * 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, final
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.canonical import Schema
+from xbackend_fl.canonical.onnx_export import OF_BATCH
 from xbackend_fl.errors import RefusedInput, shortened
 
 Array = NDArray[Any]
@@ -66,10 +68,15 @@ class Runtime:
         return outputs
 
     def batch_statistics(self, weights: Mapping[str, Array], inputs: Sequence[Array]) -> dict[str, Array]:
-        """Mean and biased variance of what each batch normalisation reads, by the parameter they would update."""
+        """Mean and biased variance of what each batch normalisation reads, by the parameter they would update.
+
+        Of a layer that is called several times, the average over its calls.
+        """
         names = [output.name for output in self._training.get_outputs()][len(self._schema.outputs) :]
-        found = _run(self._training, names, self._feeds(weights, inputs))
-        return {name.removesuffix("_of_batch"): array for name, array in zip(names, found, strict=True)}
+        found: dict[str, list[Array]] = defaultdict(list)
+        for name, array in zip(names, _run(self._training, names, self._feeds(weights, inputs)), strict=True):
+            found[name.rpartition(OF_BATCH)[0]].append(array)
+        return {name: np.mean(arrays, axis=0, dtype=arrays[0].dtype) for name, arrays in found.items()}
 
     @cached_property
     def _inference(self) -> Any:
