@@ -29,6 +29,7 @@ from xbackend_fl.mapping.feature_order import Order, feature_distance, ordered
 from xbackend_fl.mapping.native import SizeRefused, canonical_outputs
 from xbackend_fl.mapping.ports import fit_outputs
 from xbackend_fl.mapping.probe import Evidence, alike, by_shape, cotangents, weights_of
+from xbackend_fl.mapping.recut import length_class, recut
 from xbackend_fl.mapping.sketch import sketch
 from xbackend_fl.mapping.verify import relative_error
 
@@ -85,28 +86,34 @@ def alignments(schema: Schema, trainer: Trainer, evidence: Sequence[Evidence] | 
         trainer: The candidate; its weights are changed.
         evidence: What the reference did, the probes by shape included.
     """
-    own = trainer.description.schema
-    if _lengths(schema) != _lengths(own):
-        return
     try:
-        binding = fit_outputs(schema, trainer.description)
+        fitted = fit_outputs(schema, trainer.description)
     except MismatchError:
         # What the graphs say of it is nearer to the cause.
         return
-    answers: list[tuple[Evidence, Mapping[str, Array]]] = []
+    for own, binding in recut(schema, trainer.description.schema, fitted):
+        answers = _answers(trainer, binding, own, evidence)
+        if not answers:
+            continue
+        options = _options(schema, own, answers)
+        chosen = _assigned(schema, own, options)
+        if chosen is None:
+            continue
+        near = {(pair.ours, pair.theirs): pair for pair in options if pair.distance <= PARTNER}
+        for pairs in chain([chosen], _exchanged(schema, chosen, near)):
+            yield _bound(schema, own, binding, pairs, near)
+
+
+def _answers(
+    trainer: Trainer, binding: Binding, own: Schema, evidence: Sequence[Evidence] | None
+) -> list[tuple[Evidence, Mapping[str, Array]]]:
+    """The candidate's gradients under equal weights by shape, as far as its outputs are the reference's."""
     for draws in (by_shape(evidence), alike(evidence)):
         # An order of features is looked for only where the models are not the same function without.
-        asked = (_answer(trainer, binding, own, item) for item in draws if item.gradients and not answers)
-        answers = answers or [found for found in asked if found is not None]
-    if not answers:
-        return
-    options = _options(schema, own, answers)
-    chosen = _assigned(schema, own, options)
-    if chosen is None:
-        return
-    near = {(pair.ours, pair.theirs): pair for pair in options if pair.distance <= PARTNER}
-    for pairs in chain([chosen], _exchanged(schema, chosen, near)):
-        yield _bound(schema, own, binding, pairs, near)
+        asked = (_answer(trainer, binding, own, item) for item in draws if item.gradients)
+        if answers := [found for found in asked if found is not None]:
+            return answers
+    return []
 
 
 def _exchanged(
@@ -124,16 +131,6 @@ def _exchanged(
         if all(turned):
             kept = [pair for pair in chosen if pair not in one and pair not in two]
             yield [*kept, *(pair for pair in turned if pair is not None)]
-
-
-def _lengths(schema: Schema) -> list[tuple[tuple[int, ...], str]]:
-    """What every parameter is, whatever the order of its axes."""
-    return sorted((_class(parameter) for parameter in schema.parameters), key=str)
-
-
-def _class(parameter: Parameter) -> tuple[tuple[int, ...], str]:
-    role = parameter.role if parameter.kind in {Kind.STATISTIC, Kind.COUNTER} else ""
-    return tuple(sorted(n for n in parameter.shape if n > 1)), f"{parameter.kind}{role}"
 
 
 def _answer(
@@ -163,11 +160,11 @@ def _options(
     """Every parameter of one side with every one of the other that has the same lengths of axes."""
     classes: dict[object, list[Parameter]] = defaultdict(list)
     for parameter in own.parameters:
-        classes[_class(parameter)].append(parameter)
+        classes[length_class(parameter)].append(parameter)
     return [
         pair
         for parameter in schema.parameters
-        for partner in classes[_class(parameter)]
+        for partner in classes[length_class(parameter)]
         for pair in _pairs(parameter, partner, answers)
     ]
 

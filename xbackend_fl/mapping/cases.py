@@ -41,7 +41,7 @@ KINDS = DRAWS + 2
 
 _EXAMPLE, _BY_SHAPE, _FURTHER = DRAWS + 3, DRAWS + 5, 21
 _ALIKE = 17
-_MOVES = frozenset({"Flatten", "Reshape", "Transpose", "Opaque"})
+_MOVES = frozenset({"Concat", "Flatten", "Reshape", "Transpose", "Opaque"})
 """Behind what features may lie in another order."""
 
 _RESERVE = (11, 13, 15)
