@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
 
-from xbackend_fl.canonical import Value, views
+from xbackend_fl.canonical import movement, views
 from xbackend_fl.canonical.attention import attention as dot_product_attention
 from xbackend_fl.canonical.attention import join_heads, split_heads
 from xbackend_fl.canonical.computed import Computed
 from xbackend_fl.canonical.layout import Layout, Stack, Sum
-from xbackend_fl.canonical.operands import Operand, is_causal_mask
+from xbackend_fl.canonical.operands import Operand, is_causal_mask, native_shape
+from xbackend_fl.canonical.recurrent import recurrent as run
 from xbfl_onnx.graph import Context, Handler, attributes, layout, require
 
 _WIDTH = {"LSTM": 4, "GRU": 3, "RNN": 1}
@@ -25,48 +27,62 @@ def _recurrent(context: Context, node: onnx.NodeProto) -> list[Operand]:
     value, weight, recurrent, bias = operands[:4]
     require(given.get("layout", 0) == 0, node, "layout=1")
     direction = given.get("direction", "forward")
-    require(direction in {"forward", "bidirectional"}, node, f"direction={direction}")
     require(operands[4] is None or isinstance(operands[4], np.ndarray), node, "sequence lengths that vary")
-    require(all(_is_zero(item) for item in operands[5:7]), node, "expected a zero initial state")
+    require(len(operands) < 8 or operands[7] is None or _is_zero(operands[7]), node, "peepholes")
     names = [name.decode() if isinstance(name, bytes) else name for name in given.get("activations", ())]
     usual = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"]}.get(node.op_type)
     directions = 2 if direction == "bidirectional" else 1
     require(not names or usual is None or names == usual * directions, node, f"activations {names}")
     hidden = given["hidden_size"]
-    more: dict[str, int | str] = {}
+    more: dict[str, Any] = {}
     if node.op_type == "GRU":
         more["linear_before_reset"] = given.get("linear_before_reset", 0)
     if node.op_type == "RNN":
         more["activation"] = names[0] if names else "Tanh"
-    layouts: dict[str, Layout | None] = {
-        "weight": layout(weight, node),
-        "recurrent_weight": layout(recurrent, node),
-    }
+    layouts = {"weight": _parameter(weight, node), "recurrent_weight": _parameter(recurrent, node)}
     if isinstance(bias, Computed) and bias.operator == "Concat" and _is_zero(bias.operands[-1]):
         # One bias, filled up with zeros where ONNX has a second one.
-        layouts["bias"] = layout(bias.operands[0], node)
+        layouts["bias"] = _parameter(bias.operands[0], node)
     elif (held := layout(bias, node)) is not None:
         layouts["bias"] = _bias(held, _WIDTH[node.op_type] * hidden, bool(more.get("linear_before_reset")))
     builder = context.builder
-    by_batch = builder.arrange(context.data(value, node), (1, 0, 2))
-    batch, steps, _ = by_batch.shape
-    width = directions * hidden
-    sequence, state = builder.add(
+    made = run(
+        builder,
         node.op_type,
         node.name,
-        [Value(by_batch.name, by_batch.shape, (0, 1, 2))],
-        [(batch, steps, width), (batch, width)],
-        layouts=layouts,
-        attributes={"hidden_size": hidden, "direction": direction, **more},
+        builder.transpose(context.data(value, node), (1, 0, 2)),
+        [{role: views.index(held, 0, d) for role, held in layouts.items()} for d in range(directions)],
+        initial=_initial(context, node, operands[5:7]),
+        backwards=direction == "reverse",
+        **more,
     )
     # ONNX's own order: [T, directions, N, hidden] and [directions, N, hidden].
-    shape = (batch, steps, directions, hidden)
-    (every,) = builder.add(
-        "Reshape", f"{node.name}.Y", [Value(sequence, (batch, steps, width), (0, 1, 2))], [shape]
-    )
-    ends_shape = (batch, directions, hidden)
-    (ends,) = builder.add("Reshape", f"{node.name}.Y_h", [Value(state, (batch, width), (0, 1))], [ends_shape])
-    return [Value(every, shape, (1, 2, 0, 3)), Value(ends, ends_shape, (1, 0, 2))]
+    batch, steps, _ = made.sequence.native_shape
+    every = builder.reshape(f"{node.name}.Y", made.sequence, (batch, steps, directions, hidden))
+    ends = [builder.reshape(f"{node.name}.Y_h", item, (batch, directions, hidden)) for item in made.states]
+    return [builder.transpose(every, (1, 2, 0, 3)), *(builder.transpose(item, (1, 0, 2)) for item in ends)]
+
+
+def _parameter(operand: Operand | None, node: onnx.NodeProto) -> Layout:
+    found = layout(operand, node)
+    require(found is not None, node, "a weight is missing")
+    assert found is not None
+    return found
+
+
+def _initial(context: Context, node: onnx.NodeProto, given: Sequence[Operand | None]) -> list[Operand]:
+    """First states ``[directions, N, hidden]`` as ``[N, directions · hidden]``; zeros are left out."""
+    if all(_is_zero(item) for item in given):
+        return []
+    found: list[Operand] = []
+    for item in given if node.op_type == "LSTM" else given[:1]:
+        if item is None:
+            found.append(np.zeros((1, 1), np.float32))
+            continue
+        by_batch = movement.transpose(context.builder, item, (1, 0, 2))
+        batch, directions, hidden = native_shape(by_batch)
+        found.append(movement.reshape(context.builder, node.name, by_batch, (batch, directions * hidden)))
+    return found
 
 
 def _bias(held: Layout, rows: int, both: bool) -> Layout:  # noqa: FBT001  one caller

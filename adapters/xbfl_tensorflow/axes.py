@@ -65,7 +65,7 @@ def infer_axes(traced: Trace, index: int, array: Array, axes: Axes, declared: Sh
     rank, order = array.ndim, axes.perm
     plain: Order = tuple(range(rank))
     last: Order = (0, *range(2, rank), 1)
-    found = next(_consumers(traced, traced.inputs[index].name), None) if rank >= 3 else None
+    found = next(_consumers(traced, traced.inputs[index]), None) if rank >= 3 else None
     if found is None:
         return Axes(
             order, "as given" if order == plain else "channels-last: nothing in the model says otherwise"
@@ -110,15 +110,19 @@ def _fits(array: Array, axes: Axes, declared: Shape) -> bool:
     )
 
 
-def _consumers(traced: Trace, name: str) -> Iterator[tuple[str, str]]:
+def _consumers(traced: Trace, source: Any) -> Iterator[tuple[str, str]]:
     """What the layers and operations behind an input say about its order, in execution order."""
-    reached = {name}
+    reached = {source.name}
     for step in steps(traced.graph, traced.calls):
         marked = isinstance(step, Call)
         reads = (step.arguments, step.options) if marked else list(step.inputs)
         if not reached.intersection(_names(reads)):
             continue
         word = _of_layer(step.target) if marked else _of_operation(step)
+        given = (item.shape.rank for item in tf.nest.flatten(reads) if tf.is_tensor(item))
+        if word == "last" and next(given, source.shape.rank) < source.shape.rank:
+            # Frame by frame: one axis in front of an image's is gone.
+            word = "video"
         if word:
             yield word, str(getattr(step.target, "name", step.target) if marked else step.name)
         reached.update(_names(step.outputs))

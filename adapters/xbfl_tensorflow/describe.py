@@ -23,7 +23,7 @@ from xbackend_fl.canonical.operands import Operand, as_value
 from xbackend_fl.canonical.recorder import described_with_data
 from xbackend_fl.errors import UnsupportedError
 from xbackend_fl.places import users_place
-from xbfl_tensorflow import layers, moving, opaque, operations, sequences, simple, wrapped
+from xbfl_tensorflow import layers, moving, opaque, operations, recurrent, sequences, simple, wrapped
 from xbfl_tensorflow.axes import default_axes
 from xbfl_tensorflow.constants import fold, settle
 from xbfl_tensorflow.graph import Context, Handler, family, knows_activation
@@ -162,8 +162,8 @@ def _known(layer: Any) -> Handler | None:
     if type(layer).__name__ == "TimeDistributed" and family(layer):
         return wrapped.time_distributed(layer, _known)
     handler = _LAYERS.get(type(layer).__name__) if family(layer) else None
-    recurrent = type(layer).__name__ in sequences.HANDLERS
-    return handler if recurrent or knows_activation(getattr(layer, "activation", None)) else None
+    steps = type(layer).__name__ in sequences.HANDLERS
+    return handler if steps or knows_activation(getattr(layer, "activation", None)) else None
 
 
 def _input_names(model: Any, count: int) -> list[str]:
@@ -240,30 +240,33 @@ def _call(context: Context, call: Call) -> None:
     context.prefix = call.path
     context.trains = context.active.get(id(call), True)
     tensors = tf.nest.flatten(call.outputs)
-    if len(tensors) > 1:
+    made = _results(context, call)
+    if len(made) != len(tensors):
         # Only its operations say what else it returns.
         context.refused.append(call.target)
         made = opaque.placeholders(context, call)
-    else:
-        made = [_result(context, call)]
     context.values |= {tensor.name: value for tensor, value in zip(tensors, made, strict=True)}
     context.prefix = ""
 
 
-def _result(context: Context, call: Call) -> Any:
+def _results(context: Context, call: Call) -> list[Any]:
+    """What each tensor that a call returned stands for."""
     arguments = [context.get(item) for item in call.arguments]
     options = {key: context.get(item) for key, item in call.options.items()}
     if isinstance(call.target, str):
-        return operations.function(context, call.target, call.outputs, arguments, options)
+        return [operations.function(context, call.target, call.outputs, arguments, options)]
     try:
-        return _layer(context, call.target, arguments, options)
+        if type(call.target).__name__ in recurrent.KINDS:
+            options.pop("training", None)
+            return list(recurrent.recurrent(context, call.target, arguments, options))
+        return [_layer(context, call.target, arguments, options)]
     except Exception as error:
         name = context.prefix + call.target.name
         if opaque.stands(call.target) or not may_stand(context.builder, name, error):
             raise
         # The graph is made again, and the layer is walked inside.
         context.refused.append(call.target)
-        return opaque.placeholders(context, call)[0]
+        return list(opaque.placeholders(context, call))
 
 
 def _layer(context: Context, layer: Any, arguments: list[Any], options: dict[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""Recurrent layers and multi-head attention."""
+"""Multi-head attention and layers that go through the steps of a sequence."""
 
 from __future__ import annotations
 
@@ -9,96 +9,15 @@ from typing import Any
 from xbackend_fl.canonical import Value, movement, views
 from xbackend_fl.canonical.attention import attention as dot_product_attention
 from xbackend_fl.canonical.attention import join_heads, split_heads
-from xbackend_fl.canonical.layout import Blocks, Layout, Reorder, Reshape, Stack, Transpose
+from xbackend_fl.canonical.layout import Layout, Reshape, Transpose
 from xbackend_fl.canonical.operands import as_value, is_causal_mask
 from xbackend_fl.canonical.padding import same_pads
-from xbfl_tensorflow.graph import Context, Handler, activation, family, require, spatial
-
-_OPERATORS: Mapping[str, tuple[str, tuple[int, ...]]] = {
-    "LSTM": ("LSTM", (0, 3, 1, 2)),  # Keras i, f, c, o -> ONNX i, o, f, c
-    "GRU": ("GRU", (0, 1, 2)),  # z, r, h on both sides
-    "SimpleRNN": ("RNN", (0,)),
-}
+from xbfl_tensorflow import recurrent
+from xbfl_tensorflow.graph import Context, Handler, activation, require, spatial
 
 
 def _recurrent(context: Context, layer: Any, value: Value) -> Value:
-    return _node(context, context.name(layer), [layer], value)
-
-
-def _bidirectional(context: Context, layer: Any, value: Value) -> Value:
-    name = context.name(layer)
-    require(layer.merge_mode == "concat", name, f"merge_mode={layer.merge_mode!r}; expected 'concat'")
-    backward = layer.backward_layer
-    require(type(layer.forward_layer) is type(backward), name, "the two directions differ in kind")
-    return _node(context, name, [layer.forward_layer, backward], value)
-
-
-def _node(context: Context, name: str, directions: list[Any], value: Value) -> Value:
-    first = directions[0]
-    kind = type(first).__name__
-    require(kind in _OPERATORS and bool(family(first)), name, f"wraps a {kind}")
-    operator, gates = _OPERATORS[kind]
-    attributes = _attributes(name, operator, first, len(directions))
-    order = value.order
-    value = value if order else context.builder.plain(value)
-    width = len(directions) * first.units
-    shapes = [(*value.shape[:2], width), (value.shape[0], width)]
-    parts = [_direction(context, layer.cell, gates) for layer in directions]
-    if order:
-        # Features that every time step flattened: the weights take up their order.
-        parts = [{**part, "weight": Reorder(part["weight"], 1, order)} for part in parts]
-    sequence, final = context.builder.add(
-        operator,
-        name,
-        [value],
-        shapes,
-        layouts={role: Stack(tuple(part[role] for part in parts)) for role in parts[0]},
-        attributes=attributes,
-    )
-    if first.return_sequences:
-        return Value(sequence, shapes[0], (0, 1, 2))
-    return Value(final, shapes[1], (0, 1))
-
-
-def _attributes(name: str, operator: str, layer: Any, directions: int) -> dict[str, Any]:
-    word = layer.activation.__name__
-    require(
-        not layer.return_state and not layer.stateful,
-        name,
-        "return_state=True or stateful=True has no canonical form",
-        f"keras: {name}: return_sequences=True, and take the last step: x[:, -1]",
-    )
-    require(not layer.go_backwards, name, "go_backwards=True; wrap the layer in Bidirectional instead")
-    no_dropout = not layer.dropout and not layer.recurrent_dropout
-    require(no_dropout, name, "dropout inside the cell; put a Dropout layer in front of it instead")
-    attributes: dict[str, Any] = {
-        "hidden_size": layer.units,
-        "direction": "bidirectional" if directions == 2 else "forward",
-    }
-    if operator == "RNN":
-        require(word in {"tanh", "relu"}, name, f"activation={word!r}; expected 'tanh' or 'relu'")
-        return attributes | {"activation": word.capitalize()}
-    gate = layer.recurrent_activation.__name__
-    usual = (word, gate) == ("tanh", "sigmoid")
-    require(usual, name, f"activations {word!r}, {gate!r}; expected 'tanh', 'sigmoid'")
-    return attributes | ({"linear_before_reset": int(layer.reset_after)} if operator == "GRU" else {})
-
-
-def _direction(context: Context, cell: Any, gates: tuple[int, ...]) -> dict[str, Layout]:
-    def rows(variable: Any) -> Layout:
-        return Blocks(Transpose(context.native(variable), (1, 0)), 0, gates)
-
-    layouts: dict[str, Layout] = {
-        "weight": rows(cell.kernel),
-        "recurrent_weight": rows(cell.recurrent_kernel),
-    }
-    if cell.use_bias:
-        bias = context.native(cell.bias)
-        # GRU with reset_after holds [input bias; recurrent bias] as two rows.
-        layouts["bias"] = Reshape(bias, (bias.shape[0] * bias.shape[1],)) if len(bias.shape) == 2 else bias
-        if len(bias.shape) == 1:
-            layouts["bias"] = Blocks(bias, 0, gates)
-    return layouts
+    return as_value(context.builder, recurrent.recurrent(context, layer, [value], {})[0])
 
 
 def attention(context: Context, layer: Any, arguments: list[Any], options: Mapping[str, Any]) -> Value:
@@ -230,8 +149,7 @@ def _gate(
 
 
 HANDLERS: Mapping[str, Handler] = {
-    **dict.fromkeys(_OPERATORS, _recurrent),
-    "Bidirectional": _bidirectional,
+    **dict.fromkeys(recurrent.KINDS, _recurrent),
     **dict.fromkeys(("ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"), _conv_lstm),
     "MultiHeadAttention": _self_attention,
 }

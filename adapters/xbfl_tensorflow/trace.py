@@ -27,6 +27,9 @@ from xbackend_fl.errors import UnsupportedError, XbflError
 
 _NUMBERED = re.compile(r"output_\d+")
 
+_MOST_STEPS = 128
+"""Of a recurrent layer whose operations are made one by one."""
+
 
 @dataclass(frozen=True)
 class Call:
@@ -286,7 +289,8 @@ class _Marks:
             path, start = "".join(self._path), _count()
             self._path.append(f"{layer.name}/")
             try:
-                return original(layer, *arguments, **options)
+                with _unrolled(layer, (arguments, options)):
+                    return original(layer, *arguments, **options)
             finally:
                 self._path.pop()
                 self.spans.append(Span(layer, path, start, _count()))
@@ -316,6 +320,30 @@ class _Marks:
             self._inside = False
         self.calls.append(Call(target, "".join(self._path), arguments, options, outputs, start, _count()))
         return outputs
+
+
+@contextmanager
+def _unrolled(layer: Any, given: Any) -> Iterator[None]:
+    """A recurrent layer that is walked inside makes its steps one by one: a loop hides its operations, and the gates of its weights.
+
+    One with very many steps stays a loop.
+    """
+    shapes = (item.shape for item in tf.nest.flatten(given) if tf.is_tensor(item))
+    steps = next((shape[1] for shape in shapes if shape.rank > 2), None) or 0
+    if getattr(layer, "unroll", None) is not False or not 0 < steps <= _MOST_STEPS:
+        yield
+        return
+    # The legacy package asks the second one which of two implementations it takes.
+    before = {
+        word: getattr(layer, word) for word in ("unroll", "_could_use_gpu_kernel") if hasattr(layer, word)
+    }
+    try:
+        for word in before:
+            setattr(layer, word, word == "unroll")
+        yield
+    finally:
+        for word, value in before.items():
+            setattr(layer, word, value)
 
 
 def _copy(tensor: Any) -> Any:

@@ -36,6 +36,7 @@ from xbackend_fl.places import users_place
 from xbfl_torch import (
     activations,
     attention,
+    cells,
     contractions,
     layers,
     masks,
@@ -49,10 +50,11 @@ from xbfl_torch.calling import arguments_of
 from xbfl_torch.changes import refuse_hidden_changes
 from xbfl_torch.constants import fold
 from xbfl_torch.effects import effects_of
-from xbfl_torch.graph import Context, Handler, State, base_name
+from xbfl_torch.graph import Context, Handler, base_name
 from xbfl_torch.modes import evaluation_mode
 from xbfl_torch.plain import natives_of
 from xbfl_torch.rehearsal import rehearse
+from xbfl_torch.states import State
 
 _HANDLERS: dict[str, Handler] = {
     name: handler
@@ -65,6 +67,7 @@ _HANDLERS: dict[str, Handler] = {
         contractions,
         layers,
         sequences,
+        cells,
         attention,
     )
     for name, handler in module.HANDLERS.items()
@@ -176,7 +179,7 @@ def _describe(
             returned: Any = node.args[0]
             for index, (key, made) in enumerate(zip(keys, returned, strict=True)):
                 require_float32(str(made.meta["val"].dtype).removeprefix("torch."), key or str(index))
-                value = _returned(context, context.get(made), key)
+                value = _returned(context, context.held(made), key)
                 builder.output(value, key, declared.output(index, len(value.shape)))
     return Described(builder.build(), context.calls)
 
@@ -191,12 +194,11 @@ def _operation(context: Context, node: Node) -> None:
 def _tell(context: Context, node: Node) -> None:
     if node.target is operator.getitem:
         source, index = node.args
-        context.values[node] = context.get(source)[index]
+        context.values[node] = context.held(source)[index]
     elif (folded := fold(context, node)) is not None:
         context.values[node] = folded
     else:
-        with sequences.states_whole(context, node):
-            context.values[node] = _made(context, node)
+        context.values[node] = _made(context, node)
 
 
 def _made(context: Context, node: Node) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -16,14 +15,7 @@ from xbackend_fl.canonical.layout import Layout, Step, leaves
 from xbackend_fl.canonical.operands import Operand, as_value
 from xbackend_fl.errors import UnsupportedError
 from xbfl_torch.rehearsal import DropoutLayer, Rehearsal
-
-
-@dataclass(frozen=True)
-class State:
-    """``h_n`` of a recurrent layer: one (final state, direction) per row of its first axis."""
-
-    rows: tuple[tuple[Value, int], ...]
-    hidden: int
+from xbfl_torch.states import Row, State, state_data
 
 
 class Context:
@@ -35,7 +27,6 @@ class Context:
         modules: Modules by path.
         buffers: Buffers by name.
         rows: Row of ``h_n`` to the final state of its layer, and the direction.
-        sequences: Output sequence of a one-directional recurrent layer to its final state.
         training: Modules that are in training mode while the model trains.
     """
 
@@ -54,8 +45,7 @@ class Context:
         self._drops = rehearsal.drops
         self._places: list[str] = []
         self.buffers = dict(model.named_buffers())
-        self.sequences: dict[str, Value] = {}
-        self.rows: dict[str, tuple[Value, int]] = {}
+        self.rows: dict[str, Row] = {}
 
     def tell(self, node: Node) -> None:
         """Tell the builder about a node of a group that is handled at once."""
@@ -89,10 +79,15 @@ class Context:
     def get(self, argument: Any) -> Any:
         """An argument with graph nodes replaced by what they stand for."""
         if isinstance(argument, Node):
-            return self.values[argument]
+            held = self.values[argument]
+            return state_data(self.builder, held) if isinstance(held, State) else held
         if isinstance(argument, list | tuple):
             return [self.get(item) for item in argument]
         return argument
+
+    def held(self, argument: Any) -> Any:
+        """An argument as it is kept: the states of a recurrent layer by their rows."""
+        return self.values[argument] if isinstance(argument, Node) else argument
 
     def arguments(self, node: Node) -> dict[str, Any]:
         """All arguments by schema name, defaults included."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,17 +29,6 @@ def checked_example(example: Sequence[Any]) -> tuple[Array, ...]:
     Raises:
         RefusedInput: Something is no such array; the message names the input, counted from 0.
     """
-    if isinstance(example, Mapping):
-        names = ", ".join(map(repr, example))
-        raise RefusedInput(
-            f"the example is a dict ({names}); expected a tuple of arrays, in the order in which the model takes its inputs",
-            hint="tuple(example[name] for name in (…)); a model that takes one dict is called by a module that takes each input "
-            "by itself: def forward(self, a, b): return self.net({'a': a, 'b': b})",
-        )
-    if hasattr(example, "__array__"):
-        raise RefusedInput(
-            "the example is one array; expected a tuple of arrays, one per input", hint="(array,)"
-        )
     if not example:
         raise RefusedInput(
             "the example has no arrays", hint="give one per input of the model: --input 1,3,64,64"

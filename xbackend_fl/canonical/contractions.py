@@ -10,6 +10,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from xbackend_fl.canonical import movement, views
 from xbackend_fl.canonical.attention import product
 from xbackend_fl.canonical.builder import GraphBuilder
@@ -27,8 +29,8 @@ def matmul(builder: GraphBuilder, name: str, left: Operand, right: Operand) -> O
     one, two = len(native_shape(left)), len(native_shape(right))
     if one == 1 or two == 1:
         return _with_vector(builder, name, left, right)
-    if isinstance(right, Step) and isinstance(left, Value) and two == 2:
-        return builder.linear(name, left, views.transposed(right, (1, 0)), None)
+    if isinstance(right, Step) and isinstance(left, Value | np.ndarray) and two == 2:
+        return builder.linear(name, as_value(builder, left), views.transposed(right, (1, 0)), None)
     if isinstance(left, Step) and isinstance(right, Value) and one == 2:
         swap = (*range(two - 2), two - 1, two - 2)
         turned = builder.linear(name, builder.transpose(right, swap), left, None)

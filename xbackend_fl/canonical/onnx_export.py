@@ -210,15 +210,23 @@ def _recurrent(graph: OnnxGraph, node: Node, schema: Schema) -> None:
         attributes["activations"] = [activation] * directions
     given = {key: value for key, value in attributes.items() if value is not None}
     by_time = graph.call("Transpose", [node.inputs[0]], perm=[1, 0, 2])
-    sequence, state = f"{node.name}_Y", f"{node.name}_H"
-    inputs = [by_time, weight, recurrent, *([bias] if bias else [])]
+    begun = [_by_direction(graph, value, directions) for value in node.inputs[1:]]
+    sequence, *ends = (f"{node.name}_{word}" for word in ("Y", "H", "C")[: len(node.outputs)])
+    inputs = [by_time, weight, recurrent, *([bias, "", *begun] if begun else [bias] if bias else [])]
     graph.nodes.append(
-        helper.make_node(node.operator, inputs, [sequence, state], name=f"{node.name}_cell", **given)
+        helper.make_node(node.operator, inputs, [sequence, *ends], name=f"{node.name}_cell", **given)
     )
     by_batch = graph.call("Transpose", [sequence], perm=[2, 0, 1, 3])
     graph.call("Reshape", [by_batch, graph.ints(0, 0, -1)], node.outputs[0])
-    final = graph.call("Transpose", [state], perm=[1, 0, 2])
-    graph.call("Reshape", [final, graph.ints(0, -1)], node.outputs[1])
+    for state, output in zip(ends, node.outputs[1:], strict=True):
+        final = graph.call("Transpose", [state], perm=[1, 0, 2])
+        graph.call("Reshape", [final, graph.ints(0, -1)], output)
+
+
+def _by_direction(graph: OnnxGraph, state: str, directions: int) -> str:
+    """``[N, directions · hidden]`` as ``[directions, N, hidden]``."""
+    split = graph.call("Reshape", [state, graph.ints(0, directions, -1)])
+    return graph.call("Transpose", [split], perm=[1, 0, 2])
 
 
 def _attention(graph: OnnxGraph, node: Node, schema: Schema) -> None:

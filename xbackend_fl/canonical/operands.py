@@ -94,6 +94,8 @@ def combine(builder: GraphBuilder, operator: str, name: str, left: Operand, righ
         return _normalised(builder, operator, name, left, right)
     if not isinstance(left, Value) and not isinstance(right, Value):
         shape = np.broadcast_shapes(native_shape(left), native_shape(right))
+        if operator == "Mul" and any(isinstance(o, np.ndarray) and not o.any() for o in (left, right)):
+            return np.zeros(shape, np.float32)
         return Computed(operator, (left, right), shape)
     for value, other in ((left, right), (right, left)):
         if operator == "Mul" and isinstance(value, Value) and isinstance(other, Computed):
@@ -271,8 +273,7 @@ def beside(builder: GraphBuilder, operand: Operand, other: Operand) -> Value:
         operand = operand[:1] if _repeats(builder, operand) else operand
     shape = native_shape(operand)
     fits = isinstance(other, Value) and len(shape) <= len(other.shape)
-    whole = isinstance(operand, np.ndarray) or (isinstance(operand, Step) and views.whole(operand))
-    if not (fits and whole) or not isinstance(other, Value):
+    if not (fits and isinstance(operand, np.ndarray | Step)) or not isinstance(other, Value):
         return as_value(builder, operand)
     rank = len(other.shape)
     full = (1,) * (rank - len(shape)) + shape

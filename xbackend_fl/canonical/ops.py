@@ -105,7 +105,8 @@ def _recurrent(name: str, gates: str, width: str, note: str, **attributes: Effec
         name,
         slots,
         _RECURRENT | attributes,
-        note="input [N, T, F]; outputs sequence [N, T, directions·hidden] and final state [N, directions·hidden]",
+        note="inputs [N, T, F] and, if it does not begin with zeros, the first state (and memory) [N, directions·hidden]; "
+        "outputs sequence [N, T, directions·hidden], last state and, if it is read, memory of an LSTM [N, directions·hidden]",
     )
 
 

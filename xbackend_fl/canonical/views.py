@@ -71,6 +71,8 @@ def part(layout: Layout, axis: int, start: int, stop: int) -> Layout:
 def index(layout: Layout, axis: int, position: int) -> Layout:
     """One index of ``axis``, which disappears."""
     position %= layout.shape[axis]
+    if isinstance(layout, Stack) and axis == 0:
+        return layout.parts[position]
     cut = part(layout, axis, position, position + 1)
     return reshaped(cut, (*cut.shape[:axis], *cut.shape[axis + 1 :]))
 
@@ -101,9 +103,13 @@ def _part_of_reshape(layout: Reshape, axis: int, start: int, stop: int) -> Layou
         while math.prod(inner[place:end]) < size:
             end += 1
         rest = math.prod(inner[place + 1 : end])
-        if math.prod(inner[place:end]) != size or start % rest or stop % rest:
+        first, last = start // rest, -(-stop // rest)
+        inside = last == first + 1 and end == place + 2
+        if math.prod(inner[place:end]) != size or ((start % rest or stop % rest) and not inside):
             raise _cuts(layout, axis)
-        cut = part(layout.of, place, start // rest, stop // rest)
+        cut = part(layout.of, place, first, last)
+        if inside:
+            cut = part(cut, place + 1, start - first * rest, stop - first * rest)
     else:
         if length % size:
             raise _cuts(layout, axis)

@@ -27,6 +27,7 @@ from xbackend_fl.mapping.derivatives import canonical_gradients, native
 from xbackend_fl.mapping.draw import FEATURES
 from xbackend_fl.mapping.feature_order import Order, feature_distance, ordered
 from xbackend_fl.mapping.native import SizeRefused, canonical_outputs
+from xbackend_fl.mapping.pieces import binding_in_pieces, in_pieces, layouts_together, piece_names
 from xbackend_fl.mapping.ports import fit_outputs
 from xbackend_fl.mapping.probe import Evidence, alike, by_shape, cotangents, weights_of
 from xbackend_fl.mapping.recut import length_class, recut
@@ -91,7 +92,10 @@ def alignments(schema: Schema, trainer: Trainer, evidence: Sequence[Evidence] | 
     except MismatchError:
         # What the graphs say of it is nearer to the cause.
         return
-    for own, binding in recut(schema, trainer.description.schema, fitted):
+    # From here on parameters are pieces: a layer and a cell by hand have the same.
+    whole, schema = schema, in_pieces(schema)
+    undivided = trainer.description.schema
+    for own, binding in recut(schema, in_pieces(undivided), binding_in_pieces(undivided, fitted)):
         answers = _answers(trainer, binding, own, evidence)
         if not answers:
             continue
@@ -101,7 +105,8 @@ def alignments(schema: Schema, trainer: Trainer, evidence: Sequence[Evidence] | 
             continue
         near = {(pair.ours, pair.theirs): pair for pair in options if pair.distance <= PARTNER}
         for pairs in chain([chosen], _exchanged(schema, chosen, near)):
-            yield _bound(schema, own, binding, pairs, near)
+            alignment = _bound(schema, own, binding, pairs, near)
+            yield _together(whole, alignment, fitted, undivided)
 
 
 def _answers(
@@ -276,6 +281,28 @@ def _bound(
     reordered = tuple(pair.ours for pair in pairs if pair.features is not None)
     binding = replace(binding, parameters=layouts).renamed(names, nodes, schema)
     return Alignment(binding, nodes, tied, reordered)
+
+
+def _together(schema: Schema, alignment: Alignment, fitted: Binding, own: Schema) -> Alignment:
+    """An alignment of pieces as one of the parameters that they are pieces of."""
+    names = piece_names(schema)
+    found = alignment.binding.parameters
+    layouts = layouts_together(schema, found)
+    if len(names) < len(found):
+        # A candidate's layer in the same pieces keeps its own layout, which says the same in fewer steps.
+        own_pieces = binding_in_pieces(own, fitted).parameters
+        held = {tuple(own_pieces[n] for n in parts): whole for whole, parts in piece_names(own).items()}
+        for name, parts in names.items():
+            same = held.get(tuple(found[part] for part in parts))
+            if same is not None and fitted.parameters[same].shape == layouts[name].shape:
+                layouts[name] = fitted.parameters[same]
+    of = {part: name for name, parts in names.items() for part in parts}
+    return Alignment(
+        replace(alignment.binding, fingerprint=schema.fingerprint, parameters=layouts),
+        alignment.nodes,
+        tuple(dict.fromkeys(of[part] for part in alignment.tied)),
+        tuple(dict.fromkeys(of[part] for part in alignment.reordered)),
+    )
 
 
 def _turned(layout: Layout, order: tuple[int, ...], shape: tuple[int, ...]) -> Layout:

@@ -23,13 +23,7 @@ from xbackend_fl.mapping.finite import check_weights
 from xbackend_fl.mapping.forms import UnlikeError, one_function
 from xbackend_fl.mapping.match import Matching, Resemblance, match
 from xbackend_fl.mapping.pairings import Outcome, Proposal, contradicted, pairings, search
-from xbackend_fl.mapping.ports import (
-    check_outputs,
-    fit_outputs,
-    inputs_in_other_order,
-    names_in_other_order,
-    trailing_notes,
-)
+from xbackend_fl.mapping.ports import check_outputs, fit_outputs, trailing_notes
 from xbackend_fl.mapping.probe import Evidence
 from xbackend_fl.mapping.prove import plausible, prove
 from xbackend_fl.mapping.runtime import GraphRefused
@@ -179,8 +173,6 @@ def _proven(
             else:
                 found = other if found is None or not contradicted(other.proof) else found
         if found is None or (apart and contradicted(found.proof)):
-            if crossed := inputs_in_other_order(schema, trainer.description.schema):
-                raise crossed
             raise mismatch(
                 apart,
                 schema,
@@ -194,8 +186,7 @@ def _proven(
             ) from None
     if not found.proof.proven:
         raise failure(found, schema, trainer.description)
-    named = names_in_other_order(schema, trainer.description.schema)
-    notes = (*found.notes, *trailing_notes(found.binding), *named, *trainer.description.notes)
+    notes = (*found.notes, *trailing_notes(found.binding), *trainer.description.notes)
     return Bound(schema, found.binding, found.proof, trainer, notes)
 
 

@@ -13,6 +13,7 @@ from xbackend_fl.adapter.contract import Batch, TrainConfig, Trainer
 from xbackend_fl.adapter.optimizers import Optimizer
 from xbackend_fl.canonical import Binding, Kind, Schema
 from xbackend_fl.canonical.layout import leaves
+from xbackend_fl.mapping.pieces import taken_apart
 from xbackend_fl.mapping.sketch import columns, sketch, sketches
 
 Array = NDArray[Any]
@@ -37,7 +38,8 @@ class Question:
         cotangents: What every output is weighed with.
         targets: Of the step's mean squared error on the first output.
         config: How the step is made; ``None`` for gradients only.
-        columns: Parameter to the axis along which its gradient is not summed up.
+        columns: Piece of a parameter to the axis along which its gradient is not summed up.
+        by_piece: Whether gradients are those of the pieces of parameters.
     """
 
     inputs: tuple[Array, ...]
@@ -46,6 +48,7 @@ class Question:
     targets: Array
     config: TrainConfig | None
     columns: Mapping[str, int] = field(default_factory=dict)
+    by_piece: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class Answer:
     """What the model does there: sketches by canonical name.
 
     Attributes:
-        gradients: In evaluation mode, by trainable parameter.
+        gradients: In evaluation mode, by trainable parameter or by piece of one.
         moved: The change in one step in training mode without dropout.
         updated: The running statistics after that step.
     """
@@ -67,9 +70,10 @@ def ask(trainer: Trainer, binding: Binding, schema: Schema, question: Question) 
     """Differentiate a model that holds the question's weights, and take a step if one is wanted; they are then what the step left."""
     inputs = native(binding, question.inputs)
     turned = [axes.to_native(c) for axes, c in zip(binding.outputs, question.cotangents, strict=True)]
+    whole = canonical_gradients(binding, trainer.gradients(inputs, turned))
     gradients = {
         name: columns(array, question.columns[name]) if name in question.columns else sketch(array)
-        for name, array in canonical_gradients(binding, trainer.gradients(inputs, turned)).items()
+        for name, array in (taken_apart(schema, whole) if question.by_piece else whole).items()
     }
     if question.config is None or binding.inference_only:
         return Answer(gradients)

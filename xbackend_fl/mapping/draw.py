@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 
 from xbackend_fl.canonical import OPERATORS, Kind, Node, Parameter, Port, Schema
 from xbackend_fl.mapping.distributions import Assignment, Distribution, sample, vocabularies
+from xbackend_fl.mapping.pieces import in_pieces, put_together
 
 Array = NDArray[Any]
 
 BATCH = 4
 """Examples per probe: batch statistics need several."""
 
-FEATURES = {"Gemm": 1, "LSTM": 2, "GRU": 2, "RNN": 2}
-"""Where the weights of a layer have the features that it reads."""
+FEATURES = {"Gemm": 1}
+"""Where the weights of a layer, in its pieces, have the features that it reads."""
 
 _PASSING = frozenset({"Add", "Concat", "MaxPool", "AveragePool", "Pad"})
 _KINKED = frozenset({"Relu", "LeakyRelu", "Clip", "PRelu"})
@@ -42,10 +43,10 @@ def draw_weights(schema: Schema, seed: int) -> dict[str, Array]:
 
 
 def features(schema: Schema) -> dict[str, int]:
-    """The axis of the features that are read, for the weights of every dense and recurrent layer."""
+    """The axis of the features that are read, for the weights of every dense and recurrent layer in its pieces."""
     return {
         parameter.name: FEATURES[parameter.operator]
-        for parameter in schema.parameters
+        for parameter in in_pieces(schema).parameters
         if parameter.operator in FEATURES and parameter.role == "weight"
     }
 
@@ -55,7 +56,7 @@ def draw_by_shape(schema: Schema, salt: str = "", *, alike: bool = False) -> dic
 
     Neither the order of axes nor the operator that reads a parameter makes a difference, because two forms of one function
     have them otherwise: ``[in, out]`` and ``[out, in]`` hold the same numbers, transposed. Axes of one length may be
-    exchanged: nothing in a shape tells which is which. Running statistics alone are drawn by their role.
+    exchanged: nothing in a shape tells which is which. All gates of a recurrent layer weigh alike: their order is a layout. Running statistics alone are drawn by their role.
 
     Args:
         schema: The model.
@@ -64,8 +65,8 @@ def draw_by_shape(schema: Schema, salt: str = "", *, alike: bool = False) -> dic
     """
     axes = features(schema) if alike else {}
     known: dict[str, Array] = {}
-    weights = {}
-    for parameter in schema.parameters:
+    weights: dict[str, Array] = {}
+    for parameter in in_pieces(schema).parameters:
         if (axis := axes.get(parameter.name)) is not None:
             weights[parameter.name] = _alike(parameter, axis, salt)
             continue
@@ -77,7 +78,7 @@ def draw_by_shape(schema: Schema, salt: str = "", *, alike: bool = False) -> dic
             known[key] = _drawn_alike(sorted(lengths), role, key)
         turned = known[key].transpose(np.argsort(order))
         weights[parameter.name] = turned.reshape(parameter.shape).astype(parameter.dtype)
-    return weights
+    return put_together(schema, weights)
 
 
 def _alike(parameter: Parameter, axis: int, salt: str) -> Array:

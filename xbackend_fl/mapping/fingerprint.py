@@ -14,6 +14,7 @@ from xbackend_fl.adapter.contract import Trainer
 from xbackend_fl.canonical import Node, Schema
 from xbackend_fl.mapping.cases import by_shape_cases
 from xbackend_fl.mapping.draw import draw_by_shape
+from xbackend_fl.mapping.pieces import piece_names
 from xbackend_fl.mapping.probe import Evidence, by_shape, observe
 from xbackend_fl.mapping.runtime import Runtime
 from xbackend_fl.mapping.skeleton import Bone
@@ -54,6 +55,7 @@ class Fingerprints:
         data = [case.inputs for case in by_shape_cases(schema, example)]
         data += [item.case.inputs for item in self._reference]
         self._executable = not (schema.opaque or trainer.description.schema.opaque)
+        self._pieces = piece_names(schema), piece_names(trainer.description.schema)
         self._effects = _Effects(schema, data), _Effects(trainer.description.schema, data)
 
     def __call__(self, ours: Bone, theirs: Bone) -> float:
@@ -74,9 +76,13 @@ class Fingerprints:
     def _gradients(self, ours: Node, theirs: Node) -> Iterable[tuple[Array, Array, float]]:
         """Gradients in equal roles, one pair for each draw, and below what norm they are rounding in that draw."""
         for (role, name), (item, own) in product(ours.parameters.items(), self._observed):
-            one, two = item.gradients.get(name), own.get(theirs.parameters.get(role, ""))
-            if one is not None and two is not None and one.shape == two.shape:
-                yield one, two, _FAINT * max(map(_norm, item.gradients.values()))
+            pairs = zip(
+                self._pieces[0][name], self._pieces[1].get(theirs.parameters.get(role, ""), ()), strict=False
+            )
+            for left, right in pairs:
+                one, two = item.gradients.get(left), own.get(right)
+                if one is not None and two is not None and one.shape == two.shape:
+                    yield one, two, _FAINT * max(map(_norm, item.gradients.values()))
 
     @cached_property
     def _observed(self) -> list[tuple[Evidence, Mapping[str, Array]]]:

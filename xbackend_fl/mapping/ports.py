@@ -1,20 +1,14 @@
-"""Which input and output of one model is which of the other, and how its axes lie."""
+"""Which output of one model is which output of the other, and how its axes lie."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
-from itertools import islice, permutations
 
 from xbackend_fl.canonical import Binding, Description, Schema
 from xbackend_fl.canonical.binding import Axes
 from xbackend_fl.canonical.schema import Port
 from xbackend_fl.errors import MismatchError
-from xbackend_fl.mapping.match import match
-from xbackend_fl.mapping.skeleton import skeleton_of
-
-ORDERS = 24
-"""Orders of inputs that are tried."""
 
 
 def check_outputs(reference: Schema, candidate: Schema) -> None:
@@ -100,37 +94,6 @@ def trailing_notes(binding: Binding) -> Iterator[str]:
             if axes.trailing:
                 more = "one axis more" if axes.trailing > 0 else "one axis less"
                 yield f"{word} {index} has {more} here, of length one, at its end: the numbers are the same"
-
-
-def names_in_other_order(reference: Schema, candidate: Schema) -> Iterator[str]:
-    """A note where both models name their inputs alike, and take them in different orders."""
-    ours, theirs = _names(reference), _names(candidate)
-    if ours != theirs and sorted(ours) == sorted(theirs):
-        yield f"inputs are paired by place, and their names differ: the reference takes {_listed(ours)}, the candidate {_listed(theirs)}"
-
-
-def inputs_in_other_order(reference: Schema, candidate: Schema) -> MismatchError | None:
-    """The refusal of two graphs that are one if inputs of one shape and dtype trade places; ``None`` if they are not."""
-    ports, wanted = candidate.inputs, skeleton_of(reference)
-    for order in islice(permutations(range(len(ports))), 1, ORDERS):
-        turned = tuple(ports[place] for place in order)
-        alike = all((a.shape, a.dtype) == (b.shape, b.dtype) for a, b in zip(ports, turned, strict=True))
-        if alike and match(wanted, skeleton_of(replace(candidate, inputs=turned))) is not None:
-            return MismatchError(
-                f"the two models take their inputs in different orders: the reference's {_listed(_names(reference))} are the "
-                f"candidate's {_listed([port.name for port in turned])}, which takes {_listed(_names(candidate))}",
-                hint="data are given by place: take them in one order on both sides; Keras sorts a dict of inputs by name, "
-                "and keras.Model([first, second], …) keeps the order",
-            )
-    return None
-
-
-def _names(schema: Schema) -> list[str]:
-    return [port.name for port in schema.inputs]
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names))
 
 
 def _keys(ports: tuple[Port, ...]) -> list[str]:

@@ -60,8 +60,8 @@ class Evidence:
         case: The case.
         statistics: Running statistics that fit the case's weights and data; the candidate takes the same.
         outputs: Outputs in evaluation mode.
-        gradients: Sketch of the gradient in evaluation mode, by trainable parameter; where features weigh alike, columns of a layer's
-            weights have a sketch each: ``[4, features]``.
+        gradients: Sketch of the gradient in evaluation mode, by trainable parameter, or by piece of one where equal shapes hold equal
+            weights; where features weigh alike, columns of a layer's weights have a sketch each: ``[4, features]``.
         moved: Sketch of the change in one optimizer step in training mode without dropout, by trainable parameter.
         updated: Sketch of the running statistics after that step.
         rounding: How far rounding moves the named sketch, one number each, by ``gradients/NAME``, ``moved/NAME``
@@ -142,7 +142,8 @@ def observe(
         silenced=binding.silenced,
     )
     columns = features(schema) if case.alike else {}
-    question = Question(case.inputs, weights, weighed, targets, config if case.step else None, columns)
+    step = config if case.step else None
+    question = Question(case.inputs, weights, weighed, targets, step, columns, case.by_shape)
     answer = ask(trainer, binding, schema, question)
     measured = rounding(trainer, binding, schema, question, answer, case.seed) if case.rounding else {}
     return Evidence(

@@ -19,13 +19,25 @@ from xbackend_fl.canonical.passes.crops import crop_transposed
 from xbackend_fl.canonical.passes.cuts import cut_linears
 from xbackend_fl.canonical.passes.hiding import hide_before_softmax
 from xbackend_fl.canonical.passes.joins import join_linears
+from xbackend_fl.canonical.passes.loops import (
+    merge_repeated_biases,
+    pick_before_layers,
+    split_repeated_layers,
+)
 from xbackend_fl.canonical.passes.negations import push_negations
 from xbackend_fl.canonical.passes.norms import name_unit_vectors
-from xbackend_fl.canonical.passes.picks import cut_concatenations, pick_single_positions
+from xbackend_fl.canonical.passes.parameters import cut_parameters, pick_before_expanding
+from xbackend_fl.canonical.passes.picks import (
+    cut_concatenations,
+    pick_from_the_other_end,
+    pick_single_positions,
+)
 from xbackend_fl.canonical.passes.products import sum_products
 from xbackend_fl.canonical.passes.roots import settle_roots
 from xbackend_fl.canonical.passes.scales import pull_scales
+from xbackend_fl.canonical.passes.slices import slice_before_functions
 from xbackend_fl.canonical.passes.squeezes import squeeze_features
+from xbackend_fl.canonical.passes.states import read_last_states
 from xbackend_fl.canonical.passes.sums import add_joined_parts
 from xbackend_fl.canonical.passes.trims import trim_convolutions
 from xbackend_fl.canonical.passes.truths import settle_truths
@@ -48,8 +60,16 @@ PASSES: tuple[Callable[[Graph], tuple[Draft, ...]], ...] = (
     cut_concatenations,
     join_linears,
     squeeze_features,
+    pick_before_layers,
+    slice_before_functions,
     cut_linears,
+    split_repeated_layers,
+    merge_repeated_biases,
     pick_single_positions,
+    pick_from_the_other_end,
+    pick_before_expanding,
+    cut_parameters,
+    read_last_states,
 )
 """Every pass, in order: activations first, because later ones look through them; what picks one position
 last, because layers are cut by slices."""

@@ -7,11 +7,13 @@ from dataclasses import replace
 from xbackend_fl.canonical import views
 from xbackend_fl.canonical.draft import Draft, Graph
 from xbackend_fl.canonical.layout import Layout
+from xbackend_fl.canonical.passes.common import LINEAR
 
 
 def fold_biases(graph: Graph) -> tuple[Draft, ...]:
     """Move an added parameter into the layer in front of it."""
     new: dict[str, Draft] = {}
+    gone: set[str] = set()
     for addition in graph.drafts:
         if addition.operator != "Add" or len(addition.inputs) != 2:
             continue
@@ -21,6 +23,13 @@ def fold_biases(graph: Graph) -> tuple[Draft, ...]:
                 continue
             if graph.only_reader(one) is not addition:
                 continue
+            if linear.operator == "Add" and (term := _term(graph, linear)) is not None:
+                bias = _as_bias(term, operand.layouts["weight"])
+                if bias is not None and term.name not in new:
+                    new[term.name] = replace(term, layouts={**term.layouts, "bias": bias})
+                    new[addition.name] = replace(linear, outputs=addition.outputs)
+                    gone.add(linear.name)
+                break
             layout, reshape = operand.layouts["weight"], linear
             if linear.operator == "Reshape" and (source := _split_gemm(graph, linear, layout)) is not None:
                 linear, layout = source, views.reshaped(layout, (source.shape[-1],))
@@ -34,7 +43,18 @@ def fold_biases(graph: Graph) -> tuple[Draft, ...]:
                 new[linear.name] = replace(linear, layouts=folded)
                 new[addition.name] = replace(reshape, outputs=addition.outputs)
             break
-    return tuple(new.get(draft.name, draft) for draft in graph.drafts)
+    return tuple(new.get(draft.name, draft) for draft in graph.drafts if draft.name not in gone)
+
+
+def _term(graph: Graph, total: Draft) -> Draft | None:
+    """The first linear layer of a sum of linear layers that nobody else reads, if none of them has a bias."""
+    terms = [graph.producers.get(value) for value in total.inputs]
+    if any(graph.only_reader(value) is not total for value in total.inputs):
+        return None
+    linear = [
+        term for term in terms if term is not None and term.operator in LINEAR and term.shape == total.shape
+    ]
+    return linear[0] if len(linear) == len(terms) and not any("bias" in t.layouts for t in linear) else None
 
 
 def _split_gemm(graph: Graph, reshape: Draft, layout: Layout) -> Draft | None:

@@ -27,7 +27,7 @@ def cut_linears(graph: Graph) -> tuple[Draft, ...]:
     """Cut the parameters of layers whose results are cut."""
     new: dict[str, list[Draft]] = {}
     for draft in graph.drafts:
-        if _is_linear(graph, draft.outputs[0]):
+        if is_linear(graph, draft.outputs[0]):
             cuts = _cuts(graph, draft)
             if cuts is None:
                 continue
@@ -40,7 +40,7 @@ def cut_linears(graph: Graph) -> tuple[Draft, ...]:
     return tuple(made for draft in graph.drafts for made in new.get(draft.name, [draft]))
 
 
-def _is_linear(graph: Graph, value: str) -> bool:
+def is_linear(graph: Graph, value: str) -> bool:
     """Whether ``value`` is a linear layer or a sum of linear layers that nobody else reads."""
     draft = graph.producers.get(value)
     if draft is None:
@@ -49,7 +49,7 @@ def _is_linear(graph: Graph, value: str) -> bool:
         # Where a part is broadcast, the axis of its features is another one.
         return all(
             graph.only_reader(part) is draft
-            and _is_linear(graph, part)
+            and is_linear(graph, part)
             and graph.producers[part].shape == draft.shape
             for part in draft.inputs
         )
@@ -143,10 +143,10 @@ def _part(graph: Graph, draft: Draft, cut: _Cut) -> Iterator[Draft]:
     if source is None or source.operator != "Concat" or source.attributes["axis"] != feature_axis(draft):
         yield whole
         return
-    yield from _by_inputs(graph, whole, source)
+    yield from by_inputs(graph, whole, source)
 
 
-def _by_inputs(graph: Graph, linear: Draft, concat: Draft) -> Iterator[Draft]:
+def by_inputs(graph: Graph, linear: Draft, concat: Draft) -> Iterator[Draft]:
     """A linear layer of a concatenation is a sum of linear layers, one per part; zeros add nothing."""
     offset, values = 0, []
     layouts: dict[str, Layout] = dict(linear.layouts)

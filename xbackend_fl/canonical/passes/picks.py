@@ -1,4 +1,7 @@
-"""One position of an axis is picked, and never cut; a slice of a concatenation that one part fills is that part."""
+"""One position of an axis is picked, and never cut; a slice of a concatenation that one part fills is that part.
+
+What is picked of an axis that was turned round is picked from its other end.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +35,25 @@ def pick_single_positions(graph: Graph) -> tuple[Draft, ...]:
         picked = edit.make(draft, "Select", draft.inputs, short, {"axis": axis, "index": index})
         sizes = {"shape": free_sizes(short, draft.shape)}
         edit.keep(replace(draft, operator="Reshape", inputs=(picked,), attributes=sizes))
+    return tuple(edit.drafts)
+
+
+def pick_from_the_other_end(graph: Graph) -> tuple[Draft, ...]:
+    """A Select of what a Flip reads in place of a Select of what it makes."""
+    edit = Edit(graph)
+    for draft in graph.drafts:
+        flip = edit.producer(draft.inputs[0]) if draft.operator == "Select" else None
+        if flip is None or flip.operator != "Flip":
+            edit.keep(draft)
+            continue
+        rank, index = len(flip.shape), int(str(draft.attributes["index"]))
+        axis = int(str(draft.attributes["axis"]))
+        if int(str(flip.attributes["axis"])) % rank != axis:
+            edit.keep(draft)
+            continue
+        place = (-1 - index) % flip.shape[axis]
+        other = -1 if place == flip.shape[axis] - 1 else place
+        edit.keep(replace(draft, inputs=flip.inputs, attributes={"axis": axis, "index": other}))
     return tuple(edit.drafts)
 
 

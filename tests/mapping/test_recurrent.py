@@ -1,0 +1,66 @@
+"""Recurrent networks get in whatever form they have, and only those that are one function."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import xbackend_fl
+from tests.mapping.recurrent import PAIRS, SERIES, UNLIKE, Pair
+from xbackend_fl.adapter.contract import Batch, TrainConfig
+from xbackend_fl.adapter.optimizers import Optimizer
+from xbackend_fl.errors import MismatchError
+
+
+def _told(pairs: tuple[Pair, ...]) -> list[Any]:
+    return [pytest.param(p, id=p.name, marks=[] if p.quick or p.cause else [pytest.mark.slow]) for p in pairs]
+
+
+def _bound(pair: Pair) -> tuple[Any, Any, xbackend_fl.Bound, xbackend_fl.Bound]:
+    reference, candidate, example = pair.torch(), pair.keras(), (pair.input,)
+    schema = xbackend_fl.describe(reference, example)
+    evidence = xbackend_fl.gather_evidence(reference, example)
+    there = xbackend_fl.bind(candidate, schema, example, evidence)
+    return reference, candidate, xbackend_fl.bind(reference, schema, example, evidence), there
+
+
+@pytest.mark.parametrize("pair", _told(PAIRS))
+def test_two_forms_of_one_network_are_mapped(pair: Pair) -> None:
+    reference, candidate, here, there = _bound(pair)
+    there.import_weights(here.export_weights())
+    generator = np.random.default_rng(1)
+    data = generator.permuted(pair.input, axis=1) if pair.input.dtype.kind == "i" else pair.input * 2
+    expected = reference.eval()(torch.tensor(data)).detach().numpy()
+    np.testing.assert_allclose(np.asarray(candidate(data)), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("pair", _told(UNLIKE))
+def test_networks_that_look_alike_are_refused_for_their_cause(pair: Pair) -> None:
+    with pytest.raises(MismatchError) as caught:
+        _bound(pair)
+    assert pair.cause in str(caught.value)
+
+
+def test_a_layer_and_a_cell_by_hand_train_as_the_cell_does() -> None:
+    """Both take the step that PyTorch's own optimizer takes on the model written by hand."""
+    pair = next(pair for pair in PAIRS if pair.name == "LSTM gate by gate")
+    reference, _, here, there = _bound(pair)
+    there.import_weights(here.export_weights())
+    own = pair.torch()
+    own.load_state_dict(reference.state_dict())
+    targets = np.random.default_rng(2).standard_normal((2, 2)).astype(np.float32)
+    config = TrainConfig(Optimizer("sgd", lr=0.5), loss="mean_squared_error")
+    for bound in (here, there):
+        bound.trainer.train([Batch((SERIES,), targets)], config)
+    optimizer = torch.optim.SGD(own.parameters(), lr=0.5)
+    torch.nn.functional.mse_loss(own(torch.tensor(SERIES)), torch.tensor(targets)).backward()
+    optimizer.step()
+    taken = dict(own.named_parameters())
+    for name, array in here.trainer.read().items():
+        np.testing.assert_allclose(array, taken[name].detach().numpy(), rtol=1e-5, atol=1e-6)
+    left, right = here.export_weights(), there.export_weights()
+    for name in left:
+        np.testing.assert_allclose(right[name], left[name], rtol=1e-4, atol=1e-6)
