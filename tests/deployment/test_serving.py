@@ -11,7 +11,7 @@ import pytest
 
 from tests.deployment.campaign import write_course
 from xbackend_fl.deployment.job import Job
-from xbackend_fl.deployment.serving import _follow, serve_course
+from xbackend_fl.deployment.serving import _events, _follow, serve_course
 from xbackend_fl.errors import FileError, RunFailed
 from xbackend_fl.server import RunFolder
 
@@ -43,4 +43,4 @@ def after(count: int) -> Callable[[], bool]:
 def test_a_server_that_waits_for_silos_ends_when_asked(tmp_path: Path, link: subprocess.Popen[bytes]) -> None:
     job = Job("course.yaml", (), str(tmp_path / "run"), "", str(tmp_path))
     with pytest.raises(RunFailed, match="stopped while waiting for the silos"):
-        _follow(tmp_path / "events.jsonl", job, link, lambda _: None, after(2))
+        _follow(_events(tmp_path / "events.jsonl", 0), job, link, lambda _: None, after(2))

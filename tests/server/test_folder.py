@@ -81,6 +81,41 @@ def test_a_folder_has_one_owner_until_it_is_killed(folder: RunFolder) -> None:
         process.communicate()
 
 
+LEAVE = """
+import sys, time
+from pathlib import Path
+from xbackend_fl.server import owned
+with owned(Path(sys.argv[1]), 0.0, int(sys.argv[2])):
+    print("owned", flush=True)
+    time.sleep(1.5)
+"""
+
+
+def leaving(folder: RunFolder, starter: int) -> subprocess.Popen[str]:
+    """A process that owns a folder for another second and a half."""
+    command = [sys.executable, "-c", LEAVE, str(folder.path), str(starter)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "owned\n"
+    return process
+
+
+def test_an_owner_whose_starter_is_gone_has_time_to_leave(folder: RunFolder) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    with leaving(folder, gone.pid):
+        # Whoever has no patience at all asks for an answer now.
+        with pytest.raises(FileError, match="in use by process"), owned(folder.path):
+            pass
+        with owned(folder.path, 0.1):
+            pass
+
+
+def test_an_owner_whose_starter_is_there_stays(folder: RunFolder) -> None:
+    with leaving(folder, os.getpid()), pytest.raises(FileError, match="in use by"), owned(folder.path, 0.1):
+        pass
+
+
 def test_an_owner_that_cannot_be_read(folder: RunFolder) -> None:
     with owned(folder.path):
         for content in (
@@ -89,9 +124,11 @@ def test_an_owner_that_cannot_be_read(folder: RunFolder) -> None:
             b'{"pid": "\\u001b[2J", "host": 1, "since": 2}',
             b"[" * 100_000,
             b"\xff",
+            b'{"starter": 1e400}',
+            b'{"starter": 99999999999999999999, "host": 1}',
         ):
             (folder.path / "owner.json").write_bytes(content)
-            with pytest.raises(FileError) as caught, owned(folder.path):
+            with pytest.raises(FileError) as caught, owned(folder.path, 0.01):
                 pass
             assert one_line(caught.value).isprintable()
         (folder.path / "owner.json").unlink()

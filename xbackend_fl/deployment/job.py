@@ -35,6 +35,7 @@ class Job:
         keys: Folder of the server's keys; empty without.
         home: Folder through which the process and whoever started it see each other; empty if nobody looks.
         text: The course itself.
+        starter: Process that waits for the course's end; 0 if none does.
     """
 
     course: str
@@ -43,6 +44,7 @@ class Job:
     keys: str = ""
     home: str = ""
     text: str = ""
+    starter: int = 0
 
     @staticmethod
     def read(text: str) -> Job:
@@ -76,7 +78,7 @@ class Job:
                 path.write_text(self.text, encoding="utf-8")
             begun = out.is_dir()
             folder = RunFolder.open(out) if begun else RunFolder.create(load_course(path, self.settings), out)
-            stack.enter_context(owned(folder.path, LEAVING_S))
+            stack.enter_context(owned(folder.path, LEAVING_S, self.starter))
             course = folder.continued(self.settings, course=path, deployed=True)
             yield course, folder, folder.latest() if begun else None
 

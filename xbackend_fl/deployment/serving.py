@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import tempfile
 import time
@@ -77,9 +78,11 @@ def serve_course(
     folder = (course if resume else RunFolder.place(loaded, out)).resolve()
     source = file.resolve()
     tally = _Tally(observer)
+    # From here on: a process may write before whoever started it looks.
+    events = _events(folder / "events.jsonl", complete_bytes(folder / "events.jsonl"))
     while True:
         try:
-            _serve_once(source, settings, place, own, folder, tally, should_stop)
+            _serve_once(source, settings, place, own, folder, events, tally, should_stop)
         except RunFailed as error:
             # What never worked is for its reader to mend; what worked is tried again.
             if not isinstance(error, Gone) and not tally.failures:
@@ -125,12 +128,13 @@ def _serve_once(
     place: Address,
     keys: Keys | None,
     folder: Path,
+    events: Iterator[Event | None],
     observer: Observer,
     should_stop: Callable[[], bool],
 ) -> None:
     with tempfile.TemporaryDirectory(prefix="xbfl-") as home:
         where = "" if keys is None else str(keys.folder.resolve())
-        job = Job(str(course), tuple(settings), str(folder), where, home)
+        job = Job(str(course), tuple(settings), str(folder), where, home, starter=os.getpid())
         waiting = Waiting(lambda note: observer(Noted(backend="server", note=note)), should_stop)
         with processes.superlink(place, keys, Path(home), waiting) as link:
             try:
@@ -139,18 +143,17 @@ def _serve_once(
                 if link.poll() is not None:
                     raise Gone("Flower's SuperLink ended while it was given the course.") from error
                 raise
-            _follow(folder / "events.jsonl", job, link, observer, should_stop)
+            _follow(events, job, link, observer, should_stop)
 
 
 def _follow(
-    log: Path,
+    events: Iterator[Event | None],
     job: Job,
     link: subprocess.Popen[bytes],
     observer: Observer,
     should_stop: Callable[[], bool],
 ) -> None:
     """Tell what the server's process writes down, until the course is over."""
-    events = _events(log, complete_bytes(log))
     home, checked, took = Path(job.home), time.monotonic(), 0.0
     meeting = True
     while True:
