@@ -78,7 +78,7 @@ class Graph:
 def free_sizes(before: Shape, after: Shape) -> Shape:
     """ONNX's target of a reshape from ``before`` to ``after`` that fits other batch and image sizes too.
 
-    Leading axes that stay are 0 (copied), and a single axis behind them is -1 (the rest).
+    Leading axes that stay are 0 (copied), and a single axis behind them, or the first of axes that become one or two there, is -1 (the rest).
     """
     kept = 0
     while kept < min(len(before), len(after)) and before[kept] == after[kept]:
@@ -86,4 +86,9 @@ def free_sizes(before: Shape, after: Shape) -> Shape:
     rest = after[kept:]
     if not kept:
         return (-1, *after[1:])
+    merged = len(rest) > 1 and rest[1:] == before[len(before) - len(rest) + 1 :]
+    parted = len(rest) > 2 and rest[2:] == before[2:]
+    if kept == 1 and (merged or parted):
+        # Axes become one, or one becomes two: it may be examples and steps behind a head or an expert.
+        return (0, -1, *rest[1:])
     return ((0,) * kept) + ((-1,) if len(rest) == 1 else rest)

@@ -10,6 +10,7 @@ What is found is a proposal. The proof decides, with weights that are all differ
 
 from __future__ import annotations
 
+import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,8 +25,9 @@ from xbackend_fl.canonical import Binding, Kind, Node, Parameter, Schema, views
 from xbackend_fl.canonical.layout import Layout
 from xbackend_fl.errors import MismatchError
 from xbackend_fl.mapping.derivatives import canonical_gradients, native
-from xbackend_fl.mapping.draw import FEATURES
+from xbackend_fl.mapping.draw import features
 from xbackend_fl.mapping.feature_order import Order, feature_distance, ordered
+from xbackend_fl.mapping.holdings import holdings
 from xbackend_fl.mapping.native import SizeRefused, canonical_outputs
 from xbackend_fl.mapping.pieces import binding_in_pieces, in_pieces, layouts_together, piece_names
 from xbackend_fl.mapping.ports import fit_outputs
@@ -36,6 +38,9 @@ from xbackend_fl.mapping.verify import relative_error
 
 Array = NDArray[Any]
 
+SECONDS = 6.0
+"""No further way to see a candidate's parameters is tried later than this after the first."""
+
 SAME = 1e-3
 """Largest relative difference of outputs under equal weights by shape: one function, or nearly."""
 
@@ -44,6 +49,8 @@ PARTNER = 0.05
 
 _FAINT = 1e-4
 """Of a draw's largest gradient: a smaller one is rounding, and says nothing."""
+
+_NOTHING: Array = np.empty(0)
 
 _ORDERS = 24
 """Most orders of axes that are tried for one pair."""
@@ -68,13 +75,14 @@ class Alignment:
 
 @dataclass(frozen=True)
 class _Pair:
-    """A candidate's parameter in one order of its axes that are longer than one, and of its features."""
+    """A candidate's parameter in one order of its axes that are longer than one, and of its features, if it has an ``axis`` of them."""
 
     distance: float
     ours: str
     theirs: str
     order: tuple[int, ...]
     features: Order = None
+    axis: int = 0
 
 
 def alignments(schema: Schema, trainer: Trainer, evidence: Sequence[Evidence] | None) -> Iterator[Alignment]:
@@ -95,7 +103,11 @@ def alignments(schema: Schema, trainer: Trainer, evidence: Sequence[Evidence] | 
     # From here on parameters are pieces: a layer and a cell by hand have the same.
     whole, schema = schema, in_pieces(schema)
     undivided = trainer.description.schema
-    for own, binding in recut(schema, in_pieces(undivided), binding_in_pieces(undivided, fitted)):
+    sides = schema, in_pieces(undivided), binding_in_pieces(undivided, fitted)
+    until = time.monotonic() + SECONDS
+    for own, binding in chain(holdings(*sides), recut(*sides, until)):
+        if time.monotonic() > until:
+            return
         answers = _answers(trainer, binding, own, evidence)
         if not answers:
             continue
@@ -163,6 +175,7 @@ def _options(
     schema: Schema, own: Schema, answers: Sequence[tuple[Evidence, Mapping[str, Array]]]
 ) -> list[_Pair]:
     """Every parameter of one side with every one of the other that has the same lengths of axes."""
+    axes = features(schema), features(own)
     classes: dict[object, list[Parameter]] = defaultdict(list)
     for parameter in own.parameters:
         classes[length_class(parameter)].append(parameter)
@@ -170,24 +183,24 @@ def _options(
         pair
         for parameter in schema.parameters
         for partner in classes[length_class(parameter)]
-        for pair in _pairs(parameter, partner, answers)
+        for pair in _pairs(parameter, partner, _features_axis(parameter, partner, *axes), answers)
     ]
 
 
 def _assigned(schema: Schema, own: Schema, options: Sequence[_Pair]) -> list[_Pair] | None:
     """The closest partner for every parameter; ``None`` if one has no partner that is close."""
-    places = {p.name: index / len(schema.parameters) for index, p in enumerate(schema.parameters)}
-    others = {p.name: index / len(own.parameters) for index, p in enumerate(own.parameters)}
+    places, others = _places(schema), _places(own)
     owners, others_owners = _owners(schema), _owners(own)
     chosen: dict[str, _Pair] = {}
     taken: set[str] = set()
     nodes: dict[str, str] = {}
 
-    def key(pair: _Pair) -> tuple[float, int, int, float]:
+    def key(pair: _Pair) -> tuple[float, int, int, int, float]:
         ours, theirs = owners[pair.ours], others_owners[pair.theirs]
         beside = nodes.get(ours.name) == theirs.name
         alike = ours.operator == theirs.operator
-        return round(pair.distance, 2), -beside, -alike, abs(places[pair.ours] - others[pair.theirs])
+        (turn, place), (other_turn, other) = places[pair.ours], others[pair.theirs]
+        return round(pair.distance, 2), -beside, -alike, abs(turn - other_turn), abs(place - other)
 
     def rank(pair: _Pair) -> tuple[bool, int]:
         # What has a gradient says most, and a vector follows the matrix of its node.
@@ -215,16 +228,31 @@ def _owners(schema: Schema) -> dict[str, Node]:
     return found
 
 
+def _places(schema: Schema) -> dict[str, tuple[int, float]]:
+    """Of every parameter, how many of its lengths come before it, and what part of all do."""
+    before: Counter[object] = Counter()
+    found: dict[str, tuple[int, float]] = {}
+    for index, parameter in enumerate(schema.parameters):
+        found[parameter.name] = before[length_class(parameter)], index / len(schema.parameters)
+        before[length_class(parameter)] += 1
+    return found
+
+
 def _pairs(
-    ours: Parameter, theirs: Parameter, answers: Sequence[tuple[Evidence, Mapping[str, Array]]]
+    ours: Parameter,
+    theirs: Parameter,
+    axis: int | None,
+    answers: Sequence[tuple[Evidence, Mapping[str, Array]]],
 ) -> Iterator[_Pair]:
     """The orders of axes in which one parameter may be the other, each with the distance of their gradients."""
-    axis = _features_axis(ours, theirs)
-    if axis is not None and answers[0][0].case.alike:
-        ((item, grads), *_) = answers
-        distance, features = feature_distance(item.gradients[ours.name], grads[theirs.name], axis)
+    ((item, grads), *_) = answers
+    if axis is not None and item.case.alike:
+        distance, found = feature_distance(item.gradients[ours.name], grads[theirs.name], axis)
         order = tuple(range(sum(n > 1 for n in ours.shape)))
-        yield _Pair(distance, ours.name, theirs.name, order, features)
+        yield _Pair(distance, ours.name, theirs.name, order, found, axis)
+        return
+    if item.gradients.get(ours.name, _NOTHING).ndim > 1:
+        # What has features is nothing that has none.
         return
     wanted = [n for n in ours.shape if n > 1]
     short = [n for n in theirs.shape if n > 1]
@@ -234,10 +262,12 @@ def _pairs(
         yield _Pair(max(distances), ours.name, theirs.name, order)
 
 
-def _features_axis(ours: Parameter, theirs: Parameter) -> int | None:
+def _features_axis(
+    ours: Parameter, theirs: Parameter, here: Mapping[str, int], there: Mapping[str, int]
+) -> int | None:
     """The axis of the features that both layers read; ``None`` if these are no layers of one kind."""
-    one, two = (FEATURES.get(item.operator) if item.role == "weight" else None for item in (ours, theirs))
-    return one if ours.operator == theirs.operator and one == two and ours.shape == theirs.shape else None
+    one, two = here.get(ours.name), there.get(theirs.name)
+    return one if one == two and ours.shape == theirs.shape else None
 
 
 def _distance(
@@ -269,7 +299,7 @@ def _bound(
     for pair in pairs:
         ours = schema.by_name[pair.ours]
         turned = _turned(layouts[pair.theirs], pair.order, ours.shape)
-        layouts[pair.theirs] = ordered(turned, FEATURES.get(ours.operator, 0), pair.features)
+        layouts[pair.theirs] = ordered(turned, pair.axis, pair.features)
     owners, others = _owners(schema), _owners(own)
     nodes: dict[str, str] = {}
     for pair in pairs:

@@ -43,12 +43,22 @@ def draw_weights(schema: Schema, seed: int) -> dict[str, Array]:
 
 
 def features(schema: Schema) -> dict[str, int]:
-    """The axis of the features that are read, for the weights of every dense and recurrent layer in its pieces."""
-    return {
+    """The axis of the features that are read, for the weights of every dense and recurrent layer in its pieces.
+
+    The rows of a table that constant places pick from, as relative positions do, may be counted in any order as well.
+    """
+    found = {
         parameter.name: FEATURES[parameter.operator]
         for parameter in in_pieces(schema).parameters
         if parameter.operator in FEATURES and parameter.role == "weight"
     }
+    constants = {value for node in schema.nodes if node.operator == "Constant" for value in node.outputs}
+    tables = [
+        node.parameters["weight"]
+        for node in schema.nodes
+        if node.operator == "Gather" and constants.issuperset(node.inputs)
+    ]
+    return found | {name: 0 for name in tables if name in schema.by_name}
 
 
 def draw_by_shape(schema: Schema, salt: str = "", *, alike: bool = False) -> dict[str, Array]:

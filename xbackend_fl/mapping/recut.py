@@ -7,6 +7,7 @@ lengths is a proposal: equal weights by shape give equal outputs in the right on
 from __future__ import annotations
 
 import math
+import time
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -35,23 +36,23 @@ class _Cut:
     layouts: tuple[tuple[Layout, ...], ...]
 
 
-def recut(schema: Schema, own: Schema, binding: Binding) -> Iterator[tuple[Schema, Binding]]:
+def recut(schema: Schema, own: Schema, binding: Binding, until: float) -> Iterator[tuple[Schema, Binding]]:
     """A candidate's schema and binding with parameters of the lengths that the reference's have, in every way that fits.
 
-    As they are if they have these lengths.
+    Nothing if they have these lengths as they are.
 
     Args:
         schema: The reference's schema.
         own: The candidate's.
         binding: The candidate's own binding.
+        until: When the search ends, in the seconds of ``time.monotonic``: there may be very many ways.
     """
     ours, theirs = _spare(schema, own), _spare(own, schema)
     if not ours and not theirs:
-        yield own, binding
         return
     every = (
         _changed(own, binding, cuts, choice)
-        for cuts in _plans(ours, theirs, binding.parameters)
+        for cuts in _plans(ours, theirs, binding.parameters, until)
         for choice in product(*(cut.layouts for cut in cuts))
     )
     yield from islice(every, MOST)
@@ -80,7 +81,7 @@ def _more(one: Sequence[Parameter], other: Sequence[Parameter]) -> Parameter | N
 
 
 def _plans(
-    ours: Sequence[Parameter], theirs: Sequence[Parameter], layouts: Mapping[str, Layout]
+    ours: Sequence[Parameter], theirs: Sequence[Parameter], layouts: Mapping[str, Layout], until: float
 ) -> Iterator[list[_Cut]]:
     """Ways to make as many of the candidate's parameters of every length as the reference has."""
     first, whole = _more(ours, theirs), _more(theirs, ours)
@@ -88,10 +89,10 @@ def _plans(
         yield []
     if first is None or whole is None:
         return
-    for cut in _cuts(first, whole, ours, theirs, layouts):
+    for cut in _cuts(first, whole, ours, theirs, layouts, until):
         rest = [item for item in ours if item.name not in cut.made]
         more = [item for item in theirs if item.name not in cut.used]
-        yield from ([cut, *plan] for plan in _plans(rest, more, layouts))
+        yield from ([cut, *plan] for plan in _plans(rest, more, layouts, until))
 
 
 def _cuts(
@@ -100,6 +101,7 @@ def _cuts(
     ours: Sequence[Parameter],
     theirs: Sequence[Parameter],
     layouts: Mapping[str, Layout],
+    until: float,
 ) -> Iterator[_Cut]:
     """Cuts that make ``first`` of the candidate's parameters, or that take ``whole`` apart."""
     for item in theirs:
@@ -107,20 +109,22 @@ def _cuts(
         turned = _regrouped(layouts[item.name], first.shape) if alike else ()
         if made := tuple((layout,) for layout in turned):
             yield _Cut((item.name,), (first.name,), made)
-    for parts in _choices(first, theirs):
+    for parts in _choices(first, theirs, until):
         joined = [layouts[item.name] for item in parts]
         if made := tuple((layout,) for layout in _joined(joined, first.shape)):
             yield _Cut(tuple(item.name for item in parts), (first.name,), made)
-    for parts in _choices(whole, ours):
+    for parts in _choices(whole, ours, until):
         if cut := tuple(_apart(layouts[whole.name], [item.shape for item in parts])):
             yield _Cut((whole.name,), tuple(item.name for item in parts), cut)
 
 
-def _choices(whole: Parameter, items: Sequence[Parameter]) -> Iterator[tuple[Parameter, ...]]:
+def _choices(whole: Parameter, items: Sequence[Parameter], until: float) -> Iterator[tuple[Parameter, ...]]:
     """Two or more parameters in every order that together have as many values as ``whole``."""
     alike = [item for item in items if _kind(item) == _kind(whole)]
     for count in range(2, min(_PARTS, len(alike)) + 1):
         for parts in permutations(alike, count):
+            if time.monotonic() > until:
+                return
             if sum(math.prod(item.shape) for item in parts) == math.prod(whole.shape):
                 yield parts
 

@@ -127,9 +127,12 @@ def against_runtime(
                 raise
             # Sizes that the model takes from its data are those of the example in its graph.
             continue
-        if not item.case.at_example(schema) and not _holds(
-            expected, item.outputs, measure.get(item.case.label)
-        ):
+        wanted = measure.get(item.case.label)
+        if item.case.at_example(schema):
+            if wanted is not None and [a.shape for a in expected] != [a.shape for a in wanted]:
+                # How many examples there are is written in the graph.
+                continue
+        elif not _holds(expected, item.outputs, wanted):
             continue
         yield output_check("onnx runtime", schema, item.case.label, item.outputs, expected)
 
