@@ -143,14 +143,12 @@ def test_every_number_lies_in_one_part() -> None:
         description = adapter_of(model := experts_keras(equation, shape)).open(model, (ROWS,)).description
         seen = list(holdings(schema, description.schema, description.binding))
         assert seen
-        for holding in seen:
-            layouts = holding.binding.parameters
-            natives = {
-                name: np.full(native.shape, np.nan) for name, native in holding.binding.natives.items()
-            }
+        for changed, binding in seen:
+            layouts = binding.parameters
+            natives = {name: np.full(native.shape, np.nan) for name, native in binding.natives.items()}
             values = {
                 p.name: np.random.default_rng(i).standard_normal(p.shape)
-                for i, p in enumerate(holding.schema.parameters)
+                for i, p in enumerate(changed.parameters)
             }
             for name, layout in layouts.items():
                 backward(layout, values[name], natives)

@@ -54,11 +54,11 @@ def features(schema: Schema) -> dict[str, int]:
     }
     constants = {value for node in schema.nodes if node.operator == "Constant" for value in node.outputs}
     tables = [
-        node.parameters["weight"]
+        node.parameters.get("weight")
         for node in schema.nodes
         if node.operator == "Gather" and constants.issuperset(node.inputs)
     ]
-    return found | {name: 0 for name in tables if name in schema.by_name}
+    return found | {name: 0 for name in tables if name and name in schema.by_name}
 
 
 def draw_by_shape(schema: Schema, salt: str = "", *, alike: bool = False) -> dict[str, Array]:

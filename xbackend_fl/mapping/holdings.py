@@ -50,6 +50,8 @@ _Change: TypeAlias = list[tuple[tuple[_Held, ...], list[_Held]]]
 def holdings(reference: Schema, own: Schema, binding: Binding) -> Iterator[tuple[Schema, Binding]]:
     """A candidate's schema and binding with its parameters cut or joined so that there are as many of each class as the reference has.
 
+    As they are if there are.
+
     Args:
         reference: The reference's schema.
         own: The candidate's.
@@ -64,10 +66,13 @@ def holdings(reference: Schema, own: Schema, binding: Binding) -> Iterator[tuple
     held = [_Held(p, binding.parameters[p.name], owners[p.name]) for p in own.parameters]
     wanted = Counter(map(length_class, reference.parameters))
     for found in _solved(held, wanted, 0):
+        if found is held:
+            yield own, binding
+            continue
         names: dict[str, dict[str, str]] = defaultdict(dict)
         for item in found:
-            roles = names[item.owner.name]
-            roles[f"{item.parameter.role}/{len(roles)}"] = item.parameter.name
+            roles, role = names[item.owner.name], item.parameter.role
+            roles[role if role not in roles else f"{role}/{len(roles)}"] = item.parameter.name
         nodes = tuple(replace(node, parameters=names[node.name]) for node in own.nodes)
         yield (
             replace(own, nodes=nodes, parameters=tuple(item.parameter for item in found)),
