@@ -65,7 +65,9 @@ def infer_axes(traced: Trace, index: int, array: Array, axes: Axes, declared: Sh
     rank, order = array.ndim, axes.perm
     plain: Order = tuple(range(rank))
     last: Order = (0, *range(2, rank), 1)
-    found = next(_consumers(traced, traced.inputs[index]), None) if rank >= 3 else None
+    every = list(_consumers(traced, traced.inputs[index])) if rank >= 3 else []
+    # What reads data of fewer axes, behind a mean over some, says less of their order.
+    found = next((item for item in every if item[2]), next(iter(every), None))
     if found is None:
         return Axes(
             order, "as given" if order == plain else "channels-last: nothing in the model says otherwise"
@@ -110,13 +112,14 @@ def _fits(array: Array, axes: Axes, declared: Shape) -> bool:
     )
 
 
-def _consumers(traced: Trace, source: Any) -> Iterator[tuple[str, str]]:
-    """What the layers and operations behind an input say about its order, in execution order."""
-    reached = {source.name}
+def _consumers(traced: Trace, source: Any) -> Iterator[tuple[str, str, bool]]:
+    """What the layers and operations behind an input say about its order, in execution order, and whether all its axes are there."""
+    reached, whole = {source.name}, {source.name}
     for step in steps(traced.graph, traced.calls):
         marked = isinstance(step, Call)
         reads = (step.arguments, step.options) if marked else list(step.inputs)
-        if not reached.intersection(_names(reads)):
+        names = _names(reads)
+        if not reached.intersection(names):
             continue
         word = _of_layer(step.target) if marked else _of_operation(step)
         given = (item.shape.rank for item in tf.nest.flatten(reads) if tf.is_tensor(item))
@@ -124,8 +127,15 @@ def _consumers(traced: Trace, source: Any) -> Iterator[tuple[str, str]]:
             # Frame by frame: one axis in front of an image's is gone.
             word = "video"
         if word:
-            yield word, str(getattr(step.target, "name", step.target) if marked else step.name)
+            name = str(getattr(step.target, "name", step.target) if marked else step.name)
+            yield word, name, not whole.isdisjoint(names)
         reached.update(_names(step.outputs))
+        if not whole.isdisjoint(names) and _ranks(step.outputs) == {source.shape.rank}:
+            whole.update(_names(step.outputs))
+
+
+def _ranks(nest: Any) -> set[int | None]:
+    return {item.shape.rank for item in tf.nest.flatten(nest) if tf.is_tensor(item)}
 
 
 def _names(nest: Any) -> set[str]:

@@ -274,6 +274,11 @@ def _layer(context: Context, layer: Any, arguments: list[Any], options: dict[str
     handler = _known(layer)
     assert handler is not None
     kind = type(layer).__name__
+    held = {context.names.get(id(raw(variable))) for variable in layer.weights}
+    if not held.isdisjoint(context.as_data):
+        raise UnsupportedError(
+            f"keras layer {layer.name!r} ({kind}) shares a weight that others read in another layout"
+        )
     if not arguments:
         # Its data are given by name: the first parameter of its call.
         word = next(name for name in inspect.signature(type(layer).call).parameters if name in options)

@@ -34,6 +34,7 @@ class Case:
         by_shape: Whether equal shapes hold equal weights: such a probe needs no map.
         alike: Whether the features that a layer reads weigh alike, besides: such a probe needs no order of features either.
         rounding: Whether it is measured how far rounding moves the gradients and the step.
+        quiet: Whether weights by shape are an eighth of their usual size: a sigmoid is then not at its end.
     """
 
     label: str
@@ -45,6 +46,7 @@ class Case:
     by_shape: bool = False
     alike: bool = False
     rounding: bool = False
+    quiet: bool = False
 
     def at_example(self, schema: Schema) -> bool:
         """Whether its inputs have the sizes of the example, the number of examples aside."""
@@ -79,7 +81,14 @@ class Evidence:
 
 def weights_of(schema: Schema, case: Case) -> dict[str, Array]:
     """The weights of a case, running statistics aside."""
-    return draw_by_shape(schema, alike=case.alike) if case.by_shape else draw_weights(schema, case.seed)
+    if not case.by_shape:
+        return draw_weights(schema, case.seed)
+    weights = draw_by_shape(schema, alike=case.alike)
+    return {name: _quiet(array) for name, array in weights.items()} if case.quiet else weights
+
+
+def _quiet(array: Array) -> Array:
+    return (array / 8).astype(array.dtype)
 
 
 def by_shape(evidence: Sequence[Evidence] | None) -> tuple[Evidence, ...]:

@@ -17,6 +17,7 @@ from xbackend_fl.mapping.noise import of_model, output_noise, widest_noise
 from xbackend_fl.mapping.observed import agreed, seen, standing, unseen_nodes
 from xbackend_fl.mapping.probe import Evidence, weights_of
 from xbackend_fl.mapping.reaction import reactions
+from xbackend_fl.mapping.runtime import GraphRefused
 from xbackend_fl.mapping.selection import select
 from xbackend_fl.mapping.verify import ROUNDINGS, Check, Proof, against_runtime, gather
 
@@ -176,11 +177,16 @@ def _loud(
         if check.case not in loud:
             item = by_label[check.case]
             weights = weights_of(schema, item.case) | dict(item.statistics)
-            expected = runtime.outputs(weights, item.case.inputs)
-            loud[check.case] = max(
-                widest_noise(schema, of_model(trainer, binding), item, expected),
-                widest_noise(schema, runtime.outputs, item, item.outputs),
-            )
+            try:
+                expected = runtime.outputs(weights, item.case.inputs)
+            except GraphRefused:
+                # The graph has sizes of the example written in it: the model alone says how it rounds.
+                loud[check.case] = widest_noise(schema, of_model(trainer, binding), item, item.outputs)
+            else:
+                loud[check.case] = max(
+                    widest_noise(schema, of_model(trainer, binding), item, expected),
+                    widest_noise(schema, runtime.outputs, item, item.outputs),
+                )
         if check.error > ROUNDINGS * loud[check.case]:
             return {}
     return loud

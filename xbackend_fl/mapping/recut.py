@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import islice, permutations, product
 
 from xbackend_fl.canonical import Binding, Kind, Parameter, Schema, views
-from xbackend_fl.canonical.layout import Join, Layout, Shape
+from xbackend_fl.canonical.layout import Join, Layout, Shape, Stack
 from xbackend_fl.errors import UnsupportedError
 
 MOST = 32
@@ -111,7 +111,7 @@ def _cuts(
             yield _Cut((item.name,), (first.name,), made)
     for parts in _choices(first, theirs, until):
         joined = [layouts[item.name] for item in parts]
-        if made := tuple((layout,) for layout in _joined(joined, first.shape)):
+        if made := tuple((layout,) for how in (_joined, _stacked) for layout in how(joined, first.shape)):
             yield _Cut(tuple(item.name for item in parts), (first.name,), made)
     for parts in _choices(whole, ours, until):
         if cut := tuple(_apart(layouts[whole.name], [item.shape for item in parts])):
@@ -171,6 +171,21 @@ def _joined(parts: Sequence[Layout], shape: Shape) -> Iterator[Layout]:
         turned = [_with_last(part, rest) for part in parts]
         if all(part is not None for part in turned) and sum(p.shape[-1] for p in turned if p) == length:
             yield Join(tuple(part for part in turned if part is not None), len(rest))
+
+
+def _stacked(parts: Sequence[Layout], shape: Shape) -> Iterator[Layout]:
+    """Parts of one shape as the rows of one matrix, their own axes in any order made those that ``shape`` has."""
+    inner, wanted = _long(parts[0].shape), list(_long(shape))
+    if len(parts) not in wanted or any(_long(part.shape) != inner for part in parts):
+        return
+    wanted.remove(len(parts))
+    rest = tuple(wanted)
+    if len(rest) == len(inner):
+        return
+    for order in dict.fromkeys(permutations(range(len(inner)))):
+        if _covers(rest, [inner[axis] for axis in order]):
+            turned = [views.transposed(views.reshaped(part, inner), order) for part in parts]
+            yield Stack(tuple(views.reshaped(part, rest) for part in turned))
 
 
 def _with_last(layout: Layout, rest: Sequence[int]) -> Layout | None:

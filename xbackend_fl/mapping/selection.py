@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from xbackend_fl.adapter.contract import Trainer
 from xbackend_fl.canonical import Binding, Schema
 from xbackend_fl.errors import RefusedInput
-from xbackend_fl.mapping.cases import KINDS, cases, further, usual_data
+from xbackend_fl.mapping.cases import KINDS, by_shape_cases, cases, further, usual_data
 from xbackend_fl.mapping.derivatives import native
 from xbackend_fl.mapping.distributions import Assignment, Distribution, assignments, far, structured
 from xbackend_fl.mapping.draw import BATCH
@@ -22,7 +22,7 @@ from xbackend_fl.mapping.memory import check_memory
 from xbackend_fl.mapping.native import SizeRefused
 from xbackend_fl.mapping.noise import of_model, output_noise
 from xbackend_fl.mapping.observed import faint_nodes
-from xbackend_fl.mapping.probe import Evidence, observe
+from xbackend_fl.mapping.probe import Case, Evidence, observe
 from xbackend_fl.mapping.reaction import REACTS, reaction
 from xbackend_fl.mapping.verify import ROUNDINGS, TOLERANCE
 
@@ -30,6 +30,9 @@ Array = NDArray[Any]
 
 _NOTHING = 1e-6
 """Outputs of this part of their usual size are zeros that were rounded."""
+
+_BY_SHAPE = 3
+"""How many other kinds of data a probe by shape is tried with."""
 
 ATTEMPTS = 32
 """How many further kinds of data are tried for parameters that no draw sees."""
@@ -60,7 +63,10 @@ def select(
     for case in planned:
         fit = None if case.differentiate and not case.by_shape else usual_data(schema, case, usual)
         try:
-            seen = observe(trainer, binding, schema, case, None, runtime, fit)
+            if case.by_shape:
+                seen = _by_shape(trainer, binding, schema, example, runtime, case)
+            else:
+                seen = observe(trainer, binding, schema, case, None, runtime, fit)
         except SizeRefused:
             if not case.reserve:
                 notes.append(f"{case.label}: the {binding.backend} model takes one size only")
@@ -80,6 +86,30 @@ def select(
             if not alone:
                 found.append(observe(trainer, binding, schema, twin, None, runtime))
     return tuple(found), tuple(notes)
+
+
+def _by_shape(
+    trainer: Trainer,
+    binding: Binding,
+    schema: Schema,
+    example: Sequence[Array],
+    runtime: Executor,
+    case: Case,
+) -> Evidence:
+    """A probe by shape that tells something: with quiet weights, or other data, where the case's own end in NaN or at a bound."""
+    others = islice(by_shape_cases(schema, example), _BY_SHAPE)
+    every = [case, *(replace(other, alike=case.alike) for other in others)]
+    first: Evidence | None = None
+    for quiet in (False, True):
+        for asked in every:
+            label = f"{asked.label}, quiet" if quiet else asked.label
+            seen = observe(trainer, binding, schema, replace(asked, label=label, quiet=quiet), None, runtime)
+            first = first or seen
+            sizes = [float(np.linalg.norm(array)) for array in seen.gradients.values()]
+            if not sizes or (_finite(seen) and max(sizes) > _NOTHING):
+                return seen
+    assert first is not None
+    return first
 
 
 def _usual(
