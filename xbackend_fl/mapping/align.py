@@ -33,6 +33,7 @@ from xbackend_fl.mapping.pieces import binding_in_pieces, in_pieces, layouts_tog
 from xbackend_fl.mapping.ports import fit_outputs
 from xbackend_fl.mapping.probe import Evidence, alike, by_shape, cotangents, weights_of
 from xbackend_fl.mapping.recut import length_class, recut
+from xbackend_fl.mapping.row_orders import row_orders
 from xbackend_fl.mapping.sketch import sketch
 from xbackend_fl.mapping.verify import relative_error
 
@@ -105,12 +106,8 @@ def alignments(schema: Schema, trainer: Trainer, evidence: Sequence[Evidence] | 
     undivided = trainer.description.schema
     sides = schema, in_pieces(undivided), binding_in_pieces(undivided, fitted)
     until = time.monotonic() + SECONDS
-    for own, binding in chain(holdings(*sides), recut(*sides, until)):
-        if time.monotonic() > until:
-            return
-        answers = _answers(trainer, binding, own, evidence)
-        if not answers:
-            continue
+    seen = chain(holdings(*sides), recut(*sides, until))
+    for own, binding, answers in _agreeing(trainer, seen, sides, evidence, until):
         options = _options(schema, own, answers)
         chosen = _assigned(schema, own, options)
         if chosen is None:
@@ -119,6 +116,31 @@ def alignments(schema: Schema, trainer: Trainer, evidence: Sequence[Evidence] | 
         for pairs in chain([chosen], _exchanged(schema, chosen, near)):
             alignment = _bound(schema, own, binding, pairs, near)
             yield _together(whole, alignment, fitted, undivided)
+
+
+def _agreeing(
+    trainer: Trainer,
+    seen: Iterator[tuple[Schema, Binding]],
+    sides: tuple[Schema, Schema, Binding],
+    evidence: Sequence[Evidence] | None,
+    until: float,
+) -> Iterator[tuple[Schema, Binding, list[tuple[Evidence, Mapping[str, Array]]]]]:
+    """Ways to see a candidate's parameters in which it is the reference under equal weights by shape; else rows in other orders."""
+    some = False
+    for own, binding in seen:
+        if time.monotonic() > until:
+            return
+        if answers := _answers(trainer, binding, own, evidence):
+            some = True
+            yield own, binding, answers
+    reference, own, binding = sides
+    if some or Counter(map(length_class, reference.parameters)) != Counter(map(length_class, own.parameters)):
+        return
+    for turned in row_orders(reference, own, binding):
+        if time.monotonic() > until:
+            return
+        if answers := _answers(trainer, turned, own, by_shape(evidence)):
+            yield own, turned, answers
 
 
 def _answers(
