@@ -45,9 +45,10 @@ def fedavg(course: xb.Course, rounds: int) -> xb.Weights:
                 attributes=training_attributes(schema, side.binding),
                 silenced=side.binding.silenced,
             )
-            mine, axes = train.take(shards[name]), side.binding.inputs[0]
+            mine = train.take(shards[name])
+            native = side.binding.native_inputs(mine.inputs)
             side.trainer.train(
-                (Batch((axes.to_native(mine.inputs[0][i]),), mine.targets[i]) for i in order), config
+                (Batch(tuple(array[i] for array in native), mine.targets[i]) for i in order), config
             )
             mean.add(side.export_weights(), len(mine))
         weights = mean.result()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
 if TYPE_CHECKING:
-    from xbackend_fl.adapter.contract import Array
+    from xbackend_fl.adapter.example import Example
     from xbfl_onnx.trainer import OnnxTrainer
 
 
@@ -35,7 +34,7 @@ class OnnxAdapter:
 
         return read(path)
 
-    def open(self, model: object, example: Sequence[Array]) -> OnnxTrainer:
+    def open(self, model: object, example: Example) -> OnnxTrainer:
         """Describe ``model`` and make it ready; see the contract."""
         from xbfl_onnx.trainer import OnnxTrainer
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import islice
 
 import numpy as np
 import onnx
 import onnxruntime
 from onnx import numpy_helper
 
+from xbackend_fl.adapter.calling import MOST_WAYS, Way, by_names, way_of
 from xbackend_fl.adapter.contract import Array
+from xbackend_fl.adapter.structure import Given, Leaf
 from xbackend_fl.canonical import Description, GraphBuilder, NativeTensor
 from xbackend_fl.canonical.layout import Native
 from xbackend_fl.canonical.operands import as_value
@@ -39,12 +42,7 @@ def describe(model: onnx.ModelProto, example: Sequence[Array]) -> Description:
     batch = [np.concatenate([array[:1]] * size) for array in example]
     _refuse_derived(model)
     weights = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
-    data = [item for item in model.graph.input if item.name not in weights]
-    if len(data) != len(batch):
-        raise UnsupportedError(
-            f"the ONNX model has {len(data)} inputs; received {len(batch)}",
-            hint="give one --input per input of the model",
-        )
+    data = _data_of(model)
     floats = {name: array for name, array in weights.items() if array.dtype == np.float32 and array.ndim}
     natives = {name: NativeTensor(tuple(array.shape), str(array.dtype)) for name, array in floats.items()}
     builder = GraphBuilder("onnx", natives)
@@ -63,10 +61,41 @@ def describe(model: onnx.ModelProto, example: Sequence[Array]) -> Description:
     return builder.build()
 
 
+def way_of_file(model: onnx.ModelProto, given: Given) -> Way:
+    """Which array of an example is which input of a file: by name, else in order, else in the first order that it declares.
+
+    Raises:
+        UnsupportedError: It has another number of inputs.
+    """
+    data = _data_of(model)
+    if len(data) != len(given.arrays):
+        raise UnsupportedError(
+            f"the ONNX model has {len(data)} inputs; received {len(given.arrays)}",
+            hint="give one --input per input of the model",
+        )
+    names = [item.name for item in data]
+
+    def made(leaves: Sequence[Leaf]) -> Way:
+        return way_of([], list(zip(names, leaves, strict=True)))
+
+    several = list(islice(by_names(names, given, made), MOST_WAYS))
+    fitting = (way for way in several if all(map(_is_declared, data, way.own(given.arrays))))
+    return next(fitting, several[0])
+
+
+def _data_of(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    weights = {item.name for item in model.graph.initializer}
+    return [item for item in model.graph.input if item.name not in weights]
+
+
+def _is_declared(item: onnx.ValueInfoProto, array: Array) -> bool:
+    declared = onnx.helper.tensor_dtype_to_np_dtype(item.type.tensor_type.elem_type)
+    return _fits(item, array) and array.dtype == declared
+
+
 def fixed_batch(model: onnx.ModelProto) -> int | None:
     """The batch size that the file was exported with; ``None`` if it takes any."""
-    weights = {item.name for item in model.graph.initializer}
-    dims = [i.type.tensor_type.shape.dim for i in model.graph.input if i.name not in weights]
+    dims = [item.type.tensor_type.shape.dim for item in _data_of(model)]
     sizes = {dim[0].dim_value for dim in dims if dim and dim[0].HasField("dim_value")}
     return sizes.pop() if len(sizes) == 1 else None
 
@@ -123,16 +152,23 @@ def _shapes(
 
 
 def _check_input(item: onnx.ValueInfoProto, array: Array) -> None:
-    dims = item.type.tensor_type.shape.dim
-    declared = [dim.dim_value if dim.HasField("dim_value") else None for dim in dims]
-    fits = len(declared) == array.ndim and all(
-        n in (None, m) for n, m in zip(declared[1:], array.shape[1:], strict=True)
-    )
-    if not fits:
+    if not _fits(item, array):
         raise UnsupportedError(
-            f"ONNX input {item.name!r} is declared {declared}; the example has shape {list(array.shape)}",
+            f"ONNX input {item.name!r} is declared {_declared(item)}; the example has shape {list(array.shape)}",
             hint="give --input in the layout of the file",
         )
+
+
+def _fits(item: onnx.ValueInfoProto, array: Array) -> bool:
+    declared = _declared(item)
+    return len(declared) == array.ndim and all(
+        n in (None, m) for n, m in zip(declared[1:], array.shape[1:], strict=True)
+    )
+
+
+def _declared(item: onnx.ValueInfoProto) -> list[int | None]:
+    dims = item.type.tensor_type.shape.dim
+    return [dim.dim_value if dim.HasField("dim_value") else None for dim in dims]
 
 
 def _refuse_derived(model: onnx.ModelProto) -> None:

@@ -13,10 +13,10 @@ from onnx import numpy_helper
 
 from xbackend_fl.adapter.blame import explained, not_accepted
 from xbackend_fl.adapter.contract import Array, Batch, LossSum, TrainConfig
-from xbackend_fl.adapter.example import checked_example, with_masks
+from xbackend_fl.adapter.example import Example, checked, with_masks
 from xbackend_fl.canonical import Description
 from xbackend_fl.errors import FileError, RefusedInput, shortened
-from xbfl_onnx.describe import describe, fixed_batch
+from xbfl_onnx.describe import describe, fixed_batch, way_of_file
 
 
 def read(path: Path) -> onnx.ModelProto:
@@ -44,15 +44,17 @@ class OnnxTrainer:
 
     Args:
         model: A ``ModelProto``; it is copied.
-        example: One array per input, in the layout of the file.
+        example: Its arrays in the layout of the file; the schema has them in its order.
     """
 
-    def __init__(self, model: object, example: Sequence[Array]) -> None:
+    def __init__(self, model: object, example: Example) -> None:
         if not isinstance(model, onnx.ModelProto):
             raise RefusedInput(f"expected an onnx.ModelProto, received {type(model).__name__}")
         with explained("describing the ONNX model"):
-            given = checked_example(example)
-            self._description = with_masks(describe(model, given), given)
+            given = checked(example)
+            way = way_of_file(model, given)
+            described = describe(model, way.own(given.arrays)).with_inputs(way.back)
+            self._description = with_masks(described, given.arrays)
         self._tensors = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
         self._model = onnx.ModelProto()
         self._model.CopyFrom(model)
@@ -95,7 +97,9 @@ class OnnxTrainer:
             options.intra_op_num_threads = 1
             content = self._model.SerializeToString()
             self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        names = [port.name for port in self._description.schema.inputs]
+        names = self._description.binding.in_own_order(
+            [port.name for port in self._description.schema.inputs]
+        )
         feeds = {name: self._tensors[name] for name in self._description.binding.owners}
         rows = len(inputs[0])
         size = self._batch or rows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,7 +15,7 @@ from xbackend_fl.errors import AdapterError, RefusedInput
 from xbfl_tensorflow.words import WORDS
 
 if TYPE_CHECKING:
-    from xbackend_fl.adapter.contract import Array
+    from xbackend_fl.adapter.example import Example
     from xbfl_tensorflow.trainer import TensorFlowTrainer
 
 
@@ -52,7 +52,7 @@ class TensorFlowAdapter:
 
         return tf.saved_model.load(path)
 
-    def open(self, model: object, example: Sequence[Array]) -> TensorFlowTrainer:
+    def open(self, model: object, example: Example) -> TensorFlowTrainer:
         """Describe ``model`` and make it ready; see the contract."""
         import_frameworks()
         from xbfl_tensorflow.trainer import TensorFlowTrainer

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,10 @@ from tensorflow.python.framework.function_def_to_graph import function_def_to_gr
 
 from xbackend_fl.adapter.axes import Declared
 from xbackend_fl.adapter.blame import explained
+from xbackend_fl.adapter.calling import Way
 from xbackend_fl.adapter.contract import Array
 from xbackend_fl.adapter.outputs import require_float32
+from xbackend_fl.adapter.structure import Given
 from xbackend_fl.canonical import Axes, Description, GraphBuilder, training
 from xbackend_fl.canonical.opaque import may_stand
 from xbackend_fl.canonical.operands import Operand, as_value
@@ -25,11 +28,19 @@ from xbackend_fl.errors import UnsupportedError
 from xbackend_fl.places import users_place
 from xbfl_tensorflow import layers, moving, opaque, operations, recurrent, sequences, simple, wrapped
 from xbfl_tensorflow.axes import default_axes
+from xbfl_tensorflow.calling import (
+    declares_inputs,
+    first_taken,
+    is_keras,
+    is_signature,
+    likely_ways,
+    takes_training,
+)
 from xbfl_tensorflow.constants import fold, settle
 from xbfl_tensorflow.graph import Context, Handler, family, knows_activation
-from xbfl_tensorflow.reading import read_as_called, read_as_declared
+from xbfl_tensorflow.reading import read_as_called, read_as_declared, refusal
 from xbfl_tensorflow.rehearsal import Rehearsal, rehearse, require_still
-from xbfl_tensorflow.trace import Call, Trace, is_keras, is_signature, steps, takes_training, trace
+from xbfl_tensorflow.trace import Call, Trace, steps, trace
 from xbfl_tensorflow.variables import natives_of, raw, refuse_policies, trainable, variable_names
 
 _LAYERS: Mapping[str, Handler] = {**layers.HANDLERS, **simple.HANDLERS, **sequences.HANDLERS}
@@ -44,56 +55,86 @@ class Described:
         layers: Layers by node name.
         variables: Variables by native name.
         declared: Native shape that each input is declared with; ``None`` where any size goes.
+        way: How the model is called.
     """
 
     description: Description
     layers: Mapping[str, Any]
     variables: Mapping[str, Any]
     declared: tuple[tuple[int | None, ...], ...]
+    way: Way
 
 
-def describe(model: Any, example: Sequence[Array], told: Declared = Declared()) -> Described:  # noqa: B008  it is frozen
-    """Schema and binding of ``model`` at ``example`` (ONNX layout).
+def describe(model: Any, given: Given, told: Declared = Declared()) -> Described:  # noqa: B008  it is frozen
+    """Schema and binding of ``model`` at an example (ONNX layout).
 
     Args:
         model: The model.
-        example: One array per input.
+        given: The example; the schema has the inputs in its order.
         told: What the user says about the order of axes.
 
     Raises:
         UnsupportedError: A layer does in training what nothing here can say.
     """
     inside: list[Any] = []
+    way = _chosen_way(model, given, told)
 
     def one(as_data: Collection[str]) -> Described:
         described = None
         while described is None:
-            described = _described(model, example, told, inside, as_data)
+            described = _described(model, way, given, told, inside, as_data)
         return described
 
     return described_with_data(one)
 
 
+def _twice(given: Given) -> list[Array]:
+    """Two examples, in the order and the layout of the given one."""
+    return [np.concatenate([array[:1]] * 2) for array in given.arrays]
+
+
+def _chosen_way(model: Any, given: Given, told: Declared) -> Way:
+    """The likeliest way to call a model that it takes."""
+    several = likely_ways(model, given)
+    first = next(several)
+    if first.plain and len(given.arrays) == 1:
+        return first
+    batch = _twice(given)
+
+    def refused(way: Way) -> BaseException | None:
+        own = way.own(batch)
+        try:
+            axes = _default_axes(model, own, told)
+        except UnsupportedError as error:
+            return error
+        return None if declares_inputs(model) else refusal(model, way, axes, own)
+
+    return first_taken(model, chain([first], several), refused)
+
+
+def _default_axes(model: Any, batch: Sequence[Array], told: Declared) -> list[Axes]:
+    return [
+        default_axes(array, shape, told.input(index, array.ndim))
+        for index, (array, shape) in enumerate(zip(batch, _declared(model, batch), strict=True))
+    ]
+
+
 def _described(
-    model: Any, example: Sequence[Array], told: Declared, inside: list[Any], as_data: Collection[str]
+    model: Any, way: Way, given: Given, told: Declared, inside: list[Any], as_data: Collection[str]
 ) -> Described | None:
     """A description that walks inside the layers of ``inside``; ``None`` if further ones were put there."""
-    batch = [np.concatenate([array[:1]] * 2) for array in example]
-    declared = _declared(model, batch)
-    given = [
-        default_axes(array, shape, told.input(index, array.ndim))
-        for index, (array, shape) in enumerate(zip(batch, declared, strict=True))
-    ]
-    traced_in = partial(_traced, model, batch, inside=inside)
-    if is_keras(model) and getattr(model, "inputs", None):
-        inferred, traced = read_as_declared(traced_in, batch, given, declared)
+    batch = way.own(_twice(given))
+    declared, axes_given = _declared(model, batch), _default_axes(model, batch, told)
+    traced_in = partial(_traced, model, way, batch, inside=inside)
+    if declares_inputs(model):
+        inferred, traced = read_as_declared(traced_in, batch, axes_given, declared)
     else:
-        inferred, traced = read_as_called(model, traced_in, batch, given, declared)
+        inferred, traced = read_as_called(model, way, traced_in, batch, axes_given, declared)
     if is_keras(model):
         refuse_policies(model)
-    rehearsal = _rehearsed(model, traced, batch, inferred, inside)
+    rehearsal = _rehearsed(model, way, traced, batch, inferred, inside)
     own = [axes.to_native(array) for axes, array in zip(inferred, batch, strict=True)]
-    require_still(model, traced, own)
+    require_still(model, way, traced, own)
     variables = variable_names(model)
     frozen = [name for name, variable in variables.items() if not trainable(variable)]
     builder = GraphBuilder("tensorflow", natives_of(variables), frozen, channels_last=True)
@@ -105,10 +146,10 @@ def _described(
         builder.inference_only(str(rehearsal.unlike))
     context = Context(builder, {id(raw(variable)): name for name, variable in variables.items()})
     context.as_data = frozenset(as_data)
-    rows = zip(traced.inputs, batch, inferred, _input_names(model, len(batch)), strict=True)
-    for tensor, array, axes, word in rows:
+    rows = zip(traced.inputs, batch, inferred, way.words, strict=True)
+    for tensor, array, axes, (word, key) in rows:
         context.values[tensor.name] = builder.input(
-            word, str(array.dtype), array.shape, axes.perm, axes.note, axes.trailing
+            word, str(array.dtype), array.shape, axes.perm, axes.note, axes.trailing, key
         )
     _captures(context, traced.graph, variables)
     context.active = dict(zip(map(id, traced.calls), rehearsal.active, strict=True))
@@ -120,11 +161,13 @@ def _described(
         require_float32(tensor.dtype.name, key or str(index))
         value = as_value(builder, context.tensor(tensor))
         builder.output(value, key, told.output(index, len(value.shape)))
-    return Described(builder.build(), context.layers, variables, tuple(declared))
+    description = builder.build().with_inputs(way.back)
+    return Described(description, context.layers, variables, tuple(declared), way)
 
 
 def _rehearsed(
     model: Any,
+    way: Way,
     traced: Trace,
     batch: Sequence[Array],
     orders: Sequence[Axes],
@@ -133,11 +176,12 @@ def _rehearsed(
     """What the model does in training; one without a training mode does in it what it always does."""
     if is_signature(model) or not (is_keras(model) or takes_training(model)):
         return Rehearsal(active=(True,) * len(traced.calls))
-    return rehearse(model, traced, lambda: _traced(model, batch, orders, inside, training=True))
+    return rehearse(model, traced, lambda: _traced(model, way, batch, orders, inside, training=True))
 
 
 def _traced(
     model: Any,
+    way: Way,
     batch: Sequence[Array],
     orders: Sequence[Axes],
     inside: Sequence[Any],
@@ -149,9 +193,11 @@ def _traced(
         for array, axes in zip(batch, orders, strict=True)
     ]
     walked = {id(layer) for layer in inside}
-    return trace(
-        model, specs, lambda layer: _known(layer) is not None and id(layer) not in walked, training=training
-    )
+
+    def known(layer: Any) -> bool:
+        return _known(layer) is not None and id(layer) not in walked
+
+    return trace(model, way, specs, known, training=training)
 
 
 def _known(layer: Any) -> Handler | None:
@@ -166,22 +212,11 @@ def _known(layer: Any) -> Handler | None:
     return handler if steps or knows_activation(getattr(layer, "activation", None)) else None
 
 
-def _input_names(model: Any, count: int) -> list[str]:
-    inputs = (getattr(model, "inputs", None) or ()) if is_keras(model) else ()
-    return [str(tensor.name).partition(":")[0] for tensor in inputs] or [f"input_{i}" for i in range(count)]
-
-
 def _declared(model: Any, batch: Sequence[Array]) -> list[tuple[int | None, ...]]:
     """Declared native shape of each input; a model that declares nothing takes every size."""
-    inputs = getattr(model, "inputs", None) if is_keras(model) else None
-    if not inputs:
+    if not declares_inputs(model):
         return [(None,) * array.ndim for array in batch]
-    if len(inputs) != len(batch):
-        raise UnsupportedError(
-            f"the model has {len(inputs)} inputs; received {len(batch)}",
-            hint="give one --input per input of the model",
-        )
-    return [tuple(tensor.shape) for tensor in inputs]
+    return [tuple(tensor.shape) for tensor in model.inputs]
 
 
 def _captures(context: Context, graph: Any, variables: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ import tensorflow as tf
 from absl import logging
 
 from xbackend_fl.errors import RefusedInput, shortened
-from xbfl_tensorflow.trace import is_keras
+from xbfl_tensorflow.calling import is_keras
 
 _KERAS = {"keras-weights": ".weights.h5", "keras": ".keras", "hdf5": ".h5"}
 

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from xbackend_fl.adapter.calling import Way
 from xbackend_fl.adapter.contract import Array
 from xbackend_fl.canonical import TrainingEffect
 from xbackend_fl.errors import UnsupportedError
+from xbfl_tensorflow.calling import call_model
 from xbfl_tensorflow.graph import family
-from xbfl_tensorflow.trace import Call, Trace, call_model, outputs_of
+from xbfl_tensorflow.trace import Call, Trace, outputs_of
 
 _ROUNDED = 1e-5
 """Two answers to the same data that differ by less, relatively, differ in the order of a sum."""
@@ -47,6 +49,7 @@ def rehearse(model: Any, still: Trace, again: Callable[[], Trace]) -> Rehearsal:
 
     Args:
         model: The model.
+        way: How it is called.
         still: Its trace in evaluation mode.
         again: Traces it in training mode.
 
@@ -87,11 +90,12 @@ def rehearse(model: Any, still: Trace, again: Callable[[], Trace]) -> Rehearsal:
     return Rehearsal((*effects, *strange), active, strange[0] if strange else None)
 
 
-def require_still(model: Any, still: Trace, inputs: Sequence[Array]) -> None:
+def require_still(model: Any, way: Way, still: Trace, inputs: Sequence[Array]) -> None:
     """Call a model twice in evaluation mode on the same data.
 
     Args:
         model: The model.
+        way: How it is called.
         still: Its trace in evaluation mode.
         inputs: Data in its own axis order.
 
@@ -100,7 +104,7 @@ def require_still(model: Any, still: Trace, inputs: Sequence[Array]) -> None:
     """
     data = [tf.constant(array) for array in inputs]
     try:
-        answers = [outputs_of(call_model(model, data, training=False)) for _ in range(2)]
+        answers = [outputs_of(call_model(model, way, data, training=False)) for _ in range(2)]
     except Exception:  # noqa: BLE001  whoever proves the model calls it again, and says so
         return
     # What layers add to their losses in a call is nobody's here either.

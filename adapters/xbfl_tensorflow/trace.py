@@ -8,8 +8,8 @@ reads the raw operations only where there is no such layer.
 from __future__ import annotations
 
 import inspect
-import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -22,10 +22,10 @@ import tensorflow as tf
 import tensorflow.compat.v2 as compat
 
 from xbackend_fl.adapter.blame import untraceable
+from xbackend_fl.adapter.calling import Way
 from xbackend_fl.adapter.outputs import output_leaves
 from xbackend_fl.errors import UnsupportedError, XbflError
-
-_NUMBERED = re.compile(r"output_\d+")
+from xbfl_tensorflow.calling import call_model, is_keras
 
 _MOST_STEPS = 128
 """Of a recurrent layer whose operations are made one by one."""
@@ -100,11 +100,14 @@ def steps(graph: Any, calls: Sequence[Call]) -> Iterator[Any]:
         position = position + 1 if call is None else call.stop
 
 
-def trace(model: Any, specs: Sequence[Any], known: Callable[[Any], bool], *, training: bool = False) -> Trace:
+def trace(
+    model: Any, way: Way, specs: Sequence[Any], known: Callable[[Any], bool], *, training: bool = False
+) -> Trace:
     """The graph of ``model``.
 
     Args:
         model: Anything that is called with tensors.
+        way: How it is called.
         specs: One ``tf.TensorSpec`` per input.
         known: Whether calls of a layer are to be marked.
         training: The mode in which the model is called.
@@ -119,7 +122,7 @@ def trace(model: Any, specs: Sequence[Any], known: Callable[[Any], bool], *, tra
         # TensorFlow traces a second time where the first one made variables.
         marks.calls.clear()
         marks.spans.clear()
-        found = outputs_of(call_model(model, inputs, training=training))
+        found = outputs_of(call_model(model, way, inputs, training=training))
         keys[:] = [key for key, _ in found]
         return [leaf for _, leaf in found]
 
@@ -134,7 +137,7 @@ def trace(model: Any, specs: Sequence[Any], known: Callable[[Any], bool], *, tra
     except BaseException as error:
         # A model may raise anything; all of it means that there is no graph.
         native = [np.zeros(spec.shape, spec.dtype.as_numpy_dtype) for spec in specs]
-        raise untraceable("tensorflow", model, error, native, partial(_anew, model)) from error
+        raise untraceable("tensorflow", model, error, native, partial(_anew, model, way)) from error
     finally:
         tf.config.run_functions_eagerly(run_eagerly=eager)
     graph = traced.graph
@@ -143,67 +146,45 @@ def trace(model: Any, specs: Sequence[Any], known: Callable[[Any], bool], *, tra
     return Trace(graph, tuple(marks.calls), inputs, outputs, tuple(marks.spans))
 
 
-def call_once(model: Any, inputs: Sequence[Any]) -> None:
+def call_once(model: Any, way: Way, inputs: Sequence[Any]) -> None:
     """Call ``model`` once, so that it has its variables.
 
     Raises:
         UnsupportedError: It does not take such inputs.
     """
     try:
-        call_model(model, [tf.constant(item) for item in inputs], training=False)
+        with _without_warnings():
+            _anew(model, way, inputs)
     except (XbflError, KeyboardInterrupt):
         raise
     except BaseException as error:
         # A model may raise anything; all of it means that it cannot be built.
-        raise untraceable("tensorflow", model, error, inputs, partial(_anew, model)) from error
+        raise untraceable("tensorflow", model, error, inputs, partial(_anew, model, way)) from error
 
 
-def takes(model: Any, inputs: Sequence[Any]) -> bool:
-    """Whether a call of ``model`` with these inputs, in its own order of axes, ends without an error."""
+def raised(model: Any, way: Way, inputs: Sequence[Any]) -> BaseException | None:
+    """What a call of ``model`` with these inputs, in its own order of inputs and axes, raises; ``None`` if nothing."""
     try:
-        _anew(model, inputs)
+        with _without_warnings():
+            _anew(model, way, inputs)
     except KeyboardInterrupt:
         raise
-    except BaseException:  # noqa: BLE001  a model may raise anything
-        return False
-    return True
+    except BaseException as error:  # noqa: BLE001  a model may raise anything
+        return error
+    return None
 
 
-def _anew(model: Any, inputs: Sequence[Any]) -> None:
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Where warnings are errors, a call would end in what the user's own does not."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _anew(model: Any, way: Way, inputs: Sequence[Any]) -> None:
     """Call a model that raised once more, with other inputs."""
-    call_model(model, [tf.constant(item) for item in inputs], training=False)
-
-
-def call_model(model: Any, inputs: Sequence[Any], *, training: bool) -> Any:
-    """Call a model the way its kind is called."""
-    if is_keras(model):
-        if len(inputs) > 1 and _places(model) >= len(inputs):
-            return model(*inputs, training=training)
-        return model(_packed(model, inputs), training=training)
-    if is_signature(model):
-        return _call_signature(model, inputs)
-    extra = {"training": training} if takes_training(model) else {}
-    return model(*inputs, **extra)
-
-
-def _places(model: Any) -> int:
-    """How many tensors the ``call`` of a subclassed model takes one by one; 1 if it takes them as a list or a dict."""
-    if getattr(model, "inputs", None):
-        return 1
-    parameters = list(inspect.signature(model.call).parameters.values())
-    needed = [
-        item for item in parameters if item.default is item.empty and item.name not in {"training", "mask"}
-    ]
-    return sum(item.kind in {item.POSITIONAL_ONLY, item.POSITIONAL_OR_KEYWORD} for item in needed)
-
-
-def _packed(model: Any, inputs: Sequence[Any]) -> Any:
-    """Inputs as a Keras model takes them: by name if it was built of a dict of inputs."""
-    structure = getattr(model, "_inputs_struct", getattr(model, "_nested_inputs", None))
-    if isinstance(structure, dict) and len(tf.nest.flatten(structure)) == len(inputs):
-        # Both go through a dict in the order of its sorted names, as `model.inputs` does.
-        return tf.nest.pack_sequence_as(structure, list(inputs))
-    return inputs[0] if len(inputs) == 1 else list(inputs)
+    call_model(model, way, [tf.constant(item) for item in inputs], training=False)
 
 
 def outputs_of(returned: Any) -> tuple[tuple[str, Any], ...]:
@@ -233,36 +214,6 @@ def callable_of(model: Any) -> Any:
     return (
         signatures["serving_default"] if "serving_default" in signatures else next(iter(signatures.values()))
     )
-
-
-def is_signature(model: Any) -> bool:
-    """Whether ``model`` is a function of a SavedModel."""
-    return hasattr(model, "structured_input_signature")
-
-
-def _call_signature(model: Any, inputs: Sequence[Any]) -> Any:
-    """A signature of a SavedModel takes its inputs by name."""
-    _, names = model.structured_input_signature
-    returned = model(**dict(zip(names, inputs, strict=True)))
-    if all(_NUMBERED.fullmatch(key) for key in returned):
-        # TensorFlow numbers what had no names.
-        return tuple(returned[key] for key in sorted(returned, key=lambda key: int(key.rpartition("_")[2])))
-    return returned
-
-
-def is_keras(model: Any) -> bool:
-    """Whether ``model`` is a Keras model, of version 3 or of the legacy package."""
-    legacy = sys.modules.get("tf_keras")
-    return isinstance(model, keras.Model) or (legacy is not None and isinstance(model, legacy.Model))
-
-
-def takes_training(model: Any) -> bool:
-    """Whether a callable that is no Keras model has a training mode."""
-    try:
-        names = inspect.signature(model.__call__ if isinstance(model, tf.Module) else model).parameters
-    except (TypeError, ValueError):
-        return False
-    return "training" in names
 
 
 @final

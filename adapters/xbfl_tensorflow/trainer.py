@@ -14,14 +14,15 @@ import tensorflow as tf
 from xbackend_fl.adapter.axes import declared_axes
 from xbackend_fl.adapter.blame import explained, not_accepted
 from xbackend_fl.adapter.contract import Array, Batch, LossSum, TrainConfig
-from xbackend_fl.adapter.example import checked_example, with_masks
+from xbackend_fl.adapter.example import Example, checked, with_masks
 from xbackend_fl.canonical import Description
 from xbackend_fl.errors import RefusedInput
 from xbfl_tensorflow import files
+from xbfl_tensorflow.calling import call_model
 from xbfl_tensorflow.describe import describe
 from xbfl_tensorflow.losses import mean_loss
 from xbfl_tensorflow.preserve import is_unbuilt, layers_kept
-from xbfl_tensorflow.trace import call_model, callable_of, outputs_of
+from xbfl_tensorflow.trace import callable_of, outputs_of
 from xbfl_tensorflow.treaty import treaty
 from xbfl_tensorflow.variables import raw, trainable
 
@@ -36,19 +37,20 @@ class TensorFlowTrainer:
 
     Args:
         model: Anything of TensorFlow that is called with tensors; its weights change only by :meth:`write` and :meth:`train`.
-        example: One array per input, in ONNX layout.
+        example: Its arrays in ONNX layout, in any form; the schema has them in its order.
     """
 
-    def __init__(self, model: object, example: Sequence[Array]) -> None:
+    def __init__(self, model: object, example: Example) -> None:
         unbuilt = is_unbuilt(model)
         with explained(f"describing {type(model).__name__}", model), layers_kept(model):
             self._model: Any = callable_of(model)
-            example = checked_example(example)
-            described = describe(self._model, example, declared_axes(model))
-        self._description, self._layers = with_masks(described.description, example), described.layers
+            given = checked(example)
+            described = describe(self._model, given, declared_axes(model))
+        self._description, self._layers = with_masks(described.description, given.arrays), described.layers
         if unbuilt:
             note = f"the {type(model).__name__} had no variables yet: it was called once with an example, and has them now"
             self._description = replace(self._description, notes=(*self._description.notes, note))
+        self._way = described.way
         self._declared, self._variables = described.declared, described.variables
         local = self._description.binding.local
         self._initial_local = {name: self._variables[name].numpy().copy() for name in local}
@@ -142,7 +144,7 @@ class TensorFlowTrainer:
         return files.save(self._model, path, file_format or self.formats[0])
 
     def _call(self, inputs: Sequence[Any], *, training: bool) -> tuple[Any, ...]:
-        returned = call_model(self._model, _tensors(inputs), training=training)
+        returned = call_model(self._model, self._way, _tensors(inputs), training=training)
         return tuple(leaf for _, leaf in outputs_of(returned))
 
     def _trainable(self) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, final
@@ -13,7 +12,7 @@ from xbackend_fl.errors import RefusedInput
 from xbfl_torch.words import WORDS
 
 if TYPE_CHECKING:
-    from xbackend_fl.adapter.contract import Array
+    from xbackend_fl.adapter.example import Example
     from xbfl_torch.trainer import TorchTrainer
 
 
@@ -39,7 +38,7 @@ class TorchAdapter:
             f"{path} alone is no PyTorch model", hint="name the code: torch:net.py:build returns the module"
         )
 
-    def open(self, model: object, example: Sequence[Array]) -> TorchTrainer:
+    def open(self, model: object, example: Example) -> TorchTrainer:
         """Describe ``model`` and make it ready; see the contract."""
         from xbfl_torch.trainer import TorchTrainer
 

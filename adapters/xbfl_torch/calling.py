@@ -1,41 +1,103 @@
-"""How a model takes its inputs."""
+"""How a module is called with the arrays of an example."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any
 
 import torch
 
+from xbackend_fl.adapter.axes import Declared
+from xbackend_fl.adapter.calling import Parameters, Way, not_callable, ways
+from xbackend_fl.adapter.contract import Array
+from xbackend_fl.adapter.structure import Given
 from xbackend_fl.errors import UnsupportedError
+from xbfl_torch.modes import evaluation_mode
+from xbfl_torch.preserve import modules_kept
 
 
-def arguments_of(
-    model: torch.nn.Module, inputs: Sequence[torch.Tensor]
-) -> tuple[tuple[torch.Tensor, ...], dict[str, torch.Tensor]]:
-    """Inputs as ``forward`` takes them: by position, and by name where it takes them so alone.
+def chosen_way(model: torch.nn.Module, given: Given, batch: Sequence[Array], declared: Declared) -> Way:
+    """The likeliest way to call a module that it takes.
+
+    Args:
+        model: The module.
+        given: The example.
+        batch: Two examples, in the order and the layout of the example.
+        declared: What the user says about the order of axes.
 
     Raises:
-        UnsupportedError: There are more or fewer than it takes.
+        UnsupportedError: There are more or fewer inputs than it takes, or it takes containers and none of these.
     """
-    parameters = list(inspect.signature(model.forward).parameters.values())
-    placed = [item for item in parameters if item.kind in {item.POSITIONAL_ONLY, item.POSITIONAL_OR_KEYWORD}]
-    named = [item for item in parameters if item.kind is item.KEYWORD_ONLY]
-    takes_all = any(item.kind is item.VAR_POSITIONAL for item in parameters)
-    count = len(inputs) if takes_all else len(placed)
-    unfilled = [
-        item
-        for item in (*placed[len(inputs) :], *named[max(len(inputs) - count, 0) :])
-        if item.default is item.empty
-    ]
-    if unfilled or len(inputs) > count + len(named):
-        most = len(placed) + len(named)
-        signature = ", ".join(item.name for item in (*placed, *named))
-        needed = sum(item.default is item.empty for item in (*placed, *named))
-        takes = f"{needed}" if needed == most or takes_all else f"{needed} to {most}"
+    parameters = Parameters.of(model.forward)
+    several = ways(parameters, given)
+    first = next(several, None)
+    if first is None:
         raise UnsupportedError(
-            f"forward of {type(model).__name__} takes {takes} inputs ({signature}); the example has {len(inputs)}",
+            f"forward of {type(model).__name__} takes {parameters.number} inputs ({parameters}); the example has {len(batch)}",
             hint="give one --input per input of the model, or give what is no data a default",
         )
-    names = [item.name for item in named]
-    return tuple(inputs[:count]), dict(zip(names, inputs[count:], strict=False))
+    if first.plain and len(batch) == 1:
+        return first
+    failed: list[tuple[Way, BaseException]] = []
+    for way in (first, *islice(several, None)):
+        error = _raised(model, way, batch, declared)
+        if error is None:
+            return way
+        failed.append((way, error))
+    if first.plain:
+        # What it raises there says most.
+        return first
+    raise not_callable(f"forward of {type(model).__name__}", parameters, failed)
+
+
+def _raised(
+    model: torch.nn.Module, way: Way, batch: Sequence[Array], declared: Declared
+) -> BaseException | None:
+    with evaluation_mode(model), modules_kept(model), torch.no_grad():
+        try:
+            own, _ = tensors_in_own_order(way, batch, declared)
+            way.call(model, own)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001  a model may raise anything
+            return error
+    return None
+
+
+def tensors_in_own_order(
+    way: Way, batch: Sequence[Array], declared: Declared
+) -> tuple[list[torch.Tensor], list[tuple[int, ...] | None]]:
+    """Examples as tensors in the module's own order of inputs and axes, and the orders that were declared."""
+    own = way.own(batch)
+    told = [declared.input(index, array.ndim) for index, array in enumerate(own)]
+    turned = [
+        array if order is None else array.transpose(order) for order, array in zip(told, own, strict=True)
+    ]
+    return [torch.from_numpy(array.copy()) for array in turned], told
+
+
+@contextmanager
+def called_flat(model: torch.nn.Module, way: Way, names: Sequence[str]) -> Iterator[None]:
+    """Inside, a module takes its inputs one by one, whatever containers it takes them in."""
+    if way.plain and not way.options:
+        yield
+        return
+    original, own = model.forward, vars(model).get("forward")
+
+    def forward(*inputs: torch.Tensor) -> Any:
+        return way.call(original, inputs)
+
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    words = [name if name.isidentifier() else f"input_{index}" for index, name in enumerate(names)]
+    forward.__signature__ = inspect.Signature([inspect.Parameter(word, kind) for word in words])  # type: ignore[attr-defined]
+    model.forward = forward
+    try:
+        yield
+    finally:
+        if own is None:
+            del model.forward
+        else:
+            model.forward = own

@@ -24,8 +24,10 @@ from torch.fx import Graph, Node
 
 from xbackend_fl.adapter.axes import Declared
 from xbackend_fl.adapter.blame import explained, untraceable
+from xbackend_fl.adapter.calling import Way
 from xbackend_fl.adapter.contract import Array
 from xbackend_fl.adapter.outputs import output_leaves, require_float32
+from xbackend_fl.adapter.structure import Given
 from xbackend_fl.canonical import Description, GraphBuilder, TrainingEffect, Value, training
 from xbackend_fl.canonical.layout import Native
 from xbackend_fl.canonical.opaque import may_stand
@@ -46,7 +48,7 @@ from xbfl_torch import (
     reductions,
     sequences,
 )
-from xbfl_torch.calling import arguments_of
+from xbfl_torch.calling import called_flat, chosen_way, tensors_in_own_order
 from xbfl_torch.changes import refuse_hidden_changes
 from xbfl_torch.constants import fold
 from xbfl_torch.effects import effects_of
@@ -84,31 +86,34 @@ class Described:
     Attributes:
         description: Schema and binding.
         calls: Native place of every call that drops, in order; empty if attributes of modules say the rates as well.
+        way: How the model is called.
     """
 
     description: Description
-    calls: tuple[str, ...] = ()
+    calls: tuple[str, ...]
+    way: Way
 
 
 def describe(
     model: torch.nn.Module,
-    example: Sequence[Array],
+    given: Given,
     computed: Sequence[TrainingEffect] = (),
     declared: Declared = Declared(),  # noqa: B008  it is frozen
 ) -> Described:
-    """Schema and binding of ``model`` at ``example`` (ONNX layout).
+    """Schema and binding of ``model`` at an example (ONNX layout).
 
     Args:
         model: The model, its weights plain.
-        example: One array per input.
+        given: The example; the schema has the inputs in its order.
         computed: Weights that the user's own model computes from others, and a plain copy does not.
         declared: What the user says about the order of axes.
 
     Raises:
         UnsupportedError: An operation or layer has no canonical form.
     """
-    batch = [np.concatenate([array[:1]] * 2) for array in example]
-    return described_with_data(lambda names: _describe(model, batch, computed, declared, names))
+    batch = [np.concatenate([array[:1]] * 2) for array in given.arrays]
+    way = chosen_way(model, given, batch, declared)
+    return described_with_data(lambda names: _describe(model, way, batch, computed, declared, names))
 
 
 def is_tensor(item: object) -> bool:
@@ -123,19 +128,21 @@ def tensors_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 def _describe(
     model: torch.nn.Module,
-    example: Sequence[Array],
+    way: Way,
+    batch: Sequence[Array],
     computed: Sequence[TrainingEffect],
     declared: Declared,
     as_data: Collection[str],
 ) -> Described:
-    told = [declared.input(index, array.ndim) for index, array in enumerate(example)]
+    tensors_in, told = tensors_in_own_order(way, batch, declared)
+    native, example = tuple(tensors_in), way.own(batch)
     perms = [order or tuple(range(array.ndim)) for order, array in zip(told, example, strict=True)]
     notes = ["declared" if order else "as given" for order in told]
-    native = tuple(torch.from_numpy(a.transpose(p).copy()) for a, p in zip(example, perms, strict=True))
+    words = way.words
     tensors = tensors_of(model)
     natives = natives_of(model, tensors)
-    rehearsal = rehearse(model, native)
-    program, keys = _export(model, native, rehearsal.error)
+    rehearsal = rehearse(model, way, native)
+    program, keys = _export(model, way, [name for name, _ in words], native, rehearsal.error)
     frozen = [name for name, tensor in tensors.items() if not tensor.requires_grad]
     builder = GraphBuilder("torch", natives, frozen)
     if computed:
@@ -150,7 +157,7 @@ def _describe(
     inside = signature.inputs_to_parameters | signature.inputs_to_buffers
     aliases, tables = _aliases(model, tensors), _tables(model)
     constants = signature.inputs_to_lifted_tensor_constants
-    data, read = iter(zip(example, perms, notes, strict=True)), _read(program.graph)
+    data, read = iter(zip(words, example, perms, notes, strict=True)), _read(program.graph)
     for node in program.graph.nodes:
         if node.op == "placeholder" and node.name in inside:
             name = aliases[inside[node.name]]
@@ -165,8 +172,8 @@ def _describe(
             # A tensor that is neither parameter nor buffer, or that `forward` writes out, never changes.
             context.values[node] = program.constants[constants[node.name]].detach().cpu().numpy()
         elif node.op == "placeholder" and node.name in signature.user_inputs:
-            array, perm, note = next(data)
-            context.values[node] = builder.input(node.name, str(array.dtype), array.shape, perm, note)
+            (word, key), array, perm, note = next(data)
+            context.values[node] = builder.input(word, str(array.dtype), array.shape, perm, note, key=key)
         elif node.op == "call_function" and node not in context.values:
             builder.recorder.place = users_place(_frames(node))
             with explained(f"reading {node.target}", model, partial(_frames, node)):
@@ -181,7 +188,8 @@ def _describe(
                 require_float32(str(made.meta["val"].dtype).removeprefix("torch."), key or str(index))
                 value = _returned(context, context.held(made), key)
                 builder.output(value, key, declared.output(index, len(value.shape)))
-    return Described(builder.build(), context.calls)
+    description = builder.build().with_inputs(way.back)
+    return Described(description, context.calls, way)
 
 
 def _operation(context: Context, node: Node) -> None:
@@ -252,12 +260,18 @@ def _returned(context: Context, value: Any, key: str) -> Value:
 
 
 def _export(
-    model: torch.nn.Module, native: tuple[torch.Tensor, ...], raised: BaseException | None
+    model: torch.nn.Module,
+    way: Way,
+    words: Sequence[str],
+    native: tuple[torch.Tensor, ...],
+    raised: BaseException | None,
 ) -> tuple[ExportedProgram, tuple[str, ...]]:
     """The graph of a model in evaluation mode, and the keys of its outputs in the graph's order.
 
     Args:
         model: The model.
+        way: How it is called.
+        words: Names of its inputs.
         native: Two examples.
         raised: What the model raised with them. The tracer may pass them all the same: its tensors have no numbers.
     """
@@ -268,33 +282,31 @@ def _export(
         keys[:] = [key for key, _ in found]
         return tuple(leaf for _, leaf in found)
 
-    with evaluation_mode(model), _quiet():
+    with evaluation_mode(model), _quiet(), called_flat(model, way, words):
         # The exporter knows no dataclasses, and keeps dicts in the order of their making.
         hook = model.register_forward_hook(flat)
         try:
-            arguments, options = arguments_of(model, native)
-            program = torch.export.export(model, arguments, options)
+            program = torch.export.export(model, native)
         except (XbflError, KeyboardInterrupt):
             raise
         except BaseException as error:
             # torch.export raises whatever the model raises; all of it means that there is no graph.
-            raise untraceable("torch.export", model, error, *_anew(model, native)) from error
+            raise untraceable("torch.export", model, error, *_anew(model, way, native)) from error
         finally:
             hook.remove()
     if raised is not None:
-        raise untraceable("torch", model, raised, *_anew(model, native)) from raised
+        raise untraceable("torch", model, raised, *_anew(model, way, native)) from raised
     return program, tuple(keys)
 
 
 def _anew(
-    model: torch.nn.Module, native: tuple[torch.Tensor, ...]
+    model: torch.nn.Module, way: Way, native: tuple[torch.Tensor, ...]
 ) -> tuple[list[Array], Callable[[Sequence[Array]], object]]:
     """Two examples, and what calls a model with some."""
 
     def call(arrays: Sequence[Array]) -> None:
         with evaluation_mode(model), torch.no_grad():
-            arguments, options = arguments_of(model, [torch.tensor(array) for array in arrays])
-            model(*arguments, **options)
+            way.call(model, [torch.tensor(array) for array in arrays])
 
     return [tensor.numpy() for tensor in native], call
 

@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
 
+from xbackend_fl.adapter.calling import Way
 from xbackend_fl.canonical import TrainingEffect
 from xbackend_fl.errors import UnsupportedError, XbflError, shortened
-from xbfl_torch.calling import arguments_of
 from xbfl_torch.dropping import argument, dropped, kind_of, rate_of
 from xbfl_torch.modes import evaluation_mode, modes_of_training, training_modules
 
@@ -70,12 +70,13 @@ class Rehearsal:
     error: BaseException | None = None
 
 
-def rehearse(model: torch.nn.Module, inputs: Sequence[torch.Tensor]) -> Rehearsal:
+def rehearse(model: torch.nn.Module, way: Way, inputs: Sequence[torch.Tensor]) -> Rehearsal:
     """Run ``model`` in both modes, without dropout and with the stored statistics.
 
     Args:
         model: The model.
-        inputs: In its own axis order, two examples at least.
+        way: How it is called.
+        inputs: In its own order of inputs and axes, two examples at least.
 
     Raises:
         UnsupportedError: Evaluation draws random numbers, or changes the weights.
@@ -84,7 +85,7 @@ def rehearse(model: torch.nn.Module, inputs: Sequence[torch.Tensor]) -> Rehearsa
     active = frozenset(training_modules(model))
     with _undone(model):
         with evaluation_mode(model):
-            still = _Run(model)
+            still = _Run(model, way)
             if (error := still.call(inputs)) is not None:
                 return Rehearsal(training=active, error=error)
         if still.random:
@@ -93,7 +94,7 @@ def rehearse(model: torch.nn.Module, inputs: Sequence[torch.Tensor]) -> Rehearsa
                 hint="torch: pass training=self.training (functional.dropout drops unless told otherwise)",
             )
         with modes_of_training(model, norms):
-            moving = _Run(model)
+            moving = _Run(model, way)
             error = moving.call(inputs)
     if error is not None:
         what = f"it cannot be called in training mode: {shortened(error)}"
@@ -149,14 +150,14 @@ class _Run(TorchFunctionMode):
         outputs: What it returned.
     """
 
-    def __init__(self, model: torch.nn.Module) -> None:
+    def __init__(self, model: torch.nn.Module, way: Way) -> None:
         super().__init__()
         self.drops: list[Drop] = []
         self.random: list[str] = []
         self.changed: list[str] = []
         self.calls: list[str] = []
         self.outputs: list[torch.Tensor] = []
-        self._model = model
+        self._model, self._way = model, way
         self._paths: list[str] = []
 
     def call(self, inputs: Sequence[torch.Tensor]) -> BaseException | None:
@@ -171,8 +172,7 @@ class _Run(TorchFunctionMode):
                 warnings.simplefilter("ignore")
                 self._follow(stack)
                 with self:
-                    arguments, options = arguments_of(self._model, [value.clone() for value in inputs])
-                    output = self._model(*arguments, **options)
+                    output = self._way.call(self._model, [value.clone() for value in inputs])
         except (XbflError, KeyboardInterrupt):
             raise
         except BaseException as error:  # noqa: BLE001  a model may raise anything

@@ -22,12 +22,11 @@ from xbackend_fl.adapter.contract import (
     Tensors,
     TrainConfig,
 )
-from xbackend_fl.adapter.example import checked_example, with_masks
+from xbackend_fl.adapter.example import Example, checked, with_masks
 from xbackend_fl.adapter.outputs import output_leaves
 from xbackend_fl.canonical import Description
 from xbackend_fl.errors import AdapterError, RefusedInput
 from xbfl_torch import cohort, factors
-from xbfl_torch.calling import arguments_of
 from xbfl_torch.descent import Descent
 from xbfl_torch.describe import describe, is_tensor, tensors_of
 from xbfl_torch.devices import seed_generators
@@ -47,22 +46,23 @@ class TorchTrainer:
 
     Args:
         model: The module; its weights change only by :meth:`write` and :meth:`train`.
-        example: One array per input, in ONNX layout.
+        example: Its arrays in ONNX layout, in any form; the schema has them in its order.
     """
 
-    def __init__(self, model: object, example: Sequence[Array]) -> None:
+    def __init__(self, model: object, example: Example) -> None:
         if not isinstance(model, torch.nn.Module):
             raise RefusedInput(f"expected a torch.nn.Module, received {type(model).__name__}")
         declared, model = declared_axes(model), unwrapped(model)
         with explained(f"describing {type(model).__name__}", model), modules_kept(model):
-            example = checked_example(example)
+            given = checked(example)
             check_modules(model)
             self._model, computed = materialised(model)
             self._tensors = tensors_of(self._model)
-            described = describe(self._model, example, computed, declared)
-        self._description, self._calls = with_masks(described.description, example), described.calls
+            described = describe(self._model, given, computed, declared)
+        self._description, self._calls = with_masks(described.description, given.arrays), described.calls
+        self._way = described.way
         self._device = "cpu"
-        self._example = example
+        self._example = given.arrays
         self._wanted: int | None = 1
         self._data: cohort.Data | None = None
         self._replicas: Replicas | None = None
@@ -173,7 +173,8 @@ class TorchTrainer:
 
     def trains_cohorts(self, config: TrainConfig) -> bool:
         """Plain SGD, without random masks."""
-        return self._data is not None and not self._calls and cohort.suits(self._model, config)
+        one_by_one = self._way.plain and not self._way.options
+        return self._data is not None and one_by_one and not self._calls and cohort.suits(self._model, config)
 
     def train_cohort(self, start: Tensors, parts: Sequence[Part], config: TrainConfig) -> CohortResult:
         """Train every part from ``start``, several side by side."""
@@ -200,15 +201,12 @@ class TorchTrainer:
     @cached_property
     def _dense(self) -> tuple[str, ...]:
         """Dense layers whose gradients may stay factors; who does not train need not know."""
-        native = [
-            axes.to_native(a) for axes, a in zip(self._description.binding.inputs, self._example, strict=True)
-        ]
+        native = self._description.binding.native_inputs(self._example)
         with evaluation_mode(self._model):
             return factors.called_once(self._model, self._call, native)
 
     def _call(self, inputs: Sequence[Array]) -> tuple[torch.Tensor, ...]:
-        arguments, options = arguments_of(self._model, [self._tensor(array) for array in inputs])
-        returned = self._model(*arguments, **options)
+        returned = self._way.call(self._model, [self._tensor(array) for array in inputs])
         return tuple(leaf for _, leaf in output_leaves(returned, is_tensor))
 
     def _tensor(self, array: Array) -> torch.Tensor:

@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from xbackend_fl.adapter.example import Example
 from xbackend_fl.adapter.losses import LossName
 from xbackend_fl.adapter.optimizers import Optimizer
 from xbackend_fl.canonical import Description
@@ -269,8 +270,11 @@ class Adapter(Protocol):
         """
         ...
 
-    def open(self, model: object, example: Sequence[Array]) -> Trainer:
+    def open(self, model: object, example: Example) -> Trainer:
         """Describe ``model`` at ``example`` (ONNX layout) and make it ready; the model is left as it was.
+
+        The schema has the inputs in the example's order: by name where the example and the model have the same names, else in the
+        order in which the model takes them.
 
         Raises:
             UnsupportedError: The model holds something the canonical schema cannot express.

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from xbackend_fl.adapter.structure import Given
 from xbackend_fl.canonical import Description
 from xbackend_fl.errors import RefusedInput, shortened
 
 Array = NDArray[Any]
+Example: TypeAlias = Any
+"""One array per input: a tuple of arrays, a dict of arrays by the names of the inputs, or containers as the model takes them."""
 
 _FEW = 3
 """Values that may be 0 and 1 by chance."""
@@ -20,20 +23,30 @@ _FEW = 3
 _WHOLE = frozenset("biu")
 
 
-def checked_example(example: Sequence[Any]) -> tuple[Array, ...]:
-    """One array per input, plain and in the processor's order of bytes.
+def checked(example: Example) -> Given:
+    """An example in its form, its arrays plain and in the processor's order of bytes.
 
     Args:
-        example: Arrays, or tensors of a framework, batch first: float32, whole numbers or booleans.
+        example: Arrays, or tensors of a framework, batch first: float32, whole numbers or booleans. Several of them in a tuple, in a
+            dict, or however a model takes them.
 
     Raises:
-        RefusedInput: Something is no such array; the message names the input, counted from 0.
+        RefusedInput: Something is no such array; the message names the input, counted from 0 or by its name.
     """
-    if not example:
+    given = Given.of(example)
+    if not given.arrays:
         raise RefusedInput(
             "the example has no arrays", hint="give one per input of the model: --input 1,3,64,64"
         )
-    return tuple(_checked(index, item) for index, item in enumerate(example))
+    rows = enumerate(zip(given.names, given.arrays, strict=True))
+    return replace(
+        given, arrays=tuple(_checked(repr(name) if name else index, item) for index, (name, item) in rows)
+    )
+
+
+def checked_example(example: Example) -> tuple[Array, ...]:
+    """The arrays of an example, in the order in which they stand there; see :func:`checked`."""
+    return checked(example).arrays
 
 
 def with_masks(description: Description, example: Sequence[Array]) -> Description:
@@ -74,7 +87,7 @@ def not_finite(array: Array) -> str | None:
     return f"{array[place]} at {[int(axis) for axis in place]}{more}"
 
 
-def _checked(index: int, item: Any) -> Array:
+def _checked(index: int | str, item: Any) -> Array:
     if not hasattr(item, "__array__"):
         raise RefusedInput(
             f"input {index} of the example is a {type(item).__name__}, not an array",

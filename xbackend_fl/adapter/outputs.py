@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from xbackend_fl.adapter.structure import parts_of
 from xbackend_fl.errors import UnsupportedError
 
 _ALONE = ""
@@ -71,25 +71,12 @@ def _walk(
     if is_tensor(item):
         yield path, item
         return
-    parts = _parts(item)
+    parts = parts_of(item)
     if parts is None:
         yield path, item
         return
     for key, part in parts:
         yield from _walk(part, (*path, key), is_tensor)
-
-
-def _parts(item: Any) -> list[tuple[str | int, Any]] | None:
-    """Name or place, and value, of every part; ``None`` for a leaf."""
-    if isinstance(item, Mapping):
-        return [(str(key), value) for key, value in item.items()]
-    if dataclasses.is_dataclass(item) and not isinstance(item, type):
-        return [(field.name, getattr(item, field.name)) for field in dataclasses.fields(item)]
-    if isinstance(item, tuple) and hasattr(item, "_fields"):
-        return list(zip(item._fields, item, strict=True))
-    if isinstance(item, list | tuple):
-        return list(enumerate(item))
-    return None
 
 
 def _dotted(path: tuple[str | int, ...]) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
@@ -23,6 +24,8 @@ from xbackend_fl.canonical.layout import (
 )
 from xbackend_fl.canonical.schema import Schema, TrainingEffect
 from xbackend_fl.errors import SchemaError
+
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
@@ -84,12 +87,13 @@ class Binding:
         natives: Every native tensor of the model by name.
         local: Native tensors without a canonical counterpart (never shared), with the reason.
         nodes: Schema node name to the name of the native layer or module; ``@2`` marks its second call.
-        inputs: Axis order of each data input.
+        inputs: Axis order of each data input, in the order in which the native model takes them.
         outputs: Axis order of each output.
         inference_only: Why the native model cannot be trained as the schema says; empty if it can.
         one_way: Why weights cannot be written back into the user's own model; empty if they can.
         switched_off: Native places of dropout, or of a padding row, that the schema does not have: training is without them.
         obstacles: What one of both models does in training that training here does not do; a course refuses them.
+        order: The native model's input ``i`` is the schema's input ``order[i]``; empty where both take them in one order.
     """
 
     backend: str
@@ -104,6 +108,24 @@ class Binding:
     one_way: str = ""
     switched_off: tuple[str, ...] = ()
     obstacles: tuple[TrainingEffect, ...] = ()
+    order: tuple[int, ...] = ()
+
+    def native_inputs(self, inputs: Sequence[Array]) -> list[Array]:
+        """Data as the native model takes them (views).
+
+        Args:
+            inputs: One array per input of the schema, in its order and in ONNX layout.
+
+        Returns:
+            One per input of the native model, in its order of inputs and axes.
+        """
+        return [
+            axes.to_native(array) for axes, array in zip(self.inputs, self.in_own_order(inputs), strict=True)
+        ]
+
+    def in_own_order(self, items: Sequence[_Item]) -> list[_Item]:
+        """Something of every input of the schema, in the order in which the native model takes its inputs."""
+        return [items[index] for index in self.order] if self.order else list(items)
 
     @cached_property
     def owners(self) -> dict[str, str]:
@@ -218,3 +240,18 @@ class Description:
     binding: Binding
     places: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    def with_inputs(self, order: Sequence[int]) -> Description:
+        """The same model behind a schema that takes its inputs in another order.
+
+        Args:
+            order: The new schema's input ``i`` is this one's input ``order[i]``.
+        """
+        count = len(order)
+        if [*order] == [*range(count)]:
+            return self
+        schema = replace(self.schema, inputs=tuple(self.schema.inputs[index] for index in order))
+        own = [[*order].index(index) for index in self.binding.order or range(count)]
+        placed = () if own == [*range(count)] else tuple(own)
+        binding = replace(self.binding, order=placed, fingerprint=schema.fingerprint)
+        return replace(self, schema=schema, binding=binding)

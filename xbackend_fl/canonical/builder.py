@@ -55,11 +55,18 @@ class GraphBuilder:
     # Graph edges.
 
     def input(
-        self, name: str, dtype: str, shape: Shape, perm: tuple[int, ...], note: str = "", trailing: int = 0
+        self,
+        name: str,
+        dtype: str,
+        shape: Shape,
+        perm: tuple[int, ...],
+        note: str = "",
+        trailing: int = 0,
+        key: str = "",
     ) -> Value:
-        """Declare a data input of canonical ``shape``, which the native model reads as such :class:`Axes` say."""
+        """Declare a data input of canonical ``shape``, which the native model reads as such :class:`Axes` say, under ``key`` alone."""
         name, axes = self.recorder.input(name, shape, dtype), Axes(perm, note, trailing)
-        self._inputs.append((Port(name, dtype, shape), axes))
+        self._inputs.append((Port(name, dtype, shape, key), axes))
         value = Value(name, shape, perm)
         return self.reshape(name, value, axes.native_shape(shape)) if trailing else value
 

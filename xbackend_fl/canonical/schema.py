@@ -88,7 +88,7 @@ class Port:
         name: Value name.
         dtype: NumPy dtype name.
         shape: Shape at the example the model was described with, in ONNX layout. Not part of the fingerprint.
-        key: Name under which the model returns an output; empty where only the position tells.
+        key: Name under which the model returns an output, or takes an input as dicts do; empty where only the position tells.
         binary: Whether an input is a mask: in the example it is 0 and 1 and nothing else. Not part of the fingerprint.
     """
 

@@ -31,7 +31,7 @@ def map_models(
     """
     from xbackend_fl.cli.models import build, examples
     from xbackend_fl.errors import FileError
-    from xbackend_fl.mapping import bind_trainer, evidence_of
+    from xbackend_fl.mapping import as_known, bind_trainer, evidence_of
     from xbackend_fl.mapping.publish import read_evidence, read_schema
 
     example = examples(inputs)
@@ -47,7 +47,8 @@ def map_models(
         known = (adapter, trainer.description.binding)
         schema, found = trainer.description.schema, evidence_of(trainer, example)
     adapter, model = build(candidate)
-    bound = bind_trainer(adapter, adapter.open(model, example), schema, example, found, known)
+    opened = adapter.open(model, as_known(schema, example))
+    bound = bind_trainer(adapter, opened, schema, example, found, known)
     if output is not None:
         output.write_text(bound.binding.to_json(), encoding="utf-8")
     if as_json:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from numpy.typing import NDArray
 
 from xbackend_fl.adapter import Adapter, Trainer
+from xbackend_fl.adapter.example import Example
 from xbackend_fl.canonical import Binding, Schema
 from xbackend_fl.errors import FileError
-from xbackend_fl.mapping import bind_trainer, evidence_of
+from xbackend_fl.mapping import as_known, bind_trainer, evidence_of
 
 
 @dataclass(frozen=True)
@@ -46,15 +43,13 @@ def read_side(path: Path) -> Side:
     return Side(Binding.from_json(path.read_bytes()))
 
 
-def open_side(
-    adapter: Adapter, model: object, example: Sequence[NDArray[Any]], schema: Schema | None = None
-) -> Side:
+def open_side(adapter: Adapter, model: object, example: Example, schema: Schema | None = None) -> Side:
     """A model as the reference of its own schema, or as a candidate of another's.
 
     Raises:
         MismatchError: It is not the schema's function.
     """
-    trainer = adapter.open(model, example)
+    trainer = adapter.open(model, example if schema is None else as_known(schema, example))
     own = trainer.description
     if schema is None or schema.fingerprint == own.schema.fingerprint:
         return Side(own.binding, own.schema, trainer)
@@ -63,7 +58,7 @@ def open_side(
 
 
 def open_pair(
-    source: tuple[Adapter, object], destination: tuple[Adapter, object], example: Sequence[NDArray[Any]]
+    source: tuple[Adapter, object], destination: tuple[Adapter, object], example: Example
 ) -> tuple[Side, Side]:
     """Two models, proven to be the same function: outputs, gradients, one step.
 
@@ -75,7 +70,8 @@ def open_pair(
     schema, binding = reference.description.schema, reference.description.binding
     evidence = evidence_of(reference, example)
     other, native = destination
-    bound = bind_trainer(other, other.open(native, example), schema, example, evidence, (adapter, binding))
+    candidate = other.open(native, as_known(schema, example))
+    bound = bind_trainer(other, candidate, schema, example, evidence, (adapter, binding))
     reader = Side(binding, schema, reference)
     proof = bound.proof
     return reader, Side(bound.binding, schema, bound.trainer, proof.largest_error, len(proof.checks))

@@ -339,7 +339,7 @@ def _forward(side: Side, canonical: Canonical, inputs: Sequence[Array]) -> tuple
     assert trainer is not None
     if not binding.one_way:
         trainer.write(binding.restore(canonical))
-    raw = trainer.forward([axes.to_native(array) for axes, array in zip(binding.inputs, inputs, strict=True)])
+    raw = trainer.forward(binding.native_inputs(inputs))
     return tuple(axes.to_canonical(array) for axes, array in zip(binding.outputs, raw, strict=True))
 
 

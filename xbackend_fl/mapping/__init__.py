@@ -2,6 +2,7 @@
 
 from xbackend_fl.mapping.bind import (
     Bound,
+    as_known,
     bind,
     bind_trainer,
     describe,
@@ -21,6 +22,7 @@ __all__ = [
     "Check",
     "Evidence",
     "Proof",
+    "as_known",
     "bind",
     "bind_trainer",
     "check_lengths",

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 from numpy.typing import NDArray
 
 from xbackend_fl.adapter import Adapter, Preserving, Trainer, Unbuilding, adapter_of
 from xbackend_fl.adapter.blame import explained
-from xbackend_fl.adapter.example import checked_example
+from xbackend_fl.adapter.calling import same_names
+from xbackend_fl.adapter.example import Example, checked, checked_example
 from xbackend_fl.canonical import Binding, Description, Schema
-from xbackend_fl.errors import RefusedInput, SchemaError
+from xbackend_fl.errors import MismatchError, RefusedInput, SchemaError
 from xbackend_fl.mapping.causes import causes
 from xbackend_fl.mapping.diagnose import compare, differences
 from xbackend_fl.mapping.difference import Difference
@@ -21,8 +23,16 @@ from xbackend_fl.mapping.explain import failure, mismatch, verdict_by_shape
 from xbackend_fl.mapping.fingerprint import Fingerprints
 from xbackend_fl.mapping.finite import check_weights
 from xbackend_fl.mapping.forms import UnlikeError, one_function
+from xbackend_fl.mapping.inputs import (
+    Turned,
+    input_orders,
+    inputs_in_other_order,
+    matching_first,
+    order_notes,
+    own_names,
+)
 from xbackend_fl.mapping.match import Matching, Resemblance, match
-from xbackend_fl.mapping.pairings import Outcome, Proposal, contradicted, pairings, search
+from xbackend_fl.mapping.pairings import SECONDS, Outcome, Proposal, contradicted, pairings, search
 from xbackend_fl.mapping.ports import check_outputs, fit_outputs, trailing_notes
 from xbackend_fl.mapping.probe import Evidence
 from xbackend_fl.mapping.prove import plausible, prove
@@ -81,12 +91,13 @@ class Bound:
         self.trainer.write(self.binding.restore(weights))
 
 
-def describe(model: object, example: Sequence[Array]) -> Schema:
+def describe(model: object, example: Example) -> Schema:
     """The canonical schema of a native model.
 
     Args:
         model: An ``nn.Module`` or a ``keras.Model``; it is left as it was, without variables if it had none yet.
-        example: One array per input, in ONNX layout.
+        example: One array per input, in ONNX layout: a tuple, a dict by the names of the inputs, or containers as the model takes
+            them. The schema has the inputs in its order.
 
     Raises:
         UnsupportedError: The model holds something without a canonical form.
@@ -99,7 +110,7 @@ def describe(model: object, example: Sequence[Array]) -> Schema:
 def bind(
     model: object,
     schema: Schema,
-    example: Sequence[Array],
+    example: Example,
     evidence: Sequence[Evidence] | None = None,
 ) -> Bound:
     """Bind a native model to a schema, with proof.
@@ -107,7 +118,7 @@ def bind(
     Args:
         model: The candidate; its weights are the same afterwards. A Keras model that had none yet has them then, and a note says so.
         schema: Schema of the reference model.
-        example: One array per input, in ONNX layout.
+        example: One array per input, in ONNX layout: by the names of the schema's inputs or in their order, or as the model takes them.
         evidence: What the reference did with the probes (from :func:`gather_evidence`). Without it the
             candidate is proven against ONNX Runtime executing the schema: outputs only.
 
@@ -116,14 +127,14 @@ def bind(
         UnprovenError: No probe sees some parameters, so nothing tells whether they are paired rightly.
     """
     adapter = adapter_of(model)
-    return bind_trainer(adapter, adapter.open(model, example), schema, example, evidence)
+    return bind_trainer(adapter, adapter.open(model, as_known(schema, example)), schema, example, evidence)
 
 
 def bind_trainer(
     adapter: Adapter,
     trainer: Trainer,
     schema: Schema,
-    example: Sequence[Array],
+    example: Example,
     evidence: Sequence[Evidence] | None = None,
     reference: tuple[Adapter, Binding] | None = None,
 ) -> Bound:
@@ -137,9 +148,59 @@ def bind_trainer(
         evidence: What the reference did with the probes.
         reference: The reference's adapter and binding, if they are at hand: advice then names its code too.
     """
-    example = checked_example(example)
+    arrays = _in_order_of(schema, example)
     with explained(f"proving the {adapter.name} model"), _located(trainer):
-        return _proven(adapter, trainer, schema, example, evidence, reference)
+        return _in_some_order(adapter, trainer, schema, arrays, evidence, reference)
+
+
+def _in_order_of(schema: Schema, example: Example) -> tuple[Array, ...]:
+    """The arrays of an example in the order of a schema's inputs: by name if the example has the same names."""
+    given, names = checked(example), own_names(schema)
+    if same_names(names, given.names):
+        return tuple(given.arrays[given.names.index(name)] for name in names)
+    return given.arrays
+
+
+def as_known(schema: Schema, example: Example) -> Example:
+    """What a candidate is opened with: the example, under the names of the schema's inputs if it has none of its own.
+
+    Args:
+        schema: Schema of the reference model.
+        example: One array per input, in ONNX layout, in any form.
+    """
+    given, names = checked(example), own_names(schema)
+    plain = isinstance(given.tree, list | tuple) and not any(given.names)
+    if plain and len(given.arrays) > 1 and same_names(names, names):
+        return dict(zip(names, given.arrays, strict=True))
+    return example
+
+
+def _in_some_order(
+    adapter: Adapter,
+    trainer: Trainer,
+    schema: Schema,
+    example: Sequence[Array],
+    evidence: Sequence[Evidence] | None,
+    reference: tuple[Adapter, Binding] | None,
+) -> Bound:
+    """The candidate proven with its inputs in the likeliest order that the numbers do not contradict."""
+    own, start = trainer.description, time.monotonic()
+    orders = matching_first(schema, own, input_orders(schema, own.schema))
+    refused: MismatchError | None = None
+    for order in orders:
+        if refused and time.monotonic() - start > SECONDS:
+            break
+        turned = trainer if order == tuple(range(len(order))) else Turned(trainer, order)
+        try:
+            with _as_it_was(trainer):
+                found = _proven(adapter, turned, schema, example, evidence, reference)
+        except MismatchError as error:
+            refused = refused or error
+            continue
+        notes = (*found.notes, *order_notes(schema, own, order))
+        return replace(found, trainer=trainer, notes=notes)
+    assert refused is not None
+    raise inputs_in_other_order(schema, own.schema, orders) or refused
 
 
 def _proven(
@@ -159,38 +220,37 @@ def _proven(
     found: Outcome | None = None
     apart: tuple[Difference, ...] = ()
     check_weights(trainer)
-    with _as_it_was(trainer):
+    try:
+        fingerprints = Fingerprints(trainer, schema, example, evidence)
+        found = search(bindings(schema, trainer.description, fingerprints), proved, may_be)
+    except StructureError as error:
+        apart = error.found
+    if found is None or contradicted(found.proof):
         try:
-            fingerprints = Fingerprints(trainer, schema, example, evidence)
-            found = search(bindings(schema, trainer.description, fingerprints), proved, may_be)
-        except StructureError as error:
-            apart = error.found
-        if found is None or contradicted(found.proof):
-            try:
-                other = search(one_function(schema, trainer, evidence, apart), proved, may_be)
-            except UnlikeError as error:
-                apart = error.found or apart
-            else:
-                found = other if found is None or not contradicted(other.proof) else found
-        if found is None or (apart and contradicted(found.proof)):
-            raise mismatch(
-                apart,
-                schema,
-                trainer.description,
-                adapter,
-                example=example,
-                verdict=verdict_by_shape(trainer, trainer.description, evidence)
-                if all(d.attribute in {"structure", "connection"} for d in apart)
-                else "",
-                reference=reference,
-            ) from None
+            other = search(one_function(schema, trainer, evidence, apart), proved, may_be)
+        except UnlikeError as error:
+            apart = error.found or apart
+        else:
+            found = other if found is None or not contradicted(other.proof) else found
+    if found is None or (apart and contradicted(found.proof)):
+        raise mismatch(
+            apart,
+            schema,
+            trainer.description,
+            adapter,
+            example=example,
+            verdict=verdict_by_shape(trainer, trainer.description, evidence)
+            if all(d.attribute in {"structure", "connection"} for d in apart)
+            else "",
+            reference=reference,
+        ) from None
     if not found.proof.proven:
         raise failure(found, schema, trainer.description)
     notes = (*found.notes, *trailing_notes(found.binding), *trainer.description.notes)
     return Bound(schema, found.binding, found.proof, trainer, notes)
 
 
-def gather_evidence(model: object, example: Sequence[Array]) -> tuple[Evidence, ...]:
+def gather_evidence(model: object, example: Example) -> tuple[Evidence, ...]:
     """What the reference model does with the probes; silos prove their own models against it."""
     adapter = adapter_of(model)
     with _unbuilt(adapter, model):
@@ -201,7 +261,7 @@ def _unbuilt(adapter: Adapter, model: object) -> AbstractContextManager[None]:
     return adapter.unbuilt(model) if isinstance(adapter, Unbuilding) else nullcontext()
 
 
-def evidence_of(trainer: Trainer, example: Sequence[Array]) -> tuple[Evidence, ...]:
+def evidence_of(trainer: Trainer, example: Example) -> tuple[Evidence, ...]:
     """:func:`gather_evidence` for a model that is open already; its weights are the same afterwards."""
     schema, binding = trainer.description.schema, trainer.description.binding
     example = checked_example(example)

@@ -167,8 +167,8 @@ def shifted(weights: Mapping[str, Array], shifts: Mapping[str, Array], way: int)
 
 
 def native(binding: Binding, inputs: Sequence[Array]) -> list[Array]:
-    """Data in the model's own axis order."""
-    return [axes.to_native(array) for axes, array in zip(binding.inputs, inputs, strict=True)]
+    """Data in the model's own order of inputs and axes."""
+    return binding.native_inputs(inputs)
 
 
 def canonical_gradients(binding: Binding, grads: Mapping[str, Array]) -> dict[str, Array]:

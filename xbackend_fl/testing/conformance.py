@@ -81,7 +81,7 @@ class TrainerConformance:
         for case in cases(schema, self.example())[:1]:
             weights = draw_weights(schema, case.seed)
             trainer.write(binding.restore(weights))
-            inputs = [axes.to_native(a) for axes, a in zip(binding.inputs, case.inputs, strict=True)]
+            inputs = binding.native_inputs(case.inputs)
             raw = trainer.forward(inputs)
             outputs = [axes.to_canonical(a) for axes, a in zip(binding.outputs, raw, strict=True)]
             for received, expected in zip(outputs, execute(schema, weights, case.inputs), strict=True):
@@ -188,7 +188,7 @@ class TrainerConformance:
         trainer = self.open()
         binding, schema = trainer.description.binding, trainer.description.schema
         drawn = draw_inputs(schema, [array.shape for array in self.example()], 0)
-        inputs = tuple(axes.to_native(a) for axes, a in zip(binding.inputs, drawn, strict=True))
+        inputs = tuple(binding.native_inputs(drawn))
         (output,) = trainer.forward(inputs)
         targets = np.random.default_rng(1).standard_normal(output.shape).astype(np.float32)
         return Batch(inputs, targets)

@@ -193,17 +193,18 @@ class Worker:
                 raise
             return
         self._placed = device != "cpu"
-        train, axes = self._splits.train, self._binding.inputs
+        train = self._splits.train
         shared = all(share.inputs[0] is train.inputs[0] for share in self._shards.values())
-        turned = any(axis.perm[0] != 0 for axis in (*axes, *self._binding.outputs))
+        turned = any(axis.perm[0] != 0 for axis in (*self._binding.inputs, *self._binding.outputs))
         if device == "cpu" or not shared or turned:
             return
         scale = self._course.data.scale
-        wanted = zip(axes, train.inputs, self._example, strict=True)
-        inputs = [
-            axis.to_native(a if scale is not None and a.dtype == np.uint8 else a.astype(e.dtype, copy=False))
-            for axis, a, e in wanted
-        ]
+        inputs = self._binding.native_inputs(
+            [
+                a if scale is not None and a.dtype == np.uint8 else a.astype(e.dtype, copy=False)
+                for a, e in zip(train.inputs, self._example, strict=True)
+            ]
+        )
         targets = self._targets(train, train.targets)
         trainer.hold(inputs, targets, None if scale is None else scale.rule())
 
@@ -283,9 +284,8 @@ class Worker:
     def answers(self, weights: Weights, inputs: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
         """The model's outputs for inputs, both in ONNX layout."""
         self._load(weights)
-        axes = zip(self._binding.inputs, inputs, strict=True)
         with failing(f"while the trained model answers ({self._backend})"):
-            raw = self._trainer.forward([axis.to_native(array) for axis, array in axes])
+            raw = self._trainer.forward(self._binding.native_inputs(inputs))
         return tuple(axis.to_canonical(array) for axis, array in zip(self._binding.outputs, raw, strict=True))
 
     def save(self, weights: Weights, path: Path) -> Path:
@@ -467,9 +467,9 @@ class Worker:
         return Batch(self._inputs(part), self._targets(data, part.targets))
 
     def _inputs(self, part: Dataset) -> tuple[NDArray[Any], ...]:
-        """Inputs in the model's own axis order."""
-        pairs = zip(self._binding.inputs, self._prepared(part.inputs), strict=True)
-        return tuple(np.ascontiguousarray(axes.to_native(a)) for axes, a in pairs)
+        """Inputs in the model's own order of inputs and axes."""
+        own = self._binding.native_inputs(self._prepared(part.inputs))
+        return tuple(np.ascontiguousarray(array) for array in own)
 
 
 def _check_one_output(schema: Schema) -> None:
