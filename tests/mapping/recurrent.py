@@ -191,6 +191,33 @@ def minimal() -> nn.Module:
     return Forward(call, w=nn.Linear(FEATURES, 3 * U), out=head())
 
 
+def translating() -> nn.Module:
+    """The state of one layer begins the other, which reads the same series."""
+
+    def call(m: Any, x: torch.Tensor) -> torch.Tensor:
+        return m.out(m.decoder(x, m.encoder(x)[1])[0])
+
+    layers = {word: nn.LSTM(FEATURES, U, batch_first=True) for word in ("encoder", "decoder")}
+    return Forward(call, **layers, out=head())
+
+
+def keras_translating(*, begun: bool = True, order: tuple[int, int] = (0, 1)) -> Any:
+    x = keras.Input((T, FEATURES))
+    _, *states = K.LSTM(U, return_state=True)(x)
+    begin = [states[place] for place in order] if begun else None
+    return keras.Model(x, K.Dense(2)(K.LSTM(U, return_sequences=True)(x, initial_state=begin)))
+
+
+def from_the_end() -> nn.Module:
+    def call(m: Any, x: torch.Tensor) -> torch.Tensor:
+        h = zeros(x)
+        for t in reversed(range(x.size(1))):
+            h = m.cell(x[:, t], h)
+        return m.out(h)
+
+    return Forward(call, cell=nn.GRUCell(FEATURES, U), out=head())
+
+
 def attending() -> nn.Module:
     """A decoder of three steps that attends to the states of the encoder."""
 
@@ -335,6 +362,8 @@ PAIRS = (
     Pair("layer normalisation in the cell", normalised, keras_normalised),
     Pair("simple recurrent unit", minimal, keras_minimal),
     Pair("attention over the states", attending, keras_attending),
+    Pair("one layer begins the other", translating, keras_translating, quick=True),
+    Pair("loop from the end, go_backwards", from_the_end, lambda: series(K.RNN(K.GRUCell(U), go_backwards=True))),
 )  # fmt: skip
 
 UNLIKE = (
@@ -344,5 +373,8 @@ UNLIKE = (
     Pair("backwards", lambda: whole(nn.LSTM), lambda: series(K.LSTM(U, go_backwards=True)), cause="direction"),
     Pair("not turned back", turned, lambda: series(K.LSTM(U, return_sequences=True)), cause="Flip"),
     Pair("mask ignored", masked, lambda: words(K.Embedding(9, FEATURES), K.GRU(U)), IDS, cause="Equal"),
+    Pair("states exchanged", translating, lambda: keras_translating(order=(1, 0)), cause="initial state"),
+    Pair("begins with zeros", translating, lambda: keras_translating(begun=False), cause="initial state is last state"),
+    Pair("loop from the start", from_the_end, lambda: series(K.RNN(K.GRUCell(U))), cause="from the start to the end"),
     Pair("peephole of the memory before", peephole, lambda: keras_peephole(late="early"), cause="reference"),
 )  # fmt: skip

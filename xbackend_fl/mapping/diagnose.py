@@ -13,6 +13,7 @@ from xbackend_fl.canonical.schema import AttributeValue
 from xbackend_fl.mapping.causes import causes
 from xbackend_fl.mapping.difference import Difference
 from xbackend_fl.mapping.match import Matching
+from xbackend_fl.mapping.recurrent import turned_loops, unlike_beginnings
 from xbackend_fl.mapping.skeleton import Bone, Skeleton
 
 
@@ -27,7 +28,9 @@ def differences(reference: Skeleton, candidate: Skeleton, loose: Matching | None
     if loose is not None:
         pairs = {i: (reference.bones[i], candidate.bones[j]) for i, j in sorted(loose.pairs.items())}
         found = {i: list(compare(*pair)) for i, pair in pairs.items()}
-        return tuple(causes(pairs, found)) or tuple(_sharing(list(pairs.values())))
+        return turned_loops(causes(pairs, found)) or tuple(_sharing(list(pairs.values())))
+    if begun := unlike_beginnings(reference, candidate):
+        return begun
     words = [sorted(bone.node.operator for bone in graph.bones) for graph in (reference, candidate)]
     if words[0] == words[1]:
         return (_connection(reference, candidate),)

@@ -16,7 +16,7 @@ class Difference:
         candidate: Node in the candidate, empty if it has none.
         operator: Operator of the node.
         attribute: What differs: an attribute, ``width``, ``input width``, ``vocabulary``, ``<role> shape``, ``<role> kind``,
-            ``connection`` or ``structure``.
+            ``initial state``, ``direction``, ``connection`` or ``structure``.
         expected: The reference's value.
         received: The candidate's value.
         value: The candidate's value as it is, where ``attribute`` is an attribute of the operator.

@@ -297,7 +297,9 @@ def _unproven(names: Mapping[str, str]) -> UnprovenError:
 
 
 def _advice(adapter: Adapter, native: str, difference: Difference, wanted: str) -> list[str]:
-    if difference.attribute in {"structure", "connection", "operation"}:
+    if difference.attribute in {"structure", "connection", "operation", "initial state"}:
+        return []
+    if (difference.operator, difference.attribute) == ("Select", "direction"):
         return []
     role, _, what = difference.attribute.rpartition(" ")
     role = role or difference.attribute
