@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import xbackend_fl
-from tests.mapping.recurrent import PAIRS, SERIES, UNLIKE, Pair
+from tests.mapping.recurrent import PAIRS, SERIES, UNLIKE, Pair, U
 from xbackend_fl.adapter.contract import Batch, TrainConfig
 from xbackend_fl.adapter.optimizers import Optimizer
 from xbackend_fl.errors import MismatchError
@@ -42,6 +42,18 @@ def test_networks_that_look_alike_are_refused_for_their_cause(pair: Pair) -> Non
     with pytest.raises(MismatchError) as caught:
         _bound(pair)
     assert pair.cause in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["GRU, RNN of a cell", "GRU by hand"])
+def test_equal_gradients_leave_each_bias_with_its_weights(name: str) -> None:
+    """Only the sum of two of a GRU's biases is a function of it; the one of the input stays with the input's weights."""
+    reference, candidate, here, there = _bound(next(pair for pair in PAIRS if pair.name == name))
+    there.import_weights(here.export_weights())
+    held = {key: value.detach().numpy() for key, value in reference.named_parameters()}
+    rows = [value for key, value in held.items() if "bias" in key and value.size == 3 * U]
+    reset, update, new = (np.stack([row[n * U : (n + 1) * U] for row in rows]) for n in range(3))
+    received = next(np.asarray(v) for v in candidate.weights if tuple(v.shape) == (2, 3 * U))
+    np.testing.assert_array_equal(received, np.concatenate([update, reset, new], axis=1))
 
 
 def test_a_layer_and_a_cell_by_hand_train_as_the_cell_does() -> None:

@@ -29,7 +29,13 @@ from xbackend_fl.mapping.draw import features
 from xbackend_fl.mapping.feature_order import Order, feature_distance, ordered
 from xbackend_fl.mapping.holdings import holdings
 from xbackend_fl.mapping.native import SizeRefused, canonical_outputs
-from xbackend_fl.mapping.pieces import binding_in_pieces, in_pieces, layouts_together, piece_names
+from xbackend_fl.mapping.pieces import (
+    binding_in_pieces,
+    in_pieces,
+    layouts_together,
+    piece_names,
+    whole_nodes,
+)
 from xbackend_fl.mapping.ports import fit_outputs
 from xbackend_fl.mapping.probe import Evidence, alike, by_shape, cotangents, weights_of
 from xbackend_fl.mapping.recut import length_class, recut
@@ -349,9 +355,14 @@ def _together(schema: Schema, alignment: Alignment, fitted: Binding, own: Schema
             if same is not None and fitted.parameters[same].shape == layouts[name].shape:
                 layouts[name] = fitted.parameters[same]
     of = {part: name for name, parts in names.items() for part in parts}
+    wholes, others = whole_nodes(schema), whole_nodes(own)
+    nodes: dict[str, str] = {}
+    for theirs, ours in alignment.nodes.items():
+        nodes.setdefault(others[theirs], wholes[ours])
+    native = {nodes[name]: place for name, place in fitted.nodes.items() if name in nodes}
     return Alignment(
-        replace(alignment.binding, fingerprint=schema.fingerprint, parameters=layouts),
-        alignment.nodes,
+        replace(alignment.binding, fingerprint=schema.fingerprint, parameters=layouts, nodes=native),
+        nodes,
         tuple(dict.fromkeys(of[part] for part in alignment.tied)),
         tuple(dict.fromkeys(of[part] for part in alignment.reordered)),
     )

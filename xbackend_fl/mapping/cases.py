@@ -62,22 +62,22 @@ def cases(schema: Schema, example: Sequence[Array], assignment: Assignment = ())
     """
     shapes = [array.shape for array in example]
     usual = assignment or (Distribution.NORMAL,) * len(example)
-    result = [_draw(schema, shapes, seed, usual, step=bool(seed % 2)) for seed in range(DRAWS)]
+    result = [_draw(schema, example, shapes, seed, usual, step=bool(seed % 2)) for seed in range(DRAWS)]
     if any(len(shape) >= 3 for shape in shapes):
         larger = [(*shape[:2], *(n + 1 for n in shape[2:])) if len(shape) >= 3 else shape for shape in shapes]
-        result.append(_draw(schema, larger, DRAWS + 1, usual, differentiate=False))
+        result.append(_draw(schema, example, larger, DRAWS + 1, usual, differentiate=False))
     others = (other for other in _others(schema) if other != usual)
-    result += [_draw(schema, shapes, KINDS, other, differentiate=False) for other in others]
+    result += [_draw(schema, example, shapes, KINDS, other, differentiate=False) for other in others]
     own = repeated(example)
     result.append(Case(EXAMPLE, _EXAMPLE, own, differentiate=False, step=False))
     for seed, times in zip(_RESERVE, _SMALL, strict=False):
         small = [_smaller(shape, times) for shape in shapes]
-        result.append(_draw(schema, small, seed, usual, reserve=True, rounding=small != shapes))
-    result.append(_draw(schema, shapes, _RESERVE[2], usual, reserve=True, rounding=True))
-    inputs = draw_inputs(schema, shapes, _BY_SHAPE, scale=10.0, assignment=usual)
+        result.append(_draw(schema, example, small, seed, usual, reserve=True, rounding=small != shapes))
+    result.append(_draw(schema, example, shapes, _RESERVE[2], usual, reserve=True, rounding=True))
+    inputs = draw_inputs(schema, shapes, _BY_SHAPE, scale=10.0, assignment=usual, like=example)
     result.append(Case(BY_SHAPE, _BY_SHAPE, inputs, step=False, by_shape=True))
     if any(node.operator in _MOVES for node in schema.nodes):
-        inputs = draw_inputs(schema, shapes, _ALIKE, assignment=usual)
+        inputs = draw_inputs(schema, shapes, _ALIKE, assignment=usual, like=example)
         result.append(Case(ALIKE, _ALIKE, inputs, step=False, by_shape=True, alike=True))
     return result
 
@@ -86,7 +86,7 @@ def by_shape_cases(schema: Schema, example: Sequence[Array]) -> Iterator[Case]:
     """Probes that need no map and nothing from the reference: normal data, every other kind, and the example."""
     shapes = [array.shape for array in example]
     for assignment in _others(schema):
-        inputs = draw_inputs(schema, shapes, _BY_SHAPE, assignment=assignment)
+        inputs = draw_inputs(schema, shapes, _BY_SHAPE, assignment=assignment, like=example)
         yield Case(f"{BY_SHAPE}, {words(assignment)}", _BY_SHAPE, inputs, step=False, by_shape=True)
     yield Case(f"{BY_SHAPE}, {EXAMPLE}", _BY_SHAPE, repeated(example), step=False, by_shape=True)
 
@@ -109,14 +109,15 @@ def further(schema: Schema, example: Sequence[Array]) -> Iterator[tuple[Case, Ca
     kinds[alike:alike] = images
     for assignment in kinds:
         seed = seeds[assignment]
-        case = _draw(schema, shapes, seed, assignment)
+        case = _draw(schema, example, shapes, seed, assignment)
         label = f"{BY_SHAPE}, {words(assignment)}"
         yield case, Case(label, seed, case.inputs, step=False, by_shape=True)
 
 
 def usual_data(schema: Schema, case: Case, assignment: Assignment) -> tuple[Array, ...]:
     """Data of the usual kind with the sizes of a case: running statistics are fitted to it where the case's own has no variance."""
-    return draw_inputs(schema, [array.shape for array in case.inputs], case.seed, assignment=assignment)
+    shapes = [array.shape for array in case.inputs]
+    return draw_inputs(schema, shapes, case.seed, assignment=assignment, like=case.inputs)
 
 
 def repeated(example: Sequence[Array]) -> tuple[Array, ...]:
@@ -126,6 +127,7 @@ def repeated(example: Sequence[Array]) -> tuple[Array, ...]:
 
 def _draw(
     schema: Schema,
+    example: Sequence[Array],
     shapes: Sequence[tuple[int, ...]],
     seed: int,
     assignment: Assignment,
@@ -137,7 +139,7 @@ def _draw(
 ) -> Case:
     kind = words(assignment)
     label = f"draw {seed}, {_sizes(shapes)}" + (f", {kind}" if kind else "")
-    inputs = draw_inputs(schema, shapes, seed, assignment=assignment)
+    inputs = draw_inputs(schema, shapes, seed, assignment=assignment, like=example)
     return Case(label, seed, inputs, differentiate, step and differentiate, reserve, rounding=rounding)
 
 

@@ -126,6 +126,7 @@ def draw_inputs(
     seed: int,
     scale: float = 1.0,
     assignment: Assignment = (),
+    like: Sequence[Array] = (),
 ) -> tuple[Array, ...]:
     """Random data: normal for floats unless ``assignment`` says otherwise, valid indices for integers.
 
@@ -135,20 +136,32 @@ def draw_inputs(
         seed: Draws the data.
         scale: Of floats. Large data shows what bounds a value, such as ReLU6.
         assignment: A distribution for every input; normal for all if left out.
+        like: Data that the model takes. Whole numbers that are read by no table, lengths and places, stay in their range.
     """
     generator = np.random.Generator(np.random.Philox(key=[seed, 2]))
     indices = vocabularies(schema)
     kinds = assignment or (Distribution.NORMAL,) * len(schema.inputs)
+    ranges = [_range(array) for array in like] or [None] * len(kinds)
     drawn = [
-        sample(
+        generator.integers(*numbers, (BATCH, *shape[1:])).astype(port.dtype)
+        if numbers is not None and port.name not in indices
+        else sample(
             (BATCH, *shape[1:]), np.dtype(port.dtype), _kind(port, kind), generator, indices.get(port.name)
         )
-        for port, shape, kind in zip(schema.inputs, shapes, kinds, strict=True)
+        for port, shape, kind, numbers in zip(schema.inputs, shapes, kinds, ranges, strict=True)
     ]
     return tuple(
         a if port.binary or a.dtype.kind != "f" else (a * scale).astype(a.dtype)
         for port, a in zip(schema.inputs, drawn, strict=True)
     )
+
+
+def _range(array: Array) -> tuple[int, int] | None:
+    """The smallest whole number, and the largest and one more; ``None`` for floats, bytes, and zeros and ones."""
+    if array.dtype.kind != "i" or array.dtype.itemsize < 4:
+        return None
+    low, high = int(array.min()), int(array.max())
+    return None if 0 <= low <= high <= 1 else (low if low < high else min(low, 1), high + 1)
 
 
 def _kind(port: Port, wanted: Distribution) -> Distribution:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.canonical import Binding, Parameter, Schema, views
+from xbackend_fl.canonical import Binding, Node, Parameter, Schema, views
 from xbackend_fl.canonical.layout import Join, Layout, Stack
 
 Array = NDArray[Any]
@@ -58,20 +58,32 @@ def in_pieces(schema: Schema) -> Schema:
         for whole in schema.parameters
         for item in [piece.parameter for piece in found.get(whole.name, ())] or [whole]
     ]
-    nodes = tuple(
-        replace(
-            node,
-            parameters={
-                f"{role}{place or ''}": name
-                for role, whole in node.parameters.items()
-                for place, name in enumerate(
-                    [piece.parameter.name for piece in found.get(whole, ())] or [whole]
-                )
-            },
-        )
-        for node in schema.nodes
-    )
+    nodes = tuple(item for node in schema.nodes for item in _gates(node, found))
     return replace(schema, nodes=nodes, parameters=tuple(parameters))
+
+
+def whole_nodes(schema: Schema) -> dict[str, str]:
+    """The nodes of :func:`in_pieces`, by name, to the names of those that they are parts of."""
+    found = _pieces(schema)
+    return {item.name: node.name for node in schema.nodes for item in _gates(node, found)}
+
+
+def _gates(node: Node, found: Mapping[str, list[_Piece]]) -> list[Node]:
+    """A recurrent layer as two dense layers for each gate, of the input and of the state; any other node as it is."""
+    pieces = [piece for name in node.parameters.values() for piece in found.get(name, ())]
+    if not pieces:
+        return [node]
+    gates = 1 + max(piece.gate for piece in pieces if piece.parameter.role == "weight")
+    layers: dict[str, dict[str, str]] = defaultdict(dict)
+    for piece in pieces:
+        # Behind the biases of the input, a GRU holds those of the state.
+        of_state = piece.of.role == "recurrent_weight" or piece.gate >= gates
+        layer = f"{node.name}[{piece.direction}.{piece.gate % gates}{' state' if of_state else ''}]"
+        layers[layer][piece.parameter.role] = piece.parameter.name
+    return [
+        replace(node, name=name, parameters=held, attributes={}, outputs=() if place else node.outputs)
+        for place, (name, held) in enumerate(layers.items())
+    ]
 
 
 def binding_in_pieces(schema: Schema, binding: Binding) -> Binding:

@@ -158,9 +158,11 @@ def by_inputs(graph: Graph, linear: Draft, concat: Draft) -> Iterator[Draft]:
             yield replace(linear, name=name, inputs=(value,), outputs=(name,), layouts=dict(layouts))
             values.append(name)
             layouts.pop("bias", None)
-    if len(values) > 1:
-        total = f"{linear.name}(sum)"
-        yield Draft(total, "Add", tuple(values), (total,), {}, {}, linear.origin, linear.shapes)
+    total = values[0] if values else ""
+    for place, value in enumerate(values[1:], start=1):
+        name = f"{linear.name}(sum)" if place == len(values) - 1 else f"{linear.name}(sum {place})"
+        yield Draft(name, "Add", (total, value), (name,), {}, {}, linear.origin, linear.shapes)
+        total = name
 
 
 def _sizes(graph: Graph, linear: Draft, concat: Draft) -> list[int]:
