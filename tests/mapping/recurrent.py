@@ -339,14 +339,14 @@ def keras_attending() -> Any:
 
 
 PAIRS = (
-    Pair("LSTM by hand", hand_lstm, lambda: series(K.LSTM(U)), quick=True),
+    Pair("LSTM by hand", hand_lstm, lambda: series(K.LSTM(U))),
     Pair("LSTM by hand, other order", lambda: hand_lstm("ogfi"), lambda: series(K.LSTM(U))),
     Pair("LSTM by hand, series projected", lambda: hand_lstm("fiog", projected=True), lambda: series(K.LSTM(U))),
-    Pair("LSTM gate by gate", gate_by_gate, lambda: series(K.LSTM(U)), quick=True),
+    Pair("LSTM gate by gate", gate_by_gate, lambda: series(K.LSTM(U))),
     Pair("GRU by hand", lambda: hand_gru(fused=True), lambda: series(K.GRU(U)), quick=True),
     Pair("GRU of six layers", lambda: hand_gru(fused=False), lambda: series(K.GRU(U))),
     Pair("LSTM, by hand in Keras", lambda: whole(nn.LSTM), keras_hand_lstm),
-    Pair("GRU, RNN of a cell", lambda: whole(nn.GRU), lambda: series(K.RNN(K.GRUCell(U))), quick=True),
+    Pair("GRU, RNN of a cell", lambda: whole(nn.GRU), lambda: series(K.RNN(K.GRUCell(U)))),
     Pair("LSTM, RNN of a cell", lambda: whole(nn.LSTM), lambda: series(K.RNN(K.LSTMCell(U)))),
     Pair("RNN, RNN of a cell", lambda: whole(nn.RNN), lambda: series(K.RNN(K.SimpleRNNCell(U)))),
     Pair("two layers, stacked cells", lambda: whole(nn.LSTM, num_layers=2),
@@ -369,12 +369,12 @@ PAIRS = (
 UNLIKE = (
     Pair("another activation", hand_lstm, lambda: series(K.LSTM(U, activation="relu")), cause="Relu"),
     Pair("hard gates", hand_lstm, lambda: series(K.LSTM(U, recurrent_activation="hard_sigmoid")), cause="HardSigmoid"),
-    Pair("reset before", lambda: whole(nn.GRU), lambda: series(K.GRU(U, reset_after=False)), cause="linear_before_reset"),
-    Pair("backwards", lambda: whole(nn.LSTM), lambda: series(K.LSTM(U, go_backwards=True)), cause="direction"),
-    Pair("not turned back", turned, lambda: series(K.LSTM(U, return_sequences=True)), cause="Flip"),
+    Pair("reset before", lambda: whole(nn.GRU), lambda: series(K.GRU(U, reset_after=False)), cause="linear_before_reset", quick=True),
+    Pair("backwards", lambda: whole(nn.LSTM), lambda: series(K.LSTM(U, go_backwards=True)), cause="direction", quick=True),
+    Pair("not turned back", turned, lambda: series(K.LSTM(U, return_sequences=True)), cause="Flip", quick=True),
     Pair("mask ignored", masked, lambda: words(K.Embedding(9, FEATURES), K.GRU(U)), IDS, cause="Equal"),
-    Pair("states exchanged", translating, lambda: keras_translating(order=(1, 0)), cause="initial state"),
-    Pair("begins with zeros", translating, lambda: keras_translating(begun=False), cause="initial state is last state"),
-    Pair("loop from the start", from_the_end, lambda: series(K.RNN(K.GRUCell(U))), cause="from the start to the end"),
+    Pair("states exchanged", translating, lambda: keras_translating(order=(1, 0)), cause="initial state", quick=True),
+    Pair("begins with zeros", translating, lambda: keras_translating(begun=False), cause="initial state is last state", quick=True),
+    Pair("loop from the start", from_the_end, lambda: series(K.RNN(K.GRUCell(U))), cause="from the start to the end", quick=True),
     Pair("peephole of the memory before", peephole, lambda: keras_peephole(late="early"), cause="reference"),
 )  # fmt: skip

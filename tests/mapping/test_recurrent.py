@@ -16,7 +16,7 @@ from xbackend_fl.errors import MismatchError
 
 
 def _told(pairs: tuple[Pair, ...]) -> list[Any]:
-    return [pytest.param(p, id=p.name, marks=[] if p.quick or p.cause else [pytest.mark.slow]) for p in pairs]
+    return [pytest.param(p, id=p.name, marks=[] if p.quick else [pytest.mark.slow]) for p in pairs]
 
 
 def _bound(pair: Pair) -> tuple[Any, Any, xbackend_fl.Bound, xbackend_fl.Bound]:
@@ -44,7 +44,7 @@ def test_networks_that_look_alike_are_refused_for_their_cause(pair: Pair) -> Non
     assert pair.cause in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["GRU, RNN of a cell", "GRU by hand"])
+@pytest.mark.parametrize("name", ["GRU, RNN of a cell", pytest.param("GRU by hand", marks=pytest.mark.slow)])
 def test_equal_gradients_leave_each_bias_with_its_weights(name: str) -> None:
     """Only the sum of two of a GRU's biases is a function of it; the one of the input stays with the input's weights."""
     reference, candidate, here, there = _bound(next(pair for pair in PAIRS if pair.name == name))
