@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import permutations
 from typing import Any
@@ -39,7 +40,9 @@ def draw_weights(schema: Schema, seed: int) -> dict[str, Array]:
     before_kinks = _before_kinks(schema)
     signs = (1.0,) if seed % 2 else (-1.0, 1.0)
     far = {name: tuple(sign * size for sign in signs) for name, size in before_kinks.items()}
-    return {p.name: _draw(p, generator, far.get(p.name, ())) for p in schema.parameters}
+    drawn = {p.name: _draw(p, generator, far.get(p.name, ())) for p in schema.parameters}
+    # A variance of the user's own, or what a logarithm is taken of: with both signs nothing would come out but NaN.
+    return drawn | {name: np.abs(drawn[name]) + drawn[name].dtype.type(0.05) for name in _under_roots(schema)}
 
 
 def features(schema: Schema) -> dict[str, int]:
@@ -213,6 +216,33 @@ def _draw(parameter: Parameter, generator: np.random.Generator, far: tuple[float
     else:
         values = generator.standard_normal(shape) * (1.0 if parameter.operator == "Gather" else 0.3)
     return values.astype(parameter.dtype)
+
+
+def _under_roots(schema: Schema) -> set[str]:
+    """Parameters that enter a root or a logarithm as they are, or with a constant added."""
+    readers: dict[str, list[Node]] = defaultdict(list)
+    for node in schema.nodes:
+        for value in node.inputs:
+            readers[value].append(node)
+    found: set[str] = set()
+    for node in schema.nodes:
+        waiting = list(node.outputs) if node.operator == "Parameter" else []
+        while waiting:
+            for reader in readers[waiting.pop()]:
+                if _is_root(reader):
+                    found.update(node.parameters.values())
+                elif OPERATORS[reader.operator].shape_only or (
+                    reader.operator == "Add" and len(reader.inputs) == 1
+                ):
+                    waiting += reader.outputs
+    return found
+
+
+def _is_root(node: Node) -> bool:
+    power = node.attributes.get("constant")
+    return node.operator in {"Sqrt", "Log"} or (
+        node.operator == "Pow" and isinstance(power, float) and not power.is_integer()
+    )
 
 
 def _before_kinks(schema: Schema) -> dict[str, float]:
