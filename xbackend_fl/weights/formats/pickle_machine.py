@@ -81,13 +81,15 @@ class Machine:
         """
         if len(self._program) > MAX_BYTES:
             self._source.refuse("pickle-limit", f"its pickle has {len(self._program)} bytes", limit=MAX_BYTES)
+        # Millions of steps: what each looks up is at hand.
+        program, handlers = self._program, _HANDLERS
         try:
             for _ in range(_MAX_STEPS):
-                opcode = self._program[self._at]
+                opcode = program[self._at]
                 self._at += 1
                 if opcode == _STOP:
                     return self._finish()
-                handler = _HANDLERS.get(opcode)
+                handler = handlers.get(opcode)
                 if handler is None:
                     self._refuse_opcode(opcode)
                 handler(self)
@@ -134,6 +136,11 @@ class Machine:
     def number(self, form: str) -> Any:
         """A number in the given :mod:`struct` format."""
         return struct.unpack(form, self.take(struct.calcsize(form)))[0]
+
+    def byte(self) -> int:
+        """The next byte, which most programs consist of."""
+        self._at += 1
+        return self._program[self._at - 1]
 
     def text(self, length: int) -> None:
         """Push text."""
@@ -224,6 +231,17 @@ class Machine:
         self._count(len(values))
         target.extend(values)
 
+    def set_item(self) -> None:
+        """Add the value and the key on top to the dict below."""
+        value, key = self.pop(), self.pop()
+        target = self._stack[-1]
+        if type(target) is not dict:
+            raise TypeError("items for something that is no dict")
+        self._items += 1
+        if self._items > _MAX_ITEMS:
+            self._too_many("items", _MAX_ITEMS)
+        target[key if type(key) is str else checked_key(key)] = value
+
     def set_items(self, values: list[Any]) -> None:
         """Fill the dict on top."""
         target = self._stack[-1]
@@ -302,12 +320,12 @@ _NAMES = {ord(opcode.code): opcode.name for opcode in pickletools.opcodes}
 
 
 def _protocol(machine: Machine) -> None:
-    if machine.number("<B") > 5:
+    if machine.byte() > 5:
         raise TypeError("a protocol later than 5")
 
 
 def _long(machine: Machine) -> None:
-    content = machine.take(machine.number("<B"))
+    content = machine.take(machine.byte())
     # No size and no name needs more; a state beside the weights may.
     machine.push(
         int.from_bytes(content, "little", signed=True) if len(content) <= 8 else Other("a large number")
@@ -325,12 +343,12 @@ _HANDLERS: dict[int, Callable[[Machine], None]] = {
         "\x88": lambda m: m.push(True),  # noqa: FBT003  as on the stack
         "\x89": lambda m: m.push(False),  # noqa: FBT003
         "J": lambda m: m.push(m.number("<i")),
-        "K": lambda m: m.push(m.number("<B")),
+        "K": lambda m: m.push(m.byte()),
         "M": lambda m: m.push(m.number("<H")),
         "\x8a": _long,
         "G": lambda m: m.push(m.number(">d")),
         "X": lambda m: m.text(m.number("<I")),
-        "\x8c": lambda m: m.text(m.number("<B")),
+        "\x8c": lambda m: m.text(m.byte()),
         "}": lambda m: m.made({}),
         "]": lambda m: m.made([]),
         ")": lambda m: m.push(()),
@@ -340,20 +358,20 @@ _HANDLERS: dict[int, Callable[[Machine], None]] = {
         "\x87": lambda m: m.made((m.pop(), m.pop(), m.pop())[::-1]),
         "a": lambda m: m.append([m.pop()]),
         "e": lambda m: m.append(m.pop_to_mark()),
-        "s": lambda m: m.set_items([m.pop(), m.pop()][::-1]),
+        "s": lambda m: m.set_item(),
         "u": lambda m: m.set_items(m.pop_to_mark()),
         "b": lambda m: m.build(),
-        "q": lambda m: m.memoize(m.number("<B")),
+        "q": lambda m: m.memoize(m.byte()),
         "r": lambda m: m.memoize(m.number("<I")),
         "\x94": lambda m: m.memoize(len(m._memo)),  # noqa: SLF001
-        "h": lambda m: m.recall(m.number("<B")),
+        "h": lambda m: m.recall(m.byte()),
         "j": lambda m: m.recall(m.number("<I")),
         "c": lambda m: m.find_global(m.line(), m.line()),
         "\x93": lambda m: m.stack_global(),
         "R": lambda m: m.reduce(CALLS),
         "\x81": lambda m: m.reduce(CLASSES),
-        "U": lambda m: m.text(m.number("<B")),
-        "C": lambda m: m.content(m.number("<B")),
+        "U": lambda m: m.text(m.byte()),
+        "C": lambda m: m.content(m.byte()),
         "B": lambda m: m.content(m.number("<I")),
         "\x8e": lambda m: m.content(m.number("<Q")),
         "\x96": lambda m: m.content(m.number("<Q")),

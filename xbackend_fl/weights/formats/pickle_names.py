@@ -343,6 +343,8 @@ def checked_key(key: Any) -> Any:
     Raises:
         TypeError: It is anything else; a deeply nested tuple would take for ever to hash.
     """
+    if type(key) is int:
+        return key
     if type(key) is tuple and len(key) <= MAX_RANK:
         return tuple(map(_plain_key, key))
     return _plain_key(key)
