@@ -109,7 +109,7 @@ ARRAYS: list[Callable[[Any], Any]] = [
     lambda a: np.full_like(a, 1e19),
     lambda a: np.full_like(a, 1e-42),
     lambda a: a * np.float32(1e6),
-    lambda a: -a,
+    lambda a: a * -1,
     lambda a: a.astype(">f4"),
     lambda a: a.astype(np.float64),
     lambda a: a.astype(np.float16),
@@ -121,7 +121,7 @@ ARRAYS: list[Callable[[Any], Any]] = [
     lambda a: a.reshape(-1)[:-1],
     lambda a: a[None],
     lambda a: a.T,
-    lambda a: a[:0],
+    lambda a: np.empty((0, *a.shape[1:]), a.dtype),
     lambda _: np.zeros((), np.float32),
     lambda _: np.zeros((1 << 40, 0), np.float32),
     lambda _: np.zeros(1 << 18, np.float32),
@@ -394,7 +394,14 @@ class Trial:
         assert all(name.endswith(".xbf") or name in _FILES for name in names), names
 
 
-_FILES = {"course.yaml", "events.jsonl", "ledger.sqlite", "ledger.sqlite-wal", "ledger.sqlite-shm"}
+_FILES = {
+    "course.yaml",
+    ".course.yaml",
+    "events.jsonl",
+    "ledger.sqlite",
+    "ledger.sqlite-wal",
+    "ledger.sqlite-shm",
+}
 
 
 def harmless(text: str) -> bool:
