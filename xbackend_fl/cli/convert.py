@@ -13,8 +13,9 @@ from xbackend_fl.cli.console import say
 from xbackend_fl.cli.options import MODEL, External, From, Inputs, Json, Only, Rename, print_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
+    from xbackend_fl.adapter.example import Example
     from xbackend_fl.convert import Report, Side
     from xbackend_fl.weights import Archive
 
@@ -66,7 +67,7 @@ def convert(
     archive = selected(
         weights.open(source, source_format, external_data=external_data), only or (), rename or (), dtype
     )
-    example: Sequence[Any] = ()
+    example: Example = ()
     if source_model or dest_model:
         from xbackend_fl.cli.models import examples
 
@@ -80,7 +81,7 @@ def convert(
             to,
             reader=reader,
             writer=writer,
-            example=example,
+            example=tuple(example.values()) if isinstance(example, dict) else example,
             sequence_axes=free,
             overwrite=force,
             advance=advance,
@@ -98,7 +99,7 @@ def _sides(
     dest_model: str | None,
     bindings: list[Path],
     schema: Path | None,
-    example: Sequence[Any],
+    example: Example,
 ) -> tuple[Side | None, Side | None]:
     if bindings:
         if source_model or dest_model:

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
 from xbackend_fl.cli.console import say
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from xbackend_fl.adapter import Adapter
+    from xbackend_fl.adapter.example import Example
     from xbackend_fl.canonical import Binding
 
 
-def examples(inputs: list[str] | None) -> tuple[NDArray[Any], ...]:
-    """One array per ``--input``."""
-    from xbackend_fl.course import example_arrays
+def examples(inputs: list[str] | None) -> Example:
+    """One array per ``--input``, under their names if they have names."""
+    from xbackend_fl.course import example_arrays, named
 
     if not inputs:
         raise typer.BadParameter("give one --input per model input, e.g. --input 1,3,64,64")
-    return example_arrays(inputs)
+    return named(inputs, example_arrays(inputs))
 
 
 def build(spec: str) -> tuple[Adapter, object]:

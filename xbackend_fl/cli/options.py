@@ -22,7 +22,7 @@ Inputs = Annotated[
     typer.Option(
         "--input",
         metavar="SHAPE",
-        help="ONNX layout, e.g. 1,3,64,64 or int64:1,128, or a file of data, x.npy; repeatable.",
+        help="ONNX layout, e.g. 1,3,64,64 or int64:1,128, or a file of data, x.npy; NAME=SHAPE for a model that takes names; repeatable.",
     ),
 ]
 From = Annotated[

@@ -2,7 +2,7 @@
 
 from xbackend_fl.course.load import complete, dump, load_course, site_settings
 from xbackend_fl.course.model import Course, Participant, checked_name
-from xbackend_fl.course.shapes import example_arrays, sequence_axis
+from xbackend_fl.course.shapes import example_arrays, input_names, named, sequence_axis
 
 __all__ = [
     "Course",
@@ -11,7 +11,9 @@ __all__ = [
     "complete",
     "dump",
     "example_arrays",
+    "input_names",
     "load_course",
+    "named",
     "sequence_axis",
     "site_settings",
 ]

@@ -333,7 +333,13 @@ class Course(_Section):
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
     rounds: PositiveInt
     models: Annotated[dict[str, str], Field(min_length=1)]
-    input: Annotated[list[str], Field(min_length=1, description="ONNX layout, for example ['1,3,64,64']")]
+    input: Annotated[
+        list[str],
+        Field(
+            min_length=1,
+            description="ONNX layout, for example ['1,3,64,64'] or ['ids=int64:1,128', 'mask=1,128']",
+        ),
+    ]
     sequence_axes: list[str] = Field(
         default_factory=list,
         description="axes of any length in model.onnx, INPUT.AXIS in ONNX layout, both from 0 on, for example ['0.1']",
@@ -414,6 +420,11 @@ class Course(_Section):
             except ConfigError as error:
                 yield mistake(error.message, ("input", index), text, hint=error.hint or "")
                 return
+        try:
+            shapes.input_names(self.input)
+        except ConfigError as error:
+            yield mistake(error.message, ("input",), self.input, hint=error.hint or "")
+            return
         for index, text in enumerate(self.sequence_axes):
             try:
                 shapes.sequence_axis(text, self.input)

@@ -1,4 +1,4 @@
-"""Examples of a model's inputs as courses and the command line write them: ``1,3,64,64``, ``int64:1,128`` or ``mask.npy``."""
+"""Examples of a model's inputs as courses and the command line write them: ``1,3,64,64``, ``int64:1,128``, ``mask.npy`` or ``ids=int64:1,128``."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ _DTYPES = (
     | {f"float{bits}" for bits in (16, 32, 64)}
     | {"bool"}
 )
+_NAMED = re.compile(r"([A-Za-z_][A-Za-z0-9_.]*)=(.*)")
 _MAX_AXES = 16
 _MAX_VALUES = 1 << 28
 
@@ -30,12 +31,13 @@ def parse(text: str) -> tuple[np.dtype[Any], tuple[int, ...]]:
     Raises:
         ConfigError: It is neither a file nor a shape, or that of an array without values or of more than a GiB of float32.
     """
+    text = _parts(text)[1]
     match = _SHAPE.fullmatch(text)
     shown = repr(text) if len(text) <= _MAX_AXES * 4 else f"{text[: _MAX_AXES * 4]!r} …"
     if match is None:
         raise ConfigError(
             f"input {shown} is not a shape",
-            hint="for example 1,3,64,64 or int64:1,128, in ONNX layout, or a file: mask.npy",
+            hint="for example 1,3,64,64 or int64:1,128, in ONNX layout, or a file: mask.npy; with a name: ids=int64:1,128",
         )
     dtype, shape = match[1] or "float32", tuple(int(n) for n in match[2].split(","))
     if dtype not in _DTYPES:
@@ -89,7 +91,43 @@ def sequence_axis(text: str, inputs: Sequence[str]) -> tuple[int, int]:
 
 def absolute(text: str, base: Path) -> str:
     """The text with a relative file made absolute."""
-    return str((base / text).resolve()) if text.endswith(_FILE) else text
+    name, rest = _parts(text)
+    found = str((base / rest).resolve()) if rest.endswith(_FILE) else rest
+    return f"{name}={found}" if name else found
+
+
+def input_names(texts: Sequence[str]) -> tuple[str, ...]:
+    """The names of the inputs, ``NAME=SHAPE``; none if they have none.
+
+    Raises:
+        ConfigError: Some have a name and some have none, or two have one.
+    """
+    names = tuple(_parts(text)[0] for text in texts)
+    if not any(names):
+        return ()
+    if not all(names) or len({*names}) < len(names):
+        raise ConfigError(
+            f"inputs {', '.join(names[i] or repr(text) for i, text in enumerate(texts))}: a name for each, or for none",
+            hint="for example user=1,6 and item=1,6: the names by which the models take them",
+        )
+    return names
+
+
+def named(texts: Sequence[str], arrays: Sequence[np.ndarray[Any, Any]]) -> Any:
+    """Arrays as an example for a model: under the names of the inputs if they have names.
+
+    Args:
+        texts: One per input.
+        arrays: One per input, in the same order.
+    """
+    names = input_names(texts)
+    return dict(zip(names, arrays, strict=True)) if names else tuple(arrays)
+
+
+def _parts(text: str) -> tuple[str, str]:
+    """Name, empty if there is none, and the rest."""
+    match = _NAMED.fullmatch(text)
+    return (match[1], match[2]) if match else ("", text)
 
 
 def example_arrays(texts: Sequence[str], base: Path = Path()) -> tuple[np.ndarray[Any, Any], ...]:
@@ -106,6 +144,7 @@ def example_arrays(texts: Sequence[str], base: Path = Path()) -> tuple[np.ndarra
 
 
 def _example(text: str, index: int, base: Path) -> np.ndarray[Any, Any]:
+    text = _parts(text)[1]
     if text.endswith(_FILE):
         return _read(base / text)
     dtype, shape = parse(text)

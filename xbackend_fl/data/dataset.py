@@ -85,15 +85,18 @@ def extreme_rows(data: Dataset) -> NDArray[np.intp]:
     return np.asarray(sorted({row for array in own for row in extreme_values(array)}), np.intp)
 
 
-def load_splits(text: str, base: Path, num_inputs: int | None = None, *, anew: bool = False) -> Splits:
+def load_splits(
+    text: str, base: Path, num_inputs: int | None = None, names: Sequence[str] = (), *, anew: bool = False
+) -> Splits:
     """Call ``FILE_OR_MODULE:CALLABLE`` and check what it returns.
 
     Args:
         text: The callable. It returns a mapping from ``train``, ``validation`` and ``test`` to
-            ``(inputs, targets)``, where inputs is an array or a sequence of arrays in ONNX layout; and perhaps from
+            ``(inputs, targets)``, where inputs is an array, a sequence or a dict of arrays in ONNX layout; and perhaps from
             ``owners`` to who made each training example.
         base: Folder that relative files start from.
         num_inputs: How many arrays the model takes; what is handed over decides if left out.
+        names: What the course calls its inputs, in order: they may then be handed over in a dict.
         anew: Execute the callable's file again, as another process would.
 
     Raises:
@@ -107,7 +110,7 @@ def load_splits(text: str, base: Path, num_inputs: int | None = None, *, anew: b
             hint="nothing was returned: end the function with return" if found is None else None,
         )
     refused = Refusals()
-    splits = _parts(text, {name: found[name] for name in _SPLITS}, num_inputs, refused)
+    splits = _parts(text, {name: found[name] for name in _SPLITS}, num_inputs, names, refused)
     owners = None
     if found.get("owners") is not None and "train" in splits:
         with refused:
@@ -136,7 +139,7 @@ def load_npz(path: Path) -> Splits:
         if not inputs or f"{name}_y" not in archive:
             raise ConfigError(f"{path} has no {name}_x or no {name}_y; it holds {', '.join(archive)}")
         pairs[name] = (tuple(archive[key] for key in inputs), archive[f"{name}_y"])
-    found = _parts(str(path), pairs, None, refused)
+    found = _parts(str(path), pairs, None, (), refused)
     owners = None
     if "owners" in archive and "train" in found:
         with refused:
@@ -168,23 +171,26 @@ def split_users(users: Users, shares: tuple[float, float, float], seed: int) -> 
     return Splits(train, validation, test, np.concatenate(owners))
 
 
-def load_dataset(text: str, base: Path, num_inputs: int | None = None, *, anew: bool = False) -> Dataset:
+def load_dataset(
+    text: str, base: Path, num_inputs: int | None = None, names: Sequence[str] = (), *, anew: bool = False
+) -> Dataset:
     """Call ``FILE_OR_MODULE:CALLABLE`` for one participant's ``(inputs, targets)``.
 
     Args:
         text: The callable.
         base: Folder that relative files start from.
         num_inputs: How many arrays the model takes; what is handed over decides if left out.
+        names: What the course calls its inputs, in order: they may then be handed over in a dict.
         anew: Execute the callable's file again, as another process would.
 
     Raises:
         ConfigError: It returns something else, or the data are empty or uneven.
     """
-    return _dataset(text, call(text, base, anew=anew), num_inputs)
+    return _dataset(text, call(text, base, anew=anew), num_inputs, names)
 
 
 def _parts(
-    where: str, pairs: dict[str, Any], num_inputs: int | None, refused: Refusals
+    where: str, pairs: dict[str, Any], num_inputs: int | None, inputs: Sequence[str], refused: Refusals
 ) -> dict[str, Dataset]:
     """The parts that can be used; ``refused`` gathers what is wrong with the others."""
     parts: dict[str, Dataset] = {}
@@ -192,14 +198,14 @@ def _parts(
     for name, pair in pairs.items():
         wrong = Refusals()
         with wrong:
-            parts[name] = _dataset(f"{where}: {name}", pair, num_inputs)
+            parts[name] = _dataset(f"{where}: {name}", pair, num_inputs, inputs)
         errors += [(f"{where}: {name}", error) for error in wrong.errors]
     for error in errors_once(errors):
         refused.add(error)
     return parts
 
 
-def _dataset(where: str, pair: Any, num_inputs: int | None = None) -> Dataset:
+def _dataset(where: str, pair: Any, num_inputs: int | None = None, inputs: Sequence[str] = ()) -> Dataset:
     if not isinstance(pair, tuple) or len(pair) != 2:
         size = f" of {len(pair)}" if isinstance(pair, tuple | list) else ""
         raise ConfigError(
@@ -209,7 +215,7 @@ def _dataset(where: str, pair: Any, num_inputs: int | None = None) -> Dataset:
     refused = Refusals()
     read: list[Array] = []
     notes: list[str] = []
-    values = _several(f"{where}: inputs", pair[0], num_inputs)
+    values = _several(f"{where}: inputs", pair[0], num_inputs, inputs)
     names = input_names(len(values))
     for name, value in zip([*names, "targets"], [*values, pair[1]], strict=True):
         with refused:
@@ -231,12 +237,16 @@ def input_names(count: int) -> list[str]:
     return ["inputs"] if count == 1 else [f"inputs[{index}]" for index in range(count)]
 
 
-def _several(where: str, value: Any, num_inputs: int | None) -> Sequence[Any]:
+def _several(where: str, value: Any, num_inputs: int | None, names: Sequence[str]) -> Sequence[Any]:
     """The arrays of several inputs, or the one that ``value`` is."""
     if isinstance(value, dict):
+        if {*value} == {*names}:
+            return [value[name] for name in names]
+        wanted = f"; the course's `input` has the names {', '.join(names)}" if names else ""
         raise ConfigError(
-            f"{where}: a dict with the keys {', '.join(map(str, value))}",
-            hint="hand over a tuple of arrays, in the order of the course's `input`",
+            f"{where}: a dict with the keys {', '.join(map(str, value))}{wanted}",
+            hint="hand over a tuple of arrays, in the order of the course's `input`, or name the inputs there as the data does: "
+            "input: ['ids=int64:1,128', 'mask=1,128']",
         )
     if not isinstance(value, list | tuple) or not value:
         return (value,)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.course import Course
+from xbackend_fl.course import Course, input_names
 from xbackend_fl.data import (
     Dataset,
     Splits,
@@ -40,7 +40,7 @@ def splits_of(course: Course, *, anew: bool = False) -> Splits:
         return split_users(users, course.data.splits, course.seed)
     if source.startswith("npz:"):
         return load_npz(base / source.removeprefix("npz:"))
-    return load_splits(source, base, len(course.input), anew=anew)
+    return load_splits(source, base, len(course.input), input_names(course.input), anew=anew)
 
 
 def shares_of(course: Course, backend: str, splits: Splits) -> dict[str, Dataset]:
@@ -82,7 +82,7 @@ def own_data_of(course: Course, backend: str, refused: Refusals, *, anew: bool =
             continue
         try:
             found[participant.name] = load_dataset(
-                participant.data, course.base, len(course.input), anew=anew
+                participant.data, course.base, len(course.input), input_names(course.input), anew=anew
             )
         except RefusedInput as error:
             for one in error.errors if isinstance(error, CombinedError) else (error,):

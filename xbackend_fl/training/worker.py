@@ -27,7 +27,7 @@ from xbackend_fl.adapter import (
 from xbackend_fl.aggregation import LARGEST, OnlineMean, Sums, is_within
 from xbackend_fl.canonical import Binding, Kind, Schema
 from xbackend_fl.canonical.schema import parameters_behind
-from xbackend_fl.course import Course, example_arrays
+from xbackend_fl.course import Course, example_arrays, named
 from xbackend_fl.data import Dataset, batches, seed_of
 from xbackend_fl.errors import (
     AdapterError,
@@ -304,12 +304,12 @@ class Worker:
         return Usage.now(trainer.device_memory() if isinstance(trainer, Resident) else (0, 0))
 
     def _open(self) -> Trainer:
-        named = f"models.{self._backend}"
+        where = f"models.{self._backend}"
         model = call(self._course.models[self._backend], self._course.base)
         if not self._adapter.handles(model):
-            raise wrong_model(named, model, self._backend)
-        with explained(f"the model of {named}"):
-            return self._adapter.open(model, self._example)
+            raise wrong_model(where, model, self._backend)
+        with explained(f"the model of {where}"):
+            return self._adapter.open(model, named(self._course.input, self._example))
 
     def _on_device(self) -> bool:
         """Whether a whole cohort can stay on a device, with the results that one by one would have."""
