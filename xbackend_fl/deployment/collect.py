@@ -15,7 +15,7 @@ from xbackend_fl.course import Course
 from xbackend_fl.deployment.claims import Claims
 from xbackend_fl.deployment.ledger import Ledger
 from xbackend_fl.deployment.message import Message, public, quoted
-from xbackend_fl.deployment.outliers import Change, outliers, ruinous, unlike
+from xbackend_fl.deployment.outliers import Change, leaps, outliers, ruinous, unlike
 from xbackend_fl.deployment.payload import Payload, decode
 from xbackend_fl.errors import Diverged, RunFailed, UpdateRefused
 from xbackend_fl.events import (
@@ -53,6 +53,7 @@ class Collector:
         failed: Silos whose update is not, with the reason.
         diverged: Those of them whose training led to NaN or infinity, or whose evaluation of the weights did.
         before: Metrics of the weights, over the accepted silos that evaluated them.
+        leapt_again: The updates that were taken out since they leapt, as those of their silos in the round before did, in words.
     """
 
     def __init__(
@@ -83,7 +84,9 @@ class Collector:
         self.accepted: dict[str, str] = {}
         self.failed: dict[str, str] = dict(ledger.taken_out(number, self.base))
         self.diverged: set[str] = set()
+        self.leapt_again: list[str] = []
         self._offenders = ledger.offenders()
+        self._leapt = ledger.leapt(number)
 
     @property
     def before(self) -> Metrics | None:
@@ -132,18 +135,29 @@ class Collector:
     def miss(self, name: str, outcome: Literal["refused", "late"], reason: str) -> None:
         """This silo's update is not in the mean."""
         reason = public(reason)
-        self.failed[name] = reason
         self._ledger.missed(self._number, name, outcome, reason)
-        backend = self._backends[name]
-        self._observer(ParticipantFailed(round=self._number, name=name, backend=backend, reason=reason))
+        self._failed(name, reason)
 
     def settle(self) -> None:
         """Take out what would leave nothing of the model for the next round, as soon as it can be told from the others.
 
-        So is whatever stands out of a silo of which an update did that before: each would cost the course a round.
+        So is whatever stands out of a silo of which an update did that before: each would cost the course a round. And so is what leaps, of a silo that did
+        that before.
         """
         while (found := ruinous(self._changes, self._weights) or self._repeated()) is not None:
             self._take_out(*found)
+        for leap in leaps(self._changes, self._weights):
+            at = self._leapt.get(leap.silo)
+            if at is not None:
+                reason = f"the update {leap.how}, and its update of round {at} did so too"
+                self._ledger.take_out(self._number, leap.silo, self.base, reason)
+                self._offenders[leap.silo] = self._number
+                self._merge_again()
+                self._failed(leap.silo, reason)
+                if at == self._number - 1:
+                    self.leapt_again.append(
+                        f"the update of {leap.silo} in round {self._number} {leap.how} too"
+                    )
 
     def tell(self, sent: int, received: int) -> None:
         """Sum up the round, and say which updates stand out."""
@@ -152,7 +166,9 @@ class Collector:
             self._say(self._claims.figures("validation", positions))
         losses = [loss for loss in self._losses.values() if math.isfinite(loss)]
         usual = float(np.median(losses)) if losses else None
-        self._ledger.stand_out(self._number, outliers(self._changes), usual)
+        self._ledger.stand_out(
+            self._number, outliers(self._changes), leaps(self._changes, self._weights), usual
+        )
         self._say(f"round {self._number}: {note}" for note in unlike(self._changes))
         self._observer(
             RoundCollected(
@@ -217,6 +233,11 @@ class Collector:
             else:
                 return
 
+    def _failed(self, name: str, reason: str) -> None:
+        self.failed[name] = reason
+        backend = self._backends[name]
+        self._observer(ParticipantFailed(round=self._number, name=name, backend=backend, reason=reason))
+
     def _take_out(self, name: str, reason: str) -> None:
         """An update that is in the mean, and on disk, is there no longer."""
         self._ledger.forget(self._number, name)
@@ -236,7 +257,7 @@ class Collector:
         weights = decode(update.arrays, self._weights, self._payload, self._variances)
         self.mean.add(weights, num_examples)
         self._losses[name] = trained.loss
-        self._changes[name] = change = Change.of(weights, self._weights)
+        self._changes[name] = change = Change.of(weights, self._weights, self._variances)
         self._takes[name] = change.largest * num_examples
         self.accepted[name] = update.identity
         if part is not None:

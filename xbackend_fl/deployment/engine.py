@@ -25,7 +25,7 @@ from xbackend_fl.deployment.ruin import Verdict, take_out
 from xbackend_fl.errors import Diverged, MismatchError, RunFailed, UpdateRefused
 from xbackend_fl.events import Noted, Observer
 from xbackend_fl.metrics import Metrics, columns_of, most_positions_of
-from xbackend_fl.server import Outputs, Participation, Prepared, RoundOutcome
+from xbackend_fl.server import Outputs, Participation, Prepared, RoundOutcome, Ruined
 from xbackend_fl.training import Usage
 from xbackend_fl.weights import Weights
 
@@ -108,7 +108,8 @@ class DeploymentEngine:
 
         Raises:
             RunFailed: Fewer updates than the quorum were accepted in time.
-            Ruined: Most silos cannot train from the weights, and an update of the round that gave them stood out.
+            Ruined: Most silos cannot train from the weights, and an update of the round that gave them stood out; or an update is as far away as one of the
+                round before.
         """
         self._round = number
         verdict = Verdict(self._ledger, number - 1, "train from")
@@ -162,13 +163,15 @@ class DeploymentEngine:
             if len(collector.accepted) < len(cohort) or not self._exchange.expects(name):
                 collector.miss(name, "late", self._why_late(name))
         collector.settle()
+        if collector.leapt_again:
+            raise Ruined(collector.leapt_again[0])
         traffic = self._exchange.traffic.since(before)
         collector.tell(traffic.sent, traffic.received)
         if len(collector.accepted) < quorum:
             reasons = "".join(f"\n  silo {name!r}: {reason}" for name, reason in collector.failed.items())
             blamed = verdict.blames(collector.diverged, collector.accepted)
             raise RunFailed(
-                f"round {number}: {len(collector.accepted)} updates, and the quorum is {quorum}{blamed and '; '}{blamed}{reasons}",
+                f"round {number}: {len(collector.accepted)} updates, and the quorum is {quorum}{blamed and '; '}{blamed}{reasons}{verdict.earlier}",
                 hint=_hint(blamed, number, without_quorum=self._rules.quorum is None),
             )
         complete = self._rules.quorum is not None or len(collector.accepted) == len(cohort)
@@ -228,7 +231,7 @@ class DeploymentEngine:
         for split, several in parts.items():
             if not several:
                 raise RunFailed(
-                    f"no silo evaluated the weights on its {split} examples{blamed and ': '}{blamed}",
+                    f"no silo evaluated the weights on its {split} examples{blamed and ': '}{blamed}{verdict.earlier}",
                     hint=_hint(blamed, number),
                 )
             self._say(self._claims.figures(split, {name: found.positions for name, found in several.items()}))

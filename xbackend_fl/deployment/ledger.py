@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import final
 
 from xbackend_fl.deployment.message import Message
-from xbackend_fl.deployment.outliers import Outlier
+from xbackend_fl.deployment.outliers import TIMES, Outlier
 from xbackend_fl.errors import FileError, RunFailed, UpdateRefused
 from xbackend_fl.server import Participation, RunFolder, unwritable_said
 from xbackend_fl.text import line
@@ -32,6 +32,8 @@ CREATE TABLE IF NOT EXISTS missed (
     round INTEGER, silo TEXT, outcome TEXT NOT NULL, reason TEXT NOT NULL, at REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS stood_out (
     round INTEGER, silo TEXT, times REAL NOT NULL, how TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS leapt (
+    round INTEGER, silo TEXT, times REAL NOT NULL, how TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS losses (round INTEGER PRIMARY KEY, loss REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS taken_out (
     round INTEGER, silo TEXT, base TEXT NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (round, silo));
@@ -43,6 +45,7 @@ SELECT key, value FROM about LIMIT 0;
 SELECT round, silo, base, identity, num_examples, bytes, seconds FROM accepted LIMIT 0;
 SELECT round, silo, outcome, reason, at FROM missed LIMIT 0;
 SELECT round, silo, times, how FROM stood_out LIMIT 0;
+SELECT round, silo, times, how FROM leapt LIMIT 0;
 SELECT round, loss FROM losses LIMIT 0;
 SELECT round, silo, base, reason FROM taken_out LIMIT 0;
 """
@@ -177,15 +180,26 @@ class Ledger:
         row = (number, silo, outcome, reason, time.time())
         self._ask("INSERT INTO missed VALUES (?, ?, ?, ?, ?)", row)
 
-    def stand_out(self, number: int, found: Iterable[Outlier], loss: float | None) -> None:
-        """Remember which updates of a round stand out, and what most lost in training, instead of what was known of it before."""
+    def stand_out(
+        self, number: int, found: Iterable[Outlier], leaps: Iterable[Outlier], loss: float | None
+    ) -> None:
+        """Remember which updates of a round stand out, and what most lost in training, instead of what was known of it before.
+
+        Args:
+            number: The round.
+            found: What stands out.
+            leaps: What is so far off that it may be done once.
+            loss: What most lost.
+        """
         with self._at_once():
-            self._ask("DELETE FROM stood_out WHERE round >= ?", (number,))
-            self._ask("DELETE FROM losses WHERE round >= ?", (number,))
+            for table in ("stood_out", "leapt", "losses"):
+                self._ask(f"DELETE FROM {table} WHERE round >= ?", (number,))  # noqa: S608  names of ours
             if loss is not None:
                 self._ask("INSERT INTO losses VALUES (?, ?)", (number, loss))
             for one in found:
                 self._ask("INSERT INTO stood_out VALUES (?, ?, ?, ?)", (number, one.silo, one.times, one.how))
+            for one in leaps:
+                self._ask("INSERT INTO leapt VALUES (?, ?, ?, ?)", (number, one.silo, one.times, one.how))
 
     def stood_out(self, number: int) -> list[Outlier]:
         """The updates that stood out in the mean of a round, the one that did so most first."""
@@ -193,6 +207,26 @@ class Ledger:
             "SELECT silo, times, how FROM stood_out WHERE round = ? ORDER BY times DESC, silo", (number,)
         )
         return [Outlier(str(silo), float(times), str(how)) for silo, times, how in rows]
+
+    def stood_out_before(self, number: int) -> list[Outlier]:
+        """Who leapt in a round before this one, or was longer than the others in two, with the round in words; the longest first."""
+        rows = self._ask(
+            """
+            SELECT silo, round, MAX(times), how FROM (
+                SELECT * FROM leapt WHERE round < ?
+                UNION ALL SELECT * FROM stood_out WHERE round < ? AND silo IN (
+                    SELECT silo FROM stood_out WHERE round < ? AND times >= ?
+                    GROUP BY silo HAVING COUNT(DISTINCT round) > 1))
+            GROUP BY silo ORDER BY MAX(times) DESC, silo
+            """,
+            (number, number, number, TIMES),
+        )
+        return [Outlier(str(silo), float(times), f"{how} in round {at}") for silo, at, times, how in rows]
+
+    def leapt(self, number: int) -> dict[str, int]:
+        """Silos whose update leapt in a round before this one, with the last such round."""
+        rows = self._ask("SELECT silo, MAX(round) FROM leapt WHERE round < ? GROUP BY silo", (number,))
+        return {str(silo): int(at) for silo, at in rows}
 
     def largest_loss(self, number: int) -> float | None:
         """The largest training loss that was usual in any round up to this one."""

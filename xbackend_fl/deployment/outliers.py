@@ -10,7 +10,7 @@ compared after the updates are gone.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, final
 
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.canonical import Kind
+from xbackend_fl.deployment.variances import Logs, far, leave_nothing, logs_of
 from xbackend_fl.weights import Weights
 
 _BLOCK = 1 << 16
@@ -29,6 +30,10 @@ TIMES = 10.0
 
 _FAR = 1e3
 """The same for one that may be taken out."""
+
+_LEAP = 0.25
+"""A change that is so many times as long as the trainable weights themselves, and :data:`_FAR` from the others', is a leap: weights that were doubled, turned
+round or set to zero are; no step of training that is a thousandth of it is far behind."""
 
 _REACH: Mapping[Kind, float] = {Kind.TRAINABLE: 10.0, Kind.STATISTIC: 1e6}
 """A change that moves the average value by so many times its size, or the size 1, leaves nothing of what was there. Statistics are in the units of the
@@ -52,15 +57,23 @@ class Change:
         norms: Euclidean length, of the trainable parameters and of the statistics.
         sample: Evenly spaced values of the trainable parameters' change, float64, divided by the length.
         largest: Largest magnitude among the new values.
+        variances: Logarithms of a sample of the new variances.
     """
 
     norms: Mapping[Kind, float]
     sample: NDArray[Any] = field(repr=False)
     largest: float = 0.0
+    variances: Logs = field(default_factory=dict, repr=False)
 
     @staticmethod
-    def of(update: Weights, base: Weights) -> Change:
-        """The change from ``base`` to ``update``, in float64, a block at a time."""
+    def of(update: Weights, base: Weights, variances: Collection[str] = ()) -> Change:
+        """The change from ``base`` to ``update``, in float64, a block at a time.
+
+        Args:
+            update: The new weights.
+            base: Those it started from.
+            variances: Names of those of which no value is negative.
+        """
         trainable = sum(base[name].size for name in base if base.kinds[name] is Kind.TRAINABLE)
         step = max(1, trainable // _SAMPLE)
         squared, largest, parts = dict.fromkeys(_REACH, 0.0), 0.0, [np.empty(0)]
@@ -74,7 +87,8 @@ class Change:
             largest = max(largest, float(new.max()), -float(new.min()))
             squared[kind] += _squared(new, old)
         norms = {kind: math.sqrt(value) for kind, value in squared.items()}
-        return Change(norms, np.concatenate(parts) / (norms[Kind.TRAINABLE] or 1.0), largest)
+        sample = np.concatenate(parts) / (norms[Kind.TRAINABLE] or 1.0)
+        return Change(norms, sample, largest, logs_of(update, variances, _SAMPLE))
 
 
 @final
@@ -107,9 +121,32 @@ def outliers(changes: Mapping[str, Change]) -> Iterator[Outlier]:
             median = _median(others, kind)
             if norm > TIMES * median > 0:
                 yield Outlier(name, norm / median, _moves(kind, norm, median))
+        for times, how in far(change.variances, [other.variances for other in others]):
+            yield Outlier(name, times, how)
         if len(others) > 1 and (cosine := _cosine(change, others)) < _AGAINST:
             how = f"goes against the others' common direction (cosine {cosine:.2f})"
             yield Outlier(name, -cosine, how)
+
+
+def leaps(changes: Mapping[str, Change], base: Weights) -> list[Outlier]:
+    """The updates that are far from the others' and as far from the weights that they started from; the longest first.
+
+    Who did that once may have a reason, and the others come after it. Who does it again would take the course along round by round.
+
+    Args:
+        changes: Of all updates of the round, by silo.
+        base: The weights that they started from.
+    """
+    found, length = list[Outlier](), -1.0
+    for name, change in changes.items():
+        others = [other for silo, other in changes.items() if silo != name]
+        norm, kind = change.norms[Kind.TRAINABLE], Kind.TRAINABLE
+        # Of two nobody can tell which is unlike.
+        if len(others) > 1 and norm > _FAR * (median := _median(others, kind)) > 0:
+            length = length if length >= 0 else _length(kind, base)
+            if norm > _LEAP * length:
+                found.append(Outlier(name, norm / median, _moves(kind, norm, median)))
+    return sorted(found, key=lambda one: -one.times)
 
 
 def unlike(changes: Mapping[str, Change]) -> Iterator[str]:
@@ -131,6 +168,10 @@ def ruinous(changes: Mapping[str, Change], base: Weights) -> tuple[str, str] | N
     worst, found, limits = 1.0, None, dict[Kind, float]()
     for name, change in changes.items():
         others = [other for silo, other in changes.items() if silo != name]
+        logs = [other.variances for other in others]
+        if leave_nothing(change.variances, logs):
+            how = next((how for _, how in far(change.variances, logs)), "has other variances")
+            return name, f"the update {how}: it would leave nothing of the model"
         for kind, norm in change.norms.items() if others else ():
             median = _median(others, kind)
             if norm <= _FAR * median:
@@ -146,9 +187,14 @@ def ruinous(changes: Mapping[str, Change], base: Weights) -> tuple[str, str] | N
 
 def _limit(kind: Kind, base: Weights) -> float:
     """Length of a change that leaves nothing of weights."""
-    arrays = [base[name].reshape(-1) for name in base if base.kinds[name] is kind]
-    count, length = sum(array.size for array in arrays), math.sqrt(sum(map(_squared, arrays)))
-    return _REACH[kind] * (math.sqrt(count) + length)
+    count = sum(base[name].size for name in base if base.kinds[name] is kind)
+    return _REACH[kind] * (math.sqrt(count) + _length(kind, base))
+
+
+def _length(kind: Kind, base: Weights) -> float:
+    """Of weights of a kind."""
+    arrays = (base[name].reshape(-1) for name in base if base.kinds[name] is kind)
+    return math.sqrt(sum(map(_squared, arrays)))
 
 
 def _squared(new: NDArray[Any], old: NDArray[Any] | None = None) -> float:

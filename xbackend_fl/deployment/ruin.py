@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import final
 
 from xbackend_fl.deployment.ledger import Ledger
+from xbackend_fl.deployment.outliers import Outlier
 from xbackend_fl.metrics import Metrics
 from xbackend_fl.server import Ruined
 
@@ -31,7 +32,8 @@ class Verdict:
 
     def __init__(self, ledger: Ledger, number: int, what: str) -> None:
         self._number, self._what = number, what
-        self._suspects = {found.silo for found in ledger.stood_out(number)}
+        self._earlier = ledger.stood_out_before(number + 1)
+        self._suspects = {found.silo for found in suspects(ledger, number)}
         self._usual = ledger.largest_loss(number)
 
     def worse(self, found: Mapping[str, Metrics]) -> dict[str, str]:
@@ -72,8 +74,29 @@ class Verdict:
         if self._suspects or len(diverged) <= len(fine):
             return ""
         of = f"the weights of round {self._number}" if self._number else "the initial weights"
-        why = f", and no update of round {self._number} stood out" if self._number else ""
+        why = (
+            f", and no update of round {self._number} stood out" if self._number and not self._earlier else ""
+        )
         return f"{len(diverged)} of {len(diverged) + len(fine)} silos cannot {self._what} {of}{why}"
+
+    @property
+    def earlier(self) -> str:
+        """Whose updates changed the course before, for whoever looks at a round that failed; empty if nobody's did."""
+        return "".join(f"\n  before, the update of {one.silo!r} {one.how}" for one in self._earlier)
+
+
+def suspects(ledger: Ledger, number: int) -> list[Outlier]:
+    """Whose update of a round may have ruined its weights, the likeliest first.
+
+    Who stood out in it; whoever did so again in the next one comes first. If nobody did, those whose updates are in it and were far away before: weights
+    that were led astray make everybody's changes long, so that nobody's stands out any more.
+    """
+    found = ledger.stood_out(number)
+    if not found:
+        there = ledger.accepted(number)
+        found = [one for one in ledger.stood_out_before(number) if one.silo in there]
+    offenders = ledger.offenders()
+    return sorted(found, key=lambda one: one.silo not in offenders)
 
 
 def take_out(ledger: Ledger, number: int, base: str, reason: str) -> Iterator[str]:
@@ -88,6 +111,6 @@ def take_out(ledger: Ledger, number: int, base: str, reason: str) -> Iterator[st
     Yields:
         What is to be said of it, before it is done.
     """
-    worst = ledger.stood_out(number)[0]
+    worst = suspects(ledger, number)[0]
     yield f"round {number} is merged again without the update of {worst.silo}: it {worst.how}, and {reason}"
     ledger.take_out(number, worst.silo, base, f"taken out again: it {worst.how}, and {reason}")
