@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -40,11 +39,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if item.get_closest_marker("slow"):
                 item.add_marker(pytest.mark.skip(reason="slow: --thorough"))
-
-
-def pytest_collection_finish() -> None:
-    """Half a million objects of the frameworks stay until the end: the collector need not look at them again and again."""
-    gc.freeze()
 
 
 @pytest.fixture

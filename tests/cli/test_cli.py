@@ -66,10 +66,10 @@ def test_map_proves_and_writes_the_binding(digits: Path, tmp_path: Path) -> None
     binding = Binding.from_json(output.read_bytes())
     assert binding.fingerprint == data["fingerprint"]
     assert binding.owners["dense/kernel"] == "hidden.weight"
-    again = xbfl("map", *MODELS, "--input", "1,1,8,8", "-o", output, cwd=digits)
+    again = xbfl_here("map", *MODELS, "--input", "1,1,8,8", "-o", output, cwd=digits)
     assert again.returncode == 2
     assert "exists" in again.stderr
-    shown = xbfl("inspect", output, cwd=digits)
+    shown = xbfl_here("inspect", output, cwd=digits)
     assert "flatten order" in shown.stdout
 
 

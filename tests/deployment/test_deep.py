@@ -10,7 +10,9 @@ import pytest
 
 from tests.deployment.deep import deep_course, open_silos
 from tests.deployment.links import Altered, deployed
+from xbackend_fl.canonical import Schema
 from xbackend_fl.deployment import Message, Silo
+from xbackend_fl.deployment.silo import evidence_alone, initial_weights
 from xbackend_fl.events import Noted
 from xbackend_fl.weights import load_weights
 
@@ -53,3 +55,26 @@ def test_a_deep_net_survives_one_silo(server: str, bad: list[int], silos: list[S
     assert run.result is not None
     assert run.result.test_loss < 5
     assert load_weights(tmp_path / "run" / "last.safetensors").digest == run.weights.digest
+
+
+@pytest.mark.slow
+def test_a_silo_that_found_nan_can_be_proven_again(silos: list[Silo]) -> None:
+    """A server that starts again binds every model anew: NaN from the training before was in it, and it was refused."""
+    evidence = Message.of_bytes(silos[0].reply(Message("evidence").to_bytes()), "")
+    binding = evidence_alone(evidence)
+    assert silos[2].answer(binding).kind == "bound"
+    base = initial_weights(Schema.from_json(evidence.fields["schema"]), evidence)
+    draw = np.random.default_rng(1)
+    far = base.like({n: draw.uniform(0.5, 3, a.shape).astype(a.dtype) for n, a in base.items()})
+    asked = {
+        "run": "r",
+        "round": 1,
+        "base": far.digest,
+        "fingerprint": far.fingerprint,
+        "receipts": {},
+        "payload": {"kind": "float32", "share": 1.0},
+        "evaluate": None,
+    }
+    answer = silos[2].answer(Message.of_bytes(Message("train", asked, far).to_bytes(), ""))
+    assert answer.diverged, answer.reason
+    assert silos[2].answer(binding).kind == "bound"

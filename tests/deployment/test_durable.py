@@ -24,7 +24,8 @@ from xbackend_fl.deployment.keys import Keys, make_keys
 from xbackend_fl.deployment.outbox import Outbox
 from xbackend_fl.deployment.signatures import SERVER, Signatures
 from xbackend_fl.errors import FileError, RunFailed, UpdateRefused
-from xbackend_fl.server import RunFolder
+from xbackend_fl.events import Event, Noted
+from xbackend_fl.server import RunFolder, run_with
 from xbackend_fl.simulation import resume_run
 
 
@@ -292,3 +293,35 @@ def test_another_payload_in_the_middle_of_a_round(tmp_path: Path) -> None:
         with closing(Ledger(folder)) as ledger:
             ((_, kept, _),) = ledger.begin(1, first.initial.digest)
         assert kept.fields["payload"]["kind"] == payload
+
+
+def test_a_silo_whose_data_changed_in_the_middle_of_a_run_says_so(tmp_path: Path) -> None:
+    """Once, and its digest stays with it."""
+    course = write_course(tmp_path / "course", rounds=2, silos=3)
+    folder = RunFolder.create(course, tmp_path / "run")
+    name = course.participants[1].name
+
+    def go_on(rounds: int, data: str) -> list[str]:
+        events: list[Event] = []
+        silos = [
+            Silo(
+                course,
+                p.name,
+                Linear(p.name, course),
+                out=tmp_path / p.name,
+                data=data if p.name == name else "a",
+            )
+            for p in course.participants
+        ]
+        longer = course.model_copy(update={"rounds": rounds})
+        with closing(DeploymentEngine(longer, Exchange(LocalLink(silos)), Ledger(folder))) as engine:
+            run_with(engine, longer, folder, folder.latest(), events.append)
+        return [event.note for event in events if isinstance(event, Noted) and "data" in event.note]
+
+    assert go_on(2, "a") == []
+    assert go_on(4, "b") == [f"round 3: silo {name!r} trains on other data than it did before in this run"]
+    assert go_on(6, "b") == []
+    for place in (tmp_path / "run").rglob("*.xbf"):
+        assert b"digest" not in place.read_bytes()
+    (tmp_path / name / "state" / "data.json").write_text("[1", encoding="utf-8")
+    assert go_on(7, "c") == []

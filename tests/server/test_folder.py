@@ -181,6 +181,7 @@ def test_all_differing_keys_are_listed(folder: RunFolder) -> None:
 
 def test_an_edit_of_the_folders_own_course_is_another_course(folder: RunFolder) -> None:
     """It was taken for the course that was begun."""
+    folder.keep_course()
     text = folder.course.read_text(encoding="utf-8")
     for old, new, key in (
         ("seed: 5", "seed: 6", "seed"),
@@ -196,6 +197,7 @@ def test_an_edit_of_the_folders_own_course_is_another_course(folder: RunFolder) 
     folder.course.write_text(text.replace("seed: 5", "seed: 6"), encoding="utf-8")
     folder.begun.unlink()
     assert folder.continued((), deployed=True).seed == 6, "a folder of an earlier version has no copy"
+    folder.keep_course()
     folder.course.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match="seed: 6 → 5"):
         folder.continued((), deployed=True)

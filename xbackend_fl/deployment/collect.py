@@ -121,6 +121,10 @@ class Collector:
             return
         seconds = time.perf_counter() - self._began
         self._keep(name, answer, size, seconds)
+        if answer.fields.get("data_changed") is True:
+            self._say(
+                [f"round {self._number}: silo {name!r} trains on other data than it did before in this run"]
+            )
         self._observer(
             ParticipantTrained(
                 round=self._number,

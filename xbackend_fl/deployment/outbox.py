@@ -5,6 +5,7 @@ A silo that is asked again for a round that it has trained answers with the same
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, final
@@ -37,6 +38,7 @@ class Outbox:
             folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self._answer, self._binding = folder / "answer.xbf", folder / "binding.xbf"
+        self._data = folder / "data.json"
 
     def answer(self, run: str, number: int, base: str) -> Message | None:
         """The answer to a round of a run from given weights, if it was made before."""
@@ -80,6 +82,22 @@ class Outbox:
         """What the encoding of a run's accepted updates has left out so far."""
         path = self._residual(run)
         return read_tensors(path)[0] if path.is_file() else {}
+
+    def has_other_data(self, run: str, digest: str) -> bool:
+        """Whether a run was last trained here on other data than those of this digest."""
+        try:
+            kept = json.loads(self._data.read_text(encoding="utf-8"))
+            return bool(kept["run"] == run and kept["digest"] != digest)
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            # Nothing is known, or nothing that can be read.
+            return False
+
+    def trained_on(self, run: str, digest: str) -> None:
+        """Remember the data of a run, instead of those of the one before."""
+        text = json.dumps({"run": run, "digest": digest})
+        if not self._data.is_file() or self._data.read_text(encoding="utf-8", errors="replace") != text:
+            with whole_or_absent(self._data) as path:
+                path.write_text(text, encoding="utf-8")
 
     def bind(self, request: Message) -> None:
         """Remember what bound the model."""

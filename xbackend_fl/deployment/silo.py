@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import traceback
@@ -11,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, final
 
+from blake3 import blake3
 from numpy.typing import NDArray
 
 from xbackend_fl.canonical import Binding, Schema
@@ -85,6 +87,7 @@ class Silo:
         learner: Its model and data.
         out: Folder for the trained model, and for what must outlive this process; nothing is kept without one.
         signatures: The silo's key and the server's.
+        data: Digest of its data, which stays here: what a run is trained on is compared when it goes on.
 
     Attributes:
         name: The participant's name.
@@ -99,7 +102,9 @@ class Silo:
         *,
         out: Path | None = None,
         signatures: Signatures | None = None,
+        data: str = "",
     ) -> None:
+        self._data = data
         self.name, self._out, self._learner = name, out, learner
         self._signatures = signatures or Signatures()
         self._outbox = None if out is None else Outbox(out / "state")
@@ -159,7 +164,8 @@ class Silo:
         found.raise_any()
         for note in found.notes:
             say(f"{name}: {note}")
-        return Silo(course, name, worker, out=out, signatures=signatures)
+        digest = blake3(json.dumps(dict(sorted(found.contents.items()))).encode()).hexdigest()
+        return Silo(course, name, worker, out=out, signatures=signatures, data=digest)
 
     def reply(self, sealed: Frame) -> bytes:
         """The answer to a frame, as a frame; both signed where keys are known."""
@@ -224,9 +230,9 @@ class Silo:
         run, number, start, split = wanted.run, wanted.round, wanted.base, wanted.evaluate
         if self._outbox is not None:
             self._outbox.receipt(wanted.receipts.get(self.name))
-            kept = self._outbox.answer(run, number, start)
-            if kept is not None and kept.fields.get("payload") == wanted.payload.model_dump():
-                return kept
+            made = self._outbox.answer(run, number, start)
+            if made is not None and made.fields.get("payload") == wanted.payload.model_dump():
+                return made
         base = self._received(request, wanted.fingerprint)
         before = None
         if split is not None:
@@ -246,10 +252,16 @@ class Silo:
             "metrics": _sent(metrics, "its training"),
             "before": before,
         }
-        answer = Message("trained", fields, arrays)
         if self._outbox is None:
-            return answer
-        return self._on_disk(self._outbox.folder, partial(self._outbox.keep, answer, left))
+            return Message("trained", fields, arrays)
+        if self._outbox.has_other_data(run, self._data):
+            _LOG.warning("%s: the examples are not those that this run was trained on before", self.name)
+            fields["data_changed"] = True
+        answer = Message("trained", fields, arrays)
+        kept = self._on_disk(self._outbox.folder, partial(self._outbox.keep, answer, left))
+        # Now: or a silo that is killed before would never say it.
+        self._on_disk(self._outbox.folder, partial(self._outbox.trained_on, run, self._data))
+        return kept
 
     def _evaluate(self, request: Message) -> Message:
         wanted = asked(EvaluateAsked, request)

@@ -66,8 +66,7 @@ class RunFolder:
             path.parent.mkdir(parents=True, exist_ok=True)
             with whole_or_absent(path) as made:
                 (made / "checkpoints").mkdir(parents=True)
-                for place in (RunFolder(made).course, RunFolder(made).begun):
-                    place.write_text(dump(course), encoding="utf-8")
+                RunFolder(made).course.write_text(dump(course), encoding="utf-8")
         return RunFolder(path)
 
     @staticmethod
@@ -103,7 +102,7 @@ class RunFolder:
         kept = load_course(self.begun if is_copied else self.course)
         changed = require_same(kept, asked, grows=deployed)
         text = dump(asked)
-        for place, is_old in ((self.course, changed), (self.begun, changed or not is_copied)):
+        for place, is_old in ((self.course, changed), (self.begun, changed and is_copied)):
             if is_old:
                 with unwritable_said(self.path), whole_or_absent(place) as path:
                     path.write_text(text, encoding="utf-8")
@@ -199,7 +198,14 @@ class RunFolder:
         with unwritable_said(self.path):
             self._write_models(prepared)
 
+    def keep_course(self) -> None:
+        """Copy the course, if there is no copy yet."""
+        if not self.begun.is_file():
+            with whole_or_absent(self.begun) as path:
+                path.write_bytes(self.course.read_bytes())
+
     def _write_models(self, prepared: Prepared) -> None:
+        self.keep_course()
         self.schema.write_text(prepared.schema.to_json(), encoding="utf-8")
         self.bindings.mkdir(exist_ok=True)
         for backend, binding in prepared.bindings.items():

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from xbackend_fl.errors import DiskFull, RunFailed, XbflError, raised
+from xbackend_fl.aggregation import is_finite
+from xbackend_fl.errors import DiskFull, Diverged, RunFailed, XbflError, raised
 from xbackend_fl.places import place_of
+from xbackend_fl.weights import Weights
 
 _NAMED = 3
 """Participants that a message names."""
@@ -40,6 +42,28 @@ def training(number: int, names: Sequence[str], backend: str) -> str:
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     who = ", ".join(map(repr, names[:_NAMED])) + more
     return f"while training participant{'s' if len(names) > 1 else ''} {who} ({backend}) in round {number}"
+
+
+@contextmanager
+def undone(load: Callable[[], object]) -> Iterator[None]:
+    """Load weights again if the block fails: a model that is left with NaN can be proven no more."""
+    try:
+        yield
+    except BaseException:
+        load()
+        raise
+
+
+def finite(weights: Weights) -> Weights:
+    """The same weights.
+
+    Raises:
+        Diverged: One is NaN or infinite.
+    """
+    for name, array in weights.items():
+        if array.dtype.kind == "f" and array.size and not is_finite(array):
+            raise Diverged(f"parameter {name!r} holds NaN or infinity after training")
+    return weights
 
 
 @contextmanager

@@ -50,7 +50,7 @@ from xbackend_fl.mapping import (
 from xbackend_fl.mapping.training import require_trainable
 from xbackend_fl.metrics import Metrics, Objective, objective_of
 from xbackend_fl.training.examine import Examined, Rehearsal, Scope, digests_of, read_data
-from xbackend_fl.training.failures import failing, saving, training
+from xbackend_fl.training.failures import failing, finite, saving, training, undone
 from xbackend_fl.training.trial import EVALUATION_BATCH
 from xbackend_fl.training.usage import Usage
 from xbackend_fl.weights import Weights
@@ -253,11 +253,12 @@ class Worker:
         """Train one participant; its weights afterwards, in canonical layout.
 
         Raises:
-            UpdateRefused: Its loss is not finite.
+            Diverged: Its loss or a weight is not finite; the model holds the weights that it started from.
         """
-        update, loss = self._train(number, name, self._native(self._binding.restore(weights)))
-        metrics = Metrics(loss.positions, {"loss": loss.total})
-        return Weights.of(self._schema, self._binding.export(update)), metrics
+        with undone(partial(self._load, weights)):
+            update, loss = self._train(number, name, self._native(self._binding.restore(weights)))
+            metrics = Metrics(loss.positions, {"loss": loss.total})
+            return finite(Weights.of(self._schema, self._binding.export(update))), metrics
 
     def evaluate(self, weights: Weights, split: str) -> Metrics:
         """Metrics of ``weights`` on a split."""
