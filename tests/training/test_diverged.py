@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from xbackend_fl import load_course
-from xbackend_fl.aggregation import OnlineMean
 from xbackend_fl.errors import Diverged
 from xbackend_fl.training import Worker
 
@@ -77,7 +76,5 @@ def test_weights_that_one_step_makes_infinite_are_refused_by_name(room: Path, ba
     """The loss of the only step is that before it, and finite."""
     settings = ["training.optimizer.lr=3e38", "training.steps=1"]
     worker = Worker(load_course(room / "course.yaml", settings), backend, 1)
-    update, metrics = worker.train_alone(1, worker.initial(), NAMES[backend])
-    assert metrics.loss < 100
-    with pytest.raises(Diverged, match=r"parameter '.*' (holds NaN or infinity|is larger than)"):
-        OnlineMean().add(update, metrics.positions)
+    with pytest.raises(Diverged, match=r"parameter '.*' holds NaN or infinity after training"):
+        worker.train_alone(1, worker.initial(), NAMES[backend])
