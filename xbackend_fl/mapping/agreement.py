@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from xbackend_fl.canonical import Schema
 from xbackend_fl.mapping.probe import Evidence
-from xbackend_fl.mapping.verify import ROUNDINGS, TOLERANCE, Check, output_check
+from xbackend_fl.mapping.verify import ROUNDINGS, TOLERANCE, Check, finite, output_check
 
 Array = NDArray[Any]
 
@@ -83,7 +83,7 @@ def agreement(schema: Schema, reference: Sequence[Evidence], candidate: Sequence
     notes: list[str] = []
     for one, two in pairs:
         if not one.case.by_shape:
-            checks.append(output_check("outputs", schema, one.case.label, two.outputs, one.outputs))
+            checks.append(output_check("outputs", schema, one.case, two.outputs, one.outputs))
         if one.updated and two.updated:
             checks.append(_statistics(one, two))
     worst: dict[str, float] = {}
@@ -114,7 +114,8 @@ def _draws(name: str, part: str, pairs: Sequence[tuple[Evidence, Evidence]]) -> 
         error, rounding = _relative(name, part, one, two, 1e-2 * scale)
         found.append(_Draw(error, rounding, _size(expected[name]) / scale if scale else 0.0))
     best = max(draw.part for draw in found)
-    yield from (draw for draw in found if draw.part >= _COUNTS * best)
+    # A part that is NaN counts, and its error is infinite.
+    yield from (draw for draw in found if not draw.part < _COUNTS * best)
 
 
 def _settled(draws: Sequence[_Draw]) -> _Draw:
@@ -159,12 +160,15 @@ def _relative(name: str, part: str, one: Evidence, two: Evidence, floor: float) 
     """``||received - expected|| / ||expected||`` and the same of rounding; the denominator is at least ``floor`` per value."""
     expected: Array = getattr(one, part)[name]
     received: Array | None = getattr(two, part).get(name)
-    if received is None or received.shape != expected.shape or not np.isfinite(received).all():
+    if received is None or received.shape != expected.shape or not finite((received, expected)):
         return math.inf, 0.0
     length = max(float(np.linalg.norm(expected)), floor * math.sqrt(max(expected.size, 1)), 1e-30)
     key = f"{part}/{name}"
     rounding = sum(float(item.rounding[key][0]) for item in (one, two) if key in item.rounding)
-    return float(np.linalg.norm(received - expected)) / length, rounding / length
+    # What could not be measured excuses nothing.
+    return float(np.linalg.norm(received - expected)) / length, (
+        rounding / length if math.isfinite(rounding) else 0.0
+    )
 
 
 def _size(array: Array) -> float:

@@ -19,7 +19,7 @@ from xbackend_fl.errors import MismatchError, RefusedInput, SchemaError
 from xbackend_fl.mapping.causes import causes
 from xbackend_fl.mapping.diagnose import compare, differences
 from xbackend_fl.mapping.difference import Difference
-from xbackend_fl.mapping.explain import failure, mismatch, verdict_by_shape
+from xbackend_fl.mapping.explain import failure, mismatch, not_finite_apart, verdict_by_shape
 from xbackend_fl.mapping.fingerprint import Fingerprints
 from xbackend_fl.mapping.finite import check_weights
 from xbackend_fl.mapping.forms import UnlikeError, one_function
@@ -239,9 +239,12 @@ def _proven(
             trainer.description,
             adapter,
             example=example,
-            verdict=verdict_by_shape(trainer, trainer.description, evidence)
-            if all(d.attribute in {"structure", "connection"} for d in apart)
-            else "",
+            verdict=(found and not_finite_apart(found.proof))
+            or (
+                verdict_by_shape(trainer, trainer.description, evidence)
+                if all(d.attribute in {"structure", "connection"} for d in apart)
+                else ""
+            ),
             reference=reference,
         ) from None
     if not found.proof.proven:

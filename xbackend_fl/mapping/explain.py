@@ -159,6 +159,13 @@ def verdict_by_shape(trainer: Trainer, description: Description, evidence: Seque
     )
 
 
+def not_finite_apart(proof: Proof) -> str:
+    """Where one model alone has a finite number, and on what data; empty if that is nowhere."""
+    return next(
+        (f"{check.apart} ({check.what} at {check.case})" for check in proof.checks if check.apart), ""
+    )
+
+
 def failure(found: Outcome, schema: Schema, candidate: Description) -> MismatchError | UnprovenError:
     """The error for a binding that the numbers contradict, or do not support.
 
@@ -182,7 +189,7 @@ def failure(found: Outcome, schema: Schema, candidate: Description) -> MismatchE
         lines.append(
             f"  {what}: relative error {worst.error:.1e} at {worst.case}"
             if np.isfinite(worst.error)
-            else f"  {what}: another shape, or no finite numbers, at {worst.case}"
+            else f"  {what}: {worst.apart or 'another shape, or no finite numbers,'} at {worst.case}"
             + (f" in {worst.where!r}" if worst.where else "")
             + (f"; {len(wrong)} of {every} comparisons fail" if every > 1 else "")
         )
@@ -219,6 +226,11 @@ def _beyond_structure(proof: Proof, schema: Schema, candidate: Description) -> s
             "(no mean over the batch, no constant), or give several examples that they tell apart: --input examples.npy"
         )
     outputs = [check for check in proof.checks if check.what in {"outputs", "onnx runtime"}]
+    if apart := [check for check in outputs if check.apart]:
+        return (
+            f"one model overflows, or divides by zero, on data that the other answers ({apart[0].case}): write it as the other does, with the "
+            "library's own function (softmax, softplus, logsigmoid, tanh, logsumexp), or with a bound on what is divided by"
+        )
     if all(np.isinf(check.error) for check in outputs if check.what == "onnx runtime"):
         return (
             "the model mixes the examples of a batch, or writes out how many there are: "

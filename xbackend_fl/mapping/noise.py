@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -36,8 +37,11 @@ def output_noise(
         expected: Outputs whose size counts as well.
         times: How often weights are moved. An implementation that cancels large numbers is off by much in few places, so
             a single move may show nothing.
+
+    Returns:
+        NaN if a moved output is not finite: that is no rounding, and no comparison with it is true.
     """
-    return max(_moves(schema, run, item, expected, times, there_and_back=False))
+    return _widest(_moves(schema, run, item, expected, times, there_and_back=False))
 
 
 def widest_noise(schema: Schema, run: Run, item: Evidence, expected: Sequence[Array] = ()) -> float:
@@ -47,7 +51,13 @@ def widest_noise(schema: Schema, run: Run, item: Evidence, expected: Sequence[Ar
     but rounding cancels.
     """
     kinds = (_moves(schema, run, item, expected, 4, there_and_back=back) for back in (False, True))
-    return max(max(kind) for kind in kinds)
+    return _widest(_widest(kind) for kind in kinds)
+
+
+def _widest(found: Iterable[float]) -> float:
+    """The largest; NaN if any is NaN, which ``max`` keeps or loses by its place."""
+    moves = list(found)
+    return math.nan if any(map(math.isnan, moves)) else max(moves)
 
 
 def _moves(
@@ -65,5 +75,8 @@ def _moves(
             moved = {name: nudged(array, generator) for name, array in weights.items()}
             after = [array.astype(np.float64) for array in run(moved, inputs)]
         for one, two, wanted in zip(after, before, expected or before, strict=True):
+            if not (np.isfinite(one).all() and np.isfinite(two).all() and np.isfinite(wanted).all()):
+                yield math.nan
+                continue
             size = float(max(np.abs(two).max(initial=0.0), np.abs(wanted).max(initial=0.0)))
             yield float(np.abs(one - two).max(initial=0.0)) / size if size else 0.0

@@ -21,7 +21,7 @@ from xbackend_fl.mapping.match import ties
 from xbackend_fl.mapping.probe import Evidence, weights_of
 from xbackend_fl.mapping.runtime import GraphRefused
 from xbackend_fl.mapping.skeleton import products_turned, skeleton_of
-from xbackend_fl.mapping.verify import TOLERANCE, relative_error
+from xbackend_fl.mapping.verify import TOLERANCE, finite, relative_error
 
 Array = NDArray[Any]
 
@@ -173,6 +173,8 @@ def moves_outputs(schema: Schema, runtime: Executor, evidence: Sequence[Evidence
             after = runtime.outputs(weights | {name: other}, item.case.inputs)
         except GraphRefused:
             # The graph has sizes of the example written in it; other draws show it.
+            continue
+        if not (finite(before) and finite(after)):
             continue
         if max(relative_error(a, b) for a, b in zip(after, before, strict=True)) > 10 * TOLERANCE:
             return True

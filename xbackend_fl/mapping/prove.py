@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -166,7 +167,7 @@ def _loud(
 ) -> dict[str, float]:
     """Cases whose outputs differ by no more than rounding moves them, and how far that is; they are no evidence either way.
 
-    None if the outputs of any case differ by more.
+    None if the outputs of any case differ by more, or are finite on one side only: no rounding makes that.
     """
     by_label = {item.case.label: item for item in own}
     runtime = executor_of(schema, trainer, binding)
@@ -174,6 +175,8 @@ def _loud(
     for check in checks:
         if check.passed or check.what not in _CONTINUOUS:
             continue
+        if not math.isfinite(check.error):
+            return {}
         if check.case not in loud:
             item = by_label[check.case]
             weights = weights_of(schema, item.case) | dict(item.statistics)
@@ -183,11 +186,13 @@ def _loud(
                 # The graph has sizes of the example written in it: the model alone says how it rounds.
                 loud[check.case] = widest_noise(schema, of_model(trainer, binding), item, item.outputs)
             else:
-                loud[check.case] = max(
+                both = (
                     widest_noise(schema, of_model(trainer, binding), item, expected),
                     widest_noise(schema, runtime.outputs, item, item.outputs),
                 )
-        if check.error > ROUNDINGS * loud[check.case]:
+                loud[check.case] = max((noise for noise in both if math.isfinite(noise)), default=math.nan)
+        # Noise that is NaN excuses nothing.
+        if not check.error <= ROUNDINGS * loud[check.case]:
             return {}
     return loud
 

@@ -20,7 +20,7 @@ def reaction(item: Evidence) -> float:
     """Size of an output over how far it differs between examples, of the output that differs most; infinite for a constant function."""
     found = [float("inf")]
     for output in item.outputs:
-        spread = float(np.ptp(output, axis=0).max(initial=0.0))
+        spread = float(np.ptp(output, axis=0).max(initial=0.0)) if np.isfinite(output).all() else 0.0
         if spread:
             found.append(float(np.abs(output).max(initial=0.0)) / spread)
     return min(found)
