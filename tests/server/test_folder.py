@@ -333,6 +333,27 @@ def test_something_else_in_the_place_of_a_file(tmp_path: Path, digits: Path, nam
     assert place.exists()
 
 
+@pytest.mark.parametrize("name", ["owner.lock", "owner.json", "course.yaml", ".course.yaml"])
+def test_a_folder_in_the_place_of_a_file_has_a_cure(tmp_path: Path, digits: Path, name: str) -> None:
+    small = load_course(digits / "course.yaml", ["participants={torch: 1}", "rounds=1", "training.steps=1"])
+    begun = RunFolder.create(small, tmp_path / "run")
+    place = begun.path / name
+    place.unlink(missing_ok=True)
+    place.mkdir()
+    (place / "kept").touch()
+    with pytest.raises(FileError) as caught, owned(begun.path):
+        RunFolder.open(begun.path).continued([])
+    assert str(caught.value).startswith(f"{place} is a folder, and ")
+    assert one_line(caught.value)
+    assert caught.value.hint is not None
+    assert caught.value.hint.startswith(f"move it away: mv {place} {place}.moved")
+    for command in caught.value.hint.removeprefix("move it away: ").split(", then "):
+        subprocess.run(command.split(), check=True)
+    with owned(begun.path):
+        RunFolder.open(begun.path).continued([])
+    assert (begun.path / f"{name}.moved" / "kept").exists()
+
+
 def test_two_runs_of_one_name(course: Course, tmp_path: Path) -> None:
     run = tmp_path / "run"
     RunFolder.create(course, run)

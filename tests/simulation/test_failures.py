@@ -65,8 +65,11 @@ def test_by_policy_the_round_goes_on_with_the_rest(small: Make, poison: str, tmp
 def test_all_refused_is_a_failed_run(small: Make, poison: str, tmp_path: Path) -> None:
     settings = [f"participants.{index}.data={poison}:load" for index in range(6)]
     course = small(*settings, "rounds=1", "federate.on_failure=continue")
-    with pytest.raises(RunFailed, match="6 of 6 updates were refused"):
+    with pytest.raises(RunFailed, match="6 of 6 updates were refused") as caught:
         run_course(course, tmp_path / "run", in_process=True)
+    assert caught.value.hint is not None
+    assert "on_failure" not in caught.value.hint, "there is no rest to go on with"
+    assert "scale inputs and targets" in caught.value.hint
 
 
 def test_a_participant_without_examples_is_named(small: Make, poison: str, tmp_path: Path) -> None:

@@ -104,6 +104,9 @@ FILES = {
         def large_values():
             return values(1e18)
 
+        def values_of_1e12():
+            return values(1e12)
+
         def one_large_value(split, row):
             found = values()
             found[split][1][row, 1] = 1e25
@@ -274,6 +277,10 @@ def test_one_row_that_is_drawn_at_random(check: Check, settings: tuple[str, ...]
 NOTES = {
     "validation has the same inputs as train": (data("same_everywhere"),),
     "train: targets: every target is 1 (likewise: validation, test)": (data("one_class"),),
+    "train: targets: values up to 2.0e+12, from which training may end in NaN: scale them": (
+        *VALUES,
+        data("values_of_1e12"),
+    ),
     "participant 'p1' has the same inputs as participant 'p0'": (own("own", "own"),),
     "training.optimizer.lr, or the scale of the data, is too large": ("training.optimizer.lr=1e10",),
 }

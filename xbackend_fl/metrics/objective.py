@@ -16,8 +16,8 @@ from xbackend_fl.metrics.features import feature_axis
 Array = NDArray[Any]
 Shape = tuple[int, ...]
 
-_LARGEST = float(np.sqrt(np.finfo(np.float32).max))
-"""A larger target has a squared error that is infinite in float32, whatever the output."""
+_LARGEST = float(np.sqrt(np.finfo(np.float32).max)) / 2
+"""A larger target has a squared error, or a squared derivative of it (twice the error), that is infinite in float32."""
 
 
 class Fault(NamedTuple):
@@ -138,7 +138,7 @@ class Objective:
             case "shares":
                 words = "a number from 0 to 1"
             case "values":
-                return f"a number up to {_LARGEST:.1e}, whose square float32 has"
+                return f"a number up to {_LARGEST:.1e}, whose squared error and its derivative's square float32 has"
         return words if self.ignore_index is None else f"{words}, nor ignore_index {self.ignore_index}"
 
     def _accepted(self, targets: Array) -> NDArray[np.bool_]:

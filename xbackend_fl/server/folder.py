@@ -20,6 +20,7 @@ from xbackend_fl.server.changes import require_same
 from xbackend_fl.server.checkpoint import CourseState, best_of, load_state, save_state
 from xbackend_fl.server.engine import Prepared
 from xbackend_fl.server.owner import unwritable_said
+from xbackend_fl.text import line
 from xbackend_fl.weights.store import whole_or_absent
 
 _BEFORE = 2
@@ -79,6 +80,15 @@ class RunFolder:
         folder = RunFolder(path)
         with unwritable_said(path):
             found = folder.course.is_file()
+            in_the_way = folder.course.is_dir()
+        if in_the_way:
+            copy = f", then cp {folder.begun} {folder.course}" if folder.begun.is_file() else ""
+            raise FileError(
+                line(f"{folder.course} is a folder, and the course file belongs there"),
+                hint=line(
+                    f"move it away: mv {folder.course} {folder.course}.moved{copy or ', and put the course file there'}"
+                ),
+            )
         if not found:
             raise FileError(f"{path} is not a run folder: it has no course.yaml")
         return folder

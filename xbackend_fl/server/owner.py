@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -44,6 +45,7 @@ def owned(folder: Path, patience_s: float = 0.0, starter: int = 0) -> Iterator[N
             hint="wait until it ends, or end it; what a process that has ended left behind is no obstacle",
         ) from error
     except OSError as error:
+        _refuse_folder(folder / _LOCK, error)
         raise FileError(f"nothing can be written in {folder}: {error.strerror}") from error
     try:
         with unwritable_said(folder):
@@ -63,8 +65,19 @@ def unwritable_said(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        # What is renamed has two names, and the second one is in the way.
+        _refuse_folder(Path(error.filename2 or error.filename or folder), error)
         where = "" if error.filename in {None, str(folder)} else f" ({error.filename})"
         raise FileError(line(f"{folder} cannot be written: {error.strerror or error}{where}")) from error
+
+
+def _refuse_folder(place: Path, error: OSError) -> None:
+    """Say where a folder is in the way of a file, if that is what the system says."""
+    if error.errno == errno.EISDIR:
+        raise FileError(
+            line(f"{place} is a folder, and a file belongs there"),
+            hint=line(f"move it away: mv {place} {place}.moved"),
+        ) from error
 
 
 def _acquire(lock: FileLock, folder: Path, patience_s: float) -> None:

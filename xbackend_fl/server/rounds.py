@@ -78,7 +78,9 @@ def _one_round(
         reasons = "\n".join(f"  participant {name!r}: {reason}" for name, reason in outcome.failed.items())
         raise RunFailed(
             f"round {number}: {len(outcome.failed)} of {len(chosen)} updates were refused:\n{reasons}",
-            hint="federate.on_failure: continue goes on with the rest; --resume starts at the last checkpoint",
+            hint="federate.on_failure: continue goes on with the rest; --resume starts at the last checkpoint"
+            if outcome.mean.count
+            else "no update is left to go on with: scale inputs and targets to about 1, lower training.optimizer.lr, or set training.clip_norm, in a new run",
         )
     if state.pending is not None:
         state = _evaluated(course, engine, state, outcome.before, folder, observer)

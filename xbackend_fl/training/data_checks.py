@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xbackend_fl.adapter.losses import LOSSES
 from xbackend_fl.canonical import Schema
 from xbackend_fl.data import (
     Dataset,
@@ -27,6 +28,8 @@ from xbackend_fl.metrics import Objective
 Array = NDArray[Any]
 Note = Callable[[str], None]
 
+_LARGE = 1e6
+"""From here on, targets of a regression are said: models begin with outputs near 1, and their first steps are as long as the targets."""
 _ONNX = "both are in ONNX layout: channels first"
 
 
@@ -206,12 +209,18 @@ def _check_targets(name: str, data: Dataset, wanted: Wanted, note: Note) -> None
         note(f"{name}: every target is {low}")
     if objective.class_axis is None:
         _check_values(name, targets, np.dtype(np.float32), note)
+        if (reach := max(-float(low), float(high))) > _LARGE:
+            note(
+                f"{name}: values up to {reach:.1e}, from which training may end in NaN: scale them to about 1, or lower training.optimizer.lr"
+            )
     elif targets.dtype.kind == "f":
         note(f"{name}: {targets.dtype}, read as int64; no value changes")
 
 
 def _target_hint(objective: Objective, targets: Array) -> str | None:
     low, high = targets.min(), targets.max()
+    if LOSSES[objective.loss].targets == "values":
+        return "scale the targets to about 1, or leave this example out"
     if objective.class_axis is not None:
         counted = low == 1 and high == objective.num_classes
         return "classes are counted from 0: hand over targets - 1" if counted else None
