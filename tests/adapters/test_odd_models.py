@@ -203,7 +203,7 @@ REFUSED: list[tuple[str, Callable[[], Any], tuple[np.ndarray[Any, Any], ...], st
     ("a view of one example", lambda: Lambda(lambda m, x: m.l(x.view(1, 6)), l=dense()), (VECTOR,), ONE, "x.shape[0]"),
     ("a token of one example", lambda: Lambda(lambda m, x: m.l(torch.cat([torch.ones(1, 1, 6), x], 1)), l=dense()), (SERIES,), ONE, "expand"),
     ("an assertion of one example", lambda: Lambda(lambda m, x: m.l(x) if len(x) == 1 else sys.exit(3), l=dense()), (VECTOR,), ONE, "x.shape[0]"),
-    ("a batch that becomes time", lambda: Lambda(lambda m, x: m.l(x.reshape(1, -1, 6)), l=dense()), (SERIES,), "another shape", "mixes the examples"),
+    ("a batch that becomes time", lambda: Lambda(lambda m, x: m.l(x.reshape(1, -1, 6)), l=dense()), (SERIES,), "has 1 rows for 2 examples", "mixes the examples"),
     ("a mean over everything", lambda: Lambda(lambda m, x: m.l(x).mean(), l=dense()), (VECTOR,), "one number for the whole batch", "every example"),
     ("a change in place", lambda: Lambda(in_place, l=dense()), (VECTOR,), "in place (at", "torch.cat"),
     ("whole numbers", lambda: Lambda(lambda m, x: (m.l(x), x.long()), l=dense()), (VECTOR,), "'1' of the model is int64", "scores"),

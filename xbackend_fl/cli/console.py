@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TextIO
 
 import typer
@@ -14,10 +16,12 @@ _answers: list[TextIO] = []
 """Where JSON goes, once it has a stream of its own."""
 
 
-def keep_stdout_for_json() -> None:
-    """From now on what anybody prints goes to stderr, also what C code and processes started later write; :func:`answer` alone reaches stdout.
+@contextmanager
+def stdout_for_json() -> Iterator[None]:
+    """What anybody prints goes to stderr, also what C code and processes started later write; :func:`answer` alone reaches stdout.
 
-    A user's model, data or loss may print when it is imported, called or trained, in any process.
+    A user's model, data or loss may print when it is imported, called or trained, in any process, and when the process ends: the
+    stream of a process of our own is never given back.
     """
     shown = sys.stdout
     shown.flush()
@@ -29,6 +33,11 @@ def keep_stdout_for_json() -> None:
         # Somebody looks at what this interpreter prints: a test, a notebook.
         _answers[:] = [shown]
         sys.stdout = sys.stderr
+        try:
+            yield
+        finally:
+            sys.stdout = shown
+            _answers.clear()
         return
     # Other programs do not inherit it.
     own = os.dup(1)
@@ -40,6 +49,7 @@ def keep_stdout_for_json() -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, 1)
         os.close(nowhere)
+    yield
 
 
 def answer(text: str) -> None:

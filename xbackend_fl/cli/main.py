@@ -6,6 +6,7 @@ import errno
 import json
 import signal
 import sys
+from contextlib import nullcontext
 from typing import NoReturn
 
 import typer
@@ -25,7 +26,7 @@ from xbackend_fl.cli import (
     run,
     schema,
 )
-from xbackend_fl.cli.console import answer, keep_stdout_for_json, say
+from xbackend_fl.cli.console import answer, say, stdout_for_json
 from xbackend_fl.errors import CombinedError, FormatRefused, RunFailed, XbflError
 from xbackend_fl.text import line
 
@@ -71,8 +72,12 @@ app.command("adapters")(adapters.adapters)
 def main() -> None:
     """Entry point. Exit codes: 0 ok, 1 the run failed, 2 usage or refused input, 130 interrupted."""
     signal.signal(signal.SIGINT, _interrupted)
-    if "--json" in sys.argv and not {"-h", "--help"} & set(sys.argv):
-        keep_stdout_for_json()
+    alone = "--json" in sys.argv and not {"-h", "--help"} & set(sys.argv)
+    with stdout_for_json() if alone else nullcontext():
+        _command()
+
+
+def _command() -> None:
     try:
         app()
     except XbflError as error:

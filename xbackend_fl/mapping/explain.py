@@ -184,7 +184,7 @@ def failure(found: Outcome, schema: Schema, candidate: Description) -> MismatchE
         worst = max(wrong, key=lambda check: check.error)
         every = sum(check.what == what for check in proof.checks)
         if what == "reacts":
-            lines.append(f"  {_ignored(worst.error)}")
+            lines.append(f"  {_mixed(schema) or _ignored(worst.error)}")
             continue
         lines.append(
             f"  {what}: relative error {worst.error:.1e} at {worst.case}"
@@ -211,6 +211,15 @@ def failure(found: Outcome, schema: Schema, candidate: Description) -> MismatchE
     return MismatchError("\n".join([head, *lines]), hint=_beyond_structure(proof, schema, candidate))
 
 
+_ONE_BY_ONE = "the model mixes the examples of a batch, or writes out how many there are: x.reshape(x.shape[0], …) instead of x.reshape(1, …)"
+
+
+def _mixed(schema: Schema) -> str:
+    """What to say of a first output that has not one row per example; empty if it has."""
+    data, found = schema.inputs[0].shape[:1], schema.outputs[0].shape[:1]
+    return "" if data == found else f"the first output has {found[0]} rows for {data[0]} examples"
+
+
 def _ignored(reaction: float) -> str:
     if np.isinf(reaction):
         return "outputs are the same for all examples of a batch, in every draw"
@@ -220,6 +229,8 @@ def _ignored(reaction: float) -> str:
 def _beyond_structure(proof: Proof, schema: Schema, candidate: Description) -> str:
     """What can differ between two graphs whose nodes and attributes agree, as far as it is there."""
     failed = {check.what for check in proof.checks if not check.passed}
+    if failed == {"reacts"} and _mixed(schema):
+        return _ONE_BY_ONE
     if failed == {"reacts"}:
         return (
             "two functions that ignore their data are always equal: return something of every example "
@@ -232,10 +243,7 @@ def _beyond_structure(proof: Proof, schema: Schema, candidate: Description) -> s
             "library's own function (softmax, softplus, logsigmoid, tanh, logsumexp), or with a bound on what is divided by"
         )
     if all(np.isinf(check.error) for check in outputs if check.what == "onnx runtime"):
-        return (
-            "the model mixes the examples of a batch, or writes out how many there are: "
-            "x.reshape(x.shape[0], …) instead of x.reshape(1, …)"
-        )
+        return _ONE_BY_ONE
     wrong, right = ({c.case for c in outputs if c.passed is passed} for passed in (False, True))
     if wrong and right and len(wrong) == 1:
         resized = [n.name for n in (*schema.nodes, *candidate.schema.nodes) if _depends_on_size(n)]
