@@ -15,6 +15,7 @@ from xbackend_fl.mapping.distributions import (
     Distribution,
     assignments,
     far,
+    markers,
     structured,
     vocabularies,
     words,
@@ -144,7 +145,7 @@ def _draw(
 
 
 def _others(schema: Schema) -> Iterator[Assignment]:
-    """Normal everywhere, every other kind everywhere, masks (one input of zeros and ones, or of ones), wide numbers, and patterns."""
+    """Normal everywhere, every other kind everywhere, masks (one input of zeros and ones, or of ones), wide numbers, patterns, and marked and blank values."""
     yield (Distribution.NORMAL,) * len(schema.inputs)
     free = len(schema.inputs) - len(vocabularies(schema))
     for assignment in assignments(schema):
@@ -155,6 +156,7 @@ def _others(schema: Schema) -> Iterator[Assignment]:
     if any(port.dtype.startswith("float") and not port.binary for port in schema.inputs):
         yield from ((kind,) * len(schema.inputs) for kind in WIDE)
     yield from structured(schema)
+    yield from markers(schema)
 
 
 def _smaller(shape: tuple[int, ...], times: int) -> tuple[int, ...]:

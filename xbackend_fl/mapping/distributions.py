@@ -17,6 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.canonical import OPERATORS, Node, Schema
+from xbackend_fl.mapping.markers import (
+    blank,
+    blank_indices,
+    blank_mask,
+    marked,
+    marked_indices,
+    marked_mask,
+)
 
 Array = NDArray[Any]
 
@@ -38,6 +46,8 @@ class Distribution(StrEnum):
     GIANT = "billions"
     PATTERNS = "patterns"
     BYTE_PATTERNS = "patterns of 0 to 255"
+    MARKED = "padded and marked"
+    BLANK = "blank examples"
 
 
 WIDE = {Distribution.TENS: 30.0, Distribution.THOUSANDS: 1e3}
@@ -49,6 +59,9 @@ FAR = {Distribution.TINY: 1e-6, Distribution.VAST: 1e6, Distribution.GIANT: 1e9}
 STRUCTURED = (Distribution.PATTERNS, Distribution.BYTE_PATTERNS)
 """Images and sequences with edges, ramps, blobs and stripes, for inputs with channels or positions."""
 
+MARKERS = (Distribution.MARKED, Distribution.BLANK)
+"""Zeros, -1, halves and what the graph compares data with: in single values and tails, and in whole examples."""
+
 Assignment: TypeAlias = tuple[Distribution, ...]
 """A distribution for every input."""
 
@@ -59,6 +72,7 @@ def sample(
     distribution: Distribution,
     generator: np.random.Generator,
     vocabulary: int | None,
+    marks: Sequence[float] = (),
 ) -> Array:
     """Data of one input.
 
@@ -68,7 +82,10 @@ def sample(
         distribution: What floats look like; integers and booleans that are no indices are 0 and 1 unless it says otherwise.
         generator: Draws.
         vocabulary: Number of valid indices, if a table is read with them; ``None`` for values.
+        marks: What the model compares the input with.
     """
+    if distribution in MARKERS:
+        return _with_markers(shape, dtype, distribution, generator, vocabulary, marks)
     if vocabulary is not None:
         return generator.integers(0, vocabulary, shape).astype(dtype)
     match distribution:
@@ -82,18 +99,42 @@ def sample(
             return signal(shape, generator).astype(dtype)
         case Distribution.SMALL if dtype.kind == "f":
             return (1e-3 * signal(shape, generator)).astype(dtype)
-        case Distribution.TENS | Distribution.THOUSANDS if dtype.kind == "f":
-            return (WIDE[distribution] * signal(shape, generator)).astype(dtype)
         case Distribution.UNIT if dtype.kind == "f":
             return generator.uniform(0.02, 0.98, shape).astype(dtype)
-        case Distribution.TINY | Distribution.VAST | Distribution.GIANT if dtype.kind == "f":
-            return (FAR[distribution] * signal(shape, generator)).astype(dtype)
+        case kind if dtype.kind == "f" and kind in WIDE | FAR:
+            return ((WIDE | FAR)[kind] * signal(shape, generator)).astype(dtype)
         case Distribution.PATTERNS if dtype.kind == "f":
             return patterns(shape, generator).astype(dtype)
         case Distribution.BYTE_PATTERNS if dtype.kind != "b":
             return np.clip(np.rint(127.5 + 40.0 * patterns(shape, generator)), 0, 255).astype(dtype)
         case _:
             return _mask(shape, generator).astype(dtype)
+
+
+def _with_markers(
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    distribution: Distribution,
+    generator: np.random.Generator,
+    vocabulary: int | None,
+    marks: Sequence[float],
+) -> Array:
+    """Indices, numbers or a mask of which some values stand for something else."""
+    blanks = distribution is Distribution.BLANK
+    if vocabulary is not None:
+        plain = generator.integers(0, vocabulary, shape).astype(dtype)
+        return blank_indices(plain) if blanks else marked_indices(plain, vocabulary, marks, generator)
+    if dtype.kind != "f":
+        return hidden(_mask(shape, generator).astype(dtype), distribution)
+    plain = signal(shape, generator).astype(dtype)
+    return blank(plain, marks) if blanks else marked(plain, marks, generator)
+
+
+def hidden(mask: Array, distribution: Distribution) -> Array:
+    """A mask that hides tails, or a whole example, where that is what data looks like."""
+    if distribution is Distribution.MARKED:
+        return marked_mask(mask)
+    return blank_mask(mask) if distribution is Distribution.BLANK else mask
 
 
 def _mask(shape: tuple[int, ...], generator: np.random.Generator) -> Array:
@@ -156,6 +197,7 @@ def vocabularies(schema: Schema) -> Mapping[str, int]:
     """How many rows the smallest table has that is read with an input as its indices, by the input's name."""
     origins: dict[str, frozenset[str]] = {port.name: frozenset({port.name}) for port in schema.inputs}
     found: dict[str, list[int]] = defaultdict(list)
+    negative: set[str] = set()
     for node in schema.nodes:
         if node.operator == "Gather":
             rows = schema.by_name[node.parameters["weight"]].shape[0]
@@ -164,6 +206,11 @@ def vocabularies(schema: Schema) -> Mapping[str, int]:
         elif OPERATORS[node.operator].shape_only or _passes_on(node):
             origin = frozenset().union(*(origins.get(value, frozenset()) for value in node.inputs))
             origins |= dict.fromkeys(node.outputs, origin)
+        elif node.operator == "Where" and node.inputs[0] in negative:
+            # Keras counts a negative index from the end.
+            origins |= dict.fromkeys(node.outputs, origins.get(node.inputs[-1], frozenset()))
+        elif node.operator == "Less" and node.attributes.get("constant") == 0.0:
+            negative.update(node.outputs)
     return {name: min(rows) for name, rows in found.items()}
 
 
@@ -180,7 +227,9 @@ def assignments(schema: Schema) -> Iterator[Assignment]:
     indices = vocabularies(schema)
     free = [i for i, port in enumerate(schema.inputs) if port.name not in indices]
     others = [
-        k for k in Distribution if k not in {Distribution.NORMAL, Distribution.UNIT, *FAR, *WIDE, *STRUCTURED}
+        k
+        for k in Distribution
+        if k not in {Distribution.NORMAL, Distribution.UNIT, *FAR, *WIDE, *STRUCTURED, *MARKERS}
     ]
     plain = (Distribution.NORMAL,) * len(schema.inputs)
     seen: dict[Assignment, None] = {}
@@ -209,6 +258,11 @@ def structured(schema: Schema) -> Iterator[Assignment]:
             for port in wide
         ):
             yield (kind,) * len(schema.inputs)
+
+
+def markers(schema: Schema) -> Iterator[Assignment]:
+    """Data in which some values stand for something else, the same kind for all inputs."""
+    yield from ((kind,) * len(schema.inputs) for kind in MARKERS)
 
 
 def _with(plain: Assignment, changed: Mapping[int, Distribution]) -> Assignment:

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.canonical import OPERATORS, Kind, Node, Parameter, Port, Schema
-from xbackend_fl.mapping.distributions import Assignment, Distribution, sample, vocabularies
+from xbackend_fl.mapping.distributions import Assignment, Distribution, hidden, sample, vocabularies
+from xbackend_fl.mapping.markers import compared, values
 from xbackend_fl.mapping.pieces import in_pieces, put_together
 
 Array = NDArray[Any]
@@ -144,14 +145,24 @@ def draw_inputs(
     generator = np.random.Generator(np.random.Philox(key=[seed, 2]))
     indices = vocabularies(schema)
     kinds = assignment or (Distribution.NORMAL,) * len(schema.inputs)
+    marks = compared(schema)
     ranges = [_range(array) for array in like] or [None] * len(kinds)
     drawn = [
         generator.integers(*numbers, (BATCH, *shape[1:])).astype(port.dtype)
         if numbers is not None and port.name not in indices
         else sample(
-            (BATCH, *shape[1:]), np.dtype(port.dtype), _kind(port, kind), generator, indices.get(port.name)
+            (BATCH, *shape[1:]),
+            np.dtype(port.dtype),
+            _kind(port, kind),
+            generator,
+            indices.get(port.name),
+            values(marks.get(port.name, ())),
         )
         for port, shape, kind, numbers in zip(schema.inputs, shapes, kinds, ranges, strict=True)
+    ]
+    drawn = [
+        hidden(array, kind) if port.binary else array
+        for port, array, kind in zip(schema.inputs, drawn, kinds, strict=True)
     ]
     return tuple(
         a if port.binary or a.dtype.kind != "f" else (a * scale).astype(a.dtype)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -177,7 +177,7 @@ def failure(found: Outcome, schema: Schema, candidate: Description) -> MismatchE
     proof = found.proof
     failed = [check for check in proof.checks if not check.passed]
     if not failed:
-        return _unproven(proof.unproven)
+        return _unproven(proof.unproven, {parameter.name for parameter in schema.parameters})
     lines = []
     for what in dict.fromkeys(check.what for check in failed):
         wrong = [check for check in failed if check.what == what]
@@ -298,13 +298,19 @@ def _across_batches(nodes: Sequence[Node]) -> set[str]:
     return found
 
 
-def _unproven(names: Mapping[str, str]) -> UnprovenError:
+def _unproven(names: Mapping[str, str], parameters: Container[str]) -> UnprovenError:
     if len(set(names.values())) == 1 and len(names) > SHOWN // 2:
         shown = [f"  {_names(list(names))}: {next(iter(names.values()))}"]
     else:
         shown = [f"  {name}: {reason}" for name, reason in list(names.items())[:SHOWN]]
         if len(names) > SHOWN:
             shown.append(f"  … and {len(names) - SHOWN} more")
+    if not any(name in parameters for name in names):
+        return UnprovenError(
+            "\n".join(["nothing contradicts the map, but it is not proven:", *shown]),
+            hint="give data that holds such values, and others, as the example: --input data.npy (an array in ONNX layout); or let both models "
+            "ask the same of their data",
+        )
     head = (
         "nothing contradicts the map, but it is not proven: normal numbers, zeros and ones, ones, small and large values, "
         "patterns and the example leave parameters unseen, so another pairing would agree as well:"

@@ -13,9 +13,11 @@ from xbackend_fl.adapter import Trainer
 from xbackend_fl.canonical import Binding, Kind, Schema
 from xbackend_fl.errors import RefusedInput
 from xbackend_fl.mapping.agreement import Agreement, agreement
-from xbackend_fl.mapping.executor import executor_of
+from xbackend_fl.mapping.distributions import vocabularies
+from xbackend_fl.mapping.executor import Executor, executor_of
+from xbackend_fl.mapping.markers import unseen
 from xbackend_fl.mapping.noise import of_model, output_noise, widest_noise
-from xbackend_fl.mapping.observed import agreed, seen, standing, unseen_nodes
+from xbackend_fl.mapping.observed import Standing, agreed, seen, standing, unseen_nodes
 from xbackend_fl.mapping.probe import Evidence, weights_of
 from xbackend_fl.mapping.reaction import reactions
 from xbackend_fl.mapping.runtime import GraphRefused
@@ -106,10 +108,23 @@ def prove(
     alike = trainer.description.schema.fingerprint == schema.fingerprint
     if alike or not all(check.passed for check in checks):
         return Proof(tuple(checks), notes, parameters=errors)
-    compared = [pair for pair in (found.pairs if found else ()) if pair[0].gradients and pair[1].gradients]
-    visible = agreed(compared) if compared else seen(quiet)
-    judged = standing(schema, executor, quiet, visible)
+    judged = _judged(schema, trainer.description.schema, executor, quiet, found.pairs if found else ())
     return Proof(tuple(checks), (*notes, *judged.notes), parameters=errors, unproven=judged.unproven)
+
+
+def _judged(
+    schema: Schema,
+    own: Schema,
+    executor: Executor,
+    quiet: Sequence[Evidence],
+    pairs: Sequence[tuple[Evidence, Evidence]],
+) -> Standing:
+    """What no draw has seen: what the candidate alone compares its data with, and if there is nothing, parameters."""
+    drawn = [item.case.inputs for item in quiet if not item.case.by_shape]
+    if asked := unseen(schema, own, drawn, (vocabularies(schema), vocabularies(own))):
+        return Standing(asked)
+    compared = [pair for pair in pairs if pair[0].gradients and pair[1].gradients]
+    return standing(schema, executor, quiet, agreed(compared) if compared else seen(quiet))
 
 
 def plausible(
