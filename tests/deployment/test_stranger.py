@@ -67,8 +67,14 @@ def test_a_negative_variance_is_its_own_silos_fault(payload: str, tmp_path: Path
     link = Altered([Silo.open(course, name) for name in "abc"], "b", changed)
     run, events = deployed(course, link, tmp_path / "run")
     failed = [(event.name, event.reason) for event in events if isinstance(event, ParticipantFailed)]
-    refused = ("b", "parameter '1.variance' holds -3, and no variance is negative")
-    assert failed == ([refused] * 2 if payload == "float32" else [])
+    assert [name for name, _ in failed] == ["b", "b"]
+    # A zero is no fault of the rounding, but nothing that the others' data explain either.
+    said = (
+        "holds -3, and no variance is negative"
+        if payload == "float32"
+        else "has variances of 0 in '1.variance'"
+    )
+    assert all(said in reason for _, reason in failed)
     assert (run.weights["1.variance"] >= 0).all()
     assert all(np.isfinite(list(entry.metrics.values())).all() for entry in run.history)
 

@@ -337,12 +337,13 @@ def test_something_else_in_the_place_of_a_file(tmp_path: Path, digits: Path, nam
 def test_a_folder_in_the_place_of_a_file_has_a_cure(tmp_path: Path, digits: Path, name: str) -> None:
     small = load_course(digits / "course.yaml", ["participants={torch: 1}", "rounds=1", "training.steps=1"])
     begun = RunFolder.create(small, tmp_path / "run")
+    begun.keep_course()
     place = begun.path / name
     place.unlink(missing_ok=True)
     place.mkdir()
     (place / "kept").touch()
     with pytest.raises(FileError) as caught, owned(begun.path):
-        RunFolder.open(begun.path).continued([])
+        RunFolder.open(begun.path).keep_course()
     assert str(caught.value).startswith(f"{place} is a folder, and ")
     assert one_line(caught.value)
     assert caught.value.hint is not None
@@ -350,7 +351,7 @@ def test_a_folder_in_the_place_of_a_file_has_a_cure(tmp_path: Path, digits: Path
     for command in caught.value.hint.removeprefix("move it away: ").split(", then "):
         subprocess.run(command.split(), check=True)
     with owned(begun.path):
-        RunFolder.open(begun.path).continued([])
+        RunFolder.open(begun.path).keep_course()
     assert (begun.path / f"{name}.moved" / "kept").exists()
 
 

@@ -190,7 +190,7 @@ OTHERS = {
     ),
     "quantities whose squares are no floats": (
         [data("far_quantities"), "training.loss=mean_squared_error"],
-        "whose square float32 has",
+        "square float32 has",
     ),
     "a share of one example under batch normalisation": (
         [model("normalised"), data("one_example_too_many")],

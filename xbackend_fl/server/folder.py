@@ -209,9 +209,13 @@ class RunFolder:
             self._write_models(prepared)
 
     def keep_course(self) -> None:
-        """Copy the course, if there is no copy yet."""
+        """Copy the course, if there is no copy yet.
+
+        Raises:
+            FileError: The folder cannot be written.
+        """
         if not self.begun.is_file():
-            with whole_or_absent(self.begun) as path:
+            with unwritable_said(self.path), whole_or_absent(self.begun) as path:
                 path.write_bytes(self.course.read_bytes())
 
     def _write_models(self, prepared: Prepared) -> None:
