@@ -186,13 +186,11 @@ def failure(found: Outcome, schema: Schema, candidate: Description) -> MismatchE
         if what == "reacts":
             lines.append(f"  {_mixed(schema) or _ignored(worst.error)}")
             continue
-        lines.append(
-            f"  {what}: relative error {worst.error:.1e} at {worst.case}"
-            if np.isfinite(worst.error)
-            else f"  {what}: {worst.apart or 'another shape, or no finite numbers,'} at {worst.case}"
-            + (f" in {worst.where!r}" if worst.where else "")
-            + (f"; {len(wrong)} of {every} comparisons fail" if every > 1 else "")
-        )
+        apart = worst.apart or "another shape, or no finite numbers,"
+        how = f"relative error {worst.error:.1e}" if np.isfinite(worst.error) else apart
+        where = f" in {worst.where!r}" if worst.where else ""
+        count = f"; {len(wrong)} of {every} comparisons fail" if every > 1 else ""
+        lines.append(f"  {what}: {how} at {worst.case}{where}{count}")
     if found.tried:
         end = "; more are left, and were not tried" if found.more else ""
         lines.append(
@@ -327,6 +325,13 @@ def _advice(adapter: Adapter, native: str, difference: Difference, wanted: str) 
         return []
     if (difference.operator, difference.attribute) == ("Select", "direction"):
         return []
+    if difference.attribute == "epsilon" and "epsilon" not in (
+        OPERATORS[difference.operator].attributes or {}
+    ):
+        # It is added by hand, or bounds something: whoever wrote it knows the place.
+        both = {difference.expected, difference.received}
+        instead = "".join(both - {wanted})
+        return [f"{adapter.name}: {native}: {wanted} instead of {instead}"] if "absent" not in both else []
     role, _, what = difference.attribute.rpartition(" ")
     role = role or difference.attribute
     if what == "shape":

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, zip_longest
 
 from xbackend_fl.adapter.contract import Trainer
 from xbackend_fl.canonical import OPERATORS, Binding, Description, Effect, Node, Schema
@@ -30,6 +30,10 @@ _SUBTLE = frozenset(
 
 _ARITHMETIC = frozenset({"Add", "Mul", "Pow", "Constant", "Opaque", "Slice", "Select", "Expand"})
 """Operators whose attributes move to others when an expression is written differently."""
+
+_FLOORS = 1e-8, 1e-3
+"""A number between these that is added, or bounds from below, keeps a divisor or a root from zero: an epsilon in whatever form. What
+is smaller only stands for zero, and its square in another form does the same."""
 
 
 _LONGEST = 200
@@ -68,8 +72,12 @@ def one_function(
     if first is None:
         raise UnlikeError
     for alignment in chain([first], several):
-        if unequal := tuple(_unequal(schema, description.schema, alignment.nodes)):
-            raise UnlikeError(unequal)
+        unequal = (
+            _unequal(schema, description.schema, alignment.nodes),
+            _unlike_floors(schema, description.schema),
+        )
+        if apart := tuple(chain(*unequal)):
+            raise UnlikeError(apart)
         dropouts, ordered = _dropouts(schema, description, alignment)
         nodes = {**alignment.nodes, **dropouts}
         binding = _with_nodes(alignment.binding, description, nodes)
@@ -101,6 +109,34 @@ def _unequal(schema: Schema, own: Schema, nodes: Mapping[str, str]) -> Iterator[
                 two_rest.remove(twin)
         for left, right in zip(one_rest, two_rest, strict=True):
             yield from _between(left, right)
+
+
+def _floors(schema: Schema) -> dict[float, Node]:
+    """Every epsilon of a graph, and the first node that has it."""
+    found: dict[float, Node] = {}
+    for node in schema.nodes:
+        for name, value in node.attributes.items():
+            added = name == "epsilon" or (name, node.operator) in {("constant", "Add"), ("min", "Clip")}
+            if added and isinstance(value, float) and _FLOORS[0] < value <= _FLOORS[1]:
+                found.setdefault(float(f"{value:.3g}"), node)
+    return found
+
+
+def _unlike_floors(schema: Schema, own: Schema) -> Iterator[Difference]:
+    """Epsilons that one graph has and the other has not, if both can be seen through."""
+    if schema.opaque or own.opaque:
+        return
+    ours, theirs = _floors(schema), _floors(own)
+    absent: tuple[str, Node | None] = "absent", None
+    left, right = (
+        [(f"{value:g}", node) for value, node in one.items() if value not in two]
+        for one, two in ((ours, theirs), (theirs, ours))
+    )
+    for (expected, one), (received, two) in zip_longest(left, right, fillvalue=absent):
+        node = one or two
+        if node is not None:
+            names = one.name if one else "", two.name if two else ""
+            yield Difference(*names, node.operator, "epsilon", expected, received)
 
 
 def _between(left: Node, right: Node) -> Iterator[Difference]:

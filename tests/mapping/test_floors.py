@@ -1,0 +1,78 @@
+"""Small numbers that keep a divisor from zero: two of them are two functions, in whatever form they stand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import xbackend_fl
+from xbackend_fl.errors import MismatchError
+
+EXAMPLE = (np.random.default_rng(3).standard_normal((2, 8)).astype(np.float32),)
+
+
+class ByHand(nn.Module):
+    def __init__(self, epsilon: float) -> None:
+        super().__init__()
+        self.before, self.head, self.epsilon = nn.Linear(8, 6), nn.Linear(6, 3), epsilon
+        self.weight, self.bias = nn.Parameter(torch.rand(6) + 0.5), nn.Parameter(torch.rand(6))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.before(x)
+        x = x - x.mean(-1, keepdim=True)
+        squares = torch.mean(x.square(), -1, keepdim=True)
+        # Not the form in which it is recognised as a layer.
+        return self.head(self.weight * (x * (squares + self.epsilon).reciprocal().sqrt()) + self.bias)
+
+
+def keras_layer(epsilon: float) -> Any:
+    import keras
+
+    layers = keras.layers
+    return keras.Sequential(
+        [
+            keras.Input((8,)),
+            layers.Dense(6),
+            layers.LayerNormalization(epsilon=epsilon),
+            layers.Dense(3),
+        ]
+    )
+
+
+def bound(reference: Any, candidate: Any) -> xbackend_fl.Bound:
+    schema = xbackend_fl.describe(reference, EXAMPLE)
+    evidence = xbackend_fl.gather_evidence(reference, EXAMPLE)
+    return xbackend_fl.bind(candidate, schema, EXAMPLE, evidence)
+
+
+def test_one_epsilon_in_two_forms_is_one() -> None:
+    assert bound(ByHand(1e-5), keras_layer(1e-5)).proof.proven
+
+
+@pytest.mark.parametrize("other", [1e-6, 3e-5, 1e-12])
+def test_two_epsilons_are_two_functions(other: float) -> None:
+    with pytest.raises(MismatchError) as caught:
+        bound(ByHand(1e-5), keras_layer(other))
+    assert "epsilon is 1e-05 in the reference" in caught.value.message
+
+
+def test_what_only_stands_for_zero_is_not_compared() -> None:
+    import keras
+
+    class Unit(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.head = nn.Linear(8, 6), nn.Linear(6, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(nn.functional.normalize(self.first(x), dim=-1))
+
+    layers = keras.layers
+    other = keras.Sequential(
+        [keras.Input((8,)), layers.Dense(6), layers.UnitNormalization(), layers.Dense(3)]
+    )
+    assert bound(Unit(), other).proof.proven
