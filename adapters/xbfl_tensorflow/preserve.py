@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -70,7 +71,9 @@ class _Unbuilt:
         for part in _parts(model) if is_unbuilt(model) else ():
             self._note(vars(part))
         # Layers and variables that a first call makes are numbered; the same model would have other names the next time.
-        self._note(global_state.get_global_attribute("object_name_uids", {}, set_to_default=True))
+        self._note(
+            global_state.get_global_attribute("object_name_uids", defaultdict(int), set_to_default=True)
+        )
 
     def bring_back(self) -> None:
         """Give all of it back, by the methods of the plain types: those of Keras's own lists keep account of it elsewhere."""

@@ -98,7 +98,7 @@ def test_twins_that_turn_by_themselves_are_proven(shape: tuple[int, ...]) -> Non
     assert bound(reading(turned), keras_sequence(), shape).proof.proven
 
 
-@pytest.mark.parametrize("shape", [(1, 6, 4), (1, 4, 4)])
+@pytest.mark.parametrize("shape", [pytest.param((1, 6, 4), marks=pytest.mark.slow), (1, 4, 4)])
 def test_declared_orders_are_carried_out_and_said(shape: tuple[int, ...]) -> None:
     reference = with_axes(reading(sequence), inputs=[(1, 0, 2)], outputs=[(1, 0, 2)])
     assert bound(reference, keras_sequence(), shape).proof.proven

@@ -28,7 +28,7 @@ from xbfl_onnx.trainer import OnnxTrainer, read
 EXPORTED = (
     pytest.param("ResNet-18", marks=pytest.mark.slow),
     pytest.param("U-Net", marks=pytest.mark.slow),
-    "WaveNet",
+    pytest.param("WaveNet", marks=pytest.mark.slow),
     pytest.param("GPT decoder, tied", marks=pytest.mark.slow),
     "two towers",
     "several inputs and outputs",

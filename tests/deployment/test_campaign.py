@@ -23,7 +23,7 @@ from xbackend_fl.server import RunFolder, run_with
 
 
 def test_kills_lose_and_double_nothing(tmp_path: Path, figure: Figure, *, thorough: bool) -> None:
-    figure("killed", kills(tmp_path / "light", 200 if thorough else 8, seed=1))
+    figure("killed", kills(tmp_path / "light", 200 if thorough else 4, seed=1))
 
 
 class Faulty(Passing):

@@ -19,7 +19,7 @@ _WAITS = ["--runtime-api-address", "127.0.0.1:1", "--token", "none", "--insecure
 """Nobody is there; the program asks again and again."""
 
 
-@pytest.fixture(params=["flwr-clientapp", "flwr-serverapp"])
+@pytest.fixture(params=["flwr-clientapp", pytest.param("flwr-serverapp", marks=pytest.mark.slow)])
 def home(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[Path, subprocess.Popen[bytes]]]:
     with processes.warmed(tmp_path, request.param) as process:
         _until((tmp_path / "warm").exists)

@@ -31,7 +31,7 @@ _SUBTLE = frozenset(
 _ARITHMETIC = frozenset({"Add", "Mul", "Pow", "Constant", "Opaque", "Slice", "Select", "Expand"})
 """Operators whose attributes move to others when an expression is written differently."""
 
-_FLOORS = 1e-8, 1e-3
+_FLOORS = 1e-8, 9e-4
 """A number between these that is added, or bounds from below, keeps a divisor or a root from zero: an epsilon in whatever form. What
 is smaller only stands for zero, and its square in another form does the same."""
 
