@@ -177,6 +177,9 @@ def marked_indices(plain: Array, rows: int, marks: Sequence[float], generator: n
     steps[...] = np.resize(np.array(several[::-1], plain.dtype), len(steps)).reshape(
         -1, *(1 for _ in steps.shape[1:])
     )
+    if found.shape[1] > 1:
+        # Padding in front hides all that the first position of a causal model sees.
+        found[:, 0] = np.where(found[:, 0] == 0, min(1, rows - 1), found[:, 0])
     return found
 
 

@@ -13,7 +13,7 @@ from xbackend_fl.adapter import Trainer
 from xbackend_fl.canonical import Binding, Kind, Schema
 from xbackend_fl.errors import RefusedInput
 from xbackend_fl.mapping.agreement import Agreement, agreement
-from xbackend_fl.mapping.distributions import vocabularies
+from xbackend_fl.mapping.distributions import Distribution, vocabularies
 from xbackend_fl.mapping.executor import Executor, executor_of
 from xbackend_fl.mapping.markers import unseen
 from xbackend_fl.mapping.noise import of_model, output_noise, widest_noise
@@ -63,6 +63,8 @@ def prove(
             own += gather(trainer, binding, schema, reserve)[0]
             found = agreement(schema, evidence, own)
     third = list(against_runtime(schema, own, evidence or ()))
+    own, third, found, blank = _without_blanks(schema, evidence, own, third, found)
+    notes += blank
     loud = _loud(schema, binding, trainer, own, [*(found.checks if found else ()), *third])
     notes += tuple(
         f"{label}: no evidence, rounding alone moves its outputs by {e:.1e}" for label, e in loud.items()
@@ -175,6 +177,37 @@ def _measured(
     ]
     found = gather(trainer, binding, schema, again)[0]
     return (*(item for item in own if item.case.label not in asked), *found)
+
+
+def _blank(own: Sequence[Evidence], checks: Sequence[Check]) -> tuple[str, ...]:
+    """Draws with an example of nothing but padding for which both models have a number, and not the same.
+
+    What a mask leaves where it hides everything (the mean of all, the first, the last) is no part of the function; NaN is.
+    """
+    blank = {item.case.label for item in own if Distribution.BLANK in item.case.label}
+    apart = [check for check in checks if check.case in blank and not check.passed]
+    return tuple(
+        dict.fromkeys(
+            check.case
+            for check in apart
+            if all(math.isfinite(other.error) for other in apart if other.case == check.case)
+        )
+    )
+
+
+def _without_blanks(
+    schema: Schema,
+    evidence: Sequence[Evidence] | None,
+    own: Sequence[Evidence],
+    third: Sequence[Check],
+    found: Agreement | None,
+) -> tuple[tuple[Evidence, ...], list[Check], Agreement | None, tuple[str, ...]]:
+    """What is compared without the draws of :func:`_blank`, and a note for each of these."""
+    blank = _blank(own, [*(found.checks if found else ()), *third])
+    kept = tuple(item for item in own if item.case.label not in blank)
+    again = agreement(schema, evidence, kept) if blank and evidence is not None else found
+    notes = tuple(f"{label}: both answer, and otherwise, where all is padding" for label in blank)
+    return kept, [check for check in third if check.case not in blank], again, notes
 
 
 def _loud(
