@@ -23,7 +23,8 @@ A message says what happened, where, and what was expected and received; ``hint`
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import final
 
@@ -74,6 +75,23 @@ def raised(who: str, error: BaseException, place: str = "") -> str:
     """What somebody's code raised, in one line: who, the type, in brackets where, and the message."""
     text = shortened(error) if said(error).strip() else "no message"
     return f"{who} raised {type(error).__name__}{f' ({place})' if place else ''}: {text}"
+
+
+@contextmanager
+def turned(refusal: Callable[[BaseException], XbflError]) -> Iterator[None]:
+    """Whatever a user's code raises becomes an error of ours; the cause stays attached.
+
+    Errors of the toolkit go on as they are, and so does a KeyboardInterrupt: it is the person's at the keyboard.
+
+    Args:
+        refusal: Makes the error of what was raised, the wish to end the program included.
+    """
+    try:
+        yield
+    except (XbflError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        raise refusal(error) from error
 
 
 def said(error: BaseException) -> str:

@@ -8,13 +8,13 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from xbackend_fl.errors import ConfigError, XbflError, raised
+from xbackend_fl.errors import ConfigError, raised, turned
 from xbackend_fl.places import named, place_of
 
 _USER = "xbfl_user_"
@@ -130,8 +130,7 @@ def _execute(path: Path) -> ModuleType:
     return module
 
 
-@contextmanager
-def explained(what: str, function: Callable[..., Any] | None = None) -> Iterator[None]:
+def explained(what: str, function: Callable[..., Any] | None = None) -> AbstractContextManager[None]:
     """Whatever a user's code raises becomes one line with its place; the cause stays attached.
 
     Args:
@@ -139,15 +138,9 @@ def explained(what: str, function: Callable[..., Any] | None = None) -> Iterator
         function: Says where it is, if nothing of it was executed.
 
     Raises:
-        ConfigError: The block raised something that is no error of the toolkit, or wanted to end the program. Only a
-            KeyboardInterrupt goes on: it is the person's at the keyboard.
+        ConfigError: The block raised something that is no error of the toolkit (:func:`~xbackend_fl.errors.turned`).
     """
-    try:
-        yield
-    except (XbflError, KeyboardInterrupt):
-        raise
-    except BaseException as error:
-        raise ConfigError(raised(what, error, place_of(error, function))) from error
+    return turned(lambda error: ConfigError(raised(what, error, place_of(error, function))))
 
 
 def _from_module(name: str) -> ModuleType:

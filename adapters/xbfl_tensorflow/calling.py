@@ -6,13 +6,12 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from xbackend_fl.adapter.calling import MOST_WAYS, Parameters, Way, by_names, not_callable, way_of, ways
+from xbackend_fl.adapter.calling import Failed, Parameters, Way, by_names, likeliest, not_callable, way_of
 from xbackend_fl.adapter.structure import Given, Leaf
 from xbackend_fl.errors import UnsupportedError
 
@@ -64,37 +63,14 @@ def likely_ways(model: Any, given: Given) -> Iterator[Way]:
         return by_names(
             list(names), given, lambda leaves: way_of([], list(zip(names, leaves, strict=True)), list(names))
         )
-    parameters = _parameters(model)
-    several = ways(parameters, given)
-    first = next(several, None)
-    if first is None:
-        raise UnsupportedError(
-            f"{_callee(model)} takes {parameters.number} inputs ({parameters}); the example has {len(given.arrays)}",
-            hint="give one --input per input of the model, or give what is no data a default",
-        )
-    return iter([first, *several])
+    return likeliest(_callee(model), _parameters(model), given)
 
 
-def first_taken(model: Any, several: Iterator[Way], takes: Callable[[Way], BaseException | None]) -> Way:
-    """The first way that a model takes; the likeliest where each argument is one array, whatever it raises then.
-
-    Args:
-        model: The model.
-        several: The ways, the likeliest first.
-        takes: What a call raises.
-
-    Raises:
-        UnsupportedError: It takes containers, and none of those that were tried.
-    """
-    failed: list[tuple[Way, BaseException]] = []
-    for way in islice(several, MOST_WAYS):
-        if (error := takes(way)) is None:
-            return way
-        failed.append((way, error))
-    first = failed[0][0]
-    if first.plain or declares_inputs(model) or is_signature(model):
-        return first
-    raise not_callable(_callee(model), _parameters(model), failed)
+def refusal_of(model: Any) -> Callable[[Failed], UnsupportedError] | None:
+    """How a model is refused that takes its inputs in containers; ``None`` if it declares how it takes them."""
+    if declares_inputs(model) or is_signature(model):
+        return None
+    return lambda failed: not_callable(_callee(model), _parameters(model), failed)
 
 
 def _declared_ways(model: Any, given: Given) -> Iterator[Way]:

@@ -6,7 +6,6 @@ import inspect
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from tensorflow.python.framework.function_def_to_graph import function_def_to_gr
 
 from xbackend_fl.adapter.axes import Declared
 from xbackend_fl.adapter.blame import explained
-from xbackend_fl.adapter.calling import Way
+from xbackend_fl.adapter.calling import Way, first_taken
 from xbackend_fl.adapter.contract import Array
 from xbackend_fl.adapter.outputs import require_float32
 from xbackend_fl.adapter.structure import Given
@@ -30,10 +29,10 @@ from xbfl_tensorflow import layers, moving, opaque, operations, recurrent, seque
 from xbfl_tensorflow.axes import default_axes
 from xbfl_tensorflow.calling import (
     declares_inputs,
-    first_taken,
     is_keras,
     is_signature,
     likely_ways,
+    refusal_of,
     takes_training,
 )
 from xbfl_tensorflow.constants import fold, settle
@@ -95,10 +94,6 @@ def _twice(given: Given) -> list[Array]:
 
 def _chosen_way(model: Any, given: Given, told: Declared) -> Way:
     """The likeliest way to call a model that it takes."""
-    several = likely_ways(model, given)
-    first = next(several)
-    if first.plain and len(given.arrays) == 1:
-        return first
     batch = _twice(given)
 
     def refused(way: Way) -> BaseException | None:
@@ -109,7 +104,7 @@ def _chosen_way(model: Any, given: Given, told: Declared) -> Way:
             return error
         return None if declares_inputs(model) else refusal(model, way, axes, own)
 
-    return first_taken(model, chain([first], several), refused)
+    return first_taken(likely_ways(model, given), refused, refusal_of(model))
 
 
 def _default_axes(model: Any, batch: Sequence[Array], told: Declared) -> list[Axes]:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from typing import Any
 
 import torch
 
 from xbackend_fl.adapter.axes import Declared
-from xbackend_fl.adapter.calling import Parameters, Way, not_callable, ways
+from xbackend_fl.adapter.calling import Parameters, Way, first_taken, likeliest, not_callable
 from xbackend_fl.adapter.contract import Array
 from xbackend_fl.adapter.structure import Given
-from xbackend_fl.errors import UnsupportedError
 from xbfl_torch.modes import evaluation_mode
 from xbfl_torch.preserve import modules_kept
 
@@ -31,26 +29,12 @@ def chosen_way(model: torch.nn.Module, given: Given, batch: Sequence[Array], dec
     Raises:
         UnsupportedError: There are more or fewer inputs than it takes, or it takes containers and none of these.
     """
-    parameters = Parameters.of(model.forward)
-    several = ways(parameters, given)
-    first = next(several, None)
-    if first is None:
-        raise UnsupportedError(
-            f"forward of {type(model).__name__} takes {parameters.number} inputs ({parameters}); the example has {len(batch)}",
-            hint="give one --input per input of the model, or give what is no data a default",
-        )
-    if first.plain and len(batch) == 1:
-        return first
-    failed: list[tuple[Way, BaseException]] = []
-    for way in (first, *islice(several, None)):
-        error = _raised(model, way, batch, declared)
-        if error is None:
-            return way
-        failed.append((way, error))
-    if first.plain:
-        # What it raises there says most.
-        return first
-    raise not_callable(f"forward of {type(model).__name__}", parameters, failed)
+    what, parameters = f"forward of {type(model).__name__}", Parameters.of(model.forward)
+    return first_taken(
+        likeliest(what, parameters, given),
+        lambda way: _raised(model, way, batch, declared),
+        lambda failed: not_callable(what, parameters, failed),
+    )
 
 
 def _raised(

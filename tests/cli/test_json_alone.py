@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.command import xbfl
+from tests.deployment.deep import DATA
 
 MODEL = """\
 import atexit, ctypes, logging, os, sys
@@ -36,20 +37,7 @@ def build():
     return Net()
 """
 
-DATA = """\
-import numpy as np
-
-
-def load():
-    print("\\rloading 10%", end="")
-    draw = np.random.default_rng(3)
-
-    def part(count):
-        x = draw.standard_normal((count, 8)).astype("float32")
-        return x, x[:, :3].argmax(axis=1).astype("int64")
-
-    return {"train": part(96), "validation": part(24), "test": part(24)}
-"""
+LOUD = DATA.replace("def load():\n", 'def load():\n    print("\\rloading 10%", end="")\n')
 
 COURSE = """\
 name: noisy
@@ -64,7 +52,7 @@ training: {batch_size: 8, steps: 2}
 
 @pytest.fixture
 def noisy(tmp_path: Path) -> Path:
-    for name, text in (("noisy.py", MODEL), ("loud.py", DATA), ("course.yaml", COURSE)):
+    for name, text in (("noisy.py", MODEL), ("loud.py", LOUD), ("course.yaml", COURSE)):
         (tmp_path / name).write_text(text, encoding="utf-8")
     return tmp_path
 

@@ -18,7 +18,7 @@ from tests.deployment.links import Altered, deployed, fields, light, one_round
 from xbackend_fl import Course
 from xbackend_fl.canonical import Kind, Parameter, Port, Schema
 from xbackend_fl.deployment import Message, Silo
-from xbackend_fl.deployment.outliers import Change, ruinous, unlike
+from xbackend_fl.deployment.outliers import Change, outliers, ruinous, unlike
 from xbackend_fl.deployment.reference import reference_of
 from xbackend_fl.errors import RunFailed, UpdateRefused
 from xbackend_fl.events import Event, Noted, ParticipantFailed
@@ -212,14 +212,14 @@ def test_statistics_are_looked_at_too() -> None:
     assert offender is not None
     assert offender[0] == "s3"
     assert "changes the statistics by 1.7e+20 (norm)" in offender[1]
-    assert any("s3 stands out: it changes the statistics" in note for note in unlike(found))
+    assert any("s3 stands out: it changes the statistics" in note for note in unlike(outliers(found)))
     # Pixels of 0 to 255 where the others have 0 to 1: another unit, which is said.
     found, base = changes_of(schema_of(Kind.STATISTIC), [1.1, 1.2, 1.3, 65025.0])
     assert ruinous(found, base) is None
-    assert any("s3 stands out" in note for note in unlike(found))
+    assert any("s3 stands out" in note for note in unlike(outliers(found)))
     found, base = changes_of(schema_of(Kind.FROZEN), [1.1, 1.2, 1.3, 1e20])
     assert ruinous(found, base) is None
-    assert not list(unlike(found))
+    assert not list(unlike(outliers(found)))
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ import inspect
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations, islice, pairwise, permutations
+from itertools import chain, combinations, islice, pairwise, permutations
 from keyword import iskeyword
-from typing import Any
+from typing import Any, TypeAlias
 
 from xbackend_fl.adapter.structure import (
     Given,
@@ -193,6 +193,60 @@ def ways(parameters: Parameters, given: Given) -> Iterator[Way]:
             yield way
 
 
+def likeliest(what: str, parameters: Parameters, given: Given) -> Iterator[Way]:
+    """:func:`ways` of a function for which there is one.
+
+    Args:
+        what: Who is called, for the message.
+        parameters: What it takes.
+        given: The example.
+
+    Raises:
+        UnsupportedError: It takes more or fewer inputs.
+    """
+    several = ways(parameters, given)
+    first = next(several, None)
+    if first is None:
+        raise UnsupportedError(
+            f"{what} takes {parameters.number} inputs ({parameters}); the example has {len(given.arrays)}",
+            hint="give one --input per input of the model, or give what is no data a default",
+        )
+    return chain([first], several)
+
+
+Failed: TypeAlias = Sequence[tuple[Way, BaseException]]
+"""Ways that were tried, with what was raised."""
+
+
+def first_taken(
+    several: Iterator[Way],
+    raises: Callable[[Way], BaseException | None],
+    refusal: Callable[[Failed], UnsupportedError] | None,
+) -> Way:
+    """The first way that a model takes.
+
+    One array for one argument is not tried, and where each argument is one array the likeliest is taken whatever it raises: what it raises there says most.
+
+    Args:
+        several: One way at least, the likeliest first.
+        raises: What a call in this way raises.
+        refusal: Made of the ways that failed, if the model takes containers; without it the likeliest is taken then, too.
+
+    Raises:
+        UnsupportedError: It takes containers, and none of those that were tried.
+    """
+    failed: list[tuple[Way, BaseException]] = []
+    for way in islice(several, MOST_WAYS):
+        if not failed and way.plain and len(way.order) == 1:
+            return way
+        if (error := raises(way)) is None:
+            return way
+        failed.append((way, error))
+    if failed[0][0].plain or refusal is None:
+        return failed[0][0]
+    raise refusal(failed)
+
+
 def by_names(names: Sequence[str], given: Given, made: Callable[[Sequence[Leaf]], Way]) -> Iterator[Way]:
     """Ways to call a model that has a number of inputs, all named: by name if the example has the same names; else in any order.
 
@@ -358,9 +412,7 @@ def _grouped(parameters: Parameters, items: Sequence[Tree]) -> Iterator[Way]:
             yield from _assigned(parameters, dict(zip(needed, trees, strict=True)))
 
 
-def not_callable(
-    what: str, parameters: Parameters, failed: Sequence[tuple[Way, BaseException]]
-) -> UnsupportedError:
+def not_callable(what: str, parameters: Parameters, failed: Failed) -> UnsupportedError:
     """The refusal of a model that takes its inputs in containers, and in none of those that were tried.
 
     Args:

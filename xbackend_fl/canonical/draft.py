@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import final
 
@@ -73,6 +73,22 @@ class Graph:
         """The node that reads ``value``, if there is one and the model does not return it."""
         readers = self.readers[value]
         return readers[0] if len(readers) == 1 and value not in self.outputs else None
+
+
+def is_zero(value: str, producer: Callable[[str], Draft | None]) -> bool:
+    """Whether a value is a constant of zeros, whatever its shape was made.
+
+    Args:
+        value: Its name.
+        producer: The node that makes a value; ``None`` for a data input.
+    """
+    draft = producer(value)
+    while draft is not None and OPERATORS[draft.operator].shape_only:
+        draft = producer(draft.inputs[0])
+    if draft is None or draft.operator != "Constant":
+        return False
+    numbers = draft.attributes["value"]
+    return isinstance(numbers, tuple) and not any(numbers)
 
 
 def free_sizes(before: Shape, after: Shape) -> Shape:

@@ -9,9 +9,9 @@ import numpy as np
 
 from xbackend_fl.canonical import picking
 from xbackend_fl.canonical.builder import GraphBuilder
+from xbackend_fl.canonical.draft import is_zero
 from xbackend_fl.canonical.layout import Layout, Reorder, Stack
 from xbackend_fl.canonical.operands import Operand, as_value, expand
-from xbackend_fl.canonical.ops import OPERATORS
 from xbackend_fl.canonical.schema import AttributeValue
 from xbackend_fl.canonical.value import Value
 
@@ -76,7 +76,9 @@ def recurrent(
         "bidirectional" if len(directions) == 2 else "reverse" if backwards else "forward"
     )
     begun = (
-        [] if all(_is_zero(builder, item) for item in initial) else _begun(builder, name, initial, shapes[1])
+        []
+        if all(_begins_at_zero(builder, item) for item in initial)
+        else _begun(builder, name, initial, shapes[1])
     )
     sequence, *states = builder.add(
         operator,
@@ -126,15 +128,7 @@ def _begun(
     return found
 
 
-def _is_zero(builder: GraphBuilder, operand: Operand) -> bool:
+def _begins_at_zero(builder: GraphBuilder, operand: Operand) -> bool:
     if isinstance(operand, np.ndarray):
         return not operand.any()
-    if not isinstance(operand, Value):
-        return False
-    draft = builder.recorder.producer(operand.name)
-    while draft is not None and OPERATORS[draft.operator].shape_only:
-        draft = builder.recorder.producer(draft.inputs[0])
-    if draft is None or draft.operator != "Constant":
-        return False
-    numbers = draft.attributes["value"]
-    return isinstance(numbers, tuple) and not any(numbers)
+    return isinstance(operand, Value) and is_zero(operand.name, builder.recorder.producer)

@@ -170,10 +170,9 @@ class Collector:
             self._say(self._claims.figures("validation", positions))
         losses = [loss for loss in self._losses.values() if math.isfinite(loss)]
         usual = float(np.median(losses)) if losses else None
-        self._ledger.stand_out(
-            self._number, outliers(self._changes), leaps(self._changes, self._weights), usual
-        )
-        self._say(f"round {self._number}: {note}" for note in unlike(self._changes))
+        found = tuple(outliers(self._changes))
+        self._ledger.stand_out(self._number, found, leaps(self._changes, self._weights), usual)
+        self._say(f"round {self._number}: {note}" for note in unlike(found))
         self._observer(
             RoundCollected(
                 round=self._number,

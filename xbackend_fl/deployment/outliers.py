@@ -10,7 +10,7 @@ compared after the updates are gone.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, final
 
@@ -113,8 +113,7 @@ def outliers(changes: Mapping[str, Change]) -> Iterator[Outlier]:
     Args:
         changes: Of all updates of the round, by silo.
     """
-    for name, change in changes.items():
-        others = [other for silo, other in changes.items() if silo != name]
+    for name, change, others in _each(changes):
         if not others:
             return
         for kind, norm in change.norms.items():
@@ -138,8 +137,7 @@ def leaps(changes: Mapping[str, Change], base: Weights) -> list[Outlier]:
         base: The weights that they started from.
     """
     found, length = list[Outlier](), -1.0
-    for name, change in changes.items():
-        others = [other for silo, other in changes.items() if silo != name]
+    for name, change, others in _each(changes):
         norm, kind = change.norms[Kind.TRAINABLE], Kind.TRAINABLE
         # Of two nobody can tell which is unlike.
         if len(others) > 1 and norm > _FAR * (median := _median(others, kind)) > 0:
@@ -149,10 +147,16 @@ def leaps(changes: Mapping[str, Change], base: Weights) -> list[Outlier]:
     return sorted(found, key=lambda one: -one.times)
 
 
-def unlike(changes: Mapping[str, Change]) -> Iterator[str]:
+def unlike(found: Iterable[Outlier]) -> Iterator[str]:
     """What to say of :func:`outliers`, one sentence each."""
-    for found in outliers(changes):
-        yield f"the update of {found.silo} stands out: it {found.how}"
+    for one in found:
+        yield f"the update of {one.silo} stands out: it {one.how}"
+
+
+def _each(changes: Mapping[str, Change]) -> Iterator[tuple[str, Change, list[Change]]]:
+    """Every change, with those of all others."""
+    for name, change in changes.items():
+        yield name, change, [other for silo, other in changes.items() if silo != name]
 
 
 def ruinous(changes: Mapping[str, Change], base: Weights) -> tuple[str, str] | None:
@@ -166,8 +170,7 @@ def ruinous(changes: Mapping[str, Change], base: Weights) -> tuple[str, str] | N
         base: The weights that they started from.
     """
     worst, found, limits = 1.0, None, dict[Kind, float]()
-    for name, change in changes.items():
-        others = [other for silo, other in changes.items() if silo != name]
+    for name, change, others in _each(changes):
         logs = [other.variances for other in others]
         if leave_nothing(change.variances, logs):
             how = next((how for _, how in far(change.variances, logs)), "has other variances")

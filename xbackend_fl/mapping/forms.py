@@ -71,13 +71,10 @@ def one_function(
     first = next(several, None)
     if first is None:
         raise UnlikeError
+    floors = tuple(_unlike_floors(schema, description.schema))
     for alignment in chain([first], several):
-        unequal = (
-            _unequal(schema, description.schema, alignment.nodes),
-            _unlike_floors(schema, description.schema),
-        )
-        if apart := tuple(chain(*unequal)):
-            raise UnlikeError(apart)
+        if unequal := (*_unequal(schema, description.schema, alignment.nodes), *floors):
+            raise UnlikeError(unequal)
         dropouts, ordered = _dropouts(schema, description, alignment)
         nodes = {**alignment.nodes, **dropouts}
         binding = _with_nodes(alignment.binding, description, nodes)

@@ -6,7 +6,7 @@ import errno
 import json
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -91,17 +91,10 @@ def _acquire(lock: FileLock, folder: Path, patience_s: float) -> None:
 
 def _is_leaving(folder: Path) -> bool:
     """Whether the owner was started on this machine by a process that is gone."""
-    try:
-        found = json.loads((folder / _OWNER).read_text(encoding="utf-8"))
-        starter = found.get("starter")
-        return (
-            isinstance(starter, int)
-            and starter > 0
-            and found["host"] == platform.node()
-            and not _exists(starter)
-        )
-    except (OSError, ValueError, KeyError, AttributeError, RecursionError):
-        return False
+    found = _signed(folder)
+    starter = found.get("starter")
+    is_here = found.get("host") == platform.node()
+    return is_here and isinstance(starter, int) and starter > 0 and not _exists(starter)
 
 
 def _exists(process: int) -> bool:
@@ -127,7 +120,15 @@ def _sign(folder: Path, starter: int) -> None:
 
 def _owner(folder: Path) -> str:
     try:
-        found = json.loads((folder / _OWNER).read_text(encoding="utf-8"))
-        return line(f"process {found['pid']} of {found['host']} since {found['since']}")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return line("process {pid} of {host} since {since}".format_map(_signed(folder)))
+    except KeyError:
         return "another process"
+
+
+def _signed(folder: Path) -> Mapping[str, object]:
+    """What the owner says of itself; nothing if that cannot be read."""
+    try:
+        found = json.loads((folder / _OWNER).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -5,11 +5,11 @@ from __future__ import annotations
 import errno
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from xbackend_fl.aggregation import is_finite
-from xbackend_fl.errors import DiskFull, Diverged, RunFailed, XbflError, raised
+from xbackend_fl.errors import DiskFull, Diverged, RunFailed, XbflError, raised, turned
 from xbackend_fl.places import place_of
 from xbackend_fl.weights import Weights
 
@@ -17,24 +17,21 @@ _NAMED = 3
 """Participants that a message names."""
 
 
-@contextmanager
-def failing(when: str) -> Iterator[None]:
+def failing(when: str) -> AbstractContextManager[None]:
     """End a course in one line, whatever the block raises; the cause stays attached.
 
     Args:
         when: What was done, for whom and in which round: ``while training participant 'a' (torch) in round 1``.
 
     Raises:
-        RunFailed: The block raised something that is no error of the toolkit, or wanted to end the program. Only a
-            KeyboardInterrupt goes on: it is the person's at the keyboard.
+        RunFailed: The block raised something that is no error of the toolkit (:func:`~xbackend_fl.errors.turned`).
     """
-    try:
-        yield
-    except (XbflError, KeyboardInterrupt):
-        raise
-    except BaseException as error:
+
+    def failed(error: BaseException) -> RunFailed:
         place = place_of(error)
-        raise RunFailed(raised(f"{when} the model", error, f"at {place}" if place else "")) from error
+        return RunFailed(raised(f"{when} the model", error, f"at {place}" if place else ""))
+
+    return turned(failed)
 
 
 def training(number: int, names: Sequence[str], backend: str) -> str:

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from xbackend_fl.canonical import views
-from xbackend_fl.canonical.draft import Draft, Graph, free_sizes
+from xbackend_fl.canonical.draft import Draft, Graph, free_sizes, is_zero
 from xbackend_fl.canonical.layout import Layout
-from xbackend_fl.canonical.ops import OPERATORS
 from xbackend_fl.canonical.passes.common import LINEAR, bounds, feature_axis
 from xbackend_fl.errors import UnsupportedError
 
@@ -154,7 +153,7 @@ def by_inputs(graph: Graph, linear: Draft, concat: Draft) -> Iterator[Draft]:
         layouts["weight"] = views.part(linear.layouts["weight"], 1, offset, offset + size)
         name = f"{linear.name}({offset}:{offset + size})"
         offset += size
-        if not _is_zero(graph, value):
+        if not is_zero(value, graph.producers.get):
             yield replace(linear, name=name, inputs=(value,), outputs=(name,), layouts=dict(layouts))
             values.append(name)
             layouts.pop("bias", None)
@@ -181,16 +180,6 @@ def _sizes(graph: Graph, linear: Draft, concat: Draft) -> list[int]:
         raise UnsupportedError("two data inputs are joined in front of a layer that is cut")
     sizes = iter(known)
     return [rest if source is None else next(sizes) for source in sources]
-
-
-def _is_zero(graph: Graph, value: str) -> bool:
-    draft = graph.producers.get(value)
-    while draft is not None and OPERATORS[draft.operator].shape_only:
-        draft = graph.producers.get(draft.inputs[0])
-    if draft is None or draft.operator != "Constant":
-        return False
-    numbers = draft.attributes["value"]
-    return isinstance(numbers, tuple) and not any(numbers)
 
 
 def _narrowed(draft: Draft, axis: int, cut: _Cut) -> tuple[int, ...]:
