@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import onnx
 
-from xbackend_fl.canonical import activations, contractions, reductions
-from xbackend_fl.canonical.operands import Operand, combine, scalar, unary
+from xbackend_fl.canonical.graph import activations, contractions, reductions
+from xbackend_fl.canonical.graph.operands import Operand, combine, scalar, unary
 from xbackend_fl.canonical.value import Value
 from xbfl_onnx.graph import Context, Handler, attributes, numbers, present, require
 

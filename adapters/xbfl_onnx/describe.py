@@ -15,8 +15,8 @@ from xbackend_fl.adapter.calling import MOST_WAYS, Way, by_names, way_of
 from xbackend_fl.adapter.contract import Array
 from xbackend_fl.adapter.structure import Given, Leaf
 from xbackend_fl.canonical import Description, GraphBuilder, NativeTensor
+from xbackend_fl.canonical.graph.operands import as_value
 from xbackend_fl.canonical.layout import Native
-from xbackend_fl.canonical.operands import as_value
 from xbackend_fl.errors import UnsupportedError, shortened
 from xbfl_onnx import arithmetic, layers, masks, operations, sequences
 from xbfl_onnx.constants import fold

@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 
 from xbackend_fl.canonical import GraphBuilder, Value
+from xbackend_fl.canonical.graph.operands import Operand, as_value
 from xbackend_fl.canonical.layout import Layout, Step
-from xbackend_fl.canonical.operands import Operand, as_value
 from xbackend_fl.errors import UnsupportedError
 
 

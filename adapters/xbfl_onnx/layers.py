@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import onnx
 
-from xbackend_fl.canonical import movement, picking
-from xbackend_fl.canonical.contractions import matmul
+from xbackend_fl.canonical.graph import movement, picking
+from xbackend_fl.canonical.graph.contractions import matmul
+from xbackend_fl.canonical.graph.operands import Operand, combine, native_shape
+from xbackend_fl.canonical.graph.padding import same_pads
+from xbackend_fl.canonical.graph.tables import lookup
 from xbackend_fl.canonical.layout import Layout, Step
-from xbackend_fl.canonical.operands import Operand, combine, native_shape
-from xbackend_fl.canonical.padding import same_pads
-from xbackend_fl.canonical.tables import lookup
 from xbfl_onnx.graph import Context, Handler, affine, attributes, layout, present, require
 
 

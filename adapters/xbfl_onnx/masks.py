@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 
-from xbackend_fl.canonical import logic, movement, picking
-from xbackend_fl.canonical.operands import Operand, combine
+from xbackend_fl.canonical.graph import logic, movement, picking
+from xbackend_fl.canonical.graph.operands import Operand, combine
 from xbfl_onnx.graph import Context, Handler, attributes, numbers, present, require
 
 

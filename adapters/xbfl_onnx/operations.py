@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 
-from xbackend_fl.canonical import movement, picking, windows
-from xbackend_fl.canonical.operands import Operand, native_shape, scalar
+from xbackend_fl.canonical.graph import movement, picking, windows
+from xbackend_fl.canonical.graph.operands import Operand, native_shape, scalar
 from xbfl_onnx.graph import Context, Handler, attributes, numbers, present, require
 
 

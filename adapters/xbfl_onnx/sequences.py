@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import onnx
 
-from xbackend_fl.canonical import movement, views
-from xbackend_fl.canonical.attention import attention as dot_product_attention
-from xbackend_fl.canonical.attention import join_heads, split_heads
-from xbackend_fl.canonical.computed import Computed
+from xbackend_fl.canonical import views
+from xbackend_fl.canonical.graph import movement
+from xbackend_fl.canonical.graph.attention import attention as dot_product_attention
+from xbackend_fl.canonical.graph.attention import join_heads, split_heads
+from xbackend_fl.canonical.graph.computed import Computed
+from xbackend_fl.canonical.graph.operands import Operand, is_causal_mask, native_shape
+from xbackend_fl.canonical.graph.recurrent import recurrent as run
 from xbackend_fl.canonical.layout import Layout, Stack, Sum
-from xbackend_fl.canonical.operands import Operand, is_causal_mask, native_shape
-from xbackend_fl.canonical.recurrent import recurrent as run
 from xbfl_onnx.graph import Context, Handler, attributes, layout, require
 
 _WIDTH = {"LSTM": 4, "GRU": 3, "RNN": 1}

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from xbackend_fl.canonical import GraphBuilder, activations, movement, reductions
-from xbackend_fl.canonical.operands import Operand, as_value, combine, scalar, unary
+from xbackend_fl.canonical import GraphBuilder
+from xbackend_fl.canonical.graph import activations, movement, reductions
+from xbackend_fl.canonical.graph.operands import Operand, as_value, combine, scalar, unary
 from xbfl_tensorflow.graph import Context, Operation, node_name, require, static_shape
 
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tensorflow.core.framework.graph_pb2 import GraphDef
 
 from xbackend_fl.adapter.contract import Array
-from xbackend_fl.canonical.operands import Operand, native_shape
+from xbackend_fl.canonical.graph.operands import Operand, native_shape
 
 
 def fold(operation: Any, arguments: Sequence[Operand]) -> list[Array] | None:

@@ -19,10 +19,11 @@ from xbackend_fl.adapter.calling import Way, first_taken
 from xbackend_fl.adapter.contract import Array
 from xbackend_fl.adapter.outputs import require_float32
 from xbackend_fl.adapter.structure import Given
-from xbackend_fl.canonical import Axes, Description, GraphBuilder, training
-from xbackend_fl.canonical.opaque import may_stand
-from xbackend_fl.canonical.operands import Operand, as_value
-from xbackend_fl.canonical.recorder import described_with_data
+from xbackend_fl.canonical import Axes, Description, GraphBuilder
+from xbackend_fl.canonical.graph import training
+from xbackend_fl.canonical.graph.opaque import may_stand
+from xbackend_fl.canonical.graph.operands import Operand, as_value
+from xbackend_fl.canonical.graph.recorder import described_with_data
 from xbackend_fl.errors import UnsupportedError
 from xbackend_fl.places import users_place
 from xbfl_tensorflow import layers, moving, opaque, operations, recurrent, sequences, simple, wrapped

@@ -8,9 +8,10 @@ from typing import Any, TypeAlias
 import keras
 import tensorflow as tf
 
-from xbackend_fl.canonical import GraphBuilder, Value, activations
+from xbackend_fl.canonical import GraphBuilder, Value
+from xbackend_fl.canonical.graph import activations
+from xbackend_fl.canonical.graph.operands import Operand, as_value
 from xbackend_fl.canonical.layout import Native
-from xbackend_fl.canonical.operands import Operand, as_value
 from xbackend_fl.errors import UnsupportedError
 from xbfl_tensorflow.variables import raw
 

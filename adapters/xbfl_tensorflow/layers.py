@@ -6,11 +6,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from xbackend_fl.canonical import Value, training
+from xbackend_fl.canonical import Value
+from xbackend_fl.canonical.graph import training
+from xbackend_fl.canonical.graph.operands import Operand, as_value
+from xbackend_fl.canonical.graph.padding import same_pads, transposed_pads
+from xbackend_fl.canonical.graph.tables import lookup
 from xbackend_fl.canonical.layout import Layout, Reshape, Shape, Transpose
-from xbackend_fl.canonical.operands import Operand, as_value
-from xbackend_fl.canonical.padding import same_pads, transposed_pads
-from xbackend_fl.canonical.tables import lookup
 from xbfl_tensorflow.graph import (
     Context,
     Handler,

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from xbackend_fl.canonical import logic
-from xbackend_fl.canonical.operands import Operand, as_value, combine
+from xbackend_fl.canonical.graph import logic
+from xbackend_fl.canonical.graph.operands import Operand, as_value, combine
 from xbfl_tensorflow.graph import Context, Operation, node_name, require, static_shape
 
 

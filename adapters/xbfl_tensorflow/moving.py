@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from xbackend_fl.canonical import movement, picking, windows
+from xbackend_fl.canonical.graph import movement, picking, windows
+from xbackend_fl.canonical.graph.operands import Operand, as_value, native_shape
+from xbackend_fl.canonical.graph.tables import lookup
 from xbackend_fl.canonical.layout import Step
-from xbackend_fl.canonical.operands import Operand, as_value, native_shape
-from xbackend_fl.canonical.tables import lookup
 from xbfl_tensorflow.graph import Context, Operation, node_name, require, static_shape
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from xbackend_fl.canonical.opaque import Operation, opaque
-from xbackend_fl.canonical.operands import Operand
+from xbackend_fl.canonical.graph.opaque import Operation, opaque
+from xbackend_fl.canonical.graph.operands import Operand
 from xbackend_fl.errors import UnsupportedError
 from xbfl_tensorflow.graph import Context, static_shape
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from xbackend_fl.canonical import Value, contractions, movement
-from xbackend_fl.canonical.operands import Operand, as_value
+from xbackend_fl.canonical import Value
+from xbackend_fl.canonical.graph import contractions, movement
+from xbackend_fl.canonical.graph.operands import Operand, as_value
 from xbackend_fl.errors import UnsupportedError
 from xbfl_tensorflow import arithmetic, masks, moving, windows
 from xbfl_tensorflow.graph import Context, Operation, node_name, static_shape

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from xbackend_fl.canonical import Value, movement
+from xbackend_fl.canonical import Value
+from xbackend_fl.canonical.graph import movement
+from xbackend_fl.canonical.graph.operands import Operand, as_value, combine
+from xbackend_fl.canonical.graph.recurrent import Ran, turn_round
+from xbackend_fl.canonical.graph.recurrent import recurrent as run
 from xbackend_fl.canonical.layout import Blocks, Layout, Reshape, Transpose
-from xbackend_fl.canonical.operands import Operand, as_value, combine
-from xbackend_fl.canonical.recurrent import Ran, turn_round
-from xbackend_fl.canonical.recurrent import recurrent as run
 from xbfl_tensorflow.graph import Context, family, require
 
 _OPERATORS: Mapping[str, tuple[str, tuple[int, ...]]] = {

@@ -6,12 +6,13 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from xbackend_fl.canonical import Value, movement, views
-from xbackend_fl.canonical.attention import attention as dot_product_attention
-from xbackend_fl.canonical.attention import join_heads, split_heads
+from xbackend_fl.canonical import Value, views
+from xbackend_fl.canonical.graph import movement
+from xbackend_fl.canonical.graph.attention import attention as dot_product_attention
+from xbackend_fl.canonical.graph.attention import join_heads, split_heads
+from xbackend_fl.canonical.graph.operands import as_value, is_causal_mask
+from xbackend_fl.canonical.graph.padding import same_pads
 from xbackend_fl.canonical.layout import Layout, Reshape, Transpose
-from xbackend_fl.canonical.operands import as_value, is_causal_mask
-from xbackend_fl.canonical.padding import same_pads
 from xbfl_tensorflow import recurrent
 from xbfl_tensorflow.graph import Context, Handler, activation, require, spatial
 

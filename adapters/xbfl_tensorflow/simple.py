@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from xbackend_fl.canonical import Value, training, windows
+from xbackend_fl.canonical import Value
+from xbackend_fl.canonical.graph import training, windows
 from xbfl_tensorflow.graph import Context, Handler, activation, channel_axis, require
 
 # Layers with one input.

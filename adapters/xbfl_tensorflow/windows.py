@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from xbackend_fl.canonical import Value, views, windows
+from xbackend_fl.canonical import Value, views
+from xbackend_fl.canonical.graph import windows
+from xbackend_fl.canonical.graph.operands import Operand, as_value
+from xbackend_fl.canonical.graph.padding import same_pads, transposed_pads
 from xbackend_fl.canonical.layout import Layout, Step
-from xbackend_fl.canonical.operands import Operand, as_value
-from xbackend_fl.canonical.padding import same_pads, transposed_pads
 from xbfl_tensorflow.graph import Context, require, static_shape
 
 

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from torch.fx import Node
 
-from xbackend_fl.canonical import GraphBuilder, Value, activations
-from xbackend_fl.canonical.operands import Operand, combine, scalar, unary
+from xbackend_fl.canonical import GraphBuilder, Value
+from xbackend_fl.canonical.graph import activations
+from xbackend_fl.canonical.graph.operands import Operand, combine, scalar, unary
 from xbfl_torch.graph import Context, Handler, require
 
 

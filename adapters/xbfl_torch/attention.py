@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch.fx import Node
 
-from xbackend_fl.canonical import Value, movement
-from xbackend_fl.canonical.attention import attention as dot_product_attention
-from xbackend_fl.canonical.attention import join_heads, split_heads
+from xbackend_fl.canonical import Value
+from xbackend_fl.canonical.graph import movement
+from xbackend_fl.canonical.graph.attention import attention as dot_product_attention
+from xbackend_fl.canonical.graph.attention import join_heads, split_heads
+from xbackend_fl.canonical.graph.masked_attention import masked_attention, repeat_heads
+from xbackend_fl.canonical.graph.operands import Operand, is_causal_mask
+from xbackend_fl.canonical.graph.operands import native_shape as operand_shape
 from xbackend_fl.canonical.layout import Layout, Native
-from xbackend_fl.canonical.masked_attention import masked_attention, repeat_heads
-from xbackend_fl.canonical.operands import Operand, is_causal_mask
-from xbackend_fl.canonical.operands import native_shape as operand_shape
 from xbfl_torch.graph import Context, Handler, base_name, module_path, require
 
 

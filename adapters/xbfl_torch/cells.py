@@ -8,8 +8,8 @@ from typing import Any
 from torch.fx import Node
 
 from xbackend_fl.canonical import GraphBuilder, Value, views
+from xbackend_fl.canonical.graph.operands import Operand, as_value, combine
 from xbackend_fl.canonical.layout import Layout, Sum
-from xbackend_fl.canonical.operands import Operand, as_value, combine
 from xbfl_torch.graph import Context, Handler, layout_of, parameter
 
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from torch.fx import Node
 
-from xbackend_fl.canonical import contractions
-from xbackend_fl.canonical.operands import Operand, combine
+from xbackend_fl.canonical.graph import contractions
+from xbackend_fl.canonical.graph.operands import Operand, combine
 from xbfl_torch.graph import Context, Handler, require
 
 

@@ -28,11 +28,12 @@ from xbackend_fl.adapter.calling import Way
 from xbackend_fl.adapter.contract import Array
 from xbackend_fl.adapter.outputs import output_leaves, require_float32
 from xbackend_fl.adapter.structure import Given
-from xbackend_fl.canonical import Description, GraphBuilder, TrainingEffect, Value, training
+from xbackend_fl.canonical import Description, GraphBuilder, TrainingEffect, Value
+from xbackend_fl.canonical.graph import training
+from xbackend_fl.canonical.graph.opaque import may_stand
+from xbackend_fl.canonical.graph.operands import LARGEST_CONSTANT, as_value
+from xbackend_fl.canonical.graph.recorder import described_with_data
 from xbackend_fl.canonical.layout import Native
-from xbackend_fl.canonical.opaque import may_stand
-from xbackend_fl.canonical.operands import LARGEST_CONSTANT, as_value
-from xbackend_fl.canonical.recorder import described_with_data
 from xbackend_fl.errors import UnsupportedError, XbflError
 from xbackend_fl.places import users_place
 from xbfl_torch import (

@@ -11,8 +11,8 @@ from torch._ops import OpOverload
 from torch.fx import Node
 
 from xbackend_fl.canonical import GraphBuilder, Value
+from xbackend_fl.canonical.graph.operands import Operand, as_value
 from xbackend_fl.canonical.layout import Layout, Step, leaves
-from xbackend_fl.canonical.operands import Operand, as_value
 from xbackend_fl.errors import UnsupportedError
 from xbfl_torch.rehearsal import DropoutLayer, Rehearsal
 from xbfl_torch.states import Row, State, state_data

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from xbackend_fl.canonical import TrainingEffect, Value, training
+from xbackend_fl.canonical import TrainingEffect, Value
+from xbackend_fl.canonical.graph import training
+from xbackend_fl.canonical.graph.operands import Operand
+from xbackend_fl.canonical.graph.tables import lookup
 from xbackend_fl.canonical.layout import Layout
-from xbackend_fl.canonical.operands import Operand
-from xbackend_fl.canonical.tables import lookup
 from xbfl_torch.graph import Context, Handler, layout_of, module_path, native_shape, parameter, require
 from xbfl_torch.rehearsal import BatchNorm
 

@@ -9,8 +9,9 @@ import torch
 from torch.fx import Node
 
 from xbackend_fl.adapter.contract import Array
-from xbackend_fl.canonical import Value, logic
-from xbackend_fl.canonical.operands import Operand, combine
+from xbackend_fl.canonical import Value
+from xbackend_fl.canonical.graph import logic
+from xbackend_fl.canonical.graph.operands import Operand, combine
 from xbfl_torch.graph import Context, Handler, native_shape, require
 
 

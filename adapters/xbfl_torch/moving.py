@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 from torch.fx import Node
 
-from xbackend_fl.canonical import movement, picking, windows
-from xbackend_fl.canonical.operands import Operand
-from xbackend_fl.canonical.operands import native_shape as operand_shape
+from xbackend_fl.canonical.graph import movement, picking, windows
+from xbackend_fl.canonical.graph.operands import Operand
+from xbackend_fl.canonical.graph.operands import native_shape as operand_shape
 from xbfl_torch.graph import Context, Handler, native_shape, require
 
 

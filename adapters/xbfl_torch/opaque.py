@@ -9,7 +9,7 @@ import torch
 from torch.fx import Node
 
 from xbackend_fl.canonical import Value
-from xbackend_fl.canonical.opaque import Operation, opaque
+from xbackend_fl.canonical.graph.opaque import Operation, opaque
 from xbackend_fl.errors import UnsupportedError
 from xbfl_torch.graph import Context, module_path
 

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch.fx import Node
 
-from xbackend_fl.canonical import Value, activations, logic, movement, training, windows
-from xbackend_fl.canonical.operands import Operand, combine, unary
+from xbackend_fl.canonical import Value
+from xbackend_fl.canonical.graph import activations, logic, movement, training, windows
+from xbackend_fl.canonical.graph.operands import Operand, combine, unary
 from xbfl_torch.graph import Context, Handler, base_name, native_shape, require
 from xbfl_torch.masks import dtype_name
 

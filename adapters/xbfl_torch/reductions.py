@@ -7,9 +7,10 @@ from typing import Any
 
 from torch.fx import Node
 
-from xbackend_fl.canonical import Value, reductions
-from xbackend_fl.canonical.operands import Operand, combine
-from xbackend_fl.canonical.reductions import every_axis
+from xbackend_fl.canonical import Value
+from xbackend_fl.canonical.graph import reductions
+from xbackend_fl.canonical.graph.operands import Operand, combine
+from xbackend_fl.canonical.graph.reductions import every_axis
 from xbfl_torch.graph import Context, Handler, native_shape, require
 
 

@@ -7,11 +7,12 @@ from typing import Any
 
 from torch.fx import Node
 
-from xbackend_fl.canonical import Value, movement, training
+from xbackend_fl.canonical import Value
+from xbackend_fl.canonical.graph import movement, training
+from xbackend_fl.canonical.graph.operands import Operand
+from xbackend_fl.canonical.graph.operands import native_shape as operand_shape
+from xbackend_fl.canonical.graph.recurrent import recurrent
 from xbackend_fl.canonical.layout import Blocks, Join, Layout, Sum
-from xbackend_fl.canonical.operands import Operand
-from xbackend_fl.canonical.operands import native_shape as operand_shape
-from xbackend_fl.canonical.recurrent import recurrent
 from xbfl_torch.graph import Context, Handler, module_path, native_shape, require
 from xbfl_torch.states import State, state_row, whole_state
 

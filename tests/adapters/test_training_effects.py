@@ -20,7 +20,7 @@ from tests.adapters.row import Lambda, chain
 from xbackend_fl.adapter import adapter_of
 from xbackend_fl.errors import MismatchError, RefusedInput, UnsupportedError
 from xbackend_fl.mapping import find_binding
-from xbackend_fl.mapping.training import require_trainable
+from xbackend_fl.mapping.match.training import require_trainable
 
 VECTOR = (np.random.default_rng(0).standard_normal((1, 8)).astype(np.float32),)
 IMAGE = (np.random.default_rng(0).standard_normal((1, 3, 8, 8)).astype(np.float32),)

@@ -19,7 +19,7 @@ from tests.adapters.row import Lambda
 from xbackend_fl.adapter import adapter_of
 from xbackend_fl.canonical.layout import backward, forward
 from xbackend_fl.errors import MismatchError
-from xbackend_fl.mapping.holdings import holdings
+from xbackend_fl.mapping.align.holdings import holdings
 
 ROWS = np.random.default_rng(0).standard_normal((3, 6)).astype(np.float32)
 STEPS = np.random.default_rng(1).standard_normal((2, 5, 6)).astype(np.float32)

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from tests.conftest import Figure
 from xbackend_fl.canonical import GraphBuilder, NativeTensor, Schema, Value
 from xbackend_fl.canonical.layout import Native
-from xbackend_fl.mapping.diagnose import differences
-from xbackend_fl.mapping.match import match
-from xbackend_fl.mapping.skeleton import skeleton_of
+from xbackend_fl.mapping.match.diagnose import differences
+from xbackend_fl.mapping.match.match import match
+from xbackend_fl.mapping.match.skeleton import skeleton_of
 
 pytestmark = pytest.mark.quick
 

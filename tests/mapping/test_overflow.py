@@ -17,14 +17,14 @@ from torch import nn
 import xbackend_fl
 from tests.mapping.masked import Written, normal
 from xbackend_fl.errors import MismatchError
-from xbackend_fl.mapping.agreement import agreement
 from xbackend_fl.mapping.bind import describe
-from xbackend_fl.mapping.cases import cases
-from xbackend_fl.mapping.noise import Run, output_noise, widest_noise
-from xbackend_fl.mapping.observed import moves_outputs
-from xbackend_fl.mapping.probe import Case, Evidence
-from xbackend_fl.mapping.reaction import reaction
-from xbackend_fl.mapping.verify import against_runtime, output_check, relative_error
+from xbackend_fl.mapping.probes.cases import cases
+from xbackend_fl.mapping.probes.probe import Case, Evidence
+from xbackend_fl.mapping.proof.agreement import agreement
+from xbackend_fl.mapping.proof.noise import Run, output_noise, widest_noise
+from xbackend_fl.mapping.proof.observed import moves_outputs
+from xbackend_fl.mapping.proof.reaction import reaction
+from xbackend_fl.mapping.proof.verify import against_runtime, output_check, relative_error
 
 Function = Callable[[Any], Any]
 

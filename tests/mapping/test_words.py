@@ -22,7 +22,7 @@ from xbackend_fl.adapter.words import Words, code
 from xbackend_fl.canonical.ops import OPAQUE, ROWS, Effect
 from xbackend_fl.errors import MismatchError
 from xbackend_fl.mapping import bind_trainer, evidence_of
-from xbackend_fl.mapping.sizes import at_this_size
+from xbackend_fl.mapping.match.sizes import at_this_size
 from xbfl_tensorflow import words as keras_words
 from xbfl_torch import words as torch_words
 

@@ -1,7 +1,7 @@
 """The treaty: operator table, layouts, schema and binding, and the canonical graph as ONNX."""
 
 from xbackend_fl.canonical.binding import Axes, Binding, Description, NativeTensor
-from xbackend_fl.canonical.builder import GraphBuilder
+from xbackend_fl.canonical.graph.builder import GraphBuilder
 from xbackend_fl.canonical.ops import OPERATORS, Effect, Kind, Operator, Slot
 from xbackend_fl.canonical.schema import Node, Parameter, Port, Schema, TrainingEffect
 from xbackend_fl.canonical.value import Value

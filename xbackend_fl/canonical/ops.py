@@ -272,3 +272,10 @@ ROWS = (*_PARAMETRIC, *_PLAIN)
 
 OPERATORS: Mapping[str, Operator] = {operator.name: operator for operator in ROWS}
 """Operator name to its row."""
+
+PASSES_FEATURES = frozenset(
+    name
+    for name, row in OPERATORS.items()
+    if not row.slots and set(row.attributes or {}) <= {"alpha", "gamma", "beta"}
+) - {"MatMul", "Sub", "Div", "Max", "Min", "Flatten", "And", "Or", "Xor", "Where"}
+"""Operators of one value that leave its features where they are."""

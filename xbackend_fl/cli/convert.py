@@ -114,7 +114,7 @@ def _sides(
         return None, None
     from xbackend_fl.cli.models import build
     from xbackend_fl.convert import open_side
-    from xbackend_fl.mapping.publish import read_schema
+    from xbackend_fl.mapping.proof.publish import read_schema
 
     known = None if schema is None else read_schema(schema)
     adapter, model = build(source_model or dest_model or "")

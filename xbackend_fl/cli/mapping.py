@@ -32,7 +32,7 @@ def map_models(
     from xbackend_fl.cli.models import build, examples
     from xbackend_fl.errors import FileError
     from xbackend_fl.mapping import as_known, bind_trainer, evidence_of
-    from xbackend_fl.mapping.publish import read_evidence, read_schema
+    from xbackend_fl.mapping.proof.publish import read_evidence, read_schema
 
     example = examples(inputs)
     if output is not None and output.exists():
@@ -71,7 +71,7 @@ def _plain(bound: Bound) -> dict[str, Any]:
 def _show(bound: Bound) -> None:
     from xbackend_fl.canonical.layout import describe
     from xbackend_fl.cli.models import show_edges
-    from xbackend_fl.mapping.training import common
+    from xbackend_fl.mapping.match.training import common
 
     rows = []
     for name, layout in bound.binding.parameters.items():

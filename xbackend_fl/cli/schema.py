@@ -31,7 +31,7 @@ def schema(
     """
     from xbackend_fl.cli.models import build, examples
     from xbackend_fl.mapping import evidence_of
-    from xbackend_fl.mapping.publish import write_evidence, write_schema
+    from xbackend_fl.mapping.proof.publish import write_evidence, write_schema
 
     example = examples(inputs)
     adapter, native = build(model)

@@ -20,8 +20,8 @@ from xbackend_fl.convert.models import Side
 from xbackend_fl.convert.names import naming, not_saved
 from xbackend_fl.errors import FileError, RefusedInput, RunFailed, SchemaError
 from xbackend_fl.mapping import check_lengths, execute
-from xbackend_fl.mapping.draw import draw_inputs
-from xbackend_fl.mapping.verify import TOLERANCE, relative_error
+from xbackend_fl.mapping.probes.draw import draw_inputs
+from xbackend_fl.mapping.proof.verify import TOLERANCE, relative_error
 from xbackend_fl.weights import Archive, Weights, digest
 from xbackend_fl.weights.formats.dtypes import is_float
 from xbackend_fl.weights.store import Format, format_of, same_bits, whole_or_absent

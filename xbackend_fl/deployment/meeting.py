@@ -14,7 +14,7 @@ from xbackend_fl.deployment.message import Message, public, quoted
 from xbackend_fl.deployment.reference import Reference, reference_of
 from xbackend_fl.errors import ConfigError, MismatchError, RunFailed, UpdateRefused, shortened
 from xbackend_fl.events import ModelBound, Noted, Observer
-from xbackend_fl.mapping.verify import TOLERANCE
+from xbackend_fl.mapping.proof.verify import TOLERANCE
 from xbackend_fl.server import check_loss
 
 _WAIT_S = 0.2

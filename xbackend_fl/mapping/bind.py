@@ -16,14 +16,9 @@ from xbackend_fl.adapter.calling import same_names
 from xbackend_fl.adapter.example import Example, checked, checked_example
 from xbackend_fl.canonical import Binding, Description, Schema
 from xbackend_fl.errors import MismatchError, RefusedInput, SchemaError
-from xbackend_fl.mapping.causes import causes
-from xbackend_fl.mapping.diagnose import compare, differences
-from xbackend_fl.mapping.difference import Difference
-from xbackend_fl.mapping.explain import failure, mismatch, not_finite_apart, verdict_by_shape
-from xbackend_fl.mapping.fingerprint import Fingerprints
-from xbackend_fl.mapping.finite import check_weights
-from xbackend_fl.mapping.forms import UnlikeError, one_function
-from xbackend_fl.mapping.inputs import (
+from xbackend_fl.mapping.align.fingerprint import Fingerprints
+from xbackend_fl.mapping.align.forms import UnlikeError, one_function
+from xbackend_fl.mapping.align.inputs import (
     Turned,
     input_orders,
     inputs_in_other_order,
@@ -31,17 +26,22 @@ from xbackend_fl.mapping.inputs import (
     order_notes,
     own_names,
 )
-from xbackend_fl.mapping.match import Matching, Resemblance, match
-from xbackend_fl.mapping.pairings import SECONDS, Outcome, Proposal, contradicted, pairings, search
-from xbackend_fl.mapping.ports import check_outputs, fit_outputs, trailing_notes
-from xbackend_fl.mapping.probe import Evidence
-from xbackend_fl.mapping.prove import plausible, prove
-from xbackend_fl.mapping.runtime import GraphRefused
-from xbackend_fl.mapping.selection import select
-from xbackend_fl.mapping.sizes import at_this_size
-from xbackend_fl.mapping.skeleton import Skeleton, skeleton_of
-from xbackend_fl.mapping.training import followed, pair_dropouts, training_report
-from xbackend_fl.mapping.verify import Proof
+from xbackend_fl.mapping.align.pairings import SECONDS, Outcome, Proposal, contradicted, pairings, search
+from xbackend_fl.mapping.explain import failure, mismatch, not_finite_apart, verdict_by_shape
+from xbackend_fl.mapping.finite import check_weights
+from xbackend_fl.mapping.match.causes import causes
+from xbackend_fl.mapping.match.diagnose import compare, differences
+from xbackend_fl.mapping.match.difference import Difference
+from xbackend_fl.mapping.match.match import Matching, Resemblance, match
+from xbackend_fl.mapping.match.ports import check_outputs, fit_outputs, trailing_notes
+from xbackend_fl.mapping.match.sizes import at_this_size
+from xbackend_fl.mapping.match.skeleton import Skeleton, skeleton_of
+from xbackend_fl.mapping.match.training import followed, pair_dropouts, training_report
+from xbackend_fl.mapping.probes.probe import Evidence
+from xbackend_fl.mapping.probes.runtime import GraphRefused
+from xbackend_fl.mapping.proof.prove import plausible, prove
+from xbackend_fl.mapping.proof.selection import select
+from xbackend_fl.mapping.proof.verify import Proof
 from xbackend_fl.weights import Weights
 
 Array = NDArray[Any]

@@ -17,13 +17,13 @@ from xbackend_fl.canonical.layout import leaves
 from xbackend_fl.canonical.ops import OPERATORS
 from xbackend_fl.canonical.schema import AttributeValue
 from xbackend_fl.errors import MismatchError, UnprovenError
-from xbackend_fl.mapping.cases import cases
-from xbackend_fl.mapping.difference import Difference
-from xbackend_fl.mapping.draw import draw_weights
-from xbackend_fl.mapping.pairings import Outcome
-from xbackend_fl.mapping.probe import Evidence, by_shape, observe
-from xbackend_fl.mapping.runtime import execute
-from xbackend_fl.mapping.verify import TOLERANCE, Proof, relative_error
+from xbackend_fl.mapping.align.pairings import Outcome
+from xbackend_fl.mapping.match.difference import Difference
+from xbackend_fl.mapping.probes.cases import cases
+from xbackend_fl.mapping.probes.draw import draw_weights
+from xbackend_fl.mapping.probes.probe import Evidence, by_shape, observe
+from xbackend_fl.mapping.probes.runtime import execute
+from xbackend_fl.mapping.proof.verify import TOLERANCE, Proof, relative_error
 
 UNMOVED = 1e-7
 """A change of outputs that rounding alone makes."""

@@ -14,7 +14,7 @@ from xbackend_fl.canonical import Schema
 from xbackend_fl.course import Course
 from xbackend_fl.errors import RunFailed
 from xbackend_fl.events import Noted, Observer
-from xbackend_fl.mapping.verify import TOLERANCE, relative_error
+from xbackend_fl.mapping.proof.verify import TOLERANCE, relative_error
 from xbackend_fl.metrics import Metrics, metrics_for, shown
 from xbackend_fl.server.checkpoint import CourseState
 from xbackend_fl.server.engine import Engine, Outputs, Participation

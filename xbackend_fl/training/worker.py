@@ -47,7 +47,7 @@ from xbackend_fl.mapping import (
     evidence_of,
     training_attributes,
 )
-from xbackend_fl.mapping.training import require_trainable
+from xbackend_fl.mapping.match.training import require_trainable
 from xbackend_fl.metrics import Metrics, Objective, objective_of
 from xbackend_fl.training.examine import Examined, Rehearsal, Scope, digests_of, read_data
 from xbackend_fl.training.failures import failing, finite, saving, training, undone

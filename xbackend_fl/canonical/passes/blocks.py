@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from xbackend_fl.canonical.draft import Draft, Graph
 from xbackend_fl.canonical.layout import Reorder, Segment
-from xbackend_fl.canonical.rewrites import PASSES_FEATURES
+from xbackend_fl.canonical.ops import PASSES_FEATURES
 
 _LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm"})
 

@@ -1,0 +1,1 @@
+"""Evidence proposes where forms differ: partners, orders of features and of rows, and what one side holds in one tensor."""

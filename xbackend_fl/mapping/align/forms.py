@@ -1,0 +1,210 @@
+"""Binds two forms of one function: their parameters are paired by what they do, and only numbers speak of the rest.
+
+Structure has the first word. Where two graphs differ in nothing but an attribute, they are two functions, however little the
+attribute moves; where they differ in form, this room says what may be one function all the same.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain, zip_longest
+
+from xbackend_fl.adapter.contract import Trainer
+from xbackend_fl.canonical import OPERATORS, Binding, Description, Effect, Node, Schema
+from xbackend_fl.canonical.schema import AttributeValue
+from xbackend_fl.mapping.align.align import Alignment, alignments
+from xbackend_fl.mapping.align.pairings import Proposal
+from xbackend_fl.mapping.match.difference import Difference
+from xbackend_fl.mapping.match.match import Matching
+from xbackend_fl.mapping.match.skeleton import rounded, skeleton_of
+from xbackend_fl.mapping.match.training import followed, pair_dropouts, training_report
+from xbackend_fl.mapping.probes.probe import Evidence
+from xbackend_fl.text import line
+
+_SUBTLE = frozenset(
+    {"epsilon", "approximate", "alpha", "beta", "gamma", "min", "max", "constant", "activation"}
+)
+"""Attributes that may move outputs by less than the proof sees: where only they differ, two models are two functions."""
+
+_ARITHMETIC = frozenset({"Add", "Mul", "Pow", "Constant", "Opaque", "Slice", "Select", "Expand"})
+"""Operators whose attributes move to others when an expression is written differently."""
+
+_FLOORS = 1e-8, 9e-4
+"""A number between these that is added, or bounds from below, keeps a divisor or a root from zero: an epsilon in whatever form. What
+is smaller only stands for zero, and its square in another form does the same."""
+
+
+_LONGEST = 200
+"""Characters of a difference that is only mentioned."""
+
+
+class UnlikeError(Exception):
+    """Two graphs are not two forms of one function; ``found`` says in what layers differ that both have, if they do."""
+
+    def __init__(self, found: tuple[Difference, ...] = ()) -> None:
+        super().__init__("; ".join(map(str, found)))
+        self.found = found
+
+
+def one_function(
+    schema: Schema,
+    trainer: Trainer,
+    evidence: Sequence[Evidence] | None,
+    found: Sequence[Difference],
+) -> Iterator[Proposal]:
+    """Bindings of a candidate whose graph has another form, the likeliest first, as proposals for the proof.
+
+    Args:
+        schema: The reference's schema.
+        trainer: The candidate; its weights are changed.
+        evidence: What the reference did.
+        found: How the graphs differ.
+
+    Raises:
+        UnlikeError: Parameters do not fit each other, or layers that both models have differ in an attribute.
+    """
+    if any(item.attribute in _SUBTLE for item in found):
+        raise UnlikeError
+    description, several = trainer.description, alignments(schema, trainer, evidence)
+    first = next(several, None)
+    if first is None:
+        raise UnlikeError
+    floors = tuple(_unlike_floors(schema, description.schema))
+    for alignment in chain([first], several):
+        if unequal := (*_unequal(schema, description.schema, alignment.nodes), *floors):
+            raise UnlikeError(unequal)
+        dropouts, ordered = _dropouts(schema, description, alignment)
+        nodes = {**alignment.nodes, **dropouts}
+        binding = _with_nodes(alignment.binding, description, nodes)
+        binding, notes = followed(binding, training_report(schema, description, binding, nodes))
+        yield binding, (*notes, *_said(found, alignment), *ordered)
+
+
+def _with_nodes(binding: Binding, description: Description, nodes: Mapping[str, str]) -> Binding:
+    native = description.binding.nodes
+    return replace(binding, nodes={nodes[name]: native[name] for name in native if name in nodes})
+
+
+def _unequal(schema: Schema, own: Schema, nodes: Mapping[str, str]) -> Iterator[Difference]:
+    """Attributes of the function that differ in layers that both models have, whatever lies between them."""
+    ours = {node.name: node for node in schema.nodes}
+    for node in own.nodes:
+        if node.name in nodes:
+            yield from _between(ours[nodes[node.name]], node)
+    sides = _glue(schema), _glue(own)
+    for operator in sides[0].keys() & sides[1].keys():
+        left_nodes, right_nodes = sides[0][operator], sides[1][operator]
+        if len(left_nodes) != len(right_nodes):
+            continue
+        one_rest, two_rest = list(left_nodes), list(right_nodes)
+        for node in left_nodes:
+            twin = next((other for other in two_rest if _attributes(other) == _attributes(node)), None)
+            if twin is not None:
+                one_rest.remove(node)
+                two_rest.remove(twin)
+        for left, right in zip(one_rest, two_rest, strict=True):
+            yield from _between(left, right)
+
+
+def _floors(schema: Schema) -> dict[float, Node]:
+    """Every epsilon of a graph, and the first node that has it."""
+    found: dict[float, Node] = {}
+    for node in schema.nodes:
+        for name, value in node.attributes.items():
+            added = name == "epsilon" or (name, node.operator) in {("constant", "Add"), ("min", "Clip")}
+            if added and isinstance(value, float) and _FLOORS[0] < value <= _FLOORS[1]:
+                found.setdefault(float(f"{value:.3g}"), node)
+    return found
+
+
+def _unlike_floors(schema: Schema, own: Schema) -> Iterator[Difference]:
+    """Epsilons that one graph has and the other has not, if both can be seen through."""
+    if schema.opaque or own.opaque:
+        return
+    ours, theirs = _floors(schema), _floors(own)
+    absent: tuple[str, Node | None] = "absent", None
+    left, right = (
+        [(f"{value:g}", node) for value, node in one.items() if value not in two]
+        for one, two in ((ours, theirs), (theirs, ours))
+    )
+    for (expected, one), (received, two) in zip_longest(left, right, fillvalue=absent):
+        node = one or two
+        if node is not None:
+            names = one.name if one else "", two.name if two else ""
+            yield Difference(*names, node.operator, "epsilon", expected, received)
+
+
+def _between(left: Node, right: Node) -> Iterator[Difference]:
+    """Attributes in which two nodes differ."""
+    one, two = _attributes(left), _attributes(right)
+    for name in sorted(one.keys() | two.keys()):
+        if one.get(name) != two.get(name):
+            yield _difference(left, right, name, one.get(name), two.get(name))
+
+
+def _difference(
+    left: Node, right: Node, name: str, one: AttributeValue | None, two: AttributeValue | None
+) -> Difference:
+    expected, received = ("absent" if value is None else str(value) for value in (one, two))
+    return Difference(left.name, right.name, left.operator, name, expected, received, two)
+
+
+def _attributes(node: Node) -> dict[str, AttributeValue]:
+    row = OPERATORS[node.operator]
+    return {
+        name: rounded(value)
+        for name, value in node.attributes.items()
+        if row.effect(name) is Effect.FUNCTION and name in _SUBTLE
+    }
+
+
+def _glue(schema: Schema) -> dict[str, list[Node]]:
+    """Nodes without parameters whose attributes belong to them however the expression is written."""
+    found: dict[str, list[Node]] = defaultdict(list)
+    for node in schema.nodes:
+        row = OPERATORS[node.operator]
+        if not row.slots and not row.shape_only and node.operator not in _ARITHMETIC:
+            found[node.operator].append(node)
+    return found
+
+
+def _dropouts(
+    schema: Schema, description: Description, alignment: Alignment
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The candidate's dropout nodes to the reference's: between paired layers, and else in order if their rates are the same."""
+    reference, candidate = skeleton_of(schema), skeleton_of(description.schema)
+    places = {bone.node.name: index for index, bone in enumerate(reference.bones)}
+    pairs = {
+        places[alignment.nodes[bone.node.name]]: index
+        for index, bone in enumerate(candidate.bones)
+        if alignment.nodes.get(bone.node.name) in places
+    }
+    found = pair_dropouts(reference, candidate, Matching(pairs), (schema, description.schema))
+    ours = [node for node in schema.nodes if node.operator == "Dropout" and node.name not in found.values()]
+    theirs = [n for n in description.schema.nodes if n.operator == "Dropout" and n.name not in found]
+    rates = [[node.attributes.get("ratio") for node in side] for side in (ours, theirs)]
+    if not ours or rates[0] != rates[1]:
+        return found, ()
+    found |= {right.name: left.name for left, right in zip(ours, theirs, strict=True)}
+    return found, (f"{len(ours)} dropout layers between nodes of other forms are paired in order",)
+
+
+def _said(found: Sequence[Difference], alignment: Alignment) -> Iterator[str]:
+    if found:
+        yield (
+            "the two graphs have other forms, and parameters are paired by their gradients: between the layers only numbers speak. "
+            f"First difference: {line(str(found[0]), _LONGEST)}"
+        )
+    if alignment.reordered:
+        yield f"the features that these read lie in another order, which gradients tell: {_names(alignment.reordered)}"
+    if alignment.tied:
+        yield (
+            "equal weights by shape do not tell these from others; this pairing passes the proof, and others were not asked: "
+            f"{_names(alignment.tied)}"
+        )
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (" …" if len(names) > 5 else "")

@@ -1,0 +1,170 @@
+"""Which probes are run: draws of every kind, at several sizes, and the user's own example."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xbackend_fl.canonical import Schema
+from xbackend_fl.mapping.probes.distributions import (
+    WIDE,
+    Assignment,
+    Distribution,
+    assignments,
+    far,
+    markers,
+    structured,
+    vocabularies,
+    words,
+)
+from xbackend_fl.mapping.probes.draw import BATCH, draw_inputs
+from xbackend_fl.mapping.probes.probe import Case
+
+Array = NDArray[Any]
+
+EXAMPLE = "the example"
+"""Label of the probe with the user's own data."""
+
+ALIKE = "the same weights by shape, all features alike"
+"""Label of a probe that needs neither a map nor an order of features."""
+
+BY_SHAPE = "the same weights by shape"
+"""Label of a probe that needs no map."""
+
+DRAWS = 4
+"""Draws whose gradients are always compared; a step, too, in those with an odd seed."""
+
+KINDS = DRAWS + 2
+"""Seed of the draws of every other kind of data, whose outputs alone are compared."""
+
+_EXAMPLE, _BY_SHAPE, _FURTHER = DRAWS + 3, DRAWS + 5, 21
+_ALIKE = 17
+_MOVES = frozenset({"Concat", "Flatten", "Reshape", "Transpose", "Opaque"})
+"""Behind what features may lie in another order."""
+
+_RESERVE = (11, 13, 15)
+_SMALL = (4, 8)
+"""How many times smaller large images are where rounding is to count less."""
+
+
+def cases(schema: Schema, example: Sequence[Array], assignment: Assignment = ()) -> list[Case]:
+    """What every proof runs.
+
+    Draws at the example's size and at a neighbouring size (odd and even); outputs alone for every other kind of data and
+    for the example itself; draws that are run where rounding decided in all the others; one by shape.
+
+    Args:
+        schema: The reference.
+        example: One array per input.
+        assignment: What the inputs are by default; normal if left out.
+    """
+    shapes = [array.shape for array in example]
+    usual = assignment or (Distribution.NORMAL,) * len(example)
+    result = [_draw(schema, example, shapes, seed, usual, step=bool(seed % 2)) for seed in range(DRAWS)]
+    if any(len(shape) >= 3 for shape in shapes):
+        larger = [(*shape[:2], *(n + 1 for n in shape[2:])) if len(shape) >= 3 else shape for shape in shapes]
+        result.append(_draw(schema, example, larger, DRAWS + 1, usual, differentiate=False))
+    others = (other for other in _others(schema) if other != usual)
+    result += [_draw(schema, example, shapes, KINDS, other, differentiate=False) for other in others]
+    own = repeated(example)
+    result.append(Case(EXAMPLE, _EXAMPLE, own, differentiate=False, step=False))
+    for seed, times in zip(_RESERVE, _SMALL, strict=False):
+        small = [_smaller(shape, times) for shape in shapes]
+        result.append(_draw(schema, example, small, seed, usual, reserve=True, rounding=small != shapes))
+    result.append(_draw(schema, example, shapes, _RESERVE[2], usual, reserve=True, rounding=True))
+    inputs = draw_inputs(schema, shapes, _BY_SHAPE, scale=10.0, assignment=usual, like=example)
+    result.append(Case(BY_SHAPE, _BY_SHAPE, inputs, step=False, by_shape=True))
+    if any(node.operator in _MOVES for node in schema.nodes):
+        inputs = draw_inputs(schema, shapes, _ALIKE, assignment=usual, like=example)
+        result.append(Case(ALIKE, _ALIKE, inputs, step=False, by_shape=True, alike=True))
+    return result
+
+
+def by_shape_cases(schema: Schema, example: Sequence[Array]) -> Iterator[Case]:
+    """Probes that need no map and nothing from the reference: normal data, every other kind, and the example."""
+    shapes = [array.shape for array in example]
+    for assignment in _others(schema):
+        inputs = draw_inputs(schema, shapes, _BY_SHAPE, assignment=assignment, like=example)
+        yield Case(f"{BY_SHAPE}, {words(assignment)}", _BY_SHAPE, inputs, step=False, by_shape=True)
+    yield Case(f"{BY_SHAPE}, {EXAMPLE}", _BY_SHAPE, repeated(example), step=False, by_shape=True)
+
+
+def further(schema: Schema, example: Sequence[Array]) -> Iterator[tuple[Case, Case]]:
+    """Draws for parameters that no other draw sees, each with its twin by shape: the example first, then other kinds of data."""
+    own = repeated(example)
+    yield (
+        Case(f"draw {_FURTHER}, {EXAMPLE}", _FURTHER, own, step=False),
+        Case(f"{BY_SHAPE}, {EXAMPLE}", _FURTHER, own, step=False, by_shape=True),
+    )
+    shapes = [array.shape for array in example]
+    kinds = list(assignments(schema))
+    alike = sum(len(set(kind)) == 1 for kind in kinds)
+    kinds[alike:alike] = far(schema)
+    seeds = {kind: _FURTHER + 2 * place for place, kind in enumerate(kinds, start=1)}
+    # Behind the seeds of the others, and tried before what is rarer.
+    images = list(structured(schema))
+    seeds |= {kind: _FURTHER + 2 * place for place, kind in enumerate(images, start=len(kinds) + 1)}
+    kinds[alike:alike] = images
+    for assignment in kinds:
+        seed = seeds[assignment]
+        case = _draw(schema, example, shapes, seed, assignment)
+        label = f"{BY_SHAPE}, {words(assignment)}"
+        yield case, Case(label, seed, case.inputs, step=False, by_shape=True)
+
+
+def usual_data(schema: Schema, case: Case, assignment: Assignment) -> tuple[Array, ...]:
+    """Data of the usual kind with the sizes of a case: running statistics are fitted to it where the case's own has no variance."""
+    shapes = [array.shape for array in case.inputs]
+    return draw_inputs(schema, shapes, case.seed, assignment=assignment, like=case.inputs)
+
+
+def repeated(example: Sequence[Array]) -> tuple[Array, ...]:
+    """The example as a batch of the probes' size."""
+    return tuple(np.concatenate([array] * BATCH)[:BATCH] for array in example)
+
+
+def _draw(
+    schema: Schema,
+    example: Sequence[Array],
+    shapes: Sequence[tuple[int, ...]],
+    seed: int,
+    assignment: Assignment,
+    *,
+    differentiate: bool = True,
+    step: bool = True,
+    reserve: bool = False,
+    rounding: bool = False,
+) -> Case:
+    kind = words(assignment)
+    label = f"draw {seed}, {_sizes(shapes)}" + (f", {kind}" if kind else "")
+    inputs = draw_inputs(schema, shapes, seed, assignment=assignment, like=example)
+    return Case(label, seed, inputs, differentiate, step and differentiate, reserve, rounding=rounding)
+
+
+def _others(schema: Schema) -> Iterator[Assignment]:
+    """Normal everywhere, every other kind everywhere, masks (one input of zeros and ones, or of ones), wide numbers, patterns, and marked and blank values."""
+    yield (Distribution.NORMAL,) * len(schema.inputs)
+    free = len(schema.inputs) - len(vocabularies(schema))
+    for assignment in assignments(schema):
+        changed = [kind for kind in assignment if kind is not Distribution.NORMAL]
+        alike = len(set(changed)) == 1 and len(changed) == free and changed[0] is not Distribution.HUGE
+        if alike or (len(changed) == 1 and changed[0] in {Distribution.BINARY, Distribution.ONES}):
+            yield assignment
+    if any(port.dtype.startswith("float") and not port.binary for port in schema.inputs):
+        yield from ((kind,) * len(schema.inputs) for kind in WIDE)
+    yield from structured(schema)
+    yield from markers(schema)
+
+
+def _smaller(shape: tuple[int, ...], times: int) -> tuple[int, ...]:
+    # Long sums of nearly equal numbers round the most; what a network does to an image shows in a smaller one.
+    if len(shape) < 4:
+        return shape
+    return (*shape[:2], *(n if n <= 32 else max(16, -(-n // times)) for n in shape[2:]))
+
+
+def _sizes(shapes: Sequence[tuple[int, ...]]) -> str:
+    return " and ".join("×".join(map(str, shape[1:])) or "scalar" for shape in shapes)

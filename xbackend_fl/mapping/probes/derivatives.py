@@ -1,0 +1,187 @@
+"""Gradients and one optimizer step in canonical form, and how far rounding moves them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xbackend_fl.adapter.contract import Batch, TrainConfig, Trainer
+from xbackend_fl.adapter.optimizers import Optimizer
+from xbackend_fl.canonical import Binding, Kind, Schema
+from xbackend_fl.canonical.layout import leaves
+from xbackend_fl.mapping.probes.pieces import taken_apart
+from xbackend_fl.mapping.probes.sketch import columns, sketch, sketches
+
+Array = NDArray[Any]
+
+STEP = Optimizer("sgd", lr=2.0**20)
+"""One step of plain SGD. The rate is huge and a power of two, so that nothing of a small gradient is lost when it is added to a weight."""
+
+SHIFT = 2.0**-20
+"""How far weights are moved there and back: enough to round otherwise, and too little for a curve to show."""
+
+PARTS = ("gradients", "moved", "updated")
+"""What an answer consists of."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """At what a model is differentiated.
+
+    Attributes:
+        inputs: Data in ONNX layout.
+        weights: Canonical weights, running statistics included.
+        cotangents: What every output is weighed with.
+        targets: Of the step's mean squared error on the first output.
+        config: How the step is made; ``None`` for gradients only.
+        columns: Piece of a parameter to the axis along which its gradient is not summed up.
+        by_piece: Whether gradients are those of the pieces of parameters.
+    """
+
+    inputs: tuple[Array, ...]
+    weights: Mapping[str, Array]
+    cotangents: tuple[Array, ...]
+    targets: Array
+    config: TrainConfig | None
+    columns: Mapping[str, int] = field(default_factory=dict)
+    by_piece: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model does there: sketches by canonical name.
+
+    Attributes:
+        gradients: In evaluation mode, by trainable parameter or by piece of one.
+        moved: The change in one step in training mode without dropout.
+        updated: The running statistics after that step.
+    """
+
+    gradients: Mapping[str, Array]
+    moved: Mapping[str, Array] = field(default_factory=dict)
+    updated: Mapping[str, Array] = field(default_factory=dict)
+
+
+def ask(trainer: Trainer, binding: Binding, schema: Schema, question: Question) -> Answer:
+    """Differentiate a model that holds the question's weights, and take a step if one is wanted; they are then what the step left."""
+    inputs = native(binding, question.inputs)
+    turned = [axes.to_native(c) for axes, c in zip(binding.outputs, question.cotangents, strict=True)]
+    whole = canonical_gradients(binding, trainer.gradients(inputs, turned))
+    gradients = {
+        name: columns(array, question.columns[name]) if name in question.columns else sketch(array)
+        for name, array in (taken_apart(schema, whole) if question.by_piece else whole).items()
+    }
+    if question.config is None or binding.inference_only:
+        return Answer(gradients)
+    kept = {name: array for name, array in trainer.read().items() if name in binding.owners}
+    trainer.reset(0)
+    trainer.write(kept)
+    targets = np.ascontiguousarray(binding.outputs[0].to_native(question.targets))
+    trainer.train([Batch(tuple(inputs), targets)], question.config)
+    after, start = binding.export(trainer.read()), question.weights
+    moving = {p.name for p in schema.parameters if p.kind is Kind.STATISTIC}
+    moved = {n: sketch(after[n].astype(np.float64) - start[n]) for n in after if n not in moving}
+    return Answer(gradients, moved, sketches({name: after[name] for name in moving}))
+
+
+def rounding(
+    trainer: Trainer, binding: Binding, schema: Schema, question: Question, answer: Answer, seed: int
+) -> dict[str, Array]:
+    """How far rounding moves what a model answers: one norm per tensor, by ``gradients/NAME``, ``moved/NAME``, ``updated/NAME``.
+
+    A gradient is linear in its cotangents and a step is affine in its targets, so the mean of two answers, at cotangents
+    and targets moved there and back, is the answer in between; what is left is rounding. Every intermediate value
+    is another one, so errors that are equal from run to run (a long sum of equal numbers) show, too. Weights
+    move by one unit in the last place meanwhile; data does not, for both models receive it exactly: a mask of ones that
+    are not quite ones is another mask. Weights move by a millionth there and back besides: a unit of a small weight is nothing beside
+    a large constant that is added later, and in the mean of both answers all but rounding cancels.
+
+    Args:
+        trainer: The model; its weights are changed.
+        binding: Its binding to ``schema``.
+        schema: The treaty.
+        question: Where to measure.
+        answer: What the model answered there.
+        seed: Draws the moves.
+    """
+    generator = np.random.Generator(np.random.Philox(key=[seed, 6]))
+    shifts = [generator.standard_normal(array.shape) for array in (*question.cotangents, question.targets)]
+    signs = {name: generator.choice([-SHIFT, SHIFT], array.shape) for name, array in question.weights.items()}
+    pair = []
+    for sign in (1, -1):
+        moved = [
+            (array + sign * shift).astype(array.dtype)
+            for array, shift in zip((*question.cotangents, question.targets), shifts, strict=True)
+        ]
+        beside = replace(
+            question,
+            weights={
+                name: nudged(array, generator)
+                for name, array in shifted(question.weights, signs, sign).items()
+            },
+            cotangents=tuple(moved[:-1]),
+            targets=moved[-1],
+        )
+        trainer.write(binding.restore(beside.weights))
+        pair.append(ask(trainer, binding, schema, beside))
+    return {
+        f"{part}/{name}": np.array(
+            [np.linalg.norm((_part(pair[0], part)[name] + _part(pair[1], part)[name]) / 2 - array)]
+        )
+        for part in PARTS
+        for name, array in _part(answer, part).items()
+    }
+
+
+def _part(answer: Answer, part: str) -> Mapping[str, Array]:
+    found: Mapping[str, Array] = getattr(answer, part)
+    return found
+
+
+def nudged(array: Array, generator: np.random.Generator) -> Array:
+    """Floats moved by about one unit in the last place, each up or down."""
+    if array.dtype.kind != "f":
+        return array
+    up = np.unpackbits(np.frombuffer(generator.bytes(-(-array.size // 8)), np.uint8), count=array.size)
+    factors = np.array([1 - np.finfo(array.dtype).eps, 1 + np.finfo(array.dtype).eps], array.dtype)
+    moved: Array = array * factors[up].reshape(array.shape)
+    return moved
+
+
+def shifted(weights: Mapping[str, Array], shifts: Mapping[str, Array], way: int) -> dict[str, Array]:
+    """Floats moved by a part of themselves.
+
+    Args:
+        weights: Arrays by name.
+        shifts: Which part, for every element.
+        way: 1 for there, -1 for back.
+    """
+    return {
+        name: (array * (1 + way * shifts[name])).astype(array.dtype) if array.dtype.kind == "f" else array
+        for name, array in weights.items()
+    }
+
+
+def native(binding: Binding, inputs: Sequence[Array]) -> list[Array]:
+    """Data in the model's own order of inputs and axes."""
+    return binding.native_inputs(inputs)
+
+
+def canonical_gradients(binding: Binding, grads: Mapping[str, Array]) -> dict[str, Array]:
+    """Gradients in canonical layout. Both biases of a sum receive the same gradient; it counts once."""
+    once = {name: array.copy() for name, array in grads.items()}
+    for leaf in binding.silenced:
+        if leaf.tensor in once:
+            once[leaf.tensor][leaf.index] = 0
+    for name in {leaf.tensor for leaf in binding.silenced} - once.keys():
+        once[name] = np.zeros(binding.natives[name].shape, np.float32)
+    whole = {
+        n: layout
+        for n, layout in binding.parameters.items()
+        if {leaf.tensor for leaf in leaves(layout)} <= once.keys()
+    }
+    return Binding(binding.backend, "", whole, binding.natives).export(once)

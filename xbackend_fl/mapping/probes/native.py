@@ -1,0 +1,66 @@
+"""A native model asked in canonical names: outputs with given weights, and how it is to train."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+from xbackend_fl.adapter.contract import Trainer
+from xbackend_fl.canonical import OPERATORS, Binding, Effect, Schema
+from xbackend_fl.errors import RefusedInput
+from xbackend_fl.mapping.probes.derivatives import native
+
+Array = NDArray[Any]
+
+
+class SizeRefused(RefusedInput):
+    """A model does not take inputs of a case's size."""
+
+
+def canonical_outputs(
+    trainer: Trainer, binding: Binding, weights: Mapping[str, Array], inputs: Sequence[Array]
+) -> tuple[Array, ...]:
+    """Outputs in evaluation mode with canonical weights, in ONNX layout.
+
+    Raises:
+        SizeRefused: The model does not accept the inputs' size.
+    """
+    trainer.write(binding.restore(weights))
+    raw = forward(trainer, native(binding, inputs))
+    return tuple(axes.to_canonical(a) for axes, a in zip(binding.outputs, raw, strict=True))
+
+
+def forward(trainer: Trainer, inputs: Sequence[Array]) -> tuple[Array, ...]:
+    """Outputs of a model in its own layout.
+
+    Raises:
+        SizeRefused: It does not accept the inputs' size.
+    """
+    try:
+        return trainer.forward(inputs)
+    except RefusedInput as error:
+        raise SizeRefused(error.message, hint=error.hint) from error
+
+
+def training_attributes(schema: Schema, binding: Binding) -> dict[str, dict[str, float]]:
+    """The treaty's training attributes by native place: every backend trains with the same.
+
+    Args:
+        schema: The treaty.
+        binding: Names the native place of every node; places of one layer that has one value for all share a name.
+    """
+    result: dict[str, dict[str, float]] = {}
+    for node in schema.nodes:
+        native = binding.nodes.get(node.name)
+        wanted = {
+            name: float(value)
+            for name, value in node.attributes.items()
+            if OPERATORS[node.operator].effect(name) is Effect.TRAINING and isinstance(value, float | int)
+        }
+        if native and wanted:
+            result.setdefault(native, {}).update(wanted)
+    for native in binding.switched_off:
+        result[native] = {"ratio": 0.0, "dropout": 0.0, "padding_idx": -1.0}
+    return result

@@ -1,0 +1,253 @@
+"""Proves a bound model: it does what the reference did, what ONNX Runtime does, and nothing in it goes unseen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from numpy.typing import NDArray
+
+from xbackend_fl.adapter import Trainer
+from xbackend_fl.canonical import Binding, Kind, Schema
+from xbackend_fl.errors import RefusedInput
+from xbackend_fl.mapping.probes.distributions import Distribution, vocabularies
+from xbackend_fl.mapping.probes.executor import Executor, executor_of
+from xbackend_fl.mapping.probes.markers import unseen
+from xbackend_fl.mapping.probes.probe import Evidence, weights_of
+from xbackend_fl.mapping.probes.runtime import GraphRefused
+from xbackend_fl.mapping.proof.agreement import Agreement, agreement
+from xbackend_fl.mapping.proof.noise import of_model, output_noise, widest_noise
+from xbackend_fl.mapping.proof.observed import Standing, agreed, seen, standing, unseen_nodes
+from xbackend_fl.mapping.proof.reaction import reactions
+from xbackend_fl.mapping.proof.selection import select
+from xbackend_fl.mapping.proof.verify import ROUNDINGS, Check, Proof, against_runtime, gather
+
+Array = NDArray[Any]
+
+ROUGH = 0.1
+"""Errors of wrong pairings are larger; what rounding does at the kinks of two draws is smaller."""
+
+_CONTINUOUS = {"outputs", "onnx runtime"}
+
+
+def prove(
+    schema: Schema,
+    binding: Binding,
+    trainer: Trainer,
+    example: Sequence[Array],
+    evidence: Sequence[Evidence] | None,
+) -> Proof:
+    """Compare a bound model with the reference's evidence and with ONNX Runtime.
+
+    Args:
+        schema: The treaty.
+        binding: How its parameters lie in the candidate.
+        trainer: The candidate; its weights are changed.
+        example: One array per input, in ONNX layout.
+        evidence: What the reference did with the probes; without it only outputs are compared, with ONNX Runtime's.
+    """
+    executor, alone = executor_of(schema, trainer, binding), schema.opaque
+    found: Agreement | None = None
+    if evidence is None:
+        _require_opinion(alone)
+        own, notes = select(trainer, binding, schema, example, alone=True)
+        notes += ("not compared: gradients and step (no evidence from the reference)",)
+    else:
+        first = [item for item in evidence if not item.case.reserve and not item.case.by_shape]
+        own, notes = gather(trainer, binding, schema, first)
+        found = agreement(schema, evidence, own)
+        if found.open() or unseen_nodes(schema, agreed(found.pairs)):
+            reserve = [item for item in evidence if item.case.reserve]
+            own += gather(trainer, binding, schema, reserve)[0]
+            found = agreement(schema, evidence, own)
+    third = list(against_runtime(schema, own, evidence or ()))
+    own, third, found, blank = _without_blanks(schema, evidence, own, third, found)
+    notes += blank
+    loud = _loud(schema, binding, trainer, own, [*(found.checks if found else ()), *third])
+    notes += tuple(
+        f"{label}: no evidence, rounding alone moves its outputs by {e:.1e}" for label, e in loud.items()
+    )
+    quiet = tuple(item for item in own if item.case.label not in loud)
+    if loud and not _shows(quiet, own):
+        reason = (
+            f"rounding alone moves the outputs by up to {max(loud.values()):.1e} in every draw that shows it"
+        )
+        names = [p.name for p in schema.parameters if p.kind is Kind.TRAINABLE]
+        return Proof((), notes, unproven=dict.fromkeys(names, reason))
+    checks: list[Check] = []
+    if evidence is not None and found is not None:
+        if loud:
+            found = agreement(schema, evidence, quiet)
+        if found.only_derivatives_differ():
+            quiet = _measured(schema, binding, trainer, evidence, quiet)
+            found = agreement(schema, evidence, quiet)
+        notes += found.notes
+        checks.extend(found.checks)
+        missing = [what for what in ("gradients", "step") if all(check.what != what for check in checks)]
+        if missing:
+            effects = (str(effect) for effect in schema.training_effects)
+            reason = binding.inference_only or next(effects, "the reference only infers")
+            notes += (f"not compared: {' and '.join(missing)} ({reason})",)
+    ran = {check.case for check in third}
+    notes += tuple(
+        f"{item.case.label}: not compared with ONNX Runtime, whose graph has sizes of the example written in it"
+        for item in quiet
+        if item.case.label not in ran and not item.case.by_shape and not alone
+    )
+    notes += tuple(
+        f"input {port.name!r} is 0 or 1 in the example: the models are compared on such data only"
+        for port in schema.inputs
+        if port.binary
+    )
+    if alone:
+        notes += (f"two opinions, not three: ONNX Runtime cannot run {shown_names(alone)}",)
+    checks += [check for check in third if check.case not in loud]
+    outputs = [check for check in checks if check.what in _CONTINUOUS]
+    checks += reactions(quiet, outputs, lambda item: output_noise(schema, of_model(trainer, binding), item))
+    errors = dict(found.errors) if found else {}
+    alike = trainer.description.schema.fingerprint == schema.fingerprint
+    if alike or not all(check.passed for check in checks):
+        return Proof(tuple(checks), notes, parameters=errors)
+    judged = _judged(schema, trainer.description.schema, executor, quiet, found.pairs if found else ())
+    return Proof(tuple(checks), (*notes, *judged.notes), parameters=errors, unproven=judged.unproven)
+
+
+def _judged(
+    schema: Schema,
+    own: Schema,
+    executor: Executor,
+    quiet: Sequence[Evidence],
+    pairs: Sequence[tuple[Evidence, Evidence]],
+) -> Standing:
+    """What no draw has seen: what the candidate alone compares its data with, and if there is nothing, parameters."""
+    drawn = [item.case.inputs for item in quiet if not item.case.by_shape]
+    if asked := unseen(schema, own, drawn, (vocabularies(schema), vocabularies(own))):
+        return Standing(asked)
+    compared = [pair for pair in pairs if pair[0].gradients and pair[1].gradients]
+    return standing(schema, executor, quiet, agreed(compared) if compared else seen(quiet))
+
+
+def plausible(
+    schema: Schema,
+    binding: Binding,
+    trainer: Trainer,
+    evidence: Sequence[Evidence] | None,
+    failed: Proof,
+) -> bool:
+    """Whether a binding passes, roughly, two of the draws in which another one failed; without evidence every one may.
+
+    Args:
+        schema: The treaty.
+        binding: The other pairing.
+        trainer: The candidate; its weights are changed.
+        evidence: What the reference did with the probes.
+        failed: The proof that failed.
+    """
+    drawn = [item for item in evidence or () if not item.case.by_shape]
+    labels = {check.case for check in failed.checks if not check.passed}
+    asked = [item for item in drawn if item.case.label in labels] or [i for i in drawn if i.gradients]
+    asked = [replace(item, case=replace(item.case, step=False, rounding=False)) for item in asked[:2]]
+    checks = agreement(schema, asked, gather(trainer, binding, schema, asked)[0]).checks
+    return all(check.error <= ROUGH for check in checks)
+
+
+def _require_opinion(alone: Sequence[str]) -> None:
+    if alone:
+        raise RefusedInput(
+            f"nothing but the reference itself can run {shown_names(alone)}, and there is no evidence of what it does",
+            hint="gather_evidence(reference, example) says what the reference does; give it to bind",
+        )
+
+
+def shown_names(names: Sequence[str]) -> str:
+    """The first of many names, and how many there are."""
+    rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(map(repr, names[:3])) + rest
+
+
+def _measured(
+    schema: Schema, binding: Binding, trainer: Trainer, evidence: Sequence[Evidence], own: Sequence[Evidence]
+) -> tuple[Evidence, ...]:
+    """The candidate's evidence with its own rounding measured in every draw with gradients."""
+    asked = {item.case.label for item in own if item.gradients and not item.rounding}
+    again = [
+        replace(item, case=replace(item.case, rounding=True)) for item in evidence if item.case.label in asked
+    ]
+    found = gather(trainer, binding, schema, again)[0]
+    return (*(item for item in own if item.case.label not in asked), *found)
+
+
+def _blank(own: Sequence[Evidence], checks: Sequence[Check]) -> tuple[str, ...]:
+    """Draws with an example of nothing but padding for which both models have a number, and not the same.
+
+    What a mask leaves where it hides everything (the mean of all, the first, the last) is no part of the function; NaN is.
+    """
+    blank = {item.case.label for item in own if Distribution.BLANK in item.case.label}
+    apart = [check for check in checks if check.case in blank and not check.passed]
+    return tuple(
+        dict.fromkeys(
+            check.case
+            for check in apart
+            if all(math.isfinite(other.error) for other in apart if other.case == check.case)
+        )
+    )
+
+
+def _without_blanks(
+    schema: Schema,
+    evidence: Sequence[Evidence] | None,
+    own: Sequence[Evidence],
+    third: Sequence[Check],
+    found: Agreement | None,
+) -> tuple[tuple[Evidence, ...], list[Check], Agreement | None, tuple[str, ...]]:
+    """What is compared without the draws of :func:`_blank`, and a note for each of these."""
+    blank = _blank(own, [*(found.checks if found else ()), *third])
+    kept = tuple(item for item in own if item.case.label not in blank)
+    again = agreement(schema, evidence, kept) if blank and evidence is not None else found
+    notes = tuple(f"{label}: both answer, and otherwise, where all is padding" for label in blank)
+    return kept, [check for check in third if check.case not in blank], again, notes
+
+
+def _loud(
+    schema: Schema, binding: Binding, trainer: Trainer, own: Sequence[Evidence], checks: Sequence[Check]
+) -> dict[str, float]:
+    """Cases whose outputs differ by no more than rounding moves them, and how far that is; they are no evidence either way.
+
+    None if the outputs of any case differ by more, or are finite on one side only: no rounding makes that.
+    """
+    by_label = {item.case.label: item for item in own}
+    runtime = executor_of(schema, trainer, binding)
+    loud: dict[str, float] = {}
+    for check in checks:
+        if check.passed or check.what not in _CONTINUOUS:
+            continue
+        if not math.isfinite(check.error):
+            return {}
+        if check.case not in loud:
+            item = by_label[check.case]
+            weights = weights_of(schema, item.case) | dict(item.statistics)
+            try:
+                expected = runtime.outputs(weights, item.case.inputs)
+            except GraphRefused:
+                # The graph has sizes of the example written in it: the model alone says how it rounds.
+                loud[check.case] = widest_noise(schema, of_model(trainer, binding), item, item.outputs)
+            else:
+                both = (
+                    widest_noise(schema, of_model(trainer, binding), item, expected),
+                    widest_noise(schema, runtime.outputs, item, item.outputs),
+                )
+                loud[check.case] = max((noise for noise in both if math.isfinite(noise)), default=math.nan)
+        # Noise that is NaN excuses nothing.
+        if not check.error <= ROUNDINGS * loud[check.case]:
+            return {}
+    return loud
+
+
+def _shows(quiet: Sequence[Evidence], own: Sequence[Evidence]) -> bool:
+    """Whether some quiet case is left for everything that was compared: outputs, gradients, a step."""
+    return bool(quiet) and all(
+        any(getattr(item, part) for item in quiet) or not any(getattr(item, part) for item in own)
+        for part in ("gradients", "moved")
+    )

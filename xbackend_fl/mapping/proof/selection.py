@@ -1,0 +1,205 @@
+"""Chooses the probes that show a model whole, and gathers what the model does with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xbackend_fl.adapter.contract import Trainer
+from xbackend_fl.canonical import Binding, Schema
+from xbackend_fl.errors import RefusedInput
+from xbackend_fl.mapping.probes.cases import KINDS, by_shape_cases, cases, further, usual_data
+from xbackend_fl.mapping.probes.derivatives import native
+from xbackend_fl.mapping.probes.distributions import Assignment, Distribution, assignments, far, structured
+from xbackend_fl.mapping.probes.draw import BATCH
+from xbackend_fl.mapping.probes.executor import Executor, executor_of
+from xbackend_fl.mapping.probes.memory import check_memory
+from xbackend_fl.mapping.probes.native import SizeRefused
+from xbackend_fl.mapping.probes.probe import Case, Evidence, observe
+from xbackend_fl.mapping.proof.noise import of_model, output_noise
+from xbackend_fl.mapping.proof.observed import faint_nodes
+from xbackend_fl.mapping.proof.reaction import REACTS, reaction
+from xbackend_fl.mapping.proof.verify import ROUNDINGS, TOLERANCE
+
+Array = NDArray[Any]
+
+_NOTHING = 1e-6
+"""Outputs of this part of their usual size are zeros that were rounded."""
+
+_BY_SHAPE = 3
+"""How many other kinds of data a probe by shape is tried with."""
+
+ATTEMPTS = 32
+"""How many further kinds of data are tried for parameters that no draw sees."""
+
+
+def select(
+    trainer: Trainer, binding: Binding, schema: Schema, example: Sequence[Array], *, alone: bool = False
+) -> tuple[tuple[Evidence, ...], tuple[str, ...]]:
+    """Evidence of a reference, for probes chosen by what it does with them, and a note for every probe left out.
+
+    The usual data is normal; where a model answers it with nothing finite, or with the same for all examples, the next kind
+    of data is the usual one. Further draws are added while there are nodes whose parameters move no output.
+
+    Args:
+        trainer: The model; its weights are changed.
+        binding: Its binding to ``schema``.
+        schema: The treaty.
+        example: One array per input, in ONNX layout.
+        alone: Whether nobody compares gradients and steps with it: the draws held in reserve are left out.
+    """
+    check_memory(schema)
+    runtime, notes = executor_of(schema, trainer, binding), []
+    usual, found = _usual(trainer, binding, schema, example, runtime)
+    planned = cases(schema, example, usual)[1:]
+    if alone:
+        planned = [replace(case, step=False) for case in planned if not case.reserve and not case.by_shape]
+        planned[0] = replace(planned[0], rounding=True)
+    for case in planned:
+        fit = None if case.differentiate and not case.by_shape else usual_data(schema, case, usual)
+        try:
+            if case.by_shape:
+                seen = _by_shape(trainer, binding, schema, example, runtime, case)
+            else:
+                seen = observe(trainer, binding, schema, case, None, runtime, fit)
+        except SizeRefused:
+            if not case.reserve:
+                notes.append(f"{case.label}: the {binding.backend} model takes one size only")
+            continue
+        if _finite(seen) and not (case.seed == KINDS and _faint(schema, binding, trainer, seen, found[0])):
+            found.append(seen)
+    faint = faint_nodes(schema, found)
+    for case, twin in islice(further(schema, example), ATTEMPTS):
+        if not faint:
+            break
+        fit = usual_data(schema, case, usual)
+        seen = observe(trainer, binding, schema, replace(case, rounding=True), None, runtime, fit)
+        left = faint_nodes(schema, [seen], faint)
+        if _finite(seen) and left != faint:
+            faint = left
+            found.append(seen)
+            if not alone:
+                found.append(observe(trainer, binding, schema, twin, None, runtime))
+    return tuple(found), tuple(notes)
+
+
+def _by_shape(
+    trainer: Trainer,
+    binding: Binding,
+    schema: Schema,
+    example: Sequence[Array],
+    runtime: Executor,
+    case: Case,
+) -> Evidence:
+    """A probe by shape that tells something: with quiet weights, or other data, where the case's own end in NaN or at a bound."""
+    others = islice(by_shape_cases(schema, example), _BY_SHAPE)
+    every = [case, *(replace(other, alike=case.alike) for other in others)]
+    first: Evidence | None = None
+    for quiet in (False, True):
+        for asked in every:
+            label = f"{asked.label}, quiet" if quiet else asked.label
+            seen = observe(trainer, binding, schema, replace(asked, label=label, quiet=quiet), None, runtime)
+            first = first or seen
+            sizes = [float(np.linalg.norm(array)) for array in seen.gradients.values()]
+            if not sizes or (_finite(seen) and max(sizes) > _NOTHING):
+                return seen
+    assert first is not None
+    return first
+
+
+def _usual(
+    trainer: Trainer, binding: Binding, schema: Schema, example: Sequence[Array], runtime: Executor
+) -> tuple[Assignment, list[Evidence]]:
+    """The kind of data that a model answers with different finite outputs for different examples, and its first draw.
+
+    Where none makes them differ visibly, the one that makes them differ most: normal if there is no such kind.
+    """
+    normal: Assignment = (Distribution.NORMAL,) * len(schema.inputs)
+    others = sorted(
+        assignments(schema), key=lambda kinds: sum(kind is not Distribution.NORMAL for kind in kinds)
+    )
+    strongest, found = normal, _first(trainer, binding, schema, example, runtime, normal)
+    for usual in (*others[:ATTEMPTS], *structured(schema), *far(schema)):
+        if _reaction(found) < REACTS:
+            break
+        glance = _first(trainer, binding, schema, example, runtime, usual, whole=False)
+        if _reaction(glance) >= min(REACTS, _reaction(found)) and (
+            _reaction(glance) >= _reaction(found) or _rounded(schema, binding, trainer, glance)
+        ):
+            continue
+        seen = _first(trainer, binding, schema, example, runtime, usual)
+        if _finite(seen):
+            strongest, found = usual, seen
+    if not _finite(found):
+        raise RefusedInput(
+            f"the {binding.backend} model answers every kind of data with NaN or infinity, with any weights",
+            hint="look for a division by zero, a root or a logarithm of what may be negative, or a constant that is no number",
+        )
+    return strongest, [found]
+
+
+def _first(
+    trainer: Trainer,
+    binding: Binding,
+    schema: Schema,
+    example: Sequence[Array],
+    runtime: Executor,
+    usual: Assignment,
+    *,
+    whole: bool = True,
+) -> Evidence:
+    """The first draw of a kind of data; outputs alone unless it is wanted whole."""
+    case = cases(schema, example, usual)[0]
+    if not whole:
+        case = replace(case, differentiate=False, step=False)
+    try:
+        return observe(trainer, binding, schema, case, None, runtime)
+    except SizeRefused as error:
+        raise _not_drawn(trainer, binding, example, error) from error.__cause__
+
+
+def _reaction(seen: Evidence) -> float:
+    return reaction(seen) if _finite(seen) else float("inf")
+
+
+def _not_drawn(
+    trainer: Trainer, binding: Binding, example: Sequence[Array], error: SizeRefused
+) -> SizeRefused:
+    """The refusal of a model that takes no probe: of so many examples, or of such numbers?"""
+    try:
+        trainer.forward(native(binding, [np.concatenate([array[:1]] * BATCH) for array in example]))
+    except RefusedInput:
+        return SizeRefused(
+            f"{error.message}: a probe has {BATCH} examples, of the example's own size",
+            hint="take the number of examples from the data wherever the model writes it out: x.shape[0], or -1 in front",
+        )
+    return SizeRefused(
+        f"{error.message}: it takes the example {BATCH} times, and not other numbers of its size",
+        hint="let the model take any numbers: what asks for a range, or looks up a table of its own, belongs in front of it",
+    )
+
+
+def _faint(schema: Schema, binding: Binding, trainer: Trainer, seen: Evidence, usual: Evidence) -> bool:
+    """Whether outputs are little but rounding: what a layer normalises may be constant, or scores huge."""
+    sizes = [
+        (float(np.abs(one).max(initial=0.0)), float(np.abs(two).max(initial=0.0)))
+        for one, two in zip(seen.outputs, usual.outputs, strict=True)
+    ]
+    if any(one <= _NOTHING * two for one, two in sizes):
+        return True
+    return _rounded(schema, binding, trainer, seen)
+
+
+def _rounded(schema: Schema, binding: Binding, trainer: Trainer, seen: Evidence) -> bool:
+    return ROUNDINGS * output_noise(schema, of_model(trainer, binding), seen) > TOLERANCE
+
+
+def _finite(seen: Evidence) -> bool:
+    named = (seen.gradients, seen.moved, seen.updated)
+    arrays = (*seen.outputs, *(array for mapping in named for array in mapping.values()))
+    return all(bool(np.isfinite(array).all()) for array in arrays if array.dtype.kind == "f")

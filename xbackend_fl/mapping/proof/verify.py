@@ -1,0 +1,200 @@
+"""What a proof consists of, and the comparison with ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
+
+from xbackend_fl.adapter.contract import Trainer
+from xbackend_fl.canonical import Binding, Schema
+from xbackend_fl.mapping.probes.memory import check_memory
+from xbackend_fl.mapping.probes.native import SizeRefused
+from xbackend_fl.mapping.probes.probe import Case, Evidence, observe, weights_of
+from xbackend_fl.mapping.probes.runtime import GraphRefused, Runtime
+
+TOLERANCE = 1e-4
+"""Largest relative error that passes; an epsilon of 1e-3 instead of 1e-5 makes 3e-4."""
+
+
+ROUNDINGS = 10.0
+"""A difference of so many times what rounding does to both models is rounding: two frameworks differ by 0.3 to 5 times that."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One comparison.
+
+    Attributes:
+        what: ``outputs``, ``gradients``, ``step``, ``statistics``, ``onnx runtime`` or ``reacts``.
+        case: Label of the case, or ``all draws``.
+        error: Largest relative error (``reacts``: one over the relative change).
+        where: The parameter or output with the largest error, if one is meant.
+        passed: Whether the error is within the tolerance.
+        apart: Where one side alone has no finite number, in words; the error is infinite then.
+    """
+
+    what: str
+    case: str
+    error: float
+    where: str
+    passed: bool
+    apart: str = ""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """The comparisons that show, or fail to show, that two models are the same function.
+
+    Attributes:
+        checks: All comparisons made.
+        notes: What could not be compared, and why.
+        tolerance: Largest relative error that passes.
+        parameters: Relative error of every trainable parameter's gradient and step, the larger of both.
+        unproven: Parameters that no probe has seen, and what keeps each from being proven.
+    """
+
+    checks: tuple[Check, ...]
+    notes: tuple[str, ...] = ()
+    tolerance: float = TOLERANCE
+    parameters: Mapping[str, float] = field(default_factory=dict)
+    unproven: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def proven(self) -> bool:
+        """Whether there were comparisons, all passed, and every parameter was seen."""
+        return bool(self.checks) and not self.unproven and all(check.passed for check in self.checks)
+
+    @property
+    def largest_error(self) -> float:
+        """Largest relative error of outputs, gradients and steps."""
+        return max((check.error for check in self.checks if check.what != "reacts"), default=0.0)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, with ``proven`` and ``largest_error``."""
+        plain: dict[str, Any] = TypeAdapter(Proof).dump_python(self, mode="json")
+        return plain | {"proven": self.proven, "largest_error": self.largest_error}
+
+
+def gather(
+    trainer: Trainer,
+    binding: Binding,
+    schema: Schema,
+    reference: Sequence[Evidence],
+) -> tuple[tuple[Evidence, ...], tuple[str, ...]]:
+    """What a candidate does with the reference's cases: evidence for every one that it accepts, and a note for every other.
+
+    It takes the running statistics of the reference's evidence.
+    """
+    check_memory(schema)
+    evidence, notes = [], []
+    for item in reference:
+        try:
+            evidence.append(observe(trainer, binding, schema, item.case, item.statistics))
+        except SizeRefused:
+            if not item.case.reserve:
+                notes.append(f"{item.case.label}: the {binding.backend} model takes one size only")
+    return tuple(evidence), tuple(notes)
+
+
+def against_runtime(
+    schema: Schema, evidence: Sequence[Evidence], reference: Sequence[Evidence] = ()
+) -> Iterator[Check]:
+    """The outputs of a model against ONNX Runtime running its schema; nothing if the schema has opaque nodes.
+
+    The graph holds what the reference computed from the example's size: a padding, a length. At another size the reference
+    itself is the measure, and where its graph answers otherwise there, ONNX Runtime is not asked. Where the graph alone overflows, and
+    the reference does not, its answer says nothing either.
+
+    Args:
+        schema: The treaty.
+        evidence: What the model did.
+        reference: What the reference did with the same cases, where it is known.
+    """
+    if schema.opaque:
+        return
+    runtime = Runtime(schema)
+    measure = {item.case.label: item.outputs for item in reference}
+    for item in evidence:
+        if item.case.by_shape:
+            continue
+        weights = weights_of(schema, item.case) | dict(item.statistics)
+        try:
+            expected = runtime.outputs(weights, item.case.inputs)
+        except GraphRefused:
+            if item.case.at_example(schema):
+                raise
+            # Sizes that the model takes from its data are those of the example in its graph.
+            continue
+        wanted = measure.get(item.case.label)
+        if item.case.at_example(schema):
+            if wanted is not None and [a.shape for a in expected] != [a.shape for a in wanted]:
+                # How many examples there are is written in the graph.
+                continue
+        elif not _holds(expected, item.outputs, wanted):
+            continue
+        if not finite(expected) and (wanted is not None or _alike_infinite(item.outputs, expected)):
+            continue
+        yield output_check("onnx runtime", schema, item.case, item.outputs, expected)
+
+
+def _holds(
+    found: Sequence[NDArray[Any]], received: Sequence[NDArray[Any]], wanted: Sequence[NDArray[Any]] | None
+) -> bool:
+    """Whether a graph answers at another size as the reference does, or, if that is not known, with the shapes of the candidate."""
+    if wanted is None:
+        return [one.shape for one in found] == [one.shape for one in received]
+    return all(relative_error(one, two) <= TOLERANCE for one, two in zip(found, wanted, strict=True))
+
+
+def finite(arrays: Sequence[NDArray[Any]]) -> bool:
+    """Whether every value is a number, and finite."""
+    return all(bool(np.isfinite(array).all()) for array in arrays)
+
+
+def _alike_infinite(one: Sequence[NDArray[Any]], two: Sequence[NDArray[Any]]) -> bool:
+    """Whether two answers have finite values at the same places: then nothing tells which of both is right elsewhere."""
+    return all(
+        a.shape == b.shape and bool((np.isfinite(a) == np.isfinite(b)).all())
+        for a, b in zip(one, two, strict=True)
+    )
+
+
+def output_check(
+    what: str, schema: Schema, case: Case, received: Sequence[NDArray[Any]], expected: Sequence[NDArray[Any]]
+) -> Check:
+    """The worst output of one case; of those with values that are finite on one side only, the first."""
+    errors = [relative_error(a, b) for a, b in zip(received, expected, strict=True)]
+    worst = max(range(len(errors)), key=errors.__getitem__)
+    where = schema.outputs[worst].name if len(errors) > 1 else ""
+    apart = _apart(received[worst], expected[worst], case.inputs)
+    return Check(what, case.label, errors[worst], where, errors[worst] <= TOLERANCE, apart)
+
+
+def _apart(received: NDArray[Any], expected: NDArray[Any], inputs: Sequence[NDArray[Any]]) -> str:
+    """The first place where one side alone is finite, both values there, and how large the data is; empty if there is none."""
+    if received.shape != expected.shape:
+        return ""
+    unlike = np.isfinite(received) != np.isfinite(expected)
+    if not unlike.any():
+        return ""
+    place = np.unravel_index(int(unlike.argmax()), unlike.shape)
+    largest = max(float(np.abs(array.astype(np.float64)).max(initial=0.0)) for array in inputs)
+    return (
+        f"expected {expected[place]:.3g} and received {received[place]:.3g} at {[int(axis) for axis in place]}, "
+        f"where data is {largest:.3g} at most"
+    )
+
+
+def relative_error(received: NDArray[Any], expected: NDArray[Any], floor: float = 1e-12) -> float:
+    """``max|received - expected| / max(max|expected|, floor)``; infinite if a value of either is not finite, and never NaN."""
+    if received.shape != expected.shape or not finite((received, expected)):
+        return float("inf")
+    if not received.size:
+        return 0.0
+    difference = float(np.abs(received.astype(np.float64) - expected).max())
+    return difference / max(float(np.abs(expected).max()), floor)
