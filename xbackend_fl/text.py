@@ -6,6 +6,8 @@ of writing, halves of characters that no file can hold, sixty thousand letters. 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 LINE = 1_000
 """Characters of a line at most, where nobody says another number."""
 
@@ -50,3 +52,9 @@ def escaped(text: str) -> str:
 
 def _cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - len(_MORE)] + _MORE
+
+
+def shown_names(names: Sequence[str]) -> str:
+    """The first of many names, and how many there are."""
+    rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(map(repr, names[:3])) + rest

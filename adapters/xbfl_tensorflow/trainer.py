@@ -20,6 +20,7 @@ from xbackend_fl.errors import RefusedInput
 from xbfl_tensorflow import files
 from xbfl_tensorflow.calling import call_model
 from xbfl_tensorflow.describe import describe
+from xbfl_tensorflow.exporting import export_onnx
 from xbfl_tensorflow.losses import mean_loss
 from xbfl_tensorflow.preserve import is_unbuilt, layers_kept
 from xbfl_tensorflow.trace import callable_of, outputs_of
@@ -142,6 +143,17 @@ class TensorFlowTrainer:
     def save(self, path: Path, file_format: str | None = None) -> Path:
         """Write the weights as ``.weights.h5``, or as a checkpoint if the model is not Keras's, or as told."""
         return files.save(self._model, path, file_format or self.formats[0])
+
+    def export_onnx(
+        self, path: Path, inputs: Sequence[Array], batch_axes: Sequence[int]
+    ) -> Mapping[str, str]:
+        """Write the model with tf2onnx."""
+
+        def call(tensors: Sequence[Any]) -> tuple[Any, ...]:
+            returned = call_model(self._model, self._way, list(tensors), training=False)
+            return tuple(leaf for _, leaf in outputs_of(returned))
+
+        return export_onnx(call, self._variables, _tensors(inputs), batch_axes, path)
 
     def _call(self, inputs: Sequence[Any], *, training: bool) -> tuple[Any, ...]:
         returned = call_model(self._model, self._way, _tensors(inputs), training=training)

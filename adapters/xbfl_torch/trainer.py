@@ -30,6 +30,7 @@ from xbfl_torch import cohort, factors
 from xbfl_torch.descent import Descent
 from xbfl_torch.describe import describe, is_tensor, tensors_of
 from xbfl_torch.devices import seed_generators
+from xbfl_torch.exporting import export_onnx
 from xbfl_torch.losses import mean_loss
 from xbfl_torch.modes import evaluation_mode
 from xbfl_torch.parametrizations import materialised
@@ -198,6 +199,14 @@ class TorchTrainer:
         torch.save(_for_a_file(self._model.state_dict()), path)
         return path
 
+    def export_onnx(
+        self, path: Path, inputs: Sequence[Array], batch_axes: Sequence[int]
+    ) -> Mapping[str, str]:
+        """Write the module with PyTorch's exporter."""
+        with evaluation_mode(self._model):
+            tensors = [self._tensor(array) for array in inputs]
+            return export_onnx(self._model, self._returned, tensors, batch_axes, path)
+
     @cached_property
     def _dense(self) -> tuple[str, ...]:
         """Dense layers whose gradients may stay factors; who does not train need not know."""
@@ -206,7 +215,10 @@ class TorchTrainer:
             return factors.called_once(self._model, self._call, native)
 
     def _call(self, inputs: Sequence[Array]) -> tuple[torch.Tensor, ...]:
-        returned = self._way.call(self._model, [self._tensor(array) for array in inputs])
+        return self._returned([self._tensor(array) for array in inputs])
+
+    def _returned(self, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        returned = self._way.call(self._model, list(inputs))
         return tuple(leaf for _, leaf in output_leaves(returned, is_tensor))
 
     def _tensor(self, array: Array) -> torch.Tensor:

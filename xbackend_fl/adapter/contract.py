@@ -175,6 +175,29 @@ class Preserving(Protocol):
 
 
 @runtime_checkable
+class Exporting(Protocol):
+    """A trainer whose framework writes ONNX files itself: what it computes needs no canonical form then."""
+
+    def export_onnx(
+        self, path: Path, inputs: Sequence[Array], batch_axes: Sequence[int]
+    ) -> Mapping[str, str]:
+        """Write the model in evaluation mode; its graph takes and returns arrays as the model does, in its own order of arrays and axes.
+
+        Args:
+            path: The new file.
+            inputs: An example, of at least two examples.
+            batch_axes: Where each input has its batch, which alone is free.
+
+        Returns:
+            Native tensors by the names of their initializers, as far as the exporter keeps them.
+
+        Raises:
+            RefusedInput: The exporter is not installed, or cannot write this model.
+        """
+        ...
+
+
+@runtime_checkable
 class Unbuilding(Protocol):
     """An adapter of models that a first call gives their tensors."""
 

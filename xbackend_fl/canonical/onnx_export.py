@@ -51,7 +51,7 @@ def to_onnx(
     if opaque := schema.opaque:
         raise RefusedInput(
             f"there is no ONNX graph of a model with operations of its own framework: {', '.join(opaque[:3])}",
-            hint="take weights as safetensors, or export the trained model with its framework",
+            hint="take weights as safetensors, or let the framework export it: xbfl convert with the model's code (--source-model)",
         )
     graph = OnnxGraph(value_dtypes(schema))
     found: list[onnx.ValueInfoProto] = []

@@ -16,33 +16,18 @@ from xbackend_fl import weights
 from xbackend_fl.adapter import Trainer
 from xbackend_fl.canonical import Binding
 from xbackend_fl.canonical.onnx_export import to_onnx
+from xbackend_fl.convert.exporting import by_exporter, needs_exporter
 from xbackend_fl.convert.models import Side
 from xbackend_fl.convert.names import naming, not_saved
+from xbackend_fl.convert.outputs import Output, compared_outputs
 from xbackend_fl.errors import FileError, RefusedInput, RunFailed, SchemaError
-from xbackend_fl.mapping import check_lengths, execute
-from xbackend_fl.mapping.probes.draw import draw_inputs
-from xbackend_fl.mapping.proof.verify import TOLERANCE, relative_error
+from xbackend_fl.mapping import check_lengths
 from xbackend_fl.weights import Archive, Weights, digest
 from xbackend_fl.weights.formats.dtypes import is_float
 from xbackend_fl.weights.store import Format, format_of, same_bits, whole_or_absent
 
 Array = NDArray[Any]
 Canonical = Mapping[str, Array]
-
-
-@dataclass(frozen=True)
-class Output:
-    """One output of the model, computed on both sides with the weights that were moved.
-
-    Attributes:
-        name: Its name in the schema.
-        max_abs: Largest absolute difference.
-        relative: That, over the largest absolute value of the output.
-    """
-
-    name: str
-    max_abs: float
-    relative: float
 
 
 @dataclass(frozen=True)
@@ -117,13 +102,17 @@ def convert(
     places = {} if reader is None else _places(source, reader)
     canonical = _canonical(source, reader, writer, places)
     with whole_or_absent(destination) as partial:
-        verified = _write(partial, kind, canonical, reader, writer, source, advance, sequence_axes)
-        outputs = _outputs(canonical, reader, writer, example)
+        own: tuple[str, ...] = ()
+        if kind.name == "onnx" and writer is None and reader is not None and needs_exporter(reader):
+            verified, outputs, own = by_exporter(partial, canonical, reader, example, sequence_axes)
+        else:
+            verified = _write(partial, kind, canonical, reader, writer, source, advance, sequence_axes)
+            outputs = compared_outputs(canonical, reader, writer, example)
         if sequence_axes:
             assert reader is not None
             _check_lengths(reader, canonical, example, sequence_axes)
         _replace(destination, overwrite=overwrite)
-    notes = (*source.notes, *(() if reader is None else _left_out(source, places, reader.binding)))
+    notes = (*source.notes, *own, *(() if reader is None else _left_out(source, places, reader.binding)))
     return Report(
         destination, len(canonical), sum(a.nbytes for a in canonical.values()), verified, outputs, notes
     )
@@ -295,36 +284,6 @@ def _check(expected: Canonical, received: Mapping[str, Array], path: Path) -> No
             raise RunFailed(f"{path.name}: {name!r} read again is not what was written; nothing was kept")
 
 
-def _outputs(
-    canonical: Canonical, reader: Side | None, writer: Side | None, example: Sequence[Array]
-) -> tuple[Output, ...]:
-    """Compute on both sides, or on one and in ONNX Runtime, which cannot run every model.
-
-    Raises:
-        RunFailed: The outputs differ by more than the tolerance of the proof.
-    """
-    sides = [side for side in (reader, writer) if side is not None and side.trainer is not None]
-    if not sides or not example:
-        return ()
-    schema = sides[0].schema
-    assert schema is not None
-    inputs = draw_inputs(schema, [array.shape for array in example], 0)
-    answers = [_forward(side, canonical, inputs) for side in sides]
-    if len(answers) == 1:
-        if schema.opaque:
-            return ()
-        answers.append(tuple(execute(schema, canonical, inputs)))
-    result = []
-    for port, one, two in zip(schema.outputs, *answers, strict=True):
-        error = relative_error(two, one)
-        result.append(Output(port.name, float(np.max(np.abs(one - two), initial=0.0)), error))
-        if not error <= TOLERANCE:
-            raise RunFailed(
-                f"the two sides disagree about output {port.name!r} by {error:.1e}; nothing was kept"
-            )
-    return tuple(result)
-
-
 def _check_lengths(
     side: Side, canonical: Canonical, example: Sequence[Array], sequence_axes: Sequence[tuple[int, int]]
 ) -> None:
@@ -332,15 +291,6 @@ def _check_lengths(
     assert side.trainer is not None
     assert side.schema is not None
     check_lengths(side.trainer, side.binding, side.schema, canonical, example, sequence_axes)
-
-
-def _forward(side: Side, canonical: Canonical, inputs: Sequence[Array]) -> tuple[Array, ...]:
-    trainer, binding = side.trainer, side.binding
-    assert trainer is not None
-    if not binding.one_way:
-        trainer.write(binding.restore(canonical))
-    raw = trainer.forward(binding.native_inputs(inputs))
-    return tuple(axes.to_canonical(array) for axes, array in zip(binding.outputs, raw, strict=True))
 
 
 def _left_out(source: Archive, places: Mapping[str, str], binding: Binding) -> tuple[str, ...]:

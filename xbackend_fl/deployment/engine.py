@@ -11,6 +11,7 @@ from typing import Any, final
 
 import numpy as np
 
+from xbackend_fl.adapter.exporting import Exported
 from xbackend_fl.course import Course
 from xbackend_fl.data import cohort as draw
 from xbackend_fl.deployment.claims import Claims
@@ -22,7 +23,7 @@ from xbackend_fl.deployment.message import Message
 from xbackend_fl.deployment.payload import Payload
 from xbackend_fl.deployment.reference import Reference
 from xbackend_fl.deployment.ruin import Verdict, take_out
-from xbackend_fl.errors import Diverged, MismatchError, RunFailed, UpdateRefused
+from xbackend_fl.errors import Diverged, MismatchError, RefusedInput, RunFailed, UpdateRefused
 from xbackend_fl.events import Noted, Observer
 from xbackend_fl.metrics import Metrics, columns_of, most_positions_of
 from xbackend_fl.server import Outputs, Participation, Prepared, RoundOutcome, Ruined
@@ -269,6 +270,11 @@ class DeploymentEngine:
             if answer.kind != "saved":
                 self._say([f"silo {name!r} did not write the trained model: {answer.reason}"])
         return []
+
+    def export_native(self, weights: Weights, inputs: Sequence[np.ndarray[Any, Any]], path: Path) -> Exported:
+        """Only silos have a model's code."""
+        del weights, inputs, path
+        raise RefusedInput("only the silos have the code of the model: xbfl convert writes it there")
 
     def usage(self) -> dict[str, Usage]:
         """Of the server: silos keep their figures."""

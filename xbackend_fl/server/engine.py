@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from xbackend_fl.adapter.exporting import Exported
 from xbackend_fl.aggregation import OnlineMean
 from xbackend_fl.canonical import Binding, Schema
 from xbackend_fl.events import Observer
@@ -125,6 +126,19 @@ class Engine(Protocol):
 
     def save_native(self, weights: Weights, path: Path) -> list[Path]:
         """Write ``weights`` in the format of every backend; the suffix is the backend's."""
+        ...
+
+    def export_native(self, weights: Weights, inputs: Sequence[NDArray[Any]], path: Path) -> Exported:
+        """Write a model that has no canonical graph as ONNX, by the exporter of a framework that is here.
+
+        Args:
+            weights: The trained model.
+            inputs: In ONNX layout; the file is run with them.
+            path: The new file.
+
+        Raises:
+            RefusedInput: None here can; the message has the reason of each.
+        """
         ...
 
     def usage(self) -> dict[str, Usage]:

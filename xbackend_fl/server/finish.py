@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from xbackend_fl.canonical import Schema
 from xbackend_fl.course import Course
-from xbackend_fl.errors import RunFailed
+from xbackend_fl.errors import RefusedInput, RunFailed
 from xbackend_fl.events import Noted, Observer
 from xbackend_fl.mapping.proof.verify import TOLERANCE, relative_error
 from xbackend_fl.metrics import Metrics, metrics_for, shown
@@ -20,8 +20,9 @@ from xbackend_fl.server.checkpoint import CourseState
 from xbackend_fl.server.engine import Engine, Outputs, Participation
 from xbackend_fl.server.export import export
 from xbackend_fl.server.folder import RunFolder
-from xbackend_fl.text import line
-from xbackend_fl.weights import load_weights
+from xbackend_fl.text import line, shown_names
+from xbackend_fl.weights import Weights, load_weights
+from xbackend_fl.weights.store import whole_or_absent
 
 _PROBE = 64
 _ROWS = 30
@@ -69,11 +70,14 @@ def finish(
     else:
         best = engine.evaluate(load_weights(folder.best, weights.fingerprint), "test")
     answers = engine.outputs(weights, "test", _PROBE)
+    expected: Sequence[NDArray[Any]]
     if schema.opaque:
-        expected: Sequence[NDArray[Any]] = _usual(answers)
-        observer(Noted(backend="server", note=_no_graph(schema)))
+        expected = _usual(answers)
+        graph, note = _native_graph(engine, weights, answers.inputs, expected, schema, folder)
+        observer(Noted(backend="server", note=note))
     else:
         expected = export(folder, answers.inputs, course.free_axes)
+        graph = (folder.onnx,)
     agree, disagree = _compared(answers, expected, "the median" if schema.opaque else "ONNX Runtime")
     for name, error in disagree.items():
         observer(
@@ -82,7 +86,6 @@ def finish(
                 note=f"{name} computes the trained model otherwise than {'' if schema.opaque else 'ONNX Runtime and '}{len(agree)} others: by {error:.1e} (relative; {TOLERANCE:g} is rounding)",
             )
         )
-    graph = () if schema.opaque else (folder.onnx,)
     files = (*engine.save_native(weights, folder.path / "model"), *graph)
     result = Result(test, best, max(agree.values()), files, disagree)
     folder.summary.write_text(
@@ -97,12 +100,34 @@ def _usual(answers: Outputs) -> list[NDArray[Any]]:
     return [np.median(np.stack(found), axis=0) for found in zip(*several, strict=True)]
 
 
-def _no_graph(schema: Schema) -> str:
-    names = ", ".join(repr(name) for name in schema.opaque[:3])
-    return (
-        f"no model.onnx is written: {names} of the model have no canonical form, and ONNX Runtime cannot run them; "
-        "backends are compared with each other"
+def _native_graph(
+    engine: Engine,
+    weights: Weights,
+    inputs: Sequence[NDArray[Any]],
+    expected: Sequence[NDArray[Any]],
+    schema: Schema,
+    folder: RunFolder,
+) -> tuple[tuple[Path, ...], str]:
+    """The ONNX file of a framework's own exporter, if it computes what the backends do, and what is said of it."""
+    names = shown_names(schema.opaque)
+    try:
+        with whole_or_absent(folder.onnx) as path:
+            exported = engine.export_native(weights, inputs, path)
+            error = max(relative_error(a, b) for a, b in zip(exported.outputs, expected, strict=True))
+            if not error <= TOLERANCE:
+                raise RefusedInput(f"ONNX Runtime computes it otherwise, by {error:.1e} (relative)")  # noqa: TRY301
+    except RefusedInput as refused:
+        return (), (
+            f"no model.onnx is written: {names} of the model have no canonical form, and {line(refused.message)}; "
+            "backends are compared with each other"
+        )
+    note = (
+        f"model.onnx comes from a framework's own exporter, since {names} of the model have no canonical form; "
+        f"ONNX Runtime agrees with the backends within {error:.1e} (relative)"
     )
+    if exported.unnamed:
+        note += f"; under native names only: {shown_names(exported.unnamed)}"
+    return (folder.onnx,), note
 
 
 def _compared(

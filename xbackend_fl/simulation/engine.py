@@ -8,11 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, final
 
+from numpy.typing import NDArray
+
 from xbackend_fl.adapter import longest_first
+from xbackend_fl.adapter.exporting import Exported
 from xbackend_fl.aggregation import OnlineMean
 from xbackend_fl.canonical import Binding, Schema
 from xbackend_fl.course import Course
-from xbackend_fl.errors import Refusals
+from xbackend_fl.errors import Refusals, RefusedInput
 from xbackend_fl.events import ModelBound, Noted, Observer
 from xbackend_fl.mapping import Evidence
 from xbackend_fl.metrics import Metrics
@@ -174,6 +177,20 @@ class SimulationEngine:
         for worker in self._first:
             worker.submit("save", self._post(weights), path)
         return collect(self._first, _ignore)
+
+    def export_native(self, weights: Weights, inputs: Sequence[NDArray[Any]], path: Path) -> Exported:
+        """By the reference's framework, else by the next that can."""
+        reasons = []
+        for worker in self._first:
+            try:
+                exported: Exported = self._ask(
+                    worker, "export_native", self._post(weights), tuple(inputs), path
+                )
+            except RefusedInput as error:
+                reasons.append(error.message)
+            else:
+                return exported
+        raise RefusedInput("; ".join(reasons))
 
     def num_examples(self) -> dict[str, int]:
         """Examples of every participant."""

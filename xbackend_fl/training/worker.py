@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.adapter import (
-    Batch,
     LossSum,
     Part,
     Resident,
@@ -24,6 +23,7 @@ from xbackend_fl.adapter import (
     load,
     wrong_model,
 )
+from xbackend_fl.adapter.exporting import Exported, export_native
 from xbackend_fl.aggregation import LARGEST, OnlineMean, Sums, is_within
 from xbackend_fl.canonical import Binding, Kind, Schema
 from xbackend_fl.canonical.schema import parameters_behind
@@ -48,9 +48,10 @@ from xbackend_fl.mapping import (
     training_attributes,
 )
 from xbackend_fl.mapping.match.training import require_trainable
-from xbackend_fl.metrics import Metrics, Objective, objective_of
+from xbackend_fl.metrics import Metrics
 from xbackend_fl.training.examine import Examined, Rehearsal, Scope, digests_of, read_data
 from xbackend_fl.training.failures import failing, finite, saving, training, undone
+from xbackend_fl.training.feed import Feed
 from xbackend_fl.training.trial import EVALUATION_BATCH
 from xbackend_fl.training.usage import Usage
 from xbackend_fl.weights import Weights
@@ -100,7 +101,7 @@ class Worker:
         self._placed = self._said = False
         self._schema: Schema = self._trainer.description.schema
         self._binding: Binding = self._trainer.description.binding
-        self._objectives: dict[int, Objective] = {}
+        self._feed = Feed(course, self._example, self._schema, self._binding)
 
     @property
     def version(self) -> str:
@@ -124,8 +125,8 @@ class Worker:
             self._example,
             self._splits,
             self._shards,
-            self._batch,
-            self._objective,
+            self._feed.batch,
+            self._feed.objective,
             self._config,
         )
         return rehearsal.examine(scope)
@@ -160,7 +161,7 @@ class Worker:
                 )
         require_trainable(name, bound.binding.obstacles, dropout=dropout)
         self._take_over(schema, bound.binding)
-        note = self._objective(self._splits.train).layout_note(bound.binding.outputs[0].perm)
+        note = self._feed.objective(self._splits.train).layout_note(bound.binding.outputs[0].perm)
         return bound.binding, bound.proof, (*bound.notes, *([note] if note else []))
 
     def adopt(self, schema: Schema, binding: Binding) -> None:
@@ -177,7 +178,7 @@ class Worker:
 
     def _take_over(self, schema: Schema, binding: Binding) -> None:
         self._schema, self._binding = schema, binding
-        self._objectives.clear()
+        self._feed = Feed(self._course, self._example, schema, binding)
         _lay_out(self._trainer)
 
     def place(self, device: str, replicas: int | None) -> None:
@@ -205,7 +206,7 @@ class Worker:
                 for a, e in zip(train.inputs, self._example, strict=True)
             ]
         )
-        targets = self._targets(train, train.targets)
+        targets = self._feed.targets(train, train.targets)
         trainer.hold(inputs, targets, None if scale is None else scale.rule())
 
     def initial(self) -> Weights:
@@ -266,8 +267,8 @@ class Worker:
         data: Dataset = getattr(self._splits, split)
         rows = np.arange(len(data))
         parts = [rows[i : i + EVALUATION_BATCH] for i in range(0, len(data), EVALUATION_BATCH)]
-        objective, axes = self._objective(data), self._binding.outputs[0]
-        answers = self._trainer.predict(self._inputs(data.take(part)) for part in parts)
+        objective, axes = self._feed.objective(data), self._binding.outputs[0]
+        answers = self._trainer.predict(self._feed.inputs(data.take(part)) for part in parts)
         with failing(f"while evaluating on the {split} examples ({self._backend})"):
             return Metrics.total(
                 Metrics.measured(objective, axes.to_canonical(output), data.take(part).targets)
@@ -279,7 +280,7 @@ class Worker:
     ) -> tuple[tuple[NDArray[Any], ...], tuple[NDArray[Any], ...]]:
         """The first ``count`` inputs of a split and the model's answers, both in ONNX layout."""
         data: Dataset = getattr(self._splits, split)
-        inputs = self._prepared(data.take(np.arange(min(count, len(data)))).inputs)
+        inputs = self._feed.prepared(data.take(np.arange(min(count, len(data)))).inputs)
         return inputs, self.answers(weights, inputs)
 
     def answers(self, weights: Weights, inputs: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
@@ -294,6 +295,11 @@ class Worker:
         self._load(weights)
         with saving(path, self._backend):
             return self._trainer.save(path)
+
+    def export_native(self, weights: Weights, inputs: Sequence[NDArray[Any]], path: Path) -> Exported:
+        """Write the model with ``weights`` as ONNX by the framework's exporter; raises :class:`RefusedInput` if it cannot."""
+        self._load(weights)
+        return export_native(self._trainer, self._binding, self._schema, weights, inputs, path)
 
     def num_examples(self) -> dict[str, int]:
         """Examples of this backend's participants."""
@@ -377,21 +383,6 @@ class Worker:
             seconds=seconds,
         )
 
-    def _objective(self, data: Dataset) -> Objective:
-        """How the loss reads the targets of a data set."""
-        key = id(data.targets)
-        if key not in self._objectives:
-            training = self._course.training
-            found = objective_of(
-                self._schema,
-                training.loss,
-                data.targets,
-                class_axis=training.class_axis,
-                ignore_index=training.ignore_index,
-            )
-            self._objectives[key] = found.counting(data.targets)
-        return self._objectives[key]
-
     def _train(self, number: int, name: str, start: Weights) -> tuple[Weights, LossSum]:
         """One participant: the shared model is reset completely before it trains."""
         data = self._shards[name]
@@ -400,7 +391,7 @@ class Worker:
         trainer.write(start)
         order = self._order(number, name)
         with failing(training(number, [name], self._backend)):
-            loss = trainer.train((self._batch(data, part) for part in order), self._config(data))
+            loss = trainer.train((self._feed.batch(data, part) for part in order), self._config(data))
         if not math.isfinite(loss.total):
             raise Diverged(f"the training loss is {loss.mean}")
         return self._native(trainer.read()), loss
@@ -413,7 +404,7 @@ class Worker:
         return batches(size, training.batch_size, training.epochs, training.steps, *key)
 
     def _config(self, data: Dataset) -> TrainConfig:
-        training, objective = self._course.training, self._objective(data)
+        training, objective = self._course.training, self._feed.objective(data)
         return TrainConfig(
             training.optimizer.rule(),
             loss=training.loss,
@@ -445,32 +436,6 @@ class Worker:
     def _load(self, weights: Weights) -> None:
         self._trainer.reset(0)
         self._trainer.write(self._binding.restore(weights))
-
-    def _prepared(self, inputs: tuple[NDArray[Any], ...]) -> tuple[NDArray[Any], ...]:
-        """Inputs in the dtype of the model; bytes are scaled if the course says how."""
-        scale = self._course.data.scale
-        pairs = zip(inputs, self._example, strict=True)
-        if scale is None:
-            return tuple(array.astype(wanted.dtype, copy=False) for array, wanted in pairs)
-        factor, offset = map(np.float32, (scale.rule().factor, scale.rule().offset))
-        return tuple(
-            a * factor + offset if a.dtype == np.uint8 else a.astype(e.dtype, copy=False) for a, e in pairs
-        )
-
-    def _targets(self, data: Dataset, targets: NDArray[Any]) -> NDArray[Any]:
-        """Targets of a data set in the model's own axis order: class indices as int64, everything else as float32."""
-        objective = self._objective(data)
-        dtype = np.float32 if objective.class_axis is None else np.int64
-        return objective.in_order(targets, self._binding.outputs[0]).astype(dtype, copy=False)
-
-    def _batch(self, data: Dataset, indices: NDArray[np.intp]) -> Batch:
-        part = data.take(indices)
-        return Batch(self._inputs(part), self._targets(data, part.targets))
-
-    def _inputs(self, part: Dataset) -> tuple[NDArray[Any], ...]:
-        """Inputs in the model's own order of inputs and axes."""
-        own = self._binding.native_inputs(self._prepared(part.inputs))
-        return tuple(np.ascontiguousarray(array) for array in own)
 
 
 def _check_one_output(schema: Schema) -> None:

@@ -23,6 +23,7 @@ from xbackend_fl.mapping.proof.observed import Standing, agreed, seen, standing,
 from xbackend_fl.mapping.proof.reaction import reactions
 from xbackend_fl.mapping.proof.selection import select
 from xbackend_fl.mapping.proof.verify import ROUNDINGS, Check, Proof, against_runtime, gather
+from xbackend_fl.text import shown_names
 
 Array = NDArray[Any]
 
@@ -159,12 +160,6 @@ def _require_opinion(alone: Sequence[str]) -> None:
             f"nothing but the reference itself can run {shown_names(alone)}, and there is no evidence of what it does",
             hint="gather_evidence(reference, example) says what the reference does; give it to bind",
         )
-
-
-def shown_names(names: Sequence[str]) -> str:
-    """The first of many names, and how many there are."""
-    rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(map(repr, names[:3])) + rest
 
 
 def _measured(

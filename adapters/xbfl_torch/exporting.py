@@ -1,0 +1,97 @@
+"""A module as an ONNX file, by PyTorch's own exporter."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from xbackend_fl.errors import RefusedInput
+
+_HELD = "model."
+
+
+class _Flat(torch.nn.Module):
+    """A module whose inputs are positional and whose outputs are a tuple, whatever form the user's have."""
+
+    def __init__(self, model: torch.nn.Module, call: Callable[..., tuple[torch.Tensor, ...]]) -> None:
+        super().__init__()
+        self.model = model
+        self._call = call
+
+    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return self._call(inputs)
+
+
+def export_onnx(
+    model: torch.nn.Module,
+    call: Callable[..., tuple[torch.Tensor, ...]],
+    inputs: Sequence[torch.Tensor],
+    batch_axes: Sequence[int],
+    path: Path,
+) -> dict[str, str]:
+    """Write ``model`` in evaluation mode.
+
+    Args:
+        model: In evaluation mode.
+        call: Calls it with tensors, one for each input.
+        inputs: An example, of several examples: the exporter would take a batch of one for a constant.
+        batch_axes: Where each input has its batch, which alone is free.
+        path: The new file.
+
+    Returns:
+        The module's tensors by the names of their initializers.
+
+    Raises:
+        RefusedInput: The exporter is not installed, or cannot write this model.
+    """
+    batch = torch.export.Dim("batch")
+    flat = _Flat(model, call).eval()
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                flat,
+                tuple(inputs),
+                dynamo=True,
+                # Optimised, normalisations are folded into the layers in front, under the names of these.
+                optimize=False,
+                dynamic_shapes=(tuple({axis: batch} for axis in batch_axes),),
+                verbose=False,
+            )
+        assert program is not None
+        proto = program.model_proto
+    except ImportError as error:
+        raise RefusedInput(
+            f"PyTorch's exporter needs {error.name}", hint=f"pip install {error.name}"
+        ) from error
+    except Exception as error:  # whatever the exporter raises, from many packages
+        raise RefusedInput(f"PyTorch's exporter cannot write it: {_reason(error)}") from error
+    path.write_bytes(proto.SerializeToString())
+    return {tensor.name: tensor.name.removeprefix(_HELD) for tensor in proto.graph.initializer}
+
+
+def _reason(error: BaseException) -> str:
+    """The first cause of an exporter's error, its first line: what wraps it says which step failed, and gives advice of pages."""
+    cause: Any = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    return f"{type(cause).__name__}: {str(cause).strip().splitlines()[0] if str(cause).strip() else 'no reason given'}"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter warns of its own internals, and logs what it leaves out."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

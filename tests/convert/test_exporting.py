@@ -1,0 +1,119 @@
+"""A model with operations of its framework alone as ONNX: the framework's exporter writes it, ONNX Runtime runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from keras import layers as K
+from keras import ops
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from torch import nn
+
+from xbackend_fl import weights
+from xbackend_fl.adapter import adapter_of
+from xbackend_fl.convert import convert, open_side
+from xbackend_fl.errors import RefusedInput
+
+Array = NDArray[Any]
+
+
+class TwoInputs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.norm = nn.Linear(6, 8), nn.BatchNorm1d(8, eps=1e-3)
+        self.lstm, self.outer = nn.LSTM(8, 4, batch_first=True), nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor, *, weight: torch.Tensor) -> dict[str, torch.Tensor]:
+        y = torch.sort(self.norm(self.inner(x)), 1).values
+        z, _ = self.lstm(y[:, None].repeat(1, 5, 1))
+        return {"each": self.outer(z), "last": self.outer(z[:, -1]) * weight}
+
+
+def images() -> Any:
+    """Grouped convolutions and the exact GELU, which tf2onnx alone does not write; channels last."""
+    x = keras.Input((9, 9, 4), name="image")
+    y = K.DepthwiseConv2D(3)(K.Conv2D(4, 3, groups=2, activation="gelu")(x))
+    z = K.BatchNormalization()(K.Conv2DTranspose(3, 2)(y))
+    return keras.Model(x, [ops.sort(z, -1), K.Dense(2)(K.Flatten()(ops.arctan2(z, 1.0 + z * z)))])
+
+
+def _answers(file: Path, arrays: Sequence[Array]) -> list[Array]:
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    names = [port.name for port in session.get_inputs()]
+    return list(session.run(None, dict(zip(names, arrays, strict=True))))
+
+
+def _normal(*shape: int) -> Array:
+    return np.random.default_rng(len(shape)).standard_normal(shape).astype("float32")
+
+
+def _converted(model: Any, example: Any, save: Callable[[Path], object], name: str, folder: Path) -> Path:
+    for _, array in model.named_parameters() if isinstance(model, nn.Module) else ():
+        nn.init.normal_(array, std=0.5)
+    save(folder / name)
+    side = open_side(adapter_of(model), model, example)
+    arrays = list(example.values()) if isinstance(example, dict) else list(example)
+    report = convert(weights.open(folder / name), folder / "net.onnx", reader=side, example=arrays)
+    assert "the framework's own exporter" in " ".join(report.notes)
+    assert all(output.relative < 1e-5 for output in report.outputs)
+    return folder / "net.onnx"
+
+
+@pytest.mark.slow
+def test_a_module_with_two_inputs_and_named_outputs(tmp_path: Path) -> None:
+    model = TwoInputs().eval()
+    example = {"x": _normal(1, 6), "weight": _normal(1, 1)}
+    file = _converted(model, example, lambda path: torch.save(model.state_dict(), path), "net.pt", tmp_path)
+    x, weight = _normal(7, 6), _normal(7, 1)
+    with torch.no_grad():
+        expected = model(torch.from_numpy(x), weight=torch.from_numpy(weight))
+    received = _answers(file, [x, weight])
+    np.testing.assert_allclose(received[0], expected["each"].numpy(), atol=1e-5)
+    np.testing.assert_allclose(received[1], expected["last"].numpy(), atol=1e-5)
+    held = {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(str(file)).graph.initializer}
+    np.testing.assert_array_equal(held["norm.weight"], model.norm.weight.detach().numpy())
+    np.testing.assert_array_equal(held["inner.weight"], model.inner.weight.detach().numpy())
+    assert "lstm.weight" not in held
+
+
+def test_keras_images_are_channels_first_in_the_file(tmp_path: Path) -> None:
+    model = images()
+    generator = np.random.default_rng(0)
+    for variable in model.weights:
+        variable.assign(generator.uniform(0.2, 0.8, variable.shape))
+    file = _converted(model, (_normal(1, 4, 9, 9),), model.save_weights, "net.weights.h5", tmp_path)
+    x = _normal(5, 4, 9, 9)
+    image, features = (np.asarray(a) for a in model(x.transpose(0, 2, 3, 1), training=False))
+    received = _answers(file, [x])
+    np.testing.assert_allclose(received[0], image.transpose(0, 3, 1, 2), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(received[1], features, rtol=1e-5, atol=1e-5)
+    held = {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(str(file)).graph.initializer}
+    kernel = np.asarray(model.layers[1].kernel)
+    np.testing.assert_array_equal(held["conv2d.weight"], kernel.transpose(3, 2, 0, 1))
+
+
+class Unwritable(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cummax(self.inner(x), 1).values
+
+
+def test_what_an_exporter_cannot_write_is_refused_with_its_reason(tmp_path: Path) -> None:
+    model = Unwritable()
+    with pytest.raises(RefusedInput, match=r"PyTorch's exporter cannot write it: .*cummax"):
+        _converted(
+            model, (_normal(1, 4),), lambda path: torch.save(model.state_dict(), path), "net.pt", tmp_path
+        )
+    assert not (tmp_path / "net.onnx").exists()

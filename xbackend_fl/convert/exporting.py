@@ -1,0 +1,72 @@
+"""A new ONNX file of a model that has no canonical graph: its framework's own exporter writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xbackend_fl.adapter.exporting import export_native
+from xbackend_fl.convert.models import Side
+from xbackend_fl.convert.outputs import Output, answer_of, compared
+from xbackend_fl.errors import RefusedInput
+from xbackend_fl.mapping.probes.draw import draw_inputs
+from xbackend_fl.text import shown_names
+from xbackend_fl.weights import open as open_weights
+from xbackend_fl.weights.store import same_bits
+
+Array = NDArray[Any]
+
+
+def needs_exporter(side: Side) -> bool:
+    """Whether a side is a model with operations of its framework alone."""
+    return side.trainer is not None and side.schema is not None and bool(side.schema.opaque)
+
+
+def by_exporter(
+    file: Path,
+    canonical: Mapping[str, Array],
+    side: Side,
+    example: Sequence[Array],
+    sequence_axes: Sequence[tuple[int, int]],
+) -> tuple[str, tuple[Output, ...], tuple[str, ...]]:
+    """Write the file, read it again, and compare what ONNX Runtime computes with it.
+
+    Args:
+        file: The new file.
+        canonical: The weights.
+        side: A model with code.
+        example: Inputs in ONNX layout.
+        sequence_axes: Refused: an exporter's graph has the example's lengths.
+
+    Returns:
+        How the file was compared, the differences of the outputs, and notes.
+
+    Raises:
+        RefusedInput: The framework cannot write it.
+        RunFailed: The file does not compute what the model does.
+    """
+    schema, trainer = side.schema, side.trainer
+    assert schema is not None
+    assert trainer is not None
+    names = shown_names(schema.opaque)
+    if sequence_axes:
+        raise RefusedInput(
+            f"{names} have no canonical form, and the framework's own exporter frees the batch alone",
+            hint="leave --sequence-axis out",
+        )
+    inputs = draw_inputs(schema, [array.shape for array in example], 0)
+    expected = answer_of(side, canonical, inputs)
+    exported = export_native(trainer, side.binding, schema, canonical, inputs, file)
+    outputs = compared(schema, expected, exported.outputs)
+    held = open_weights(file, "onnx")
+    for name, array in canonical.items():
+        if name not in exported.unnamed and not same_bits(np.asarray(held[name]), array):
+            raise RefusedInput(f"{name!r} read again is not what was written; nothing was kept")
+    notes = [f"{names} have no canonical form: the graph is that of the framework's own exporter"]
+    if exported.unnamed:
+        notes.append(f"under native names only: {shown_names(exported.unnamed)}")
+    return "every tensor with a canonical name read again", outputs, tuple(notes)

@@ -1,0 +1,84 @@
+"""What both sides of a conversion compute with the weights that were moved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xbackend_fl.canonical import Schema
+from xbackend_fl.convert.models import Side
+from xbackend_fl.errors import RunFailed
+from xbackend_fl.mapping import execute
+from xbackend_fl.mapping.probes.draw import draw_inputs
+from xbackend_fl.mapping.proof.verify import TOLERANCE, relative_error
+
+Array = NDArray[Any]
+Canonical = Mapping[str, Array]
+
+
+@dataclass(frozen=True)
+class Output:
+    """One output of the model, computed on both sides with the weights that were moved.
+
+    Attributes:
+        name: Its name in the schema.
+        max_abs: Largest absolute difference.
+        relative: That, over the largest absolute value of the output.
+    """
+
+    name: str
+    max_abs: float
+    relative: float
+
+
+def compared_outputs(
+    canonical: Canonical, reader: Side | None, writer: Side | None, example: Sequence[Array]
+) -> tuple[Output, ...]:
+    """Compute on both sides, or on one and in ONNX Runtime, which cannot run every model.
+
+    Raises:
+        RunFailed: The outputs differ by more than the tolerance of the proof.
+    """
+    sides = [side for side in (reader, writer) if side is not None and side.trainer is not None]
+    if not sides or not example:
+        return ()
+    schema = sides[0].schema
+    assert schema is not None
+    inputs = draw_inputs(schema, [array.shape for array in example], 0)
+    answers = [answer_of(side, canonical, inputs) for side in sides]
+    if len(answers) == 1:
+        if schema.opaque:
+            return ()
+        answers.append(tuple(execute(schema, canonical, inputs)))
+    return compared(schema, *answers)
+
+
+def compared(schema: Schema, ones: Sequence[Array], twos: Sequence[Array]) -> tuple[Output, ...]:
+    """The differences of two answers.
+
+    Raises:
+        RunFailed: One is larger than the tolerance of the proof.
+    """
+    result = []
+    for port, one, two in zip(schema.outputs, ones, twos, strict=True):
+        error = relative_error(two, one)
+        result.append(Output(port.name, float(np.max(np.abs(one - two), initial=0.0)), error))
+        if not error <= TOLERANCE:
+            raise RunFailed(
+                f"the two sides disagree about output {port.name!r} by {error:.1e}; nothing was kept"
+            )
+    return tuple(result)
+
+
+def answer_of(side: Side, canonical: Canonical, inputs: Sequence[Array]) -> tuple[Array, ...]:
+    """Outputs in ONNX layout of a side that has a model, which holds the weights afterwards."""
+    trainer, binding = side.trainer, side.binding
+    assert trainer is not None
+    if not binding.one_way:
+        trainer.write(binding.restore(canonical))
+    raw = trainer.forward(binding.native_inputs(inputs))
+    return tuple(axes.to_canonical(array) for axes, array in zip(binding.outputs, raw, strict=True))

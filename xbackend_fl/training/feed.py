@@ -1,0 +1,76 @@
+"""What a model is fed: rows of a data set in its own dtype, order of inputs and order of axes, and targets as its loss reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xbackend_fl.adapter import Batch
+from xbackend_fl.canonical import Binding, Schema
+from xbackend_fl.course import Course
+from xbackend_fl.data import Dataset
+from xbackend_fl.metrics import Objective, objective_of
+
+
+@final
+class Feed:
+    """Makes the batches of one model.
+
+    Args:
+        course: Says how bytes are scaled, and the loss.
+        example: One array per input, in ONNX layout and with the dtype that the model takes.
+        schema: The treaty.
+        binding: The model's.
+    """
+
+    def __init__(
+        self, course: Course, example: Sequence[NDArray[Any]], schema: Schema, binding: Binding
+    ) -> None:
+        self._course, self._example = course, example
+        self._schema, self._binding = schema, binding
+        self._objectives: dict[int, Objective] = {}
+
+    def objective(self, data: Dataset) -> Objective:
+        """How the loss reads the targets of a data set."""
+        key = id(data.targets)
+        if key not in self._objectives:
+            training = self._course.training
+            found = objective_of(
+                self._schema,
+                training.loss,
+                data.targets,
+                class_axis=training.class_axis,
+                ignore_index=training.ignore_index,
+            )
+            self._objectives[key] = found.counting(data.targets)
+        return self._objectives[key]
+
+    def prepared(self, inputs: tuple[NDArray[Any], ...]) -> tuple[NDArray[Any], ...]:
+        """Inputs in the dtype of the model; bytes are scaled if the course says how."""
+        scale = self._course.data.scale
+        pairs = zip(inputs, self._example, strict=True)
+        if scale is None:
+            return tuple(array.astype(wanted.dtype, copy=False) for array, wanted in pairs)
+        factor, offset = map(np.float32, (scale.rule().factor, scale.rule().offset))
+        return tuple(
+            a * factor + offset if a.dtype == np.uint8 else a.astype(e.dtype, copy=False) for a, e in pairs
+        )
+
+    def targets(self, data: Dataset, targets: NDArray[Any]) -> NDArray[Any]:
+        """Targets of a data set in the model's own axis order: class indices as int64, everything else as float32."""
+        objective = self.objective(data)
+        dtype = np.float32 if objective.class_axis is None else np.int64
+        return objective.in_order(targets, self._binding.outputs[0]).astype(dtype, copy=False)
+
+    def batch(self, data: Dataset, indices: NDArray[np.intp]) -> Batch:
+        """Some rows of a data set."""
+        part = data.take(indices)
+        return Batch(self.inputs(part), self.targets(data, part.targets))
+
+    def inputs(self, part: Dataset) -> tuple[NDArray[Any], ...]:
+        """Inputs in the model's own order of inputs and axes."""
+        own = self._binding.native_inputs(self.prepared(part.inputs))
+        return tuple(np.ascontiguousarray(array) for array in own)
