@@ -1,6 +1,7 @@
 """Prints the table of networks: what was mapped, how exactly, and how long it took.
 
-``--corpus textbook`` takes the pairs that were written twice by hand, and compares the map with a person's.
+``--corpus textbook`` takes the pairs that were written twice by hand, and compares the map with a person's;
+``--corpus packages`` those whose sides come from public packages (the extra ``corpus``), with the packages' own map.
 """
 
 from __future__ import annotations
@@ -12,6 +13,10 @@ import sys
 import time
 import traceback
 import warnings
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.networks.textbook.pair import Pair
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -20,10 +25,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.networks")
     parser.add_argument("only", nargs="*", help="parts of names")
     parser.add_argument("--traceback", action="store_true")
-    parser.add_argument("--corpus", choices=("networks", "textbook"), default="networks")
-    parser.add_argument(
-        "--limit", type=int, default=300, metavar="SECONDS", help="of each pair of the textbook"
-    )
+    parser.add_argument("--corpus", choices=("networks", "textbook", "packages"), default="networks")
+    parser.add_argument("--limit", type=int, default=300, metavar="SECONDS", help="of each pair of a corpus")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     import torch  # noqa: F401
@@ -31,11 +34,25 @@ def main() -> int:
     import xbfl_tensorflow
 
     xbfl_tensorflow.import_frameworks()
-    if arguments.corpus == "textbook":
+    if arguments.corpus != "networks":
         from tests.networks.textbook.measure import measure
 
-        return measure(arguments.only, arguments.limit, trace=arguments.traceback)
+        pairs = _pairs(arguments.corpus)
+        return measure(pairs, arguments.only, arguments.limit, trace=arguments.traceback)
     return _table(arguments.only, trace=arguments.traceback)
+
+
+def _pairs(corpus: str) -> tuple[Pair, ...]:
+    if corpus == "textbook":
+        from tests.networks.textbook.catalogue import PAIRS
+
+        return PAIRS
+    from tests.networks.packages import catalogue
+    from tests.networks.packages.sources import missing
+
+    if why := missing():
+        sys.exit(why)
+    return catalogue.PAIRS
 
 
 def _table(only: list[str], *, trace: bool) -> int:

@@ -18,7 +18,6 @@ import numpy as np
 from torch import nn
 
 import xbackend_fl
-from tests.networks.textbook.catalogue import PAIRS
 from tests.networks.textbook.pair import Pair
 from tests.networks.textbook.proof import difference, moved, randomise, variables
 from xbackend_fl.errors import MismatchError, XbflError
@@ -42,12 +41,12 @@ class Outcome:
     seconds: float
 
 
-def measure(only: Iterable[str], limit: int, *, trace: bool) -> int:
+def measure(pairs: Iterable[Pair], only: Iterable[str], limit: int, *, trace: bool) -> int:
     """Print a row for each pair, then each look-alike, whose family or name has one of the words, then the sums; 1 if one is wrong."""
     words = [word.lower() for word in only]
     found = []
     print("| family | pair | state | seconds |\n|---|---|---|---|")
-    for pair in sorted(PAIRS, key=lambda one: bool(one.cause)):
+    for pair in sorted(pairs, key=lambda one: bool(one.cause)):
         if not words or any(word in f"{pair.family}: {pair.name}".lower() for word in words):
             found.append(outcome(pair, limit, trace=trace))
             one = found[-1]
@@ -104,7 +103,7 @@ def _compared(pair: Pair, reference: nn.Module, other: Any) -> tuple[str, str]:
     held = variables(other)
     unlike = [
         path
-        for path, value in moved(pair, reference, list(held)).items()
+        for path, value in moved(pair, reference, other).items()
         if not np.allclose(np.asarray(held[path]), value, rtol=1e-5, atol=1e-6)
     ]
     if not unlike:

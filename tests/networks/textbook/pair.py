@@ -23,6 +23,10 @@ VIDEO: Axes = (0, 1, 3, 4, 2)
 VOLUME: Axes = (0, 2, 3, 4, 1)
 
 
+Converter = Callable[["Pair", nn.Module, Any], dict[str, Array]]
+"""Makes the values of the Keras variables, by path, of the PyTorch model's."""
+
+
 @dataclass(frozen=True)
 class Pair:
     """One function twice, or nearly (``cause`` is not empty), and the map of its weights.
@@ -30,7 +34,7 @@ class Pair:
     ``example`` draws the inputs as the PyTorch model takes them: batch first, channels first. ``inputs`` and
     ``outputs`` say, by position, how the Keras model orders the axes of an array where it differs.
     ``cause`` holds words of which a good diagnosis has one. ``symmetric``: other maps are right too.
-    ``declared``: nothing in the Keras model tells the axes of its inputs, so its author says them.
+    ``keys``: names of the Keras inputs in the order of the example. ``declared``: nothing in the Keras model tells the axes of its inputs, so its author says them.
     """
 
     name: str
@@ -38,11 +42,12 @@ class Pair:
     torch: Callable[[], nn.Module]
     keras: Callable[[], Any]
     example: Callable[[Generator], Arrays]
-    truth: Truth
+    truth: Truth | Converter
     inputs: Mapping[int, Axes] = dataclasses.field(default_factory=dict)
     outputs: Mapping[int, Axes] = dataclasses.field(default_factory=dict)
     symmetric: bool = False
     declared: bool = False
+    keys: tuple[str, ...] = ()
     cause: frozenset[str] = frozenset()
 
     def alike(self, name: str, cause: Iterable[str], **changed: Any) -> Pair:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -45,15 +45,21 @@ def randomise(model: nn.Module, rng: Generator) -> None:
 
 
 def variables(model: Any) -> dict[str, Any]:
-    """What the Keras model or ``tf.Module`` holds, by path; generators of random numbers are left out."""
+    """What the Keras model or ``tf.Module`` holds, by path (a path that is not the first: ``path@1``); generators of random numbers are left out."""
     held = model.weights if hasattr(model, "weights") else model.variables
-    found = {"/" + getattr(one, "path", one.name).partition(":")[0]: one for one in held}
-    assert len(found) == len(held), "two variables of one path"
+    names = ["/" + getattr(one, "path", one.name).partition(":")[0] for one in held]
+    found = {
+        f"{name}@{names[:i].count(name)}" if name in names[:i] else name: one
+        for i, (name, one) in enumerate(zip(names, held, strict=True))
+    }
     return {path: one for path, one in found.items() if "seed_generator" not in path}
 
 
-def moved(pair: Pair, reference: nn.Module, paths: Sequence[str]) -> dict[str, Array]:
+def moved(pair: Pair, reference: nn.Module, other: Any) -> dict[str, Array]:
     """The values of the Keras variables by ``truth``; of equal pairs every tensor and variable has its place."""
+    if not isinstance(pair.truth, Mapping):
+        return pair.truth(pair, reference, other)
+    paths = list(variables(other))
     held = {name: value.detach().numpy() for name, value in reference.state_dict(keep_vars=True).items()}
     found: dict[str, Array] = {}
     for end, step in pair.truth.items():
@@ -77,7 +83,7 @@ def _sources(truth: Truth) -> set[str]:
 def transfer(pair: Pair, reference: nn.Module, other: Any) -> None:
     """Write what ``truth`` makes of the PyTorch weights into the Keras model."""
     held = variables(other)
-    for path, value in moved(pair, reference, list(held)).items():
+    for path, value in moved(pair, reference, other).items():
         assert held[path].shape == value.shape, f"{path}: {held[path].shape}, truth makes {value.shape}"
         held[path].assign(value)
 
@@ -85,7 +91,7 @@ def transfer(pair: Pair, reference: nn.Module, other: Any) -> None:
 def torch_outputs(model: nn.Module, arrays: Arrays) -> list[Array]:
     """All outputs in order; those with names by name."""
     with torch.no_grad():
-        return [value.numpy() for value in _flat(model(*(torch.from_numpy(array) for array in arrays)))]
+        return [value.numpy() for value in flat(model(*(torch.from_numpy(array) for array in arrays)))]
 
 
 def keras_outputs(pair: Pair, model: Any, arrays: Arrays) -> list[Array]:
@@ -94,21 +100,21 @@ def keras_outputs(pair: Pair, model: Any, arrays: Arrays) -> list[Array]:
         tf.convert_to_tensor(array.transpose(pair.inputs[i]) if i in pair.inputs else array)
         for i, array in enumerate(arrays)
     ]
-    found = [np.asarray(value) for value in _flat(_called(model, tensors))]
+    found = [np.asarray(value) for value in flat(_called(model, tensors, pair.keys))]
     return [
         value.transpose(np.argsort(pair.outputs[i])) if i in pair.outputs else value
         for i, value in enumerate(found)
     ]
 
 
-def _called(model: Any, tensors: list[Any]) -> Any:
+def _called(model: Any, tensors: list[Any], keys: tuple[str, ...]) -> Any:
     if isinstance(model, tf.Module) and not isinstance(model, keras.Layer):
         return model(*tensors)
     if isinstance(model, keras.Sequential):
         return model(tensors[0], training=False)
     if isinstance(model, Functional):
         if isinstance(model.input, dict):
-            return model(dict(zip(model.input, tensors, strict=True)), training=False)
+            return model(dict(zip(keys or model.input, tensors, strict=True)), training=False)
         return model(tensors if len(tensors) > 1 else tensors[0], training=False)
     taken = [name for name in inspect.signature(model.call).parameters if name not in {"training", "mask"}]
     if len(taken) == len(tensors):
@@ -116,11 +122,12 @@ def _called(model: Any, tensors: list[Any]) -> Any:
     return model(tensors, training=False)
 
 
-def _flat(value: Any) -> list[Any]:
+def flat(value: Any) -> list[Any]:
+    """The outputs in order, those with names by name."""
     if isinstance(value, Mapping):
-        return [leaf for key in sorted(value) for leaf in _flat(value[key])]
+        return [leaf for key in sorted(value) for leaf in flat(value[key])]
     if isinstance(value, (tuple, list)):
-        return [leaf for one in value for leaf in _flat(one)]
+        return [leaf for one in value for leaf in flat(one)]
     return [value]
 
 

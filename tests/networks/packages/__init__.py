@@ -1,0 +1,1 @@
+"""Pairs whose both sides come from public packages, and where to find the map of their weights."""

@@ -1,0 +1,9 @@
+"""Every pair of packages, by family."""
+
+from __future__ import annotations
+
+from tests.networks.packages import attention, convolutional, decoders, encoders
+
+FAMILIES = (encoders, decoders, attention, convolutional)
+
+PAIRS = tuple(pair for family in FAMILIES for pair in family.PAIRS)
