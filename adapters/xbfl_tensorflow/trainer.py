@@ -21,6 +21,7 @@ from xbfl_tensorflow import files
 from xbfl_tensorflow.calling import call_model
 from xbfl_tensorflow.describe import describe
 from xbfl_tensorflow.exporting import export_onnx
+from xbfl_tensorflow.kernels import kernels_needed
 from xbfl_tensorflow.losses import mean_loss
 from xbfl_tensorflow.preserve import is_unbuilt, layers_kept
 from xbfl_tensorflow.trace import callable_of, outputs_of
@@ -96,7 +97,8 @@ class TensorFlowTrainer:
             if any(m not in (None, n) for n, m in zip(shape[1:], declared[1:], strict=True)):
                 raise RefusedInput(f"the Keras model declares {declared}, received {shape}")
         try:
-            return tuple(output.numpy() for output in self._call(inputs, training=False))
+            with kernels_needed():
+                return tuple(output.numpy() for output in self._call(inputs, training=False))
         except (ValueError, tf.errors.InvalidArgumentError) as error:
             raise not_accepted("Keras", inputs, error, self._model) from error
 
@@ -114,10 +116,11 @@ class TensorFlowTrainer:
     def gradients(self, inputs: Sequence[Array], cotangents: Sequence[Array]) -> dict[str, Array]:
         """Gradients in evaluation mode."""
         trainable = self._trainable()
-        with tf.GradientTape() as tape:
-            pairs = zip(self._call(inputs, training=False), cotangents, strict=True)
-            total = tf.add_n([tf.reduce_sum(output * cotangent) for output, cotangent in pairs])
-        grads = _gradients(tape, total, trainable.values())
+        with kernels_needed():
+            with tf.GradientTape() as tape:
+                pairs = zip(self._call(inputs, training=False), cotangents, strict=True)
+                total = tf.add_n([tf.reduce_sum(output * cotangent) for output, cotangent in pairs])
+            grads = _gradients(tape, total, trainable.values())
         return {name: grad.numpy() for name, grad in zip(trainable, grads, strict=True)}
 
     def train(self, batches: Iterable[Batch], config: TrainConfig) -> LossSum:
@@ -127,7 +130,7 @@ class TensorFlowTrainer:
             for value in self._trainable().values()
         ]
         total, number = np.zeros(2), 0
-        with treaty(self._layers, config):
+        with treaty(self._layers, config), kernels_needed():
             for row in _rows(batches):
                 numbers = range(number + 1, number + len(row) + 1)
                 corrections = np.array([config.optimizer.corrections(n) for n in numbers], np.float32)

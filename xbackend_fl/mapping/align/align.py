@@ -136,7 +136,7 @@ def _agreeing(
     for own, binding in seen:
         if time.monotonic() > until:
             return
-        if answers := _answers(trainer, binding, own, evidence):
+        for answers in _answers(trainer, binding, own, evidence):
             some = True
             yield own, binding, answers
     reference, own, binding = sides
@@ -145,20 +145,31 @@ def _agreeing(
     for turned in row_orders(reference, own, binding):
         if time.monotonic() > until:
             return
-        if answers := _answers(trainer, turned, own, by_shape(evidence)):
+        for answers in _answers(trainer, turned, own, by_shape(evidence)):
             yield own, turned, answers
 
 
 def _answers(
     trainer: Trainer, binding: Binding, own: Schema, evidence: Sequence[Evidence] | None
-) -> list[tuple[Evidence, Mapping[str, Array]]]:
-    """The candidate's gradients under equal weights by shape, as far as its outputs are the reference's."""
+) -> Iterator[list[tuple[Evidence, Mapping[str, Array]]]]:
+    """The candidate's gradients under equal weights by shape, as far as its outputs are the reference's.
+
+    Behind a softmax or a sigmoid at its bound, gradients are rounding and tell nothing: quiet weights come apart from others.
+    """
     for draws in (by_shape(evidence), alike(evidence)):
-        # An order of features is looked for only where the models are not the same function without.
-        asked = (_answer(trainer, binding, own, item) for item in draws if item.gradients)
-        if answers := [found for found in asked if found is not None]:
-            return answers
-    return []
+        some = False
+        for quiet in (False, True):
+            asked = (
+                _answer(trainer, binding, own, item)
+                for item in draws
+                if item.gradients and item.case.quiet == quiet
+            )
+            if answers := [found for found in asked if found is not None]:
+                some = True
+                yield answers
+        if some:
+            # An order of features is looked for only where the models are not the same function without.
+            return
 
 
 def _exchanged(

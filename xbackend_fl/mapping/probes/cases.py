@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,23 @@ _ALIKE = 17
 _MOVES = frozenset({"Concat", "Flatten", "Reshape", "Transpose", "Opaque"})
 """Behind what features may lie in another order."""
 
+_SATURATING = frozenset(
+    [
+        "Attention",
+        "Exp",
+        "GRU",
+        "LSTM",
+        "LogSoftmax",
+        "Opaque",
+        "RNN",
+        "Sigmoid",
+        "Softmax",
+        "Softplus",
+        "Tanh",
+    ]
+)
+"""What large numbers bring to a bound, where gradients are little but rounding."""
+
 _RESERVE = (11, 13, 15)
 _SMALL = (4, 8)
 """How many times smaller large images are where rounding is to count less."""
@@ -76,11 +94,19 @@ def cases(schema: Schema, example: Sequence[Array], assignment: Assignment = ())
         result.append(_draw(schema, example, small, seed, usual, reserve=True, rounding=small != shapes))
     result.append(_draw(schema, example, shapes, _RESERVE[2], usual, reserve=True, rounding=True))
     inputs = draw_inputs(schema, shapes, _BY_SHAPE, scale=10.0, assignment=usual, like=example)
-    result.append(Case(BY_SHAPE, _BY_SHAPE, inputs, step=False, by_shape=True))
+    plain = Case(BY_SHAPE, _BY_SHAPE, inputs, step=False, by_shape=True)
+    result.append(plain)
+    if any(node.operator in _SATURATING for node in schema.nodes):
+        result.append(quieter(plain))
     if any(node.operator in _MOVES for node in schema.nodes):
         inputs = draw_inputs(schema, shapes, _ALIKE, assignment=usual, like=example)
         result.append(Case(ALIKE, _ALIKE, inputs, step=False, by_shape=True, alike=True))
     return result
+
+
+def quieter(case: Case) -> Case:
+    """A probe by shape with weights an eighth as large."""
+    return replace(case, label=f"{case.label}, quiet", quiet=True)
 
 
 def by_shape_cases(schema: Schema, example: Sequence[Array]) -> Iterator[Case]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from xbackend_fl.adapter.contract import Trainer
 from xbackend_fl.canonical import Binding, Schema
 from xbackend_fl.errors import RefusedInput
-from xbackend_fl.mapping.probes.cases import KINDS, by_shape_cases, cases, further, usual_data
+from xbackend_fl.mapping.probes.cases import KINDS, by_shape_cases, cases, further, quieter, usual_data
 from xbackend_fl.mapping.probes.derivatives import native
 from xbackend_fl.mapping.probes.distributions import Assignment, Distribution, assignments, far, structured
 from xbackend_fl.mapping.probes.draw import BATCH
@@ -98,16 +98,14 @@ def _by_shape(
 ) -> Evidence:
     """A probe by shape that tells something: with quiet weights, or other data, where the case's own end in NaN or at a bound."""
     others = islice(by_shape_cases(schema, example), _BY_SHAPE)
-    every = [case, *(replace(other, alike=case.alike) for other in others)]
+    every = [case, *(replace(other, alike=case.alike, quiet=case.quiet) for other in others)]
     first: Evidence | None = None
-    for quiet in (False, True):
-        for asked in every:
-            label = f"{asked.label}, quiet" if quiet else asked.label
-            seen = observe(trainer, binding, schema, replace(asked, label=label, quiet=quiet), None, runtime)
-            first = first or seen
-            sizes = [float(np.linalg.norm(array)) for array in seen.gradients.values()]
-            if not sizes or (_finite(seen) and max(sizes) > _NOTHING):
-                return seen
+    for asked in every if case.quiet else (*every, *map(quieter, every)):
+        seen = observe(trainer, binding, schema, asked, None, runtime)
+        first = first or seen
+        sizes = [float(np.linalg.norm(array)) for array in seen.gradients.values()]
+        if not sizes or (_finite(seen) and max(sizes) > _NOTHING):
+            return seen
     assert first is not None
     return first
 
