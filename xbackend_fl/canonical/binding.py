@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from xbackend_fl.canonical.layout import (
     Array,
+    Constant,
     Layout,
     Native,
     Shape,
@@ -26,6 +27,9 @@ from xbackend_fl.canonical.schema import Schema, TrainingEffect
 from xbackend_fl.errors import SchemaError
 
 _Item = TypeVar("_Item")
+
+_SAME_CONSTANT = 1e-4
+"""Largest difference, in parts of the largest value, of a constant and a weight that is the same."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +163,11 @@ class Binding:
         Args:
             canonical: Canonical arrays by name.
             copy: Whether the result is never memory of ``canonical``.
+
+        Raises:
+            SchemaError: A parameter that is a constant of this model has other values.
         """
+        self._check_constants(canonical)
         same = {} if copy else self._unchanged
         result = {
             tensor: canonical[owner]
@@ -171,6 +179,18 @@ class Binding:
             if name not in same:
                 backward(layout, canonical[name], result)
         return result
+
+    def _check_constants(self, canonical: Mapping[str, Array]) -> None:
+        for name, layout in self.parameters.items():
+            if not isinstance(layout, Constant) or canonical[name].dtype.kind != "f":
+                continue
+            own, given = layout.array, canonical[name]
+            apart = float(np.abs(own - given).max(initial=0.0))
+            if not apart <= _SAME_CONSTANT * max(float(np.abs(own).max(initial=0.0)), 1e-30):
+                raise SchemaError(
+                    f"{name!r} is a constant of the {self.backend} model, and the weights hold other values of it: they differ by {apart:.1e}",
+                    hint="keep it in the model as a weight that does not train, which takes any values",
+                )
 
     @cached_property
     def _unchanged(self) -> dict[str, str]:

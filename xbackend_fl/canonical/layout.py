@@ -169,7 +169,24 @@ class Reorder:
         return feature_order(self.segments)
 
 
-Step = Native | Transpose | Reshape | Blocks | Join | Stack | Sum | Reorder
+@dataclass(frozen=True)
+class Constant:
+    """Values that this model computes with as constants, where the schema has a parameter that nobody trains.
+
+    There is no native tensor to write to, so whoever brings other values is refused (:meth:`Binding.restore`).
+    """
+
+    shape: Shape
+    values: tuple[float, ...]
+    step: Literal["constant"] = "constant"
+
+    @property
+    def array(self) -> Array:
+        """The values, float32."""
+        return np.array(self.values, np.float32).reshape(self.shape)
+
+
+Step = Native | Transpose | Reshape | Blocks | Join | Stack | Sum | Reorder | Constant
 """Any layout step; for ``isinstance``."""
 
 Layout = Annotated[Step, Field(discriminator="step")]
@@ -217,6 +234,8 @@ def forward(layout: Layout, natives: Mapping[str, Array]) -> Array:
             return total
         case Reorder():
             return np.take(forward(layout.of, natives), np.argsort(layout.sources), axis=layout.axis)
+        case Constant():
+            return layout.array
 
 
 def backward(layout: Layout, canonical: Array, natives: Mapping[str, Array]) -> None:
@@ -259,6 +278,8 @@ def leaves(layout: Layout) -> Iterator[Native]:
     match layout:
         case Native():
             yield layout
+        case Constant():
+            return
         case Join() | Stack() | Sum():
             for part in layout.parts:
                 yield from leaves(part)
@@ -269,7 +290,7 @@ def leaves(layout: Layout) -> Iterator[Native]:
 def silenced(layout: Layout) -> Iterator[Native]:
     """The leaves that a :class:`Sum` keeps at zero; trainers neither train them nor count their gradient."""
     match layout:
-        case Native():
+        case Native() | Constant():
             return
         case Sum():
             yield from silenced(layout.parts[0])
@@ -303,6 +324,8 @@ def describe(layout: Layout) -> str:
         case Reorder():
             orders = ", ".join(f"{s.shape} by {s.perm}" for s in layout.segments)
             return f"{describe(layout.of)} · flatten order {orders} on axis {layout.axis}"
+        case Constant():
+            return f"constant {list(layout.shape)}"
 
 
 def _permute_blocks(array: Array, axis: int, order: tuple[int, ...]) -> Array:

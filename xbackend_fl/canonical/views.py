@@ -9,8 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from xbackend_fl.canonical.layout import (
     Blocks,
+    Constant,
     Join,
     Layout,
     Native,
@@ -64,6 +67,9 @@ def part(layout: Layout, axis: int, start: int, stop: int) -> Layout:
             return _part_of_blocks(layout, axis, start, stop)
         case Reorder():
             return _part_of_reorder(layout, axis, start, stop)
+        case Constant():
+            cut = np.take(layout.array, range(start, stop), axis)
+            return Constant(cut.shape, tuple(map(float, cut.flat)))
         case _:
             return _part_of_several(layout, axis, start, stop)
 
@@ -82,6 +88,8 @@ def whole(layout: Layout) -> bool:
     match layout:
         case Native():
             return not layout.box
+        case Constant():
+            return True
         case Join() | Stack() | Sum():
             return all(whole(item) for item in layout.parts)
         case _:

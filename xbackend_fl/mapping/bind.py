@@ -37,6 +37,7 @@ from xbackend_fl.mapping.match.ports import check_outputs, fit_outputs, trailing
 from xbackend_fl.mapping.match.sizes import at_this_size
 from xbackend_fl.mapping.match.skeleton import Skeleton, skeleton_of
 from xbackend_fl.mapping.match.training import followed, pair_dropouts, training_report
+from xbackend_fl.mapping.probes.held import held_on_both
 from xbackend_fl.mapping.probes.probe import Evidence
 from xbackend_fl.mapping.probes.runtime import GraphRefused
 from xbackend_fl.mapping.proof.prove import plausible, prove
@@ -211,23 +212,32 @@ def _proven(
     evidence: Sequence[Evidence] | None,
     reference: tuple[Adapter, Binding] | None,
 ) -> Bound:
-    def proved(binding: Binding) -> Proof:
-        return prove(schema, binding, trainer, example, evidence)
-
-    def may_be(binding: Binding, failed: Proof) -> bool:
-        return plausible(schema, binding, trainer, evidence, failed)
+    def searched(proposals: Iterator[Proposal], shown: Sequence[Evidence] | None) -> Outcome:
+        return search(
+            proposals,
+            lambda binding: prove(schema, binding, trainer, example, shown),
+            lambda binding, failed: plausible(schema, binding, trainer, shown, failed),
+        )
 
     found: Outcome | None = None
     apart: tuple[Difference, ...] = ()
     check_weights(trainer)
+    own = trainer.description
+    held = held_on_both(schema, own.schema, own.binding, trainer, evidence or ())
+    evidence = None if evidence is None else [item for item in evidence if not item.case.held]
     try:
         fingerprints = Fingerprints(trainer, schema, example, evidence)
-        found = search(bindings(schema, trainer.description, fingerprints), proved, may_be)
+        found = searched(bindings(schema, own, fingerprints), evidence)
     except StructureError as error:
         apart = error.found
-    if found is None or contradicted(found.proof):
+    for kept in (None, held) if held else (None,):
+        if found is not None and not contradicted(found.proof):
+            break
+        if kept:
+            trainer.write(kept.natives)
+        shown = kept.evidence if kept else evidence
         try:
-            other = search(one_function(schema, trainer, evidence, apart), proved, may_be)
+            other = searched(one_function(schema, trainer, shown, apart, kept), shown)
         except UnlikeError as error:
             apart = error.found or apart
         else:

@@ -31,6 +31,7 @@ from xbackend_fl.mapping.align.row_orders import row_orders
 from xbackend_fl.mapping.match.ports import fit_outputs
 from xbackend_fl.mapping.probes.derivatives import canonical_gradients, native
 from xbackend_fl.mapping.probes.draw import features
+from xbackend_fl.mapping.probes.held import Held, without
 from xbackend_fl.mapping.probes.native import SizeRefused, canonical_outputs
 from xbackend_fl.mapping.probes.pieces import (
     binding_in_pieces,
@@ -92,7 +93,9 @@ class _Pair:
     axis: int = 0
 
 
-def alignments(schema: Schema, trainer: Trainer, evidence: Sequence[Evidence] | None) -> Iterator[Alignment]:
+def alignments(
+    schema: Schema, trainer: Trainer, evidence: Sequence[Evidence] | None, held: Held | None = None
+) -> Iterator[Alignment]:
     """Pair the parameters of a candidate with a reference's by gradients: the likeliest pairing first, nothing if they do not fit.
 
     Where gradients do not tell two nodes apart, pairings in which they trade places follow.
@@ -101,6 +104,7 @@ def alignments(schema: Schema, trainer: Trainer, evidence: Sequence[Evidence] | 
         schema: The reference's schema.
         trainer: The candidate; its weights are changed.
         evidence: What the reference did, the probes by shape included.
+        held: What both models keep as it is; everything trains or is drawn if left out.
     """
     try:
         fitted = fit_outputs(schema, trainer.description)
@@ -108,8 +112,11 @@ def alignments(schema: Schema, trainer: Trainer, evidence: Sequence[Evidence] | 
         # What the graphs say of it is nearer to the cause.
         return
     # From here on parameters are pieces: a layer and a cell by hand have the same.
+    treaty, undivided = schema, trainer.description.schema
+    if held is not None:
+        schema, undivided = without(schema, frozenset(held.values)), without(undivided, held.own)
+        fitted = replace(fitted, parameters={n: x for n, x in fitted.parameters.items() if n not in held.own})
     whole, schema = schema, in_pieces(schema)
-    undivided = trainer.description.schema
     sides = schema, in_pieces(undivided), binding_in_pieces(undivided, fitted)
     until = time.monotonic() + SECONDS
     seen = chain(holdings(*sides), recut(*sides, until))
@@ -121,7 +128,8 @@ def alignments(schema: Schema, trainer: Trainer, evidence: Sequence[Evidence] | 
         near = {(pair.ours, pair.theirs): pair for pair in options if pair.distance <= PARTNER}
         for pairs in chain([chosen], _exchanged(schema, chosen, near)):
             alignment = _bound(schema, own, binding, pairs, near)
-            yield _together(whole, alignment, fitted, undivided)
+            found = _together(whole, alignment, fitted, undivided)
+            yield found if held is None else replace(found, binding=held.bound(treaty, found.binding))
 
 
 def _agreeing(

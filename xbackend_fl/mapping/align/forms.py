@@ -20,6 +20,7 @@ from xbackend_fl.mapping.match.difference import Difference
 from xbackend_fl.mapping.match.match import Matching
 from xbackend_fl.mapping.match.skeleton import rounded, skeleton_of
 from xbackend_fl.mapping.match.training import followed, pair_dropouts, training_report
+from xbackend_fl.mapping.probes.held import Held
 from xbackend_fl.mapping.probes.probe import Evidence
 from xbackend_fl.text import line
 
@@ -53,6 +54,7 @@ def one_function(
     trainer: Trainer,
     evidence: Sequence[Evidence] | None,
     found: Sequence[Difference],
+    held: Held | None = None,
 ) -> Iterator[Proposal]:
     """Bindings of a candidate whose graph has another form, the likeliest first, as proposals for the proof.
 
@@ -61,13 +63,14 @@ def one_function(
         trainer: The candidate; its weights are changed.
         evidence: What the reference did.
         found: How the graphs differ.
+        held: What both models keep as it is, if they do.
 
     Raises:
         UnlikeError: Parameters do not fit each other, or layers that both models have differ in an attribute.
     """
     if any(item.attribute in _SUBTLE for item in found):
         raise UnlikeError
-    description, several = trainer.description, alignments(schema, trainer, evidence)
+    description, several = trainer.description, alignments(schema, trainer, evidence, held)
     first = next(several, None)
     if first is None:
         raise UnlikeError
@@ -79,7 +82,8 @@ def one_function(
         nodes = {**alignment.nodes, **dropouts}
         binding = _with_nodes(alignment.binding, description, nodes)
         binding, notes = followed(binding, training_report(schema, description, binding, nodes))
-        yield binding, (*notes, *_said(found, alignment), *ordered)
+        kept = held.notes() if held else ()
+        yield binding, (*notes, *_said(found, alignment), *ordered, *kept)
 
 
 def _with_nodes(binding: Binding, description: Description, nodes: Mapping[str, str]) -> Binding:

@@ -182,6 +182,6 @@ def canonical_gradients(binding: Binding, grads: Mapping[str, Array]) -> dict[st
     whole = {
         n: layout
         for n, layout in binding.parameters.items()
-        if {leaf.tensor for leaf in leaves(layout)} <= once.keys()
+        if (tensors := {leaf.tensor for leaf in leaves(layout)}) and tensors <= once.keys()
     }
     return Binding(binding.backend, "", whole, binding.natives).export(once)

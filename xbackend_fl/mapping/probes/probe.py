@@ -35,6 +35,7 @@ class Case:
         alike: Whether the features that a layer reads weigh alike, besides: such a probe needs no order of features either.
         rounding: Whether it is measured how far rounding moves the gradients and the step.
         quiet: Whether weights by shape are an eighth of their usual size: a sigmoid is then not at its end.
+        held: Whether what does not train has the values that the reference holds: another model may have constants there.
     """
 
     label: str
@@ -47,6 +48,7 @@ class Case:
     alike: bool = False
     rounding: bool = False
     quiet: bool = False
+    held: bool = False
 
     def at_example(self, schema: Schema) -> bool:
         """Whether its inputs have the sizes of the example, the number of examples aside."""
@@ -60,7 +62,8 @@ class Evidence:
 
     Attributes:
         case: The case.
-        statistics: Running statistics that fit the case's weights and data; the candidate takes the same.
+        statistics: Running statistics that fit the case's weights and data, and what the reference holds if the case says so; the
+            candidate takes the same.
         outputs: Outputs in evaluation mode.
         gradients: Sketch of the gradient in evaluation mode, by trainable parameter, or by piece of one where equal shapes hold equal
             weights; where features weigh alike, columns of a layer's weights have a sketch each: ``[4, features]``.
@@ -109,6 +112,7 @@ def observe(
     statistics: Mapping[str, Array] | None = None,
     runtime: Executor | None = None,
     fit: Sequence[Array] | None = None,
+    held: Mapping[str, Array] | None = None,
 ) -> Evidence:
     """Run one case on a model; its weights are whatever the last step left.
 
@@ -120,11 +124,12 @@ def observe(
         statistics: Running statistics that the reference used; without them they are fitted here.
         runtime: What runs ``schema``, if several cases share one.
         fit: Data that the statistics are fitted to; the case's own if left out.
+        held: What the reference holds, by canonical name, where the case takes it.
 
     Raises:
         SizeRefused: The model does not accept the case's size.
     """
-    weights = weights_of(schema, case)
+    weights = weights_of(schema, case) | dict(held or {})
     if statistics is None:
         # The runtime takes sizes that the model may not; the model has the word.
         forward(trainer, native(binding, case.inputs))
@@ -134,6 +139,7 @@ def observe(
             statistics = _statistics(
                 runtime or executor_of(schema, trainer, binding), schema, weights, data, case
             )
+        statistics |= held or {}
     weights |= statistics
     outputs = canonical_outputs(trainer, binding, weights, case.inputs)
     if not case.at_example(schema):

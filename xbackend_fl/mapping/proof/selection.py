@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -18,6 +18,7 @@ from xbackend_fl.mapping.probes.derivatives import native
 from xbackend_fl.mapping.probes.distributions import Assignment, Distribution, assignments, far, structured
 from xbackend_fl.mapping.probes.draw import BATCH
 from xbackend_fl.mapping.probes.executor import Executor, executor_of
+from xbackend_fl.mapping.probes.held import held_values
 from xbackend_fl.mapping.probes.memory import check_memory
 from xbackend_fl.mapping.probes.native import SizeRefused
 from xbackend_fl.mapping.probes.probe import Case, Evidence, observe
@@ -54,6 +55,7 @@ def select(
         alone: Whether nobody compares gradients and steps with it: the draws held in reserve are left out.
     """
     check_memory(schema)
+    held = {} if alone else held_values(schema, binding, trainer)
     runtime, notes = executor_of(schema, trainer, binding), []
     usual, found = _usual(trainer, binding, schema, example, runtime)
     planned = cases(schema, example, usual)[1:]
@@ -85,7 +87,28 @@ def select(
             found.append(seen)
             if not alone:
                 found.append(observe(trainer, binding, schema, twin, None, runtime))
+    if held:
+        found += _held(trainer, binding, schema, tuple(found), usual, runtime, held)
     return tuple(found), tuple(notes)
+
+
+def _held(
+    trainer: Trainer,
+    binding: Binding,
+    schema: Schema,
+    found: Sequence[Evidence],
+    usual: Assignment,
+    runtime: Executor,
+    held: Mapping[str, Array],
+) -> Iterator[Evidence]:
+    """The same probes, those in reserve aside, with what does not train as the model holds it."""
+    for item in found:
+        case = replace(item.case, label=f"{item.case.label}, as held", held=True)
+        if not case.reserve:
+            fit = None if case.differentiate else usual_data(schema, case, usual)
+            seen = observe(trainer, binding, schema, case, None, runtime, fit, held)
+            if _finite(seen):
+                yield seen
 
 
 def _by_shape(

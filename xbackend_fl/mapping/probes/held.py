@@ -1,0 +1,121 @@
+"""What a model holds and nobody trains: where another model has a constant, its values are the function."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from numpy.typing import NDArray
+
+from xbackend_fl.adapter.contract import Trainer
+from xbackend_fl.canonical import Binding, Kind, Schema
+from xbackend_fl.canonical.graph.operands import LARGEST_CONSTANT
+from xbackend_fl.canonical.layout import Constant, leaves
+from xbackend_fl.mapping.probes.probe import Evidence
+
+Array = NDArray[Any]
+
+
+def held_names(schema: Schema) -> frozenset[str]:
+    """Parameters that nobody trains, if they are small enough for constants of a graph."""
+    frozen = [item for item in schema.parameters if item.kind is Kind.FROZEN]
+    values = sum(math.prod(item.shape) for item in frozen)
+    return frozenset(item.name for item in frozen) if values <= LARGEST_CONSTANT else frozenset()
+
+
+def held_values(schema: Schema, binding: Binding, trainer: Trainer) -> dict[str, Array]:
+    """What a model holds of :func:`held_names`, in canonical layout.
+
+    Args:
+        schema: The treaty.
+        binding: The model's binding to it.
+        trainer: The model, as its author made it.
+    """
+    names = held_names(schema)
+    if not names:
+        return {}
+    layouts = {name: layout for name, layout in binding.parameters.items() if name in names}
+    return replace(binding, parameters=layouts).export(trainer.read())
+
+
+@dataclass(frozen=True)
+class Held:
+    """What both models keep as they hold it: constants of the one, weights that nobody trains of the other.
+
+    Attributes:
+        values: The reference's, by canonical name; they were published with its evidence.
+        own: The candidate's names in its own schema.
+        natives: What the candidate holds of these, by native name.
+        evidence: What the reference did with the values that it holds.
+    """
+
+    values: dict[str, Array]
+    own: frozenset[str]
+    natives: dict[str, Array]
+    evidence: tuple[Evidence, ...]
+
+    def notes(self) -> tuple[str, ...]:
+        """What is said with the map."""
+        both = (("a constant here", self.values), ("a constant of the schema", self.natives))
+        return tuple(
+            f"{', '.join(sorted(names))}: {what}, and compared with these values only"
+            for what, names in both
+            if names
+        )
+
+    def bound(self, schema: Schema, binding: Binding) -> Binding:
+        """The binding of the rest, with constants for what the reference holds and the candidate does not.
+
+        Args:
+            schema: The reference's schema.
+            binding: Of every parameter that is not held.
+        """
+        constants = {
+            name: Constant(array.shape, tuple(map(float, array.flat))) for name, array in self.values.items()
+        }
+        every = {**binding.parameters, **constants}
+        return replace(
+            binding,
+            fingerprint=schema.fingerprint,
+            parameters={item.name: every[item.name] for item in schema.parameters},
+            local={**binding.local, **dict.fromkeys(self.natives, "holds a constant of the schema")},
+        )
+
+
+def held_on_both(
+    schema: Schema, own: Schema, binding: Binding, trainer: Trainer, evidence: Sequence[Evidence]
+) -> Held | None:
+    """What two models hold; ``None`` if neither holds anything, or what the reference holds was not published.
+
+    Args:
+        schema: The reference's schema.
+        own: The candidate's.
+        binding: The candidate's own binding.
+        trainer: The candidate, as its author made it.
+        evidence: What the reference did.
+    """
+    names, theirs = held_names(schema), held_names(own)
+    shown = tuple(item for item in evidence if item.case.held == bool(names))
+    if not (names or theirs) or not shown:
+        return None
+    statistics = shown[0].statistics
+    if not names <= statistics.keys():
+        return None
+    tensors = {leaf.tensor for name in theirs for leaf in leaves(binding.parameters[name])}
+    natives = {name: array for name, array in trainer.read().items() if name in tensors}
+    return Held({name: statistics[name] for name in names}, theirs, natives, shown)
+
+
+def without(schema: Schema, names: frozenset[str]) -> Schema:
+    """A schema whose nodes do not name some parameters."""
+    if not names:
+        return schema
+    nodes = tuple(
+        replace(node, parameters={role: name for role, name in node.parameters.items() if name not in names})
+        for node in schema.nodes
+    )
+    return replace(
+        schema, nodes=nodes, parameters=tuple(item for item in schema.parameters if item.name not in names)
+    )
