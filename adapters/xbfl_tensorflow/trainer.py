@@ -52,6 +52,10 @@ class TensorFlowTrainer:
         if unbuilt:
             note = f"the {type(model).__name__} had no variables yet: it was called once with an example, and has them now"
             self._description = replace(self._description, notes=(*self._description.notes, note))
+        self._as_returned, self._order = (
+            self._description,
+            tuple(range(len(self._description.schema.outputs))),
+        )
         self._way = described.way
         self._declared, self._variables = described.declared, described.variables
         local = self._description.binding.local
@@ -63,6 +67,12 @@ class TensorFlowTrainer:
     def description(self) -> Description:
         """Schema and binding of the model."""
         return self._description
+
+    def return_in(self, order: Sequence[int]) -> None:
+        """Return outputs in this order of the model's own."""
+        self._order, self._description = tuple(order), self._as_returned.with_outputs(order)
+        # Graphs that were traced return them as they were.
+        self._steps.clear()
 
     def read(self) -> dict[str, Array]:
         """Copies of all variables."""
@@ -160,7 +170,8 @@ class TensorFlowTrainer:
 
     def _call(self, inputs: Sequence[Any], *, training: bool) -> tuple[Any, ...]:
         returned = call_model(self._model, self._way, _tensors(inputs), training=training)
-        return tuple(leaf for _, leaf in outputs_of(returned))
+        leaves = outputs_of(returned)
+        return tuple(leaves[place][1] for place in self._order)
 
     def _trainable(self) -> dict[str, Any]:
         shared = self._description.binding.owners

@@ -61,6 +61,10 @@ class TorchTrainer:
             self._tensors = tensors_of(self._model)
             described = describe(self._model, given, computed, declared)
         self._description, self._calls = with_masks(described.description, given.arrays), described.calls
+        self._as_returned, self._order = (
+            self._description,
+            tuple(range(len(self._description.schema.outputs))),
+        )
         self._way = described.way
         self._device = "cpu"
         self._example = given.arrays
@@ -75,6 +79,10 @@ class TorchTrainer:
     def description(self) -> Description:
         """Schema and binding of the model."""
         return self._description
+
+    def return_in(self, order: Sequence[int]) -> None:
+        """Return outputs in this order of the model's own."""
+        self._order, self._description = tuple(order), self._as_returned.with_outputs(order)
 
     def read(self) -> dict[str, Array]:
         """Copies of all parameters and buffers."""
@@ -174,7 +182,7 @@ class TorchTrainer:
 
     def trains_cohorts(self, config: TrainConfig) -> bool:
         """Plain SGD, without random masks."""
-        one_by_one = self._way.plain and not self._way.options
+        one_by_one = self._way.plain and not self._way.options and self._order[0] == 0
         return self._data is not None and one_by_one and not self._calls and cohort.suits(self._model, config)
 
     def train_cohort(self, start: Tensors, parts: Sequence[Part], config: TrainConfig) -> CohortResult:
@@ -219,7 +227,8 @@ class TorchTrainer:
 
     def _returned(self, inputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         returned = self._way.call(self._model, list(inputs))
-        return tuple(leaf for _, leaf in output_leaves(returned, is_tensor))
+        leaves = output_leaves(returned, is_tensor)
+        return tuple(leaves[place][1] for place in self._order)
 
     def _tensor(self, array: Array) -> torch.Tensor:
         # from_numpy shares memory and warns about read-only arrays; a batch is small next to a step.

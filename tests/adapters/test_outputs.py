@@ -129,6 +129,30 @@ def test_names_against_positions_are_not_guessed() -> None:
     assert bound(Torch(lambda a, b: (a, b)), Keras(lambda a, b: [a, None, b])).proof.proven
 
 
+@pytest.mark.parametrize(
+    "give", [lambda a, b: [a, b * b], lambda a, b: (b * b, a)], ids=["in order", "turned"]
+)
+@pytest.mark.parametrize("named", ["reference", "candidate"])
+def test_numbers_tell_names_from_positions(give: Any, named: str) -> None:
+    names = lambda a, b: {"scores": a, "boxes": b * b}  # noqa: E731  as it is written above
+    found = bound(
+        Torch(names if named == "reference" else give), Keras(give if named == "reference" else names)
+    )
+    assert any("outputs have names on one side only" in note for note in found.notes)
+    model = Torch(names if named == "reference" else give)
+    reference = xbackend_fl.bind(model, found.schema, EXAMPLE)
+    found.import_weights(reference.export_weights())
+    data = (np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32),)
+    for one, two in zip(found.trainer.forward(data), reference.trainer.forward(data), strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5)
+
+
+def test_names_against_positions_of_other_outputs() -> None:
+    with pytest.raises(MismatchError, match="they agree in no order") as caught:
+        bound(Torch(WAYS["dict"]), Keras(lambda a, b: [a, 2 * b]))
+    assert "Mul" in str(caught.value)
+
+
 def test_outputs_within_outputs() -> None:
     def give(a: Any, b: Any) -> Any:
         return {"heads": {"scores": a, "more": [b]}, "hidden": None}

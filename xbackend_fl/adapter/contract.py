@@ -175,6 +175,19 @@ class Preserving(Protocol):
 
 
 @runtime_checkable
+class Reordering(Protocol):
+    """A trainer that can return its model's outputs in another order than the model does."""
+
+    def return_in(self, order: Sequence[int]) -> None:
+        """From now on output ``i`` is the one that the model returns in place ``order[i]``, and the description says so.
+
+        Args:
+            order: Every place once; ``range(n)`` for the model's own order.
+        """
+        ...
+
+
+@runtime_checkable
 class Exporting(Protocol):
     """A trainer whose framework writes ONNX files itself: what it computes needs no canonical form then."""
 

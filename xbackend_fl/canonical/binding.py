@@ -261,6 +261,17 @@ class Description:
     places: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
+    def with_outputs(self, order: Sequence[int]) -> Description:
+        """The same model with its outputs in another order.
+
+        Args:
+            order: The new output ``i`` is this one's output ``order[i]``.
+        """
+        schema = replace(self.schema, outputs=tuple(self.schema.outputs[index] for index in order))
+        outputs = tuple(self.binding.outputs[index] for index in order)
+        binding = replace(self.binding, outputs=outputs, fingerprint=schema.fingerprint)
+        return replace(self, schema=schema, binding=binding)
+
     def with_inputs(self, order: Sequence[int]) -> Description:
         """The same model behind a schema that takes its inputs in another order.
 

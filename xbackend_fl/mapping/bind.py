@@ -10,7 +10,7 @@ from typing import Any, final
 
 from numpy.typing import NDArray
 
-from xbackend_fl.adapter import Adapter, Preserving, Trainer, Unbuilding, adapter_of
+from xbackend_fl.adapter import Adapter, Preserving, Reordering, Trainer, Unbuilding, adapter_of
 from xbackend_fl.adapter.blame import explained
 from xbackend_fl.adapter.calling import same_names
 from xbackend_fl.adapter.example import Example, checked, checked_example
@@ -33,7 +33,14 @@ from xbackend_fl.mapping.match.causes import causes
 from xbackend_fl.mapping.match.diagnose import compare, differences
 from xbackend_fl.mapping.match.difference import Difference
 from xbackend_fl.mapping.match.match import Matching, Resemblance, match
-from xbackend_fl.mapping.match.ports import check_outputs, fit_outputs, trailing_notes
+from xbackend_fl.mapping.match.ports import (
+    check_outputs,
+    fit_outputs,
+    output_notes,
+    output_orders,
+    outputs_untold,
+    trailing_notes,
+)
 from xbackend_fl.mapping.match.sizes import at_this_size
 from xbackend_fl.mapping.match.skeleton import Skeleton, skeleton_of
 from xbackend_fl.mapping.match.training import followed, pair_dropouts, training_report
@@ -151,7 +158,7 @@ def bind_trainer(
     """
     arrays = _in_order_of(schema, example)
     with explained(f"proving the {adapter.name} model"), _located(trainer):
-        return _in_some_order(adapter, trainer, schema, arrays, evidence, reference)
+        return _returned_in_some_order(adapter, trainer, schema, arrays, evidence, reference)
 
 
 def _in_order_of(schema: Schema, example: Example) -> tuple[Array, ...]:
@@ -174,6 +181,37 @@ def as_known(schema: Schema, example: Example) -> Example:
     if plain and len(given.arrays) > 1 and same_names(names, names):
         return dict(zip(names, given.arrays, strict=True))
     return example
+
+
+def _returned_in_some_order(
+    adapter: Adapter,
+    trainer: Trainer,
+    schema: Schema,
+    example: Sequence[Array],
+    evidence: Sequence[Evidence] | None,
+    reference: tuple[Adapter, Binding] | None,
+) -> Bound:
+    """The candidate proven with its outputs in the order that the numbers tell, where only one side gives them names."""
+    own, start = trainer.description.schema, time.monotonic()
+    orders = output_orders(schema, own)
+    if len(orders) == 1 or not isinstance(trainer, Reordering):
+        return _in_some_order(adapter, trainer, schema, example, evidence, reference)
+    refused: list[MismatchError] = []
+    found: list[tuple[tuple[int, ...], Bound]] = []
+    for order in orders:
+        if (found or refused) and time.monotonic() - start > SECONDS:
+            break
+        trainer.return_in(order)
+        try:
+            found.append((order, _in_some_order(adapter, trainer, schema, example, evidence, reference)))
+        except MismatchError as error:
+            refused.append(error)
+    if len(found) == 1 and len(found) + len(refused) == len(orders):
+        ((order, only),) = found
+        trainer.return_in(order)
+        return replace(only, notes=(*only.notes, *output_notes(schema, own, order)))
+    trainer.return_in(range(len(own.outputs)))
+    raise outputs_untold(schema, own, refused if not found else ())
 
 
 def _in_some_order(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice, permutations
 
 from xbackend_fl.canonical import Binding, Description, Schema
 from xbackend_fl.canonical.binding import Axes
@@ -12,10 +13,10 @@ from xbackend_fl.errors import MismatchError
 
 
 def check_outputs(reference: Schema, candidate: Schema) -> None:
-    """Outputs that both models name are paired by name, others by position; a single one needs no name.
+    """Outputs that both models name are paired by name, others by position (:func:`output_orders`); a single one needs no name.
 
     Raises:
-        MismatchError: A name or an output is missing on one side, or only one side gives several outputs names.
+        MismatchError: A name or an output is missing on one side.
     """
     ours, theirs = _keys(reference.outputs), _keys(candidate.outputs)
     if all(ours) and all(theirs):
@@ -33,11 +34,57 @@ def check_outputs(reference: Schema, candidate: Schema) -> None:
             f"the reference returns {_words(ours)}, the candidate {_words(theirs)}",
             hint="return the same outputs on both sides",
         )
-    if len(ours) > 1 and (any(ours) or any(theirs)):
-        raise MismatchError(
-            f"the reference returns {_words(ours)}, the candidate {_words(theirs)}: nothing tells which is which",
-            hint="return a dict or a named tuple with the same names on both sides, or a tuple in the same order on both",
-        )
+
+
+_ORDERS = 24
+"""Most orders of outputs that are tried."""
+
+
+def output_orders(reference: Schema, candidate: Schema) -> list[tuple[int, ...]]:
+    """Orders in which a candidate's outputs may be the reference's: as they are, unless names on one side alone say nothing of places.
+
+    Then the numbers tell them apart, among the orders in which shapes have the same lengths.
+    """
+    ours, theirs = _keys(reference.outputs), _keys(candidate.outputs)
+    count = len(ours)
+    as_it_is = [tuple(range(len(theirs)))]
+    if count < 2 or count != len(theirs) or any(ours) == any(theirs):
+        return as_it_is
+    sizes = [[sorted(n for n in p.shape if n > 1) for p in one.outputs] for one in (reference, candidate)]
+    fitting = (
+        order
+        for order in permutations(range(count))
+        if all(sizes[0][place] == sizes[1][index] for place, index in enumerate(order))
+    )
+    return list(islice(fitting, _ORDERS)) or as_it_is
+
+
+def output_notes(reference: Schema, candidate: Schema, order: Sequence[int]) -> Iterator[str]:
+    """Which output is which, where only numbers told."""
+    ours, theirs = _keys(reference.outputs), _keys(candidate.outputs)
+    if len(order) > 1 and any(ours) != any(theirs):
+        pairs = (f"{ours[i] or theirs[j]!r} is output {j if any(ours) else i}" for i, j in enumerate(order))
+        yield f"outputs have names on one side only, and the numbers tell which is which: {', '.join(pairs)}"
+
+
+def outputs_untold(reference: Schema, candidate: Schema, refused: Sequence[MismatchError]) -> MismatchError:
+    """The refusal of outputs with names on one side only.
+
+    Args:
+        reference: The reference.
+        candidate: The candidate.
+        refused: Why each order does not pass; none if several do.
+    """
+    ours, theirs = _keys(reference.outputs), _keys(candidate.outputs)
+    hint = "return a dict or a named tuple with the same names on both sides, or a tuple in the same order on both"
+    said = f"the reference returns {_words(ours)}, the candidate {_words(theirs)}: "
+    if not refused:
+        return MismatchError(f"{said}nothing tells which is which", hint=hint)
+    # In the right order fewest things differ.
+    likeliest = min(refused, key=lambda error: len(error.message))
+    return MismatchError(
+        f"{said}they agree in no order; in the likeliest {likeliest.message}", hint=likeliest.hint or hint
+    )
 
 
 def fit_outputs(reference: Schema, candidate: Description) -> Binding:
