@@ -65,6 +65,8 @@ def _by_call(
         row = rows[counts[id(layer)] % len(rows)]
         counts[id(layer)] += 1
         with ExitStack() as stack:
+            if "momentum" in row and hasattr(layer, "momentum"):
+                _set(stack, layer, "momentum", row["momentum"])
             _set_rate(stack, layer.name, layer, row, drops=config.dropout)
             result = original(layer, *arguments, **options)
         padding = row.get("padding_idx", -1)

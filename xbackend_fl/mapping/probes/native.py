@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
 
 from xbackend_fl.adapter.contract import Trainer
-from xbackend_fl.canonical import OPERATORS, Binding, Effect, Schema
+from xbackend_fl.canonical import OPERATORS, Binding, Effect, Node, Schema
 from xbackend_fl.errors import RefusedInput
 from xbackend_fl.mapping.probes.derivatives import native
 
@@ -61,6 +62,42 @@ def training_attributes(schema: Schema, binding: Binding) -> dict[str, dict[str,
         }
         if native and wanted:
             result.setdefault(native, {}).update(wanted)
+    for momenta in _shared_momenta(schema, binding):
+        for native, momentum in momenta.items():
+            result[native]["momentum"] = momentum
     for native in binding.switched_off:
         result[native] = {"ratio": 0.0, "dropout": 0.0, "padding_idx": -1.0}
     return result
+
+
+def _shared_momenta(schema: Schema, binding: Binding) -> Iterator[dict[str, float]]:
+    """Momenta by native place of statistics that several calls move, where the native model makes these calls in another order.
+
+    Each call takes a share of the average and leaves the rest to those before it, so the last one counts most. Other momenta give every
+    call the share that it has in the schema's order, whenever it comes.
+    """
+    groups: dict[str, list[Node]] = defaultdict(list)
+    for node in schema.nodes:
+        if node.operator == "BatchNormalization":
+            groups[node.parameters["mean"]].append(node)
+    for nodes in groups.values():
+        places = [binding.nodes.get(node.name, "") for node in nodes]
+        if len(set(places)) < len(nodes) or places == sorted(places, key=_turn) or "" in places:
+            continue
+        shares: dict[str, float] = {}
+        behind = 1.0
+        for place, node in zip(reversed(places), reversed(nodes), strict=True):
+            momentum = float(str(node.attributes["momentum"]))
+            shares[place] = behind * (1.0 - momentum)
+            behind *= momentum
+        found, behind = {}, 1.0
+        for place in sorted(places, key=_turn, reverse=True):
+            found[place] = 1.0 - shares[place] / behind
+            behind *= found[place]
+        yield found
+
+
+def _turn(place: str) -> int:
+    """Which call of its layer a native place is: ``norm`` is the first, ``norm@2`` the second."""
+    _, _, number = place.partition("@")
+    return int(number) if number.isdigit() else 1
