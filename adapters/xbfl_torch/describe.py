@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.export import ExportedProgram
 from torch.fx import Graph, Node
 
 from xbackend_fl.adapter.axes import Declared
@@ -58,6 +57,7 @@ from xbfl_torch.modes import evaluation_mode
 from xbfl_torch.plain import natives_of
 from xbfl_torch.rehearsal import rehearse
 from xbfl_torch.states import State
+from xbfl_torch.tracing import Traced, executed, exported
 
 _HANDLERS: dict[str, Handler] = {
     name: handler
@@ -143,7 +143,7 @@ def _describe(
     tensors = tensors_of(model)
     natives = natives_of(model, tensors)
     rehearsal = rehearse(model, way, native)
-    program, keys = _export(model, way, [name for name, _ in words], native, rehearsal.error)
+    traced, keys = _traced(model, way, [name for name, _ in words], native, rehearsal.error)
     frozen = [name for name, tensor in tensors.items() if not tensor.requires_grad]
     builder = GraphBuilder("torch", natives, frozen)
     if computed:
@@ -154,14 +154,12 @@ def _describe(
     if rehearsal.unlike is not None:
         builder.inference_only(str(rehearsal.unlike))
     context = Context(builder, model, rehearsal, _tell)
-    signature = program.graph_signature
-    inside = signature.inputs_to_parameters | signature.inputs_to_buffers
     aliases, tables = _aliases(model, tensors), _tables(model)
-    constants = signature.inputs_to_lifted_tensor_constants
-    data, read = iter(zip(words, example, perms, notes, strict=True)), _read(program.graph)
-    for node in program.graph.nodes:
-        if node.op == "placeholder" and node.name in inside:
-            name = aliases[inside[node.name]]
+    data, read = iter(zip(words, example, perms, notes, strict=True)), _read(traced.graph)
+    builder.recorder.notes += traced.notes
+    for node in traced.graph.nodes:
+        if node.op == "placeholder" and node.name in traced.held:
+            name = aliases[traced.held[node.name]]
             tensor = tensors[name]
             # Whole numbers do not train and have no mean, and what no file holds is no weight: both are constants of the model.
             fixed = not tensor.is_floating_point() or (name in tables and tensor.numel() <= LARGEST_CONSTANT)
@@ -169,10 +167,9 @@ def _describe(
             context.values[node] = (
                 tensor.numpy() if fixed else as_value(builder, layout) if name in as_data else layout
             )
-        elif node.op == "placeholder" and node.name in constants:
-            # A tensor that is neither parameter nor buffer, or that `forward` writes out, never changes.
-            context.values[node] = program.constants[constants[node.name]].detach().cpu().numpy()
-        elif node.op == "placeholder" and node.name in signature.user_inputs:
+        elif node.name in traced.constants:
+            context.values[node] = traced.constants[node.name]
+        elif node.op == "placeholder" and node.name in traced.data:
             (word, key), array, perm, note = next(data)
             context.values[node] = builder.input(word, str(array.dtype), array.shape, perm, note, key=key)
         elif node.op == "call_function" and node not in context.values:
@@ -260,13 +257,13 @@ def _returned(context: Context, value: Any, key: str) -> Value:
     return context.data(value)
 
 
-def _export(
+def _traced(
     model: torch.nn.Module,
     way: Way,
     words: Sequence[str],
     native: tuple[torch.Tensor, ...],
     raised: BaseException | None,
-) -> tuple[ExportedProgram, tuple[str, ...]]:
+) -> tuple[Traced, tuple[str, ...]]:
     """The graph of a model in evaluation mode, and the keys of its outputs in the graph's order.
 
     Args:
@@ -287,17 +284,20 @@ def _export(
         # The exporter knows no dataclasses, and keeps dicts in the order of their making.
         hook = model.register_forward_hook(flat)
         try:
-            program = torch.export.export(model, native)
+            traced = exported(torch.export.export(model, native))
         except (XbflError, KeyboardInterrupt):
             raise
         except BaseException as error:
-            # torch.export raises whatever the model raises; all of it means that there is no graph.
-            raise untraceable("torch.export", model, error, *_anew(model, way, native)) from error
+            # torch.export raises whatever the model raises; all of it means that it makes no graph.
+            found = executed(model, model, native) if raised is None else None
+            if found is None:
+                raise untraceable("torch.export", model, error, *_anew(model, way, native)) from error
+            traced = found
         finally:
             hook.remove()
     if raised is not None:
         raise untraceable("torch", model, raised, *_anew(model, way, native)) from raised
-    return program, tuple(keys)
+    return traced, tuple(keys)
 
 
 def _anew(
