@@ -131,7 +131,7 @@ def trace(
         # Functions inside are inlined, so that everything lies in one graph.
         tf.config.run_functions_eagerly(run_eagerly=True)
         with _marked(marks):
-            traced = tf.function(run, autograph=not is_keras(model)).get_concrete_function(*specs)
+            traced = tf.function(run, autograph=wants_autograph(model)).get_concrete_function(*specs)
     except (XbflError, KeyboardInterrupt):
         raise
     except BaseException as error:
@@ -144,6 +144,15 @@ def trace(
     outputs = tuple(zip(keys, traced.structured_outputs, strict=True))
     inputs = tuple(graph.inputs[: len(specs)])
     return Trace(graph, tuple(marks.calls), inputs, outputs, tuple(marks.spans))
+
+
+def wants_autograph(model: Any) -> bool:
+    """Whether AutoGraph rewrites the model's code where a graph of it is made.
+
+    Keras's own code needs none, and rewriting it takes longer than tracing it. What a Keras model has written for AutoGraph
+    cannot be described, so nobody trains it either.
+    """
+    return not is_keras(model)
 
 
 def call_once(model: Any, way: Way, inputs: Sequence[Any]) -> None:

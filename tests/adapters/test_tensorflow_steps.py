@@ -1,4 +1,4 @@
-"""TensorFlow's local epoch is one graph, whatever the number and size of a participant's batches."""
+"""TensorFlow's local epoch is one graph, whatever the number and size of a participant's batches; a single batch has one of its own."""
 
 from __future__ import annotations
 
@@ -36,8 +36,19 @@ def test_two_traces_serve_every_participant(name: str) -> None:
     for sizes in ((8, 8, 3), (8, 5), (8, 8, 8, 8, 1), (2,), (8, 8, 7, 8)):
         found = trainer.train(batches(*sizes), config)
         assert found.positions == sum(sizes)
-    (compiled,) = trainer._steps.values()
-    assert compiled.experimental_get_tracing_count() <= 3  # type: ignore[attr-defined]
+    several, alone = trainer._steps.values()
+    assert several.experimental_get_tracing_count() <= 3  # type: ignore[attr-defined]
+    assert alone.experimental_get_tracing_count() == 1  # type: ignore[attr-defined]
+
+
+def test_a_batch_alone_takes_the_step_of_several() -> None:
+    work, config = batches(8, 5, 2), TrainConfig(Optimizer("sgd", lr=0.01), clip_norm=0.5)
+    together, alone = opened(), opened()
+    expected = together.train(work, config)
+    found = [alone.train([batch], config) for batch in work]
+    assert sum(each.total for each in found) == pytest.approx(expected.total, rel=1e-6)
+    for one, other in zip(together.read().values(), alone.read().values(), strict=True):
+        np.testing.assert_allclose(other, one, rtol=0, atol=1e-7)
 
 
 @pytest.mark.parametrize("name", ["sgd", "adam"])

@@ -20,6 +20,7 @@ from xbackend_fl.errors import MismatchError
 from xbackend_fl.mapping.bind import describe
 from xbackend_fl.mapping.probes.cases import cases
 from xbackend_fl.mapping.probes.probe import Case, Evidence
+from xbackend_fl.mapping.probes.runtime import Runtime
 from xbackend_fl.mapping.proof.agreement import agreement
 from xbackend_fl.mapping.proof.noise import Run, output_noise, widest_noise
 from xbackend_fl.mapping.proof.observed import moves_outputs
@@ -152,7 +153,7 @@ def test_a_graph_that_alone_overflows_is_not_asked_where_the_reference_answers()
     case = Case("ours", 0, (np.full((1, 8), 200, np.float32),))
     number = Evidence(case, {}, (np.full((1, 8), 0.125, np.float32),))
     nothing = Evidence(case, {}, (np.full((1, 8), np.nan, np.float32),))
-    assert not list(against_runtime(schema, [number], [number]))
-    assert not list(against_runtime(schema, [nothing]))
-    (check,) = against_runtime(schema, [number])
+    assert not list(against_runtime(schema, Runtime(schema), [number], [number]))
+    assert not list(against_runtime(schema, Runtime(schema), [nothing]))
+    (check,) = against_runtime(schema, Runtime(schema), [number])
     assert not check.passed

@@ -156,7 +156,8 @@ def _check_values(schema: Schema, initial: Weights, evidence: Sequence[Evidence]
 
 def _check_consistent(schema: Schema, initial: Weights, evidence: Sequence[Evidence]) -> None:
     """ONNX Runtime computes what the schema says, and must find what the model is said to have found."""
-    for check in against_runtime(schema, evidence):
+    runtime = Runtime(schema)
+    for check in against_runtime(schema, runtime, evidence):
         if not check.error <= _COARSE:
             raise UpdateRefused(
                 f"its evidence is not of its schema: ONNX Runtime finds other outputs in the probe {quoted(check.case)} (relative error {check.error:.1e})"
@@ -164,7 +165,6 @@ def _check_consistent(schema: Schema, initial: Weights, evidence: Sequence[Evide
     if schema.opaque:
         # Its own framework alone runs it; whoever proves a model against it compares what they do.
         return
-    runtime = Runtime(schema)
     shapes = [array.shape for array in evidence[0].case.inputs]
     # A graph may have the sizes of the example written in it.
     for item in (item for item in evidence if [array.shape for array in item.case.inputs] == shapes):

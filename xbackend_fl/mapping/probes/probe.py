@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from xbackend_fl.adapter.contract import TrainConfig, Trainer
 from xbackend_fl.canonical import Binding, Schema
 from xbackend_fl.mapping.probes.derivatives import STEP, Question, ask, native, rounding
-from xbackend_fl.mapping.probes.draw import draw_by_shape, draw_weights, features, shaken
+from xbackend_fl.mapping.probes.draw import features, shaken
+from xbackend_fl.mapping.probes.drawn import drawn_by_shape, drawn_weights
 from xbackend_fl.mapping.probes.executor import Executor, executor_of
 from xbackend_fl.mapping.probes.native import SizeRefused, canonical_outputs, forward, training_attributes
 from xbackend_fl.mapping.probes.runtime import GraphRefused
@@ -85,8 +86,8 @@ class Evidence:
 def weights_of(schema: Schema, case: Case) -> dict[str, Array]:
     """The weights of a case, running statistics aside."""
     if not case.by_shape:
-        return draw_weights(schema, case.seed)
-    weights = draw_by_shape(schema, alike=case.alike)
+        return drawn_weights(schema, case.seed)
+    weights = drawn_by_shape(schema, alike=case.alike)
     return {name: _quiet(array) for name, array in weights.items()} if case.quiet else weights
 
 
@@ -131,14 +132,18 @@ def observe(
     """
     weights = weights_of(schema, case) | dict(held or {})
     if statistics is None:
-        # The runtime takes sizes that the model may not; the model has the word.
-        forward(trainer, native(binding, case.inputs))
         statistics = {}
         if not case.by_shape:
             data = case.inputs if fit is None else fit
-            statistics = _statistics(
-                runtime or executor_of(schema, trainer, binding), schema, weights, data, case
-            )
+            runs = runtime or executor_of(schema, trainer, binding)
+            try:
+                statistics = _statistics(runs, schema, weights, data, case.seed)
+            except GraphRefused as error:
+                # What the runtime refuses, the model may refuse, too, and then the model has the word.
+                forward(trainer, native(binding, case.inputs))
+                if case.at_example(schema):
+                    raise
+                raise SizeRefused(error.message, hint=error.hint) from error
         statistics |= held or {}
     weights |= statistics
     outputs = canonical_outputs(trainer, binding, weights, case.inputs)
@@ -188,7 +193,7 @@ def _normal(generator: np.random.Generator, like: Sequence[Array]) -> tuple[Arra
 
 
 def _statistics(
-    runtime: Executor, schema: Schema, weights: Mapping[str, Array], inputs: Sequence[Array], case: Case
+    runtime: Executor, schema: Schema, weights: Mapping[str, Array], inputs: Sequence[Array], seed: int
 ) -> dict[str, Array]:
     """Running statistics near those of the data that really flows, by canonical name.
 
@@ -199,10 +204,5 @@ def _statistics(
     if not norms:
         return {}
     pairs = list(dict.fromkeys((roles["mean"], roles["variance"]) for roles in norms))
-    try:
-        fitted = runtime.batch_statistics(weights, inputs)
-    except GraphRefused as error:
-        if case.at_example(schema):
-            raise
-        raise SizeRefused(error.message, hint=error.hint) from error
-    return shaken(pairs, fitted, case.seed)
+    fitted = runtime.batch_statistics(weights, inputs)
+    return shaken(pairs, fitted, seed)

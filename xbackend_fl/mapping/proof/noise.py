@@ -26,7 +26,7 @@ def of_model(trainer: Trainer, binding: Binding) -> Run:
 
 
 def output_noise(
-    schema: Schema, run: Run, item: Evidence, expected: Sequence[Array] = (), times: int = 2
+    schema: Schema, run: Run, item: Evidence, answer: Sequence[Array] = (), expected: Sequence[Array] = ()
 ) -> float:
     """How far outputs move if weights move by one unit in the last place, relative to their size or to the expected one's.
 
@@ -34,23 +34,24 @@ def output_noise(
         schema: The treaty.
         run: Whose outputs.
         item: With what weights and data.
+        answer: What it answers there, if that is known.
         expected: Outputs whose size counts as well.
-        times: How often weights are moved. An implementation that cancels large numbers is off by much in few places, so
-            a single move may show nothing.
 
     Returns:
         NaN if a moved output is not finite: that is no rounding, and no comparison with it is true.
     """
-    return _widest(_moves(schema, run, item, expected, times, there_and_back=False))
+    return _widest(_moves(schema, run, item, answer, expected, 2, there_and_back=False))
 
 
-def widest_noise(schema: Schema, run: Run, item: Evidence, expected: Sequence[Array] = ()) -> float:
+def widest_noise(
+    schema: Schema, run: Run, item: Evidence, answer: Sequence[Array] = (), expected: Sequence[Array] = ()
+) -> float:
     """:func:`output_noise` with more moves, and of moves by a millionth there and back as well.
 
     A unit of a small weight is nothing beside a large constant that is added later; in the mean of two outputs, there and back, all
     but rounding cancels.
     """
-    kinds = (_moves(schema, run, item, expected, 4, there_and_back=back) for back in (False, True))
+    kinds = (_moves(schema, run, item, answer, expected, 4, there_and_back=back) for back in (False, True))
     return _widest(_widest(kind) for kind in kinds)
 
 
@@ -61,10 +62,18 @@ def _widest(found: Iterable[float]) -> float:
 
 
 def _moves(
-    schema: Schema, run: Run, item: Evidence, expected: Sequence[Array], times: int, *, there_and_back: bool
+    schema: Schema,
+    run: Run,
+    item: Evidence,
+    answer: Sequence[Array],
+    expected: Sequence[Array],
+    times: int,
+    *,
+    there_and_back: bool,
 ) -> Iterator[float]:
+    # An implementation that cancels large numbers is off by much in few places, so a single move may show nothing.
     weights, inputs = weights_of(schema, item.case) | dict(item.statistics), item.case.inputs
-    before = run(weights, inputs)
+    before = answer or run(weights, inputs)
     for seed in range(times):
         generator = np.random.Generator(np.random.Philox(key=[seed, 7]))
         if there_and_back:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from xbackend_fl.canonical import Kind, Node, Parameter, Schema
 from xbackend_fl.mapping.match.match import ties
 from xbackend_fl.mapping.match.skeleton import products_turned, skeleton_of
-from xbackend_fl.mapping.probes.draw import draw_weights
+from xbackend_fl.mapping.probes.drawn import drawn_weights
 from xbackend_fl.mapping.probes.executor import Executor
 from xbackend_fl.mapping.probes.probe import Evidence, weights_of
 from xbackend_fl.mapping.probes.runtime import GraphRefused
@@ -167,7 +167,7 @@ def moves_outputs(schema: Schema, runtime: Executor, evidence: Sequence[Evidence
         if item.case.by_shape:
             continue
         weights = weights_of(schema, item.case) | dict(item.statistics)
-        other = draw_weights(schema, item.case.seed + 100)[name]
+        other = drawn_weights(schema, item.case.seed + 100)[name]
         try:
             before = runtime.outputs(weights, item.case.inputs)
             after = runtime.outputs(weights | {name: other}, item.case.inputs)

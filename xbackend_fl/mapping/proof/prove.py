@@ -63,10 +63,10 @@ def prove(
             reserve = [item for item in evidence if item.case.reserve]
             own += gather(trainer, binding, schema, reserve)[0]
             found = agreement(schema, evidence, own)
-    third = list(against_runtime(schema, own, evidence or ()))
+    third = list(against_runtime(schema, executor, own, evidence or ()))
     own, third, found, blank = _without_blanks(schema, evidence, own, third, found)
     notes += blank
-    loud = _loud(schema, binding, trainer, own, [*(found.checks if found else ()), *third])
+    loud = _loud(schema, binding, trainer, executor, own, [*(found.checks if found else ()), *third])
     notes += tuple(
         f"{label}: no evidence, rounding alone moves its outputs by {e:.1e}" for label, e in loud.items()
     )
@@ -106,7 +106,9 @@ def prove(
         notes += (f"two opinions, not three: ONNX Runtime cannot run {shown_names(alone)}",)
     checks += [check for check in third if check.case not in loud]
     outputs = [check for check in checks if check.what in _CONTINUOUS]
-    checks += reactions(quiet, outputs, lambda item: output_noise(schema, of_model(trainer, binding), item))
+    checks += reactions(
+        quiet, outputs, lambda item: output_noise(schema, of_model(trainer, binding), item, item.outputs)
+    )
     errors = dict(found.errors) if found else {}
     alike = trainer.description.schema.fingerprint == schema.fingerprint
     if alike or not all(check.passed for check in checks):
@@ -206,14 +208,19 @@ def _without_blanks(
 
 
 def _loud(
-    schema: Schema, binding: Binding, trainer: Trainer, own: Sequence[Evidence], checks: Sequence[Check]
+    schema: Schema,
+    binding: Binding,
+    trainer: Trainer,
+    runtime: Executor,
+    own: Sequence[Evidence],
+    checks: Sequence[Check],
 ) -> dict[str, float]:
     """Cases whose outputs differ by no more than rounding moves them, and how far that is; they are no evidence either way.
 
     None if the outputs of any case differ by more, or are finite on one side only: no rounding makes that.
     """
     by_label = {item.case.label: item for item in own}
-    runtime = executor_of(schema, trainer, binding)
+    model = of_model(trainer, binding)
     loud: dict[str, float] = {}
     for check in checks:
         if check.passed or check.what not in _CONTINUOUS:
@@ -227,11 +234,11 @@ def _loud(
                 expected = runtime.outputs(weights, item.case.inputs)
             except GraphRefused:
                 # The graph has sizes of the example written in it: the model alone says how it rounds.
-                loud[check.case] = widest_noise(schema, of_model(trainer, binding), item, item.outputs)
+                loud[check.case] = widest_noise(schema, model, item, item.outputs)
             else:
                 both = (
-                    widest_noise(schema, of_model(trainer, binding), item, expected),
-                    widest_noise(schema, runtime.outputs, item, item.outputs),
+                    widest_noise(schema, model, item, item.outputs, expected),
+                    widest_noise(schema, runtime.outputs, item, expected, item.outputs),
                 )
                 loud[check.case] = max((noise for noise in both if math.isfinite(noise)), default=math.nan)
         # Noise that is NaN excuses nothing.

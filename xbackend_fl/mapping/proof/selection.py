@@ -217,7 +217,7 @@ def _faint(schema: Schema, binding: Binding, trainer: Trainer, seen: Evidence, u
 
 
 def _rounded(schema: Schema, binding: Binding, trainer: Trainer, seen: Evidence) -> bool:
-    return ROUNDINGS * output_noise(schema, of_model(trainer, binding), seen) > TOLERANCE
+    return ROUNDINGS * output_noise(schema, of_model(trainer, binding), seen, seen.outputs) > TOLERANCE
 
 
 def _finite(seen: Evidence) -> bool:

@@ -12,10 +12,11 @@ from pydantic import TypeAdapter
 
 from xbackend_fl.adapter.contract import Trainer
 from xbackend_fl.canonical import Binding, Schema
+from xbackend_fl.mapping.probes.executor import Executor
 from xbackend_fl.mapping.probes.memory import check_memory
 from xbackend_fl.mapping.probes.native import SizeRefused
 from xbackend_fl.mapping.probes.probe import Case, Evidence, observe, weights_of
-from xbackend_fl.mapping.probes.runtime import GraphRefused, Runtime
+from xbackend_fl.mapping.probes.runtime import GraphRefused
 
 TOLERANCE = 1e-4
 """Largest relative error that passes; an epsilon of 1e-3 instead of 1e-5 makes 3e-4."""
@@ -102,7 +103,7 @@ def gather(
 
 
 def against_runtime(
-    schema: Schema, evidence: Sequence[Evidence], reference: Sequence[Evidence] = ()
+    schema: Schema, runtime: Executor, evidence: Sequence[Evidence], reference: Sequence[Evidence] = ()
 ) -> Iterator[Check]:
     """The outputs of a model against ONNX Runtime running its schema; nothing if the schema has opaque nodes.
 
@@ -112,12 +113,12 @@ def against_runtime(
 
     Args:
         schema: The treaty.
+        runtime: ONNX Runtime for it.
         evidence: What the model did.
         reference: What the reference did with the same cases, where it is known.
     """
     if schema.opaque:
         return
-    runtime = Runtime(schema)
     measure = {item.case.label: item.outputs for item in reference}
     for item in evidence:
         if item.case.by_shape:
