@@ -21,8 +21,7 @@ def fedavg(course: xb.Course, rounds: int) -> xb.Weights:
     """Global weights after ``rounds`` rounds of the digits course."""
     example = example_arrays(course.input)
     models = {backend: call(spec, course.base) for backend, spec in course.models.items()}
-    schema = xb.describe(models[course.reference], example)
-    evidence = xb.gather_evidence(models[course.reference], example)
+    schema, evidence = xb.describe_reference(models[course.reference], example)
     bound = {backend: xb.bind(model, schema, example, evidence) for backend, model in models.items()}
 
     train = load_splits(course.data.source, course.base).train

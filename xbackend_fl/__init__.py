@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from xbackend_fl.aggregation import OnlineMean
     from xbackend_fl.canonical import Binding, Schema
     from xbackend_fl.course import Course, load_course
-    from xbackend_fl.mapping import Bound, Proof, bind, describe, gather_evidence
+    from xbackend_fl.mapping import Bound, Proof, bind, describe, describe_reference, gather_evidence
     from xbackend_fl.simulation import Run, run_course
     from xbackend_fl.weights import Weights, load_weights, save_weights
 
@@ -34,6 +34,7 @@ __all__ = [
     "Weights",
     "bind",
     "describe",
+    "describe_reference",
     "gather_evidence",
     "load_course",
     "load_weights",
@@ -53,6 +54,7 @@ _ROOMS = {
     "Weights": "weights",
     "bind": "mapping",
     "describe": "mapping",
+    "describe_reference": "mapping",
     "gather_evidence": "mapping",
     "load_course": "course",
     "load_weights": "weights",

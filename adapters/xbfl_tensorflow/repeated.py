@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeAlias, final
@@ -24,19 +25,20 @@ _SWITCH = "disable_meta_optimizer"
 class Repeated:
     """A model in evaluation mode, while nothing but its weights changes.
 
-    To make a graph takes as long as four calls without one. So the first call of a size makes none; the second one is made both
+    To make a graph takes as long as four calls without one. So the first calls of a size make none; then one is made both
     ways, and if the two answers are equal, the graph gives those that follow. A model that does otherwise in a graph than without one
     is called without one.
 
     Args:
         call: Calls the model.
+        plain: How many calls of a size have no graph.
         autograph: Whether AutoGraph rewrites the model's code.
     """
 
-    def __init__(self, call: Call, *, autograph: bool) -> None:
-        self._call, self._autograph = call, autograph
+    def __init__(self, call: Call, plain: int, *, autograph: bool) -> None:
+        self._call, self._plain, self._autograph = call, plain, autograph
         self._graphs: dict[Any, Call | None] = {}
-        self._once: set[Any] = set()
+        self._calls: Counter[Any] = Counter()
 
     def __call__(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
         """Outputs for inputs.
@@ -52,11 +54,11 @@ class Repeated:
                 return _arrays(graph(tensors))
             except tf.errors.OpError:
                 # Without a graph it says so in the words that the user knows.
-                del self._graphs[size]
+                self._graphs[size] = None
         answer = _arrays(self._call(tensors))
-        if size in self._once and size not in self._graphs:
+        self._calls[size] += 1
+        if self._calls[size] == self._plain:
             self._graphs[size] = self._graph(tensors, answer)
-        self._once.add(size)
         return answer
 
     def _graph(self, tensors: Sequence[Any], answer: Sequence[Array]) -> Call | None:

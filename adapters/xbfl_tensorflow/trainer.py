@@ -64,7 +64,8 @@ class TensorFlowTrainer:
         self._initial_local = {name: self._variables[name].numpy().copy() for name in local}
         self._seeds = [v for name, v in self._variables.items() if name.endswith("seed_generator_state")]
         self._steps: dict[str, Callable[..., Any]] = {}
-        self._repeated: Repeated | None = None
+        self._outputs: Repeated | None = None
+        self._derivatives: Repeated | None = None
 
     @property
     def description(self) -> Description:
@@ -85,7 +86,7 @@ class TensorFlowTrainer:
     def write(self, tensors: Mapping[str, Array]) -> None:
         """Set variables."""
         for name, array in tensors.items():
-            self._variables[name].assign(array)
+            raw(self._variables[name]).assign(array)
 
     @contextmanager
     def preserved(self) -> Iterator[None]:
@@ -95,13 +96,14 @@ class TensorFlowTrainer:
         """
         before = self.read()
         with layers_kept(self._model):
-            self._repeated = Repeated(
-                lambda tensors: self._call(tensors, training=False), autograph=wants_autograph(self._model)
-            )
+            autograph = wants_autograph(self._model)
+            self._outputs = Repeated(self._plain_outputs, 2, autograph=autograph)
+            # A candidate is differentiated six times at one size, a reference fifteen times.
+            self._derivatives = Repeated(self._plain_gradients, 7, autograph=autograph)
             try:
                 yield
             finally:
-                self._repeated = None
+                self._outputs = self._derivatives = None
                 self.write(before)
 
     def reset(self, seed: int) -> None:
@@ -118,9 +120,9 @@ class TensorFlowTrainer:
                 raise RefusedInput(f"the Keras model declares {declared}, received {shape}")
         try:
             with kernels_needed():
-                if self._repeated is not None:
-                    return self._repeated(inputs)
-                return tuple(output.numpy() for output in self._call(inputs, training=False))
+                if self._outputs is not None:
+                    return self._outputs(inputs)
+                return tuple(output.numpy() for output in self._plain_outputs(inputs))
         except (ValueError, tf.errors.InvalidArgumentError) as error:
             raise not_accepted("Keras", inputs, error, self._model) from error
 
@@ -139,13 +141,13 @@ class TensorFlowTrainer:
 
     def gradients(self, inputs: Sequence[Array], cotangents: Sequence[Array]) -> dict[str, Array]:
         """Gradients in evaluation mode."""
-        trainable = self._trainable()
+        given = [*inputs, *cotangents]
         with kernels_needed():
-            with tf.GradientTape() as tape:
-                pairs = zip(self._call(inputs, training=False), cotangents, strict=True)
-                total = tf.add_n([tf.reduce_sum(output * cotangent) for output, cotangent in pairs])
-            grads = _gradients(tape, total, trainable.values())
-        return {name: grad.numpy() for name, grad in zip(trainable, grads, strict=True)}
+            if self._derivatives is not None:
+                found = self._derivatives(given)
+            else:
+                found = tuple(grad.numpy() for grad in self._plain_gradients(given))
+        return dict(zip(self._trainable(), found, strict=True))
 
     def train(self, batches: Iterable[Batch], config: TrainConfig) -> LossSum:
         """One step per batch with the treaty's arithmetic; batches of one size in a row are one call of one graph.
@@ -160,7 +162,7 @@ class TensorFlowTrainer:
         rows = _rows(batches)
         first = list(islice(rows, 2))
         alone = len(first) == 1 and len(first[0]) == 1
-        quick = unoptimized() if self._repeated else nullcontext()
+        quick = unoptimized() if self._outputs else nullcontext()
         with treaty(self._layers, config), kernels_needed(), quick:
             for row in chain(first, rows):
                 numbers = range(number + 1, number + len(row) + 1)
@@ -189,6 +191,17 @@ class TensorFlowTrainer:
             return tuple(leaf for _, leaf in outputs_of(returned))
 
         return export_onnx(call, self._variables, _tensors(inputs), batch_axes, path)
+
+    def _plain_outputs(self, inputs: Sequence[Any]) -> tuple[Any, ...]:
+        return self._call(inputs, training=False)
+
+    def _plain_gradients(self, given: Sequence[Any]) -> tuple[Any, ...]:
+        """Gradients for inputs and, behind them, cotangents."""
+        count = len(self._declared)
+        with tf.GradientTape() as tape:
+            pairs = zip(self._call(given[:count], training=False), given[count:], strict=True)
+            total = tf.add_n([tf.reduce_sum(output * cotangent) for output, cotangent in pairs])
+        return tuple(_gradients(tape, total, self._trainable().values()))
 
     def _call(self, inputs: Sequence[Any], *, training: bool) -> tuple[Any, ...]:
         returned = call_model(self._model, self._way, _tensors(inputs), training=training)

@@ -24,8 +24,8 @@ SHAPES = [(1, 6, 4), (3, 4, 4), (2, 1, 4)]
 
 def bound(reference: Any, candidate: Any, shape: tuple[int, ...]) -> Any:
     example = (np.random.default_rng(0).standard_normal(shape).astype(np.float32),)
-    schema = xbackend_fl.describe(reference, example)
-    return xbackend_fl.bind(candidate, schema, example, xbackend_fl.gather_evidence(reference, example))
+    schema, evidence = xbackend_fl.describe_reference(reference, example)
+    return xbackend_fl.bind(candidate, schema, example, evidence)
 
 
 def reading(call: Callable[..., Any], kind: Any = nn.LSTM, **options: Any) -> nn.Module:

@@ -46,8 +46,7 @@ def captioned_in_keras() -> Any:
 def test_two_inputs_and_two_outputs() -> None:
     example = (IMAGE, TOKENS)
     reference = Captioned()
-    schema = xbackend_fl.describe(reference, example)
-    evidence = xbackend_fl.gather_evidence(reference, example)
+    schema, evidence = xbackend_fl.describe_reference(reference, example)
     bound = xbackend_fl.bind(captioned_in_keras(), schema, example, evidence)
     assert bound.proof.proven
     assert [axes.perm for axes in bound.binding.inputs] == [(0, 2, 3, 1), (0, 1)]
@@ -73,8 +72,7 @@ def test_the_axis_order_follows_from_the_first_layer_that_cares(
 
 def test_outputs_come_back_in_onnx_layout() -> None:
     reference = nn.Conv2d(3, 4, 3, stride=2)
-    schema = xbackend_fl.describe(reference, (IMAGE,))
-    evidence = xbackend_fl.gather_evidence(reference, (IMAGE,))
+    schema, evidence = xbackend_fl.describe_reference(reference, (IMAGE,))
     bound = xbackend_fl.bind(
         chain(K.Conv2D(4, 3, strides=2), shape=(None, None, 3)), schema, (IMAGE,), evidence
     )

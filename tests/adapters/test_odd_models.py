@@ -131,8 +131,8 @@ def grid(m: Any, x: torch.Tensor) -> torch.Tensor:
 
 def prove(model: Any, example: tuple[np.ndarray[Any, Any], ...]) -> xbackend_fl.Bound:
     """A model with itself."""
-    schema = xbackend_fl.describe(model, example)
-    return xbackend_fl.bind(model, schema, example, xbackend_fl.gather_evidence(model, example))
+    schema, evidence = xbackend_fl.describe_reference(model, example)
+    return xbackend_fl.bind(model, schema, example, evidence)
 
 
 Row = tuple[str, Callable[[], Any], tuple[np.ndarray[Any, Any], ...]]

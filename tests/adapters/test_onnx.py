@@ -55,8 +55,7 @@ def torch_file(model: nn.Module, example: Any, path: Path, **options: Any) -> Pa
 
 def prove(path: Path, model: Any, example: Any) -> xbackend_fl.mapping.Bound:
     reference = read(path)
-    schema = xbackend_fl.describe(reference, example)
-    evidence = xbackend_fl.gather_evidence(reference, example)
+    schema, evidence = xbackend_fl.describe_reference(reference, example)
     return xbackend_fl.bind(model, schema, example, evidence)
 
 

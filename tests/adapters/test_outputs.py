@@ -60,8 +60,7 @@ class Keras(keras.Model):
 
 
 def bound(reference: Any, candidate: Any) -> Any:
-    schema = xbackend_fl.describe(reference, EXAMPLE)
-    evidence = xbackend_fl.gather_evidence(reference, EXAMPLE)
+    schema, evidence = xbackend_fl.describe_reference(reference, EXAMPLE)
     return xbackend_fl.bind(candidate, schema, EXAMPLE, evidence)
 
 

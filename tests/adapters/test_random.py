@@ -57,8 +57,8 @@ def test_a_model_of_keras_that_draws_in_evaluation_is_named(kind: str) -> None:
 
 def test_numbers_from_a_fixed_seed_are_constants() -> None:
     model = Drawing(lambda _, y: y + tf.random.stateless_normal((3,), seed=(1, 2)))
-    schema = xbackend_fl.describe(model, EXAMPLE)
-    assert xbackend_fl.bind(model, schema, EXAMPLE, xbackend_fl.gather_evidence(model, EXAMPLE)).proof.proven
+    schema, evidence = xbackend_fl.describe_reference(model, EXAMPLE)
+    assert xbackend_fl.bind(model, schema, EXAMPLE, evidence).proof.proven
 
 
 def test_layers_that_draw_in_training_alone_pass() -> None:

@@ -71,8 +71,7 @@ def test_an_operation_without_a_canonical_form_is_no_reason_to_refuse(
 ) -> None:
     del name
     reference, candidate = build(), build()
-    schema = xbackend_fl.describe(reference, (array,))
-    evidence = xbackend_fl.gather_evidence(reference, (array,))
+    schema, evidence = xbackend_fl.describe_reference(reference, (array,))
     bound = xbackend_fl.bind(candidate, schema, (array,), evidence)
     assert bound.proof.proven
     if schema.opaque:
@@ -154,8 +153,7 @@ def test_a_hidden_difference_is_found_by_the_numbers() -> None:
         c=nn.Conv2d(4, 3, 3),
         d=nn.Linear(3, 2),
     )
-    schema = xbackend_fl.describe(reference, (IMAGE,))
-    evidence = xbackend_fl.gather_evidence(reference, (IMAGE,))
+    schema, evidence = xbackend_fl.describe_reference(reference, (IMAGE,))
     image = keras.Input((8, 8, 4))
     x = K.Reshape((3, 36))(K.Conv2D(3, 3)(image))
     candidate = keras.Model(image, K.Dense(2)(keras.ops.mean(keras.ops.softmax(x, -1), -1)))
@@ -166,8 +164,7 @@ def test_a_hidden_difference_is_found_by_the_numbers() -> None:
 def test_features_in_another_order_are_the_same_function() -> None:
     """The same graph, another order of flattened features: gradients tell it."""
     reference = nn.Sequential(nn.Conv2d(4, 3, 3), nn.Flatten(), nn.Linear(108, 2))
-    schema = xbackend_fl.describe(reference, (IMAGE,))
-    evidence = xbackend_fl.gather_evidence(reference, (IMAGE,))
+    schema, evidence = xbackend_fl.describe_reference(reference, (IMAGE,))
     image = keras.Input((8, 8, 4))
     x = K.Reshape((3, 36))(K.Conv2D(3, 3)(image))
     candidate = keras.Model(image, K.Dense(2)(K.Flatten()(x)))

@@ -37,7 +37,7 @@ class Counted:
 def test_the_third_call_of_a_size_runs_no_code_of_the_model() -> None:
     variable = tf.Variable(1.0)
     model = Counted(lambda x: tf.nn.softmax(x * variable))
-    repeated = Repeated(model, autograph=False)
+    repeated = Repeated(model, 2, autograph=False)
     for call in range(6):
         variable.assign(float(call))
         for rows in (4, 7):
@@ -60,7 +60,7 @@ def test_the_third_call_of_a_size_runs_no_code_of_the_model() -> None:
 )
 def test_what_a_graph_does_otherwise_is_called_without_one(function: Callable[[Any], Any]) -> None:
     model = Counted(function)
-    repeated = Repeated(model, autograph=False)
+    repeated = Repeated(model, 2, autograph=False)
     for _ in range(4):
         (x,) = data()
         np.testing.assert_array_equal(repeated([x])[0], function(tf.constant(x)))
@@ -68,7 +68,7 @@ def test_what_a_graph_does_otherwise_is_called_without_one(function: Callable[[A
 
 
 def test_what_is_raised_is_said_in_the_words_of_a_call_without_a_graph() -> None:
-    repeated = Repeated(lambda tensors: (tf.gather(tf.ones((3, 2)), tensors[0]),), autograph=False)
+    repeated = Repeated(lambda tensors: (tf.gather(tf.ones((3, 2)), tensors[0]),), 2, autograph=False)
     good, bad = np.array([0, 1]), np.array([0, 9])
     for _ in range(3):
         repeated([good])
@@ -76,6 +76,30 @@ def test_what_is_raised_is_said_in_the_words_of_a_call_without_a_graph() -> None
         repeated([bad])
     assert "[Op:GatherV2]" in str(caught.value)
     assert repeated([good])[0].shape == (2, 2)
+
+
+def test_gradients_of_a_graph_are_those_without_one() -> None:
+    variable = tf.Variable(GENERATOR.standard_normal((3, 2), np.float32))
+
+    class Module(tf.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.kernel = variable
+
+        def __call__(self, x: Any) -> Any:
+            return tf.nn.softmax(x @ self.kernel)
+
+    trainer = xbfl_tensorflow.adapter.open(Module(), data())
+    inputs, weights = data(), [GENERATOR.standard_normal((4, 2), np.float32)]
+    expected = trainer.gradients(inputs, weights)
+    assert isinstance(trainer, TensorFlowTrainer)
+    with trainer.preserved():
+        for _ in range(9):
+            found = trainer.gradients(inputs, weights)
+            assert found.keys() == expected.keys()
+            for name, gradient in found.items():
+                np.testing.assert_allclose(gradient, expected[name], rtol=1e-6)
+    assert trainer._derivatives is None
 
 
 def test_a_trainer_calls_its_model_so_while_it_is_preserved() -> None:

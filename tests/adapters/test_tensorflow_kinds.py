@@ -160,8 +160,8 @@ def torch_text() -> nn.Module:
 
 
 def prove(left: Any, right: Any, example: np.ndarray[Any, Any]) -> xbackend_fl.mapping.Bound:
-    schema = xbackend_fl.describe(left, (example,))
-    return xbackend_fl.bind(right, schema, (example,), xbackend_fl.gather_evidence(left, (example,)))
+    schema, evidence = xbackend_fl.describe_reference(left, (example,))
+    return xbackend_fl.bind(right, schema, (example,), evidence)
 
 
 KINDS: list[tuple[str, Callable[[], nn.Module], Callable[[], Any], np.ndarray[Any, Any]]] = [

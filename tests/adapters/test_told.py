@@ -68,8 +68,8 @@ RAISED = [SystemExit(0), Own("gone"), GeneratorExit("gone"), KeyError("gone"), R
 
 def prove(model: Any, example: tuple[Any, ...]) -> xbackend_fl.Bound:
     """A model with itself."""
-    schema = xbackend_fl.describe(model, example)
-    return xbackend_fl.bind(model, schema, example, xbackend_fl.gather_evidence(model, example))
+    schema, evidence = xbackend_fl.describe_reference(model, example)
+    return xbackend_fl.bind(model, schema, example, evidence)
 
 
 @pytest.mark.parametrize("framework", FRAMEWORKS)
@@ -105,7 +105,7 @@ def test_what_it_raises_while_it_is_proven_is_told(framework: str, error: BaseEx
         return m.d(x)
 
     model = FRAMEWORKS[framework](call)
-    schema, evidence = xbackend_fl.describe(model, (VECTOR,)), xbackend_fl.gather_evidence(model, (VECTOR,))
+    schema, evidence = xbackend_fl.describe_reference(model, (VECTOR,))
     adapter = adapter_of(model)
     trainer = adapter.open(model, (VECTOR,))
     left = iter(range(calls))

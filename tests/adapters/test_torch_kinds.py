@@ -54,8 +54,8 @@ def functional_keras() -> Any:
 
 
 def bind(left: Any, right: Any, example: np.ndarray[Any, Any]) -> xbackend_fl.mapping.Bound:
-    schema = xbackend_fl.describe(left, (example,))
-    return xbackend_fl.bind(right, schema, (example,), xbackend_fl.gather_evidence(left, (example,)))
+    schema, evidence = xbackend_fl.describe_reference(left, (example,))
+    return xbackend_fl.bind(right, schema, (example,), evidence)
 
 
 def test_functional_code_with_bare_parameters() -> None:

@@ -28,8 +28,8 @@ L, E, C = torch.nn.Linear, torch.nn.Embedding, torch.nn.Conv2d
 
 
 def bound(reference: Any, candidate: Any, *example: Array) -> Bound:
-    schema = xbackend_fl.describe(reference, example)
-    return xbackend_fl.bind(candidate, schema, example, xbackend_fl.gather_evidence(reference, example))
+    schema, evidence = xbackend_fl.describe_reference(reference, example)
+    return xbackend_fl.bind(candidate, schema, example, evidence)
 
 
 def rated(*, squared: bool = False) -> Any:

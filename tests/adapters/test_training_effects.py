@@ -314,7 +314,7 @@ def frozen_keras() -> Any:
 @pytest.mark.parametrize("build", [FrozenNorm, in_evaluation_mode], ids=["train()", "eval()"])
 def test_a_frozen_normalisation_is_proven_and_stays_frozen(build: Callable[[], nn.Module]) -> None:
     model = build()
-    schema, evidence = xbackend_fl.describe(model, IMAGE), xbackend_fl.gather_evidence(model, IMAGE)
+    schema, evidence = xbackend_fl.describe_reference(model, IMAGE)
     bound = xbackend_fl.bind(KerasFrozenNorm(), schema, IMAGE, evidence)
     assert "step" in {check.what for check in bound.proof.checks}
     assert any("keeps them" in note for note in bound.notes)

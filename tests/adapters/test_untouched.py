@@ -250,8 +250,7 @@ def test_a_mismatch_leaves_the_candidate_as_it_was() -> None:
         nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()),
         nn.Sequential(nn.Conv2d(3, 8, 3), nn.Tanh()),
     )
-    schema = xbackend_fl.describe(reference, IMAGE)
-    evidence = xbackend_fl.gather_evidence(reference, IMAGE)
+    schema, evidence = xbackend_fl.describe_reference(reference, IMAGE)
     before = snapshot(candidate)
     with pytest.raises(RefusedInput):
         xbackend_fl.bind(candidate, schema, IMAGE, evidence)

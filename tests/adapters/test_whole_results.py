@@ -24,8 +24,8 @@ ROWS = RNG.standard_normal((2, 6)).astype(np.float32)
 
 
 def bound(reference: Any, candidate: Any, *example: Any) -> Any:
-    schema = xbackend_fl.describe(reference, example)
-    return xbackend_fl.bind(candidate, schema, example, xbackend_fl.gather_evidence(reference, example))
+    schema, evidence = xbackend_fl.describe_reference(reference, example)
+    return xbackend_fl.bind(candidate, schema, example, evidence)
 
 
 def pooled(size: Any) -> nn.Module:

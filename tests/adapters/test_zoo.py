@@ -23,8 +23,7 @@ EACH_RUN = [
 @pytest.mark.parametrize("row", EACH_RUN)
 def test_three_runtimes_agree(row: Row) -> None:
     reference, example = row.torch(), row.example()
-    schema = xbackend_fl.describe(reference, example)
-    evidence = xbackend_fl.gather_evidence(reference, example)
+    schema, evidence = xbackend_fl.describe_reference(reference, example)
     bound = xbackend_fl.bind(row.keras(), schema, example, evidence)
     assert bound.proof.proven
     compared = {check.what for check in bound.proof.checks}

@@ -121,8 +121,8 @@ def test_describing_leaves_the_model_as_it_was() -> None:
     for model in (ROW.torch(), ROW.keras()):
         trainer = adapter_of(model).open(model, ROW.example())
         before = trainer.read()
-        schema = xbackend_fl.describe(model, ROW.example())
-        xbackend_fl.bind(model, schema, ROW.example(), xbackend_fl.gather_evidence(model, ROW.example()))
+        schema, evidence = xbackend_fl.describe_reference(model, ROW.example())
+        xbackend_fl.bind(model, schema, ROW.example(), evidence)
         for name, array in trainer.read().items():
             np.testing.assert_array_equal(array, before[name], err_msg=name)
     torch_model = ROW.torch()

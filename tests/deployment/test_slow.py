@@ -108,5 +108,6 @@ def test_a_rehearsal_that_was_killed_is_no_obstacle(
     monkeypatch.setattr(rehearsal.processes, "running", lambda *_: subprocess.Popen(["true"]))
     rehearsal.rehearse(digits / "course.yaml", out=tmp_path / "run")
     assert (reached[0] / "server.crt").is_file()
+    monkeypatch.setattr(rehearsal, "LEAVING_S", 0.5)
     with owned(tmp_path / "run-silos"), pytest.raises(FileError, match=f"process {os.getpid()}"):
         rehearsal.rehearse(digits / "course.yaml", out=tmp_path / "run")

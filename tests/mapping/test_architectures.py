@@ -222,8 +222,7 @@ def test_found_and_proven(name: str, *, turned: bool) -> None:
     normal = generator.standard_normal(shape).astype(np.float32)
     example = (generator.integers(0, 50, shape) if name == "transformer encoder" else normal,)
     reference, candidate = (right(), left()) if turned else (left(), right())
-    schema = xbackend_fl.describe(reference, example)
-    evidence = xbackend_fl.gather_evidence(reference, example)
+    schema, evidence = xbackend_fl.describe_reference(reference, example)
     assert xbackend_fl.bind(candidate, schema, example, evidence).proof.proven
 
 

@@ -45,7 +45,7 @@ def test_the_order_of_creation_decides_nothing(*, turned_first: bool) -> None:
     torch.manual_seed(0)
     example: tuple[Any, ...] = (np.zeros((1, NODES, 8), np.float32), np.zeros((1, NODES, NODES), np.float32))
     left, right = GraphAttention(), keras_attention(turned_first=turned_first)
-    schema, evidence = xbackend_fl.describe(left, example), xbackend_fl.gather_evidence(left, example)
+    schema, evidence = xbackend_fl.describe_reference(left, example)
     bound = xbackend_fl.bind(right, schema, example, evidence)
     bound.import_weights(xbackend_fl.bind(left, schema, example, evidence).export_weights())
 

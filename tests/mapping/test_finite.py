@@ -46,7 +46,7 @@ def test_a_weight_that_is_no_number_is_named(spoil: Callable[[nn.Sequential], No
     with pytest.raises(RefusedInput, match=words):
         xbackend_fl.gather_evidence(model, EXAMPLE)
     whole = network(lambda _: None)
-    schema, evidence = xbackend_fl.describe(whole, EXAMPLE), xbackend_fl.gather_evidence(whole, EXAMPLE)
+    schema, evidence = xbackend_fl.describe_reference(whole, EXAMPLE)
     for published in (evidence, None):
         with pytest.raises(RefusedInput, match="of the torch model holds"):
             xbackend_fl.bind(model, schema, EXAMPLE, published)
@@ -74,7 +74,7 @@ def test_a_mask_that_a_model_keeps_may_be_infinite() -> None:
             return result
 
     model = Hiding()
-    schema, evidence = xbackend_fl.describe(model, VECTOR), xbackend_fl.gather_evidence(model, VECTOR)
+    schema, evidence = xbackend_fl.describe_reference(model, VECTOR)
     assert xbackend_fl.bind(model, schema, VECTOR, evidence).proof.proven
 
 
@@ -99,6 +99,5 @@ def test_an_example_may_hide_by_minus_infinity() -> None:
     mask = np.zeros((2, 5), np.float32)
     mask[:, 3] = -math.inf
     model = Masked()
-    schema = xbackend_fl.describe(model, (*VECTOR, mask))
-    evidence = xbackend_fl.gather_evidence(model, (*VECTOR, mask))
+    schema, evidence = xbackend_fl.describe_reference(model, (*VECTOR, mask))
     assert xbackend_fl.bind(model, schema, (*VECTOR, mask), evidence).proof.proven

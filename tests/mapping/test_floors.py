@@ -44,8 +44,7 @@ def keras_layer(epsilon: float) -> Any:
 
 
 def bound(reference: Any, candidate: Any) -> xbackend_fl.Bound:
-    schema = xbackend_fl.describe(reference, EXAMPLE)
-    evidence = xbackend_fl.gather_evidence(reference, EXAMPLE)
+    schema, evidence = xbackend_fl.describe_reference(reference, EXAMPLE)
     return xbackend_fl.bind(candidate, schema, EXAMPLE, evidence)
 
 

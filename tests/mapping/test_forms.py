@@ -222,8 +222,7 @@ def test_two_forms_of_one_function_are_mapped(
 ) -> None:
     del name
     reference, candidate = ours(), theirs()
-    schema = xbackend_fl.describe(reference, [example])
-    evidence = xbackend_fl.gather_evidence(reference, [example])
+    schema, evidence = xbackend_fl.describe_reference(reference, [example])
     bound = xbackend_fl.bind(candidate, schema, [example], evidence)
     assert bound.proof.proven
     # The reference's own weights, carried over: what the user would do, judged by the two frameworks alone.
@@ -250,8 +249,7 @@ def test_two_functions_are_not_mapped(
     name: str, ours: Callable[[], Any], theirs: Callable[[], Any], example: Any
 ) -> None:
     del name
-    schema = xbackend_fl.describe(ours(), [example])
-    evidence = xbackend_fl.gather_evidence(ours(), [example])
+    schema, evidence = xbackend_fl.describe_reference(ours(), [example])
     with pytest.raises(MismatchError):
         xbackend_fl.bind(theirs(), schema, [example], evidence)
 
@@ -279,13 +277,12 @@ def test_a_mask_is_zeros_and_ones_if_the_example_says_so() -> None:
     rows = np.random.default_rng(3).standard_normal((2, 5, 6)).astype(np.float32)
     mask = np.array([[1, 1, 0, 1, 0], [0, 1, 1, 1, 1]], np.float32)
     reference = Hiding()
-    schema = xbackend_fl.describe(reference, [rows, mask])
-    evidence = xbackend_fl.gather_evidence(reference, [rows, mask])
+    schema, evidence = xbackend_fl.describe_reference(reference, [rows, mask])
     bound = xbackend_fl.bind(hiding_in_keras(), schema, [rows, mask], evidence)
     assert bound.proof.proven
     assert any("is 0 or 1 in the example" in note for note in bound.proof.notes)
     other = [rows, np.abs(rows[:, :, 0])]
-    schema, evidence = xbackend_fl.describe(reference, other), xbackend_fl.gather_evidence(reference, other)
+    schema, evidence = xbackend_fl.describe_reference(reference, other)
     with pytest.raises(MismatchError):
         xbackend_fl.bind(hiding_in_keras(), schema, other, evidence)
 
@@ -353,6 +350,6 @@ class KerasBoth(K.Layer):
 
 def test_a_tensor_that_is_used_in_two_layouts_is_data() -> None:
     reference, candidate = Both(), lane(lambda x: K.Dense(2)(KerasBoth()(x)), (6,))
-    schema, evidence = xbackend_fl.describe(reference, [ROWS]), xbackend_fl.gather_evidence(reference, [ROWS])
+    schema, evidence = xbackend_fl.describe_reference(reference, [ROWS])
     assert len(schema.parameters) == 3
     assert xbackend_fl.bind(candidate, schema, [ROWS], evidence).proof.proven

@@ -63,7 +63,7 @@ def keyed(user: Any, item: Any) -> Any:
 
 
 def bound(left: nn.Module, right: Any, example: Any = EXAMPLE) -> xbackend_fl.Bound:
-    schema, evidence = xbackend_fl.describe(left, example), xbackend_fl.gather_evidence(left, example)
+    schema, evidence = xbackend_fl.describe_reference(left, example)
     return xbackend_fl.bind(right, schema, example, evidence)
 
 

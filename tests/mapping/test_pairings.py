@@ -79,7 +79,7 @@ def carried(
     left: nn.Module, right: keras.Model, example: tuple[Array, ...], real: tuple[Array, ...]
 ) -> float:
     """Map, carry the weights over, and say how far both frameworks then differ."""
-    schema, evidence = xbackend_fl.describe(left, example), xbackend_fl.gather_evidence(left, example)
+    schema, evidence = xbackend_fl.describe_reference(left, example)
     bound = xbackend_fl.bind(right, schema, example, evidence)
     assert bound.proof.proven
     bound.import_weights(xbackend_fl.bind(left, schema, example, evidence).export_weights())

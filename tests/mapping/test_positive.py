@@ -41,8 +41,8 @@ def bound(one: Callable[[Any], Any], two: Callable[[Any], Any]) -> Any:
     )
     x = keras.Input((6,))
     candidate = keras.Model(x, K.Dense(2)(ops.tanh(Scaled(two)(K.Dense(5)(x)))))
-    schema = xbackend_fl.describe(reference, (ROWS,))
-    return xbackend_fl.bind(candidate, schema, (ROWS,), xbackend_fl.gather_evidence(reference, (ROWS,)))
+    schema, evidence = xbackend_fl.describe_reference(reference, (ROWS,))
+    return xbackend_fl.bind(candidate, schema, (ROWS,), evidence)
 
 
 @pytest.mark.parametrize(

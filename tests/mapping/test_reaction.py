@@ -49,7 +49,7 @@ def test_networks_that_react_to_no_noise_are_proven_and_paired_rightly(sizes: tu
     torch.manual_seed(0)
     example = (normal(1, 3, *sizes),)
     left, right = Normalised(len(sizes)), native(*sizes)
-    schema, evidence = xbackend_fl.describe(left, example), xbackend_fl.gather_evidence(left, example)
+    schema, evidence = xbackend_fl.describe_reference(left, example)
     bound = xbackend_fl.bind(right, schema, example, evidence)
     assert bound.proof.proven
     for parameter in left.parameters():
@@ -76,7 +76,7 @@ def test_a_mean_of_what_was_normalised_is_constant_and_said_to_be() -> None:
     x = keras.Input((8, 8, 3))
     normed = K.GroupNormalization(8, epsilon=1e-5)(K.Conv2D(8, 3, padding="same")(x))
     right = keras.Model(x, K.Dense(5)(ops.mean(normed, (1, 2))))
-    schema, evidence = xbackend_fl.describe(left, example), xbackend_fl.gather_evidence(left, example)
+    schema, evidence = xbackend_fl.describe_reference(left, example)
     with pytest.raises(MismatchError, match=r"of their size at most, in every draw") as caught:
         xbackend_fl.bind(right, schema, example, evidence)
     assert "pairings" not in caught.value.message

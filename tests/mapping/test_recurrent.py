@@ -21,8 +21,7 @@ def _told(pairs: tuple[Pair, ...]) -> list[Any]:
 
 def _bound(pair: Pair) -> tuple[Any, Any, xbackend_fl.Bound, xbackend_fl.Bound]:
     reference, candidate, example = pair.torch(), pair.keras(), (pair.input,)
-    schema = xbackend_fl.describe(reference, example)
-    evidence = xbackend_fl.gather_evidence(reference, example)
+    schema, evidence = xbackend_fl.describe_reference(reference, example)
     there = xbackend_fl.bind(candidate, schema, example, evidence)
     return reference, candidate, xbackend_fl.bind(reference, schema, example, evidence), there
 

@@ -23,8 +23,7 @@ TIME = RNG.standard_normal((2, 1)).astype(np.float32)
 
 def moves(reference: nn.Module, candidate: Any, *example: Any) -> None:
     """The candidate is bound, and with the reference's weights it answers as the reference does."""
-    schema = xbackend_fl.describe(reference, example)
-    evidence = xbackend_fl.gather_evidence(reference, example)
+    schema, evidence = xbackend_fl.describe_reference(reference, example)
     there = xbackend_fl.bind(candidate, schema, example, evidence)
     here = xbackend_fl.bind(reference, schema, example, evidence)
     with torch.no_grad():

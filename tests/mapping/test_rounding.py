@@ -121,7 +121,7 @@ def test_data_of_another_scale(kind: str) -> None:
     y = K.GlobalAveragePooling2D()(K.Conv2D(4, 3, activation="relu")(native(image)))
     example = (np.random.default_rng(0).standard_normal((1, 3, 8, 8)).astype(np.float32),)
     model = Scaled()
-    schema, evidence = xbackend_fl.describe(model, example), xbackend_fl.gather_evidence(model, example)
+    schema, evidence = xbackend_fl.describe_reference(model, example)
     assert xbackend_fl.bind(keras.Model(image, K.Dense(2)(y)), schema, example, evidence).proof.proven
     leaky = K.GlobalAveragePooling2D()(K.Conv2D(4, 3, activation="relu", padding="valid")(native(image)))
     other = keras.Model(image, K.Dense(2)(leaky + 1e-2 * ops.tanh(leaky)))
@@ -141,8 +141,8 @@ def test_the_rounding_of_the_third_opinion_is_measured_too(*, published: bool) -
         (np.random.default_rng(2).standard_normal((1, 3, 3, 3)).astype(np.float32),),
         tiny_groups(1e-5),
     )
-    schema = xbackend_fl.describe(model, example)
-    evidence = xbackend_fl.gather_evidence(model, example) if published else None
+    schema, gathered = xbackend_fl.describe_reference(model, example)
+    evidence = gathered if published else None
     assert xbackend_fl.bind(model, schema, example, evidence).proof.proven
     loose = adapter_of(model).open(tiny_groups(1e-3), example)
     proof = prove(schema, loose.description.binding, loose, example, evidence)
@@ -169,7 +169,7 @@ def test_rounding_beside_large_constants_is_no_difference() -> None:
     y = K.Dense(6)(x) + 30
     spread = ops.mean(y**2, -1, keepdims=True) - ops.mean(y, -1, keepdims=True) ** 2
     right, model = keras.Model(x, ops.tanh(spread) * K.Dense(6)(x)), Variance()
-    schema, evidence = xbackend_fl.describe(model, example), xbackend_fl.gather_evidence(model, example)
+    schema, evidence = xbackend_fl.describe_reference(model, example)
     assert xbackend_fl.bind(right, schema, example, evidence).proof.proven
 
 
@@ -186,6 +186,6 @@ def test_what_is_rounding_in_every_draw_is_unproven_and_no_mismatch() -> None:
     example = (np.random.default_rng(2).standard_normal((1, 8)).astype(np.float32),)
     x = keras.Input((8,))
     right, model = keras.Model(x, ops.sin(1e4 * K.Dense(6)(x)) * K.Dense(6)(x) + K.Dense(6)(x)), Fast()
-    schema, evidence = xbackend_fl.describe(model, example), xbackend_fl.gather_evidence(model, example)
+    schema, evidence = xbackend_fl.describe_reference(model, example)
     with pytest.raises(UnprovenError, match="rounding alone moves the outputs by up to"):
         xbackend_fl.bind(right, schema, example, evidence)

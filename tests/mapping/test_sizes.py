@@ -47,7 +47,7 @@ def same() -> Any:
 
 
 def bound(reference: nn.Module) -> Any:
-    schema, evidence = xbackend_fl.describe(reference, IMAGE), xbackend_fl.gather_evidence(reference, IMAGE)
+    schema, evidence = xbackend_fl.describe_reference(reference, IMAGE)
     return xbackend_fl.bind(same(), schema, IMAGE, evidence)
 
 

@@ -27,8 +27,7 @@ from xbackend_fl.mapping.bind import find_binding, prove
 
 def moved_over(pair: Masked, left: nn.Module, right: keras.Model) -> tuple[xbackend_fl.Bound, float]:
     """Map, carry random weights over, and run both frameworks on data as it is in use."""
-    schema = xbackend_fl.describe(left, pair.example)
-    evidence = xbackend_fl.gather_evidence(left, pair.example)
+    schema, evidence = xbackend_fl.describe_reference(left, pair.example)
     bound = xbackend_fl.bind(right, schema, pair.example, evidence)
     bound.import_weights(xbackend_fl.bind(left, schema, pair.example, evidence).export_weights())
     return bound, difference(pair, left, right)
@@ -89,7 +88,7 @@ def test_a_square_weight_the_other_way_round_is_turned_behind_a_mask() -> None:
 
     example = (normal(1, 5, 8), normal(1, 5, 5))
     left = Written(written, project=linear(8, 6), square=linear(6, 6))
-    schema, evidence = xbackend_fl.describe(left, example), xbackend_fl.gather_evidence(left, example)
+    schema, evidence = xbackend_fl.describe_reference(left, example)
     candidate = native()
     bound = xbackend_fl.bind(candidate, schema, example, evidence)
     bound.import_weights(xbackend_fl.bind(left, schema, example, evidence).export_weights())
@@ -156,7 +155,7 @@ def test_without_evidence_look_alikes_are_paired_by_how_outputs_move() -> None:
 def test_a_bias_that_cancels_is_said_as_it_is() -> None:
     network = next(network for network in NETWORKS if network.name == "transformer encoder")
     example, left = network.example(), network.torch()
-    schema, evidence = xbackend_fl.describe(left, example), xbackend_fl.gather_evidence(left, example)
+    schema, evidence = xbackend_fl.describe_reference(left, example)
     notes = xbackend_fl.bind(network.tensorflow(), schema, example, evidence).proof.notes
     assert not any("any value is as good" in note for note in notes)
     said = [note for note in notes if "bias move an output; its place follows from" in note]
@@ -171,7 +170,7 @@ def test_a_gradient_that_is_stopped_is_no_output_that_stands_still() -> None:
     example = (normal(1, 6),)
     x = keras.Input((6,))
     right = keras.Model(x, dense(3)(x) + ops.stop_gradient(ops.tanh(K.Dense(3)(x))))
-    schema, evidence = xbackend_fl.describe(left, example), xbackend_fl.gather_evidence(left, example)
+    schema, evidence = xbackend_fl.describe_reference(left, example)
     notes = xbackend_fl.bind(right, schema, example, evidence).proof.notes
     assert not any("move an output" in note for note in notes)
     for name in ("layers.frozen.weight", "layers.frozen.bias"):

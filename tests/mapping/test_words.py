@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from tests.adapters.row import Lambda, chain
-from xbackend_fl import bind, describe, gather_evidence
+from xbackend_fl import bind, describe_reference
 from xbackend_fl.adapter import adapter_of
 from xbackend_fl.adapter.words import Words, code
 from xbackend_fl.canonical.ops import OPAQUE, ROWS, Effect
@@ -259,7 +259,7 @@ def test_another_form_is_not_called_another_function() -> None:
     left = nn.Sequential(nn.Conv1d(3, 4, 1), nn.MaxPool1d(6), nn.Flatten(), nn.Linear(4, 2))
     right = keras.Sequential([keras.Input((6, 3)), K.Conv1D(4, 1), K.GlobalMaxPooling1D(), K.Dense(2)])
     example = (np.ones((1, 3, 6), np.float32),)
-    schema, evidence = describe(left, example), gather_evidence(left, example)
+    schema, evidence = describe_reference(left, example)
     assert bind(right, schema, example, evidence).proof.proven
 
 

@@ -70,8 +70,7 @@ def _table(only: list[str], *, trace: bool) -> int:
         nodes = tensors = error = ""
         try:
             reference = network.torch()
-            schema = xbackend_fl.describe(reference, example)
-            evidence = xbackend_fl.gather_evidence(reference, example)
+            schema, evidence = xbackend_fl.describe_reference(reference, example)
             middle = time.perf_counter()
             nodes, tensors = str(len(schema.nodes)), str(len(schema.parameters))
             bound = xbackend_fl.bind(network.tensorflow(), schema, example, evidence)

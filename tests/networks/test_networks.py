@@ -32,8 +32,7 @@ def networks(*, same: bool) -> list[Any]:
 @pytest.mark.parametrize("network", networks(same=True))
 def test_mapped_and_proven(network: Network) -> None:
     example, reference = network.example(), network.torch()
-    schema = xbackend_fl.describe(reference, example)
-    evidence = xbackend_fl.gather_evidence(reference, example)
+    schema, evidence = xbackend_fl.describe_reference(reference, example)
     bound = xbackend_fl.bind(network.tensorflow(), schema, example, evidence)
     assert bound.proof.proven
     assert set(bound.binding.parameters) == set(schema.by_name)
@@ -46,8 +45,7 @@ def test_mapped_and_proven(network: Network) -> None:
 @pytest.mark.parametrize("network", networks(same=False))
 def test_diagnosed(network: Network) -> None:
     example = network.example()
-    schema = xbackend_fl.describe(network.torch(), example)
-    evidence = xbackend_fl.gather_evidence(network.torch(), example)
+    schema, evidence = xbackend_fl.describe_reference(network.torch(), example)
     with pytest.raises(MismatchError) as caught:
         xbackend_fl.bind(network.tensorflow(), schema, example, evidence)
     assert "not the same function" in caught.value.message

@@ -34,8 +34,7 @@ training: {{batch_size: 16}}
 
 def test_a_model_that_knows_the_length_is_noticed_where_the_length_is_free(tmp_path: Path) -> None:
     reference = models.mean_of_steps()
-    schema = xbackend_fl.describe(reference, EXAMPLE)
-    evidence = xbackend_fl.gather_evidence(reference, EXAMPLE)
+    schema, evidence = xbackend_fl.describe_reference(reference, EXAMPLE)
     for axes in ("[]", "['0.1']"):
         assert worker(tmp_path, "mean_of_steps", axes).bind(schema, evidence)[1].proven
     assert worker(tmp_path, "mean_of_six_steps", "[]").bind(schema, evidence)[1].proven

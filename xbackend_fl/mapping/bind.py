@@ -308,6 +308,14 @@ def gather_evidence(model: object, example: Example) -> tuple[Evidence, ...]:
         return evidence_of(adapter.open(model, example), example)
 
 
+def describe_reference(model: object, example: Example) -> tuple[Schema, tuple[Evidence, ...]]:
+    """:func:`describe` and :func:`gather_evidence` of one model, which is described once for both."""
+    adapter = adapter_of(model)
+    with _unbuilt(adapter, model):
+        trainer = adapter.open(model, example)
+        return trainer.description.schema, evidence_of(trainer, example)
+
+
 def _unbuilt(adapter: Adapter, model: object) -> AbstractContextManager[None]:
     return adapter.unbuilt(model) if isinstance(adapter, Unbuilding) else nullcontext()
 

@@ -46,8 +46,7 @@ def test_two_spellings_have_one_form(pair: Pair) -> None:
 )
 def test_three_runtimes_agree(pair: Pair) -> None:
     reference, example = pair.torch(), pair.example()
-    schema = xbackend_fl.describe(reference, example)
-    evidence = xbackend_fl.gather_evidence(reference, example)
+    schema, evidence = xbackend_fl.describe_reference(reference, example)
     bound = xbackend_fl.bind(pair.keras(), schema, example, evidence)
     compared = {check.what for check in bound.proof.checks}
     assert bound.proof.proven

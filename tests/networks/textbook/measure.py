@@ -84,8 +84,7 @@ def outcome(pair: Pair, limit: int, *, trace: bool) -> Outcome:
 def _bound(pair: Pair) -> tuple[str, str]:
     reference, example = pair.torch(), pair.example(np.random.default_rng(0))
     randomise(reference, np.random.default_rng(7))
-    schema = xbackend_fl.describe(reference, example)
-    evidence = xbackend_fl.gather_evidence(reference, example)
+    schema, evidence = xbackend_fl.describe_reference(reference, example)
     other = pair.keras()
     if pair.declared:
         orders = [pair.inputs.get(i, range(array.ndim)) for i, array in enumerate(example)]
