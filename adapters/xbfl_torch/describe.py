@@ -54,6 +54,7 @@ from xbfl_torch.constants import fold
 from xbfl_torch.effects import effects_of
 from xbfl_torch.graph import Context, Handler, base_name
 from xbfl_torch.modes import evaluation_mode
+from xbfl_torch.packed import PACKS
 from xbfl_torch.plain import natives_of
 from xbfl_torch.rehearsal import rehearse
 from xbfl_torch.states import State
@@ -88,11 +89,13 @@ class Described:
         description: Schema and binding.
         calls: Native place of every call that drops, in order; empty if attributes of modules say the rates as well.
         way: How the model is called.
+        packs: Whether it packs examples by their lengths.
     """
 
     description: Description
     calls: tuple[str, ...]
     way: Way
+    packs: bool = False
 
 
 def describe(
@@ -187,7 +190,8 @@ def _describe(
                 value = _returned(context, context.held(made), key)
                 builder.output(value, key, declared.output(index, len(value.shape)))
     description = builder.build().with_inputs(way.back)
-    return Described(description, context.calls, way)
+    packs = any(str(node.target) == PACKS for node in traced.graph.nodes)
+    return Described(description, context.calls, way, packs)
 
 
 def _operation(context: Context, node: Node) -> None:

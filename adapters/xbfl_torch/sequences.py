@@ -14,6 +14,7 @@ from xbackend_fl.canonical.graph.operands import native_shape as operand_shape
 from xbackend_fl.canonical.graph.recurrent import recurrent
 from xbackend_fl.canonical.layout import Blocks, Join, Layout, Sum
 from xbfl_torch.graph import Context, Handler, module_path, native_shape, require
+from xbfl_torch.packed import packed
 from xbfl_torch.states import State, state_row, whole_state
 
 _LSTM_GATES = (0, 3, 1, 2)  # torch i, f, g, o -> ONNX i, o, f, c
@@ -31,8 +32,10 @@ def _recurrent(operator: str, activation: str | None = None) -> Handler:
             layouts["bias"] = Join(pair, 0) if operator == "GRU" else Sum(pair)
         return layouts
 
-    def handle(context: Context, node: Node) -> tuple[Any, ...]:
+    def handle(context: Context, node: Node) -> Sequence[Any]:
         a = context.arguments(node)
+        if "batch_sizes" in a:
+            return packed(context, node, operator, len(gates))
         tensors: list[Layout] = a["params"]
         name = context.name(node, tensors[0])
         given = node.args[1] if isinstance(node.args[1], list | tuple) else [node.args[1]]

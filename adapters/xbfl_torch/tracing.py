@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.export import ExportedProgram
 from torch.fx import Graph, GraphModule, Node
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 
 from xbackend_fl.adapter.contract import Array
 
@@ -74,8 +74,9 @@ def executed(
     values = [tensor.detach() for tensor in tensors.values()]
     make = make_fx(function, tracing_mode="real", pre_dispatch=True, _error_on_data_dependent_ops=False)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), _modules_noted(model):
             module: GraphModule = make(values, *native)
+        with torch.no_grad():
             if not _is_the_function(module, function, values, native):
                 return None
     except KeyboardInterrupt:
@@ -105,6 +106,28 @@ def _unpack(graph: Graph) -> None:
     for node in graph.nodes:
         if node.op == "output" and isinstance(node.args[0], Node):
             node.args = ((node.args[0],),)
+
+
+@contextmanager
+def _modules_noted(model: torch.nn.Module) -> Iterator[None]:
+    """Inside, operations that are noted say which module calls them, as those of the exporter do."""
+    handles = []
+    for path, module in model.named_modules():
+
+        def enter(inner: torch.nn.Module, _: object, path: str = path) -> None:
+            if (mode := get_proxy_mode()) is not None:
+                mode.tracer.module_stack[f"{path}@{len(mode.tracer.module_stack)}"] = (path, type(inner))
+
+        def leave(*_: object) -> None:
+            if (mode := get_proxy_mode()) is not None and mode.tracer.module_stack:
+                mode.tracer.module_stack.popitem()
+
+        handles += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @contextmanager

@@ -60,7 +60,8 @@ class TorchTrainer:
             self._model, computed = materialised(model)
             self._tensors = tensors_of(self._model)
             described = describe(self._model, given, computed, declared)
-        self._description, self._calls = with_masks(described.description, given.arrays), described.calls
+        self._description = with_masks(described.description, given.arrays, packs=described.packs)
+        self._calls = described.calls
         self._as_returned, self._order = (
             self._description,
             tuple(range(len(self._description.schema.outputs))),

@@ -49,15 +49,16 @@ def checked_example(example: Example) -> tuple[Array, ...]:
     return checked(example).arrays
 
 
-def with_masks(description: Description, example: Sequence[Array]) -> Description:
+def with_masks(description: Description, example: Sequence[Array], *, packs: bool = False) -> Description:
     """A description that says which inputs are masks: 0 and 1 in the example, both, and nothing else.
 
     Args:
         description: Of a model.
         example: What it was described with, one array per input.
+        packs: Whether the model counts how long examples are: then rows that end in zeros are said too.
     """
     ports = tuple(
-        replace(port, binary=_is_mask(array))
+        replace(port, binary=_is_mask(array), padded=packs and _is_padded(array))
         for port, array in zip(description.schema.inputs, example, strict=True)
     )
     return replace(description, schema=replace(description.schema, inputs=ports))
@@ -65,6 +66,14 @@ def with_masks(description: Description, example: Sequence[Array]) -> Descriptio
 
 def _is_mask(array: Array) -> bool:
     return array.dtype.kind in "fiu" and array.size > _FEW and set(np.unique(array).tolist()) == {0, 1}
+
+
+def _is_padded(array: Array) -> bool:
+    """Whether rows of whole numbers have zeros at their ends only, and begin with something else."""
+    if array.dtype.kind not in "iu" or array.ndim != 2:
+        return False
+    zeros = array == 0
+    return bool((np.diff(zeros.astype(int), axis=1) >= 0).all() and not zeros[:, 0].any())
 
 
 def shown(arrays: Sequence[Array]) -> str:

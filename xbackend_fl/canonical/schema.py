@@ -90,6 +90,8 @@ class Port:
         shape: Shape at the example the model was described with, in ONNX layout. Not part of the fingerprint.
         key: Name under which the model returns an output, or takes an input as dicts do; empty where only the position tells.
         binary: Whether an input is a mask: in the example it is 0 and 1 and nothing else. Not part of the fingerprint.
+        padded: Whether rows of an input end in zeros and have none before, because the model counts how long they are. Not part of
+            the fingerprint.
     """
 
     name: str
@@ -97,6 +99,7 @@ class Port:
     shape: Shape
     key: str = ""
     binary: bool = False
+    padded: bool = False
 
 
 @dataclass(frozen=True)
@@ -148,7 +151,7 @@ class Schema:
         del plain["training_effects"]
         for item in (*plain["inputs"], *plain["outputs"]):
             item["shape"] = len(item["shape"])
-            del item["binary"]
+            del item["binary"], item["padded"]
             if not item["key"]:
                 # A model whose outputs have no names keeps the fingerprint it has always had.
                 del item["key"]

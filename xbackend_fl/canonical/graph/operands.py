@@ -202,10 +202,10 @@ def as_value(builder: GraphBuilder, operand: Operand) -> Value:
             return expand(builder, "constant", constant_value(builder, array[:1]), array.shape)
         return constant_value(builder, array)
     if views.whole(operand):
-        return _parameter(builder, operand)
+        return parameter_value(builder, operand)
     match operand:
         case Native():
-            value = _parameter(builder, Native(operand.tensor, operand.full_shape))
+            value = parameter_value(builder, Native(operand.tensor, operand.full_shape))
             for axis, start, stop in operand.box:
                 value = builder.slice(f"{operand.tensor}.slice", value, axis, start, stop)
             return value
@@ -296,7 +296,8 @@ def _stripped(shape: Shape) -> Shape:
     return shape[keep:]
 
 
-def _parameter(builder: GraphBuilder, layout: Layout) -> Value:
+def parameter_value(builder: GraphBuilder, layout: Layout) -> Value:
+    """A parameter as data, whatever part of a tensor its layout is: a node that yields it."""
     short = _stripped(layout.shape)
     value = Value(_parameter_node(builder, layout), short, tuple(range(len(short))))
     return _static_reshape(builder, value, layout.shape)

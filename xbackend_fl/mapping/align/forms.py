@@ -32,6 +32,8 @@ _SUBTLE = frozenset(
 _ARITHMETIC = frozenset({"Add", "Mul", "Pow", "Constant", "Opaque", "Slice", "Select", "Expand"})
 """Operators whose attributes move to others when an expression is written differently."""
 
+_COMPARISONS = frozenset({"Equal", "Greater", "Less"})
+
 _FLOORS = 1e-8, 9e-4
 """A number between these that is added, or bounds from below, keeps a divisor or a root from zero: an epsilon in whatever form. What
 is smaller only stands for zero, and its square in another form does the same."""
@@ -144,8 +146,14 @@ def _between(left: Node, right: Node) -> Iterator[Difference]:
     """Attributes in which two nodes differ."""
     one, two = _attributes(left), _attributes(right)
     for name in sorted(one.keys() | two.keys()):
-        if one.get(name) != two.get(name):
+        if one.get(name) != two.get(name) and not _plainly_apart(left.operator, one.get(name), two.get(name)):
             yield _difference(left, right, name, one.get(name), two.get(name))
+
+
+def _plainly_apart(operator: str, one: AttributeValue | None, two: AttributeValue | None) -> bool:
+    """Whether two whole numbers that something is compared with differ: probes hold values on either side of both."""
+    numbers = [value for value in (one, two) if isinstance(value, int | float) and float(value).is_integer()]
+    return operator in _COMPARISONS and len(numbers) == 2
 
 
 def _difference(

@@ -164,10 +164,22 @@ def draw_inputs(
         hidden(array, kind) if port.binary else array
         for port, array, kind in zip(schema.inputs, drawn, kinds, strict=True)
     ]
+    drawn = [
+        _ended(array, indices.get(port.name, 2), generator) if port.padded else array
+        for port, array in zip(schema.inputs, drawn, strict=True)
+    ]
     return tuple(
         a if port.binary or a.dtype.kind != "f" else (a * scale).astype(a.dtype)
         for port, a in zip(schema.inputs, drawn, strict=True)
     )
+
+
+def _ended(array: Array, rows: int, generator: np.random.Generator) -> Array:
+    """Rows of indices with zeros at their ends only: an example has a length, and nothing within it is padding."""
+    filled = np.where(array == 0, generator.integers(1, max(rows, 2), array.shape), array)
+    lengths = generator.integers(1, array.shape[1] + 1, (len(array), 1))
+    found: Array = np.where(np.arange(array.shape[1]) < lengths, filled, 0).astype(array.dtype)
+    return found
 
 
 def _range(array: Array) -> tuple[int, int] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -97,11 +97,7 @@ def prove(
         for item in quiet
         if item.case.label not in ran and not item.case.by_shape and not alone
     )
-    notes += tuple(
-        f"input {port.name!r} is 0 or 1 in the example: the models are compared on such data only"
-        for port in schema.inputs
-        if port.binary
-    )
+    notes += tuple(_such_data(schema))
     if alone:
         notes += (f"two opinions, not three: ONNX Runtime cannot run {shown_names(alone)}",)
     checks += [check for check in third if check.case not in loud]
@@ -115,6 +111,17 @@ def prove(
         return Proof(tuple(checks), notes, parameters=errors)
     judged = _judged(schema, trainer.description.schema, executor, quiet, found.pairs if found else ())
     return Proof(tuple(checks), (*notes, *judged.notes), parameters=errors, unproven=judged.unproven)
+
+
+def _such_data(schema: Schema) -> Iterator[str]:
+    """Inputs on which two models are compared for data of one kind alone."""
+    for port in schema.inputs:
+        said = ("is 0 or 1 in the example", port.binary), ("ends in zeros and has none before", port.padded)
+        yield from (
+            f"input {port.name!r} {what}: the models are compared on such data only"
+            for what, is_so in said
+            if is_so
+        )
 
 
 def _judged(
