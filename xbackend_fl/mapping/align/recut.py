@@ -45,7 +45,7 @@ def recut(schema: Schema, own: Schema, binding: Binding, until: float) -> Iterat
         schema: The reference's schema.
         own: The candidate's.
         binding: The candidate's own binding.
-        until: When the search ends, in the seconds of ``time.monotonic``: there may be very many ways.
+        until: When the search ends, in the seconds of ``time.process_time``: there may be very many ways.
     """
     ours, theirs = _spare(schema, own), _spare(own, schema)
     if not ours and not theirs:
@@ -123,7 +123,7 @@ def _choices(whole: Parameter, items: Sequence[Parameter], until: float) -> Iter
     alike = [item for item in items if _kind(item) == _kind(whole)]
     for count in range(2, min(_PARTS, len(alike)) + 1):
         for parts in permutations(alike, count):
-            if time.monotonic() > until:
+            if time.process_time() > until:
                 return
             if sum(math.prod(item.shape) for item in parts) == math.prod(whole.shape):
                 yield parts
