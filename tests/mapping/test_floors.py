@@ -75,3 +75,23 @@ def test_what_only_stands_for_zero_is_not_compared() -> None:
         [keras.Input((8,)), layers.Dense(6), layers.UnitNormalization(), layers.Dense(3)]
     )
     assert bound(Unit(), other).proof.proven
+
+
+@pytest.mark.parametrize(("bound_of_norm", "other"), [(1e-3, 1e-12), (1e-12, 5e-2), (1e-3, 2e-3)])
+def test_two_bounds_of_a_norm_are_two_functions(bound_of_norm: float, other: float) -> None:
+    import keras
+    from keras import ops
+
+    class Unit(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.head = nn.Linear(8, 6), nn.Linear(6, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(nn.functional.normalize(self.first(x), dim=-1, eps=bound_of_norm))
+
+    x = keras.Input((8,))
+    y = keras.layers.Dense(6)(x)
+    y = y / ops.maximum(ops.sqrt(ops.sum(y * y, -1, keepdims=True)), other)
+    with pytest.raises(MismatchError, match=r"epsilon|min is 0\.001"):
+        bound(Unit(), keras.Model(x, keras.layers.Dense(3)(y)))

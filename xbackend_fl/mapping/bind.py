@@ -27,7 +27,7 @@ from xbackend_fl.mapping.align.inputs import (
     own_names,
 )
 from xbackend_fl.mapping.align.pairings import SECONDS, Outcome, Proposal, contradicted, pairings, search
-from xbackend_fl.mapping.explain import failure, mismatch, not_finite_apart, verdict_by_shape
+from xbackend_fl.mapping.explain import apart_somewhere, failure, mismatch, not_finite_apart, verdict_by_shape
 from xbackend_fl.mapping.finite import check_weights
 from xbackend_fl.mapping.match.causes import causes
 from xbackend_fl.mapping.match.diagnose import compare, differences
@@ -287,7 +287,7 @@ def _proven(
             trainer.description,
             adapter,
             example=example,
-            verdict=(found and not_finite_apart(found.proof))
+            verdict=(found and (not_finite_apart(found.proof) or apart_somewhere(found.proof)))
             or (
                 verdict_by_shape(trainer, trainer.description, evidence)
                 if all(d.attribute in {"structure", "connection"} for d in apart)

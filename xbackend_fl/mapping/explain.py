@@ -166,6 +166,19 @@ def not_finite_apart(proof: Proof) -> str:
     )
 
 
+def apart_somewhere(proof: Proof) -> str:
+    """Where the best pairing's outputs differ, if there is data on which they agree; empty otherwise."""
+    compared = [check for check in proof.checks if check.what == "outputs"]
+    wrong = [check for check in compared if not check.passed]
+    if not wrong or len(wrong) == len(compared):
+        return ""
+    worst = max(wrong, key=lambda check: check.error)
+    return (
+        f"with the parameters paired by their gradients, outputs agree in {len(compared) - len(wrong)} comparisons and differ by "
+        f"{worst.error:.1e} at {worst.case}"
+    )
+
+
 def failure(found: Outcome, schema: Schema, candidate: Description) -> MismatchError | UnprovenError:
     """The error for a binding that the numbers contradict, or do not support.
 
@@ -321,7 +334,7 @@ def _unproven(names: Mapping[str, str], parameters: Container[str]) -> UnprovenE
 
 
 def _advice(adapter: Adapter, native: str, difference: Difference, wanted: str) -> list[str]:
-    if difference.attribute in {"structure", "connection", "operation", "initial state"}:
+    if difference.attribute in {"structure", "connection", "operation", "initial state", "order of axes"}:
         return []
     if (difference.operator, difference.attribute) == ("Select", "direction"):
         return []

@@ -36,7 +36,10 @@ _COMPARISONS = frozenset({"Equal", "Greater", "Less"})
 
 _FLOORS = 1e-8, 9e-4
 """A number between these that is added, or bounds from below, keeps a divisor or a root from zero: an epsilon in whatever form. What
-is smaller only stands for zero, and its square in another form does the same."""
+is smaller only stands for zero, and its square in another form does the same. What is larger is seen where it is added."""
+
+_WIDEST_BOUND = 0.1
+"""A lone bound from below up to this is an epsilon too: no draw comes near it where what it bounds is a norm."""
 
 
 _LONGEST = 200
@@ -120,7 +123,12 @@ def _floors(schema: Schema) -> dict[float, Node]:
     for node in schema.nodes:
         for name, value in node.attributes.items():
             added = name == "epsilon" or (name, node.operator) in {("constant", "Add"), ("min", "Clip")}
-            if added and isinstance(value, float) and _FLOORS[0] < value <= _FLOORS[1]:
+            alone = name == "min" and "max" not in node.attributes
+            if (
+                added
+                and isinstance(value, float)
+                and _FLOORS[0] < value <= (_WIDEST_BOUND if alone else _FLOORS[1])
+            ):
                 found.setdefault(float(f"{value:.3g}"), node)
     return found
 

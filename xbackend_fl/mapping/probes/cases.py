@@ -43,6 +43,8 @@ KINDS = DRAWS + 2
 
 _EXAMPLE, _BY_SHAPE, _FURTHER = DRAWS + 3, DRAWS + 5, 21
 _ALIKE = 17
+LONGER = 19
+"""Seed of the draw with one step more in every series; a model whose second axis is no length refuses it."""
 _MOVES = frozenset({"Concat", "Flatten", "Reshape", "Transpose", "Opaque"})
 """Behind what features may lie in another order."""
 
@@ -85,6 +87,8 @@ def cases(schema: Schema, example: Sequence[Array], assignment: Assignment = ())
     if any(len(shape) >= 3 for shape in shapes):
         larger = [(*shape[:2], *(n + 1 for n in shape[2:])) if len(shape) >= 3 else shape for shape in shapes]
         result.append(_draw(schema, example, larger, DRAWS + 1, usual, differentiate=False))
+    if longer := _longer(schema, shapes):
+        result.append(_draw(schema, example, longer, LONGER, usual, differentiate=False))
     others = (other for other in _others(schema) if other != usual)
     result += [_draw(schema, example, shapes, KINDS, other, differentiate=False) for other in others]
     own = repeated(example)
@@ -183,6 +187,27 @@ def _others(schema: Schema) -> Iterator[Assignment]:
         yield from ((kind,) * len(schema.inputs) for kind in WIDE)
     yield from structured(schema)
     yield from markers(schema)
+
+
+def _longer(schema: Schema, shapes: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """Shapes in which all that may be a series has one step more, and masks and pairs of its steps with it; empty without a series."""
+    tables = vocabularies(schema)
+    series = [
+        len(shape) == 3 or (len(shape) == 2 and port.name in tables)
+        for port, shape in zip(schema.inputs, shapes, strict=True)
+    ]
+    lengths = {shape[1] for shape, one in zip(shapes, series, strict=True) if one and shape[1] > 1}
+    if not lengths:
+        return []
+    several = len(shapes) > 1
+
+    def longer(shape: tuple[int, ...], *, one: bool) -> tuple[int, ...]:
+        if len(shape) < 2 or shape[1] not in lengths or not (one or several):
+            return shape
+        pairs = several and len(shape) == 3 and shape[1] == shape[2]
+        return (shape[0], shape[1] + 1, *((shape[2] + 1,) if pairs else shape[2:]))
+
+    return [longer(shape, one=one) for shape, one in zip(shapes, series, strict=True)]
 
 
 def _smaller(shape: tuple[int, ...], times: int) -> tuple[int, ...]:

@@ -13,10 +13,16 @@ from numpy.typing import NDArray
 from xbackend_fl.adapter.contract import Trainer
 from xbackend_fl.canonical import Binding, Schema
 from xbackend_fl.errors import RefusedInput
-from xbackend_fl.mapping.probes.cases import KINDS, by_shape_cases, cases, further, quieter, usual_data
-from xbackend_fl.mapping.probes.derivatives import native
+from xbackend_fl.mapping.probes.cases import (
+    KINDS,
+    LONGER,
+    by_shape_cases,
+    cases,
+    further,
+    quieter,
+    usual_data,
+)
 from xbackend_fl.mapping.probes.distributions import Assignment, Distribution, assignments, far, structured
-from xbackend_fl.mapping.probes.draw import BATCH
 from xbackend_fl.mapping.probes.executor import Executor, executor_of
 from xbackend_fl.mapping.probes.held import held_values
 from xbackend_fl.mapping.probes.memory import check_memory
@@ -25,7 +31,7 @@ from xbackend_fl.mapping.probes.probe import Case, Evidence, observe
 from xbackend_fl.mapping.proof.noise import of_model, output_noise
 from xbackend_fl.mapping.proof.observed import faint_nodes
 from xbackend_fl.mapping.proof.reaction import REACTS, reaction
-from xbackend_fl.mapping.proof.verify import ROUNDINGS, TOLERANCE
+from xbackend_fl.mapping.proof.verify import ROUNDINGS, TOLERANCE, not_drawn
 
 Array = NDArray[Any]
 
@@ -70,7 +76,8 @@ def select(
             else:
                 seen = observe(trainer, binding, schema, case, None, runtime, fit)
         except SizeRefused:
-            if not case.reserve:
+            # What may be a series need not be one.
+            if not case.reserve and case.seed != LONGER:
                 notes.append(f"{case.label}: the {binding.backend} model takes one size only")
             continue
         if _finite(seen) and not (case.seed == KINDS and _faint(schema, binding, trainer, seen, found[0])):
@@ -181,28 +188,11 @@ def _first(
     try:
         return observe(trainer, binding, schema, case, None, runtime)
     except SizeRefused as error:
-        raise _not_drawn(trainer, binding, example, error) from error.__cause__
+        raise not_drawn(trainer, binding, example, error) from error.__cause__
 
 
 def _reaction(seen: Evidence) -> float:
     return reaction(seen) if _finite(seen) else float("inf")
-
-
-def _not_drawn(
-    trainer: Trainer, binding: Binding, example: Sequence[Array], error: SizeRefused
-) -> SizeRefused:
-    """The refusal of a model that takes no probe: of so many examples, or of such numbers?"""
-    try:
-        trainer.forward(native(binding, [np.concatenate([array[:1]] * BATCH) for array in example]))
-    except RefusedInput:
-        return SizeRefused(
-            f"{error.message}: a probe has {BATCH} examples, of the example's own size",
-            hint="take the number of examples from the data wherever the model writes it out: x.shape[0], or -1 in front",
-        )
-    return SizeRefused(
-        f"{error.message}: it takes the example {BATCH} times, and not other numbers of its size",
-        hint="let the model take any numbers: what asks for a range, or looks up a table of its own, belongs in front of it",
-    )
 
 
 def _faint(schema: Schema, binding: Binding, trainer: Trainer, seen: Evidence, usual: Evidence) -> bool:

@@ -12,6 +12,9 @@ from pydantic import TypeAdapter
 
 from xbackend_fl.adapter.contract import Trainer
 from xbackend_fl.canonical import Binding, Schema
+from xbackend_fl.errors import RefusedInput
+from xbackend_fl.mapping.probes.derivatives import native
+from xbackend_fl.mapping.probes.draw import BATCH
 from xbackend_fl.mapping.probes.executor import Executor
 from xbackend_fl.mapping.probes.memory import check_memory
 from xbackend_fl.mapping.probes.native import SizeRefused
@@ -90,16 +93,47 @@ def gather(
     """What a candidate does with the reference's cases: evidence for every one that it accepts, and a note for every other.
 
     It takes the running statistics of the reference's evidence.
+
+    Raises:
+        SizeRefused: It accepts none.
     """
     check_memory(schema)
     evidence, notes = [], []
+    refused: SizeRefused | None = None
     for item in reference:
         try:
             evidence.append(observe(trainer, binding, schema, item.case, item.statistics))
-        except SizeRefused:
+        except SizeRefused as error:
+            refused = error
             if not item.case.reserve:
                 notes.append(f"{item.case.label}: the {binding.backend} model takes one size only")
+    if refused is not None and not evidence:
+        raise not_drawn(trainer, binding, reference[0].case.inputs, refused) from refused.__cause__
     return tuple(evidence), tuple(notes)
+
+
+def not_drawn(
+    trainer: Trainer, binding: Binding, inputs: Sequence[NDArray[Any]], error: SizeRefused
+) -> SizeRefused:
+    """The refusal of a model that takes no probe: of so many examples, or of such numbers?
+
+    Args:
+        trainer: The model.
+        binding: Its own.
+        inputs: What it was asked, or the example; in ONNX layout.
+        error: What it said.
+    """
+    try:
+        trainer.forward(native(binding, [np.concatenate([array[:1]] * BATCH) for array in inputs]))
+    except RefusedInput:
+        return SizeRefused(
+            f"{error.message}: a probe has {BATCH} examples, of the example's own size",
+            hint="take the number of examples from the data wherever the model writes it out: x.shape[0], or -1 in front",
+        )
+    return SizeRefused(
+        f"{error.message}: it takes the example {BATCH} times, and not other numbers of its size",
+        hint="let the model take any numbers: what asks for a range, or looks up a table of its own, belongs in front of it",
+    )
 
 
 def against_runtime(

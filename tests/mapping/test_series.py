@@ -1,0 +1,80 @@
+"""Series are also compared one step longer, where both models take them: a step may be counted from either end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import torch
+from keras import layers as K
+from keras import ops
+from torch import nn
+
+import xbackend_fl
+from xbackend_fl.errors import MismatchError
+
+SERIES = (np.random.default_rng(1).standard_normal((2, 5, 6)).astype(np.float32),)
+IDS = (np.random.default_rng(1).integers(0, 9, (2, 5)),)
+Function = Callable[[Any], Any]
+
+
+class Read(nn.Module):
+    def __init__(self, read: Function, *, table: bool = False) -> None:
+        super().__init__()
+        self.table = nn.Embedding(9, 6) if table else nn.Identity()
+        self.head, self.read = nn.Linear(6, 4), read
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.read(self.table(x)))
+
+
+def keras_reading(read: Function, length: int | None = None, *, table: bool = False) -> Any:
+    x = keras.Input((length,), dtype="int64") if table else keras.Input((length, 6))
+    return keras.Model(x, K.Dense(4)(read(K.Embedding(9, 6)(x) if table else x)))
+
+
+def bound(reference: Any, candidate: Any, example: Any) -> xbackend_fl.Bound:
+    schema = xbackend_fl.describe(reference, example)
+    evidence = xbackend_fl.gather_evidence(reference, example)
+    return xbackend_fl.bind(candidate, schema, example, evidence)
+
+
+@pytest.mark.parametrize("table", [False, True], ids=["features", "ids"])
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        (lambda x: x[:, 4], lambda x: x[:, -1]),
+        (lambda x: x[:, :5].mean(1), lambda x: ops.mean(x, 1)),
+        (lambda x: x.sum(1) / 5, lambda x: ops.mean(x, 1)),
+    ],
+    ids=["last", "first five", "divided by five"],
+)
+def test_a_step_counted_from_the_other_end_is_another_function(
+    left: Function, right: Function, *, table: bool
+) -> None:
+    with pytest.raises(MismatchError, match="draw 19"):
+        bound(Read(left, table=table), keras_reading(right, table=table), IDS if table else SERIES)
+
+
+def test_what_is_one_function_at_every_length_is_proven_at_two() -> None:
+    found = bound(Read(lambda x: x.sum(1) / x.shape[1]), keras_reading(lambda x: ops.mean(x, 1)), SERIES)
+    assert found.proof.proven
+    assert any("draw 19, 6×6" in check.case for check in found.proof.checks)
+
+
+def test_a_model_of_one_length_is_compared_at_that_length_with_a_note() -> None:
+    found = bound(Read(lambda x: x[:, 4]), keras_reading(lambda x: x[:, -1], 5), SERIES)
+    assert found.proof.proven
+    assert any("one size only" in note for note in found.proof.notes)
+
+
+def test_channels_are_no_length() -> None:
+    model = nn.Sequential(nn.Conv1d(6, 4, 3), nn.ReLU())
+    candidate = keras.Sequential([keras.Input((None, 6)), K.Conv1D(4, 3, activation="relu")])
+    example = (np.zeros((2, 6, 5), np.float32),)
+    found = bound(model, candidate, example)
+    assert found.proof.proven
+    assert not any("draw 19" in note for note in found.proof.notes)
