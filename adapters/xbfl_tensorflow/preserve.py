@@ -8,10 +8,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras.src.backend.common import global_state
 
 from xbackend_fl.adapter.preserve import Containers, generators_kept
+
+_SMALL = 1 << 20
+"""Values of a variable up to which it may be a counter or a statistic; a frozen table is larger, and no call moves it."""
 
 _PLAIN = (bool, int, float, str, type(None))
 
@@ -21,7 +25,7 @@ def layers_kept(model: Any) -> Iterator[None]:
     """Afterwards the layers of a model have the plain attributes that they had, and hold no tensors of a trace.
 
     A layer that was not built yet has its variables afterwards, and what goes with them, unless the block raises: then it is
-    unbuilt again. Values of variables are not brought back. The generators of :func:`generators_kept` are.
+    unbuilt again. Values of variables that train are not brought back; what counts, and the states of random generators, are.
     """
     parts = _parts(model)
     before = [(part, dict(vars(part))) for part in parts if getattr(part, "built", True)]
@@ -32,7 +36,7 @@ def layers_kept(model: Any) -> Iterator[None]:
     )
     unbuilt = _Unbuilt(model)
     try:
-        with generators_kept():
+        with generators_kept(), _states_kept(model):
             yield
     except BaseException:
         unbuilt.bring_back()
@@ -45,6 +49,25 @@ def layers_kept(model: Any) -> Iterator[None]:
             # TensorFlow's own kinds would take what was brought back for a change behind their back, and refuse to be saved.
             if (update := getattr(value, "_update_snapshot", None)) is not None:
                 update()
+
+
+@contextmanager
+def _states_kept(model: Any) -> Iterator[None]:
+    """Afterwards what a call may move has its values again: small variables that do not train, and Keras's own generator."""
+    own = global_state.get_global_attribute("global_seed_generator")
+    states = [own.state] if own is not None else []
+    states += [
+        variable
+        for variable in getattr(model, "variables", ())
+        if not variable.trainable and np.prod(variable.shape) <= _SMALL
+    ]
+    before = [state.numpy() for state in states]
+    try:
+        yield
+    finally:
+        for state, value in zip(states, before, strict=True):
+            if not np.array_equal(state.numpy(), value):
+                state.assign(value)
 
 
 @contextmanager

@@ -37,6 +37,10 @@ def effects_of(model: torch.nn.Module) -> Iterator[TrainingEffect]:
                 "torch: remove the handle that register_hook gave",
                 compared=True,
             )
+        if parameter._post_accumulate_grad_hooks:  # noqa: SLF001  likewise
+            what = "a hook runs when its gradient is accumulated; training here accumulates none"
+            cure = "torch: remove the handle that register_post_accumulate_grad_hook gave"
+            yield TrainingEffect(f"torch parameter {name!r}", what, cure)
 
 
 def computed_effect(model: torch.nn.Module, path: str, name: str) -> TrainingEffect:

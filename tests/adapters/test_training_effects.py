@@ -155,6 +155,12 @@ def series_torch() -> nn.Module:
     return Lambda(call, r=nn.LSTM(4, 5, batch_first=True, bidirectional=True), o=nn.Linear(10, 2))
 
 
+def accumulated_gradients() -> nn.Module:
+    model = dense()
+    model[0].weight.register_post_accumulate_grad_hook(lambda weight: weight.grad.mul_(2))
+    return model
+
+
 SERIES = (np.random.default_rng(0).standard_normal((1, 6, 4)).astype(np.float32),)
 
 NAMED: list[tuple[str, Build, Build, Any, tuple[str, ...]]] = [
@@ -203,6 +209,8 @@ NAMED: list[tuple[str, Build, Build, Any, tuple[str, ...]]] = [
     ("spectral norm", lambda: dense(w=parametrizations.spectral_norm), keras_dense, VECTOR, ("SpectralNorm",)),
     ("functional batch norm", FunctionalNorm,
      lambda: keras_image(K.BatchNormalization(scale=False, center=False)), IMAGE, ("functional.batch_norm", "nn.BatchNorm1d")),
+    ("an accumulated gradient's hook", accumulated_gradients, keras_dense, VECTOR,
+     ("parameter '0.weight'", "register_post_accumulate_grad_hook")),
     ("scale_grad_by_freq", lambda: words(scale_grad_by_freq=True), keras_words, WORDS, ("layer '0'", "scale_grad_by_freq=False")),
 ]  # fmt: skip
 

@@ -347,3 +347,35 @@ def test_a_model_that_is_refused_has_no_variables_either() -> None:
     with pytest.raises(RefusedInput):
         xbackend_fl.bind(model, other, VECTOR)
     assert changes(before, snapshot(model)) == []
+
+
+@pytest.mark.parametrize("options", [{"dropout": 0.2}, {"recurrent_dropout": 0.2}], ids=str)
+def test_a_refused_model_draws_on_as_if_it_had_not_been_looked_at(options: dict[str, float]) -> None:
+    model = keras.Sequential([keras.Input((6, 4)), K.LSTM(5, **options), K.Dropout(0.1), K.Dense(2)])
+    before = {variable.path: variable.numpy() for variable in model.variables}
+    with pytest.raises(RefusedInput, match="dropout inside the cell"):
+        xbackend_fl.describe(model, (np.zeros((1, 6, 4), np.float32),))
+    assert sum("seed_generator_state" in path for path in before) >= 2
+    for variable in model.variables:
+        np.testing.assert_array_equal(variable.numpy(), before[variable.path], err_msg=variable.path)
+
+
+@pytest.mark.parametrize("refused", [False, True])
+def test_what_counts_its_calls_has_counted_none(*, refused: bool) -> None:
+    class Counting(K.Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.calls = self.add_weight(shape=(), initializer="zeros", trainable=False)
+
+        def call(self, x: Any) -> Any:
+            self.calls.assign_add(1.0)
+            return x
+
+    counting, x = Counting(), keras.Input((5, 4))
+    model = keras.Model(x, K.LSTM(3, dropout=0.1 if refused else 0.0)(counting(x)))
+    before = counting.calls.numpy()
+    try:
+        xbackend_fl.describe(model, (np.zeros((1, 5, 4), np.float32),))
+    except RefusedInput:
+        assert refused
+    assert counting.calls.numpy() == before
