@@ -130,3 +130,10 @@ def test_one_mistake_at_several_places_is_told_once() -> None:
         "a.py:load: test: no examples",
     ]
     assert found[0].hint == "fill"
+
+
+@pytest.mark.parametrize("value", [2**53 + 1, -(2**53) - 1, 2**62 + 1])
+def test_a_whole_number_that_a_double_rounds_is_held_by_no_float(value: int) -> None:
+    assert not_held(np.array([1, value]), np.dtype(np.float32)) is not None
+    assert not_held(np.array([1, 2**24 + 1]), np.dtype(np.float32)) is not None
+    assert not_held(np.array([1, 2**53]), np.dtype(np.float32)) is None

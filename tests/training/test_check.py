@@ -29,6 +29,7 @@ data: {{source: "{ROOM}/loaders.py:good"}}
 participants: {{torch: 3}}
 training: {{batch_size: 16}}
 """
+BOTH = f'models={{torch: "{ROOM}/models.py:normalised", tensorflow: "{ROOM}/models.py:keras_normalised"}}'
 KERAS = f'models={{tensorflow: "{ROOM}/models.py:keras_normalised"}}'
 WORDS = (f"models.torch={ROOM}/models.py:words", 'input=["int64:1,5"]')
 IMAGE = (f"models.torch={ROOM}/models.py:image", 'input=["1,3,6,5"]')
@@ -145,6 +146,17 @@ def test_bad_data_are_refused_with_a_place(check: Check, name: str) -> None:
     assert name in first
     assert BAD[name] in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    "name", ["label_too_large", "negative_label", "nan_labels", "nan_in_train", "infinity_in_test", "one_hot"]
+)
+def test_several_backends_say_one_cause_once(check: Check, name: str) -> None:
+    code, said = check(data(name), BOTH, "participants={torch: 2, tensorflow: 1}")
+    assert code == 2, said
+    assert said.count("error[") == 1, said
+    assert BAD[name] in said
+    assert "raised" not in said
 
 
 @pytest.mark.parametrize("name", ["raises", "raises_in_a_library", "leaves", "wants_an_argument"])
@@ -374,6 +386,14 @@ def test_a_silos_own_file_is_looked_at_as_well(file: Path, tmp_path: Path) -> No
     assert [line.split(": ", 1)[1].split("mine.npz: ")[1] for line in said] == [
         "test: inputs: float64, read as float32; no value changes"
     ]
+
+
+def test_a_silo_answers_for_its_own_data_alone(file: Path) -> None:
+    course = load_course(file, [own("own", "own_nan", "raises")])
+    assert Silo.open(course, "p0").name == "p0"
+    assert Silo.open(course, "other").name == "other"
+    with pytest.raises(ConfigError, match="NaN at row 1, column 1"):
+        Silo.open(course, "p1")
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.1])

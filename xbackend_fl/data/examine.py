@@ -137,8 +137,8 @@ def _held(block: Array, dtype: np.dtype[Any]) -> NDArray[np.bool_]:
             if block.dtype.kind == "f":
                 return np.asarray((there == block) | ~np.isfinite(block))
             # Whole numbers, by way of floats that hold them; larger ones are none that anybody computes with.
-            wide = block.astype(np.float64)
-            return np.asarray((there == wide) & (np.abs(wide) <= 2.0**53))
+            inside = (block <= 2**53) & (block >= -(2**53))
+            return np.asarray((there == block.astype(np.float64)) & inside)
     bounds = np.iinfo(dtype)
     inside = (block >= bounds.min) & (block <= bounds.max)
     if block.dtype.kind == "f":

@@ -159,7 +159,8 @@ class Silo:
                     f"{name}: no such file: {data}", hint="--data-path names this silo's .npz file"
                 )
             alone = course.alone(name, f"npz:{data.resolve()}")
-        worker = Worker(alone, mine.backend, threads)
+        # What others bring is theirs, and no reason to refuse this one.
+        worker = Worker(alone, mine.backend, threads, {name})
         found = worker.examine(Scope())
         found.raise_any()
         for note in found.notes:

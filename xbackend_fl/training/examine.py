@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,7 +73,11 @@ class Examined:
 
 
 def read_data(
-    course: Course, backend: str, example: Sequence[Array], refused: Refusals
+    course: Course,
+    backend: str,
+    example: Sequence[Array],
+    refused: Refusals,
+    only: Container[str] | None = None,
 ) -> tuple[Splits, dict[str, Dataset]] | None:
     """The common data and those of one backend's participants.
 
@@ -82,12 +86,14 @@ def read_data(
         backend: The backend.
         example: One array per input of the model.
         refused: Gathers what is wrong. If anything is, the values of all that could be read are looked at too.
+        only: Participants that are looked at; all of the backend if left out.
     """
     splits: Splits | None = None
-    shares = own_data_of(course, backend, refused)
+    shares = own_data_of(course, backend, refused, only=only)
     with refused:
         splits = splits_of(course)
-        shares |= parts_of(course, backend, splits)
+        parts = parts_of(course, backend, splits)
+        shares |= {name: part for name, part in parts.items() if only is None or name in only}
     if not refused and splits is not None:
         return splits, shares
     wanted = Wanted(tuple(example), course.data.scale is not None)
@@ -141,6 +147,7 @@ class Rehearsal:
             self.course, self.backend, self.trainer, self.shares, self.batch, self.objective, self.config
         )
         notes += self._without_gradient() if scope.common else ()
+        tried = Refusals()
         if not refused:
             errors: list[tuple[str, RefusedInput]] = []
             for where, data in named.items():
@@ -149,12 +156,18 @@ class Rehearsal:
                     trial.answer(where, data, chooses=data is self.splits.validation)
                 errors += [(where, error) for error in wrong.errors]
             for error in errors_once(errors):
-                refused.add(error)
-        if not refused:
-            with refused:
+                tried.add(error)
+        if not refused and not tried:
+            with tried:
                 trial.alone()
                 if scope.thorough:
                     notes += tuple(trial.steps(self._trained_on(named)))
+        if tried and not scope.common:
+            # Another process looks at the common data; where these are wrong, what a model makes of them is no error of its own.
+            examine_data(named, self._wanted(), refused)
+        if not refused:
+            for problem in tried.errors:
+                refused.add(problem)
         found = digests_of(self.course, self.splits, self.shares)
         contents = contents_of(self.course, self.splits if scope.common else None, self.shares)
         if scope.thorough:
@@ -212,7 +225,7 @@ class Rehearsal:
                     yield changed(source)
         own = {name: data for name, data in self.shares.items() if data.rows is None}
         if sum(array.nbytes for data in own.values() for array in data.inputs) < _LARGE:
-            read = own_data_of(course, self.backend, refused, anew=True)
+            read = own_data_of(course, self.backend, refused, only=self.shares, anew=True)
             again = contents_of(course, None, read)
             loaders = {p.name: p.data for p in course.participants if p.name in read}
             for name, text in loaders.items():

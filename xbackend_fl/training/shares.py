@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -67,18 +69,28 @@ def parts_of(course: Course, backend: str, splits: Splits) -> dict[str, Dataset]
     return {name: splits.train.part(indices[name]) for name in mine}
 
 
-def own_data_of(course: Course, backend: str, refused: Refusals, *, anew: bool = False) -> dict[str, Dataset]:
+def own_data_of(
+    course: Course,
+    backend: str,
+    refused: Refusals,
+    *,
+    only: Container[str] | None = None,
+    anew: bool = False,
+) -> dict[str, Dataset]:
     """Data that participants of one backend bring themselves.
 
     Args:
         course: The course.
         backend: The backend.
         refused: Gathers what cannot be used.
+        only: Participants whose data are wanted; all of the backend if left out.
         anew: Execute the loaders' files again, as another process would.
     """
     found: dict[str, Dataset] = {}
     for participant in course.participants:
         if participant.backend != backend or participant.data is None:
+            continue
+        if only is not None and participant.name not in only:
             continue
         try:
             found[participant.name] = load_dataset(

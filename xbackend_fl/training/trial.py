@@ -95,7 +95,8 @@ class Trial:
         if not all(np.isfinite(output).all() for output in outputs):
             raise ConfigError(f"{what} answers with NaN or infinity {when}")
         answer = self.trainer.description.binding.outputs[0].to_canonical(outputs[0])
-        found = Metrics.measured(self.objective(data), answer, data.take(rows).targets)
+        with explained(f"{what} measured,"):
+            found = Metrics.measured(self.objective(data), answer, data.take(rows).targets)
         if found.positions and not np.isfinite(found.loss):
             raise ConfigError(f"{what} has a loss of {found.loss} {when}")
         return found

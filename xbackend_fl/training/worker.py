@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -83,15 +83,18 @@ class Worker:
         course: The course.
         backend: The backend.
         threads: Threads the framework may use.
+        only: Participants whose data are read; all of the backend if left out.
     """
 
-    def __init__(self, course: Course, backend: str, threads: int) -> None:
+    def __init__(
+        self, course: Course, backend: str, threads: int, only: Container[str] | None = None
+    ) -> None:
         self._course, self._backend = course, backend
         self._adapter = load(backend)
         self._adapter.configure_process(threads, course.seed)
         self._example = example_arrays(course.input, course.base)
         refused = Refusals()
-        data = read_data(course, backend, self._example, refused)
+        data = read_data(course, backend, self._example, refused, only)
         with refused:
             self._trainer = self._open()
         refused.raise_any()
