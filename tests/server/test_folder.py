@@ -383,3 +383,19 @@ def test_weights_whose_header_is_damaged(tmp_path: Path, kinds: str) -> None:
     write_tensors(path, {"dense.bias": np.zeros(3, np.float32)}, {"fingerprint": "f", "kinds": kinds})
     with pytest.raises(FileError, match="is corrupt"):
         load_weights(path)
+
+
+@pytest.mark.parametrize("name", ["events.jsonl", "model.pt", "bindings/torch.json", "owner.json"])
+def test_nothing_is_written_through_a_link(tmp_path: Path, name: str) -> None:
+    outside = tmp_path / "outside"
+    outside.write_text("mine")
+    folder = tmp_path / "run"
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).symlink_to(outside)
+    with pytest.raises(FileError, match="is a link to") as caught, owned(folder):
+        pass
+    assert caught.value.hint is not None
+    (folder / name).unlink()
+    (tmp_path / "again").symlink_to(folder)
+    with owned(tmp_path / "again"):
+        assert outside.read_text() == "mine"

@@ -15,7 +15,7 @@ from xbackend_fl.deployment.keys import make_keys
 from xbackend_fl.deployment.processes import free_port
 from xbackend_fl.deployment.serving import serve_course
 from xbackend_fl.errors import RunFailed
-from xbackend_fl.events import Observer
+from xbackend_fl.events import Noted, Observer
 from xbackend_fl.server import LEAVING_S, RunFolder, owned, unwritable_said
 
 
@@ -51,12 +51,17 @@ def rehearse(
     keys = beside / "keys"
     silos: dict[str, subprocess.Popen[bytes]] = {}
 
+    needed, gone = loaded.deployment.fewest(len(names)), set[str]()
+
     def stopped() -> bool:
         for name, process in silos.items():
-            if process.poll():
-                raise RunFailed(
-                    f"silo {name!r} ended with exit code {process.returncode}:\n{processes.tail(beside / f'{name}.log')}"
-                )
+            if name in gone or not process.poll():
+                continue
+            gone.add(name)
+            said = f"silo {name!r} ended with exit code {process.returncode}:\n{processes.tail(beside / f'{name}.log')}"
+            if len(names) - len(gone) < needed:
+                raise RunFailed(said)
+            observer(Noted(backend="server", note=f"the course goes on without it: {said}"))
         return should_stop()
 
     with unwritable_said(beside):

@@ -34,7 +34,7 @@ def owned(folder: Path, patience_s: float = 0.0, starter: int = 0) -> Iterator[N
         starter: Process without which the owner leaves; 0 if it stays by itself.
 
     Raises:
-        FileError: Another process owns the folder, or nothing can be written there.
+        FileError: Another process owns the folder, nothing can be written there, or a link lies in it.
     """
     lock = FileLock(folder / _LOCK)
     try:
@@ -48,11 +48,24 @@ def owned(folder: Path, patience_s: float = 0.0, starter: int = 0) -> Iterator[N
         _refuse_folder(folder / _LOCK, error)
         raise FileError(f"nothing can be written in {folder}: {error.strerror}") from error
     try:
+        _refuse_links(folder)
         with unwritable_said(folder):
             _sign(folder, starter)
         yield
     finally:
         lock.release()
+
+
+def _refuse_links(folder: Path) -> None:
+    """What is written through a link changes a file outside, and what is read through one may be anybody's."""
+    for path in folder.rglob("*"):
+        if path.is_symlink():
+            raise FileError(
+                line(
+                    f"{path} is a link to {path.readlink()}; the files of {folder} are written, and must lie there"
+                ),
+                hint=line(f"take the link away: rm {path}; a link to the whole folder is no obstacle"),
+            )
 
 
 @contextmanager
