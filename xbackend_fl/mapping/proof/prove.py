@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from xbackend_fl.adapter import Trainer
 from xbackend_fl.canonical import Binding, Kind, Schema
 from xbackend_fl.errors import RefusedInput
+from xbackend_fl.mapping.probes.cases import LONGER
 from xbackend_fl.mapping.probes.distributions import Distribution, vocabularies
 from xbackend_fl.mapping.probes.executor import Executor, executor_of
 from xbackend_fl.mapping.probes.markers import unseen
@@ -64,8 +65,8 @@ def prove(
             own += gather(trainer, binding, schema, reserve)[0]
             found = agreement(schema, evidence, own)
     third = list(against_runtime(schema, executor, own, evidence or ()))
-    own, third, found, blank = _without_blanks(schema, evidence, own, third, found)
-    notes += blank
+    own, third, found, aside = _without_aside(schema, evidence, own, third, found)
+    notes += aside
     loud = _loud(schema, binding, trainer, executor, own, [*(found.checks if found else ()), *third])
     notes += tuple(
         f"{label}: no evidence, rounding alone moves its outputs by {e:.1e}" for label, e in loud.items()
@@ -183,35 +184,42 @@ def _measured(
     return (*(item for item in own if item.case.label not in asked), *found)
 
 
-def _blank(own: Sequence[Evidence], checks: Sequence[Check]) -> tuple[str, ...]:
-    """Draws with an example of nothing but padding for which both models have a number, and not the same.
+def _set_aside(own: Sequence[Evidence], checks: Sequence[Check]) -> dict[str, str]:
+    """Draws in which two models of one function may differ, and do, and what is said of each.
 
-    What a mask leaves where it hides everything (the mean of all, the first, the last) is no part of the function; NaN is.
+    What a mask leaves where it hides everything (the mean of all, the first, the last) is no part of the function; NaN is. A model may
+    know the length of a series: that others are wanted is for the user to declare.
     """
-    blank = {item.case.label for item in own if Distribution.BLANK in item.case.label}
-    apart = [check for check in checks if check.case in blank and not check.passed]
-    return tuple(
-        dict.fromkeys(
-            check.case
-            for check in apart
-            if all(math.isfinite(other.error) for other in apart if other.case == check.case)
-        )
-    )
+    wrong = [check for check in checks if not check.passed]
+    found: dict[str, str] = {}
+    for item in own:
+        label = item.case.label
+        errors = [check.error for check in wrong if check.case == label]
+        if not errors:
+            continue
+        if item.case.seed == LONGER:
+            apart = f"by {max(errors):.1e}" if all(map(math.isfinite, errors)) else "wholly"
+            found[label] = (
+                f"{label}: one step longer, the models differ {apart}: the map holds at the example's length; "
+                "a declared sequence axis asks for every length"
+            )
+        elif Distribution.BLANK in label and all(map(math.isfinite, errors)):
+            found[label] = f"{label}: both answer, and otherwise, where all is padding"
+    return found
 
 
-def _without_blanks(
+def _without_aside(
     schema: Schema,
     evidence: Sequence[Evidence] | None,
     own: Sequence[Evidence],
     third: Sequence[Check],
     found: Agreement | None,
 ) -> tuple[tuple[Evidence, ...], list[Check], Agreement | None, tuple[str, ...]]:
-    """What is compared without the draws of :func:`_blank`, and a note for each of these."""
-    blank = _blank(own, [*(found.checks if found else ()), *third])
-    kept = tuple(item for item in own if item.case.label not in blank)
-    again = agreement(schema, evidence, kept) if blank and evidence is not None else found
-    notes = tuple(f"{label}: both answer, and otherwise, where all is padding" for label in blank)
-    return kept, [check for check in third if check.case not in blank], again, notes
+    """What is compared without the draws of :func:`_set_aside`, and a note for each of these."""
+    aside = _set_aside(own, [*(found.checks if found else ()), *third])
+    kept = tuple(item for item in own if item.case.label not in aside)
+    again = agreement(schema, evidence, kept) if aside and evidence is not None else found
+    return kept, [check for check in third if check.case not in aside], again, tuple(aside.values())
 
 
 def _loud(
