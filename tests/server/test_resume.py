@@ -201,13 +201,12 @@ def test_something_else_in_a_place(tried: Tried, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["checkpoints", "bindings"])
-def test_a_folder_that_cannot_be_written(tried: Tried, name: str) -> None:
-    """Whoever asks: nobody writes into this one."""
+def test_a_folder_that_lies_elsewhere(tried: Tried, name: str) -> None:
+    """Nobody writes into this one; where somebody does, it is not the run's."""
     shutil.rmtree(tried.folder.path / name)
     (tried.folder.path / name).symlink_to("/proc/self/fdinfo")
     refused = tried.refused()
-    assert "cannot be written" in refused.message
-    assert name in refused.message
+    assert f"{name} is a link to /proc/self/fdinfo" in refused.message
     assert "\n" not in refused.message
 
 
