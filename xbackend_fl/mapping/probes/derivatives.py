@@ -84,8 +84,14 @@ def ask(trainer: Trainer, binding: Binding, schema: Schema, question: Question) 
     trainer.train([Batch(tuple(inputs), targets)], question.config)
     after, start = binding.export(trainer.read()), question.weights
     moving = {p.name for p in schema.parameters if p.kind is Kind.STATISTIC}
-    moved = {n: sketch(after[n].astype(np.float64) - start[n]) for n in after if n not in moving}
+    moved = {n: sketch(_change(start[n], after[n])) for n in after if n not in moving}
     return Answer(gradients, moved, sketches({name: after[name] for name in moving}))
+
+
+def _change(start: Array, after: Array) -> Array:
+    """What a step changed, float64; an infinite value that stays is none that changed."""
+    change: Array = np.zeros(after.shape)
+    return np.subtract(after, start, out=change, where=after != start, dtype=np.float64)
 
 
 def rounding(
