@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import xbfl_tensorflow
 import xbfl_torch
@@ -216,3 +217,11 @@ def test_a_model_is_left_as_it_was(pair: tuple[Side, Side]) -> None:
         naming(["nothing"], writer.binding, writer.trainer, "keras-weights")
     after = writer.trainer.read()
     assert all(same_bits(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize("held", [None, "a text", {}, {"epoch": 3, "state": {}}], ids=repr)
+def test_a_file_without_tensors_is_no_source(held: object, tmp_path: Path) -> None:
+    torch.save(held, tmp_path / "nothing.pt")
+    with pytest.raises(FileError, match=r"nothing\.pt holds no tensors"):
+        convert(weights.open(tmp_path / "nothing.pt"), tmp_path / "new.safetensors")
+    assert not (tmp_path / "new.safetensors").exists()

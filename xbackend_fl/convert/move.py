@@ -85,6 +85,12 @@ def convert(
         RunFailed: What was written is not what was read, or the models disagree.
     """
     kind = format_of(destination, file_format)
+    if not len(source):
+        said = "".join(f"; {note}" for note in source.notes)
+        raise FileError(
+            f"{source.path} holds no tensors{said}",
+            hint="name a file with weights; xbfl inspect lists what is in one",
+        )
     if destination.exists() and not overwrite:
         raise FileError(f"{destination} exists", hint="choose another file, or --force")
     if sequence_axes and (
