@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from xbackend_fl.adapter.exporting import hushed
 from xbackend_fl.errors import RefusedInput
 
 _OPSET = 18
@@ -128,12 +128,6 @@ def _without_compiler() -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """tf2onnx logs what it cannot write and goes on; what it wrote is run afterwards."""
-    logger = logging.getLogger("tf2onnx")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        logger.setLevel(level)
+    """tf2onnx logs what it cannot write and goes on, and TensorFlow prints as it traces."""
+    with hushed("tf2onnx"), contextlib.redirect_stderr(io.StringIO()):
+        yield

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from typing import Any
 
 import torch
 
+from xbackend_fl.adapter.exporting import hushed
 from xbackend_fl.errors import RefusedInput
 
 _HELD = "model."
@@ -86,12 +86,6 @@ def _reason(error: BaseException) -> str:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """The exporter warns of its own internals, and logs what it leaves out."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
+    with hushed("torch.onnx"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
