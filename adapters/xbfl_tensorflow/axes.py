@@ -135,11 +135,11 @@ def _consumers(traced: Trace, source: Any) -> Iterator[tuple[str, str, bool]]:
 
 
 def _ranks(nest: Any) -> set[int | None]:
-    return {item.shape.rank for item in tf.nest.flatten(nest) if tf.is_tensor(item)}
+    return {item.shape.rank for item in tf.nest.flatten(nest) if tf.is_symbolic_tensor(item)}
 
 
 def _names(nest: Any) -> set[str]:
-    return {item.name for item in tf.nest.flatten(nest) if tf.is_tensor(item)}
+    return {item.name for item in tf.nest.flatten(nest) if tf.is_symbolic_tensor(item)}
 
 
 def _of_layer(layer: Any) -> str:

@@ -112,6 +112,7 @@ class _Unbuilt:
                 dict.update(held, items)
 
     def _note(self, held: Any) -> None:
+        held = _opened(held) if isinstance(held, dict) else held
         if id(held) in self._seen:
             return
         self._seen.add(id(held))

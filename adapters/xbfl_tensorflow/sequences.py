@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from xbackend_fl.canonical import Value, views
-from xbackend_fl.canonical.graph import movement
-from xbackend_fl.canonical.graph.attention import attention as dot_product_attention
+from xbackend_fl.canonical.graph import logic, movement
 from xbackend_fl.canonical.graph.attention import join_heads, split_heads
-from xbackend_fl.canonical.graph.operands import as_value, is_causal_mask
+from xbackend_fl.canonical.graph.masked_attention import attended
+from xbackend_fl.canonical.graph.operands import Operand, as_value, is_causal_mask, native_shape
 from xbackend_fl.canonical.graph.padding import same_pads
 from xbackend_fl.canonical.layout import Layout, Reshape, Transpose
 from xbfl_tensorflow import recurrent
@@ -29,8 +29,7 @@ def attention(context: Context, layer: Any, arguments: list[Any], options: Mappi
     key = given.pop("key", None)
     key = content if key is None else key
     mask = given.pop("attention_mask", None)
-    require(mask is None or is_causal_mask(mask), name, "an attention mask other than the causal one")
-    causal = bool(given.pop("use_causal_mask", False)) or mask is not None
+    causal = bool(given.pop("use_causal_mask", False))
     extra = [word for word, value in given.items() if value is not None and value is not False]
     require(not extra, name, f"the arguments {extra} have no counterpart in PyTorch yet")
     sources = [as_value(builder, item) for item in (query, key, content)]
@@ -41,10 +40,13 @@ def attention(context: Context, layer: Any, arguments: list[Any], options: Mappi
         linear = _projection(context, f"{name}.{part}", dense, value, 1)
         heads.append(split_heads(builder, f"{name}.heads", linear, int(dense.kernel.shape[1])))
     # The node is the layer; its dropout is the layer's.
-    mixed = dot_product_attention(
+    mixed = attended(
         builder,
         name,
-        *heads,
+        heads[0],
+        heads[1],
+        heads[2],
+        None if mask is None else _for_heads(context, f"{name}.mask", mask),
         scale=1.0 / math.sqrt(heads[0].native_shape[-1]),
         causal=causal,
         dropout=float(layer._dropout) if layer._dropout and context.trains else None,  # noqa: SLF001  Keras keeps its rate private
@@ -52,6 +54,16 @@ def attention(context: Context, layer: Any, arguments: list[Any], options: Mappi
     )
     joined = join_heads(builder, f"{name}.heads", mixed)
     return _projection(context, f"{name}.output", layer._output_dense, joined, 2)  # noqa: SLF001
+
+
+def _for_heads(context: Context, name: str, mask: Operand) -> Operand:
+    """A mask ``[N, T, S]`` of whatever kind, as truth values that all heads see."""
+    if is_causal_mask(mask):
+        return mask
+    shape = native_shape(mask)
+    if len(shape) == 3:
+        mask = movement.reshape(context.builder, name, mask, (shape[0], 1, *shape[1:]))
+    return logic.truth(context.builder, name, mask)
 
 
 def _self_attention(context: Context, layer: Any, value: Value) -> Value:

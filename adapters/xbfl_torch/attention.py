@@ -10,10 +10,9 @@ from torch.fx import Node
 
 from xbackend_fl.canonical import Value
 from xbackend_fl.canonical.graph import movement
-from xbackend_fl.canonical.graph.attention import attention as dot_product_attention
 from xbackend_fl.canonical.graph.attention import join_heads, split_heads
-from xbackend_fl.canonical.graph.masked_attention import masked_attention, repeat_heads
-from xbackend_fl.canonical.graph.operands import Operand, is_causal_mask
+from xbackend_fl.canonical.graph.masked_attention import attended, repeat_heads
+from xbackend_fl.canonical.graph.operands import Operand
 from xbackend_fl.canonical.graph.operands import native_shape as operand_shape
 from xbackend_fl.canonical.layout import Layout, Native
 from xbfl_torch.graph import Context, Handler, base_name, module_path, require
@@ -26,54 +25,17 @@ def _dot_product_attention(context: Context, node: Node) -> Value:
     if a.get("enable_gqa"):
         key, value = (repeat_heads(builder, name, item, query.native_shape[1]) for item in (key, value))
     rate, place = context.drop(node, "attention")
-    return _attended(
-        context,
+    return attended(
+        builder,
         name,
-        (query, key, value),
+        query,
+        key,
+        value,
         a.get("attn_mask"),
         scale=float(a["scale"] or 1.0 / math.sqrt(query.native_shape[-1])),
         causal=bool(a["is_causal"]),
         dropout=rate,
         origin=place,
-    )
-
-
-def _attended(
-    context: Context,
-    name: str,
-    operands: tuple[Value, Value, Value],
-    mask: Operand | None,
-    *,
-    scale: float,
-    causal: bool,
-    dropout: float,
-    origin: str,
-) -> Value:
-    """One node, or with a mask of data several."""
-    query, key, value = operands
-    if mask is None or is_causal_mask(mask):
-        return dot_product_attention(
-            context.builder,
-            name,
-            query,
-            key,
-            value,
-            scale=scale,
-            causal=causal or mask is not None,
-            dropout=dropout,
-            origin=origin,
-        )
-    return masked_attention(
-        context.builder,
-        name,
-        query,
-        key,
-        value,
-        mask,
-        scale=scale,
-        causal=causal,
-        dropout=dropout,
-        origin=origin,
     )
 
 
@@ -126,10 +88,12 @@ def attention(context: Context, node: Node) -> bool:
         shape = (*lead, *operand_shape(mask)[1:])
         mask = movement.reshape(context.builder, f"{path}.mask", mask, shape)
     query_heads, key_heads, value_heads = projected
-    mixed = _attended(
-        context,
+    mixed = attended(
+        context.builder,
         path,
-        (query_heads, key_heads, value_heads),
+        query_heads,
+        key_heads,
+        value_heads,
         mask,
         scale=1.0 / math.sqrt(module.head_dim),
         causal=causal,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import torch
 from torch._ops import OpOverload
@@ -29,7 +30,10 @@ def fold(context: Context, node: Node) -> Array | None:
         return None
     with torch.no_grad():
         result = node.target(*arguments, **options)
-    return np.asarray(result.cpu())
+    result = result.cpu().contiguous()
+    if result.dtype == torch.bfloat16:
+        return np.asarray(result.view(torch.int16).numpy().view(ml_dtypes.bfloat16))
+    return np.asarray(result)
 
 
 _DATA = object()
@@ -37,6 +41,8 @@ _DATA = object()
 
 def _constant(context: Context, item: Any, word: str) -> Any:
     """An argument as PyTorch takes it; ``_DATA`` if it is no constant."""
+    if isinstance(item, np.ndarray) and item.dtype == ml_dtypes.bfloat16:
+        return torch.from_numpy(np.ascontiguousarray(item).view(np.int16)).view(torch.bfloat16)
     if isinstance(item, np.ndarray):
         return torch.from_numpy(np.ascontiguousarray(item))
     if isinstance(item, Native) and word in _DISCRETE and item.tensor in context.buffers:

@@ -11,6 +11,7 @@ from torch.fx import Node
 from xbackend_fl.canonical import TrainingEffect, Value
 from xbackend_fl.canonical.graph import training
 from xbackend_fl.canonical.graph.operands import Operand
+from xbackend_fl.canonical.graph.picking import gather
 from xbackend_fl.canonical.graph.tables import lookup
 from xbackend_fl.canonical.layout import Layout
 from xbfl_torch.graph import Context, Handler, layout_of, module_path, native_shape, parameter, require
@@ -223,6 +224,8 @@ def _prelu(context: Context, node: Node) -> Value:
 def _embedding(context: Context, node: Node) -> Operand:
     a = context.arguments(node)
     name, module = context.name(node, a["weight"]), context.modules[module_path(node)]
+    if isinstance(a["weight"], Value):
+        return gather(context.builder, name, a["weight"], 0, a["indices"])
     weight = parameter(a["weight"], name)
     if isinstance(module, torch.nn.Embedding):
         padding = -1 if module.padding_idx is None else module.padding_idx

@@ -114,7 +114,7 @@ def _select(context: Context, node: Node) -> Any:
 
 def _cat(context: Context, node: Node) -> Operand:
     a = context.arguments(node)
-    items: list[Operand] = a["tensors"]
+    items: list[Operand] = [item for item in a["tensors"] if operand_shape(item) != (0,)] or a["tensors"]
     if a["dim"] in {1, -1} and len(operand_shape(items[0])) == 2:
         rows = [context.rows.get(item.name) if isinstance(item, Value) else None for item in items]
         if (whole := whole_state(rows, operand_shape(items[0])[1])) is not None:

@@ -22,6 +22,7 @@ from xbackend_fl.mapping.align.inputs import (
     Turned,
     input_orders,
     inputs_in_other_order,
+    masks_as_in,
     matching_first,
     order_notes,
     own_names,
@@ -45,6 +46,7 @@ from xbackend_fl.mapping.match.sizes import at_this_size
 from xbackend_fl.mapping.match.skeleton import Skeleton, skeleton_of
 from xbackend_fl.mapping.match.training import followed, pair_dropouts, training_report
 from xbackend_fl.mapping.probes.held import held_on_both
+from xbackend_fl.mapping.probes.native import SizeRefused
 from xbackend_fl.mapping.probes.probe import Evidence
 from xbackend_fl.mapping.probes.runtime import GraphRefused
 from xbackend_fl.mapping.proof.prove import plausible, prove
@@ -226,8 +228,9 @@ def _in_some_order(
     own, start = trainer.description, time.monotonic()
     orders = matching_first(schema, own, input_orders(schema, own.schema))
     refused: MismatchError | None = None
+    unfit: SizeRefused | None = None
     for order in orders:
-        if refused and time.monotonic() - start > SECONDS:
+        if (refused or unfit) and time.monotonic() - start > SECONDS:
             break
         turned = trainer if order == tuple(range(len(order))) else Turned(trainer, order)
         try:
@@ -236,9 +239,15 @@ def _in_some_order(
         except MismatchError as error:
             refused = refused or error
             continue
+        except SizeRefused as error:
+            # Ids of one table are too large for another: inputs may lie in another order.
+            unfit = unfit or error
+            continue
         notes = (*found.notes, *order_notes(schema, own, order))
         return replace(found, trainer=trainer, notes=notes)
-    assert refused is not None
+    if refused is None:
+        assert unfit is not None
+        raise unfit
     raise inputs_in_other_order(schema, own.schema, orders) or refused
 
 
@@ -260,7 +269,7 @@ def _proven(
     found: Outcome | None = None
     apart: tuple[Difference, ...] = ()
     check_weights(trainer)
-    own = trainer.description
+    own = masks_as_in(schema, trainer.description)
     held = held_on_both(schema, own.schema, own.binding, trainer, evidence or ())
     evidence = None if evidence is None else [item for item in evidence if not item.case.held]
     try:

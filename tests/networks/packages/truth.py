@@ -6,7 +6,8 @@ import functools
 import re
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
 from typing import Any
 from unittest import mock
 
@@ -72,9 +73,10 @@ def by_converter(
     def write(_: Pair, reference: nn.Module, other: Any) -> set[str]:
         loader = Loader(reference, renamed)
         held = settings or next(one.config for one in reference.modules() if hasattr(one, "config")).to_dict()
-        converter(kind).convert_weights(backbone(other), loader, held)
-        if head:
-            converter(kind).convert_head(other, loader, held)
+        with redirect_stdout(StringIO()):  # some say what they do
+            converter(kind).convert_weights(backbone(other), loader, held)
+            if head:
+                converter(kind).convert_head(other, loader, held)
         for path, variable in variables(other).items():
             if any(re.search(rule[0], path.strip("/")) for rule in rules):
                 _named(loader, path.strip("/"), variable, rules)
@@ -92,7 +94,7 @@ def by_names(*rules: Rule) -> Converter:
     def write(_: Pair, reference: nn.Module, other: Any) -> set[str]:
         loader = Loader(reference)
         for path, variable in variables(other).items():
-            if not FIXED.search(path):
+            if not fixed(path, variable):
                 _named(loader, path.strip("/"), variable, rules)
         return loader.read
 
@@ -162,7 +164,7 @@ def in_order() -> Converter:
         read = set()
         for layer in _keras_calls(lambda: keras_outputs(pair, other, arrays)):
             for variable in layer.weights:
-                if FIXED.search(variable.path):
+                if fixed(variable.path, variable):
                     continue
                 role = re.sub(r"_\d+$", "", variable.path.rpartition("/")[2])
                 queue = waiting[ENDS.get(role, role), int(np.prod(variable.shape))]
@@ -213,24 +215,23 @@ def backbone(model: Any) -> Any:
     return getattr(model, "backbone", None) or next(one for one in model.layers if isinstance(one, kinds))
 
 
-FIXED = re.compile(r"(^|/)(inv_freq|position_ids|normalization/(mean|variance|count))(@|$)")
-"""What a layer computes once and keeps as a variable."""
+def fixed(path: str, variable: Any) -> bool:
+    """Whether a variable is what a layer computed once, or keeps for its files, and no weight."""
+    return not variable.trainable and not path.rpartition("/")[2].startswith("moving_")
 
 
 def _values(
     write: Callable[[Pair, nn.Module, Any], set[str]], pair: Pair, reference: nn.Module, other: Any
 ) -> dict[str, Array]:
     """What the writer leaves in every variable, which keeps what it had."""
-    held = variables(other)
+    held = {path: one for path, one in variables(other).items() if not fixed(path, one)}
     before = {path: np.array(one) for path, one in held.items()}
     for one in held.values():
-        one.assign(np.full(one.shape, np.nan if np.dtype(one.dtype).kind == "f" else 0))
+        one.assign(np.full(one.shape, np.nan))
     read = write(pair, reference, other)
     after = {path: np.array(one) for path, one in held.items()}
     for path, one in held.items():
         one.assign(before[path])
-    fixed = {path: before[path] for path, one in held.items() if FIXED.search(path)}
-    after |= fixed
     left = [path for path, value in after.items() if np.isnan(value).any()]
     assert not left, f"without truth: {left}"
     unread = _needed(pair, reference) - read

@@ -1,4 +1,4 @@
-"""Scaled dot-product attention with a mask of data: its products, mask and softmax as nodes of their own.
+"""Scaled dot-product attention, with a mask of data too: its products, mask and softmax are nodes of their own then.
 
 The ``Attention`` node hides the future or nothing. Everything else that is hidden, or added, stands in front of the softmax, where
 models write it in many ways; there the graph's own rewrites bring it into one form.
@@ -9,26 +9,26 @@ from __future__ import annotations
 import numpy as np
 
 from xbackend_fl.canonical.graph import logic, picking, training
-from xbackend_fl.canonical.graph.attention import product
+from xbackend_fl.canonical.graph.attention import attention, product
 from xbackend_fl.canonical.graph.builder import GraphBuilder
-from xbackend_fl.canonical.graph.operands import Operand, as_value, combine
+from xbackend_fl.canonical.graph.operands import Operand, as_value, combine, is_causal_mask
 from xbackend_fl.canonical.value import Value
 
 
-def masked_attention(
+def attended(
     builder: GraphBuilder,
     name: str,
     query: Value,
     key: Value,
     value: Value,
-    mask: Operand,
+    mask: Operand | None,
     *,
     scale: float,
     causal: bool,
     dropout: float | None,
     origin: str,
 ) -> Value:
-    """``softmax(scale · q · kᵀ, masked) · v`` over the last two native axes.
+    """``softmax(scale · q · kᵀ, masked) · v`` over the last two native axes: one node, or with a mask of data several.
 
     Args:
         builder: Receives the nodes.
@@ -36,12 +36,19 @@ def masked_attention(
         query: ``[..., T, size]``.
         key: ``[..., S, size]``.
         value: ``[..., S, size]``.
-        mask: Truth values, true where a position is seen, or numbers that are added to the scores; broadcast to them.
+        mask: Truth values, true where a position is seen, or numbers that are added to the scores; broadcast to them;
+            ``None`` without one.
         scale: Of the scores.
         causal: Whether position t sees positions up to t alone.
         dropout: Rate of the weights; ``None`` where the model cannot be given one.
         origin: Native place that drops.
     """
+    if mask is None or is_causal_mask(mask):
+        hides = causal or mask is not None
+        return attention(
+            builder, name, query, key, value, scale=scale, causal=hides, dropout=dropout, origin=origin
+        )
+    mask = builder.plain(mask) if isinstance(mask, Value) else mask
     rank = len(key.shape)
     swap = (*range(rank - 2), rank - 1, rank - 2)
     scores = product(builder, f"{name}.scores", query, builder.transpose(key, swap))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -60,7 +61,8 @@ def cut(
 
 
 def concat(builder: GraphBuilder, name: str, operands: Sequence[Operand], axis: int) -> Operand:
-    """Operands one behind the other along a native axis."""
+    """Operands one behind the other along a native axis; what holds no number adds nothing."""
+    operands = [operand for operand in operands if math.prod(native_shape(operand))] or operands
     axis %= len(native_shape(operands[0]))
     if all(isinstance(operand, np.ndarray) for operand in operands):
         return np.concatenate([np.asarray(operand) for operand in operands], axis)
@@ -72,7 +74,8 @@ def concat(builder: GraphBuilder, name: str, operands: Sequence[Operand], axis: 
         shape[axis] = sum(native_shape(operand)[axis] for operand in operands)
         parts = tuple(item for item in operands if not isinstance(item, Value | Scaled))
         return Computed("Concat", parts, tuple(shape), float(axis))
-    return builder.concat(name, [as_value(builder, operand) for operand in operands], axis)
+    values = [as_value(builder, operand) for operand in operands]
+    return values[0] if len(values) == 1 else builder.concat(name, values, axis)
 
 
 def stack(builder: GraphBuilder, name: str, operands: Sequence[Operand], axis: int) -> Operand:

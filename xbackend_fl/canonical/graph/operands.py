@@ -67,9 +67,13 @@ def is_causal_mask(operand: object) -> bool:
 
     Boolean masks are true where position t sees position s (PyTorch's and Keras's meaning); others are added.
     """
-    if not isinstance(operand, np.ndarray) or operand.ndim < 2 or math.prod(operand.shape[:-2]) != 1:
+    if not isinstance(operand, np.ndarray) or operand.ndim < 2 or min(operand.shape) < 1:
         return False
-    mask = operand.reshape(operand.shape[-2:])
+    every = operand.reshape((-1, *operand.shape[-2:]))
+    mask = every[0]
+    # One row or column is broadcast over the steps, or there is one step, and no future.
+    if min(mask.shape) < 2 or not (every == mask).all():
+        return False
     below = np.tril(np.ones(mask.shape, bool))
     if mask.dtype == bool:
         return bool((mask == below).all())

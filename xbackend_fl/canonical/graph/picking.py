@@ -12,7 +12,7 @@ from xbackend_fl.canonical import views
 from xbackend_fl.canonical.graph import movement
 from xbackend_fl.canonical.graph.builder import GraphBuilder
 from xbackend_fl.canonical.graph.operands import Operand, as_value, expand, native_shape
-from xbackend_fl.canonical.graph.tables import lookup
+from xbackend_fl.canonical.graph.tables import from_front, lookup
 from xbackend_fl.canonical.layout import Array, Join, Shape, Step
 from xbackend_fl.canonical.schema import AttributeValue
 from xbackend_fl.canonical.value import Value
@@ -122,6 +122,8 @@ def gather(
 ) -> Operand:
     """Positions of a native axis that data pick, example by example where ``batch_dims`` is 1.
 
+    A table that is data (a parameter that is read in other ways, too) is picked from along its first axis.
+
     Raises:
         UnsupportedError: It has no canonical form.
     """
@@ -133,14 +135,14 @@ def gather(
         table = views.reshaped(operand, (operand.shape[0], math.prod(operand.shape[1:])))
         found = lookup(builder, name, table, indices)
         return movement.reshape(builder, name, found, (*native_shape(indices), *operand.shape[1:]))
-    if batch_dims != 1 or axis != 1:
+    if batch_dims != axis or axis > 1:
         raise UnsupportedError(f"{name!r} picks data by data along axis {axis}")
     value = builder.plain(as_value(builder, operand))
-    picked = builder.plain(as_value(builder, indices))
+    picked = builder.plain(from_front(builder, as_value(builder, indices), value.shape[axis]))
     (grown,) = builder.add("Reshape", name, [picked], [(*picked.shape, 1)])
-    shape = (*picked.shape, *value.shape[2:])
+    shape = (*picked.shape, *value.shape[axis + 1 :])
     reads = [value, Value(grown, (*picked.shape, 1), tuple(range(len(picked.shape) + 1)))]
-    (out,) = builder.add("GatherND", name, reads, [shape], attributes={"batch_dims": 1})
+    (out,) = builder.add("GatherND", name, reads, [shape], attributes={"batch_dims": batch_dims})
     return Value(out, shape, tuple(range(len(shape))))
 
 
@@ -148,8 +150,9 @@ def gather_elements(
     builder: GraphBuilder, name: str, operand: Operand, axis: int, indices: Operand
 ) -> Operand:
     """``out[i, j] = operand[i, indices[i, j]]`` along any native axis; both have the same rank."""
-    value, picked = builder.plain(as_value(builder, operand)), builder.plain(as_value(builder, indices))
+    value = builder.plain(as_value(builder, operand))
     place = axis % len(value.shape) - len(value.shape)
+    picked = builder.plain(from_front(builder, as_value(builder, indices), value.shape[place]))
     (out,) = builder.add("GatherElements", name, [value, picked], [picked.shape], attributes={"axis": place})
     return Value(out, picked.shape, tuple(range(len(picked.shape))))
 

@@ -29,6 +29,7 @@ def lookup(
     ``padding`` is the row without a gradient, -1 for none, and ``None`` where the model cannot be given one.
     """
     if isinstance(indices, Value):
+        indices = from_front(builder, indices, weight.shape[0])
         fields = _fields(builder, indices)
         if fields is not None and padding in {None, -1}:
             return _lookup_fields(builder, name, weight, *fields)
@@ -45,6 +46,29 @@ def lookup(
         return views.reshaped(cut, (*rows.shape, weight.shape[1]))
     found = builder.embedding(name, constant_value(builder, rows.reshape(-1)), weight, padding, origin)
     return builder.reshape(name, found, (*rows.shape, weight.shape[1]))
+
+
+def from_front(builder: GraphBuilder, indices: Value, length: int) -> Value:
+    """Indices without ``where(i < 0, i + length, i)``: what picks counts negative ones from the back anyway."""
+    producer = builder.recorder.producer
+    choice = producer(indices.name)
+    if choice is None or choice.operator != "Where":
+        return indices
+    condition, counted, plain = choice.inputs
+    less, added = producer(condition), producer(counted)
+    if less is None or (less.operator, less.inputs, less.attributes.get("constant")) != (
+        "Less",
+        (plain,),
+        0.0,
+    ):
+        return indices
+    if added is None or (added.operator, added.inputs, added.attributes.get("constant")) != (
+        "Add",
+        (plain,),
+        length,
+    ):
+        return indices
+    return replace(indices, name=plain)
 
 
 def _fields(builder: GraphBuilder, indices: Value) -> tuple[Value, list[int]] | None:

@@ -15,6 +15,7 @@ from xbackend_fl.canonical.passes.activations import name_activations
 from xbackend_fl.canonical.passes.biases import fold_biases
 from xbackend_fl.canonical.passes.blocks import take_up_block_order
 from xbackend_fl.canonical.passes.bounds import merge_bounds
+from xbackend_fl.canonical.passes.comparisons import compare_before_bounds
 from xbackend_fl.canonical.passes.crops import crop_transposed
 from xbackend_fl.canonical.passes.cuts import cut_linears
 from xbackend_fl.canonical.passes.hiding import hide_before_softmax
@@ -34,6 +35,7 @@ from xbackend_fl.canonical.passes.picks import (
 )
 from xbackend_fl.canonical.passes.products import sum_products
 from xbackend_fl.canonical.passes.roots import settle_roots
+from xbackend_fl.canonical.passes.rows import keep_rows_apart
 from xbackend_fl.canonical.passes.scales import pull_scales
 from xbackend_fl.canonical.passes.slices import slice_before_functions
 from xbackend_fl.canonical.passes.squeezes import squeeze_features
@@ -47,6 +49,7 @@ PASSES: tuple[Callable[[Graph], tuple[Draft, ...]], ...] = (
     settle_roots,
     name_unit_vectors,
     name_activations,
+    compare_before_bounds,
     push_negations,
     settle_truths,
     pull_scales,
@@ -55,6 +58,7 @@ PASSES: tuple[Callable[[Graph], tuple[Draft, ...]], ...] = (
     crop_transposed,
     trim_convolutions,
     fold_biases,
+    keep_rows_apart,
     sum_products,
     add_joined_parts,
     cut_concatenations,

@@ -6,7 +6,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
+
 from xbackend_fl.canonical.draft import Draft, Graph
+from xbackend_fl.canonical.layout import Array
 
 
 def name_activations(graph: Graph) -> tuple[Draft, ...]:
@@ -71,7 +74,7 @@ def _gated(draft: Draft, producers: Mapping[str, Draft]) -> Draft | None:
 
 
 def _gelu(draft: Draft, producers: Mapping[str, Draft]) -> Draft | None:
-    """``x · (1 + erf(x / √2)) / 2`` with the half on either side."""
+    """``x · (1 + erf(x / √2)) / 2`` with the half on either side, or with its approximation by tanh."""
     if draft.operator != "Mul":
         return None
     halved = _constant(draft, "Mul", 0.5)
@@ -90,11 +93,42 @@ def _gelu(draft: Draft, producers: Mapping[str, Draft]) -> Draft | None:
         ):
             continue
         erf = producers.get(shifted.inputs[0])
+        if erf is not None and erf.operator == "Tanh" and _is_cubic(producers, erf.inputs[0], source):
+            return replace(draft, operator="Gelu", inputs=(source,), attributes={"approximate": "tanh"})
         if erf is not None and erf.operator == "Erf":
             inner, inverse_root = _scaled(producers, erf.inputs[0])
             if inner == source and math.isclose(inverse_root, math.sqrt(0.5), rel_tol=1e-5):
                 return replace(draft, operator="Gelu", inputs=(source,), attributes={"approximate": "none"})
     return None
+
+
+_POINTS = np.linspace(-3.0, 3.0, 13)
+
+
+def _is_cubic(producers: Mapping[str, Draft], value: str, source: str) -> bool:
+    """Whether a value is ``√(2/π) · (x + 0.044715 · x³)``, however it is written."""
+    found = _polynomial(producers, value, source)
+    wanted = math.sqrt(2.0 / math.pi) * (_POINTS + 0.044715 * _POINTS**3)
+    return found is not None and bool(np.allclose(found, wanted, rtol=1e-5, atol=1e-7))
+
+
+def _polynomial(producers: Mapping[str, Draft], value: str, source: str) -> Array | None:
+    """The value at some points if it is made of ``source`` by sums, products and powers; ``None`` if it is not."""
+    if value == source:
+        return _POINTS
+    draft = producers.get(value)
+    if draft is None or draft.operator not in {"Add", "Mul", "Pow"}:
+        return None
+    parts = [_polynomial(producers, item, source) for item in draft.inputs]
+    if "constant" in draft.attributes:
+        parts.append(np.asarray(float(str(draft.attributes["constant"]))))
+    known = [part for part in parts if part is not None]
+    if len(known) != 2 or len(parts) != 2:
+        return None
+    one, two = known
+    if draft.operator == "Pow":
+        return np.asarray(one**two) if two.ndim == 0 and float(two).is_integer() else None
+    return one + two if draft.operator == "Add" else one * two
 
 
 def _scaled(producers: Mapping[str, Draft], value: str) -> tuple[str, float]:

@@ -58,10 +58,12 @@ def _term(graph: Graph, total: Draft) -> Draft | None:
 
 
 def _split_gemm(graph: Graph, reshape: Draft, layout: Layout) -> Draft | None:
-    """The dense layer whose features ``reshape`` splits into the axes of ``layout``: a stack of experts."""
+    """The dense layer whose features ``reshape`` leaves alone, or splits into the axes of ``layout``: a stack of experts."""
     source = graph.producers.get(reshape.inputs[0])
     if source is None or source.operator != "Gemm" or graph.only_reader(reshape.inputs[0]) is not reshape:
         return None
+    if layout.shape == source.shape[-1:] == reshape.shape[-1:]:
+        return source
     lead = len(source.shape) - 1
     splits = reshape.shape[:lead] == source.shape[:lead] and reshape.shape[lead:] == layout.shape
     return source if splits else None

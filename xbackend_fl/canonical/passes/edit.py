@@ -78,25 +78,45 @@ class Edit:
             return value
         lead = len(self.shape(steps[0].inputs[0])) - len(self.shape(value))
         source = self.producer(value)
-        if (
-            source is not None
-            and source.operator == "Constant"
-            and all(draft.operator == "Transpose" for draft in steps)
-        ):
+        if source is not None and source.operator == "Constant" and all(map(self._turns, steps)):
             return self._turned(near, source, lead, steps)
         if lead > 0:
             # Broadcasting needs no leading ones; a node that moves axes counts them.
             shape = (*(1,) * lead, *self.shape(value))
             value = self.make(near, "Reshape", [value], shape, {"shape": shape})
         for draft in steps:
-            value = self.make(near, draft.operator, [value], draft.shape, draft.attributes)
+            value = self._moved_once(near, value, draft)
         return value
 
+    def _moved_once(self, near: Draft, value: str, step: Draft) -> str:
+        """``value`` after one of those nodes; where it is broadcast to what the node moves, axes of one stay axes of one."""
+        whole, own = self.shape(step.inputs[0]), self.shape(value)
+        if whole != own and len(whole) == len(own):
+            if step.operator == "Transpose":
+                shape = tuple(own[axis] for axis in axes_of(step))
+                return self.make(near, "Transpose", [value], shape, step.attributes)
+            places = _with_ones(whole, step.shape) if step.operator == "Reshape" else None
+            if places is not None:
+                shape = tuple(1 if place is None else own[place] for place in places)
+                return self.make(near, "Reshape", [value], shape, {"shape": shape})
+        return self.make(near, step.operator, [value], step.shape, step.attributes)
+
+    def _turns(self, step: Draft) -> bool:
+        """Whether a node gives axes another order, or adds some of length one, and nothing else."""
+        if step.operator == "Reshape":
+            return _with_ones(self.shape(step.inputs[0]), step.shape) is not None
+        return step.operator == "Transpose"
+
     def _turned(self, near: Draft, constant: Draft, lead: int, steps: Sequence[Draft]) -> str:
-        """A constant with its axes in another order."""
+        """A constant with its axes in another order, and new ones of length one."""
         array = np.asarray(constant.attributes["value"]).reshape((*(1,) * lead, *constant.shape))
         for draft in steps:
-            array = array.transpose(axes_of(draft))
+            if draft.operator == "Transpose":
+                array = array.transpose(axes_of(draft))
+                continue
+            places = _with_ones(self.shape(draft.inputs[0]), draft.shape)
+            assert places is not None
+            array = array.reshape([1 if place is None else array.shape[place] for place in places])
         keep = next((place for place, n in enumerate(array.shape) if n != 1), max(array.ndim - 1, 0))
         shape = array.shape[keep:]
         attributes = {**constant.attributes, "shape": shape, "value": tuple(array.reshape(-1).tolist())}
@@ -150,6 +170,21 @@ def axes_of(draft: Draft) -> tuple[int, ...]:
     perm = draft.attributes["perm"]
     assert isinstance(perm, tuple)
     return tuple(int(axis) for axis in perm)
+
+
+def _with_ones(source: Shape, target: Shape) -> list[int | None] | None:
+    """For each axis of ``target`` the axis of ``source`` that it is, ``None`` for a new one of length one; ``None`` if it is no such reshape."""
+    places: list[int | None] = []
+    axis = 0
+    for length in target:
+        if axis < len(source) and source[axis] == length:
+            places.append(axis)
+            axis += 1
+        elif length == 1:
+            places.append(None)
+        else:
+            return None
+    return places if axis == len(source) else None
 
 
 _DUALS = {"And": "Or", "Or": "And"}

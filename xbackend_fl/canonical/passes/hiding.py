@@ -6,6 +6,7 @@ all of these are zero. Here it is one ``CausalMask``, if the future is hidden, a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -21,14 +22,33 @@ _FILL = -1e9
 
 
 def hide_before_softmax(graph: Graph) -> tuple[Draft, ...]:
-    """One mask in front of every softmax."""
+    """One mask in front of every softmax, and none behind that hides nothing more."""
     edit = Edit(graph)
+    seen: dict[str, _Scores] = {}
     for draft in graph.drafts:
         if draft.operator in {"Softmax", "LogSoftmax"}:
-            edit.keep(replace(draft, inputs=(_Scores(edit, draft).masked(),)))
+            scores = _Scores(edit, draft)
+            edit.keep(replace(draft, inputs=(scores.masked(),)))
+            seen |= {draft.outputs[0]: scores} if draft.operator == "Softmax" else {}
+        elif (weights := _hidden_again(edit, draft, seen)) is not None:
+            edit.keep(edit.renamed(draft, weights))
         else:
             edit.keep(draft)
     return tuple(edit.drafts)
+
+
+def _hidden_again(edit: Edit, draft: Draft, seen: Mapping[str, _Scores]) -> str | None:
+    """The weights of which ``draft`` sets to zero what is nothing already: all that a mask in front of the softmax hid."""
+    if draft.operator != "Mul" or len(draft.inputs) != 2:
+        return None
+    for weights, shown in (draft.inputs, draft.inputs[::-1]):
+        source, chain = edit.behind_moves(shown)
+        cast = edit.producer(source)
+        if weights in seen and cast is not None and cast.operator == "Cast":
+            truth = cast.inputs[0]
+            if edit.dtype(truth) == "bool" and seen[weights].hides(draft, edit.moved(draft, truth, chain)):
+                return weights
+    return None
 
 
 class _Scores:
@@ -58,6 +78,12 @@ class _Scores:
                 mask = edit.make(near, "Or", self._hidden, np.broadcast_shapes(*shapes))
             value = edit.make(near, "Masked", [value, mask], shape, {"value": _FILL})
         return value
+
+    def hides(self, near: Draft, shown: str) -> bool:
+        """Whether all is hidden that a truth value does not show."""
+        other = _Scores(self._edit, near)
+        other._hide(self._edit.negated(near, shown))
+        return set(other._hidden) <= set(self._hidden) and other._causal <= self._causal
 
     def _bare(self, value: str) -> str:
         """The scores without masks; what hides is noted."""
@@ -94,6 +120,8 @@ class _Scores:
         if draft is not None and draft.operator == "Or":
             for item in draft.inputs:
                 self._hide(self._edit.moved(self._softmax, item, chain))
+        elif draft is not None and draft.operator == "Constant" and not any(_numbers(draft)):
+            return
         elif draft is not None and draft.operator == "Constant" and _hides_future(draft):
             self._causal = True
         elif mask not in self._hidden:
@@ -131,9 +159,15 @@ class _Scores:
         return [self._edit.moved(self._softmax, made, chain)]
 
 
+def _numbers(constant: Draft) -> tuple[object, ...]:
+    numbers = constant.attributes["value"]
+    assert isinstance(numbers, tuple)
+    return numbers
+
+
 def _hides_future(constant: Draft) -> bool:
     shape = constant.shape
-    if len(shape) < 2 or any(n != 1 for n in shape[:-2]):
+    if len(shape) < 2:
         return False
-    hidden = np.asarray(constant.attributes["value"], bool).reshape(shape[-2:])
+    hidden = np.asarray(_numbers(constant), bool).reshape((-1, *shape[-2:]))
     return bool((hidden == ~np.tril(np.ones(shape[-2:], bool))).all())

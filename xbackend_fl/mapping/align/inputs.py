@@ -67,7 +67,20 @@ def matching_first(reference: Schema, description: Description, orders: Sequence
     if len(orders) < 2:
         return list(orders)
     wanted = skeleton_of(reference)
-    return sorted(orders, key=lambda order: not _is_one(wanted, description.with_inputs(order).schema))
+
+    def unlike(order: Order) -> bool:
+        return not _is_one(wanted, masks_as_in(reference, description.with_inputs(order)).schema)
+
+    return sorted(orders, key=unlike)
+
+
+def masks_as_in(reference: Schema, description: Description) -> Description:
+    """A candidate whose inputs are masks where the reference's are: in its own order the example said so of others."""
+    ports = tuple(
+        replace(port, binary=other.binary)
+        for port, other in zip(description.schema.inputs, reference.inputs, strict=False)
+    )
+    return replace(description, schema=replace(description.schema, inputs=ports))
 
 
 def order_notes(reference: Schema, own: Description, order: Order) -> Iterator[str]:

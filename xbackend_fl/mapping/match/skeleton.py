@@ -59,6 +59,7 @@ def skeleton_of(schema: Schema) -> Skeleton:
     """Look through shape-only nodes and flatten nested associative nodes."""
     edges: dict[str, Edge] = {port.name: Edge(-1 - i, 0) for i, port in enumerate(schema.inputs)}
     bones: list[Bone] = []
+    masks = {-1 - i for i, port in enumerate(schema.inputs) if port.binary}
     for node in schema.nodes:
         if OPERATORS[node.operator].shape_only:
             edge = edges[node.inputs[0]]
@@ -68,9 +69,18 @@ def skeleton_of(schema: Schema) -> Skeleton:
             continue
         for output, name in enumerate(node.outputs):
             edges[name] = Edge(len(bones), output)
-        bones.append(_bone(schema, node, tuple(edges[name] for name in node.inputs)))
+        read = tuple(edges[name] for name in node.inputs)
+        bones.append(_bone(schema, _of_mask(node) if {edge.source for edge in read} <= masks else node, read))
     outputs = tuple(edges[port.name] for port in schema.outputs)
     return _flatten(Skeleton(tuple(bones), outputs, len(schema.inputs)))
+
+
+def _of_mask(node: Node) -> Node:
+    """A question to a mask of zeros and ones in one form: what is less than one is zero."""
+    constant = node.attributes.get("constant")
+    if node.operator == "Less" and isinstance(constant, float) and 0 < constant <= 1:
+        return replace(node, operator="Equal", attributes={"constant": 0.0})
+    return node
 
 
 def products_turned(skeleton: Skeleton) -> Skeleton | None:
