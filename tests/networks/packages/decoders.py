@@ -132,7 +132,6 @@ PAIRS = (
                                         intermediate_dim=12, max_sequence_length=16)), IDS, by_names(*OPT_NAMES)),
     backbone("Llama, tied", "llama3", "LlamaModel", TIED),
     language_model("Llama", "llama3", "LlamaForCausalLM", "Llama3CausalLM", UNTIED),
-    language_model("Mistral", "mistral", "MistralForCausalLM", "MistralCausalLM", UNTIED | {"sliding_window": 4}),
     backbone("Gemma", "gemma", "GemmaModel", TIED | {"head_dim": 4}),
     backbone("Gemma 2", "gemma", "Gemma2Model", GEMMA2),
     backbone("Qwen 2", "qwen", "Qwen2Model", TIED),
