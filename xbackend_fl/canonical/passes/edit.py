@@ -8,7 +8,7 @@ from typing import final
 
 import numpy as np
 
-from xbackend_fl.canonical.draft import Draft, Graph
+from xbackend_fl.canonical.draft import Draft, Graph, free_sizes
 from xbackend_fl.canonical.dtypes import output_dtypes
 from xbackend_fl.canonical.layout import Shape
 from xbackend_fl.canonical.ops import OPERATORS
@@ -83,7 +83,8 @@ class Edit:
         if lead > 0:
             # Broadcasting needs no leading ones; a node that moves axes counts them.
             shape = (*(1,) * lead, *self.shape(value))
-            value = self.make(near, "Reshape", [value], shape, {"shape": shape})
+            sizes = free_sizes(self.shape(value), shape)
+            value = self.make(near, "Reshape", [value], shape, {"shape": sizes})
         for draft in steps:
             value = self._moved_once(near, value, draft)
         return value
@@ -98,7 +99,7 @@ class Edit:
             places = _with_ones(whole, step.shape) if step.operator == "Reshape" else None
             if places is not None:
                 shape = tuple(1 if place is None else own[place] for place in places)
-                return self.make(near, "Reshape", [value], shape, {"shape": shape})
+                return self.make(near, "Reshape", [value], shape, {"shape": free_sizes(own, shape)})
         return self.make(near, step.operator, [value], step.shape, step.attributes)
 
     def _turns(self, step: Draft) -> bool:

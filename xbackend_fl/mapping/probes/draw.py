@@ -161,7 +161,7 @@ def draw_inputs(
         for port, shape, kind, numbers in zip(schema.inputs, shapes, kinds, ranges, strict=True)
     ]
     drawn = [
-        hidden(array, kind) if port.binary else array
+        _visible(schema, hidden(array, kind), kind) if port.binary else array
         for port, array, kind in zip(schema.inputs, drawn, kinds, strict=True)
     ]
     drawn = [
@@ -180,6 +180,17 @@ def _ended(array: Array, rows: int, generator: np.random.Generator) -> Array:
     lengths = generator.integers(1, array.shape[1] + 1, (len(array), 1))
     found: Array = np.where(np.arange(array.shape[1]) < lengths, filled, 0).astype(array.dtype)
     return found
+
+
+def _visible(schema: Schema, mask: Array, kind: Distribution) -> Array:
+    """A mask beside a causal one: the first step looks at itself alone, and where that is hidden each model answers what it likes."""
+    if (
+        mask.ndim == 2
+        and kind is not Distribution.BLANK
+        and any(n.operator == "CausalMask" for n in schema.nodes)
+    ):
+        mask[:, 0] = 1
+    return mask
 
 
 def _range(array: Array) -> tuple[int, int] | None:
