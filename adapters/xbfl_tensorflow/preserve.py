@@ -56,11 +56,7 @@ def _states_kept(model: Any) -> Iterator[None]:
     """Afterwards what a call may move has its values again: small variables that do not train, and Keras's own generator."""
     own = global_state.get_global_attribute("global_seed_generator")
     states = [own.state] if own is not None else []
-    states += [
-        variable
-        for variable in getattr(model, "variables", ())
-        if not variable.trainable and np.prod(variable.shape) <= _SMALL
-    ]
+    states += [v for v in _variables(model) if not v.trainable and np.prod(v.shape) <= _SMALL]
     before = [state.numpy() for state in states]
     try:
         yield
@@ -68,6 +64,14 @@ def _states_kept(model: Any) -> Iterator[None]:
         for state, value in zip(states, before, strict=True):
             if not np.array_equal(state.numpy(), value):
                 state.assign(value)
+
+
+def _variables(model: Any) -> list[Any]:
+    try:
+        return list(getattr(model, "variables", ()))
+    except ValueError:
+        # A legacy model that nobody called yet has none, and says so with an error.
+        return []
 
 
 @contextmanager

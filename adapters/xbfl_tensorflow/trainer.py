@@ -123,7 +123,7 @@ class TensorFlowTrainer:
                 if self._outputs is not None:
                     return self._outputs(inputs)
                 return tuple(output.numpy() for output in self._plain_outputs(inputs))
-        except (ValueError, tf.errors.InvalidArgumentError) as error:
+        except (ValueError, tf.errors.OpError) as error:
             raise not_accepted("Keras", inputs, error, self._model) from error
 
     def predict(self, batches: Iterable[Sequence[Array]]) -> Iterator[tuple[Array, ...]]:
