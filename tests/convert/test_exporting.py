@@ -41,7 +41,7 @@ class TwoInputs(nn.Module):
 def images() -> Any:
     """Grouped convolutions and the exact GELU, which tf2onnx alone does not write; channels last."""
     x = keras.Input((9, 9, 4), name="image")
-    y = K.DepthwiseConv2D(3)(K.Conv2D(4, 3, groups=2, activation="gelu")(x))
+    y = K.DepthwiseConv2D(3)(K.Conv2D(4, 3, groups=2, activation="gelu", name="first")(x))
     z = K.BatchNormalization()(K.Conv2DTranspose(3, 2)(y))
     return keras.Model(x, [ops.sort(z, -1), K.Dense(2)(K.Flatten()(ops.arctan2(z, 1.0 + z * z)))])
 
@@ -98,7 +98,7 @@ def test_keras_images_are_channels_first_in_the_file(tmp_path: Path) -> None:
     np.testing.assert_allclose(received[1], features, rtol=1e-5, atol=1e-5)
     held = {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(str(file)).graph.initializer}
     kernel = np.asarray(model.layers[1].kernel)
-    np.testing.assert_array_equal(held["conv2d.weight"], kernel.transpose(3, 2, 0, 1))
+    np.testing.assert_array_equal(held["first.weight"], kernel.transpose(3, 2, 0, 1))
 
 
 class Unwritable(nn.Module):
