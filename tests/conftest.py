@@ -27,6 +27,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--thorough", action="store_true", help="run whole campaigns instead of samples")
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One worker more than there are cores: one of them mostly waits for the processes that it started."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Do not import what ``-m quick`` leaves out: a module that is not quick as a whole imports frameworks."""
     if config.option.markexpr != "quick" or not collection_path.match("test_*.py"):

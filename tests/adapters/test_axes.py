@@ -66,7 +66,8 @@ class Turned(keras.Model):
 @pytest.mark.parametrize(
     ("kind", "ours", "shape"),
     [
-        *((nn.LSTM, K.LSTM, shape) for shape in SHAPES),
+        (nn.LSTM, K.LSTM, SHAPES[0]),
+        *(pytest.param(nn.LSTM, K.LSTM, shape, marks=pytest.mark.slow) for shape in SHAPES[1:]),
         (nn.GRU, K.GRU, SHAPES[1]),
         (nn.RNN, K.SimpleRNN, SHAPES[1]),
     ],
@@ -92,7 +93,7 @@ def test_nor_is_attention() -> None:
     assert bound(batch_first, with_axes(time_first, inputs=[(1, 0, 2)]), (1, 6, 4)).proof.proven
 
 
-@pytest.mark.parametrize("shape", SHAPES[:2])
+@pytest.mark.parametrize("shape", [SHAPES[0], pytest.param(SHAPES[1], marks=pytest.mark.slow)])
 def test_twins_that_turn_by_themselves_are_proven(shape: tuple[int, ...]) -> None:
     assert bound(reading(sequence), Turned(), shape).proof.proven
     assert bound(reading(turned), keras_sequence(), shape).proof.proven

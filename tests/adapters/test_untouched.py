@@ -212,7 +212,7 @@ CASES: list[tuple[str, Callable[[], Any], Any]] = [
     ("a module of TensorFlow", Plain, VECTOR),
     *(
         (f"{row.name}, {side}", getattr(row, side), row.example())
-        for row in ROWS[::9]
+        for row in ROWS[::18]
         for side in ("torch", "keras")
     ),
 ]

@@ -212,10 +212,16 @@ PAIRS: dict[str, Pair] = {
 }
 
 
+SLOW = {"u-net", "convolution and LSTM, channels first"}
+"""A network of the catalogue is one, and the other has a twin that reads time first; both are in each run."""
+
+
 @pytest.mark.parametrize(
     "turned", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["torch first", "keras first"]
 )
-@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in PAIRS]
+)
 def test_found_and_proven(name: str, *, turned: bool) -> None:
     left, right, shape = PAIRS[name]
     generator = np.random.default_rng(0)

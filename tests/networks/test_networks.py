@@ -14,8 +14,7 @@ from xbackend_fl.canonical.layout import leaves
 from xbackend_fl.errors import MismatchError
 
 EACH_RUN = {
-    "DCGAN generator", "GPT decoder, tied", "LSTM classifier", "MLP-Mixer", "U-Net", "U-Net, orders mixed", "ViT",
-    "several inputs and outputs", "two towers",
+    "DCGAN generator", "GPT decoder, tied", "LSTM classifier", "U-Net", "several inputs and outputs", "two towers",
 }  # fmt: skip
 """What every run of the suite takes; the others are some ten minutes together, also ``python -m tests.networks``."""
 
