@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import keras
@@ -136,7 +136,12 @@ def bound(pair: Pair) -> xbackend_fl.Bound:
     return xbackend_fl.bind(pair.candidate(), xbackend_fl.describe(reference, example), example, evidence)
 
 
-@pytest.mark.parametrize("name", DIFFERENT)
+def each_run(table: dict[str, Pair], slow: Collection[str]) -> list[Any]:
+    """The rows of a table; those that follow a cell step by step take seconds, and one of them is in each run."""
+    return [pytest.param(name, marks=pytest.mark.slow if name in slow else ()) for name in table]
+
+
+@pytest.mark.parametrize("name", each_run(DIFFERENT, {"loop, -1 masked"}))
 def test_a_branch_that_one_model_takes_alone_is_refused(name: str) -> None:
     with pytest.raises(MismatchError):
         bound(DIFFERENT[name])
@@ -167,7 +172,7 @@ EQUAL = {
 }
 
 
-@pytest.mark.parametrize("name", EQUAL)
+@pytest.mark.parametrize("name", each_run(EQUAL, {"loop, zeros masked"}))
 def test_the_same_branch_on_both_sides_is_proven(name: str) -> None:
     assert bound(EQUAL[name]).proof.proven
 

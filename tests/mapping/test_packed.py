@@ -77,7 +77,11 @@ def bound(reference: Any, candidate: Any, example: Any) -> Any:
     ("reference", "layers"),
     [
         (lambda: Texts(nn.RNN), lambda: [K.SimpleRNN(3)]),
-        (lambda: Texts(nn.LSTM, num_layers=2), lambda: [K.LSTM(3, return_sequences=True), K.LSTM(3)]),
+        pytest.param(
+            lambda: Texts(nn.LSTM, num_layers=2),
+            lambda: [K.LSTM(3, return_sequences=True), K.LSTM(3)],
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["simple", "two layers"],
 )

@@ -185,7 +185,13 @@ def wrong_bindings(
         yield f"{name} laid out wrongly", replace(binding, parameters={**binding.parameters, name: wrong})
 
 
-@pytest.mark.parametrize("network", PAIRS)
+@pytest.mark.parametrize(
+    "network",
+    [
+        pytest.param(*p.values, id=p.id, marks=pytest.mark.slow if p.id == "LSTM classifier" else p.marks)
+        for p in PAIRS
+    ],
+)
 def test_every_wrong_binding_is_refuted(network: Network, figure: Figure, *, thorough: bool) -> None:
     example, model, keras_model = network.example(), network.torch(), network.tensorflow()
     reference = adapter_of(model).open(model, example)

@@ -12,10 +12,10 @@ import pytest
 pytest.importorskip("atheris", reason="there is no atheris for this system")
 
 TARGETS = [
-    *("pytorch", "hdf5", "wire"),
+    *("hdf5", "wire"),
     *(
         pytest.param(target, marks=pytest.mark.slow)
-        for target in ("pickle", "safetensors", "npz", "onnx", "checkpoint", "keras")
+        for target in ("pytorch", "pickle", "safetensors", "npz", "onnx", "checkpoint", "keras")
     ),
 ]
 
