@@ -21,7 +21,7 @@ from xbackend_fl.adapter import Batch, Optimizer, TrainConfig, Trainer
 from xbackend_fl.course import load_course
 from xbackend_fl.data import batches, load_splits
 from xbackend_fl.mapping import Bound, bind_trainer, training_attributes
-from xbackend_fl.mapping.probes.draw import draw_weights
+from xbackend_fl.mapping.probe.draw import draw_weights
 from xbackend_fl.simulation import SimulationEngine
 from xbackend_fl.weights import Weights
 from xbfl_tensorflow.trainer import TensorFlowTrainer

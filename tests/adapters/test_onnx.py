@@ -22,7 +22,7 @@ from tests.networks.catalogue import NETWORKS
 from xbackend_fl.adapter import Optimizer, TrainConfig
 from xbackend_fl.canonical.onnx_export import to_onnx
 from xbackend_fl.errors import FileError, RefusedInput, UnsupportedError
-from xbackend_fl.mapping.probes.draw import draw_weights
+from xbackend_fl.mapping.probe.draw import draw_weights
 from xbfl_onnx.trainer import OnnxTrainer, read
 
 EXPORTED = (

@@ -11,7 +11,7 @@ import xbackend_fl
 from tests.adapters.row import Row
 from tests.adapters.zoo import ROWS, TiedTorch
 from xbackend_fl.adapter import adapter_of
-from xbackend_fl.mapping.probes.draw import draw_weights
+from xbackend_fl.mapping.probe.draw import draw_weights
 
 EACH_RUN = [
     # Every layer is proven with its gradients in the nightly run; each run takes every fifth.

@@ -21,7 +21,7 @@ PLANTED = [
         "import xbfl_torch",
         "The core imports no framework and no adapter",
     ),
-    ("xbackend_fl/mapping/match/match.py", "import xbackend_fl.mapping.probes.draw", "Inside mapping"),
+    ("xbackend_fl/mapping/match/match.py", "import xbackend_fl.mapping.probe.draw", "Inside mapping"),
     ("xbackend_fl/mapping/proof/verify.py", "import xbackend_fl.mapping.align.forms", "Inside mapping"),
     (
         "xbackend_fl/canonical/passes/sums.py",

@@ -14,7 +14,7 @@ from tests.adapters.zoo import ROWS
 from xbackend_fl.canonical import onnx_export
 from xbackend_fl.canonical.onnx_export import to_onnx
 from xbackend_fl.mapping import execute
-from xbackend_fl.mapping.probes.draw import draw_weights
+from xbackend_fl.mapping.probe.draw import draw_weights
 
 
 class Tokens(nn.Module):

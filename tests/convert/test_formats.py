@@ -17,7 +17,7 @@ from xbackend_fl.convert import Side, convert, open_pair, open_side, read_side, 
 from xbackend_fl.convert.names import naming
 from xbackend_fl.errors import FileError, RefusedInput, RunFailed, SchemaError
 from xbackend_fl.locate import call
-from xbackend_fl.mapping.probes.draw import draw_weights
+from xbackend_fl.mapping.probe.draw import draw_weights
 from xbackend_fl.weights.store import same_bits
 
 EXAMPLE = (np.zeros((1, 1, 8, 8), np.float32),)

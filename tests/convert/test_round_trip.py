@@ -16,7 +16,7 @@ from tests.adapters.zoo import ROWS
 from xbackend_fl import weights
 from xbackend_fl.convert import convert, open_pair
 from xbackend_fl.convert.models import Side
-from xbackend_fl.mapping.probes.draw import draw_weights
+from xbackend_fl.mapping.probe.draw import draw_weights
 from xbackend_fl.weights.store import same_bits
 
 TORCH, KERAS, ONNX = xbfl_torch.adapter, xbfl_tensorflow.adapter, xbfl_onnx.adapter

@@ -29,7 +29,7 @@ from xbackend_fl.deployment import DeploymentEngine, Exchange, Ledger, Message, 
 from xbackend_fl.deployment.joining import connect
 from xbackend_fl.deployment.link import Reply, Session
 from xbackend_fl.mapping import Evidence, Proof
-from xbackend_fl.mapping.probes.probe import Case, weights_of
+from xbackend_fl.mapping.probe.probe import Case, weights_of
 from xbackend_fl.metrics import Metrics
 from xbackend_fl.server import RunFolder, run_with
 from xbackend_fl.weights import Weights, save_weights

@@ -16,7 +16,7 @@ from torch import nn
 import xbackend_fl
 from tests.adapters.row import chain
 from xbackend_fl.errors import RefusedInput, UnsupportedError
-from xbackend_fl.mapping.probes import memory
+from xbackend_fl.mapping.probe import memory
 
 IMAGE = (np.zeros((1, 3, 8, 8), np.float32),)
 

@@ -15,7 +15,7 @@ from torch import nn
 import xbackend_fl
 from tests.adapters.glue.pair import Forward
 from xbackend_fl.errors import MismatchError
-from xbackend_fl.mapping.probes.probe import by_shape
+from xbackend_fl.mapping.probe.probe import by_shape
 
 RNG = np.random.default_rng(0)
 IDS = tuple(RNG.integers(0, 9, (4, 3)))

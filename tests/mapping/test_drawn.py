@@ -10,9 +10,9 @@ from torch import nn
 
 from xbackend_fl.canonical import Schema
 from xbackend_fl.mapping.bind import describe
-from xbackend_fl.mapping.probes import drawn
-from xbackend_fl.mapping.probes.draw import draw_by_shape, draw_weights
-from xbackend_fl.mapping.probes.drawn import drawn_by_shape, drawn_weights
+from xbackend_fl.mapping.probe import drawn
+from xbackend_fl.mapping.probe.draw import draw_by_shape, draw_weights
+from xbackend_fl.mapping.probe.drawn import drawn_by_shape, drawn_weights
 
 
 def schema_of(width: int) -> Schema:

@@ -7,7 +7,7 @@ import pytest
 
 from xbackend_fl.canonical.layout import Blocks, Native, Reorder, forward
 from xbackend_fl.mapping.align.feature_order import feature_distance, ordered
-from xbackend_fl.mapping.probes.sketch import columns
+from xbackend_fl.mapping.probe.sketch import columns
 
 pytestmark = pytest.mark.quick
 

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 import xbackend_fl
 from tests.adapters.row import Lambda
 from xbackend_fl.errors import MismatchError, UnsupportedError
-from xbackend_fl.mapping.probes.draw import draw_by_shape
+from xbackend_fl.mapping.probe.draw import draw_by_shape
 from xbfl_torch import describe
 
 ROWS = np.random.default_rng(0).standard_normal((3, 6)).astype(np.float32)

@@ -16,9 +16,9 @@ from torch import nn
 import xbackend_fl
 from tests.mapping.masked import Written, normal
 from xbackend_fl.errors import MismatchError, UnprovenError
-from xbackend_fl.mapping.probes.cases import cases
-from xbackend_fl.mapping.probes.distributions import Distribution, sample, vocabularies
-from xbackend_fl.mapping.probes.markers import Compared, compared, values
+from xbackend_fl.mapping.probe.cases import cases
+from xbackend_fl.mapping.probe.distributions import Distribution, sample, vocabularies
+from xbackend_fl.mapping.probe.markers import Compared, compared, values
 
 WORDS = 30_000
 

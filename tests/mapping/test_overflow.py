@@ -18,9 +18,9 @@ import xbackend_fl
 from tests.mapping.masked import Written, normal
 from xbackend_fl.errors import MismatchError
 from xbackend_fl.mapping.bind import describe
-from xbackend_fl.mapping.probes.cases import cases
-from xbackend_fl.mapping.probes.probe import Case, Evidence
-from xbackend_fl.mapping.probes.runtime import Runtime
+from xbackend_fl.mapping.probe.cases import cases
+from xbackend_fl.mapping.probe.probe import Case, Evidence
+from xbackend_fl.mapping.probe.runtime import Runtime
 from xbackend_fl.mapping.proof.agreement import agreement
 from xbackend_fl.mapping.proof.noise import Run, output_noise, widest_noise
 from xbackend_fl.mapping.proof.observed import moves_outputs

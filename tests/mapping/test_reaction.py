@@ -15,8 +15,8 @@ from torch import nn
 import xbackend_fl
 from tests.mapping.masked import normal
 from xbackend_fl.errors import MismatchError
-from xbackend_fl.mapping.probes.cases import cases, further
-from xbackend_fl.mapping.probes.distributions import STRUCTURED, patterns
+from xbackend_fl.mapping.probe.cases import cases, further
+from xbackend_fl.mapping.probe.distributions import STRUCTURED, patterns
 
 
 class Normalised(nn.Module):

@@ -16,7 +16,7 @@ from torch import nn
 
 import xbackend_fl
 from xbackend_fl.errors import UnsupportedError
-from xbackend_fl.mapping.probes.cases import BY_SHAPE
+from xbackend_fl.mapping.probe.cases import BY_SHAPE
 
 
 class Similar(nn.Module):

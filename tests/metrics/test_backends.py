@@ -19,7 +19,7 @@ import xbfl_torch
 from xbackend_fl.adapter import Batch, LossName, Optimizer, TrainConfig
 from xbackend_fl.canonical import Axes, Schema
 from xbackend_fl.mapping import Bound, bind_trainer
-from xbackend_fl.mapping.probes.draw import draw_weights
+from xbackend_fl.mapping.probe.draw import draw_weights
 from xbackend_fl.metrics import Metrics, Objective, objective_of
 from xbackend_fl.weights import Weights
 

@@ -13,7 +13,7 @@ from xbackend_fl.adapter.exporting import export_native
 from xbackend_fl.convert.models import Side
 from xbackend_fl.convert.outputs import Output, answer_of, compared
 from xbackend_fl.errors import RefusedInput
-from xbackend_fl.mapping.probes.draw import draw_inputs
+from xbackend_fl.mapping.probe.draw import draw_inputs
 from xbackend_fl.text import shown_names
 from xbackend_fl.weights import open as open_weights
 from xbackend_fl.weights.store import same_bits

@@ -13,7 +13,7 @@ from xbackend_fl.canonical import Schema
 from xbackend_fl.convert.models import Side
 from xbackend_fl.errors import RunFailed
 from xbackend_fl.mapping import execute
-from xbackend_fl.mapping.probes.draw import draw_inputs
+from xbackend_fl.mapping.probe.draw import draw_inputs
 from xbackend_fl.mapping.proof.verify import TOLERANCE, relative_error
 
 Array = NDArray[Any]

@@ -22,7 +22,7 @@ from xbackend_fl.deployment.message import Message, public, quoted
 from xbackend_fl.deployment.silo import evidence_alone, initial_weights
 from xbackend_fl.errors import UpdateRefused, XbflError, shortened
 from xbackend_fl.mapping import Evidence, unpack_evidence
-from xbackend_fl.mapping.probes.runtime import Runtime
+from xbackend_fl.mapping.probe.runtime import Runtime
 from xbackend_fl.mapping.proof.verify import against_runtime
 from xbackend_fl.weights import Weights
 

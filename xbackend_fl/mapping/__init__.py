@@ -11,9 +11,9 @@ from xbackend_fl.mapping.bind import (
     find_binding,
     gather_evidence,
 )
-from xbackend_fl.mapping.probes.native import training_attributes
-from xbackend_fl.mapping.probes.probe import Evidence
-from xbackend_fl.mapping.probes.runtime import execute
+from xbackend_fl.mapping.probe.native import training_attributes
+from xbackend_fl.mapping.probe.probe import Evidence
+from xbackend_fl.mapping.probe.runtime import execute
 from xbackend_fl.mapping.proof.lengths import check_lengths
 from xbackend_fl.mapping.proof.publish import pack_evidence, unpack_evidence
 from xbackend_fl.mapping.proof.verify import Check, Proof

@@ -45,10 +45,10 @@ from xbackend_fl.mapping.match.ports import (
 from xbackend_fl.mapping.match.sizes import at_this_size
 from xbackend_fl.mapping.match.skeleton import Skeleton, skeleton_of
 from xbackend_fl.mapping.match.training import followed, pair_dropouts, training_report
-from xbackend_fl.mapping.probes.held import held_on_both
-from xbackend_fl.mapping.probes.native import SizeRefused
-from xbackend_fl.mapping.probes.probe import Evidence
-from xbackend_fl.mapping.probes.runtime import GraphRefused
+from xbackend_fl.mapping.probe.held import held_on_both
+from xbackend_fl.mapping.probe.native import SizeRefused
+from xbackend_fl.mapping.probe.probe import Evidence
+from xbackend_fl.mapping.probe.runtime import GraphRefused
 from xbackend_fl.mapping.proof.prove import plausible, prove
 from xbackend_fl.mapping.proof.selection import select
 from xbackend_fl.mapping.proof.verify import Proof

@@ -19,10 +19,10 @@ from xbackend_fl.canonical.schema import AttributeValue
 from xbackend_fl.errors import MismatchError, UnprovenError
 from xbackend_fl.mapping.align.pairings import Outcome
 from xbackend_fl.mapping.match.difference import Difference
-from xbackend_fl.mapping.probes.cases import cases
-from xbackend_fl.mapping.probes.draw import draw_weights
-from xbackend_fl.mapping.probes.probe import Evidence, by_shape, observe
-from xbackend_fl.mapping.probes.runtime import execute
+from xbackend_fl.mapping.probe.cases import cases
+from xbackend_fl.mapping.probe.draw import draw_weights
+from xbackend_fl.mapping.probe.probe import Evidence, by_shape, observe
+from xbackend_fl.mapping.probe.runtime import execute
 from xbackend_fl.mapping.proof.verify import TOLERANCE, Proof, relative_error
 
 UNMOVED = 1e-7

@@ -16,9 +16,9 @@ from xbackend_fl.adapter.contract import LossSum, Tensors
 from xbackend_fl.adapter.optimizers import Name
 from xbackend_fl.canonical import Kind
 from xbackend_fl.convert.names import naming
-from xbackend_fl.mapping.probes.cases import cases
-from xbackend_fl.mapping.probes.draw import draw_inputs, draw_weights
-from xbackend_fl.mapping.probes.runtime import execute
+from xbackend_fl.mapping.probe.cases import cases
+from xbackend_fl.mapping.probe.draw import draw_inputs, draw_weights
+from xbackend_fl.mapping.probe.runtime import execute
 from xbackend_fl.mapping.proof.verify import TOLERANCE, relative_error
 from xbackend_fl.testing.formulas import descend
 

@@ -29,19 +29,19 @@ from xbackend_fl.mapping.align.holdings import holdings
 from xbackend_fl.mapping.align.recut import length_class, recut
 from xbackend_fl.mapping.align.row_orders import row_orders
 from xbackend_fl.mapping.match.ports import fit_outputs
-from xbackend_fl.mapping.probes.derivatives import canonical_gradients, native
-from xbackend_fl.mapping.probes.draw import features
-from xbackend_fl.mapping.probes.held import Held, without
-from xbackend_fl.mapping.probes.native import SizeRefused, canonical_outputs
-from xbackend_fl.mapping.probes.pieces import (
+from xbackend_fl.mapping.probe.derivatives import canonical_gradients, native
+from xbackend_fl.mapping.probe.draw import features
+from xbackend_fl.mapping.probe.held import Held, without
+from xbackend_fl.mapping.probe.native import SizeRefused, canonical_outputs
+from xbackend_fl.mapping.probe.pieces import (
     binding_in_pieces,
     in_pieces,
     layouts_together,
     piece_names,
     whole_nodes,
 )
-from xbackend_fl.mapping.probes.probe import Evidence, alike, by_shape, cotangents, weights_of
-from xbackend_fl.mapping.probes.sketch import sketch
+from xbackend_fl.mapping.probe.probe import Evidence, alike, by_shape, cotangents, weights_of
+from xbackend_fl.mapping.probe.sketch import sketch
 from xbackend_fl.mapping.proof.verify import relative_error
 
 Array = NDArray[Any]

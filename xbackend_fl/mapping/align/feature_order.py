@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.canonical.layout import Blocks, Layout, Reorder, Segment, feature_order
-from xbackend_fl.mapping.probes.sketch import columns
+from xbackend_fl.mapping.probe.sketch import columns
 
 Array = NDArray[Any]
 Order = Segment | tuple[int, ...] | None

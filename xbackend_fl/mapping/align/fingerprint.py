@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from xbackend_fl.adapter.contract import Trainer
 from xbackend_fl.canonical import Node, Schema
 from xbackend_fl.mapping.match.skeleton import Bone
-from xbackend_fl.mapping.probes.cases import by_shape_cases
-from xbackend_fl.mapping.probes.draw import draw_by_shape
-from xbackend_fl.mapping.probes.pieces import piece_names
-from xbackend_fl.mapping.probes.probe import Evidence, by_shape, observe
-from xbackend_fl.mapping.probes.runtime import Runtime
+from xbackend_fl.mapping.probe.cases import by_shape_cases
+from xbackend_fl.mapping.probe.draw import draw_by_shape
+from xbackend_fl.mapping.probe.pieces import piece_names
+from xbackend_fl.mapping.probe.probe import Evidence, by_shape, observe
+from xbackend_fl.mapping.probe.runtime import Runtime
 
 Array = NDArray[Any]
 

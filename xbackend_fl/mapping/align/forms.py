@@ -20,8 +20,8 @@ from xbackend_fl.mapping.match.difference import Difference
 from xbackend_fl.mapping.match.match import Matching
 from xbackend_fl.mapping.match.skeleton import rounded, skeleton_of
 from xbackend_fl.mapping.match.training import followed, pair_dropouts, training_report
-from xbackend_fl.mapping.probes.held import Held
-from xbackend_fl.mapping.probes.probe import Evidence
+from xbackend_fl.mapping.probe.held import Held
+from xbackend_fl.mapping.probe.probe import Evidence
 from xbackend_fl.text import line
 
 _SUBTLE = frozenset(

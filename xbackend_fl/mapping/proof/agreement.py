@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.canonical import Schema
-from xbackend_fl.mapping.probes.probe import Evidence
+from xbackend_fl.mapping.probe.probe import Evidence
 from xbackend_fl.mapping.proof.verify import ROUNDINGS, TOLERANCE, Check, finite, output_check
 
 Array = NDArray[Any]

@@ -12,9 +12,9 @@ from xbackend_fl.adapter.blame import explained
 from xbackend_fl.adapter.contract import Trainer
 from xbackend_fl.canonical import Binding, Schema
 from xbackend_fl.errors import RefusedInput, XbflError, shortened
-from xbackend_fl.mapping.probes.derivatives import native
-from xbackend_fl.mapping.probes.draw import draw_inputs
-from xbackend_fl.mapping.probes.runtime import Runtime
+from xbackend_fl.mapping.probe.derivatives import native
+from xbackend_fl.mapping.probe.draw import draw_inputs
+from xbackend_fl.mapping.probe.runtime import Runtime
 from xbackend_fl.mapping.proof.verify import TOLERANCE, relative_error
 
 Array = NDArray[Any]

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from xbackend_fl.adapter.contract import Trainer
 from xbackend_fl.canonical import Binding, Schema
-from xbackend_fl.mapping.probes.derivatives import SHIFT, nudged, shifted
-from xbackend_fl.mapping.probes.native import canonical_outputs
-from xbackend_fl.mapping.probes.probe import Evidence, weights_of
+from xbackend_fl.mapping.probe.derivatives import SHIFT, nudged, shifted
+from xbackend_fl.mapping.probe.native import canonical_outputs
+from xbackend_fl.mapping.probe.probe import Evidence, weights_of
 
 Array = NDArray[Any]
 Run: TypeAlias = Callable[[Mapping[str, Array], Sequence[Array]], Sequence[Array]]

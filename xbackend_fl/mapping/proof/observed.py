@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from xbackend_fl.canonical import Kind, Node, Parameter, Schema
 from xbackend_fl.mapping.match.match import ties
 from xbackend_fl.mapping.match.skeleton import products_turned, skeleton_of
-from xbackend_fl.mapping.probes.drawn import drawn_weights
-from xbackend_fl.mapping.probes.executor import Executor
-from xbackend_fl.mapping.probes.probe import Evidence, weights_of
-from xbackend_fl.mapping.probes.runtime import GraphRefused
+from xbackend_fl.mapping.probe.drawn import drawn_weights
+from xbackend_fl.mapping.probe.executor import Executor
+from xbackend_fl.mapping.probe.probe import Evidence, weights_of
+from xbackend_fl.mapping.probe.runtime import GraphRefused
 from xbackend_fl.mapping.proof.verify import TOLERANCE, finite, relative_error
 
 Array = NDArray[Any]

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from xbackend_fl.adapter import Trainer
 from xbackend_fl.canonical import Binding, Kind, Schema
 from xbackend_fl.errors import RefusedInput
-from xbackend_fl.mapping.probes.cases import LONGER
-from xbackend_fl.mapping.probes.distributions import Distribution, vocabularies
-from xbackend_fl.mapping.probes.executor import Executor, executor_of
-from xbackend_fl.mapping.probes.markers import unseen
-from xbackend_fl.mapping.probes.probe import Evidence, weights_of
-from xbackend_fl.mapping.probes.runtime import GraphRefused
+from xbackend_fl.mapping.probe.cases import LONGER
+from xbackend_fl.mapping.probe.distributions import Distribution, vocabularies
+from xbackend_fl.mapping.probe.executor import Executor, executor_of
+from xbackend_fl.mapping.probe.markers import unseen
+from xbackend_fl.mapping.probe.probe import Evidence, weights_of
+from xbackend_fl.mapping.probe.runtime import GraphRefused
 from xbackend_fl.mapping.proof.agreement import Agreement, agreement
 from xbackend_fl.mapping.proof.noise import of_model, output_noise, widest_noise
 from xbackend_fl.mapping.proof.observed import Standing, agreed, seen, standing, unseen_nodes

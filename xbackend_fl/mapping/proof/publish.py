@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from xbackend_fl.canonical import Schema
 from xbackend_fl.errors import FileError, SchemaError
-from xbackend_fl.mapping.probes.probe import Case, Evidence
+from xbackend_fl.mapping.probe.probe import Case, Evidence
 from xbackend_fl.weights import read_tensors, write_tensors
 
 Array = NDArray[Any]

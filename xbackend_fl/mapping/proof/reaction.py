@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from xbackend_fl.mapping.probes.probe import Evidence
+from xbackend_fl.mapping.probe.probe import Evidence
 from xbackend_fl.mapping.proof.verify import TOLERANCE, Check
 
 REACTS = 50.0

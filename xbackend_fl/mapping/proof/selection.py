@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from xbackend_fl.adapter.contract import Trainer
 from xbackend_fl.canonical import Binding, Schema
 from xbackend_fl.errors import RefusedInput
-from xbackend_fl.mapping.probes.cases import (
+from xbackend_fl.mapping.probe.cases import (
     KINDS,
     LONGER,
     by_shape_cases,
@@ -22,12 +22,12 @@ from xbackend_fl.mapping.probes.cases import (
     quieter,
     usual_data,
 )
-from xbackend_fl.mapping.probes.distributions import Assignment, Distribution, assignments, far, structured
-from xbackend_fl.mapping.probes.executor import Executor, executor_of
-from xbackend_fl.mapping.probes.held import held_values
-from xbackend_fl.mapping.probes.memory import check_memory
-from xbackend_fl.mapping.probes.native import SizeRefused
-from xbackend_fl.mapping.probes.probe import Case, Evidence, observe
+from xbackend_fl.mapping.probe.distributions import Assignment, Distribution, assignments, far, structured
+from xbackend_fl.mapping.probe.executor import Executor, executor_of
+from xbackend_fl.mapping.probe.held import held_values
+from xbackend_fl.mapping.probe.memory import check_memory
+from xbackend_fl.mapping.probe.native import SizeRefused
+from xbackend_fl.mapping.probe.probe import Case, Evidence, observe
 from xbackend_fl.mapping.proof.noise import of_model, output_noise
 from xbackend_fl.mapping.proof.observed import faint_nodes
 from xbackend_fl.mapping.proof.reaction import REACTS, reaction

@@ -13,13 +13,13 @@ from pydantic import TypeAdapter
 from xbackend_fl.adapter.contract import Trainer
 from xbackend_fl.canonical import Binding, Schema
 from xbackend_fl.errors import RefusedInput
-from xbackend_fl.mapping.probes.derivatives import native
-from xbackend_fl.mapping.probes.draw import BATCH
-from xbackend_fl.mapping.probes.executor import Executor
-from xbackend_fl.mapping.probes.memory import check_memory
-from xbackend_fl.mapping.probes.native import SizeRefused
-from xbackend_fl.mapping.probes.probe import Case, Evidence, observe, weights_of
-from xbackend_fl.mapping.probes.runtime import GraphRefused
+from xbackend_fl.mapping.probe.derivatives import native
+from xbackend_fl.mapping.probe.draw import BATCH
+from xbackend_fl.mapping.probe.executor import Executor
+from xbackend_fl.mapping.probe.memory import check_memory
+from xbackend_fl.mapping.probe.native import SizeRefused
+from xbackend_fl.mapping.probe.probe import Case, Evidence, observe, weights_of
+from xbackend_fl.mapping.probe.runtime import GraphRefused
 
 TOLERANCE = 1e-4
 """Largest relative error that passes; an epsilon of 1e-3 instead of 1e-5 makes 3e-4."""

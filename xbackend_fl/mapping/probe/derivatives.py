@@ -13,8 +13,8 @@ from xbackend_fl.adapter.contract import Batch, TrainConfig, Trainer
 from xbackend_fl.adapter.optimizers import Optimizer
 from xbackend_fl.canonical import Binding, Kind, Schema
 from xbackend_fl.canonical.layout import leaves
-from xbackend_fl.mapping.probes.pieces import taken_apart
-from xbackend_fl.mapping.probes.sketch import columns, sketch, sketches
+from xbackend_fl.mapping.probe.pieces import taken_apart
+from xbackend_fl.mapping.probe.sketch import columns, sketch, sketches
 
 Array = NDArray[Any]
 

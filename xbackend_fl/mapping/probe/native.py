@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from xbackend_fl.adapter.contract import Trainer
 from xbackend_fl.canonical import OPERATORS, Binding, Effect, Node, Schema
 from xbackend_fl.errors import RefusedInput
-from xbackend_fl.mapping.probes.derivatives import native
+from xbackend_fl.mapping.probe.derivatives import native
 
 Array = NDArray[Any]
 

@@ -13,7 +13,7 @@ from xbackend_fl.adapter.contract import Trainer
 from xbackend_fl.canonical import Binding, Kind, Schema
 from xbackend_fl.canonical.graph.operands import LARGEST_CONSTANT
 from xbackend_fl.canonical.layout import Constant, leaves
-from xbackend_fl.mapping.probes.probe import Evidence
+from xbackend_fl.mapping.probe.probe import Evidence
 
 Array = NDArray[Any]
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from xbackend_fl.adapter.contract import Batch, TrainConfig, Trainer
 from xbackend_fl.adapter.optimizers import Optimizer
 from xbackend_fl.canonical import Binding, Schema
-from xbackend_fl.mapping.probes.derivatives import native
-from xbackend_fl.mapping.probes.native import canonical_outputs, training_attributes
-from xbackend_fl.mapping.probes.runtime import Runtime
+from xbackend_fl.mapping.probe.derivatives import native
+from xbackend_fl.mapping.probe.native import canonical_outputs, training_attributes
+from xbackend_fl.mapping.probe.runtime import Runtime
 
 Array = NDArray[Any]
 

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.canonical import OPERATORS, Kind, Node, Parameter, Port, Schema
-from xbackend_fl.mapping.probes.distributions import Assignment, Distribution, hidden, sample, vocabularies
-from xbackend_fl.mapping.probes.markers import compared, values
-from xbackend_fl.mapping.probes.pieces import in_pieces, put_together
+from xbackend_fl.mapping.probe.distributions import Assignment, Distribution, hidden, sample, vocabularies
+from xbackend_fl.mapping.probe.markers import compared, values
+from xbackend_fl.mapping.probe.pieces import in_pieces, put_together
 
 Array = NDArray[Any]
 

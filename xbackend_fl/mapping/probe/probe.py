@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from xbackend_fl.adapter.contract import TrainConfig, Trainer
 from xbackend_fl.canonical import Binding, Schema
-from xbackend_fl.mapping.probes.derivatives import STEP, Question, ask, native, rounding
-from xbackend_fl.mapping.probes.draw import features, shaken
-from xbackend_fl.mapping.probes.drawn import drawn_by_shape, drawn_weights
-from xbackend_fl.mapping.probes.executor import Executor, executor_of
-from xbackend_fl.mapping.probes.native import SizeRefused, canonical_outputs, forward, training_attributes
-from xbackend_fl.mapping.probes.runtime import GraphRefused
+from xbackend_fl.mapping.probe.derivatives import STEP, Question, ask, native, rounding
+from xbackend_fl.mapping.probe.draw import features, shaken
+from xbackend_fl.mapping.probe.drawn import drawn_by_shape, drawn_weights
+from xbackend_fl.mapping.probe.executor import Executor, executor_of
+from xbackend_fl.mapping.probe.native import SizeRefused, canonical_outputs, forward, training_attributes
+from xbackend_fl.mapping.probe.runtime import GraphRefused
 
 Array = NDArray[Any]
 

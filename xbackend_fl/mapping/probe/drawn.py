@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, final
 from numpy.typing import NDArray
 
 from xbackend_fl.canonical import Schema
-from xbackend_fl.mapping.probes.draw import draw_by_shape, draw_weights
+from xbackend_fl.mapping.probe.draw import draw_by_shape, draw_weights
 
 Array = NDArray[Any]
 _Make: TypeAlias = Callable[[], dict[str, Array]]

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.canonical import OPERATORS, Node, Schema
-from xbackend_fl.mapping.probes.markers import (
+from xbackend_fl.mapping.probe.markers import (
     blank,
     blank_indices,
     blank_mask,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.canonical import Schema
-from xbackend_fl.mapping.probes.distributions import (
+from xbackend_fl.mapping.probe.distributions import (
     WIDE,
     Assignment,
     Distribution,
@@ -21,8 +21,8 @@ from xbackend_fl.mapping.probes.distributions import (
     vocabularies,
     words,
 )
-from xbackend_fl.mapping.probes.draw import BATCH, draw_inputs
-from xbackend_fl.mapping.probes.probe import Case
+from xbackend_fl.mapping.probe.draw import BATCH, draw_inputs
+from xbackend_fl.mapping.probe.probe import Case
 
 Array = NDArray[Any]
 
