@@ -77,11 +77,11 @@ def export_native(
     places = [axes.perm.index(0) for axes in binding.inputs]
     names = trainer.export_onnx(file, own, places)
     # Only who exports needs onnx and ONNX Runtime in memory.
-    from xbackend_fl.weights import exported  # noqa: PLC0415
+    from xbackend_fl.weights import as_onnx, exported  # noqa: PLC0415
 
     try:
         unnamed = exported.in_canonical_words(file, schema, binding, weights, names)
-        return Exported(tuple(exported.run(file, schema, inputs)), unnamed)
+        return Exported(tuple(as_onnx.answers(file, schema, inputs)), unnamed)
     except Exception as error:  # whatever onnx and ONNX Runtime say of a graph
         said = str(error).strip().splitlines() or [""]
         raise RefusedInput(f"ONNX Runtime cannot run what {binding.backend} wrote: {said[0]}") from error

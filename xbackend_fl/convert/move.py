@@ -19,8 +19,8 @@ from xbackend_fl.canonical.onnx_export import to_onnx
 from xbackend_fl.convert.exporting import by_exporter, needs_exporter
 from xbackend_fl.convert.models import Side
 from xbackend_fl.convert.names import naming, not_saved
-from xbackend_fl.convert.outputs import Output, compared_outputs
-from xbackend_fl.errors import FileError, RefusedInput, RunFailed, SchemaError
+from xbackend_fl.convert.outputs import Output, check_read_again, compared_outputs
+from xbackend_fl.errors import FileError, RefusedInput, SchemaError
 from xbackend_fl.mapping import check_lengths
 from xbackend_fl.weights import Archive, Weights, digest
 from xbackend_fl.weights.formats.dtypes import is_float
@@ -200,7 +200,7 @@ def _write(
     if writer is None:
         assert reader is not None
         _write_canonical(partial, kind, canonical, reader, advance, sequence_axes)
-        _check(canonical, weights.open(partial, kind.name), partial)
+        check_read_again(canonical, weights.open(partial, kind.name), partial)
         return "every canonical bit read again"
     natives = writer.binding.restore(canonical)
     unsaved: frozenset[str] = frozenset()
@@ -215,7 +215,7 @@ def _write(
     else:
         own = dict(natives) if writer.trainer is None else _all(writer.trainer, writer.binding, unsaved)
         weights.save(partial, own, _provenance(source), format=kind.name, verify=False, advance=advance)
-    _check(canonical, canonical_of(weights.open(partial, kind.name), writer), partial)
+    check_read_again(canonical, canonical_of(weights.open(partial, kind.name), writer), partial)
     return "exported again from the new file, every canonical bit"
 
 
@@ -282,12 +282,6 @@ def _write_canonical(
         return
     about = {"fingerprint": fingerprint, "digest": digest(canonical)}
     weights.save(partial, canonical, about, format=kind.name, verify=False, advance=advance)
-
-
-def _check(expected: Canonical, received: Mapping[str, Array], path: Path) -> None:
-    for name, array in expected.items():
-        if name not in received or not same_bits(np.asarray(received[name]), array):
-            raise RunFailed(f"{path.name}: {name!r} read again is not what was written; nothing was kept")
 
 
 def _check_lengths(

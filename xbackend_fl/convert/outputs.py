@@ -1,9 +1,10 @@
-"""What both sides of a conversion compute with the weights that were moved."""
+"""What a conversion is held against: the new file read again, and what both sides compute with the weights that were moved."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from xbackend_fl.errors import RunFailed
 from xbackend_fl.mapping import execute
 from xbackend_fl.mapping.probe.draw import draw_inputs
 from xbackend_fl.mapping.proof.verify import TOLERANCE, relative_error
+from xbackend_fl.weights.store import same_bits
 
 Array = NDArray[Any]
 Canonical = Mapping[str, Array]
@@ -82,3 +84,14 @@ def answer_of(side: Side, canonical: Canonical, inputs: Sequence[Array]) -> tupl
         trainer.write(binding.restore(canonical))
     raw = trainer.forward(binding.native_inputs(inputs))
     return tuple(axes.to_canonical(array) for axes, array in zip(binding.outputs, raw, strict=True))
+
+
+def check_read_again(expected: Canonical, received: Mapping[str, Array], path: Path) -> None:
+    """Compare what a new file holds with what was written, bit for bit.
+
+    Raises:
+        RunFailed: They differ; nothing is kept.
+    """
+    for name, array in expected.items():
+        if name not in received or not same_bits(np.asarray(received[name]), array):
+            raise RunFailed(f"{path.name}: {name!r} read again is not what was written; nothing was kept")

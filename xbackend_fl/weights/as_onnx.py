@@ -48,6 +48,11 @@ def as_onnx(
         path.write_bytes(to_onnx(schema, weights, sequence_axes=sequence_axes).SerializeToString())
         # From the file: it is what others will read, and the checker would make two more copies of a model in memory.
         onnx.checker.check_model(str(path), full_check=True)
+    return answers(file, schema, inputs)
+
+
+def answers(file: Path, schema: Schema, inputs: Sequence[Array]) -> list[Array]:
+    """What ONNX Runtime answers with ``file`` to inputs in ONNX layout, in the order of the schema's outputs."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])

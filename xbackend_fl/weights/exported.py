@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import permutations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import compose, helper, numpy_helper
 
@@ -87,15 +86,6 @@ def in_canonical_words(
     file.write_bytes(model.SerializeToString())
     onnx.checker.check_model(str(file))
     return tuple(name for name in weights if name not in held)
-
-
-def run(file: Path, schema: Schema, inputs: Sequence[Array]) -> list[Array]:
-    """What ONNX Runtime answers with ``file`` to inputs in ONNX layout, in the order of the schema's outputs."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    feeds = {port.name: array for port, array in zip(schema.inputs, inputs, strict=True)}
-    return list(session.run(None, feeds))
 
 
 def _order(canonical: Array, native: Array) -> tuple[int, ...] | None:
