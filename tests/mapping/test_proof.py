@@ -19,7 +19,8 @@ from tests.adapters.zoo import ROWS
 from xbackend_fl.canonical import Binding
 from xbackend_fl.canonical.layout import Blocks, Layout, Reorder, Stack, Sum, Transpose
 from xbackend_fl.mapping import Proof, evidence_of
-from xbackend_fl.mapping.bind import find_binding, prove
+from xbackend_fl.mapping.align.structure import find_binding
+from xbackend_fl.mapping.proof.prove import prove
 from xbfl_tensorflow.trainer import TensorFlowTrainer
 from xbfl_torch.trainer import TorchTrainer
 

@@ -17,7 +17,7 @@ import xbackend_fl
 from xbackend_fl.adapter import adapter_of
 from xbackend_fl.errors import MismatchError, UnprovenError
 from xbackend_fl.mapping import evidence_of
-from xbackend_fl.mapping.bind import find_binding
+from xbackend_fl.mapping.align.structure import find_binding
 from xbackend_fl.mapping.proof.prove import prove
 
 SIZES = (32, 64, 128, 224)

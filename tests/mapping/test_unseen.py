@@ -22,7 +22,8 @@ from xbackend_fl.adapter import adapter_of
 from xbackend_fl.cli.mapping import map_models
 from xbackend_fl.errors import RefusedInput, UnprovenError
 from xbackend_fl.mapping import evidence_of
-from xbackend_fl.mapping.bind import find_binding, prove
+from xbackend_fl.mapping.align.structure import find_binding
+from xbackend_fl.mapping.proof.prove import prove
 
 
 def moved_over(pair: Masked, left: nn.Module, right: keras.Model) -> tuple[xbackend_fl.Bound, float]:

@@ -27,8 +27,9 @@ from xbackend_fl.canonical import Binding
 from xbackend_fl.canonical.layout import Blocks, Join, Layout, Reorder, Stack, Sum, Transpose
 from xbackend_fl.errors import RefusedInput
 from xbackend_fl.mapping import Evidence, evidence_of
-from xbackend_fl.mapping.bind import find_binding, prove
+from xbackend_fl.mapping.align.structure import find_binding
 from xbackend_fl.mapping.probe.draw import draw_inputs, draw_weights
+from xbackend_fl.mapping.proof.prove import prove
 from xbackend_fl.mapping.proof.verify import relative_error
 
 SMALL = (

@@ -1,16 +1,16 @@
 """Finds, proves and explains the map between two independently written models."""
 
+from xbackend_fl.mapping.align.structure import find_binding
 from xbackend_fl.mapping.bind import (
-    Bound,
     as_known,
     bind,
     bind_trainer,
     describe,
     describe_reference,
     evidence_of,
-    find_binding,
     gather_evidence,
 )
+from xbackend_fl.mapping.bound import Bound
 from xbackend_fl.mapping.probe.native import training_attributes
 from xbackend_fl.mapping.probe.probe import Evidence
 from xbackend_fl.mapping.probe.runtime import execute

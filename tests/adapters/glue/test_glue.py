@@ -9,7 +9,7 @@ from tests.adapters.glue import contractions, gates, masks, movement
 from tests.adapters.glue.pair import Pair
 from xbackend_fl.adapter import adapter_of
 from xbackend_fl.canonical.onnx_export import to_onnx
-from xbackend_fl.mapping.bind import find_binding
+from xbackend_fl.mapping.align.structure import find_binding
 from xbackend_fl.mapping.probe.draw import draw_weights
 
 _MODULES = (masks, gates, movement, contractions)

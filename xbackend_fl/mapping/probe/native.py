@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from numpy.typing import NDArray
 
-from xbackend_fl.adapter.contract import Trainer
+from xbackend_fl.adapter.contract import Preserving, Trainer
 from xbackend_fl.canonical import OPERATORS, Binding, Effect, Node, Schema
 from xbackend_fl.errors import RefusedInput
 from xbackend_fl.mapping.probe.derivatives import native
@@ -18,6 +19,20 @@ Array = NDArray[Any]
 
 class SizeRefused(RefusedInput):
     """A model does not take inputs of a case's size."""
+
+
+@contextmanager
+def as_it_was(trainer: Trainer) -> Iterator[None]:
+    """The model behind a trainer is afterwards what it was; one of somebody's own at least has its weights again."""
+    if isinstance(trainer, Preserving):
+        with trainer.preserved():
+            yield
+        return
+    before = trainer.read()
+    try:
+        yield
+    finally:
+        trainer.write(before)
 
 
 def canonical_outputs(

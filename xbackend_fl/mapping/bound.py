@@ -1,0 +1,56 @@
+"""A native model that speaks a schema: what came of a proof."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+from xbackend_fl.adapter import Trainer
+from xbackend_fl.canonical import Binding, Schema
+from xbackend_fl.errors import RefusedInput, SchemaError
+from xbackend_fl.mapping.proof.verify import Proof
+from xbackend_fl.weights import Weights
+
+
+@final
+@dataclass(frozen=True)
+class Bound:
+    """A native model that speaks a schema.
+
+    Attributes:
+        schema: The treaty.
+        binding: How its parameters lie in the native model.
+        proof: The numbers that show that both are the same function.
+        trainer: The native model behind the trainer contract.
+        notes: Differences that only training sees; the treaty's value is applied.
+    """
+
+    schema: Schema
+    binding: Binding
+    proof: Proof
+    trainer: Trainer
+    notes: tuple[str, ...] = ()
+
+    def export_weights(self) -> Weights:
+        """The model's current weights in canonical form (copies)."""
+        return Weights.of(self.schema, self.binding.export(self.trainer.read()))
+
+    def import_weights(self, weights: Weights) -> None:
+        """Set the model's weights.
+
+        Raises:
+            SchemaError: The weights belong to another schema.
+            RefusedInput: The model computes some of its weights.
+        """
+        if self.binding.one_way:
+            raise RefusedInput(
+                f"the map goes one way: {self.binding.one_way}",
+                hint="remove the parametrization before training, or take the weights from the trainer's copy",
+            )
+        if weights.fingerprint != self.schema.fingerprint:
+            raise SchemaError(
+                f"expected weights of schema {self.schema.fingerprint[:12]}, "
+                f"received {weights.fingerprint[:12]}"
+            )
+        Weights.of(self.schema, weights)
+        self.trainer.write(self.binding.restore(weights))

@@ -1,0 +1,72 @@
+"""Decides on a claim: by structure, then in other forms; proven, or refused with what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from xbackend_fl.mapping.align.forms import UnlikeError, one_function
+from xbackend_fl.mapping.align.pairings import Outcome, contradicted
+from xbackend_fl.mapping.align.structure import StructureError, bindings
+from xbackend_fl.mapping.bound import Bound
+from xbackend_fl.mapping.claim import Claim
+from xbackend_fl.mapping.explain import apart_somewhere, failure, not_finite_apart, verdict_by_shape
+from xbackend_fl.mapping.finite import check_weights
+from xbackend_fl.mapping.match.difference import Difference
+from xbackend_fl.mapping.match.ports import trailing_notes
+from xbackend_fl.mapping.probe.held import Held, held_on_both
+
+
+def proven(claim: Claim) -> Bound:
+    """The candidate bound, with its proof.
+
+    Raises:
+        MismatchError: The two models are not the same function.
+        UnprovenError: No probe sees some parameters.
+        RefusedInput: A weight of the candidate is no number.
+    """
+    trainer, schema, own = claim.trainer, claim.schema, claim.own
+    check_weights(trainer)
+    held = held_on_both(schema, own.schema, own.binding, trainer, claim.evidence or ())
+    claim = claim.without_held()
+    found: Outcome | None = None
+    apart: tuple[Difference, ...] = ()
+    try:
+        found = claim.search(bindings(schema, own, claim.fingerprints()))
+    except StructureError as error:
+        apart = error.found
+    for kept in (None, held) if held else (None,):
+        if found is not None and not contradicted(found.proof):
+            break
+        try:
+            other = _in_other_form(claim, apart, kept)
+        except UnlikeError as error:
+            apart = error.found or apart
+        else:
+            found = other if found is None or not contradicted(other.proof) else found
+    if found is None or (apart and contradicted(found.proof)):
+        raise claim.refusal(apart, _verdict(claim, apart, found)) from None
+    if not found.proof.proven:
+        raise failure(found, schema, trainer.description)
+    notes = (*found.notes, *trailing_notes(found.binding), *trainer.description.notes)
+    return Bound(schema, found.binding, found.proof, trainer, notes)
+
+
+def _in_other_form(claim: Claim, apart: Sequence[Difference], kept: Held | None) -> Outcome:
+    """What comes of pairing parameters by what they do, on weights of which some are kept as both models hold them.
+
+    Raises:
+        UnlikeError: The two graphs are not two forms of one function.
+    """
+    if kept:
+        claim.trainer.write(kept.natives)
+        claim = replace(claim, evidence=kept.evidence)
+    return claim.search(one_function(claim.schema, claim.trainer, claim.evidence, apart, kept))
+
+
+def _verdict(claim: Claim, apart: Sequence[Difference], found: Outcome | None) -> str:
+    """What the numbers say of two graphs that differ; nothing where an attribute says it all."""
+    said = found and (not_finite_apart(found.proof) or apart_somewhere(found.proof))
+    if said or any(item.attribute not in {"structure", "connection"} for item in apart):
+        return said or ""
+    return verdict_by_shape(claim.trainer, claim.trainer.description, claim.evidence)

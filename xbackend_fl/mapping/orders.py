@@ -1,0 +1,80 @@
+"""Asks a claim in every order of outputs and of inputs that names and sizes leave open, and takes what the numbers say."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+from xbackend_fl.adapter import Reordering
+from xbackend_fl.errors import MismatchError
+from xbackend_fl.mapping.align.inputs import (
+    Turned,
+    input_orders,
+    inputs_in_other_order,
+    matching_first,
+    order_notes,
+)
+from xbackend_fl.mapping.align.pairings import SECONDS
+from xbackend_fl.mapping.bound import Bound
+from xbackend_fl.mapping.claim import Claim
+from xbackend_fl.mapping.judge import proven
+from xbackend_fl.mapping.match.ports import output_notes, output_orders, outputs_untold
+from xbackend_fl.mapping.probe.native import SizeRefused, as_it_was
+
+
+def in_some_order(claim: Claim) -> Bound:
+    """The candidate proven with its outputs in the order that the numbers tell, where only one side gives them names.
+
+    Raises:
+        MismatchError: No order passes, or more than one.
+    """
+    trainer, schema = claim.trainer, claim.schema
+    own, start = trainer.description.schema, time.monotonic()
+    orders = output_orders(schema, own)
+    if len(orders) == 1 or not isinstance(trainer, Reordering):
+        return _inputs_in_some_order(claim)
+    refused: list[MismatchError] = []
+    found: list[tuple[tuple[int, ...], Bound]] = []
+    for order in orders:
+        if (found or refused) and time.monotonic() - start > SECONDS:
+            break
+        trainer.return_in(order)
+        try:
+            found.append((order, _inputs_in_some_order(claim)))
+        except MismatchError as error:
+            refused.append(error)
+    if len(found) == 1 and len(found) + len(refused) == len(orders):
+        ((order, only),) = found
+        trainer.return_in(order)
+        return replace(only, notes=(*only.notes, *output_notes(schema, own, order)))
+    trainer.return_in(range(len(own.outputs)))
+    raise outputs_untold(schema, own, refused if not found else ())
+
+
+def _inputs_in_some_order(claim: Claim) -> Bound:
+    """The candidate proven with its inputs in the likeliest order that the numbers do not contradict."""
+    trainer, schema = claim.trainer, claim.schema
+    own, start = trainer.description, time.monotonic()
+    orders = matching_first(schema, own, input_orders(schema, own.schema))
+    refused: MismatchError | None = None
+    unfit: SizeRefused | None = None
+    for order in orders:
+        if (refused or unfit) and time.monotonic() - start > SECONDS:
+            break
+        turned = trainer if order == tuple(range(len(order))) else Turned(trainer, order)
+        try:
+            with as_it_was(trainer):
+                found = proven(replace(claim, trainer=turned))
+        except MismatchError as error:
+            refused = refused or error
+            continue
+        except SizeRefused as error:
+            # Ids of one table are too large for another: inputs may lie in another order.
+            unfit = unfit or error
+            continue
+        notes = (*found.notes, *order_notes(schema, own, order))
+        return replace(found, trainer=trainer, notes=notes)
+    if refused is None:
+        assert unfit is not None
+        raise unfit
+    raise inputs_in_other_order(schema, own.schema, orders) or refused
