@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Any
 
@@ -139,6 +139,7 @@ class Remembering:
 
     def hold(self) -> None:
         self.hist, self.cache, self.seen, self.nested = [1], {"first": 2}, {3}, {"of": [4]}
+        self.ordered = OrderedDict(last=1, first=2)
 
     def note(self, value: Any) -> Any:
         self.hist.append(value)
@@ -146,10 +147,16 @@ class Remembering:
         self.cache.pop("first", None)
         self.seen.add(len(self.seen) + 10)
         self.nested["of"].append(value)
+        self.ordered["late"] = value
+        self.ordered.pop("last", None)
         return value
 
     def held(self) -> str:
-        return repr((list(self.hist), dict(self.cache), sorted(self.seen), list(self.nested["of"])))
+        kept = (
+            list(self.ordered.items()),
+            list(reversed(self.ordered)),
+        )  # its order is kept apart from its items
+        return repr((list(self.hist), dict(self.cache), sorted(self.seen), list(self.nested["of"]), kept))
 
 
 class RememberingTorch(Remembering, nn.Module):

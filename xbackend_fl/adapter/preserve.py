@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -61,12 +61,13 @@ class Containers:
 
 
 def _plain(held: Any) -> Any:
-    return next(kind for kind in (list, dict, set, deque) if isinstance(held, kind))
+    """Python's own kind of it. An ordered dict keeps its order beside what a dict holds, and breaks if only that is changed."""
+    return next(kind for kind in (list, OrderedDict, dict, set, deque) if isinstance(held, kind))
 
 
 def _copy(held: Any) -> list[Any] | dict[Any, Any]:
     if isinstance(held, dict):
-        return {key: dict.__getitem__(held, key) for key in dict.__iter__(held)}
+        return {key: dict.__getitem__(held, key) for key in _plain(held).__iter__(held)}
     return list(_plain(held).__iter__(held))
 
 
