@@ -25,20 +25,39 @@ def product(builder: GraphBuilder, name: str, left: Value, right: Value) -> Valu
         queries, keys = (
             (builder.transpose(right, swap), left) if found.turned else (left, builder.transpose(right, swap))
         )
-        return attention(
+        # Heads may stand in front of the examples: a model stacked what it had split.
+        swap = (
+            (1, 0, 2, 3)
+            if len(one.shape) == 4 and _examples_second(builder, *found.operands, two.name)
+            else ()
+        )
+        queries, keys, values = (
+            builder.transpose(item, swap) if swap else item for item in (queries, keys, two)
+        )
+        made = attention(
             builder,
             name,
             queries,
             keys,
-            two,
+            values,
             scale=found.scale,
             causal=found.causal,
             dropout=found.dropout,
             origin=found.dropping,
         )
+        return builder.transpose(made, swap) if swap else made
     shape = (*np.broadcast_shapes(one.shape[:-2], two.shape[:-2]), one.shape[-2], two.shape[-1])
     (out,) = builder.add("MatMul", name, [one, two], [shape])
     return Value(out, shape, tuple(range(len(shape))))
+
+
+def _examples_second(builder: GraphBuilder, *values: str) -> bool:
+    """Whether the first axis of what was moved lies second in all of them."""
+    moved = [builder.recorder.producer(value) for value in values]
+    orders = [
+        draft.attributes["perm"] for draft in moved if draft is not None and draft.operator == "Transpose"
+    ]
+    return bool(orders) and all(isinstance(order, tuple) and order[1] == 0 for order in orders)
 
 
 def attention(
