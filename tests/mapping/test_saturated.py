@@ -15,7 +15,7 @@ from keras import ops
 from torch import nn
 
 import xbackend_fl
-from xbackend_fl.errors import UnsupportedError
+from xbackend_fl.errors import MismatchError, UnsupportedError
 from xbackend_fl.mapping.probe.cases import BY_SHAPE
 
 
@@ -89,3 +89,33 @@ def test_a_kernel_that_is_missing_is_no_fault_of_the_model() -> None:
     with pytest.raises(UnsupportedError, match="has no kernel for this model on this processor") as caught:
         xbackend_fl.bind(ChannelsFirst(), schema, image, evidence)
     assert "channels last" in str(caught.value.hint)
+
+
+class Rare(nn.Module):
+    """A chance that is nearly nothing: ONNX Runtime's sigmoid ends at 1e-8."""
+
+    def __init__(self, last: float) -> None:
+        super().__init__()
+        self.layer, self.last = nn.Linear(4, 2), last
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(self.layer(x) - self.last).reshape(-1, 2)
+
+
+def test_the_sigmoid_of_onnx_runtime_ends_before_others() -> None:
+    example = (np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32),)
+    x = keras.Input((4,))
+    other = keras.Model(x, K.Reshape((2,))(ops.sigmoid(K.Dense(2, name="d")(x) - 40.0)))
+    schema, evidence = xbackend_fl.describe_reference(Rare(40.0), example)
+    proof = xbackend_fl.bind(other, schema, example, evidence).proof
+    assert proof.proven
+    assert any(check.what == "onnx runtime" for check in proof.checks)
+
+
+def test_a_rare_chance_is_compared_with_the_other_framework_by_its_own_size() -> None:
+    example = (np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32),)
+    x = keras.Input((4,))
+    other = keras.Model(x, K.Reshape((2,))(ops.sigmoid(K.Dense(2, name="d")(x) - 41.0)))
+    schema, evidence = xbackend_fl.describe_reference(Rare(40.0), example)
+    with pytest.raises(MismatchError):
+        xbackend_fl.bind(other, schema, example, evidence)

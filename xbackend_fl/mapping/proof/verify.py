@@ -20,6 +20,7 @@ from xbackend_fl.mapping.probe.memory import check_memory
 from xbackend_fl.mapping.probe.native import SizeRefused
 from xbackend_fl.mapping.probe.probe import Case, Evidence, observe, weights_of
 from xbackend_fl.mapping.probe.runtime import GraphRefused
+from xbackend_fl.mapping.proof.logistic import floors
 
 TOLERANCE = 1e-4
 """Largest relative error that passes; an epsilon of 1e-3 instead of 1e-5 makes 3e-4."""
@@ -153,7 +154,7 @@ def against_runtime(
     """
     if schema.opaque:
         return
-    measure = {item.case.label: item.outputs for item in reference}
+    measure, least = {item.case.label: item.outputs for item in reference}, floors(schema)
     for item in evidence:
         if item.case.by_shape:
             continue
@@ -174,7 +175,7 @@ def against_runtime(
             continue
         if not finite(expected) and (wanted is not None or _alike_infinite(item.outputs, expected)):
             continue
-        yield output_check("onnx runtime", schema, item.case, item.outputs, expected)
+        yield output_check("onnx runtime", schema, item.case, item.outputs, expected, least)
 
 
 def _holds(
@@ -200,10 +201,21 @@ def _alike_infinite(one: Sequence[NDArray[Any]], two: Sequence[NDArray[Any]]) ->
 
 
 def output_check(
-    what: str, schema: Schema, case: Case, received: Sequence[NDArray[Any]], expected: Sequence[NDArray[Any]]
+    what: str,
+    schema: Schema,
+    case: Case,
+    received: Sequence[NDArray[Any]],
+    expected: Sequence[NDArray[Any]],
+    least: Sequence[float] = (),
 ) -> Check:
-    """The worst output of one case; of those with values that are finite on one side only, the first."""
-    errors = [relative_error(a, b) for a, b in zip(received, expected, strict=True)]
+    """The worst output of one case; of those with values that are finite on one side only, the first.
+
+    ``least`` is the size that an output is taken for at least, where it is smaller.
+    """
+    floor = least or (0.0,) * len(expected)
+    errors = [
+        relative_error(a, b, max(1e-12, size)) for a, b, size in zip(received, expected, floor, strict=True)
+    ]
     worst = max(range(len(errors)), key=errors.__getitem__)
     where = schema.outputs[worst].name if len(errors) > 1 else ""
     apart = _apart(received[worst], expected[worst], case.inputs)
