@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from typing import Any
 
@@ -18,7 +17,7 @@ from tests.networks.packages.build import (
     keras_hub,
     transformers,
 )
-from tests.networks.packages.sources import package
+from tests.networks.packages.sources import part
 from tests.networks.packages.truth import Rule, by_converter, by_names
 from tests.networks.textbook.pair import IMAGE, SERIES, Pair, draws, floats, ids, mask
 
@@ -105,12 +104,6 @@ def classifier(name: str, kind: str, model: str, task: str, backbone: str, **mor
         lambda: keras_hub(task, backbone=converted(f"transformers/{kind}", backbone, config), num_classes=3, preprocessor=None, **more),
         PICTURE, by_converter(f"transformers/{kind}", head=True, renamed=(LAYERS, *AS_SAVED)), inputs={0: IMAGE},
     )  # fmt: skip
-
-
-def part(name: str, end: str) -> Any:
-    """A class of KerasHub that is part of a backbone."""
-    package("keras_hub")
-    return getattr(importlib.import_module(f"keras_hub.src.models.{end}"), name)
 
 
 AS_SAVED: tuple[Rule, ...] = (

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.networks.packages import attention, convolutional, decoders, encoders
+from tests.networks.packages import attention, convolutional, decoders, encoders, recommender, segmentation
 
-FAMILIES = (encoders, decoders, attention, convolutional)
+FAMILIES = (encoders, decoders, attention, convolutional, segmentation, recommender)
 
 PAIRS = tuple(pair for family in FAMILIES for pair in family.PAIRS)

@@ -170,5 +170,5 @@ PAIRS = (
     ordered("MobileNet V2: padding of stride 2", functools.partial(timm, "mobilenetv2_035", num_classes=10, bn_eps=1e-3),
             applications("MobileNetV2", alpha=0.35), cause=frozenset({"pad"})),
     ordered("ConvNeXt: preprocessing", torchvision_convnext, functools.partial(small_convnext, preprocessing=True),
-            cause=frozenset({"preprocess", "rescal", "multiplied", "scale"})),
+            cause=frozenset({"preprocess", "normalization"})),
 )  # fmt: skip

@@ -108,7 +108,10 @@ def _named(loader: Loader, path: str, variable: Any, rules: Iterable[Rule]) -> N
             name, changes = re.sub(pattern, becomes, name), [*changes, *change]
     module, _, role = name.replace("/", ".").rpartition(".")
     role = role.partition("@")[0]
-    value = loader.get_tensor(".".join(filter(None, (module, ENDS.get(role, role)))))
+    if any(f".{held}".endswith(f".{module}.{role}") for held in loader.held):
+        value, role = loader.get_tensor(f"{module}.{role}"), ""  # both name it so, and hold it so
+    else:
+        value = loader.get_tensor(".".join(filter(None, (module, ENDS.get(role, role)))))
     for one in changes:
         value = one(value)
     variable.assign(laid_out(value, role, tuple(variable.shape)))
@@ -149,7 +152,7 @@ def in_order() -> Converter:
     def write(pair: Pair, reference: nn.Module, other: Any) -> set[str]:
         arrays = pair.example(np.random.default_rng(0))
         waiting: dict[tuple[str, int], deque[tuple[str, Array]]] = defaultdict(deque)
-        with torch.no_grad(), _torch_calls(reference) as called:
+        with torch.no_grad(), _evaluated(reference), _torch_calls(reference) as called:
             reference(*map(torch.from_numpy, arrays))
         names = {id(value): name for name, value in reference.state_dict(keep_vars=True).items()}
         for module in called:
@@ -175,6 +178,16 @@ def in_order() -> Converter:
         return read
 
     return functools.partial(_values, write)
+
+
+@contextmanager
+def _evaluated(model: nn.Module) -> Iterator[None]:
+    """A call in training mode would move the statistics that are to be compared."""
+    training = {module: module.training for module in model.modules()}
+    model.eval()
+    yield
+    for module, mode in training.items():
+        module.training = mode
 
 
 @contextmanager
@@ -243,7 +256,8 @@ def _needed(pair: Pair, reference: nn.Module) -> set[str]:
     """Parameters that outputs depend on."""
     arrays = pair.example(np.random.default_rng(0))
     named = {name: value for name, value in reference.named_parameters() if value.requires_grad}
-    total = sum(value.double().sum() for value in flat(reference(*map(torch.from_numpy, arrays))))
+    with _evaluated(reference):
+        total = sum(value.double().sum() for value in flat(reference(*map(torch.from_numpy, arrays))))
     assert isinstance(total, torch.Tensor)
     gradients = torch.autograd.grad(total, list(named.values()), allow_unused=True)
     return {name for name, gradient in zip(named, gradients, strict=True) if gradient is not None}
