@@ -27,12 +27,12 @@ def layers_kept(model: Any) -> Iterator[None]:
     A layer that was not built yet has its variables afterwards, and what goes with them, unless the block raises: then it is
     unbuilt again. Values of variables that train are not brought back; what counts, and the states of random generators, are.
     """
-    parts = _parts(model)
+    parts = parts_of(model)
     before = [(part, dict(vars(part))) for part in parts if getattr(part, "built", True)]
     # A framework's own account of layers and variables grows where a part is built, and so only what is the user's is kept.
     own = [value for _, attributes in before for name, value in attributes.items() if name[:1] != "_"]
     containers = Containers(
-        own, _opened, lambda item: isinstance(item, tf.Variable | tf.Module | keras.Variable)
+        own, opened, lambda item: isinstance(item, tf.Variable | tf.Module | keras.Variable)
     )
     unbuilt = _Unbuilt(model)
     try:
@@ -86,7 +86,7 @@ def unbuilt_kept(model: Any) -> Iterator[None]:
 
 def is_unbuilt(model: Any) -> bool:
     """Whether a model has layers that a first call gives their variables."""
-    return any(not getattr(part, "built", True) for part in _parts(model))
+    return any(not getattr(part, "built", True) for part in parts_of(model))
 
 
 class _Unbuilt:
@@ -95,7 +95,7 @@ class _Unbuilt:
     def __init__(self, model: Any) -> None:
         self._containers: list[tuple[Any, Any]] = []
         self._seen: set[int] = set()
-        for part in _parts(model) if is_unbuilt(model) else ():
+        for part in parts_of(model) if is_unbuilt(model) else ():
             self._note(vars(part))
         # Layers and variables that a first call makes are numbered; the same model would have other names the next time.
         self._note(
@@ -116,7 +116,7 @@ class _Unbuilt:
                 dict.update(held, items)
 
     def _note(self, held: Any) -> None:
-        held = _opened(held) if isinstance(held, dict) else held
+        held = opened(held) if isinstance(held, dict) else held
         if id(held) in self._seen:
             return
         self._seen.add(id(held))
@@ -144,7 +144,7 @@ def _bring_back(now: dict[str, Any], before: dict[str, Any]) -> None:
                 del now[name]
 
 
-def _opened(held: Any) -> Any:
+def opened(held: Any) -> Any:
     """The plain container behind one of those in which TensorFlow keeps what a module holds."""
     if isinstance(held, list) and isinstance(storage := getattr(held, "_storage", None), list):
         return storage
@@ -152,7 +152,7 @@ def _opened(held: Any) -> Any:
     return wrapped if isinstance(wrapped, dict) else held
 
 
-def _parts(model: Any) -> list[Any]:
+def parts_of(model: Any) -> list[Any]:
     """The layers and modules of a model, itself included."""
     if hasattr(model, "_flatten_layers"):
         return list(model._flatten_layers())  # noqa: SLF001  Keras lists layers inside layers nowhere else

@@ -12,11 +12,13 @@ from typing import Any, final
 import numpy as np
 import tensorflow as tf
 
-from xbackend_fl.adapter.axes import declared_axes
+from xbackend_fl.adapter.axes import Declared, declared_axes
 from xbackend_fl.adapter.blame import explained, not_accepted
 from xbackend_fl.adapter.contract import Array, Batch, LossSum, TrainConfig
 from xbackend_fl.adapter.example import Example, checked, with_masks
+from xbackend_fl.adapter.structure import Given
 from xbackend_fl.canonical import Description
+from xbackend_fl.canonical.dtypes import HALVES, widened
 from xbackend_fl.errors import RefusedInput
 from xbfl_tensorflow import files
 from xbfl_tensorflow.calling import call_model
@@ -24,9 +26,10 @@ from xbfl_tensorflow.describe import describe
 from xbfl_tensorflow.exporting import export_onnx
 from xbfl_tensorflow.kernels import kernels_needed
 from xbfl_tensorflow.losses import mean_loss
-from xbfl_tensorflow.preserve import is_unbuilt, layers_kept
+from xbfl_tensorflow.masters import Masters
+from xbfl_tensorflow.preserve import is_unbuilt, layers_kept, unbuilt_kept
 from xbfl_tensorflow.repeated import Repeated, unoptimized
-from xbfl_tensorflow.trace import callable_of, outputs_of, wants_autograph
+from xbfl_tensorflow.trace import call_once, callable_of, outputs_of, wants_autograph
 from xbfl_tensorflow.treaty import treaty
 from xbfl_tensorflow.variables import raw, trainable
 
@@ -46,11 +49,18 @@ class TensorFlowTrainer:
 
     def __init__(self, model: object, example: Example) -> None:
         unbuilt = is_unbuilt(model)
-        with explained(f"describing {type(model).__name__}", model), layers_kept(model):
+        with explained(f"describing {type(model).__name__}", model):
             self._model: Any = callable_of(model)
-            given = checked(example)
-            described = describe(self._model, given, declared_axes(model))
-        self._description, self._layers = with_masks(described.description, given.arrays), described.layers
+            given, told = checked(example), declared_axes(model)
+            if unbuilt and Masters(self._model):
+                _build(self._model, given, told)
+            self._masters = masters = Masters(self._model)
+            with masters.inside(), layers_kept(model):
+                described = describe(self._model, given, told)
+                masters.name(described.variables)
+        description = described.description.stored_in(masters.dtypes)
+        self._description, self._layers = with_masks(description, given.arrays), described.layers
+        self._probed = False
         if unbuilt:
             note = f"the {type(model).__name__} had no variables yet: it was called once with an example, and has them now"
             self._description = replace(self._description, notes=(*self._description.notes, note))
@@ -61,7 +71,8 @@ class TensorFlowTrainer:
         self._way = described.way
         self._declared, self._variables = described.declared, described.variables
         local = self._description.binding.local
-        self._initial_local = {name: self._variables[name].numpy().copy() for name in local}
+        with masters.inside():
+            self._initial_local = {name: self._variables[name].numpy().copy() for name in local}
         self._seeds = [v for name, v in self._variables.items() if name.endswith("seed_generator_state")]
         self._steps: dict[str, Callable[..., Any]] = {}
         self._outputs: Repeated | None = None
@@ -79,14 +90,19 @@ class TensorFlowTrainer:
         self._steps.clear()
 
     def read(self) -> dict[str, Array]:
-        """Copies of all variables."""
-        # numpy() copies.
-        return {name: np.asarray(variable.numpy()) for name, variable in self._variables.items()}
+        """Copies of all variables; of those in half precision, their float32 masters."""
+        with self._masters.inside():
+            # numpy() copies.
+            return {name: np.asarray(variable.numpy()) for name, variable in self._variables.items()}
 
     def write(self, tensors: Mapping[str, Array]) -> None:
-        """Set variables."""
-        for name, array in tensors.items():
-            raw(self._variables[name]).assign(array)
+        """Set variables; those in half precision hold the rounding, their masters the numbers."""
+        with self._masters.inside():
+            for name, array in tensors.items():
+                if not self._masters.put_bits(name, array):
+                    raw(self._variables[name]).assign(widened(array))
+            if not self._probed:
+                self._masters.check_range()
 
     @contextmanager
     def preserved(self) -> Iterator[None]:
@@ -94,8 +110,8 @@ class TensorFlowTrainer:
 
         Inside, nothing else changes the model, so that it may be called by graphs.
         """
-        before = self.read()
-        with layers_kept(self._model):
+        with self._masters.inside(), layers_kept(self._model):
+            before, self._probed = self.read(), True
             autograph = wants_autograph(self._model)
             self._outputs = Repeated(self._plain_outputs, 2, autograph=autograph)
             # A candidate is differentiated six times at one size, a reference fifteen times.
@@ -105,6 +121,7 @@ class TensorFlowTrainer:
             finally:
                 self._outputs = self._derivatives = None
                 self.write(before)
+                self._probed = False
 
     def reset(self, seed: int) -> None:
         """Seed every random generator and restore the other local variables."""
@@ -119,7 +136,7 @@ class TensorFlowTrainer:
             if any(m not in (None, n) for n, m in zip(shape[1:], declared[1:], strict=True)):
                 raise RefusedInput(f"the Keras model declares {declared}, received {shape}")
         try:
-            with kernels_needed():
+            with self._masters.inside(), kernels_needed():
                 if self._outputs is not None:
                     return self._outputs(inputs)
                 return tuple(output.numpy() for output in self._plain_outputs(inputs))
@@ -137,12 +154,31 @@ class TensorFlowTrainer:
                 outputs, autograph=wants_autograph(self._model), reduce_retracing=True
             )
         for inputs in batches:
-            yield tuple(output.numpy() for output in self._steps["predict"](_tensors(inputs)))
+            with self._masters.inside():
+                answer = tuple(output.numpy() for output in self._steps["predict"](_tensors(inputs)))
+            yield answer
+
+    @property
+    def precision(self) -> str:
+        """What the model itself computes with."""
+        return self._masters.precision
+
+    def forward_by_itself(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
+        """Outputs of the model in its own precision, as float32; floats are given as float32, or in its precision if it wants them so."""
+        for dtype in (np.dtype(np.float32), HALVES.get(self.precision, np.dtype(np.float32))):
+            given = [array.astype(dtype) if array.dtype == np.float32 else array for array in inputs]
+            try:
+                with self._masters.inside(), self._masters.outside(), kernels_needed():
+                    answer = self._plain_outputs(given)
+                    return tuple(tf.cast(output, tf.float32).numpy() for output in answer)
+            except (ValueError, TypeError, tf.errors.OpError) as error:
+                refused = not_accepted("Keras", inputs, error, self._model)
+        raise refused
 
     def gradients(self, inputs: Sequence[Array], cotangents: Sequence[Array]) -> dict[str, Array]:
         """Gradients in evaluation mode."""
         given = [*inputs, *cotangents]
-        with kernels_needed():
+        with self._masters.inside(), kernels_needed():
             if self._derivatives is not None:
                 found = self._derivatives(given)
             else:
@@ -154,6 +190,13 @@ class TensorFlowTrainer:
 
         A single batch goes through a graph of its own, without a loop: it is made in half the time.
         """
+        with self._masters.inside():
+            loss = self._train(batches, config)
+            if not self._probed:
+                self._masters.check_range()
+        return loss
+
+    def _train(self, batches: Iterable[Batch], config: TrainConfig) -> LossSum:
         slots = [
             [tf.Variable(tf.zeros_like(value)) for _ in range(config.optimizer.num_slots)]
             for value in self._trainable().values()
@@ -190,7 +233,8 @@ class TensorFlowTrainer:
             returned = call_model(self._model, self._way, list(tensors), training=False)
             return tuple(leaf for _, leaf in outputs_of(returned))
 
-        return export_onnx(call, self._variables, _tensors(inputs), batch_axes, path)
+        with self._masters.inside():
+            return export_onnx(call, self._variables, _tensors(inputs), batch_axes, path)
 
     def _plain_outputs(self, inputs: Sequence[Any]) -> tuple[Any, ...]:
         return self._call(inputs, training=False)
@@ -266,6 +310,14 @@ class TensorFlowTrainer:
             one_step if alone else steps, autograph=wants_autograph(self._model), reduce_retracing=True
         )
         return compiled
+
+
+def _build(model: Any, given: Given, told: Declared) -> None:
+    """Give a model without variables those of its own precision: a description of it in float32 says how it is called."""
+    with layers_kept(model), unbuilt_kept(model), Masters(model).inside():
+        described = describe(model, given, told)
+    batch = [np.concatenate([array[:1]] * 2) for array in given.arrays]
+    call_once(model, described.way, described.description.binding.native_inputs(batch))
 
 
 def _rows(batches: Iterable[Batch]) -> Iterator[list[Batch]]:

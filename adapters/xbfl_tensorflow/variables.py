@@ -13,7 +13,7 @@ from xbackend_fl.errors import UnsupportedError
 def variable_names(model: Any) -> dict[str, Any]:
     """Variables by unique name: weights, and states of random generators."""
     seen: dict[str, Any] = {}
-    for variable in _variables(model):
+    for variable in variables_of(model):
         if any(variable is known for known in seen.values()):
             continue
         path = _path(variable)
@@ -31,7 +31,7 @@ def raw(variable: Any) -> Any:
 
 def trainable(variable: Any) -> bool:
     """Whether training changes a variable."""
-    return bool(variable.trainable) and "float" in _dtype(variable)
+    return bool(variable.trainable) and "float" in dtype_name(variable)
 
 
 def natives_of(names: dict[str, Any]) -> dict[str, NativeTensor]:
@@ -40,13 +40,13 @@ def natives_of(names: dict[str, Any]) -> dict[str, NativeTensor]:
     Raises:
         UnsupportedError: A variable is a float of another width than 32.
     """
-    wrong = [n for n, v in names.items() if "float" in _dtype(v) and _dtype(v) != "float32"]
+    wrong = [n for n, v in names.items() if "float" in dtype_name(v) and dtype_name(v) != "float32"]
     if wrong:
         raise UnsupportedError(
-            f"weight {wrong[0]!r} is {_dtype(names[wrong[0]])}; expected float32",
+            f"weight {wrong[0]!r} is {dtype_name(names[wrong[0]])}; expected float32",
             hint="build the model under the float32 dtype policy",
         )
-    return {name: NativeTensor(tuple(v.shape), _dtype(v)) for name, v in names.items()}
+    return {name: NativeTensor(tuple(v.shape), dtype_name(v)) for name, v in names.items()}
 
 
 def refuse_policies(model: Any) -> None:
@@ -66,7 +66,8 @@ def refuse_policies(model: Any) -> None:
             )
 
 
-def _variables(model: Any) -> list[Any]:
+def variables_of(model: Any) -> list[Any]:
+    """Weights, and states of random generators; some models name one several times."""
     if isinstance(model, keras.Model):
         generators = [v for v in model.non_trainable_variables if v.path.endswith("seed_generator_state")]
         return [*model.weights, *generators]
@@ -79,6 +80,7 @@ def _path(variable: Any) -> str:
     return str(getattr(variable, "path", None) or variable.name.partition(":")[0])
 
 
-def _dtype(variable: Any) -> str:
+def dtype_name(variable: Any) -> str:
+    """NumPy dtype name of a variable."""
     dtype = variable.dtype
     return str(getattr(dtype, "name", dtype))

@@ -25,6 +25,7 @@ from xbackend_fl.adapter.contract import (
 from xbackend_fl.adapter.example import Example, checked, with_masks
 from xbackend_fl.adapter.outputs import output_leaves
 from xbackend_fl.canonical import Description
+from xbackend_fl.canonical.dtypes import widened
 from xbackend_fl.errors import AdapterError, RefusedInput
 from xbfl_torch import cohort, factors
 from xbfl_torch.descent import Descent
@@ -32,6 +33,7 @@ from xbfl_torch.describe import describe, is_tensor, tensors_of
 from xbfl_torch.devices import seed_generators
 from xbfl_torch.exporting import export_onnx
 from xbfl_torch.losses import mean_loss
+from xbfl_torch.masters import Masters
 from xbfl_torch.modes import evaluation_mode
 from xbfl_torch.parametrizations import materialised
 from xbfl_torch.plain import check_modules, unwrapped
@@ -54,27 +56,30 @@ class TorchTrainer:
         if not isinstance(model, torch.nn.Module):
             raise RefusedInput(f"expected a torch.nn.Module, received {type(model).__name__}")
         declared, model = declared_axes(model), unwrapped(model)
-        with explained(f"describing {type(model).__name__}", model), modules_kept(model):
+        self._masters = masters = Masters(model)
+        with explained(f"describing {type(model).__name__}", model), masters.inside(), modules_kept(model):
             given = checked(example)
             check_modules(model)
             self._model, computed = materialised(model)
             self._tensors = tensors_of(self._model)
             described = describe(self._model, given, computed, declared)
-        self._description = with_masks(described.description, given.arrays, packs=described.packs)
+            self._initial_local = {
+                name: self._tensors[name].detach().clone() for name in described.description.binding.local
+            }
+        description = described.description.stored_in(masters.dtypes if self._model is model else {})
+        self._description = with_masks(description, given.arrays, packs=described.packs)
         self._calls = described.calls
         self._as_returned, self._order = (
             self._description,
             tuple(range(len(self._description.schema.outputs))),
         )
         self._way = described.way
+        self._probed = False
         self._device = "cpu"
         self._example = given.arrays
         self._wanted: int | None = 1
         self._data: cohort.Data | None = None
         self._replicas: Replicas | None = None
-        self._initial_local = {
-            name: self._tensors[name].detach().clone() for name in self._description.binding.local
-        }
 
     @property
     def description(self) -> Description:
@@ -86,39 +91,67 @@ class TorchTrainer:
         self._order, self._description = tuple(order), self._as_returned.with_outputs(order)
 
     def read(self) -> dict[str, Array]:
-        """Copies of all parameters and buffers."""
-        return {name: tensor.detach().cpu().numpy().copy() for name, tensor in self._tensors.items()}
+        """Copies of all parameters and buffers; of those in half precision, their float32 masters."""
+        with self._masters.inside():
+            return {name: tensor.detach().cpu().numpy().copy() for name, tensor in self._tensors.items()}
 
     def write(self, tensors: Mapping[str, Array]) -> None:
-        """Set parameters and buffers."""
-        with torch.no_grad():
+        """Set parameters and buffers; those in half precision hold the rounding, their masters the numbers."""
+        with self._masters.inside(), torch.no_grad():
             for name, array in tensors.items():
-                self._tensors[name].copy_(torch.from_numpy(array))
+                if not self._masters.put_bits(name, array):
+                    self._tensors[name].copy_(torch.from_numpy(widened(array)))
+            if not self._probed:
+                self._masters.check_range()
 
     @contextmanager
     def preserved(self) -> Iterator[None]:
         """The module, its weights and the generators are afterwards as they were before."""
-        before = self.read()
-        with modules_kept(self._model):
-            try:
-                yield
-            finally:
-                self.write(before)
+        with self._masters.inside():
+            before, self._probed = self.read(), True
+            with modules_kept(self._model):
+                try:
+                    yield
+                finally:
+                    self.write(before)
+                    self._probed = False
 
     def reset(self, seed: int) -> None:
         """Seed the generator and restore local tensors."""
         seed_generators(seed)
-        with torch.no_grad():
+        with self._masters.inside(), torch.no_grad():
             for name, tensor in self._initial_local.items():
                 self._tensors[name].copy_(tensor)
 
     def forward(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
         """Outputs in evaluation mode."""
-        with evaluation_mode(self._model), torch.no_grad():
+        with self._masters.inside(), evaluation_mode(self._model), torch.no_grad():
             try:
                 return tuple(output.cpu().numpy() for output in self._call(inputs))
             except (RuntimeError, AssertionError, ValueError, IndexError) as error:
                 raise not_accepted("PyTorch", inputs, error, self._model) from error
+
+    @property
+    def precision(self) -> str:
+        """What the module itself computes with, in evaluation mode."""
+        return self._masters.precision
+
+    def forward_by_itself(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
+        """Outputs of the module in its own precision, as float32; floats are given in its precision, or in float32 if it wants them so."""
+        for name in (self._masters.precision if self._masters else "float32", "float32"):
+            with (
+                self._masters.inside(),
+                self._masters.outside(),
+                evaluation_mode(self._model),
+                torch.no_grad(),
+            ):
+                tensors = [self._tensor(array) for array in inputs]
+                tensors = [t.to(getattr(torch, name)) if t.is_floating_point() else t for t in tensors]
+                try:
+                    return tuple(output.float().cpu().numpy() for output in self._returned(tensors))
+                except (RuntimeError, AssertionError, ValueError, IndexError) as error:
+                    refused = not_accepted("PyTorch", inputs, error, self._model)
+        raise refused
 
     def predict(self, batches: Iterable[Sequence[Array]]) -> Iterator[tuple[Array, ...]]:
         """Outputs in evaluation mode, batch by batch."""
@@ -127,7 +160,7 @@ class TorchTrainer:
     def gradients(self, inputs: Sequence[Array], cotangents: Sequence[Array]) -> dict[str, Array]:
         """Gradients in evaluation mode."""
         trainable = self._trainable()
-        with evaluation_mode(self._model), plain_gradients(self._model):
+        with self._masters.inside(), evaluation_mode(self._model), plain_gradients(self._model):
             pairs = zip(self._call(inputs), cotangents, strict=True)
             total = torch.stack(
                 [(output * self._tensor(cotangent)).sum() for output, cotangent in pairs]
@@ -139,6 +172,13 @@ class TorchTrainer:
 
     def train(self, batches: Iterable[Batch], config: TrainConfig) -> LossSum:
         """One step per batch with the treaty's arithmetic."""
+        with self._masters.inside():
+            loss = self._train(batches, config)
+            if not self._probed:
+                self._masters.check_range()
+        return loss
+
+    def _train(self, batches: Iterable[Batch], config: TrainConfig) -> LossSum:
         descent = Descent(self._trainable(), self._model, self._dense, config)
         total, positions = 0.0, 0
         with training_mode(self._model, config, self._calls), descent.ready():
@@ -165,9 +205,13 @@ class TorchTrainer:
                 share = memory_bytes / torch.cuda.mem_get_info()[1]
                 torch.cuda.set_per_process_memory_fraction(min(share, 1.0))
         self._device, self._wanted, self._replicas, self._data = device, replicas, None, None
+        held = self.read() if self._masters else {}
         self._model.to(device)
         _lay_out_images(self._model, torch.channels_last if place.type == "cpu" else torch.contiguous_format)
-        self._tensors = tensors_of(self._model)
+        self._masters = Masters(self._model)
+        with self._masters.inside():
+            self._tensors = tensors_of(self._model)
+        self.write(held)
         self._initial_local = {name: value.to(device) for name, value in self._initial_local.items()}
 
     def hold(self, inputs: Sequence[Array], targets: Array, scaling: Scaling | None) -> None:
@@ -184,7 +228,13 @@ class TorchTrainer:
     def trains_cohorts(self, config: TrainConfig) -> bool:
         """Plain SGD, without random masks."""
         one_by_one = self._way.plain and not self._way.options and self._order[0] == 0
-        return self._data is not None and one_by_one and not self._calls and cohort.suits(self._model, config)
+        return (
+            self._data is not None
+            and not self._masters
+            and one_by_one
+            and not self._calls
+            and cohort.suits(self._model, config)
+        )
 
     def train_cohort(self, start: Tensors, parts: Sequence[Part], config: TrainConfig) -> CohortResult:
         """Train every part from ``start``, several side by side."""
@@ -212,7 +262,7 @@ class TorchTrainer:
         self, path: Path, inputs: Sequence[Array], batch_axes: Sequence[int]
     ) -> Mapping[str, str]:
         """Write the module with PyTorch's exporter."""
-        with evaluation_mode(self._model):
+        with self._masters.inside(), evaluation_mode(self._model):
             tensors = [self._tensor(array) for array in inputs]
             return export_onnx(self._model, self._returned, tensors, batch_axes, path)
 
@@ -220,7 +270,7 @@ class TorchTrainer:
     def _dense(self) -> tuple[str, ...]:
         """Dense layers whose gradients may stay factors; who does not train need not know."""
         native = self._description.binding.native_inputs(self._example)
-        with evaluation_mode(self._model):
+        with self._masters.inside(), evaluation_mode(self._model):
             return factors.called_once(self._model, self._call, native)
 
     def _call(self, inputs: Sequence[Array]) -> tuple[torch.Tensor, ...]:

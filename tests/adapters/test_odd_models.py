@@ -187,8 +187,10 @@ def lazy() -> nn.Module:
     return Lambda(lambda m, x: m.l(x), l=nn.LazyLinear(4))
 
 
-def mixed() -> Any:
-    return keras.Sequential([keras.Input((6,)), K.Dense(4, dtype="mixed_bfloat16")])
+def eight_bits() -> nn.Module:
+    model = nn.Sequential(nn.Linear(6, 4))
+    model.scale = nn.Parameter(torch.ones(4).to(torch.float8_e4m3fn), requires_grad=False)
+    return model
 
 
 def quantized() -> Any:
@@ -214,8 +216,8 @@ REFUSED: list[tuple[str, Callable[[], Any], tuple[np.ndarray[Any, Any], ...], st
     ("the end of the program", lambda: Lambda(lambda m, x: sys.exit(m.l(x)), l=dense()), (VECTOR,), "cannot be called with float32 [2, 6]", ""),
     ("a reshape of one example in Keras", lambda: KerasModel(lambda m, x: m.d(tf.reshape(x, (1, 6))), d=K.Dense(4)), (VECTOR,), ONE, "tf.shape(x)[0]"),
     ("a concatenation of one example in Keras", lambda: KerasModel(lambda m, x: m.d(tf.concat([tf.ones((1, 1, 6)), x], 1)), d=K.Dense(4)), (SERIES,), ONE, "tf.shape(x)[0]"),
-    ("mixed precision", mixed, (VECTOR,), "the dtype policy 'mixed_bfloat16' and computes in bfloat16", "float32"),
-    ("half precision", lambda: keras.Sequential([keras.Input((6,)), K.Dense(4, dtype="float16")]), (VECTOR,), "the dtype policy 'float16'", "float32"),
+    ("numbers of 8 bits", eight_bits, (VECTOR,), "float8_e4m3fn", "model.float()"),
+    ("double precision", lambda: keras.Sequential([keras.Input((6,)), K.Dense(4, dtype="float64")]), (VECTOR,), "the dtype policy 'float64' and computes in float64", "float32"),
     ("NaN in the model", lambda: Lambda(lambda m, x: m.l(x) * float("nan"), l=dense()), (VECTOR,), "not a number (NaN)", "was meant"),
     ("a condition in Keras", lambda: KerasModel(lambda m, x: tf.cond(tf.reduce_sum(x) > 0, lambda: m.d(x), lambda: -m.d(x)), d=K.Dense(4)),
      (VECTOR,), "one branch of a condition", "tf.where"),

@@ -37,7 +37,7 @@ UNSUPPORTED: list[tuple[str, Callable[[], Any], np.ndarray[Any, Any], str]] = [
     ("cumulative momentum", lambda: nn.BatchNorm2d(4, momentum=None), IMAGE, "momentum=None"),
     ("instance norm statistics", lambda: nn.InstanceNorm2d(4, track_running_stats=True), IMAGE, "track_running"),
     ("data-dependent control flow", Branching, IMAGE, "cannot trace"),
-    ("half precision", lambda: nn.Conv2d(4, 2, 1).half(), IMAGE, "float16"),
+    ("double precision", lambda: nn.Conv2d(4, 2, 1).double(), IMAGE, "float64"),
     ("recurrent dropout", lambda: chain(K.LSTM(5, recurrent_dropout=0.2), shape=(None, 4)), SERIES, "dropout"),
     ("a wrong input shape", lambda: chain(K.Conv2D(2, 1), shape=(8, 8, 3)), IMAGE, "ONNX layout"),
 ]  # fmt: skip

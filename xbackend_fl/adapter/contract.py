@@ -211,6 +211,27 @@ class Exporting(Protocol):
 
 
 @runtime_checkable
+class Rounding(Protocol):
+    """A trainer whose model may hold or compute its numbers in half precision by itself; here it computes in float32.
+
+    :meth:`Trainer.read` gives float32 masters, of which the model holds the rounding, and :meth:`Trainer.write` sets both.
+    """
+
+    @property
+    def precision(self) -> str:
+        """NumPy dtype name of the coarsest numbers that the model computes with by itself."""
+        ...
+
+    def forward_by_itself(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
+        """Outputs in evaluation mode that the model computes in its own precision, as float32.
+
+        Raises:
+            RefusedInput: It takes no such inputs.
+        """
+        ...
+
+
+@runtime_checkable
 class Unbuilding(Protocol):
     """An adapter of models that a first call gives their tensors."""
 

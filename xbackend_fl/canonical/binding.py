@@ -11,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
+from xbackend_fl.canonical.dtypes import HALVES
 from xbackend_fl.canonical.layout import (
     Array,
     Constant,
@@ -140,6 +141,15 @@ class Binding:
                 result.setdefault(leaf.tensor, name)
         return result
 
+    def storage(self, name: str) -> str:
+        """NumPy dtype name of the half precision in which the model holds all of a parameter; empty if it is none.
+
+        Args:
+            name: Canonical name.
+        """
+        found = {self.natives[leaf.tensor].dtype for leaf in leaves(self.parameters[name])}
+        return found.pop() if len(found) == 1 and found <= HALVES.keys() else ""
+
     @cached_property
     def silenced(self) -> tuple[Native, ...]:
         """Parts of native tensors that stay zero: the second biases of PyTorch's recurrent layers."""
@@ -260,6 +270,23 @@ class Description:
     binding: Binding
     places: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    def stored_in(self, dtypes: Mapping[str, str]) -> Description:
+        """The same model, which holds some of its tensors in other dtypes than those that it was described with.
+
+        Args:
+            dtypes: NumPy dtype names by native name.
+        """
+        natives = {
+            name: replace(tensor, dtype=dtypes.get(name, tensor.dtype))
+            for name, tensor in self.binding.natives.items()
+        }
+        binding = replace(self.binding, natives=natives)
+        schema = replace(
+            self.schema,
+            parameters=tuple(replace(p, storage=binding.storage(p.name)) for p in self.schema.parameters),
+        )
+        return replace(self, schema=schema, binding=binding)
 
     def with_outputs(self, order: Sequence[int]) -> Description:
         """The same model with its outputs in another order.

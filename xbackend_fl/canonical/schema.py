@@ -48,6 +48,8 @@ class Parameter:
         shape: Canonical shape.
         dtype: NumPy dtype name.
         kind: How it trains and how it is merged.
+        storage: NumPy dtype name in which the model that was described holds it, where that is shorter than ``dtype``; else empty.
+            Not part of the fingerprint: whatever moves and is merged is of ``dtype``.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Parameter:
     shape: Shape
     dtype: str
     kind: Kind
+    storage: str = ""
 
 
 @dataclass(frozen=True)
@@ -149,6 +152,8 @@ class Schema:
         """SHA-256 (hex) over the canonical serialisation, without the example's sizes."""
         plain = _ADAPTER.dump_python(self, mode="json")
         del plain["training_effects"]
+        for item in plain["parameters"]:
+            del item["storage"]
         for item in (*plain["inputs"], *plain["outputs"]):
             item["shape"] = len(item["shape"])
             del item["binary"], item["padded"]

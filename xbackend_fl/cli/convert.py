@@ -83,6 +83,7 @@ def convert(
             writer=writer,
             example=tuple(example.values()) if isinstance(example, dict) else example,
             sequence_axes=free,
+            rounding=dtype is not None,
             overwrite=force,
             advance=advance,
         )

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from xbackend_fl import weights
 from xbackend_fl.adapter import Trainer
 from xbackend_fl.canonical import Binding
+from xbackend_fl.canonical.dtypes import HALVES, rounded, widened
 from xbackend_fl.canonical.onnx_export import to_onnx
 from xbackend_fl.convert.exporting import by_exporter, needs_exporter
 from xbackend_fl.convert.models import Side
@@ -60,6 +61,7 @@ def convert(
     writer: Side | None = None,
     example: Sequence[Array] = (),
     sequence_axes: Sequence[tuple[int, int]] = (),
+    rounding: bool = False,
     overwrite: bool = False,
     advance: Callable[[int], None] = lambda _: None,
 ) -> Report:
@@ -76,11 +78,12 @@ def convert(
         writer: Model or binding that the destination belongs to.
         example: Inputs in ONNX layout; with them and models, both sides also compute.
         sequence_axes: Position of an input and axis of it, for every axis of a new ONNX graph that is free besides the batch.
+        rounding: Whether a model in half precision takes numbers that it has to round.
         overwrite: Whether an existing file may be replaced.
         advance: Hears how many bytes were written.
 
     Raises:
-        SchemaError: The file does not belong to the model or binding.
+        SchemaError: The file does not belong to the model or binding, or holds more digits than the model.
         RefusedInput: The destination cannot be written so.
         RunFailed: What was written is not what was read, or the models disagree.
     """
@@ -107,6 +110,9 @@ def convert(
         return Report(destination, len(source), source.num_bytes, "every bit read again", notes=source.notes)
     places = {} if reader is None else _places(source, reader)
     canonical = _canonical(source, reader, writer, places)
+    if writer is not None:
+        # What is written and read again.
+        canonical = writer.binding.export(_stored(canonical, writer.binding, rounding=rounding))
     with whole_or_absent(destination) as partial:
         own: tuple[str, ...] = ()
         if kind.name == "onnx" and writer is None and reader is not None and needs_exporter(reader):
@@ -118,10 +124,10 @@ def convert(
             assert reader is not None
             _check_lengths(reader, canonical, example, sequence_axes)
         _replace(destination, overwrite=overwrite)
-    notes = (*source.notes, *own, *(() if reader is None else _left_out(source, places, reader.binding)))
-    return Report(
-        destination, len(canonical), sum(a.nbytes for a in canonical.values()), verified, outputs, notes
-    )
+    left = () if reader is None else _left_out(source, places, reader.binding)
+    told = () if writer is not None or reader is None else _held_in(kind, reader.binding)
+    size = sum(array.nbytes for array in canonical.values())
+    return Report(destination, len(canonical), size, verified, outputs, (*source.notes, *own, *left, *told))
 
 
 def _canonical(
@@ -143,7 +149,7 @@ def _canonical(
             f"{source.path} has no canonical parameter {missing[0]!r}",
             hint="if its names are a model's own, give that model (--source-model) or its --binding",
         )
-    return {name: np.array(source[name]) for name in writer.binding.parameters}
+    return {name: widened(np.array(source[name])) for name in writer.binding.parameters}
 
 
 def canonical_of(source: Archive, side: Side | None) -> Mapping[str, Array]:
@@ -170,20 +176,75 @@ def _natives(source: Archive, side: Side, places: Mapping[str, str]) -> dict[str
                 f"{source.path}: tensor {place!r} has the shape {list(array.shape)}; "
                 f"the model's {native!r} has {list(expected.shape)}"
             )
-        result[native] = _exactly(array, np.dtype(expected.dtype), place)
+        result[native] = _exactly(array, expected.dtype, place)
     return result
 
 
-def _exactly(array: Array, dtype: np.dtype[Any], name: str) -> Array:
-    if array.dtype == dtype:
+def _exactly(array: Array, dtype: str, name: str) -> Array:
+    """An array as the model's own dtype has it; of half precision, as the float32 of the same numbers."""
+    wide = widened(array)
+    if dtype in HALVES:
+        if array.dtype.name == dtype or _fits(wide, dtype):
+            return wide
+    elif array.dtype == dtype:
         return array
-    wider = is_float(array.dtype) and is_float(dtype) and array.dtype.itemsize < dtype.itemsize
-    if not wider:
-        raise SchemaError(
-            f"tensor {name!r} is {array.dtype}; the model has {dtype}",
-            hint=f"--dtype {dtype} rounds to it" if is_float(array.dtype) and is_float(dtype) else None,
-        )
-    return array.astype(dtype)
+    elif (
+        is_float(array.dtype)
+        and is_float(np.dtype(dtype))
+        and array.dtype.itemsize < np.dtype(dtype).itemsize
+    ):
+        return wide.astype(dtype)
+    floats = is_float(array.dtype) and (dtype in HALVES or is_float(np.dtype(dtype)))
+    raise SchemaError(
+        f"tensor {name!r} is {array.dtype}; the model has {dtype}",
+        hint=f"--dtype {dtype} rounds to it" if floats else None,
+    )
+
+
+def _fits(array: Array, dtype: str) -> bool:
+    """Whether float32 numbers are numbers of half precision too."""
+    return array.dtype == np.float32 and same_bits(widened(rounded(array, dtype)), array)
+
+
+def _stored(canonical: Canonical, binding: Binding, *, rounding: bool) -> dict[str, Array]:
+    """Native tensors as float32, with the digits that the model has.
+
+    Raises:
+        SchemaError: They would have to be rounded, and may not.
+    """
+    natives = binding.restore(canonical)
+    for name, array in natives.items():
+        dtype = binding.natives[name].dtype
+        if dtype not in HALVES or _fits(array, dtype):
+            continue
+        if not rounding:
+            raise SchemaError(
+                f"{name!r} of the {binding.backend} model is {dtype}, and the numbers for it have more digits",
+                hint=f"--dtype {dtype} rounds to it; a sum of two numbers, as of recurrent biases, may need more digits than both",
+            )
+        natives[name] = _in_range(widened(rounded(array, dtype)), array, name, dtype)
+    return natives
+
+
+def _in_range(made: Array, array: Array, name: str, dtype: str) -> Array:
+    if not np.array_equal(np.isfinite(made), np.isfinite(array)):
+        largest = np.abs(array[np.isfinite(array)]).max()
+        raise SchemaError(f"{name!r} holds values that {dtype} cannot, up to {largest:.3g}")
+    return made
+
+
+def _narrow(natives: Mapping[str, Array], binding: Binding) -> dict[str, Array]:
+    """Native tensors in the dtypes of the model."""
+    return {name: rounded(array, binding.natives[name].dtype) for name, array in natives.items()}
+
+
+def _held_in(kind: Format, binding: Binding) -> tuple[str, ...]:
+    halves = sorted({storage for name in binding.parameters if (storage := binding.storage(name))})
+    if kind.name != "onnx" or not halves:
+        return ()
+    return (
+        f"weights of {' and '.join(halves)} are float32 in the ONNX file: the same numbers, computed with in float32",
+    )
 
 
 def _write(
@@ -202,7 +263,7 @@ def _write(
         _write_canonical(partial, kind, canonical, reader, advance, sequence_axes)
         check_read_again(canonical, weights.open(partial, kind.name), partial)
         return "every canonical bit read again"
-    natives = writer.binding.restore(canonical)
+    natives = _narrow(writer.binding.restore(canonical), writer.binding)
     unsaved: frozenset[str] = frozenset()
     if writer.trainer is not None:
         if writer.binding.one_way:
@@ -221,11 +282,12 @@ def _write(
 
 def _all(trainer: Trainer, binding: Binding, unsaved: frozenset[str]) -> dict[str, Array]:
     """Every tensor of a model but the states of its random generators, and what its framework does not save."""
-    return {
+    own = {
         name: a
         for name, a in trainer.read().items()
         if name not in unsaved and (name in binding.owners or a.dtype.kind != "u")
     }
+    return _narrow(own, binding)
 
 
 def _check_unsaved(trainer: Trainer, natives: Mapping[str, Array], unsaved: frozenset[str]) -> None:
@@ -236,7 +298,7 @@ def _check_unsaved(trainer: Trainer, natives: Mapping[str, Array], unsaved: froz
     """
     held = trainer.read() if unsaved else {}
     for name in sorted(unsaved & natives.keys()):
-        if not same_bits(held[name], natives[name]):
+        if not same_bits(held[name], widened(natives[name])):
             raise RefusedInput(
                 f"{name!r} has other values in the source than in the model it is for, whose framework does not save it",
                 hint="register it so that it is saved (persistent=True), or build the model with the same values",
@@ -277,11 +339,14 @@ def _write_canonical(
         raise RefusedInput(
             f"a {kind.name} file is laid out by the model it belongs to", hint="give the model: --dest-model"
         )
+    storage = {name: dtype for name in canonical if (dtype := reader.binding.storage(name))}
+    storage = {name: dtype for name, dtype in storage.items() if _fits(canonical[name], dtype)}
     if schema is not None and kind.name == "safetensors":
-        weights.save_weights(partial, Weights.of(schema, canonical))
+        weights.save_weights(partial, Weights.of(schema, canonical), storage)
         return
-    about = {"fingerprint": fingerprint, "digest": digest(canonical)}
-    weights.save(partial, canonical, about, format=kind.name, verify=False, advance=advance)
+    held = {name: rounded(array, storage.get(name, "float32")) for name, array in canonical.items()}
+    about = {"fingerprint": fingerprint, "digest": digest(held)}
+    weights.save(partial, held, about, format=kind.name, verify=False, advance=advance)
 
 
 def _check_lengths(

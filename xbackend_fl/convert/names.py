@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from xbackend_fl import weights
 from xbackend_fl.adapter import Trainer
 from xbackend_fl.canonical import Binding
+from xbackend_fl.canonical.dtypes import HALVES, rounded, widened
 from xbackend_fl.errors import SchemaError
 
 _MARKS = ("", ":0")
+_TRIES = 1000
 
 
 def naming(
@@ -110,11 +112,15 @@ def _by_value(trainer: Trainer, wanted: list[str], file_format: str) -> dict[str
 
 def _saved_as(trainer: Trainer, file_format: str) -> dict[str, str]:
     """Name in a file of every tensor of a model that its own framework saves, learned from values."""
-    before = trainer.read()
+    before, natives = trainer.read(), trainer.description.binding.natives
     generator = np.random.default_rng(0)
-    trainer.write({name: _unique(array, generator) for name, array in before.items()})
+    taken: set[tuple[tuple[int, ...], str, bytes]] = set()
+    trainer.write(
+        {name: _unique(array, natives[name].dtype, generator, taken) for name, array in before.items()}
+    )
     try:
-        marked = trainer.read()  # of two names of one tensor, the later value is there
+        # Of two names of one tensor, the later value is there; of half precision, the file has the rounding.
+        marked = {name: rounded(array, natives[name].dtype) for name, array in trainer.read().items()}
         with TemporaryDirectory(prefix="xbfl-") as folder:
             saved = weights.open(trainer.save(Path(folder) / "marked", file_format), file_format)
             places = {_key(saved[name]): name for name in reversed(list(saved))}
@@ -123,13 +129,28 @@ def _saved_as(trainer: Trainer, file_format: str) -> dict[str, str]:
     return {name: places[_key(array)] for name, array in marked.items() if _key(array) in places}
 
 
-def _unique(array: NDArray[Any], generator: np.random.Generator) -> NDArray[Any]:
+def _unique(
+    array: NDArray[Any],
+    dtype: str,
+    generator: np.random.Generator,
+    taken: set[tuple[tuple[int, ...], str, bytes]],
+) -> NDArray[Any]:
     if array.dtype.kind in "iu":
         top = min(np.iinfo(array.dtype).max, (1 << 62) - 1)
         return generator.integers(0, top, array.shape, dtype=np.int64, endpoint=True).astype(array.dtype)
     if array.dtype.kind == "b":
         return array
-    return generator.uniform(0.5, 1.5, array.shape).astype(array.dtype)
+    if dtype not in HALVES:
+        return generator.uniform(0.5, 1.5, array.shape).astype(array.dtype)
+    # A single number of eight digits occurs again soon: it is drawn until it does not.
+    for _ in range(_TRIES):
+        scale = 2.0 ** generator.integers(-8, 8, array.shape)
+        made = widened(rounded((generator.uniform(1, 2, array.shape) * scale).astype(np.float32), dtype))
+        key = _key(rounded(made, dtype))
+        if key not in taken or not array.size:
+            break
+    taken.add(key)
+    return made
 
 
 def _key(array: NDArray[Any]) -> tuple[tuple[int, ...], str, bytes]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.canonical import Schema
+from xbackend_fl.canonical.dtypes import widened
 from xbackend_fl.convert.models import Side
 from xbackend_fl.errors import RunFailed
 from xbackend_fl.mapping import execute
@@ -93,5 +94,5 @@ def check_read_again(expected: Canonical, received: Mapping[str, Array], path: P
         RunFailed: They differ; nothing is kept.
     """
     for name, array in expected.items():
-        if name not in received or not same_bits(np.asarray(received[name]), array):
+        if name not in received or not same_bits(widened(np.asarray(received[name])), array):
             raise RunFailed(f"{path.name}: {name!r} read again is not what was written; nothing was kept")

@@ -21,6 +21,7 @@ from xbackend_fl.mapping.orders import in_some_order
 from xbackend_fl.mapping.probe.native import as_it_was
 from xbackend_fl.mapping.probe.probe import Evidence
 from xbackend_fl.mapping.probe.runtime import GraphRefused
+from xbackend_fl.mapping.proof.precision import precision_notes
 from xbackend_fl.mapping.proof.selection import select
 
 Array = NDArray[Any]
@@ -136,7 +137,9 @@ def evidence_of(trainer: Trainer, example: Example) -> tuple[Evidence, ...]:
     example = checked_example(example)
     with explained(f"probing the {binding.backend} model"), _located(trainer), as_it_was(trainer):
         check_weights(trainer)
-        return select(trainer, binding, schema, example)[0]
+        evidence = select(trainer, binding, schema, example)[0]
+        precision_notes(trainer, binding, schema, evidence)
+        return evidence
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from xbackend_fl.mapping.finite import check_weights
 from xbackend_fl.mapping.match.difference import Difference
 from xbackend_fl.mapping.match.ports import trailing_notes
 from xbackend_fl.mapping.probe.held import Held, held_on_both
+from xbackend_fl.mapping.proof.precision import precision_notes
 
 
 def proven(claim: Claim) -> Bound:
@@ -48,7 +49,8 @@ def proven(claim: Claim) -> Bound:
         raise claim.refusal(apart, _verdict(claim, apart, found)) from None
     if not found.proof.proven:
         raise failure(found, schema, trainer.description)
-    notes = (*found.notes, *trailing_notes(found.binding), *trainer.description.notes)
+    told = precision_notes(trainer, found.binding, schema, claim.evidence)
+    notes = (*found.notes, *trailing_notes(found.binding), *trainer.description.notes, *told)
     return Bound(schema, found.binding, found.proof, trainer, notes)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.canonical import Kind
+from xbackend_fl.canonical.dtypes import rounded, widened
 from xbackend_fl.errors import FileError, FormatRefused, SchemaError, shortened
 from xbackend_fl.weights import store
 from xbackend_fl.weights.container import Weights, digest
@@ -43,10 +44,17 @@ def read_tensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     return arrays, dict(archive.metadata)
 
 
-def save_weights(path: Path, weights: Weights) -> None:
-    """Write ``weights`` as canonical safetensors."""
+def save_weights(path: Path, weights: Weights, storage: Mapping[str, str] | None = None) -> None:
+    """Write ``weights`` as canonical safetensors.
+
+    Args:
+        path: The new file.
+        weights: The weights.
+        storage: NumPy dtype name of half precision by the name of a parameter whose numbers it can hold; :func:`load_weights` widens them.
+    """
     kinds = json.dumps({name: str(kind) for name, kind in weights.kinds.items()})
-    write_tensors(path, weights, {"fingerprint": weights.fingerprint, "kinds": kinds})
+    held = {name: rounded(array, (storage or {}).get(name, "float32")) for name, array in weights.items()}
+    write_tensors(path, held, {"fingerprint": weights.fingerprint, "kinds": kinds})
 
 
 def load_weights(path: Path, fingerprint: str | None = None) -> Weights:
@@ -69,7 +77,7 @@ def load_weights(path: Path, fingerprint: str | None = None) -> Weights:
         )
     try:
         kinds = {name: Kind(kind) for name, kind in json.loads(metadata["kinds"]).items()}
-        return Weights({name: arrays[name] for name in kinds}, metadata["fingerprint"], kinds)
+        return Weights({name: widened(arrays[name]) for name in kinds}, metadata["fingerprint"], kinds)
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise FileError(
             f"{path} is corrupt: its header does not fit its tensors ({shortened(error)})"

@@ -9,7 +9,7 @@ from difflib import SequenceMatcher
 from itertools import islice, permutations
 from typing import TypeAlias, final
 
-from xbackend_fl.adapter import Trainer
+from xbackend_fl.adapter import Rounding, Trainer
 from xbackend_fl.adapter.calling import same_names
 from xbackend_fl.canonical import Description, Schema
 from xbackend_fl.errors import MismatchError
@@ -197,6 +197,8 @@ class Turned:
         self.read, self.write, self.reset = trainer.read, trainer.write, trainer.reset
         self.forward, self.predict, self.gradients = trainer.forward, trainer.predict, trainer.gradients
         self.train, self.save, self._formats = trainer.train, trainer.save, trainer.formats
+        if isinstance(trainer, Rounding):
+            self.precision, self.forward_by_itself = trainer.precision, trainer.forward_by_itself
 
     @property
     def description(self) -> Description:
