@@ -15,6 +15,7 @@ from absl import logging
 
 from xbackend_fl.errors import RefusedInput, shortened
 from xbfl_tensorflow.calling import is_keras
+from xbfl_tensorflow.variables import dtype_name, variables_of
 
 _KERAS = {"keras-weights": ".weights.h5", "keras": ".keras", "hdf5": ".h5"}
 
@@ -57,6 +58,11 @@ def _save(model: Any, path: Path, file_format: str) -> Path:
         else:
             tf.saved_model.save(model, str(path))
         return path
+    if file_format == "hdf5" and any(dtype_name(variable) == "bfloat16" for variable in variables_of(model)):
+        raise RefusedInput(
+            "Keras writes numbers into .h5 without a word that they are bfloat16, and no one can read them",
+            hint="write .keras or .weights.h5",
+        )
     path = path.with_name(path.name + _KERAS[file_format])
     if file_format == "keras-weights":
         model.save_weights(path)

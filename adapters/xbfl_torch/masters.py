@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias, final
 
+import numpy as np
 import torch
 from torch.amp.autocast_mode import autocast
 from torch.overrides import TorchFunctionMode
 
 from xbackend_fl.adapter.contract import Array
-from xbackend_fl.canonical.dtypes import HALVES, coarsest, widened
+from xbackend_fl.canonical.dtypes import HALVES, coarsest, rounded, widened
 from xbackend_fl.errors import RefusedInput
 
 _HALVES = frozenset(getattr(torch, name) for name in HALVES)
@@ -72,8 +73,8 @@ class Masters:
     def _hold(self, tensor: torch.Tensor, get: Callable[[], torch.Tensor], put: _Put) -> None:
         held = self._held.get(id(tensor))
         if held is None:
-            own = tensor.detach()
-            self._held[id(tensor)] = _Held(own, own.float(), get, [put])
+            own = tensor.data if isinstance(tensor, torch.nn.Parameter) else tensor
+            self._held[id(tensor)] = _Held(own, own.detach().float(), get, [put])
         elif not isinstance(tensor, torch.nn.Parameter):
             held.put.append(put)
 
@@ -139,8 +140,8 @@ class Masters:
         """
         for name, held in self._names.items():
             master = self._tensor(held)
-            largest = float(master.detach().abs().amax()) if master.numel() else 0.0
-            if largest != float("inf") and bool(torch.tensor(largest).to(held.own.dtype).isinf()):
+            largest = master.detach().abs().amax().cpu().numpy() if master.numel() else np.zeros(())
+            if not np.isinf(largest) and np.isinf(widened(rounded(largest, _dtype_name(held.own)))):
                 raise RefusedInput(
                     f"{name!r} is {_dtype_name(held.own)}, and its float32 master holds {largest:.3g}, which is infinite there",
                     hint="build the model in bfloat16 or float32",

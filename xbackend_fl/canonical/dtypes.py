@@ -101,7 +101,7 @@ def rounded(array: NDArray[Any], dtype: str) -> NDArray[Any]:
     """
     if dtype not in HALVES or array.dtype.kind != "f" or array.dtype.name == dtype:
         return array
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         narrow: NDArray[Any] = array.astype(HALVES[dtype])
     broken = np.isnan(array)
     if broken.any():

@@ -110,8 +110,8 @@ def convert(
         return Report(destination, len(source), source.num_bytes, "every bit read again", notes=source.notes)
     places = {} if reader is None else _places(source, reader)
     canonical = _canonical(source, reader, writer, places)
-    if writer is not None:
-        # What is written and read again.
+    if writer is not None and any(native.dtype in HALVES for native in writer.binding.natives.values()):
+        # What a file can hold, and is compared with.
         canonical = writer.binding.export(_stored(canonical, writer.binding, rounding=rounding))
     with whole_or_absent(destination) as partial:
         own: tuple[str, ...] = ()
@@ -274,7 +274,9 @@ def _write(
     if writer.trainer is not None and kind.name in writer.trainer.formats:
         _save_native(writer.trainer, partial, kind)
     else:
-        own = dict(natives) if writer.trainer is None else _all(writer.trainer, writer.binding, unsaved)
+        # What is no number may have other bits once a framework computed with it.
+        held = {} if writer.trainer is None else _all(writer.trainer, writer.binding, unsaved)
+        own = {**held, **{name: array for name, array in natives.items() if name not in unsaved}}
         weights.save(partial, own, _provenance(source), format=kind.name, verify=False, advance=advance)
     check_read_again(canonical, canonical_of(weights.open(partial, kind.name), writer), partial)
     return "exported again from the new file, every canonical bit"
