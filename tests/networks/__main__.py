@@ -26,6 +26,7 @@ def main() -> int:
     parser.add_argument("only", nargs="*", help="parts of names")
     parser.add_argument("--traceback", action="store_true")
     parser.add_argument("--corpus", choices=("networks", "textbook", "packages"), default="networks")
+    parser.add_argument("--kind", choices=("pairs", "look-alikes"), help="of a corpus, one kind alone")
     parser.add_argument("--limit", type=int, default=300, metavar="SECONDS", help="of each pair of a corpus")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -37,7 +38,8 @@ def main() -> int:
     if arguments.corpus != "networks":
         from tests.networks.textbook.measure import measure
 
-        pairs = _pairs(arguments.corpus)
+        kinds = {"pairs": [False], "look-alikes": [True]}.get(arguments.kind, [False, True])
+        pairs = [pair for pair in _pairs(arguments.corpus) if bool(pair.cause) in kinds]
         return measure(pairs, arguments.only, arguments.limit, trace=arguments.traceback)
     return _table(arguments.only, trace=arguments.traceback)
 

@@ -14,12 +14,17 @@ from xbackend_fl.errors import MismatchError
 from xbackend_fl.mapping.align.fingerprint import Fingerprints
 from xbackend_fl.mapping.align.inputs import masks_as_in
 from xbackend_fl.mapping.align.pairings import Outcome, Proposal, search
+from xbackend_fl.mapping.diagnosis.cause import Cause, cause_of
 from xbackend_fl.mapping.explain import mismatch
 from xbackend_fl.mapping.match.difference import Difference
+from xbackend_fl.mapping.probe.held import Held
 from xbackend_fl.mapping.probe.probe import Evidence
 from xbackend_fl.mapping.proof.prove import plausible, prove
 
 Array = NDArray[Any]
+
+_FORMS = frozenset({"structure", "operation", "connection", "order of axes"})
+"""Differences of graphs that do not say what differs in their values."""
 
 
 @final
@@ -34,6 +39,7 @@ class Claim:
         example: One array per input, in ONNX layout and in the schema's order.
         evidence: What the reference did with the probes; ``None`` if nobody knows.
         reference: The reference's adapter and binding, if they are at hand: advice then names its code too.
+        diagnosed: Whether a refusal says what the values of both graphs tell, which takes seconds.
     """
 
     adapter: Adapter
@@ -42,6 +48,7 @@ class Claim:
     example: tuple[Array, ...]
     evidence: tuple[Evidence, ...] | None = None
     reference: tuple[Adapter, Binding] | None = None
+    diagnosed: bool = True
 
     @property
     def own(self) -> Description:
@@ -66,12 +73,28 @@ class Claim:
             lambda binding, failed: plausible(self.schema, binding, self.trainer, self.evidence, failed),
         )
 
-    def refusal(self, apart: Sequence[Difference], verdict: str) -> MismatchError:
+    def cause(self, apart: Sequence[Difference], found: Outcome | None, held: Held | None) -> Cause | None:
+        """What the values of both graphs say of a difference that no attribute tells.
+
+        Args:
+            apart: In what the graphs differ.
+            found: The likeliest map, whose proof failed, if there is one.
+            held: What both models keep as it is.
+        """
+        if not self.diagnosed or not {item.attribute for item in apart} <= _FORMS:
+            return None
+        if found is not None and not any(c.what == "outputs" and not c.passed for c in found.proof.checks):
+            return None
+        binding = None if found is None else found.binding
+        return cause_of(self.schema, self.trainer, self.example, held, binding)
+
+    def refusal(self, apart: Sequence[Difference], verdict: str, cause: Cause | None = None) -> MismatchError:
         """The error for two graphs that differ.
 
         Args:
             apart: In what.
             verdict: What the numbers say.
+            cause: What the values of both graphs say.
         """
         return mismatch(
             apart,
@@ -81,4 +104,5 @@ class Claim:
             example=self.example,
             verdict=verdict,
             reference=self.reference,
+            cause=cause,
         )

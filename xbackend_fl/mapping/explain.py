@@ -18,6 +18,7 @@ from xbackend_fl.canonical.ops import OPERATORS
 from xbackend_fl.canonical.schema import AttributeValue
 from xbackend_fl.errors import MismatchError, UnprovenError
 from xbackend_fl.mapping.align.pairings import Outcome
+from xbackend_fl.mapping.diagnosis.cause import Cause
 from xbackend_fl.mapping.match.difference import Difference
 from xbackend_fl.mapping.probe.cases import cases
 from xbackend_fl.mapping.probe.draw import draw_weights
@@ -34,6 +35,9 @@ _FORMAL = frozenset({"structure", "operation", "axis", "axes", "index"})
 SHOWN = 8
 """How many differences a message lists."""
 
+_BESIDE = 3
+"""How many differences of form a message lists beside a cause."""
+
 Array = NDArray[Any]
 
 
@@ -46,6 +50,7 @@ def mismatch(
     example: Sequence[Array] = (),
     verdict: str = "",
     reference: tuple[Adapter, Binding] | None = None,
+    cause: Cause | None = None,
 ) -> MismatchError:
     """The error for two graphs that differ.
 
@@ -57,20 +62,23 @@ def mismatch(
         example: One array per input; with it, the effect of each changed attribute is measured.
         verdict: What the probe that needs no map says.
         reference: The reference's adapter and binding, if they are known here.
+        cause: What the values of both graphs say; differences of form then come behind it, and are fewer.
     """
-    alike = _alike(found)
-    effects = _effects(schema, alike[:SHOWN], example)
+    alike, shown = _alike(found), SHOWN if cause is None else _BESIDE
+    effects = _effects(schema, alike[:shown], example)
     sides = (None if reference is None else reference[1], description.binding)
     lines = [
         f"  {items[0]}{_more(items)}{_shapes(items[0], schema, sides)}{effect}"
         for items, effect in zip(alike, effects, strict=False)
     ]
-    if len(alike) > SHOWN:
-        lines.append(f"  … and {len(alike) - SHOWN} more")
+    if len(alike) > shown:
+        lines.append(f"  … and {len(alike) - shown} more")
+    if cause is not None:
+        lines = [*(f"  {line}" for line in cause.lines), *lines]
     if verdict:
         lines.append(f"  {verdict}")
-    hints: dict[str, None] = {}
-    for items in alike[:SHOWN]:
+    hints: dict[str, None] = {cause.cure: None} if cause and cause.cure else {}
+    for items in alike[:shown]:
         there = description.binding.nodes
         native = _names([there.get(item.candidate, item.candidate) for item in items])
         if place := description.places.get(items[0].candidate):
@@ -82,7 +90,7 @@ def mismatch(
             other = _advice(reference[0], native, items[0], items[0].received)
             hints |= dict.fromkeys(f"or {line}" for line in other)
     # Other nodes may be the same function in another form; equal nodes that are fed otherwise are not.
-    formal = all(item.attribute in _FORMAL for item in found)
+    formal = all(item.attribute in _FORMAL for item in found) and not (cause and cause.sure)
     head = "the graphs of the two models differ:" if formal else "the two models are not the same function:"
     message = "\n".join([head, *lines])
     return MismatchError(message, hint="; ".join(hints) or None)
@@ -179,13 +187,16 @@ def apart_somewhere(proof: Proof) -> str:
     )
 
 
-def failure(found: Outcome, schema: Schema, candidate: Description) -> MismatchError | UnprovenError:
+def failure(
+    found: Outcome, schema: Schema, candidate: Description, cause: Cause | None = None
+) -> MismatchError | UnprovenError:
     """The error for a binding that the numbers contradict, or do not support.
 
     Args:
         found: The comparisons, and how many other pairings were tried.
         schema: The reference.
         candidate: The candidate's own description.
+        cause: What the values of both graphs say.
     """
     proof = found.proof
     failed = [check for check in proof.checks if not check.passed]
@@ -219,7 +230,10 @@ def failure(found: Outcome, schema: Schema, candidate: Description) -> MismatchE
     head = f"the graphs match but the numbers do not (tolerance {proof.tolerance:.0e}):"
     if {check.what for check in failed} == {"reacts"}:
         head = "nothing contradicts the map, but nothing shows it either:"
-    return MismatchError("\n".join([head, *lines]), hint=_beyond_structure(proof, schema, candidate))
+    if cause is not None:
+        lines = [*(f"  {line}" for line in cause.lines), *lines]
+    hint = cause.cure if cause and cause.cure else _beyond_structure(proof, schema, candidate)
+    return MismatchError("\n".join([head, *lines]), hint=hint)
 
 
 _ONE_BY_ONE = "the model mixes the examples of a batch, or writes out how many there are: x.reshape(x.shape[0], …) instead of x.reshape(1, …)"

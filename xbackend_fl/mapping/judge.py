@@ -46,9 +46,10 @@ def proven(claim: Claim) -> Bound:
         else:
             found = other if found is None or not contradicted(other.proof) else found
     if found is None or (apart and contradicted(found.proof)):
-        raise claim.refusal(apart, _verdict(claim, apart, found)) from None
+        cause = claim.cause(apart, found, held)
+        raise claim.refusal(apart, _verdict(claim, apart, found), cause) from None
     if not found.proof.proven:
-        raise failure(found, schema, trainer.description)
+        raise failure(found, schema, trainer.description, claim.cause(apart, found, held))
     told = precision_notes(trainer, found.binding, schema, claim.evidence)
     notes = (*found.notes, *trailing_notes(found.binding), *trainer.description.notes, *told)
     return Bound(schema, found.binding, found.proof, trainer, notes)

@@ -40,7 +40,7 @@ def in_some_order(claim: Claim) -> Bound:
             break
         trainer.return_in(order)
         try:
-            found.append((order, _inputs_in_some_order(claim)))
+            found.append((order, _inputs_in_some_order(replace(claim, diagnosed=not refused))))
         except MismatchError as error:
             refused.append(error)
     if len(found) == 1 and len(found) + len(refused) == len(orders):
@@ -64,7 +64,8 @@ def _inputs_in_some_order(claim: Claim) -> Bound:
         turned = trainer if order == tuple(range(len(order))) else Turned(trainer, order)
         try:
             with as_it_was(trainer):
-                found = proven(replace(claim, trainer=turned))
+                # What differs is asked once: the first refusal is the one that is shown.
+                found = proven(replace(claim, trainer=turned, diagnosed=claim.diagnosed and refused is None))
         except MismatchError as error:
             refused = refused or error
             continue

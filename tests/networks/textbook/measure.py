@@ -27,6 +27,10 @@ UNNAMED = "refused, cause not named"
 STATES = (RIGHT, REFUSED, UNNAMED, CRASHED, WRONG)
 
 
+_LISTED = 2
+"""Operators that a line may list, of both sides together, and still name a cause."""
+
+
 class _Late(BaseException):
     """The limit is over; no handler of ``Exception`` on the way may keep it."""
 
@@ -42,7 +46,14 @@ class Outcome:
 
 
 def measure(pairs: Iterable[Pair], only: Iterable[str], limit: int, *, trace: bool) -> int:
-    """Print a row for each pair, then each look-alike, whose family or name has one of the words, then the sums; 1 if one is wrong."""
+    """Print a row for each pair, then each look-alike, whose family or name has one of the words, then the sums; 1 if one is wrong.
+
+    Args:
+        pairs: What is measured.
+        only: Words of which a pair's family or name has one; all pairs if there are none.
+        limit: Seconds for each pair.
+        trace: Whether each refusal is printed whole, with where it was raised.
+    """
     words = [word.lower() for word in only]
     found = []
     print("| family | pair | state | seconds |\n|---|---|---|---|")
@@ -114,9 +125,16 @@ def _compared(pair: Pair, reference: nn.Module, other: Any) -> tuple[str, str]:
 
 
 def _named(pair: Pair, refused: XbflError) -> bool:
-    """Whether it is a diagnosis and has one of the cause's words, names of files apart."""
-    said = re.sub(r"\S+\.py\S*", "", str(refused)).lower()
+    """Whether it is a diagnosis and has one of the cause's words, names of files and of layers apart, and long lists of operators."""
+    lines = [line for line in str(refused).splitlines() if not _only_lists(line)]
+    said = re.sub(r"\S+\.py\S*|'[^']*'", "", "\n".join(lines)).lower()
     return isinstance(refused, MismatchError) and any(word.lower() in said for word in pair.cause)
+
+
+def _only_lists(line: str) -> bool:
+    """Whether a line says that two graphs have other operators somewhere, and there are too many to see which counts."""
+    found = re.search(r": reference has (.*), candidate has (.*)", line)
+    return found is not None and sum(side.count("'") // 2 for side in found.groups()) > _LISTED
 
 
 def _line(text: str) -> str:

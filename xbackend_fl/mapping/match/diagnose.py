@@ -209,12 +209,18 @@ def _depths(graph: Skeleton) -> list[int]:
 def _list(bones: Sequence[Bone]) -> str:
     return (
         ", ".join(
-            f"{b.node.operator} {b.node.name!r}"
-            + (f" ({', '.join(sorted(b.parameters))})" if b.parameters else "")
+            f"{_word(b)} {b.node.name!r}" + (f" ({', '.join(sorted(b.parameters))})" if b.parameters else "")
             for b in bones
         )
         or "nothing"
     )
+
+
+def _word(bone: Bone) -> str:
+    """What a node does: its operator, or what its framework calls it."""
+    if bone.node.operator != OPAQUE:
+        return bone.node.operator
+    return f"{bone.attributes['framework']}'s {bone.attributes['operation']}"
 
 
 def _operation(bone: Bone) -> str:

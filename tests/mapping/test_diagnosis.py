@@ -1,0 +1,102 @@
+"""Two graphs with equal weights: the first change that makes one of the other is the cause, and it is said in words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import xbackend_fl
+from xbackend_fl.adapter import adapter_of
+from xbackend_fl.errors import MismatchError
+from xbackend_fl.mapping.diagnosis.cause import Cause, cause_of
+
+Scores = Callable[[Tensor], Tensor]
+
+
+class Mixer(nn.Module):
+    """Attention by hand in one head; ``scores`` and ``after`` are what is written otherwise."""
+
+    def __init__(self, scores: Scores, after: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.q, self.k, self.v, self.out = (nn.Linear(6, 6) for _ in range(4))
+        self.scores, self.after = scores, after
+
+    def forward(self, x: Tensor) -> Tensor:
+        s = self.scores(self.q(x) @ self.k(x).transpose(1, 2))
+        return self.out(self.after(s @ self.v(x), x))
+
+
+def scores(s: Tensor, *, scale: float = 0.5, axis: int = -1, above: int = 1, low: float = -1e9) -> Tensor:
+    hidden = torch.ones(5, 5, dtype=torch.bool).triu(above)
+    return torch.softmax((s * scale).masked_fill(hidden, low), axis)
+
+
+def after(y: Tensor, x: Tensor) -> Tensor:
+    return torch.tanh(y[:, 1:4] + x[:, 1:4])
+
+
+REFERENCE = (scores, after)
+CHANGED: dict[str, tuple[Any, Any, str]] = {
+    "scale": (lambda s: scores(s, scale=0.25), after, r"constant is 0\.5 in the reference, 0\.25 in the"),
+    "no scale": (lambda s: scores(s, scale=1.0), after, r"constant is 0\.5 in the reference, 1 in the"),
+    "axis": (lambda s: scores(s, axis=1), after, r"Softmax over axis -1 .* axis is -1 in the reference, -2 in"),
+    "no mask": (lambda s: torch.softmax(s * 0.5, -1), after, r"mask .* missing in the candidate"),
+    "one ahead": (lambda s: scores(s, above=2), after, r"(mask|constant).* in the reference, "),
+    "activation": (scores, lambda y, x: torch.sigmoid(y[:, 1:4] + x[:, 1:4]), r"Tanh in the reference, Sigmoid in"),
+    "no residual": (scores, lambda y, _: torch.tanh(y[:, 1:4]), r"Add .* missing in the candidate"),
+    "difference": (scores, lambda y, x: torch.tanh(y[:, 1:4] - x[:, 1:4]), r"Add in the reference, Sub in"),
+    "part": (scores, lambda y, x: torch.tanh(y[:, 1:4] + x[:, 2:5]), r"part is 1:4 in the reference, 2:5 in"),
+}  # fmt: skip
+
+
+EACH_RUN = {"no mask", "part"}
+
+
+def cause(changed: nn.Module, example: np.ndarray[Any, Any]) -> Cause | None:
+    schema = xbackend_fl.describe(Mixer(*REFERENCE), (example,))
+    trainer = adapter_of(changed).open(changed, (example,))
+    return cause_of(schema, trainer, (example,), None, None)
+
+
+@pytest.fixture(scope="module")
+def example() -> np.ndarray[Any, Any]:
+    return np.random.default_rng(0).standard_normal((2, 5, 6)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "what",
+    [pytest.param(what, marks=() if what in EACH_RUN else pytest.mark.slow) for what in CHANGED],
+)
+def test_one_change_is_named(what: str, example: np.ndarray[Any, Any]) -> None:
+    one, two, words = CHANGED[what]
+    found = cause(Mixer(one, two), example)
+    assert found is not None
+    assert found.sure
+    assert re.search(words, found.lines[0]), found.lines
+
+
+def test_equal_graphs_have_no_cause(example: np.ndarray[Any, Any]) -> None:
+    turned = Mixer(lambda s: torch.softmax((s / 2).masked_fill(torch.ones(5, 5).triu(1) > 0, -1e9), 2), after)
+    assert cause(turned, example) is None
+
+
+@pytest.mark.slow
+def test_where_two_changes_meet_the_place_is_named(example: np.ndarray[Any, Any]) -> None:
+    found = cause(
+        Mixer(lambda s: torch.softmax(s * 0.3 + s.sin(), 1), lambda y, x: torch.relu(y * x)[:, 1:4]), example
+    )
+    assert found is not None
+    assert not found.sure
+    assert "values agree up to" in found.lines[0]
+
+
+def test_the_cause_is_in_the_refusal(example: np.ndarray[Any, Any]) -> None:
+    schema, evidence = xbackend_fl.describe_reference(Mixer(*REFERENCE), (example,))
+    with pytest.raises(MismatchError, match="axis is -1 in the reference, -2 in the candidate"):
+        xbackend_fl.bind(Mixer(lambda s: scores(s, axis=1), after), schema, (example,), evidence)

@@ -1,0 +1,162 @@
+"""A canonical graph as plain ONNX nodes: every value in it can be read, and every node replaced by another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xbackend_fl.canonical import Schema
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One ONNX node.
+
+    Attributes:
+        operator: ONNX operator.
+        inputs: Names of what it reads: data, parameters and constants; empty where an optional one is left out.
+        outputs: Names of what it makes.
+        attributes: ONNX attributes by name.
+        owner: The schema's node that it is a part of.
+    """
+
+    operator: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Any]
+    owner: str
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The steps of a canonical graph in execution order.
+
+    Attributes:
+        schema: The graph.
+        steps: What it computes.
+        constants: Constant arrays by name.
+    """
+
+    schema: Schema
+    steps: tuple[Step, ...]
+    constants: Mapping[str, Array]
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what the model returns."""
+        return tuple(port.name for port in self.schema.outputs)
+
+    def values(self, weights: Mapping[str, Array], inputs: Sequence[Array]) -> dict[str, Array] | None:
+        """Everything that is computed, the inputs and the parameters besides; ``None`` if the graph cannot run on this data.
+
+        Args:
+            weights: Canonical arrays by parameter name.
+            inputs: One array per input, in ONNX layout.
+        """
+        given = {port.name: array for port, array in zip(self.schema.inputs, inputs, strict=True)}
+        given |= {item.name: weights[item.name] for item in self.schema.parameters}
+        made = [name for step in self.steps for name in step.outputs if name]
+        found = _run(self.steps, {**given, **self.constants}, list(dict.fromkeys([*made, *self.outputs])))
+        return None if found is None else {**given, **found}
+
+    def changed(
+        self,
+        values: Mapping[str, Array],
+        new: Mapping[int, Sequence[Step]],
+        constants: Mapping[str, Array],
+    ) -> dict[str, Array] | None:
+        """Outputs with some steps replaced; ``None`` if that cannot run.
+
+        Args:
+            values: What was computed before.
+            new: What stands in the place of a step, by its index.
+            constants: Constants that the new steps read besides.
+        """
+        touched: set[str] = set()
+        steps: list[Step] = []
+        for index, step in enumerate(self.steps):
+            if index in new:
+                steps += new[index]
+                touched |= set(step.outputs)
+            elif not touched.isdisjoint(step.inputs):
+                steps.append(step)
+                touched |= set(step.outputs)
+        wanted = [name for name in self.outputs if name in touched]
+        found = _run(_needed(steps, wanted), {**values, **self.constants, **constants}, wanted)
+        return None if found is None else {name: found.get(name, values[name]) for name in self.outputs}
+
+
+def _needed(steps: Sequence[Step], wanted: Iterable[str]) -> list[Step]:
+    """The steps that some values follow from."""
+    found: list[Step] = []
+    names = set(wanted)
+    for step in reversed(steps):
+        if not names.isdisjoint(step.outputs):
+            found.append(step)
+            names |= set(step.inputs)
+    return found[::-1]
+
+
+def graph_of(schema: Schema) -> Graph | None:
+    """A canonical graph in steps; ``None`` if a part of it has no ONNX form."""
+    from onnx import helper, numpy_helper  # noqa: PLC0415
+
+    from xbackend_fl.canonical.onnx_export import to_onnx  # noqa: PLC0415
+
+    if schema.opaque:
+        return None
+    proto = to_onnx(schema, None).graph
+    makers = {value: node.name for node in schema.nodes for value in node.outputs}
+    constants: dict[str, Array] = {}
+    steps: list[Step] = []
+    for node in reversed(proto.node):
+        if node.op_type == "Constant":
+            constants[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
+            continue
+        # What a node is expanded to stands in front of what makes its value.
+        owner = next((makers[value] for value in node.output if value in makers), "")
+        owner = owner or (steps[-1].owner if steps else "")
+        attributes = {item.name: helper.get_attribute_value(item) for item in node.attribute}
+        steps.append(Step(node.op_type, tuple(node.input), tuple(node.output), attributes, owner))
+    return Graph(schema, tuple(reversed(steps)), constants)
+
+
+def _run(steps: Sequence[Step], known: Mapping[str, Array], wanted: Sequence[str]) -> dict[str, Array] | None:
+    """Values by name, by ONNX Runtime; ``None`` if it cannot run these steps."""
+    # 22 MB that a server does without.
+    import onnxruntime  # noqa: PLC0415
+    from onnx import helper, numpy_helper  # noqa: PLC0415
+
+    from xbackend_fl.canonical.onnx_export import IR_VERSION, OPSET  # noqa: PLC0415
+
+    made = {name for step in steps for name in step.outputs}
+    read = dict.fromkeys(name for step in steps for name in step.inputs if name and name not in made)
+    if not made.issuperset(wanted) or not known.keys() >= read.keys():
+        return None
+    graph = helper.make_graph(
+        [helper.make_node(step.operator, step.inputs, step.outputs, **step.attributes) for step in steps],
+        "xbackend_fl",
+        [],
+        [helper.make_empty_tensor_value_info(name) for name in wanted],
+        [numpy_helper.from_array(np.ascontiguousarray(known[name]), name) for name in read],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    # Many graphs run once each: nothing is gained by what takes longer than a run.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        found = session.run(list(wanted), {})
+    except Exception:  # noqa: BLE001  ONNX Runtime has no error type of its own for a graph that cannot run
+        return None
+    return dict(zip(wanted, found, strict=True))

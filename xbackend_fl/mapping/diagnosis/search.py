@@ -1,0 +1,211 @@
+"""Looks for the one change that makes two graphs one function, and for the place where their values part if there is none."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xbackend_fl.mapping.diagnosis.edits import Change, Pool, everywhere, further, simple
+from xbackend_fl.mapping.diagnosis.graph import Graph
+from xbackend_fl.mapping.diagnosis.twins import EQUAL, Parting, parting, twins
+from xbackend_fl.mapping.diagnosis.weightings import Draw
+
+Array = NDArray[Any]
+Weights: TypeAlias = Mapping[str, Array]
+Data: TypeAlias = tuple[tuple[Array, ...], tuple[Array, ...]]
+"""Inputs of the reference and of the candidate."""
+
+_LARGEST = 1 << 22
+"""Most values of a graph that is looked at."""
+
+_BETTER = 0.05
+"""By so much more must agree under other weights, or other data, that these are taken."""
+
+_STEPS = 80
+"""Most steps behind a parting that are changed."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Where two graphs part, and what would bring them together.
+
+    Attributes:
+        partings: Of the reference and of the candidate.
+        known: Values of the reference that the candidate has, and which.
+        side: 0 where the reference is changed, 1 where the candidate is.
+        changes: One change at several steps; empty if none was found.
+        draws: How many kinds of data show that the changed graph is the other one.
+        error: How far outputs differ then, at most.
+        before: How far they differ as they are.
+    """
+
+    partings: tuple[Parting, Parting]
+    known: Mapping[str, str]
+    side: int
+    changes: tuple[Change, ...]
+    draws: int
+    error: float
+    before: float
+
+
+@dataclass(frozen=True)
+class _Run:
+    data: Data
+    values: tuple[dict[str, Array], dict[str, Array]]
+    apart: float
+
+
+def finding(
+    graphs: tuple[Graph, Graph],
+    draws: Iterator[Draw],
+    data: Sequence[Data],
+    outputs: Sequence[tuple[str, str]],
+    seconds: float,
+) -> Finding | None:
+    """Where two graphs part; ``None`` if they do not, or cannot be compared.
+
+    Args:
+        graphs: Reference and candidate.
+        draws: Make weights of both that are equal if the models are, the likeliest first.
+        data: What both are run on.
+        outputs: Names of outputs that belong together.
+        seconds: Processor time after which no further change is tried.
+    """
+    until = time.process_time() + seconds
+    best: tuple[float, Draw, _Run] | None = None
+    for draw in draws:
+        weights = draw(0)
+        runs = (_run(graphs, weights, inputs, outputs) for inputs in data)
+        run = next((run for run in runs if run is not None and run.apart > EQUAL), None)
+        if run is not None:
+            share = _share(graphs, run)
+            if best is None or share > best[0] + _BETTER:
+                best = share, draw, run
+        if time.process_time() > until:
+            break
+    if best is None:
+        return None
+    _, draw, worst = best
+    weights, others = draw(0), draw(1)
+    again = [run for inputs in data[:2] if (run := _run(graphs, others, inputs, outputs))]
+    rest = again + [
+        run for inputs in data if inputs is not worst.data and (run := _run(graphs, weights, inputs, outputs))
+    ]
+    known = twins(*worst.values), twins(*worst.values[::-1])
+    partings = parting(graphs[0], known[0]), parting(graphs[1], known[1])
+    regions = [_around(graphs[side], partings[side]) for side in (0, 1)]
+    pools = Pool(graphs[1]), Pool(graphs[0])
+    tried: set[object] = set()
+    nothing = Finding(partings, known[0], 0, (), 0, 0.0, worst.apart)
+    for side, changes in _proposals(graphs, regions, pools, worst):
+        key = side, repr([(c.index, c.new, c.new_words) for c in changes])
+        if key in tried:
+            continue
+        tried.add(key)
+        if time.process_time() > until:
+            return nothing
+        if _error(graphs[side], side, changes, worst, outputs) > EQUAL:
+            continue
+        errors = [_error(graphs[side], side, changes, run, outputs) for run in rest]
+        if all(error <= EQUAL for error in errors):
+            return replace(
+                nothing,
+                side=side,
+                changes=changes,
+                draws=1 + len(rest) - len(again),
+                error=max(errors, default=0.0),
+            )
+    return nothing
+
+
+def _proposals(
+    graphs: tuple[Graph, Graph], regions: Sequence[Sequence[int]], pools: tuple[Pool, Pool], run: _Run
+) -> Iterator[tuple[int, tuple[Change, ...]]]:
+    """Changes of either graph, small ones first, and those first that are near the parting."""
+    for propose in (simple, further):
+        for place in range(max(map(len, regions))):
+            for side in (0, 1):
+                region = regions[side]
+                if place < len(region):
+                    for change in propose(graphs[side], region[place], pools[side], run.values[side]):
+                        for changes in _together(graphs[side], change, region):
+                            yield side, changes
+
+
+def _around(graph: Graph, where: Parting) -> list[int]:
+    """The steps behind a parting, and then those in front of it: equal values may lie in another order of axes."""
+    before: list[int] = []
+    wanted = {name for index in where.region for name in graph.steps[index].inputs}
+    inside = set(where.region)
+    for index in range(len(graph.steps) - 1, -1, -1):
+        step = graph.steps[index]
+        if index not in inside and not wanted.isdisjoint(step.outputs):
+            before.append(index)
+            wanted |= set(step.inputs)
+    return [*where.region[:_STEPS], *before[:_STEPS]]
+
+
+def _share(graphs: tuple[Graph, Graph], run: _Run) -> float:
+    """Which part of both graphs agrees."""
+    left = [
+        len(parting(graphs[side], twins(*run.values[:: 1 - 2 * side])).region)
+        / (len(graphs[side].steps) or 1)
+        for side in (0, 1)
+    ]
+    return 1.0 - max(left)
+
+
+def _together(graph: Graph, change: Change, region: Sequence[int]) -> Iterator[tuple[Change, ...]]:
+    several = everywhere(graph, change, region)
+    if len(several) > 1:
+        yield tuple(several.values())
+    yield (change,)
+
+
+def _run(
+    graphs: tuple[Graph, Graph],
+    weights: tuple[Weights, Weights],
+    inputs: Data,
+    outputs: Sequence[tuple[str, str]],
+) -> _Run | None:
+    one = graphs[0].values(weights[0], inputs[0])
+    two = graphs[1].values(weights[1], inputs[1])
+    if one is None or two is None or sum(array.size for array in one.values()) > _LARGEST:
+        return None
+    return _Run(inputs, (one, two), max(_apart(one[a], two[b]) for a, b in outputs))
+
+
+def _error(
+    graph: Graph, side: int, changes: Sequence[Change], run: _Run, outputs: Sequence[tuple[str, str]]
+) -> float:
+    """How far the outputs of a changed graph are from the other's, at most; infinite where it cannot run."""
+    constants = {name: array for change in changes for name, array in change.constants.items()}
+    found = graph.changed(run.values[side], {change.index: change.new for change in changes}, constants)
+    if found is None:
+        return float("inf")
+    other = run.values[1 - side]
+    return max(_apart(found[pair[side]], other[pair[1 - side]]) for pair in outputs)
+
+
+def _apart(one: Array, two: Array) -> float:
+    """Relative difference of two outputs, whose axes may lie otherwise; infinite if nothing can be compared."""
+    if one.size != two.size or not one.size:
+        return float("inf")
+    a, b = one.astype(np.float64), two.astype(np.float64)
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        if np.isfinite(a).sum() != np.isfinite(b).sum():
+            return float("inf")
+        a, b = np.nan_to_num(a, posinf=1e30, neginf=-1e30), np.nan_to_num(b, posinf=1e30, neginf=-1e30)
+    if a.shape != b.shape:
+        short = [[n for n in array.shape if n > 1] for array in (a, b)]
+        if short[0] == short[1]:
+            b = b.reshape(a.shape)
+        else:
+            a, b = np.sort(a, axis=None), np.sort(b, axis=None)
+    size = max(float(np.abs(a).max()), float(np.abs(b).max()), 1e-12)
+    return float(np.abs(a - b).max()) / size

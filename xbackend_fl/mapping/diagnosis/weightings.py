@@ -1,0 +1,81 @@
+"""Weights of two models that are equal where the models are, before anybody knows a map."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from itertools import chain, islice
+from typing import Any, TypeAlias
+
+from numpy.typing import NDArray
+
+from xbackend_fl.adapter.contract import Trainer
+from xbackend_fl.canonical import Binding, Schema
+from xbackend_fl.errors import SchemaError
+from xbackend_fl.mapping.align.holdings import holdings
+from xbackend_fl.mapping.align.recut import recut
+from xbackend_fl.mapping.probe.draw import draw_by_shape
+from xbackend_fl.mapping.probe.drawn import drawn_weights
+from xbackend_fl.mapping.probe.held import Held, without
+from xbackend_fl.mapping.probe.pieces import binding_in_pieces, in_pieces
+
+Array = NDArray[Any]
+Weighting: TypeAlias = tuple[Mapping[str, Array], Mapping[str, Array]]
+"""Canonical weights of the reference and of the candidate, each in its own names."""
+
+Draw: TypeAlias = Callable[[int], Weighting]
+"""Makes equal weights of both, others for another number."""
+
+_WAYS = 8
+"""Most ways to see the candidate's parameters."""
+
+
+def weightings(
+    schema: Schema, trainer: Trainer, held: Held | None, binding: Binding | None, until: float
+) -> Iterator[Draw]:
+    """Equal weights of both: under a map that was found, else by shape, features weighing as they are and alike.
+
+    Args:
+        schema: The reference.
+        trainer: The candidate.
+        held: What both models keep as it is.
+        binding: A map that the numbers contradict, if there is one.
+        until: Processor time after which no further way to see the parameters is looked for.
+    """
+    own, plain = trainer.description.binding, trainer.description.schema
+    natives = {**trainer.read(), **(held.natives if held else {})}
+    kept = held.values if held else {}
+
+    def candidate(restored: Mapping[str, Array]) -> dict[str, Array]:
+        return own.export({**natives, **restored})
+
+    if binding is not None:
+
+        def mapped(number: int) -> Weighting:
+            weights = {**drawn_weights(schema, number), **kept}
+            return weights, candidate(binding.restore(weights))
+
+        # Constants of a map hold no drawn values.
+        with suppress(SchemaError):
+            mapped(0)
+            yield mapped
+    ours, theirs, layouts = schema, plain, own
+    if held is not None:
+        ours, theirs = without(schema, frozenset(kept)), without(plain, held.own)
+        layouts = replace(own, parameters={n: x for n, x in own.parameters.items() if n not in held.own})
+    sides = in_pieces(ours), in_pieces(theirs), binding_in_pieces(theirs, layouts)
+    for seen, there in islice(chain(holdings(*sides), recut(*sides, until)), _WAYS):
+        if time.process_time() > until:
+            return
+        for alike in (False, True):
+
+            def by_shape(
+                number: int, seen: Schema = seen, there: Binding = there, *, alike: bool = alike
+            ) -> Weighting:
+                salt = str(number or "")
+                restored = there.restore(draw_by_shape(seen, salt, alike=alike))
+                return {**draw_by_shape(ours, salt, alike=alike), **kept}, candidate(restored)
+
+            yield by_shape
