@@ -29,6 +29,7 @@ class Mixed(nn.Module):
 PLANTED = Pair("mixed", "planted", Mixed, lambda: None, draws(floats(3, 4)), dense("first", "one"))
 
 
+@pytest.mark.slow
 def test_mutants_are_drawn_by_seed_and_told_apart_by_float64() -> None:
     example = PLANTED.example(np.random.default_rng(0))
     graph = exported(Mixed(), example)
