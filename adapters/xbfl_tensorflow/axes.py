@@ -14,7 +14,7 @@ from xbfl_tensorflow.trace import Call, Trace, steps
 
 _SEQUENCES = frozenset(
     {"LSTM", "GRU", "SimpleRNN", "Bidirectional", "Dense", "EinsumDense", "Embedding", "MultiHeadAttention"}
-    | {"LayerNormalization"}
+    | {"LayerNormalization", "ReversibleEmbedding"}
 )
 _MATRICES = frozenset({"MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum", "GatherV2"})
 

@@ -328,7 +328,7 @@ def _layer(context: Context, layer: Any, arguments: list[Any], options: dict[str
         return sequences.attention(context, layer, arguments, options)
     if isinstance(arguments[0], list):
         return simple.merge(context, layer, [as_value(context.builder, item) for item in arguments[0]])
-    if kind == "Embedding" and not isinstance(arguments[0], list):
+    if kind in layers.EMBEDDINGS and not isinstance(arguments[0], list):
         return layers.embedding(context, layer, arguments[0])
     extra = [key for key, value in options.items() if value is not None]
     extra += ["a second input"] * (len(arguments) - 1)

@@ -290,6 +290,9 @@ def _einsum_dense(context: Context, layer: Any, value: Value) -> Value:
     return activation(context, name, layer.activation, value)
 
 
+EMBEDDINGS = frozenset({"Embedding", "ReversibleEmbedding"})
+"""Layers that look rows of a table up."""
+
 HANDLERS: Mapping[str, Handler] = {
     **dict.fromkeys(("Conv1D", "Conv2D", "Conv3D"), _conv),
     **dict.fromkeys(("DepthwiseConv1D", "DepthwiseConv2D"), _depthwise),
@@ -309,7 +312,7 @@ HANDLERS: Mapping[str, Handler] = {
     "LayerNormalization": _layer_norm,
     "GroupNormalization": _group_norm,
     "PReLU": _prelu,
-    "Embedding": _embedding,
+    **dict.fromkeys(EMBEDDINGS, _embedding),
     "Dense": _dense,
     "EinsumDense": _einsum_dense,
 }

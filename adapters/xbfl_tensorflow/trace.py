@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -242,7 +242,8 @@ class _Marks:
         def call(layer: Any, *arguments: Any, **options: Any) -> Any:
             if self._inside or not tf.inside_function():
                 return original(layer, *arguments, **options)
-            if self._known(layer) and not _is_told_a_mask(layer, (arguments, options)):
+            told = _is_told_a_mask(layer, (arguments, options))
+            if self._known(layer) and not told and not is_reversed(arguments, options):
                 return self._mark(layer, partial(original, layer), arguments, options)
             if layer is self._model:
                 return original(layer, *arguments, **options)
@@ -280,6 +281,11 @@ class _Marks:
             self._inside = False
         self.calls.append(Call(target, "".join(self._path), arguments, options, outputs, start, _count()))
         return outputs
+
+
+def is_reversed(arguments: Sequence[Any], options: Mapping[str, Any]) -> bool:
+    """Whether a call of an embedding that works both ways asks for logits, and looks nothing up."""
+    return bool(options.get("reverse", False)) or any(item is True for item in arguments[1:])
 
 
 @contextmanager

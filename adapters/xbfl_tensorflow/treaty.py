@@ -13,7 +13,8 @@ import tensorflow as tf
 from xbackend_fl.adapter.contract import TrainConfig
 from xbackend_fl.errors import RefusedInput
 from xbfl_tensorflow.graph import family
-from xbfl_tensorflow.trace import patched
+from xbfl_tensorflow.layers import EMBEDDINGS
+from xbfl_tensorflow.trace import is_reversed, patched
 
 Wanted: TypeAlias = Mapping[str, float]
 
@@ -60,7 +61,7 @@ def _by_call(
 
     def call(layer: Any, *arguments: Any, **options: Any) -> Any:
         rows = wanted.get(id(layer))
-        if rows is None:
+        if rows is None or is_reversed(arguments, options):
             return original(layer, *arguments, **options)
         row = rows[counts[id(layer)] % len(rows)]
         counts[id(layer)] += 1
@@ -70,7 +71,7 @@ def _by_call(
             _set_rate(stack, layer.name, layer, row, drops=config.dropout)
             result = original(layer, *arguments, **options)
         padding = row.get("padding_idx", -1)
-        if type(layer).__name__ != "Embedding" or padding < 0:
+        if type(layer).__name__ not in EMBEDDINGS or padding < 0:
             return result
         indices = tf.cast(arguments[0] if arguments else next(iter(options.values())), tf.int64)
         padded = tf.equal(indices, int(padding))[..., tf.newaxis]

@@ -212,8 +212,19 @@ class KerasTied(keras.Model):
         return tf.matmul(hidden, self.table.embeddings, transpose_b=True)
 
 
-@pytest.mark.parametrize("build", [lambda: Tied(0), lambda: Tied(None), lambda: Tied(3), KerasTied],
-                         ids=["same", "none", "another", "keras"])  # fmt: skip
+class KerasReversible(KerasTied):
+    """One layer does both."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = K.ReversibleEmbedding(9, 4)
+
+    def call(self, ids: Any) -> Any:
+        return self.table(tf.tanh(self.inner(tf.reduce_mean(self.table(ids), 1))), reverse=True)
+
+
+@pytest.mark.parametrize("build", [lambda: Tied(0), lambda: Tied(None), lambda: Tied(3), KerasTied, KerasReversible],
+                         ids=["same", "none", "another", "keras", "both ways"])  # fmt: skip
 def test_a_padding_row_has_no_gradient_where_it_is_read(build: Callable[[], Any]) -> None:
     """Against PyTorch's own backward pass."""
     reference, candidate = Tied(0), build()

@@ -15,7 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import xbackend_fl
+from xbackend_fl.adapter import adapter_of
 from xbackend_fl.canonical import Schema
+from xbackend_fl.mapping.match.match import match
+from xbackend_fl.mapping.match.skeleton import skeleton_of
+from xbackend_fl.mapping.probe.draw import draw_inputs
 
 STEPS, WIDTH, ROWS = 5, 8, 11
 DATA = np.random.default_rng(0).standard_normal((3, STEPS, WIDTH)).astype(np.float32)
@@ -154,6 +158,50 @@ def test_the_gelu_of_tanh_as_models_write_it(form: int) -> None:
         layer=nn.Linear(WIDTH, 3),
     )
     assert all(node.operator != "Gelu" for node in other.nodes)
+
+
+def test_heads_that_hold_query_key_and_value_are_three_layers() -> None:
+    """As models are whose layers are three: rows of one head lie together in the fused one."""
+
+    def fused(self: Any, x: Tensor, *, select: bool) -> Tensor:
+        if select:
+            q, k, v = self.layer(x).view(*x.shape[:2], 2, 3, 4).unbind(-2)
+        else:
+            q, k, v = self.layer(x).view(*x.shape[:2], 2, 12).split(4, -1)
+        return F.scaled_dot_product_attention(*(part.transpose(1, 2) for part in (q, k, v)))
+
+    def apart(self: Any, x: Tensor) -> Tensor:
+        heads = (layer(x).view(*x.shape[:2], 2, 4).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        return F.scaled_dot_product_attention(*heads)
+
+    layers = {name: nn.Linear(WIDTH, WIDTH) for name in "qkv"}
+    wanted = schema_of(apart, DATA, **layers)
+    for select in (True, False):
+        reference = Lambda(lambda self, x, n=select: fused(self, x, select=n), layer=nn.Linear(WIDTH, 24))
+        trainer = adapter_of(reference).open(reference, (DATA,))
+        assert match(skeleton_of(trainer.description.schema), skeleton_of(wanted)) is not None
+        held = trainer.description.binding.export(trainer.read())
+        weight = reference.layer.weight.detach().numpy().reshape(2, 3, 4, WIDTH)
+        wanted_rows = [weight[:, part].reshape(WIDTH, WIDTH) for part in range(3)]
+        found = [value for name, value in held.items() if name.endswith("weight")]
+        for one, two in zip(found, wanted_rows, strict=True):
+            np.testing.assert_array_equal(one, two)
+
+
+@pytest.mark.parametrize("holes", [True, False])
+def test_a_mask_that_is_counted_is_asked_with_words_in_front(*, holes: bool) -> None:
+    """Places of words from their mask: nobody asks for places between padding unless the example has some."""
+
+    def call(self: Any, x: Tensor, seen: Tensor) -> Tensor:
+        return self.layer(x) * (seen.long().cumsum(-1) * seen)[..., None]
+
+    seen = SEEN[:, ::-1].copy() if holes else SEEN
+    schema = schema_of(call, DATA, seen, layer=nn.Linear(WIDTH, 3))
+    drawn = draw_inputs(schema, [DATA.shape, seen.shape], 0)[1]
+    assert schema.inputs[1].padded is not holes
+    assert bool((np.diff(drawn, axis=1) <= 0).all()) is not holes
+    plain = schema_of(lambda self, x, m: self.layer(x) * m[..., None], DATA, SEEN, layer=nn.Linear(WIDTH, 3))
+    assert not plain.inputs[1].padded
 
 
 class Taught(nn.Module):

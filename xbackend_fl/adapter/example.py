@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.adapter.structure import Given
-from xbackend_fl.canonical import Description
+from xbackend_fl.canonical import OPERATORS, Description, Schema
 from xbackend_fl.errors import RefusedInput, shortened
 
 Array = NDArray[Any]
@@ -55,13 +55,30 @@ def with_masks(description: Description, example: Sequence[Array], *, packs: boo
     Args:
         description: Of a model.
         example: What it was described with, one array per input.
-        packs: Whether the model counts how long examples are: then rows that end in zeros are said too.
+        packs: Whether the model counts how long examples are: then rows that end in zeros are said too, as those of an input are
+            whose values it adds up.
     """
+    counted = _added_up(description.schema)
     ports = tuple(
-        replace(port, binary=_is_mask(array), padded=packs and _is_padded(array))
+        replace(port, binary=_is_mask(array), padded=(packs or port.name in counted) and _is_padded(array))
         for port, array in zip(description.schema.inputs, example, strict=True)
     )
     return replace(description, schema=replace(description.schema, inputs=ports))
+
+
+def _added_up(schema: Schema) -> set[str]:
+    """Inputs whose values are counted as they come: places of words from a mask."""
+    origins = {port.name: port.name for port in schema.inputs}
+    found: set[str] = set()
+    for node in schema.nodes:
+        source = origins.get(node.inputs[0]) if node.inputs else None
+        if source is None:
+            continue
+        if node.operator == "CumSum":
+            found.add(source)
+        elif OPERATORS[node.operator].shape_only:
+            origins |= dict.fromkeys(node.outputs, source)
+    return found
 
 
 def _is_mask(array: Array) -> bool:

@@ -8,18 +8,31 @@ from dataclasses import dataclass, replace
 
 from xbackend_fl.canonical import views
 from xbackend_fl.canonical.draft import Draft, Graph, free_sizes, is_zero
-from xbackend_fl.canonical.layout import Layout
+from xbackend_fl.canonical.layout import Join, Layout
 from xbackend_fl.canonical.passes.common import LINEAR, bounds, feature_axis
 from xbackend_fl.errors import UnsupportedError
 
 
 @dataclass(frozen=True)
 class _Cut:
-    """The features ``start:stop`` of a linear expression, as ``reader`` takes them."""
+    """Ranges of the features of a linear expression, one behind the other, as ``reader`` takes them."""
 
     reader: Draft
-    start: int
-    stop: int
+    ranges: tuple[tuple[int, int], ...]
+
+    def __str__(self) -> str:
+        (start, stop), *more = self.ranges
+        return f"[{start}:{stop}{' …' if more else ''}]"
+
+    def of(self, layout: Layout) -> Layout:
+        """These rows of a parameter."""
+        parts = tuple(views.part(layout, 0, start, stop) for start, stop in self.ranges)
+        return parts[0] if len(parts) == 1 else Join(parts, 0)
+
+    @property
+    def size(self) -> int:
+        """How many features there are."""
+        return sum(stop - start for start, stop in self.ranges)
 
 
 def cut_linears(graph: Graph) -> tuple[Draft, ...]:
@@ -67,7 +80,7 @@ def _cuts(graph: Graph, draft: Draft) -> list[_Cut] | None:
             and reader.attributes["axis"] == axis
             and reader.attributes["step"] == 1
         ):
-            cuts.append(_Cut(reader, *bounds(reader)))
+            cuts.append(_Cut(reader, (bounds(reader),)))
             continue
         selected = _selects(graph, draft, reader, axis)
         if selected is None:
@@ -77,7 +90,7 @@ def _cuts(graph: Graph, draft: Draft) -> list[_Cut] | None:
 
 
 def _selects(graph: Graph, draft: Draft, reshape: Draft, axis: int) -> list[_Cut] | None:
-    """Cuts of the form ``reshape(..., parts, rest)[..., i, :]``."""
+    """Cuts of the form ``reshape(..., parts, rest)[..., i, :]``, or of the rest of each part: ``reshape(..., heads, 3, rest)[..., i, :]``."""
     lead, shape = draft.shape[:axis], reshape.shape
     if reshape.operator != "Reshape" or axis != len(draft.shape) - 1 or shape[:axis] != lead:
         return None
@@ -86,22 +99,22 @@ def _selects(graph: Graph, draft: Draft, reshape: Draft, axis: int) -> list[_Cut
         return None
     if reshape.outputs[0] in graph.outputs:
         return None
-    parts, size = shape[axis], math.prod(shape[axis + 1 :])
     cuts = []
     for reader in graph.readers[reshape.outputs[0]]:
-        if reader.operator == "Select" and reader.attributes["axis"] == axis:
-            index = reader.attributes["index"]
-            assert isinstance(index, int)
-            cuts.append(_Cut(reader, index % parts * size, (index % parts + 1) * size))
-        elif (
-            reader.operator == "Slice"
-            and reader.attributes["axis"] == axis
-            and reader.attributes["step"] == 1
-        ):
+        place = reader.attributes.get("axis")
+        if not isinstance(place, int) or place < axis:
+            return None
+        if reader.operator == "Select":
+            start = int(str(reader.attributes["index"])) % shape[place]
+            stop = start + 1
+        elif reader.operator == "Slice" and reader.attributes["step"] == 1:
             start, stop = bounds(reader)
-            cuts.append(_Cut(reader, start * size, stop * size))
         else:
             return None
+        outer, size = math.prod(shape[axis:place]), math.prod(shape[place + 1 :])
+        whole = shape[place] * size
+        ranges = ((part * whole + start * size, part * whole + stop * size) for part in range(outer))
+        cuts.append(_Cut(reader, tuple(ranges)))
     return cuts
 
 
@@ -125,7 +138,7 @@ def _slice_of(graph: Graph, draft: Draft, cut: _Cut) -> Iterator[Draft]:
 
 
 def _part(graph: Graph, draft: Draft, cut: _Cut) -> Iterator[Draft]:
-    name = f"{draft.name}[{cut.start}:{cut.stop}]"
+    name = f"{draft.name}{cut}"
     if draft.operator == "Add":
         values = []
         for value in draft.inputs:
@@ -135,7 +148,7 @@ def _part(graph: Graph, draft: Draft, cut: _Cut) -> Iterator[Draft]:
         shape = _narrowed(draft, _feature_axis_of_sum(graph, draft), cut)
         yield replace(draft, name=name, inputs=tuple(values), outputs=(name,), shapes=(shape,))
         return
-    layouts = {role: views.part(layout, 0, cut.start, cut.stop) for role, layout in draft.layouts.items()}
+    layouts = {role: cut.of(layout) for role, layout in draft.layouts.items()}
     shape = _narrowed(draft, feature_axis(draft), cut)
     whole = replace(draft, name=name, outputs=(name,), layouts=layouts, shapes=(shape,))
     source = graph.producers.get(draft.inputs[0])
@@ -183,4 +196,4 @@ def _sizes(graph: Graph, linear: Draft, concat: Draft) -> list[int]:
 
 
 def _narrowed(draft: Draft, axis: int, cut: _Cut) -> tuple[int, ...]:
-    return (*draft.shape[:axis], cut.stop - cut.start, *draft.shape[axis + 1 :])
+    return (*draft.shape[:axis], cut.size, *draft.shape[axis + 1 :])
