@@ -95,7 +95,7 @@ def _declared_ways(model: Any, given: Given) -> Iterator[Way]:
         return Way(way.arguments, {}, order, named, tuple(at[index][1] for index in order))
 
     names = made([Leaf(index) for index in range(count)]).names
-    return by_names(list(names), given, made)
+    return by_names(list(names), given, made, keyed=isinstance(structure, dict))
 
 
 def _parameters(model: Any) -> Parameters:

@@ -11,6 +11,7 @@ from itertools import chain, combinations, islice, pairwise, permutations
 from keyword import iskeyword
 from typing import Any, TypeAlias
 
+from xbackend_fl.adapter.names import likeness
 from xbackend_fl.adapter.structure import (
     Given,
     Leaf,
@@ -247,17 +248,28 @@ def first_taken(
     raise refusal(failed)
 
 
-def by_names(names: Sequence[str], given: Given, made: Callable[[Sequence[Leaf]], Way]) -> Iterator[Way]:
+def by_names(
+    names: Sequence[str], given: Given, made: Callable[[Sequence[Leaf]], Way], *, keyed: bool = False
+) -> Iterator[Way]:
     """Ways to call a model that has a number of inputs, all named: by name if the example has the same names; else in any order.
 
     Args:
         names: What the model calls its inputs, in its own order.
         given: The example.
         made: Makes the way of leaves in the model's own order.
+        keyed: Whether its inputs have keys and no order: what is called alike comes first then.
     """
     leaves = [Leaf(index) for index in range(len(given.arrays))]
     if same_names(names, given.names):
         yield made([Leaf(given.names.index(name)) for name in names])
+        return
+    if keyed and all(given.names) and len(leaves) <= _MOST_NAMES:
+        alike = [[likeness(name, other) for other in given.names] for name in names]
+
+        def rank(order: tuple[Leaf, ...]) -> float:
+            return -sum(row[leaf.index] for row, leaf in zip(alike, order, strict=True))
+
+        yield from map(made, sorted(permutations(leaves), key=rank))
         return
     for order in permutations(leaves):
         yield made(order)
@@ -428,3 +440,7 @@ def not_callable(what: str, parameters: Parameters, failed: Failed) -> Unsupport
         hint="give one --input per input of the model, in the form that it takes: {'name': array, …} for a dict, ((a, b), c) for a pair "
         "and one; --input name=1,3,64,64 names one on the command line and in a course",
     )
+
+
+_MOST_NAMES = 7
+"""Of inputs whose names are compared in every order."""

@@ -224,7 +224,15 @@ def forward(layout: Layout, natives: Mapping[str, Array]) -> Array:
         case Blocks():
             return _permute_blocks(forward(layout.of, natives), layout.axis, layout.order)
         case Join():
-            return np.concatenate([forward(part, natives) for part in layout.parts], axis=layout.axis)
+            held = [forward(part, natives) for part in layout.parts]
+            # Constants follow what they are joined with: sums of whole numbers stay whole.
+            own = [
+                array
+                for part, array in zip(layout.parts, held, strict=True)
+                if not isinstance(part, Constant)
+            ]
+            dtype = np.result_type(*own) if own else None
+            return np.concatenate(held, axis=layout.axis, dtype=dtype, casting="unsafe")
         case Stack():
             return np.stack([forward(part, natives) for part in layout.parts])
         case Sum():

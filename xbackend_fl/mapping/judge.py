@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from xbackend_fl.mapping.align.forms import UnlikeError, one_function
+from xbackend_fl.mapping.align.inputs import Turned
 from xbackend_fl.mapping.align.pairings import Outcome, contradicted
 from xbackend_fl.mapping.align.structure import StructureError, bindings
 from xbackend_fl.mapping.bound import Bound
@@ -14,6 +15,7 @@ from xbackend_fl.mapping.explain import apart_somewhere, failure, not_finite_apa
 from xbackend_fl.mapping.finite import check_weights
 from xbackend_fl.mapping.match.difference import Difference
 from xbackend_fl.mapping.match.ports import trailing_notes
+from xbackend_fl.mapping.match.tables import tables_as_in
 from xbackend_fl.mapping.probe.held import Held, held_on_both
 from xbackend_fl.mapping.proof.precision import precision_notes
 
@@ -26,6 +28,9 @@ def proven(claim: Claim) -> Bound:
         UnprovenError: No probe sees some parameters.
         RefusedInput: A weight of the candidate is no number.
     """
+    described, rows = tables_as_in(claim.schema, claim.trainer.description)
+    if rows:
+        claim = replace(claim, trainer=Turned(claim.trainer, described))
     trainer, schema, own = claim.trainer, claim.schema, claim.own
     check_weights(trainer)
     held = held_on_both(schema, own.schema, own.binding, trainer, claim.evidence or ())
@@ -51,7 +56,7 @@ def proven(claim: Claim) -> Bound:
     if not found.proof.proven:
         raise failure(found, schema, trainer.description, claim.cause(apart, found, held))
     told = precision_notes(trainer, found.binding, schema, claim.evidence)
-    notes = (*found.notes, *trailing_notes(found.binding), *trainer.description.notes, *told)
+    notes = (*found.notes, *rows, *trailing_notes(found.binding), *trainer.description.notes, *told)
     return Bound(schema, found.binding, found.proof, trainer, notes)
 
 

@@ -61,7 +61,7 @@ def _inputs_in_some_order(claim: Claim) -> Bound:
     for order in orders:
         if (refused or unfit) and time.monotonic() - start > SECONDS:
             break
-        turned = trainer if order == tuple(range(len(order))) else Turned(trainer, order)
+        turned = trainer if order == tuple(range(len(order))) else Turned(trainer, own.with_inputs(order))
         try:
             with as_it_was(trainer):
                 # What differs is asked once: the first refusal is the one that is shown.

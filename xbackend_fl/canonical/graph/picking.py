@@ -12,7 +12,7 @@ from xbackend_fl.canonical import views
 from xbackend_fl.canonical.graph import movement
 from xbackend_fl.canonical.graph.builder import GraphBuilder
 from xbackend_fl.canonical.graph.operands import Operand, as_value, expand, native_shape
-from xbackend_fl.canonical.graph.tables import from_front, lookup
+from xbackend_fl.canonical.graph.tables import for_each_example, from_front, lookup
 from xbackend_fl.canonical.layout import Array, Join, Shape, Step
 from xbackend_fl.canonical.schema import AttributeValue
 from xbackend_fl.canonical.value import Value
@@ -35,6 +35,9 @@ def take(builder: GraphBuilder, name: str, operand: Operand, axis: int, indices:
         return np.take(operand, indices, axis=axis)
     if indices.ndim == 0:
         return movement.pick(builder, name, operand, axis, int(flat[0]))
+    if axis == 0 and isinstance(operand, Step) and for_each_example(builder, indices):
+        one = as_value(builder, take(builder, name, operand, 0, indices[:1]))
+        return expand(builder, name, one, (*indices.shape, *shape[1:]))
     picked = _along(builder, name, operand, axis, flat)
     wanted = (*shape[:axis], *indices.shape, *shape[axis + 1 :])
     return picked if native_shape(picked) == wanted else movement.reshape(builder, name, picked, wanted)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from xbackend_fl.canonical import views
 from xbackend_fl.canonical.graph.builder import GraphBuilder
@@ -24,7 +26,7 @@ def lookup(
     padding: int | None = None,
     origin: str | None = None,
 ) -> Operand:
-    """Rows of an embedding; constant indices ``0 … n-1`` (positions) are a view of the parameter.
+    """Rows of an embedding; constant indices in a row (positions) are a view of the parameter.
 
     ``padding`` is the row without a gradient, -1 for none, and ``None`` where the model cannot be given one.
     """
@@ -37,15 +39,21 @@ def lookup(
     if not isinstance(indices, np.ndarray):
         raise UnsupportedError(f"{name!r}: parameters are used as indices")
     rows = indices
-    if rows.ndim > 1 and rows.shape[0] == builder.batch > 1 and bool((rows == rows[:1]).all()):
-        # The same positions for every example of the batch that the graph was made with.
+    if for_each_example(builder, rows):
         one = lookup(builder, name, weight, rows[:1], padding, origin)
         return expand(builder, name, as_value(builder, one), (*rows.shape, weight.shape[1]))
-    if np.array_equal(rows.reshape(-1), np.arange(rows.size)):
-        cut = views.part(weight, 0, 0, rows.size)
+    first = int(rows.flat[0]) if rows.size else 0
+    in_front = first == 0 or padding is None or padding < first
+    if first >= 0 and in_front and np.array_equal(rows.reshape(-1), np.arange(first, first + rows.size)):
+        cut = views.part(weight, 0, first, first + rows.size)
         return views.reshaped(cut, (*rows.shape, weight.shape[1]))
     found = builder.embedding(name, constant_value(builder, rows.reshape(-1)), weight, padding, origin)
     return builder.reshape(name, found, (*rows.shape, weight.shape[1]))
+
+
+def for_each_example(builder: GraphBuilder, rows: NDArray[Any]) -> bool:
+    """Whether constant indices are the same positions for every example of the batch that the graph was made with."""
+    return rows.ndim > 1 and rows.shape[0] == builder.batch > 1 and bool((rows == rows[:1]).all())
 
 
 def from_front(builder: GraphBuilder, indices: Value, length: int) -> Value:

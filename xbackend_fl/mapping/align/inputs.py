@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from difflib import SequenceMatcher
 from itertools import islice, permutations
 from typing import TypeAlias, final
 
 from xbackend_fl.adapter import Rounding, Trainer
 from xbackend_fl.adapter.calling import same_names
+from xbackend_fl.adapter.names import likeness
 from xbackend_fl.canonical import Description, Schema
 from xbackend_fl.errors import MismatchError
 from xbackend_fl.mapping.match.match import match
@@ -26,8 +26,6 @@ _LOOKED_AT = 5040
 """Orders of which the likeliest are chosen: all of seven inputs."""
 
 _NUMBERED = re.compile(r"input_\d+")
-_ALIKE = 0.6
-"""From this share of equal letters on two names are alike."""
 
 
 def input_orders(reference: Schema, candidate: Schema) -> list[Order]:
@@ -45,10 +43,10 @@ def input_orders(reference: Schema, candidate: Schema) -> list[Order]:
     if same_names(ours, theirs):
         by_name = tuple(theirs.index(name) for name in ours)
         return [by_name if _fits(reference, candidate, by_name) else plain]
-    likeness = [[_likeness(one, two) for two in theirs] for one in ours]
+    alike = [[likeness(one, two) for two in theirs] for one in ours]
 
     def rank(order: Order) -> tuple[float, bool]:
-        return -sum(likeness[place][index] for place, index in enumerate(order)), order != plain
+        return -sum(alike[place][index] for place, index in enumerate(order)), order != plain
 
     equal = {place: theirs.index(name) for place, name in enumerate(ours) if name and name in theirs}
     every = [
@@ -151,20 +149,6 @@ def own_names(schema: Schema) -> list[str]:
     return ["" if _NUMBERED.fullmatch(port.name) else port.name for port in schema.inputs]
 
 
-def _likeness(one: str, two: str) -> float:
-    """From 0 to 1: 1 for one name."""
-    if not one or not two:
-        return 0.0
-    if one == two:
-        return 1.0
-    short, long = sorted((one.lower(), two.lower()), key=len)
-    words = [{*re.split(r"[._\W]+", name)} - {"", "input", "inputs"} for name in (short, long)]
-    if words[0] & words[1] or long.startswith(short):
-        return 0.8
-    share = SequenceMatcher(None, short, long).ratio()
-    return share if share >= _ALIKE else 0.0
-
-
 def _fits(reference: Schema, candidate: Schema, order: Order) -> bool:
     pairs = zip(reference.inputs, (candidate.inputs[index] for index in order), strict=True)
     return all((one.shape, one.dtype) == (two.shape, two.dtype) for one, two in pairs)
@@ -185,15 +169,15 @@ def _listed(names: Sequence[str]) -> str:
 
 @final
 class Turned:
-    """A trainer behind a schema that takes its inputs in another order; what it does is the trainer's.
+    """A trainer behind another description of it, such as one in another order of inputs; what it does is the trainer's.
 
     Args:
         trainer: The trainer.
-        order: See :data:`Order`.
+        description: Its schema and binding, seen otherwise.
     """
 
-    def __init__(self, trainer: Trainer, order: Order) -> None:
-        self._description = trainer.description.with_inputs(order)
+    def __init__(self, trainer: Trainer, description: Description) -> None:
+        self._description = description
         self.read, self.write, self.reset = trainer.read, trainer.write, trainer.reset
         self.forward, self.predict, self.gradients = trainer.forward, trainer.predict, trainer.gradients
         self.train, self.save, self._formats = trainer.train, trainer.save, trainer.formats
@@ -202,7 +186,7 @@ class Turned:
 
     @property
     def description(self) -> Description:
-        """Schema and binding, with the inputs in that order."""
+        """Schema and binding, seen otherwise."""
         return self._description
 
     @property

@@ -66,9 +66,11 @@ def bindings(
             if match(reference, candidate, resemblance=resemblance) is not None:
                 sized = tuple(f"{item}; at the example's size both are one" for item in apart)
                 apart = ()
+    one = False
     for matching in pairings(reference, candidate, resemblance):
+        one = True
         yield _proposal(schema, description, reference, candidate, matching, sized)
-    if apart:
+    if apart or not one:
         raise StructureError(apart)
 
 

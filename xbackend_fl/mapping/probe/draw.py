@@ -184,13 +184,19 @@ def _ended(array: Array, rows: int, generator: np.random.Generator) -> Array:
 
 def _visible(schema: Schema, mask: Array, kind: Distribution) -> Array:
     """A mask beside a causal one: the first step looks at itself alone, and where that is hidden each model answers what it likes."""
-    if (
-        mask.ndim == 2
-        and kind is not Distribution.BLANK
-        and any(n.operator == "CausalMask" for n in schema.nodes)
-    ):
+    if mask.ndim == 2 and kind is not Distribution.BLANK and any(map(_is_causal, schema.nodes)):
         mask[:, 0] = 1
     return mask
+
+
+def _is_causal(node: Node) -> bool:
+    """Whether a node hides the future, or is a constant that says what the past is, its axes in either order."""
+    shape = node.attributes.get("shape") if node.operator == "Constant" else None
+    if not isinstance(shape, tuple) or len(shape) < 2 or shape[-1] != shape[-2] or shape[-1] == 1:
+        return node.operator == "CausalMask"
+    numbers = np.asarray(node.attributes["value"]).reshape(-1, *map(int, shape[-2:]))
+    past = np.tril(np.ones(numbers.shape[1:], bool))
+    return any(bool((numbers.astype(bool) == one).all()) for one in (past, ~past, past.T, ~past.T))
 
 
 def _range(array: Array) -> tuple[int, int] | None:

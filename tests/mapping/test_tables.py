@@ -1,0 +1,196 @@
+"""Tables of which one model leaves rows in front unread, and inputs with keys whose names are alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import torch
+from keras import layers as K
+from torch import Tensor, nn
+
+import xbackend_fl
+from xbackend_fl.adapter import adapter_of
+from xbackend_fl.canonical.layout import Constant, Join, Native, backward, forward
+from xbackend_fl.errors import MismatchError
+from xbackend_fl.mapping.match.tables import tables_as_in
+from xbackend_fl.mapping.probe.draw import draw_inputs
+
+ROWS, WIDTH, STEPS = 11, 4, 5
+IDS = np.random.default_rng(1).integers(0, ROWS, (3, STEPS))
+
+
+class Placed(nn.Module):
+    """Words, and places that are counted from ``first`` on."""
+
+    def __init__(self, table: int, first: int) -> None:
+        super().__init__()
+        self.words, self.places = nn.Embedding(ROWS, WIDTH), nn.Embedding(table, WIDTH, padding_idx=1)
+        self.out, self.first = nn.Linear(WIDTH, 2), first
+
+    def forward(self, ids: Tensor) -> Tensor:
+        places = torch.arange(self.first, self.first + ids.shape[1])[None].expand(ids.shape[0], -1)
+        return self.out(torch.tanh(self.words(ids) + self.places(places)))
+
+
+class Table(K.Layer):
+    """Places from a row on."""
+
+    def __init__(self, rows: int, first: int = 0) -> None:
+        super().__init__()
+        self.rows, self.first = rows, first
+
+    def build(self, _: Any) -> None:
+        self.table = self.add_weight(shape=(self.rows, WIDTH), name="places")
+
+    def call(self, x: Any) -> Any:
+        return x + self.table[self.first : self.first + x.shape[1]]
+
+
+def keras_placed(rows: int, first: int = 0) -> Any:
+    words = keras.Input((STEPS,), dtype="int64")
+    made = Table(rows, first)(K.Embedding(ROWS, WIDTH)(words))
+    return keras.Model(words, K.Dense(2)(K.Activation("tanh")(made)))
+
+
+@pytest.mark.parametrize("rows", [11, STEPS + 2])
+def test_rows_in_front_that_nobody_reads(rows: int) -> None:
+    """The rows behind them are one for one, whether a text reaches all of them or not."""
+    reference, other = Placed(rows, 2), keras_placed(rows - 2)
+    schema, evidence = xbackend_fl.describe_reference(reference, (IDS,))
+    there = xbackend_fl.bind(other, schema, (IDS,), evidence)
+    assert any("no input reads the first 2 rows" in note for note in there.notes)
+    there.import_weights(xbackend_fl.bind(reference, schema, (IDS,), evidence).export_weights())
+    held = reference.places.weight.detach().numpy()
+    (table,) = [one for one in other.weights if one.path.endswith("places")]
+    np.testing.assert_array_equal(np.asarray(table), held[2:])
+    exported = there.export_weights()["places.weight.weight"]
+    np.testing.assert_array_equal(exported, np.concatenate([np.zeros((2, WIDTH)), held[2:]]))
+
+
+@pytest.mark.slow
+def test_rows_in_front_of_the_other_one() -> None:
+    reference, other = keras_placed(9), Placed(11, 2)
+    schema, evidence = xbackend_fl.describe_reference(reference, (IDS,))
+    there = xbackend_fl.bind(other, schema, (IDS,), evidence)
+    there.import_weights(xbackend_fl.bind(reference, schema, (IDS,), evidence).export_weights())
+    (table,) = [one for one in reference.weights if one.path.endswith("places")]
+    np.testing.assert_array_equal(other.places.weight.detach().numpy()[2:], np.asarray(table))
+
+
+@pytest.mark.parametrize(("rows", "first"), [(9, 1), (8, 0), (12, 3)])
+def test_other_rows_are_another_table(rows: int, first: int) -> None:
+    """Where both leave rows out, or one has fewer behind, nothing says which of them are the same."""
+    schema = xbackend_fl.describe(Placed(11, 2), (IDS,))
+    other = keras_placed(rows, first)
+    found = adapter_of(other).open(other, (IDS,)).description
+    assert tables_as_in(schema, found) == (found, ())
+    if (rows, first) == (8, 0):
+        with pytest.raises(MismatchError):
+            xbackend_fl.bind(other, schema, (IDS,))
+
+
+def test_whole_numbers_that_are_joined_with_constants_stay_whole() -> None:
+    layout = Join((Constant((1, 2), (0.0, 0.0)), Native("t", (1, 2))), 0)
+    large = np.array([[2**53 + 1, -(2**60) - 1]])
+    found = forward(layout, {"t": large})
+    assert found.dtype == np.int64
+    np.testing.assert_array_equal(found[1:], large)
+    back = {"t": np.zeros((1, 2), np.int64)}
+    backward(layout, found, back)
+    np.testing.assert_array_equal(back["t"], large)
+
+
+class Places(nn.Module):
+    """Places that are picked for each example of the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.words = nn.Parameter(torch.randn(9, WIDTH)), nn.Embedding(ROWS, WIDTH)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        places = torch.arange(ids.shape[1])[None].repeat(ids.shape[0], 1)
+        return torch.tanh(self.words(ids) + self.table[places])
+
+
+def test_places_for_each_example_are_no_constant_of_the_batch() -> None:
+    schema = xbackend_fl.describe(Places(), (IDS,))
+    assert [node.operator for node in schema.nodes if node.operator in {"Constant", "Gather"}] == ["Gather"]
+
+
+class Translated(nn.Module):
+    """Two texts of unlike lengths, the second one with its mask."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two, self.out = nn.Embedding(9, 4), nn.Embedding(9, 4), nn.Linear(4, 2)
+
+    def forward(self, input_ids: Tensor, decoder_input_ids: Tensor, decoder_attention_mask: Tensor) -> Tensor:
+        read = self.two(decoder_input_ids) * decoder_attention_mask[..., None]
+        return self.out(torch.tanh(self.one(input_ids).mean(1) + read.mean(1)))
+
+
+def keras_translated() -> Any:
+    """The same by keys, which sort otherwise."""
+    texts = {
+        name: keras.Input((None,), dtype="int64", name=name)
+        for name in ("encoder_token_ids", "decoder_token_ids", "decoder_padding_mask")
+    }
+    one, two = K.Embedding(9, 4), K.Embedding(9, 4)
+    mask = keras.ops.cast(texts["decoder_padding_mask"], "float32")[..., None]
+    read = keras.ops.mean(two(texts["decoder_token_ids"]) * mask, 1)
+    total = keras.ops.tanh(keras.ops.mean(one(texts["encoder_token_ids"]), 1) + read)
+    return keras.Model(texts, K.Dense(2)(total))
+
+
+def test_inputs_with_keys_are_given_what_is_called_alike() -> None:
+    rng = np.random.default_rng(0)
+    seen = np.array([[1, 1, 0], [1, 0, 0], [1, 1, 1]])
+    example = (rng.integers(0, 9, (3, 5)), rng.integers(0, 9, (3, 3)), seen)
+    schema, evidence = xbackend_fl.describe_reference(Translated(), example)
+    assert xbackend_fl.bind(keras_translated(), schema, example, evidence).proof.proven
+
+
+class Hidden(nn.Module):
+    """A mask that is asked for zeros in one way or in two."""
+
+    def __init__(self, *, twice: bool) -> None:
+        super().__init__()
+        self.layer, self.twice = nn.Linear(4, 3), twice
+
+    def forward(self, x: Tensor, seen: Tensor) -> Tensor:
+        blank = seen == 0
+        again = seen < 1 if self.twice else blank
+        return torch.where(blank, 2.0, self.layer(x)) + torch.where(again, 1.0, torch.tanh(self.layer(x)))
+
+
+def test_graphs_without_a_difference_that_do_not_match_are_compared_by_numbers() -> None:
+    rng = np.random.default_rng(0)
+    example = (
+        rng.standard_normal((4, 4)).astype(np.float32),
+        np.array([[1, 0, 1], [1, 1, 1], [0, 0, 1], [1] * 3]),
+    )
+    schema, evidence = xbackend_fl.describe_reference(Hidden(twice=False), example)
+    assert xbackend_fl.bind(Hidden(twice=True), schema, example, evidence).proof.proven
+
+
+def test_a_mask_beside_a_constant_past_leaves_the_first_word() -> None:
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.words = nn.Embedding(ROWS, WIDTH)
+
+        def forward(self, ids: Tensor, seen: Tensor) -> Tensor:
+            x = self.words(ids)
+            past = torch.tril(torch.ones(STEPS, STEPS, dtype=torch.bool))
+            shown = past & (seen[:, None, :] > 0)
+            bias = torch.where(shown, torch.arange(STEPS) * 0.1, -3e38)
+            return torch.softmax(x @ x.transpose(1, 2) + bias, -1) @ x
+
+    seen = (np.arange(STEPS) < np.array([[2], [5], [3]])).astype(np.int64)
+    schema = xbackend_fl.describe(Masked(), (IDS, seen))
+    assert all(node.operator != "CausalMask" for node in schema.nodes)
+    for seed in range(6):
+        assert draw_inputs(schema, [IDS.shape, seen.shape], seed)[1][:, 0].all()
