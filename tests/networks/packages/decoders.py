@@ -48,6 +48,10 @@ GEMMA2 = TIED | {
     "head_dim": 4, "query_pre_attn_scalar": 4, "sliding_window": 32, "attn_logit_softcapping": 5.0,
     "final_logit_softcapping": None,
 }  # fmt: skip
+GEMMA3 = TIED | {
+    "head_dim": 4, "query_pre_attn_scalar": 4, "sliding_window": 32, "layer_types": ["full_attention", "full_attention"],
+}  # fmt: skip
+QWEN3 = {"head_dim": 4, "rms_norm_eps": 1e-5}
 SMOL = TIED | {"no_rope_layers": [1, 0], "use_sliding_window": False}
 
 
@@ -132,12 +136,22 @@ PAIRS = (
                                         intermediate_dim=12, max_sequence_length=16)), IDS, by_names(*OPT_NAMES)),
     backbone("Llama, tied", "llama3", "LlamaModel", TIED),
     language_model("Llama", "llama3", "LlamaForCausalLM", "Llama3CausalLM", UNTIED),
+    language_model("Llama, tied, with logits", "llama3", "LlamaForCausalLM", "Llama3CausalLM", TIED),
+    backbone("Llama, one head of keys", "llama3", "LlamaModel", TIED | {"num_key_value_heads": 1}),
+    backbone("Llama, as many heads of keys", "llama3", "LlamaModel", TIED | {"num_key_value_heads": 4}),
     backbone("Gemma", "gemma", "GemmaModel", TIED | {"head_dim": 4}),
+    language_model("Gemma with logits", "gemma", "GemmaForCausalLM", "GemmaCausalLM", TIED | {"head_dim": 4}),
     backbone("Gemma 2", "gemma", "Gemma2Model", GEMMA2),
+    language_model("Gemma 2 with capped logits", "gemma", "Gemma2ForCausalLM", "GemmaCausalLM",
+                   GEMMA2 | {"final_logit_softcapping": 3.0}),
+    backbone("Gemma 3", "gemma3", "Gemma3TextModel", GEMMA3),
     backbone("Qwen 2", "qwen", "Qwen2Model", TIED),
     language_model("Qwen 2 with logits", "qwen", "Qwen2ForCausalLM", "QwenCausalLM", UNTIED),
-    backbone("Qwen 3", "qwen3", "Qwen3Model", TIED | {"head_dim": 4, "rms_norm_eps": 1e-5}),
+    backbone("Qwen 3", "qwen3", "Qwen3Model", TIED | QWEN3),
+    language_model("Qwen 3 with logits", "qwen3", "Qwen3ForCausalLM", "Qwen3CausalLM", UNTIED | QWEN3),
+    language_model("Qwen 3, tied, with logits", "qwen3", "Qwen3ForCausalLM", "Qwen3CausalLM", TIED | QWEN3),
     backbone("SmolLM 3", "smollm3", "SmolLM3Model", SMOL),
+    language_model("SmolLM 3 with logits", "smollm3", "SmolLM3ForCausalLM", "SmolLM3CausalLM", SMOL),
     Pair("Phi-3", "decoders", lambda: Text(transformers("Phi3ForCausalLM", **UNTIED), "logits"),
          lambda: causal("Phi3CausalLM", keras_hub("Phi3Backbone", **HUB, **HEADS, layer_norm_epsilon=1e-5)), TEXT, by_names(*PHI3_NAMES), keys=KEYS),
     Pair("GPT-NeoX", "decoders", lambda: Text(transformers("GPTNeoXModel", **NEOX)),
