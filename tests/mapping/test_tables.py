@@ -153,29 +153,6 @@ def test_inputs_with_keys_are_given_what_is_called_alike() -> None:
     assert xbackend_fl.bind(keras_translated(), schema, example, evidence).proof.proven
 
 
-class Hidden(nn.Module):
-    """A mask that is asked for zeros in one way or in two."""
-
-    def __init__(self, *, twice: bool) -> None:
-        super().__init__()
-        self.layer, self.twice = nn.Linear(4, 3), twice
-
-    def forward(self, x: Tensor, seen: Tensor) -> Tensor:
-        blank = seen == 0
-        again = seen < 1 if self.twice else blank
-        return torch.where(blank, 2.0, self.layer(x)) + torch.where(again, 1.0, torch.tanh(self.layer(x)))
-
-
-def test_graphs_without_a_difference_that_do_not_match_are_compared_by_numbers() -> None:
-    rng = np.random.default_rng(0)
-    example = (
-        rng.standard_normal((4, 4)).astype(np.float32),
-        np.array([[1, 0, 1], [1, 1, 1], [0, 0, 1], [1] * 3]),
-    )
-    schema, evidence = xbackend_fl.describe_reference(Hidden(twice=False), example)
-    assert xbackend_fl.bind(Hidden(twice=True), schema, example, evidence).proof.proven
-
-
 def test_a_mask_beside_a_constant_past_leaves_the_first_word() -> None:
     class Masked(nn.Module):
         def __init__(self) -> None:

@@ -163,12 +163,9 @@ def test_the_gelu_of_tanh_as_models_write_it(form: int) -> None:
 def test_heads_that_hold_query_key_and_value_are_three_layers() -> None:
     """As models are whose layers are three: rows of one head lie together in the fused one."""
 
-    def fused(self: Any, x: Tensor, *, select: bool) -> Tensor:
-        if select:
-            q, k, v = self.layer(x).view(*x.shape[:2], 2, 3, 4).unbind(-2)
-        else:
-            q, k, v = self.layer(x).view(*x.shape[:2], 2, 12).split(4, -1)
-        return F.scaled_dot_product_attention(*(part.transpose(1, 2) for part in (q, k, v)))
+    def fused(self: Any, x: Tensor) -> Tensor:
+        parts = self.layer(x).view(*x.shape[:2], 2, 3, 4).unbind(-2)
+        return F.scaled_dot_product_attention(*(part.transpose(1, 2) for part in parts))
 
     def apart(self: Any, x: Tensor) -> Tensor:
         heads = (layer(x).view(*x.shape[:2], 2, 4).transpose(1, 2) for layer in (self.q, self.k, self.v))
@@ -176,16 +173,23 @@ def test_heads_that_hold_query_key_and_value_are_three_layers() -> None:
 
     layers = {name: nn.Linear(WIDTH, WIDTH) for name in "qkv"}
     wanted = schema_of(apart, DATA, **layers)
-    for select in (True, False):
-        reference = Lambda(lambda self, x, n=select: fused(self, x, select=n), layer=nn.Linear(WIDTH, 24))
-        trainer = adapter_of(reference).open(reference, (DATA,))
-        assert match(skeleton_of(trainer.description.schema), skeleton_of(wanted)) is not None
-        held = trainer.description.binding.export(trainer.read())
-        weight = reference.layer.weight.detach().numpy().reshape(2, 3, 4, WIDTH)
-        wanted_rows = [weight[:, part].reshape(WIDTH, WIDTH) for part in range(3)]
-        found = [value for name, value in held.items() if name.endswith("weight")]
-        for one, two in zip(found, wanted_rows, strict=True):
-            np.testing.assert_array_equal(one, two)
+    reference = Lambda(fused, layer=nn.Linear(WIDTH, 24))
+    trainer = adapter_of(reference).open(reference, (DATA,))
+    assert match(skeleton_of(trainer.description.schema), skeleton_of(wanted)) is not None
+    held = trainer.description.binding.export(trainer.read())
+    rows = reference.layer.weight.detach().numpy().reshape(2, 3, 4, WIDTH)
+    found = [value for name, value in held.items() if name.endswith("weight")]
+    for part, value in enumerate(found):
+        np.testing.assert_array_equal(value, rows[:, part].reshape(WIDTH, WIDTH))
+
+
+def test_halves_of_heads_that_turn_are_no_layers() -> None:
+    def call(self: Any, x: Tensor) -> Tensor:
+        one, two = self.layer(x).view(*x.shape[:2], 2, 2, 2).unbind(-2)
+        return torch.cat([one * 0.6 - two * 0.8, two * 0.6 + one * 0.8], -1)
+
+    schema = schema_of(call, DATA, layer=nn.Linear(WIDTH, WIDTH))
+    assert [node.operator for node in schema.nodes].count("Gemm") == 1
 
 
 @pytest.mark.parametrize("holes", [True, False])

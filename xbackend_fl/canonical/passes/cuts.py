@@ -12,6 +12,9 @@ from xbackend_fl.canonical.layout import Join, Layout
 from xbackend_fl.canonical.passes.common import LINEAR, bounds, feature_axis
 from xbackend_fl.errors import UnsupportedError
 
+_PARTS = 3
+"""Of each head, at least, that are layers of their own."""
+
 
 @dataclass(frozen=True)
 class _Cut:
@@ -90,7 +93,10 @@ def _cuts(graph: Graph, draft: Draft) -> list[_Cut] | None:
 
 
 def _selects(graph: Graph, draft: Draft, reshape: Draft, axis: int) -> list[_Cut] | None:
-    """Cuts of the form ``reshape(..., parts, rest)[..., i, :]``, or of the rest of each part: ``reshape(..., heads, 3, rest)[..., i, :]``."""
+    """Cuts of the form ``reshape(..., parts, rest)[..., i, :]``, or ``reshape(..., heads, 3, rest)[..., i, :]``: query, key and value of each head.
+
+    Two parts of each head are what turns by an angle, and stay together: another model has neighbours where this one has halves.
+    """
     lead, shape = draft.shape[:axis], reshape.shape
     if reshape.operator != "Reshape" or axis != len(draft.shape) - 1 or shape[:axis] != lead:
         return None
@@ -112,6 +118,8 @@ def _selects(graph: Graph, draft: Draft, reshape: Draft, axis: int) -> list[_Cut
         else:
             return None
         outer, size = math.prod(shape[axis:place]), math.prod(shape[place + 1 :])
+        if place > axis and (reader.operator != "Select" or shape[place] < _PARTS or size == 1):
+            return None
         whole = shape[place] * size
         ranges = ((part * whole + start * size, part * whole + stop * size) for part in range(outer))
         cuts.append(_Cut(reader, tuple(ranges)))
