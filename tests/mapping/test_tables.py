@@ -55,7 +55,7 @@ def keras_placed(rows: int, first: int = 0) -> Any:
     return keras.Model(words, K.Dense(2)(K.Activation("tanh")(made)))
 
 
-@pytest.mark.parametrize("rows", [11, STEPS + 2])
+@pytest.mark.parametrize("rows", [11, pytest.param(STEPS + 2, marks=pytest.mark.slow)])
 def test_rows_in_front_that_nobody_reads(rows: int) -> None:
     """The rows behind them are one for one, whether a text reaches all of them or not."""
     reference, other = Placed(rows, 2), keras_placed(rows - 2)
@@ -80,7 +80,7 @@ def test_rows_in_front_of_the_other_one() -> None:
     np.testing.assert_array_equal(other.places.weight.detach().numpy()[2:], np.asarray(table))
 
 
-@pytest.mark.parametrize(("rows", "first"), [(9, 1), (8, 0), (12, 3)])
+@pytest.mark.parametrize(("rows", "first"), [(9, 1), (8, 0), pytest.param(12, 3, marks=pytest.mark.slow)])
 def test_other_rows_are_another_table(rows: int, first: int) -> None:
     """Where both leave rows out, or one has fewer behind, nothing says which of them are the same."""
     schema = xbackend_fl.describe(Placed(11, 2), (IDS,))
