@@ -11,7 +11,7 @@ from itertools import chain, combinations, islice, pairwise, permutations
 from keyword import iskeyword
 from typing import Any, TypeAlias
 
-from xbackend_fl.adapter.names import likeness
+from xbackend_fl.adapter.likeness import likeness
 from xbackend_fl.adapter.structure import (
     Given,
     Leaf,

@@ -10,7 +10,7 @@ from typing import TypeAlias, final
 
 from xbackend_fl.adapter import Rounding, Trainer
 from xbackend_fl.adapter.calling import same_names
-from xbackend_fl.adapter.names import likeness
+from xbackend_fl.adapter.likeness import likeness
 from xbackend_fl.canonical import Description, Schema
 from xbackend_fl.errors import MismatchError
 from xbackend_fl.mapping.match.match import match
