@@ -19,6 +19,7 @@ from xbackend_fl.canonical.binding import Axes, Description, NativeTensor
 from xbackend_fl.canonical.draft import free_sizes
 from xbackend_fl.canonical.graph.edges import check_returned, returned_axes, without_singletons
 from xbackend_fl.canonical.graph.flattened import in_native_order
+from xbackend_fl.canonical.graph.padding import pads_together
 from xbackend_fl.canonical.graph.recorder import Recorder
 from xbackend_fl.canonical.graph.rewrites import feature_makers, fold_pad, pooled
 from xbackend_fl.canonical.layout import Layout, Reorder, Segment, Shape, feature_order, inverse
@@ -303,9 +304,9 @@ class GraphBuilder:
         self, name: str, value: Value, pads: Mapping[int, tuple[int, int]], fill: float, mode: str
     ) -> Value:
         """Padding of native axes, given as axis to (before, after)."""
-        before, after = [0] * len(value.shape), [0] * len(value.shape)
-        for axis, (low, high) in pads.items():
-            before[value.perm[axis]], after[value.perm[axis]] = low, high
+        if not any(map(any, pads.values())):
+            return value
+        value, before, after = pads_together(self.recorder, value, pads, fill, mode)
         shape = tuple(b + n + a for b, n, a in zip(before, value.shape, after, strict=True))
         attributes: dict[str, AttributeValue] = {"pads": (*before, *after), "value": fill, "mode": mode}
         (out,) = self.add("Pad", name, [value], [shape], attributes=attributes)
