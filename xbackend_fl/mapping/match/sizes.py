@@ -23,7 +23,12 @@ def at_this_size(schema: Schema) -> Schema:
     if schema.opaque or not any(node.operator in _WINDOWS for node in schema.nodes):
         return schema
     shapes = _shapes(schema)
-    return replace(schema, nodes=tuple(_settled(node, shapes.get(node.inputs[0])) for node in schema.nodes))
+    return replace(
+        schema,
+        nodes=tuple(
+            _settled(node, shapes.get(node.inputs[0])) if node.inputs else node for node in schema.nodes
+        ),
+    )
 
 
 def _shapes(schema: Schema) -> Mapping[str, tuple[int, ...]]:
