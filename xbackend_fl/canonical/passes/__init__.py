@@ -34,6 +34,7 @@ from xbackend_fl.canonical.passes.picks import (
     pick_single_positions,
 )
 from xbackend_fl.canonical.passes.products import sum_products
+from xbackend_fl.canonical.passes.repeats import add_once_for_all
 from xbackend_fl.canonical.passes.roots import settle_roots
 from xbackend_fl.canonical.passes.rows import keep_rows_apart
 from xbackend_fl.canonical.passes.scales import pull_scales
@@ -52,6 +53,7 @@ PASSES: tuple[Callable[[Graph], tuple[Draft, ...]], ...] = (
     compare_before_bounds,
     push_negations,
     settle_truths,
+    add_once_for_all,
     pull_scales,
     hide_before_softmax,
     take_up_block_order,

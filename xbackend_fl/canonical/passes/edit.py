@@ -161,6 +161,12 @@ class Edit:
             made = self.make(near, "Not", [source], self.shape(source))
         return self.moved(near, made, chain)
 
+    def again(self, draft: Draft, inputs: Sequence[str], shape: Shape) -> str:
+        """The value of ``draft`` with other inputs, and with the parameters that it has."""
+        name = self._unique(f"{draft.name}.once")
+        self.keep(replace(draft, name=name, inputs=tuple(inputs), outputs=(name,), shapes=(shape,)))
+        return name
+
     def renamed(self, draft: Draft, value: str) -> Draft:
         """``draft`` as a node that yields ``value`` as it is."""
         return replace(draft, operator="Identity", inputs=(value,), layouts={}, attributes={})
