@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
-from tests.networks.packages import attention, convolutional, decoders, encoders, recommender, segmentation
+from tests.networks.packages import (
+    attention,
+    convolutional,
+    decoders,
+    encoders,
+    images,
+    recommender,
+    segmentation,
+)
 
-FAMILIES = (encoders, decoders, attention, convolutional, segmentation, recommender)
+FAMILIES = (encoders, decoders, attention, convolutional, images, segmentation, recommender)
 
 PAIRS = tuple(pair for family in FAMILIES for pair in family.PAIRS)

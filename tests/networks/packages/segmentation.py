@@ -123,6 +123,79 @@ def with_epsilon(model: nn.Module) -> nn.Module:
     return model
 
 
+def linknet(channels: tuple[int, ...]) -> nn.Module:
+    decoder: nn.Module = package("segmentation_models_pytorch").decoders.linknet.decoder.LinknetDecoder(
+        channels, DECODER[-1], n_blocks=5, use_norm=False
+    )
+    return decoder
+
+
+def keras_linknet() -> Any:
+    """With transposed convolutions, as smp has them."""
+    found = segmentation_models("linknet")
+    return found.build_linknet(
+        encoder(), found.DecoderTransposeX2Block, SKIPS, decoder_filters=(*DECODER, DECODER[-1]), n_upsample_blocks=5, classes=3,
+        activation="linear", use_batchnorm=False,
+    )  # fmt: skip
+
+
+class Standardised(nn.Module):
+    """The image encoder of SAM behind what its processor does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = transformers("SamVisionModel", **SAM)
+        for name, value in (("mean", (0.485, 0.456, 0.406)), ("std", (0.229, 0.224, 0.225))):
+            self.register_buffer(name, torch.tensor(value).reshape(3, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = self.model((x - self.mean) / self.std).last_hidden_state
+        return found
+
+
+class Masks(nn.Module):
+    """The decoder of SAM for one prompt of each image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        found = importlib.import_module("transformers.models.sam.modeling_sam")
+        config = package("transformers").SamMaskDecoderConfig(
+            hidden_size=16, mlp_dim=12, num_hidden_layers=2, num_attention_heads=2, iou_head_hidden_dim=12
+        )
+        self.decoder = found.SamMaskDecoder(config)
+
+    def forward(self, image: Tensor, place: Tensor, prompt: Tensor, dense: Tensor) -> dict[str, Tensor]:
+        masks, rated = self.decoder(image, place, prompt[:, None], dense, multimask_output=True)
+        return {"masks": masks[:, 0], "rated": rated[:, 0]}
+
+
+def keras_masks() -> Any:
+    """KerasHub's, of which the first mask is for prompts of several points."""
+    layer = part("SAMMaskDecoder", "sam.sam_mask_decoder")(
+        hidden_size=16,
+        num_layers=2,
+        intermediate_dim=12,
+        num_heads=2,
+        embedding_dim=16,
+        iou_head_hidden_dim=12,
+    )
+    image, place, dense = (keras.Input((4, 4, 16), name=name) for name in ("image", "place", "dense"))
+    prompt = keras.Input((3, 16), name="prompt")
+    found = layer(image, place, prompt, dense)
+    outputs = {"masks": found["masks"][:, 1:], "rated": found["iou_pred"][:, 1:]}
+    return keras.Model([image, place, prompt, dense], outputs)
+
+
+SAM = {
+    "image_size": SIZE, "patch_size": 4, "num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": 8, "mlp_dim": 12,
+    "window_size": 3, "global_attn_indexes": [1], "output_channels": 12,
+}  # fmt: skip
+VIT_DET = {
+    "image_shape": (SIZE, SIZE, 3), "patch_size": 4, "num_layers": 2, "num_heads": 2, "hidden_size": 8, "intermediate_dim": 12,
+    "window_size": 3, "global_attention_layer_indices": [1], "num_output_channels": 12,
+}  # fmt: skip
+
+
 class Atrous(nn.Module):
     """torchvision's pyramid behind a convolution."""
 
@@ -159,4 +232,8 @@ PAIRS = (
     ordered("Atrous pyramid", lambda: with_eps(Atrous()), keras_atrous),
     ordered("U-Net", lambda: Decoded(unet), keras_unet),
     ordered("U-Net, no normalisation", lambda: Decoded(functools.partial(unet, use_norm=False)), functools.partial(keras_unet, use_batchnorm=False)),
+    ordered("LinkNet, no normalisation", lambda: Decoded(linknet), keras_linknet),
+    ordered("SAM, images", Standardised, lambda: keras_hub("ViTDetBackbone", **VIT_DET)),
+    Pair("SAM, masks", "segmentation", Masks, keras_masks, draws(floats(2, 16, 4, 4), floats(2, 16, 4, 4), floats(2, 3, 16), floats(2, 16, 4, 4)),
+         in_order(), inputs=dict.fromkeys((0, 1, 3), IMAGE)),
 )  # fmt: skip

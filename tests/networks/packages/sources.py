@@ -13,6 +13,7 @@ from typing import Any
 from unittest import mock
 
 import keras
+import tensorflow as tf
 
 from tests.networks.network import torchvision_models
 
@@ -66,5 +67,5 @@ def segmentation_models(name: str) -> ModuleType:
     ):
         package("segmentation_models")
     found = importlib.import_module(f"segmentation_models.models.{name}")
-    found.__dict__.update({part: getattr(keras, part) for part in ("backend", "layers", "models")})
+    found.__dict__.update(layers=keras.layers, models=keras.models, backend=tf.keras.backend)
     return found

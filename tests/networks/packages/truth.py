@@ -132,8 +132,10 @@ ENDS = {
 }
 
 
-HELD = {"layer_scale": "weight"}
-"""Roles of PyTorch parameters that a block holds itself, as ``ENDS`` has them."""
+GAIN = "weight of a normalisation"
+"""A table of one row has the role and the size of one, and is none."""
+HELD = {"layer_scale": GAIN, "scale": GAIN}
+"""Roles of PyTorch parameters that a block holds itself."""
 
 
 def laid_out(value: Array, role: str, shape: tuple[int, ...]) -> Array:
@@ -155,13 +157,14 @@ def in_order() -> Converter:
         with torch.no_grad(), _evaluated(reference), _torch_calls(reference) as called:
             reference(*map(torch.from_numpy, arrays))
         names = {id(value): name for name, value in reference.state_dict(keep_vars=True).items()}
-        for module in called:
+        for module in dict.fromkeys((*called, *reference.modules())):  # a table may be read without a call
             for role, value in (
                 *module.named_parameters(recurse=False),
                 *module.named_buffers(recurse=False),
             ):
                 if id(value) in names and value.ndim:
-                    waiting[HELD.get(role, role), value.numel()].append(
+                    gain = role == "weight" and value.ndim == 1
+                    waiting[HELD.get(role, GAIN if gain else role), value.numel()].append(
                         (names.pop(id(value)), value.detach().numpy())
                     )
         read = set()
@@ -170,7 +173,8 @@ def in_order() -> Converter:
                 if fixed(variable.path, variable):
                     continue
                 role = re.sub(r"_\d+$", "", variable.path.rpartition("/")[2])
-                queue = waiting[ENDS.get(role, role), int(np.prod(variable.shape))]
+                kind = GAIN if role in {"gamma", "scale"} else ENDS.get(role, role)
+                queue = waiting[kind, int(np.prod(variable.shape))]
                 assert queue, f"nothing for {variable.path}"
                 name, value = queue.popleft()
                 variable.assign(laid_out(value, role, tuple(variable.shape)))
