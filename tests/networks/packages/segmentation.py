@@ -160,7 +160,12 @@ class Masks(nn.Module):
         super().__init__()
         found = importlib.import_module("transformers.models.sam.modeling_sam")
         config = package("transformers").SamMaskDecoderConfig(
-            hidden_size=16, mlp_dim=12, num_hidden_layers=2, num_attention_heads=2, iou_head_hidden_dim=12
+            hidden_size=16,
+            mlp_dim=12,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            iou_head_hidden_dim=12,
+            layer_norm_eps=1e-5,
         )
         self.decoder = found.SamMaskDecoder(config)
 
