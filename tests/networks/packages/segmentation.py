@@ -158,7 +158,6 @@ class Masks(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        found = importlib.import_module("transformers.models.sam.modeling_sam")
         config = package("transformers").SamMaskDecoderConfig(
             hidden_size=16,
             mlp_dim=12,
@@ -167,6 +166,7 @@ class Masks(nn.Module):
             iou_head_hidden_dim=12,
             layer_norm_eps=1e-5,
         )
+        found = importlib.import_module("transformers.models.sam.modeling_sam")
         self.decoder = found.SamMaskDecoder(config)
 
     def forward(self, image: Tensor, place: Tensor, prompt: Tensor, dense: Tensor) -> dict[str, Tensor]:
