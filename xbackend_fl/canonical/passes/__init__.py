@@ -25,6 +25,7 @@ from xbackend_fl.canonical.passes.loops import (
     pick_before_layers,
     split_repeated_layers,
 )
+from xbackend_fl.canonical.passes.low_rank import spread_low_rank
 from xbackend_fl.canonical.passes.negations import push_negations
 from xbackend_fl.canonical.passes.norms import name_unit_vectors
 from xbackend_fl.canonical.passes.parameters import cut_parameters, pick_before_expanding
@@ -46,6 +47,7 @@ from xbackend_fl.canonical.passes.trims import trim_convolutions
 from xbackend_fl.canonical.passes.truths import settle_truths
 
 PASSES: tuple[Callable[[Graph], tuple[Draft, ...]], ...] = (
+    spread_low_rank,
     merge_bounds,
     settle_roots,
     name_unit_vectors,

@@ -47,14 +47,26 @@ def fold_biases(graph: Graph) -> tuple[Draft, ...]:
 
 
 def _term(graph: Graph, total: Draft) -> Draft | None:
-    """The first linear layer of a sum of linear layers that nobody else reads, if none of them has a bias."""
+    """The first linear layer of a sum of linear layers that nobody else reads, some of them scaled, if none of them has a bias."""
     terms = [graph.producers.get(value) for value in total.inputs]
     if any(graph.only_reader(value) is not total for value in total.inputs):
         return None
-    linear = [
-        term for term in terms if term is not None and term.operator in LINEAR and term.shape == total.shape
-    ]
-    return linear[0] if len(linear) == len(terms) and not any("bias" in t.layouts for t in linear) else None
+    found = [_linear(graph, term, total) for term in terms]
+    linear = [term for term in found if term is not None and "bias" not in term.layouts]
+    plain = [term for term in linear if term in terms]
+    return plain[0] if plain and len(linear) == len(terms) else None
+
+
+def _linear(graph: Graph, term: Draft | None, total: Draft) -> Draft | None:
+    """The linear layer that makes a term of a sum, perhaps with a factor behind it."""
+    if (
+        term is not None
+        and term.operator == "Mul"
+        and "constant" in term.attributes
+        and len(term.inputs) == 1
+    ):
+        term = graph.producers.get(term.inputs[0])
+    return term if term is not None and term.operator in LINEAR and term.shape == total.shape else None
 
 
 def _split_gemm(graph: Graph, reshape: Draft, layout: Layout) -> Draft | None:

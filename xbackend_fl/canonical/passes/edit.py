@@ -10,7 +10,7 @@ import numpy as np
 
 from xbackend_fl.canonical.draft import Draft, Graph, free_sizes
 from xbackend_fl.canonical.dtypes import output_dtypes
-from xbackend_fl.canonical.layout import Shape
+from xbackend_fl.canonical.layout import Layout, Shape
 from xbackend_fl.canonical.ops import OPERATORS
 from xbackend_fl.canonical.schema import AttributeValue
 
@@ -61,14 +61,31 @@ class Edit:
         inputs: Sequence[str],
         shape: Shape,
         attributes: Mapping[str, AttributeValue] | None = None,
+        layouts: Mapping[str, Layout] | None = None,
+        name: str = "",
     ) -> str:
-        """The value of a new node in front of ``near``; the same node is made once."""
-        given = dict(attributes or {})
-        key = (operator, tuple(inputs), tuple(sorted(given.items(), key=str)))
+        """The value of a new node in front of ``near``; the same node is made once.
+
+        Args:
+            near: The node that it is made for.
+            operator: Row of the operator table.
+            inputs: Values that it reads.
+            shape: Of what it makes.
+            attributes: Its attributes.
+            layouts: Its parameters.
+            name: After what to call it; after ``near`` if left out.
+        """
+        given, held = dict(attributes or {}), dict(layouts or {})
+        key = (
+            operator,
+            tuple(inputs),
+            tuple(sorted(given.items(), key=str)),
+            tuple(sorted(held.items(), key=str)),
+        )
         if key not in self._made:
-            name = self._unique(f"{near.name}.{operator.lower()}")
-            self._made[key] = name
-            self.keep(Draft(name, operator, tuple(inputs), (name,), {}, given, near.origin, (shape,)))
+            made = self._unique(f"{name or near.name}.{operator.lower()}")
+            self._made[key] = made
+            self.keep(Draft(made, operator, tuple(inputs), (made,), held, given, near.origin, (shape,)))
         return self._made[key]
 
     def moved(self, near: Draft, value: str, chain: Sequence[Draft]) -> str:
