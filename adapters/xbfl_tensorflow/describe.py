@@ -319,7 +319,7 @@ def _layer(context: Context, layer: Any, arguments: list[Any], options: dict[str
             f"keras layer {layer.name!r} ({kind}) is quantized to {layer.quantization_mode}",
             hint="describe the model before quantize(...)",
         )
-    if getattr(layer, "lora_enabled", False):
+    if getattr(layer, "lora_enabled", False) and handler is not _LAYERS["Conv2D"]:
         raise UnsupportedError(
             f"keras layer {layer.name!r} ({kind}): enable_lora makes its weight a sum of one weight and a product of two",
             hint="save the weights, which Keras merges then, and load them into a model built without enable_lora",

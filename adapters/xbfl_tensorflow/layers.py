@@ -8,7 +8,7 @@ from typing import Any
 
 from xbackend_fl.canonical import Value
 from xbackend_fl.canonical.graph import training
-from xbackend_fl.canonical.graph.operands import Operand, as_value
+from xbackend_fl.canonical.graph.operands import Operand, as_value, combine
 from xbackend_fl.canonical.graph.padding import same_pads, transposed_pads
 from xbackend_fl.canonical.graph.tables import lookup
 from xbackend_fl.canonical.layout import Layout, Reshape, Shape, Transpose
@@ -40,6 +40,8 @@ def _pads(layer: Any, value: Value, kernel: Shape, strides: Shape, dilations: Sh
 
 
 def _conv(context: Context, layer: Any, value: Value) -> Value:
+    if getattr(layer, "lora_enabled", False):
+        return _low_rank_conv(context, layer, value)
     name, kernel = context.name(layer), tuple(layer.kernel_size)
     layout: Layout = Transpose(context.native(layer.kernel), _kernel_first(len(kernel), 1, 0))
     bias = context.native(layer.bias) if layer.use_bias else None
@@ -69,23 +71,51 @@ def _separable(context: Context, layer: Any, value: Value) -> Value:
     depthwise = _depthwise_layout(context, layer.depthwise_kernel, rank)
     value = _window(context, f"{name}.depthwise", layer, value, depthwise, None, channels, multiplied=True)
     pointwise = Transpose(context.native(layer.pointwise_kernel), _kernel_first(rank, 1, 0))
-    ones, zeros = (1,) * rank, (0,) * 2 * rank
-    shape = list(value.native_shape)
-    shape[channel_axis(layer)] = pointwise.shape[0]
-    value = context.builder.window(
+    bias = context.native(layer.bias) if layer.use_bias else None
+    value = _pointwise(context, f"{name}.pointwise", layer, value, pointwise, bias)
+    return activation(context, name, layer.activation, value)
+
+
+def _pointwise(
+    context: Context, name: str, layer: Any, value: Value, weight: Layout, bias: Layout | None
+) -> Value:
+    """A convolution of single pixels, with the channel axis of ``layer``."""
+    rank = len(layer.kernel_size)
+    ones, shape = (1,) * rank, list(value.native_shape)
+    shape[channel_axis(layer)] = weight.shape[0]
+    return context.builder.window(
         "Conv",
-        f"{name}.pointwise",
+        name,
         value,
         channel_axis(layer),
         tuple(shape),
-        layouts={"weight": pointwise, "bias": context.native(layer.bias) if layer.use_bias else None},
+        layouts={"weight": weight, "bias": bias},
         kernel_shape=ones,
         strides=ones,
-        pads=zeros,
+        pads=(0,) * 2 * rank,
         dilations=ones,
         group=1,
     )
-    return activation(context, name, layer.activation, value)
+
+
+def _low_rank_conv(context: Context, layer: Any, value: Value) -> Value:
+    """A convolution with an adapter: one with its own kernel, and one of few channels with one of single pixels behind it."""
+    name, rank = context.name(layer), len(layer.kernel_size)
+    require(layer.groups == 1, name, "enable_lora with groups makes a kernel that is no product of layers")
+    first = _kernel_first(rank, 1, 0)
+    own = Transpose(context.native(layer._kernel), first)  # noqa: SLF001  ``kernel`` is the sum of both
+    bias = context.native(layer.bias) if layer.use_bias else None
+    whole = _window(context, name, layer, value, own, bias, 1)
+    down = Transpose(context.native(layer.lora_kernel_a), first)
+    low = _window(context, f"{name}.lora_kernel_a", layer, value, down, None, 1, multiplied=True)
+    up = Transpose(context.native(layer.lora_kernel_b), (1, 0))
+    wide = Reshape(up, (*up.shape, *(1,) * rank))
+    added = _pointwise(context, f"{name}.lora_kernel_b", layer, low, wide, None)
+    scale = float(layer.lora_alpha) / layer.lora_rank
+    if scale != 1.0:
+        added = context.builder.elementwise("Mul", name, added, constant=scale)
+    total = as_value(context.builder, combine(context.builder, "Add", name, whole, added))
+    return activation(context, name, layer.activation, total)
 
 
 def _window(

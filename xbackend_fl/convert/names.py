@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from xbackend_fl import weights
 from xbackend_fl.adapter import Trainer
-from xbackend_fl.canonical import Binding
+from xbackend_fl.canonical import Binding, Kind
 from xbackend_fl.canonical.dtypes import HALVES, rounded, widened
-from xbackend_fl.errors import SchemaError
+from xbackend_fl.errors import RefusedInput, SchemaError
 
 _MARKS = ("", ":0")
 _TRIES = 1000
@@ -96,12 +96,28 @@ def not_saved(trainer: Trainer, wanted: Iterable[str], file_format: str) -> froz
         trainer: The model.
         wanted: Native names.
         file_format: The format that is asked about; the framework's usual one, if it is none of its own.
+
+    Raises:
+        RefusedInput: A weight that trains is left out: the framework writes something else in its place.
     """
     if not trainer.formats:
         return frozenset()
     own = file_format if file_format in trainer.formats else trainer.formats[0]
     found = _saved_as(trainer, own)
-    return frozenset(name for name in wanted if name not in found)
+    unsaved = frozenset(name for name in wanted if name not in found)
+    binding, schema = trainer.description.binding, trainer.description.schema
+    kinds = {native: schema.by_name[name].kind for native, name in binding.owners.items()}
+    trains = sorted(name for name in unsaved if kinds.get(name) is Kind.TRAINABLE)
+    if not trains:
+        return unsaved
+    if file_format not in trainer.formats:
+        # A file of names and tensors holds them all.
+        return frozenset()
+    raise RefusedInput(
+        f"{trains[0]!r} trains, and is not in a {file_format} file that {binding.backend} writes: Keras merges adapters of enable_lora into "
+        "their kernels",
+        hint="use .safetensors, .npz or a checkpoint, which hold a kernel and its adapter apart",
+    )
 
 
 def _by_value(trainer: Trainer, wanted: list[str], file_format: str) -> dict[str, str]:
