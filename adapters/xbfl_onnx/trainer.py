@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, final
 
@@ -15,8 +16,10 @@ from xbackend_fl.adapter.blame import explained, not_accepted
 from xbackend_fl.adapter.contract import Array, Batch, LossSum, TrainConfig
 from xbackend_fl.adapter.example import Example, checked, with_masks
 from xbackend_fl.canonical import Description
+from xbackend_fl.canonical.dtypes import rounded, widened
 from xbackend_fl.errors import FileError, RefusedInput, shortened
 from xbfl_onnx.describe import describe, fixed_batch, way_of_file
+from xbfl_onnx.half import in_float32
 
 
 def read(path: Path) -> onnx.ModelProto:
@@ -52,9 +55,18 @@ class OnnxTrainer:
             raise RefusedInput(f"expected an onnx.ModelProto, received {type(model).__name__}")
         with explained("describing the ONNX model"):
             given = checked(example)
+            file = model
+            model, dtypes = in_float32(file)
             way = way_of_file(model, given)
-            described = describe(model, way.own(given.arrays)).with_inputs(way.back)
+            described = describe(model, way.own(given.arrays)).with_inputs(way.back).stored_in(dtypes)
             self._description = with_masks(described, given.arrays)
+        self._in_half: onnx.ModelProto | None = None
+        if dtypes:
+            self._in_half = onnx.ModelProto()
+            self._in_half.CopyFrom(file)
+            held = " and ".join(sorted(set(dtypes.values())))
+            note = f"the ONNX file is in {held}: its graph is computed with the same numbers in float32"
+            self._description = replace(self._description, notes=(*self._description.notes, note))
         self._tensors = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
         self._model = onnx.ModelProto()
         self._model.CopyFrom(model)
@@ -83,7 +95,7 @@ class OnnxTrainer:
 
     def write(self, tensors: Mapping[str, Array]) -> None:
         """Set initializers."""
-        self._tensors |= {name: array.copy() for name, array in tensors.items()}
+        self._tensors |= {name: widened(array.copy()) for name, array in tensors.items()}
 
     def reset(self, seed: int) -> None:
         """Nothing is left of a run."""
@@ -136,8 +148,16 @@ class OnnxTrainer:
         """Write the model with its current weights as ``.onnx``."""
         del file_format
         path = path.with_name(f"{path.name}.onnx")
-        shared = self._description.binding.owners
+        natives, shared = self._description.binding.natives, self._description.binding.owners
         model = onnx.ModelProto()
+        if self._in_half is not None:
+            model.CopyFrom(self._in_half)
+            for item in model.graph.initializer:
+                if item.name in shared:
+                    held = rounded(self._tensors[item.name], natives[item.name].dtype)
+                    item.CopyFrom(numpy_helper.from_array(held, item.name))
+            onnx.save(model, path)
+            return path
         model.CopyFrom(self._model)
         inputs = [item for item in model.graph.input if item.name not in shared]
         del model.graph.input[:]

@@ -9,11 +9,13 @@ from typing import Any
 import keras
 import ml_dtypes
 import numpy as np
+import onnx
 import pytest
 import torch
 from keras import layers as K
 from torch import nn
 
+import xbfl_onnx
 import xbfl_tensorflow
 import xbfl_torch
 from xbackend_fl import weights
@@ -171,3 +173,45 @@ def test_keras_forgets_the_dtype_in_its_oldest_format(tmp_path: Path) -> None:
         side.trainer.save(tmp_path / "net", "hdf5")
     with pytest.raises(FileError, match="npz cannot hold"):
         convert(weights.open(side.trainer.save(tmp_path / "net")), tmp_path / "x.npz", reader=side)
+
+
+def half_graph(dtype: str, *, casts: bool) -> onnx.ModelProto:
+    """The PyTorch model as a graph in half precision; its weights may be cast first, and the rest be float32."""
+    element = onnx.TensorProto.BFLOAT16 if dtype == "bfloat16" else onnx.TensorProto.FLOAT16
+    shapes = {"w": (256, 256), "v": (3, 256), "b": (3,)}
+    held = [
+        onnx.helper.make_tensor(n, element, s, bytes(2 * int(np.prod(s))), raw=True)
+        for n, s in shapes.items()
+    ]
+    used = {name: f"{name}.wide" if casts else name for name in shapes}
+    wide = onnx.TensorProto.FLOAT
+    nodes = [onnx.helper.make_node("Cast", [n], [w], to=wide) for n, w in used.items() if casts]
+    nodes += [
+        onnx.helper.make_node("Gemm", ["x", used["w"]], ["h"], transB=1),
+        onnx.helper.make_node("Tanh", ["h"], ["t"]),
+        onnx.helper.make_node("Gemm", ["t", used["v"], used["b"]], ["y"], transB=1),
+    ]
+    ends = [
+        onnx.helper.make_tensor_value_info(name, wide if casts else element, ["N", size])
+        for name, size in (("x", 256), ("y", 3))
+    ]
+    graph = onnx.helper.make_graph(nodes, "net", ends[:1], ends[1:], held)
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("casts", [False, True])
+@HALVES
+def test_a_graph_in_half_precision(dtype: str, tmp_path: Path, *, casts: bool) -> None:
+    """ONNX Runtime computes with it in float32; new weights lie in the file with their bits."""
+    onnx_side, torch_side = open_pair(
+        (xbfl_onnx.adapter, half_graph(dtype, casts=casts)), (xbfl_torch.adapter, torch_net(dtype)), EXAMPLE
+    )
+    drawn = np.random.default_rng(0).standard_normal((256, 256)).astype(DTYPES[dtype])
+    source = file_of(tmp_path, dtype, drawn.view(np.uint16))
+    there_and_back(source, tmp_path / "net.onnx", (torch_side, onnx_side))
+    made = onnx.load(tmp_path / "net.onnx")
+    assert {item.data_type for item in made.graph.initializer} == {
+        onnx.TensorProto.BFLOAT16 if dtype == "bfloat16" else onnx.TensorProto.FLOAT16
+    }
+    onnx.checker.check_model(made)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import xbackend_fl as xb
+import xbfl_torch
+from xbackend_fl.adapter import Batch, Optimizer, TrainConfig
 from xbackend_fl.errors import MismatchError, RefusedInput
 
 VECTOR = (np.random.default_rng(0).standard_normal((1, 8)).astype(np.float32),)
@@ -192,3 +195,33 @@ def test_what_float16_cannot_hold_is_refused() -> None:
     large = weights.like({n: a * np.float32(1e6) if n == "0.weight" else a for n, a in weights.items()})
     with pytest.raises(RefusedInput, match=r"'0\.weight' is float16, and its float32 master holds"):
         bound.import_weights(large)
+
+
+def test_steps_below_half_a_unit_move_the_model() -> None:
+    """A hundred rounds, of which none alone reaches the next bfloat16: PyTorch's own step moves nothing, masters what they should."""
+    torch.manual_seed(0)
+    lost = nn.Sequential(nn.Linear(8, 3)).bfloat16()
+    half, whole = copy.deepcopy(lost), copy.deepcopy(lost).float()
+    x, y = VECTOR[0].repeat(4, 0), np.ones((4, 3), np.float32)
+    rate, rounds = 1e-4, 100
+    before = lost.state_dict()["0.weight"].clone()
+    stepper = torch.optim.SGD(lost.parameters(), rate)
+    for _ in range(rounds):
+        stepper.zero_grad()
+        F.mse_loss(lost(torch.from_numpy(x).bfloat16()), torch.from_numpy(y).bfloat16()).backward()
+        stepper.step()
+    config = TrainConfig(Optimizer(lr=rate), loss="mean_squared_error")
+    trainers = [xbfl_torch.adapter.open(model, VECTOR) for model in (half, whole)]
+    for _ in range(rounds):
+        # A round: weights come as float32, are trained, and go.
+        weights = [trainer.read() for trainer in trainers]
+        for trainer, given in zip(trainers, weights, strict=True):
+            trainer.write(given)
+            trainer.train([Batch((x,), y)], config)
+    one, two = (trainer.read() for trainer in trainers)
+    for name, array in two.items():
+        np.testing.assert_array_equal(one[name], array)
+    large = before.abs() > 0.1
+    assert torch.equal(lost.state_dict()["0.weight"][large], before[large])
+    assert not torch.equal(half.state_dict()["0.weight"][large], before[large])
+    assert torch.equal(half.state_dict()["0.weight"], whole.state_dict()["0.weight"].bfloat16())
