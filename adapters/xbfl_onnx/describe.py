@@ -55,7 +55,7 @@ def describe(model: onnx.ModelProto, example: Sequence[Array]) -> Description:
         context.values[item.name] = builder.input(item.name, str(array.dtype), array.shape, order)
     opset = max(item.version for item in model.opset_import if item.domain in {"", "ai.onnx"})
     for node in model.graph.node:
-        _node(context, node, opset)
+        _node(context, _named(node), opset)
     for output in model.graph.output:
         builder.output(as_value(builder, context.values[output.name]))
     return builder.build()
@@ -98,6 +98,16 @@ def fixed_batch(model: onnx.ModelProto) -> int | None:
     dims = [item.type.tensor_type.shape.dim for item in _data_of(model)]
     sizes = {dim[0].dim_value for dim in dims if dim and dim[0].HasField("dim_value")}
     return sizes.pop() if len(sizes) == 1 else None
+
+
+def _named(node: onnx.NodeProto) -> onnx.NodeProto:
+    """A node with a name: one without is called after what it makes, as a graph cannot have values without names."""
+    if node.name or not node.output:
+        return node
+    named = onnx.NodeProto()
+    named.CopyFrom(node)
+    named.name = node.output[0]
+    return named
 
 
 def _node(context: Context, node: onnx.NodeProto, opset: int) -> None:
