@@ -101,3 +101,25 @@ def test_the_cause_is_in_the_refusal(example: np.ndarray[Any, Any]) -> None:
     schema, evidence = xbackend_fl.describe_reference(Mixer(*REFERENCE), (example,))
     with pytest.raises(MismatchError, match="axis is -1 in the reference, -2 in the candidate"):
         xbackend_fl.bind(Mixer(lambda s: scores(s, axis=1), after), schema, (example,), evidence)
+
+
+class Floored(nn.Module):
+    """A norm by hand behind an operation without a canonical form."""
+
+    def __init__(self, epsilon: float) -> None:
+        super().__init__()
+        self.layer, self.epsilon = nn.Linear(6, 6), epsilon
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.layer(x)
+        return torch.digamma(1 + y.square()) * torch.rsqrt(y.square().mean(-1, keepdim=True) + self.epsilon)
+
+
+@pytest.mark.slow
+def test_numbers_speak_where_graphs_cannot_run(example: np.ndarray[Any, Any]) -> None:
+    schema = xbackend_fl.describe(Floored(1e-5), (example,))
+    trainer = adapter_of(changed := Floored(1e-4)).open(changed, (example,))
+    assert schema.opaque
+    found = cause_of(schema, trainer, (example,), None, None)
+    assert found is not None
+    assert re.search("epsilon is 1e-05 .* in the reference alone, and 0.0001", found.lines[0])

@@ -117,7 +117,7 @@ def _unequal(schema: Schema, own: Schema, nodes: Mapping[str, str]) -> Iterator[
             yield from _between(left, right)
 
 
-def _floors(schema: Schema) -> dict[float, Node]:
+def floors_of(schema: Schema) -> dict[float, Node]:
     """Every epsilon of a graph, and the first node that has it."""
     found: dict[float, Node] = {}
     for node in schema.nodes:
@@ -137,7 +137,7 @@ def _unlike_floors(schema: Schema, own: Schema) -> Iterator[Difference]:
     """Epsilons that one graph has and the other has not, if both can be seen through."""
     if schema.opaque or own.opaque:
         return
-    ours, theirs = _floors(schema), _floors(own)
+    ours, theirs = floors_of(schema), floors_of(own)
     absent: tuple[str, Node | None] = "absent", None
     left, right = (
         [(f"{value:g}", node) for value, node in one.items() if value not in two]

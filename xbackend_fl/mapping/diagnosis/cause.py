@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.adapter.contract import Trainer
-from xbackend_fl.canonical import Binding, Schema
+from xbackend_fl.canonical import Binding, Node, Schema
+from xbackend_fl.mapping.align.forms import floors_of
 from xbackend_fl.mapping.diagnosis.graph import graph_of
 from xbackend_fl.mapping.diagnosis.search import Data, finding
 from xbackend_fl.mapping.diagnosis.weightings import weightings
@@ -31,6 +32,9 @@ _KINDS = 6
 
 _LARGEST = 1 << 22
 """Most parameters of a model that is looked at: many graphs are run."""
+
+
+_SIDES = "reference", "candidate"
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,18 @@ def cause_of(
         binding: A map that the numbers contradict, if there is one.
     """
     own = trainer.description.schema
+    found = _by_values(schema, trainer, example, held, binding)
+    if found is not None:
+        return found
+    apart = tuple(_numbers_apart(schema, own))
+    return Cause(apart, sure=False, cure="") if apart else None
+
+
+def _by_values(
+    schema: Schema, trainer: Trainer, example: Sequence[Array], held: Held | None, binding: Binding | None
+) -> Cause | None:
+    """What runs of both graphs say; ``None`` if they cannot run, or are alike."""
+    own = trainer.description.schema
     if max(schema.num_values, own.num_values) > _LARGEST:
         return None
     graphs = graph_of(schema), graph_of(own)
@@ -78,6 +94,30 @@ def cause_of(
         return None
     places = trainer.description.places
     return Cause(tuple(found_lines(found, both, places)), bool(found.changes), cure(found, both, places))
+
+
+def _numbers_apart(schema: Schema, own: Schema) -> Iterator[str]:
+    """Epsilons and slopes of which one graph has another value than the other, where more cannot be said."""
+    ours, theirs = _numbers(schema), _numbers(own)
+    for name in ours.keys() & theirs.keys():
+        alone = [
+            [f"{value:g} ({node.operator} {node.name!r})" for value, node in one.items() if value not in two]
+            for one, two in ((ours[name], theirs[name]), (theirs[name], ours[name]))
+        ]
+        if all(alone) or (name == "epsilon" and any(alone)):
+            told = [f"{one[0]} in the {side} alone" for one, side in zip(alone, _SIDES, strict=True) if one]
+            yield f"{name} is {', and '.join(told)}"
+
+
+def _numbers(schema: Schema) -> dict[str, dict[float, Node]]:
+    """Numbers by what they are, with the first node that has them."""
+    found: dict[str, dict[float, Node]] = {"epsilon": floors_of(schema)}
+    for node in schema.nodes:
+        for name in ("alpha", "beta", "gamma"):
+            value = node.attributes.get(name)
+            if isinstance(value, float):
+                found.setdefault(name, {}).setdefault(float(f"{value:.3g}"), node)
+    return found
 
 
 def _data(schema: Schema, own: Schema, example: Sequence[Array]) -> list[Data]:

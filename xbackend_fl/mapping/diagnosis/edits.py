@@ -45,6 +45,9 @@ _HIDES = -1e9
 _LARGE = 1e3
 """From here on a factor of a mask is one."""
 
+_SMALL = 1e-3
+"""What is smaller stands for nothing that is multiplied or added."""
+
 _MOVES = frozenset({"Transpose", "Reshape", "Expand", "Cast", "Shape", "Identity", "Unsqueeze", "Squeeze"})
 """Steps that move values: a difference there shows in what reads them."""
 
@@ -346,6 +349,9 @@ def _as_numbers(graph: Graph, index: int, step: Step, pool: Pool) -> Changes:
         if name in graph.constants or (step.operator == "Where" and not place):
             continue
         for number in (*pool.numbers, *(1 / n for n in pool.numbers if n)):
+            if abs(number) < _SMALL:
+                # It would take out whatever it stands for, and explain nothing.
+                continue
             new, added = _with_constant(step, place, np.asarray(number, np.float32), "v")
             yield Change(index, (new,), "input", repr(name), f"the number {words(number)}", added)
 
