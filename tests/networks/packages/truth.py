@@ -173,7 +173,7 @@ def in_order() -> Converter:
                 if fixed(variable.path, variable):
                     continue
                 role = re.sub(r"_\d+$", "", variable.path.rpartition("/")[2])
-                kind = GAIN if role in {"gamma", "scale"} else ENDS.get(role, role)
+                kind = GAIN if role in {"gamma", "scale", "variable"} else ENDS.get(role, role)
                 queue = waiting[kind, int(np.prod(variable.shape))]
                 assert queue, f"nothing for {variable.path}"
                 name, value = queue.popleft()
