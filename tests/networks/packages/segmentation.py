@@ -153,44 +153,6 @@ class Standardised(nn.Module):
         return found
 
 
-class Masks(nn.Module):
-    """The decoder of SAM for one prompt of each image."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        config = package("transformers").SamMaskDecoderConfig(
-            hidden_size=16,
-            mlp_dim=12,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            iou_head_hidden_dim=12,
-            layer_norm_eps=1e-5,
-        )
-        found = importlib.import_module("transformers.models.sam.modeling_sam")
-        self.decoder = found.SamMaskDecoder(config)
-
-    def forward(self, image: Tensor, place: Tensor, prompt: Tensor, dense: Tensor) -> dict[str, Tensor]:
-        masks, rated = self.decoder(image, place, prompt[:, None], dense, multimask_output=True)
-        return {"masks": masks[:, 0], "rated": rated[:, 0]}
-
-
-def keras_masks() -> Any:
-    """KerasHub's, of which the first mask is for prompts of several points."""
-    layer = part("SAMMaskDecoder", "sam.sam_mask_decoder")(
-        hidden_size=16,
-        num_layers=2,
-        intermediate_dim=12,
-        num_heads=2,
-        embedding_dim=16,
-        iou_head_hidden_dim=12,
-    )
-    image, place, dense = (keras.Input((4, 4, 16), name=name) for name in ("image", "place", "dense"))
-    prompt = keras.Input((3, 16), name="prompt")
-    found = layer(image, place, prompt, dense)
-    outputs = {"masks": found["masks"][:, 1:], "rated": found["iou_pred"][:, 1:]}
-    return keras.Model([image, place, prompt, dense], outputs)
-
-
 SAM = {
     "image_size": SIZE, "patch_size": 4, "num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": 8, "mlp_dim": 12,
     "window_size": 3, "global_attn_indexes": [1], "output_channels": 12,
@@ -239,6 +201,4 @@ PAIRS = (
     ordered("U-Net, no normalisation", lambda: Decoded(functools.partial(unet, use_norm=False)), functools.partial(keras_unet, use_batchnorm=False)),
     ordered("LinkNet, no normalisation", lambda: Decoded(linknet), keras_linknet),
     ordered("SAM, images", Standardised, lambda: keras_hub("ViTDetBackbone", **VIT_DET)),
-    Pair("SAM, masks", "segmentation", Masks, keras_masks, draws(floats(2, 16, 4, 4), floats(2, 16, 4, 4), floats(2, 3, 16), floats(2, 16, 4, 4)),
-         in_order(), inputs=dict.fromkeys((0, 1, 3), IMAGE)),
 )  # fmt: skip
