@@ -10,8 +10,8 @@ from __future__ import annotations
 import random
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
@@ -27,6 +27,7 @@ from xbackend_fl.canonical import TrainingEffect
 from xbackend_fl.errors import UnsupportedError, XbflError, shortened
 from xbfl_torch.dropping import argument, dropped, kind_of, rate_of
 from xbfl_torch.modes import evaluation_mode, modes_of_training, training_modules
+from xbfl_torch.undone import undone
 
 BatchNorm = torch.nn.modules.batchnorm._BatchNorm  # noqa: SLF001  the common base has no public name
 DropoutLayer = torch.nn.modules.dropout._DropoutNd  # noqa: SLF001  likewise
@@ -83,7 +84,7 @@ def rehearse(model: torch.nn.Module, way: Way, inputs: Sequence[torch.Tensor]) -
     """
     norms = {module for module in model.modules() if isinstance(module, BatchNorm)}
     active = frozenset(training_modules(model))
-    with _undone(model):
+    with undone(model):
         with evaluation_mode(model):
             still = _Run(model, way)
             if (error := still.call(inputs)) is not None:
@@ -274,21 +275,3 @@ def _states() -> tuple[Any, ...]:
     """States of the generators that are not PyTorch's."""
     state: dict[str, Any] = np.random.get_state(legacy=False)["state"]  # noqa: NPY002
     return random.getstate(), state["key"].tobytes(), state["pos"]
-
-
-@contextmanager
-def _undone(model: torch.nn.Module) -> Iterator[None]:
-    """Tensors of a model and generators are afterwards as they were before."""
-    tensors = dict(model.named_parameters()) | dict(model.named_buffers())
-    before = {name: (tensor._version, tensor.detach().clone()) for name, tensor in tensors.items()}  # noqa: SLF001
-    states = random.getstate(), np.random.get_state()  # noqa: NPY002
-    try:
-        with torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])  # noqa: NPY002
-        with torch.no_grad():
-            for name, (version, value) in before.items():
-                if tensors[name]._version != version:  # noqa: SLF001
-                    tensors[name].copy_(value)
