@@ -11,8 +11,9 @@ from torch import nn
 from xbackend_fl.canonical import Schema
 from xbackend_fl.mapping.bind import describe
 from xbackend_fl.mapping.probe import drawn
-from xbackend_fl.mapping.probe.draw import draw_by_shape, draw_weights
+from xbackend_fl.mapping.probe.draw import LARGE, draw_by_shape, draw_weight, draw_weights
 from xbackend_fl.mapping.probe.drawn import drawn_by_shape, drawn_weights
+from xbackend_fl.mapping.probe.sketch import BUCKETS, sketch, sketch_of_change
 
 
 def schema_of(width: int) -> Schema:
@@ -53,3 +54,28 @@ def test_what_is_kept_is_bounded_and_ends_with_its_schema(monkeypatch: pytest.Mo
     del schema
     gc.collect()
     assert not kept._kept
+
+
+def test_one_parameter_is_drawn_as_among_all() -> None:
+    model = nn.Sequential(nn.Linear(8, 256), nn.Linear(256, 256), nn.Linear(256, 256), nn.Linear(256, 3))
+    schema = describe(model, (np.zeros((1, 8), np.float32),))
+    drawn = [draw_weights(schema, seed) for seed in (2, 4)]
+    for seed, weights in zip((2, 4), drawn, strict=True):
+        for name, array in weights.items():
+            np.testing.assert_array_equal(draw_weight(schema, seed, name), array)
+    large = np.array([array for weights in drawn for array in weights.values() if array.size >= LARGE])
+    assert large.shape == (4, 256, 256)
+    correlated = np.corrcoef(large.reshape(4, -1))
+    assert np.abs(correlated - np.eye(4)).max() < 0.02
+    assert 0.99 < large.std() / np.sqrt(2 / 256) < 1.01
+
+
+@pytest.mark.parametrize("size", [1, BUCKETS, BUCKETS + 1, (BUCKETS << 10) + 7, 3 * (BUCKETS << 10)])
+def test_a_sketch_is_linear_and_keeps_norms(size: int) -> None:
+    one, two = np.random.default_rng(size).standard_normal((2, size)).astype(np.float32)
+    expected = sketch(two.astype(np.float64) - one)
+    np.testing.assert_allclose(sketch_of_change(one, two), expected, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(sketch(two) - sketch(one), expected, atol=1e-9)
+    assert 0.5 < np.linalg.norm(expected) / np.linalg.norm(two - one) < 1.6
+    one[0] = two[0] = np.inf
+    assert np.isfinite(sketch_of_change(one, two)).all()

@@ -23,9 +23,9 @@ from xbackend_fl.mapping.probe.probe import Case, Evidence
 from xbackend_fl.mapping.probe.runtime import Runtime
 from xbackend_fl.mapping.proof.agreement import agreement
 from xbackend_fl.mapping.proof.noise import Run, output_noise, widest_noise
-from xbackend_fl.mapping.proof.observed import moves_outputs
+from xbackend_fl.mapping.proof.observed import moving_outputs
 from xbackend_fl.mapping.proof.reaction import reaction
-from xbackend_fl.mapping.proof.verify import against_runtime, output_check, relative_error
+from xbackend_fl.mapping.proof.verify import Answers, against_runtime, output_check, relative_error
 
 Function = Callable[[Any], Any]
 
@@ -143,8 +143,39 @@ def test_an_output_that_becomes_nan_shows_no_parameter() -> None:
     item = Evidence(cases(schema, (normal(1, 8),))[0], {}, ())
     number = np.ones((4, 3), np.float32)
     for before, after in ((number, number * np.nan), (number * np.nan, number)):
-        assert not moves_outputs(schema, Says(before, after), [item], schema.parameters[0].name)
-    assert moves_outputs(schema, Says(number, number * 2), [item], schema.parameters[0].name)
+        assert not moving_outputs(Answers(schema, Says(before, after)), [item], [schema.parameters[0].name])
+    name = schema.parameters[0].name
+    assert moving_outputs(Answers(schema, Says(number, number * 2)), [item], [name]) == {name}
+
+
+class Adds:
+    """Answers with the sum of some weights: the others move nothing, and one of them makes everything NaN."""
+
+    def __init__(self, *names: str, poison: str = "") -> None:
+        self.names, self.poison, self.usual, self.runs = names, poison, None, 0
+
+    def outputs(self, weights: Any, _inputs: object) -> list[Any]:
+        self.runs += 1
+        if self.usual is None:
+            self.usual = weights.get(self.poison)
+        spoilt = self.poison and weights[self.poison] is not self.usual
+        total = np.float32(sum(float(weights[name].sum()) for name in self.names))
+        return [np.full((4, 3), np.nan if spoilt else total + 1.0, np.float32)]
+
+    def batch_statistics(self, _weights: object, _inputs: object) -> dict[str, Any]:
+        return {}
+
+
+def test_parameters_that_move_outputs_are_found_among_many() -> None:
+    schema = describe(nn.Sequential(*(nn.Linear(64, 64) for _ in range(8))), (normal(1, 64),))
+    item = Evidence(cases(schema, (normal(1, 64),))[0], {}, ())
+    names = [parameter.name for parameter in schema.parameters]
+    for moving in ((), (names[3],), (names[0], names[8], names[15])):
+        graph = Adds(*moving)
+        assert moving_outputs(Answers(schema, graph), [item], names) == set(moving)
+        assert graph.runs <= 2 + 2 * 4 * len(moving), "what moves nothing is asked all at once"
+    graph = Adds(names[3], poison=names[4])
+    assert moving_outputs(Answers(schema, graph), [item], names) == {names[3]}
 
 
 def test_a_graph_that_alone_overflows_is_not_asked_where_the_reference_answers() -> None:
@@ -153,7 +184,7 @@ def test_a_graph_that_alone_overflows_is_not_asked_where_the_reference_answers()
     case = Case("ours", 0, (np.full((1, 8), 200, np.float32),))
     number = Evidence(case, {}, (np.full((1, 8), 0.125, np.float32),))
     nothing = Evidence(case, {}, (np.full((1, 8), np.nan, np.float32),))
-    assert not list(against_runtime(schema, Runtime(schema), [number], [number]))
-    assert not list(against_runtime(schema, Runtime(schema), [nothing]))
-    (check,) = against_runtime(schema, Runtime(schema), [number])
+    assert not list(against_runtime(Answers(schema, Runtime(schema)), [number], [number]))
+    assert not list(against_runtime(Answers(schema, Runtime(schema)), [nothing]))
+    (check,) = against_runtime(Answers(schema, Runtime(schema)), [number])
     assert not check.passed

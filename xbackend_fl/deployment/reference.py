@@ -23,7 +23,7 @@ from xbackend_fl.deployment.silo import evidence_alone, initial_weights
 from xbackend_fl.errors import UpdateRefused, XbflError, shortened
 from xbackend_fl.mapping import Evidence, unpack_evidence
 from xbackend_fl.mapping.probe.runtime import Runtime
-from xbackend_fl.mapping.proof.verify import against_runtime
+from xbackend_fl.mapping.proof.verify import Answers, against_runtime
 from xbackend_fl.weights import Weights
 
 _COARSE = 1e-2
@@ -157,7 +157,7 @@ def _check_values(schema: Schema, initial: Weights, evidence: Sequence[Evidence]
 def _check_consistent(schema: Schema, initial: Weights, evidence: Sequence[Evidence]) -> None:
     """ONNX Runtime computes what the schema says, and must find what the model is said to have found."""
     runtime = Runtime(schema)
-    for check in against_runtime(schema, runtime, evidence):
+    for check in against_runtime(Answers(schema, runtime), evidence):
         if not check.error <= _COARSE:
             raise UpdateRefused(
                 f"its evidence is not of its schema: ONNX Runtime finds other outputs in the probe {quoted(check.case)} (relative error {check.error:.1e})"

@@ -14,7 +14,7 @@ from xbackend_fl.adapter.optimizers import Optimizer
 from xbackend_fl.canonical import Binding, Kind, Schema
 from xbackend_fl.canonical.layout import leaves
 from xbackend_fl.mapping.probe.pieces import taken_apart
-from xbackend_fl.mapping.probe.sketch import columns, sketch, sketches
+from xbackend_fl.mapping.probe.sketch import columns, sketch, sketch_of_change, sketches
 
 Array = NDArray[Any]
 
@@ -77,21 +77,17 @@ def ask(trainer: Trainer, binding: Binding, schema: Schema, question: Question) 
     }
     if question.config is None or binding.inference_only:
         return Answer(gradients)
-    kept = {name: array for name, array in trainer.read().items() if name in binding.owners}
+    # What the model calls its own it has anew after a reset, though this binding may have given it a value.
+    lost = trainer.description.binding.local.keys() & binding.owners.keys()
+    kept = {name: array for name, array in trainer.read().items() if name in lost} if lost else {}
     trainer.reset(0)
     trainer.write(kept)
     targets = np.ascontiguousarray(binding.outputs[0].to_native(question.targets))
     trainer.train([Batch(tuple(inputs), targets)], question.config)
-    after, start = binding.export(trainer.read()), question.weights
+    after, start = binding.export(trainer.read(), copy=False), question.weights
     moving = {p.name for p in schema.parameters if p.kind is Kind.STATISTIC}
-    moved = {n: sketch(_change(start[n], after[n])) for n in after if n not in moving}
+    moved = {n: sketch_of_change(start[n], after[n]) for n in after if n not in moving}
     return Answer(gradients, moved, sketches({name: after[name] for name in moving}))
-
-
-def _change(start: Array, after: Array) -> Array:
-    """What a step changed, float64; an infinite value that stays is none that changed."""
-    change: Array = np.zeros(after.shape)
-    return np.subtract(after, start, out=change, where=after != start, dtype=np.float64)
 
 
 def rounding(
@@ -116,7 +112,7 @@ def rounding(
     """
     generator = np.random.Generator(np.random.Philox(key=[seed, 6]))
     shifts = [generator.standard_normal(array.shape) for array in (*question.cotangents, question.targets)]
-    signs = {name: generator.choice([-SHIFT, SHIFT], array.shape) for name, array in question.weights.items()}
+    signs = {name: coins(array.size, generator) for name, array in question.weights.items()}
     pair = []
     for sign in (1, -1):
         moved = [
@@ -148,28 +144,38 @@ def _part(answer: Answer, part: str) -> Mapping[str, Array]:
     return found
 
 
+def coins(size: int, generator: np.random.Generator) -> Array:
+    """A random bit for each of ``size`` values, packed: uint8 ``[size / 8]``."""
+    return np.frombuffer(generator.bytes(-(-size // 8)), np.uint8)
+
+
 def nudged(array: Array, generator: np.random.Generator) -> Array:
     """Floats moved by about one unit in the last place, each up or down."""
     if array.dtype.kind != "f":
         return array
-    up = np.unpackbits(np.frombuffer(generator.bytes(-(-array.size // 8)), np.uint8), count=array.size)
-    factors = np.array([1 - np.finfo(array.dtype).eps, 1 + np.finfo(array.dtype).eps], array.dtype)
-    moved: Array = array * factors[up].reshape(array.shape)
-    return moved
+    return _moved(array, coins(array.size, generator), float(np.finfo(array.dtype).eps))
 
 
-def shifted(weights: Mapping[str, Array], shifts: Mapping[str, Array], way: int) -> dict[str, Array]:
-    """Floats moved by a part of themselves.
+def shifted(weights: Mapping[str, Array], signs: Mapping[str, Array], way: int) -> dict[str, Array]:
+    """Floats moved by a part of themselves, :data:`SHIFT`.
 
     Args:
         weights: Arrays by name.
-        shifts: Which part, for every element.
+        signs: In which direction, a packed bit for every element (:func:`coins`).
         way: 1 for there, -1 for back.
     """
     return {
-        name: (array * (1 + way * shifts[name])).astype(array.dtype) if array.dtype.kind == "f" else array
+        name: _moved(array, signs[name], way * SHIFT) if array.dtype.kind == "f" else array
         for name, array in weights.items()
     }
+
+
+def _moved(array: Array, up: Array, part: float) -> Array:
+    """Floats moved by a part of themselves, each up or down."""
+    bits = np.unpackbits(up, count=array.size)
+    factors = np.array([1 - part, 1 + part], array.dtype)
+    moved: Array = array * factors[bits].reshape(array.shape)
+    return moved
 
 
 def native(binding: Binding, inputs: Sequence[Array]) -> list[Array]:
@@ -178,16 +184,17 @@ def native(binding: Binding, inputs: Sequence[Array]) -> list[Array]:
 
 
 def canonical_gradients(binding: Binding, grads: Mapping[str, Array]) -> dict[str, Array]:
-    """Gradients in canonical layout. Both biases of a sum receive the same gradient; it counts once."""
-    once = {name: array.copy() for name, array in grads.items()}
+    """Gradients in canonical layout, views where the layout allows it. Both biases of a sum receive the same gradient; it counts once."""
+    silenced = {leaf.tensor for leaf in binding.silenced}
+    once = {name: array.copy() if name in silenced else array for name, array in grads.items()}
     for leaf in binding.silenced:
         if leaf.tensor in once:
             once[leaf.tensor][leaf.index] = 0
-    for name in {leaf.tensor for leaf in binding.silenced} - once.keys():
+    for name in silenced - once.keys():
         once[name] = np.zeros(binding.natives[name].shape, np.float32)
     whole = {
         n: layout
         for n, layout in binding.parameters.items()
         if (tensors := {leaf.tensor for leaf in leaves(layout)}) and tensors <= once.keys()
     }
-    return Binding(binding.backend, "", whole, binding.natives).export(once)
+    return Binding(binding.backend, "", whole, binding.natives).export(once, copy=False)

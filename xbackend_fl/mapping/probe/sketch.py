@@ -7,7 +7,7 @@ a sketch is the norm of the tensor up to a factor close to one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -24,15 +24,42 @@ COLUMN = 4
 """Numbers per slice in :func:`columns`."""
 
 
+_AT_ONCE = BUCKETS << 10
+"""Elements that are summed up at once: few enough to stay in the processor's cache."""
+
+
 def sketch(array: Array) -> Array:
     """The sketch of a tensor: float64 ``[64]``, or the tensor itself if it has no more elements."""
-    flat = np.ravel(array).astype(np.float64)
-    if flat.size <= BUCKETS:
-        return flat
-    signed = flat * _signs(flat.size)
-    rest = -flat.size % BUCKETS
-    folded: Array = np.pad(signed, (0, rest)).reshape(-1, BUCKETS).sum(axis=0)
-    return folded
+    flat = np.ravel(array)
+    return _folded(flat.size, lambda part: flat[part].astype(np.float64))
+
+
+def sketch_of_change(start: Array, after: Array) -> Array:
+    """The sketch of ``after - start``, taken in float64; an infinite value that stays is none that changed."""
+    one, two = np.ravel(start), np.ravel(after)
+
+    def change(part: slice) -> Array:
+        before, behind = one[part], two[part]
+        found: Array = np.zeros(before.shape)
+        np.subtract(behind, before, out=found, where=behind != before, dtype=np.float64)
+        return found
+
+    return _folded(one.size, change)
+
+
+def _folded(size: int, of: Callable[[slice], Array]) -> Array:
+    """The sketch of a vector that is handed over part by part, float64."""
+    if size <= BUCKETS:
+        return of(slice(None))
+    signs, total = _signs(size), np.zeros(BUCKETS)
+    for start in range(0, size, _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        signed = of(part)
+        signed *= signs[part]
+        whole = len(signed) // BUCKETS * BUCKETS
+        total += signed[:whole].reshape(-1, BUCKETS).sum(axis=0)
+        total[: len(signed) - whole] += signed[whole:]
+    return total
 
 
 def columns(array: Array, axis: int) -> Array:

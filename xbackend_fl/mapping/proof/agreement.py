@@ -91,7 +91,8 @@ def agreement(schema: Schema, reference: Sequence[Evidence], candidate: Sequence
         drawn = [(a, b) for a, b in pairs if getattr(a, part) and getattr(b, part) and not a.case.by_shape]
         if not drawn:
             continue
-        by_name = {name: list(_draws(name, part, drawn)) for name in getattr(drawn[0][0], part)}
+        scales = [_largest(getattr(one, part)) for one, _ in drawn]
+        by_name = {name: list(_draws(name, part, drawn, scales)) for name in getattr(drawn[0][0], part)}
         settled = {name: _settled(draws) for name, draws in by_name.items()}
         for name, draw in settled.items():
             if draw.error > TOLERANCE and _within(draw):
@@ -104,13 +105,18 @@ def agreement(schema: Schema, reference: Sequence[Evidence], candidate: Sequence
     return Agreement(tuple(checks), tuple(notes), worst, tuple(pairs))
 
 
-def _draws(name: str, part: str, pairs: Sequence[tuple[Evidence, Evidence]]) -> Iterator[_Draw]:
-    """A parameter in every draw that shows it as well as any."""
+def _largest(arrays: Mapping[str, Array]) -> float:
+    return max(map(_size, arrays.values()), default=1.0)
+
+
+def _draws(
+    name: str, part: str, pairs: Sequence[tuple[Evidence, Evidence]], scales: Sequence[float]
+) -> Iterator[_Draw]:
+    """A parameter in every draw that shows it as well as any; ``scales`` are the largest sizes of the reference's."""
     found = []
-    for one, two in pairs:
+    for (one, two), scale in zip(pairs, scales, strict=True):
         expected: Mapping[str, Array] = getattr(one, part)
         # Gradients that vanish exactly (a key bias) leave only noise, far below the others.
-        scale = max((_size(array) for array in expected.values()), default=1.0)
         error, rounding = _relative(name, part, one, two, 1e-2 * scale)
         found.append(_Draw(error, rounding, _size(expected[name]) / scale if scale else 0.0))
     best = max(draw.part for draw in found)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from xbackend_fl.adapter.contract import Trainer
 from xbackend_fl.canonical import Binding, Schema
-from xbackend_fl.mapping.probe.derivatives import SHIFT, nudged, shifted
+from xbackend_fl.mapping.probe.derivatives import coins, nudged, shifted
 from xbackend_fl.mapping.probe.native import canonical_outputs
 from xbackend_fl.mapping.probe.probe import Evidence, weights_of
 
@@ -77,7 +77,7 @@ def _moves(
     for seed in range(times):
         generator = np.random.Generator(np.random.Philox(key=[seed, 7]))
         if there_and_back:
-            signs = {name: generator.choice([-SHIFT, SHIFT], array.shape) for name, array in weights.items()}
+            signs = {name: coins(array.size, generator) for name, array in weights.items()}
             pair = [run(shifted(weights, signs, way), inputs) for way in (1, -1)]
             after = [(one.astype(np.float64) + two) / 2 for one, two in zip(*pair, strict=True)]
         else:

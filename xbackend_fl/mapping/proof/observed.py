@@ -7,7 +7,7 @@ parameters changes nothing there either, they are interchangeable. Where a param
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 from xbackend_fl.canonical import Kind, Node, Parameter, Schema
 from xbackend_fl.mapping.match.match import ties
 from xbackend_fl.mapping.match.skeleton import products_turned, skeleton_of
-from xbackend_fl.mapping.probe.drawn import drawn_weights
-from xbackend_fl.mapping.probe.executor import Executor
+from xbackend_fl.mapping.probe.draw import draw_weight
 from xbackend_fl.mapping.probe.probe import Evidence, weights_of
 from xbackend_fl.mapping.probe.runtime import GraphRefused
-from xbackend_fl.mapping.proof.verify import TOLERANCE, finite, relative_error
+from xbackend_fl.mapping.proof.verify import TOLERANCE, Answers, finite, relative_error
 
 Array = NDArray[Any]
 
@@ -103,28 +102,28 @@ def unseen_nodes(schema: Schema, visible: set[str]) -> frozenset[str]:
     return frozenset(node for node, names in named.items() if names and visible.isdisjoint(names))
 
 
-def standing(schema: Schema, runtime: Executor, evidence: Sequence[Evidence], visible: set[str]) -> Standing:
+def standing(answers: Answers, evidence: Sequence[Evidence], visible: set[str]) -> Standing:
     """Judge the trainable parameters that no draw sees, and all of nodes without gradients that have look-alikes.
 
     Args:
-        schema: The treaty.
-        runtime: ONNX Runtime for it.
+        answers: What ONNX Runtime answers.
         evidence: What a model did with the probes.
         visible: Parameters whose gradient was seen; of a model without gradients, none.
     """
+    schema = answers.schema
     known = {node.name for node in schema.nodes if not visible.isdisjoint(node.parameters.values())}
     graph = skeleton_of(schema)
     tied = ties(products_turned(graph) or graph, known)
     differentiable = any(item.gradients for item in evidence)
-    shown: dict[str, bool] = {}
+    shown: set[str] = set()
     for node in schema.nodes:
         kinds = {name: schema.by_name[name].kind for name in node.parameters.values()}
         if node.name in tied and not (differentiable and Kind.TRAINABLE in kinds.values()):
-            shown |= {
-                name: moves_outputs(schema, runtime, evidence, name)
-                for name, kind in kinds.items()
-                if kind is not Kind.COUNTER
-            }
+            shown |= {name for name, kind in kinds.items() if kind is not Kind.COUNTER}
+    still = (
+        {p.name for p in schema.parameters if p.kind is Kind.TRAINABLE} - visible if differentiable else set()
+    )
+    moving = moving_outputs(answers, evidence, [p.name for p in schema.parameters if p.name in shown | still])
     unproven: dict[str, str] = {}
     notes: list[str] = []
     owners: dict[str, list[Node]] = {}
@@ -134,17 +133,18 @@ def standing(schema: Schema, runtime: Executor, evidence: Sequence[Evidence], vi
     for parameter in schema.parameters:
         name = parameter.name
         if name in shown:
-            if not shown[name]:
+            if name not in moving:
                 unproven[name] = "no draw shows an output that moves with it"
             continue
-        if not differentiable or parameter.kind is not Kind.TRAINABLE or name in visible:
+        if name not in still:
             continue
         beside = [other for node in owners[name] for other in node.parameters.values() if other in visible]
         alone = all(node.name not in tied for node in owners[name])
         if _is_vector(parameter) and (beside or alone):
             place = f"its place follows from {beside[0]}" if beside else "its place follows from the graph"
-            notes.append(f"{_shown(schema, runtime, evidence, name)}; {place}")
-        elif moves_outputs(schema, runtime, evidence, name):
+            said = _STILL if name in moving else "no draw saw {0} move an output"
+            notes.append(f"{said.format(name)}; {place}")
+        elif name in moving:
             notes.append(f"{_STILL.format(name)} and agree")
         else:
             unproven[name] = "its gradient is zero, or rounding, in every draw, and no output moves with it"
@@ -154,31 +154,52 @@ def standing(schema: Schema, runtime: Executor, evidence: Sequence[Evidence], vi
 _STILL = "the gradient of {0} is zero, or rounding, in every draw; outputs move with it"
 
 
-def _shown(schema: Schema, runtime: Executor, evidence: Sequence[Evidence], name: str) -> str:
-    """What the draws show of a parameter without a gradient."""
-    if moves_outputs(schema, runtime, evidence, name):
-        return _STILL.format(name)
-    return f"no draw saw {name} move an output"
+def moving_outputs(answers: Answers, evidence: Sequence[Evidence], names: Sequence[str]) -> set[str]:
+    """Parameters with which outputs move visibly in some draw if they have other values; by what runs the schema.
 
-
-def moves_outputs(schema: Schema, runtime: Executor, evidence: Sequence[Evidence], name: str) -> bool:
-    """Whether outputs move visibly in some draw if a parameter has other values; by what runs the schema."""
+    Several that change at once and move no output move none alone either, for nothing makes random changes cancel. So all that are left
+    change together in each draw, and only where outputs move it is asked which of them it was.
+    """
+    schema, found = answers.schema, set[str]()
     for item in evidence:
-        if item.case.by_shape:
+        left = [name for name in names if name not in found]
+        if item.case.by_shape or not left:
             continue
         weights = weights_of(schema, item.case) | dict(item.statistics)
-        other = drawn_weights(schema, item.case.seed + 100)[name]
+        others = {name: draw_weight(schema, item.case.seed + 100, name) for name in left}
         try:
-            before = runtime.outputs(weights, item.case.inputs)
-            after = runtime.outputs(weights | {name: other}, item.case.inputs)
+            before = answers.of(item)
+            if finite(before):
+                found |= set(_those_that_move(answers, item, weights, others, before))
         except GraphRefused:
             # The graph has sizes of the example written in it; other draws show it.
             continue
-        if not (finite(before) and finite(after)):
-            continue
-        if max(relative_error(a, b) for a, b in zip(after, before, strict=True)) > 10 * TOLERANCE:
-            return True
-    return False
+    return found
+
+
+def _those_that_move(
+    answers: Answers,
+    item: Evidence,
+    weights: Mapping[str, Array],
+    others: Mapping[str, Array],
+    before: Sequence[Array],
+) -> Iterator[str]:
+    """The parameters among ``others`` that move outputs from what they were ``before``; halved while several do."""
+    names = list(others)
+    after = answers.runtime.outputs({**weights, **others}, item.case.inputs)
+    # What is no number shows no parameter, and hides what others do.
+    hidden = not finite(after)
+    if not hidden and _apart(after, before) <= 10 * TOLERANCE:
+        return
+    if len(names) > 1:
+        for half in (names[: len(names) // 2], names[len(names) // 2 :]):
+            yield from _those_that_move(answers, item, weights, {name: others[name] for name in half}, before)
+    elif not hidden:
+        yield names[0]
+
+
+def _apart(after: Sequence[Array], before: Sequence[Array]) -> float:
+    return max(relative_error(a, b) for a, b in zip(after, before, strict=True))
 
 
 def size(array: Array) -> float:

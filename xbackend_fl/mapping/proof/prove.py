@@ -14,16 +14,16 @@ from xbackend_fl.canonical import Binding, Kind, Schema
 from xbackend_fl.errors import RefusedInput
 from xbackend_fl.mapping.probe.cases import LONGER
 from xbackend_fl.mapping.probe.distributions import Distribution, vocabularies
-from xbackend_fl.mapping.probe.executor import Executor, executor_of
+from xbackend_fl.mapping.probe.executor import executor_of
 from xbackend_fl.mapping.probe.markers import unseen
-from xbackend_fl.mapping.probe.probe import Evidence, weights_of
+from xbackend_fl.mapping.probe.probe import Evidence
 from xbackend_fl.mapping.probe.runtime import GraphRefused
 from xbackend_fl.mapping.proof.agreement import Agreement, agreement
 from xbackend_fl.mapping.proof.noise import of_model, output_noise, widest_noise
 from xbackend_fl.mapping.proof.observed import Standing, agreed, seen, standing, unseen_nodes
 from xbackend_fl.mapping.proof.reaction import reactions
 from xbackend_fl.mapping.proof.selection import select
-from xbackend_fl.mapping.proof.verify import ROUNDINGS, Check, Proof, against_runtime, gather
+from xbackend_fl.mapping.proof.verify import ROUNDINGS, Answers, Check, Proof, against_runtime, gather
 from xbackend_fl.text import shown_names
 
 Array = NDArray[Any]
@@ -50,7 +50,7 @@ def prove(
         example: One array per input, in ONNX layout.
         evidence: What the reference did with the probes; without it only outputs are compared, with ONNX Runtime's.
     """
-    executor, alone = executor_of(schema, trainer, binding), schema.opaque
+    answers, alone = Answers(schema, executor_of(schema, trainer, binding)), schema.opaque
     found: Agreement | None = None
     if evidence is None:
         _require_opinion(alone)
@@ -58,16 +58,16 @@ def prove(
         notes += ("not compared: gradients and step (no evidence from the reference)",)
     else:
         first = [item for item in evidence if not item.case.reserve and not item.case.by_shape]
-        own, notes = gather(trainer, binding, schema, first)
+        own, notes = gather(trainer, binding, schema, first, answers)
         found = agreement(schema, evidence, own)
         if found.open() or unseen_nodes(schema, agreed(found.pairs)):
             reserve = [item for item in evidence if item.case.reserve]
-            own += gather(trainer, binding, schema, reserve)[0]
+            own += gather(trainer, binding, schema, reserve, answers)[0]
             found = agreement(schema, evidence, own)
-    third = list(against_runtime(schema, executor, own, evidence or ()))
+    third = list(against_runtime(answers, own, evidence or ()))
     own, third, found, aside = _without_aside(schema, evidence, own, third, found)
     notes += aside
-    loud = _loud(schema, binding, trainer, executor, own, [*(found.checks if found else ()), *third])
+    loud = _loud(answers, binding, trainer, own, [*(found.checks if found else ()), *third])
     notes += tuple(
         f"{label}: no evidence, rounding alone moves its outputs by {e:.1e}" for label, e in loud.items()
     )
@@ -110,7 +110,7 @@ def prove(
     alike = trainer.description.schema.fingerprint == schema.fingerprint
     if alike or not all(check.passed for check in checks):
         return Proof(tuple(checks), notes, parameters=errors)
-    judged = _judged(schema, trainer.description.schema, executor, quiet, found.pairs if found else ())
+    judged = _judged(answers, trainer.description.schema, quiet, found.pairs if found else ())
     return Proof(tuple(checks), (*notes, *judged.notes), parameters=errors, unproven=judged.unproven)
 
 
@@ -126,18 +126,17 @@ def _such_data(schema: Schema) -> Iterator[str]:
 
 
 def _judged(
-    schema: Schema,
+    answers: Answers,
     own: Schema,
-    executor: Executor,
     quiet: Sequence[Evidence],
     pairs: Sequence[tuple[Evidence, Evidence]],
 ) -> Standing:
     """What no draw has seen: what the candidate alone compares its data with, and if there is nothing, parameters."""
-    drawn = [item.case.inputs for item in quiet if not item.case.by_shape]
+    schema, drawn = answers.schema, [item.case.inputs for item in quiet if not item.case.by_shape]
     if asked := unseen(schema, own, drawn, (vocabularies(schema), vocabularies(own))):
         return Standing(asked)
     compared = [pair for pair in pairs if pair[0].gradients and pair[1].gradients]
-    return standing(schema, executor, quiet, agreed(compared) if compared else seen(quiet))
+    return standing(answers, quiet, agreed(compared) if compared else seen(quiet))
 
 
 def plausible(
@@ -223,10 +222,9 @@ def _without_aside(
 
 
 def _loud(
-    schema: Schema,
+    answers: Answers,
     binding: Binding,
     trainer: Trainer,
-    runtime: Executor,
     own: Sequence[Evidence],
     checks: Sequence[Check],
 ) -> dict[str, float]:
@@ -234,7 +232,7 @@ def _loud(
 
     None if the outputs of any case differ by more, or are finite on one side only: no rounding makes that.
     """
-    by_label = {item.case.label: item for item in own}
+    by_label, schema = {item.case.label: item for item in own}, answers.schema
     model = of_model(trainer, binding)
     loud: dict[str, float] = {}
     for check in checks:
@@ -244,16 +242,15 @@ def _loud(
             return {}
         if check.case not in loud:
             item = by_label[check.case]
-            weights = weights_of(schema, item.case) | dict(item.statistics)
             try:
-                expected = runtime.outputs(weights, item.case.inputs)
+                expected = answers.of(item)
             except GraphRefused:
                 # The graph has sizes of the example written in it: the model alone says how it rounds.
                 loud[check.case] = widest_noise(schema, model, item, item.outputs)
             else:
                 both = (
                     widest_noise(schema, model, item, item.outputs, expected),
-                    widest_noise(schema, runtime.outputs, item, expected, item.outputs),
+                    widest_noise(schema, answers.runtime.outputs, item, expected, item.outputs),
                 )
                 loud[check.case] = max((noise for noise in both if math.isfinite(noise)), default=math.nan)
         # Noise that is NaN excuses nothing.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,15 +86,61 @@ class Proof:
         return plain | {"proven": self.proven, "largest_error": self.largest_error}
 
 
+@final
+class Answers:
+    """What a schema's own graph answers to probes, each asked once.
+
+    Args:
+        schema: The treaty.
+        runtime: What runs it.
+    """
+
+    def __init__(self, schema: Schema, runtime: Executor) -> None:
+        self.schema, self.runtime = schema, runtime
+        self._known: dict[str, list[NDArray[Any]] | GraphRefused] = {}
+
+    def of(self, item: Evidence) -> list[NDArray[Any]]:
+        """Outputs with the weights and the data of a probe.
+
+        Raises:
+            GraphRefused: The graph cannot run on it.
+        """
+        found = self._known.get(item.case.label)
+        if found is None:
+            weights = weights_of(self.schema, item.case) | dict(item.statistics)
+            try:
+                found = self.runtime.outputs(weights, item.case.inputs)
+            except GraphRefused as error:
+                found = error
+            self._known[item.case.label] = found
+        if isinstance(found, GraphRefused):
+            raise found
+        return found
+
+    def look(self, item: Evidence) -> None:
+        """Ask for what will be compared, while the weights that were drawn for it are at hand."""
+        if not (self.schema.opaque or item.case.by_shape):
+            with suppress(GraphRefused):
+                self.of(item)
+
+
 def gather(
     trainer: Trainer,
     binding: Binding,
     schema: Schema,
     reference: Sequence[Evidence],
+    answers: Answers | None = None,
 ) -> tuple[tuple[Evidence, ...], tuple[str, ...]]:
     """What a candidate does with the reference's cases: evidence for every one that it accepts, and a note for every other.
 
     It takes the running statistics of the reference's evidence.
+
+    Args:
+        trainer: The candidate; its weights are changed.
+        binding: Its binding to ``schema``.
+        schema: The treaty.
+        reference: What the reference did.
+        answers: What the schema's graph answers, if that will be asked too: then it is asked probe by probe.
 
     Raises:
         SizeRefused: It accepts none.
@@ -104,6 +151,8 @@ def gather(
     for item in reference:
         try:
             evidence.append(observe(trainer, binding, schema, item.case, item.statistics))
+            if answers is not None:
+                answers.look(evidence[-1])
         except SizeRefused as error:
             refused = error
             if not item.case.reserve:
@@ -138,7 +187,7 @@ def not_drawn(
 
 
 def against_runtime(
-    schema: Schema, runtime: Executor, evidence: Sequence[Evidence], reference: Sequence[Evidence] = ()
+    answers: Answers, evidence: Sequence[Evidence], reference: Sequence[Evidence] = ()
 ) -> Iterator[Check]:
     """The outputs of a model against ONNX Runtime running its schema; nothing if the schema has opaque nodes.
 
@@ -147,20 +196,19 @@ def against_runtime(
     the reference does not, its answer says nothing either.
 
     Args:
-        schema: The treaty.
-        runtime: ONNX Runtime for it.
+        answers: What ONNX Runtime answers.
         evidence: What the model did.
         reference: What the reference did with the same cases, where it is known.
     """
+    schema = answers.schema
     if schema.opaque:
         return
     measure, least = {item.case.label: item.outputs for item in reference}, floors(schema)
     for item in evidence:
         if item.case.by_shape:
             continue
-        weights = weights_of(schema, item.case) | dict(item.statistics)
         try:
-            expected = runtime.outputs(weights, item.case.inputs)
+            expected = answers.of(item)
         except GraphRefused:
             if item.case.at_example(schema):
                 raise
