@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.canonical import OPERATORS, Kind, Node, Parameter, Port, Schema
+from xbackend_fl.mapping.probe.branches import calmed
 from xbackend_fl.mapping.probe.distributions import Assignment, Distribution, hidden, sample, vocabularies
 from xbackend_fl.mapping.probe.markers import compared, values
 from xbackend_fl.mapping.probe.pieces import in_pieces, put_together
@@ -27,6 +28,9 @@ BATCH = 4
 
 LARGE = 1 << 16
 """Values of a parameter from which on they are drawn by themselves and in float32: to draw them took longer than to run the model."""
+
+CALM = frozenset({2, 3})
+"""Seeds of draws in which the branches of a deep residual network add little, so that its last layers still have something to tell apart."""
 
 FEATURES = {"Gemm": 1}
 """Where the weights of a layer, in its pieces, have the features that it reads."""
@@ -61,13 +65,16 @@ def _drawing(schema: Schema, seed: int, wanted: Container[str]) -> Iterator[tupl
     generator = np.random.Generator(np.random.Philox(key=[seed, 1]))
     signs = (1.0,) if seed % 2 else (-1.0, 1.0)
     far = {name: tuple(sign * size for sign in signs) for name, size in _before_kinks(schema).items()}
-    under_roots = _under_roots(schema)
+    under_roots, calm = _under_roots(schema), calmed(schema) if seed in CALM else {}
     for place, parameter in enumerate(schema.parameters):
         name, large = parameter.name, math.prod(parameter.shape) >= LARGE
         if large and name not in wanted:
             continue
         own = np.random.Generator(np.random.SFC64([seed, place])) if large else generator
-        draw = partial(_draw, parameter, own, far.get(name, ()), positive=name in under_roots)
+        kept = far.get(name, ())
+        # A bias that keeps values away from a kink stays as large as it is.
+        size = 1.0 if kept else calm.get(name, 1.0)
+        draw = partial(_draw, parameter, own, kept, positive=name in under_roots, size=size)
         if not large:
             draw = partial(np.asarray, draw())
         if name in wanted:
@@ -262,7 +269,12 @@ def shaken(pairs: Sequence[tuple[str, str]], fitted: Mapping[str, Array], seed: 
 
 
 def _draw(
-    parameter: Parameter, generator: np.random.Generator, far: tuple[float, ...], *, positive: bool
+    parameter: Parameter,
+    generator: np.random.Generator,
+    far: tuple[float, ...],
+    *,
+    positive: bool,
+    size: float = 1.0,
 ) -> Array:
     slot = OPERATORS[parameter.operator].slot(parameter.role)
     shape = parameter.shape
@@ -286,6 +298,8 @@ def _draw(
     else:
         values = _normal(generator, shape, 1.0 if parameter.operator == "Gather" else 0.3)
     values = values.astype(parameter.dtype, copy=False)
+    if size != 1.0:
+        values *= values.dtype.type(size)
     # A variance of the user's own, or what a logarithm is taken of: with both signs nothing would come out but NaN.
     return np.abs(values) + values.dtype.type(0.05) if positive else values
 
