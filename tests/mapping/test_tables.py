@@ -92,6 +92,20 @@ def test_other_rows_are_another_table(rows: int, first: int) -> None:
             xbackend_fl.bind(other, schema, (IDS,))
 
 
+def test_one_number_is_no_table() -> None:
+    class Warm(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.warmth = nn.Linear(3, 2), nn.Parameter(torch.tensor(0.5))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x) * self.warmth.exp()
+
+    x = (np.ones((2, 3), np.float32),)
+    trainer = adapter_of(model := Warm()).open(model, x)
+    assert tables_as_in(trainer.description.schema, trainer.description) == (trainer.description, ())
+
+
 def test_whole_numbers_that_are_joined_with_constants_stay_whole() -> None:
     layout = Join((Constant((1, 2), (0.0, 0.0)), Native("t", (1, 2))), 0)
     large = np.array([[2**53 + 1, -(2**60) - 1]])

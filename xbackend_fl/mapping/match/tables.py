@@ -68,11 +68,14 @@ def _tables(schema: Schema) -> dict[str, _Read]:
     for node in schema.nodes:
         if node.operator != "Parameter" or not returned.isdisjoint(node.outputs):
             continue
-        rows, *row = schema.by_name[node.parameters["weight"]].shape
+        shape = schema.by_name[node.parameters["weight"]].shape
+        if len(shape) < 2:
+            continue
+        rows, row = shape[0], shape[1:]
         ranges = {_range(reader, rows) for reader in readers[node.outputs[0]]}
-        if len(ranges) == 1 and row:
+        if len(ranges) == 1:
             ((start, stop),) = ranges
-            found[node.name] = _Read(start, stop, rows - start, tuple(row))
+            found[node.name] = _Read(start, stop, rows - start, row)
     return found
 
 
