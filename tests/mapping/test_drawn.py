@@ -11,7 +11,7 @@ from torch import nn
 from xbackend_fl.canonical import Schema
 from xbackend_fl.mapping.bind import describe
 from xbackend_fl.mapping.probe import drawn
-from xbackend_fl.mapping.probe.draw import LARGE, draw_by_shape, draw_weight, draw_weights
+from xbackend_fl.mapping.probe.draw import LARGE, draw_by_shape, draw_weights
 from xbackend_fl.mapping.probe.drawn import drawn_by_shape, drawn_weights
 from xbackend_fl.mapping.probe.sketch import BUCKETS, sketch, sketch_of_change
 
@@ -62,7 +62,7 @@ def test_one_parameter_is_drawn_as_among_all() -> None:
     drawn = [draw_weights(schema, seed) for seed in (2, 4)]
     for seed, weights in zip((2, 4), drawn, strict=True):
         for name, array in weights.items():
-            np.testing.assert_array_equal(draw_weight(schema, seed, name), array)
+            np.testing.assert_array_equal(draw_weights(schema, seed, {name})[name], array)
     large = np.array([array for weights in drawn for array in weights.values() if array.size >= LARGE])
     assert large.shape == (4, 256, 256)
     correlated = np.corrcoef(large.reshape(4, -1))

@@ -42,22 +42,22 @@ _PASSING = frozenset({"Add", "Concat", "MaxPool", "AveragePool", "Pad"})
 _KINKED = frozenset({"Relu", "LeakyRelu", "Clip", "PRelu"})
 
 
-def draw_weights(schema: Schema, seed: int) -> dict[str, Array]:
+def draw_weights(schema: Schema, seed: int, names: Container[str] | None = None) -> dict[str, Array]:
     """Random parameters that keep activations near one and put variances near the epsilons' reach.
 
     In front of a ReLU biases are far from zero: few values then lie so close to the kink that rounding decides on
     which side, and gradients of two frameworks can be compared closely. Under an even seed they lie on either
     side, so a channel is mostly on or mostly off. Under an odd seed they are positive: a channel that is always off
     has no variance, and training mode, which divides by it, would blow up rounding from layer to layer.
+
+    Args:
+        schema: The model.
+        seed: Draws the values.
+        names: The parameters that are wanted, with the values that they have among all; all if left out.
     """
-    drawing = dict(_drawing(schema, seed, schema.by_name))
+    drawing = dict(_drawing(schema, seed, schema.by_name if names is None else names))
     with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
         return dict(zip(drawing, pool.map(lambda draw: draw(), drawing.values()), strict=True))
-
-
-def draw_weight(schema: Schema, seed: int, name: str) -> Array:
-    """One parameter of :func:`draw_weights`."""
-    return dict(_drawing(schema, seed, {name}))[name]()
 
 
 def _drawing(schema: Schema, seed: int, wanted: Container[str]) -> Iterator[tuple[str, Callable[[], Array]]]:

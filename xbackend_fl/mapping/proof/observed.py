@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from xbackend_fl.canonical import Kind, Node, Parameter, Schema
 from xbackend_fl.mapping.match.match import ties
 from xbackend_fl.mapping.match.skeleton import products_turned, skeleton_of
-from xbackend_fl.mapping.probe.draw import draw_weight
+from xbackend_fl.mapping.probe.draw import draw_weights
 from xbackend_fl.mapping.probe.probe import Evidence, weights_of
 from xbackend_fl.mapping.probe.runtime import GraphRefused
 from xbackend_fl.mapping.proof.verify import TOLERANCE, Answers, finite, relative_error
@@ -166,7 +166,7 @@ def moving_outputs(answers: Answers, evidence: Sequence[Evidence], names: Sequen
         if item.case.by_shape or not left:
             continue
         weights = weights_of(schema, item.case) | dict(item.statistics)
-        others = {name: draw_weight(schema, item.case.seed + 100, name) for name in left}
+        others = draw_weights(schema, item.case.seed + 100, frozenset(left))
         try:
             before = answers.of(item)
             if finite(before):
