@@ -14,8 +14,7 @@ import tensorflow as tf
 import tensorflow.compat.v2 as compat
 
 from xbackend_fl.adapter.contract import Array
-from xbackend_fl.canonical.dtypes import HALVES, coarsest, widened
-from xbackend_fl.errors import RefusedInput
+from xbackend_fl.canonical.dtypes import HALVES, check_fits, coarsest, widened
 from xbfl_tensorflow.preserve import opened, parts_of
 from xbfl_tensorflow.variables import dtype_name, raw, variables_of
 
@@ -120,12 +119,7 @@ class Masters:
             RefusedInput: A finite one would become infinite.
         """
         for name, held in self._names.items():
-            largest = tf.reduce_max(tf.abs(held.master))
-            if tf.math.is_finite(largest) and not tf.math.is_finite(_rounded(largest, held.own.dtype)):
-                raise RefusedInput(
-                    f"{name!r} is {dtype_name(held.own)}, and its float32 master holds {float(largest):.3g}, which is infinite there",
-                    hint="build the model in bfloat16 or float32",
-                )
+            check_fits(name, dtype_name(held.own), tf.reduce_max(tf.abs(held.master)).numpy())
 
     def _hold(self, variable: Any) -> None:
         own = raw(variable)

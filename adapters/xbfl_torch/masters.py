@@ -14,8 +14,7 @@ from torch.amp.autocast_mode import autocast
 from torch.overrides import TorchFunctionMode
 
 from xbackend_fl.adapter.contract import Array
-from xbackend_fl.canonical.dtypes import HALVES, coarsest, rounded, widened
-from xbackend_fl.errors import RefusedInput
+from xbackend_fl.canonical.dtypes import HALVES, check_fits, coarsest, widened
 
 _HALVES = frozenset(getattr(torch, name) for name in HALVES)
 _BITS = torch.int16
@@ -141,11 +140,7 @@ class Masters:
         for name, held in self._names.items():
             master = self._tensor(held)
             largest = master.detach().abs().amax().cpu().numpy() if master.numel() else np.zeros(())
-            if not np.isinf(largest) and np.isinf(widened(rounded(largest, _dtype_name(held.own)))):
-                raise RefusedInput(
-                    f"{name!r} is {_dtype_name(held.own)}, and its float32 master holds {largest:.3g}, which is infinite there",
-                    hint="build the model in bfloat16 or float32",
-                )
+            check_fits(name, _dtype_name(held.own), largest)
 
     def _tensor(self, held: _Held) -> torch.Tensor:
         return held.get() if self._inside else held.master

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from xbackend_fl.canonical.dtypes import HALVES, rounded, widened
+from xbackend_fl.canonical.dtypes import HALVES, check_fits, rounded, widened
+from xbackend_fl.errors import RefusedInput
 
 PATTERNS = np.arange(1 << 16, dtype=np.uint16)
 
@@ -47,3 +48,15 @@ def test_others_are_left_as_they_are() -> None:
         assert widened(array) is array
         assert rounded(array, "float32") is array
     assert rounded(np.arange(3), "bfloat16").dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    ("dtype", "largest"), [("float16", 65504), ("bfloat16", 3.5e5), ("float16", np.inf), ("float16", np.nan)]
+)
+def test_a_master_that_fits_passes(dtype: str, largest: float) -> None:
+    check_fits("kernel", dtype, np.array(largest, np.float32))
+
+
+def test_a_master_that_would_become_infinite_is_refused() -> None:
+    with pytest.raises(RefusedInput, match=r"'kernel' is float16, and its float32 master holds 3.5e\+05"):
+        check_fits("kernel", "float16", np.array(3.5e5, np.float32))

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.canonical.schema import AttributeValue, Schema
+from xbackend_fl.errors import RefusedInput
 
 HALVES: Mapping[str, np.dtype[Any]] = {
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
@@ -112,3 +113,21 @@ def rounded(array: NDArray[Any], dtype: str) -> NDArray[Any]:
         quiet = np.where(payload == 0, np.uint32(0x40 if dtype == "bfloat16" else 0x200), 0)
         narrow[broken] = (bits >> 16 & 0x8000 | top | payload | quiet).astype(np.uint16).view(HALVES[dtype])
     return narrow
+
+
+def check_fits(name: str, dtype: str, largest: NDArray[Any]) -> None:
+    """Refuse a float32 master that its own tensor cannot hold.
+
+    Args:
+        name: Of the tensor.
+        dtype: NumPy dtype name of the tensor.
+        largest: The largest magnitude in its master, one float32.
+
+    Raises:
+        RefusedInput: It is finite and would become infinite.
+    """
+    if np.isfinite(largest) and np.isinf(widened(rounded(largest, dtype))):
+        raise RefusedInput(
+            f"{name!r} is {dtype}, and its float32 master holds {float(largest):.3g}, which is infinite there",
+            hint="build the model in bfloat16 or float32",
+        )
