@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,11 +40,22 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return "pytest.mark.quick" not in collection_path.read_text() or None
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not config.getoption("--thorough"):
-        for item in items:
-            if item.get_closest_marker("slow"):
-                item.add_marker(pytest.mark.skip(reason="slow: --thorough"))
+    """Skip what is ``slow`` and thin out what is ``one_in(n)``, last of all: a row that was asked for alone runs."""
+    if config.getoption("--thorough"):
+        return
+    seen: Counter[tuple[str, str]] = Counter()
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.skip(reason="slow: --thorough"))
+            continue
+        marker = item.get_closest_marker("one_in")
+        if marker is not None and isinstance(item, pytest.Function):
+            function = (item.parent.nodeid if item.parent else "", item.originalname)
+            if seen[function] % marker.args[0]:
+                item.add_marker(pytest.mark.skip(reason=f"one row in {marker.args[0]}: --thorough"))
+            seen[function] += 1
 
 
 @pytest.fixture

@@ -169,6 +169,7 @@ def reference() -> tuple[Any, Any]:
     return xbackend_fl.describe(model, NAMED), xbackend_fl.gather_evidence(model, NAMED)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(("kind", "form"), ROWS, ids=lambda item: getattr(item, "__name__", item))
 def test_inputs_come_in_the_form_that_the_model_takes(
     kind: str, form: Callable[..., Any], reference: tuple[Any, Any]
@@ -183,6 +184,7 @@ def test_inputs_come_in_the_form_that_the_model_takes(
     )
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(("kind", "form"), TWISTED, ids=lambda item: getattr(item, "__name__", item))
 def test_two_inputs_that_are_exchanged_are_another_function(
     kind: str, form: Callable[..., Any], reference: tuple[Any, Any]

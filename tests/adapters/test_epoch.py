@@ -97,6 +97,7 @@ def sides_of(name: str) -> list[Bound]:
     return bound_pair(TorchTrainer(row.torch(), example), TensorFlowTrainer(row.keras(), example), example)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("clip", [None, 0.5])
 @pytest.mark.parametrize("name", RATES)
 def test_an_epoch_without_comparisons(name: str, clip: float | None, digits: Path, figure: Figure) -> None:
@@ -115,6 +116,7 @@ def test_an_epoch_without_comparisons(name: str, clip: float | None, digits: Pat
     assert apart <= 1e-4
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("loss", ["binary_cross_entropy", "mean_squared_error"])
 @pytest.mark.parametrize(
     "name",

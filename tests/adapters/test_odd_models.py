@@ -162,6 +162,7 @@ PROVEN: list[Row] = [
 ]  # fmt: skip
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(("name", "build", "example"), PROVEN, ids=[row[0] for row in PROVEN])
 def test_unusual_models_are_proven(
     name: str, build: Callable[[], Any], example: tuple[np.ndarray[Any, Any], ...]

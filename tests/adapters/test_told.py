@@ -91,6 +91,7 @@ def test_what_it_raises_in_training_mode_alone_is_an_obstacle(framework: str, er
     assert any("it cannot be called in training mode" in note for note in found.notes)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 @pytest.mark.parametrize(
     "error", [SystemExit(0), Own("gone"), ValueError("gone")], ids=["exit", "own", "value"]
@@ -156,6 +157,7 @@ def test_an_example_that_is_none(
     assert cure in (caught.value.hint or "")
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     "example",
     [torch.tensor(VECTOR), torch.tensor(VECTOR, requires_grad=True), tf.constant(VECTOR), VECTOR.astype(">f4"), VECTOR[:, ::-1],

@@ -237,6 +237,7 @@ def obstacles(reference: Any, candidate: Any, example: Any) -> tuple[Any, str]:
     return binding, ""
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.filterwarnings("ignore")  # legacy Keras and the older parametrizations warn about themselves
 @pytest.mark.parametrize("row", NAMED, ids=[row[0] for row in NAMED])
 def test_an_effect_is_named_on_either_side(row: tuple[str, Build, Build, Any, tuple[str, ...]]) -> None:

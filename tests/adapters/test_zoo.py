@@ -13,14 +13,9 @@ from tests.adapters.zoo import ROWS, TiedTorch
 from xbackend_fl.adapter import adapter_of
 from xbackend_fl.mapping.probe.draw import draw_weights
 
-EACH_RUN = [
-    # Every layer is proven with its gradients in the nightly run; each run takes every fifth.
-    pytest.param(row, id=row.name, marks=() if index % 5 == 0 else pytest.mark.slow)
-    for index, row in enumerate(ROWS)
-]
 
-
-@pytest.mark.parametrize("row", EACH_RUN)
+@pytest.mark.one_in(6)
+@pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS])
 def test_three_runtimes_agree(row: Row) -> None:
     reference, example = row.torch(), row.example()
     schema, evidence = xbackend_fl.describe_reference(reference, example)

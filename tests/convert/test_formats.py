@@ -71,6 +71,7 @@ FORMS = [
 ]
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(("name", "form"), FORMS)
 def test_there_and_back(
     name: str,

@@ -27,13 +27,8 @@ def _canonical(side: Side) -> dict[str, Any]:
     return side.binding.export(side.trainer.read())
 
 
-_TIERS = [
-    pytest.param(row, id=row.name, marks=() if i % 6 == 0 else pytest.mark.slow) for i, row in enumerate(ROWS)
-]
-"""Every sixth row in each run; all of them are some minutes together."""
-
-
-@pytest.mark.parametrize("row", _TIERS)
+@pytest.mark.one_in(8)
+@pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS])
 def test_bits_survive_three_frameworks(row: Row, tmp_path: Path) -> None:
     example = row.example()
     reader, keras_side = open_pair((TORCH, row.torch()), (KERAS, row.keras()), example)

@@ -274,6 +274,7 @@ SETTINGS = {
 }  # fmt: skip
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("case", FILES)
 def test_files(folder: Path, case: str) -> None:
     content, words = FILES[case]

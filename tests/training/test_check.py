@@ -136,6 +136,7 @@ BAD = {
 }
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", BAD)
 def test_bad_data_are_refused_with_a_place(check: Check, name: str) -> None:
     code, said = check(data(name))
@@ -148,6 +149,7 @@ def test_bad_data_are_refused_with_a_place(check: Check, name: str) -> None:
     assert "Traceback" not in said
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     "name", ["label_too_large", "negative_label", "nan_labels", "nan_in_train", "infinity_in_test", "one_hot"]
 )
@@ -229,6 +231,7 @@ OTHERS = {
 }
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("name", OTHERS)
 def test_what_does_not_fit_is_refused(check: Check, name: str) -> None:
     settings, words = OTHERS[name]
@@ -289,6 +292,7 @@ GOOD: dict[str, list[str]] = {
 }
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("name", GOOD)
 def test_odd_data_pass_and_train(check: Check, file: Path, tmp_path: Path, name: str) -> None:
     code, said = check(*GOOD[name])
@@ -314,6 +318,7 @@ def test_what_is_cast_is_said(check: Check, name: str, note: str) -> None:
     assert note in check(data(name))[1]
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     "name", ["plain_lists", "bfloat16_tensors", "exact_doubles", "other_byte_order", "frames"]
 )

@@ -22,7 +22,7 @@ TARGETS = [
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_nothing_but_refusals(target: str, root: Path, tmp_path: Path) -> None:
-    runs = 400 if target in {"hdf5", "keras"} else 5000
+    runs = 200 if target in {"hdf5", "keras"} else 2000
     command = [
         sys.executable,
         "-m",

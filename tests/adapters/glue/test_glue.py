@@ -24,10 +24,9 @@ _TWO_FORMS = frozenset(
 )
 """Pairs that stay two forms, and are paired by what their layers compute."""
 _ONE_FORM = [pair for pair in _PAIRS if pair.name not in _TWO_FORMS]
-_EVERY = 5
-"""One pair of so many is proven in every run; all of them with ``--thorough``."""
 
 
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("pair", _ONE_FORM, ids=[pair.name for pair in _ONE_FORM])
 def test_two_spellings_have_one_form(pair: Pair) -> None:
     example = pair.example()
@@ -37,13 +36,8 @@ def test_two_spellings_have_one_form(pair: Pair) -> None:
     assert set(binding.parameters) == {parameter.name for parameter in schema.parameters}
 
 
-@pytest.mark.parametrize(
-    "pair",
-    [
-        pytest.param(pair, id=pair.name, marks=[] if place % _EVERY == 0 else [pytest.mark.slow])
-        for place, pair in enumerate(_PAIRS)
-    ],
-)
+@pytest.mark.one_in(8)
+@pytest.mark.parametrize("pair", _PAIRS, ids=[pair.name for pair in _PAIRS])
 def test_three_runtimes_agree(pair: Pair) -> None:
     reference, example = pair.torch(), pair.example()
     schema, evidence = xbackend_fl.describe_reference(reference, example)
