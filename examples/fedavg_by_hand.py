@@ -2,7 +2,7 @@
 
     python examples/fedavg_by_hand.py
 
-The course does the same in `xbackend_fl.server.rounds`, with processes, checkpoints and a folder.
+The course does the same in `xbackend_fl.rounds.rounds`, with processes, checkpoints and a folder.
 """
 
 from pathlib import Path

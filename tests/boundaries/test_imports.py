@@ -13,7 +13,7 @@ import pytest
 pytestmark = pytest.mark.quick
 
 PLANTED = [
-    ("xbackend_fl/canonical/ops.py", "import xbackend_fl.server", "Rooms import only lower floors"),
+    ("xbackend_fl/canonical/ops.py", "import xbackend_fl.rounds", "Rooms import only lower floors"),
     ("xbackend_fl/data/draws.py", "import xbackend_fl.aggregation", "Rooms import only lower floors"),
     ("xbackend_fl/data/draws.py", "import torch", "The core imports no framework and no adapter"),
     (
@@ -35,7 +35,7 @@ PLANTED = [
             "xbackend_fl",
             "xbackend_fl.simulation",
             "xbackend_fl.deployment.silo",
-            "xbackend_fl.training.worker",
+            "xbackend_fl.participant.worker",
             "xbackend_fl.convert",
             "xbackend_fl.testing.conformance",
             "xbackend_fl.weights",

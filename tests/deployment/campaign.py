@@ -23,7 +23,7 @@ from tests.deployment.light import Linear
 from xbackend_fl.course import Course, load_course
 from xbackend_fl.deployment import DeploymentEngine, Exchange, Ledger, LocalLink, Silo
 from xbackend_fl.deployment.processes import free_port
-from xbackend_fl.server import RunFolder, run_with
+from xbackend_fl.rounds import RunFolder, run_with
 from xbackend_fl.weights import load_weights
 
 COURSE = """\

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from xbackend_fl import Course
-from xbackend_fl.training import splits_of
-from xbackend_fl.training.shares import shares_of
+from xbackend_fl.participant import splits_of
+from xbackend_fl.participant.shares import shares_of
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from xbackend_fl.deployment.link import Reply
 from xbackend_fl.errors import Diverged
 from xbackend_fl.events import Event
 from xbackend_fl.metrics import Metrics
-from xbackend_fl.server import RunFolder, back, ready, run_with
+from xbackend_fl.rounds import RunFolder, back, ready, run_with
 from xbackend_fl.weights import Weights
 
 _ENDS = 1.6

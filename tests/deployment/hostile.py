@@ -34,9 +34,9 @@ from xbackend_fl.deployment import DeploymentEngine, Exchange, Ledger, Message, 
 from xbackend_fl.deployment.link import Reply, Session
 from xbackend_fl.deployment.message import PROTOCOL
 from xbackend_fl.events import Event, from_line, jsonl, to_line
-from xbackend_fl.server import RunFolder
+from xbackend_fl.formats import wire
+from xbackend_fl.rounds import RunFolder
 from xbackend_fl.weights import Weights
-from xbackend_fl.weights.formats import wire
 
 Fields = dict[str, Any]
 Arrays = dict[str, Any]

@@ -31,7 +31,7 @@ from xbackend_fl.deployment.link import Reply, Session
 from xbackend_fl.mapping import Evidence, Proof
 from xbackend_fl.mapping.probe.probe import Case, weights_of
 from xbackend_fl.metrics import Metrics
-from xbackend_fl.server import RunFolder, run_with
+from xbackend_fl.rounds import RunFolder, run_with
 from xbackend_fl.weights import Weights, save_weights
 
 _POLL_S = 0.02

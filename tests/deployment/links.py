@@ -14,7 +14,7 @@ from xbackend_fl import Course
 from xbackend_fl.deployment import DeploymentEngine, Exchange, Ledger, Link, LocalLink, Message, Silo
 from xbackend_fl.deployment.link import Reply, Session
 from xbackend_fl.events import Event
-from xbackend_fl.server import RoundOutcome, RunFolder, run_with
+from xbackend_fl.rounds import RoundOutcome, RunFolder, run_with
 
 
 def deployed(course: Course, link: Link, out: Path, gone_s: float = 30.0) -> tuple[Any, list[Event]]:

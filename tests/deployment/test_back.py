@@ -17,7 +17,7 @@ from xbackend_fl.course import Course
 from xbackend_fl.deployment import Ledger, Message, Silo
 from xbackend_fl.errors import Diverged, RunFailed
 from xbackend_fl.events import Event, Noted, ParticipantFailed, RoundCollected
-from xbackend_fl.server import RunFolder
+from xbackend_fl.rounds import RunFolder
 from xbackend_fl.weights import load_weights
 
 pytestmark = pytest.mark.quick

@@ -19,7 +19,7 @@ from xbackend_fl.aggregation import OnlineMean
 from xbackend_fl.deployment import DeploymentEngine, Exchange, Ledger, Message, Silo
 from xbackend_fl.deployment.link import Reply
 from xbackend_fl.events import Event, ParticipantFailed, RoundCollected
-from xbackend_fl.server import RunFolder, run_with
+from xbackend_fl.rounds import RunFolder, run_with
 
 
 def test_kills_lose_and_double_nothing(tmp_path: Path, figure: Figure, *, thorough: bool) -> None:

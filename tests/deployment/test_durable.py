@@ -25,7 +25,7 @@ from xbackend_fl.deployment.outbox import Outbox
 from xbackend_fl.deployment.signatures import SERVER, Signatures
 from xbackend_fl.errors import FileError, RunFailed, UpdateRefused
 from xbackend_fl.events import Event, Noted
-from xbackend_fl.server import RunFolder, run_with
+from xbackend_fl.rounds import RunFolder, run_with
 from xbackend_fl.simulation import resume_run
 
 

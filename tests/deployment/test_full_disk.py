@@ -27,7 +27,7 @@ from xbackend_fl.deployment.flower import server
 from xbackend_fl.deployment.job import Job
 from xbackend_fl.errors import DiskFull, RunFailed
 from xbackend_fl.events import CourseStarted, Event, Noted, from_line
-from xbackend_fl.server import RunFolder, export, full_disk_said, space, wait_for_space
+from xbackend_fl.rounds import RunFolder, export, full_disk_said, space, wait_for_space
 from xbackend_fl.simulation import resume_run
 from xbackend_fl.weights import load_weights, store
 
@@ -85,7 +85,7 @@ def test_the_server_waits_wherever_the_disk_is_full(tmp_path: Path, monkeypatch:
             raise RunFailed("could not be written") from OSError(errno.EDQUOT, "Disk quota exceeded")
         return export.export(*arguments)
 
-    monkeypatch.setattr(import_module("xbackend_fl.server.finish"), "export", exported)
+    monkeypatch.setattr(import_module("xbackend_fl.rounds.finish"), "export", exported)
     silos = light(course)
     monkeypatch.setattr(server, "FlowerLink", lambda *_: LocalLink(silos))
     (tmp_path / "home").mkdir()

@@ -24,7 +24,7 @@ from xbackend_fl.deployment.ruin import Verdict, suspects
 from xbackend_fl.errors import Diverged, RunFailed
 from xbackend_fl.events import Event, Noted, ParticipantFailed
 from xbackend_fl.metrics import Metrics
-from xbackend_fl.server import RunFolder, run_with
+from xbackend_fl.rounds import RunFolder, run_with
 from xbackend_fl.weights import Weights
 
 pytestmark = pytest.mark.quick

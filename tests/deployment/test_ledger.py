@@ -14,7 +14,7 @@ from tests.deployment.test_durable import update
 from xbackend_fl.deployment import Ledger
 from xbackend_fl.deployment.outbox import Outbox
 from xbackend_fl.errors import FileError
-from xbackend_fl.server import RunFolder
+from xbackend_fl.rounds import RunFolder
 
 pytestmark = pytest.mark.quick
 

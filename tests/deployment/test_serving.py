@@ -13,7 +13,7 @@ from tests.deployment.campaign import write_course
 from xbackend_fl.deployment.job import Job
 from xbackend_fl.deployment.serving import _events, _follow, serve_course
 from xbackend_fl.errors import FileError, RunFailed
-from xbackend_fl.server import RunFolder
+from xbackend_fl.rounds import RunFolder
 
 pytestmark = pytest.mark.quick
 

@@ -14,7 +14,7 @@ from xbackend_fl.course.address import Address
 from xbackend_fl.deployment import processes, rehearsal
 from xbackend_fl.deployment.processes import Waiting, free_port, start_app, superlink
 from xbackend_fl.errors import FileError, RunFailed
-from xbackend_fl.server import owned
+from xbackend_fl.rounds import owned
 
 SLOW = """#!/bin/sh
 echo $$ >> "{folder}/started"

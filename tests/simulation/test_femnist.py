@@ -11,7 +11,7 @@ from xbackend_fl.course import Course
 from xbackend_fl.data.femnist_like import write_femnist_like
 from xbackend_fl.errors import ConfigError
 from xbackend_fl.events import Event, Noted
-from xbackend_fl.training.shares import shares_of, splits_of
+from xbackend_fl.participant.shares import shares_of, splits_of
 
 FORMS = {
     "course.yaml": {"torch": 200},

@@ -19,8 +19,8 @@ import numpy as np
 
 from xbackend_fl.course import Course, load_course
 from xbackend_fl.data.femnist_like import write_femnist_like
+from xbackend_fl.participant.shares import shares_of, splits_of
 from xbackend_fl.simulation import bench_course
-from xbackend_fl.training.shares import shares_of, splits_of
 
 HERE = Path(__file__).resolve().parent
 EXAMPLE = HERE.parents[1] / "examples" / "femnist"

@@ -14,7 +14,7 @@ from torch.profiler import ProfilerActivity, profile
 from xbackend_fl.course import load_course
 from xbackend_fl.data import cohort
 from xbackend_fl.data.femnist_like import write_femnist_like
-from xbackend_fl.training.worker import Worker
+from xbackend_fl.participant.worker import Worker
 from xbackend_fl.weights import Weights
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "femnist"

@@ -16,7 +16,7 @@ import pytest
 
 from xbackend_fl import weights
 from xbackend_fl.errors import FormatRefused
-from xbackend_fl.weights.formats import confined, hdf5_child
+from xbackend_fl.formats import confined, hdf5_child
 
 pytestmark = pytest.mark.quick
 

@@ -13,7 +13,7 @@ import pytest
 
 from xbackend_fl import weights
 from xbackend_fl.errors import FormatRefused
-from xbackend_fl.weights.formats import confined, hdf5_child
+from xbackend_fl.formats import confined, hdf5_child
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKED: dict[str, dict[str, Any]] = {

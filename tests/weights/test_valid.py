@@ -21,7 +21,7 @@ from onnx import numpy_helper
 from tests.weights.corpus.proto_attacks import valid_model
 from xbackend_fl import weights
 from xbackend_fl.errors import FileError
-from xbackend_fl.weights.formats.dtypes import ALLOWED, BFLOAT16, FLOAT8_E4M3FN, FLOAT8_E5M2
+from xbackend_fl.formats.dtypes import ALLOWED, BFLOAT16, FLOAT8_E4M3FN, FLOAT8_E5M2
 from xbackend_fl.weights.store import same_bits
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]

@@ -125,7 +125,7 @@ def _schema(schema: Any, *, as_json: bool) -> None:
 
 
 def _run(path: Path, *, as_json: bool) -> None:
-    from xbackend_fl.server import RunFolder
+    from xbackend_fl.rounds import RunFolder
 
     folder = RunFolder.open(path)
     state = folder.latest()

@@ -22,9 +22,9 @@ from xbackend_fl.convert.models import Side
 from xbackend_fl.convert.names import naming, not_saved
 from xbackend_fl.convert.outputs import Output, check_read_again, compared_outputs
 from xbackend_fl.errors import FileError, RefusedInput, SchemaError
+from xbackend_fl.formats.dtypes import is_float
 from xbackend_fl.mapping import check_lengths
 from xbackend_fl.weights import Archive, Weights, digest
-from xbackend_fl.weights.formats.dtypes import is_float
 from xbackend_fl.weights.store import Format, format_of, same_bits, whole_or_absent
 
 Array = NDArray[Any]

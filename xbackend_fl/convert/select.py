@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.errors import ConfigError, FileError
+from xbackend_fl.formats.dtypes import ALLOWED, DType, is_float
 from xbackend_fl.weights import Archive, Entry
-from xbackend_fl.weights.formats.dtypes import ALLOWED, DType, is_float
 
 
 def selected(

@@ -8,7 +8,7 @@ from pathlib import Path
 from xbackend_fl.course import Course, dump
 from xbackend_fl.deployment.job import Job
 from xbackend_fl.errors import FileError
-from xbackend_fl.server import unwritable_said
+from xbackend_fl.rounds import unwritable_said
 from xbackend_fl.weights.store import whole_or_absent
 
 _APP = """\

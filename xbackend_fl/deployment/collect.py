@@ -26,7 +26,7 @@ from xbackend_fl.events import (
     RoundCollected,
 )
 from xbackend_fl.metrics import Metrics
-from xbackend_fl.server import written
+from xbackend_fl.rounds import written
 from xbackend_fl.weights import Weights
 
 

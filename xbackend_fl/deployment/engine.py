@@ -26,8 +26,8 @@ from xbackend_fl.deployment.ruin import Verdict, take_out
 from xbackend_fl.errors import Diverged, MismatchError, RefusedInput, RunFailed, UpdateRefused
 from xbackend_fl.events import Noted, Observer
 from xbackend_fl.metrics import Metrics, columns_of, most_positions_of
-from xbackend_fl.server import Outputs, Participation, Prepared, RoundOutcome, Ruined
-from xbackend_fl.training import Usage
+from xbackend_fl.participant import Usage
+from xbackend_fl.rounds import Outputs, Participation, Prepared, RoundOutcome, Ruined
 from xbackend_fl.weights import Weights
 
 _OVERHEAD = 1 << 20

@@ -16,7 +16,7 @@ from xbackend_fl.course import Course, load_course
 from xbackend_fl.deployment.keys import Keys
 from xbackend_fl.deployment.signatures import Signatures
 from xbackend_fl.errors import ConfigError, RefusedInput, RunFailed, XbflError
-from xbackend_fl.server import LEAVING_S, CourseState, RunFolder, owned
+from xbackend_fl.rounds import LEAVING_S, CourseState, RunFolder, owned
 from xbackend_fl.text import line
 
 _LOG = logging.getLogger("xbfl")

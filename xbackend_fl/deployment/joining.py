@@ -19,7 +19,7 @@ from xbackend_fl.deployment.processes import free_port
 from xbackend_fl.deployment.signatures import Signatures
 from xbackend_fl.deployment.silo import Silo
 from xbackend_fl.errors import ConfigError, RunFailed
-from xbackend_fl.server import LEAVING_S, owned, unwritable_said
+from xbackend_fl.rounds import LEAVING_S, owned, unwritable_said
 
 _POLL_S = 0.5
 _HEALTH_S = 3.0

@@ -21,7 +21,7 @@ from xbackend_fl.course import Course, checked_name
 from xbackend_fl.course.address import host_name
 from xbackend_fl.deployment.signatures import SERVER, Signatures, new_pair, read_private, read_public
 from xbackend_fl.errors import ConfigError, FileError, RefusedInput
-from xbackend_fl.server import unwritable_said
+from xbackend_fl.rounds import unwritable_said
 from xbackend_fl.weights.store import whole_or_absent
 
 _MAX_DAYS = 36_500

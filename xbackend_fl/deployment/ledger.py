@@ -19,7 +19,7 @@ from typing import final
 from xbackend_fl.deployment.message import Message
 from xbackend_fl.deployment.outliers import TIMES, Outlier
 from xbackend_fl.errors import FileError, RunFailed, UpdateRefused
-from xbackend_fl.server import Participation, RunFolder, unwritable_said
+from xbackend_fl.rounds import Participation, RunFolder, unwritable_said
 from xbackend_fl.text import line
 from xbackend_fl.weights.store import whole_or_absent
 

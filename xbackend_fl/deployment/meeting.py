@@ -15,7 +15,7 @@ from xbackend_fl.deployment.reference import Reference, reference_of
 from xbackend_fl.errors import ConfigError, MismatchError, RunFailed, UpdateRefused, shortened
 from xbackend_fl.events import ModelBound, Noted, Observer
 from xbackend_fl.mapping.proof.verify import TOLERANCE
-from xbackend_fl.server import check_loss
+from xbackend_fl.rounds import check_loss
 
 _WAIT_S = 0.2
 _MOST_NOTES = 1000

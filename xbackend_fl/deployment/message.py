@@ -18,10 +18,10 @@ from typing import Any, final
 from numpy.typing import NDArray
 
 from xbackend_fl.errors import Diverged, UpdateRefused, XbflError, said, shortened
+from xbackend_fl.formats import wire
+from xbackend_fl.formats.source import Source
+from xbackend_fl.formats.strict_json import parse
 from xbackend_fl.text import line
-from xbackend_fl.weights.formats import wire
-from xbackend_fl.weights.formats.source import Source
-from xbackend_fl.weights.formats.strict_json import parse
 
 PROTOCOL = "2"
 """Both sides must have the same; it changes when a message does."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from xbackend_fl.deployment.message import Message
 from xbackend_fl.errors import FileError, UpdateRefused
-from xbackend_fl.server import unwritable_said
+from xbackend_fl.rounds import unwritable_said
 from xbackend_fl.weights import read_tensors, write_tensors
 from xbackend_fl.weights.store import whole_or_absent
 

@@ -16,7 +16,7 @@ from xbackend_fl.deployment.processes import free_port
 from xbackend_fl.deployment.serving import serve_course
 from xbackend_fl.errors import RunFailed
 from xbackend_fl.events import Noted, Observer
-from xbackend_fl.server import LEAVING_S, RunFolder, owned, unwritable_said
+from xbackend_fl.rounds import LEAVING_S, RunFolder, owned, unwritable_said
 
 
 def rehearse(

@@ -11,7 +11,7 @@ from typing import final
 from xbackend_fl.deployment.ledger import Ledger
 from xbackend_fl.deployment.outliers import Outlier
 from xbackend_fl.metrics import Metrics
-from xbackend_fl.server import Ruined
+from xbackend_fl.rounds import Ruined
 
 _WORSE = 1e4
 """A loss that is so many times the largest that was usual in any round is of weights that are worth nothing."""

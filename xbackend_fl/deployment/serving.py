@@ -26,7 +26,7 @@ from xbackend_fl.events import (
     complete_bytes,
     from_line,
 )
-from xbackend_fl.server import LEAVING_S, RunFolder, owned
+from xbackend_fl.rounds import LEAVING_S, RunFolder, owned
 
 _POLL_S = 0.2
 _STATUS_S = 10.0

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from xbackend_fl.errors import FileError, UpdateRefused
-from xbackend_fl.weights.formats import wire
+from xbackend_fl.formats import wire
 
 Frame: TypeAlias = bytes | memoryview
 SERVER = "the server"

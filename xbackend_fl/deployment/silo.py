@@ -25,9 +25,9 @@ from xbackend_fl.deployment.signatures import SERVER, Frame, Signatures
 from xbackend_fl.errors import ConfigError, Diverged, FileError, UpdateRefused, XbflError
 from xbackend_fl.mapping import Evidence, Proof, pack_evidence, unpack_evidence
 from xbackend_fl.metrics import Metrics
-from xbackend_fl.server import written
+from xbackend_fl.participant import Scope, Worker
+from xbackend_fl.rounds import written
 from xbackend_fl.text import line, lines
-from xbackend_fl.training import Scope, Worker
 from xbackend_fl.weights import Weights, save_weights
 
 T = TypeVar("T")
@@ -37,7 +37,7 @@ _WEIGHTS = "weights/"
 
 
 class Learner(Protocol):
-    """One participant's model and data; :class:`~xbackend_fl.training.Worker` is one for every adapter."""
+    """One participant's model and data; :class:`~xbackend_fl.participant.Worker` is one for every adapter."""
 
     @property
     def version(self) -> str:

@@ -12,8 +12,8 @@ from typing import Any
 from xbackend_fl.course import Course
 from xbackend_fl.data import cohort
 from xbackend_fl.events import Event
+from xbackend_fl.participant.usage import Usage
 from xbackend_fl.simulation.engine import SimulationEngine
-from xbackend_fl.training.usage import Usage
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from typing import Any, Protocol, final
 from xbackend_fl.course import Course
 from xbackend_fl.errors import DiskFull, Refusals, RunFailed, WorkerDied, XbflError
 from xbackend_fl.events import Observer
+from xbackend_fl.participant.worker import Partial, Worker
 from xbackend_fl.simulation.mail import Desk, Letter, receive, send
 from xbackend_fl.text import line
-from xbackend_fl.training.worker import Partial, Worker
 
 _JOIN_S = 2.0
 _MOMENT_S = 0.05

@@ -9,7 +9,7 @@ from pathlib import Path
 from xbackend_fl.course import Course
 from xbackend_fl.errors import FileError
 from xbackend_fl.events import Observer
-from xbackend_fl.server import Run, RunFolder, full_disk_said, owned, run_with
+from xbackend_fl.rounds import Run, RunFolder, full_disk_said, owned, run_with
 from xbackend_fl.simulation.engine import SimulationEngine
 
 

@@ -1,8 +1,8 @@
 """The weights of one model in canonical form, and the weight files of every format."""
 
+from xbackend_fl.formats.archive import Archive, Entry
 from xbackend_fl.weights.container import Weights, digest
 from xbackend_fl.weights.files import load_weights, read_tensors, save_weights, write_tensors
-from xbackend_fl.weights.formats.archive import Archive, Entry
 from xbackend_fl.weights.store import open, save  # noqa: A004  as in weights.open(path)
 
 __all__ = [

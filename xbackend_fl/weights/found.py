@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from xbackend_fl.errors import FileError
-from xbackend_fl.weights.formats import hdf5, npz, pytorch, safetensors, wire
-from xbackend_fl.weights.formats.foreign import refuse_folder
-from xbackend_fl.weights.formats.source import Source, open_source
-from xbackend_fl.weights.formats.zip_archive import members
+from xbackend_fl.formats import hdf5, npz, pytorch, safetensors, wire
+from xbackend_fl.formats.foreign import refuse_folder
+from xbackend_fl.formats.source import Source, open_source
+from xbackend_fl.formats.zip_archive import members
 
 INDEX = ".index.json"
 _BESIDE = ("training_args", "optimizer", "scheduler", "scaler", "rng_state", "random_states")

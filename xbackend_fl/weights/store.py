@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.errors import FileError
-from xbackend_fl.weights import found
-from xbackend_fl.weights.formats import (
+from xbackend_fl.formats import (
     hdf5,
     npz,
     onnx_model,
@@ -26,9 +25,10 @@ from xbackend_fl.weights.formats import (
     tensor_bundle,
     wire,
 )
-from xbackend_fl.weights.formats.archive import Archive, Entry
-from xbackend_fl.weights.formats.foreign import refuse_file
-from xbackend_fl.weights.formats.source import forget_pages
+from xbackend_fl.formats.archive import Archive, Entry
+from xbackend_fl.formats.foreign import refuse_file
+from xbackend_fl.formats.source import forget_pages
+from xbackend_fl.weights import found
 
 Reader: TypeAlias = Callable[[Path], Archive]
 Writer: TypeAlias = Callable[[IO[bytes], Mapping[str, Entry], Mapping[str, str], Callable[[int], None]], None]

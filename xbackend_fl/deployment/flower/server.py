@@ -26,7 +26,7 @@ from xbackend_fl.deployment.link import Reply, Session
 from xbackend_fl.deployment.message import Message, public
 from xbackend_fl.deployment.signatures import Frame, Signatures
 from xbackend_fl.errors import DiskFull, RunFailed, UpdateRefused, XbflError, shortened
-from xbackend_fl.server import full_disk_said, run_with, wait_for_space
+from xbackend_fl.rounds import full_disk_said, run_with, wait_for_space
 
 _LOG = logging.getLogger("xbfl")
 _POLL_S = 0.2

@@ -1,0 +1,303 @@
+"""Everything of a course but the training, with one backend's model: what is wrong is found before the first round."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xbackend_fl.adapter import Batch, TrainConfig, Trainer
+from xbackend_fl.canonical import Kind
+from xbackend_fl.canonical.layout import leaves
+from xbackend_fl.canonical.schema import parameters_behind
+from xbackend_fl.course import Course
+from xbackend_fl.data import Dataset, Splits, content, digest, errors_once, input_names
+from xbackend_fl.errors import ConfigError, Refusals, RefusedInput
+from xbackend_fl.metrics import Objective
+from xbackend_fl.participant.data_checks import Wanted, examine_data, vocabulary_of
+from xbackend_fl.participant.shares import own_data_of, parts_of, splits_of
+from xbackend_fl.participant.trial import Trial
+
+Array = NDArray[Any]
+
+_SPLITS = ("train", "validation", "test")
+_NAMED = 6
+"""Names that a note lists."""
+
+_LARGE = 1 << 30
+"""Bytes of data that are not loaded twice."""
+
+
+@dataclass(frozen=True)
+class Scope:
+    """How much is tried.
+
+    Attributes:
+        common: Look at every value of the common data, and not only at those that participants bring; one worker's look is enough.
+        thorough: Also make a training step, and call the loader again.
+    """
+
+    common: bool = True
+    thorough: bool = False
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What came of it.
+
+    Attributes:
+        refused: What is wrong; nothing must be trained if there is anything.
+        notes: What is done to the data without loss, one line each, for people.
+        digests: Of every loader's data, by its name; another process must have the same.
+        contents: Of every value of every array that was looked at, by the array's name; a run that goes on must have the same.
+    """
+
+    refused: tuple[RefusedInput, ...]
+    notes: tuple[str, ...]
+    digests: Mapping[str, str]
+    contents: Mapping[str, str]
+
+    def raise_any(self) -> None:
+        """Raise what is wrong.
+
+        Raises:
+            RefusedInput: All of it, at once.
+        """
+        refused = Refusals()
+        for error in self.refused:
+            refused.add(error)
+        refused.raise_any()
+
+
+def read_data(
+    course: Course,
+    backend: str,
+    example: Sequence[Array],
+    refused: Refusals,
+    only: Container[str] | None = None,
+) -> tuple[Splits, dict[str, Dataset]] | None:
+    """The common data and those of one backend's participants.
+
+    Args:
+        course: The course.
+        backend: The backend.
+        example: One array per input of the model.
+        refused: Gathers what is wrong. If anything is, the values of all that could be read are looked at too.
+        only: Participants that are looked at; all of the backend if left out.
+    """
+    splits: Splits | None = None
+    shares = own_data_of(course, backend, refused, only=only)
+    with refused:
+        splits = splits_of(course)
+        parts = parts_of(course, backend, splits)
+        shares |= {name: part for name, part in parts.items() if only is None or name in only}
+    if not refused and splits is not None:
+        return splits, shares
+    wanted = Wanted(tuple(example), course.data.scale is not None)
+    examine_data(named_data(course, shares, splits), wanted, refused)
+    return None
+
+
+def named_data(course: Course, shares: Mapping[str, Dataset], splits: Splits | None) -> dict[str, Dataset]:
+    """The splits, and the data that participants bring themselves, by what messages call them."""
+    source = course.data.source.removeprefix("npz:")
+    named = {} if splits is None else {f"{source}: {name}": getattr(splits, name) for name in _SPLITS}
+    own = {p.name: p.data for p in course.participants if p.data is not None}
+    return named | {
+        f"participant {name!r}: {own[name]}": data for name, data in shares.items() if name in own
+    }
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """One backend's model and data, ready for a course that has not begun.
+
+    Attributes:
+        course: The course.
+        backend: The backend.
+        trainer: The model.
+        example: One array per input of the model, in ONNX layout.
+        splits: The common data.
+        shares: The data of the backend's participants.
+        batch: Makes a batch of rows of a data set, as training does.
+        objective: How the loss reads the targets of a data set.
+        config: How the model will be trained on a data set.
+    """
+
+    course: Course
+    backend: str
+    trainer: Trainer
+    example: tuple[Array, ...]
+    splits: Splits
+    shares: Mapping[str, Dataset]
+    batch: Callable[[Dataset, NDArray[np.intp]], Batch]
+    objective: Callable[[Dataset], Objective]
+    config: Callable[[Dataset], TrainConfig]
+
+    def examine(self, scope: Scope) -> Examined:
+        """Look at the data, and try a batch of each with the model, which is left as it was."""
+        refused = Refusals()
+        named = named_data(self.course, self.shares, self.splits)
+        looked_at = named if scope.common else named_data(self.course, self.shares, None)
+        notes = examine_data(looked_at, self._wanted(), refused)
+        trial = Trial(
+            self.course, self.backend, self.trainer, self.shares, self.batch, self.objective, self.config
+        )
+        notes += self._without_gradient() if scope.common else ()
+        tried = Refusals()
+        if not refused:
+            errors: list[tuple[str, RefusedInput]] = []
+            for where, data in named.items():
+                wrong = Refusals()
+                with wrong:
+                    trial.answer(where, data, chooses=data is self.splits.validation)
+                errors += [(where, error) for error in wrong.errors]
+            for error in errors_once(errors):
+                tried.add(error)
+        if not refused and not tried:
+            with tried:
+                trial.alone()
+                if scope.thorough:
+                    notes += tuple(trial.steps(self._trained_on(named)))
+        if tried and not scope.common:
+            # Another process looks at the common data; where these are wrong, what a model makes of them is no error of its own.
+            examine_data(named, self._wanted(), refused)
+        if not refused:
+            for problem in tried.errors:
+                refused.add(problem)
+        found = digests_of(self.course, self.splits, self.shares)
+        contents = contents_of(self.course, self.splits if scope.common else None, self.shares)
+        if scope.thorough:
+            for other in self._load_again(contents, common=scope.common):
+                refused.add(other)
+        notes += tuple(equal_parts(contents))
+        return Examined(refused.errors, notes, found, contents)
+
+    def _trained_on(self, named: Mapping[str, Dataset]) -> dict[str, Dataset]:
+        """Of the named data, those that participants of this backend train on."""
+        arrays = {id(share.targets) for share in self.shares.values()}
+        evaluated = (self.splits.validation, self.splits.test)
+        return {
+            where: data
+            for where, data in named.items()
+            if id(data.targets) in arrays and all(data is not other for other in evaluated)
+        }
+
+    def _without_gradient(self) -> tuple[str, ...]:
+        """A note about parameters that reach other outputs than the first alone, which is the one that the loss reads."""
+        description, decay = self.trainer.description, self.course.training.optimizer.rule().weight_decay
+        schema = description.schema
+        behind = parameters_behind(schema, schema.outputs[0].name)
+        names = [
+            leaf.tensor
+            for parameter in schema.parameters
+            if parameter.kind is Kind.TRAINABLE and parameter.name not in behind
+            for leaf in leaves(description.binding.parameters[parameter.name])
+        ]
+        if not names:
+            return ()
+        shown = ", ".join(names[:_NAMED]) + (
+            f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        )
+        change = "weight decay alone changes them" if decay else "they stay as they are"
+        note = (
+            f"the loss reads the first output, and these parameters of the {self.backend} model reach others alone: {shown}; "
+            f"they have no gradient, and {change}"
+        )
+        return (note,)
+
+    def _wanted(self) -> Wanted:
+        scaled = self.course.data.scale is not None
+        return Wanted(self.example, scaled, self.objective, vocabulary_of(self.trainer.description.schema))
+
+    def _load_again(self, contents: Mapping[str, str], *, common: bool) -> Iterator[RefusedInput]:
+        """A loader that returns other data each time would give every process data of its own."""
+        course, refused = self.course, Refusals()
+        source = course.data.source
+        code = not source.startswith(("leaf:", "npz:"))
+        if common and code and sum(array.nbytes for array in _arrays(self.splits)) < _LARGE:
+            with refused:
+                again = contents_of(course, splits_of(course, anew=True), {})
+                if any(contents.get(name) != digest for name, digest in again.items()):
+                    yield changed(source)
+        own = {name: data for name, data in self.shares.items() if data.rows is None}
+        if sum(array.nbytes for data in own.values() for array in data.inputs) < _LARGE:
+            read = own_data_of(course, self.backend, refused, only=self.shares, anew=True)
+            again = contents_of(course, None, read)
+            loaders = {p.name: p.data for p in course.participants if p.name in read}
+            for name, text in loaders.items():
+                mine = {
+                    key: digest for key, digest in again.items() if key.startswith(f"participant {name!r}: ")
+                }
+                if any(contents.get(key) != digest for key, digest in mine.items()):
+                    yield changed(f"{text} (participant {name!r})")
+        yield from refused.errors
+
+
+def digests_of(course: Course, splits: Splits, shares: Mapping[str, Dataset]) -> dict[str, str]:
+    """Of the common data and of what participants bring, by what the course calls the loader."""
+    rows = [np.asarray(part.rows) for part in _parts(splits) if part.rows is not None]
+    found = {course.data.source: digest([*_arrays(splits), *rows])}
+    for participant in course.participants:
+        if participant.data is not None and participant.name in shares:
+            data = shares[participant.name]
+            found[f"{participant.data} (participant {participant.name!r})"] = digest(
+                [*data.inputs, data.targets]
+            )
+    return found
+
+
+def contents_of(course: Course, splits: Splits | None, shares: Mapping[str, Dataset]) -> dict[str, str]:
+    """Digests of all values: of the common data, if they are given, and of what participants bring, by names that stay."""
+    parts = {} if splits is None else {name: getattr(splits, name) for name in _SPLITS}
+    parts |= {
+        f"participant {p.name!r}": shares[p.name]
+        for p in course.participants
+        if p.data is not None and p.name in shares
+    }
+    # Parts of a data set share its arrays.
+    known: dict[int, str] = {}
+    found: dict[str, str] = {}
+    for where, data in parts.items():
+        names = (*input_names(len(data.inputs)), "targets")
+        for name, array in zip(names, (*data.inputs, data.targets), strict=True):
+            key = f"{where}: {name}"
+            found[key] = known.get(id(array)) or known.setdefault(id(array), content(array))
+        if data.rows is not None:
+            found[f"{where}: rows"] = content(data.rows)
+    if splits is not None and splits.owners is not None:
+        found["owners"] = content(splits.owners)
+    return found
+
+
+def equal_parts(contents: Mapping[str, str]) -> Iterator[str]:
+    """What is said of data sets with the same inputs: figures on what was trained on show nothing, and doubled data count twice."""
+    parts: dict[str, dict[str, str]] = {}
+    for key, value in contents.items():
+        where, colon, name = key.rpartition(": ")
+        if colon and name != "targets":
+            parts.setdefault(where, {})[name] = value
+    known: dict[tuple[str, ...], str] = {}
+    for where, found in parts.items():
+        first = known.setdefault(tuple(found.values()), where)
+        if first != where:
+            yield f"{where} has the same inputs as {first}"
+
+
+def changed(loader: str) -> ConfigError:
+    """The refusal of a loader that does not return the same each time."""
+    return ConfigError(
+        f"{loader} returned other data when it was called again; every worker calls it, and all must get the same",
+        hint="draw with a fixed seed inside the function: rng = np.random.default_rng(0)",
+    )
+
+
+def _parts(splits: Splits) -> tuple[Dataset, ...]:
+    return splits.train, splits.validation, splits.test
+
+
+def _arrays(splits: Splits) -> list[Array]:
+    return [array for part in _parts(splits) for array in (*part.inputs, part.targets)]

@@ -1,0 +1,37 @@
+"""The round loop, checkpoints and the run folder: one piece of code for every engine."""
+
+from xbackend_fl.rounds.back import Ruined
+from xbackend_fl.rounds.checkpoint import CourseState, load_state, save_state
+from xbackend_fl.rounds.engine import Engine, Outputs, Participation, Prepared, RoundOutcome
+from xbackend_fl.rounds.finish import Result, finish
+from xbackend_fl.rounds.folder import RunFolder
+from xbackend_fl.rounds.owner import LEAVING_S, owned, unwritable_said
+from xbackend_fl.rounds.preflight import check_loss
+from xbackend_fl.rounds.rounds import run_rounds
+from xbackend_fl.rounds.run import Run, run_with
+from xbackend_fl.rounds.space import full_disk_said, wait_for_space, written
+
+__all__ = [
+    "LEAVING_S",
+    "CourseState",
+    "Engine",
+    "Outputs",
+    "Participation",
+    "Prepared",
+    "Result",
+    "RoundOutcome",
+    "Ruined",
+    "Run",
+    "RunFolder",
+    "check_loss",
+    "finish",
+    "full_disk_said",
+    "load_state",
+    "owned",
+    "run_rounds",
+    "run_with",
+    "save_state",
+    "unwritable_said",
+    "wait_for_space",
+    "written",
+]

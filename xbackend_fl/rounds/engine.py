@@ -1,0 +1,154 @@
+"""What the round loop needs from whoever does the training: one Protocol for simulation and deployment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from xbackend_fl.adapter.exporting import Exported
+from xbackend_fl.aggregation import OnlineMean
+from xbackend_fl.canonical import Binding, Schema
+from xbackend_fl.events import Observer
+from xbackend_fl.metrics import Metrics
+from xbackend_fl.participant import Usage
+from xbackend_fl.weights import Weights
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is known once every model is bound.
+
+    Attributes:
+        schema: The treaty.
+        bindings: Binding of every backend.
+        initial: The reference model's initial weights.
+        data: Digest of every array of the course's data, by its name; empty where they are elsewhere.
+    """
+
+    schema: Schema
+    bindings: dict[str, Binding]
+    initial: Weights
+    data: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RoundOutcome:
+    """What came back from one cohort.
+
+    Attributes:
+        mean: Mean of the updates that were accepted.
+        failed: Participants whose update was refused, with the reason.
+        enough: Whether the engine's own rule, a quorum, says that the rest will do.
+        before: Metrics on the validation set of the weights that the round started from, if the engine evaluates with training.
+    """
+
+    mean: OnlineMean
+    failed: dict[str, str]
+    enough: bool = False
+    before: Metrics | None = None
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Answers of several models to the same inputs.
+
+    Attributes:
+        inputs: In ONNX layout.
+        answers: Outputs in ONNX layout, by who gave them: a backend of this machine, or a silo.
+        all_needed: Whether every answer must be right; else those that are not are named, and the rest will do if they are not fewer.
+    """
+
+    inputs: tuple[NDArray[Any], ...]
+    answers: Mapping[str, tuple[NDArray[Any], ...]]
+    all_needed: bool = True
+
+
+@dataclass(frozen=True)
+class Participation:
+    """How one silo took part.
+
+    Attributes:
+        silo: Its name.
+        accepted: Updates that entered a mean.
+        num_examples: Examples of the last of them.
+        refused: Updates that did not.
+        late: Rounds without an answer in time.
+        bytes: Bytes of its accepted updates.
+        seconds: Mean time until its updates were there.
+    """
+
+    silo: str
+    accepted: int
+    num_examples: int
+    refused: int
+    late: int
+    bytes: int
+    seconds: float
+
+
+class Engine(Protocol):
+    """Trains cohorts."""
+
+    @property
+    def evaluates_with_training(self) -> bool:
+        """Whether weights are evaluated where the next round trains from them, instead of for themselves."""
+        ...
+
+    def prepare(self, observer: Observer) -> Prepared:
+        """Open every model and prove that they are one function."""
+        ...
+
+    def train_round(
+        self, number: int, weights: Weights, cohort: Sequence[str], observer: Observer
+    ) -> RoundOutcome:
+        """Train a cohort from ``weights`` and merge what comes back."""
+        ...
+
+    @property
+    def take_out(self) -> Callable[[int, str, str], Iterator[str]] | None:
+        """Takes out of a round, from weights of a digest, the update that stood out most, for a reason; the same round then has the others only.
+
+        Yields what is to be said, before it is done. ``None`` where updates are not kept: then no :class:`~xbackend_fl.rounds.back.Ruined` is raised.
+        """
+        ...
+
+    def evaluate(self, weights: Weights, split: str, number: int = 0) -> Metrics:
+        """Metrics of ``weights``, which round ``number`` gave, on ``validation`` or ``test``."""
+        ...
+
+    def outputs(self, weights: Weights, split: str, count: int) -> Outputs:
+        """Answers to the first ``count`` examples of a split."""
+        ...
+
+    def save_native(self, weights: Weights, path: Path) -> list[Path]:
+        """Write ``weights`` in the format of every backend; the suffix is the backend's."""
+        ...
+
+    def export_native(self, weights: Weights, inputs: Sequence[NDArray[Any]], path: Path) -> Exported:
+        """Write a model that has no canonical graph as ONNX, by the exporter of a framework that is here.
+
+        Args:
+            weights: The trained model.
+            inputs: In ONNX layout; the file is run with them.
+            path: The new file.
+
+        Raises:
+            RefusedInput: None here can; the message has the reason of each.
+        """
+        ...
+
+    def usage(self) -> dict[str, Usage]:
+        """What every process of this machine has used so far, by backend; ``server`` is this one."""
+        ...
+
+    def participation(self) -> Sequence[Participation]:
+        """How every silo took part; empty where nobody can be late."""
+        ...
+
+    def close(self) -> None:
+        """Release everything; safe to call twice."""
+        ...

@@ -1,0 +1,94 @@
+"""The trained model as ONNX, written, checked and run; a large one by a process of its own.
+
+onnx and ONNX Runtime take 22 MB and several copies of a model. A server must not need them: without them it needs three models.
+Of a small model that is nothing, and the start of a process is most of the time that it takes.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from xbackend_fl.errors import RunFailed
+from xbackend_fl.rounds.folder import RunFolder
+from xbackend_fl.weights import read_tensors, write_tensors
+
+Array = NDArray[Any]
+
+_LINES = 12
+
+_LARGE = 4 << 20
+"""Bytes of a model from which a process of its own pays."""
+
+
+def export(
+    folder: RunFolder,
+    inputs: Sequence[Array],
+    sequence_axes: Sequence[tuple[int, int]] = (),
+) -> list[Array]:
+    """Write a run's last weights as ``model.onnx``, and run that file.
+
+    Args:
+        folder: Has the schema and the last weights.
+        inputs: In ONNX layout.
+        sequence_axes: Position of an input and axis of it, for every axis that is free besides the batch.
+
+    Returns:
+        What ONNX Runtime answers to the inputs, in the order of the graph's outputs.
+
+    Raises:
+        RunFailed: The file could not be written, or is no valid model; the cause says what the disk said.
+    """
+    files = (folder.schema, folder.last, folder.onnx)
+    try:
+        if folder.last.stat().st_size < _LARGE:
+            from xbackend_fl.weights.as_onnx import as_onnx  # noqa: PLC0415  it imports what a server does without
+
+            return as_onnx(*files, inputs, sequence_axes)
+    except Exception as error:  # whatever onnx and ONNX Runtime say of a graph
+        raise _failed(folder, str(error)) from error
+    return _by_a_process(folder, files, inputs, sequence_axes)
+
+
+def _by_a_process(
+    folder: RunFolder,
+    files: Sequence[Path],
+    inputs: Sequence[Array],
+    sequence_axes: Sequence[tuple[int, int]],
+) -> list[Array]:
+    with tempfile.TemporaryDirectory(prefix="xbfl-") as name:
+        asked, answered = Path(name) / "inputs.safetensors", Path(name) / "outputs.safetensors"
+        write_tensors(asked, {str(index): array for index, array in enumerate(inputs)}, {})
+        done = subprocess.run(  # noqa: S603  our own program, without a shell
+            [
+                sys.executable,
+                "-m",
+                "xbackend_fl.weights.as_onnx",
+                *map(str, (*files, asked, answered)),
+                *(f"{index}.{axis}" for index, axis in sequence_axes),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            why = "\n".join(done.stderr.splitlines()[-_LINES:]) or f"it ended with {done.returncode}"
+            raise _failed(folder, why) from _cause(done.returncode)
+        outputs, _ = read_tensors(answered)
+        return [outputs[str(index)] for index in range(len(outputs))]
+
+
+def _failed(folder: RunFolder, why: str) -> RunFailed:
+    return RunFailed(f"{folder.onnx} could not be written and run: {why}")
+
+
+def _cause(code: int) -> OSError | None:
+    """A program that could not write ends with the error's number."""
+    return OSError(code, os.strerror(code)) if code > 1 else None

@@ -1,0 +1,226 @@
+"""The end of a course: test results, the model in every format, and a page that sums it up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xbackend_fl.canonical import Schema
+from xbackend_fl.course import Course
+from xbackend_fl.errors import RefusedInput, RunFailed
+from xbackend_fl.events import Noted, Observer
+from xbackend_fl.mapping.proof.verify import TOLERANCE, relative_error
+from xbackend_fl.metrics import Metrics, metrics_for, shown
+from xbackend_fl.rounds.checkpoint import CourseState
+from xbackend_fl.rounds.engine import Engine, Outputs, Participation
+from xbackend_fl.rounds.export import export
+from xbackend_fl.rounds.folder import RunFolder
+from xbackend_fl.text import line, shown_names
+from xbackend_fl.weights import Weights, load_weights
+from xbackend_fl.weights.store import whole_or_absent
+
+_PROBE = 64
+_ROWS = 30
+
+
+@dataclass(frozen=True)
+class Result:
+    """Figures of a finished course.
+
+    Attributes:
+        test: Metrics of the last weights on the test set.
+        best_test: Metrics on the test set of the weights that validation chose.
+        onnx_error: Largest relative difference between ONNX Runtime and whoever agrees with it, on test examples; where there is no ONNX
+            graph, between an answer and the usual one.
+        disagree: The difference of every other answer, by who gave it.
+        files: The trained model in every format.
+    """
+
+    test: Metrics
+    best_test: Metrics
+    onnx_error: float
+    files: tuple[Path, ...]
+    disagree: Mapping[str, float]
+
+
+def finish(
+    course: Course,
+    engine: Engine,
+    schema: Schema,
+    state: CourseState,
+    folder: RunFolder,
+    observer: Observer,
+) -> Result:
+    """Evaluate once on the test set and write the trained model.
+
+    Raises:
+        RunFailed: ONNX Runtime disagrees about the trained model with somebody whose answer is needed, or with more than it agrees with; or nobody could
+            be asked.
+    """
+    weights = state.weights
+    test = engine.evaluate(weights, "test")
+    chosen = state.best
+    if chosen is not None and chosen.round == state.round:
+        best = test
+    else:
+        best = engine.evaluate(load_weights(folder.best, weights.fingerprint), "test")
+    answers = engine.outputs(weights, "test", _PROBE)
+    expected: Sequence[NDArray[Any]]
+    if schema.opaque:
+        expected = _usual(answers)
+        graph, note = _native_graph(engine, weights, answers.inputs, expected, schema, folder)
+        observer(Noted(backend="server", note=note))
+    else:
+        expected = export(folder, answers.inputs, course.free_axes)
+        graph = (folder.onnx,)
+    agree, disagree = _compared(answers, expected, "the median" if schema.opaque else "ONNX Runtime")
+    for name, error in disagree.items():
+        observer(
+            Noted(
+                backend="server",
+                note=f"{name} computes the trained model otherwise than {'' if schema.opaque else 'ONNX Runtime and '}{len(agree)} others: by {error:.1e} (relative; {TOLERANCE:g} is rounding)",
+            )
+        )
+    files = (*engine.save_native(weights, folder.path / "model"), *graph)
+    result = Result(test, best, max(agree.values()), files, disagree)
+    folder.summary.write_text(
+        _summary(course, schema, state, result, engine.participation()), encoding="utf-8"
+    )
+    return result
+
+
+def _usual(answers: Outputs) -> list[NDArray[Any]]:
+    """What most answer: the median of every number."""
+    several = list(answers.answers.values())
+    return [np.median(np.stack(found), axis=0) for found in zip(*several, strict=True)]
+
+
+def _native_graph(
+    engine: Engine,
+    weights: Weights,
+    inputs: Sequence[NDArray[Any]],
+    expected: Sequence[NDArray[Any]],
+    schema: Schema,
+    folder: RunFolder,
+) -> tuple[tuple[Path, ...], str]:
+    """The ONNX file of a framework's own exporter, if it computes what the backends do, and what is said of it."""
+    names = shown_names(schema.opaque)
+    try:
+        with whole_or_absent(folder.onnx) as path:
+            exported = engine.export_native(weights, inputs, path)
+            error = max(relative_error(a, b) for a, b in zip(exported.outputs, expected, strict=True))
+            if not error <= TOLERANCE:
+                raise RefusedInput(f"ONNX Runtime computes it otherwise, by {error:.1e} (relative)")  # noqa: TRY301
+    except RefusedInput as refused:
+        return (), (
+            f"no model.onnx is written: {names} of the model have no canonical form, and {line(refused.message)}; "
+            "backends are compared with each other"
+        )
+    note = (
+        f"model.onnx comes from a framework's own exporter, since {names} of the model have no canonical form; "
+        f"ONNX Runtime agrees with the backends within {error:.1e} (relative)"
+    )
+    if exported.unnamed:
+        note += f"; under native names only: {shown_names(exported.unnamed)}"
+    return (folder.onnx,), note
+
+
+def _compared(
+    answers: Outputs, expected: Sequence[NDArray[Any]], judge: str
+) -> tuple[Mapping[str, float], Mapping[str, float]]:
+    """Relative errors of the answers that agree with what is expected, and of those that do not, by who gave them."""
+    errors = {
+        name: max(relative_error(a, b) for a, b in zip(outputs, expected, strict=True))
+        for name, outputs in answers.answers.items()
+    }
+    if not errors:
+        raise RunFailed("nobody answered with the trained model, so that nobody confirms it")
+    # An error that is no number is not within the tolerance either.
+    agree = {name: error for name, error in errors.items() if error <= TOLERANCE}
+    disagree = {name: error for name, error in errors.items() if name not in agree}
+    if disagree and (answers.all_needed or len(disagree) > len(agree)):
+        found = ", ".join(f"{name} (by {error:.1e})" for name, error in disagree.items())
+        raise RunFailed(f"{judge} disagrees about the trained model with {found}")
+    return agree, disagree
+
+
+def _summary(
+    course: Course, schema: Schema, state: CourseState, result: Result, took_part: Sequence[Participation]
+) -> str:
+    best = state.best
+    assert best is not None
+    backends = dict.fromkeys(course.backends, 0)
+    for participant in course.participants:
+        backends[participant.backend] += 1
+    parties = ", ".join(f"{count} in {backend}" for backend, count in backends.items())
+    names = [metric.name for metric in metrics_for(course.training.loss)]
+    rows = [
+        "| "
+        + " | ".join(
+            [str(e.round), *(shown(name, e.metrics.get(name)) for name in names), f"{e.seconds:.1f}"]
+        )
+        + " |"
+        for e in state.history[-_ROWS:]
+    ]
+    return "\n".join(
+        [
+            f"# {course.name}",
+            "",
+            (
+                f"{len(course.participants)} participants ({parties}) trained one model of "
+                f"{schema.num_values:,} values over {state.round} rounds "
+                f"({course.federate.server.name}, {course.training.optimizer.name}, seed {course.seed})."
+            ),
+            "",
+            _test_line(course, "of the last weights", result.test),
+            _test_line(
+                course, f"of the weights that validation chose (round {best.round})", result.best_test
+            ),
+            f"* {_who(schema, result)} agree on test examples within {result.onnx_error:.1e} (relative)",
+            *(
+                f"* **{line(name)} computes the trained model otherwise**: by {error:.1e} (relative)"
+                for name, error in result.disagree.items()
+            ),
+            f"* Schema `{schema.fingerprint}`",
+            f"* Weights digest `{state.weights.digest}`",
+            "",
+            f"| round | {' | '.join(f'validation {name}' for name in names)} | seconds |",
+            "|---" * (2 + len(names)) + "|",
+            *rows,
+            "",
+            *_participation(took_part),
+            "Files: " + ", ".join(f"`{path.name}`" for path in result.files),
+            "",
+        ]
+    )
+
+
+def _who(schema: Schema, result: Result) -> str:
+    """Who agrees about the trained model."""
+    if schema.opaque:
+        return "most answers" if result.disagree else "all backends"
+    return f"ONNX Runtime and {'all others' if result.disagree else 'every backend'}"
+
+
+def _test_line(course: Course, weights: str, metrics: Metrics) -> str:
+    """What chooses the best weights first, and in bold."""
+    figures, chosen = metrics.figures, course.training.chosen_by.name
+    others = [metric.name for metric in metrics_for(course.training.loss) if metric.name != chosen]
+    rest = ", ".join(f"{name} {shown(name, figures.get(name))}" for name in others)
+    return f"* Test {chosen} {weights}: **{shown(chosen, figures.get(chosen))}** ({rest})"
+
+
+def _participation(took_part: Sequence[Participation]) -> list[str]:
+    if not took_part:
+        return []
+    rows = [
+        f"| {line(p.silo)} | {p.accepted} | {p.refused} | {p.late} | {p.num_examples} | {p.bytes / 1e6:.1f} | {p.seconds:.1f} |"
+        for p in took_part
+    ]
+    head = "| silo | updates | refused | late | examples | MB received | seconds until there |"
+    return [head, "|---|---|---|---|---|---|---|", *rows, ""]

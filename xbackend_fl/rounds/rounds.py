@@ -1,0 +1,140 @@
+"""The round loop: choose a cohort, train it, merge, evaluate, save. Both engines share it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xbackend_fl.aggregation import is_finite
+from xbackend_fl.course import Course
+from xbackend_fl.data import cohort
+from xbackend_fl.errors import RunFailed
+from xbackend_fl.events import Observer, RoundFinished, RoundStarted
+from xbackend_fl.metrics import Metrics, is_better
+from xbackend_fl.rounds.back import Ruined, go_back
+from xbackend_fl.rounds.checkpoint import CourseState, Pending
+from xbackend_fl.rounds.engine import Engine
+from xbackend_fl.rounds.folder import RunFolder
+from xbackend_fl.weights import save_weights
+
+
+def run_rounds(
+    course: Course,
+    engine: Engine,
+    state: CourseState,
+    folder: RunFolder,
+    observer: Observer,
+    should_stop: Callable[[], bool],
+) -> CourseState:
+    """Run the rounds that are left.
+
+    Args:
+        course: The course.
+        engine: Trains the cohorts; prepared.
+        state: Where to start.
+        folder: Receives a checkpoint per round, and the best and last weights.
+        observer: Told about everything.
+        should_stop: Asked between rounds; true ends the course after a complete round.
+
+    Raises:
+        RunFailed: Updates were refused and the course's policy is to stop, or none was accepted. The
+            checkpoint of the last complete round stays.
+    """
+    back = engine.take_out is not None
+    if back and state.round == 0:
+        # So that the first round can be undone too.
+        folder.save_checkpoint(state, course.keep_checkpoints, back=True)
+    while True:
+        try:
+            if state.round < course.rounds and not should_stop():
+                state = _one_round(course, engine, state, folder, observer)
+                # Here the mean and the weights before it are gone from memory.
+                if not engine.evaluates_with_training or state.round == course.rounds:
+                    state = _evaluated(course, engine, state, None, folder, observer)
+            elif state.pending is not None:
+                state = _evaluated(course, engine, state, None, folder, observer)
+            else:
+                return state
+            folder.save_checkpoint(state, course.keep_checkpoints, back=back)
+        except Ruined as error:
+            # Its frames hold the weights of the round.
+            state = go_back(engine, folder, state, error.with_traceback(None), observer)
+
+
+def _one_round(
+    course: Course, engine: Engine, state: CourseState, folder: RunFolder, observer: Observer
+) -> CourseState:
+    number, started = state.round + 1, time.perf_counter()
+    names = [participant.name for participant in course.participants]
+    chosen = cohort(names, course.federate.cohort or len(names), course.seed, "cohort", number)
+    observer(RoundStarted(round=number, cohort=tuple(chosen)))
+    outcome = engine.train_round(number, state.weights, chosen, observer)
+    strict = course.federate.on_failure == "stop" and not outcome.enough
+    if outcome.failed and (strict or outcome.mean.count == 0):
+        reasons = "\n".join(f"  participant {name!r}: {reason}" for name, reason in outcome.failed.items())
+        raise RunFailed(
+            f"round {number}: {len(outcome.failed)} of {len(chosen)} updates were refused:\n{reasons}",
+            hint="federate.on_failure: continue goes on with the rest; --resume starts at the last checkpoint"
+            if outcome.mean.count
+            else "no update is left to go on with: scale inputs and targets to about 1, lower training.optimizer.lr, or set training.clip_norm, in a new run",
+        )
+    if state.pending is not None:
+        state = _evaluated(course, engine, state, outcome.before, folder, observer)
+    mean = outcome.mean.result()
+    with np.errstate(over="ignore", invalid="ignore"):
+        weights, server = course.federate.server.rule().apply(state.weights, mean, state.server)
+    _check_finite(number, {**weights, **{f"server state {name}": array for name, array in server.items()}})
+    save_weights(folder.last, weights)
+    pending = Pending(outcome.mean.total, time.perf_counter() - started)
+    return CourseState(number, weights, server, state.history, pending)
+
+
+def _check_finite(number: int, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Nothing that is not finite is saved: the next round, and every one after it, would start from it.
+
+    Updates that could make it so were refused when they came (:data:`~xbackend_fl.aggregation.online.LARGEST`); what is left is the server's rule.
+    """
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and array.size and not is_finite(array):
+            raise RunFailed(
+                f"round {number}: the server's step makes {name!r} NaN or infinite; nothing of the round is saved",
+                hint="lower federate.server.lr; --resume goes on after the last complete round",
+            )
+
+
+def _evaluated(
+    course: Course,
+    engine: Engine,
+    state: CourseState,
+    metrics: Metrics | None,
+    folder: RunFolder,
+    observer: Observer,
+) -> CourseState:
+    """The state with the last round's metrics, evaluated now if nobody has; weights better than all before are kept."""
+    assert state.pending is not None
+    began = time.perf_counter()
+    try:
+        found = metrics or engine.evaluate(state.weights, "validation", state.round)
+    except Ruined:
+        raise
+    except RunFailed as error:
+        error.message = f"round {state.round}: {error.message}"
+        raise
+    figures, best = found.figures, state.best
+    entry = RoundFinished(
+        round=state.round,
+        loss=found.loss,
+        accuracy=figures.get("accuracy"),
+        metrics=figures,
+        best=best is None or is_better(course.training.chosen_by, figures, best.metrics),
+        num_examples=state.pending.num_examples,
+        seconds=state.pending.seconds + time.perf_counter() - began,
+    )
+    if entry.best:
+        save_weights(folder.best, state.weights)
+    observer(entry)
+    return state.evaluated(entry)

@@ -1,0 +1,141 @@
+"""A course from start to end, or from a checkpoint to the end, by any engine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from xbackend_fl.canonical import Schema
+from xbackend_fl.course import Course
+from xbackend_fl.errors import SchemaError
+from xbackend_fl.events import CourseFinished, CourseStarted, Event, Noted, Observer, RoundFinished, jsonl
+from xbackend_fl.rounds.checkpoint import CourseState
+from xbackend_fl.rounds.engine import Engine, Prepared
+from xbackend_fl.rounds.finish import finish
+from xbackend_fl.rounds.folder import RunFolder
+from xbackend_fl.rounds.owner import unwritable_said
+from xbackend_fl.rounds.ready import make_ready, require_same_data
+from xbackend_fl.rounds.rounds import run_rounds
+from xbackend_fl.weights import Weights
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished or interrupted run.
+
+    Attributes:
+        weights: Global weights after the last round.
+        history: One entry per round.
+        path: The run folder.
+        result: The last event; ``None`` if the run was interrupted before its first round.
+    """
+
+    weights: Weights
+    history: tuple[RoundFinished, ...]
+    path: Path
+    result: CourseFinished | None
+
+
+def run_with(
+    engine: Engine,
+    course: Course,
+    folder: RunFolder,
+    state: CourseState | None,
+    observer: Observer | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> Run:
+    """Run the rounds that are left, and finish.
+
+    Args:
+        engine: Trains the cohorts.
+        course: The course.
+        folder: Where everything is written.
+        state: Where to go on; ``None`` to start.
+        observer: Told about every event, after it is on disk.
+        should_stop: Asked between rounds; true ends the course after a complete round.
+
+    Raises:
+        RefusedInput: A model cannot be used; nothing was trained.
+        RunFailed: The course could not finish; the checkpoint of the last complete round stays.
+    """
+    began = time.perf_counter()
+    notes = [*make_ready(folder, state)]
+    if state is not None and state.round >= course.rounds:
+        notes.append(
+            f"{state.round} rounds have been run already, and `rounds` is {course.rounds}: none is left to train, "
+            "and the files of the trained model are written again"
+        )
+    with unwritable_said(folder.path):
+        record = jsonl(folder.events)
+
+    def tell(event: Event) -> None:
+        record(event)
+        if observer is not None:
+            observer(event)
+
+    tell(
+        CourseStarted(
+            name=course.name,
+            path=str(folder.path),
+            participants={p.name: p.backend for p in course.participants},
+            rounds=course.rounds,
+            resumed_from=state.round if state else 0,
+        )
+    )
+    for note in notes:
+        tell(Noted(backend="server", note=note))
+    prepared = engine.prepare(tell)
+    if (said := require_same_data(folder, prepared.data, begun=state is not None)) is not None:
+        tell(Noted(backend="server", note=said))
+    schema, begin = _start(course, prepared, folder, state)
+    # Handed over, so that no name here keeps the first weights in memory while later ones are trained.
+    handed = [begin]
+    del state, begin
+    asked = should_stop or (lambda: False)
+    state = run_rounds(course, engine, handed.pop(), folder, tell, asked)
+    if not state.history:
+        return Run(state.weights, (), folder.path, None)
+    result = finish(course, engine, schema, state, folder, tell)
+    best, used = state.best, engine.usage()
+    assert best is not None
+    last = CourseFinished(
+        path=str(folder.path),
+        rounds=state.round,
+        interrupted=state.round < course.rounds,
+        best_round=best.round,
+        metric=course.training.chosen_by.name,
+        validation_metrics=best.metrics,
+        test_metrics=result.test.figures,
+        best_test_metrics=result.best_test.figures,
+        test_loss=result.test.loss,
+        validation_accuracy=best.accuracy,
+        test_accuracy=result.test.figures.get("accuracy"),
+        best_test_accuracy=result.best_test.figures.get("accuracy"),
+        onnx_error=result.onnx_error,
+        seconds=time.perf_counter() - began,
+        peak_memory_bytes={name: usage.peak_bytes for name, usage in used.items()},
+        device_memory_bytes={
+            n: usage.device_peak_bytes for n, usage in used.items() if usage.device_peak_bytes
+        },
+    )
+    tell(last)
+    return Run(state.weights, state.history, folder.path, last)
+
+
+def _start(
+    course: Course, prepared: Prepared, folder: RunFolder, state: CourseState | None
+) -> tuple[Schema, CourseState]:
+    """The schema, and where the rounds begin; nothing else of what was prepared is kept in memory."""
+    folder.write_models(prepared)
+    if state is None:
+        first = course.federate.server.rule().init(prepared.initial)
+        return prepared.schema, CourseState(0, prepared.initial, first)
+    if state.weights.fingerprint != prepared.schema.fingerprint:
+        raise SchemaError(
+            f"the checkpoint is of schema {state.weights.fingerprint[:12]}, "
+            f"the reference model is now {prepared.schema.fingerprint[:12]}",
+            hint="the model file changed since the run began; restore it or start a new run",
+        )
+    return prepared.schema, state
