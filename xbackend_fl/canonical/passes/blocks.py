@@ -11,8 +11,10 @@ from dataclasses import replace
 from xbackend_fl.canonical.draft import Draft, Graph
 from xbackend_fl.canonical.layout import Reorder, Segment
 from xbackend_fl.canonical.ops import PASSES_FEATURES
+from xbackend_fl.canonical.passes.edit import axes_of
 
 _LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm"})
+_ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div"})
 
 
 def take_up_block_order(graph: Graph) -> tuple[Draft, ...]:
@@ -26,7 +28,7 @@ def take_up_block_order(graph: Graph) -> tuple[Draft, ...]:
         if reader is not None and reader.operator == "DepthToSpace":
             new |= _in_front(graph, draft, sizes)
         elif source is not None and source.operator == "SpaceToDepth" and reader is not None:
-            new |= _behind(draft, reader, sizes)
+            new |= _behind(graph, draft, sizes)
     return tuple(new.get(draft.name, draft) for draft in graph.drafts)
 
 
@@ -77,14 +79,53 @@ def _in_front(graph: Graph, take: Draft, sizes: tuple[int, int]) -> dict[str, Dr
     return turned | {take.name: replace(take, operator="Identity", attributes={})}
 
 
-def _behind(take: Draft, reader: Draft, sizes: tuple[int, int]) -> dict[str, Draft]:
-    """The convolution that reads the channels reads them in the other order."""
-    if reader.operator != "Conv" or reader.attributes["group"] != 1:
-        return {}
+def _behind(graph: Graph, take: Draft, sizes: tuple[int, int]) -> dict[str, Draft]:
+    """The layer that reads the channels reads them in the other order, and so does everything between it and the Take."""
     rows, columns = sizes
     segment = Segment((rows, columns), (1, 0))
-    layouts = {**reader.layouts, "weight": Reorder(reader.layouts["weight"], 1, (segment,))}
-    return {
-        reader.name: replace(reader, layouts=layouts),
-        take.name: replace(take, operator="Identity", attributes={}),
-    }
+    new = {take.name: replace(take, operator="Identity", attributes={})}
+    value, axis, rank = take.outputs[0], 1, len(take.shape)
+    while (reader := graph.only_reader(value)) is not None:
+        layer = (reader.operator == "Conv" and axis == 1 and reader.attributes["group"] == 1) or (
+            reader.operator == "Gemm" and axis == len(reader.shape) - 1
+        )
+        if layer:
+            layouts = {**reader.layouts, "weight": Reorder(reader.layouts["weight"], 1, (segment,))}
+            return new | {reader.name: replace(reader, layouts=layouts)}
+        if reader.operator == "Transpose":
+            axis = axes_of(reader).index(axis)
+        elif reader.operator == "Reshape" and axis == rank - 1 and reader.shape[-1] == rows * columns:
+            axis = len(reader.shape) - 1
+        elif reader.operator in _ARITHMETIC and len(reader.inputs) == 2:
+            (other,) = (item for item in reader.inputs if item != value)
+            held = _vector(graph, other, len(reader.shape) - axis)
+            if held is None:
+                return {}
+            maker, place = held
+            layouts = {"weight": Reorder(maker.layouts["weight"], place, (segment,))}
+            new[maker.name] = replace(maker, layouts=layouts)
+        elif not _each(reader):
+            return {}
+        value, rank = reader.outputs[0], len(reader.shape)
+    return {}
+
+
+def _each(draft: Draft) -> bool:
+    """Whether a node does the same with every element of its only input."""
+    plain = draft.operator in PASSES_FEATURES | _ARITHMETIC | {"Dropout", "Clip", "Exp"}
+    return plain and len(draft.inputs) == 1 and not draft.layouts
+
+
+def _vector(graph: Graph, value: str, behind: int) -> tuple[Draft, int] | None:
+    """The parameter that a value is a function of, element by element, and its only axis: for the axis that is the last but ``behind - 1``."""
+    draft = graph.producers.get(value)
+    shape = () if draft is None else draft.shape
+    wide = [len(shape) - place for place, length in enumerate(shape) if length > 1]
+    while draft is not None and wide == [behind] and graph.only_reader(draft.outputs[0]) is not None:
+        places = [place for place, length in enumerate(draft.shape) if length > 1]
+        if draft.operator == "Parameter":
+            return draft, places[0]
+        if not (_each(draft) or draft.operator in {"Reshape", "Transpose"}) or len(places) != 1:
+            return None
+        draft = graph.producers.get(draft.inputs[0])
+    return None
