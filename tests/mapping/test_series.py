@@ -79,3 +79,28 @@ def test_channels_are_no_length() -> None:
     found = bound(model, candidate, example)
     assert found.proof.proven
     assert not any("draw 19" in note for note in found.proof.notes)
+
+
+class Averaged(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv1d(6, 4, 3, padding=1), nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.conv(x).sum(2) / x.shape[2])
+
+
+def averaged_keras(steps: float) -> Any:
+    x = keras.Input((None, 6))
+    return keras.Model(x, K.Dense(2)(ops.sum(K.Conv1D(4, 3, padding="same")(x), 1) / steps))
+
+
+@pytest.mark.slow
+def test_a_length_behind_channels_is_said_as_well() -> None:
+    example = (np.random.default_rng(1).standard_normal((2, 6, 5)).astype(np.float32),)
+    found = bound(Averaged(), averaged_keras(5.0), example)
+    assert found.proof.proven
+    (note,) = [note for note in found.proof.notes if "one step longer" in note]
+    assert note.startswith("draw 5, 6×6")
+    with pytest.raises(xbackend_fl.errors.MismatchError):
+        bound(Averaged(), averaged_keras(6.0), example)

@@ -38,6 +38,9 @@ BY_SHAPE = "the same weights by shape"
 DRAWS = 4
 """Draws whose gradients are always compared; a step, too, in those with an odd seed."""
 
+LARGER = DRAWS + 1
+"""Seed of the draw at a neighbouring size: images, and series whose channels lie in front of their steps."""
+
 KINDS = DRAWS + 2
 """Seed of the draws of every other kind of data, whose outputs alone are compared."""
 
@@ -86,7 +89,7 @@ def cases(schema: Schema, example: Sequence[Array], assignment: Assignment = ())
     result = [_draw(schema, example, shapes, seed, usual, step=bool(seed % 2)) for seed in range(DRAWS)]
     if any(len(shape) >= 3 for shape in shapes):
         larger = [(*shape[:2], *(n + 1 for n in shape[2:])) if len(shape) >= 3 else shape for shape in shapes]
-        result.append(_draw(schema, example, larger, DRAWS + 1, usual, differentiate=False))
+        result.append(_draw(schema, example, larger, LARGER, usual, differentiate=False))
     if longer := _longer(schema, shapes):
         result.append(_draw(schema, example, longer, LONGER, usual, differentiate=False))
     others = (other for other in _others(schema) if other != usual)

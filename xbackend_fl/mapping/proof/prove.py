@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from xbackend_fl.adapter import Trainer
 from xbackend_fl.canonical import Binding, Kind, Schema
 from xbackend_fl.errors import RefusedInput
-from xbackend_fl.mapping.probe.cases import LONGER
+from xbackend_fl.mapping.probe.cases import LARGER, LONGER
 from xbackend_fl.mapping.probe.distributions import Distribution, vocabularies
 from xbackend_fl.mapping.probe.executor import executor_of
 from xbackend_fl.mapping.probe.markers import unseen
@@ -187,7 +187,7 @@ def _set_aside(own: Sequence[Evidence], checks: Sequence[Check]) -> dict[str, st
     """Draws in which two models of one function may differ, and do, and what is said of each.
 
     What a mask leaves where it hides everything (the mean of all, the first, the last) is no part of the function; NaN is. A model may
-    know the length of a series: that others are wanted is for the user to declare.
+    know the length of a series, wherever its channels lie: that others are wanted is for the user to declare. Images have no such leave.
     """
     wrong = [check for check in checks if not check.passed]
     found: dict[str, str] = {}
@@ -196,7 +196,8 @@ def _set_aside(own: Sequence[Evidence], checks: Sequence[Check]) -> dict[str, st
         errors = [check.error for check in wrong if check.case == label]
         if not errors:
             continue
-        if item.case.seed == LONGER:
+        series = item.case.seed == LARGER and all(array.ndim <= 3 for array in item.case.inputs)
+        if item.case.seed == LONGER or series:
             apart = f"by {max(errors):.1e}" if all(map(math.isfinite, errors)) else "wholly"
             found[label] = (
                 f"{label}: one step longer, the models differ {apart}: the map holds at the example's length; "
