@@ -115,7 +115,7 @@ ROOMS = [
     "errors",
     "events",
     "mapping",
-    "server",
+    "rounds",
     "simulation",
     "testing",
     "weights",
