@@ -16,6 +16,7 @@ from xbackend_fl.canonical.layout import (
     Layout,
     Native,
     Reorder,
+    Repeat,
     Reshape,
     Segment,
     Stack,
@@ -49,7 +50,7 @@ def _grow(draw: st.DrawFn, layout: Layout, depth: int) -> Layout:
 def _step(draw: st.DrawFn, layout: Layout) -> Layout:
     shape = layout.shape
     axis = draw(st.integers(0, len(shape) - 1))
-    match draw(st.sampled_from(["transpose", "reshape", "blocks", "join", "stack", "sum", "reorder"])):
+    match draw(st.sampled_from(["transpose", "reshape", "blocks", "join", "stack", "sum", "row", "reorder"])):
         case "transpose":
             return Transpose(layout, tuple(draw(st.permutations(range(len(shape))))))
         case "reshape":
@@ -63,6 +64,9 @@ def _step(draw: st.DrawFn, layout: Layout) -> Layout:
             return Stack((layout, _twin(layout)))
         case "sum":
             return Sum((layout, _twin(layout)))
+        case "row":
+            row = Native(f"{'x' * len(list(leaves(layout)))}row", (1, *shape[1:]))
+            return Sum((layout, Repeat(row, shape[0])))
         case _:
             factors = (shape[axis],) if shape[axis] % 2 else (2, shape[axis] // 2)
             perm = tuple(draw(st.permutations(range(len(factors)))))

@@ -152,7 +152,7 @@ class Binding:
 
     @cached_property
     def silenced(self) -> tuple[Native, ...]:
-        """Parts of native tensors that stay zero: the second biases of PyTorch's recurrent layers."""
+        """Parts of native tensors that stay zero: the second biases of PyTorch's recurrent layers, a row that is added to every row of a table."""
         return tuple(leaf for layout in self.parameters.values() for leaf in silenced(layout))
 
     def export(self, natives: Mapping[str, Array], *, copy: bool = True) -> dict[str, Array]:

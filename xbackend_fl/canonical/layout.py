@@ -186,7 +186,24 @@ class Constant:
         return np.array(self.values, np.float32).reshape(self.shape)
 
 
-Step = Native | Transpose | Reshape | Blocks | Join | Stack | Sum | Reorder | Constant
+@dataclass(frozen=True)
+class Repeat:
+    """The only row of ``of``, ``rows`` times along axis 0: what is added to every row of a table.
+
+    It stands behind the first part of a :class:`Sum` and nowhere else, so nothing but zero comes back.
+    """
+
+    of: Layout
+    rows: int
+    step: Literal["repeat"] = "repeat"
+
+    @property
+    def shape(self) -> Shape:
+        """Shape after the step."""
+        return (self.rows, *self.of.shape[1:])
+
+
+Step = Native | Transpose | Reshape | Blocks | Join | Stack | Sum | Reorder | Constant | Repeat
 """Any layout step; for ``isinstance``."""
 
 Layout = Annotated[Step, Field(discriminator="step")]
@@ -244,6 +261,8 @@ def forward(layout: Layout, natives: Mapping[str, Array]) -> Array:
             return np.take(forward(layout.of, natives), np.argsort(layout.sources), axis=layout.axis)
         case Constant():
             return layout.array
+        case Repeat():
+            return np.broadcast_to(forward(layout.of, natives), layout.shape)
 
 
 def backward(layout: Layout, canonical: Array, natives: Mapping[str, Array]) -> None:
@@ -275,8 +294,8 @@ def backward(layout: Layout, canonical: Array, natives: Mapping[str, Array]) -> 
                 backward(part, value, natives)
         case Sum():
             backward(layout.parts[0], canonical, natives)
-            for part in layout.parts[1:]:
-                backward(part, np.zeros_like(canonical), natives)
+            for leaf in (leaf for part in layout.parts[1:] for leaf in leaves(part)):
+                natives[leaf.tensor][leaf.index] = 0
         case Reorder():
             backward(layout.of, np.take(canonical, layout.sources, axis=layout.axis), natives)
 
@@ -334,6 +353,8 @@ def describe(layout: Layout) -> str:
             return f"{describe(layout.of)} · flatten order {orders} on axis {layout.axis}"
         case Constant():
             return f"constant {list(layout.shape)}"
+        case Repeat():
+            return f"{describe(layout.of)} · for each of {layout.rows} rows"
 
 
 def _permute_blocks(array: Array, axis: int, order: tuple[int, ...]) -> Array:

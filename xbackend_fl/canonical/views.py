@@ -18,6 +18,7 @@ from xbackend_fl.canonical.layout import (
     Layout,
     Native,
     Reorder,
+    Repeat,
     Reshape,
     Shape,
     Stack,
@@ -70,6 +71,9 @@ def part(layout: Layout, axis: int, start: int, stop: int) -> Layout:
         case Constant():
             cut = np.take(layout.array, range(start, stop), axis)
             return Constant(cut.shape, tuple(map(float, cut.flat)))
+        case Repeat():
+            of = layout.of if axis == 0 else part(layout.of, axis, start, stop)
+            return Repeat(of, stop - start if axis == 0 else layout.rows)
         case _:
             return _part_of_several(layout, axis, start, stop)
 

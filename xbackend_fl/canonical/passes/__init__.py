@@ -43,6 +43,7 @@ from xbackend_fl.canonical.passes.slices import slice_before_functions
 from xbackend_fl.canonical.passes.squeezes import squeeze_features
 from xbackend_fl.canonical.passes.states import read_last_states
 from xbackend_fl.canonical.passes.sums import add_joined_parts
+from xbackend_fl.canonical.passes.tables import add_single_rows
 from xbackend_fl.canonical.passes.trims import trim_convolutions
 from xbackend_fl.canonical.passes.truths import settle_truths
 
@@ -62,6 +63,7 @@ PASSES: tuple[Callable[[Graph], tuple[Draft, ...]], ...] = (
     crop_transposed,
     trim_convolutions,
     fold_biases,
+    add_single_rows,
     keep_rows_apart,
     sum_products,
     add_joined_parts,

@@ -113,7 +113,7 @@ class Edit:
             if step.operator == "Transpose":
                 shape = tuple(own[axis] for axis in axes_of(step))
                 return self.make(near, "Transpose", [value], shape, step.attributes)
-            places = _with_ones(whole, step.shape) if step.operator == "Reshape" else None
+            places = with_ones(whole, step.shape) if step.operator == "Reshape" else None
             if places is not None:
                 shape = tuple(1 if place is None else own[place] for place in places)
                 return self.make(near, "Reshape", [value], shape, {"shape": free_sizes(own, shape)})
@@ -122,7 +122,7 @@ class Edit:
     def _turns(self, step: Draft) -> bool:
         """Whether a node gives axes another order, or adds some of length one, and nothing else."""
         if step.operator == "Reshape":
-            return _with_ones(self.shape(step.inputs[0]), step.shape) is not None
+            return with_ones(self.shape(step.inputs[0]), step.shape) is not None
         return step.operator == "Transpose"
 
     def _turned(self, near: Draft, constant: Draft, lead: int, steps: Sequence[Draft]) -> str:
@@ -132,7 +132,7 @@ class Edit:
             if draft.operator == "Transpose":
                 array = array.transpose(axes_of(draft))
                 continue
-            places = _with_ones(self.shape(draft.inputs[0]), draft.shape)
+            places = with_ones(self.shape(draft.inputs[0]), draft.shape)
             assert places is not None
             array = array.reshape([1 if place is None else array.shape[place] for place in places])
         keep = next((place for place, n in enumerate(array.shape) if n != 1), max(array.ndim - 1, 0))
@@ -196,7 +196,7 @@ def axes_of(draft: Draft) -> tuple[int, ...]:
     return tuple(int(axis) for axis in perm)
 
 
-def _with_ones(source: Shape, target: Shape) -> list[int | None] | None:
+def with_ones(source: Shape, target: Shape) -> list[int | None] | None:
     """For each axis of ``target`` the axis of ``source`` that it is, ``None`` for a new one of length one; ``None`` if it is no such reshape."""
     places: list[int | None] = []
     axis = 0

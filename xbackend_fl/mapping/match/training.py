@@ -251,6 +251,6 @@ def _recurrent_biases(binding: Binding) -> Iterator[str]:
     tensors = sorted({leaf.tensor for leaf in binding.silenced})
     if tensors:
         yield (
-            f"{', '.join(tensors)}: second biases, of which only the sum with the first counts; "
+            f"{', '.join(tensors)}: second biases and single rows, of which only the sum with what they are added to counts; "
             "they stay zero, or the sum would move twice as fast"
         )
