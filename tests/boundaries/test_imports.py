@@ -34,7 +34,7 @@ PLANTED = [
         for room in (
             "xbackend_fl",
             "xbackend_fl.simulation",
-            "xbackend_fl.deployment.silo",
+            "xbackend_fl.federation.silo.silo",
             "xbackend_fl.participant.worker",
             "xbackend_fl.convert",
             "xbackend_fl.testing.conformance",

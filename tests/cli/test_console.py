@@ -140,7 +140,7 @@ def test_what_a_command_prints(
 @pytest.mark.parametrize("text", [*ATTACKS[:5], "[red]markup[/red]"])
 def test_names_in_a_schema_file(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A schema comes from whoever coordinates a course."""
-    from tests.deployment.light import schema_of
+    from tests.federation.light import schema_of
     from xbackend_fl.cli import inspect
 
     path = tmp_path / "schema.json"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.command import xbfl
-from tests.deployment.deep import DATA
+from tests.federation.deep import DATA
 
 MODEL = """\
 import atexit, ctypes, logging, os, sys

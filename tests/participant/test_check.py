@@ -15,8 +15,8 @@ from tests.participant import bad_loaders, loaders
 from tests.participant.models import heads
 from xbackend_fl import load_course, run_course
 from xbackend_fl.cli.main import main
-from xbackend_fl.deployment.silo import Silo
 from xbackend_fl.errors import CombinedError, ConfigError, Refusals
+from xbackend_fl.federation.silo.silo import Silo
 from xbackend_fl.participant import Scope, Worker
 
 ROOM = Path(__file__).parent

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.deployment.campaign import write_course
-from tests.deployment.light import Linear
+from tests.federation.campaign import write_course
+from tests.federation.light import Linear
 from xbackend_fl import Course, load_course
 from xbackend_fl.errors import ConfigError, FileError, RefusedInput, RunFailed
 from xbackend_fl.events import Noted, from_line, jsonl

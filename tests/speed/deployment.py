@@ -1,6 +1,6 @@
 """What a deployed round costs, beside Flower's own empty round on the same machine in the same minutes, and the server's memory.
 
-``python -m tests.speed.deployment`` takes about ten minutes. Silos are light (``tests/deployment/light.py``): their training takes no time, so a round is
+``python -m tests.speed.deployment`` takes about ten minutes. Silos are light (``tests/federation/light.py``): their training takes no time, so a round is
 messages, checks, the ledger and the mean.
 """
 
@@ -20,14 +20,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.deployment.campaign import write_course
-from tests.deployment.light import Linear
+from tests.federation.campaign import write_course
+from tests.federation.light import Linear
 from xbackend_fl.course import Course
 from xbackend_fl.course.address import Address
-from xbackend_fl.deployment import Silo, processes, service
-from xbackend_fl.deployment.app import write_page
-from xbackend_fl.deployment.processes import free_port
 from xbackend_fl.events import CourseFinished, RoundCollected, from_line
+from xbackend_fl.federation import Silo
+from xbackend_fl.federation.flower import processes
+from xbackend_fl.federation.flower.app import write_page
+from xbackend_fl.federation.flower.processes import free_port
+from xbackend_fl.federation.silo import service
 
 _SIZE = "650x10000"
 _VALUES = 651 * 10_000
@@ -50,7 +52,7 @@ def floor(folder: Path, silos: int) -> dict[str, float]:
             home = folder / f"node{index}"
             home.mkdir()
             config = {"name": f"n{index}"}
-            stack.enter_context(processes.supernode(place, free_port(), config, None, home, warm=False))
+            stack.enter_context(processes.supernode(place, free_port(), config, None, home, fork=False))
         processes.start_app(place, None, folder / "app", folder)
         while not out.is_file():
             assert not processes.status(folder).startswith("finished"), processes.tail(
@@ -67,7 +69,7 @@ def deployed(folder: Path, silos: int) -> dict[str, Any]:
     address, run = f"127.0.0.1:{free_port()}", folder / "run"
     joins = []
     for participant in course.participants:
-        command = ["-m", "tests.deployment.light", "join", str(folder), participant.name, address]
+        command = ["-m", "tests.federation.light", "join", str(folder), participant.name, address]
         with (folder / f"{participant.name}.log").open("wb") as log:
             joins.append(subprocess.Popen([sys.executable, *command], stdout=log, stderr=log))
     xbfl = str(Path(sys.executable).parent / "xbfl")
@@ -82,7 +84,7 @@ def local(folder: Path, silos: int) -> dict[str, Any]:
     """A server's process, and light silos at sockets of this one."""
     course = write_course(folder, 3, silos, _SIZE, precision="float32", rule="fedavg")
     with _hosted(course, folder):
-        command = [sys.executable, "-m", "tests.deployment.light", "server", str(folder)]
+        command = [sys.executable, "-m", "tests.federation.light", "server", str(folder)]
         subprocess.run(command, check=True, env=processes.flower_environment(folder))
     return _figures(folder / "run")
 

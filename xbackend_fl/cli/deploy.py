@@ -32,7 +32,7 @@ def serve(
     It needs no machine-learning framework. Ctrl-C ends the course after the round.
     """
     from xbackend_fl.cli.view import view
-    from xbackend_fl.deployment.serving import serve_course
+    from xbackend_fl.federation.flower.serving import serve_course
 
     stop = _stop_on_interrupt()
     with view(as_json=as_json) as observer:
@@ -73,7 +73,7 @@ def join(
     The silo's model is proven to be the reference's before it trains; code and data stay here.
     """
     from xbackend_fl.course import site_settings
-    from xbackend_fl.deployment.joining import join_course
+    from xbackend_fl.federation.flower.joining import join_course
 
     join_course(
         course,
@@ -100,7 +100,7 @@ def up(
 ) -> None:
     """Rehearse a deployment: the server and every silo as processes of this machine."""
     from xbackend_fl.cli.view import view
-    from xbackend_fl.deployment.rehearsal import rehearse
+    from xbackend_fl.federation.flower.rehearsal import rehearse
 
     stop = _stop_on_interrupt()
     with view(as_json=as_json) as observer:
@@ -120,7 +120,7 @@ def keys(
     keys/server goes to the server, keys/silos/NAME to each silo; keys/ca.key to nobody.
     """
     from xbackend_fl.course import load_course
-    from xbackend_fl.deployment.keys import make_keys
+    from xbackend_fl.federation.credentials import make_keys
 
     names = [participant.name for participant in load_course(course).participants]
     make_keys(out, hosts or (), names, days)
@@ -137,7 +137,7 @@ def flower_app(
 ) -> None:
     """Write the thin app with which flwr run leads a course on a SuperLink of your own; README.md in it has the steps."""
     from xbackend_fl.course import load_course
-    from xbackend_fl.deployment.app import write_flower_app
+    from xbackend_fl.federation.flower.app import write_flower_app
 
     write_flower_app(load_course(course, settings or ()), out, str(keys or ""))
     say(f"{out}/README.md has the steps; flwr run {out} CONNECTION starts the course")

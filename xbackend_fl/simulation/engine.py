@@ -21,9 +21,9 @@ from xbackend_fl.mapping import Evidence
 from xbackend_fl.metrics import Metrics
 from xbackend_fl.participant import Scope, Usage, changed
 from xbackend_fl.rounds import Outputs, Participation, Prepared, RoundOutcome, check_loss
-from xbackend_fl.simulation.mail import Desk, Letter
 from xbackend_fl.simulation.placement import Placement, place
-from xbackend_fl.simulation.process import Handle, LocalWorker, ProcessWorker, collect
+from xbackend_fl.simulation.shared_memory import Desk, Letter
+from xbackend_fl.simulation.workers import Handle, LocalWorker, ProcessWorker, collect
 from xbackend_fl.weights import Weights
 
 

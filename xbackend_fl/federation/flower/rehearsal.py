@@ -1,0 +1,92 @@
+"""A rehearsal: the server and every silo as processes of one machine, encrypted and with keys as between machines."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from xbackend_fl.course import load_course
+from xbackend_fl.errors import RunFailed
+from xbackend_fl.events import Noted, Observer
+from xbackend_fl.federation.credentials import make_keys
+from xbackend_fl.federation.flower import processes
+from xbackend_fl.federation.flower.processes import free_port
+from xbackend_fl.federation.flower.serving import serve_course
+from xbackend_fl.rounds import LEAVING_S, RunFolder, owned, unwritable_said
+
+
+def rehearse(
+    course: Path,
+    settings: Sequence[str] = (),
+    *,
+    data: Path | None = None,
+    out: Path | None = None,
+    observer: Observer = lambda _: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Path:
+    """A server and all silos as processes of this machine, encrypted and with keys as between machines.
+
+    Args:
+        course: The course file.
+        settings: ``a.b=value`` overrides.
+        data: A folder with ``NAME.npz`` for every silo; parts of the course's data if left out.
+        out: A new run folder; what silos write, their logs and all keys lie beside it, in ``OUT-silos``.
+        observer: Told about every event.
+        should_stop: Asked all the time.
+
+    Raises:
+        RefusedInput: Something cannot be used; the message says which silo's.
+        RunFailed: The course could not finish.
+    """
+    loaded = load_course(course, settings)
+    names = [participant.name for participant in loaded.participants]
+    server = f"127.0.0.1:{free_port()}"
+    threads = str(max(1, (os.cpu_count() or 1) // len(names)))
+    folder = RunFolder.place(loaded, out).resolve()
+    beside = folder.with_name(f"{folder.name}-silos")
+    keys = beside / "keys"
+    silos: dict[str, subprocess.Popen[bytes]] = {}
+
+    needed, gone = loaded.deployment.fewest(len(names)), set[str]()
+
+    def stopped() -> bool:
+        for name, process in silos.items():
+            if name in gone or not process.poll():
+                continue
+            gone.add(name)
+            said = f"silo {name!r} ended with exit code {process.returncode}:\n{processes.tail(beside / f'{name}.log')}"
+            if len(names) - len(gone) < needed:
+                raise RunFailed(said)
+            observer(Noted(backend="server", note=f"the course goes on without it: {said}"))
+        return should_stop()
+
+    with unwritable_said(beside):
+        beside.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        # A first try that was killed left keys behind; they were for nothing else.
+        stack.enter_context(owned(beside, LEAVING_S))
+        shutil.rmtree(keys, ignore_errors=True)
+        make_keys(keys, (), names)
+        for name in names:
+            command = ["xbfl", "join", str(course), "--as", name, "--server", server, "--threads", threads]
+            command += ["--keys", str(keys / "silos" / name)]
+            command += ["--out", str(beside / name)]
+            command += [] if data is None else ["--data-path", str(data / f"{name}.npz")]
+            for setting in settings:
+                command += ["--set", setting]
+            environment = {**os.environ, "OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE"}
+            process = processes.running(command, environment, beside / f"{name}.log")
+            silos[name] = stack.enter_context(process)
+        return serve_course(
+            course,
+            settings,
+            address=server,
+            out=folder,
+            keys=keys / "server",
+            observer=observer,
+            should_stop=stopped,
+        )

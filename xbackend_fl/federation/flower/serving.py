@@ -1,0 +1,208 @@
+"""The server's role: Flower's SuperLink and the round loop in it, watched, and started again if a process of it ends."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from xbackend_fl.course import load_course
+from xbackend_fl.course.address import Address
+from xbackend_fl.errors import FileError, RunFailed
+from xbackend_fl.events import (
+    CourseFinished,
+    Event,
+    Noted,
+    Observer,
+    RoundCollected,
+    RoundStarted,
+    complete_bytes,
+    from_line,
+)
+from xbackend_fl.federation.credentials import Keys, keys_for
+from xbackend_fl.federation.flower import processes
+from xbackend_fl.federation.flower.processes import Gone, Waiting
+from xbackend_fl.federation.job import Job
+from xbackend_fl.rounds import LEAVING_S, RunFolder, owned
+
+_POLL_S = 0.2
+_STATUS_S = 10.0
+_AGAIN_S = 3.0
+
+
+def serve_course(
+    course: Path,
+    settings: Sequence[str] = (),
+    *,
+    address: str | None = None,
+    out: Path | None = None,
+    resume: bool = False,
+    keys: Path | None = None,
+    insecure: bool = False,
+    observer: Observer = lambda _: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Path:
+    """Run a course's server until the course is over.
+
+    Args:
+        course: The course file; with ``resume``, the run folder to go on with.
+        settings: ``a.b=value`` overrides.
+        address: ``HOST:PORT`` to listen at; ``deployment.address`` if left out.
+        out: A new run folder.
+        resume: Continue at the last checkpoint of a run folder.
+        keys: Folder of the server's keys (:class:`~xbackend_fl.federation.credentials.Keys`); ``deployment.keys`` if left out.
+        insecure: Whether others than this machine may be served without keys.
+        observer: Told about every event.
+        should_stop: Asked all the time; true ends the course after a complete round.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        RefusedInput: Course, address or folder cannot be used, or a silo's model is not the reference's.
+        RunFailed: The course could not finish; the checkpoint of the last complete round stays.
+    """
+    file = RunFolder.open(course).course if resume else course
+    if resume:
+        require_deployed(course)
+        # Said before anything is started; the server's process owns the folder then.
+        with owned(course, LEAVING_S):
+            loaded = RunFolder(course).continued(settings, deployed=True)
+    else:
+        loaded = load_course(file, settings)
+    place = Address(address or loaded.deployment.address)
+    own = keys_for(loaded, place.reached, keys, insecure=insecure)
+    folder = (course if resume else RunFolder.place(loaded, out)).resolve()
+    source = file.resolve()
+    tally = _Tally(observer)
+    # From here on: a process may write before whoever started it looks.
+    events = _events(folder / "events.jsonl", complete_bytes(folder / "events.jsonl"))
+    while True:
+        try:
+            _serve_once(source, settings, place, own, folder, events, tally, should_stop)
+        except RunFailed as error:
+            # What never worked is for its reader to mend; what worked is tried again.
+            if not isinstance(error, Gone) and not tally.failures:
+                raise
+            tally.failures += 1
+            if tally.failures > loaded.deployment.restarts or should_stop():
+                raise
+            note = f"{error.message.splitlines()[0]} Starting again ({tally.failures} of {loaded.deployment.restarts})"
+            observer(Noted(backend="server", note=note))
+            time.sleep(_AGAIN_S)
+        else:
+            return folder
+
+
+def require_deployed(run: Path) -> None:
+    """Refuse the folder of a simulated run, before anything is written there.
+
+    Raises:
+        FileError: It is one: a deployed run has a ledger before its first event.
+    """
+    folder = RunFolder(run)
+    if folder.events.exists() and not folder.ledger.exists():
+        raise FileError(
+            f"{run} is the run of a simulated course", hint=f"xbfl run --resume {run}; silos have other data"
+        )
+
+
+class _Tally:
+    """Passes events on, and counts failures since the last complete round."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer, self.failures = observer, 0
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, RoundCollected):
+            self.failures = 0
+        self._observer(event)
+
+
+def _serve_once(
+    course: Path,
+    settings: Sequence[str],
+    place: Address,
+    keys: Keys | None,
+    folder: Path,
+    events: Iterator[Event | None],
+    observer: Observer,
+    should_stop: Callable[[], bool],
+) -> None:
+    with tempfile.TemporaryDirectory(prefix="xbfl-") as home:
+        where = "" if keys is None else str(keys.folder.resolve())
+        job = Job(str(course), tuple(settings), str(folder), where, home, starter=os.getpid())
+        waiting = Waiting(lambda note: observer(Noted(backend="server", note=note)), should_stop)
+        with processes.superlink(place, keys, Path(home), waiting) as link:
+            try:
+                processes.submit(place, keys, job, Path(home), waiting)
+            except RunFailed as error:
+                if link.poll() is not None:
+                    raise Gone("Flower's SuperLink ended while it was given the course.") from error
+                raise
+            _follow(events, job, link, observer, should_stop)
+
+
+def _follow(
+    events: Iterator[Event | None],
+    job: Job,
+    link: subprocess.Popen[bytes],
+    observer: Observer,
+    should_stop: Callable[[], bool],
+) -> None:
+    """Tell what the server's process writes down, until the course is over."""
+    home, checked, took = Path(job.home), time.monotonic(), 0.0
+    meeting = True
+    while True:
+        # Asked before the events are read: what a process wrote last is then seen before its end is.
+        ended, gone = job.ended, link.poll() is not None
+        # Rarely on a slow machine, where the question itself keeps the process from starting.
+        if not job.started and time.monotonic() - checked > max(_STATUS_S, 2 * took):
+            asked = time.monotonic()
+            ended = processes.status(home).startswith("finished")
+            checked = time.monotonic()
+            took = checked - asked
+        for event in events:
+            if event is None:
+                break
+            observer(event)
+            meeting = meeting and not isinstance(event, RoundStarted)
+            if isinstance(event, CourseFinished):
+                return
+        if notice := job.notice():
+            observer(Noted(backend="server", note=notice))
+        # A process that lost its SuperLink has a reason of its own, which is not the reason.
+        if not gone and (failure := job.failure()):
+            raise failure
+        if ended or gone:
+            name = "Flower's SuperLink" if gone else "the server's process"
+            raise Gone(
+                f"{name} ended before the course did.\n{processes.tail(home / 'superlink.log', 40)}",
+                hint=f"xbfl serve --resume {job.out}",
+            )
+        if should_stop():
+            if meeting:
+                # No round will be complete before all are there.
+                raise RunFailed("stopped while waiting for the silos", hint=f"xbfl serve {job.out} --resume")
+            job.stop()
+        time.sleep(_POLL_S)
+
+
+def _events(log: Path, start: int) -> Iterator[Event | None]:
+    """Events as they are written; ``None`` when there is no other yet."""
+    while not log.is_file():
+        yield None
+    with log.open(encoding="utf-8") as file:
+        file.seek(start)
+        while True:
+            place = file.tell()
+            line = file.readline()
+            if line.endswith("\n"):
+                yield from_line(line)
+            else:
+                # Read again when it is whole: a line for which there was no space is taken back.
+                file.seek(place)
+                yield None

@@ -1,0 +1,285 @@
+"""One round's updates: each is checked, merged, put on disk, and dropped."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Literal, final
+
+import numpy as np
+
+from xbackend_fl.aggregation import OnlineMean, SumFull
+from xbackend_fl.course import Course
+from xbackend_fl.errors import Diverged, RunFailed, UpdateRefused
+from xbackend_fl.events import (
+    Noted,
+    Observer,
+    ParticipantFailed,
+    ParticipantTrained,
+    RoundCollected,
+)
+from xbackend_fl.federation.protocol.message import Message, public, quoted
+from xbackend_fl.federation.protocol.payload import Payload, decode
+from xbackend_fl.federation.server.claims import Claims
+from xbackend_fl.federation.server.ledger import Ledger
+from xbackend_fl.federation.server.outliers import Change, leaps, outliers, ruinous, unlike
+from xbackend_fl.metrics import Metrics
+from xbackend_fl.rounds import written
+from xbackend_fl.weights import Weights
+
+
+@final
+class Collector:
+    """Merges the updates of one round, each once.
+
+    Args:
+        course: The course.
+        ledger: Has what was accepted before an interruption, and keeps what is.
+        claims: Know how many examples a silo has.
+        number: The round.
+        weights: What it starts from.
+        variances: Names of those of which no value is negative.
+        payload: How updates are encoded.
+        columns: Quantities of the model's output, as its metrics count them.
+        most_positions: Positions that a silo's figures may be over.
+        observer: Told about every update.
+
+    Attributes:
+        base: Digest of the weights.
+        mean: Of the accepted updates.
+        accepted: Silos whose update is in the mean.
+        failed: Silos whose update is not, with the reason.
+        diverged: Those of them whose training led to NaN or infinity, or whose evaluation of the weights did.
+        before: Metrics of the weights, over the accepted silos that evaluated them.
+        leapt_again: The updates that were taken out since they leapt, as those of their silos in the round before did, in words.
+    """
+
+    def __init__(
+        self,
+        course: Course,
+        ledger: Ledger,
+        claims: Claims,
+        number: int,
+        weights: Weights,
+        variances: frozenset[str],
+        payload: Payload,
+        columns: int,
+        most_positions: int,
+        observer: Observer,
+    ) -> None:
+        self._rules, self._ledger, self._number, self._weights = course.deployment, ledger, number, weights
+        self._claims, self._variances = claims, variances
+        self._payload, self._observer, self._began = payload, observer, time.perf_counter()
+        self._backends = {participant.name: participant.backend for participant in course.participants}
+        self._loss, self._columns, self._most_positions = course.training.loss, columns, most_positions
+        self._parts: dict[str, Metrics] = {}
+        self._changes: dict[str, Change] = {}
+        # What every update takes of an exact sum: its largest value, times its examples.
+        self._takes: dict[str, float] = {}
+        self._losses: dict[str, float] = {}
+        self.base = weights.digest
+        self.mean = OnlineMean(weights, course.federate.precision, variances)
+        self.accepted: dict[str, str] = {}
+        self.failed: dict[str, str] = dict(ledger.taken_out(number, self.base))
+        self.diverged: set[str] = set()
+        self.leapt_again: list[str] = []
+        self._offenders = ledger.offenders()
+        self._leapt = ledger.leapt(number)
+
+    @property
+    def before(self) -> Metrics | None:
+        """Metrics of the weights that the round started from, if silos evaluated them."""
+        # In the order of names: the sum of a resumed round has the same bits.
+        return Metrics.total([self._parts[name] for name in sorted(self._parts)]) if self._parts else None
+
+    @property
+    def parts(self) -> Mapping[str, Metrics]:
+        """The same of every silo."""
+        return self._parts
+
+    def resume(self) -> None:
+        """Merge what was accepted of this round before the server was interrupted."""
+        self._merge_again()
+        if self.accepted:
+            note = f"round {self._number} goes on with {len(self.accepted)} updates that were on disk"
+            self._observer(Noted(backend="server", note=note))
+
+    def take(self, name: str, answer: Message) -> None:
+        """Merge an answer, or say why not."""
+        try:
+            size = self._checked(name, answer)
+            metrics = Metrics.of_fields(
+                answer.fields.get("metrics"), self._loss, self._columns, training=True
+            )
+            self._fit_in(name, answer, size)
+        except UpdateRefused as error:
+            if isinstance(error, Diverged):
+                self.diverged.add(name)
+            self.miss(name, "refused", error.message)
+            return
+        seconds = time.perf_counter() - self._began
+        self._keep(name, answer, size, seconds)
+        if answer.fields.get("data_changed") is True:
+            self._say(
+                [f"round {self._number}: silo {name!r} trains on other data than it did before in this run"]
+            )
+        self._observer(
+            ParticipantTrained(
+                round=self._number,
+                name=name,
+                backend=self._backends[name],
+                num_examples=size,
+                loss=metrics.figures.get("loss"),
+                seconds=seconds,
+            )
+        )
+
+    def miss(self, name: str, outcome: Literal["refused", "late"], reason: str) -> None:
+        """This silo's update is not in the mean."""
+        reason = public(reason)
+        self._ledger.missed(self._number, name, outcome, reason)
+        self._failed(name, reason)
+
+    def settle(self) -> None:
+        """Take out what would leave nothing of the model for the next round, as soon as it can be told from the others.
+
+        So is whatever stands out of a silo of which an update did that before: each would cost the course a round. And so is what leaps, of a silo that did
+        that before.
+        """
+        while (found := ruinous(self._changes, self._weights) or self._repeated()) is not None:
+            self._take_out(*found)
+        for leap in leaps(self._changes, self._weights):
+            at = self._leapt.get(leap.silo)
+            if at is not None:
+                reason = f"the update {leap.how}, and its update of round {at} did so too"
+                self._ledger.take_out(self._number, leap.silo, self.base, reason)
+                self._offenders[leap.silo] = self._number
+                self._merge_again()
+                self._failed(leap.silo, reason)
+                if at == self._number - 1:
+                    self.leapt_again.append(
+                        f"the update of {leap.silo} in round {self._number} {leap.how} too"
+                    )
+
+    def tell(self, sent: int, received: int) -> None:
+        """Sum up the round, and say which updates stand out."""
+        if self._parts:
+            positions = {name: part.positions for name, part in self._parts.items()}
+            self._say(self._claims.figures("validation", positions))
+        losses = [loss for loss in self._losses.values() if math.isfinite(loss)]
+        usual = float(np.median(losses)) if losses else None
+        found = tuple(outliers(self._changes))
+        self._ledger.stand_out(self._number, found, leaps(self._changes, self._weights), usual)
+        self._say(f"round {self._number}: {note}" for note in unlike(found))
+        self._observer(
+            RoundCollected(
+                round=self._number,
+                accepted=tuple(self.accepted),
+                missing=tuple(self.failed),
+                sent_bytes=sent,
+                received_bytes=received,
+                seconds=time.perf_counter() - self._began,
+            )
+        )
+
+    def _checked(self, name: str, answer: Message) -> int:
+        """The number of examples of an update that is of this round, these weights and this silo."""
+        if answer.kind != "trained":
+            raise (Diverged if answer.diverged else UpdateRefused)(answer.reason)
+        fields = answer.fields
+        stated = {key: fields.get(key) for key in ("run", "round", "base", "silo")}
+        expected = {"run": self._ledger.run, "round": self._number, "base": self.base, "silo": name}
+        for key, value in expected.items():
+            # True is 1, and so is 1.0.
+            if stated[key] != value or type(stated[key]) is not type(value):
+                raise UpdateRefused(f"the update is of {key} {quoted(stated[key])}, expected {key} {value}")
+        return self._claims.check(name, fields.get("num_examples"))
+
+    def _repeated(self) -> tuple[str, str] | None:
+        """The update that stands out most of those whose silo has had one taken out, and the reason."""
+        again = [found for found in outliers(self._changes) if found.silo in self._offenders]
+        if not again:
+            return None
+        worst = max(again, key=lambda found: found.times)
+        before = self._offenders[worst.silo]
+        return worst.silo, f"the update {worst.how}, and its update of round {before} was taken out"
+
+    def _merge_again(self) -> None:
+        """The mean of what is on disk of this round."""
+        self.mean = OnlineMean(self._weights, self.mean.precision, self._variances)
+        for found in (self._parts, self._changes, self._takes, self._losses, self.accepted):
+            found.clear()
+        for name, update, num_examples in self._ledger.begin(self._number, self.base):
+            try:
+                self._merge(name, update, num_examples)
+            except UpdateRefused:
+                # Settings changed since: it is asked for again.
+                self._ledger.forget(self._number, name)
+
+    def _fit_in(self, name: str, update: Message, num_examples: int) -> None:
+        """Merge an update. All share what an exact sum can hold: whoever takes most of it gives way, not whoever comes last.
+
+        Raises:
+            UpdateRefused: It cannot be merged.
+        """
+        while True:
+            try:
+                self._merge(name, update, num_examples)
+            except SumFull as error:
+                most = max(self._takes, key=lambda silo: self._takes[silo])
+                change = Change.of(decode(update.arrays, self._weights, self._payload), self._weights)
+                if self._takes[most] <= change.largest * num_examples:
+                    raise
+                self._take_out(most, f"there is no room for it beside others: {error.message}")
+            else:
+                return
+
+    def _failed(self, name: str, reason: str) -> None:
+        self.failed[name] = reason
+        backend = self._backends[name]
+        self._observer(ParticipantFailed(round=self._number, name=name, backend=backend, reason=reason))
+
+    def _take_out(self, name: str, reason: str) -> None:
+        """An update that is in the mean, and on disk, is there no longer."""
+        self._ledger.forget(self._number, name)
+        self._merge_again()
+        self.miss(name, "refused", reason)
+
+    def _say(self, notes: Iterable[str]) -> None:
+        for note in notes:
+            self._observer(Noted(backend="server", note=note))
+
+    def _merge(self, name: str, update: Message, num_examples: int) -> None:
+        before = update.fields.get("before")
+        part = None
+        if before is not None:
+            part = Metrics.of_fields(before, self._loss, self._columns, most=self._most_positions)
+        trained = Metrics.of_fields(update.fields.get("metrics"), self._loss, self._columns, training=True)
+        weights = decode(update.arrays, self._weights, self._payload, self._variances)
+        self.mean.add(weights, num_examples)
+        self._losses[name] = trained.loss
+        self._changes[name] = change = Change.of(weights, self._weights, self._variances)
+        self._takes[name] = change.largest * num_examples
+        self.accepted[name] = update.identity
+        if part is not None:
+            self._parts[name] = part
+
+    def _keep(self, name: str, update: Message, num_examples: int, seconds: float) -> None:
+        """Put an update on disk; a full disk is waited for.
+
+        Raises:
+            RunFailed: It stayed full for as long as a round may last, or is broken.
+        """
+        deadline = time.monotonic() + self._rules.round_within_s
+        accept = partial(self._ledger.accept, self._number, name, self.base, update, num_examples, seconds)
+
+        def say(reason: str) -> None:
+            note = f"the update of {name} cannot be written ({reason}); waiting for space"
+            self._observer(Noted(backend="server", note=note))
+
+        try:
+            written(accept, self._ledger.folder, say, lambda: time.monotonic() > deadline)
+        except OSError as error:
+            raise RunFailed(f"the update of {name!r} could not be written: {error}") from error

@@ -1,0 +1,346 @@
+"""A silo: one participant with its own model and data, which answers the server's messages."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol, TypeVar, final
+
+from blake3 import blake3
+from numpy.typing import NDArray
+
+from xbackend_fl.canonical import Binding, Schema
+from xbackend_fl.course import Course
+from xbackend_fl.errors import ConfigError, Diverged, FileError, UpdateRefused, XbflError
+from xbackend_fl.federation.protocol.message import UNBOUND, Message
+from xbackend_fl.federation.protocol.payload import Payload, encode
+from xbackend_fl.federation.protocol.requests import BindAsked, EvaluateAsked, SaveAsked, TrainAsked, asked
+from xbackend_fl.federation.protocol.signatures import SERVER, Frame, Signatures
+from xbackend_fl.federation.silo.outbox import Outbox
+from xbackend_fl.mapping import Evidence, Proof, pack_evidence, unpack_evidence
+from xbackend_fl.metrics import Metrics
+from xbackend_fl.participant import Scope, Worker
+from xbackend_fl.rounds import written
+from xbackend_fl.text import line, lines
+from xbackend_fl.weights import Weights, save_weights
+
+T = TypeVar("T")
+
+_LOG = logging.getLogger("xbfl")
+_WEIGHTS = "weights/"
+
+
+class Learner(Protocol):
+    """One participant's model and data; :class:`~xbackend_fl.participant.Worker` is one for every adapter."""
+
+    @property
+    def version(self) -> str:
+        """Framework and version."""
+        ...
+
+    def num_examples(self) -> dict[str, int]:
+        """Examples by participant."""
+        ...
+
+    def initial(self) -> Weights:
+        """The model's current weights."""
+        ...
+
+    def evidence(self) -> tuple[Schema, tuple[Evidence, ...]]:
+        """The reference's schema and what it does with the probes."""
+        ...
+
+    def bind(self, schema: Schema, evidence: Sequence[Evidence]) -> tuple[Binding, Proof, tuple[str, ...]]:
+        """Bind the model to the treaty, with proof."""
+        ...
+
+    def train_alone(self, number: int, weights: Weights, name: str) -> tuple[Weights, Metrics]:
+        """The participant's weights after training from ``weights``."""
+        ...
+
+    def evaluate(self, weights: Weights, split: str) -> Metrics:
+        """Metrics of ``weights`` on a split."""
+        ...
+
+    def answers(self, weights: Weights, inputs: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
+        """The model's outputs for inputs, both in ONNX layout."""
+        ...
+
+    def save(self, weights: Weights, path: Path) -> Path:
+        """Write ``weights`` in the model's own format."""
+        ...
+
+
+@final
+class Silo:
+    """Answers with a model and data. Neither leaves it; weights and figures do.
+
+    Args:
+        course: The course, the same on all sides.
+        name: Which participant this is.
+        learner: Its model and data.
+        out: Folder for the trained model, and for what must outlive this process; nothing is kept without one.
+        signatures: The silo's key and the server's.
+        data: Digest of its data, which stays here: what a run is trained on is compared when it goes on.
+
+    Attributes:
+        name: The participant's name.
+        finished: Whether the course is over for this silo.
+    """
+
+    def __init__(
+        self,
+        course: Course,
+        name: str,
+        learner: Learner,
+        *,
+        out: Path | None = None,
+        signatures: Signatures | None = None,
+        data: str = "",
+    ) -> None:
+        self._data = data
+        self.name, self._out, self._learner = name, out, learner
+        self._signatures = signatures or Signatures()
+        self._outbox = None if out is None else Outbox(out / "state")
+        self._backend = next(p.backend for p in course.participants if p.name == name)
+        # Kept: a server that starts again must get the same, and training changes the model.
+        self._initial = learner.initial() if self._backend == course.reference else None
+        self._schema: Schema | None = None
+        self.finished = False
+        self._answers: dict[str, Callable[[Message], Message]] = {
+            "hello": self._hello,
+            "evidence": self._evidence,
+            "bind": self._bind,
+            "train": self._train,
+            "evaluate": self._evaluate,
+            "outputs": self._outputs,
+            "save": self._save,
+        }
+
+    @staticmethod
+    def open(
+        course: Course,
+        name: str,
+        data: Path | None = None,
+        *,
+        out: Path | None = None,
+        threads: int = 1,
+        signatures: Signatures | None = None,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> Silo:
+        """Open a participant's model and data, and try everything but the training.
+
+        Args:
+            course: The course.
+            name: Which participant this is.
+            data: Its ``.npz`` file with training, validation and test examples; its part of the course's data if left out.
+            out: Folder for the trained model and the silo's state.
+            threads: Threads the framework may use.
+            signatures: The silo's key and the server's.
+            say: Told what is done to the data, in words.
+
+        Raises:
+            ConfigError: The course has no such participant, or the data cannot be used.
+        """
+        mine = next((p for p in course.participants if p.name == name), None)
+        if mine is None:
+            known = ", ".join(p.name for p in course.participants)
+            raise ConfigError(f"the course has no participant {name!r}", hint=f"it has {known}")
+        alone = course
+        if data is not None:
+            if not data.is_file():
+                raise FileError(
+                    f"{name}: no such file: {data}", hint="--data-path names this silo's .npz file"
+                )
+            alone = course.alone(name, f"npz:{data.resolve()}")
+        # What others bring is theirs, and no reason to refuse this one.
+        worker = Worker(alone, mine.backend, threads, {name})
+        found = worker.examine(Scope())
+        found.raise_any()
+        for note in found.notes:
+            say(f"{name}: {note}")
+        digest = blake3(json.dumps(dict(sorted(found.contents.items()))).encode()).hexdigest()
+        return Silo(course, name, worker, out=out, signatures=signatures, data=digest)
+
+    def reply(self, sealed: Frame) -> bytes:
+        """The answer to a frame, as a frame; both signed where keys are known."""
+        try:
+            answer = self.answer(Message.of_bytes(self._signatures.open(sealed, SERVER), SERVER))
+        except UpdateRefused as error:
+            answer = Message.refusal(error)
+        return self._signatures.seal(bytes(answer.frame) if answer.frame else answer.to_bytes())
+
+    def answer(self, request: Message) -> Message:
+        """The answer; a failure of any kind is one too, so that the course can go on without this silo."""
+        try:
+            return self._answers.get(request.kind, self._unknown)(request)
+        except _UnboundError:
+            return Message(UNBOUND, {"message": f"{self.name} has not bound its model yet"})
+        except XbflError as error:
+            return Message.refusal(error)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001  whatever a model raises is an answer
+            # All of it is shown here, where the model is; the server hears in a line what it was.
+            where = lines(traceback.format_exc())
+            _LOG.error("%s: the request %s failed\n%s", self.name, line(request.kind, 40), where)
+            return Message.raised(error)
+
+    def _unknown(self, request: Message) -> Message:
+        raise UpdateRefused(f"{self.name} does not know the request '{line(request.kind, 40)}'")
+
+    def _hello(self, _: Message) -> Message:
+        sizes = self._learner.num_examples()
+        return Message(
+            "hello",
+            {
+                "name": self.name,
+                "backend": self._backend,
+                "version": self._learner.version,
+                "num_examples": sizes[self.name],
+            },
+        )
+
+    def _evidence(self, _: Message) -> Message:
+        schema, evidence = self._learner.evidence()
+        arrays, about = pack_evidence(schema, evidence)
+        if self._initial is None:
+            raise UpdateRefused(f"{self.name} trains with {self._backend!r}, which is not the reference")
+        initial = {f"{_WEIGHTS}{name}": array for name, array in self._initial.items()}
+        return Message("evidence", {"schema": schema.to_json(), "about": about}, {**arrays, **initial})
+
+    def _bind(self, request: Message) -> Message:
+        wanted = asked(BindAsked, request)
+        schema = Schema.from_json(wanted.text)
+        evidence = unpack_evidence(request.arrays, wanted.about, schema, "the server's message")
+        _, proof, notes = self._learner.bind(schema, evidence)
+        self._schema = schema
+        if self._outbox is not None:
+            self._on_disk(self._outbox.folder, partial(self._outbox.bind, request))
+        found = {"largest_error": proof.largest_error, "notes": [*notes, *proof.notes]}
+        return Message("bound", {"fingerprint": schema.fingerprint, **found})
+
+    def _train(self, request: Message) -> Message:
+        wanted = asked(TrainAsked, request)
+        run, number, start, split = wanted.run, wanted.round, wanted.base, wanted.evaluate
+        if self._outbox is not None:
+            self._outbox.receipt(wanted.receipts.get(self.name))
+            made = self._outbox.answer(run, number, start)
+            if made is not None and made.fields.get("payload") == wanted.payload.model_dump():
+                return made
+        base = self._received(request, wanted.fingerprint)
+        before = None
+        if split is not None:
+            # Before hours of training that cannot help.
+            found = self._learner.evaluate(base, split)
+            before = _sent(found, f"the course's weights on its {split} examples")
+        weights, metrics = self._learner.train_alone(number, base, self.name)
+        residual = {} if self._outbox is None else self._outbox.residual(run)
+        arrays, left = encode(weights, base, Payload(**wanted.payload.model_dump()), residual)
+        fields = {
+            "run": run,
+            "round": number,
+            "base": start,
+            "silo": self.name,
+            "payload": wanted.payload.model_dump(),
+            "num_examples": self._learner.num_examples()[self.name],
+            "metrics": _sent(metrics, "its training"),
+            "before": before,
+        }
+        if self._outbox is None:
+            return Message("trained", fields, arrays)
+        if self._outbox.has_other_data(run, self._data):
+            _LOG.warning("%s: the examples are not those that this run was trained on before", self.name)
+            fields["data_changed"] = True
+        answer = Message("trained", fields, arrays)
+        kept = self._on_disk(self._outbox.folder, partial(self._outbox.keep, answer, left))
+        # Now: or a silo that is killed before would never say it.
+        self._on_disk(self._outbox.folder, partial(self._outbox.trained_on, run, self._data))
+        return kept
+
+    def _evaluate(self, request: Message) -> Message:
+        wanted = asked(EvaluateAsked, request)
+        weights = self._received(request, wanted.fingerprint)
+        found = {split: self._learner.evaluate(weights, split) for split in wanted.splits}
+        return Message(
+            "metrics",
+            {
+                split: _sent(metrics, f"the course's weights on its {split} examples")
+                for split, metrics in found.items()
+            },
+        )
+
+    def _outputs(self, request: Message) -> Message:
+        inputs, weights = [], {}
+        for name, array in request.arrays.items():
+            if name.startswith("inputs/"):
+                inputs.append(array)
+            else:
+                weights[name] = array
+        fingerprint = str(request.fields.get("fingerprint"))
+        base = self._received(replace(request, arrays=weights), fingerprint)
+        outputs = self._learner.answers(base, inputs)
+        return Message("outputs", {}, {f"outputs/{i}": array for i, array in enumerate(outputs)})
+
+    def _save(self, request: Message) -> Message:
+        """The trained model in the silo's own format and in the canonical one, in its own folder."""
+        wanted = asked(SaveAsked, request)
+        weights = self._received(request, wanted.fingerprint)
+        try:
+            if self._out is None or self._outbox is None:
+                return Message("saved", {"files": []})
+            self._outbox.receipt(wanted.receipts.get(self.name))
+            canonical = self._out / "model.safetensors"
+            native = self._on_disk(self._out, partial(self._learner.save, weights, self._out / "model"))
+            self._on_disk(self._out, partial(save_weights, canonical, weights))
+            return Message("saved", {"files": [native.name, canonical.name]})
+        finally:
+            self.finished = True
+
+    def _on_disk(self, folder: Path, write: Callable[[], T]) -> T:
+        """What ``write`` returns; a full disk is waited for, since the server waits too."""
+        return written(write, folder, partial(_LOG.warning, "%s: no space (%s); waiting", self.name))
+
+    def _received(self, request: Message, fingerprint: str) -> Weights:
+        if self._schema is None and self._outbox is not None and (kept := self._outbox.binding()):
+            # This process is a new one; the proof is made again, since the model may be another.
+            self._bind(kept)
+        if self._schema is None or fingerprint != self._schema.fingerprint:
+            raise _UnboundError
+        return Weights.of(self._schema, request.arrays)
+
+
+def _sent(metrics: Metrics, of: str) -> dict[str, float]:
+    """Figures as fields of a message.
+
+    Raises:
+        Diverged: One is NaN or infinite, which no message carries.
+    """
+    fields = metrics.to_fields()
+    for name, value in fields.items():
+        if not math.isfinite(value):
+            raise Diverged(f"the {name} of {of} is {value}")
+    return fields
+
+
+class _UnboundError(Exception):
+    """A request needs a model that is bound to the schema of the request."""
+
+
+def initial_weights(schema: Schema, answer: Message) -> Weights:
+    """The reference's weights in its answer to ``evidence``."""
+    arrays = {n.removeprefix(_WEIGHTS): a for n, a in answer.arrays.items() if n.startswith(_WEIGHTS)}
+    return Weights.of(schema, arrays)
+
+
+def evidence_alone(answer: Message) -> Message:
+    """What the other silos need of that answer: no weight of anybody."""
+    # Copies: a view would keep the whole frame, and with it the initial weights, as long as the course lasts.
+    kept = {name: array.copy() for name, array in answer.arrays.items() if not name.startswith(_WEIGHTS)}
+    return Message("bind", answer.fields, kept)
