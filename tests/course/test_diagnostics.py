@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xbackend_fl import load_course
-from xbackend_fl.course import dump, example_arrays
+from xbackend_fl.course import diagnostics, dump, example_arrays
 from xbackend_fl.errors import ConfigError
 
 pytestmark = pytest.mark.quick
@@ -134,3 +134,11 @@ def test_an_example_is_read_from_a_file_beside_the_course(tmp_path: Path) -> Non
 def test_bad_shapes(text: str) -> None:
     with pytest.raises(ConfigError):
         example_arrays([text])
+
+
+@pytest.mark.parametrize(("old", "new"), diagnostics.RENAMED.items())
+def test_a_renamed_key_is_named(old: str, new: str, digits: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_course(digits / "course.yaml", [f"deployment.{old}=3"])
+    assert f"`{old}` is now `{new}`" in str(caught.value)
+    assert getattr(load_course(digits / "course.yaml", [f"deployment.{new}=3"]).deployment, new) == 3

@@ -224,7 +224,7 @@ NUMBERS = {
     "data.partition.alpha": None,
     "data.scale.mean": None,
     "data.splits.0": None,
-    "deployment.join_within_s": "deployment: {join_within_s: VALUE}\n",
+    "deployment.join_timeout_s": "deployment: {join_timeout_s: VALUE}\n",
     "deployment.over_selection": "deployment: {over_selection: VALUE}\n",
     "rounds": None,
     "seed": None,

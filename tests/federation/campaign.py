@@ -21,7 +21,7 @@ from pathlib import Path
 
 from tests.federation.light import Linear
 from xbackend_fl.course import Course, load_course
-from xbackend_fl.federation import DeploymentEngine, Exchange, Ledger, LocalLink, Silo
+from xbackend_fl.federation import DeploymentEngine, Dispatcher, Ledger, LocalLink, Silo
 from xbackend_fl.federation.flower.processes import free_port
 from xbackend_fl.rounds import RunFolder, run_with
 from xbackend_fl.weights import load_weights
@@ -60,7 +60,7 @@ def undisturbed(course: Course, out: Path) -> str:
     """Digest of the last weights when nothing goes wrong."""
     silos = [Silo(course, p.name, Linear(p.name, course)) for p in course.participants]
     folder = RunFolder.create(course, out)
-    engine = DeploymentEngine(course, Exchange(LocalLink(silos)), Ledger(folder))
+    engine = DeploymentEngine(course, Dispatcher(LocalLink(silos)), Ledger(folder))
     return run_with(engine, course, folder, None).weights.digest
 
 

@@ -55,7 +55,7 @@ def deep_course(
     layers: int = 30,
     server: str = "name: fedavg",
     federate: str = "",
-    more: str = "deployment: {quorum: 2, round_within_s: 60}\n",
+    more: str = "deployment: {quorum: 2, round_timeout_s: 60}\n",
 ) -> Course:
     """A course of silos with a deep net."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ from tests.federation.links import Passing
 from xbackend_fl.course import Course
 from xbackend_fl.errors import Diverged
 from xbackend_fl.events import Event
-from xbackend_fl.federation import DeploymentEngine, Exchange, Ledger, Message, Silo
+from xbackend_fl.federation import DeploymentEngine, Dispatcher, Ledger, Message, Silo
 from xbackend_fl.federation.server import ruin
 from xbackend_fl.federation.transport import Reply
 from xbackend_fl.metrics import Metrics
@@ -99,7 +99,7 @@ def led(
     out = folder / "run"
     run = RunFolder.open(out) if out.is_dir() else RunFolder.create(course, out)
     link = Bad(fragile(course, folder / "silos"), rounds)
-    with closing(DeploymentEngine(course, Exchange(link), Ledger(run))) as engine:
+    with closing(DeploymentEngine(course, Dispatcher(link), Ledger(run))) as engine:
         return run_with(engine, course, run, run.latest(), observer).weights.digest
 
 

@@ -1,4 +1,4 @@
-"""Messages that no honest silo sends, through the whole path: frame, message, exchange, engine, ledger, events, console.
+"""Messages that no honest silo sends, through the whole path: frame, message, dispatcher, engine, ledger, events, console.
 
 ``python -m tests.federation.hostile --count 100000`` lets one of three silos answer with mutations of what it should say. Whatever it says, the server goes
 on with the other two, and everything that it writes can be read.
@@ -31,7 +31,7 @@ from tests.weights.mutations import mutate, resealed
 from xbackend_fl.cli.console import say
 from xbackend_fl.cli.view import describe
 from xbackend_fl.events import Event, from_line, jsonl, to_line
-from xbackend_fl.federation import DeploymentEngine, Exchange, Ledger, Message, Silo
+from xbackend_fl.federation import DeploymentEngine, Dispatcher, Ledger, Message, Silo
 from xbackend_fl.federation.protocol.message import PROTOCOL
 from xbackend_fl.federation.transport import Reply, Session
 from xbackend_fl.formats import wire
@@ -275,7 +275,7 @@ class Trial:
     """
 
     def __init__(self, folder: Path, payload: str = "float32", rule: str = "fedadam") -> None:
-        more = f"deployment: {{quorum: 1, join_within_s: 1.0e-6, payload: {payload}}}\n"
+        more = f"deployment: {{quorum: 1, join_timeout_s: 1.0e-6, payload: {payload}}}\n"
         self.course = write_course(
             folder / "course", rounds=9, silos=3, size="5x3", more=more, precision="float32", rule=rule
         )
@@ -286,7 +286,7 @@ class Trial:
         silos = {name: Silo(self.course, name, Linear(name, self.course)) for name in names}
         hello = Message("hello").to_bytes()
         self._link = Scripted({name: {"hello": silo.reply(hello)} for name, silo in silos.items()})
-        self._engine = DeploymentEngine(self.course, Exchange(self._link), self._ledger)
+        self._engine = DeploymentEngine(self.course, Dispatcher(self._link), self._ledger)
         self._answers = self._link.answers
         self._answer(silos, Message("evidence"), "evidence")
         evidence = Message.of_bytes(self._answers[self.hostile]["evidence"], "")

@@ -25,7 +25,7 @@ from xbackend_fl.canonical.schema import Node
 from xbackend_fl.course import Course, load_course
 from xbackend_fl.course.address import Address
 from xbackend_fl.data import generator
-from xbackend_fl.federation import DeploymentEngine, Exchange, Ledger, Message, Silo
+from xbackend_fl.federation import DeploymentEngine, Dispatcher, Ledger, Message, Silo
 from xbackend_fl.federation.flower.joining import connect
 from xbackend_fl.federation.silo import service
 from xbackend_fl.federation.transport import Reply, Session
@@ -187,8 +187,8 @@ def run_server(folder: Path, link: Any = None) -> None:
     begun = out.is_dir()
     run = RunFolder.open(out) if begun else RunFolder.create(course, out)
     names = [participant.name for participant in course.participants]
-    exchange = Exchange(link or SocketLink(folder, names))
-    with closing(DeploymentEngine(course, exchange, Ledger(run))) as engine:
+    dispatcher = Dispatcher(link or SocketLink(folder, names))
+    with closing(DeploymentEngine(course, dispatcher, Ledger(run))) as engine:
         run_with(engine, course, run, run.latest() if begun else None)
 
 

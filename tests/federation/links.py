@@ -12,23 +12,23 @@ from typing import Any
 from tests.federation.light import Linear
 from xbackend_fl import Course
 from xbackend_fl.events import Event
-from xbackend_fl.federation import DeploymentEngine, Exchange, Ledger, Link, LocalLink, Message, Silo
+from xbackend_fl.federation import DeploymentEngine, Dispatcher, Ledger, Link, LocalLink, Message, Silo
 from xbackend_fl.federation.transport import Reply, Session
 from xbackend_fl.rounds import RoundOutcome, RunFolder, run_with
 
 
-def deployed(course: Course, link: Link, out: Path, gone_s: float = 30.0) -> tuple[Any, list[Event]]:
+def deployed(course: Course, link: Link, out: Path, grace_s: float = 30.0) -> tuple[Any, list[Event]]:
     """Lead a course; its result, and what was told of it."""
     events: list[Event] = []
     folder = RunFolder.create(course, out)
-    with closing(DeploymentEngine(course, Exchange(link, gone_s=gone_s), Ledger(folder))) as engine:
+    with closing(DeploymentEngine(course, Dispatcher(link, grace_s=grace_s), Ledger(folder))) as engine:
         return run_with(engine, course, folder, None, events.append), events
 
 
 def one_round(course: Course, link: Link, out: Path) -> tuple[RoundOutcome, list[Event]]:
     """The meeting and the first round, and nothing after it; what was told of them."""
     events: list[Event] = []
-    with closing(DeploymentEngine(course, Exchange(link), Ledger(RunFolder.create(course, out)))) as engine:
+    with closing(DeploymentEngine(course, Dispatcher(link), Ledger(RunFolder.create(course, out)))) as engine:
         initial = engine.prepare(events.append).initial
         names = [participant.name for participant in course.participants]
         return engine.train_round(1, initial, names, events.append), events

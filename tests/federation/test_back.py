@@ -22,7 +22,7 @@ from xbackend_fl.weights import load_weights
 
 pytestmark = pytest.mark.quick
 
-_QUORUM = "deployment: {quorum: 2, round_within_s: 20}\n"
+_QUORUM = "deployment: {quorum: 2, round_timeout_s: 20}\n"
 
 
 def course_of(folder: Path, rounds: int = 4, silos: int = 4, **changes: Any) -> Course:
@@ -165,7 +165,7 @@ def test_one_that_says_nan_takes_nobody_out(tmp_path: Path) -> None:
 
 
 def test_without_a_quorum_the_course_ends_with_the_reason_and_goes_on_with_one(tmp_path: Path) -> None:
-    course = course_of(tmp_path / "course", more="deployment: {round_within_s: 20}\n")
+    course = course_of(tmp_path / "course", more="deployment: {round_timeout_s: 20}\n")
     name = course.participants[1].name
     with pytest.raises(RunFailed) as caught:
         led(course, tmp_path, {name: range(2, 3)})

@@ -17,7 +17,7 @@ from tests.federation.light import Linear
 from tests.federation.links import Passing
 from xbackend_fl.aggregation import OnlineMean
 from xbackend_fl.events import Event, ParticipantFailed, RoundCollected
-from xbackend_fl.federation import DeploymentEngine, Exchange, Ledger, Message, Silo
+from xbackend_fl.federation import DeploymentEngine, Dispatcher, Ledger, Message, Silo
 from xbackend_fl.federation.transport import Reply
 from xbackend_fl.rounds import RunFolder, run_with
 
@@ -84,14 +84,14 @@ def _spoilt(frame: bytes) -> bytes:
 def test_faults_of_every_kind(tmp_path: Path, figure: Figure, *, thorough: bool) -> None:
     """The mean of every round is that of the accepted updates, no more and no less."""
     rounds = 100 if thorough else 15
-    more = "deployment: {quorum: 1, round_within_s: 0.25}\n"
+    more = "deployment: {quorum: 1, round_timeout_s: 0.25}\n"
     course = write_course(tmp_path, rounds, silos=10, more=more)
     learners = {p.name: Linear(p.name, course) for p in course.participants}
     silos = [Silo(course, name, learner, out=tmp_path / name) for name, learner in learners.items()]
     link, events = Faulty(silos, seed=3), list[Event]()
     folder = RunFolder.create(course, tmp_path / "run")
     ledger = Ledger(folder)
-    with closing(DeploymentEngine(course, Exchange(link), ledger)) as engine:
+    with closing(DeploymentEngine(course, Dispatcher(link), ledger)) as engine:
         run = run_with(engine, course, folder, None, events.append)
         accepted = {number: set(ledger.accepted(number)) for number in range(1, rounds + 1)}
         history = ledger.participation()

@@ -25,7 +25,7 @@ from xbackend_fl.federation.server.reference import reference_of
 from xbackend_fl.metrics import Metrics
 from xbackend_fl.weights import Weights
 
-QUORUM = "deployment: {quorum: 2, join_within_s: 0.5, round_within_s: 20}\n"
+QUORUM = "deployment: {quorum: 2, join_timeout_s: 0.5, round_timeout_s: 20}\n"
 
 
 def notes(events: list[Event]) -> list[str]:
@@ -90,7 +90,7 @@ def test_a_number_that_no_silo_has_is_refused_when_it_comes(size: Any, tmp_path:
     _, events = one_round(course, link, tmp_path / "run")
     (note,) = notes(events)
     assert note.startswith(f"silo {name!r} is left out: num_examples is ")
-    assert "expected a whole number from 1 to 10000000 (deployment.most_examples)" in note
+    assert "expected a whole number from 1 to 10000000 (deployment.max_examples)" in note
 
 
 def test_figures_that_are_nearly_all_figures_are_told_of(tmp_path: Path) -> None:

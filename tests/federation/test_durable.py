@@ -20,7 +20,7 @@ from tests.federation.campaign import undisturbed, write_course
 from tests.federation.light import Linear
 from xbackend_fl.errors import FileError, RunFailed, UpdateRefused
 from xbackend_fl.events import Event, Noted
-from xbackend_fl.federation import DeploymentEngine, Exchange, Ledger, LocalLink, Message, Silo
+from xbackend_fl.federation import DeploymentEngine, Dispatcher, Ledger, LocalLink, Message, Silo
 from xbackend_fl.federation.credentials import Keys, make_keys
 from xbackend_fl.federation.job import Job
 from xbackend_fl.federation.protocol.signatures import SERVER, Signatures
@@ -246,7 +246,7 @@ def test_forgeries(forge: Callable[[bytes, bytes], bytes], reason: str, keys: Pa
 
 
 def test_an_unsigned_silo_does_not_come_in(tmp_path: Path, keys: Path) -> None:
-    course = write_course(tmp_path, rounds=1, silos=1, more="deployment: {join_within_s: 0.5}\n")
+    course = write_course(tmp_path, rounds=1, silos=1, more="deployment: {join_timeout_s: 0.5}\n")
     name = course.participants[0].name
     make_keys(tmp_path / "keys", (), [name])
     server = Keys(tmp_path / "keys" / "server").server_signatures()
@@ -254,8 +254,8 @@ def test_an_unsigned_silo_does_not_come_in(tmp_path: Path, keys: Path) -> None:
     hello = server.seal(Message("hello").to_bytes())
     for signatures, reason in ((Signatures(), "without a signature"), (impostor, "did not sign")):
         silo = Silo(course, name, Linear(name, course), signatures=signatures)
-        exchange = Exchange(LocalLink([silo], hello), server)
-        engine = DeploymentEngine(course, exchange, Ledger(RunFolder(tmp_path / reason)))
+        dispatcher = Dispatcher(LocalLink([silo], hello), server)
+        engine = DeploymentEngine(course, dispatcher, Ledger(RunFolder(tmp_path / reason)))
         with pytest.raises(RunFailed, match=reason):
             engine.prepare(lambda _: None)
         engine.close()
@@ -286,7 +286,7 @@ def test_another_payload_in_the_middle_of_a_round(tmp_path: Path) -> None:
         learner = Linear(name, course)
         silo = Silo(course, name, learner, out=tmp_path / "silo")
         folder = RunFolder(tmp_path / "run")
-        with closing(DeploymentEngine(course, Exchange(LocalLink([silo])), Ledger(folder))) as engine:
+        with closing(DeploymentEngine(course, Dispatcher(LocalLink([silo])), Ledger(folder))) as engine:
             first = engine.prepare(lambda _: None)
             outcome = engine.train_round(1, first.initial, [name], lambda _: None)
         assert (outcome.mean.count, learner.trained) == (1, 1)
@@ -314,7 +314,7 @@ def test_a_silo_whose_data_changed_in_the_middle_of_a_run_says_so(tmp_path: Path
             for p in course.participants
         ]
         longer = course.model_copy(update={"rounds": rounds})
-        with closing(DeploymentEngine(longer, Exchange(LocalLink(silos)), Ledger(folder))) as engine:
+        with closing(DeploymentEngine(longer, Dispatcher(LocalLink(silos)), Ledger(folder))) as engine:
             run_with(engine, longer, folder, folder.latest(), events.append)
         return [event.note for event in events if isinstance(event, Noted) and "data" in event.note]
 

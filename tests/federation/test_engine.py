@@ -66,7 +66,7 @@ Three: TypeAlias = tuple[Course, str, str]
 def three(tmp_path_factory: pytest.TempPathFactory) -> Three:
     """A course of three silos of which two are enough, and a round's weights without the second silo and with all."""
     tmp_path = tmp_path_factory.mktemp("three")
-    more = "deployment: {quorum: 2, round_within_s: 0.3}\n"
+    more = "deployment: {quorum: 2, round_timeout_s: 0.3}\n"
     course = write_course(tmp_path / "course", rounds=1, silos=3, more=more)
     silos = light(course)
     alone, _ = deployed(course, Altered(silos, silos[1].name, lambda _: None), tmp_path / "alone")
@@ -117,7 +117,7 @@ def test_what_is_no_update_of_this_round_stays_out(
 
 
 def test_fewer_updates_than_the_quorum_end_the_course(tmp_path: Path) -> None:
-    more = "deployment: {quorum: 3, round_within_s: 0.3}\n"
+    more = "deployment: {quorum: 3, round_timeout_s: 0.3}\n"
     course = write_course(tmp_path / "course", rounds=2, silos=3, more=more)
     late = course.participants[0].name
     with pytest.raises(RunFailed, match=rf"(?s)2 updates, and the quorum is 3.*'{late}': no answer within"):
@@ -169,7 +169,7 @@ def test_evaluation_travels_with_training(tmp_path: Path) -> None:
 
 def test_the_first_answers_of_more_silos_than_needed(tmp_path: Path) -> None:
     """Over-selection: four are asked, and the two that answer make the round."""
-    more = "deployment: {over_selection: 2.0, round_within_s: 5}\n"
+    more = "deployment: {over_selection: 2.0, round_timeout_s: 5}\n"
     course = write_course(tmp_path / "course", rounds=3, silos=4, more=more, federate="cohort: 2, ")
     slow = {course.participants[0].name, course.participants[2].name}
 
@@ -239,7 +239,7 @@ def test_the_order_of_arrival(tmp_path: Path) -> None:
 
 def test_an_answer_that_is_too_long(tmp_path: Path) -> None:
     """Longer than twice the model: refused before it is decoded, and the course goes on without it."""
-    more = "deployment: {quorum: 2, round_within_s: 5}\n"
+    more = "deployment: {quorum: 2, round_timeout_s: 5}\n"
     course = write_course(tmp_path / "course", rounds=1, silos=3, size="400x1000", more=more)
     silos = light(course)
     bloated = Altered(

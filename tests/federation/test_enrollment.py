@@ -25,7 +25,7 @@ TORCH = ["models={torch: torch_model.py:build}", "participants={torch: 3}"]
 
 
 def test_a_silo_that_does_not_come_is_named(tmp_path: Path) -> None:
-    more = "deployment: {join_within_s: 0.3}\n"
+    more = "deployment: {join_timeout_s: 0.3}\n"
     course = write_course(tmp_path / "course", rounds=2, silos=3, more=more)
     with pytest.raises(RunFailed, match=rf"2 of 3 silos came .*not there: {course.participants[0].name}"):
         deployed(course, LocalLink(light(course)[1:]), tmp_path / "run")
@@ -70,7 +70,7 @@ def test_who_is_refused_ends_a_course_of_all_and_is_left_out_by_a_quorum(
     name = course.participants[2].name
     with pytest.raises(XbflError, match=rf"(?s)silo '{name}': .*{reason}"):
         deployed(course, Altered(light(course), name, change, kind), tmp_path / "all" / "run")
-    more = "deployment: {quorum: 2, join_within_s: 0.5, round_within_s: 20}\n"
+    more = "deployment: {quorum: 2, join_timeout_s: 0.5, round_timeout_s: 20}\n"
     course = write_course(tmp_path / "two", rounds=2, silos=3, more=more)
     _, events = deployed(course, Altered(light(course), name, change, kind), tmp_path / "two" / "run")
     (note,) = (event.note for event in events if isinstance(event, Noted) and "left out" in event.note)
@@ -105,7 +105,7 @@ def test_evidence_that_cannot_be_used_is_asked_of_the_next(
         RunFailed, match=rf"(?s)no silo gave the model of the reference 'onnx'.*silo '{name}': "
     ):
         deployed(course, link, tmp_path / "all" / "run")
-    more = "deployment: {quorum: 2, join_within_s: 0.5, round_within_s: 5}\n"
+    more = "deployment: {quorum: 2, join_timeout_s: 0.5, round_timeout_s: 5}\n"
     course = write_course(tmp_path / "two", rounds=1, silos=3, more=more)
     _, events = deployed(course, Altered(light(course), name, change, "evidence"), tmp_path / "two" / "run")
     references = [event.backend for event in events if isinstance(event, ModelBound) and event.reference]
@@ -113,7 +113,7 @@ def test_evidence_that_cannot_be_used_is_asked_of_the_next(
 
 
 def test_too_few_proven_models(tmp_path: Path) -> None:
-    more = "deployment: {quorum: 3, join_within_s: 0.5, round_within_s: 5}\n"
+    more = "deployment: {quorum: 3, join_timeout_s: 0.5, round_timeout_s: 5}\n"
     course = write_course(tmp_path / "course", rounds=1, silos=3, more=more)
     link = Altered(
         light(course), course.participants[1].name, lambda _: Message("refused", {"message": "no"}), "bound"
@@ -137,11 +137,11 @@ def test_trained_outputs_that_are_none(tmp_path: Path) -> None:
 
 
 def test_a_round_with_enough_updates_does_not_wait_for_a_silo_that_is_gone(tmp_path: Path) -> None:
-    more = "deployment: {quorum: 2, round_within_s: 20}\n"
+    more = "deployment: {quorum: 2, round_timeout_s: 20}\n"
     course = write_course(tmp_path / "course", rounds=4, silos=3, more=more)
     name = course.participants[1].name
     link = Away(light(course), name, at_round=2, seconds=1000)
-    _, events = deployed(course, link, tmp_path / "run", gone_s=3)
+    _, events = deployed(course, link, tmp_path / "run", grace_s=3)
     failed = [event for event in events if isinstance(event, ParticipantFailed)]
     assert [(event.round, event.name, event.reason) for event in failed] == [
         (number, name, "it is not there") for number in (2, 3, 4)
@@ -154,11 +154,11 @@ def test_a_round_with_enough_updates_does_not_wait_for_a_silo_that_is_gone(tmp_p
 @pytest.mark.parametrize("quorum", ["", "quorum: 2, ", "quorum: 3, "])
 def test_a_silo_that_comes_back_soon_or_is_needed_is_waited_for(quorum: str, tmp_path: Path) -> None:
     course = write_course(
-        tmp_path / "course", rounds=3, silos=3, more=f"deployment: {{{quorum}round_within_s: 20}}\n"
+        tmp_path / "course", rounds=3, silos=3, more=f"deployment: {{{quorum}round_timeout_s: 20}}\n"
     )
     name = course.participants[1].name
     link = Away(light(course), name, at_round=2, seconds=1)
-    run, events = deployed(course, link, tmp_path / "run", gone_s=30 if quorum == "quorum: 2, " else 0.1)
+    run, events = deployed(course, link, tmp_path / "run", grace_s=30 if quorum == "quorum: 2, " else 0.1)
     undisturbed, _ = deployed(course, LocalLink(light(course)), tmp_path / "undisturbed")
     assert not [event for event in events if isinstance(event, ParticipantFailed)]
     assert run.weights.digest == undisturbed.weights.digest
@@ -166,11 +166,11 @@ def test_a_silo_that_comes_back_soon_or_is_needed_is_waited_for(quorum: str, tmp
 
 def test_others_train_in_the_place_of_a_silo_that_is_gone(tmp_path: Path) -> None:
     """Two of four a round, of which both are needed: one that is gone would end the course."""
-    more = "deployment: {quorum: 2, join_within_s: 0.3, round_within_s: 20}\n"
+    more = "deployment: {quorum: 2, join_timeout_s: 0.3, round_timeout_s: 20}\n"
     course = write_course(tmp_path / "course", rounds=8, silos=4, more=more, federate="cohort: 2, ")
     silos = light(course)
     gone = silos.pop(2).name
-    _, events = deployed(course, LocalLink(silos), tmp_path / "run", gone_s=0.1)
+    _, events = deployed(course, LocalLink(silos), tmp_path / "run", grace_s=0.1)
     collected = [event for event in events if isinstance(event, RoundCollected)]
     assert [len(event.accepted) for event in collected] == [2] * 8
     assert {name for event in collected for name in event.accepted} == {silo.name for silo in silos}
@@ -252,7 +252,7 @@ def test_a_large_reference_is_run_by_another_process(tmp_path: Path) -> None:
 
 def test_a_reference_is_looked_at_before_others_are_measured_by_it(tmp_path: Path) -> None:
     """The first one is left out as reference, with the reason, and nobody else is blamed."""
-    more = "deployment: {quorum: 2, join_within_s: 0.5, round_within_s: 5}\n"
+    more = "deployment: {quorum: 2, join_timeout_s: 0.5, round_timeout_s: 5}\n"
     course = write_course(tmp_path / "course", rounds=1, silos=3, more=more)
     first, second = (participant.name for participant in course.participants[:2])
     link = Altered(light(course), first, arrays("outputs", lambda a: a + 1), "evidence")
@@ -268,7 +268,7 @@ def test_a_reference_is_looked_at_before_others_are_measured_by_it(tmp_path: Pat
 
 def test_a_reference_by_which_nobody_is_proven_gives_way_to_the_next(tmp_path: Path) -> None:
     """Evidence of another model that agrees with itself: only the others can tell."""
-    more = "deployment: {quorum: 3, join_within_s: 0.5, round_within_s: 5}\n"
+    more = "deployment: {quorum: 3, join_timeout_s: 0.5, round_timeout_s: 5}\n"
     course = write_course(tmp_path / "course", rounds=1, silos=4, more=more)
     names = [participant.name for participant in course.participants]
     other = write_course(tmp_path / "other", rounds=1, silos=4, more=more, size="40x31")
@@ -291,7 +291,7 @@ def test_a_reference_by_which_nobody_is_proven_gives_way_to_the_next(tmp_path: P
 def test_outputs_of_one_silo_do_not_end_a_course_that_has_a_quorum(
     change: Callable[[Message], Message], tmp_path: Path
 ) -> None:
-    more = "deployment: {quorum: 2, round_within_s: 20}\n"
+    more = "deployment: {quorum: 2, round_timeout_s: 20}\n"
     course = write_course(tmp_path / "course", rounds=1, silos=3, more=more)
     link = Altered(light(course), course.participants[0].name, change, "outputs")
     run, events = deployed(course, link, tmp_path / "run")
@@ -305,7 +305,7 @@ def test_outputs_of_one_silo_do_not_end_a_course_that_has_a_quorum(
 
 
 def test_more_wrong_outputs_than_right_ones_end_the_course_by_name(tmp_path: Path) -> None:
-    more = "deployment: {quorum: 1, round_within_s: 20}\n"
+    more = "deployment: {quorum: 1, round_timeout_s: 20}\n"
     course = write_course(tmp_path / "course", rounds=1, silos=3, more=more)
     silos = light(course)
     names = [silo.name for silo in silos]
@@ -323,7 +323,7 @@ def test_more_wrong_outputs_than_right_ones_end_the_course_by_name(tmp_path: Pat
 
 
 def test_a_silo_that_gives_no_outputs_or_writes_no_model_is_told_of(tmp_path: Path) -> None:
-    more = "deployment: {quorum: 2, round_within_s: 20}\n"
+    more = "deployment: {quorum: 2, round_timeout_s: 20}\n"
     course = write_course(tmp_path / "course", rounds=1, silos=3, more=more)
 
     def broken(*_: object) -> None:

@@ -94,7 +94,7 @@ def test_no_server_is_said_and_given_up_by_policy(digits: Path, tmp_path: Path) 
     began = time.monotonic()
     done = xbfl(
         *("join", digits / "course.yaml", "--as", "berlin", "--server", "127.0.0.1:9", "--out", tmp_path),
-        *("--set", "deployment.join_within_s=2"),
+        *("--set", "deployment.join_timeout_s=2"),
     )
     assert done.returncode == 1
     assert "no server answered at 127.0.0.1:9 within 2 s: [Errno 111] Connection refused" in done.stderr
@@ -153,7 +153,7 @@ def test_only_the_named_server_of_this_authority_is_trusted(digits: Path, tmp_pa
 @pytest.mark.parametrize("case", ["another authority", "a silo without its key"])
 def test_a_silo_with_the_wrong_keys_is_told(case: str, digits: Path, tmp_path: Path) -> None:
     keys = made(digits, tmp_path / "keys")
-    join = ["join", digits / "course.yaml", "--as", "berlin", "--set", "deployment.join_within_s=20"]
+    join = ["join", digits / "course.yaml", "--as", "berlin", "--set", "deployment.join_timeout_s=20"]
     if case == "a silo without its key":
         done = xbfl(*join, "--keys", keys / "silos" / "delhi", "--server", "127.0.0.1:9")
         assert done.returncode == 2
@@ -333,8 +333,8 @@ def test_what_is_no_address(text: str, digits: Path) -> None:
             for value in ("1e300", "3.2e7")
         ),
         ("over_selection=1e300", "10000"),
-        ("most_examples=1000000000000", "549755813888"),
-        ("restarts=1000001", "1000000"),
+        ("max_examples=1000000000000", "549755813888"),
+        ("max_restarts=1000001", "1000000"),
     ],
 )
 def test_what_no_deployment_has_is_a_mistake_of_the_course(setting: str, words: str, digits: Path) -> None:

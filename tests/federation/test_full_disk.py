@@ -31,7 +31,7 @@ from xbackend_fl.rounds import RunFolder, export, full_disk_said, space, wait_fo
 from xbackend_fl.simulation import resume_run
 from xbackend_fl.weights import load_weights, store
 
-_WHOLE = store.whole_or_absent
+_WHOLE = store.atomic_write
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +56,7 @@ def test_a_full_disk_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """The first attempts to write fail as a full disk does; the course goes on when there is space, with the same weights."""
     course = write_course(tmp_path / "course", rounds=2, silos=2)
     expected = undisturbed(course, tmp_path / "undisturbed")
-    monkeypatch.setattr(ledger_module, "whole_or_absent", full_for({"": 2}))
+    monkeypatch.setattr(ledger_module, "atomic_write", full_for({"": 2}))
     run, events = deployed(course, LocalLink(light(course)), tmp_path / "run")
     assert run.weights.digest == expected
     (note,) = (event.note for event in events if isinstance(event, Noted))
@@ -65,9 +65,9 @@ def test_a_full_disk_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_disk_that_stays_full_ends_the_course(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    more = "deployment: {round_within_s: 0.1}\n"
+    more = "deployment: {round_timeout_s: 0.1}\n"
     course = write_course(tmp_path / "course", rounds=1, silos=1, more=more)
-    monkeypatch.setattr(ledger_module, "whole_or_absent", full_for({"": 1000}))
+    monkeypatch.setattr(ledger_module, "atomic_write", full_for({"": 1000}))
     with pytest.raises(RunFailed, match=r"could not be written: .*No space left"):
         deployed(course, LocalLink(light(course)), tmp_path / "run")
 
@@ -77,7 +77,7 @@ def test_the_server_waits_wherever_the_disk_is_full(tmp_path: Path, monkeypatch:
     course = write_course(tmp_path / "course", rounds=5, silos=2)
     expected = undisturbed(course, tmp_path / "undisturbed")
     fails = {"best": 2, "round-00003": 1, "last": 1}
-    monkeypatch.setattr(store, "whole_or_absent", full_for(fails))
+    monkeypatch.setattr(store, "atomic_write", full_for(fails))
     attempts = iter([1, 2, 3])
 
     def exported(*arguments: Any) -> Any:
@@ -107,7 +107,7 @@ def test_the_server_waits_wherever_the_disk_is_full(tmp_path: Path, monkeypatch:
 def test_a_server_that_waits_can_be_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     course = write_course(tmp_path / "course", rounds=2, silos=2)
     silos = light(course)
-    monkeypatch.setattr(store, "whole_or_absent", full_for({"best": 1}))
+    monkeypatch.setattr(store, "atomic_write", full_for({"best": 1}))
     monkeypatch.setattr(server, "FlowerLink", lambda *_: LocalLink(silos))
     (tmp_path / "home").mkdir()
     job = Job(
@@ -134,10 +134,10 @@ def test_a_silo_waits_too(
     course = write_course(tmp_path / "course", rounds=2, silos=2)
     expected = undisturbed(course, tmp_path / "undisturbed")
     answers, models = {"binding": 1, "answer": 3}, {"model.safetensors": 2}
-    monkeypatch.setattr(outbox_module, "whole_or_absent", full_for(answers))
+    monkeypatch.setattr(outbox_module, "atomic_write", full_for(answers))
     names = [participant.name for participant in course.participants]
     silos = [Silo(course, n, Linear(n, course), out=tmp_path / n) for n in names]
-    monkeypatch.setattr(store, "whole_or_absent", full_for(models))
+    monkeypatch.setattr(store, "atomic_write", full_for(models))
     run, _ = deployed(course, LocalLink(silos), tmp_path / "run")
     assert run.weights.digest == expected
     assert not any([*answers.values(), *models.values()])
@@ -152,7 +152,7 @@ def test_a_simulation_says_what_to_do(
     alone = ["models={torch: torch_model.py:build}", "participants={torch: 2}", "rounds=2"]
     course = load_course(digits / "course.yaml", [*small, *alone])
     expected = run_course(course, tmp_path / "undisturbed", in_process=True)
-    monkeypatch.setattr(store, "whole_or_absent", full_for({"round-00002": 1}))
+    monkeypatch.setattr(store, "atomic_write", full_for({"round-00002": 1}))
     with pytest.raises(DiskFull, match=r"no space for the run .*No space left on device") as caught:
         run_course(course, tmp_path / "run", in_process=True)
     assert "--resume" in str(caught.value.hint)

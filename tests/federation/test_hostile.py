@@ -173,7 +173,7 @@ def test_a_reason_is_one_line(trial: Trial, kind: str) -> None:
 )
 def test_one_silo_cannot_make_the_model_infinite(precision: str, rule: str, tmp_path: Path) -> None:
     """With values that are finite one by one, and as many examples as a silo may claim: the others' model is what it is without that silo."""
-    more = "deployment: {quorum: 2, round_within_s: 5}\n"
+    more = "deployment: {quorum: 2, round_timeout_s: 5}\n"
     course = write_course(
         tmp_path / "course", rounds=2, silos=3, size="6x4", more=more, precision=precision, rule=rule
     )
@@ -201,7 +201,7 @@ def test_one_silo_cannot_make_the_model_infinite(precision: str, rule: str, tmp_
 
 def test_a_silo_that_says_that_it_is_bound_whatever_it_is_asked(tmp_path: Path) -> None:
     """It was asked again and again until the round's deadline."""
-    more = "deployment: {quorum: 2, round_within_s: 60}\n"
+    more = "deployment: {quorum: 2, round_timeout_s: 60}\n"
     course = write_course(tmp_path / "course", rounds=1, silos=3, more=more)
     name = course.participants[1].name
     for kind in ("bound", "unbound"):

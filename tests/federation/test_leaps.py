@@ -19,7 +19,7 @@ from xbackend_fl.course import Course
 from xbackend_fl.data import generator
 from xbackend_fl.errors import Diverged, RunFailed
 from xbackend_fl.events import Event, Noted, ParticipantFailed
-from xbackend_fl.federation import DeploymentEngine, Exchange, Ledger, Message, Silo
+from xbackend_fl.federation import DeploymentEngine, Dispatcher, Ledger, Message, Silo
 from xbackend_fl.federation.server.outliers import Change, leaps, outliers, ruinous, unlike
 from xbackend_fl.federation.server.ruin import Verdict, suspects
 from xbackend_fl.federation.transport import Reply
@@ -30,7 +30,7 @@ from xbackend_fl.weights import Weights
 pytestmark = pytest.mark.quick
 
 Array = Any
-_QUORUM = "deployment: {quorum: 2, round_within_s: 20}\n"
+_QUORUM = "deployment: {quorum: 2, round_timeout_s: 20}\n"
 
 
 class Steady(Linear):
@@ -142,7 +142,7 @@ def test_it_is_known_after_an_interruption(tmp_path: Path) -> None:
     for until in (2, 5):
         events: list[Event] = []
         link = Leaping(steady(course), {name: (2.0, (1, 4))})
-        with closing(DeploymentEngine(course, Exchange(link), Ledger(folder))) as engine:
+        with closing(DeploymentEngine(course, Dispatcher(link), Ledger(folder))) as engine:
             part = course.model_copy(update={"rounds": until})
             run_with(engine, part, folder, folder.latest(), events.append)
     assert refused(events) == [(name, 4)]
@@ -167,7 +167,7 @@ def test_two_of_five(tmp_path: Path) -> None:
 
 
 def test_without_a_quorum_it_is_named(tmp_path: Path) -> None:
-    course = course_of(tmp_path / "course", more="deployment: {round_within_s: 20}\n")
+    course = course_of(tmp_path / "course", more="deployment: {round_timeout_s: 20}\n")
     name = course.participants[1].name
     with pytest.raises(RunFailed, match=f"silo '{name}': taken out again: it changes the weights") as caught:
         deployed(course, Leaping(steady(course), {name: (2.0, (1, 2, 3))}), tmp_path / "run")

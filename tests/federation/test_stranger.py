@@ -41,7 +41,7 @@ data: {{source: "net.py:load"}}
 participants: [{{name: a, backend: torch}}, {{name: b, backend: torch}}, {{name: c, backend: torch}}]
 training: {{batch_size: 20}}
 federate: {{on_failure: continue}}
-deployment: {{quorum: 2, join_within_s: 1, round_within_s: 60, payload: {payload}}}
+deployment: {{quorum: 2, join_timeout_s: 1, round_timeout_s: 60, payload: {payload}}}
 """
 
 

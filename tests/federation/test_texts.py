@@ -161,7 +161,7 @@ def test_nor_in_the_reason_why_a_course_ends(change: tuple[str, Change], text: s
             rounds=1,
             silos=2,
             size="5x3",
-            more="deployment: {join_within_s: 0.1, round_within_s: 0.2}\n",
+            more="deployment: {join_timeout_s: 0.1, round_timeout_s: 0.2}\n",
         )
         link = Altered(light(course), course.participants[0].name, lambda m: changed(m, text), step)
         reason, hint = "", ""

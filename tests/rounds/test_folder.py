@@ -208,8 +208,8 @@ def test_what_may_change_is_kept(folder: RunFolder) -> None:
         "rounds": "9", "keep_checkpoints": "5", "federate.on_failure": "continue", "federate.workers": "2", "federate.device": "cpu",
         "federate.device_memory_mib": "100", "federate.replicas": "auto", "federate.memory": "low", "deployment.role": "server",
         "deployment.name": "silo-0", "deployment.data_path": "a.npz", "deployment.address": "h:1", "deployment.keys": "keys", "deployment.quorum": "2",
-        "deployment.join_within_s": "7", "deployment.round_within_s": "8", "deployment.most_examples": "99", "deployment.over_selection": "2",
-        "deployment.restarts": "1",
+        "deployment.join_timeout_s": "7", "deployment.round_timeout_s": "8", "deployment.max_examples": "99", "deployment.over_selection": "2",
+        "deployment.max_restarts": "1",
     }  # fmt: skip
     assert values.keys() == set(MAY_CHANGE)
     asked = folder.continued([f"{key}={value}" for key, value in values.items()], deployed=True)

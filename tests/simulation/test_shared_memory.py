@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xbackend_fl.simulation.shared_memory import Desk, Letter, receive, send
+from xbackend_fl.simulation.shared_memory import BufferRef, SharedBuffer, receive, send
 from xbackend_fl.weights import Weights
 
 pytestmark = pytest.mark.quick
@@ -62,24 +62,24 @@ def test_a_desk_is_used_again(values: int, memory: Path) -> None:
     ours, theirs = context.Pipe()
     reader = context.Process(target=_read_twice, args=(theirs,))
     reader.start()
-    desk, letters = Desk(), []
+    buffer, refs = SharedBuffer(), []
     for seed in range(2):
         weights = Weights({"a": np.random.default_rng(seed).standard_normal(values)}, "x")
-        letters.append(desk.write(weights))
-        ours.send(letters[-1])
+        refs.append(buffer.write(weights))
+        ours.send(refs[-1])
         assert ours.recv() == (weights.digest, values == 10)
     reader.join()
-    assert letters[0].desk == letters[1].desk
+    assert refs[0].buffer == refs[1].buffer
     assert len(list(memory.iterdir())) == (values != 10)
-    desk.close()
+    buffer.close()
     assert not list(memory.iterdir())
 
 
 def test_a_desk_grows(memory: Path) -> None:
-    desk = Desk()
-    small, large = (desk.write(np.full(values, 3.0)).open() for values in (200_000, 300_000))
-    assert (small == 3.0).all(), "who reads an old desk can go on"
+    buffer = SharedBuffer()
+    small, large = (buffer.write(np.full(values, 3.0)).open() for values in (200_000, 300_000))
+    assert (small == 3.0).all(), "who reads an old buffer can go on"
     assert (large == 3.0).all()
     assert len(list(memory.iterdir())) == 1
-    assert isinstance(desk.write(large), Letter)
-    desk.close()
+    assert isinstance(buffer.write(large), BufferRef)
+    buffer.close()

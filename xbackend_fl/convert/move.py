@@ -25,7 +25,7 @@ from xbackend_fl.errors import FileError, RefusedInput, SchemaError
 from xbackend_fl.formats.dtypes import is_float
 from xbackend_fl.mapping import check_lengths
 from xbackend_fl.weights import Archive, Weights, digest
-from xbackend_fl.weights.store import Format, format_of, same_bits, whole_or_absent
+from xbackend_fl.weights.store import Format, atomic_write, format_of, same_bits
 
 Array = NDArray[Any]
 Canonical = Mapping[str, Array]
@@ -113,7 +113,7 @@ def convert(
     if writer is not None and any(native.dtype in HALVES for native in writer.binding.natives.values()):
         # What a file can hold, and is compared with.
         canonical = writer.binding.export(_stored(canonical, writer.binding, rounding=rounding))
-    with whole_or_absent(destination) as partial:
+    with atomic_write(destination) as partial:
         own: tuple[str, ...] = ()
         if kind.name == "onnx" and writer is None and reader is not None and needs_exporter(reader):
             verified, outputs, own = by_exporter(partial, canonical, reader, example, sequence_axes)

@@ -16,6 +16,13 @@ from xbackend_fl.course.reading import Document
 from xbackend_fl.course.settings import Path, Setting
 
 _LONGEST = 100
+RENAMED = {
+    "join_within_s": "join_timeout_s",
+    "most_examples": "max_examples",
+    "restarts": "max_restarts",
+    "round_within_s": "round_timeout_s",
+}
+"""Keys of earlier courses and what they are called now; they are refused, and the new one is named."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> tuple[list[Mistak
         elif detail["type"] == "extra_forbidden":
             lacking = [name for path, name in missing.items() if path[:-1] == loc[:-1]]
             hint = _suggest(str(loc[-1]), [*lacking, *_keys(model, loc[:-1])])
+            if (now := RENAMED.get(str(loc[-1]))) in _keys(model, loc[:-1]):
+                hint = f"`{loc[-1]}` is now `{now}`"
             mistakes[loc] = Mistake(f"unknown key `{_dotted(loc)}`", loc, hint, at_key=True)
         elif detail["type"] == "course":
             said = dict(detail["ctx"])

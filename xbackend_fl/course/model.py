@@ -275,9 +275,9 @@ class DeploymentSection(_Section):
         description="fewest silos to start, and updates of a round; all if left out. With one, silos that are refused are left out, "
         "and a round that has enough updates waits for silos at work, not for those that are gone",
     )
-    join_within_s: Seconds = Field(300.0, description="how long the server waits for silos")
-    round_within_s: Seconds = Field(3600.0, description="how long the server waits for a round's updates")
-    most_examples: Annotated[int, Field(gt=0, le=_MOST_EXAMPLES)] = Field(
+    join_timeout_s: Seconds = Field(300.0, description="how long the server waits for silos")
+    round_timeout_s: Seconds = Field(3600.0, description="how long the server waits for a round's updates")
+    max_examples: Annotated[int, Field(gt=0, le=_MOST_EXAMPLES)] = Field(
         10_000_000,
         description="most training examples that a silo may say it has, and so the largest weight of an update",
     )
@@ -290,11 +290,11 @@ class DeploymentSection(_Section):
     top_k_share: Annotated[float, Field(gt=0, le=1)] = Field(
         0.01, description="top-k: part of every parameter's values that is sent"
     )
-    restarts: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
+    max_restarts: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
         10, description="how often in a row the server starts Flower again after a process of it ended"
     )
 
-    def fewest(self, silos: int) -> int:
+    def min_silos(self, silos: int) -> int:
         """The quorum among so many silos."""
         return min(self.quorum or silos, silos)
 

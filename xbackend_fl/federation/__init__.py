@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from xbackend_fl.federation.protocol.message import Message
-    from xbackend_fl.federation.server.dispatcher import Exchange
+    from xbackend_fl.federation.server.dispatcher import Dispatcher
     from xbackend_fl.federation.server.engine import DeploymentEngine
     from xbackend_fl.federation.server.ledger import Ledger
     from xbackend_fl.federation.silo.silo import Learner, Silo
     from xbackend_fl.federation.transport import Link, LocalLink
 
-__all__ = ["DeploymentEngine", "Exchange", "Learner", "Ledger", "Link", "LocalLink", "Message", "Silo"]
+__all__ = ["DeploymentEngine", "Dispatcher", "Learner", "Ledger", "Link", "LocalLink", "Message", "Silo"]
 
 _MODULES = {
     "DeploymentEngine": "server.engine",
-    "Exchange": "server.dispatcher",
+    "Dispatcher": "server.dispatcher",
     "Learner": "silo.silo",
     "Ledger": "server.ledger",
     "Link": "transport",

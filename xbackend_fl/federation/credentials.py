@@ -22,7 +22,7 @@ from xbackend_fl.course.address import host_name
 from xbackend_fl.errors import ConfigError, FileError, RefusedInput
 from xbackend_fl.federation.protocol.signatures import SERVER, Signatures, new_pair, read_private, read_public
 from xbackend_fl.rounds import unwritable_said
-from xbackend_fl.weights.store import whole_or_absent
+from xbackend_fl.weights.store import atomic_write
 
 _MAX_DAYS = 36_500
 _PUBLIC = ".ed25519.pem"
@@ -163,7 +163,7 @@ def make_keys(folder: Path, hosts: Sequence[str], names: Sequence[str], days: in
     with unwritable_said(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         # Whole or not at all: half a set of keys would be in the way of the next try.
-        with whole_or_absent(folder) as made:
+        with atomic_write(folder) as made:
             _make_keys(made, called, checked, timedelta(days=days))
 
 

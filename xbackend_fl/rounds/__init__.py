@@ -9,7 +9,7 @@ from xbackend_fl.rounds.owner import LEAVING_S, owned, unwritable_said
 from xbackend_fl.rounds.preflight import check_loss
 from xbackend_fl.rounds.rounds import run_rounds
 from xbackend_fl.rounds.run import Run, run_with
-from xbackend_fl.rounds.space import full_disk_said, wait_for_space, written
+from xbackend_fl.rounds.space import full_disk_said, retry_until_space, wait_for_space
 
 __all__ = [
     "LEAVING_S",
@@ -28,10 +28,10 @@ __all__ = [
     "full_disk_said",
     "load_state",
     "owned",
+    "retry_until_space",
     "run_rounds",
     "run_with",
     "save_state",
     "unwritable_said",
     "wait_for_space",
-    "written",
 ]

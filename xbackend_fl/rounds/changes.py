@@ -25,11 +25,11 @@ MAY_CHANGE = (
     "deployment.address",
     "deployment.keys",
     "deployment.quorum",
-    "deployment.join_within_s",
-    "deployment.round_within_s",
-    "deployment.most_examples",
+    "deployment.join_timeout_s",
+    "deployment.round_timeout_s",
+    "deployment.max_examples",
     "deployment.over_selection",
-    "deployment.restarts",
+    "deployment.max_restarts",
 )
 """Keys that say how long, where and with whom a course runs, not what it computes; and participants that are added at the end."""
 

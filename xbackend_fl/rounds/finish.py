@@ -22,7 +22,7 @@ from xbackend_fl.rounds.export import export
 from xbackend_fl.rounds.folder import RunFolder
 from xbackend_fl.text import line, shown_names
 from xbackend_fl.weights import Weights, load_weights
-from xbackend_fl.weights.store import whole_or_absent
+from xbackend_fl.weights.store import atomic_write
 
 _PROBE = 64
 _ROWS = 30
@@ -111,7 +111,7 @@ def _native_graph(
     """The ONNX file of a framework's own exporter, if it computes what the backends do, and what is said of it."""
     names = shown_names(schema.opaque)
     try:
-        with whole_or_absent(folder.onnx) as path:
+        with atomic_write(folder.onnx) as path:
             exported = engine.export_native(weights, inputs, path)
             error = max(relative_error(a, b) for a, b in zip(exported.outputs, expected, strict=True))
             if not error <= TOLERANCE:

@@ -21,7 +21,7 @@ from xbackend_fl.rounds.checkpoint import CourseState, best_of, load_state, save
 from xbackend_fl.rounds.engine import Prepared
 from xbackend_fl.rounds.owner import unwritable_said
 from xbackend_fl.text import line
-from xbackend_fl.weights.store import whole_or_absent
+from xbackend_fl.weights.store import atomic_write
 
 _BEFORE = 2
 """Entries of the history that a round adds at most: its own, and that of the round before if it was evaluated with it."""
@@ -65,7 +65,7 @@ class RunFolder:
         path = RunFolder.place(course, out)
         with unwritable_said(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with whole_or_absent(path) as made:
+            with atomic_write(path) as made:
                 (made / "checkpoints").mkdir(parents=True)
                 RunFolder(made).course.write_text(dump(course), encoding="utf-8")
         return RunFolder(path)
@@ -114,7 +114,7 @@ class RunFolder:
         text = dump(asked)
         for place, is_old in ((self.course, changed), (self.begun, changed and is_copied)):
             if is_old:
-                with unwritable_said(self.path), whole_or_absent(place) as path:
+                with unwritable_said(self.path), atomic_write(place) as path:
                     path.write_text(text, encoding="utf-8")
         return asked
 
@@ -215,7 +215,7 @@ class RunFolder:
             FileError: The folder cannot be written.
         """
         if not self.begun.is_file():
-            with unwritable_said(self.path), whole_or_absent(self.begun) as path:
+            with unwritable_said(self.path), atomic_write(self.begun) as path:
                 path.write_bytes(self.course.read_bytes())
 
     def _write_models(self, prepared: Prepared) -> None:

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 
 from xbackend_fl.errors import FileError
 from xbackend_fl.text import line
-from xbackend_fl.weights.store import whole_or_absent
+from xbackend_fl.weights.store import atomic_write
 
 LEAVING_S = 10.0
 """How long a process takes to leave whose starter was killed."""
@@ -127,7 +127,7 @@ def _sign(folder: Path, starter: int) -> None:
         "host": platform.node(),
         "since": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    with whole_or_absent(folder / _OWNER) as path:
+    with atomic_write(folder / _OWNER) as path:
         path.write_text(json.dumps(found), encoding="utf-8")
 
 

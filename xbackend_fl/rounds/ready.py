@@ -13,7 +13,7 @@ from xbackend_fl.rounds.folder import RunFolder
 from xbackend_fl.rounds.owner import unwritable_said
 from xbackend_fl.text import line
 from xbackend_fl.weights import Weights, load_weights, save_weights
-from xbackend_fl.weights.store import whole_or_absent
+from xbackend_fl.weights.store import atomic_write
 
 _SHOWN = 5
 
@@ -101,7 +101,7 @@ def require_same_data(folder: RunFolder, found: Mapping[str, str], *, begun: boo
             hint=f"put them back, or start a new run; to go on with the data as they are now, delete {folder.data}",
         )
     if kept != found:
-        with unwritable_said(folder.path), whole_or_absent(folder.data) as path:
+        with unwritable_said(folder.path), atomic_write(folder.data) as path:
             path.write_text(json.dumps(dict(found), indent=1), encoding="utf-8")
     if begun and not kept:
         return f"{folder.data} was missing: the run goes on with the data as they are now"

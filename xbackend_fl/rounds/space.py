@@ -85,7 +85,7 @@ def wait_for_space(folder: Path, should_stop: Callable[[], bool] = lambda: False
     return False
 
 
-def written(
+def retry_until_space(
     write: Callable[[], T],
     folder: Path,
     say: Callable[[str], None],

@@ -22,7 +22,7 @@ from xbackend_fl.metrics import Metrics
 from xbackend_fl.participant import Scope, Usage, changed
 from xbackend_fl.rounds import Outputs, Participation, Prepared, RoundOutcome, check_loss
 from xbackend_fl.simulation.placement import Placement, place
-from xbackend_fl.simulation.shared_memory import Desk, Letter
+from xbackend_fl.simulation.shared_memory import BufferRef, SharedBuffer
 from xbackend_fl.simulation.workers import Handle, LocalWorker, ProcessWorker, collect
 from xbackend_fl.weights import Weights
 
@@ -55,8 +55,8 @@ class SimulationEngine:
         }
         self._workers = [worker for team in self._teams.values() for worker in team]
         self._first = [team[0] for team in self._teams.values()]
-        self._desk = None if in_process else Desk()
-        self._posted: tuple[Weights, Letter] | None = None
+        self._buffer = None if in_process else SharedBuffer()
+        self._posted: tuple[Weights, BufferRef] | None = None
         self._thorough = thorough
         self._sizes: dict[str, int] = {}
 
@@ -215,15 +215,15 @@ class SimulationEngine:
         """End the workers."""
         for worker in self._workers:
             worker.close()
-        if self._desk is not None:
-            self._desk.close()
+        if self._buffer is not None:
+            self._buffer.close()
 
-    def _post(self, weights: Weights) -> Weights | Letter:
+    def _post(self, weights: Weights) -> Weights | BufferRef:
         """Weights as all workers can read them; they are written once."""
-        if self._desk is None:
+        if self._buffer is None:
             return weights
         if self._posted is None or self._posted[0] is not weights:
-            self._posted = weights, self._desk.write(weights)
+            self._posted = weights, self._buffer.write(weights)
         return self._posted[1]
 
     def _ask(self, worker: Handle, method: str, *arguments: Any) -> Any:

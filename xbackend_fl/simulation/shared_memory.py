@@ -3,7 +3,7 @@
 A pipe copies every array four times. Here the sender copies it once, into a file in memory, and the receiver's arrays are that file
 (pickle protocol 5, PEP 574). Both ends are processes of this program; nothing of it leaves the machine.
 
-What is sent every round goes over a desk: a file that stays. New pages cost more than the copy (26 MB: 17 ms instead of 3), and several
+What is sent every round goes through a shared buffer: a file that stays. New pages cost more than the copy (26 MB: 17 ms instead of 3), and several
 workers read the same weights.
 """
 
@@ -35,52 +35,52 @@ _mapped: dict[str, mmap.mmap] = {}
 
 
 @dataclass(frozen=True)
-class Letter:
-    """A message on a desk; its arrays are readable until the desk is used again.
+class BufferRef:
+    """A message in a shared buffer; its arrays are readable until the buffer is used again.
 
     Attributes:
-        desk: Path of the desk's file; empty if all of the message is in ``content``.
+        buffer: Path of the buffer's file; empty if all of the message is in ``content``.
         places: Start and length of every array.
         content: The rest.
     """
 
-    desk: str
+    buffer: str
     places: tuple[tuple[int, int], ...]
     content: bytes
 
     def open(self) -> Any:
         """The message."""
-        if not self.desk:
+        if not self.buffer:
             return pickle.loads(self.content)  # noqa: S301  from our own process
-        if self.desk not in _mapped:
+        if self.buffer not in _mapped:
             for gone in [path for path in _mapped if not Path(path).exists()]:
                 del _mapped[gone]
-            with Path(self.desk).open("r+b") as file:
-                _mapped[self.desk] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        view = memoryview(_mapped[self.desk])
+            with Path(self.buffer).open("r+b") as file:
+                _mapped[self.buffer] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        view = memoryview(_mapped[self.buffer])
         parts = [view[start : start + length] for start, length in self.places]
         return pickle.loads(self.content, buffers=parts)  # noqa: S301
 
 
 @final
-class Desk:
+class SharedBuffer:
     """Memory for the messages of one sender, one at a time."""
 
     def __init__(self) -> None:
         self._path: Path | None = None
         self._memory: mmap.mmap | None = None
 
-    def write(self, message: Any) -> Letter:
-        """Put a message on the desk, where the last one is overwritten."""
+    def write(self, message: Any) -> BufferRef:
+        """Put a message into the buffer, where the last one is overwritten."""
         content, views = _parts(message)
         places, size = _places(views)
         if size < _LARGE or not _MEMORY.is_dir():
-            return Letter("", (), pickle.dumps(message, protocol=5))
+            return BufferRef("", (), pickle.dumps(message, protocol=5))
         if self._memory is None or len(self._memory) < size:
             self.close()
             self._path, self._memory = _new(size)
         _copy(views, places, self._memory)
-        return Letter(str(self._path), places, content)
+        return BufferRef(str(self._path), places, content)
 
     def close(self) -> None:
         """Remove the file; who reads it can go on reading."""
@@ -143,7 +143,7 @@ def _copy(views: list[memoryview], places: tuple[tuple[int, int], ...], memory: 
 
 @functools.cache
 def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(min(4, os.cpu_count() or 1), "xbfl-mail")
+    return ThreadPoolExecutor(min(4, os.cpu_count() or 1), "xbfl-shared")
 
 
 def _parts(message: Any) -> tuple[bytes, list[memoryview]]:

@@ -20,7 +20,7 @@ from xbackend_fl.course import Course
 from xbackend_fl.errors import DiskFull, Refusals, RunFailed, WorkerDied, XbflError
 from xbackend_fl.events import Observer
 from xbackend_fl.participant.worker import Partial, Worker
-from xbackend_fl.simulation.shared_memory import Desk, Letter, receive, send
+from xbackend_fl.simulation.shared_memory import BufferRef, SharedBuffer, receive, send
 from xbackend_fl.text import line
 
 _JOIN_S = 2.0
@@ -80,7 +80,7 @@ class ProcessWorker:
         self.backend = backend
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self._desk = ""
+        self._buffer = ""
         self._process = context.Process(
             target=_serve,
             args=(theirs, course, course.base, backend, threads),
@@ -113,8 +113,8 @@ class ProcessWorker:
             raise value
         if kind == "raised":
             raise WorkerDied(f"the {self.backend} worker raised\n\n{value}")
-        if isinstance(value, Letter):
-            self._desk = value.desk
+        if isinstance(value, BufferRef):
+            self._buffer = value.buffer
             value = value.open()
         return kind, value
 
@@ -137,8 +137,8 @@ class ProcessWorker:
             self._process.kill()
             self._process.join()
         self.connection.close()
-        if self._desk:
-            Path(self._desk).unlink(missing_ok=True)
+        if self._buffer:
+            Path(self._buffer).unlink(missing_ok=True)
 
 
 def collect(handles: Sequence[Handle], observer: Observer, refused: Refusals | None = None) -> list[Any]:
@@ -176,7 +176,7 @@ def collect(handles: Sequence[Handle], observer: Observer, refused: Refusals | N
 
 def _messages(worker: Worker, method: str, arguments: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
     """A call as a stream of events with the result last."""
-    arguments = tuple(item.open() if isinstance(item, Letter) else item for item in arguments)
+    arguments = tuple(item.open() if isinstance(item, BufferRef) else item for item in arguments)
     if method == "train_round":
         for item in worker.train_round(*arguments):
             yield ("result" if isinstance(item, Partial) else "event"), item
@@ -188,12 +188,12 @@ def _messages(worker: Worker, method: str, arguments: tuple[Any, ...]) -> Iterat
 def _serve(connection: Connection, course: Course, base: Any, backend: str, threads: int) -> None:
     """Body of a worker process."""
     worker: Worker | None = None
-    desk = Desk()
+    buffer = SharedBuffer()
     try:
         while (call := receive(connection)) is not None:
             try:
                 worker = worker or Worker(course.at(base), backend, threads)
-                _answer(connection, desk, _messages(worker, *call))
+                _answer(connection, buffer, _messages(worker, *call))
             except XbflError as error:
                 send(connection, ("refused", error))
             except KeyboardInterrupt:
@@ -210,10 +210,10 @@ def _serve(connection: Connection, course: Course, base: Any, backend: str, thre
             except BaseException:  # noqa: BLE001  whatever a user's model raises goes to the console as it is
                 send(connection, ("raised", traceback.format_exc()))
     finally:
-        desk.close()
+        buffer.close()
 
 
-def _answer(connection: Connection, desk: Desk, messages: Iterator[tuple[str, Any]]) -> None:
+def _answer(connection: Connection, buffer: SharedBuffer, messages: Iterator[tuple[str, Any]]) -> None:
     """Send messages; events that come within a moment travel together."""
     events: list[Any] = []
     sent = time.monotonic()
@@ -224,7 +224,7 @@ def _answer(connection: Connection, desk: Desk, messages: Iterator[tuple[str, An
             send(connection, ("events", events))
             events, sent = [], time.monotonic()
         if kind != "event":
-            send(connection, (kind, desk.write(value) if isinstance(value, Partial) else value))
+            send(connection, (kind, buffer.write(value) if isinstance(value, Partial) else value))
 
 
 @contextmanager

@@ -43,7 +43,7 @@ def as_onnx(
         What ONNX Runtime answers, in the order of the graph's outputs.
     """
     schema = Schema.from_json(schema_file.read_text(encoding="utf-8"))
-    with store.whole_or_absent(file) as path:
+    with store.atomic_write(file) as path:
         weights = load_weights(weights_file, schema.fingerprint)
         path.write_bytes(to_onnx(schema, weights, sequence_axes=sequence_axes).SerializeToString())
         # From the file: it is what others will read, and the checker would make two more copies of a model in memory.

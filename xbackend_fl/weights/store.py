@@ -171,7 +171,7 @@ def save(
     if path.exists() and not overwrite:
         raise FileError(f"{path} exists", hint="choose another file, or --force")
     entries = entries_of(tensors)
-    with whole_or_absent(path) as partial_path:
+    with atomic_write(path) as partial_path:
         try:
             with partial_path.open("x+b") as file:
                 kind.write(file, entries, metadata or {}, _forgetful(advance))
@@ -204,7 +204,7 @@ def entries_of(tensors: Mapping[str, NDArray[Any]]) -> Mapping[str, Entry]:
 
 
 @contextmanager
-def whole_or_absent(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A place beside ``path`` to write a file or folder to; it is synced and renamed at the end, or removed."""
     partial_path = path.with_name(f".{path.name}.{os.getpid()}.partial")
     # A process of this number may have been killed here: in a container they all have the same.

@@ -9,7 +9,7 @@ from xbackend_fl.course import Course, dump
 from xbackend_fl.errors import FileError
 from xbackend_fl.federation.job import Job
 from xbackend_fl.rounds import unwritable_said
-from xbackend_fl.weights.store import whole_or_absent
+from xbackend_fl.weights.store import atomic_write
 
 _APP = """\
 [project]
@@ -93,7 +93,7 @@ def write_flower_app(course: Course, folder: Path, keys: str = "") -> None:
     steps = _STEPS.format(name=course.name, silo=names[0], silos=", ".join(names), out=out)
     with unwritable_said(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with whole_or_absent(folder) as made:
+        with atomic_write(folder) as made:
             made.mkdir()
             write_app(made, Job("", (), out, keys=keys, text=dump(course)))
             (made / "README.md").write_text(steps, encoding="utf-8")

@@ -66,7 +66,7 @@ def join_course(
 
     Raises:
         RefusedInput: The course, the model, the data, the address or the folder cannot be used.
-        RunFailed: The server was out of reach for ``deployment.join_within_s``.
+        RunFailed: The server was out of reach for ``deployment.join_timeout_s``.
     """
     loaded = load_course(course, settings)
     rules = loaded.deployment
@@ -100,7 +100,7 @@ def join_course(
                 while not should_stop() and not silo.finished:
                     time.sleep(_POLL_S)
         else:
-            connect(silo, place, own, rules.join_within_s, say, should_stop)
+            connect(silo, place, own, rules.join_timeout_s, say, should_stop)
         say(f"{chosen}: {'the course is over' if silo.finished else 'stopped'}")
 
 

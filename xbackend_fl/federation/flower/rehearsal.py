@@ -51,7 +51,7 @@ def rehearse(
     keys = beside / "keys"
     silos: dict[str, subprocess.Popen[bytes]] = {}
 
-    needed, gone = loaded.deployment.fewest(len(names)), set[str]()
+    needed, gone = loaded.deployment.min_silos(len(names)), set[str]()
 
     def stopped() -> bool:
         for name, process in silos.items():

@@ -22,7 +22,7 @@ from xbackend_fl.federation.flower.frames import take_frame, to_record
 from xbackend_fl.federation.job import Job
 from xbackend_fl.federation.protocol.message import Message, public
 from xbackend_fl.federation.protocol.signatures import Frame, Signatures
-from xbackend_fl.federation.server.dispatcher import Exchange
+from xbackend_fl.federation.server.dispatcher import Dispatcher
 from xbackend_fl.federation.server.engine import DeploymentEngine
 from xbackend_fl.federation.server.ledger import Ledger
 from xbackend_fl.federation.transport import Reply, Session
@@ -66,7 +66,7 @@ def _run(grid: Grid, job: Job) -> bool:
         try:
             with (
                 full_disk_said(folder.path),
-                closing(DeploymentEngine(course, Exchange(link, signatures), Ledger(folder))) as engine,
+                closing(DeploymentEngine(course, Dispatcher(link, signatures), Ledger(folder))) as engine,
             ):
                 run_with(engine, course, folder, state, should_stop=job.should_stop)
         except DiskFull as error:

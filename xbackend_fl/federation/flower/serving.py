@@ -88,9 +88,9 @@ def serve_course(
             if not isinstance(error, Gone) and not tally.failures:
                 raise
             tally.failures += 1
-            if tally.failures > loaded.deployment.restarts or should_stop():
+            if tally.failures > loaded.deployment.max_restarts or should_stop():
                 raise
-            note = f"{error.message.splitlines()[0]} Starting again ({tally.failures} of {loaded.deployment.restarts})"
+            note = f"{error.message.splitlines()[0]} Starting again ({tally.failures} of {loaded.deployment.max_restarts})"
             observer(Noted(backend="server", note=note))
             time.sleep(_AGAIN_S)
         else:

@@ -58,7 +58,7 @@ class Claims:
         # True is 1 to Python.
         if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= self._most:
             raise UpdateRefused(
-                f"num_examples is {quoted(value)}, expected a whole number from 1 to {self._most} (deployment.most_examples)"
+                f"num_examples is {quoted(value)}, expected a whole number from 1 to {self._most} (deployment.max_examples)"
             )
         return value
 

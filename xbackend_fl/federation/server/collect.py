@@ -26,7 +26,7 @@ from xbackend_fl.federation.server.claims import Claims
 from xbackend_fl.federation.server.ledger import Ledger
 from xbackend_fl.federation.server.outliers import Change, leaps, outliers, ruinous, unlike
 from xbackend_fl.metrics import Metrics
-from xbackend_fl.rounds import written
+from xbackend_fl.rounds import retry_until_space
 from xbackend_fl.weights import Weights
 
 
@@ -272,7 +272,7 @@ class Collector:
         Raises:
             RunFailed: It stayed full for as long as a round may last, or is broken.
         """
-        deadline = time.monotonic() + self._rules.round_within_s
+        deadline = time.monotonic() + self._rules.round_timeout_s
         accept = partial(self._ledger.accept, self._number, name, self.base, update, num_examples, seconds)
 
         def say(reason: str) -> None:
@@ -280,6 +280,6 @@ class Collector:
             self._observer(Noted(backend="server", note=note))
 
         try:
-            written(accept, self._ledger.folder, say, lambda: time.monotonic() > deadline)
+            retry_until_space(accept, self._ledger.folder, say, lambda: time.monotonic() > deadline)
         except OSError as error:
             raise RunFailed(f"the update of {name!r} could not be written: {error}") from error

@@ -37,7 +37,7 @@ class Traffic:
 
 
 @final
-class Exchange:
+class Dispatcher:
     """Asks silos and yields their answers as they come.
 
     A silo that was restarted is asked again, one that lost its model's binding gets it again first; asking twice is harmless, because silos
@@ -47,13 +47,13 @@ class Exchange:
         link: Reaches the silos.
         signatures: The server's key and those of the silos.
         most_bytes: Longest answer; a longer one is refused before it is read.
-        gone_s: Seconds for which a silo that went away is waited for, although the others are enough: it may be starting again.
+        grace_s: Seconds for which a silo that went away is waited for, although the others are enough: it may be starting again.
 
     Attributes:
         expected: By silo, fields that its hello must have.
         hear: Told what a silo says about itself; raises :class:`UpdateRefused` if it cannot be.
         binding: What a silo needs that knows no schema.
-        troubles: By silo, what went wrong on the way since its last answer.
+        last_errors: By silo, what went wrong on the way since its last answer.
         traffic: What went over the link so far.
     """
 
@@ -62,31 +62,36 @@ class Exchange:
         link: Link,
         signatures: Signatures | None = None,
         most_bytes: int = (1 << 31) - 1,
-        gone_s: float = 30.0,
+        grace_s: float = 30.0,
     ) -> None:
-        self._link, self._signatures, self._gone_s = link, signatures or Signatures(), gone_s
-        self._hellos: dict[str, tuple[Session, Message]] = {}
+        self._link, self._signatures, self._grace_s = link, signatures or Signatures(), grace_s
+        self._announcements: dict[str, tuple[Session, Message]] = {}
         # When silos went away that are not back yet.
         self._left: dict[str, float] = {}
         self.expected: Mapping[str, Mapping[str, object]] = {}
         self.hear: Callable[[str, Message], None] = lambda _, __: None
         self.most_bytes = most_bytes
         self.binding: Message | None = None
-        self.troubles: dict[str, str] = {}
+        self.last_errors: dict[str, str] = {}
         self.traffic = Traffic()
 
-    def hellos(self) -> dict[str, Message]:
+    def announcements(self) -> dict[str, Message]:
         """What the silos that are there say about themselves; a refusal for one that lies about who it is, or is not what is expected."""
         sessions, now = self._link.silos(), time.monotonic()
         for name, session in sessions.items():
-            if name not in self._hellos or self._hellos[name][0] != session:
-                self._hellos[name] = (session, self._as_expected(name, self._open(name, session.hello)))
-        self._left = {name: self._left.get(name, now) for name in self._hellos.keys() - sessions.keys()}
-        return {name: self._hellos[name][1] for name in sessions}
+            if name not in self._announcements or self._announcements[name][0] != session:
+                self._announcements[name] = (
+                    session,
+                    self._as_expected(name, self._open(name, session.hello)),
+                )
+        self._left = {
+            name: self._left.get(name, now) for name in self._announcements.keys() - sessions.keys()
+        }
+        return {name: self._announcements[name][1] for name in sessions}
 
-    def expects(self, name: str) -> bool:
+    def is_available(self, name: str) -> bool:
         """Whether a silo is there and not refused, or may be back soon."""
-        hello = self.hellos().get(name)
+        hello = self.announcements().get(name)
         return self._may_return(name) if hello is None else hello.kind == "hello"
 
     def ask(
@@ -109,7 +114,7 @@ class Exchange:
         patience = dict.fromkeys(requests, _AGAIN_S)
         try:
             while waiting and (now := time.monotonic()) < deadline:
-                known = self.hellos()
+                known = self.announcements()
                 there = {
                     n: s for n, s in self._link.silos().items() if n in known and known[n].kind == "hello"
                 }
@@ -129,7 +134,7 @@ class Exchange:
                     if name not in waiting:
                         continue
                     if reply.trouble:
-                        self.troubles[name] = reply.trouble
+                        self.last_errors[name] = reply.trouble
                         asked.pop(name, None)
                         not_before[name] = time.monotonic() + patience[name]
                         patience[name] = min(2 * patience[name], _AGAIN_AT_MOST_S)
@@ -144,7 +149,7 @@ class Exchange:
                         asked.pop(name, None)
                         continue
                     del waiting[name]
-                    self.troubles.pop(name, None)
+                    self.last_errors.pop(name, None)
                     yield name, answer
                     del answer, reply
                 time.sleep(0 if ready else _IDLE_S)
@@ -152,7 +157,7 @@ class Exchange:
             self._link.forget()
 
     def _may_return(self, name: str) -> bool:
-        return time.monotonic() - self._left.get(name, -math.inf) <= self._gone_s
+        return time.monotonic() - self._left.get(name, -math.inf) <= self._grace_s
 
     def _as_expected(self, name: str, hello: Message) -> Message:
         for key, value in self.expected.get(name, {}).items():

@@ -20,8 +20,8 @@ from xbackend_fl.federation.protocol.message import Message
 from xbackend_fl.federation.protocol.payload import Payload
 from xbackend_fl.federation.server.claims import Claims
 from xbackend_fl.federation.server.collect import Collector
-from xbackend_fl.federation.server.dispatcher import Exchange
-from xbackend_fl.federation.server.enrollment import meet, prove, references
+from xbackend_fl.federation.server.dispatcher import Dispatcher
+from xbackend_fl.federation.server.enrollment import fetch_references, verify_models, wait_for_silos
 from xbackend_fl.federation.server.ledger import Ledger
 from xbackend_fl.federation.server.reference import Reference
 from xbackend_fl.federation.server.ruin import Verdict, take_out
@@ -40,19 +40,24 @@ class DeploymentEngine:
 
     Args:
         course: The course; its ``deployment`` section has deadlines and the quorum.
-        exchange: Reaches the silos.
+        dispatcher: Reaches the silos.
         ledger: Remembers which updates were accepted.
     """
 
-    def __init__(self, course: Course, exchange: Exchange, ledger: Ledger) -> None:
-        self._course, self._exchange, self._ledger, self._rules = course, exchange, ledger, course.deployment
+    def __init__(self, course: Course, dispatcher: Dispatcher, ledger: Ledger) -> None:
+        self._course, self._dispatcher, self._ledger, self._rules = (
+            course,
+            dispatcher,
+            ledger,
+            course.deployment,
+        )
         self._payload = Payload(self._rules.payload, self._rules.top_k_share)
         self._backends = {participant.name: participant.backend for participant in course.participants}
-        exchange.expected = {
+        dispatcher.expected = {
             name: {"name": name, "backend": backend} for name, backend in self._backends.items()
         }
-        self._claims = Claims(self._rules.most_examples)
-        exchange.hear = self._claims.hear
+        self._claims = Claims(self._rules.max_examples)
+        dispatcher.hear = self._claims.hear
         self._observer: Observer = lambda _: None
         # Inputs of the reference's evidence, and how many outputs belong to them.
         self._probe: tuple[np.ndarray[Any, Any], ...] = ()
@@ -75,14 +80,14 @@ class DeploymentEngine:
             MismatchError: A silo's model is not proven to be the reference's; with a quorum, so many that too few are left.
         """
         self._observer = observer
-        hellos = meet(self._course, self._exchange, observer)
+        announcements = wait_for_silos(self._course, self._dispatcher, observer)
         self._say(self._claims.notes())
         refused: MismatchError | RunFailed | None = None
-        for reference in references(self._course, self._exchange, hellos, observer):
+        for reference in fetch_references(self._course, self._dispatcher, announcements, observer):
             self._take(reference)
             self._say(reference.notes())
             try:
-                prove(self._course, self._exchange, reference, hellos, observer)
+                verify_models(self._course, self._dispatcher, reference, announcements, observer)
             except (MismatchError, RunFailed) as error:
                 # By whom: by those that differ from this one, or by this one itself? Another of its backend tells.
                 refused = refused or error
@@ -96,11 +101,11 @@ class DeploymentEngine:
         loss, output = self._course.training.loss, reference.schema.outputs[0].shape[1:]
         self._columns, self._variances = columns_of(loss, output), reference.schema.variances
         # The weight of a silo in figures is bounded as its weight in the mean of the updates is.
-        self._most_positions = self._rules.most_examples * most_positions_of(loss, output)
-        self._exchange.binding = reference.binding
+        self._most_positions = self._rules.max_examples * most_positions_of(loss, output)
+        self._dispatcher.binding = reference.binding
         self._probe, self._answered = reference.probe, len(reference.schema.outputs)
         size = sum(array.nbytes for array in reference.initial.values())
-        self._exchange.most_bytes = 2 * size + _OVERHEAD
+        self._dispatcher.most_bytes = 2 * size + _OVERHEAD
 
     def train_round(
         self, number: int, weights: Weights, cohort: Sequence[str], observer: Observer
@@ -143,8 +148,8 @@ class DeploymentEngine:
         # What was taken out of this round is not asked for again.
         wanted = [name for name in (*cohort, *spares) if name not in collector.accepted | collector.failed]
         voters = [name for name in cohort if name not in collector.failed]
-        before = self._exchange.traffic
-        quorum = self._rules.fewest(len(cohort))
+        before = self._dispatcher.traffic
+        quorum = self._rules.min_silos(len(cohort))
         asked = self._asked(dict.fromkeys(wanted, request), lambda: len(collector.accepted) >= quorum)
         with closing(asked) as answers:
             for name, answer in answers if len(collector.accepted) < len(cohort) else ():
@@ -161,12 +166,12 @@ class DeploymentEngine:
         bad = {name: collector.failed[name] for name in sorted(collector.diverged)} | worse
         verdict.raise_for(bad, collector.accepted.keys() - worse.keys())
         for name in wanted:
-            if len(collector.accepted) < len(cohort) or not self._exchange.expects(name):
+            if len(collector.accepted) < len(cohort) or not self._dispatcher.is_available(name):
                 collector.miss(name, "late", self._why_late(name))
         collector.settle()
         if collector.leapt_again:
             raise Ruined(collector.leapt_again[0])
-        traffic = self._exchange.traffic.since(before)
+        traffic = self._dispatcher.traffic.since(before)
         collector.tell(traffic.sent, traffic.received)
         if len(collector.accepted) < quorum:
             reasons = "".join(f"\n  silo {name!r}: {reason}" for name, reason in collector.failed.items())
@@ -251,7 +256,9 @@ class DeploymentEngine:
         request = self._with(weights, "outputs")
         inputs = {f"inputs/{i}": array for i, array in enumerate(self._probe)}
         request = Message(request.kind, request.fields, {**request.arrays, **inputs})
-        there = sorted(name for name, hello in self._exchange.hellos().items() if hello.kind == "hello")
+        there = sorted(
+            name for name, hello in self._dispatcher.announcements().items() if hello.kind == "hello"
+        )
         first = {self._backends[name]: name for name in reversed(there)}
         chosen = first.values() if self._rules.quorum is None else there
         answers: dict[str, tuple[np.ndarray[Any, Any], ...]] = {}
@@ -293,19 +300,19 @@ class DeploymentEngine:
         rest = [name for name in self._backends if name not in set(cohort)]
         extra = math.ceil(len(cohort) * (self._rules.over_selection - 1))
         if self._rules.quorum is not None:
-            rest = [name for name in rest if self._exchange.expects(name)]
-            extra += sum(not self._exchange.expects(name) for name in cohort)
+            rest = [name for name in rest if self._dispatcher.is_available(name)]
+            extra += sum(not self._dispatcher.is_available(name) for name in cohort)
         extra = min(len(rest), extra)
         return draw(rest, extra, self._course.seed, "spares", number) if extra else []
 
     def _why_late(self, name: str) -> str:
-        hello = self._exchange.hellos().get(name)
+        hello = self._dispatcher.announcements().get(name)
         if hello is not None and hello.kind != "hello":
             return hello.reason
-        trouble = self._exchange.troubles.get(name)
+        trouble = self._dispatcher.last_errors.get(name)
         last = f"; last: {trouble}" if trouble else ""
         return (
-            "it is not there" if hello is None else f"no answer within {self._rules.round_within_s:g} s"
+            "it is not there" if hello is None else f"no answer within {self._rules.round_timeout_s:g} s"
         ) + last
 
     def _with(self, weights: Weights, kind: str, **fields: Any) -> Message:
@@ -314,7 +321,7 @@ class DeploymentEngine:
     def _asked(
         self, requests: Mapping[str, Message], enough: Callable[[], bool]
     ) -> Generator[tuple[str, Message]]:
-        return self._exchange.ask(requests, self._rules.round_within_s, enough=enough)
+        return self._dispatcher.ask(requests, self._rules.round_timeout_s, enough=enough)
 
     def _all(self, request: Message) -> Generator[tuple[str, Message]]:
         """Answers of all silos; with a quorum, those that went away are not waited for."""

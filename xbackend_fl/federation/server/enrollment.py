@@ -12,7 +12,7 @@ from xbackend_fl.course import Course
 from xbackend_fl.errors import ConfigError, MismatchError, RunFailed, UpdateRefused, shortened
 from xbackend_fl.events import ModelBound, Noted, Observer
 from xbackend_fl.federation.protocol.message import Message, public, quoted
-from xbackend_fl.federation.server.dispatcher import Exchange
+from xbackend_fl.federation.server.dispatcher import Dispatcher
 from xbackend_fl.federation.server.reference import Reference, reference_of
 from xbackend_fl.mapping.proof.verify import TOLERANCE
 from xbackend_fl.rounds import check_loss
@@ -21,20 +21,20 @@ _WAIT_S = 0.2
 _MOST_NOTES = 1000
 
 
-def meet(course: Course, exchange: Exchange, observer: Observer) -> Mapping[str, Message]:
+def wait_for_silos(course: Course, dispatcher: Dispatcher, observer: Observer) -> Mapping[str, Message]:
     """Wait for the silos, and hear who they are.
 
     Raises:
         RunFailed: Fewer than the quorum came in time; or one was refused, and all are needed.
     """
     rules, names = course.deployment, {participant.name for participant in course.participants}
-    deadline = time.monotonic() + rules.join_within_s
+    deadline = time.monotonic() + rules.join_timeout_s
     refused: dict[str, str] = {}
     while True:
-        hellos = {name: hello for name, hello in exchange.hellos().items() if name in names}
-        good = {name: hello for name, hello in hellos.items() if hello.kind == "hello"}
-        for name in hellos.keys() - good.keys():
-            reason = hellos[name].reason
+        announcements = {name: hello for name, hello in dispatcher.announcements().items() if name in names}
+        good = {name: hello for name, hello in announcements.items() if hello.kind == "hello"}
+        for name in announcements.keys() - good.keys():
+            reason = announcements[name].reason
             if rules.quorum is None:
                 raise RunFailed(f"silo {name!r}: {reason}")
             if refused.get(name) != reason:
@@ -43,17 +43,17 @@ def meet(course: Course, exchange: Exchange, observer: Observer) -> Mapping[str,
         if good.keys() == names or time.monotonic() > deadline:
             break
         time.sleep(_WAIT_S)
-    if len(good) < rules.fewest(len(names)):
+    if len(good) < rules.min_silos(len(names)):
         raise RunFailed(
-            f"{len(good)} of {len(names)} silos came within {rules.join_within_s:g} s; "
+            f"{len(good)} of {len(names)} silos came within {rules.join_timeout_s:g} s; "
             f"not there: {', '.join(sorted(names - good.keys()))}{_listed(refused)}",
-            hint="start them with xbfl join, raise deployment.join_within_s, or set deployment.quorum",
+            hint="start them with xbfl join, raise deployment.join_timeout_s, or set deployment.quorum",
         )
     return good
 
 
-def references(
-    course: Course, exchange: Exchange, hellos: Mapping[str, Message], observer: Observer
+def fetch_references(
+    course: Course, dispatcher: Dispatcher, announcements: Mapping[str, Message], observer: Observer
 ) -> Iterator[Reference]:
     """The evidence and weights of the silos of the reference's backend, of each that can give them in turn.
 
@@ -61,17 +61,19 @@ def references(
 
     Args:
         course: The course.
-        exchange: Reaches the silos.
-        hellos: Of those that are there.
+        dispatcher: Reaches the silos.
+        announcements: Of those that are there.
         observer: Told of evidence that cannot be used.
 
     Raises:
         RunFailed: No silo can; without a quorum only the first is asked.
     """
     rules, refused, given = course.deployment, dict[str, str](), 0
-    for name in sorted(name for name, hello in hellos.items() if hello.fields["backend"] == course.reference):
+    for name in sorted(
+        name for name, hello in announcements.items() if hello.fields["backend"] == course.reference
+    ):
         asked = {name: Message("evidence")}
-        answers = exchange.ask(asked, rules.round_within_s, enough=lambda: rules.quorum is not None)
+        answers = dispatcher.ask(asked, rules.round_timeout_s, enough=lambda: rules.quorum is not None)
         try:
             found = reference_of(name, dict(answers).get(name))
             check_loss(found.schema, course.training.loss)
@@ -91,32 +93,36 @@ def references(
         raise RunFailed(f"no silo gave the model of the reference {course.reference!r}{_listed(refused)}")
 
 
-def prove(
+def verify_models(
     course: Course,
-    exchange: Exchange,
+    dispatcher: Dispatcher,
     reference: Reference,
-    hellos: Mapping[str, Message],
+    announcements: Mapping[str, Message],
     observer: Observer,
 ) -> None:
     """Let every silo bind its model, and prove it.
 
     Args:
         course: The course.
-        exchange: Reaches the silos.
+        dispatcher: Reaches the silos.
         reference: What they must be equal to.
-        hellos: Of those that are there.
+        announcements: Of those that are there.
         observer: Told of every model.
 
     Raises:
         MismatchError: A silo's model is not proven to be the reference's; with a quorum, so many that too few are left.
         RunFailed: Too few answered in time.
     """
-    began, rules, quorum = time.perf_counter(), course.deployment, course.deployment.fewest(len(hellos))
+    began, rules, quorum = (
+        time.perf_counter(),
+        course.deployment,
+        course.deployment.min_silos(len(announcements)),
+    )
     proven, refused = set[str](), dict[str, str]()
-    requests = dict.fromkeys(sorted(hellos), reference.binding)
-    for name, answer in exchange.ask(requests, rules.round_within_s, enough=lambda: len(proven) >= quorum):
+    requests = dict.fromkeys(sorted(announcements), reference.binding)
+    for name, answer in dispatcher.ask(requests, rules.round_timeout_s, enough=lambda: len(proven) >= quorum):
         try:
-            event = _bound(name, answer, hellos[name], reference, time.perf_counter() - began)
+            event = _bound(name, answer, announcements[name], reference, time.perf_counter() - began)
         except UpdateRefused as error:
             if rules.quorum is None:
                 raise MismatchError(f"silo {name!r}: {error.message}", hint=error.hint) from error
@@ -127,7 +133,7 @@ def prove(
             observer(event)
     if len(proven) < quorum:
         kind = MismatchError if refused else RunFailed
-        late = dict.fromkeys(sorted(hellos.keys() - proven - refused.keys()), "no answer")
+        late = dict.fromkeys(sorted(announcements.keys() - proven - refused.keys()), "no answer")
         raise kind(f"{len(proven)} models are proven, and {quorum} are needed{_listed(refused | late)}")
 
 

@@ -21,7 +21,7 @@ from xbackend_fl.federation.protocol.message import Message
 from xbackend_fl.federation.server.outliers import TIMES, Outlier
 from xbackend_fl.rounds import Participation, RunFolder, unwritable_said
 from xbackend_fl.text import line
-from xbackend_fl.weights.store import whole_or_absent
+from xbackend_fl.weights.store import atomic_write
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -163,7 +163,7 @@ class Ledger:
         Raises:
             OSError: There is no space, or the disk is broken. The update is not accepted.
         """
-        with whole_or_absent(self._place(update.identity)) as path:
+        with atomic_write(self._place(update.identity)) as path:
             path.write_bytes(update.frame)
         row = (number, silo, base, update.identity, num_examples, len(update.frame), seconds)
         try:

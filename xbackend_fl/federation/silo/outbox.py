@@ -16,7 +16,7 @@ from xbackend_fl.errors import FileError, UpdateRefused
 from xbackend_fl.federation.protocol.message import Message
 from xbackend_fl.rounds import unwritable_said
 from xbackend_fl.weights import read_tensors, write_tensors
-from xbackend_fl.weights.store import whole_or_absent
+from xbackend_fl.weights.store import atomic_write
 
 
 @final
@@ -65,7 +65,7 @@ class Outbox:
                 old.unlink()
         if residual:
             write_tensors(self._pending(kept), residual, {})
-        with whole_or_absent(self._answer) as path:
+        with atomic_write(self._answer) as path:
             path.write_bytes(kept.frame)
         return kept
 
@@ -96,12 +96,12 @@ class Outbox:
         """Remember the data of a run, instead of those of the one before."""
         text = json.dumps({"run": run, "digest": digest})
         if not self._data.is_file() or self._data.read_text(encoding="utf-8", errors="replace") != text:
-            with whole_or_absent(self._data) as path:
+            with atomic_write(self._data) as path:
                 path.write_text(text, encoding="utf-8")
 
     def bind(self, request: Message) -> None:
         """Remember what bound the model."""
-        with whole_or_absent(self._binding) as path:
+        with atomic_write(self._binding) as path:
             path.write_bytes(request.frame)
 
     def binding(self) -> Message | None:

@@ -26,7 +26,7 @@ from xbackend_fl.federation.silo.outbox import Outbox
 from xbackend_fl.mapping import Evidence, Proof, pack_evidence, unpack_evidence
 from xbackend_fl.metrics import Metrics
 from xbackend_fl.participant import Scope, Worker
-from xbackend_fl.rounds import written
+from xbackend_fl.rounds import retry_until_space
 from xbackend_fl.text import line, lines
 from xbackend_fl.weights import Weights, save_weights
 
@@ -305,7 +305,9 @@ class Silo:
 
     def _on_disk(self, folder: Path, write: Callable[[], T]) -> T:
         """What ``write`` returns; a full disk is waited for, since the server waits too."""
-        return written(write, folder, partial(_LOG.warning, "%s: no space (%s); waiting", self.name))
+        return retry_until_space(
+            write, folder, partial(_LOG.warning, "%s: no space (%s); waiting", self.name)
+        )
 
     def _received(self, request: Message, fingerprint: str) -> Weights:
         if self._schema is None and self._outbox is not None and (kept := self._outbox.binding()):
