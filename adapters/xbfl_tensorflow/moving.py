@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from xbackend_fl.canonical.graph import movement, picking, windows
+from xbackend_fl.canonical.graph import logic, movement, picking, windows
 from xbackend_fl.canonical.graph.operands import Operand, as_value, native_shape
 from xbackend_fl.canonical.graph.tables import lookup
 from xbackend_fl.canonical.layout import Step
@@ -185,6 +185,28 @@ def _diagonal(context: Context, node: Any, arguments: list[Operand]) -> Operand:
     return picking.diagonal(context.builder, name, arguments[0], 0, -2, -1)
 
 
+def _on_diagonal(context: Context, node: Any, arguments: list[Operand]) -> Operand:
+    """A square of zeros with data on its diagonal."""
+    name, shape = node_name(context, node), static_shape(node.outputs[0])
+    plain = [np.asarray(item).reshape(-1).tolist() for item in arguments[1:] if isinstance(item, np.ndarray)]
+    usual = len(arguments) == 1 or (len(plain) == 4 and plain[0] == [0] and plain[3] == [0])
+    require(usual and shape[-1] == shape[-2], name, "a diagonal elsewhere than in the middle")
+    row = movement.reshape(context.builder, name, arguments[0], (*shape[:-2], 1, shape[-1]))
+    return logic.where(context.builder, name, np.eye(shape[-1], dtype=bool), row, 0.0)
+
+
+def _counted(context: Context, node: Any, arguments: list[Operand]) -> Operand:
+    """How often every whole number stands in a row; with ``binary_output`` whether it does."""
+    builder, name = context.builder, node_name(context, node)
+    value, _, weights = arguments
+    shape, depth = static_shape(node.inputs[0]), static_shape(node.outputs[0])[-1]
+    weighted = not isinstance(weights, np.ndarray) or weights.size > 0
+    require(not weighted, name, "counts that weigh")
+    hits = picking.one_hot(builder, name, value, depth)
+    kind = "ReduceMax" if node.get_attr("binary_output") else "ReduceSum"
+    return builder.reduce(kind, name, hits, [len(shape) - 1], keepdims=False)
+
+
 def _same(context: Context, node: Any, arguments: list[Operand]) -> Operand:
     del context, node
     return arguments[0]
@@ -213,6 +235,8 @@ OPERATIONS: Mapping[str, Operation] = {
     "OneHot": _one_hot,
     **dict.fromkeys(("DepthToSpace", "SpaceToDepth"), _depth),
     **dict.fromkeys(("MatrixDiagPart", "MatrixDiagPartV3"), _diagonal),
+    **dict.fromkeys(("MatrixDiag", "MatrixDiagV2", "MatrixDiagV3"), _on_diagonal),
+    "DenseBincount": _counted,
     "IdentityN": _each,
     **dict.fromkeys(
         (

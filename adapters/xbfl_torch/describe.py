@@ -51,6 +51,7 @@ from xbfl_torch import (
 from xbfl_torch.calling import called_flat, chosen_way, tensors_in_own_order
 from xbfl_torch.changes import refuse_hidden_changes
 from xbfl_torch.constants import fold
+from xbfl_torch.decomposed import decomposed
 from xbfl_torch.effects import effects_of
 from xbfl_torch.graph import Context, Handler, base_name
 from xbfl_torch.modes import evaluation_mode
@@ -222,6 +223,14 @@ def _made(context: Context, node: Node) -> Any:
         else:
             if not _lacks(made, node):
                 return made
+    try:
+        made = decomposed(context, node, _HANDLERS)
+    except Exception as error:
+        if not may_stand(context.builder, context.name(node), error):
+            raise
+    else:
+        if not _lacks(made, node):
+            return made
     return opaque.record(context, node)
 
 

@@ -10,7 +10,7 @@ from torch.fx import Node
 
 from xbackend_fl.canonical import TrainingEffect, Value
 from xbackend_fl.canonical.graph import training
-from xbackend_fl.canonical.graph.operands import Operand
+from xbackend_fl.canonical.graph.operands import Operand, scalar
 from xbackend_fl.canonical.graph.picking import gather
 from xbackend_fl.canonical.graph.tables import lookup
 from xbackend_fl.canonical.layout import Layout
@@ -217,6 +217,9 @@ def _layer_norm(context: Context, node: Node) -> Value:
 def _prelu(context: Context, node: Node) -> Value:
     a = context.arguments(node)
     name = context.name(node, a["weight"])
+    slope = scalar(a["weight"])
+    if slope is not None:
+        return context.builder.elementwise("LeakyRelu", name, context.data(a["self"]), alpha=slope)
     layouts = {"weight": parameter(a["weight"], name)}
     return context.builder.channelwise("PRelu", name, context.data(a["self"]), 1, layouts=layouts)
 

@@ -17,11 +17,16 @@ import numpy as np
 
 from xbackend_fl.canonical.binding import Axes, Description, NativeTensor
 from xbackend_fl.canonical.draft import free_sizes
-from xbackend_fl.canonical.graph.edges import check_returned, returned_axes, without_singletons
-from xbackend_fl.canonical.graph.flattened import in_native_order
+from xbackend_fl.canonical.graph.edges import (
+    check_returned,
+    returned_axes,
+    with_leading_ones,
+    without_singletons,
+)
+from xbackend_fl.canonical.graph.flattened import in_native_order, unflattened
 from xbackend_fl.canonical.graph.padding import pads_together
 from xbackend_fl.canonical.graph.recorder import Recorder
-from xbackend_fl.canonical.graph.rewrites import feature_makers, fold_pad, pooled
+from xbackend_fl.canonical.graph.rewrites import fold_pad, pooled
 from xbackend_fl.canonical.layout import Layout, Reorder, Segment, Shape, feature_order, inverse
 from xbackend_fl.canonical.schema import AttributeValue, Port
 from xbackend_fl.canonical.value import Value, numbers, pointwise, without
@@ -158,6 +163,7 @@ class GraphBuilder:
         if moved == tuple(range(len(moved))):
             return value
         assert value.order is None, "an ordered feature axis belongs to rank 2"
+        value = with_leading_ones(self.recorder, value)
         shape = tuple(value.shape[axis] for axis in moved)
         (name,) = self.add("Transpose", "transpose", [value], [shape], attributes={"perm": moved})
         return Value(name, shape, inverse(wanted))
@@ -257,7 +263,7 @@ class GraphBuilder:
             return self._singletons(name, value, shape)
         value = in_native_order(self, name, value)
         if self._channels_last and len(native) == 2 and len(shape) >= 4 and shape[0] == native[0]:
-            image = self._unflatten(name, value, shape)
+            image = unflattened(self, name, value, shape)
             if image is not None:
                 return image
         moved = [axis for axis, place in enumerate(value.perm) if axis != place]
@@ -479,20 +485,3 @@ class GraphBuilder:
         made = self.linear(name, flat, reshaped(weight, weight.shape[:2]), bias)
         (out,) = self.add("Reshape", name, [made], [(*made.shape, *ones)])
         return Value(out, (*made.shape, *ones), value.perm)
-
-    def _unflatten(self, name: str, value: Value, shape: Shape) -> Value | None:
-        """A reshape of dense features to ``[N, *spatial, C]`` in a channels-last model.
-
-        The dense layer's rows are brought into channels-first order, so the canonical reshape is a plain
-        one. ``None`` if the features do not come from a dense layer.
-        """
-        makers = feature_makers(self.recorder, value.name)
-        if makers is None:
-            return None
-        rank = len(shape)
-        perm = (0, *range(2, rank), 1)
-        canonical = tuple(shape[axis] for axis in inverse(perm))
-        segment = Segment(canonical[1:], tuple(axis - 1 for axis in perm[1:]))
-        (out,) = self.add("Reshape", name, [value], [canonical])
-        self.recorder.reorder(makers, value.name, (segment,))
-        return Value(out, canonical, perm)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from xbackend_fl.canonical.binding import Axes
+from xbackend_fl.canonical.graph.recorder import Recorder
 from xbackend_fl.canonical.layout import Shape, inverse
 from xbackend_fl.canonical.value import Value, without
 from xbackend_fl.errors import UnsupportedError
@@ -69,3 +71,13 @@ def without_singletons(value: Value, shape: Shape) -> tuple[Shape, tuple[int, ..
     placed = dict(zip(old, squeezed, strict=True)) | {axis: len(squeezed) + i for i, axis in enumerate(new)}
     perm = tuple(placed[axis] for axis in range(len(shape)))
     return tuple(shape[axis] for axis in inverse(perm)), perm
+
+
+def with_leading_ones(recorder: Recorder, value: Value) -> Value:
+    """A constant or a parameter with all of its axes: what broadcasts needs no leading ones, and what moves axes counts them."""
+    if len(recorder.shape(value.name)) == len(value.shape):
+        return value
+    (name,) = recorder.add(
+        "Reshape", f"{value.name}.reshape", (value.name,), [value.shape], {}, {"shape": value.shape}, None
+    )
+    return replace(value, name=name)

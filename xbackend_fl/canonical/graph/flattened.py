@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from xbackend_fl.canonical.layout import Segment
+from xbackend_fl.canonical.graph.rewrites import feature_makers
+from xbackend_fl.canonical.layout import Segment, Shape, inverse
 from xbackend_fl.canonical.value import Value
 
 if TYPE_CHECKING:
@@ -43,3 +44,21 @@ def _turned(builder: GraphBuilder, name: str, value: Value, segment: Segment) ->
     (made,) = builder.add("Transpose", name, [Value(made, image, perm)], [turned], attributes={"perm": perm})
     (made,) = builder.add("Reshape", name, [Value(made, turned, perm)], [value.shape])
     return Value(made, value.shape, tuple(range(len(value.shape))))
+
+
+def unflattened(builder: GraphBuilder, name: str, value: Value, shape: Shape) -> Value | None:
+    """A reshape of dense features to ``[N, *spatial, C]`` in a channels-last model.
+
+    The dense layer's rows are brought into channels-first order, so the canonical reshape is a plain
+    one. ``None`` if the features do not come from a dense layer.
+    """
+    makers = feature_makers(builder.recorder, value.name)
+    if makers is None:
+        return None
+    rank = len(shape)
+    perm = (0, *range(2, rank), 1)
+    canonical = tuple(shape[axis] for axis in inverse(perm))
+    segment = Segment(canonical[1:], tuple(axis - 1 for axis in perm[1:]))
+    (out,) = builder.add("Reshape", name, [value], [canonical])
+    builder.recorder.reorder(makers, value.name, (segment,))
+    return Value(out, canonical, perm)
