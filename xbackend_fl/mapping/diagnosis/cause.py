@@ -93,7 +93,9 @@ def _by_values(
     if found is None:
         return None
     places = trainer.description.places
-    return Cause(tuple(found_lines(found, both, places)), bool(found.changes), cure(found, both, places))
+    return Cause(
+        tuple(found_lines(found, both, places)), bool(found.changes or found.graft), cure(found, both, places)
+    )
 
 
 def _numbers_apart(schema: Schema, own: Schema) -> Iterator[str]:
@@ -127,7 +129,9 @@ def _data(schema: Schema, own: Schema, example: Sequence[Array]) -> list[Data]:
     every = [case for case in by_shape_cases(schema, example) if Distribution.BLANK not in case.label]
     found: list[Data] = []
     # A graph may say how many examples there are.
+    wanted = {port.shape[0] for port in (*schema.inputs, *own.inputs) if port.shape}
     count = min(len(array) for array in example) if all(array.ndim for array in example) else 1
+    count = min(count, *wanted) if len(wanted) == 1 else count
     for case in [*every[:1], *every[-1:], *every[1:-1]][:_KINDS]:
         theirs, ours = [], tuple(array[:count] for array in case.inputs)
         for array, port in zip(ours, own.inputs, strict=True):

@@ -65,6 +65,40 @@ class Graph:
         found = _run(self.steps, {**given, **self.constants}, list(dict.fromkeys([*made, *self.outputs])))
         return None if found is None else {**given, **found}
 
+    def before(self, name: str) -> set[str]:
+        """Everything that a value is computed from."""
+        found = {name}
+        for step in reversed(self.steps):
+            if not found.isdisjoint(step.outputs):
+                found |= set(step.inputs)
+        return found
+
+    def left_out(self, index: int, new: Step) -> tuple[Step, ...]:
+        """The steps that nothing reads any more with another one in the place of one."""
+        steps = [*self.steps[:index], new, *self.steps[index + 1 :]]
+        kept = {id(step) for step in _needed(steps, self.outputs)}
+        was = {id(step) for step in _needed(self.steps, self.outputs)}
+        return tuple(step for step in self.steps if id(step) in was - kept and step is not self.steps[index])
+
+    def erases(
+        self, values: Mapping[str, Array], index: int, new: Sequence[Step], constants: Mapping[str, Array]
+    ) -> bool:
+        """Whether a step makes one number everywhere with other steps in its place, and several as it is.
+
+        Args:
+            values: What was computed.
+            index: The step.
+            new: What stands in its place.
+            constants: Constants that these read besides.
+        """
+        name = self.steps[index].outputs[0]
+        found = _run(new, {**values, **self.constants, **constants}, [name])
+        if found is None or not values[name].size:
+            return False
+        return bool((found[name] == found[name].flat[0]).all()) and not bool(
+            (values[name] == values[name].flat[0]).all()
+        )
+
     def changed(
         self,
         values: Mapping[str, Array],
@@ -144,7 +178,7 @@ def _run(steps: Sequence[Step], known: Mapping[str, Array], wanted: Sequence[str
         "xbackend_fl",
         [],
         [helper.make_empty_tensor_value_info(name) for name in wanted],
-        [numpy_helper.from_array(np.ascontiguousarray(known[name]), name) for name in read],
+        [numpy_helper.from_array(np.asarray(known[name], order="C"), name) for name in read],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
     options = onnxruntime.SessionOptions()

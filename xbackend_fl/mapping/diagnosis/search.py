@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.mapping.diagnosis.edits import Change, Pool, everywhere, further, simple
+from xbackend_fl.mapping.diagnosis.change import Change, Pool
+from xbackend_fl.mapping.diagnosis.edits import further, simple
+from xbackend_fl.mapping.diagnosis.graft import Graft, fitted, grafts
 from xbackend_fl.mapping.diagnosis.graph import Graph
+from xbackend_fl.mapping.diagnosis.repeated import everywhere
 from xbackend_fl.mapping.diagnosis.twins import EQUAL, Parting, parting, twins
 from xbackend_fl.mapping.diagnosis.weightings import Draw
 
@@ -24,7 +28,10 @@ _LARGEST = 1 << 22
 """Most values of a graph that is looked at."""
 
 _BETTER = 0.05
-"""By so much more must agree under other weights, or other data, that these are taken."""
+"""By so much more must agree under other weights that these are looked at first."""
+
+_GRAFTING = 0.5
+"""Part of the time that branches have besides."""
 
 _STEPS = 80
 """Most steps behind a parting that are changed."""
@@ -39,6 +46,7 @@ class Finding:
         known: Values of the reference that the candidate has, and which.
         side: 0 where the reference is changed, 1 where the candidate is.
         changes: One change at several steps; empty if none was found.
+        graft: A branch that differs, where no change of one step was found; ``None`` if none was found either.
         draws: How many kinds of data show that the changed graph is the other one.
         error: How far outputs differ then, at most.
         before: How far they differ as they are.
@@ -51,6 +59,7 @@ class Finding:
     draws: int
     error: float
     before: float
+    graft: Graft | None = None
 
 
 @dataclass(frozen=True)
@@ -77,50 +86,121 @@ def finding(
         seconds: Processor time after which no further change is tried.
     """
     until = time.process_time() + seconds
-    best: tuple[float, Draw, _Run] | None = None
-    for draw in draws:
-        weights = draw(0)
-        runs = (_run(graphs, weights, inputs, outputs) for inputs in data)
-        run = next((run for run in runs if run is not None and run.apart > EQUAL), None)
-        if run is not None:
-            share = _share(graphs, run)
-            if best is None or share > best[0] + _BETTER:
-                best = share, draw, run
+    first: Finding | None = None
+    for draw, worst in _ranked(graphs, draws, data, outputs, until):
+        weights, others = draw(0), draw(1)
+        again = [run for inputs in data[:2] if (run := _run(graphs, others, inputs, outputs))]
+        rest = [_run(graphs, weights, inputs, outputs) for inputs in data if inputs is not worst.data]
+        runs = [worst, *again, *(run for run in rest if run)]
+        known = twins(*worst.values), twins(*worst.values[::-1])
+        partings = parting(graphs[0], known[0]), parting(graphs[1], known[1])
+        nothing = Finding(partings, known[0], 0, (), len(runs) - len(again), 0.0, worst.apart)
+        if first is None:
+            first = nothing
+            if (changed := _changed(graphs, nothing, runs, outputs, until)) is not None:
+                return changed
+            until = time.process_time() + _GRAFTING * seconds
+        if (other := _with_branch(graphs, nothing, runs, outputs, until)) is not None:
+            return other
         if time.process_time() > until:
             break
-    if best is None:
-        return None
-    _, draw, worst = best
-    weights, others = draw(0), draw(1)
-    again = [run for inputs in data[:2] if (run := _run(graphs, others, inputs, outputs))]
-    rest = again + [
-        run for inputs in data if inputs is not worst.data and (run := _run(graphs, weights, inputs, outputs))
-    ]
-    known = twins(*worst.values), twins(*worst.values[::-1])
-    partings = parting(graphs[0], known[0]), parting(graphs[1], known[1])
-    regions = [_around(graphs[side], partings[side]) for side in (0, 1)]
+    return first
+
+
+def _ranked(
+    graphs: tuple[Graph, Graph],
+    draws: Iterator[Draw],
+    data: Sequence[Data],
+    outputs: Sequence[tuple[str, str]],
+    until: float,
+) -> list[tuple[Draw, _Run]]:
+    """Weights under which the graphs differ, with a run that shows it; those first under which most agrees."""
+    found: list[tuple[float, Draw, _Run]] = []
+    for draw in draws:
+        weights = draw(0)
+        every = (_run(graphs, weights, inputs, outputs) for inputs in data)
+        run = next((run for run in every if run is not None and run.apart > EQUAL), None)
+        if run is not None:
+            found.append((_share(graphs, run), draw, run))
+        if time.process_time() > until:
+            break
+    most = max((share for share, _, _ in found), default=0.0)
+    found.sort(key=lambda item: item[0] < most - _BETTER)
+    return [(draw, run) for _, draw, run in found]
+
+
+def _changed(
+    graphs: tuple[Graph, Graph],
+    nothing: Finding,
+    runs: Sequence[_Run],
+    outputs: Sequence[tuple[str, str]],
+    until: float,
+) -> Finding | None:
+    """The first small change of one step, or of all that are written alike, that makes both graphs one function."""
+    regions = [_around(graphs[side], nothing.partings[side]) for side in (0, 1)]
     pools = Pool(graphs[1]), Pool(graphs[0])
     tried: set[object] = set()
-    nothing = Finding(partings, known[0], 0, (), 0, 0.0, worst.apart)
-    for side, changes in _proposals(graphs, regions, pools, worst):
+    for side, changes in _proposals(graphs, regions, pools, runs[0]):
         key = side, repr([(c.index, c.new, c.new_words) for c in changes])
         if key in tried:
             continue
         tried.add(key)
         if time.process_time() > until:
-            return nothing
-        if _error(graphs[side], side, changes, worst, outputs) > EQUAL:
-            continue
-        errors = [_error(graphs[side], side, changes, run, outputs) for run in rest]
-        if all(error <= EQUAL for error in errors):
-            return replace(
-                nothing,
-                side=side,
-                changes=changes,
-                draws=1 + len(rest) - len(again),
-                error=max(errors, default=0.0),
-            )
-    return nothing
+            return None
+        error = _everywhere_equal(runs, partial(_error, graphs[side], side, changes, outputs=outputs))
+        if error is not None and not _erased(graphs[side], changes[0], runs[0].values[side]):
+            return replace(nothing, side=side, changes=changes, error=error)
+    return None
+
+
+def _erased(graph: Graph, change: Change, values: Mapping[str, Array]) -> bool:
+    """Whether a change is another way to leave a step out: an activation that is one everywhere, a bound that nothing reaches."""
+    if change.what in {"presence", "input"}:
+        return False
+    return graph.erases(values, change.index, change.new, change.constants)
+
+
+def _with_branch(
+    graphs: tuple[Graph, Graph],
+    nothing: Finding,
+    runs: Sequence[_Run],
+    outputs: Sequence[tuple[str, str]],
+    until: float,
+) -> Finding | None:
+    """The smallest branch whose value, taken from the other graph, makes both graphs one function."""
+    for graft in grafts(graphs, nothing.partings, runs[0].values):
+        if time.process_time() > until:
+            return None
+        error = _everywhere_equal(runs, partial(_grafted, graphs, graft, outputs=outputs))
+        if error is not None:
+            return replace(nothing, side=graft.side, graft=graft, error=error)
+    return None
+
+
+def _everywhere_equal(runs: Sequence[_Run], error: Callable[[_Run], float]) -> float | None:
+    """The largest error of several runs; ``None`` if one is more than rounding."""
+    largest = 0.0
+    for run in runs:
+        found = error(run)
+        if found > EQUAL:
+            return None
+        largest = max(largest, found)
+    return largest
+
+
+def _grafted(
+    graphs: tuple[Graph, Graph], graft: Graft, run: _Run, outputs: Sequence[tuple[str, str]]
+) -> float:
+    """How far the outputs of a graph with a value of the other one are from the other's, at most."""
+    side = graft.side
+    own, other = run.values[side], run.values[1 - side]
+    if own[graft.place].size != other[graft.source].size:
+        return float("inf")
+    new, constants = graft.steps(graphs[side], fitted(other[graft.source], own[graft.place]))
+    found = graphs[side].changed(own, new, constants)
+    if found is None:
+        return float("inf")
+    return max(_apart(found[pair[side]], other[pair[1 - side]]) for pair in outputs)
 
 
 def _proposals(

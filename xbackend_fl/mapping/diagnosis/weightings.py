@@ -44,7 +44,7 @@ def weightings(
         binding: A map that the numbers contradict, if there is one.
         until: Processor time after which no further way to see the parameters is looked for.
     """
-    own, plain = trainer.description.binding, trainer.description.schema
+    own = trainer.description.binding
     natives = {**trainer.read(), **(held.natives if held else {})}
     kept = held.values if held else {}
 
@@ -61,12 +61,24 @@ def weightings(
         with suppress(SchemaError):
             mapped(0)
             yield mapped
+    # What nobody trains is a weight like others where both models have it, and a constant where one has.
+    for one in (None, held) if held else (None,):
+        yield from _by_shape(schema, trainer, one, until)
+
+
+def _by_shape(schema: Schema, trainer: Trainer, held: Held | None, until: float) -> Iterator[Draw]:
+    """Equal weights by shape, features weighing as they are and alike, for every way to see the candidate's parameters."""
+    own, plain = trainer.description.binding, trainer.description.schema
+    natives, kept = {**trainer.read(), **(held.natives if held else {})}, held.values if held else {}
     ours, theirs, layouts = schema, plain, own
     if held is not None:
         ours, theirs = without(schema, frozenset(kept)), without(plain, held.own)
         layouts = replace(own, parameters={n: x for n, x in own.parameters.items() if n not in held.own})
     sides = in_pieces(ours), in_pieces(theirs), binding_in_pieces(theirs, layouts)
-    for seen, there in islice(chain(holdings(*sides), recut(*sides, until)), _WAYS):
+    # A branch that one model alone has holds parameters of its own; the others have equal shapes all the same.
+    shapes = [sorted(item.shape for item in side.parameters) for side in sides[:2]]
+    as_they_are = [] if shapes[0] == shapes[1] else [(sides[1], sides[2])]
+    for seen, there in chain(islice(chain(holdings(*sides), recut(*sides, until)), _WAYS), as_they_are):
         if time.process_time() > until:
             return
         for alike in (False, True):
@@ -76,6 +88,7 @@ def weightings(
             ) -> Weighting:
                 salt = str(number or "")
                 restored = there.restore(draw_by_shape(seen, salt, alike=alike))
-                return {**draw_by_shape(ours, salt, alike=alike), **kept}, candidate(restored)
+                weights = {**draw_by_shape(ours, salt, alike=alike), **kept}
+                return weights, own.export({**natives, **restored})
 
             yield by_shape
