@@ -10,10 +10,10 @@ from typing import final
 
 import torch
 
-from xbackend_fl.adapter.contract import CohortResult, Part, Tensors, TrainConfig
+from xbackend_fl.adapter.contract import ClientWork, CohortResult, Tensors, TrainConfig
 from xbackend_fl.errors import RunFailed
 from xbfl_torch import cohort
-from xbfl_torch.cohort import Data, Lane
+from xbfl_torch.cohort import Data, Replica
 from xbfl_torch.plan import Plan
 
 _LOG = logging.getLogger("xbfl")
@@ -25,7 +25,7 @@ _WORTH = 0.97
 
 @final
 class Replicas:
-    """The lanes of one model on one device.
+    """The replicas of one model on one device.
 
     Args:
         model: The first replica; the others are copies.
@@ -40,10 +40,10 @@ class Replicas:
     ) -> None:
         self._model, self._plan, self._dense, self._data = model, plan, dense, data
         self._wanted = wanted
-        self._lanes: list[Lane] = []
+        self._replicas: list[Replica] = []
         self._captured = ""
 
-    def train(self, start: Tensors, parts: Sequence[Part], config: TrainConfig) -> CohortResult:
+    def train(self, start: Tensors, clients: Sequence[ClientWork], config: TrainConfig) -> CohortResult:
         """Train every part from ``start``.
 
         Raises:
@@ -51,18 +51,18 @@ class Replicas:
         """
         if self._captured != repr(config):
             # A captured step has the values of its capture.
-            self._lanes, self._captured = [], repr(config)
+            self._replicas, self._captured = [], repr(config)
         notes: tuple[str, ...] = ()
         if self._wanted is None:
-            self._wanted, note = self._measure(start, parts, config)
-            del self._lanes[self._wanted :]
+            self._wanted, note = self._measure(start, clients, config)
+            del self._replicas[self._wanted :]
             notes = (note,)
         while True:
-            count = min(self._wanted, len(parts))
+            count = min(self._wanted, len(clients))
             try:
-                return replace(self._run(count, start, parts, config), notes=notes)
+                return replace(self._run(count, start, clients, config), notes=notes)
             except torch.OutOfMemoryError as error:
-                self._lanes.clear()
+                self._replicas.clear()
                 if count == 1:
                     raise RunFailed(
                         _too_small(count),
@@ -73,25 +73,27 @@ class Replicas:
             # Outside the handler: the exception holds what is to be freed.
             torch.cuda.empty_cache()
 
-    def _run(self, count: int, start: Tensors, parts: Sequence[Part], config: TrainConfig) -> CohortResult:
-        while len(self._lanes) < count:
-            model = cohort.replica(self._model) if self._lanes else self._model
-            self._lanes.append(cohort.make_lane(model, self._plan, self._dense, self._data, config))
-        return cohort.train(self._lanes[:count], self._plan, start, parts, config)
+    def _run(
+        self, count: int, start: Tensors, clients: Sequence[ClientWork], config: TrainConfig
+    ) -> CohortResult:
+        while len(self._replicas) < count:
+            model = cohort.copied(self._model) if self._replicas else self._model
+            self._replicas.append(cohort.make_replica(model, self._plan, self._dense, self._data, config))
+        return cohort.train(self._replicas[:count], self._plan, start, clients, config)
 
-    def _measure(self, start: Tensors, parts: Sequence[Part], config: TrainConfig) -> tuple[int, str]:
+    def _measure(self, start: Tensors, clients: Sequence[ClientWork], config: TrainConfig) -> tuple[int, str]:
         """The number of copies that is fastest on a cohort, and a line that says so."""
         seconds: dict[int, float] = {}
         tight = False
         for count in _CANDIDATES:
-            if count > len(parts):
+            if count > len(clients):
                 break
             try:
-                self._run(count, start, parts, config)  # makes graphs
+                self._run(count, start, clients, config)  # makes graphs
                 began = time.perf_counter()
-                self._run(count, start, parts, config)
+                self._run(count, start, clients, config)
             except torch.OutOfMemoryError:
-                self._lanes.clear()
+                self._replicas.clear()
                 tight = True
                 break
             took = time.perf_counter() - began

@@ -15,9 +15,9 @@ from xbackend_fl.adapter.blame import explained, not_accepted
 from xbackend_fl.adapter.contract import (
     Array,
     Batch,
+    ClientWork,
     CohortResult,
     LossSum,
-    Part,
     Scaling,
     Tensors,
     TrainConfig,
@@ -27,11 +27,11 @@ from xbackend_fl.adapter.outputs import output_leaves
 from xbackend_fl.canonical import Description
 from xbackend_fl.canonical.dtypes import widened
 from xbackend_fl.errors import AdapterError, RefusedInput
-from xbfl_torch import cohort, factors
-from xbfl_torch.descent import Descent
+from xbfl_torch import cohort, outer_product
 from xbfl_torch.describe import describe, is_tensor, tensors_of
 from xbfl_torch.devices import seed_generators
 from xbfl_torch.exporting import export_onnx
+from xbfl_torch.local_stepper import LocalStepper
 from xbfl_torch.losses import mean_loss
 from xbfl_torch.masters import Masters
 from xbfl_torch.modes import evaluation_mode
@@ -179,18 +179,18 @@ class TorchTrainer:
         return loss
 
     def _train(self, batches: Iterable[Batch], config: TrainConfig) -> LossSum:
-        descent = Descent(self._trainable(), self._model, self._dense, config)
+        stepper = LocalStepper(self._trainable(), self._model, self._dense, config)
         total, positions = 0.0, 0
-        with training_mode(self._model, config, self._calls), descent.ready():
+        with training_mode(self._model, config, self._calls), stepper.ready():
             for batch in batches:
                 (output, *_) = self._call(batch.inputs)
                 loss, counted = mean_loss(output, self._tensor(batch.targets), config)
-                descent.step(loss)
+                stepper.step(loss)
                 total += float(loss.detach()) * int(counted)
                 positions += int(counted)
         return LossSum(total, positions)
 
-    def place(self, device: str, replicas: int | None = 1, memory_bytes: int | None = None) -> None:
+    def to_device(self, device: str, replicas: int | None = 1, memory_bytes: int | None = None) -> None:
         """Move the model to ``cpu`` or to a GPU."""
         place = torch.device(device)
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -214,7 +214,7 @@ class TorchTrainer:
         self.write(held)
         self._initial_local = {name: value.to(device) for name, value in self._initial_local.items()}
 
-    def hold(self, inputs: Sequence[Array], targets: Array, scaling: Scaling | None) -> None:
+    def load_data(self, inputs: Sequence[Array], targets: Array, scaling: Scaling | None) -> None:
         """Keep data on the device."""
         self._data, self._replicas = cohort.Data.on(self._device, inputs, targets, scaling), None
 
@@ -225,7 +225,7 @@ class TorchTrainer:
         free, total = torch.cuda.mem_get_info()
         return torch.cuda.max_memory_allocated(), total - free
 
-    def trains_cohorts(self, config: TrainConfig) -> bool:
+    def supports(self, config: TrainConfig) -> bool:
         """Plain SGD, without random masks."""
         one_by_one = self._way.plain and not self._way.options and self._order[0] == 0
         return (
@@ -236,7 +236,9 @@ class TorchTrainer:
             and cohort.suits(self._model, config)
         )
 
-    def train_cohort(self, start: Tensors, parts: Sequence[Part], config: TrainConfig) -> CohortResult:
+    def train_cohort(
+        self, start: Tensors, clients: Sequence[ClientWork], config: TrainConfig
+    ) -> CohortResult:
         """Train every part from ``start``, several side by side."""
         assert self._data is not None
         if self._data.targets.is_cuda:
@@ -244,7 +246,7 @@ class TorchTrainer:
         if self._replicas is None:
             plan = Plan.of(self._tensors, tuple(self._description.binding.owners))
             self._replicas = Replicas(self._model, plan, self._dense, self._data, self._wanted)
-        return self._replicas.train(start, parts, config)
+        return self._replicas.train(start, clients, config)
 
     @property
     def formats(self) -> tuple[str, ...]:
@@ -271,7 +273,7 @@ class TorchTrainer:
         """Dense layers whose gradients may stay factors; who does not train need not know."""
         native = self._description.binding.native_inputs(self._example)
         with self._masters.inside(), evaluation_mode(self._model):
-            return factors.called_once(self._model, self._call, native)
+            return outer_product.called_once(self._model, self._call, native)
 
     def _call(self, inputs: Sequence[Array]) -> tuple[torch.Tensor, ...]:
         return self._returned([self._tensor(array) for array in inputs])

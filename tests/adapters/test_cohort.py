@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import xbfl_torch
-from xbackend_fl.adapter import Batch, Optimizer, Part, Resident, Scaling, TrainConfig
+from xbackend_fl.adapter import Batch, ClientWork, CohortTrainer, Optimizer, Scaling, TrainConfig
 from xbackend_fl.adapter.contract import CohortResult
 from xbackend_fl.errors import AdapterError, RunFailed
 from xbfl_torch import cohort
@@ -44,35 +44,35 @@ def opened(
 ) -> TorchTrainer:
     torch.manual_seed(0)
     trainer = xbfl_torch.adapter.open(build(), EXAMPLE)
-    trainer.place(device, replicas)
-    trainer.hold((IMAGES,), LABELS, SCALING)
+    trainer.to_device(device, replicas)
+    trainer.load_data((IMAGES,), LABELS, SCALING)
     return trainer
 
 
-def parts(count: int = 5) -> list[Part]:
+def clients(count: int = 5) -> list[ClientWork]:
     """Participants of several sizes, each with a short last batch."""
     found = []
     for index in range(count):
         rows = np.random.default_rng(index).permutation(90)[: 11 + 3 * index]
-        found.append(Part(tuple(rows[i : i + 8] for i in range(0, len(rows), 8)), len(rows)))
+        found.append(ClientWork(tuple(rows[i : i + 8] for i in range(0, len(rows), 8)), len(rows)))
     return found
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("lanes", [1, 3])
+@pytest.mark.parametrize("replicas", [1, 3])
 @pytest.mark.parametrize(("clip", "ignored"), [(None, None), (0.3, None), (0.3, 2)])
-def test_the_same_as_one_by_one(device: str, lanes: int, clip: float | None, ignored: int | None) -> None:
+def test_the_same_as_one_by_one(device: str, replicas: int, clip: float | None, ignored: int | None) -> None:
     config = TrainConfig(Optimizer("sgd", lr=0.1, weight_decay=0.01), clip_norm=clip, ignore_index=ignored)
-    trainer = opened(device=device, replicas=lanes)
-    assert isinstance(trainer, Resident)
-    assert trainer.trains_cohorts(config)
+    trainer = opened(device=device, replicas=replicas)
+    assert isinstance(trainer, CohortTrainer)
+    assert trainer.supports(config)
     shared = trainer.description.binding.owners
     start = {name: array for name, array in trainer.read().items() if name in shared}
-    result = trainer.train_cohort(start, parts(), config)
+    result = trainer.train_cohort(start, clients(), config)
     found = {name: array.copy() for name, array in result.sums.items()}
     plain = opened()
     sums = {name: np.zeros(array.shape) for name, array in start.items()}
-    for part, loss in zip(parts(), result.losses, strict=True):
+    for part, loss in zip(clients(), result.losses, strict=True):
         plain.reset(0)
         plain.write(start)
         pixels = [IMAGES[rows].astype(np.float32) * SCALING.factor + SCALING.offset for rows in part.batches]
@@ -90,7 +90,7 @@ def test_the_same_as_one_by_one(device: str, lanes: int, clip: float | None, ign
         scale = np.abs(expected_sum).max()
         np.testing.assert_allclose(found[name], expected_sum, atol=2e-5 * scale, err_msg=name)
         assert scale > 0
-    again = trainer.train_cohort(start, parts(), config)
+    again = trainer.train_cohort(start, clients(), config)
     for name in sums:
         np.testing.assert_array_equal(again.sums[name], found[name], err_msg="a cohort leaves a trace")
 
@@ -102,23 +102,23 @@ def test_a_device_that_is_too_small(
     config, room, tried = TrainConfig(Optimizer("sgd", lr=0.1)), 2, []
     train = cohort.train
 
-    def limited(lanes: Sequence[cohort.Lane], *rest: Any) -> CohortResult:
-        tried.append(len(lanes))
-        if len(lanes) > room:
+    def limited(replicas: Sequence[cohort.Replica], *rest: Any) -> CohortResult:
+        tried.append(len(replicas))
+        if len(replicas) > room:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return train(lanes, *rest)
+        return train(replicas, *rest)
 
     trainer = opened(replicas=4)
     start = {n: a for n, a in trainer.read().items() if n in trainer.description.binding.owners}
     monkeypatch.setattr(cohort, "train", limited)
-    small = {n: a.copy() for n, a in trainer.train_cohort(start, parts(), config).sums.items()}
+    small = {n: a.copy() for n, a in trainer.train_cohort(start, clients(), config).sums.items()}
     assert tried == [4, 2]
     assert "4 copies of the model with their steps do not fit" in caplog.text
-    for name, array in opened(replicas=2).train_cohort(start, parts(), config).sums.items():
+    for name, array in opened(replicas=2).train_cohort(start, clients(), config).sums.items():
         np.testing.assert_array_equal(small[name], array)
     room = 0
     with pytest.raises(RunFailed, match=r"1 copy of the model .* do not fit") as caught:
-        opened(replicas=4).train_cohort(start, parts(), config)
+        opened(replicas=4).train_cohort(start, clients(), config)
     assert "training.batch_size" in str(caught.value.hint)
 
 
@@ -127,14 +127,14 @@ def test_the_number_of_replicas_is_measured_once(device: str) -> None:
     config = TrainConfig(Optimizer("sgd", lr=0.1))
     trainer = opened(device=device, replicas=None)
     start = {n: a for n, a in trainer.read().items() if n in trainer.description.binding.owners}
-    first = trainer.train_cohort(start, parts(), config)
+    first = trainer.train_cohort(start, clients(), config)
     (note,) = first.notes
     found = re.match(r"(\d+) replicas train side by side, by a cohort's time \(1: \d+ ms, 2: \d+ ms", note)
     assert found is not None, note
     sums = {n: a.copy() for n, a in first.sums.items()}
-    again = trainer.train_cohort(start, parts(), config)
+    again = trainer.train_cohort(start, clients(), config)
     assert again.notes == ()
-    told = opened(device=device, replicas=int(found[1])).train_cohort(start, parts(), config)
+    told = opened(device=device, replicas=int(found[1])).train_cohort(start, clients(), config)
     for name, array in sums.items():
         np.testing.assert_array_equal(again.sums[name], array)
         np.testing.assert_array_equal(told.sums[name], array)
@@ -143,15 +143,15 @@ def test_the_number_of_replicas_is_measured_once(device: str) -> None:
 def test_measuring_stops_where_memory_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     train = cohort.train
 
-    def limited(lanes: Sequence[cohort.Lane], *rest: Any) -> CohortResult:
-        if len(lanes) > 1:
+    def limited(replicas: Sequence[cohort.Replica], *rest: Any) -> CohortResult:
+        if len(replicas) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return train(lanes, *rest)
+        return train(replicas, *rest)
 
     monkeypatch.setattr(cohort, "train", limited)
     trainer = opened(replicas=None)
     start = {n: a for n, a in trainer.read().items() if n in trainer.description.binding.owners}
-    (note,) = trainer.train_cohort(start, parts(), TrainConfig(Optimizer("sgd", lr=0.1))).notes
+    (note,) = trainer.train_cohort(start, clients(), TrainConfig(Optimizer("sgd", lr=0.1))).notes
     assert note.startswith("1 replicas train")
     assert note.endswith("; more do not fit)")
 
@@ -175,15 +175,15 @@ def test_an_update_that_is_not_finite_stays_out(device: str) -> None:
     config = TrainConfig(Optimizer("sgd", lr=0.1))
     trainer = opened(device=device)
     start = {n: a for n, a in trainer.read().items() if n in trainer.description.binding.owners}
-    good = trainer.train_cohort(start, parts(1), config)
+    good = trainer.train_cohort(start, clients(1), config)
     images = IMAGES.astype(np.float32)
     images[89] = np.nan
-    trainer.hold((images,), LABELS, None)
+    trainer.load_data((images,), LABELS, None)
     clean = np.arange(10)
-    bad = Part((np.array([89, 3]),), 2)
-    both = trainer.train_cohort(start, [Part((clean,), 10), bad], config)
+    bad = ClientWork((np.array([89, 3]),), 2)
+    both = trainer.train_cohort(start, [ClientWork((clean,), 10), bad], config)
     with_bad = {name: array.copy() for name, array in both.sums.items()}
-    alone = trainer.train_cohort(start, [Part((clean,), 10)], config)
+    alone = trainer.train_cohort(start, [ClientWork((clean,), 10)], config)
     assert both.accepted == (True, False)
     assert good.accepted == (True,)
     for name in alone.sums:
@@ -195,7 +195,7 @@ def test_a_file_of_a_model_that_trained_a_cohort(tmp_path: Path) -> None:
     """Its tensors are views of one buffer; the file holds them and nothing else."""
     trainer = opened()
     start = {n: a for n, a in trainer.read().items() if n in trainer.description.binding.owners}
-    trainer.train_cohort(start, parts(), TrainConfig(Optimizer("sgd", lr=0.1)))
+    trainer.train_cohort(start, clients(), TrainConfig(Optimizer("sgd", lr=0.1)))
     saved = torch.load(trainer.save(tmp_path / "model"), weights_only=True)
     read = trainer.read()
     assert saved.keys() == read.keys()
@@ -213,12 +213,12 @@ def test_what_must_be_trained_one_by_one() -> None:
 
     sgd = Optimizer("sgd", lr=0.1)
     treaty = {"1": {"ratio": 0.5}}
-    assert not opened(off).trains_cohorts(TrainConfig(sgd, attributes=treaty)), "the treaty's rate counts"
-    assert opened(off).trains_cohorts(TrainConfig(sgd))
-    assert not opened(dropping).trains_cohorts(TrainConfig(sgd))
-    assert opened(dropping).trains_cohorts(TrainConfig(sgd, dropout=False))
-    assert not opened().trains_cohorts(TrainConfig(Optimizer("adam")))
-    assert not xbfl_torch.adapter.open(normalised(), EXAMPLE).trains_cohorts(TrainConfig(sgd))
+    assert not opened(off).supports(TrainConfig(sgd, attributes=treaty)), "the treaty's rate counts"
+    assert opened(off).supports(TrainConfig(sgd))
+    assert not opened(dropping).supports(TrainConfig(sgd))
+    assert opened(dropping).supports(TrainConfig(sgd, dropout=False))
+    assert not opened().supports(TrainConfig(Optimizer("adam")))
+    assert not xbfl_torch.adapter.open(normalised(), EXAMPLE).supports(TrainConfig(sgd))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -13,7 +13,7 @@ import torch
 from keras import layers as K
 from torch import nn
 
-import xbfl_torch.descent
+import xbfl_torch.local_stepper
 from xbackend_fl.adapter import Optimizer, TrainConfig, Trainer
 from xbackend_fl.testing import TrainerConformance
 from xbfl_tensorflow.trainer import TensorFlowTrainer
@@ -110,18 +110,20 @@ def test_the_kit_catches_an_optimizer_with_another_formula(name: str, change: An
 
 
 def test_the_kit_catches_clipping_by_another_norm(monkeypatch: pytest.MonkeyPatch) -> None:
-    clip = xbfl_torch.descent._clip
+    clip = xbfl_torch.local_stepper._clip
     monkeypatch.setattr(
-        xbfl_torch.descent, "_clip", lambda grads, found, limit: clip(grads, found, limit and 1.1 * limit)
+        xbfl_torch.local_stepper,
+        "_clip",
+        lambda grads, found, limit: clip(grads, found, limit and 1.1 * limit),
     )
     with pytest.raises(AssertionError, match=r"^sgd, clip_norm \d"):
         TestTorch().test_one_step_is_the_formula()
 
 
 def test_the_kit_catches_a_gradient_that_is_not_that_of_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
-    step = xbfl_torch.descent.Descent.step
+    step = xbfl_torch.local_stepper.LocalStepper.step
     monkeypatch.setattr(
-        xbfl_torch.descent.Descent,
+        xbfl_torch.local_stepper.LocalStepper,
         "step",
         lambda self, output, cotangent=None: step(self, 1.2 * output, cotangent),
     )

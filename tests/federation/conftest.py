@@ -10,7 +10,7 @@ import pytest
 
 from xbackend_fl import Course
 from xbackend_fl.participant import splits_of
-from xbackend_fl.participant.shares import shares_of
+from xbackend_fl.participant.shards import shards_of
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def files_of(tmp_path: Path) -> Callable[[Course], Path]:
         parts = {f"{n}_x": getattr(splits, n).inputs[0] for n in ("validation", "test")}
         parts |= {f"{n}_y": getattr(splits, n).targets for n in ("validation", "test")}
         for backend in course.backends:
-            for name, share in shares_of(course, backend, splits).items():
+            for name, share in shards_of(course, backend, splits).items():
                 own = share.take(np.arange(len(share)))
                 np.savez(folder / f"{name}.npz", train_x=own.inputs[0], train_y=own.targets, **parts)
         return folder

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xbackend_fl import load_course, run_course
-from xbackend_fl.adapter import longest_first
+from xbackend_fl.adapter import balance
 from xbackend_fl.simulation import bench_course
 from xbackend_fl.simulation.placement import place
 
@@ -20,7 +20,7 @@ SMALL = ["rounds=2", "training.steps=4", "models={torch: torch_model.py:build}",
 
 @given(st.dictionaries(st.text(min_size=1), st.integers(1, 500), max_size=30), st.integers(1, 6))
 def test_shares_are_complete_and_even(sizes: dict[str, int], workers: int) -> None:
-    shares = longest_first(sizes, workers)
+    shares = balance(sizes, workers)
     assert sorted(name for share in shares for name in share) == sorted(sizes)
     loads = [sum(sizes[name] for name in share) for share in shares]
     # Graham's bound for any list: nobody starts a participant while another has less to do.
@@ -34,7 +34,7 @@ def test_shares_are_complete_and_even(sizes: dict[str, int], workers: int) -> No
 def test_shares_are_within_a_third_of_the_best(sizes: list[int], workers: int) -> None:
     """Graham's bound for the longest-first rule, 4/3 - 1/(3m), against the best of all shares."""
     named = {str(index): size for index, size in enumerate(sizes)}
-    shares = longest_first(named, workers)
+    shares = balance(named, workers)
     found = max(sum(named[name] for name in share) for share in shares)
     best = min(
         max(

@@ -19,7 +19,7 @@ import numpy as np
 
 from xbackend_fl.course import Course, load_course
 from xbackend_fl.data.femnist_like import write_femnist_like
-from xbackend_fl.participant.shares import shares_of, splits_of
+from xbackend_fl.participant.shards import shards_of, splits_of
 from xbackend_fl.simulation import bench_course
 
 HERE = Path(__file__).resolve().parent
@@ -49,7 +49,7 @@ def export(course: Course, path: Path) -> None:
     rule = course.data.scale
     assert rule is not None
     shares = [
-        share.take(np.arange(len(share))) for share in shares_of(course, "torch", splits_of(course)).values()
+        share.take(np.arange(len(share))) for share in shards_of(course, "torch", splits_of(course)).values()
     ]
     pixels = np.concatenate([share.inputs[0] for share in shares]).astype(np.float32)
     np.savez(

@@ -38,7 +38,7 @@ def main() -> None:
     print(torch.cuda.get_device_name(), torch.__version__)
     print("| replicas | s a round | first round | allocated MiB, peak |\n|---|---|---|---|")
     for replicas in options.replicas:
-        worker.place("cuda", replicas)
+        worker.to_device("cuda", replicas)
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         times = []
@@ -57,7 +57,7 @@ def main() -> None:
 
 def _where_time_goes(worker: Worker, names: list[str], weights: Weights) -> None:
     """Kernels of one replica's steps, the longest first."""
-    worker.place("cuda", 1)
+    worker.to_device("cuda", 1)
     list(worker.train_round(1, weights, names[:8]))
     steps = sum(1 for name in names[:8] for _ in worker._order(1, name))
     with profile(activities=[ProfilerActivity.CUDA]) as found:

@@ -4,13 +4,13 @@ from xbackend_fl.adapter.axes import with_axes
 from xbackend_fl.adapter.contract import (
     Adapter,
     Batch,
+    ClientWork,
     CohortResult,
+    CohortTrainer,
     Exporting,
     LossSum,
-    Part,
     Preserving,
     Reordering,
-    Resident,
     Rounding,
     Scaling,
     Tensors,
@@ -21,22 +21,22 @@ from xbackend_fl.adapter.contract import (
 from xbackend_fl.adapter.losses import LOSSES, Loss, LossName
 from xbackend_fl.adapter.optimizers import Optimizer
 from xbackend_fl.adapter.registry import adapter_of, load, names, wrong_model
-from xbackend_fl.adapter.sharing import longest_first
+from xbackend_fl.adapter.scheduling import balance
 
 __all__ = [
     "LOSSES",
     "Adapter",
     "Batch",
+    "ClientWork",
     "CohortResult",
+    "CohortTrainer",
     "Exporting",
     "Loss",
     "LossName",
     "LossSum",
     "Optimizer",
-    "Part",
     "Preserving",
     "Reordering",
-    "Resident",
     "Rounding",
     "Scaling",
     "Tensors",
@@ -44,8 +44,8 @@ __all__ = [
     "Trainer",
     "Unbuilding",
     "adapter_of",
+    "balance",
     "load",
-    "longest_first",
     "names",
     "with_axes",
     "wrong_model",

@@ -93,7 +93,7 @@ class Scaling:
 
 
 @dataclass(frozen=True)
-class Part:
+class ClientWork:
     """One participant's work in a cohort.
 
     Attributes:
@@ -110,7 +110,7 @@ class CohortResult:
     """What came of a cohort.
 
     Attributes:
-        sums: For every shared native tensor of floats, the sum over accepted parts of ``num_examples * (after - start)``; valid
+        sums: For every shared native tensor of floats, the sum over accepted clients of ``num_examples * (after - start)``; valid
             until the next cohort.
         losses: Training loss of every part.
         accepted: Whether each part's loss and update are finite; the others are not in the sums.
@@ -124,10 +124,10 @@ class CohortResult:
 
 
 @runtime_checkable
-class Resident(Protocol):
+class CohortTrainer(Protocol):
     """A trainer that can keep data and sums on a device of its own and train a whole cohort there."""
 
-    def place(self, device: str, replicas: int | None = 1, memory_bytes: int | None = None) -> None:
+    def to_device(self, device: str, replicas: int | None = 1, memory_bytes: int | None = None) -> None:
         """Move the model to ``cpu`` or to a GPU.
 
         Args:
@@ -140,7 +140,7 @@ class Resident(Protocol):
         """
         ...
 
-    def hold(self, inputs: Sequence[Array], targets: Array, scaling: Scaling | None) -> None:
+    def load_data(self, inputs: Sequence[Array], targets: Array, scaling: Scaling | None) -> None:
         """Keep data on the device, in the model's own axis order, batch first; ``scaling`` is for inputs of bytes."""
         ...
 
@@ -148,11 +148,13 @@ class Resident(Protocol):
         """Bytes: most that was allocated on the device so far, and what is in use on it now; zeros on a processor."""
         ...
 
-    def trains_cohorts(self, config: TrainConfig) -> bool:
+    def supports(self, config: TrainConfig) -> bool:
         """Whether :meth:`train_cohort` would compute what :meth:`Trainer.train` does."""
         ...
 
-    def train_cohort(self, start: Tensors, parts: Sequence[Part], config: TrainConfig) -> CohortResult:
+    def train_cohort(
+        self, start: Tensors, clients: Sequence[ClientWork], config: TrainConfig
+    ) -> CohortResult:
         """Train every part from ``start``, each with one pass over its batches.
 
         Raises:

@@ -18,7 +18,7 @@ from xbackend_fl.data import Dataset, Splits, content, digest, errors_once, inpu
 from xbackend_fl.errors import ConfigError, Refusals, RefusedInput
 from xbackend_fl.metrics import Objective
 from xbackend_fl.participant.data_checks import Wanted, examine_data, vocabulary_of
-from xbackend_fl.participant.shares import own_data_of, parts_of, splits_of
+from xbackend_fl.participant.shards import own_data_of, parts_of, splits_of
 from xbackend_fl.participant.trial import Trial
 
 Array = NDArray[Any]
@@ -89,25 +89,25 @@ def read_data(
         only: Participants that are looked at; all of the backend if left out.
     """
     splits: Splits | None = None
-    shares = own_data_of(course, backend, refused, only=only)
+    shards = own_data_of(course, backend, refused, only=only)
     with refused:
         splits = splits_of(course)
         parts = parts_of(course, backend, splits)
-        shares |= {name: part for name, part in parts.items() if only is None or name in only}
+        shards |= {name: part for name, part in parts.items() if only is None or name in only}
     if not refused and splits is not None:
-        return splits, shares
+        return splits, shards
     wanted = Wanted(tuple(example), course.data.scale is not None)
-    examine_data(named_data(course, shares, splits), wanted, refused)
+    examine_data(named_data(course, shards, splits), wanted, refused)
     return None
 
 
-def named_data(course: Course, shares: Mapping[str, Dataset], splits: Splits | None) -> dict[str, Dataset]:
+def named_data(course: Course, shards: Mapping[str, Dataset], splits: Splits | None) -> dict[str, Dataset]:
     """The splits, and the data that participants bring themselves, by what messages call them."""
     source = course.data.source.removeprefix("npz:")
     named = {} if splits is None else {f"{source}: {name}": getattr(splits, name) for name in _SPLITS}
     own = {p.name: p.data for p in course.participants if p.data is not None}
     return named | {
-        f"participant {name!r}: {own[name]}": data for name, data in shares.items() if name in own
+        f"participant {name!r}: {own[name]}": data for name, data in shards.items() if name in own
     }
 
 
@@ -121,7 +121,7 @@ class Rehearsal:
         trainer: The model.
         example: One array per input of the model, in ONNX layout.
         splits: The common data.
-        shares: The data of the backend's participants.
+        shards: The data of the backend's participants.
         batch: Makes a batch of rows of a data set, as training does.
         objective: How the loss reads the targets of a data set.
         config: How the model will be trained on a data set.
@@ -132,7 +132,7 @@ class Rehearsal:
     trainer: Trainer
     example: tuple[Array, ...]
     splits: Splits
-    shares: Mapping[str, Dataset]
+    shards: Mapping[str, Dataset]
     batch: Callable[[Dataset, NDArray[np.intp]], Batch]
     objective: Callable[[Dataset], Objective]
     config: Callable[[Dataset], TrainConfig]
@@ -140,11 +140,11 @@ class Rehearsal:
     def examine(self, scope: Scope) -> Examined:
         """Look at the data, and try a batch of each with the model, which is left as it was."""
         refused = Refusals()
-        named = named_data(self.course, self.shares, self.splits)
-        looked_at = named if scope.common else named_data(self.course, self.shares, None)
+        named = named_data(self.course, self.shards, self.splits)
+        looked_at = named if scope.common else named_data(self.course, self.shards, None)
         notes = examine_data(looked_at, self._wanted(), refused)
         trial = Trial(
-            self.course, self.backend, self.trainer, self.shares, self.batch, self.objective, self.config
+            self.course, self.backend, self.trainer, self.shards, self.batch, self.objective, self.config
         )
         notes += self._without_gradient() if scope.common else ()
         tried = Refusals()
@@ -168,8 +168,8 @@ class Rehearsal:
         if not refused:
             for problem in tried.errors:
                 refused.add(problem)
-        found = digests_of(self.course, self.splits, self.shares)
-        contents = contents_of(self.course, self.splits if scope.common else None, self.shares)
+        found = digests_of(self.course, self.splits, self.shards)
+        contents = contents_of(self.course, self.splits if scope.common else None, self.shards)
         if scope.thorough:
             for other in self._load_again(contents, common=scope.common):
                 refused.add(other)
@@ -178,7 +178,7 @@ class Rehearsal:
 
     def _trained_on(self, named: Mapping[str, Dataset]) -> dict[str, Dataset]:
         """Of the named data, those that participants of this backend train on."""
-        arrays = {id(share.targets) for share in self.shares.values()}
+        arrays = {id(shard.targets) for shard in self.shards.values()}
         evaluated = (self.splits.validation, self.splits.test)
         return {
             where: data
@@ -223,9 +223,9 @@ class Rehearsal:
                 again = contents_of(course, splits_of(course, anew=True), {})
                 if any(contents.get(name) != digest for name, digest in again.items()):
                     yield changed(source)
-        own = {name: data for name, data in self.shares.items() if data.rows is None}
+        own = {name: data for name, data in self.shards.items() if data.rows is None}
         if sum(array.nbytes for data in own.values() for array in data.inputs) < _LARGE:
-            read = own_data_of(course, self.backend, refused, only=self.shares, anew=True)
+            read = own_data_of(course, self.backend, refused, only=self.shards, anew=True)
             again = contents_of(course, None, read)
             loaders = {p.name: p.data for p in course.participants if p.name in read}
             for name, text in loaders.items():
@@ -237,26 +237,26 @@ class Rehearsal:
         yield from refused.errors
 
 
-def digests_of(course: Course, splits: Splits, shares: Mapping[str, Dataset]) -> dict[str, str]:
+def digests_of(course: Course, splits: Splits, shards: Mapping[str, Dataset]) -> dict[str, str]:
     """Of the common data and of what participants bring, by what the course calls the loader."""
     rows = [np.asarray(part.rows) for part in _parts(splits) if part.rows is not None]
     found = {course.data.source: digest([*_arrays(splits), *rows])}
     for participant in course.participants:
-        if participant.data is not None and participant.name in shares:
-            data = shares[participant.name]
+        if participant.data is not None and participant.name in shards:
+            data = shards[participant.name]
             found[f"{participant.data} (participant {participant.name!r})"] = digest(
                 [*data.inputs, data.targets]
             )
     return found
 
 
-def contents_of(course: Course, splits: Splits | None, shares: Mapping[str, Dataset]) -> dict[str, str]:
+def contents_of(course: Course, splits: Splits | None, shards: Mapping[str, Dataset]) -> dict[str, str]:
     """Digests of all values: of the common data, if they are given, and of what participants bring, by names that stay."""
     parts = {} if splits is None else {name: getattr(splits, name) for name in _SPLITS}
     parts |= {
-        f"participant {p.name!r}": shares[p.name]
+        f"participant {p.name!r}": shards[p.name]
         for p in course.participants
-        if p.data is not None and p.name in shares
+        if p.data is not None and p.name in shards
     }
     # Parts of a data set share its arrays.
     known: dict[int, str] = {}

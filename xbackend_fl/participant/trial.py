@@ -38,7 +38,7 @@ class Trial:
         course: The course.
         backend: The backend.
         trainer: The model.
-        shares: The data of the backend's participants.
+        shards: The data of the backend's participants.
         batch: Makes a batch of rows of a data set, as training does.
         objective: How the loss reads the targets of a data set.
         config: How the model will be trained on a data set.
@@ -47,7 +47,7 @@ class Trial:
     course: Course
     backend: str
     trainer: Trainer
-    shares: Mapping[str, Dataset]
+    shards: Mapping[str, Dataset]
     batch: Callable[[Dataset, NDArray[np.intp]], Batch]
     objective: Callable[[Dataset], Objective]
     config: Callable[[Dataset], TrainConfig]
@@ -109,7 +109,7 @@ class Trial:
         """
         nodes = self.trainer.description.schema.nodes
         normalised = [node for node in nodes if node.operator == "BatchNormalization"]
-        alone = {name: data for name, data in self.shares.items() if 1 in self._sizes(len(data))}
+        alone = {name: data for name, data in self.shards.items() if 1 in self._sizes(len(data))}
         if not normalised or not alone:
             return
         data = next(iter(alone.values()))
@@ -139,7 +139,7 @@ class Trial:
         """
         for where, data in named.items():
             sizes = sorted(
-                {n for share in self.shares.values() for n in self._sizes(len(share)) if n <= len(data)}
+                {n for shard in self.shards.values() for n in self._sizes(len(shard)) if n <= len(data)}
             )
             for size in sizes[-_SIZES:]:
                 self._still_step(
@@ -221,7 +221,7 @@ class Trial:
         others = f" (and {len(alone) - 1} others)" if len(alone) > 1 else ""
         larger = range(size + 1, 4 * size + 4)
         good = next(
-            (n for n in larger if not any(1 in self._sizes(len(d), n) for d in self.shares.values())), None
+            (n for n in larger if not any(1 in self._sizes(len(d), n) for d in self.shards.values())), None
         )
         return ConfigError(
             f"participant {name!r}{others} has {len(data)} examples: with training.batch_size {size} a batch has one example, "

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.adapter import (
+    ClientWork,
+    CohortTrainer,
     LossSum,
-    Part,
-    Resident,
     Tensors,
     TrainConfig,
     Trainer,
@@ -63,7 +63,7 @@ _ONE_BY_ONE = (
 
 
 @dataclass(frozen=True)
-class Partial:
+class PartialSum:
     """A worker's share of a round.
 
     Attributes:
@@ -184,21 +184,21 @@ class Worker:
         self._feed = Feed(self._course, self._example, schema, binding)
         _lay_out(self._trainer)
 
-    def place(self, device: str, replicas: int | None) -> None:
+    def to_device(self, device: str, replicas: int | None) -> None:
         """Move the model to a device, and the data that all participants share."""
         trainer = self._trainer
-        if not isinstance(trainer, Resident):
+        if not isinstance(trainer, CohortTrainer):
             return
         try:
             mebibytes = self._course.federate.device_memory_mib
-            trainer.place(device, replicas, None if mebibytes is None else mebibytes << 20)
+            trainer.to_device(device, replicas, None if mebibytes is None else mebibytes << 20)
         except AdapterError:
             if self._course.federate.device != "auto":
                 raise
             return
         self._placed = device != "cpu"
         train = self._splits.train
-        shared = all(share.inputs[0] is train.inputs[0] for share in self._shards.values())
+        shared = all(shard.inputs[0] is train.inputs[0] for shard in self._shards.values())
         turned = any(axis.perm[0] != 0 for axis in (*self._binding.inputs, *self._binding.outputs))
         if device == "cpu" or not shared or turned:
             return
@@ -210,20 +210,22 @@ class Worker:
             ]
         )
         targets = self._feed.targets(train, train.targets)
-        trainer.hold(inputs, targets, None if scale is None else scale.rule())
+        trainer.load_data(inputs, targets, None if scale is None else scale.rule())
 
     def initial(self) -> Weights:
         """The model's current weights."""
         return Weights.of(self._schema, self._binding.export(self._trainer.read()))
 
-    def train_round(self, number: int, weights: Weights, cohort: Sequence[str]) -> Iterator[Event | Partial]:
+    def train_round(
+        self, number: int, weights: Weights, cohort: Sequence[str]
+    ) -> Iterator[Event | PartialSum]:
         """Train this worker's part of a cohort; events as they happen, the partial mean last."""
         train = self._train_resident if self._on_device() else self._train_in_turn
         yield from train(number, weights, cohort)
 
     def _train_in_turn(
         self, number: int, weights: Weights, cohort: Sequence[str]
-    ) -> Iterator[Event | Partial]:
+    ) -> Iterator[Event | PartialSum]:
         start = self._native(self._binding.restore(weights))
         if self._placed and not self._said:
             self._said = True
@@ -251,7 +253,7 @@ class Worker:
             except UpdateRefused as error:
                 failed[name] = error.message
                 yield self._failed(number, name, error.message)
-        yield Partial(mean.sums.mapped(self._binding.export), failed)
+        yield PartialSum(mean.sums.mapped(self._binding.export), failed)
 
     def train_alone(self, number: int, weights: Weights, name: str) -> tuple[Weights, Metrics]:
         """Train one participant; its weights afterwards, in canonical layout.
@@ -311,7 +313,7 @@ class Worker:
     def usage(self) -> Usage:
         """What this process has used."""
         trainer = self._trainer
-        return Usage.now(trainer.device_memory() if isinstance(trainer, Resident) else (0, 0))
+        return Usage.now(trainer.device_memory() if isinstance(trainer, CohortTrainer) else (0, 0))
 
     def _open(self) -> Trainer:
         where = f"models.{self._backend}"
@@ -327,26 +329,26 @@ class Worker:
         plain = federate.precision == "float32" and federate.share_local_model and federate.online_aggr
         return (
             plain
-            and isinstance(self._trainer, Resident)
-            and self._trainer.trains_cohorts(self._config(self._splits.train))
+            and isinstance(self._trainer, CohortTrainer)
+            and self._trainer.supports(self._config(self._splits.train))
         )
 
     def _train_resident(
         self, number: int, weights: Weights, cohort: Sequence[str]
-    ) -> Iterator[Event | Partial]:
-        assert isinstance(self._trainer, Resident)
+    ) -> Iterator[Event | PartialSum]:
+        assert isinstance(self._trainer, CohortTrainer)
         start = self._binding.restore(weights, copy=False)
         began = time.perf_counter()
-        parts = []
+        clients = []
         for name in cohort:
-            share = self._shards[name]
+            shard = self._shards[name]
             rows = [
-                share.rows[part] if share.rows is not None else part for part in self._order(number, name)
+                shard.rows[part] if shard.rows is not None else part for part in self._order(number, name)
             ]
-            parts.append(Part(tuple(rows), len(share)))
+            clients.append(ClientWork(tuple(rows), len(shard)))
         with failing(training(number, cohort, self._backend)):
-            result = self._trainer.train_cohort(start, parts, self._config(self._splits.train))
-        if not self._are_sums(result.sums, sum(part.num_examples for part in parts)):
+            result = self._trainer.train_cohort(start, clients, self._config(self._splits.train))
+        if not self._are_sums(result.sums, sum(part.num_examples for part in clients)):
             # Somebody's weights are too large to be summed up: each is looked at by itself.
             yield from self._train_in_turn(number, weights, cohort)
             return
@@ -354,7 +356,7 @@ class Worker:
             yield Noted(backend=self._backend, note=note)
         seconds = (time.perf_counter() - began) / max(len(cohort), 1)
         failed: dict[str, str] = {}
-        accepted = [part.num_examples for part, good in zip(parts, result.accepted, strict=True) if good]
+        accepted = [part.num_examples for part, good in zip(clients, result.accepted, strict=True) if good]
         for name, loss, good in zip(cohort, result.losses, result.accepted, strict=True):
             if not good:
                 failed[name] = "its loss or its weights are NaN or infinite"
@@ -363,7 +365,7 @@ class Worker:
             yield self._trained(number, name, loss, seconds)
         # What is not averaged stays as it was.
         sums = Sums({**start, **result.sums}, sum(accepted), len(accepted))
-        yield Partial(sums.mapped(partial(self._binding.export, copy=False)), failed)
+        yield PartialSum(sums.mapped(partial(self._binding.export, copy=False)), failed)
 
     def _are_sums(self, sums: Tensors, num_examples: int) -> bool:
         """Whether sums may be of updates that a mean accepts one by one."""
@@ -462,5 +464,5 @@ def _check_trains(backend: str, schema: Schema) -> None:
 
 def _lay_out(trainer: Trainer) -> None:
     """Let a model that is proven, and is ours to train, lie in memory as its processor likes it best."""
-    if isinstance(trainer, Resident):
-        trainer.place("cpu")
+    if isinstance(trainer, CohortTrainer):
+        trainer.to_device("cpu")

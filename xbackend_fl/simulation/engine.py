@@ -10,7 +10,7 @@ from typing import Any, final
 
 from numpy.typing import NDArray
 
-from xbackend_fl.adapter import longest_first
+from xbackend_fl.adapter import balance
 from xbackend_fl.adapter.exporting import Exported
 from xbackend_fl.aggregation import OnlineMean
 from xbackend_fl.canonical import Binding, Schema
@@ -88,7 +88,7 @@ class SimulationEngine:
             collect(team[1:], observer)
         if self.placement.device != "cpu":
             for worker in self._workers:
-                worker.submit("place", self.placement.device, self.placement.replicas)
+                worker.submit("to_device", self.placement.device, self.placement.replicas)
             collect(self._workers, observer)
         self._sizes = self.num_examples()
         return Prepared(schema, bindings, self._ask(reference, "initial"), data)
@@ -135,7 +135,7 @@ class SimulationEngine:
         posted = self._post(weights)
         for backend, team in self._teams.items():
             sizes = {name: self._sizes[name] for name in sorted(cohort) if backends[name] == backend}
-            for worker, share in zip(team, longest_first(sizes, len(team)), strict=True):
+            for worker, share in zip(team, balance(sizes, len(team)), strict=True):
                 worker.submit("train_round", number, posted, share)
         mean = OnlineMean(weights, self._course.federate.precision)
         failed: dict[str, str] = {}

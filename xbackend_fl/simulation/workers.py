@@ -19,7 +19,7 @@ from typing import Any, Protocol, final
 from xbackend_fl.course import Course
 from xbackend_fl.errors import DiskFull, Refusals, RunFailed, WorkerDied, XbflError
 from xbackend_fl.events import Observer
-from xbackend_fl.participant.worker import Partial, Worker
+from xbackend_fl.participant.worker import PartialSum, Worker
 from xbackend_fl.simulation.shared_memory import BufferRef, SharedBuffer, receive, send
 from xbackend_fl.text import line
 
@@ -179,7 +179,7 @@ def _messages(worker: Worker, method: str, arguments: tuple[Any, ...]) -> Iterat
     arguments = tuple(item.open() if isinstance(item, BufferRef) else item for item in arguments)
     if method == "train_round":
         for item in worker.train_round(*arguments):
-            yield ("result" if isinstance(item, Partial) else "event"), item
+            yield ("result" if isinstance(item, PartialSum) else "event"), item
         return
     member = getattr(worker, method)
     yield "result", (member(*arguments) if callable(member) else member)
@@ -224,7 +224,7 @@ def _answer(connection: Connection, buffer: SharedBuffer, messages: Iterator[tup
             send(connection, ("events", events))
             events, sent = [], time.monotonic()
         if kind != "event":
-            send(connection, (kind, buffer.write(value) if isinstance(value, Partial) else value))
+            send(connection, (kind, buffer.write(value) if isinstance(value, PartialSum) else value))
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def longest_first(sizes: Mapping[T, int], teams: int) -> list[list[T]]:
+def balance(sizes: Mapping[T, int], teams: int) -> list[list[T]]:
     """Share participants out: the largest first, each to the team with the least to do (Graham 1969).
 
     The time of a participant is proportional to its size, for one model and batch size. Measured times would differ from run
@@ -16,7 +16,7 @@ def longest_first(sizes: Mapping[T, int], teams: int) -> list[list[T]]:
 
     Args:
         sizes: Participants, and what each has to do; among equal ones the earlier is first.
-        teams: Number of teams, such as workers or lanes of a GPU.
+        teams: Number of teams, such as workers or replicas on a GPU.
 
     Returns:
         The participants of every team.

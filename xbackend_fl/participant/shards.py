@@ -45,7 +45,7 @@ def splits_of(course: Course, *, anew: bool = False) -> Splits:
     return load_splits(source, base, len(course.input), input_names(course.input), anew=anew)
 
 
-def shares_of(course: Course, backend: str, splits: Splits) -> dict[str, Dataset]:
+def shards_of(course: Course, backend: str, splits: Splits) -> dict[str, Dataset]:
     """The data of one backend's participants: their own, or their part of the common data.
 
     Raises:
@@ -63,9 +63,11 @@ def parts_of(course: Course, backend: str, splits: Splits) -> dict[str, Dataset]
     Raises:
         ConfigError: There is no such partition of these data.
     """
-    sharing = [participant for participant in course.participants if participant.data is None]
-    indices = _partition(course, [participant.name for participant in sharing], splits) if sharing else {}
-    mine = [participant.name for participant in sharing if participant.backend == backend]
+    partitioned = [participant for participant in course.participants if participant.data is None]
+    indices = (
+        _partition(course, [participant.name for participant in partitioned], splits) if partitioned else {}
+    )
+    mine = [participant.name for participant in partitioned if participant.backend == backend]
     return {name: splits.train.part(indices[name]) for name in mine}
 
 

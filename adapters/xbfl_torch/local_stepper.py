@@ -10,14 +10,14 @@ import torch
 
 from xbackend_fl.adapter.contract import TrainConfig
 from xbackend_fl.adapter.optimizers import Optimizer
-from xbfl_torch import devices, factors
-from xbfl_torch.factors import Factors
+from xbfl_torch import devices, outer_product
+from xbfl_torch.outer_product import Factors
 
 State = list[tuple[torch.Tensor, ...]]
 
 
 @final
-class Descent:
+class LocalStepper:
     """Steps on some tensors of a model.
 
     Args:
@@ -39,7 +39,7 @@ class Descent:
         self._values = list(trainable.values())
         self._masks = [masks.get(name) for name in trainable]
         free = {id(value) for name, value in trainable.items() if name not in masks}
-        layers = [model.get_submodule(name) for name in dense] if factors.suits(config) else []
+        layers = [model.get_submodule(name) for name in dense] if outer_product.suits(config) else []
         self._dense = [m for m in layers if isinstance(m, torch.nn.Linear) and id(m.weight) in free]
         self._state: State = [
             tuple(torch.zeros_like(v) for _ in range(self._rule.num_slots)) for v in self._values
@@ -55,7 +55,7 @@ class Descent:
     @contextmanager
     def ready(self) -> Iterator[None]:
         """Forward passes belong inside."""
-        with factors.recorded(self._dense) as self._found:
+        with outer_product.recorded(self._dense) as self._found:
             yield
 
     def step(self, output: torch.Tensor, cotangent: torch.Tensor | None = None) -> None:

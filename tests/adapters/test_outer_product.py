@@ -15,8 +15,8 @@ from torch import nn
 
 import xbfl_torch
 from xbackend_fl.adapter import Batch, Optimizer, TrainConfig
-from xbfl_torch.descent import Descent
-from xbfl_torch.factors import Factors
+from xbfl_torch.local_stepper import LocalStepper
+from xbfl_torch.outer_product import Factors
 from xbfl_torch.trainer import TorchTrainer
 
 EXAMPLE = (np.zeros((1, 6), np.float32),)
@@ -67,7 +67,7 @@ def test_the_same_numbers(
 ) -> None:
     fast, plain = opened(build), opened(build)
     one = fast.train(batches(), config)
-    monkeypatch.setattr("xbfl_torch.factors.suits", lambda _: False)
+    monkeypatch.setattr("xbfl_torch.outer_product.suits", lambda _: False)
     two = plain.train(batches(), config)
     assert one.mean == pytest.approx(two.mean, rel=1e-6)
     left, right = fast.read(), plain.read()
@@ -94,7 +94,7 @@ def test_which_layers_give_factors() -> None:
     def count(build: Callable[[], nn.Module], config: TrainConfig, frozen: str = "") -> int:
         trainer = opened(build)
         trainable = {n: t for n, t in trainer._trainable().items() if n != frozen}
-        return Descent(trainable, trainer._model, trainer._dense, config).dense
+        return LocalStepper(trainable, trainer._model, trainer._dense, config).dense
 
     assert count(dense, sgd()) == 3
     assert count(dense, sgd(), frozen="2.weight") == 2
