@@ -78,11 +78,15 @@ def describe(model: Any, given: Given, told: Declared = Declared()) -> Described
     """
     inside: list[Any] = []
     way = _chosen_way(model, given, told)
+    # What is seen of a model does not depend on which of its tensors are data.
+    known: dict[int, _Seen] = {}
 
     def one(as_data: Collection[str]) -> Described:
         described = None
         while described is None:
-            described = _described(model, way, given, told, inside, as_data)
+            if len(inside) not in known:
+                known[len(inside)] = _seen(model, way, given, told, inside)
+            described = _described(model, way, told, known[len(inside)], inside, as_data)
         return described
 
     return described_with_data(one)
@@ -115,10 +119,27 @@ def _default_axes(model: Any, batch: Sequence[Array], told: Declared) -> list[Ax
     ]
 
 
-def _described(
-    model: Any, way: Way, given: Given, told: Declared, inside: list[Any], as_data: Collection[str]
-) -> Described | None:
-    """A description that walks inside the layers of ``inside``; ``None`` if further ones were put there."""
+@dataclass(frozen=True)
+class _Seen:
+    """A model traced at two examples.
+
+    Attributes:
+        batch: The examples, in its own order of inputs and in ONNX layout.
+        declared: Native shape of every input as the model declares it.
+        inferred: How it reads every input.
+        traced: Its graph in evaluation mode.
+        rehearsal: What it does in training.
+    """
+
+    batch: list[Array]
+    declared: list[tuple[int | None, ...]]
+    inferred: list[Axes]
+    traced: Trace
+    rehearsal: Rehearsal
+
+
+def _seen(model: Any, way: Way, given: Given, told: Declared, inside: list[Any]) -> _Seen:
+    """What the graphs of a model say that are walked inside the layers of ``inside``."""
     batch = way.own(_twice(given))
     declared, axes_given = _declared(model, batch), _default_axes(model, batch, told)
     traced_in = partial(_traced, model, way, batch, inside=inside)
@@ -131,6 +152,14 @@ def _described(
     rehearsal = _rehearsed(model, way, traced, batch, inferred, inside)
     own = [axes.to_native(array) for axes, array in zip(inferred, batch, strict=True)]
     require_still(model, way, traced, own)
+    return _Seen(batch, declared, inferred, traced, rehearsal)
+
+
+def _described(
+    model: Any, way: Way, told: Declared, seen: _Seen, inside: list[Any], as_data: Collection[str]
+) -> Described | None:
+    """A description that walks inside the layers of ``inside``; ``None`` if further ones were put there."""
+    traced, rehearsal = seen.traced, seen.rehearsal
     variables = variable_names(model)
     frozen = [name for name, variable in variables.items() if not trainable(variable)]
     builder = GraphBuilder("tensorflow", natives_of(variables), frozen, channels_last=True)
@@ -142,7 +171,7 @@ def _described(
         builder.inference_only(str(rehearsal.unlike))
     context = Context(builder, {id(raw(variable)): name for name, variable in variables.items()})
     context.as_data = frozenset(as_data)
-    rows = zip(traced.inputs, batch, inferred, way.words, strict=True)
+    rows = zip(traced.inputs, seen.batch, seen.inferred, way.words, strict=True)
     for tensor, array, axes, (word, key) in rows:
         context.values[tensor.name] = builder.input(
             word, str(array.dtype), array.shape, axes.perm, axes.note, axes.trailing, key
@@ -158,7 +187,7 @@ def _described(
         value = as_value(builder, context.tensor(tensor))
         builder.output(value, key, told.output(index, len(value.shape)))
     description = builder.build().with_inputs(way.back)
-    return Described(description, context.layers, variables, tuple(declared), way)
+    return Described(description, context.layers, variables, tuple(seen.declared), way)
 
 
 def _rehearsed(

@@ -10,7 +10,7 @@ import logging
 import operator
 import re
 import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
@@ -27,7 +27,7 @@ from xbackend_fl.adapter.calling import Way
 from xbackend_fl.adapter.contract import Array
 from xbackend_fl.adapter.outputs import output_leaves, require_float32
 from xbackend_fl.adapter.structure import Given
-from xbackend_fl.canonical import Description, GraphBuilder, TrainingEffect, Value
+from xbackend_fl.canonical import Description, GraphBuilder, NativeTensor, TrainingEffect, Value
 from xbackend_fl.canonical.graph import training
 from xbackend_fl.canonical.graph.opaque import may_stand
 from xbackend_fl.canonical.graph.operands import LARGEST_CONSTANT, as_value
@@ -57,7 +57,7 @@ from xbfl_torch.graph import Context, Handler, base_name
 from xbfl_torch.modes import evaluation_mode
 from xbfl_torch.packed import PACKS
 from xbfl_torch.plain import natives_of
-from xbfl_torch.rehearsal import rehearse
+from xbfl_torch.rehearsal import Rehearsal, rehearse
 from xbfl_torch.states import State
 from xbfl_torch.tracing import Traced, executed, exported
 
@@ -118,7 +118,13 @@ def describe(
     """
     batch = [np.concatenate([array[:1]] * 2) for array in given.arrays]
     way = chosen_way(model, given, batch, declared)
-    return described_with_data(lambda names: _describe(model, way, batch, computed, declared, names))
+    tensors_in, told = tensors_in_own_order(way, batch, declared)
+    native, natives = tuple(tensors_in), natives_of(model, tensors_of(model))
+    # What is seen of a model does not depend on which of its tensors are data.
+    rehearsal = rehearse(model, way, native)
+    traced, keys = _traced(model, way, [name for name, _ in way.words], native, rehearsal.error)
+    seen = _Seen(natives, way.own(batch), told, rehearsal, traced, keys)
+    return described_with_data(lambda names: _describe(model, way, seen, computed, declared, names))
 
 
 def is_tensor(item: object) -> bool:
@@ -131,25 +137,41 @@ def tensors_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return dict(model.named_parameters()) | dict(model.named_buffers())
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """A model traced at two examples.
+
+    Attributes:
+        natives: Its tensors.
+        example: The examples, in its own order of inputs and in ONNX layout.
+        told: What the user says about the order of every input's axes.
+        rehearsal: What it does in training.
+        traced: Its graph in evaluation mode.
+        keys: Of its outputs, in the graph's order.
+    """
+
+    natives: Mapping[str, NativeTensor]
+    example: Sequence[Array]
+    told: Sequence[tuple[int, ...] | None]
+    rehearsal: Rehearsal
+    traced: Traced
+    keys: tuple[str, ...]
+
+
 def _describe(
     model: torch.nn.Module,
     way: Way,
-    batch: Sequence[Array],
+    seen: _Seen,
     computed: Sequence[TrainingEffect],
     declared: Declared,
     as_data: Collection[str],
 ) -> Described:
-    tensors_in, told = tensors_in_own_order(way, batch, declared)
-    native, example = tuple(tensors_in), way.own(batch)
-    perms = [order or tuple(range(array.ndim)) for order, array in zip(told, example, strict=True)]
-    notes = ["declared" if order else "as given" for order in told]
-    words = way.words
+    traced, rehearsal, words = seen.traced, seen.rehearsal, way.words
+    perms = [order or tuple(range(array.ndim)) for order, array in zip(seen.told, seen.example, strict=True)]
+    notes = ["declared" if order else "as given" for order in seen.told]
     tensors = tensors_of(model)
-    natives = natives_of(model, tensors)
-    rehearsal = rehearse(model, way, native)
-    traced, keys = _traced(model, way, [name for name, _ in words], native, rehearsal.error)
     frozen = [name for name, tensor in tensors.items() if not tensor.requires_grad]
-    builder = GraphBuilder("torch", natives, frozen)
+    builder = GraphBuilder("torch", seen.natives, frozen)
     if computed:
         names = ", ".join(effect.where for effect in computed)
         builder.one_way(f"{names} is computed by a parametrization; a plain copy stands for it")
@@ -159,7 +181,7 @@ def _describe(
         builder.inference_only(str(rehearsal.unlike))
     context = Context(builder, model, rehearsal, _tell)
     aliases, tables = _aliases(model, tensors), _tables(model)
-    data, read = iter(zip(words, example, perms, notes, strict=True)), _read(traced.graph)
+    data, read = iter(zip(words, seen.example, perms, notes, strict=True)), _read(traced.graph)
     builder.recorder.notes += traced.notes
     for node in traced.graph.nodes:
         if node.op == "placeholder" and node.name in traced.held:
@@ -186,7 +208,7 @@ def _describe(
                     operations.pass_by(context, node)
         elif node.op == "output":
             returned: Any = node.args[0]
-            for index, (key, made) in enumerate(zip(keys, returned, strict=True)):
+            for index, (key, made) in enumerate(zip(seen.keys, returned, strict=True)):
                 require_float32(str(made.meta["val"].dtype).removeprefix("torch."), key or str(index))
                 value = _returned(context, context.held(made), key)
                 builder.output(value, key, declared.output(index, len(value.shape)))
