@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
+import numpy as np
 import torch
 
 from xbackend_fl.adapter.axes import declared_axes
@@ -57,7 +58,11 @@ class TorchTrainer:
             raise RefusedInput(f"expected a torch.nn.Module, received {type(model).__name__}")
         declared, model = declared_axes(model), unwrapped(model)
         self._masters = masters = Masters(model)
-        with explained(f"describing {type(model).__name__}", model), masters.inside(), modules_kept(model):
+        with (
+            explained(f"describing {type(model).__name__}", model),
+            masters.inside(),
+            modules_kept(model),
+        ):
             given = checked(example)
             check_modules(model)
             self._model, computed = materialised(model)
@@ -100,7 +105,7 @@ class TorchTrainer:
         with self._masters.inside(), torch.no_grad():
             for name, array in tensors.items():
                 if not self._masters.put_bits(name, array):
-                    self._tensors[name].copy_(torch.from_numpy(widened(array)))
+                    _put(self._tensors[name], widened(array))
             if not self._probed:
                 self._masters.check_range()
 
@@ -304,6 +309,16 @@ def _for_a_file(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             found[key] = moved if moved.untyped_storage().nbytes() == moved.nbytes else moved.clone()
         result[name] = found[key]
     return result
+
+
+def _put(tensor: torch.Tensor, array: Array) -> None:
+    """Give a tensor the values of an array, which may be read-only: ``from_numpy`` warns about that, though nothing writes into it."""
+    if array.flags.writeable:
+        tensor.copy_(torch.from_numpy(array))
+    elif tensor.device.type == "cpu":
+        np.copyto(tensor.detach().numpy(), array, casting="unsafe")
+    else:
+        tensor.copy_(torch.from_numpy(array.copy()))
 
 
 def _lay_out_images(model: torch.nn.Module, order: torch.memory_format) -> None:

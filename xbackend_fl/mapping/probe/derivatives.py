@@ -128,7 +128,7 @@ def rounding(
             cotangents=tuple(moved[:-1]),
             targets=moved[-1],
         )
-        trainer.write(binding.restore(beside.weights))
+        trainer.write(binding.restore(beside.weights, copy=False))
         pair.append(ask(trainer, binding, schema, beside))
     return {
         f"{part}/{name}": np.array(

@@ -43,7 +43,7 @@ def canonical_outputs(
     Raises:
         SizeRefused: The model does not accept the inputs' size.
     """
-    trainer.write(binding.restore(weights))
+    trainer.write(binding.restore(weights, copy=False))
     raw = forward(trainer, native(binding, inputs))
     return tuple(axes.to_canonical(a) for axes, a in zip(binding.outputs, raw, strict=True))
 
