@@ -6,6 +6,16 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import nn
+
+_CONVOLUTIONS = (
+    nn.Conv1d,
+    nn.Conv2d,
+    nn.Conv3d,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+)
 
 
 @contextmanager
@@ -22,6 +32,22 @@ def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+@contextmanager
+def few_threads(model: torch.nn.Module) -> Iterator[None]:
+    """PyTorch computes in one thread inside, unless the model has convolutions.
+
+    The batches of a probe are small, and threads wait for each other longer than they compute: forward and backward through four layers of a
+    BERT with 64 tokens took 0.24 s of the processor and 0.35 s of the clock in one thread, 0.7 and 1.1 in two, on two cores that others use too.
+    """
+    threads = torch.get_num_threads()
+    if not any(isinstance(module, _CONVOLUTIONS) for module in model.modules()):
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextmanager

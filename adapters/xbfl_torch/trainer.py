@@ -35,7 +35,7 @@ from xbfl_torch.exporting import export_onnx
 from xbfl_torch.local_stepper import LocalStepper
 from xbfl_torch.losses import mean_loss
 from xbfl_torch.masters import Masters
-from xbfl_torch.modes import evaluation_mode
+from xbfl_torch.modes import evaluation_mode, few_threads
 from xbfl_torch.parametrizations import materialised
 from xbfl_torch.plain import check_modules, unwrapped
 from xbfl_torch.plan import Plan
@@ -62,6 +62,7 @@ class TorchTrainer:
             explained(f"describing {type(model).__name__}", model),
             masters.inside(),
             modules_kept(model),
+            few_threads(model),
         ):
             given = checked(example)
             check_modules(model)
@@ -111,8 +112,8 @@ class TorchTrainer:
 
     @contextmanager
     def preserved(self) -> Iterator[None]:
-        """The module, its weights and the generators are afterwards as they were before."""
-        with self._masters.inside():
+        """The module, its weights, the generators and the number of threads are afterwards as they were before."""
+        with self._masters.inside(), few_threads(self._model):
             before, self._probed = self.read(), True
             with modules_kept(self._model):
                 try:
