@@ -15,7 +15,7 @@ from torch import nn
 
 import xbackend_fl
 from tests.adapters.row import chain
-from xbackend_fl.errors import RefusedInput, UnsupportedError
+from xbackend_fl.errors import MismatchError, RefusedInput, UnprovenError, UnsupportedError
 from xbackend_fl.mapping.probe import memory
 
 IMAGE = (np.zeros((1, 3, 8, 8), np.float32),)
@@ -81,6 +81,18 @@ def test_a_model_that_does_not_fit_is_refused_before_the_proof(monkeypatch: pyte
     monkeypatch.setattr(memory, "available_bytes", lambda: 100_000)
     with pytest.raises(RefusedInput, match="19,300 values; a proof needs about"):
         xbackend_fl.gather_evidence(model, IMAGE)
+
+
+def test_a_model_that_does_not_fit_is_matched_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    schema = xbackend_fl.describe(nn.Sequential(nn.Flatten(), nn.Linear(192, 10), nn.ReLU()), IMAGE)
+    monkeypatch.setattr(memory, "available_bytes", lambda: 1_000)
+    with pytest.raises(
+        UnprovenError, match=r"structure pairs all 2 parameters.*a proof needs about"
+    ) as alike:
+        xbackend_fl.bind(nn.Sequential(nn.Flatten(), nn.Linear(192, 10), nn.ReLU()), schema, IMAGE)
+    assert "on a larger machine" in str(alike.value.hint)
+    with pytest.raises(MismatchError, match="Sigmoid"):
+        xbackend_fl.bind(nn.Sequential(nn.Flatten(), nn.Linear(192, 10), nn.Sigmoid()), schema, IMAGE)
 
 
 def test_a_saved_model_without_a_signature(tmp_path: Any) -> None:

@@ -18,6 +18,7 @@ from xbackend_fl.mapping.bound import Bound
 from xbackend_fl.mapping.claim import Claim
 from xbackend_fl.mapping.finite import check_weights
 from xbackend_fl.mapping.orders import in_some_order
+from xbackend_fl.mapping.probe.memory import check_memory
 from xbackend_fl.mapping.probe.native import as_it_was
 from xbackend_fl.mapping.probe.probe import Evidence
 from xbackend_fl.mapping.probe.runtime import GraphRefused
@@ -132,9 +133,14 @@ def _unbuilt(adapter: Adapter, model: object) -> AbstractContextManager[None]:
 
 
 def evidence_of(trainer: Trainer, example: Example) -> tuple[Evidence, ...]:
-    """:func:`gather_evidence` for a model that is open already; its weights are the same afterwards."""
+    """:func:`gather_evidence` for a model that is open already; its weights are the same afterwards.
+
+    Raises:
+        MemoryRefused: A proof does not fit into memory; :func:`bind` without evidence then says what structure does.
+    """
     schema, binding = trainer.description.schema, trainer.description.binding
     example = checked_example(example)
+    check_memory(schema)
     with explained(f"probing the {binding.backend} model"), _located(trainer), as_it_was(trainer):
         check_weights(trainer)
         evidence = select(trainer, binding, schema, example)[0]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from xbackend_fl.errors import MismatchError, UnprovenError
 from xbackend_fl.mapping.align.forms import UnlikeError, one_function
 from xbackend_fl.mapping.align.inputs import Turned
 from xbackend_fl.mapping.align.pairings import Outcome, contradicted
-from xbackend_fl.mapping.align.structure import StructureError, bindings
+from xbackend_fl.mapping.align.structure import StructureError, bindings, find_binding
 from xbackend_fl.mapping.bound import Bound
 from xbackend_fl.mapping.claim import Claim
 from xbackend_fl.mapping.explain import apart_somewhere, failure, not_finite_apart, verdict_by_shape
@@ -17,6 +18,7 @@ from xbackend_fl.mapping.match.difference import Difference
 from xbackend_fl.mapping.match.ports import trailing_notes
 from xbackend_fl.mapping.match.tables import tables_as_in
 from xbackend_fl.mapping.probe.held import Held, held_on_both
+from xbackend_fl.mapping.probe.memory import MemoryRefused, check_memory
 from xbackend_fl.mapping.proof.precision import precision_notes
 
 
@@ -25,9 +27,13 @@ def proven(claim: Claim) -> Bound:
 
     Raises:
         MismatchError: The two models are not the same function.
-        UnprovenError: No probe sees some parameters.
+        UnprovenError: No probe sees some parameters, or a proof does not fit into memory.
         RefusedInput: A weight of the candidate is no number.
     """
+    try:
+        check_memory(claim.schema)
+    except MemoryRefused as error:
+        raise _matched_alone(claim, error) from None
     described, rows = tables_as_in(claim.schema, claim.trainer.description)
     if rows:
         claim = replace(claim, trainer=Turned(claim.trainer, described))
@@ -58,6 +64,18 @@ def proven(claim: Claim) -> Bound:
     told = precision_notes(trainer, found.binding, schema, claim.evidence)
     notes = (*found.notes, *rows, *trailing_notes(found.binding), *trainer.description.notes, *told)
     return Bound(schema, found.binding, found.proof, trainer, notes)
+
+
+def _matched_alone(claim: Claim, lacking: MemoryRefused) -> MismatchError | UnprovenError:
+    """What structure says of a model that is too large to be proven here: in what it differs, or that it matches."""
+    try:
+        binding, _ = find_binding(claim.schema, claim.own)
+    except StructureError as error:
+        return replace(claim, example=(), diagnosed=False).refusal(error.found, "")
+    return UnprovenError(
+        f"structure pairs all {len(binding.parameters)} parameters, and no number was compared: {lacking.message}",
+        hint=lacking.hint,
+    )
 
 
 def _in_other_form(claim: Claim, apart: Sequence[Difference], kept: Held | None) -> Outcome:
