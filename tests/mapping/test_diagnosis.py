@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import xbackend_fl
+from tests.adapters.row import Lambda
 from xbackend_fl.adapter import adapter_of
 from xbackend_fl.errors import MismatchError
 from xbackend_fl.mapping.diagnosis.cause import Cause, cause_of
@@ -123,3 +124,65 @@ def test_numbers_speak_where_graphs_cannot_run(example: np.ndarray[Any, Any]) ->
     found = cause_of(schema, trainer, (example,), None, None)
     assert found is not None
     assert re.search("epsilon is 1e-05 .* in the reference alone, and 0.0001", found.lines[0])
+
+
+def picked(y: Tensor, x: Tensor) -> Tensor:
+    return torch.tanh(y)[:, 0] + x[:, -1] * 0.1
+
+
+def weighed(y: Tensor, x: Tensor, *, again: bool = True, gated: bool = True, hops: int = 2) -> Tensor:
+    w = torch.relu(y + 1)
+    w = w / (w.sum(-1, keepdim=True) + 1) if again else w
+    for _ in range(hops):
+        w = w + torch.sin(w @ x.transpose(1, 2)) @ x
+    return w * torch.sigmoid(20 + w) if gated else w
+
+
+BRANCHES: dict[str, tuple[Any, Any, str]] = {
+    "pick": (picked, lambda y, x: torch.sigmoid(y)[:, 0] + x[:, -1] * 0.1, r"Tanh in the reference, Sigmoid"),
+    "another pick": (picked, lambda y, x: torch.tanh(y)[:, -1] + x[:, -1] * 0.1, r"index is 0 in the reference, -1"),
+    "not normalised again": (weighed, lambda y, x: weighed(y, x, again=False), r"^Div .* missing in the candidate"),
+    "one hop": (weighed, lambda y, x: weighed(y, x, hops=1), r"^Add .*, with MatMul .*Sin .*: missing in the candidate"),
+    "another branch": (
+        lambda y, x: torch.tanh(y) * x.exp().mean(-1, keepdim=True),
+        lambda y, x: torch.tanh(y) * x.square().amax(-1, keepdim=True),
+        r"^in front of .*: reference has Exp .*ReduceMean .*, candidate has .*Pow .*ReduceMax",
+    ),
+}  # fmt: skip
+
+QUICK_BRANCHES = {"pick", "another branch"}
+
+
+@pytest.mark.parametrize(
+    "what", [pytest.param(w, marks=() if w in QUICK_BRANCHES else pytest.mark.slow) for w in BRANCHES]
+)
+def test_a_branch_that_differs_is_named(what: str, example: np.ndarray[Any, Any]) -> None:
+    one, two, words = BRANCHES[what]
+    schema = xbackend_fl.describe(Mixer(scores, one), (example,))
+    changed = Mixer(scores, two)
+    found = cause_of(schema, adapter_of(changed).open(changed, (example,)), (example,), None, None)
+    assert found is not None
+    assert found.sure, found.lines
+    assert re.search(words, found.lines[0]), found.lines
+
+
+@pytest.mark.slow
+def test_a_gate_that_is_open_everywhere_is_missing_and_no_other_activation(
+    example: np.ndarray[Any, Any],
+) -> None:
+    schema = xbackend_fl.describe(Mixer(scores, weighed), (example,))
+    changed = Mixer(scores, lambda y, x: 0.5 * weighed(y, x, gated=False))
+    found = cause_of(schema, adapter_of(changed).open(changed, (example,)), (example,), None, None)
+    assert found is not None
+    assert "Sign" not in found.lines[0]
+
+
+@pytest.mark.slow
+def test_a_branch_with_weights_of_its_own_is_missing(example: np.ndarray[Any, Any]) -> None:
+    gated = Lambda(lambda m, x: m.out(torch.relu(m.a(x)) * torch.sigmoid(m.gate(x))), a=nn.Linear(6, 5), gate=nn.Linear(6, 5), out=nn.Linear(5, 3))  # fmt: skip
+    plain = Lambda(lambda m, x: m.out(torch.relu(m.a(x))), a=nn.Linear(6, 5), out=nn.Linear(5, 3))
+    schema = xbackend_fl.describe(gated, (example,))
+    found = cause_of(schema, adapter_of(plain).open(plain, (example,)), (example,), None, None)
+    assert found is not None
+    assert found.sure
+    assert re.search("Mul .* missing in the candidate", found.lines[0]), found.lines

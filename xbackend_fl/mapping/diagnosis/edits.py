@@ -34,6 +34,9 @@ _ALIKE: tuple[frozenset[str], ...] = (
 )  # fmt: skip
 """Operators that stand in for each other."""
 
+_RARE = frozenset({"Sign", "Abs", "Neg", "Reciprocal", "Erf", "Sin", "Cos", "Exp", "Log", "Sqrt", "Softsign"})
+"""What nobody takes for an activation: it stands for another one only if the other graph has it."""
+
 _ORDERED = frozenset(
     {"Sub", "Div", "Pow", "MatMul", "Less", "Greater", "LessOrEqual", "GreaterOrEqual", "Mod"}
 )
@@ -63,7 +66,7 @@ def simple(graph: Graph, index: int, pool: Pool, values: Mapping[str, Array]) ->
     yield from attributes(index, step, pool, values)
     yield from constants(graph, index, step, pool)
     yield from places(graph, index, step, values)
-    yield from _absent(index, step, values)
+    yield from _absent(graph, index, step, values)
     yield from _orders(index, step)
     yield from _operators(graph, index, step, pool)
 
@@ -79,6 +82,8 @@ def _operators(graph: Graph, index: int, step: Step, pool: Pool) -> Changes:
             for other in sorted(group - {step.operator}):
                 own = dict(step.attributes) if len(group) < len(_ALIKE[0]) else {}
                 there = [dict(found) for found in pool.sets(other)] if group is _ALIKE[0] else []
+                if other in _RARE and not there:
+                    continue
                 for given in there or [own]:
                     new = replace(step, operator=other, attributes=given)
                     yield Change(index, (new,), "operation", step.operator, other)
@@ -102,7 +107,7 @@ def _reordered(index: int, step: Step, inputs: tuple[str, ...]) -> Change:
     return Change(index, (replace(step, inputs=inputs),), "order of what it reads", old, new)
 
 
-def _absent(index: int, step: Step, values: Mapping[str, Array]) -> Changes:
+def _absent(graph: Graph, index: int, step: Step, values: Mapping[str, Array]) -> Changes:
     """The step left out: what it reads goes on as it is."""
     (output, *more) = step.outputs
     if more or output not in values:
@@ -112,7 +117,8 @@ def _absent(index: int, step: Step, values: Mapping[str, Array]) -> Changes:
         found = values.get(name)
         if found is not None and found.shape == shape and found.dtype == kind:
             new = Step("Identity", (name,), step.outputs, {}, step.owner)
-            yield Change(index, (new,), "presence", "present", f"{name!r} alone", {})
+            gone = graph.left_out(index, new)
+            yield Change(index, (new,), "presence", "present", f"{name!r} alone", left_out=gone)
 
 
 def further(graph: Graph, index: int, pool: Pool, values: Mapping[str, Array]) -> Changes:

@@ -19,7 +19,7 @@ def everywhere(graph: Graph, change: Change, region: Sequence[int]) -> dict[int,
     """
     step = graph.steps[change.index]
     found = {change.index: change}
-    if change.left_out:
+    if change.left_out and change.new[0].operator != "Identity":
         return found
     if (
         change.what not in {"constant", "operation", "presence", "axis"}

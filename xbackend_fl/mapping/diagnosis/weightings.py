@@ -62,7 +62,7 @@ def weightings(
             mapped(0)
             yield mapped
     # What nobody trains is a weight like others where both models have it, and a constant where one has.
-    for one in (None, held) if held else (None,):
+    for one in (None, held) if held and held.values and held.own else (held,):
         yield from _by_shape(schema, trainer, one, until)
 
 

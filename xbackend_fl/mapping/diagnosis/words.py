@@ -80,12 +80,16 @@ def cure(found: Finding, graphs: tuple[Graph, Graph], places: Mapping[str, str])
 def _what(graph: Graph, change: Change, side: int, places: Mapping[str, str]) -> str:
     """The step that is changed, or the steps that are left out."""
     told = [step for step in change.left_out if step.operator not in _SILENT]
+    subject = _subject(graph, graph.steps[change.index], side, places)
     if not told:
-        return _subject(graph, graph.steps[change.index], side, places)
+        return subject
     shown = [f"{described(graph, step)} {step.owner!r}" for step in told]
     place = next((places[step.owner] for step in told if step.owner in places), None) if side else None
     more = ", …" if len(shown) > _SHOWN else ""
-    return f"{', '.join(shown[:_SHOWN])}{more} of the {_SIDES[side]}" + (f" ({place})" if place else "")
+    listed = f"{', '.join(shown[:_SHOWN])}{more}"
+    if change.new[0].operator == "Identity":
+        return f"{subject}, with {listed}"
+    return f"{listed} of the {_SIDES[side]}" + (f" ({place})" if place else "")
 
 
 def _flips(graph: Graph, change: Change) -> bool:
