@@ -38,3 +38,27 @@ def test_the_graph_takes_any_number_of_examples() -> None:
         expected = model(torch.from_numpy(data)).numpy()
     (found,) = Runtime(schema).outputs(weights, [data])
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+class Unsqueezed(nn.Module):
+    """Examples that are merged with windows behind a head, and taken apart with an axis more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(2, 5))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        heads = x.unflatten(2, (3, 2)).permute(2, 0, 1, 3)
+        merged = torch.tanh(heads.reshape(3, -1, 2))
+        return (merged.view(3, -1, 4, 2, 1) * self.weight).sum((0, 2))
+
+
+def test_examples_are_taken_apart_beside_an_axis_of_one() -> None:
+    rng = np.random.default_rng(0)
+    model = Unsqueezed()
+    schema = xbackend_fl.describe(model, (rng.standard_normal((2, 4, 6)).astype(np.float32),))
+    data = rng.standard_normal((BATCH, 4, 6)).astype(np.float32)
+    expected = model(torch.from_numpy(data)).detach().numpy()
+    (name,) = schema.by_name
+    (found,) = Runtime(schema).outputs({name: np.ones(schema.by_name[name].shape, np.float32)}, [data])
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)

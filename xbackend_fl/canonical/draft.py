@@ -103,8 +103,13 @@ def free_sizes(before: Shape, after: Shape) -> Shape:
     if not kept:
         return (-1, *after[1:])
     merged = len(rest) > 1 and rest[1:] == before[len(before) - len(rest) + 1 :]
-    parted = len(rest) > 2 and rest[2:] == before[2:]
+    parted = len(rest) > 2 and _long(rest[2:]) == _long(before[2:])
     if kept == 1 and (merged or parted):
         # Axes become one, or one becomes two: it may be examples and steps behind a head or an expert.
         return (0, -1, *rest[1:])
     return ((0,) * kept) + ((-1,) if len(rest) == 1 else rest)
+
+
+def _long(shape: Shape) -> Shape:
+    """The axes that are longer than one."""
+    return tuple(n for n in shape if n > 1)
