@@ -67,7 +67,8 @@ def concat(builder: GraphBuilder, name: str, operands: Sequence[Operand], axis: 
     if all(isinstance(operand, np.ndarray) for operand in operands):
         return np.concatenate([np.asarray(operand) for operand in operands], axis)
     steps = [operand for operand in operands if isinstance(operand, Step)]
-    if len(steps) == len(operands):
+    if len(steps) == len(operands) and len(set(steps)) == len(steps):
+        # A parameter beside itself is no layout: two parts of it would hold one tensor.
         return steps[0] if len(steps) == 1 else Join(tuple(steps), axis)
     if not any(isinstance(operand, Value) for operand in operands):
         shape = list(native_shape(operands[0]))
