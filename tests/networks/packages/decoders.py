@@ -52,6 +52,18 @@ GEMMA3 = TIED | {
     "head_dim": 4, "query_pre_attn_scalar": 4, "sliding_window": 32, "layer_types": ["full_attention", "full_attention"],
 }  # fmt: skip
 QWEN3 = {"head_dim": 4, "rms_norm_eps": 1e-5}
+MISTRAL = UNTIED | {"sliding_window": 32, "rms_norm_eps": 1e-5, "head_dim": 4}
+MIXTRAL = UNTIED | {
+    "num_local_experts": 4,
+    "num_experts_per_tok": 2,
+    "sliding_window": None,
+    "rms_norm_eps": 1e-5,
+}
+EXPERTS = UNTIED | {
+    "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 12, "decoder_sparse_step": 1, "mlp_only_layers": [],
+}  # fmt: skip
+QWEN_MOE = EXPERTS | {"shared_expert_intermediate_size": 20, "use_sliding_window": False}
+QWEN3_MOE = EXPERTS | {"head_dim": 4, "norm_topk_prob": True, "rms_norm_eps": 1e-6}
 SMOL = TIED | {"no_rope_layers": [1, 0], "use_sliding_window": False}
 
 
@@ -91,6 +103,15 @@ def language_model(
     )  # fmt: skip
 
 
+def renamed(name: str, kind: str, model: str, task: str, settings: dict[str, Any], *rules: Rule) -> Pair:
+    """The logits of the next token, where the converter knows older names of tensors than the model has."""
+    return Pair(
+        name, "decoders", lambda: Text(transformers(model, **settings), "logits"),
+        lambda: causal(task, converted(f"transformers/{kind}", model, settings)), TEXT, by_names(*rules, *MODERN_NAMES),
+        keys=KEYS,
+    )  # fmt: skip
+
+
 LAYERS = (r"transformer_layer_(\d+)", r"layers.\1")
 OPT_NAMES: tuple[Rule, ...] = (
     LAYERS, ("^layers", "decoder.layers"), ("embeddings/token_embedding", "decoder.embed_tokens"),
@@ -127,6 +148,25 @@ PHI3_NAMES: tuple[Rule, ...] = (
     ("feedforward_intermediate_dense", "mlp.gate_up_proj", lambda value: value[24:]),
     ("feedforward_output_dense", "mlp.down_proj"), ("sequence_output_layernorm", "model.norm"),
 )  # fmt: skip
+MODERN_NAMES: tuple[Rule, ...] = (
+    (r"transformer_layer_(\d+)", r"model.layers.\1"), ("token_embedding/reverse_embeddings", "lm_head/reverse_embeddings"),
+    ("^token_embedding", "model.embed_tokens"),
+    (r"self_attention/(query|key|value)_dense_layernorm", lambda found: f"self_attn.{found[1][0]}_norm"),
+    (r"self_attention/(query|key|value)", lambda found: f"self_attn.{found[1][0]}_proj"),
+    ("self_attention/attention_output", "self_attn.o_proj"), ("self_attention_layernorm", "input_layernorm"),
+    ("feedforward_layernorm", "post_attention_layernorm"), (r"\w+_sparse_moe_block(_\d+)?", "mlp"),
+    ("sparse_feedforward_gate_dense", "gate"), ("expert_feedforward_output_dense", "down_proj", lambda value: value.swapaxes(1, 2)),
+    ("shared_expert_dense/feedforward_gate_dense", "shared_expert.gate_proj"),
+    ("shared_expert_dense/feedforward_intermediate_dense", "shared_expert.up_proj"),
+    ("shared_expert_dense/feedforward_output_dense", "shared_expert.down_proj"), ("shared_expert_gate_dense", "shared_expert_gate"),
+    ("/feedforward_gate_dense", "/mlp.gate_proj"), ("/feedforward_intermediate_dense", "/mlp.up_proj"),
+    ("/feedforward_output_dense", "/mlp.down_proj"), ("sequence_output_layernorm", "model.norm"),
+)  # fmt: skip
+JOINED: Rule = ("expert_feedforward_gate_dense", "gate_up_proj", lambda value: value.swapaxes(1, 2))
+APART: tuple[Rule, ...] = (
+    ("expert_feedforward_gate_dense", "gate_up_proj", lambda value: value[:, :24].swapaxes(1, 2)),
+    ("expert_feedforward_intermediate_dense", "gate_up_proj", lambda value: value[:, 24:].swapaxes(1, 2)),
+)  # fmt: skip
 
 PAIRS = (
     backbone("GPT-2", "gpt2", "GPT2Model", GPT2),
@@ -152,6 +192,10 @@ PAIRS = (
     language_model("Qwen 3, tied, with logits", "qwen3", "Qwen3ForCausalLM", "Qwen3CausalLM", TIED | QWEN3),
     backbone("SmolLM 3", "smollm3", "SmolLM3Model", SMOL),
     language_model("SmolLM 3 with logits", "smollm3", "SmolLM3ForCausalLM", "SmolLM3CausalLM", SMOL),
+    renamed("Mistral", "mistral", "MistralForCausalLM", "MistralCausalLM", MISTRAL),
+    renamed("Mixtral", "mixtral", "MixtralForCausalLM", "MixtralCausalLM", MIXTRAL, *APART),
+    renamed("Qwen MoE", "qwen_moe", "Qwen2MoeForCausalLM", "QwenMoeCausalLM", QWEN_MOE, JOINED),
+    renamed("Qwen 3 MoE", "qwen3_moe", "Qwen3MoeForCausalLM", "Qwen3MoeCausalLM", QWEN3_MOE, JOINED),
     Pair("Phi-3", "decoders", lambda: Text(transformers("Phi3ForCausalLM", **UNTIED), "logits"),
          lambda: causal("Phi3CausalLM", keras_hub("Phi3Backbone", **HUB, **HEADS, layer_norm_epsilon=1e-5)), TEXT, by_names(*PHI3_NAMES), keys=KEYS),
     Pair("GPT-NeoX", "decoders", lambda: Text(transformers("GPTNeoXModel", **NEOX)),

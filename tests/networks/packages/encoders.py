@@ -15,6 +15,7 @@ from tests.networks.packages.build import (
     converted,
     keras_hub,
     output,
+    tokens_alone,
     transformers,
 )
 from tests.networks.packages.truth import Rule, by_converter, by_names
@@ -92,6 +93,35 @@ ELECTRA_NAMES: tuple[Rule, ...] = (
     ("feedforward_intermediate_dense", "intermediate.dense"), ("feedforward_output_dense", "output.dense"),
     ("pooled_dense", "pooler.dense"),
 )  # fmt: skip
+FNET = {
+    "vocab_size": 20, "num_hidden_layers": 2, "hidden_size": 8, "intermediate_size": 12, "max_position_embeddings": 16,
+    "type_vocab_size": 4, "use_tpu_fourier_optimizations": False,
+}  # fmt: skip
+DEBERTA = SIZE | {
+    "relative_attention": True, "position_buckets": 4, "norm_rel_ebd": "layer_norm", "share_att_key": True,
+    "pos_att_type": ["p2c", "c2p"], "position_biased_input": False, "type_vocab_size": 0, "layer_norm_eps": 1e-7,
+}  # fmt: skip
+FNET_NAMES: tuple[Rule, ...] = (
+    (r"f_net_layer_(\d+)", r"encoder.layer.\1"), (r"^(token|position|segment)_embedding/", r"embeddings.\1_embeddings."),
+    ("token_emb", "word_emb"), ("segment_emb", "token_type_emb"), ("^embeddings_layer_norm", "embeddings.LayerNorm"),
+    ("^embedding_projection", "embeddings.projection"), ("mixing_layer_norm", "fourier.output.LayerNorm"),
+    ("intermediate_dense", "intermediate.dense"), ("output_dense", "output.dense"), ("output_layer_norm", "output.LayerNorm"),
+)  # fmt: skip
+DEBERTA_NAMES: tuple[Rule, ...] = (
+    (r"disentangled_attention_encoder_layer_(\d+)", r"encoder.layer.\1"), ("^token_embedding/", "embeddings.word_embeddings/"),
+    ("^embeddings_layer_norm", "embeddings.LayerNorm"), ("^rel_embedding/rel_embeddings_layer_norm", "encoder.LayerNorm"),
+    ("^rel_embedding/rel_embedding$", "encoder.rel_embeddings/embeddings"),
+    ("self_attention_layer/(query|key|value)", r"attention.self.\1_proj"), ("self_attention_layer/attention_output", "attention.output.dense"),
+    ("self_attention_layer_norm", "attention.output.LayerNorm"), ("feedforward_layer_norm", "output.LayerNorm"),
+    ("feedforward_intermediate_dense", "intermediate.dense"), ("feedforward_output_dense", "output.dense"),
+)  # fmt: skip
+
+
+class Kinds(Picked):
+    """Token ids and the segment of each."""
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor) -> Any:
+        return self.picked(input_ids=input_ids, token_type_ids=token_type_ids)
 
 
 CLASSES = {"num_labels": 3}
@@ -115,6 +145,13 @@ PAIRS = (
             torch=lambda: Text(transformers("DistilBertForSequenceClassification", **DISTIL | CLASSES), "logits"),
             keras=lambda: keras_hub("DistilBertTextClassifier", hidden_dim=8, backbone=converted("transformers/distilbert", "DistilBertModel", DISTIL), num_classes=3),
             truth=by_converter("transformers/distilbert", ("^logits", "classifier"), ("^pooled_dense", "pre_classifier"))),
+    Pair("FNet", "encoders", lambda: Kinds(transformers("FNetModel", **FNET)),
+         lambda: output(keras_hub("FNetBackbone", vocabulary_size=20, num_layers=2, hidden_dim=8, intermediate_dim=12,
+                                  max_sequence_length=16, num_segments=4), "sequence_output"),
+         draws(ids(20, 3, 16), ids(4, 3, 16)), by_names(*FNET_NAMES), keys=("token_ids", "segment_ids")),
+    # With a mask that hides something their outputs are others.
+    Pair("DeBERTa v3, nothing padded", "encoders", lambda: Tokens(transformers("DebertaV2Model", **DEBERTA)),
+         lambda: tokens_alone(keras_hub("DebertaV3Backbone", **HUB, bucket_size=4)), draws(ids(20, 3, LENGTH)), by_names(*DEBERTA_NAMES)),
     encoder("BERT with the exact gelu", "bert", "BertModel", SIZE, torch=lambda: Segments(transformers("BertModel", **SIZE), BOTH),
             example=SEGMENTS, keys=(*KEYS, "segment_ids"), cause=frozenset({"approximate", "gelu"})),
     # KerasHub finds padding by its id, and transformers by a mask that is given; where no text is padded both are one.
