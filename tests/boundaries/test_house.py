@@ -54,13 +54,18 @@ def test_every_room_has_its_page(root: Path) -> None:
 
 
 def test_pages_name_files_that_are_there(root: Path) -> None:
-    pages = [*root.glob("xbackend_fl/**/README.md"), *root.glob("adapters/**/README.md"), root / "README.md"]
+    pages = [
+        *root.glob("xbackend_fl/**/README.md"),
+        *root.glob("adapters/**/README.md"),
+        *root.glob("docs/**/*.md"),
+    ]
+    pages += [root / "README.md", root / "CONTRIBUTING.md"]
     there = {
         file.name
-        for folder in ("xbackend_fl", "adapters", "tests", "examples")
+        for folder in ("xbackend_fl", "adapters", "tests", "examples", "docs")
         for file in root.glob(f"{folder}/**/*.py")
     }
-    users = {"net.py", "keras_net.py", "data.py", "lyon.py", "loop.py"}
+    users = {"net.py", "keras_net.py", "data.py", "lyon.py", "loop.py", "use.py"}
     named = {(page, name) for page in pages for name in re.findall(r"`(?:\w+/)*(\w+\.py)`", page.read_text())}
     gone = sorted(f"{page.relative_to(root)}: {name}" for page, name in named if name not in there | users)
     assert not gone
