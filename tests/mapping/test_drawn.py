@@ -10,7 +10,7 @@ from torch import nn
 
 from xbackend_fl.canonical import Schema
 from xbackend_fl.mapping.bind import describe
-from xbackend_fl.mapping.probe import drawn
+from xbackend_fl.mapping.probe import cases, drawn
 from xbackend_fl.mapping.probe.draw import LARGE, draw_by_shape, draw_weights
 from xbackend_fl.mapping.probe.drawn import drawn_by_shape, drawn_weights
 from xbackend_fl.mapping.probe.sketch import BUCKETS, sketch, sketch_of_change
@@ -79,3 +79,14 @@ def test_a_sketch_is_linear_and_keeps_norms(size: int) -> None:
     assert 0.5 < np.linalg.norm(expected) / np.linalg.norm(two - one) < 1.6
     one[0] = two[0] = np.inf
     assert np.isfinite(sketch_of_change(one, two)).all()
+
+
+def test_ids_of_a_large_model_are_drawn_in_one_further_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = (np.zeros((1, 5), np.int64),)
+    schema = describe(nn.Embedding(9, 4), words)
+    before = len(list(cases.further(schema, words)))
+    monkeypatch.setattr(cases, "MANY", schema.num_values - 1)
+    assert [case.label for case, _ in cases.further(schema, words)] == ["draw 21, the example"]
+    assert before > 1
+    numbers = (np.zeros((1, 9), np.float32),)
+    assert len(list(cases.further(describe(nn.Linear(9, 9), numbers), numbers))) > 1

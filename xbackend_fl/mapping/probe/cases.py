@@ -46,6 +46,9 @@ KINDS = DRAWS + 2
 
 _EXAMPLE, _BY_SHAPE, _FURTHER = DRAWS + 3, DRAWS + 5, 21
 _ALIKE = 17
+MANY = 50_000_000
+"""Values of a model from which on a draw that differs from others in its seed alone is not worth its time."""
+
 LONGER = 19
 """Seed of the draw with one step more in every series; a model whose second axis is no length refuses it."""
 _MOVES = frozenset({"Concat", "Flatten", "Reshape", "Transpose", "Opaque"})
@@ -132,6 +135,9 @@ def further(schema: Schema, example: Sequence[Array]) -> Iterator[tuple[Case, Ca
         Case(f"draw {_FURTHER}, {EXAMPLE}", _FURTHER, own, step=False),
         Case(f"{BY_SHAPE}, {EXAMPLE}", _FURTHER, own, step=False, by_shape=True),
     )
+    if schema.num_values > MANY and vocabularies(schema).keys() >= {port.name for port in schema.inputs}:
+        # Ids are ids, whatever kind of number others are: these draws would differ in their seed alone.
+        return
     shapes = [array.shape for array in example]
     kinds = list(assignments(schema))
     alike = sum(len(set(kind)) == 1 for kind in kinds)
