@@ -92,6 +92,7 @@ def fitted(array: Array, place: Array) -> Array:
 def _places(graph: Graph, where: Parting) -> list[tuple[str, tuple[int, ...], tuple[int, ...]]]:
     """Values by name, with the steps that read one where it agrees, and the steps that it takes where it does not."""
     inside = set(where.region)
+    weights = {item.name for item in graph.schema.parameters}
     found: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = []
     for name in where.last:
         readers = tuple(index for index in where.region if name in graph.steps[index].inputs)
@@ -105,7 +106,9 @@ def _places(graph: Graph, where: Parting) -> list[tuple[str, tuple[int, ...], tu
             if before in inside and not wanted.isdisjoint(graph.steps[before].outputs):
                 wanted |= set(graph.steps[before].inputs)
                 branch.append(before)
-        found += [(name, (), tuple(reversed(branch))) for name in step.outputs if name]
+        # Weights that are equal by shape make layers equal that are not the same.
+        if weights.isdisjoint(name for each in branch for name in graph.steps[each].inputs):
+            found += [(name, (), tuple(reversed(branch))) for name in step.outputs if name]
     return found
 
 
