@@ -57,7 +57,7 @@ def test_pages_name_files_that_are_there(root: Path) -> None:
     pages = [
         *root.glob("xbackend_fl/**/README.md"),
         *root.glob("adapters/**/README.md"),
-        *root.glob("docs/**/*.md"),
+        *(page for page in root.glob("docs/**/*.md") if page.parent.name != "decisions"),
     ]
     pages += [root / "README.md", root / "CONTRIBUTING.md"]
     there = {
@@ -69,6 +69,30 @@ def test_pages_name_files_that_are_there(root: Path) -> None:
     named = {(page, name) for page in pages for name in re.findall(r"`(?:\w+/)*(\w+\.py)`", page.read_text())}
     gone = sorted(f"{page.relative_to(root)}: {name}" for page, name in named if name not in there | users)
     assert not gone
+
+
+def test_decisions_are_numbered_and_found(root: Path) -> None:
+    folder = root / "docs/decisions"
+    index = (folder / "index.md").read_text(encoding="utf-8")
+    pages = sorted(page for page in folder.glob("*.md") if page.name != "index.md")
+    assert [int(page.name[:3]) for page in pages] == list(range(1, len(pages) + 1))
+    for page in pages:
+        assert f"({page.name})" in index, page.name
+        text = page.read_text(encoding="utf-8")
+        assert re.match(
+            rf"# {int(page.name[:3])}\. .+\n\n\d{{4}}-\d\d-\d\d, `[\w/]+`\n\n## Decision\n\n.+\n", text
+        ), page.name
+
+
+def test_rooms_keep_no_decisions_of_their_own(root: Path) -> None:
+    rooms = [
+        page
+        for folder in ("xbackend_fl", "adapters", "tests")
+        for page in root.glob(f"{folder}/**/README.md")
+    ]
+    dated = [page for page in rooms if re.search(r"^\* 2\d{3}-\d\d-\d\d: ", page.read_text(), re.MULTILINE)]
+    assert rooms
+    assert not dated, "a decision is a file, docs/decisions/NNN-title.md, with a row in index.md there"
 
 
 def test_no_file_outgrows_its_purpose(root: Path) -> None:
