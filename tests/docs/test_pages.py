@@ -5,9 +5,13 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
+from pydantic import BaseModel
+
+from xbackend_fl.course import Course
 
 pytestmark = pytest.mark.quick
 
@@ -28,6 +32,52 @@ def test_the_test_on_the_page_passes(root: Path) -> None:
     run = there["test_accuracy_is_the_share_that_scikit_learn_counts"]
     assert callable(run)
     run()
+
+
+def _is_a_key(path: list[str], section: object = Course) -> bool:
+    if not path:
+        return True
+    models = [
+        kind
+        for kind in (section, *get_args(section))
+        if isinstance(kind, type) and issubclass(kind, BaseModel)
+    ]
+    fields = models[0].model_fields if models else {}
+    return path[0] in fields and _is_a_key(path[1:], fields[path[0]].annotation)
+
+
+def _pages(root: Path) -> list[Path]:
+    pages = [page for page in root.glob("docs/**/*.md") if page.parent.name != "decisions"]
+    return [
+        *pages,
+        root / "README.md",
+        *root.glob("xbackend_fl/**/README.md"),
+        *root.glob("adapters/**/README.md"),
+    ]
+
+
+def test_pages_name_keys_that_a_course_has(root: Path) -> None:
+    keys = re.compile(r"`((?:data|training|federate|deployment)(?!\.py)(?:\.[a-z_]+)+)(?=[`:=])")
+    named = [
+        (page.name, key) for page in _pages(root) for key in keys.findall(page.read_text(encoding="utf-8"))
+    ]
+    assert len(named) >= 15
+    assert [(page, key) for page, key in named if not _is_a_key(key.split("."))] == []
+
+
+def test_courses_on_pages_are_courses(root: Path) -> None:
+    blocks = [
+        block
+        for page in _pages(root)
+        for block in re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    ]
+    whole = [yaml.safe_load(block) for block in blocks if "rounds:" in block]
+    assert len(whole) >= 3
+    for course in whole:
+        Course.model_validate(course)
+    for part in (yaml.safe_load(block) for block in blocks if "rounds:" not in block):
+        for section, keys in part.items():
+            assert [key for key in keys if not _is_a_key([section, key])] == []
 
 
 def test_hooks_are_programs_of_the_dev_extra(root: Path) -> None:
