@@ -57,7 +57,7 @@ def _pages(root: Path) -> list[Path]:
 
 
 def test_pages_name_keys_that_a_course_has(root: Path) -> None:
-    keys = re.compile(r"`((?:data|training|federate|deployment)(?!\.py)(?:\.[a-z_]+)+)(?=[`:=])")
+    keys = re.compile(r"`((?:data|training|federate|deployment)(?!\.py|\.json)(?:\.[a-z_]+)+)(?=[`:=])")
     named = [
         (page.name, key) for page in _pages(root) for key in keys.findall(page.read_text(encoding="utf-8"))
     ]
