@@ -114,14 +114,36 @@ def as_known(schema: Schema, example: Example) -> Example:
 
 
 def gather_evidence(model: object, example: Example) -> tuple[Evidence, ...]:
-    """What the reference model does with the probes; silos prove their own models against it."""
+    """What the reference model does with the probes; silos prove their own models against it.
+
+    Args:
+        model: The reference; it is left as it was.
+        example: One array per input, in ONNX layout, as for :func:`describe`.
+
+    Returns:
+        One piece of evidence a probe: data, outputs, and sketches of gradients and of a step; no weights.
+
+    Raises:
+        UnsupportedError: The model holds something without a canonical form.
+    """
     adapter = adapter_of(model)
     with _unbuilt(adapter, model):
         return evidence_of(adapter.open(model, example), example)
 
 
 def describe_reference(model: object, example: Example) -> tuple[Schema, tuple[Evidence, ...]]:
-    """:func:`describe` and :func:`gather_evidence` of one model, which is described once for both."""
+    """:func:`describe` and :func:`gather_evidence` of one model, which is described once for both.
+
+    Args:
+        model: The reference; it is left as it was.
+        example: One array per input, in ONNX layout, as for :func:`describe`.
+
+    Returns:
+        The schema, and the evidence with which :func:`bind` proves other models.
+
+    Raises:
+        UnsupportedError: The model holds something without a canonical form.
+    """
     adapter = adapter_of(model)
     with _unbuilt(adapter, model):
         trainer = adapter.open(model, example)
