@@ -69,6 +69,19 @@ def test_code_speaks_the_field_s_words(root: Path) -> None:
     assert not old
 
 
+def test_pages_and_contracts_name_nothing_that_was_renamed(root: Path) -> None:
+    pages = [page for page in root.glob("docs/**/*.md") if page.parent.name != "decisions"]
+    pages += [
+        root / "README.md",
+        *root.glob("*/**/README.md"),
+        *root.glob("schemas/*.json"),
+        *root.glob("examples/**/*.yaml"),
+    ]
+    old = re.compile(rf"\b(?:{'|'.join(name for name in NAMES if '_' in name)})\b")
+    found = [(page.name, *old.findall(page.read_text(encoding="utf-8"))) for page in pages]
+    assert [names for names in found if names[1:]] == []
+
+
 @pytest.mark.parametrize("identifier", ["Desk", "_DeskOf", "desks", "troubles", "_gone_s"])
 def test_an_old_word_is_seen_wherever_it_stands(identifier: str) -> None:
     assert _old(identifier)
