@@ -201,6 +201,11 @@ class TensorFlowTrainer:
             [tf.Variable(tf.zeros_like(value)) for _ in range(config.optimizer.num_slots)]
             for value in self._trainable().values()
         ]
+        slots_of_rule = config.rule.slots if config.rule is not None else ()
+        constants = [
+            [tf.constant(config.slots[slot][name]) for slot in slots_of_rule if name in config.slots[slot]]
+            for name in self._trainable()
+        ]
         total, number = np.zeros(2), 0
         rows = _rows(batches)
         first = list(islice(rows, 2))
@@ -210,8 +215,8 @@ class TensorFlowTrainer:
             for row in chain(first, rows):
                 numbers = range(number + 1, number + len(row) + 1)
                 corrections = np.array([config.optimizer.corrections(n) for n in numbers], np.float32)
-                steps = self._steps_of(config, slots, alone=alone)
-                total += steps(*_stacked(row), corrections).numpy()
+                steps = self._steps_of(config, alone=alone)
+                total += steps(*_stacked(row), corrections, slots, constants).numpy()
                 number += len(row)
         return LossSum(float(total[0]), int(total[1]))
 
@@ -256,13 +261,12 @@ class TensorFlowTrainer:
         shared = self._description.binding.owners
         return {n: raw(v) for n, v in self._variables.items() if trainable(v) and n in shared}
 
-    def _steps_of(self, config: TrainConfig, slots: list[list[Any]], *, alone: bool) -> Callable[..., Any]:
+    def _steps_of(self, config: TrainConfig, *, alone: bool) -> Callable[..., Any]:
         """Training steps as a graph, or one step; traced anew only when the configuration changes."""
         key = f"train {alone} {config!r}"
         if key not in self._steps:
             self._steps[key] = self._trace(config, alone=alone)
-        compiled = self._steps[key]
-        return lambda *arguments: compiled(*arguments, slots)
+        return self._steps[key]
 
     def _trace(self, config: TrainConfig, *, alone: bool) -> Callable[..., Any]:
         trainable = self._trainable()
@@ -270,8 +274,11 @@ class TensorFlowTrainer:
         masks = _masks(config, trainable)
         # Plain arithmetic: AutoGraph need not rewrite it.
         update = tf.autograph.experimental.do_not_convert(config.optimizer.update)
+        rule = None
+        if config.rule is not None:
+            rule = tf.autograph.experimental.do_not_convert(config.rule.gradient)
 
-        def step(inputs: Any, targets: Any, corrections: Any, slots: Any) -> Any:
+        def step(inputs: Any, targets: Any, corrections: Any, slots: Any, constants: Any) -> Any:
             with tf.GradientTape() as tape:
                 output, *_ = self._call(inputs, training=True)
                 loss, counted = mean_loss(output, targets, config)
@@ -281,10 +288,16 @@ class TensorFlowTrainer:
             pairs = zip(trainable, grads, strict=True)
             grads = [g * masks[n] if n in masks else g for n, g in pairs]
             scale = _clip_scale(grads, config.clip_norm)
+            if rule is not None:
+                grads = [
+                    rule(grad * scale, variable.value(), row) if row else grad * scale
+                    for variable, grad, row in zip(values, grads, constants, strict=True)
+                ]
+                scale = 1.0
             if config.optimizer.name == "sgd" and not config.optimizer.weight_decay:
                 _descend(values, grads, config.optimizer.lr * scale)
                 return sums
-            if config.clip_norm is not None:
+            if config.clip_norm is not None and rule is None:
                 grads = [grad * scale for grad in grads]
             for variable, grad, row in zip(values, grads, slots, strict=True):
                 state = tuple(slot.value() for slot in row)
@@ -294,17 +307,18 @@ class TensorFlowTrainer:
                     slot.assign(new)
             return sums
 
-        def steps(inputs: Any, targets: Any, corrections: Any, slots: Any) -> Any:
+        def steps(inputs: Any, targets: Any, corrections: Any, slots: Any, constants: Any) -> Any:
             def one(index: Any, total: Any) -> Any:
-                sums = step([item[index] for item in inputs], targets[index], corrections[index], slots)
+                given = [item[index] for item in inputs]
+                sums = step(given, targets[index], corrections[index], slots, constants)
                 return index + 1, total + sums
 
             count = tf.shape(targets)[0]
             start = (tf.constant(0), tf.zeros(2, tf.float64))
             return tf.while_loop(lambda index, _: index < count, one, start, parallel_iterations=1)[1]
 
-        def one_step(inputs: Any, targets: Any, corrections: Any, slots: Any) -> Any:
-            return step([item[0] for item in inputs], targets[0], corrections[0], slots)
+        def one_step(inputs: Any, targets: Any, corrections: Any, slots: Any, constants: Any) -> Any:
+            return step([item[0] for item in inputs], targets[0], corrections[0], slots, constants)
 
         compiled: Callable[..., Any] = tf.function(
             one_step if alone else steps, autograph=wants_autograph(self._model), reduce_retracing=True

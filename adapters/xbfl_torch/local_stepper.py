@@ -24,7 +24,7 @@ class LocalStepper:
         trainable: The tensors by native name.
         model: The model.
         dense: Names of its dense layers whose gradients may stay factors.
-        config: Rule, clipping and what is silenced.
+        config: Optimizer, clipping, an algorithm's rule, and what is silenced.
     """
 
     def __init__(
@@ -35,15 +35,16 @@ class LocalStepper:
         config: TrainConfig,
     ) -> None:
         masks = _masks(config, trainable)
-        self._rule, self._limit = config.optimizer, config.clip_norm
+        self._optimizer, self._limit, self._rule = config.optimizer, config.clip_norm, config.rule
         self._values = list(trainable.values())
         self._masks = [masks.get(name) for name in trainable]
         free = {id(value) for name, value in trainable.items() if name not in masks}
         layers = [model.get_submodule(name) for name in dense] if outer_product.suits(config) else []
         self._dense = [m for m in layers if isinstance(m, torch.nn.Linear) and id(m.weight) in free]
         self._state: State = [
-            tuple(torch.zeros_like(v) for _ in range(self._rule.num_slots)) for v in self._values
+            tuple(torch.zeros_like(v) for _ in range(self._optimizer.num_slots)) for v in self._values
         ]
+        self._constants = [_constants(config, name, value) for name, value in trainable.items()]
         self._found: list[Factors] = []
         self._number = 0
 
@@ -78,9 +79,16 @@ class LocalStepper:
                     )
             del whole
             _clip(grads, found, self._limit)
-            self._state = _update(values, grads, self._state, self._rule, self._number)
+            if self._rule is not None:
+                # Then no layer has given factors.
+                rows = zip(grads, values, self._constants, strict=True)
+                grads = [
+                    grad if slots is None else self._rule.gradient(grad, value, slots)
+                    for grad, value, slots in rows
+                ]
+            self._state = _update(values, grads, self._state, self._optimizer, self._number)
             for item in found:
-                item.descend(self._rule.lr, self._rule.weight_decay)
+                item.descend(self._optimizer.lr, self._optimizer.weight_decay)
 
 
 def _clip(grads: list[torch.Tensor], found: list[Factors], limit: float | None) -> None:
@@ -111,6 +119,13 @@ def _update(
         value.copy_(new)
         kept.append(after)
     return kept
+
+
+def _constants(config: TrainConfig, name: str, value: torch.Tensor) -> tuple[torch.Tensor, ...] | None:
+    """What the algorithm's rule reads for a tensor; ``None`` if it leaves this one alone."""
+    if config.rule is None or any(name not in config.slots[slot] for slot in config.rule.slots):
+        return None
+    return tuple(torch.from_numpy(config.slots[slot][name]).to(value) for slot in config.rule.slots)
 
 
 def _masks(config: TrainConfig, trainable: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -68,8 +68,8 @@ def called_once(model: nn.Module, call: Any, inputs: Sequence[Any]) -> tuple[str
 
 
 def suits(config: TrainConfig) -> bool:
-    """Whether a step is linear in the gradient and keeps nothing of it."""
-    return config.optimizer.name == "sgd"
+    """Whether a step is the gradient alone, and keeps nothing of it."""
+    return config.optimizer.name == "sgd" and config.rule is None
 
 
 @contextmanager

@@ -38,8 +38,8 @@ def one_epoch(course_file: Path, backend: str, settings: list[str]) -> tuple[Wei
     course = load_course(course_file, ["training.dropout=false", *everyone, *settings])
     engine = SimulationEngine(course, in_process=True)
     prepared = engine.prepare(lambda _: None)
-    outcome = engine.train_round(1, prepared.initial, ["amsterdam"], lambda _: None)
-    return outcome.mean.result(), prepared.initial
+    outcome = engine.train_round(1, prepared.initial, {}, ["amsterdam"], lambda _: None)
+    return outcome.mean.result().model, prepared.initial
 
 
 @pytest.mark.slow

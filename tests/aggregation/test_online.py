@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xbackend_fl import OnlineMean, Weights
-from xbackend_fl.aggregation import Precision, ServerOptimizer
+from xbackend_fl.aggregation import MODEL, Merged, Precision
+from xbackend_fl.algorithms import ServerOptimizer
 from xbackend_fl.canonical import Kind
 from xbackend_fl.errors import RunFailed, UpdateRefused
 
@@ -240,7 +241,7 @@ def test_what_is_accepted_leaves_mean_and_server_finite(
         rule = ServerOptimizer(name)
         new, state = base, rule.init(base)
         for _ in range(3):
-            new, state = rule.apply(new, result, state)
+            new, state = rule.apply(new, Merged({MODEL: result}, 1), state)
         for array in (*new.values(), *state.values()):
             assert np.isfinite(array).all()
 

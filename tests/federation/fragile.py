@@ -42,13 +42,13 @@ def is_ruined(weights: Weights) -> bool:
 class Fragile(Linear):
     """A participant that finds NaN in training, and in evaluation."""
 
-    def train_alone(self, number: int, weights: Weights, name: str) -> tuple[Weights, Metrics]:
+    def step(self, number: int, weights: Weights, name: str) -> tuple[Weights, Metrics]:
         if is_ruined(weights):
             raise Diverged("the training loss is nan")
-        return super().train_alone(number, weights, name)
+        return super().step(number, weights, name)
 
-    def evaluate(self, weights: Weights, split: str) -> Metrics:
-        found = super().evaluate(weights, split)
+    def evaluate(self, weights: Weights, split: str, kept: object = None) -> Metrics:
+        found = super().evaluate(weights, split, kept)
         return Metrics(20, {"loss": math.nan, "accuracy": 0.0}) if is_ruined(weights) else found
 
 

@@ -308,7 +308,13 @@ class Trial:
             silos, Message("train", {**about, **train, "evaluate": "validation"}, self.initial), "train"
         )
         self._answer(
-            silos, Message("evaluate", {**about, "splits": ["validation", "test"]}, self.initial), "evaluate"
+            silos,
+            Message(
+                "evaluate",
+                {**about, "run": train["run"], "receipts": {}, "splits": ["validation", "test"]},
+                self.initial,
+            ),
+            "evaluate",
         )
         probes = {f"inputs/{i}": array for i, array in enumerate(self._engine._probe)}
         self._answer(silos, Message("outputs", about, {**self.initial, **probes}), "outputs")
@@ -328,8 +334,8 @@ class Trial:
         for silo in (self.hostile, *self.honest):
             self._ledger.forget(2, silo)
         cohort = self.honest if without else [self.hostile, *self.honest]
-        self.outcome = self._engine.train_round(2, self.initial, cohort, self.events.append)
-        return self.outcome.mean.result()
+        self.outcome = self._engine.train_round(2, self.initial, {}, cohort, self.events.append)
+        return self.outcome.mean.result().model
 
     def try_one(self, step: str, frame: bytes) -> str:
         """Let the hostile silo answer a step with a frame; what came of it.

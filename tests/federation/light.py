@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xbackend_fl.aggregation import Update
 from xbackend_fl.canonical import Binding, Kind, Parameter, Port, Schema
 from xbackend_fl.canonical.schema import Node
 from xbackend_fl.course import Course, load_course
@@ -91,7 +92,14 @@ class Linear:
     def _drawn(self, schema: Schema, case: Case) -> tuple[NDArray[Any], ...]:
         return self.answers(Weights.of(schema, weights_of(schema, case)), case.inputs)
 
-    def train_alone(self, number: int, weights: Weights, name: str) -> tuple[Weights, Metrics]:
+    def train_alone(
+        self, number: int, weights: Weights, name: str, vectors: object, kept: object
+    ) -> tuple[Update, dict[str, NDArray[Any]], Metrics]:
+        del vectors, kept
+        update, metrics = self.step(number, weights, name)
+        return Update.alone(update, self.num_examples()[name]), {}, metrics
+
+    def step(self, number: int, weights: Weights, name: str) -> tuple[Weights, Metrics]:
         # Some are fast and some slow, so that rounds are often half done.
         time.sleep(self._seconds * generator(self._seed, "seconds", number, name).random())
         self.trained += 1
@@ -101,14 +109,16 @@ class Linear:
             Metrics(4, {"loss": 1.5}),
         )
 
-    def evaluate(self, weights: Weights, split: str) -> Metrics:
+    def evaluate(self, weights: Weights, split: str, kept: object = None) -> Metrics:
+        del kept
         loss = float(np.abs(weights["dense.bias"]).sum())
         return Metrics(20, {"loss": loss, "accuracy": len(split)})
 
     def answers(self, weights: Weights, inputs: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
         return (inputs[0] @ weights["dense.weight"].T + weights["dense.bias"],)
 
-    def save(self, weights: Weights, path: Path) -> Path:
+    def save(self, weights: Weights, path: Path, kept: object = None) -> Path:
+        del kept
         save_weights(path.with_suffix(".light"), weights)
         return path.with_suffix(".light")
 

@@ -31,7 +31,7 @@ def one_round(course: Course, link: Link, out: Path) -> tuple[RoundOutcome, list
     with closing(DeploymentEngine(course, Dispatcher(link), Ledger(RunFolder.create(course, out)))) as engine:
         initial = engine.prepare(events.append).initial
         names = [participant.name for participant in course.participants]
-        return engine.train_round(1, initial, names, events.append), events
+        return engine.train_round(1, initial, {}, names, events.append), events
 
 
 class Passing:

@@ -156,7 +156,7 @@ def test_one_that_says_nan_takes_nobody_out(tmp_path: Path) -> None:
         del weights, name
         raise Diverged(f"the training loss of round {number} is nan")
 
-    silos[0]._learner.train_alone = lies  # type: ignore[method-assign]
+    silos[0]._learner.step = lies  # type: ignore[attr-defined]
     _, events = deployed(course, Bad(silos, {other: range(2, 3)}, {other: 0.5}), tmp_path / "run")
     assert any(f"{other} stands out" in note for note in notes(events))
     assert not again(events)

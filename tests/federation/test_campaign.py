@@ -15,7 +15,7 @@ from tests.conftest import Figure
 from tests.federation.campaign import kills, write_course
 from tests.federation.light import Linear
 from tests.federation.links import Passing
-from xbackend_fl.aggregation import OnlineMean
+from xbackend_fl.aggregation import MODEL, Merged, OnlineMean
 from xbackend_fl.events import Event, ParticipantFailed, RoundCollected
 from xbackend_fl.federation import DeploymentEngine, Dispatcher, Ledger, Message, Silo
 from xbackend_fl.federation.transport import Reply
@@ -99,20 +99,20 @@ def test_faults_of_every_kind(tmp_path: Path, figure: Figure, *, thorough: bool)
     assert [set(event.accepted) for event in collected] == list(accepted.values())
     assert {event.round: event.missing for event in collected} == _missing(events, rounds)
     assert sum(entry.accepted + entry.refused + entry.late for entry in history) == 10 * rounds
-    rule = course.federate.server.rule()
+    rule = course.server_algorithm
     weights = next(iter(learners.values())).initial()
     state = rule.init(weights)
     for number, names in accepted.items():
         mean = OnlineMean(weights, "exact")
         plain: dict[str, Any] = dict.fromkeys(weights, 0.0)
         for name in sorted(names, reverse=True):
-            update, _ = learners[name].train_alone(number, weights, name)
+            update, _ = learners[name].step(number, weights, name)
             mean.add(update, learners[name].num_examples()[name])
             for key, array in update.items():
                 plain[key] = plain[key] + array.astype(np.float64) * learners[name].num_examples()[name]
         for key, array in mean.result().items():
             np.testing.assert_allclose(array, plain[key] / mean.total, rtol=0, atol=1e-6)
-        weights, state = rule.apply(weights, mean.result(), state)
+        weights, state = rule.apply(weights, Merged({MODEL: mean.result()}, mean.count), state)
     assert weights.digest == run.weights.digest
     assert min(link.faults.values()) > 0
     figure("faults", link.faults)

@@ -39,7 +39,7 @@ def failures(events: list[Event]) -> list[tuple[int, str, str]]:
 def without(course: Course, name: str, out: Path, silos: list[Silo] | None = None) -> Any:
     """What the others make of the round."""
     link = Altered(silos or light(course), name, lambda _: Message("refused"))
-    return one_round(course, link, out)[0].mean.result()
+    return one_round(course, link, out)[0].mean.result().model
 
 
 def claiming(silos: list[Silo], name: str, size: int) -> None:
@@ -79,7 +79,7 @@ def test_an_update_stands_for_no_more_than_its_silo_said_at_first(size: int, tmp
     stated = light(course)[1]._learner.num_examples()[name]
     reason = f"num_examples is {size}, and the silo said at first that it has {stated}"
     assert failures(events) == [(1, name, reason)]
-    assert found.mean.result().digest == expected.digest
+    assert found.mean.result().model.digest == expected.digest
 
 
 @pytest.mark.parametrize("size", [0, -1, True, 1.0, "9", None, 10_000_001, 2**63 - 1, [5]])
@@ -97,8 +97,8 @@ def test_figures_that_are_nearly_all_figures_are_told_of(tmp_path: Path) -> None
     course = write_course(tmp_path / "course", rounds=3, silos=3)
     silos = light(course)
 
-    def evaluate(weights: Any, split: str) -> Metrics:
-        del weights, split
+    def evaluate(weights: Any, split: str, kept: object) -> Metrics:
+        del weights, split, kept
         return Metrics(1_000_000, {"loss": 0.0, "accuracy": 1_000_000})
 
     silos[2]._learner.evaluate = evaluate  # type: ignore[method-assign]
@@ -155,7 +155,7 @@ def test_what_would_leave_nothing_of_the_model_is_taken_out(
     assert (number, silo) == (1, name), what
     assert "times the median of the others'" in reason
     assert "it would leave nothing of the model" in reason
-    assert found.mean.result().digest == expected.digest
+    assert found.mean.result().model.digest == expected.digest
     with closing(sqlite3.connect(tmp_path / "run" / "ledger.sqlite")) as rows:
         kept = {silo for (silo,) in rows.execute("SELECT silo FROM accepted")}
     assert kept == {p.name for p in course.participants} - {name}
@@ -187,7 +187,7 @@ def test_an_exact_sum_has_room_for_whoever_takes_less_of_it(index: int, tmp_path
     assert silo == name
     assert reason.startswith("there is no room for it beside others: " if index == 0 else "parameter ")
     assert "too large for an exact sum" in reason
-    assert found.mean.result().digest == expected.digest
+    assert found.mean.result().model.digest == expected.digest
 
 
 def schema_of(kind: Kind) -> Schema:

@@ -162,11 +162,11 @@ def test_an_answer_is_kept_until_its_receipt(tmp_path: Path) -> None:
     assert again.answer("r", 5, "b5") is None
     again.receipt("somebody else's")
     assert again.answer("r", 4, "b4") is not None
-    assert again.residual("r") == {}
+    assert again.carried("r") == {}
     again.receipt(kept.identity)
     assert again.answer("r", 4, "b4") is None
-    np.testing.assert_array_equal(again.residual("r")["w"], np.ones(5))
-    assert again.residual("another run") == {}
+    np.testing.assert_array_equal(again.carried("r")["w"], np.ones(5))
+    assert again.carried("another run") == {}
 
 
 def test_what_an_update_left_out_counts_only_if_it_was_accepted(tmp_path: Path) -> None:
@@ -175,9 +175,9 @@ def test_what_an_update_left_out_counts_only_if_it_was_accepted(tmp_path: Path) 
     outbox.receipt(first.identity)
     outbox.keep(update(2, "oslo"), {"w": np.full(5, 2, np.float32)})
     third = outbox.keep(update(3, "oslo"), {"w": np.full(5, 3, np.float32)})
-    np.testing.assert_array_equal(outbox.residual("r")["w"], np.ones(5))
+    np.testing.assert_array_equal(outbox.carried("r")["w"], np.ones(5))
     outbox.receipt(third.identity)
-    np.testing.assert_array_equal(outbox.residual("r")["w"], np.full(5, 3))
+    np.testing.assert_array_equal(outbox.carried("r")["w"], np.full(5, 3))
 
 
 def test_a_silo_asked_twice_trains_once(tmp_path: Path) -> None:
@@ -288,7 +288,7 @@ def test_another_payload_in_the_middle_of_a_round(tmp_path: Path) -> None:
         folder = RunFolder(tmp_path / "run")
         with closing(DeploymentEngine(course, Dispatcher(LocalLink([silo])), Ledger(folder))) as engine:
             first = engine.prepare(lambda _: None)
-            outcome = engine.train_round(1, first.initial, [name], lambda _: None)
+            outcome = engine.train_round(1, first.initial, {}, [name], lambda _: None)
         assert (outcome.mean.count, learner.trained) == (1, 1)
         with closing(Ledger(folder)) as ledger:
             ((_, kept, _),) = ledger.begin(1, first.initial.digest)

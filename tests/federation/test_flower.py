@@ -328,7 +328,7 @@ def test_what_is_no_address(text: str, digits: Path) -> None:
     [
         ("quorum=7", "deployment.quorum is 7, but there are 6 participants"),
         *(
-            (f"{key}_within_s={value}", "31536000")
+            (f"{key}_timeout_s={value}", "31536000")
             for key in ("join", "round")
             for value in ("1e300", "3.2e7")
         ),

@@ -331,7 +331,7 @@ def test_an_update_unlike_the_others_is_said(times: float, words: str, tmp_path:
 
     silos = light(course)
     for silo in silos:
-        silo._learner.train_alone = towards  # type: ignore[method-assign]
+        silo._learner.step = towards  # type: ignore[attr-defined]
     name = course.participants[2].name
     run, events = deployed(course, Altered(silos, name, stretched(times)), tmp_path / "run")
     notes = [event.note for event in events if isinstance(event, Noted)]

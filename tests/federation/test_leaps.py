@@ -46,7 +46,7 @@ class Steady(Linear):
         super().__init__(name, course)
         self._more = more.get(name, 1.0)
 
-    def train_alone(self, number: int, weights: Weights, name: str) -> tuple[Weights, Metrics]:
+    def step(self, number: int, weights: Weights, name: str) -> tuple[Weights, Metrics]:
         draw, size = generator(self._seed, "steady", number, name), np.float32(1e-5 * self._more)
         noise = {n: size * draw.standard_normal(a.shape, dtype=np.float32) for n, a in weights.items()}
         return weights.like({n: a + noise[n] for n, a in weights.items()}), Metrics(4, {"loss": 1.5})
@@ -210,10 +210,10 @@ def test_what_a_leap_is(spread: dict[str, float], expected: list[str]) -> None:
 class Ended(Steady):
     """A participant that cannot train once the weights are three times as long."""
 
-    def train_alone(self, number: int, weights: Weights, name: str) -> tuple[Weights, Metrics]:
+    def step(self, number: int, weights: Weights, name: str) -> tuple[Weights, Metrics]:
         if length(weights) > 3 * length(self.initial()):
             raise Diverged("the training loss is nan")
-        return super().train_alone(number, weights, name)
+        return super().step(number, weights, name)
 
 
 def test_a_ruin_two_rounds_after_the_leap_names_the_silo(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_a_loss_that_is_no_number_is_said(room: Path, backend: str, lr: float, s
     worker = Worker(load_course(room / "course.yaml", settings), backend, 1)
     start = worker.initial()
     with pytest.raises(Diverged) as caught:
-        worker.train_alone(1, start, NAMES[backend])
+        worker.train_alone(1, start, NAMES[backend], {}, {})
     assert caught.value.message == f"the training loss is {loss}"
     # Nobody after this one inherits it.
     assert all(np.isfinite(array).all() for array in start.values())
@@ -77,4 +77,4 @@ def test_weights_that_one_step_makes_infinite_are_refused_by_name(room: Path, ba
     settings = ["training.optimizer.lr=3e38", "training.steps=1"]
     worker = Worker(load_course(room / "course.yaml", settings), backend, 1)
     with pytest.raises(Diverged, match=r"parameter '.*' holds NaN or infinity after training"):
-        worker.train_alone(1, worker.initial(), NAMES[backend])
+        worker.train_alone(1, worker.initial(), NAMES[backend], {}, {})

@@ -21,6 +21,7 @@ from xbackend_fl.adapter.contract import (
 from xbackend_fl.adapter.losses import LOSSES, Loss, LossName
 from xbackend_fl.adapter.optimizers import Optimizer
 from xbackend_fl.adapter.registry import adapter_of, load, names, wrong_model
+from xbackend_fl.adapter.rules import LocalRule
 from xbackend_fl.adapter.scheduling import balance
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "CohortResult",
     "CohortTrainer",
     "Exporting",
+    "LocalRule",
     "Loss",
     "LossName",
     "LossSum",

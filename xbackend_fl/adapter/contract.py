@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from xbackend_fl.adapter.example import Example
 from xbackend_fl.adapter.losses import LossName
 from xbackend_fl.adapter.optimizers import Optimizer
+from xbackend_fl.adapter.rules import LocalRule
 from xbackend_fl.canonical import Description
 from xbackend_fl.canonical.layout import Native
 
@@ -54,6 +55,8 @@ class TrainConfig:
         attributes: Layer or module name to the treaty's values of attributes that only training sees
             (``momentum`` of running statistics, ``ratio`` of dropout).
         silenced: Parts of native tensors that stay zero and do not count in the gradient norm.
+        rule: What a federated algorithm does to the clipped gradient; ``None`` for nothing at all.
+        slots: For every slot of the rule, an array for each trainable native tensor; one that has none is left to its plain gradient.
     """
 
     optimizer: Optimizer
@@ -64,6 +67,8 @@ class TrainConfig:
     dropout: bool = True
     attributes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     silenced: tuple[Native, ...] = ()
+    rule: LocalRule | None = None
+    slots: Mapping[str, Tensors] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ Array = NDArray[Any]
 Precision: TypeAlias = Literal["float32", "float64", "exact"]
 
 _LIMIT = float(1 << 62)
+_KEPT = frozenset({Kind.FROZEN, Kind.LOCAL})
 
 MOST_EXAMPLES = 1 << 53
 """Of all updates of a mean: more have no exact float64."""
@@ -50,7 +51,7 @@ class Sums:
     """What a mean has added up: plain data, with which a mean in another process can go on.
 
     Attributes:
-        arrays: By name, the sum of ``num_examples * (weights - base)``; of a counter its largest value, of a frozen parameter its value.
+        arrays: By name, the sum of ``num_examples * (weights - base)``; of a counter its largest value, of a frozen or local parameter its value.
         total: Number of examples.
         count: Number of updates.
         precision: What the arrays hold.
@@ -73,7 +74,7 @@ class OnlineMean:
     """Weighted mean of weights, one at a time.
 
     Trainable parameters and statistics are averaged with ``num_examples`` as weights, counters keep their
-    largest value, frozen parameters those of the base (or of the first weights).
+    largest value, frozen and local parameters those of the base (or of the first weights).
 
     Args:
         base: Weights that the updates started from. Differences to it are summed, which keeps digits that
@@ -81,6 +82,8 @@ class OnlineMean:
         precision: ``float32``; ``float64``; or ``exact``: 64-bit integers, the same bits in any order of
             arrival and of merging, for values up to about ``2**30 / total examples``.
         variances: Names of the parameters of which no value is negative; nor is the mean's, as rounding alone could make it.
+        uniform: Trainable parameters count once for every update; statistics count with their examples all the same.
+        like: Names, shapes and dtypes of what is merged, where there is no base.
     """
 
     def __init__(
@@ -88,13 +91,17 @@ class OnlineMean:
         base: Weights | None = None,
         precision: Precision = "float32",
         variances: frozenset[str] = frozenset(),
+        *,
+        uniform: bool = False,
+        like: Weights | None = None,
     ) -> None:
         self.precision: Precision = precision
         self._variances = variances
+        self._uniform = uniform
         self.total = 0
         self.count = 0
         self._base = base
-        self._like: Weights | None = base
+        self._like: Weights | None = base or like
         self._sums: dict[str, Array] = {}
         self._bound: dict[str, float] = {}
         self._borrowed = False
@@ -112,6 +119,10 @@ class OnlineMean:
         """
         self.add_all([(weights, num_examples)])
 
+    def check(self, weights: Weights, num_examples: int) -> None:
+        """Raise :class:`UpdateRefused` where :meth:`add` would, and add nothing."""
+        self._checked([(weights, num_examples)])
+
     def add_all(self, updates: Sequence[tuple[Weights, int]]) -> None:
         """Merge several at once: the sums are read and written once, not once per update. Same bits as one after the other.
 
@@ -123,6 +134,17 @@ class OnlineMean:
         """
         if not updates:
             return
+        bounds = self._checked(updates)
+        self._start(updates[0][0])
+        scales = [int(num_examples) for _, num_examples in updates]
+        for name in self._sums:
+            self._merge_one(name, [weights[name] for weights, _ in updates], scales)
+        self._bound = bounds
+        self.total += sum(scales)
+        self.count += len(updates)
+
+    def _checked(self, updates: Sequence[tuple[Weights, int]]) -> dict[str, float]:
+        """What exact sums will not exceed with these updates, each of which is fit to be merged."""
         like, bounds = self._like, dict(self._bound)
         for weights, num_examples in updates:
             if isinstance(num_examples, bool) or num_examples != int(num_examples) or num_examples <= 0:
@@ -131,13 +153,7 @@ class OnlineMean:
             self._check(weights, int(num_examples), like, bounds)
         if self.total + sum(int(num_examples) for _, num_examples in updates) > MOST_EXAMPLES:
             raise UpdateRefused(f"num_examples of the updates add up to more than {MOST_EXAMPLES}")
-        self._start(updates[0][0])
-        scales = [int(num_examples) for _, num_examples in updates]
-        for name in self._sums:
-            self._merge_one(name, [weights[name] for weights, _ in updates], scales)
-        self._bound = bounds
-        self.total += sum(scales)
-        self.count += len(updates)
+        return bounds
 
     @property
     def sums(self) -> Sums:
@@ -166,7 +182,7 @@ class OnlineMean:
         for name, array in sums.arrays.items():
             if first:
                 self._sums[name] = array
-            elif (kind := self._kind(name)) is not Kind.FROZEN:
+            elif (kind := self._kind(name)) not in _KEPT:
                 total = self._sums[name]
                 join = np.maximum if kind is Kind.COUNTER else np.add
                 self._sums[name] = join(total, array, out=np.empty_like(total) if borrowed else total)
@@ -205,7 +221,7 @@ class OnlineMean:
                 raise UpdateRefused(
                     f"parameter {name!r}: expected shape {list(like[name].shape)}, received {list(array.shape)}"
                 )
-            if not array.size:
+            if not array.size or like.kinds[name] is Kind.LOCAL:
                 continue
             if array.dtype.kind == "f":
                 self._check_size(name, array, like.kinds[name])
@@ -213,7 +229,8 @@ class OnlineMean:
                     raise UpdateRefused(f"parameter {name!r} holds {least:.3g}, and no variance is negative")
                 if self.precision == "exact":
                     before = bounds.get(name, 0.0)
-                    bounds[name] = before + self._exact_bound(name, array, num_examples, before)
+                    counted = 1 if self._counts_once(name, like) else num_examples
+                    bounds[name] = before + self._exact_bound(name, array, counted, before)
             elif like.kinds[name] is Kind.COUNTER and array.max() > (most := self._most_counted(name)):
                 raise UpdateRefused(
                     f"parameter {name!r} counts to {array.max()}, and can count to {most} at most"
@@ -249,6 +266,9 @@ class OnlineMean:
             MOST_COUNTED, MOST_STEPS + (0 if self._base is None else max(0, int(self._base[name].max())))
         )
 
+    def _counts_once(self, name: str, like: Weights | None) -> bool:
+        return self._uniform and like is not None and like.kinds[name] is Kind.TRAINABLE
+
     def _kind(self, name: str) -> Kind:
         assert self._like is not None
         return self._like.kinds[name]
@@ -271,8 +291,10 @@ class OnlineMean:
         if kind is Kind.COUNTER:
             for array in arrays:
                 np.maximum(total, array, out=total)
-        if kind in {Kind.COUNTER, Kind.FROZEN}:
+        if kind in {Kind.COUNTER, *_KEPT}:
             return
+        if self._counts_once(name, self._like):
+            scales = [1] * len(scales)
         base = None if self._base is None else _flat(self._base[name])
         add = add_fixed if self.precision == "exact" else add_scaled
         add(total.reshape(-1), [_flat(array) for array in arrays], scales, base)
@@ -280,9 +302,11 @@ class OnlineMean:
     def _mean(self, name: str) -> Array:
         assert self._like is not None
         total, dtype = self._sums[name], self._like[name].dtype
-        if self._kind(name) in {Kind.COUNTER, Kind.FROZEN}:
+        if self._kind(name) in {Kind.COUNTER, *_KEPT}:
             return total.copy()
-        divisor = float(self.total) * (ONE if self.precision == "exact" else 1)
+        divisor = float(self.count if self._counts_once(name, self._like) else self.total) * (
+            ONE if self.precision == "exact" else 1
+        )
         mean = divided(total, divisor, None if self._base is None else self._base[name], dtype)
         return np.maximum(mean, 0, out=mean) if name in self._variances else mean
 

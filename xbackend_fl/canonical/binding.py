@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TypeVar
@@ -154,6 +154,14 @@ class Binding:
     def silenced(self) -> tuple[Native, ...]:
         """Parts of native tensors that stay zero: the second biases of PyTorch's recurrent layers, a row that is added to every row of a table."""
         return tuple(leaf for layout in self.parameters.values() for leaf in silenced(layout))
+
+    def subset(self, names: Container[str]) -> Binding:
+        """The map of some parameters only: :meth:`export` and :meth:`restore` then know no others.
+
+        Args:
+            names: Canonical names.
+        """
+        return replace(self, parameters={n: layout for n, layout in self.parameters.items() if n in names})
 
     def export(self, natives: Mapping[str, Array], *, copy: bool = True) -> dict[str, Array]:
         """Canonical arrays from native ones, contiguous.

@@ -18,6 +18,8 @@ class Kind(StrEnum):
     STATISTIC = "statistic"
     COUNTER = "counter"
     FROZEN = "frozen"
+    LOCAL = "local"
+    """Kept by its participant, whatever it is to training; a course says which, no schema does."""
 
 
 class Effect(StrEnum):

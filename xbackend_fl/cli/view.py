@@ -20,6 +20,7 @@ from xbackend_fl.events import (
     ModelBound,
     Noted,
     Observer,
+    ParticipantEvaluated,
     ParticipantFailed,
     ParticipantTrained,
     RoundCollected,
@@ -71,6 +72,9 @@ def describe(event: Event) -> str:
             role = "reference" if event.reference else "proven equal"
             notes = "".join(f"\n  note: {note}" for note in event.notes)
             return f"{event.version}: {role}, largest error {event.largest_error:.1e}{notes}"
+        case ParticipantEvaluated():
+            figures = ", ".join(f"{name} {shown(name, value)}" for name, value in event.metrics.items())
+            return f"  round {event.round} {event.name} ({event.backend}): {figures} ({event.split})"
         case Noted():
             return f"{event.backend}: {event.note}"
         case RoundStarted():

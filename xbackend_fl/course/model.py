@@ -24,9 +24,12 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from xbackend_fl.adapter import LossName, Optimizer, Scaling
-from xbackend_fl.aggregation import Precision, ServerOptimizer
+from xbackend_fl.aggregation import Precision
+from xbackend_fl.algorithms import Algorithm, ServerAlgorithm, ServerOptimizer
+from xbackend_fl.algorithms.kinds.fedavg import FedAvg
 from xbackend_fl.course import compose, shapes
 from xbackend_fl.course.address import Address
+from xbackend_fl.course.algorithm import AlgorithmSection
 from xbackend_fl.course.diagnostics import look_alike, mistake, refuse
 from xbackend_fl.course.excerpt import printed
 from xbackend_fl.course.numbers import HELD, Decay, single, there
@@ -218,6 +221,14 @@ class Federate(_Section):
     """How updates are collected and merged."""
 
     cohort: PositiveInt | None = Field(None, description="participants per round; all if left out")
+    algorithm: AlgorithmSection = Field(
+        FedAvg(), description="how participants train and how what they give is merged"
+    )
+    local: list[str] = Field(
+        default_factory=list,
+        description="parameters that stay with their participant: roles (norm, embedding, bias) and patterns of canonical names, "
+        "for example [norm, 'head.*']",
+    )
     server: ServerSection = ServerSection()
     precision: Precision = "float32"
     on_failure: Literal["stop", "continue"] = Field(
@@ -240,6 +251,10 @@ class Federate(_Section):
     )
     memory: Literal["normal", "low"] = Field(
         "normal", description="low: one worker and one model per backend, whatever the machine"
+    )
+    state_memory_mib: Annotated[int, Field(ge=0, le=1 << 20)] = Field(
+        1024,
+        description="most of a worker's memory that participants' states may take; the rest is on disk only",
     )
     share_local_model: bool = Field(
         default=True, description="one model per backend; else one per participant"
@@ -373,6 +388,17 @@ class Course(_Section):
         return self.model_copy(update=changed).at(self._base)
 
     @property
+    def local(self) -> tuple[str, ...]:
+        """Roles and patterns of the parameters that stay with their participant."""
+        return (*self.federate.local, *self.federate.algorithm.local)
+
+    @property
+    def server_algorithm(self) -> ServerAlgorithm:
+        """The server's side of the algorithm."""
+        algorithm: Algorithm = self.federate.algorithm
+        return algorithm.server(self.federate.server.rule(), len(self.participants))
+
+    @property
     def free_axes(self) -> list[tuple[int, int]]:
         """Declared sequence axes: position of the input, and axis in ONNX layout."""
         return [shapes.sequence_axis(text, self.input) for text in self.sequence_axes]
@@ -391,7 +417,7 @@ class Course(_Section):
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         """What no field can say for itself, each mistake at its own place."""
-        refuse([*self._participants(), *self._shapes(), *self._cohort(), *self._metric()])
+        refuse([*self._participants(), *self._shapes(), *self._cohort(), *self._metric(), *self._algorithm()])
         return self
 
     def _participants(self) -> Iterator[InitErrorDetails]:
@@ -440,6 +466,17 @@ class Course(_Section):
         if quorum is not None and quorum > count:
             text = f"deployment.quorum is {quorum}, but there are {count} participants"
             yield mistake(text, ("deployment", "quorum"), quorum)
+
+    def _algorithm(self) -> Iterator[InitErrorDetails]:
+        reason = self.federate.algorithm.unfit(self.training.optimizer.rule(), self.federate.server.rule())
+        if reason:
+            keys: Keys = ("federate", "algorithm")
+            yield mistake(
+                reason,
+                keys,
+                self.federate.algorithm.name,
+                hint="training.optimizer: {name: sgd}, federate.server: {name: fedavg}",
+            )
 
     def _metric(self) -> Iterator[InitErrorDetails]:
         metric, loss = self.training.metric, self.training.loss

@@ -121,6 +121,17 @@ class RoundFinished(_Event):
     seconds: float
 
 
+class ParticipantEvaluated(_Event):
+    """The weights with a participant's own parameters, on the course's examples; only where parameters are local."""
+
+    event: Literal["participant_evaluated"] = "participant_evaluated"
+    round: int
+    name: Line
+    backend: Line
+    split: Line
+    metrics: dict[str, float] = Field(description=_METRICS)
+
+
 class CourseFinished(_Event):
     """Everything is on disk."""
 
@@ -157,6 +168,7 @@ Event: TypeAlias = Annotated[
     | ParticipantFailed
     | RoundCollected
     | RoundFinished
+    | ParticipantEvaluated
     | CourseFinished,
     Field(discriminator="event"),
 ]

@@ -1,8 +1,21 @@
 """One backend's side of a course: its model, its data, and the participants that train."""
 
+from xbackend_fl.participant.client import LOCAL, Arrays
+from xbackend_fl.participant.client_states import ClientStates
 from xbackend_fl.participant.examine import Scope, changed
+from xbackend_fl.participant.local_training import PartialSum
 from xbackend_fl.participant.shards import splits_of
 from xbackend_fl.participant.usage import Usage
-from xbackend_fl.participant.worker import PartialSum, Worker
+from xbackend_fl.participant.worker import Worker
 
-__all__ = ["PartialSum", "Scope", "Usage", "Worker", "changed", "splits_of"]
+__all__ = [
+    "LOCAL",
+    "Arrays",
+    "ClientStates",
+    "PartialSum",
+    "Scope",
+    "Usage",
+    "Worker",
+    "changed",
+    "splits_of",
+]

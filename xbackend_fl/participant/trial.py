@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.adapter import Batch, TrainConfig, Trainer
-from xbackend_fl.aggregation import LARGEST, is_within
+from xbackend_fl.aggregation import LARGEST, MODEL, Merged, is_within
 from xbackend_fl.canonical import Node
 from xbackend_fl.course import Course
 from xbackend_fl.data import Dataset, extreme_rows
@@ -175,9 +175,10 @@ class Trial:
             kinds = {name: schema.by_name[name].kind for name in first}
             weights = Weights(first, schema.fingerprint, kinds)
             rule = self.course.federate.server.rule()
+            merged = Merged({MODEL: Weights(after, schema.fingerprint, kinds)}, 1)
             self._require_fit(f"{what} has after one step", after, weights)
             with np.errstate(all="ignore"):
-                moved, _ = rule.apply(weights, Weights(after, schema.fingerprint, kinds), rule.init(weights))
+                moved, _ = rule.apply(weights, merged, rule.init(weights))
             self._require_fit(f"{what} has after one step, and one of the server,", moved, weights)
             trainer.write(binding.restore(moved))
             found = self._measured(what, data, rows, "after one step of training")

@@ -19,6 +19,7 @@ MAY_CHANGE = (
     "federate.device_memory_mib",
     "federate.replicas",
     "federate.memory",
+    "federate.state_memory_mib",
     "deployment.role",
     "deployment.name",
     "deployment.data_path",

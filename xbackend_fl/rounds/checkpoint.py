@@ -11,7 +11,7 @@ from typing import Any
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from xbackend_fl.aggregation import State as ServerState
+from xbackend_fl.algorithms import State as ServerState
 from xbackend_fl.canonical import Kind
 from xbackend_fl.errors import FileError, shortened
 from xbackend_fl.events import RoundFinished
@@ -40,7 +40,7 @@ class CourseState:
     Attributes:
         round: Last finished round.
         weights: Global weights.
-        server: State of the server optimizer.
+        server: State of the server's algorithm.
         history: One entry per evaluated round.
         pending: The last round, if it is not in the history yet.
     """

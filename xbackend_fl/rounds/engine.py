@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from xbackend_fl.adapter.exporting import Exported
-from xbackend_fl.aggregation import OnlineMean
+from xbackend_fl.aggregation import MeanAggregator
 from xbackend_fl.canonical import Binding, Schema
 from xbackend_fl.events import Observer
 from xbackend_fl.metrics import Metrics
@@ -46,7 +46,7 @@ class RoundOutcome:
         before: Metrics on the validation set of the weights that the round started from, if the engine evaluates with training.
     """
 
-    mean: OnlineMean
+    mean: MeanAggregator
     failed: dict[str, str]
     enough: bool = False
     before: Metrics | None = None
@@ -103,9 +103,14 @@ class Engine(Protocol):
         ...
 
     def train_round(
-        self, number: int, weights: Weights, cohort: Sequence[str], observer: Observer
+        self,
+        number: int,
+        weights: Weights,
+        vectors: Mapping[str, Weights],
+        cohort: Sequence[str],
+        observer: Observer,
     ) -> RoundOutcome:
-        """Train a cohort from ``weights`` and merge what comes back."""
+        """Train a cohort from ``weights``, and from what the algorithm sends beside them, and merge what comes back."""
         ...
 
     @property
@@ -124,8 +129,8 @@ class Engine(Protocol):
         """Answers to the first ``count`` examples of a split."""
         ...
 
-    def save_native(self, weights: Weights, path: Path) -> list[Path]:
-        """Write ``weights`` in the format of every backend; the suffix is the backend's."""
+    def save_native(self, weights: Weights, path: Path, number: int = 0) -> list[Path]:
+        """Write ``weights``, which round ``number`` gave, in the format of every backend; the suffix is the backend's."""
         ...
 
     def export_native(self, weights: Weights, inputs: Sequence[NDArray[Any]], path: Path) -> Exported:

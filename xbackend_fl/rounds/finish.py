@@ -63,9 +63,11 @@ def finish(
             be asked.
     """
     weights = state.weights
-    test = engine.evaluate(weights, "test")
+    # Where parameters are local, those after the last round.
+    test = engine.evaluate(weights, "test", state.round if course.local else 0)
     chosen = state.best
-    if chosen is not None and chosen.round == state.round:
+    if course.local or (chosen is not None and chosen.round == state.round):
+        # Parameters that are local are those after the last round.
         best = test
     else:
         best = engine.evaluate(load_weights(folder.best, weights.fingerprint), "test")
@@ -86,7 +88,7 @@ def finish(
                 note=f"{name} computes the trained model otherwise than {'' if schema.opaque else 'ONNX Runtime and '}{len(agree)} others: by {error:.1e} (relative; {TOLERANCE:g} is rounding)",
             )
         )
-    files = (*engine.save_native(weights, folder.path / "model"), *graph)
+    files = (*engine.save_native(weights, folder.path / "model", state.round), *graph)
     result = Result(test, best, max(agree.values()), files, disagree)
     folder.summary.write_text(
         _summary(course, schema, state, result, engine.participation()), encoding="utf-8"

@@ -72,7 +72,9 @@ def _one_round(
     names = [participant.name for participant in course.participants]
     chosen = cohort(names, course.federate.cohort or len(names), course.seed, "cohort", number)
     observer(RoundStarted(round=number, cohort=tuple(chosen)))
-    outcome = engine.train_round(number, state.weights, chosen, observer)
+    algorithm = course.server_algorithm
+    vectors = algorithm.vectors(state.weights, state.server)
+    outcome = engine.train_round(number, state.weights, vectors, chosen, observer)
     strict = course.federate.on_failure == "stop" and not outcome.enough
     if outcome.failed and (strict or outcome.mean.count == 0):
         reasons = "\n".join(f"  participant {name!r}: {reason}" for name, reason in outcome.failed.items())
@@ -84,12 +86,12 @@ def _one_round(
         )
     if state.pending is not None:
         state = _evaluated(course, engine, state, outcome.before, folder, observer)
-    mean = outcome.mean.result()
+    merged = outcome.mean.result()
     with np.errstate(over="ignore", invalid="ignore"):
-        weights, server = course.federate.server.rule().apply(state.weights, mean, state.server)
+        weights, server = algorithm.apply(state.weights, merged, state.server)
     _check_finite(number, {**weights, **{f"server state {name}": array for name, array in server.items()}})
     save_weights(folder.last, weights)
-    pending = Pending(outcome.mean.total, time.perf_counter() - started)
+    pending = Pending(outcome.mean.num_examples, time.perf_counter() - started)
     return CourseState(number, weights, server, state.history, pending)
 
 

@@ -108,7 +108,7 @@ def bench_course(
     with closing(SimulationEngine(course, in_process=in_process)) as engine:
         prepared = engine.prepare(observer)
         prepare_seconds = time.perf_counter() - began
-        weights, rule = prepared.initial, course.federate.server.rule()
+        weights, rule = prepared.initial, course.server_algorithm
         state, sizes = rule.init(weights), engine.num_examples()
         names = [participant.name for participant in course.participants]
         timings: list[Timing] = []
@@ -116,7 +116,7 @@ def bench_course(
             size = course.federate.cohort or len(names)
             chosen = cohort(names, size, course.seed, "cohort", number)
             before, start = _cpu(engine), time.perf_counter()
-            outcome = engine.train_round(number, weights, chosen, observer)
+            outcome = engine.train_round(number, weights, rule.vectors(weights, state), chosen, observer)
             weights, state = rule.apply(weights, outcome.mean.result(), state)
             seconds = time.perf_counter() - start
             steps = [_steps(course, sizes[name]) for name in chosen]

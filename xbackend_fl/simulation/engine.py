@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, final
 
 from numpy.typing import NDArray
 
 from xbackend_fl.adapter import balance
 from xbackend_fl.adapter.exporting import Exported
-from xbackend_fl.aggregation import OnlineMean
+from xbackend_fl.aggregation import MeanAggregator
 from xbackend_fl.canonical import Binding, Schema
 from xbackend_fl.course import Course
 from xbackend_fl.errors import Refusals, RefusedInput
-from xbackend_fl.events import ModelBound, Noted, Observer
+from xbackend_fl.events import ModelBound, Noted, Observer, ParticipantEvaluated
 from xbackend_fl.mapping import Evidence
 from xbackend_fl.metrics import Metrics
-from xbackend_fl.participant import Scope, Usage, changed
+from xbackend_fl.participant import ClientStates, Scope, Usage, changed
 from xbackend_fl.rounds import Outputs, Participation, Prepared, RoundOutcome, check_loss
 from xbackend_fl.simulation.placement import Placement, place
 from xbackend_fl.simulation.shared_memory import BufferRef, SharedBuffer
@@ -35,10 +36,24 @@ class SimulationEngine:
         course: The course.
         in_process: Run the workers in this process, one after the other, for debugging.
         thorough: Also try what only the first round would try: a training step, the loaders once more.
+        states: Where participants keep what they need from one of their rounds to the next; a folder that ends with the engine if left out.
     """
 
-    def __init__(self, course: Course, *, in_process: bool = False, thorough: bool = False) -> None:
+    def __init__(
+        self,
+        course: Course,
+        *,
+        in_process: bool = False,
+        thorough: bool = False,
+        states: Path | None = None,
+    ) -> None:
         self._course = course
+        self._passing = TemporaryDirectory(prefix="xbfl-") if states is None else None
+        folder = states or Path(self._passing.name if self._passing is not None else "")
+        budget = course.federate.state_memory_mib << 20
+        self._states = ClientStates(folder, budget, course.keep_checkpoints)
+        self._begun = False
+        self._observer: Observer = _ignore
         # In one process, a second worker would only train in its turn.
         alone = in_process and course.federate.workers is None
         placement = self.placement = place(course, 1 if alone else os.cpu_count() or 1)
@@ -57,12 +72,14 @@ class SimulationEngine:
         self._first = [team[0] for team in self._teams.values()]
         self._buffer = None if in_process else SharedBuffer()
         self._posted: tuple[Weights, BufferRef] | None = None
+        self._beside = None if in_process else SharedBuffer()
         self._thorough = thorough
         self._sizes: dict[str, int] = {}
 
     def prepare(self, observer: Observer) -> Prepared:
         """Look at all data, open every model; the reference's evidence proves the others."""
         began = time.perf_counter()
+        self._observer = observer
         reference = self._workers[0]
         schema, evidence, data = self._examine(observer)
         bindings: dict[str, Binding] = {}
@@ -86,6 +103,9 @@ class SimulationEngine:
             for worker in team[1:]:
                 worker.submit("adopt", schema, bindings[backend])
             collect(team[1:], observer)
+        for worker in self._workers:
+            worker.submit("keep_states", self._states)
+        collect(self._workers, observer)
         if self.placement.device != "cpu":
             for worker in self._workers:
                 worker.submit("to_device", self.placement.device, self.placement.replicas)
@@ -128,19 +148,29 @@ class SimulationEngine:
         return schema, evidence, data
 
     def train_round(
-        self, number: int, weights: Weights, cohort: Sequence[str], observer: Observer
+        self,
+        number: int,
+        weights: Weights,
+        vectors: Mapping[str, Weights],
+        cohort: Sequence[str],
+        observer: Observer,
     ) -> RoundOutcome:
         """Train a cohort, all workers side by side; partial means merge in the order of the workers."""
+        if not self._begun:
+            self._begun = True
+            self._states.forget_from(number)
+        beside = self._beside.write(vectors) if self._beside is not None and vectors else vectors
         backends = {participant.name: participant.backend for participant in self._course.participants}
         posted = self._post(weights)
         for backend, team in self._teams.items():
             sizes = {name: self._sizes[name] for name in sorted(cohort) if backends[name] == backend}
             for worker, share in zip(team, balance(sizes, len(team)), strict=True):
-                worker.submit("train_round", number, posted, share)
-        mean = OnlineMean(weights, self._course.federate.precision)
+                worker.submit("train_round", number, posted, share, beside)
+        federate = self._course.federate
+        mean = MeanAggregator(weights, vectors, federate.algorithm.weighing, federate.precision)
         failed: dict[str, str] = {}
         for partial in collect(self._workers, observer):
-            mean.absorb(partial.sums)
+            mean.absorb(partial.partial)
             failed |= partial.failed
         return RoundOutcome(mean, failed)
 
@@ -159,10 +189,33 @@ class SimulationEngine:
         return
 
     def evaluate(self, weights: Weights, split: str, number: int = 0) -> Metrics:
-        """Metrics in the reference's worker."""
-        del number
+        """Metrics in the reference's worker; where parameters are local, of every participant with its own, all together."""
+        if self._course.local:
+            return self._evaluated_each(weights, split, number)
         metrics: Metrics = self._ask(self._workers[0], "evaluate", self._post(weights), split)
         return metrics
+
+    def _evaluated_each(self, weights: Weights, split: str, number: int) -> Metrics:
+        posted, everybody = self._post(weights), self._course.participants
+        for backend, team in self._teams.items():
+            names = [participant.name for participant in everybody if participant.backend == backend]
+            for worker, mine in zip(team, balance(dict.fromkeys(names, 1), len(team)), strict=True):
+                worker.submit("evaluate_participants", posted, split, mine, number)
+        found: dict[str, Metrics] = {}
+        for answer in collect(self._workers, _ignore):
+            found |= answer
+        for participant in everybody:
+            figures = found[participant.name].figures
+            self._observer(
+                ParticipantEvaluated(
+                    round=number,
+                    name=participant.name,
+                    backend=participant.backend,
+                    split=split,
+                    metrics=figures,
+                )
+            )
+        return Metrics.total(found[participant.name] for participant in everybody)
 
     def outputs(self, weights: Weights, split: str, count: int) -> Outputs:
         """Answers of every backend."""
@@ -172,11 +225,16 @@ class SimulationEngine:
         by_backend = {w.backend: answer[1] for w, answer in zip(self._first, answers, strict=True)}
         return Outputs(answers[0][0], by_backend)
 
-    def save_native(self, weights: Weights, path: Path) -> list[Path]:
-        """One file per backend."""
+    def save_native(self, weights: Weights, path: Path, number: int = 0) -> list[Path]:
+        """One file per backend; where parameters are local, also one per participant with its own."""
         for worker in self._first:
             worker.submit("save", self._post(weights), path)
-        return collect(self._first, _ignore)
+        files: list[Path] = collect(self._first, _ignore)
+        if self._course.local:
+            for worker in self._first:
+                worker.submit("save_participants", self._post(weights), path.parent / "participants", number)
+            files += [file for several in collect(self._first, _ignore) for file in several]
+        return files
 
     def export_native(self, weights: Weights, inputs: Sequence[NDArray[Any]], path: Path) -> Exported:
         """By the reference's framework, else by the next that can."""
@@ -215,8 +273,11 @@ class SimulationEngine:
         """End the workers."""
         for worker in self._workers:
             worker.close()
-        if self._buffer is not None:
-            self._buffer.close()
+        for buffer in (self._buffer, self._beside):
+            if buffer is not None:
+                buffer.close()
+        if self._passing is not None:
+            self._passing.cleanup()
 
     def _post(self, weights: Weights) -> Weights | BufferRef:
         """Weights as all workers can read them; they are written once."""

@@ -12,6 +12,9 @@ from xbackend_fl.events import Observer
 from xbackend_fl.rounds import Run, RunFolder, full_disk_said, owned, run_with
 from xbackend_fl.simulation.engine import SimulationEngine
 
+CLIENTS = "clients"
+"""The part of a run folder with what participants keep."""
+
 
 def run_course(
     course: Course,
@@ -38,7 +41,7 @@ def run_course(
     """
     # Said before workers start; the folder is made when they can.
     place = RunFolder.place(course, None if out is None else Path(out))
-    with closing(SimulationEngine(course, in_process=in_process)) as engine:
+    with closing(SimulationEngine(course, in_process=in_process, states=place / CLIENTS)) as engine:
         folder = RunFolder.create(course, place)
         with full_disk_said(folder.path), owned(folder.path), folder.unless_refused():
             return run_with(engine, course, folder, None, observer, should_stop)
@@ -75,5 +78,5 @@ def resume_run(
     with full_disk_said(folder.path), owned(folder.path):
         course = folder.continued(overrides)
         state = folder.latest()
-        with closing(SimulationEngine(course, in_process=in_process)) as engine:
+        with closing(SimulationEngine(course, in_process=in_process, states=folder.path / CLIENTS)) as engine:
             return run_with(engine, course, folder, state, observer, should_stop)

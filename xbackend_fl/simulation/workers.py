@@ -19,7 +19,8 @@ from typing import Any, Protocol, final
 from xbackend_fl.course import Course
 from xbackend_fl.errors import DiskFull, Refusals, RunFailed, WorkerDied, XbflError
 from xbackend_fl.events import Observer
-from xbackend_fl.participant.worker import PartialSum, Worker
+from xbackend_fl.participant.local_training import PartialSum
+from xbackend_fl.participant.worker import Worker
 from xbackend_fl.simulation.shared_memory import BufferRef, SharedBuffer, receive, send
 from xbackend_fl.text import line
 

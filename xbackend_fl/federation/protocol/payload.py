@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from xbackend_fl.canonical import Kind
 from xbackend_fl.errors import UpdateRefused
+from xbackend_fl.federation.protocol.vectors import shared
 from xbackend_fl.weights import Weights
 
 Array = NDArray[Any]
@@ -67,16 +68,16 @@ def encode(
         residual: What earlier encodings left out, by parameter; empty at first.
 
     Returns:
-        Arrays by name, and what this encoding left out.
+        Arrays by name, none of a local parameter; and what this encoding left out.
 
     Raises:
         UpdateRefused: A value does not fit the encoding.
     """
     if payload.kind == "float32":
-        return dict(update), {}
+        return shared(update), {}
     arrays: dict[str, Array] = {}
     left: dict[str, Array] = {}
-    for name, array in update.items():
+    for name, array in shared(update).items():
         if not _shrinks(base, name):
             arrays[name] = array
             continue
@@ -95,7 +96,7 @@ def encode(
 def decode(
     arrays: Mapping[str, Array], base: Weights, payload: Payload, variances: frozenset[str] = frozenset()
 ) -> Weights:
-    """The weights that received arrays stand for.
+    """The weights that received arrays stand for; local parameters are those of the base.
 
     Args:
         arrays: What came.
@@ -106,15 +107,16 @@ def decode(
     Raises:
         UpdateRefused: A name, shape, dtype, scale or place is not what the encoding says.
     """
-    whole = {n for n in base if payload.kind == "float32" or not _shrinks(base, n)}
+    sent = shared(base)
+    whole = {n for n in sent if payload.kind == "float32" or not _shrinks(base, n)}
     expected = {name: (base[name].shape, base[name].dtype) for name in whole}
-    for name in base.keys() - whole:
+    for name in sent.keys() - whole:
         expected |= _expected(name, base[name].size, payload)
     _check(arrays, expected)
-    found = {}
+    found = {name: array for name, array in base.items() if name not in sent}
     # What is too large becomes infinite, and whoever merges refuses it by name.
     with np.errstate(over="ignore", invalid="ignore"):
-        for name in base:
+        for name in sent:
             if name in whole:
                 found[name] = arrays[name]
                 continue

@@ -52,8 +52,10 @@ class TrainAsked(_Request):
 
 
 class EvaluateAsked(_Request):
-    """Splits to evaluate weights on."""
+    """Splits to evaluate weights on, and which earlier updates are in these."""
 
+    run: Identifier
+    receipts: Receipts
     fingerprint: Identifier
     splits: Annotated[list[Split], Field(max_length=2)]
 
@@ -61,6 +63,7 @@ class EvaluateAsked(_Request):
 class SaveAsked(_Request):
     """The end of the course."""
 
+    run: Identifier
     fingerprint: Identifier
     receipts: Receipts
 

@@ -10,7 +10,7 @@ from typing import Literal, final
 
 import numpy as np
 
-from xbackend_fl.aggregation import OnlineMean, SumFull
+from xbackend_fl.aggregation import MODEL, MeanAggregator, SumFull, Update
 from xbackend_fl.course import Course
 from xbackend_fl.errors import Diverged, RunFailed, UpdateRefused
 from xbackend_fl.events import (
@@ -22,6 +22,7 @@ from xbackend_fl.events import (
 )
 from xbackend_fl.federation.protocol.message import Message, public, quoted
 from xbackend_fl.federation.protocol.payload import Payload, decode
+from xbackend_fl.federation.protocol.vectors import split, unpacked
 from xbackend_fl.federation.server.claims import Claims
 from xbackend_fl.federation.server.ledger import Ledger
 from xbackend_fl.federation.server.outliers import Change, leaps, outliers, ruinous, unlike
@@ -40,6 +41,7 @@ class Collector:
         claims: Know how many examples a silo has.
         number: The round.
         weights: What it starts from.
+        vectors: What the algorithm sends beside them.
         variances: Names of those of which no value is negative.
         payload: How updates are encoded.
         columns: Quantities of the model's output, as its metrics count them.
@@ -63,6 +65,7 @@ class Collector:
         claims: Claims,
         number: int,
         weights: Weights,
+        vectors: Mapping[str, Weights],
         variances: frozenset[str],
         payload: Payload,
         columns: int,
@@ -71,6 +74,7 @@ class Collector:
     ) -> None:
         self._rules, self._ledger, self._number, self._weights = course.deployment, ledger, number, weights
         self._claims, self._variances = claims, variances
+        self._vectors, self._federate = vectors, course.federate
         self._payload, self._observer, self._began = payload, observer, time.perf_counter()
         self._backends = {participant.name: participant.backend for participant in course.participants}
         self._loss, self._columns, self._most_positions = course.training.loss, columns, most_positions
@@ -80,7 +84,7 @@ class Collector:
         self._takes: dict[str, float] = {}
         self._losses: dict[str, float] = {}
         self.base = weights.digest
-        self.mean = OnlineMean(weights, course.federate.precision, variances)
+        self.mean = self._empty_mean()
         self.accepted: dict[str, str] = {}
         self.failed: dict[str, str] = dict(ledger.taken_out(number, self.base))
         self.diverged: set[str] = set()
@@ -206,9 +210,13 @@ class Collector:
         before = self._offenders[worst.silo]
         return worst.silo, f"the update {worst.how}, and its update of round {before} was taken out"
 
+    def _empty_mean(self) -> MeanAggregator:
+        weighing, precision = self._federate.algorithm.weighing, self._federate.precision
+        return MeanAggregator(self._weights, self._vectors, weighing, precision, self._variances)
+
     def _merge_again(self) -> None:
         """The mean of what is on disk of this round."""
-        self.mean = OnlineMean(self._weights, self.mean.precision, self._variances)
+        self.mean = self._empty_mean()
         for found in (self._parts, self._changes, self._takes, self._losses, self.accepted):
             found.clear()
         for name, update, num_examples in self._ledger.begin(self._number, self.base):
@@ -229,7 +237,8 @@ class Collector:
                 self._merge(name, update, num_examples)
             except SumFull as error:
                 most = max(self._takes, key=lambda silo: self._takes[silo])
-                change = Change.of(decode(update.arrays, self._weights, self._payload), self._weights)
+                arrays, _ = split(update.arrays)
+                change = Change.of(decode(arrays, self._weights, self._payload), self._weights)
                 if self._takes[most] <= change.largest * num_examples:
                     raise
                 self._take_out(most, f"there is no room for it beside others: {error.message}")
@@ -257,8 +266,10 @@ class Collector:
         if before is not None:
             part = Metrics.of_fields(before, self._loss, self._columns, most=self._most_positions)
         trained = Metrics.of_fields(update.fields.get("metrics"), self._loss, self._columns, training=True)
-        weights = decode(update.arrays, self._weights, self._payload, self._variances)
-        self.mean.add(weights, num_examples)
+        arrays, beside = split(update.arrays)
+        weights = decode(arrays, self._weights, self._payload, self._variances)
+        vectors = unpacked(beside, self._vectors, self._weights)
+        self.mean.add(Update({MODEL: weights, **vectors}, num_examples))
         self._losses[name] = trained.loss
         self._changes[name] = change = Change.of(weights, self._weights, self._variances)
         self._takes[name] = change.largest * num_examples

@@ -18,6 +18,7 @@ from xbackend_fl.errors import Diverged, MismatchError, RefusedInput, RunFailed,
 from xbackend_fl.events import Noted, Observer
 from xbackend_fl.federation.protocol.message import Message
 from xbackend_fl.federation.protocol.payload import Payload
+from xbackend_fl.federation.protocol.vectors import packed, shared
 from xbackend_fl.federation.server.claims import Claims
 from xbackend_fl.federation.server.collect import Collector
 from xbackend_fl.federation.server.dispatcher import Dispatcher
@@ -105,10 +106,15 @@ class DeploymentEngine:
         self._dispatcher.binding = reference.binding
         self._probe, self._answered = reference.probe, len(reference.schema.outputs)
         size = sum(array.nbytes for array in reference.initial.values())
-        self._dispatcher.most_bytes = 2 * size + _OVERHEAD
+        self._dispatcher.most_bytes = (2 + len(self._course.federate.algorithm.vectors)) * size + _OVERHEAD
 
     def train_round(
-        self, number: int, weights: Weights, cohort: Sequence[str], observer: Observer
+        self,
+        number: int,
+        weights: Weights,
+        vectors: Mapping[str, Weights],
+        cohort: Sequence[str],
+        observer: Observer,
     ) -> RoundOutcome:
         """Train a cohort; every answer is checked, merged, put on disk and dropped before the next is looked at.
 
@@ -126,6 +132,7 @@ class DeploymentEngine:
             self._claims,
             number,
             weights,
+            vectors,
             self._variances,
             self._payload,
             self._columns,
@@ -135,10 +142,11 @@ class DeploymentEngine:
         request = self._with(
             weights,
             "train",
+            vectors,
             run=self._ledger.run,
             round=number,
             base=collector.base,
-            receipts=self._ledger.accepted(number - 1),
+            receipts=self._ledger.receipts(number),
             payload={"kind": self._payload.kind, "share": self._payload.share},
             evaluate="validation" if self.evaluates_with_training and number > 1 else None,
         )
@@ -209,7 +217,7 @@ class DeploymentEngine:
         parts: dict[str, dict[str, Metrics]] = {split: {} for split in splits}
         diverged: dict[str, str] = {}
         verdict = Verdict(self._ledger, number, "evaluate")
-        for name, answer in self._all(self._with(weights, "evaluate", splits=list(splits))):
+        for name, answer in self._all(self._evaluation(weights, splits, number)):
             try:
                 found = {
                     split: Metrics.of_fields(
@@ -253,7 +261,8 @@ class DeploymentEngine:
         One of each backend is asked; with a quorum all are, so that nobody alone can end the course here.
         """
         del split, count
-        request = self._with(weights, "outputs")
+        # The reference's own parameters too: all answer with one model.
+        request = Message("outputs", {"fingerprint": weights.fingerprint}, weights)
         inputs = {f"inputs/{i}": array for i, array in enumerate(self._probe)}
         request = Message(request.kind, request.fields, {**request.arrays, **inputs})
         there = sorted(
@@ -269,11 +278,12 @@ class DeploymentEngine:
                 self._say([f"silo {name!r} gave no outputs of the trained model: {answer.reason}"])
         return Outputs(self._probe, answers, all_needed=self._rules.quorum is None)
 
-    def save_native(self, weights: Weights, path: Path) -> list[Path]:
+    def save_native(self, weights: Weights, path: Path, number: int = 0) -> list[Path]:
         """Every silo writes the model into its own folder; here nothing is."""
-        del path
-        receipts = self._ledger.accepted(self._round)
-        for name, answer in self._all(self._with(weights, "save", receipts=receipts)):
+        del path, number
+        receipts = self._ledger.receipts(self._round + 1)
+        request = self._with(weights, "save", run=self._ledger.run, receipts=receipts)
+        for name, answer in self._all(request):
             if answer.kind != "saved":
                 self._say([f"silo {name!r} did not write the trained model: {answer.reason}"])
         return []
@@ -315,8 +325,15 @@ class DeploymentEngine:
             "it is not there" if hello is None else f"no answer within {self._rules.round_timeout_s:g} s"
         ) + last
 
-    def _with(self, weights: Weights, kind: str, **fields: Any) -> Message:
-        return Message(kind, {**fields, "fingerprint": weights.fingerprint}, weights)
+    def _evaluation(self, weights: Weights, splits: Sequence[str], number: int) -> Message:
+        receipts = self._ledger.receipts(number + 1)
+        return self._with(weights, "evaluate", splits=list(splits), run=self._ledger.run, receipts=receipts)
+
+    def _with(
+        self, weights: Weights, kind: str, vectors: Mapping[str, Weights] | None = None, **fields: Any
+    ) -> Message:
+        arrays = {**shared(weights), **packed(vectors or {})}
+        return Message(kind, {**fields, "fingerprint": weights.fingerprint}, arrays)
 
     def _asked(
         self, requests: Mapping[str, Message], enough: Callable[[], bool]

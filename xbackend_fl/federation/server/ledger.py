@@ -155,6 +155,11 @@ class Ledger:
         rows = self._ask("SELECT silo, identity FROM accepted WHERE round = ? ORDER BY rowid", (number,))
         return {str(silo): str(identity) for silo, identity in rows}
 
+    def receipts(self, before: int) -> dict[str, str]:
+        """Identities of the latest update of every silo in rounds before one: it may have taken part long ago."""
+        text = "SELECT silo, identity, MAX(round) FROM accepted WHERE round < ? GROUP BY silo ORDER BY silo"
+        return {str(silo): str(identity) for silo, identity, _ in self._ask(text, (before,))}
+
     def accept(
         self, number: int, silo: str, base: str, update: Message, num_examples: int, seconds: float
     ) -> None:

@@ -48,39 +48,47 @@ class Outbox:
             return None
         return found
 
-    def keep(self, answer: Message, residual: Mapping[str, NDArray[Any]]) -> Message:
+    def keep(self, answer: Message, carried: Mapping[str, NDArray[Any]]) -> Message:
         """Put an answer on disk before it is sent.
 
         Args:
             answer: The update.
-            residual: What its encoding left out, for the next one if this one is accepted.
+            carried: What goes on to the next one if this one is accepted.
 
         Returns:
             The answer as it will be read back.
         """
         kept = Message.of_bytes(answer.to_bytes(), "this silo")
-        current = {self._residual(kept.fields["run"]), self._pending(kept)}
-        for old in self.folder.glob("*.residual"):
+        current = {self._carried(kept.fields["run"]), self._pending(kept)}
+        for old in self.folder.glob("*.carried"):
             if old not in current:
                 old.unlink()
-        if residual:
-            write_tensors(self._pending(kept), residual, {})
+        if carried:
+            write_tensors(self._pending(kept), carried, {})
         with atomic_write(self._answer) as path:
             path.write_bytes(kept.frame)
         return kept
 
     def receipt(self, identity: str | None) -> None:
-        """The server has an update for good: forget it, and go on with what its encoding left out."""
+        """The server has an update for good: forget it, and go on with what it carried."""
         found = self._read(self._answer)
         if found is None or found.identity != identity:
             return
         if self._pending(found).is_file():
-            self._pending(found).replace(self._residual(found.fields["run"]))
+            self._pending(found).replace(self._carried(found.fields["run"]))
         self._answer.unlink()
 
-    def residual(self, run: str) -> dict[str, NDArray[Any]]:
-        """What the encoding of a run's accepted updates has left out so far."""
-        path = self._residual(run)
+    def carried(self, run: str, identity: str | None = None) -> dict[str, NDArray[Any]]:
+        """What a run's accepted updates have carried on so far.
+
+        Args:
+            run: The run.
+            identity: An update that the server has accepted and may still take back: it counts, and is not forgotten.
+        """
+        found = self._read(self._answer)
+        path = self._carried(run)
+        if found is not None and found.identity == identity and self._pending(found).is_file():
+            path = self._pending(found)
         return read_tensors(path)[0] if path.is_file() else {}
 
     def has_other_data(self, run: str, digest: str) -> bool:
@@ -108,11 +116,11 @@ class Outbox:
         """What bound the model."""
         return self._read(self._binding)
 
-    def _residual(self, run: str) -> Path:
-        return self.folder / f"{run}.residual"
+    def _carried(self, run: str) -> Path:
+        return self.folder / f"{run}.carried"
 
     def _pending(self, answer: Message) -> Path:
-        return self.folder / f"{answer.identity}.residual"
+        return self.folder / f"{answer.identity}.carried"
 
     def _read(self, path: Path) -> Message | None:
         """What is damaged counts as not there: the server asks again."""

@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,8 @@ from typing import Any, Protocol, TypeVar, final
 from blake3 import blake3
 from numpy.typing import NDArray
 
+from xbackend_fl.aggregation import MODEL, Update
+from xbackend_fl.algorithms.local import local_parameters
 from xbackend_fl.canonical import Binding, Schema
 from xbackend_fl.course import Course
 from xbackend_fl.errors import ConfigError, Diverged, FileError, UpdateRefused, XbflError
@@ -22,10 +24,11 @@ from xbackend_fl.federation.protocol.message import UNBOUND, Message
 from xbackend_fl.federation.protocol.payload import Payload, encode
 from xbackend_fl.federation.protocol.requests import BindAsked, EvaluateAsked, SaveAsked, TrainAsked, asked
 from xbackend_fl.federation.protocol.signatures import SERVER, Frame, Signatures
+from xbackend_fl.federation.protocol.vectors import packed, received, split, unpacked
 from xbackend_fl.federation.silo.outbox import Outbox
 from xbackend_fl.mapping import Evidence, Proof, pack_evidence, unpack_evidence
 from xbackend_fl.metrics import Metrics
-from xbackend_fl.participant import Scope, Worker
+from xbackend_fl.participant import LOCAL, Arrays, Scope, Worker
 from xbackend_fl.rounds import retry_until_space
 from xbackend_fl.text import line, lines
 from xbackend_fl.weights import Weights, save_weights
@@ -34,6 +37,7 @@ T = TypeVar("T")
 
 _LOG = logging.getLogger("xbfl")
 _WEIGHTS = "weights/"
+_RESIDUAL, _KEPT = "residual/", "kept/"
 
 
 class Learner(Protocol):
@@ -60,20 +64,30 @@ class Learner(Protocol):
         """Bind the model to the treaty, with proof."""
         ...
 
-    def train_alone(self, number: int, weights: Weights, name: str) -> tuple[Weights, Metrics]:
-        """The participant's weights after training from ``weights``."""
+    def train_alone(
+        self, number: int, weights: Weights, name: str, vectors: Mapping[str, Weights], kept: Arrays
+    ) -> tuple[Update, Arrays, Metrics]:
+        """What a participant gives after training from ``weights``, what it keeps if that is accepted, and its figures.
+
+        Args:
+            number: The round.
+            weights: What it starts from.
+            name: Who trains.
+            vectors: What the algorithm sends beside the weights.
+            kept: What it kept from its last round.
+        """
         ...
 
-    def evaluate(self, weights: Weights, split: str) -> Metrics:
-        """Metrics of ``weights`` on a split."""
+    def evaluate(self, weights: Weights, split: str, kept: Arrays | None = None) -> Metrics:
+        """Metrics of ``weights`` on a split, with the participant's own parameters of what it ``kept``."""
         ...
 
     def answers(self, weights: Weights, inputs: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
         """The model's outputs for inputs, both in ONNX layout."""
         ...
 
-    def save(self, weights: Weights, path: Path) -> Path:
-        """Write ``weights`` in the model's own format."""
+    def save(self, weights: Weights, path: Path, kept: Arrays | None = None) -> Path:
+        """Write ``weights`` in the model's own format, with the participant's own parameters of what it ``kept``."""
         ...
 
 
@@ -108,6 +122,13 @@ class Silo:
         self.name, self._out, self._learner = name, out, learner
         self._signatures = signatures or Signatures()
         self._outbox = None if out is None else Outbox(out / "state")
+        self._vectors = course.federate.algorithm.vectors
+        self._wanted, self._local = course.local, frozenset[str]()
+        if self._outbox is None and (self._wanted or course.federate.algorithm.keeps_state):
+            raise ConfigError(
+                f"{name} keeps something from one of its rounds to the next ({course.federate.algorithm.name}), and has no folder for it",
+                hint="give it one: xbfl join … --out FOLDER",
+            )
         self._backend = next(p.backend for p in course.participants if p.name == name)
         # Kept: a server that starts again must get the same, and training changes the model.
         self._initial = learner.initial() if self._backend == course.reference else None
@@ -220,7 +241,7 @@ class Silo:
         schema = Schema.from_json(wanted.text)
         evidence = unpack_evidence(request.arrays, wanted.about, schema, "the server's message")
         _, proof, notes = self._learner.bind(schema, evidence)
-        self._schema = schema
+        self._schema, self._local = schema, local_parameters(schema, self._wanted)
         if self._outbox is not None:
             self._on_disk(self._outbox.folder, partial(self._outbox.bind, request))
         found = {"largest_error": proof.largest_error, "notes": [*notes, *proof.notes]}
@@ -234,15 +255,19 @@ class Silo:
             made = self._outbox.answer(run, number, start)
             if made is not None and made.fields.get("payload") == wanted.payload.model_dump():
                 return made
-        base = self._received(request, wanted.fingerprint)
+        base, beside = self._received(request, wanted.fingerprint)
+        vectors = unpacked(beside, self._vectors, base)
+        residual, kept = self._carried(run)
         before = None
         if split is not None:
             # Before hours of training that cannot help.
-            found = self._learner.evaluate(base, split)
+            found = self._learner.evaluate(base, split, kept)
             before = _sent(found, f"the course's weights on its {split} examples")
-        weights, metrics = self._learner.train_alone(number, base, self.name)
-        residual = {} if self._outbox is None else self._outbox.residual(run)
-        arrays, left = encode(weights, base, Payload(**wanted.payload.model_dump()), residual)
+        update, new, metrics = self._learner.train_alone(number, base, self.name, vectors, kept)
+        arrays, left = encode(update.model, base, Payload(**wanted.payload.model_dump()), residual)
+        arrays |= packed({name: vector for name, vector in update.vectors.items() if name != MODEL})
+        carried = {f"{_RESIDUAL}{name}": array for name, array in left.items()}
+        carried |= {f"{_KEPT}{name}": array for name, array in new.items()}
         fields = {
             "run": run,
             "round": number,
@@ -259,15 +284,16 @@ class Silo:
             _LOG.warning("%s: the examples are not those that this run was trained on before", self.name)
             fields["data_changed"] = True
         answer = Message("trained", fields, arrays)
-        kept = self._on_disk(self._outbox.folder, partial(self._outbox.keep, answer, left))
+        made = self._on_disk(self._outbox.folder, partial(self._outbox.keep, answer, carried))
         # Now: or a silo that is killed before would never say it.
         self._on_disk(self._outbox.folder, partial(self._outbox.trained_on, run, self._data))
-        return kept
+        return made
 
     def _evaluate(self, request: Message) -> Message:
         wanted = asked(EvaluateAsked, request)
-        weights = self._received(request, wanted.fingerprint)
-        found = {split: self._learner.evaluate(weights, split) for split in wanted.splits}
+        weights, _ = self._received(request, wanted.fingerprint)
+        _, kept = self._carried(wanted.run, wanted.receipts.get(self.name))
+        found = {split: self._learner.evaluate(weights, split, kept) for split in wanted.splits}
         return Message(
             "metrics",
             {
@@ -284,20 +310,22 @@ class Silo:
             else:
                 weights[name] = array
         fingerprint = str(request.fields.get("fingerprint"))
-        base = self._received(replace(request, arrays=weights), fingerprint)
+        base, _ = self._received(replace(request, arrays=weights), fingerprint)
         outputs = self._learner.answers(base, inputs)
         return Message("outputs", {}, {f"outputs/{i}": array for i, array in enumerate(outputs)})
 
     def _save(self, request: Message) -> Message:
         """The trained model in the silo's own format and in the canonical one, in its own folder."""
         wanted = asked(SaveAsked, request)
-        weights = self._received(request, wanted.fingerprint)
+        weights, _ = self._received(request, wanted.fingerprint)
         try:
             if self._out is None or self._outbox is None:
                 return Message("saved", {"files": []})
             self._outbox.receipt(wanted.receipts.get(self.name))
             canonical = self._out / "model.safetensors"
-            native = self._on_disk(self._out, partial(self._learner.save, weights, self._out / "model"))
+            _, kept = self._carried(wanted.run)
+            weights = weights.like({**weights, **{n: kept[f"{LOCAL}/{n}"] for n in self._local if kept}})
+            native = self._on_disk(self._out, partial(self._learner.save, weights, self._out / "model", kept))
             self._on_disk(self._out, partial(save_weights, canonical, weights))
             return Message("saved", {"files": [native.name, canonical.name]})
         finally:
@@ -309,13 +337,24 @@ class Silo:
             write, folder, partial(_LOG.warning, "%s: no space (%s); waiting", self.name)
         )
 
-    def _received(self, request: Message, fingerprint: str) -> Weights:
+    def _carried(self, run: str, identity: str | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What the run's accepted updates left out, and what the participant kept from them."""
+        found = {} if self._outbox is None else self._outbox.carried(run, identity)
+        left, kept = (
+            {name.removeprefix(prefix): array for name, array in found.items() if name.startswith(prefix)}
+            for prefix in (_RESIDUAL, _KEPT)
+        )
+        return left, kept
+
+    def _received(self, request: Message, fingerprint: str) -> tuple[Weights, Arrays]:
+        """The weights of a request, and the arrays beside them."""
         if self._schema is None and self._outbox is not None and (kept := self._outbox.binding()):
             # This process is a new one; the proof is made again, since the model may be another.
             self._bind(kept)
         if self._schema is None or fingerprint != self._schema.fingerprint:
             raise _UnboundError
-        return Weights.of(self._schema, request.arrays)
+        arrays, beside = split(request.arrays)
+        return received(self._schema, arrays, self._local), beside
 
 
 def _sent(metrics: Metrics, of: str) -> dict[str, float]:

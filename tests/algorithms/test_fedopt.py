@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from xbackend_fl import Weights
-from xbackend_fl.aggregation import ServerOptimizer
+from xbackend_fl.aggregation import MODEL, Merged
+from xbackend_fl.algorithms import ServerOptimizer
 from xbackend_fl.canonical import Kind
 
 pytestmark = pytest.mark.quick
@@ -44,7 +45,7 @@ def test_three_rounds(name: str) -> None:
             else:
                 v = v - (1 - rule.beta2) * delta**2 * np.sign(v - delta**2)
             x = x + rule.lr * m / (np.sqrt(v) + rule.tau)
-        current, state = rule.apply(current, mean, state)
+        current, state = rule.apply(current, Merged({MODEL: mean}, 1), state)
         np.testing.assert_allclose(current["w"], x, rtol=2e-5, atol=2e-6)
         np.testing.assert_array_equal(current["m"], mean["m"])
 
@@ -52,4 +53,4 @@ def test_three_rounds(name: str) -> None:
 def test_fedavg_with_unit_rate_is_exactly_the_mean() -> None:
     generator = np.random.default_rng(1)
     start, mean = pair(generator), pair(generator)
-    assert ServerOptimizer().apply(start, mean, {})[0].digest == mean.digest
+    assert ServerOptimizer().apply(start, Merged({MODEL: mean}, 1), {})[0].digest == mean.digest

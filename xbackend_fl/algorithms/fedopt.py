@@ -9,17 +9,17 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from xbackend_fl.aggregation import Merged
+from xbackend_fl.algorithms.protocol import State
 from xbackend_fl.canonical import Kind
 from xbackend_fl.weights import Weights
 
 Name: TypeAlias = Literal["fedavg", "fedavgm", "fedadagrad", "fedadam", "fedyogi"]
-State: TypeAlias = Mapping[str, NDArray[Any]]
-"""Arrays by ``<slot>/<parameter>``; plain data, so a checkpoint can hold it."""
 
 
 @dataclass(frozen=True)
 class ServerOptimizer:
-    """An update rule over rounds. Statistics, counters and frozen parameters follow the mean.
+    """An update rule over rounds. Statistics, counters and frozen parameters follow the mean; local parameters stay.
 
     Attributes:
         name: The rule.
@@ -47,17 +47,14 @@ class ServerOptimizer:
             state |= {f"second/{name}": np.full_like(weights[name], self.tau**2) for name in names}
         return state
 
-    def apply(self, weights: Weights, mean: Weights, state: State) -> tuple[Weights, State]:
-        """One round.
+    def vectors(self, weights: Weights, state: State) -> Mapping[str, Weights]:
+        """Nothing is sent beside the weights."""
+        del weights, state
+        return {}
 
-        Args:
-            weights: Global weights that the round started from.
-            mean: Mean of the participants' weights.
-            state: State from :meth:`init` or the last round.
-
-        Returns:
-            The new global weights and the new state.
-        """
+    def apply(self, weights: Weights, merged: Merged, state: State) -> tuple[Weights, State]:
+        """One round; see :class:`~xbackend_fl.algorithms.protocol.ServerAlgorithm`."""
+        mean = merged.model
         new, slots = dict(mean), dict(state)
         for name in weights:
             if weights.kinds[name] is not Kind.TRAINABLE:

@@ -1,0 +1,154 @@
+"""A participant's side of the algorithm, with one backend's model: what it starts from, how it trains, what it gives and what it keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xbackend_fl.adapter import Tensors
+from xbackend_fl.aggregation import MODEL, Update
+from xbackend_fl.algorithms import ClientState, LocalPlan, PlainClient, Trained
+from xbackend_fl.algorithms.local import local_parameters
+from xbackend_fl.canonical import Binding, Kind, Schema
+from xbackend_fl.canonical.layout import leaves
+from xbackend_fl.course import Course
+from xbackend_fl.errors import ConfigError
+from xbackend_fl.weights import Weights
+
+Arrays = Mapping[str, NDArray[Any]]
+LOCAL = "local"
+"""The vector of a state that holds the participant's own parameters."""
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A participant that is about to train; native layout.
+
+    Attributes:
+        start: Its weights, its own parameters among them.
+        plan: How it trains.
+        sent: What the server sent beside the weights.
+        state: What it kept from its last round.
+    """
+
+    start: Weights
+    plan: LocalPlan
+    sent: Mapping[str, Weights]
+    state: ClientState
+
+
+@final
+class Client:
+    """The algorithm of a course at one model.
+
+    Args:
+        course: The course.
+        schema: The schema.
+        binding: The model's binding to it.
+        own: The model's tensors before any training: where its local parameters start from.
+
+    Attributes:
+        local: Names of the canonical parameters that stay here.
+
+    Raises:
+        ConfigError: ``federate.local`` does not fit the model.
+    """
+
+    def __init__(self, course: Course, schema: Schema, binding: Binding, own: Tensors) -> None:
+        algorithm = course.federate.algorithm
+        self._side = algorithm.client(course.training.optimizer.rule())
+        self.local = local_parameters(schema, course.local)
+        self._schema, self._binding, self._backend = schema, binding, binding.backend
+        kinds = {p.name: Kind.LOCAL if p.name in self.local else p.kind for p in schema.parameters}
+        self._kinds = {native: kinds[owner] for native, owner in binding.owners.items()}
+        self._vectors = binding.subset({name for name, kind in kinds.items() if kind is Kind.TRAINABLE})
+        self._own_part = binding.subset(self.local)
+        _check_apart(binding, self.local)
+        self._own = {name: np.array(own[name]) for name in self._own_part.owners}
+        self._plain = isinstance(self._side, PlainClient) and not self.local
+
+    @property
+    def plain(self) -> bool:
+        """Whether it trains from the weights as they came, gives weights only and keeps nothing."""
+        return self._plain
+
+    def native(self, tensors: Tensors) -> Weights:
+        """Native tensors as weights of this binding, so that they merge without conversion."""
+        arrays = {name: tensors[name] for name in self._binding.owners}
+        return Weights(arrays, f"{self._schema.fingerprint}:{self._backend}", self._kinds)
+
+    def sent(self, vectors: Mapping[str, Weights]) -> dict[str, Weights]:
+        """What the server sent beside the weights, in native layout."""
+        return {name: self._vector(self._vectors, arrays) for name, arrays in vectors.items()}
+
+    def begin(self, start: Weights, sent: Mapping[str, Weights], kept: Arrays) -> Begun:
+        """A participant before it trains.
+
+        Args:
+            start: The weights of the round, native.
+            sent: From :meth:`sent`.
+            kept: What it kept from its last round, canonical; empty if this is its first.
+        """
+        state = self._state(kept)
+        mine = self.mine(start, kept)
+        return Begun(mine, self._side.begin(mine, sent, state), sent, state)
+
+    def mine(self, start: Weights, kept: Arrays) -> Weights:
+        """Weights with the participant's own parameters."""
+        if not self.local:
+            return start
+        own = self._restored(self._own_part, kept, LOCAL) if kept else self._own
+        return start.like({**start, **own})
+
+    def finish(self, begun: Begun, after: Tensors, steps: int, num_examples: int) -> tuple[Update, Arrays]:
+        """What the participant gives, native; and what it keeps if the server accepts that, canonical."""
+        trained = Trained(begun.start, self.native(after), steps, num_examples, begun.sent, begun.state)
+        update, state = self._side.finish(trained)
+        kept = {
+            f"{vector}/{name}": array
+            for vector, weights in state.vectors.items()
+            for name, array in self._vectors.export(weights).items()
+        }
+        if self.local:
+            own = self._own_part.export({name: after[name] for name in self._own})
+            kept |= {f"{LOCAL}/{name}": array for name, array in own.items()}
+        return update, kept
+
+    def canonical(self, vector: str, arrays: Arrays) -> dict[str, NDArray[Any]]:
+        """A vector of an update, or sums of it, in canonical layout."""
+        return (self._binding if vector == MODEL else self._vectors).export(arrays)
+
+    def canonical_kinds(self) -> dict[str, Kind]:
+        """Kinds of the canonical parameters in this course."""
+        return {p.name: Kind.LOCAL if p.name in self.local else p.kind for p in self._schema.parameters}
+
+    def _state(self, kept: Arrays) -> ClientState:
+        names = {key.split("/", 1)[0] for key in kept} - {LOCAL}
+        return ClientState({name: self._weights(self._restored(self._vectors, kept, name)) for name in names})
+
+    def _restored(self, part: Binding, kept: Arrays, vector: str) -> dict[str, NDArray[Any]]:
+        return part.restore({name: kept[f"{vector}/{name}"] for name in part.parameters})
+
+    def _vector(self, part: Binding, arrays: Arrays) -> Weights:
+        return self._weights(part.restore({name: arrays[name] for name in part.parameters}))
+
+    def _weights(self, arrays: Arrays) -> Weights:
+        return Weights(arrays, f"{self._schema.fingerprint}:{self._backend}")
+
+
+def _check_apart(binding: Binding, local: frozenset[str]) -> None:
+    """A tensor of the model is local as a whole, or not at all."""
+    where: dict[str, str] = {}
+    for name, layout in binding.parameters.items():
+        for leaf in leaves(layout):
+            other = where.setdefault(leaf.tensor, name)
+            if (name in local) != (other in local):
+                raise ConfigError(
+                    f"federate.local: the {binding.backend} model holds {name!r} and {other!r} in one tensor, {leaf.tensor!r}, "
+                    "and only one of them is local",
+                    hint="make both local, or neither",
+                )

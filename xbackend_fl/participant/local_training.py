@@ -1,0 +1,302 @@
+"""Participants of one backend in training: one shared model that they use in turn, or side by side on a device."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xbackend_fl.adapter import ClientWork, CohortTrainer, LossSum, Tensors, TrainConfig, Trainer
+from xbackend_fl.aggregation import LARGEST, MODEL, MeanAggregator, Partial, Sums, Update, is_within
+from xbackend_fl.canonical import Binding, Schema
+from xbackend_fl.course import Course
+from xbackend_fl.data import Dataset, batches, seed_of
+from xbackend_fl.errors import Diverged, UpdateRefused
+from xbackend_fl.events import Event, Noted, ParticipantFailed, ParticipantTrained
+from xbackend_fl.mapping import training_attributes
+from xbackend_fl.metrics import Metrics
+from xbackend_fl.participant.client import Arrays, Begun, Client
+from xbackend_fl.participant.client_states import ClientStates
+from xbackend_fl.participant.failures import failing, finite, training, undone
+from xbackend_fl.participant.feed import Feed
+from xbackend_fl.weights import Weights
+
+_ONE_BY_ONE = (
+    "participants train one after the other on the device: only PyTorch's plain SGD without dropout, with a "
+    "float32 mean and a shared model, trains a whole cohort there"
+)
+
+
+@dataclass(frozen=True)
+class PartialSum:
+    """A worker's share of a round.
+
+    Attributes:
+        partial: What its participants' updates add up to, in canonical layout.
+        failed: Participants whose update was refused, with the reason.
+    """
+
+    partial: Partial
+    failed: dict[str, str]
+
+
+@final
+class LocalTraining:
+    """Trains the participants of one backend.
+
+    Args:
+        course: The course.
+        trainer: The shared model.
+        open_another: Opens a model of a participant's own, which lies in memory as the shared one.
+        schema: The schema.
+        binding: The model's binding to it.
+        feed: Makes batches.
+        shards: The participants' data.
+        split: Data by which the loss reads its targets: the training set.
+
+    Attributes:
+        client: The algorithm at this model, once that is bound.
+        states: Where participants keep what they need from one of their rounds to the next.
+        on_device: Whether the model is on a device.
+    """
+
+    def __init__(
+        self,
+        course: Course,
+        trainer: Trainer,
+        open_another: Callable[[], Trainer],
+        schema: Schema,
+        binding: Binding,
+        feed: Feed,
+        shards: Mapping[str, Dataset],
+        split: Dataset,
+    ) -> None:
+        self._course, self._backend = course, binding.backend
+        self._trainer, self._open_another = trainer, open_another
+        self._schema, self._binding, self._feed = schema, binding, feed
+        self._shards, self._split = shards, split
+        self._own: dict[str, Trainer] = {}
+        self._said = self.on_device = False
+        self.states: ClientStates | None = None
+
+    @cached_property
+    def client(self) -> Client:
+        """The algorithm at this model, once that is bound."""
+        return Client(self._course, self._schema, self._binding, self._trainer.read())
+
+    def train_round(
+        self, number: int, weights: Weights, cohort: Sequence[str], vectors: Mapping[str, Weights]
+    ) -> Iterator[Event | PartialSum]:
+        """Train this worker's part of a cohort; events as they happen, the partial mean last.
+
+        Args:
+            number: The round.
+            weights: What it starts from.
+            cohort: Who trains here.
+            vectors: What the algorithm sends beside the weights.
+        """
+        if self._stays_on_device():
+            yield from self._train_on_device(number, weights, cohort)
+        else:
+            yield from self._train_in_turn(number, weights, cohort, vectors)
+
+    def _train_in_turn(
+        self, number: int, weights: Weights, cohort: Sequence[str], vectors: Mapping[str, Weights]
+    ) -> Iterator[Event | PartialSum]:
+        start = self.client.native(self._binding.restore(weights))
+        sent = self.client.sent(vectors)
+        if self.on_device and not self._said:
+            self._said = True
+            yield Noted(backend=self._backend, note=_ONE_BY_ONE)
+        precision = self._course.federate.precision
+        mean = MeanAggregator(start, sent, self._course.federate.algorithm.weighing, precision)
+        waiting: list[tuple[str, Update, Arrays]] = []
+        failed: dict[str, str] = {}
+        for name in cohort:
+            began = time.perf_counter()
+            try:
+                begun = self.client.begin(start, sent, self.kept(name, number))
+                update, kept, loss = self._train(number, name, begun)
+                if self._course.federate.online_aggr:
+                    mean.add(update)
+                    self._keep(name, number, kept)
+                else:
+                    waiting.append((name, update, kept))
+            except UpdateRefused as error:
+                failed[name] = error.message
+                yield self._failed(number, name, error.message)
+                continue
+            yield self._trained(number, name, loss, time.perf_counter() - began)
+        for name, update, kept in waiting:
+            try:
+                mean.add(update)
+                self._keep(name, number, kept)
+            except UpdateRefused as error:
+                failed[name] = error.message
+                yield self._failed(number, name, error.message)
+        yield PartialSum(mean.partial.mapped(self.client.canonical), failed)
+
+    def train_alone(
+        self, number: int, weights: Weights, name: str, vectors: Mapping[str, Weights], kept: Arrays
+    ) -> tuple[Update, Arrays, Metrics]:
+        """Train one participant.
+
+        Args:
+            number: The round.
+            weights: What it starts from.
+            name: Who trains.
+            vectors: What the algorithm sends beside the weights.
+            kept: What the participant kept from its last round.
+
+        Returns:
+            What it gives, and what it keeps if that is accepted, both in canonical layout; and its figures.
+
+        Raises:
+            Diverged: Its loss or a weight is not finite; the model holds the weights that it started from.
+        """
+        with undone(partial(self.load, weights)):
+            start = self.client.native(self._binding.restore(weights))
+            begun = self.client.begin(start, self.client.sent(vectors), kept)
+            update, left, loss = self._train(number, name, begun)
+            found = {
+                vector: finite(self.canonical(vector, arrays)) for vector, arrays in update.vectors.items()
+            }
+            return Update(found, update.num_examples), left, Metrics(loss.positions, {"loss": loss.total})
+
+    def _stays_on_device(self) -> bool:
+        """Whether a whole cohort can stay on a device, with the results that one by one would have."""
+        federate = self._course.federate
+        plain = federate.precision == "float32" and federate.share_local_model and federate.online_aggr
+        plain = plain and self.client.plain
+        return (
+            plain
+            and isinstance(self._trainer, CohortTrainer)
+            and self._trainer.supports(self.config(self._split))
+        )
+
+    def _train_on_device(
+        self, number: int, weights: Weights, cohort: Sequence[str]
+    ) -> Iterator[Event | PartialSum]:
+        assert isinstance(self._trainer, CohortTrainer)
+        start = self._binding.restore(weights, copy=False)
+        began = time.perf_counter()
+        clients = []
+        for name in cohort:
+            shard = self._shards[name]
+            rows = [
+                shard.rows[part] if shard.rows is not None else part for part in self._order(number, name)
+            ]
+            clients.append(ClientWork(tuple(rows), len(shard)))
+        with failing(training(number, cohort, self._backend)):
+            result = self._trainer.train_cohort(start, clients, self.config(self._split))
+        if not self._are_sums(result.sums, sum(part.num_examples for part in clients)):
+            # Somebody's weights are too large to be summed up: each is looked at by itself.
+            yield from self._train_in_turn(number, weights, cohort, {})
+            return
+        for note in result.notes:
+            yield Noted(backend=self._backend, note=note)
+        seconds = (time.perf_counter() - began) / max(len(cohort), 1)
+        failed: dict[str, str] = {}
+        accepted = [part.num_examples for part, good in zip(clients, result.accepted, strict=True) if good]
+        for name, loss, good in zip(cohort, result.losses, result.accepted, strict=True):
+            if not good:
+                failed[name] = "its loss or its weights are NaN or infinite"
+                yield self._failed(number, name, failed[name])
+                continue
+            yield self._trained(number, name, loss, seconds)
+        # What is not averaged stays as it was.
+        sums = Sums({**start, **result.sums}, sum(accepted), len(accepted))
+        exported = sums.mapped(partial(self._binding.export, copy=False))
+        yield PartialSum(Partial({MODEL: exported}), failed)
+
+    def _are_sums(self, sums: Tensors, num_examples: int) -> bool:
+        """Whether sums may be of updates that a mean accepts one by one."""
+        owners = self._binding.owners
+        limits = {name: LARGEST.get(self._schema.by_name[owners[name]].kind, 0.0) for name in sums}
+        return all(
+            is_within(array, 2 * limits[name] * num_examples) for name, array in sums.items() if array.size
+        )
+
+    def _failed(self, number: int, name: str, reason: str) -> ParticipantFailed:
+        return ParticipantFailed(round=number, name=name, backend=self._backend, reason=reason)
+
+    def _trained(self, number: int, name: str, loss: LossSum, seconds: float) -> ParticipantTrained:
+        return ParticipantTrained(
+            round=number,
+            name=name,
+            backend=self._backend,
+            num_examples=len(self._shards[name]),
+            loss=loss.mean if loss.positions else None,
+            seconds=seconds,
+        )
+
+    def kept(self, name: str, number: int) -> Arrays:
+        """What a participant kept before a round; empty if nothing is."""
+        return {} if self.client.plain or self.states is None else self.states.read(name, number)
+
+    def _keep(self, name: str, number: int, kept: Arrays) -> None:
+        if kept:
+            assert self.states is not None
+            self.states.write(name, number, kept)
+
+    def _train(self, number: int, name: str, begun: Begun) -> tuple[Update, Arrays, LossSum]:
+        """One participant: the shared model is reset completely before it trains."""
+        data = self._shards[name]
+        trainer = self.trainer_of(name)
+        trainer.reset(seed_of(self._course.seed, "dropout", number, name))
+        trainer.write(begun.start)
+        order = list(self._order(number, name))
+        config = replace(self.config(data), rule=begun.plan.rule, slots=begun.plan.slots)
+        with failing(training(number, [name], self._backend)):
+            loss = trainer.train((self._feed.batch(data, part) for part in order), config)
+        if not math.isfinite(loss.total):
+            raise Diverged(f"the training loss is {loss.mean}")
+        return *self.client.finish(begun, trainer.read(), len(order), len(data)), loss
+
+    def _order(self, number: int, name: str) -> Iterator[NDArray[np.intp]]:
+        """Which examples each step of a participant sees."""
+        course, training = self._course, self._course.training
+        key = (course.seed, "batches", number, name)
+        size = len(self._shards[name])
+        return batches(size, training.batch_size, training.epochs, training.steps, *key)
+
+    def config(self, data: Dataset) -> TrainConfig:
+        """How a participant with these data trains, but for the algorithm's rule."""
+        training, objective = self._course.training, self._feed.objective(data)
+        return TrainConfig(
+            training.optimizer.rule(),
+            loss=training.loss,
+            class_axis=objective.class_axis_in(self._binding.outputs[0].perm),
+            ignore_index=objective.ignore_index,
+            clip_norm=training.clip_norm,
+            dropout=training.dropout,
+            attributes=training_attributes(self._schema, self._binding),
+            silenced=self._binding.silenced,
+        )
+
+    def trainer_of(self, name: str) -> Trainer:
+        """The model that a participant trains: the shared one, or its own."""
+        if self._course.federate.share_local_model:
+            return self._trainer
+        if name not in self._own:
+            self._own[name] = self._open_another()
+        return self._own[name]
+
+    def canonical(self, vector: str, arrays: Arrays) -> Weights:
+        """A vector of an update, native, in canonical layout."""
+        found = self.client.canonical(vector, arrays)
+        if vector == MODEL:
+            return Weights(found, self._schema.fingerprint, self.client.canonical_kinds())
+        return Weights(found, self._schema.fingerprint)
+
+    def load(self, weights: Weights, kept: Arrays | None = None) -> None:
+        """Let the shared model hold weights: as they are, or as a participant has them that ``kept`` its own parameters."""
+        self._trainer.reset(0)
+        native = self._binding.restore(weights)
+        self._trainer.write(native if kept is None else self.client.mine(self.client.native(native), kept))
