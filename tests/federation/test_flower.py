@@ -272,9 +272,10 @@ def test_plain_text_to_other_machines_must_be_asked_for(command: str, digits: Pa
 
 def test_join_says_what_is_missing(digits: Path, tmp_path: Path) -> None:
     assert "which participant is this?" in xbfl("join", digits / "course.yaml").stderr
-    assert "has no participant 'oslo'" in xbfl("join", digits / "course.yaml", "--as", "oslo").stderr
+    join = ["join", digits / "course.yaml", "--out", tmp_path / "silo", "--as"]
+    assert "has no participant 'oslo'" in xbfl(*join, "oslo").stderr
     gone = tmp_path / "gone.npz"
-    done = xbfl("join", digits / "course.yaml", "--as", "berlin", "--data-path", gone)
+    done = xbfl(*join, "berlin", "--data-path", gone)
     assert done.returncode == 2
     assert f"berlin: no such file: {gone}" in done.stderr
 
