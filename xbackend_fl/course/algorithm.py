@@ -14,7 +14,7 @@ from xbackend_fl.course.numbers import single
 
 
 def _named(value: Any) -> Any:
-    """``fedprox`` alone is ``{name: fedprox}``; a name that is none is said with what it looks like."""
+    """``fedavg`` alone is ``{name: fedavg}``; a name that is none is said with what it looks like."""
     if isinstance(value, str):
         value = {"name": value}
     if isinstance(value, dict):
