@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Literal, get_args, get_origin
 
 from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
 from typer.models import ArgumentInfo, OptionInfo
 
 from xbackend_fl.canonical import OPERATORS
@@ -81,7 +82,9 @@ def _keys_of(model: type[BaseModel], before: str) -> Iterator[str]:
             yield from _keys_of(sections[0], f"{before}{name}{many}.")
             continue
         default = (
-            "" if field.is_required() else f"`{json.dumps(field.get_default(call_default_factory=True))}`"
+            ""
+            if field.is_required()
+            else f"`{json.dumps(to_jsonable_python(field.get_default(call_default_factory=True)))}`"
         )
         words = [f"`{word}`" for kind in kinds for word in get_args(kind) if get_origin(kind) is Literal]
         words = words or [f"`{word}`" for word in kinds if isinstance(word, str)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import tomllib
 from pathlib import Path
@@ -32,6 +33,36 @@ def test_the_test_on_the_page_passes(root: Path) -> None:
     run = there["test_accuracy_is_the_share_that_scikit_learn_counts"]
     assert callable(run)
     run()
+
+
+def test_pages_of_the_api_name_what_is_there(root: Path) -> None:
+    names = [
+        name
+        for page in root.glob("docs/api/*.md")
+        for name in re.findall(r"^::: (\S+)$", page.read_text(), re.MULTILINE)
+    ]
+    assert len(names) >= 50
+    gone = [name for name in names if not _has(*name.rsplit(".", 1))]
+    assert not gone
+
+
+def _has(module: str, member: str) -> bool:
+    return hasattr(importlib.import_module(module), member)
+
+
+def test_links_lead_to_files(root: Path) -> None:
+    gone = [
+        f"{page.relative_to(root)}: {target}"
+        for page in [*_pages(root), *root.glob("docs/decisions/index.md"), root / "CONTRIBUTING.md"]
+        for target in re.findall(r"\]\((?!https?:)([^)#\s]+)", page.read_text(encoding="utf-8"))
+        if not (page.parent / target).exists()
+    ]
+    assert not gone
+
+
+def test_contributors_read_one_page_in_two_places(root: Path) -> None:
+    """It is a page of the site too, from where its links would lead elsewhere."""
+    assert not re.findall(r"\]\((?!https?:)", (root / "CONTRIBUTING.md").read_text(encoding="utf-8"))
 
 
 def _is_a_key(path: list[str], section: object = Course) -> bool:
