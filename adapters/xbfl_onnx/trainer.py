@@ -15,7 +15,8 @@ from onnx import numpy_helper
 from xbackend_fl.adapter.blame import explained, not_accepted
 from xbackend_fl.adapter.contract import Array, Batch, LossSum, TrainConfig
 from xbackend_fl.adapter.example import Example, checked, with_masks
-from xbackend_fl.canonical import Description
+from xbackend_fl.adapter.renewing import check_same
+from xbackend_fl.canonical import Description, NativeTensor
 from xbackend_fl.canonical.dtypes import rounded, widened
 from xbackend_fl.errors import FileError, RefusedInput, shortened
 from xbfl_onnx.describe import describe, fixed_batch, way_of_file
@@ -55,7 +56,7 @@ class OnnxTrainer:
             raise RefusedInput(f"expected an onnx.ModelProto, received {type(model).__name__}")
         with explained("describing the ONNX model"):
             given = checked(example)
-            file = model
+            file = self._file = model
             model, dtypes = in_float32(file)
             way = way_of_file(model, given)
             described = describe(model, way.own(given.arrays)).with_inputs(way.back).stored_in(dtypes)
@@ -67,7 +68,8 @@ class OnnxTrainer:
             held = " and ".join(sorted(set(dtypes.values())))
             note = f"the ONNX file is in {held}: its graph is computed with the same numbers in float32"
             self._description = replace(self._description, notes=(*self._description.notes, note))
-        self._tensors = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
+        self._tensors = _initializers(model)
+        self._seen = dict(self._tensors)
         self._model = onnx.ModelProto()
         self._model.CopyFrom(model)
         # Weights become inputs, so that one session serves them all.
@@ -92,6 +94,17 @@ class OnnxTrainer:
     def read(self) -> dict[str, Array]:
         """Copies of all initializers."""
         return {name: array.copy() for name, array in self._tensors.items()}
+
+    def renew(self) -> None:
+        """Take the initializers that the user has changed in the model that was given; others stay as they were written here."""
+        found = _initializers(in_float32(self._file)[0])
+        natives = {name: NativeTensor(array.shape, array.dtype.name) for name, array in found.items()}
+        known = {name: NativeTensor(array.shape, array.dtype.name) for name, array in self._seen.items()}
+        check_same(known, natives, found)
+        for name, array in found.items():
+            if not np.array_equal(array, self._seen[name], equal_nan=array.dtype.kind == "f"):
+                self._tensors[name] = array
+        self._seen = found
 
     def write(self, tensors: Mapping[str, Array]) -> None:
         """Set initializers."""
@@ -165,3 +178,7 @@ class OnnxTrainer:
         model.graph.initializer.extend(numpy_helper.from_array(self._tensors[name], name) for name in shared)
         onnx.save(model, path)
         return path
+
+
+def _initializers(model: onnx.ModelProto) -> dict[str, Array]:
+    return {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}

@@ -112,6 +112,11 @@ class Masters:
         held.master.assign(widened(array))
         return True
 
+    def hold(self, model: Any) -> bool:
+        """Whether the half-precision variables of a model are those whose masters stand here, when nothing computes."""
+        halves = {id(raw(v)) for v in _variables(model) if dtype_name(v) in HALVES}
+        return halves == self._held.keys()
+
     def check_range(self) -> None:
         """Refuse masters that their own variables cannot hold.
 

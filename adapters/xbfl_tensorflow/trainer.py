@@ -16,8 +16,9 @@ from xbackend_fl.adapter.axes import Declared, declared_axes
 from xbackend_fl.adapter.blame import explained, not_accepted
 from xbackend_fl.adapter.contract import Array, Batch, LossSum, TrainConfig
 from xbackend_fl.adapter.example import Example, checked, with_masks
+from xbackend_fl.adapter.renewing import check_same
 from xbackend_fl.adapter.structure import Given
-from xbackend_fl.canonical import Description
+from xbackend_fl.canonical import Description, NativeTensor
 from xbackend_fl.canonical.dtypes import HALVES, widened
 from xbackend_fl.errors import RefusedInput
 from xbfl_tensorflow import files
@@ -31,7 +32,7 @@ from xbfl_tensorflow.preserve import is_unbuilt, layers_kept, unbuilt_kept
 from xbfl_tensorflow.repeated import Repeated, unoptimized
 from xbfl_tensorflow.trace import call_once, callable_of, outputs_of, wants_autograph
 from xbfl_tensorflow.treaty import treaty
-from xbfl_tensorflow.variables import raw, trainable
+from xbfl_tensorflow.variables import dtype_name, raw, trainable, variable_names
 
 _LONGEST = 64
 _LARGEST = 16 << 20
@@ -94,6 +95,25 @@ class TensorFlowTrainer:
         with self._masters.inside():
             # numpy() copies.
             return {name: np.asarray(variable.numpy()) for name, variable in self._variables.items()}
+
+    def renew(self) -> None:
+        """Hold the model's variables of now: attributes may have been given others."""
+        masters = self._masters if self._masters.hold(self._model) else Masters(self._model)
+        with masters.inside():
+            found = variable_names(self._model)
+            masters.name(found)
+            natives = {
+                name: NativeTensor(tuple(v.shape), masters.dtypes.get(name, dtype_name(v)))
+                for name, v in found.items()
+            }
+            check_same(
+                self._description.binding.natives, natives, [n for n, v in found.items() if trainable(v)]
+            )
+        if masters is not self._masters or any(found[n] is not v for n, v in self._variables.items()):
+            self._masters, self._variables = masters, found
+            self._seeds = [v for name, v in found.items() if name.endswith("seed_generator_state")]
+            # Graphs that were traced read the variables of then.
+            self._steps.clear()
 
     def write(self, tensors: Mapping[str, Array]) -> None:
         """Set variables; those in half precision hold the rounding, their masters the numbers."""

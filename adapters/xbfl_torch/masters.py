@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -130,6 +130,15 @@ class Masters:
             held.own.view(_BITS).copy_(torch.from_numpy(array.view("int16")))
             self._tensor(held).copy_(torch.from_numpy(widened(array)))
         return True
+
+    def hold(self, tensors: Mapping[str, torch.Tensor]) -> bool:
+        """Whether these are the module's tensors whose masters stand here, and no other is in half precision.
+
+        Args:
+            tensors: Its parameters and buffers by name, when nothing computes.
+        """
+        halves = {name: tensor.data_ptr() for name, tensor in tensors.items() if _is_half(tensor)}
+        return halves == {name: held.own.data_ptr() for name, held in self._names.items()}
 
     def check_range(self) -> None:
         """Refuse masters that their own tensors cannot hold.

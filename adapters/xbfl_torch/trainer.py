@@ -25,7 +25,8 @@ from xbackend_fl.adapter.contract import (
 )
 from xbackend_fl.adapter.example import Example, checked, with_masks
 from xbackend_fl.adapter.outputs import output_leaves
-from xbackend_fl.canonical import Description
+from xbackend_fl.adapter.renewing import check_same
+from xbackend_fl.canonical import Description, NativeTensor
 from xbackend_fl.canonical.dtypes import widened
 from xbackend_fl.errors import AdapterError, RefusedInput
 from xbfl_torch import cohort, outer_product
@@ -57,6 +58,7 @@ class TorchTrainer:
         if not isinstance(model, torch.nn.Module):
             raise RefusedInput(f"expected a torch.nn.Module, received {type(model).__name__}")
         declared, model = declared_axes(model), unwrapped(model)
+        self._source = model
         self._masters = masters = Masters(model)
         with (
             explained(f"describing {type(model).__name__}", model),
@@ -100,6 +102,29 @@ class TorchTrainer:
         """Copies of all parameters and buffers; of those in half precision, their float32 masters."""
         with self._masters.inside():
             return {name: tensor.detach().cpu().numpy().copy() for name, tensor in self._tensors.items()}
+
+    def renew(self) -> None:
+        """Hold the module's tensors of now, and materialise computed weights again: a plain copy does not follow them."""
+        natives = self._description.binding.natives
+        live = tensors_of(self._source)
+        if not self._masters.hold(live):
+            self._masters = Masters(self._source)
+        with self._masters.inside():
+            model, computed = materialised(self._source)
+            if computed and self._model is self._source:
+                raise RefusedInput(
+                    f"since it was bound, the model has come to compute its tensor {computed[0].where!r} from others",
+                    hint="bind it again, as it is now",
+                )
+            found = tensors_of(model)
+            halves = self._masters.dtypes if model is self._source else {}
+            check_same(natives, _natives(found, halves), dict(model.named_parameters()))
+            if model is self._model:
+                self._tensors = found
+                return
+            with torch.no_grad():
+                for name, tensor in self._tensors.items():
+                    tensor.copy_(found[name])
 
     def write(self, tensors: Mapping[str, Array]) -> None:
         """Set parameters and buffers; those in half precision hold the rounding, their masters the numbers."""
@@ -296,6 +321,14 @@ class TorchTrainer:
     def _trainable(self) -> dict[str, torch.Tensor]:
         shared = self._description.binding.owners
         return {name: t for name, t in self._tensors.items() if t.requires_grad and name in shared}
+
+
+def _natives(tensors: Mapping[str, torch.Tensor], halves: Mapping[str, str]) -> dict[str, NativeTensor]:
+    """Shape of every tensor, and the dtype that it has outside of the masters."""
+    return {
+        name: NativeTensor(tuple(t.shape), halves.get(name, str(t.dtype).removeprefix("torch.")))
+        for name, t in tensors.items()
+    }
 
 
 def _for_a_file(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -182,6 +182,19 @@ class Preserving(Protocol):
 
 
 @runtime_checkable
+class Renewing(Protocol):
+    """A trainer that holds handles or copies of its model's tensors, which the user may have replaced."""
+
+    def renew(self) -> None:
+        """Hold the tensors that the model has now, and compute those again that it computes from others.
+
+        Raises:
+            RefusedInput: They are not those that were described: others, of other shapes or dtypes.
+        """
+        ...
+
+
+@runtime_checkable
 class Reordering(Protocol):
     """A trainer that can return its model's outputs in another order than the model does."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
-from xbackend_fl.adapter import Trainer
+from xbackend_fl.adapter import Renewing, Trainer
 from xbackend_fl.canonical import Binding, Schema
 from xbackend_fl.errors import RefusedInput, SchemaError
 from xbackend_fl.mapping.proof.verify import Proof
@@ -32,7 +32,12 @@ class Bound:
     notes: tuple[str, ...] = ()
 
     def export_weights(self) -> Weights:
-        """The model's current weights in canonical form (copies)."""
+        """The model's current weights in canonical form (copies), whoever changed or replaced them.
+
+        Raises:
+            RefusedInput: The model has other tensors than it had when it was bound.
+        """
+        self._renew()
         return Weights.of(self.schema, self.binding.export(self.trainer.read()))
 
     def import_weights(self, weights: Weights) -> None:
@@ -40,7 +45,7 @@ class Bound:
 
         Raises:
             SchemaError: The weights belong to another schema.
-            RefusedInput: The model computes some of its weights.
+            RefusedInput: The model computes some of its weights, or has other tensors than it had when it was bound.
         """
         if self.binding.one_way:
             raise RefusedInput(
@@ -53,4 +58,9 @@ class Bound:
                 f"received {weights.fingerprint[:12]}"
             )
         Weights.of(self.schema, weights)
+        self._renew()
         self.trainer.write(self.binding.restore(weights))
+
+    def _renew(self) -> None:
+        if isinstance(self.trainer, Renewing):
+            self.trainer.renew()
