@@ -9,9 +9,9 @@ import pytest
 
 from tests.algorithms.smooth import NAMES, course_of
 from xbackend_fl import Course, run_course
-from xbackend_fl.errors import ConfigError
+from xbackend_fl.errors import ConfigError, RunFailed
 from xbackend_fl.events import Event, ParticipantEvaluated
-from xbackend_fl.participant import ClientStates
+from xbackend_fl.participant import ClientStates, Worker
 from xbackend_fl.rounds import Run
 from xbackend_fl.simulation import resume_run
 from xbackend_fl.weights import load_weights
@@ -117,3 +117,45 @@ def test_what_is_not_defined_is_refused(settings: list[str], words: str, tmp_pat
 def test_the_best_weights_are_read_back(tmp_path: Path) -> None:
     run = finished(course_of(tmp_path, TORCH, SCAFFOLD, rounds=2), tmp_path / "run")
     assert load_weights(run.path / "last.safetensors").digest == run.weights.digest
+
+
+def test_a_course_that_merges_by_the_median(tmp_path: Path) -> None:
+    """A rule that needs every update, with several backends: NumPy's median of what each trained to."""
+    settings = ("federate.aggregator=median", "federate.precision=float64", "federate.cohort=5")
+    course = course_of(tmp_path, ["torch", "tensorflow"], *settings, rounds=1)
+    run = finished(course, tmp_path / "run")
+    alone = {}
+    for backend in course.backends:
+        worker = Worker(course, backend, 1)
+        if backend == "torch":
+            schema, evidence = worker.evidence()
+            start = worker.initial()
+        worker.bind(schema, evidence)
+        for participant in course.participants:
+            if participant.backend == backend:
+                update, _, _ = worker.train_alone(1, start, participant.name, {}, {})
+                alone[participant.name] = update.model
+    for name, array in run.weights.items():
+        expected = np.median(np.stack([alone[who][name] for who in NAMES]), axis=0)
+        np.testing.assert_allclose(array, expected, rtol=0, atol=1e-7)
+    again = course.model_copy(update={"participants": course.participants[::-1]}).at(course.base)
+    assert finished(again, tmp_path / "again").weights.digest == run.weights.digest
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["federate.aggregator=media"], "did you mean `median`?"),
+        (["federate.aggregator=median", SCAFFOLD], "merges weights alone, and scaffold sends control too"),
+    ],
+)
+def test_a_rule_that_does_not_fit_is_refused(settings: list[str], words: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        course_of(tmp_path, TORCH, *settings)
+    assert words in str(caught.value)
+
+
+def test_a_median_of_two_ends_the_course(tmp_path: Path) -> None:
+    course = course_of(tmp_path, TORCH, "federate.aggregator=median", "federate.cohort=2")
+    with pytest.raises(RunFailed, match="the median of 2 updates"):
+        finished(course, tmp_path / "run")

@@ -40,16 +40,29 @@ class Seen(Passing):
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "norm"), [("scaffold", False), ("fedbn", True), ("{name: fedprox, mu: 0.2}", False)]
+    ("algorithm", "norm", "aggregator"),
+    [
+        ("scaffold", False, "mean"),
+        ("fedbn", True, "mean"),
+        ("{name: fedprox, mu: 0.2}", False, "mean"),
+        ("fedavg", False, "median"),
+    ],
 )
 def test_silos_end_with_the_simulations_bits(
     algorithm: str,
     norm: bool,  # noqa: FBT001  a row
+    aggregator: str,
     tmp_path: Path,
     files_of: Callable[[Course], Path],  # noqa: F811
 ) -> None:
     course = course_of(
-        tmp_path / "course", ["torch"], f"federate.algorithm={algorithm}", *SETTINGS, norm=norm, rounds=5
+        tmp_path / "course",
+        ["torch"],
+        f"federate.algorithm={algorithm}",
+        f"federate.aggregator={aggregator}",
+        *SETTINGS,
+        norm=norm,
+        rounds=5,
     )
     run = run_course(course, tmp_path / "simulated", in_process=True)
     data = files_of(course)

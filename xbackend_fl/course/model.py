@@ -25,14 +25,15 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from xbackend_fl.adapter import LossName, Optimizer, Scaling
 from xbackend_fl.aggregation import Precision
+from xbackend_fl.aggregation.rules.mean import Mean
 from xbackend_fl.algorithms import Algorithm, ServerAlgorithm, ServerOptimizer
 from xbackend_fl.algorithms.kinds.fedavg import FedAvg
 from xbackend_fl.course import compose, shapes
 from xbackend_fl.course.address import Address
-from xbackend_fl.course.algorithm import AlgorithmSection
 from xbackend_fl.course.diagnostics import look_alike, mistake, refuse
 from xbackend_fl.course.excerpt import printed
 from xbackend_fl.course.numbers import HELD, Decay, single, there
+from xbackend_fl.course.registered import AggregatorSection, AlgorithmSection
 from xbackend_fl.course.settings import Path as Keys
 from xbackend_fl.errors import ConfigError
 from xbackend_fl.metrics import METRICS, Metric, default_metric, metrics_for
@@ -224,6 +225,7 @@ class Federate(_Section):
     algorithm: AlgorithmSection = Field(
         FedAvg(), description="how participants train and how what they give is merged"
     )
+    aggregator: AggregatorSection = Field(Mean(), description="how updates are merged")
     local: list[str] = Field(
         default_factory=list,
         description="parameters that stay with their participant: roles (norm, embedding, bias) and patterns of canonical names, "
@@ -468,6 +470,10 @@ class Course(_Section):
             yield mistake(text, ("deployment", "quorum"), quorum)
 
     def _algorithm(self) -> Iterator[InitErrorDetails]:
+        if self.federate.algorithm.vectors and not self.federate.aggregator.vectors:
+            name, rule = self.federate.algorithm.name, self.federate.aggregator.name
+            text = f"federate.aggregator {rule} merges weights alone, and {name} sends {', '.join(self.federate.algorithm.vectors)} too"
+            yield mistake(text, ("federate", "aggregator"), rule, hint="federate.aggregator: mean")
         reason = self.federate.algorithm.unfit(self.training.optimizer.rule(), self.federate.server.rule())
         if reason:
             keys: Keys = ("federate", "algorithm")

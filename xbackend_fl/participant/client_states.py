@@ -34,6 +34,11 @@ class ClientStates:
         self._memory: OrderedDict[Path, Arrays] = OrderedDict()
         self._held = 0
 
+    @property
+    def spool(self) -> Path:
+        """Beside the states: where updates may lie for a round."""
+        return self._folder.with_name("updates")
+
     def read(self, name: str, before: int) -> Arrays:
         """What a participant has kept before a round; empty if nothing.
 

@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from pathlib import Path
 from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.adapter import ClientWork, CohortTrainer, LossSum, Tensors, TrainConfig, Trainer
-from xbackend_fl.aggregation import LARGEST, MODEL, MeanAggregator, Partial, Sums, Update, is_within
+from xbackend_fl.aggregation import LARGEST, MODEL, Partial, Start, Sums, Update, is_within
 from xbackend_fl.canonical import Binding, Schema
 from xbackend_fl.course import Course
 from xbackend_fl.data import Dataset, batches, seed_of
@@ -114,8 +115,16 @@ class LocalTraining:
         if self.on_device and not self._said:
             self._said = True
             yield Noted(backend=self._backend, note=_ONE_BY_ONE)
-        precision = self._course.federate.precision
-        mean = MeanAggregator(start, sent, self._course.federate.algorithm.weighing, precision)
+        federate = self._course.federate
+        rule, streams = federate.aggregator, federate.aggregator.streams
+        begin = Start(
+            start if streams else self.canonical(MODEL, start),
+            sent,
+            federate.algorithm.weighing,
+            federate.precision,
+            folder=self._place(cohort),
+        )
+        mean = rule.make(begin)
         waiting: list[tuple[str, Update, Arrays]] = []
         failed: dict[str, str] = {}
         for name in cohort:
@@ -124,7 +133,7 @@ class LocalTraining:
                 begun = self.client.begin(start, sent, self.kept(name, number))
                 update, kept, loss = self._train(number, name, begun)
                 if self._course.federate.online_aggr:
-                    mean.add(update)
+                    mean.add(self._for(update, streams=streams))
                     self._keep(name, number, kept)
                 else:
                     waiting.append((name, update, kept))
@@ -135,12 +144,20 @@ class LocalTraining:
             yield self._trained(number, name, loss, time.perf_counter() - began)
         for name, update, kept in waiting:
             try:
-                mean.add(update)
+                mean.add(self._for(update, streams=streams))
                 self._keep(name, number, kept)
             except UpdateRefused as error:
                 failed[name] = error.message
                 yield self._failed(number, name, error.message)
         yield PartialSum(mean.partial.mapped(self.client.canonical), failed)
+
+    def _for(self, update: Update, *, streams: bool) -> Update:
+        """An update as it is merged: as it is, or in canonical layout where every one is kept."""
+        return update if streams else update.with_model(self.canonical(MODEL, update.model))
+
+    def _place(self, cohort: Sequence[str]) -> Path | None:
+        """Where updates lie for a round; no two workers train the same participant."""
+        return None if self.states is None or not cohort else self.states.spool / cohort[0]
 
     def train_alone(
         self, number: int, weights: Weights, name: str, vectors: Mapping[str, Weights], kept: Arrays
@@ -173,7 +190,7 @@ class LocalTraining:
         """Whether a whole cohort can stay on a device, with the results that one by one would have."""
         federate = self._course.federate
         plain = federate.precision == "float32" and federate.share_local_model and federate.online_aggr
-        plain = plain and self.client.plain
+        plain = plain and self.client.plain and federate.aggregator.name == "mean"
         return (
             plain
             and isinstance(self._trainer, CohortTrainer)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from xbackend_fl.adapter.exporting import Exported
-from xbackend_fl.aggregation import MeanAggregator
+from xbackend_fl.aggregation import Aggregator
 from xbackend_fl.canonical import Binding, Schema
 from xbackend_fl.events import Observer
 from xbackend_fl.metrics import Metrics
@@ -40,13 +40,13 @@ class RoundOutcome:
     """What came back from one cohort.
 
     Attributes:
-        mean: Mean of the updates that were accepted.
+        mean: What merges the updates that were accepted.
         failed: Participants whose update was refused, with the reason.
         enough: Whether the engine's own rule, a quorum, says that the rest will do.
         before: Metrics on the validation set of the weights that the round started from, if the engine evaluates with training.
     """
 
-    mean: MeanAggregator
+    mean: Aggregator
     failed: dict[str, str]
     enough: bool = False
     before: Metrics | None = None

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from xbackend_fl.adapter import balance
 from xbackend_fl.adapter.exporting import Exported
-from xbackend_fl.aggregation import MeanAggregator
+from xbackend_fl.aggregation import Start
 from xbackend_fl.canonical import Binding, Schema
 from xbackend_fl.course import Course
 from xbackend_fl.errors import Refusals, RefusedInput
@@ -167,7 +167,8 @@ class SimulationEngine:
             for worker, share in zip(team, balance(sizes, len(team)), strict=True):
                 worker.submit("train_round", number, posted, share, beside)
         federate = self._course.federate
-        mean = MeanAggregator(weights, vectors, federate.algorithm.weighing, federate.precision)
+        start = Start(weights, vectors, federate.algorithm.weighing, federate.precision)
+        mean = federate.aggregator.make(start)
         failed: dict[str, str] = {}
         for partial in collect(self._workers, observer):
             mean.absorb(partial.partial)

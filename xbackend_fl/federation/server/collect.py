@@ -10,7 +10,7 @@ from typing import Literal, final
 
 import numpy as np
 
-from xbackend_fl.aggregation import MODEL, MeanAggregator, SumFull, Update
+from xbackend_fl.aggregation import MODEL, Aggregator, Start, SumFull, Update
 from xbackend_fl.course import Course
 from xbackend_fl.errors import Diverged, RunFailed, UpdateRefused
 from xbackend_fl.events import (
@@ -210,9 +210,11 @@ class Collector:
         before = self._offenders[worst.silo]
         return worst.silo, f"the update {worst.how}, and its update of round {before} was taken out"
 
-    def _empty_mean(self) -> MeanAggregator:
+    def _empty_mean(self) -> Aggregator:
         weighing, precision = self._federate.algorithm.weighing, self._federate.precision
-        return MeanAggregator(self._weights, self._vectors, weighing, precision, self._variances)
+        folder = self._ledger.folder / "updates"
+        start = Start(self._weights, self._vectors, weighing, precision, self._variances, folder)
+        return self._federate.aggregator.make(start)
 
     def _merge_again(self) -> None:
         """The mean of what is on disk of this round."""

@@ -2,34 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, final
+from typing import Literal, final
 
-from numpy.typing import NDArray
-
-from xbackend_fl.aggregation.online import OnlineMean, Precision, Sums
+from xbackend_fl.aggregation.aggregator import Aggregator, Partial, Rule, Start
+from xbackend_fl.aggregation.online import OnlineMean, Precision
 from xbackend_fl.aggregation.update import MODEL, Merged, Update, Weighing
 from xbackend_fl.errors import UpdateRefused
 from xbackend_fl.weights import Weights
-
-
-@dataclass(frozen=True)
-class Partial:
-    """What a mean over some of a round's participants has added up.
-
-    Attributes:
-        sums: By vector.
-    """
-
-    sums: Mapping[str, Sums]
-
-    def mapped(
-        self, convert: Callable[[str, Mapping[str, NDArray[Any]]], Mapping[str, NDArray[Any]]]
-    ) -> Partial:
-        """The same under a linear change of layout, which is given the vector's name and arrays."""
-        return Partial({name: sums.mapped(partial(convert, name)) for name, sums in self.sums.items()})
 
 
 @final
@@ -43,8 +24,6 @@ class MeanAggregator:
         precision: See :class:`~xbackend_fl.aggregation.online.OnlineMean`.
         variances: Names of the parameters of which no value is negative.
     """
-
-    streams = True
 
     def __init__(
         self,
@@ -112,3 +91,17 @@ class MeanAggregator:
             RunFailed: Nothing was added.
         """
         return Merged({name: mean.result() for name, mean in self._means.items()}, self.count)
+
+
+@dataclass(frozen=True)
+class Mean(Rule):
+    """The mean, by examples or as the algorithm weighs updates; memory of one update."""
+
+    name: Literal["mean"] = "mean"
+
+    def make(self, start: Start) -> Aggregator:
+        """An aggregator for a round."""
+        return MeanAggregator(start.base, start.vectors, start.weighing, start.precision, start.variances)
+
+
+RULE = Mean

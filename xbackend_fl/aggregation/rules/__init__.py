@@ -1,0 +1,1 @@
+"""Ways to merge updates, one a file; a file that is put here is found by its ``RULE``."""

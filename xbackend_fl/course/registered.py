@@ -1,0 +1,48 @@
+"""Keys that name one of a registry, with its settings: made from the registered classes' own fields, so that every name and default stands once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, Union
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from xbackend_fl.aggregation import AGGREGATORS, Rule
+from xbackend_fl.algorithms import ALGORITHMS, Algorithm
+from xbackend_fl.course.diagnostics import look_alike, mistake, refuse
+from xbackend_fl.course.excerpt import printed
+from xbackend_fl.course.numbers import single
+
+
+def _held(chosen: Any) -> Any:
+    """What was chosen, with numbers that are numbers in float32, too."""
+    for field in fields(chosen):
+        value = getattr(chosen, field.name)
+        if isinstance(value, float):
+            single(value)
+    return chosen
+
+
+def _section(registry: Mapping[str, type[Any]], key: str) -> Any:
+    """The type of a key: as many alternatives as there are files, by their name."""
+
+    def named(value: Any) -> Any:
+        """A name alone is a mapping with it; a name that is none is said with what it looks like."""
+        if isinstance(value, str):
+            value = {"name": value}
+        if isinstance(value, dict) and (name := value.get("name")) not in registry:
+            text = f"`{key}` is {printed(repr(name))}; there are {', '.join(registry)}"
+            refuse([mistake(text, (), name, hint=look_alike(str(name), registry))])
+        return value
+
+    found: Any = Annotated[Union[tuple(registry.values())], Field(discriminator="name")]  # noqa: UP007
+    return Annotated[found, BeforeValidator(named), AfterValidator(_held)]
+
+
+if TYPE_CHECKING:
+    AlgorithmSection: TypeAlias = Algorithm
+    AggregatorSection: TypeAlias = Rule
+else:
+    AlgorithmSection = _section(ALGORITHMS, "federate.algorithm")
+    AggregatorSection = _section(AGGREGATORS, "federate.aggregator")
