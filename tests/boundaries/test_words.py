@@ -13,12 +13,17 @@ pytestmark = pytest.mark.quick
 
 # What was renamed, and to what. A name is a whole identifier; a word is a part of one, as in `lane_count` or `LaneCount`.
 NAMES = {
+    "Descent": "LocalStepper",
+    "Letter": "BufferRef",
+    "Resident": "CohortTrainer",
     "Lane": "Replica",
     "gone_s": "grace_s",
     "hellos": "announcements",
     "join_within_s": "join_timeout_s",
     "most_examples": "max_examples",
     "round_within_s": "round_timeout_s",
+    "spellings": "patterns.activations",
+    "take_reference": "fetch_reference",
     "trains_cohorts": "supports",
     "troubles": "last_errors",
     "whole_or_absent": "atomic_write",
@@ -26,6 +31,7 @@ NAMES = {
 WORDS = {
     "desk": "SharedBuffer",
     "mail": "shared_memory",
+    "resident": "CohortTrainer",
     "visitor": "clientapp_shim",
 }
 
