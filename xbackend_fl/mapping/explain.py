@@ -348,7 +348,8 @@ def _unproven(names: Mapping[str, str], parameters: Container[str]) -> UnprovenE
 
 
 def _advice(adapter: Adapter, native: str, difference: Difference, wanted: str) -> list[str]:
-    if difference.attribute in {"structure", "connection", "operation", "initial state", "order of axes"}:
+    said = {"structure", "connection", "operation", "initial state", "order of axes", "entry"}
+    if difference.attribute in said:
         return []
     if (difference.operator, difference.attribute) == ("Select", "direction"):
         return []

@@ -19,6 +19,7 @@ from xbackend_fl.mapping.match.ports import trailing_notes
 from xbackend_fl.mapping.match.tables import tables_as_in
 from xbackend_fl.mapping.probe.held import Held, held_on_both
 from xbackend_fl.mapping.probe.memory import MemoryRefused, check_memory
+from xbackend_fl.mapping.proof.missing import missing_notes, split
 from xbackend_fl.mapping.proof.precision import precision_notes
 
 
@@ -37,6 +38,8 @@ def proven(claim: Claim) -> Bound:
     described, rows = tables_as_in(claim.schema, claim.trainer.description)
     if rows:
         claim = replace(claim, trainer=Turned(claim.trainer, described))
+    evidence, lacking = split(claim.evidence)
+    claim = replace(claim, evidence=evidence)
     trainer, schema, own = claim.trainer, claim.schema, claim.own
     check_weights(trainer)
     held = held_on_both(schema, own.schema, own.binding, trainer, claim.evidence or ())
@@ -62,7 +65,15 @@ def proven(claim: Claim) -> Bound:
     if not found.proof.proven:
         raise failure(found, schema, trainer.description, claim.cause(apart, found, held))
     told = precision_notes(trainer, found.binding, schema, claim.evidence)
-    notes = (*found.notes, *rows, *trailing_notes(found.binding), *trainer.description.notes, *told)
+    missing = missing_notes(trainer, found.binding, schema, claim.evidence, lacking)
+    notes = (
+        *found.notes,
+        *rows,
+        *trailing_notes(found.binding),
+        *trainer.description.notes,
+        *told,
+        *missing,
+    )
     return Bound(schema, found.binding, found.proof, trainer, notes)
 
 

@@ -6,7 +6,7 @@ attribute moves; where they differ in form, this room says what may be one funct
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, zip_longest
@@ -15,6 +15,7 @@ from xbackend_fl.adapter.contract import Trainer
 from xbackend_fl.canonical import OPERATORS, Binding, Description, Effect, Node, Schema
 from xbackend_fl.canonical.schema import AttributeValue
 from xbackend_fl.mapping.align.align import Alignment, alignments
+from xbackend_fl.mapping.align.constants import unlike_tables
 from xbackend_fl.mapping.align.pairings import Proposal
 from xbackend_fl.mapping.match.difference import Difference
 from xbackend_fl.mapping.match.match import Matching
@@ -79,9 +80,9 @@ def one_function(
     first = next(several, None)
     if first is None:
         raise UnlikeError
-    floors = tuple(_unlike_floors(schema, description.schema))
+    apart = (*_unlike_floors(schema, description.schema), *unlike_tables(schema, description.schema, held))
     for alignment in chain([first], several):
-        if unequal := (*_unequal(schema, description.schema, alignment.nodes), *floors):
+        if unequal := (*_unequal(schema, description.schema, alignment.nodes), *apart):
             raise UnlikeError(unequal)
         dropouts, ordered = _dropouts(schema, description, alignment)
         nodes = {**alignment.nodes, **dropouts}
@@ -120,6 +121,13 @@ def _unequal(schema: Schema, own: Schema, nodes: Mapping[str, str]) -> Iterator[
 def floors_of(schema: Schema) -> dict[float, Node]:
     """Every epsilon of a graph, and the first node that has it."""
     found: dict[float, Node] = {}
+    for value, node in _every_floor(schema):
+        found.setdefault(value, node)
+    return found
+
+
+def _every_floor(schema: Schema) -> Iterator[tuple[float, Node]]:
+    """Every epsilon in every place, in the order of the graph."""
     for node in schema.nodes:
         for name, value in node.attributes.items():
             added = name == "epsilon" or (name, node.operator) in {("constant", "Add"), ("min", "Clip")}
@@ -129,25 +137,42 @@ def floors_of(schema: Schema) -> dict[float, Node]:
                 and isinstance(value, float)
                 and _FLOORS[0] < value <= (_WIDEST_BOUND if alone else _FLOORS[1])
             ):
-                found.setdefault(float(f"{value:.3g}"), node)
-    return found
+                yield float(f"{value:.3g}"), node
 
 
 def _unlike_floors(schema: Schema, own: Schema) -> Iterator[Difference]:
-    """Epsilons that one graph has and the other has not, if both can be seen through."""
-    if schema.opaque or own.opaque:
-        return
-    ours, theirs = floors_of(schema), floors_of(own)
-    absent: tuple[str, Node | None] = "absent", None
+    """Epsilons that one graph has and the other has not: in so many places where both have as many, else at all.
+
+    What stands on one side alone may stand within an opaque node of the other; draws of small weights speak of it then.
+    """
+    ours, theirs = list(_every_floor(schema)), list(_every_floor(own))
+    places = len(ours) == len(theirs)
     left, right = (
-        [(f"{value:g}", node) for value, node in one.items() if value not in two]
+        [(f"{value:g}", node) for value, node in _without(one, two, places=places)]
         for one, two in ((ours, theirs), (theirs, ours))
     )
+    if (schema.opaque or own.opaque) and not (left and right):
+        return
+    absent: tuple[str, Node | None] = "absent", None
     for (expected, one), (received, two) in zip_longest(left, right, fillvalue=absent):
         node = one or two
         if node is not None:
             names = one.name if one else "", two.name if two else ""
             yield Difference(*names, node.operator, "epsilon", expected, received)
+
+
+def _without(
+    one: Sequence[tuple[float, Node]], two: Sequence[tuple[float, Node]], *, places: bool
+) -> Iterator[tuple[float, Node]]:
+    """What is in ``one`` and not in ``two``: every place by itself, or every number once."""
+    left = Counter(value for value, _ in two)
+    known = {value for value, _ in two}
+    for value, node in one:
+        if places and left[value]:
+            left[value] -= 1
+        elif places or value not in known:
+            known.add(value)
+            yield value, node
 
 
 def _between(left: Node, right: Node) -> Iterator[Difference]:

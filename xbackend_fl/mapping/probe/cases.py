@@ -23,6 +23,8 @@ from xbackend_fl.mapping.probe.distributions import (
 )
 from xbackend_fl.mapping.probe.draw import BATCH, draw_inputs
 from xbackend_fl.mapping.probe.probe import Case
+from xbackend_fl.mapping.probe.redrawn import Redrawn, divides, rounds, rounds_exact_sums
+from xbackend_fl.mapping.probe.tables import tables_of
 
 Array = NDArray[Any]
 
@@ -46,6 +48,12 @@ KINDS = DRAWS + 2
 
 _EXAMPLE, _BY_SHAPE, _FURTHER = DRAWS + 3, DRAWS + 5, 21
 _ALIKE = 17
+EVERY_INDEX = "every index"
+"""Ends the label of the draw that reads every row of the tables."""
+
+_WORK = 1e9
+"""Values times weights in a draw of every index, at most: about a second."""
+
 MANY = 50_000_000
 """Values of a model from which on a draw that differs from others in its seed alone is not worth its time."""
 
@@ -97,6 +105,8 @@ def cases(schema: Schema, example: Sequence[Array], assignment: Assignment = ())
         result.append(_draw(schema, example, longer, LONGER, usual, differentiate=False))
     others = (other for other in _others(schema) if other != usual)
     result += [_draw(schema, example, shapes, KINDS, other, differentiate=False) for other in others]
+    result += every_index(schema, example, usual)
+    result += _redrawn(schema, result[0], usual)
     own = repeated(example)
     result.append(Case(EXAMPLE, _EXAMPLE, own, differentiate=False, step=False))
     for seed, times in zip(_RESERVE, _SMALL, strict=False):
@@ -112,6 +122,55 @@ def cases(schema: Schema, example: Sequence[Array], assignment: Assignment = ())
         inputs = draw_inputs(schema, shapes, _ALIKE, assignment=usual, like=example)
         result.append(Case(ALIKE, _ALIKE, inputs, step=False, by_shape=True, alike=True))
     return result
+
+
+def _redrawn(schema: Schema, first: Case, usual: Assignment) -> Iterator[Case]:
+    """Draws of small weights where an epsilon may stand, and of halves where something is rounded; outputs alone."""
+    shapes = [array.shape for array in first.inputs]
+
+    def case(how: Redrawn, assignment: Assignment) -> Case:
+        label = ", ".join(filter(None, (f"draw {KINDS}, {_sizes(shapes)}", words(assignment), str(how))))
+        inputs = draw_inputs(schema, shapes, KINDS, assignment=assignment, like=first.inputs)
+        return Case(label, KINDS, inputs, differentiate=False, step=False, redrawn=how)
+
+    if divides(schema):
+        yield case(Redrawn.SMALL_LAYERS, usual)
+        if schema.num_values <= MANY:
+            yield case(Redrawn.SMALL, usual)
+    if rounds_exact_sums(schema):
+        # Whole numbers times halves: every other sum is a half.
+        yield case(Redrawn.HALVES, (Distribution.LARGE,) * len(schema.inputs))
+
+
+def every_index(schema: Schema, example: Sequence[Array], usual: Assignment) -> Iterator[Case]:
+    """One draw in which every row of the tables is read that are read with inputs, where these are not too many.
+
+    Every row of a layer's table is drawn; what one of constants holds in a row that no draw reads may be anything.
+    """
+    rows = {
+        name: count
+        for name, count in vocabularies(schema, {k: len(a) for k, a in tables_of(schema).items()}).items()
+        if not next(port for port in schema.inputs if port.name == name).padded
+    }
+    lengths = {
+        port.name: array[:1].size for port, array in zip(schema.inputs, example, strict=True) if array.size
+    }
+    if not rows.keys() <= lengths.keys() or not rows:
+        return
+    count = max(BATCH, *(-(-rows[name] // lengths[name]) for name in rows))
+    if count * max(lengths.values()) * schema.num_values > _WORK:
+        return
+    plain = draw_inputs(schema, [a.shape for a in example], KINDS, assignment=usual, like=example)
+    generator = np.random.Generator(np.random.Philox(key=[KINDS, 9]))
+    inputs = []
+    for port, array in zip(schema.inputs, plain, strict=True):
+        several = np.concatenate([array] * -(-count // len(array)))[:count]
+        if port.name in rows:
+            every = generator.permutation(several.size).reshape(several.shape)
+            several = (every % rows[port.name]).astype(array.dtype)
+        inputs.append(several)
+    label = f"draw {KINDS}, {_sizes([a.shape for a in example])}, {EVERY_INDEX}"
+    yield Case(label, KINDS, tuple(inputs), differentiate=False, step=False)
 
 
 def quieter(case: Case) -> Case:
@@ -196,6 +255,8 @@ def _others(schema: Schema) -> Iterator[Assignment]:
         yield from ((kind,) * len(schema.inputs) for kind in WIDE)
     yield from structured(schema)
     yield from markers(schema)
+    if rounds(schema):
+        yield (Distribution.HALVES,) * len(schema.inputs)
 
 
 def _longer(schema: Schema, shapes: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:

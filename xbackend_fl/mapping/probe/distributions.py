@@ -21,6 +21,7 @@ from xbackend_fl.mapping.probe.markers import (
     blank,
     blank_indices,
     blank_mask,
+    halves,
     marked,
     marked_indices,
     marked_mask,
@@ -48,6 +49,7 @@ class Distribution(StrEnum):
     BYTE_PATTERNS = "patterns of 0 to 255"
     MARKED = "padded and marked"
     BLANK = "blank examples"
+    HALVES = "halves"
 
 
 WIDE = {Distribution.TENS: 30.0, Distribution.THOUSANDS: 1e3}
@@ -55,6 +57,8 @@ WIDE = {Distribution.TENS: 30.0, Distribution.THOUSANDS: 1e3}
 
 FAR = {Distribution.TINY: 1e-6, Distribution.VAST: 1e6, Distribution.GIANT: 1e9}
 """Factors of normal numbers, for models that answer no other kind with something finite that differs."""
+
+_FACTORS = {Distribution.SMALL: 1e-3} | WIDE | FAR
 
 STRUCTURED = (Distribution.PATTERNS, Distribution.BYTE_PATTERNS)
 """Images and sequences with edges, ramps, blobs and stripes, for inputs with channels or positions."""
@@ -97,12 +101,12 @@ def sample(
             return np.clip(np.rint(32767.5 + 10000.0 * signal(shape, generator)), 0, 65535).astype(dtype)
         case Distribution.NORMAL if dtype.kind == "f":
             return signal(shape, generator).astype(dtype)
-        case Distribution.SMALL if dtype.kind == "f":
-            return (1e-3 * signal(shape, generator)).astype(dtype)
+        case Distribution.HALVES if dtype.kind == "f":
+            return halves(signal(shape, generator), generator).astype(dtype)
         case Distribution.UNIT if dtype.kind == "f":
             return generator.uniform(0.02, 0.98, shape).astype(dtype)
-        case kind if dtype.kind == "f" and kind in WIDE | FAR:
-            return ((WIDE | FAR)[kind] * signal(shape, generator)).astype(dtype)
+        case kind if dtype.kind == "f" and kind in _FACTORS:
+            return (_FACTORS[kind] * signal(shape, generator)).astype(dtype)
         case Distribution.PATTERNS if dtype.kind == "f":
             return patterns(shape, generator).astype(dtype)
         case Distribution.BYTE_PATTERNS if dtype.kind != "b":
@@ -193,8 +197,16 @@ def _patterns(shape: tuple[int, ...], generator: np.random.Generator) -> Array:
     return found + height
 
 
-def vocabularies(schema: Schema) -> Mapping[str, int]:
-    """How many rows the smallest table has that is read with an input as its indices, by the input's name."""
+def vocabularies(schema: Schema, tables: Mapping[str, int] | None = None) -> Mapping[str, int]:
+    """How many rows the smallest table has that is read with an input as its indices, by the input's name.
+
+    Args:
+        schema: The model.
+        tables: Rows of constants that are tables as well, by the name of the node that holds one.
+    """
+    constants = {
+        v: (tables or {})[n.name] for n in schema.nodes if n.name in (tables or {}) for v in n.outputs
+    }
     origins: dict[str, frozenset[str]] = {port.name: frozenset({port.name}) for port in schema.inputs}
     found: dict[str, list[int]] = defaultdict(list)
     negative: set[str] = set()
@@ -203,6 +215,9 @@ def vocabularies(schema: Schema) -> Mapping[str, int]:
             rows = schema.by_name[node.parameters["weight"]].shape[0]
             for name in origins.get(node.inputs[0], ()):
                 found[name].append(rows)
+        elif node.operator == "GatherND" and node.inputs[0] in constants:
+            for name in origins.get(node.inputs[1], ()):
+                found[name].append(constants[node.inputs[0]])
         elif OPERATORS[node.operator].shape_only or _passes_on(node):
             origin = frozenset().union(*(origins.get(value, frozenset()) for value in node.inputs))
             origins |= dict.fromkeys(node.outputs, origin)
@@ -229,7 +244,16 @@ def assignments(schema: Schema) -> Iterator[Assignment]:
     others = [
         k
         for k in Distribution
-        if k not in {Distribution.NORMAL, Distribution.UNIT, *FAR, *WIDE, *STRUCTURED, *MARKERS}
+        if k
+        not in {
+            Distribution.NORMAL,
+            Distribution.UNIT,
+            *FAR,
+            *WIDE,
+            *STRUCTURED,
+            *MARKERS,
+            Distribution.HALVES,
+        }
     ]
     plain = (Distribution.NORMAL,) * len(schema.inputs)
     seen: dict[Assignment, None] = {}

@@ -65,7 +65,7 @@ def _drawing(schema: Schema, seed: int, wanted: Container[str]) -> Iterator[tupl
     generator = np.random.Generator(np.random.Philox(key=[seed, 1]))
     signs = (1.0,) if seed % 2 else (-1.0, 1.0)
     far = {name: tuple(sign * size for sign in signs) for name, size in _before_kinks(schema).items()}
-    under_roots, calm = _under_roots(schema), calmed(schema) if seed in CALM else {}
+    positive, calm = under_roots(schema), calmed(schema) if seed in CALM else {}
     for place, parameter in enumerate(schema.parameters):
         name, large = parameter.name, math.prod(parameter.shape) >= LARGE
         if large and name not in wanted:
@@ -74,7 +74,7 @@ def _drawing(schema: Schema, seed: int, wanted: Container[str]) -> Iterator[tupl
         kept = far.get(name, ())
         # A bias that keeps values away from a kink stays as large as it is.
         size = 1.0 if kept else calm.get(name, 1.0)
-        draw = partial(_draw, parameter, own, kept, positive=name in under_roots, size=size)
+        draw = partial(_draw, parameter, own, kept, positive=name in positive, size=size)
         if not large:
             draw = partial(np.asarray, draw())
         if name in wanted:
@@ -319,8 +319,8 @@ def _random(generator: np.random.Generator, shape: Sequence[int], spread: float)
     return values.reshape(shape)
 
 
-def _under_roots(schema: Schema) -> set[str]:
-    """Parameters that enter a root or a logarithm as they are, or with a constant added."""
+def under_roots(schema: Schema) -> set[str]:
+    """Parameters that enter a root or a logarithm as they are, or with a constant added, and single numbers that are added to what does."""
     readers: dict[str, list[Node]] = defaultdict(list)
     for node in schema.nodes:
         for value in node.inputs:
@@ -328,12 +328,14 @@ def _under_roots(schema: Schema) -> set[str]:
     found: set[str] = set()
     for node in schema.nodes:
         waiting = list(node.outputs) if node.operator == "Parameter" else []
+        # An epsilon that a model holds.
+        single = bool(waiting) and math.prod(schema.by_name[node.parameters["weight"]].shape) == 1
         while waiting:
             for reader in readers[waiting.pop()]:
                 if _is_root(reader):
                     found.update(node.parameters.values())
                 elif OPERATORS[reader.operator].shape_only or (
-                    reader.operator == "Add" and len(reader.inputs) == 1
+                    reader.operator == "Add" and (len(reader.inputs) == 1 or single)
                 ):
                     waiting += reader.outputs
     return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from xbackend_fl.canonical import Binding, Kind, Schema
 from xbackend_fl.canonical.graph.operands import LARGEST_CONSTANT
 from xbackend_fl.canonical.layout import Constant, leaves
 from xbackend_fl.mapping.probe.probe import Evidence
+from xbackend_fl.mapping.probe.tables import constants_of, twin_of
 
 Array = NDArray[Any]
 
@@ -49,12 +50,16 @@ class Held:
         own: The candidate's names in its own schema.
         natives: What the candidate holds of these, by native name.
         evidence: What the reference did with the values that it holds.
+        constants: The candidate's own constants for ``values``, where it has them in this form, with the axes of these.
+        tables: What the candidate holds of ``own``, in canonical layout.
     """
 
     values: dict[str, Array]
     own: frozenset[str]
     natives: dict[str, Array]
     evidence: tuple[Evidence, ...]
+    constants: dict[str, Array] = field(default_factory=dict)
+    tables: dict[str, Array] = field(default_factory=dict)
 
     def notes(self) -> tuple[str, ...]:
         """What is said with the map."""
@@ -66,14 +71,17 @@ class Held:
         )
 
     def bound(self, schema: Schema, binding: Binding) -> Binding:
-        """The binding of the rest, with constants for what the reference holds and the candidate does not.
+        """The binding of the rest, with the candidate's constants for what the reference holds.
+
+        Where it has none in this form, the reference's values stand, and draws alone speak of them.
 
         Args:
             schema: The reference's schema.
             binding: Of every parameter that is not held.
         """
+        own = self.values | self.constants
         constants = {
-            name: Constant(array.shape, tuple(map(float, array.flat))) for name, array in self.values.items()
+            name: Constant(array.shape, tuple(map(float, array.flat))) for name, array in own.items()
         }
         every = {**binding.parameters, **constants}
         return replace(
@@ -105,7 +113,11 @@ def held_on_both(
         return None
     tensors = {leaf.tensor for name in theirs for leaf in leaves(binding.parameters[name])}
     natives = {name: array for name, array in trainer.read().items() if name in tensors}
-    return Held({name: statistics[name] for name in names}, theirs, natives, shown)
+    values = {name: statistics[name] for name in names}
+    every = constants_of(own)
+    twins = {name: twin_of(array, every) for name, array in values.items()}
+    constants = {name: twin.values for name, twin in twins.items() if twin}
+    return Held(values, theirs, natives, shown, constants, held_values(own, binding, trainer))
 
 
 def without(schema: Schema, names: frozenset[str]) -> Schema:

@@ -146,6 +146,21 @@ def marked(plain: Array, marks: Sequence[float], generator: np.random.Generator)
     return found
 
 
+def halves(plain: Array, generator: np.random.Generator) -> Array:
+    """Numbers that lie in the middle between two whole ones, in the first half of the examples; between two halves, quarters or eighths in the rest.
+
+    The number below is even in every other example, and odd in the others.
+
+    Args:
+        plain: Several examples of the usual kind, batch first.
+        generator: Draws.
+    """
+    place = np.arange(len(plain)).reshape(-1, *(1 for _ in plain.shape[1:]))
+    found: Array = 2.0 * np.rint(plain) + place % 2 + 0.5
+    finer = generator.choice((0.5, 0.25, 0.125), plain.shape)
+    return np.where(place < len(plain) // 2, found, found * finer)
+
+
 def blank(plain: Array, marks: Sequence[float]) -> Array:
     """Numbers with one example of nothing but zeros, one of -1, and one of a mark if there are any."""
     found = plain.copy()

@@ -16,6 +16,7 @@ from xbackend_fl.mapping.probe.draw import features, shaken
 from xbackend_fl.mapping.probe.drawn import drawn_by_shape, drawn_weights
 from xbackend_fl.mapping.probe.executor import Executor, executor_of
 from xbackend_fl.mapping.probe.native import SizeRefused, canonical_outputs, forward, training_attributes
+from xbackend_fl.mapping.probe.redrawn import Redrawn, redrawn, with_missing
 from xbackend_fl.mapping.probe.runtime import GraphRefused
 
 Array = NDArray[Any]
@@ -36,6 +37,8 @@ class Case:
         alike: Whether the features that a layer reads weigh alike, besides: such a probe needs no order of features either.
         rounding: Whether it is measured how far rounding moves the gradients and the step.
         quiet: Whether weights by shape are an eighth of their usual size: a sigmoid is then not at its end.
+        redrawn: What becomes of the weights that are drawn, or of the data when it is run (:class:`Redrawn`); nothing if it is
+            empty. Outputs alone are compared then.
         held: Whether what does not train has the values that the reference holds: another model may have constants there.
     """
 
@@ -50,6 +53,7 @@ class Case:
     rounding: bool = False
     quiet: bool = False
     held: bool = False
+    redrawn: str = ""
 
     def at_example(self, schema: Schema) -> bool:
         """Whether its inputs have the sizes of the example, the number of examples aside."""
@@ -86,7 +90,8 @@ class Evidence:
 def weights_of(schema: Schema, case: Case) -> dict[str, Array]:
     """The weights of a case, running statistics aside."""
     if not case.by_shape:
-        return drawn_weights(schema, case.seed)
+        drawn = drawn_weights(schema, case.seed)
+        return redrawn(schema, drawn, Redrawn(case.redrawn)) if case.redrawn else drawn
     weights = drawn_by_shape(schema, alike=case.alike)
     return {name: _quiet(array) for name, array in weights.items()} if case.quiet else weights
 
@@ -146,7 +151,9 @@ def observe(
                 raise SizeRefused(error.message, hint=error.hint) from error
         statistics |= held or {}
     weights |= statistics
-    outputs = canonical_outputs(trainer, binding, weights, case.inputs)
+    lacking = case.redrawn == Redrawn.MISSING
+    inputs = with_missing(schema, case.inputs) if lacking else case.inputs
+    outputs = canonical_outputs(trainer, binding, weights, inputs)
     if not case.at_example(schema):
         _require_examples(schema, case, outputs)
     if not case.differentiate:

@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from xbackend_fl.adapter import Trainer
 from xbackend_fl.canonical import Binding, Kind, Schema
 from xbackend_fl.errors import RefusedInput
-from xbackend_fl.mapping.probe.cases import LARGER, LONGER
+from xbackend_fl.mapping.probe.cases import EVERY_INDEX, LARGER, LONGER
 from xbackend_fl.mapping.probe.distributions import Distribution, vocabularies
 from xbackend_fl.mapping.probe.executor import executor_of
 from xbackend_fl.mapping.probe.markers import unseen
 from xbackend_fl.mapping.probe.probe import Evidence
+from xbackend_fl.mapping.probe.redrawn import Redrawn
 from xbackend_fl.mapping.probe.runtime import GraphRefused
+from xbackend_fl.mapping.probe.tables import tables_of
 from xbackend_fl.mapping.proof.agreement import Agreement, agreement
 from xbackend_fl.mapping.proof.noise import of_model, output_noise, widest_noise
 from xbackend_fl.mapping.proof.observed import Standing, agreed, seen, standing, unseen_nodes
@@ -98,7 +100,7 @@ def prove(
         for item in quiet
         if item.case.label not in ran and not item.case.by_shape and not alone
     )
-    notes += tuple(_such_data(schema))
+    notes += (*_such_data(schema), *_some_rows(schema, quiet))
     if alone:
         notes += (f"two opinions, not three: ONNX Runtime cannot run {shown_names(alone)}",)
     checks += [check for check in third if check.case not in loud]
@@ -123,6 +125,14 @@ def _such_data(schema: Schema) -> Iterator[str]:
             for what, is_so in said
             if is_so
         )
+
+
+def _some_rows(schema: Schema, own: Sequence[Evidence]) -> Iterator[str]:
+    """Tables of constants that no draw reads whole."""
+    rows = {name: len(array) for name, array in tables_of(schema).items()}
+    read = vocabularies(schema, rows)
+    if rows and read and not any(EVERY_INDEX in item.case.label for item in own):
+        yield f"the draws read some entries alone of what {shown_names(list(read))} looks up: others were compared where both hold them"
 
 
 def _judged(
@@ -231,7 +241,7 @@ def _loud(
 ) -> dict[str, float]:
     """Cases whose outputs differ by no more than rounding moves them, and how far that is; they are no evidence either way.
 
-    None if the outputs of any case differ by more, or are finite on one side only: no rounding makes that.
+    None if the outputs of any case differ by more, or are finite on one side only, or for exact numbers: no rounding makes that.
     """
     by_label, schema = {item.case.label: item for item in own}, answers.schema
     model = of_model(trainer, binding)
@@ -239,7 +249,8 @@ def _loud(
     for check in checks:
         if check.passed or check.what not in _CONTINUOUS:
             continue
-        if not math.isfinite(check.error):
+        if not math.isfinite(check.error) or by_label[check.case].case.redrawn == Redrawn.HALVES:
+            # Halves are exact, and to move a weight is to leave them.
             return {}
         if check.case not in loud:
             item = by_label[check.case]

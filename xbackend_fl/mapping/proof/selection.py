@@ -28,6 +28,8 @@ from xbackend_fl.mapping.probe.held import held_values
 from xbackend_fl.mapping.probe.memory import check_memory
 from xbackend_fl.mapping.probe.native import SizeRefused
 from xbackend_fl.mapping.probe.probe import Case, Evidence, observe
+from xbackend_fl.mapping.probe.redrawn import Redrawn
+from xbackend_fl.mapping.proof.missing import with_values_missing
 from xbackend_fl.mapping.proof.noise import of_model, output_noise
 from xbackend_fl.mapping.proof.observed import faint_nodes
 from xbackend_fl.mapping.proof.reaction import REACTS, reaction
@@ -96,6 +98,8 @@ def select(
                 found.append(observe(trainer, binding, schema, twin, None, runtime))
     if held:
         found += _held(trainer, binding, schema, tuple(found), usual, runtime, held)
+    lacking = None if alone else with_values_missing(trainer, binding, schema, found[0])
+    found += [lacking] if lacking is not None and _finite(lacking) else []
     return tuple(found), tuple(notes)
 
 
@@ -203,6 +207,9 @@ def _faint(schema: Schema, binding: Binding, trainer: Trainer, seen: Evidence, u
     ]
     if any(one <= _NOTHING * two for one, two in sizes):
         return True
+    if seen.case.redrawn == Redrawn.HALVES:
+        # Halves are exact, and to move a weight is to leave them.
+        return False
     return _rounded(schema, binding, trainer, seen)
 
 
