@@ -79,6 +79,13 @@ def defined_at(owner: object) -> str:
     return ""
 
 
+def shown_place(file: str, line: int) -> str:
+    """``FILE:LINE`` of a known place; a file of a library is named from its package on."""
+    parts = Path(file).parts
+    inside = next((place + 1 for place, part in enumerate(parts) if part in _FOLDERS), 0)
+    return f"{Path(*parts[inside:]) if inside else _short(file)}:{line}"
+
+
 def _short(file: str) -> str:
     """A file as somebody who stands in the current folder would name it."""
     path, here = Path(file), Path.cwd()

@@ -28,6 +28,7 @@ from xbackend_fl.errors import UnsupportedError
 from xbackend_fl.places import users_place
 from xbfl_tensorflow import layers, moving, opaque, operations, recurrent, sequences, simple, wrapped
 from xbfl_tensorflow.axes import default_axes
+from xbfl_tensorflow.branches import refuse_decisions
 from xbfl_tensorflow.calling import (
     declares_inputs,
     is_keras,
@@ -40,7 +41,7 @@ from xbfl_tensorflow.constants import fold, settle
 from xbfl_tensorflow.graph import Context, Handler, family, knows_activation
 from xbfl_tensorflow.reading import read_as_called, read_as_declared, refusal
 from xbfl_tensorflow.rehearsal import Rehearsal, rehearse, require_still
-from xbfl_tensorflow.trace import Call, Trace, steps, trace
+from xbfl_tensorflow.trace import Call, Trace, needed, steps, trace
 from xbfl_tensorflow.variables import natives_of, raw, refuse_policies, trainable, variable_names
 
 _LAYERS: Mapping[str, Handler] = {**layers.HANDLERS, **simple.HANDLERS, **sequences.HANDLERS}
@@ -150,6 +151,7 @@ def _seen(model: Any, way: Way, given: Given, told: Declared, inside: list[Any])
     if is_keras(model):
         refuse_policies(model)
     rehearsal = _rehearsed(model, way, traced, batch, inferred, inside)
+    refuse_decisions(traced, needed([tensor for _, tensor in traced.outputs]))
     own = [axes.to_native(array) for axes, array in zip(inferred, batch, strict=True)]
     require_still(model, way, traced, own)
     return _Seen(batch, declared, inferred, traced, rehearsal)
@@ -257,7 +259,7 @@ def _captures(context: Context, graph: Any, variables: Mapping[str, Any]) -> Non
 
 def _walk(context: Context, graph: Any, calls: Sequence[Call], outputs: Sequence[Any]) -> None:
     """Tell the builder about every operation that an output comes from; a marked call counts as one."""
-    read = _needed(outputs)
+    read = needed(outputs)
     for step in steps(graph, calls):
         if isinstance(step, Call):
             if _made_by(step).name not in read and not context.knows((step.arguments, step.options)):
@@ -273,18 +275,6 @@ def _walk(context: Context, graph: Any, calls: Sequence[Call], outputs: Sequence
             context.builder.recorder.place = users_place(_frames(step))
             with explained(f"reading {step.type}", frames=partial(_frames, step)):
                 _operation(context, graph, step)
-
-
-def _needed(outputs: Sequence[Any]) -> set[str]:
-    """The operations that outputs come from: assertions, and what a model prints, are not its function."""
-    found: set[str] = set()
-    waiting = [tensor.op for tensor in outputs if hasattr(tensor, "op")]
-    while waiting:
-        operation = waiting.pop()
-        if operation.name not in found:
-            found.add(operation.name)
-            waiting.extend(tensor.op for tensor in operation.inputs)
-    return found
 
 
 def _made_by(call: Call) -> Any:

@@ -100,6 +100,18 @@ def steps(graph: Any, calls: Sequence[Call]) -> Iterator[Any]:
         position = position + 1 if call is None else call.stop
 
 
+def needed(outputs: Sequence[Any]) -> set[str]:
+    """The operations that outputs come from: assertions, and what a model prints, are not its function."""
+    found: set[str] = set()
+    waiting = [tensor.op for tensor in outputs if hasattr(tensor, "op")]
+    while waiting:
+        operation = waiting.pop()
+        if operation.name not in found:
+            found.add(operation.name)
+            waiting.extend(tensor.op for tensor in operation.inputs)
+    return found
+
+
 def trace(
     model: Any, way: Way, specs: Sequence[Any], known: Callable[[Any], bool], *, training: bool = False
 ) -> Trace:

@@ -57,6 +57,7 @@ from xbfl_torch.graph import Context, Handler, base_name
 from xbfl_torch.modes import evaluation_mode
 from xbfl_torch.packed import PACKS
 from xbfl_torch.plain import natives_of
+from xbfl_torch.reads import decisions_of, refuse_decisions
 from xbfl_torch.rehearsal import Rehearsal, rehearse
 from xbfl_torch.states import State
 from xbfl_torch.tracing import Traced, executed, exported
@@ -320,6 +321,7 @@ def _traced(
         hook = model.register_forward_hook(flat)
         try:
             traced = exported(torch.export.export(model, native))
+            refuse_decisions(type(model).__name__, decisions_of(model, traced.graph, model, native))
         except (XbflError, KeyboardInterrupt):
             raise
         except BaseException as error:

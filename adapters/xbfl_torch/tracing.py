@@ -1,7 +1,8 @@
 """The graph of a module: as ``torch.export`` makes it, or, where that cannot, as the operations of one execution.
 
 An execution shows what a model does with its example, loops and lists, numbers read with ``.item()`` and sizes included. What it read
-from the data would stand in the graph as it was there, so the graph is compared with the model on other data first.
+from the data would stand in the graph as it was there, so a model whose own code does that is refused, and the graph is compared with
+the model on other data as well.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, make_fx
 
 from xbackend_fl.adapter.contract import Array
+from xbfl_torch.reads import notes_of, reads_of, refuse_decisions
 
 _DRAWS = 6
 _CLOSE = 1e-4
@@ -64,7 +66,15 @@ def executed(
         model: The module, in evaluation mode.
         call: Calls it with tensors, and returns its outputs in a flat list.
         native: Two examples.
+
+    Raises:
+        UnsupportedError: The module's own code decides by the values of its data.
     """
+    try:
+        reads = reads_of(model, call, native)
+    except Exception:  # noqa: BLE001  a model may raise anything
+        return None
+    refuse_decisions(type(model).__name__, reads)
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
     def function(held: Sequence[torch.Tensor], *inputs: torch.Tensor) -> list[torch.Tensor]:
@@ -97,7 +107,7 @@ def executed(
         dict(zip(places, tensors, strict=False)),
         constants,
         tuple(places[len(tensors) :]),
-        (note,),
+        (note, *notes_of(reads)),
     )
 
 

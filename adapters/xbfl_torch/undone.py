@@ -10,6 +10,7 @@ from typing import Any, final
 
 import numpy as np
 import torch
+from torch._ops import HigherOrderOperator
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
@@ -41,6 +42,8 @@ def undone(model: torch.nn.Module) -> Iterator[None]:
 class _Kept(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees every operation before it runs, and keeps the tensors that it says it writes to."""
 
+    supports_higher_order_operators = True
+
     def __init__(self, tensors: Mapping[str, torch.Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._sharing: dict[int, list[torch.Tensor]] = defaultdict(list)
@@ -57,6 +60,9 @@ class _Kept(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Keep what the operation overwrites, and run it."""
         del types
         given = kwargs or {}
+        if isinstance(func, HigherOrderOperator):
+            # Their branches and bodies write to nothing.
+            return func(*args, **given)
         for place, argument in enumerate(func._schema.arguments):  # noqa: SLF001  the only account of what is written
             if argument.alias_info is not None and argument.alias_info.is_write:
                 written = args[place] if place < len(args) else given.get(argument.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 from numpy.typing import NDArray
@@ -167,7 +168,8 @@ def evidence_of(trainer: Trainer, example: Example) -> tuple[Evidence, ...]:
         check_weights(trainer)
         evidence = select(trainer, binding, schema, example)[0]
         precision_notes(trainer, binding, schema, evidence)
-        return evidence
+        first = (replace(item, notes=trainer.description.notes) for item in evidence[:1])
+        return *first, *evidence[1:]
 
 
 @contextmanager

@@ -66,11 +66,13 @@ def proven(claim: Claim) -> Bound:
         raise failure(found, schema, trainer.description, claim.cause(apart, found, held))
     told = precision_notes(trainer, found.binding, schema, claim.evidence)
     missing = missing_notes(trainer, found.binding, schema, claim.evidence, lacking)
+    of_reference = (f"the reference: {note}" for item in claim.evidence or () for note in item.notes)
     notes = (
         *found.notes,
         *rows,
         *trailing_notes(found.binding),
         *trainer.description.notes,
+        *of_reference,
         *told,
         *missing,
     )

@@ -76,6 +76,7 @@ class Evidence:
         updated: Sketch of the running statistics after that step.
         rounding: How far rounding moves the named sketch, one number each, by ``gradients/NAME``, ``moved/NAME``
             and ``updated/NAME``; empty where it was not measured.
+        notes: What was said when the model was described; with lines of its code, so it stays on this machine.
     """
 
     case: Case
@@ -85,6 +86,7 @@ class Evidence:
     moved: Mapping[str, Array] = field(default_factory=dict)
     updated: Mapping[str, Array] = field(default_factory=dict)
     rounding: Mapping[str, Array] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def weights_of(schema: Schema, case: Case) -> dict[str, Array]:

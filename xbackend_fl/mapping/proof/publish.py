@@ -103,7 +103,11 @@ def unpack_evidence(
         Evidence(
             Case(inputs=several(index, "inputs"), **plain),
             outputs=several(index, "outputs"),
-            **{kind: parts.get((index, kind), {}) for kind in _NAMED},
+            statistics=parts.get((index, "statistics"), {}),
+            gradients=parts.get((index, "gradients"), {}),
+            moved=parts.get((index, "moved"), {}),
+            updated=parts.get((index, "updated"), {}),
+            rounding=parts.get((index, "rounding"), {}),
         )
         for index, plain in enumerate(json.loads(about["cases"]))
     )
