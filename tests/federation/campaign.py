@@ -20,8 +20,9 @@ from functools import partial
 from pathlib import Path
 
 from tests.federation.light import Linear
+from tests.federation.local import LocalLink
 from xbackend_fl.course import Course, load_course
-from xbackend_fl.federation import DeploymentEngine, Dispatcher, Ledger, LocalLink, Silo
+from xbackend_fl.federation import DeploymentEngine, Dispatcher, Ledger, Silo
 from xbackend_fl.federation.flower.processes import free_port
 from xbackend_fl.rounds import RunFolder, run_with
 from xbackend_fl.weights import load_weights

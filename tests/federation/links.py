@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.federation.light import Linear
+from tests.federation.local import LocalLink
 from xbackend_fl import Course
 from xbackend_fl.events import Event
-from xbackend_fl.federation import DeploymentEngine, Dispatcher, Ledger, Link, LocalLink, Message, Silo
+from xbackend_fl.federation import DeploymentEngine, Dispatcher, Ledger, Link, Message, Silo
 from xbackend_fl.federation.transport import Reply, Session
 from xbackend_fl.rounds import RoundOutcome, RunFolder, run_with
 

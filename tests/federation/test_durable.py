@@ -18,9 +18,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from tests.federation.campaign import undisturbed, write_course
 from tests.federation.light import Linear
+from tests.federation.local import LocalLink
 from xbackend_fl.errors import FileError, RunFailed, UpdateRefused
 from xbackend_fl.events import Event, Noted
-from xbackend_fl.federation import DeploymentEngine, Dispatcher, Ledger, LocalLink, Message, Silo
+from xbackend_fl.federation import DeploymentEngine, Dispatcher, Ledger, Message, Silo
 from xbackend_fl.federation.credentials import Keys, make_keys
 from xbackend_fl.federation.job import Job
 from xbackend_fl.federation.protocol.signatures import SERVER, Signatures

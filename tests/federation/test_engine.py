@@ -14,10 +14,11 @@ import pytest
 from tests.federation.campaign import write_course
 from tests.federation.light import Linear
 from tests.federation.links import Altered, Passing, deployed, fields, light
+from tests.federation.local import LocalLink
 from xbackend_fl import Course, load_course, run_course
 from xbackend_fl.errors import ConfigError, FileError, RunFailed
 from xbackend_fl.events import ParticipantFailed, RoundCollected, RoundFinished
-from xbackend_fl.federation import LocalLink, Message, Silo
+from xbackend_fl.federation import Message, Silo
 from xbackend_fl.federation.transport import Reply
 from xbackend_fl.weights import load_weights
 

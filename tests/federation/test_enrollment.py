@@ -13,11 +13,12 @@ import pytest
 from tests.federation.campaign import write_course
 from tests.federation.hostile import harmless
 from tests.federation.links import Altered, Away, deployed, fields, light
+from tests.federation.local import LocalLink
 from xbackend_fl import load_course
 from xbackend_fl.canonical import Binding
 from xbackend_fl.errors import MismatchError, RunFailed, UpdateRefused, XbflError
 from xbackend_fl.events import ModelBound, Noted, ParticipantFailed, RoundCollected, RoundStarted
-from xbackend_fl.federation import LocalLink, Message, Silo
+from xbackend_fl.federation import Message, Silo
 from xbackend_fl.federation.server.reference import reference_of
 from xbackend_fl.mapping import Proof
 

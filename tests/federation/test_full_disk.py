@@ -19,10 +19,11 @@ import pytest
 from tests.federation.campaign import undisturbed, write_course
 from tests.federation.light import Linear
 from tests.federation.links import deployed, light
+from tests.federation.local import LocalLink
 from xbackend_fl import load_course, run_course
 from xbackend_fl.errors import DiskFull, RunFailed
 from xbackend_fl.events import CourseStarted, Event, Noted, from_line
-from xbackend_fl.federation import LocalLink, Silo
+from xbackend_fl.federation import Silo
 from xbackend_fl.federation.flower import server
 from xbackend_fl.federation.job import Job
 from xbackend_fl.federation.server import ledger as ledger_module

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from xbackend_fl.federation.server.engine import DeploymentEngine
     from xbackend_fl.federation.server.ledger import Ledger
     from xbackend_fl.federation.silo.silo import Learner, Silo
-    from xbackend_fl.federation.transport import Link, LocalLink
+    from xbackend_fl.federation.transport import Link
 
-__all__ = ["DeploymentEngine", "Dispatcher", "Learner", "Ledger", "Link", "LocalLink", "Message", "Silo"]
+__all__ = ["DeploymentEngine", "Dispatcher", "Learner", "Ledger", "Link", "Message", "Silo"]
 
 _MODULES = {
     "DeploymentEngine": "server.engine",
@@ -24,7 +24,6 @@ _MODULES = {
     "Learner": "silo.silo",
     "Ledger": "server.ledger",
     "Link": "transport",
-    "LocalLink": "transport",
     "Message": "protocol.message",
     "Silo": "silo.silo",
 }
