@@ -47,7 +47,8 @@ def describe(model: onnx.ModelProto, example: Sequence[Array]) -> Description:
     natives = {name: NativeTensor(tuple(array.shape), str(array.dtype)) for name, array in floats.items()}
     builder = GraphBuilder("onnx", natives)
     builder.inference_only("an ONNX file is an inference graph")
-    context = Context(builder, _shapes(model, [item.name for item in data], batch))
+    zeros = frozenset(name for name, array in floats.items() if not array.any())
+    context = Context(builder, _shapes(model, [item.name for item in data], batch), zeros)
     for name, array in weights.items():
         context.values[name] = Native(name, tuple(array.shape)) if name in floats else array
     for item, array in zip(data, batch, strict=True):

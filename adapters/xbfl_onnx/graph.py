@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -22,10 +22,17 @@ class Context:
         values: What each value of the graph stands for.
         sequences: Values that are lists of values.
         shapes: Shape of each value at the example.
+        zeros: Initializers that are zeros: exporters write first states so, which are no weights then.
     """
 
-    def __init__(self, builder: GraphBuilder, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    def __init__(
+        self,
+        builder: GraphBuilder,
+        shapes: Mapping[str, tuple[int, ...]],
+        zeros: Collection[str] = frozenset(),
+    ) -> None:
         self.builder = builder
+        self.zeros = zeros
         self.values: dict[str, Operand] = {}
         self.shapes = shapes
         self.sequences: dict[str, list[Operand]] = {}

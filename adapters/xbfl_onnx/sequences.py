@@ -16,7 +16,7 @@ from xbackend_fl.canonical.graph.attention import join_heads, split_heads
 from xbackend_fl.canonical.graph.computed import Computed
 from xbackend_fl.canonical.graph.operands import Operand, is_causal_mask, native_shape
 from xbackend_fl.canonical.graph.recurrent import recurrent as run
-from xbackend_fl.canonical.layout import Layout, Stack, Sum
+from xbackend_fl.canonical.layout import Layout, Native, Stack, Sum
 from xbfl_onnx.graph import Context, Handler, attributes, layout, require
 
 _WIDTH = {"LSTM": 4, "GRU": 3, "RNN": 1}
@@ -73,7 +73,7 @@ def _parameter(operand: Operand | None, node: onnx.NodeProto) -> Layout:
 
 def _initial(context: Context, node: onnx.NodeProto, given: Sequence[Operand | None]) -> list[Operand]:
     """First states ``[directions, N, hidden]`` as ``[N, directions · hidden]``; zeros are left out."""
-    if all(_is_zero(item) for item in given):
+    if all(_is_zero(item) or (isinstance(item, Native) and item.tensor in context.zeros) for item in given):
         return []
     found: list[Operand] = []
     for item in given if node.op_type == "LSTM" else given[:1]:

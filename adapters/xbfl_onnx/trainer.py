@@ -10,7 +10,7 @@ from typing import Any, final
 import numpy as np
 import onnx
 import onnxruntime
-from onnx import numpy_helper
+from onnx import external_data_helper, numpy_helper
 
 from xbackend_fl.adapter.blame import explained, not_accepted
 from xbackend_fl.adapter.contract import Array, Batch, LossSum, TrainConfig
@@ -24,22 +24,40 @@ from xbfl_onnx.half import in_float32
 
 
 def read(path: Path) -> onnx.ModelProto:
-    """Read a model whose tensors lie in the file itself.
+    """Read a model, and tensors that lie in files beside it: PyTorch's exporter writes them so by itself.
 
     Raises:
-        FileError: It is missing, is no ONNX model, or keeps its tensors elsewhere.
+        FileError: It is missing, is no ONNX model, or keeps tensors outside of its folder, behind a link, or in a file that is
+            too short.
     """
     if not path.is_file():
         raise FileError(f"no such file: {path}")
     try:
         model = onnx.load(path, load_external_data=False)
+        _load_apart(path, model)
         onnx.checker.check_model(model)
+    except FileError:
+        raise
     except Exception as error:
         # The parser and the checker each have exceptions of their own, without a common base.
         raise FileError(f"{path} is not a valid ONNX model: {shortened(error)}") from error
-    if any(item.data_location == onnx.TensorProto.EXTERNAL for item in model.graph.initializer):
-        raise FileError(f"{path} keeps tensors in other files", hint="save it with its data inside")
     return model
+
+
+def _load_apart(path: Path, model: onnx.ModelProto) -> None:
+    """Put the tensors that lie in other files into a model."""
+    apart = [item for item in model.graph.initializer if item.data_location == onnx.TensorProto.EXTERNAL]
+    try:
+        # It follows no link and no path out of the folder.
+        external_data_helper.load_external_data_for_model(model, str(path.parent))
+        for item in apart:
+            numpy_helper.to_array(item)
+    except Exception as error:
+        # The loader raises its own, the system's, and ValueError where a file is too short.
+        raise FileError(
+            f"{path} keeps tensors in other files, which cannot be read: {shortened(error)}",
+            hint="keep them in its folder, or export it whole: torch.onnx.export(..., external_data=False)",
+        ) from error
 
 
 @final

@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 import torch
 from keras import layers as K
+from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 import xbackend_fl
@@ -145,3 +146,69 @@ def test_a_reference_does_not_train(tmp_path: Path) -> None:
     assert {item.name for item in saved.graph.initializer} == set(trainer.read())
     (output,) = OnnxTrainer(saved, example).forward(example)
     np.testing.assert_array_equal(output, trainer.forward(example)[0])
+
+
+def _wide(value: float) -> onnx.ModelProto:
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 40]) for name in ("x", "y")]
+    weight = numpy_helper.from_array(np.full((40, 40), value, np.float32), "w")
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"], name="n")]
+    graph = helper.make_graph(nodes, "g", ports[:1], ports[1:], [weight])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+def test_tensors_in_a_file_beside_the_model(tmp_path: Path) -> None:
+    onnx.save(
+        _wide(0.5), tmp_path / "m.onnx", save_as_external_data=True, location="m.onnx.data", size_threshold=0
+    )
+    (tensor,) = read(tmp_path / "m.onnx").graph.initializer
+    np.testing.assert_array_equal(numpy_helper.to_array(tensor), np.full((40, 40), 0.5))
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "m.onnx").rename(tmp_path / "inside" / "m.onnx")
+    data = tmp_path / "inside" / "m.onnx.data"
+    with pytest.raises(FileError, match=r"external_data=False"):
+        read(tmp_path / "inside" / "m.onnx")
+    data.symlink_to(tmp_path / "m.onnx.data")
+    with pytest.raises(FileError, match="symbolic link"):
+        read(tmp_path / "inside" / "m.onnx")
+    data.unlink()
+    data.write_bytes((tmp_path / "m.onnx.data").read_bytes()[:100])
+    with pytest.raises(FileError, match="exceeds available data"):
+        read(tmp_path / "inside" / "m.onnx")
+
+
+def test_tensors_outside_of_the_folder(tmp_path: Path) -> None:
+    onnx.save(
+        _wide(0.5), tmp_path / "m.onnx", save_as_external_data=True, location="m.data", size_threshold=0
+    )
+    model = onnx.load(tmp_path / "m.onnx", load_external_data=False)
+    (tmp_path / "inside").mkdir()
+    for place in ("../m.data", str(tmp_path / "m.data")):
+        model.graph.initializer[0].external_data[0].value = place
+        onnx.save(model, tmp_path / "inside" / "m.onnx")
+        with pytest.raises(FileError, match="in other files, which cannot be read"):
+            read(tmp_path / "inside" / "m.onnx")
+
+
+def test_first_states_that_are_an_initializer_of_zeros() -> None:
+    random = np.random.default_rng(0)
+
+    def model(*, given: bool) -> onnx.ModelProto:
+        held = {"w": (1, 24, 5), "r": (1, 24, 6), "b": (1, 48)}
+        tensors = [
+            numpy_helper.from_array(random.normal(size=s).astype(np.float32), n) for n, s in held.items()
+        ]
+        if given:
+            tensors.append(numpy_helper.from_array(np.zeros((1, 2, 6), np.float32), "zeros"))
+        states = ["", "zeros", "zeros"] if given else []
+        nodes = [helper.make_node("LSTM", ["x", *held, *states], ["y"], name="l", hidden_size=6)]
+        ports = [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, [7, 2, 5]),
+            helper.make_tensor_value_info("y", TensorProto.FLOAT, [7, 1, 2, 6]),
+        ]
+        graph = helper.make_graph(nodes, "g", ports[:1], ports[1:], tensors)
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+    example = (np.zeros((7, 2, 5), np.float32),)
+    one, two = (xbackend_fl.describe(model(given=given), example) for given in (False, True))
+    assert [node.operator for node in one.nodes] == [node.operator for node in two.nodes]
+    assert one.fingerprint == two.fingerprint

@@ -186,3 +186,35 @@ def test_a_branch_with_weights_of_its_own_is_missing(example: np.ndarray[Any, An
     assert found is not None
     assert found.sure
     assert re.search("Mul .* missing in the candidate", found.lines[0]), found.lines
+
+
+def tied(activation: Any, turned: Any) -> Lambda:
+    return Lambda(
+        lambda m, x: nn.functional.linear(activation(m.a(x)), turned(m.a.weight)), a=nn.Linear(6, 6)
+    )
+
+
+def test_what_only_symmetric_weights_forgive_is_no_cause(example: np.ndarray[Any, Any]) -> None:
+    schema = xbackend_fl.describe(tied(torch.tanh, torch.t), (example,))
+    for turned, alone in ((torch.t, True), (torch.clone, False)):
+        changed = tied(torch.sigmoid, turned)
+        found = cause_of(schema, adapter_of(changed).open(changed, (example,)), (example,), None, None)
+        assert found is not None
+        # Two reads of one matrix: with the other activation alone, they are no pair of its transposes.
+        assert ("MatMul" not in found.lines[0]) is alone, found.lines
+
+
+def test_axes_that_are_turned_are_named_and_not_what_reads_them(example: np.ndarray[Any, Any]) -> None:
+    def first(*, turned: bool) -> Lambda:
+        def forward(m: Any, x: Tensor) -> Tensor:
+            y = torch.relu(m.a(x))
+            return m.o((y.mT if turned else y).reshape(len(x), -1)[:, :10])
+
+        return Lambda(forward, a=nn.Linear(6, 5), o=nn.Linear(10, 3))
+
+    schema = xbackend_fl.describe(first(turned=False), (example,))
+    changed = first(turned=True)
+    found = cause_of(schema, adapter_of(changed).open(changed, (example,)), (example,), None, None)
+    assert found is not None
+    assert "Transpose" in found.lines[0], found.lines
+    assert "Slice" not in found.lines[0], found.lines

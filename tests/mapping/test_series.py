@@ -55,6 +55,7 @@ def test_a_step_counted_from_the_other_end_is_said(left: Function, right: Functi
     found = bound(Read(left, table=table), keras_reading(right, table=table), IDS if table else SERIES)
     assert found.proof.proven
     (note,) = [note for note in found.proof.notes if "one step longer" in note]
+    assert note in found.notes
     assert note.startswith("draw 19, 6")
     assert "the map holds at the example's length" in note
 

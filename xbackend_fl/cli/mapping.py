@@ -92,7 +92,7 @@ def _show(bound: Bound) -> None:
         )
     print_table(rows)
     show_edges(bound.binding)
-    for note in (*bound.notes, *bound.proof.notes):
+    for note in bound.notes:
         say(f"note: {note}")
     for line in common():
         say(f"training: {line}")

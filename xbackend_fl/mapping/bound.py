@@ -22,7 +22,7 @@ class Bound:
         binding: How its parameters lie in the native model.
         proof: The numbers that show that both are the same function.
         trainer: The native model behind the trainer contract.
-        notes: Differences that only training sees; the treaty's value is applied.
+        notes: Differences that only training sees, where the treaty's value is applied, and what the proof says besides.
     """
 
     schema: Schema

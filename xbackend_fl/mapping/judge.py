@@ -75,6 +75,7 @@ def proven(claim: Claim) -> Bound:
         *of_reference,
         *told,
         *missing,
+        *found.proof.notes,
     )
     return Bound(schema, found.binding, found.proof, trainer, notes)
 

@@ -95,7 +95,7 @@ class SimulationEngine:
                     fingerprint=schema.fingerprint,
                     reference=worker is reference,
                     largest_error=proof.largest_error,
-                    notes=(*notes, *proof.notes),
+                    notes=notes,
                     seconds=time.perf_counter() - began,
                 )
             )

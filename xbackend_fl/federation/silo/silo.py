@@ -244,7 +244,7 @@ class Silo:
         self._schema, self._local = schema, local_parameters(schema, self._wanted)
         if self._outbox is not None:
             self._on_disk(self._outbox.folder, partial(self._outbox.bind, request))
-        found = {"largest_error": proof.largest_error, "notes": [*notes, *proof.notes]}
+        found = {"largest_error": proof.largest_error, "notes": [*notes]}
         return Message("bound", {"fingerprint": schema.fingerprint, **found})
 
     def _train(self, request: Message) -> Message:

@@ -73,6 +73,13 @@ class Graph:
                 found |= set(step.inputs)
         return found
 
+    def also_read(self, name: str) -> bool:
+        """Whether a parameter that a value is computed from is read on another way to the outputs too."""
+        parameters = {item.name for item in self.schema.parameters}
+        others = [step for step in self.steps if name not in step.outputs]
+        read = {one for step in _needed(others, self.outputs) for one in step.inputs}
+        return bool(parameters & read & self.before(name))
+
     def left_out(self, index: int, new: Step) -> tuple[Step, ...]:
         """The steps that nothing reads any more with another one in the place of one."""
         steps = [*self.steps[:index], new, *self.steps[index + 1 :]]

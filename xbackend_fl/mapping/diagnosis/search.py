@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.mapping.diagnosis.change import Change, Pool
+from xbackend_fl.mapping.diagnosis.confirm import confirmed
 from xbackend_fl.mapping.diagnosis.edits import further, simple
 from xbackend_fl.mapping.diagnosis.graft import Graft, fitted, grafts
 from xbackend_fl.mapping.diagnosis.graph import Graph
@@ -32,6 +33,9 @@ _BETTER = 0.05
 
 _GRAFTING = 0.5
 """Part of the time that branches have besides."""
+
+_CONFIRMING = 1.0
+"""Processor seconds besides for changes that were found, which other weights have to confirm."""
 
 _STEPS = 80
 """Most steps behind a parting that are changed."""
@@ -94,13 +98,14 @@ def finding(
         runs = [worst, *again, *(run for run in rest if run)]
         known = twins(*worst.values), twins(*worst.values[::-1])
         partings = parting(graphs[0], known[0]), parting(graphs[1], known[1])
+        sure = partial(_sure, graphs, draw, [run.data for run in runs[:2]], outputs, until + _CONFIRMING)
         nothing = Finding(partings, known[0], 0, (), len(runs) - len(again), 0.0, worst.apart)
         if first is None:
             first = nothing
-            if (changed := _changed(graphs, nothing, runs, outputs, until)) is not None:
+            if (changed := _changed(graphs, nothing, runs, outputs, until, sure)) is not None:
                 return changed
             until = time.process_time() + _GRAFTING * seconds
-        if (other := _with_branch(graphs, nothing, runs, outputs, until)) is not None:
+        if (other := _with_branch(graphs, nothing, runs, outputs, until, sure)) is not None:
             return other
         if time.process_time() > until:
             break
@@ -135,6 +140,7 @@ def _changed(
     runs: Sequence[_Run],
     outputs: Sequence[tuple[str, str]],
     until: float,
+    sure: Callable[..., bool],
 ) -> Finding | None:
     """The first small change of one step, or of all that are written alike, that makes both graphs one function."""
     regions = [_around(graphs[side], nothing.partings[side]) for side in (0, 1)]
@@ -147,8 +153,11 @@ def _changed(
         tried.add(key)
         if time.process_time() > until:
             return None
-        error = _everywhere_equal(runs, partial(_error, graphs[side], side, changes, outputs=outputs))
-        if error is not None and not _erased(graphs[side], changes[0], runs[0].values[side]):
+        apart = partial(_error, graphs[side], side, changes, outputs=outputs)
+        error = _everywhere_equal(runs, apart)
+        if error is None or _erased(graphs[side], changes[0], runs[0].values[side]):
+            continue
+        if sure(apart, changes[0].what):
             return replace(nothing, side=side, changes=changes, error=error)
     return None
 
@@ -166,15 +175,41 @@ def _with_branch(
     runs: Sequence[_Run],
     outputs: Sequence[tuple[str, str]],
     until: float,
+    sure: Callable[..., bool],
 ) -> Finding | None:
     """The smallest branch whose value, taken from the other graph, makes both graphs one function."""
     for graft in grafts(graphs, nothing.partings, runs[0].values):
         if time.process_time() > until:
             return None
-        error = _everywhere_equal(runs, partial(_grafted, graphs, graft, outputs=outputs))
-        if error is not None:
+        if graphs[graft.side].also_read(graft.place):
+            # A value that is taken over would not show what else these weights are read for.
+            continue
+        apart = partial(_grafted, graphs, graft, outputs=outputs)
+        error = _everywhere_equal(runs, apart)
+        if error is not None and sure(apart):
             return replace(nothing, side=graft.side, graft=graft, error=error)
     return None
+
+
+def _sure(
+    graphs: tuple[Graph, Graph],
+    draw: Draw,
+    data: Sequence[Data],
+    outputs: Sequence[tuple[str, str]],
+    until: float,
+    apart: Callable[[_Run], float],
+    what: str = "",
+) -> bool:
+    """Whether a change makes both graphs one function with other numbers in every place too."""
+    if draw.in_parts and what == "constant":
+        # Constants in another order may be but the other order of the parts.
+        return False
+
+    def agrees(inputs: Data, weights: tuple[Weights, Weights]) -> bool:
+        run = _run(graphs, weights, inputs, outputs)
+        return run is not None and apart(run) <= EQUAL
+
+    return confirmed(draw, [partial(agrees, inputs) for inputs in data], until)
 
 
 def _everywhere_equal(runs: Sequence[_Run], error: Callable[[_Run], float]) -> float | None:

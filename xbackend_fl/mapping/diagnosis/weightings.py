@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Any, TypeAlias
 
@@ -19,14 +19,36 @@ from xbackend_fl.mapping.align.recut import recut
 from xbackend_fl.mapping.probe.draw import draw_by_shape
 from xbackend_fl.mapping.probe.drawn import drawn_weights
 from xbackend_fl.mapping.probe.held import Held, without
-from xbackend_fl.mapping.probe.pieces import binding_in_pieces, in_pieces
+from xbackend_fl.mapping.probe.pieces import binding_in_pieces, in_pieces, put_together, taken_apart
 
 Array = NDArray[Any]
 Weighting: TypeAlias = tuple[Mapping[str, Array], Mapping[str, Array]]
 """Canonical weights of the reference and of the candidate, each in its own names."""
 
-Draw: TypeAlias = Callable[[int], Weighting]
-"""Makes equal weights of both, others for another number."""
+Parts: TypeAlias = tuple[Mapping[str, Array], Mapping[str, Array]]
+"""What is drawn for the reference and for the candidate, piece by piece: a gate of a recurrent layer is one."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Makes equal weights of both.
+
+    Attributes:
+        parts: What is drawn for a number.
+        put: Makes weights of both of that.
+        in_parts: Whether the candidate's parameters are joined or cut, in an order that is a guess.
+        by_place: Whether every parameter has numbers of its own; else all that have one shape are equal, and symmetric.
+    """
+
+    parts: Callable[[int], Parts]
+    put: Callable[[Mapping[str, Array], Mapping[str, Array]], Weighting]
+    by_place: bool = False
+    in_parts: bool = False
+
+    def __call__(self, number: int) -> Weighting:
+        """Other weights for another number."""
+        return self.put(*self.parts(number))
+
 
 _WAYS = 8
 """Most ways to see the candidate's parameters."""
@@ -53,9 +75,11 @@ def weightings(
 
     if binding is not None:
 
-        def mapped(number: int) -> Weighting:
+        def drawn(number: int) -> Parts:
             weights = {**drawn_weights(schema, number), **kept}
-            return weights, candidate(binding.restore(weights))
+            return weights, binding.restore(weights)
+
+        mapped = Draw(drawn, lambda ours, theirs: (ours, candidate(theirs)), by_place=True)
 
         # Constants of a map hold no drawn values.
         with suppress(SchemaError):
@@ -77,18 +101,26 @@ def _by_shape(schema: Schema, trainer: Trainer, held: Held | None, until: float)
     sides = in_pieces(ours), in_pieces(theirs), binding_in_pieces(theirs, layouts)
     # A branch that one model alone has holds parameters of its own; the others have equal shapes all the same.
     shapes = [sorted(item.shape for item in side.parameters) for side in sides[:2]]
-    as_they_are = [] if shapes[0] == shapes[1] else [(sides[1], sides[2])]
-    for seen, there in chain(islice(chain(holdings(*sides), recut(*sides, until)), _WAYS), as_they_are):
+    as_they_are = [] if shapes[0] == shapes[1] else [(sides[1], sides[2], False)]
+    whole = ((*way, False) for way in holdings(*sides))
+    cut = ((*way, True) for way in recut(*sides, until))
+    for seen, there, in_parts in chain(islice(chain(whole, cut), _WAYS), as_they_are):
         if time.process_time() > until:
             return
         for alike in (False, True):
 
-            def by_shape(
-                number: int, seen: Schema = seen, there: Binding = there, *, alike: bool = alike
-            ) -> Weighting:
+            def by_shape(number: int, seen: Schema = seen, *, alike: bool = alike) -> Parts:
                 salt = str(number or "")
-                restored = there.restore(draw_by_shape(seen, salt, alike=alike))
-                weights = {**draw_by_shape(ours, salt, alike=alike), **kept}
-                return weights, own.export({**natives, **restored})
+                made = (draw_by_shape(side, salt, alike=alike) for side in (ours, seen))
+                return taken_apart(ours, next(made)), taken_apart(seen, next(made))
 
-            yield by_shape
+            def put(
+                one: Mapping[str, Array],
+                two: Mapping[str, Array],
+                seen: Schema = seen,
+                there: Binding = there,
+            ) -> Weighting:
+                restored = there.restore(put_together(seen, two))
+                return {**put_together(ours, one), **kept}, own.export({**natives, **restored})
+
+            yield Draw(by_shape, put, in_parts=in_parts)

@@ -80,6 +80,9 @@ def cure(found: Finding, graphs: tuple[Graph, Graph], places: Mapping[str, str])
 def _what(graph: Graph, change: Change, side: int, places: Mapping[str, str]) -> str:
     """The step that is changed, or the steps that are left out."""
     told = [step for step in change.left_out if step.operator not in _SILENT]
+    if not told and change.new[0].operator != "Identity":
+        # Another order of axes is all that goes, and not the step that reads it.
+        told = list(change.left_out)
     subject = _subject(graph, graph.steps[change.index], side, places)
     if not told:
         return subject
