@@ -84,7 +84,7 @@ class Context:
         return f"{self.prefix}{layer.name}"
 
     def place(self, layer: Any) -> str:
-        """A new native place: a call of a layer whose training attributes the treaty says."""
+        """A new native place: a call of a layer whose training attributes the schema says."""
         name, count = self.name(layer), 1
         place = name
         while place in self.layers:

@@ -162,7 +162,7 @@ def _cure(layer: Any, pattern: re.Pattern[str]) -> str:
     if hasattr(layer, "layer"):
         return f"keras: put the layer that {layer.name!r} wraps in its place"
     if pattern is _RANDOM:
-        return "keras: leave it out for the course, or use keras.layers.Dropout, which follows the treaty"
+        return "keras: leave it out for the course, or use keras.layers.Dropout, which follows the schema"
     return "keras: change variables outside the model's call"
 
 
@@ -261,7 +261,7 @@ def layers_of(model: Any) -> list[Any]:
 
 
 def _may(call: Call) -> bool:
-    """Whether a call may draw or change something: the treaty says what."""
+    """Whether a call may draw or change something: the schema says what."""
     return _kind(call) in _STATISTICS or bool(_DROPPING.search(_kind(call)))
 
 

@@ -75,7 +75,7 @@ def _dropout(context: Context, layer: Any, value: Value) -> Value:
         shared = [axis for axis, n in enumerate(shape or ()) if n == 1]
     place = context.place(layer)
     if not (layer.rate and context.trains):
-        # Keras gives it no generator, or it is called with training=False: the treaty cannot make it drop.
+        # Keras gives it no generator, or it is called with training=False: the schema cannot make it drop.
         return value
     return training.dropout(context.builder, context.name(layer), value, float(layer.rate), shared, place)
 

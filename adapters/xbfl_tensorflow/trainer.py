@@ -30,8 +30,8 @@ from xbfl_tensorflow.losses import mean_loss
 from xbfl_tensorflow.masters import Masters
 from xbfl_tensorflow.preserve import is_unbuilt, layers_kept, unbuilt_kept
 from xbfl_tensorflow.repeated import Repeated, unoptimized
+from xbfl_tensorflow.schema_attributes import schema_attributes
 from xbfl_tensorflow.trace import call_once, callable_of, outputs_of, wants_autograph
-from xbfl_tensorflow.treaty import treaty
 from xbfl_tensorflow.variables import dtype_name, raw, trainable, variable_names
 
 _LONGEST = 64
@@ -206,7 +206,7 @@ class TensorFlowTrainer:
         return dict(zip(self._trainable(), found, strict=True))
 
     def train(self, batches: Iterable[Batch], config: TrainConfig) -> LossSum:
-        """One step per batch with the treaty's arithmetic; batches of one size in a row are one call of one graph.
+        """One step per batch with the schema's arithmetic; batches of one size in a row are one call of one graph.
 
         A single batch goes through a graph of its own, without a loop: it is made in half the time.
         """
@@ -231,7 +231,7 @@ class TensorFlowTrainer:
         first = list(islice(rows, 2))
         alone = len(first) == 1 and len(first[0]) == 1
         quick = unoptimized() if self._outputs else nullcontext()
-        with treaty(self._layers, config), kernels_needed(), quick:
+        with schema_attributes(self._layers, config), kernels_needed(), quick:
             for row in chain(first, rows):
                 numbers = range(number + 1, number + len(row) + 1)
                 corrections = np.array([config.optimizer.corrections(n) for n in numbers], np.float32)

@@ -67,7 +67,7 @@ WORDS: Words = {
     "direction": lambda value: _DIRECTIONS[str(value)],
     "activation": lambda value: f"activation={str(value).lower()!r}",
     "count_include_pad": _counted,
-    "padding_idx": "Embedding has no padding row; padding_idx={0} is the treaty's",
+    "padding_idx": "Embedding has no padding row; padding_idx={0} is the schema's",
     "momentum": "momentum={0}",
     "ratio": "rate={0}",
     "dropout": "dropout={0}",

@@ -57,7 +57,7 @@ class TorchAdapter:
         torch.use_deterministic_algorithms(mode=True, warn_only=True)
         # It would also fill every new tensor, which is for finding reads of memory that nothing wrote.
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-        # The treaty is float32; a GPU's shorter format has a mantissa of ten bits.
+        # The schema is float32; a GPU's shorter format has a mantissa of ten bits.
         torch.backends.cudnn.allow_tf32 = False
 
 

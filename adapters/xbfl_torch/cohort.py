@@ -133,7 +133,7 @@ class Replica:
         return nullcontext() if self.stream is None else torch.cuda.stream(self.stream)
 
     def step(self, rows: torch.Tensor, config: TrainConfig) -> None:
-        """One step, with the treaty's settings already in place."""
+        """One step, with the schema's settings already in place."""
         _, output = output_leaves(self.model(*self.data.batch(rows)), is_tensor)[0]
         kernels = kernels_for(output)
         classes = config.loss == "cross_entropy" and config.ignore_index is None

@@ -1,4 +1,4 @@
-"""Calls of functions that drop, and the treaty's rate for each."""
+"""Calls of functions that drop, and the schema's rate for each."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def dropped(name: str, args: Sequence[Any], kwargs: Mapping[str, Any], function:
 
 
 @final
-class TreatyRates(TorchFunctionMode):
-    """Gives every call that drops the treaty's rate, in the order in which a model calls them.
+class SchemaRates(TorchFunctionMode):
+    """Gives every call that drops the schema's rate, in the order in which a model calls them.
 
     Args:
         rates: One rate per call.
@@ -74,7 +74,7 @@ class TreatyRates(TorchFunctionMode):
         self._rates, self._next = tuple(rates), 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Make a call, at the treaty's rate if it drops."""
+        """Make a call, at the schema's rate if it drops."""
         del types
         name = getattr(func, "__name__", "")
         if name not in _KINDS:

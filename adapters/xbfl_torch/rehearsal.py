@@ -111,7 +111,7 @@ def _compared(still: _Run, moving: _Run, active: frozenset[torch.nn.Module]) -> 
         TrainingEffect(
             f"torch {where}",
             "draws random numbers in training",
-            "torch: put nn.Identity() there for the course, or nn.Dropout, nn.Dropout2d or functional.dropout, which follow the treaty",
+            "torch: put nn.Identity() there for the course, or nn.Dropout, nn.Dropout2d or functional.dropout, which follow the schema",
         )
         for where in dict.fromkeys(moving.random)
     ]

@@ -1,4 +1,4 @@
-"""The treaty's settings while a training step runs."""
+"""The schema's settings while a training step runs."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 import torch
 
 from xbackend_fl.adapter.contract import TrainConfig
-from xbfl_torch.dropping import TreatyRates
+from xbfl_torch.dropping import SchemaRates
 from xbfl_torch.modes import modes_of_training
 from xbfl_torch.rehearsal import BatchNorm, DropoutLayer
 
 
 @contextmanager
 def training_mode(model: torch.nn.Module, config: TrainConfig, calls: Sequence[str] = ()) -> Iterator[None]:
-    """Training mode with the treaty's dropout rates, padding rows and statistics; everything is put back afterwards.
+    """Training mode with the schema's dropout rates, padding rows and statistics; everything is put back afterwards.
 
     Args:
         model: The model.
@@ -50,7 +50,7 @@ def plain_gradients(model: torch.nn.Module) -> Iterator[None]:
 
 
 def dropout_rates(model: torch.nn.Module, config: TrainConfig) -> list[tuple[torch.nn.Module, str, float]]:
-    """Every module that drops, the attribute that holds its rate, and the treaty's rate."""
+    """Every module that drops, the attribute that holds its rate, and the schema's rate."""
     found = []
     for name, module in model.named_modules():
         attribute = _RATES.get(next((kind for kind in _RATES if isinstance(module, kind)), object), "")
@@ -69,7 +69,7 @@ _RATES: Mapping[type, str] = {
 
 
 def _rate(config: TrainConfig, place: str, own: float = 0.0) -> float:
-    """The treaty's rate at a native place, its own if the treaty has none."""
+    """The schema's rate at a native place, its own if the schema has none."""
     wanted = config.attributes.get(place, {})
     return wanted.get("ratio", wanted.get("dropout", own)) if config.dropout else 0.0
 
@@ -80,7 +80,7 @@ def _by_call(model: torch.nn.Module, rates: Sequence[float]) -> Iterator[None]:
     inside = ExitStack()
 
     def enter(*_: Any) -> None:
-        inside.enter_context(TreatyRates(rates))
+        inside.enter_context(SchemaRates(rates))
 
     def leave(*_: Any) -> None:
         inside.close()

@@ -202,7 +202,7 @@ class TorchTrainer:
         return {name: grad.cpu().numpy() for name, grad in zip(trainable, grads, strict=True)}
 
     def train(self, batches: Iterable[Batch], config: TrainConfig) -> LossSum:
-        """One step per batch with the treaty's arithmetic."""
+        """One step per batch with the schema's arithmetic."""
         with self._masters.inside():
             loss = self._train(batches, config)
             if not self._probed:

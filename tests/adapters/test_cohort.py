@@ -212,8 +212,8 @@ def test_what_must_be_trained_one_by_one() -> None:
         return nn.Sequential(nn.Flatten(), nn.Dropout(0.0), nn.Linear(64, 4))
 
     sgd = Optimizer("sgd", lr=0.1)
-    treaty = {"1": {"ratio": 0.5}}
-    assert not opened(off).supports(TrainConfig(sgd, attributes=treaty)), "the treaty's rate counts"
+    wanted = {"1": {"ratio": 0.5}}
+    assert not opened(off).supports(TrainConfig(sgd, attributes=wanted)), "the schema's rate counts"
     assert opened(off).supports(TrainConfig(sgd))
     assert not opened(dropping).supports(TrainConfig(sgd))
     assert opened(dropping).supports(TrainConfig(sgd, dropout=False))

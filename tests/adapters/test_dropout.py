@@ -1,4 +1,4 @@
-"""Dropout follows the treaty on both sides: its rate, its absence, and its seed."""
+"""Dropout follows the schema on both sides: its rate, its absence, and its seed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def share_of_dropped(trainer: Trainer, config: TrainConfig, seed: int) -> float:
 
 
 @pytest.mark.parametrize("side", [0, 1], ids=["torch", "tensorflow"])
-def test_the_treatys_rate_is_applied(side: int) -> None:
+def test_the_schemas_rate_is_applied(side: int) -> None:
     trainer = dense(0.1)[side]
     name = {0: "0", 1: "drop"}[side]
     for rate in (0.75, 0.25):
@@ -92,7 +92,7 @@ def spelled_attention() -> Trainer:
 
 
 @pytest.mark.parametrize("side", [0, 1, 2], ids=["torch", "tensorflow", "torch, by hand"])
-def test_attention_drops_at_the_treatys_rate(side: int) -> None:
+def test_attention_drops_at_the_schemas_rate(side: int) -> None:
     trainer = (*attention(), spelled_attention())[side]
     inputs = np.random.default_rng(1).standard_normal((4, 5, 8)).astype(np.float32)
     batch = Batch((inputs,), np.zeros((4, 3), np.float32))

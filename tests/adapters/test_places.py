@@ -1,4 +1,4 @@
-"""Every place that drops, or has a padding row, follows the treaty, however many places one layer has."""
+"""Every place that drops, or has a padding row, follows the schema, however many places one layer has."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def steps(trainer: Trainer, schema: Any, seeds: range, *, dropout: bool = True) 
 
 
 @pytest.mark.parametrize(("name", "build"), PLACES, ids=[row[0] for row in PLACES])
-def test_every_place_has_the_treatys_rate(name: str, build: Callable[[], Any]) -> None:
+def test_every_place_has_the_schemas_rate(name: str, build: Callable[[], Any]) -> None:
     del name
     schema = xbackend_fl.describe(two_modules(0.15, 0.75), VECTOR)
     candidate = build()
@@ -106,7 +106,7 @@ def test_every_place_has_the_treatys_rate(name: str, build: Callable[[], Any]) -
     assert not (steps(trainer, schema, range(2), dropout=False) == 0).any()
 
 
-def test_a_place_that_the_treaty_does_not_have_is_switched_off() -> None:
+def test_a_place_that_the_schema_does_not_have_is_switched_off() -> None:
     schema = xbackend_fl.describe(
         Lambda(lambda m, x: m.a(m.d(x)) + m.b(torch.sin(x)), d=nn.Dropout(0.5), **heads()), VECTOR
     )
@@ -115,7 +115,7 @@ def test_a_place_that_the_treaty_does_not_have_is_switched_off() -> None:
         trainer = adapter_of(candidate).open(candidate, VECTOR)
         binding, notes = find_binding(schema, trainer.description)
         assert not binding.obstacles
-        assert any("the treaty has none there" in note for note in notes)
+        assert any("the schema has none there" in note for note in notes)
         dropped = (steps(trainer, schema, range(8)) == 0).mean((0, 2))
         assert abs(dropped[0] - 0.5) < 0.08
         assert dropped[1] == 0
@@ -135,7 +135,7 @@ def test_a_stacked_recurrent_layer_drops_between_its_layers() -> None:
     trainer = adapter_of(nn.Linear(1, 1)).open(stacked(nn.RNN, 2, 0.9, nonlinearity="relu"), SERIES)
     binding, notes = find_binding(schema, trainer.description)
     assert not binding.obstacles
-    assert any("0.3 in the treaty, 0.9 in 'r'" in note for note in notes)
+    assert any("0.3 in the schema, 0.9 in 'r'" in note for note in notes)
     values = {p.name: np.eye(WIDTH, dtype=np.float32)[None] if p.role == "weight" else np.zeros(p.shape, np.float32)
               for p in schema.parameters}  # fmt: skip
     config = TrainConfig(
@@ -186,7 +186,7 @@ def test_one_layer_cannot_have_two_rates() -> None:
     trainer = adapter_of(nn.Linear(1, 1)).open(stacked(nn.LSTM, 3, 0.2), SERIES)
     binding, _ = find_binding(schema, trainer.description)
     (obstacle,) = binding.obstacles
-    assert "torch layer 'r': it has one dropout rate for all its places, and the treaty has 0.2" in str(
+    assert "torch layer 'r': it has one dropout rate for all its places, and the schema has 0.2" in str(
         obstacle
     )
 

@@ -32,6 +32,7 @@ WORDS = {
     "desk": "SharedBuffer",
     "mail": "shared_memory",
     "resident": "CohortTrainer",
+    "treaty": "schema",
     "visitor": "clientapp_shim",
 }
 

@@ -1,4 +1,4 @@
-"""A course refuses what training here does not carry out, and goes on where the treaty carries it out."""
+"""A course refuses what training here does not carry out, and goes on where the schema carries it out."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def load():
 
 
 @pytest.mark.slow
-def test_check_refuses_and_run_follows_the_treaty(tmp_path: Path) -> None:
+def test_check_refuses_and_run_follows_the_schema(tmp_path: Path) -> None:
     for name, text in (("course.yaml", COURSE), ("torch_net.py", TORCH), ("data.py", DATA)):
         (tmp_path / name).write_text(text)
     (tmp_path / "keras_net.py").write_text(KERAS % ("kernel_regularizer='l2'", "K.Identity()"))
@@ -46,4 +46,4 @@ def test_check_refuses_and_run_follows_the_treaty(tmp_path: Path) -> None:
     (tmp_path / "keras_net.py").write_text(KERAS % ("name='first'", "K.Dropout(0.1)"))
     done = xbfl_here("run", "course.yaml", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "ratio is 0.5 in the treaty, 0.1 in 'dropout'; training uses the treaty's" in done.stdout
+    assert "ratio is 0.5 in the schema, 0.1 in 'dropout'; training uses the schema's" in done.stdout

@@ -154,7 +154,7 @@ def test_an_unbiased_running_variance_shows_only_in_the_step(monkeypatch: pytest
     schema = reference.description.schema
     evidence = evidence_of(reference, example)
     binding, notes = find_binding(schema, candidate.description)
-    assert any("momentum is 0.5 in the treaty" in note for note in notes)
+    assert any("momentum is 0.5 in the schema" in note for note in notes)
     assert prove(schema, binding, candidate, example, evidence).proven
     monkeypatch.setattr(xbfl_torch.steps, "_biased_variance", nothing)
     assert failures(prove(schema, binding, candidate, example, evidence)) == {"statistics"}

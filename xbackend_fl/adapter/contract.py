@@ -52,7 +52,7 @@ class TrainConfig:
         ignore_index: Targets of this value do not count; ``None`` if all do.
         clip_norm: Largest global gradient norm; ``None`` for no clipping.
         dropout: Whether dropout layers drop. Every backend draws its own masks.
-        attributes: Layer or module name to the treaty's values of attributes that only training sees
+        attributes: Layer or module name to the schema's values of attributes that only training sees
             (``momentum`` of running statistics, ``ratio`` of dropout).
         silenced: Parts of native tensors that stay zero and do not count in the gradient norm.
         rule: What a federated algorithm does to the clipped gradient; ``None`` for nothing at all.

@@ -60,7 +60,7 @@ def export_native(
     Args:
         trainer: Holds the weights.
         binding: Its own.
-        schema: The treaty.
+        schema: The schema.
         weights: Canonical arrays.
         inputs: In ONNX layout.
         file: The new file.

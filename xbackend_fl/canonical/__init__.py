@@ -1,4 +1,4 @@
-"""The treaty: operator table, layouts, schema and binding, and the canonical graph as ONNX."""
+"""The canonical schema: operator table, layouts, schema and binding, and the canonical graph as ONNX."""
 
 from xbackend_fl.canonical.binding import Axes, Binding, Description, NativeTensor
 from xbackend_fl.canonical.graph.builder import GraphBuilder

@@ -28,7 +28,7 @@ class Effect(StrEnum):
     FUNCTION = "function"
     """The output for the same input: two models must agree."""
     TRAINING = "training"
-    """Only training (dropout rate, momentum of running statistics): the treaty's value is applied.
+    """Only training (dropout rate, momentum of running statistics): the schema's value is applied.
 
     A value that a model cannot be given is absent from its node."""
     SHAPE = "shape"

@@ -1,4 +1,4 @@
-"""The treaty: parameters and graph of one model in canonical form, and its fingerprint."""
+"""The schema: parameters and graph of one model in canonical form, and its fingerprint."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def schema(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Describe MODEL as the treaty of a federation.
+    """Describe MODEL as the schema of a federation.
 
     xbfl schema torch:net.py:build --input 1,3,64,64 -o schema.json --evidence evidence.safetensors
     """

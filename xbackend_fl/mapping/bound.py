@@ -18,11 +18,11 @@ class Bound:
     """A native model that speaks a schema.
 
     Attributes:
-        schema: The treaty.
+        schema: The schema.
         binding: How its parameters lie in the native model.
         proof: The numbers that show that both are the same function.
         trainer: The native model behind the trainer contract.
-        notes: Differences that only training sees, where the treaty's value is applied, and what the proof says besides.
+        notes: Differences that only training sees, where the schema's value is applied, and what the proof says besides.
     """
 
     schema: Schema

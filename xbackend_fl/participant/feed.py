@@ -22,7 +22,7 @@ class Feed:
     Args:
         course: Says how bytes are scaled, and the loss.
         example: One array per input, in ONNX layout and with the dtype that the model takes.
-        schema: The treaty.
+        schema: The schema.
         binding: The model's.
     """
 

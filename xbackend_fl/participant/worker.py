@@ -117,7 +117,7 @@ class Worker:
             return description.schema, evidence_of(self._trainer, self._example)
 
     def bind(self, schema: Schema, evidence: Sequence[Evidence]) -> tuple[Binding, Proof, tuple[str, ...]]:
-        """Bind this backend's model to the treaty, with proof."""
+        """Bind this backend's model to the schema, with proof."""
         dropout, name = self._course.training.dropout, self._adapter.name
         if reason := self._trainer.description.binding.inference_only:
             require_trainable(name, self._trainer.description.schema.training_effects, dropout=dropout)

@@ -23,7 +23,7 @@ class Prepared:
     """What is known once every model is bound.
 
     Attributes:
-        schema: The treaty.
+        schema: The schema.
         bindings: Binding of every backend.
         initial: The reference model's initial weights.
         data: Digest of every array of the course's data, by its name; empty where they are elsewhere.

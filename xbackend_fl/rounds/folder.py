@@ -155,7 +155,7 @@ class RunFolder:
 
     @property
     def schema(self) -> Path:
-        """The treaty."""
+        """The schema."""
         return self.path / "schema.json"
 
     @property

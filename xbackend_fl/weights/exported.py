@@ -35,7 +35,7 @@ def in_canonical_words(
 
     Args:
         file: Inputs and outputs in the native model's order of arrays and axes.
-        schema: The treaty.
+        schema: The schema.
         binding: The native model's.
         weights: Canonical arrays.
         natives: Native tensors by the names of their initializers.

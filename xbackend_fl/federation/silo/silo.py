@@ -61,7 +61,7 @@ class Learner(Protocol):
         ...
 
     def bind(self, schema: Schema, evidence: Sequence[Evidence]) -> tuple[Binding, Proof, tuple[str, ...]]:
-        """Bind the model to the treaty, with proof."""
+        """Bind the model to the schema, with proof."""
         ...
 
     def train_alone(

@@ -30,7 +30,7 @@ def find_binding(
     """Match a described model with a schema by structure; also says what only training sees.
 
     Args:
-        schema: The treaty.
+        schema: The schema.
         description: The candidate.
         resemblance: Orders the choices where structure leaves several.
 

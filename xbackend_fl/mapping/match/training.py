@@ -18,12 +18,12 @@ _NEUTRAL: Mapping[str, AttributeValue] = {"ratio": 0.0, "dropout": 0.0, "padding
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """How training of a candidate follows the treaty.
+    """How training of a candidate follows the schema.
 
     Attributes:
         notes: Differences that are carried out, one line each.
         obstacles: What is not; a course refuses them.
-        switched_off: Native places that the treaty does not have; training is without them.
+        switched_off: Native places that the schema does not have; training is without them.
     """
 
     notes: tuple[str, ...]
@@ -37,10 +37,10 @@ def training_report(
     """Compare what only training sees.
 
     Args:
-        schema: The treaty.
+        schema: The schema.
         description: The candidate's own description.
-        binding: Its binding to the treaty.
-        nodes: The candidate's node names to the treaty's.
+        binding: Its binding to the schema.
+        nodes: The candidate's node names to the schema's.
     """
     notes: list[str] = []
     obstacles = [*schema.training_effects, *description.schema.training_effects]
@@ -65,11 +65,11 @@ def training_report(
             elif twin is None or attribute not in twin.attributes:
                 switched_off.append(native)
                 notes.append(
-                    f"{where}{attribute} is {own} in {native!r}, and the treaty has none there: training is without"
+                    f"{where}{attribute} is {own} in {native!r}, and the schema has none there: training is without"
                 )
             else:
                 notes.append(
-                    f"{where}{attribute} is {wanted} in the treaty, {own} in {native!r}; training uses the treaty's"
+                    f"{where}{attribute} is {wanted} in the schema, {own} in {native!r}; training uses the schema's"
                 )
     obstacles += [
         _missing(schema, binding, node)
@@ -94,7 +94,7 @@ def followed(binding: Binding, report: TrainingReport) -> tuple[Binding, tuple[s
 
 
 def require_trainable(backend: str, obstacles: Iterable[TrainingEffect], *, dropout: bool) -> None:
-    """Refuse a model that cannot train as the treaty says.
+    """Refuse a model that cannot train as the schema says.
 
     Args:
         backend: Its backend.
@@ -108,7 +108,7 @@ def require_trainable(backend: str, obstacles: Iterable[TrainingEffect], *, drop
     if found:
         lines = "\n".join(f"  {item}" for item in found)
         raise RefusedInput(
-            f"the {backend} model cannot be trained as the treaty says:\n{lines}",
+            f"the {backend} model cannot be trained as the schema says:\n{lines}",
             hint="; ".join(dict.fromkeys(item.cure for item in found)),
         )
 
@@ -119,7 +119,7 @@ def pair_dropouts(
     """The candidate's dropout nodes to the reference's, where both lie between the same nodes.
 
     Args:
-        reference: Skeleton of the treaty.
+        reference: Skeleton of the schema.
         candidate: Skeleton of the candidate.
         matching: Their nodes.
         schemas: Of both; nodes that drop are paired before those whose rate is zero.
@@ -193,7 +193,7 @@ def _unable(
     own: AttributeValue | None,
 ) -> TrainingEffect:
     what = (
-        f"{attribute} is {wanted} at {twin.name!r} in the treaty, {own} here, and cannot be set from outside"
+        f"{attribute} is {wanted} at {twin.name!r} in the schema, {own} here, and cannot be set from outside"
     )
     cure = f"build {native!r} with it, or take it out of the reference's {twin.name!r}"
     drops = attribute != "padding_idx"
@@ -201,7 +201,7 @@ def _unable(
 
 
 def _missing(schema: Schema, binding: Binding, node: Node) -> TrainingEffect:
-    """A dropout of the treaty that the candidate has no place for."""
+    """A dropout of the schema that the candidate has no place for."""
     producers = {value: source for source in schema.nodes for value in source.outputs}
     source = producers.get(node.inputs[0])
     while source is not None and OPERATORS[source.operator].shape_only and source.name not in binding.nodes:
@@ -217,7 +217,7 @@ def _missing(schema: Schema, binding: Binding, node: Node) -> TrainingEffect:
 
 
 def _one_for_all(schema: Schema, binding: Binding) -> Iterator[TrainingEffect]:
-    """Places of one native layer that has one rate for all of them, where the treaty has several."""
+    """Places of one native layer that has one rate for all of them, where the schema has several."""
     wanted: dict[tuple[str, str], dict[float, str]] = defaultdict(dict)
     for node in schema.nodes:
         for attribute in ("ratio", "dropout"):
@@ -229,7 +229,7 @@ def _one_for_all(schema: Schema, binding: Binding) -> Iterator[TrainingEffect]:
             rates = ", ".join(f"{rate} at {name!r}" for rate, name in places.items())
             yield TrainingEffect(
                 f"{binding.backend} layer {native!r}",
-                f"it has one dropout rate for all its places, and the treaty has {rates}",
+                f"it has one dropout rate for all its places, and the schema has {rates}",
                 f"take {native!r} apart into layers with a dropout layer behind each, or give the reference one rate",
                 dropout=True,
             )

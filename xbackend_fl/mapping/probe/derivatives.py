@@ -105,7 +105,7 @@ def rounding(
     Args:
         trainer: The model; its weights are changed.
         binding: Its binding to ``schema``.
-        schema: The treaty.
+        schema: The schema.
         question: Where to measure.
         answer: What the model answered there.
         seed: Draws the moves.

@@ -41,7 +41,7 @@ def executor_of(schema: Schema, trainer: Trainer, binding: Binding) -> Executor:
     """ONNX Runtime for a schema without opaque nodes; else the model that stands for it.
 
     Args:
-        schema: The treaty.
+        schema: The schema.
         trainer: A model; its weights are changed.
         binding: Its binding to ``schema``.
     """

@@ -30,7 +30,7 @@ def held_values(schema: Schema, binding: Binding, trainer: Trainer) -> dict[str,
     """What a model holds of :func:`held_names`, in canonical layout.
 
     Args:
-        schema: The treaty.
+        schema: The schema.
         binding: The model's binding to it.
         trainer: The model, as its author made it.
     """

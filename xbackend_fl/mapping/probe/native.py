@@ -61,10 +61,10 @@ def forward(trainer: Trainer, inputs: Sequence[Array]) -> tuple[Array, ...]:
 
 
 def training_attributes(schema: Schema, binding: Binding) -> dict[str, dict[str, float]]:
-    """The treaty's training attributes by native place: every backend trains with the same.
+    """The schema's training attributes by native place: every backend trains with the same.
 
     Args:
-        schema: The treaty.
+        schema: The schema.
         binding: Names the native place of every node; places of one layer that has one value for all share a name.
     """
     result: dict[str, dict[str, float]] = {}

@@ -127,7 +127,7 @@ def observe(
     Args:
         trainer: The model.
         binding: Its binding to ``schema``.
-        schema: The treaty.
+        schema: The schema.
         case: The probe.
         statistics: Running statistics that the reference used; without them they are fitted here.
         runtime: What runs ``schema``, if several cases share one.

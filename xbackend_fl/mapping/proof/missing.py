@@ -24,7 +24,7 @@ def with_values_missing(
     Args:
         trainer: The model; its weights are changed.
         binding: Its binding to ``schema``.
-        schema: The treaty.
+        schema: The schema.
         item: The draw.
     """
     if not may_miss(schema):
@@ -64,7 +64,7 @@ def missing_notes(
     Args:
         trainer: The candidate; its weights are changed.
         binding: Its binding to ``schema``.
-        schema: The treaty.
+        schema: The schema.
         evidence: What the reference did, without ``reference``.
         reference: What it did where numbers are missing, if it answers with numbers.
     """

@@ -31,7 +31,7 @@ def output_noise(
     """How far outputs move if weights move by one unit in the last place, relative to their size or to the expected one's.
 
     Args:
-        schema: The treaty.
+        schema: The schema.
         run: Whose outputs.
         item: With what weights and data.
         answer: What it answers there, if that is known.

@@ -55,7 +55,7 @@ def precision_notes(
     Args:
         trainer: The model; its weights are changed.
         binding: Its binding to ``schema``.
-        schema: The treaty.
+        schema: The schema.
         evidence: Probes of the reference.
 
     Raises:
@@ -97,7 +97,7 @@ def measured(trainer: Rounding, binding: Binding, schema: Schema, item: Evidence
     Args:
         trainer: The model; its weights are changed.
         binding: Its binding to ``schema``.
-        schema: The treaty.
+        schema: The schema.
         item: Says weights and data.
 
     Raises:

@@ -46,7 +46,7 @@ def prove(
     """Compare a bound model with the reference's evidence and with ONNX Runtime.
 
     Args:
-        schema: The treaty.
+        schema: The schema.
         binding: How its parameters lie in the candidate.
         trainer: The candidate; its weights are changed.
         example: One array per input, in ONNX layout.
@@ -159,7 +159,7 @@ def plausible(
     """Whether a binding passes, roughly, two of the draws in which another one failed; without evidence every one may.
 
     Args:
-        schema: The treaty.
+        schema: The schema.
         binding: The other pairing.
         trainer: The candidate; its weights are changed.
         evidence: What the reference did with the probes.

@@ -58,7 +58,7 @@ def select(
     Args:
         trainer: The model; its weights are changed.
         binding: Its binding to ``schema``.
-        schema: The treaty.
+        schema: The schema.
         example: One array per input, in ONNX layout.
         alone: Whether nobody compares gradients and steps with it: the draws held in reserve are left out.
     """

@@ -92,7 +92,7 @@ class Answers:
     """What a schema's own graph answers to probes, each asked once.
 
     Args:
-        schema: The treaty.
+        schema: The schema.
         runtime: What runs it.
     """
 
@@ -149,7 +149,7 @@ def gather(
     Args:
         trainer: The candidate; its weights are changed.
         binding: Its binding to ``schema``.
-        schema: The treaty.
+        schema: The schema.
         reference: What the reference did.
         answers: What the schema's graph answers, if that will be asked too: then it is asked probe by probe.
 

@@ -1,4 +1,4 @@
-"""The treaty's training attributes, given to layers while a step is traced."""
+"""The schema's training attributes, given to layers while a step is traced."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ Wanted: TypeAlias = Mapping[str, float]
 
 
 @contextmanager
-def treaty(layers: Mapping[str, Any], config: TrainConfig) -> Iterator[None]:
-    """The treaty's dropout rates, momenta and padding rows inside, the layers' own afterwards.
+def schema_attributes(layers: Mapping[str, Any], config: TrainConfig) -> Iterator[None]:
+    """The schema's dropout rates, momenta and padding rows inside, the layers' own afterwards.
 
     A traced step has the values of its own trace; the context matters while it is traced.
 
@@ -81,7 +81,7 @@ def _by_call(
 
 
 def _set_rate(stack: ExitStack, name: str, layer: Any, wanted: Wanted, *, drops: bool) -> None:
-    """Give a layer that drops the treaty's rate."""
+    """Give a layer that drops the schema's rate."""
     if type(layer).__name__ == "MultiHeadAttention":
         rate = wanted.get("dropout", layer._dropout) if drops else 0.0  # noqa: SLF001  Keras keeps the rate twice
         _set_one(stack, name, layer._dropout_layer, rate)  # noqa: SLF001
@@ -99,7 +99,7 @@ def _set_one(stack: ExitStack, name: str, layer: Any, rate: float) -> None:
         and not isinstance(getattr(layer, "seed_generator", None), keras.random.SeedGenerator)
     ):
         raise RefusedInput(
-            f"keras layer {name!r} was built with a dropout rate of 0 and has no generator for the treaty's {rate}",
+            f"keras layer {name!r} was built with a dropout rate of 0 and has no generator for the schema's {rate}",
             hint=f"build it with rate={rate}, or leave dropout out of the reference too",
         )
     _set(stack, layer, "rate", rate)
