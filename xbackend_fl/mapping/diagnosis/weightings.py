@@ -101,10 +101,8 @@ def _by_shape(schema: Schema, trainer: Trainer, held: Held | None, until: float)
     sides = in_pieces(ours), in_pieces(theirs), binding_in_pieces(theirs, layouts)
     # A branch that one model alone has holds parameters of its own; the others have equal shapes all the same.
     shapes = [sorted(item.shape for item in side.parameters) for side in sides[:2]]
-    as_they_are = [] if shapes[0] == shapes[1] else [(sides[1], sides[2], False)]
-    whole = ((*way, False) for way in holdings(*sides))
-    cut = ((*way, True) for way in recut(*sides, until))
-    for seen, there, in_parts in chain(islice(chain(whole, cut), _WAYS), as_they_are):
+    as_they_are = [] if shapes[0] == shapes[1] else [(sides[1], sides[2])]
+    for seen, there in chain(islice(chain(holdings(*sides), recut(*sides, until)), _WAYS), as_they_are):
         if time.process_time() > until:
             return
         for alike in (False, True):
@@ -123,4 +121,4 @@ def _by_shape(schema: Schema, trainer: Trainer, held: Held | None, until: float)
                 restored = there.restore(put_together(seen, two))
                 return {**put_together(ours, one), **kept}, own.export({**natives, **restored})
 
-            yield Draw(by_shape, put, in_parts=in_parts)
+            yield Draw(by_shape, put, in_parts=seen.by_name.keys() != sides[1].by_name.keys())
