@@ -112,7 +112,7 @@ def alignments(
         # What the graphs say of it is nearer to the cause.
         return
     # From here on parameters are pieces: a layer and a cell by hand have the same.
-    whole, undivided = schema, trainer.description.schema
+    published, undivided = schema, trainer.description.schema
     if held is not None:
         schema, undivided = without(schema, frozenset(held.values)), without(undivided, held.own)
         fitted = replace(fitted, parameters={n: x for n, x in fitted.parameters.items() if n not in held.own})
@@ -129,7 +129,7 @@ def alignments(
         for pairs in chain([chosen], _exchanged(schema, chosen, near)):
             alignment = _bound(schema, own, binding, pairs, near)
             found = _together(whole, alignment, fitted, undivided)
-            yield found if held is None else replace(found, binding=held.bound(whole, found.binding))
+            yield found if held is None else replace(found, binding=held.bound(published, found.binding))
 
 
 def _agreeing(
