@@ -103,6 +103,7 @@ OTHERS: dict[str, Step] = {
 }  # fmt: skip
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("step", DECIDED.values(), ids=DECIDED)
 def test_what_the_data_decide_is_refused_with_its_line(step: Step) -> None:
     with pytest.raises(UnsupportedError) as refused:
@@ -112,6 +113,7 @@ def test_what_the_data_decide_is_refused_with_its_line(step: Step) -> None:
     assert "tf.where" in str(refused.value.hint)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("step", OTHERS.values(), ids=OTHERS)
 def test_what_the_data_do_not_decide_is_described(step: Step) -> None:
     assert xbackend_fl.describe(Net(step), ROWS).nodes

@@ -221,6 +221,7 @@ OTHERS: dict[str, Step] = {
 }  # fmt: skip
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("step", DECIDED.values(), ids=DECIDED)
 def test_every_way_to_decide_by_the_data_is_seen(step: Step) -> None:
     found = [read for read in seen(step) if read.own and read.decides]
@@ -231,6 +232,7 @@ def test_every_way_to_decide_by_the_data_is_seen(step: Step) -> None:
     assert min(inside) >= code.co_firstlineno or step in {caught, suppressed}
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("step", HARMLESS)
 def test_what_only_refuses_prints_or_skips_nothing_is_no_decision(step: Step) -> None:
     found = seen(step)
@@ -238,6 +240,7 @@ def test_what_only_refuses_prints_or_skips_nothing_is_no_decision(step: Step) ->
     assert not any(read.decides for read in found)
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("step", OTHERS.values(), ids=OTHERS)
 def test_what_does_not_come_from_the_data_is_no_matter(step: Step) -> None:
     assert not seen(step)
@@ -273,6 +276,7 @@ def conditional(_: Any, h: Any, x: Any) -> Any:
     return torch.cond(x.max() > LARGE, lambda y: y * 0, lambda y: y.clone(), (h,))
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize("step", [DECIDED["any"], DECIDED["numpy"], caught, swallowed, conditional])
 def test_a_decision_is_refused_with_its_line_and_a_cure(step: Step) -> None:
     with pytest.raises(UnsupportedError, match="data-dependent control flow") as refused:

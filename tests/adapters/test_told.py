@@ -249,7 +249,7 @@ MODELS: list[tuple[str, Callable[[], Any], tuple[Any, ...], str, str]] = [
     ("no rows", lambda: nn.Sequential(nn.Embedding(0, 3)), (TOKENS,), "'0.weight' has the shape [0, 3]", "width"),
     ("a class", lambda: nn.Linear, (VECTOR,), "the class Linear itself", "Linear(…)"),
     ("numbers taken out", lambda: Lambda(lambda m, x: m.l(x) * float(np.tanh(x.detach().numpy()).sum()), l=nn.Linear(6, 4)),
-     (VECTOR,), "when it is only called, it runs", ".numpy()"),
+     (VECTOR,), "Python reads there what the tensors hold", "torch.where"),
 ]  # fmt: skip
 
 

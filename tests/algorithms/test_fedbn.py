@@ -28,7 +28,11 @@ def network(initial: dict[str, torch.Tensor]) -> nn.Module:
     return net
 
 
-@pytest.mark.parametrize("backends", [["torch"], ["torch", "tensorflow"]], ids=["torch", "mixed"])
+@pytest.mark.parametrize(
+    "backends",
+    [pytest.param(["torch"], marks=pytest.mark.slow), ["torch", "tensorflow"]],
+    ids=["torch", "mixed"],
+)
 def test_eight_rounds(backends: list[str], tmp_path: Path) -> None:
     course = course_of(tmp_path / "course", backends, "federate.algorithm=fedbn", norm=True, rounds=ROUNDS)
     initial = {k: torch.from_numpy(v.copy()) for k, v in Worker(course, "torch", 1).initial().items()}

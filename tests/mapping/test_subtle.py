@@ -82,6 +82,7 @@ SPELLED: dict[str, tuple[Callable[[Any, Tensor], Tensor], Callable[[Any, Tensor]
 }
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("spelled", SPELLED)
 def test_an_epsilon_in_any_spelling_shows_beside_small_features(spelled: str) -> None:
     one, two = SPELLED[spelled]
@@ -143,6 +144,7 @@ class LookedReal(Looked):
         del self.embedding
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("kind", "table", "how"),
     [
@@ -180,6 +182,7 @@ WAYS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] =
 }
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("where", ROUNDED)
 @pytest.mark.parametrize("ways", WAYS)
 def test_halves_are_rounded_in_one_way(where: str, ways: str) -> None:
@@ -190,6 +193,7 @@ def test_halves_are_rounded_in_one_way(where: str, ways: str) -> None:
         bound(*models, ROWS)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("where", ROUNDED)
 def test_one_way_to_round_in_two_forms(where: str) -> None:
     models = [Layers(ROUNDED[where]) for _ in range(2)]
@@ -206,6 +210,7 @@ FILLED: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("how", FILLED)
 def test_missing_values_on_one_side_are_said(how: str) -> None:
     plain = Layers(lambda net, x: net.last(torch.relu(net.first(x))))
