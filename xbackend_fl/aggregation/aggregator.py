@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -102,7 +103,7 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Rule:
+class Rule(ABC):
     """The settings of a way to merge; its fields are the keys of ``federate.aggregator``.
 
     Attributes:
@@ -118,6 +119,6 @@ class Rule:
     vectors: ClassVar[bool] = True
     name: str
 
+    @abstractmethod
     def make(self, start: Start) -> Aggregator:
         """An aggregator for a round."""
-        raise NotImplementedError

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from collections.abc import Mapping
 
 from xbackend_fl.aggregation import rules
 from xbackend_fl.aggregation.aggregator import Rule
+from xbackend_fl.locate import of_each_file
 
-
-def _found() -> dict[str, type[Rule]]:
-    modules = [module.name for module in pkgutil.iter_modules(rules.__path__)]
-    return {name: importlib.import_module(f"{rules.__name__}.{name}").RULE for name in modules}
-
-
-AGGREGATORS: Mapping[str, type[Rule]] = _found()
+AGGREGATORS: Mapping[str, type[Rule]] = of_each_file(rules, "RULE")
 """Rule by the name of its file, which courses write."""

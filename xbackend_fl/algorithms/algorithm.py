@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -17,6 +18,7 @@ from xbackend_fl.algorithms.protocol import (
     ServerAlgorithm,
     Trained,
 )
+from xbackend_fl.weights import Weights
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Algorithm:
 class PlainClient:
     """Trains as it is told and gives its weights."""
 
-    def begin(self, start: object, sent: object, state: object) -> LocalPlan:
+    def begin(self, start: Weights, sent: Mapping[str, Weights], state: ClientState) -> LocalPlan:
         """Nothing is added to gradients."""
         del start, sent, state
         return LocalPlan()

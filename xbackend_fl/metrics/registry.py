@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 import math
-import pkgutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from xbackend_fl.adapter.losses import LOSSES, LossName
+from xbackend_fl.locate import of_each_file
 from xbackend_fl.metrics import kinds
 from xbackend_fl.metrics.metric import Metric
 
-
-def _found() -> Iterator[Metric]:
-    for module in pkgutil.iter_modules(kinds.__path__):
-        yield importlib.import_module(f"{kinds.__name__}.{module.name}").METRIC
-
-
+_FOUND: list[Metric] = [*of_each_file(kinds, "METRIC").values()]
 METRICS: Mapping[str, Metric] = {
-    metric.name: metric
-    for metric in sorted(_found(), key=lambda metric: (metric.name != "loss", metric.name))
+    metric.name: metric for metric in sorted(_FOUND, key=lambda metric: (metric.name != "loss", metric.name))
 }
 """Metric name to metric: the loss, then the others in alphabetic order."""
 

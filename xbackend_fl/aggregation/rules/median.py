@@ -39,7 +39,7 @@ class CoordinateMedian:
         self._base = start.base
         # Refuses what no rule takes: another shape, NaN, a value that is too large.
         self._gate = OnlineMean(start.base, "float64", start.variances)
-        self._folder = start.folder or Path(mkdtemp(prefix="xbfl-"))
+        self._folder = start.folder
         self._updates: list[tuple[Path, int]] = []
 
     @property
@@ -62,6 +62,7 @@ class CoordinateMedian:
         if update.vectors.keys() != {MODEL}:
             raise UpdateRefused(f"a median is of weights alone, received {sorted(update.vectors)}")
         self._gate.check(update.model, update.num_examples)
+        self._folder = self._folder or Path(mkdtemp(prefix="xbfl-"))
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{self.count:06d}.safetensors"
         write_tensors(path, {n: a for n, a in update.model.items() if self._kind(n) not in _KEPT}, {})

@@ -13,9 +13,8 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Le
 
 from xbackend_fl.adapter import Optimizer
-from xbackend_fl.aggregation import Update
 from xbackend_fl.algorithms.algorithm import Algorithm, PlainClient
-from xbackend_fl.algorithms.protocol import ClientAlgorithm, ClientState, LocalPlan, Trained
+from xbackend_fl.algorithms.protocol import ClientAlgorithm, ClientState, LocalPlan
 from xbackend_fl.algorithms.vectors import trainable
 from xbackend_fl.weights import Weights
 
@@ -42,7 +41,7 @@ class ProximalRule:
 
 
 @dataclass(frozen=True)
-class FedProxClient:
+class FedProxClient(PlainClient):
     """A participant's side.
 
     Attributes:
@@ -55,10 +54,6 @@ class FedProxClient:
         """Keep near ``start``."""
         del sent, state
         return LocalPlan(ProximalRule(self.mu), {"anchor": trainable(start)})
-
-    def finish(self, trained: Trained) -> tuple[Update, ClientState]:
-        """The weights, and nothing to keep."""
-        return Update.alone(trained.after, trained.num_examples), ClientState()
 
 
 @dataclass(frozen=True)

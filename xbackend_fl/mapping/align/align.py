@@ -33,6 +33,7 @@ from xbackend_fl.mapping.probe.derivatives import canonical_gradients, native
 from xbackend_fl.mapping.probe.draw import features
 from xbackend_fl.mapping.probe.held import Held, without
 from xbackend_fl.mapping.probe.native import SizeRefused, canonical_outputs
+from xbackend_fl.mapping.probe.norms import norm_of
 from xbackend_fl.mapping.probe.pieces import (
     binding_in_pieces,
     in_pieces,
@@ -333,9 +334,9 @@ def _distance(
     if one is None or two is None:
         return 0.0
     two = sketch(np.ascontiguousarray(two.reshape(short).transpose(order)))
-    faint = _FAINT * max(float(np.linalg.norm(array)) for array in item.gradients.values())
-    size = float(np.linalg.norm(one)) + float(np.linalg.norm(two))
-    return float(np.linalg.norm(one - two)) / (size + faint) if size else 0.0
+    faint = _FAINT * max(norm_of(array) for array in item.gradients.values())
+    size = norm_of(one) + norm_of(two)
+    return norm_of(one - two) / (size + faint) if size else 0.0
 
 
 def _bound(

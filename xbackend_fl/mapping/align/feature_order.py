@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.canonical.layout import Blocks, Layout, Reorder, Segment, feature_order
+from xbackend_fl.mapping.probe.norms import norm_of
 from xbackend_fl.mapping.probe.sketch import columns
 
 Array = NDArray[Any]
@@ -70,8 +71,8 @@ def ordered(layout: Layout, axis: int, order: Order) -> Layout:
 
 
 def _distance(one: Array, two: Array) -> float:
-    size = float(np.linalg.norm(one)) + float(np.linalg.norm(two))
-    return float(np.linalg.norm(one - two)) / size if size else 0.0
+    size = norm_of(one) + norm_of(two)
+    return norm_of(one - two) / size if size else 0.0
 
 
 def _segments(count: int) -> Iterator[Segment]:

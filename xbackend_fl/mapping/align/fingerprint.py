@@ -15,7 +15,7 @@ from xbackend_fl.canonical import Node, Schema
 from xbackend_fl.mapping.match.skeleton import Bone
 from xbackend_fl.mapping.probe.cases import by_shape_cases
 from xbackend_fl.mapping.probe.draw import draw_by_shape
-from xbackend_fl.mapping.probe.lengths import length as length_of
+from xbackend_fl.mapping.probe.norms import norm_of
 from xbackend_fl.mapping.probe.pieces import piece_names
 from xbackend_fl.mapping.probe.probe import Evidence, by_shape, observe
 from xbackend_fl.mapping.probe.runtime import Runtime
@@ -137,7 +137,7 @@ class _Effects:
 
 
 def _norm(array: Array) -> float:
-    return length_of(array)
+    return norm_of(array)
 
 
 def _distance(one: Array, two: Array, faint: float) -> float:

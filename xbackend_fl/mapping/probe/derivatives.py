@@ -13,7 +13,7 @@ from xbackend_fl.adapter.contract import Batch, TrainConfig, Trainer
 from xbackend_fl.adapter.optimizers import Optimizer
 from xbackend_fl.canonical import Binding, Kind, Schema
 from xbackend_fl.canonical.layout import leaves
-from xbackend_fl.mapping.probe.lengths import length as length_of
+from xbackend_fl.mapping.probe.norms import norm_of
 from xbackend_fl.mapping.probe.pieces import taken_apart
 from xbackend_fl.mapping.probe.sketch import columns, sketch, sketch_of_change, sketches
 
@@ -133,7 +133,7 @@ def rounding(
         pair.append(ask(trainer, binding, schema, beside))
     return {
         f"{part}/{name}": np.array(
-            [length_of((_part(pair[0], part)[name] + _part(pair[1], part)[name]) / 2 - array)]
+            [norm_of((_part(pair[0], part)[name] + _part(pair[1], part)[name]) / 2 - array)]
         )
         for part in PARTS
         for name, array in _part(answer, part).items()

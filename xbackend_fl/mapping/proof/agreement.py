@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.canonical import Schema
-from xbackend_fl.mapping.probe.lengths import length as length_of
+from xbackend_fl.mapping.probe.norms import norm_of
 from xbackend_fl.mapping.probe.probe import Evidence
 from xbackend_fl.mapping.proof.verify import ROUNDINGS, TOLERANCE, Check, finite, output_check
 
@@ -169,11 +169,11 @@ def _relative(name: str, part: str, one: Evidence, two: Evidence, floor: float) 
     received: Array | None = getattr(two, part).get(name)
     if received is None or received.shape != expected.shape or not finite((received, expected)):
         return math.inf, 0.0
-    length = max(length_of(expected), floor * math.sqrt(max(expected.size, 1)), 1e-30)
+    length = max(norm_of(expected), floor * math.sqrt(max(expected.size, 1)), 1e-30)
     key = f"{part}/{name}"
     rounding = sum(float(item.rounding[key][0]) for item in (one, two) if key in item.rounding)
     # What could not be measured excuses nothing.
-    return length_of(received - expected) / length, (rounding / length if math.isfinite(rounding) else 0.0)
+    return norm_of(received - expected) / length, (rounding / length if math.isfinite(rounding) else 0.0)
 
 
 def _size(array: Array) -> float:

@@ -18,7 +18,7 @@ from xbackend_fl.canonical import Kind, Node, Parameter, Schema
 from xbackend_fl.mapping.match.match import ties
 from xbackend_fl.mapping.match.skeleton import products_turned, skeleton_of
 from xbackend_fl.mapping.probe.draw import draw_weights
-from xbackend_fl.mapping.probe.lengths import length as length_of
+from xbackend_fl.mapping.probe.norms import norm_of
 from xbackend_fl.mapping.probe.probe import Evidence, weights_of
 from xbackend_fl.mapping.probe.runtime import GraphRefused
 from xbackend_fl.mapping.proof.verify import TOLERANCE, Answers, finite, relative_error
@@ -55,7 +55,7 @@ def seen(evidence: Iterable[Evidence]) -> set[str]:
         for name, gradient in item.gradients.items():
             noise = item.rounding.get(f"gradients/{name}")
             if noise is not None:
-                visible = length_of(gradient) > ABOVE_ROUNDING * float(noise[0])
+                visible = norm_of(gradient) > ABOVE_ROUNDING * float(noise[0])
             else:
                 visible = scale > 0 and size(gradient) >= PLAIN * scale
             if visible:
@@ -72,8 +72,8 @@ def agreed(pairs: Sequence[tuple[Evidence, Evidence]]) -> set[str]:
         for name, gradient in one.gradients.items():
             other = two.gradients.get(name)
             if other is not None and other.shape == gradient.shape:
-                length = length_of(gradient)
-                if length > ABOVE_ROUNDING * length_of(other - gradient):
+                length = norm_of(gradient)
+                if length > ABOVE_ROUNDING * norm_of(other - gradient):
                     found.add(name)
     return found
 

@@ -25,9 +25,9 @@ from xbackend_fl.mapping.probe.cases import (
 from xbackend_fl.mapping.probe.distributions import Assignment, Distribution, assignments, far, structured
 from xbackend_fl.mapping.probe.executor import Executor, executor_of
 from xbackend_fl.mapping.probe.held import held_values
-from xbackend_fl.mapping.probe.lengths import length as length_of
 from xbackend_fl.mapping.probe.memory import check_memory
 from xbackend_fl.mapping.probe.native import SizeRefused
+from xbackend_fl.mapping.probe.norms import norm_of
 from xbackend_fl.mapping.probe.probe import Case, Evidence, observe
 from xbackend_fl.mapping.probe.redrawn import Redrawn
 from xbackend_fl.mapping.proof.missing import with_values_missing
@@ -138,7 +138,7 @@ def _by_shape(
     for asked in every if case.quiet else (*every, *map(quieter, every)):
         seen = observe(trainer, binding, schema, asked, None, runtime)
         first = first or seen
-        sizes = [length_of(array) for array in seen.gradients.values()]
+        sizes = [norm_of(array) for array in seen.gradients.values()]
         if not sizes or (_finite(seen) and max(sizes) > _NOTHING):
             return seen
     assert first is not None

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 _SMALLEST = 1e-15
 
 
-def length(array: NDArray[Any]) -> float:
+def norm_of(array: NDArray[Any]) -> float:
     """Root of the sum of squares; in float64 where the squares are too large or too small for the array's own dtype."""
     with np.errstate(over="ignore"):
         found = float(np.linalg.norm(array))
