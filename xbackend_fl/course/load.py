@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from xbackend_fl.adapter import names
 from xbackend_fl.course import compose, diagnostics, reading, settings, shapes
-from xbackend_fl.course.model import Course, DeploymentSection
+from xbackend_fl.course.deployment import DeploymentSection
+from xbackend_fl.course.model import Course
 from xbackend_fl.errors import ConfigError, XbflError
 from xbackend_fl.locate import resolve
 

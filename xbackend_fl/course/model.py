@@ -9,40 +9,30 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PositiveInt,
     PrivateAttr,
     TypeAdapter,
     ValidationError,
-    ValidationInfo,
-    field_validator,
     model_validator,
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from xbackend_fl.adapter import LossName, Optimizer, Scaling
-from xbackend_fl.aggregation import Precision
-from xbackend_fl.aggregation.rules.mean import Mean
-from xbackend_fl.algorithms import Algorithm, ServerAlgorithm, ServerOptimizer
-from xbackend_fl.algorithms.kinds.fedavg import FedAvg
+from xbackend_fl.algorithms import Algorithm, ServerAlgorithm
 from xbackend_fl.course import compose, shapes
-from xbackend_fl.course.address import Address
+from xbackend_fl.course.deployment import DeploymentSection
 from xbackend_fl.course.diagnostics import look_alike, mistake, refuse
 from xbackend_fl.course.excerpt import printed
+from xbackend_fl.course.federate import Federate
 from xbackend_fl.course.numbers import HELD, Decay, single, there
-from xbackend_fl.course.registered import AggregatorSection, AlgorithmSection
+from xbackend_fl.course.section import Section
 from xbackend_fl.course.settings import Path as Keys
 from xbackend_fl.errors import ConfigError
 from xbackend_fl.metrics import METRICS, Metric, default_metric, metrics_for
 
 _MAX_NAME = 100
-_MOST_EXAMPLES = 1 << 39
-"""Of a silo; those of as many as a course may have are still whole numbers in float64."""
-_LONGEST_S = 31_536_000
-"""A year: whoever waits longer does not wait for a training."""
 # Folders and files of silos and runs are called by these names, on any system.
 _RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")
 
@@ -74,22 +64,7 @@ def checked_name(text: str) -> str:
         ) from error
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_switch_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """To pydantic ``true`` is also the number 1."""
-        given = value if isinstance(value, list | tuple) else [value]
-        if any(isinstance(item, bool) for item in given):
-            field = cls.model_fields[str(info.field_name)]
-            if field.annotation is not bool:
-                raise PydanticCustomError("switch", "input is a switch, and this is none")
-        return value
-
-
-class Participant(_Section):
+class Participant(Section):
     """A party with data."""
 
     name: Name
@@ -97,7 +72,7 @@ class Participant(_Section):
     data: str | None = Field(None, description="FILE_OR_MODULE:CALLABLE with this participant's own examples")
 
 
-class Partition(_Section):
+class Partition(Section):
     """How the training data are shared out."""
 
     kind: Literal["iid", "dirichlet", "pathological", "quantity", "by_id"] = "iid"
@@ -111,7 +86,7 @@ class Partition(_Section):
     ] = 1.0
 
 
-class Scale(_Section):
+class Scale(Section):
     """Whole-number inputs as floats, batch by batch: ``(value / divide - mean) / std``."""
 
     divide: Annotated[float, Field(gt=0), HELD] = 255.0
@@ -137,7 +112,7 @@ class Scale(_Section):
 Share = Annotated[float, Field(gt=0), HELD]
 
 
-class Data(_Section):
+class Data(Section):
     """Where examples come from."""
 
     source: str = Field(
@@ -153,7 +128,7 @@ class Data(_Section):
     )
 
 
-class OptimizerSection(_Section):
+class OptimizerSection(Section):
     """The participants' optimizer; the same arithmetic on every backend."""
 
     name: Literal["sgd", "momentum", "nesterov", "adam", "adamw", "adagrad", "rmsprop"] = "sgd"
@@ -170,7 +145,7 @@ class OptimizerSection(_Section):
         return Optimizer(**self.model_dump())
 
 
-class Training(_Section):
+class Training(Section):
     """Local training of every participant."""
 
     optimizer: OptimizerSection = OptimizerSection()
@@ -203,119 +178,6 @@ class Training(_Section):
         return default_metric(self.loss) if self.metric is None else METRICS[self.metric]
 
 
-class ServerSection(_Section):
-    """The server optimizer."""
-
-    name: Literal["fedavg", "fedavgm", "fedadagrad", "fedadam", "fedyogi"] = "fedavg"
-    lr: Annotated[float, Field(gt=0), HELD] = 1.0
-    momentum: Decay = 0.9
-    beta1: Decay = 0.9
-    beta2: Decay = 0.99
-    tau: Annotated[float, Field(gt=0), HELD] = 1e-3
-
-    def rule(self) -> ServerOptimizer:
-        """As plain data for the round loop."""
-        return ServerOptimizer(**self.model_dump())
-
-
-class Federate(_Section):
-    """How updates are collected and merged."""
-
-    cohort: PositiveInt | None = Field(None, description="participants per round; all if left out")
-    algorithm: AlgorithmSection = Field(
-        FedAvg(), description="how participants train and how what they give is merged"
-    )
-    aggregator: AggregatorSection = Field(Mean(), description="how updates are merged")
-    local: list[str] = Field(
-        default_factory=list,
-        description="parameters that stay with their participant: roles (norm, embedding, bias) and patterns of canonical names, "
-        "for example [norm, 'head.*']",
-    )
-    server: ServerSection = ServerSection()
-    precision: Precision = "float32"
-    on_failure: Literal["stop", "continue"] = Field(
-        "stop", description="what a refused update does: stop the course, or go on with the rest"
-    )
-    workers: PositiveInt | None = Field(
-        None,
-        description="processes per backend; as many as there are processor cores for, up to 4, if left out",
-    )
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="where models train; auto: a GPU, if there is one"
-    )
-    replicas: PositiveInt | Literal["auto"] = Field(
-        16,
-        description="models that train side by side on a GPU; auto measures on the first cohort, "
-        "and the last bits of sums then depend on what it finds",
-    )
-    device_memory_mib: PositiveInt | None = Field(
-        None, description="most that a worker may allocate on its GPU; all of it if left out"
-    )
-    memory: Literal["normal", "low"] = Field(
-        "normal", description="low: one worker and one model per backend, whatever the machine"
-    )
-    state_memory_mib: Annotated[int, Field(ge=0, le=1 << 20)] = Field(
-        1024,
-        description="most of a worker's memory that participants' states may take; the rest is on disk only",
-    )
-    share_local_model: bool = Field(
-        default=True, description="one model per backend; else one per participant"
-    )
-    online_aggr: bool = Field(
-        default=True, description="merge updates as they come; else keep all until the end"
-    )
-
-
-def _address(text: str) -> str:
-    try:
-        Address(text)
-    except ConfigError as error:
-        raise ValueError(f"{error.message}; {error.hint}") from error
-    return text
-
-
-Seconds = Annotated[float, Field(gt=0, le=_LONGEST_S)]
-
-
-class DeploymentSection(_Section):
-    """Real silos; a simulation does not look at it."""
-
-    role: Literal["server", "silo"] | None = Field(None, description="what this machine is")
-    name: str | None = Field(None, description="silo: which participant this is")
-    data_path: str | None = Field(None, description="silo: its .npz file with its own examples")
-    address: Annotated[str, AfterValidator(_address)] = Field(
-        "127.0.0.1:8000", description="HOST:PORT of the server"
-    )
-    keys: str | None = Field(None, description="folder of this machine's keys")
-    quorum: PositiveInt | None = Field(
-        None,
-        description="fewest silos to start, and updates of a round; all if left out. With one, silos that are refused are left out, "
-        "and a round that has enough updates waits for silos at work, not for those that are gone",
-    )
-    join_timeout_s: Seconds = Field(300.0, description="how long the server waits for silos")
-    round_timeout_s: Seconds = Field(3600.0, description="how long the server waits for a round's updates")
-    max_examples: Annotated[int, Field(gt=0, le=_MOST_EXAMPLES)] = Field(
-        10_000_000,
-        description="most training examples that a silo may say it has, and so the largest weight of an update",
-    )
-    over_selection: Annotated[float, Field(ge=1, le=compose.MAX_PARTICIPANTS)] = Field(
-        1.0, description="how many times a cohort's silos are asked; the first that answer make the round"
-    )
-    payload: Literal["float32", "bfloat16", "float16", "int8", "top-k"] = Field(
-        "float32", description="how updates travel; float32 keeps every bit"
-    )
-    top_k_share: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.01, description="top-k: part of every parameter's values that is sent"
-    )
-    max_restarts: Annotated[int, Field(ge=0, le=1_000_000)] = Field(
-        10, description="how often in a row the server starts Flower again after a process of it ended"
-    )
-
-    def min_silos(self, silos: int) -> int:
-        """The quorum among so many silos."""
-        return min(self.quorum or silos, silos)
-
-
 def _named(value: Any) -> Any:
     """``{torch: 500, tensorflow: 500}`` as a list of named participants."""
     if isinstance(value, list) and len(value) > compose.MAX_PARTICIPANTS:
@@ -339,7 +201,7 @@ def _named(value: Any) -> Any:
     ]
 
 
-class Course(_Section):
+class Course(Section):
     """One federated training.
 
     ``models`` names one native model per backend; the first one is the reference, whose module paths name
@@ -393,6 +255,11 @@ class Course(_Section):
     def local(self) -> tuple[str, ...]:
         """Roles and patterns of the parameters that stay with their participant."""
         return (*self.federate.local, *self.federate.algorithm.local)
+
+    @property
+    def keeps_state(self) -> bool:
+        """Whether participants keep something from one of their rounds to the next."""
+        return bool(self.local) or self.federate.algorithm.keeps_state
 
     @property
     def server_algorithm(self) -> ServerAlgorithm:

@@ -118,7 +118,7 @@ def digest_of(frame: bytes | memoryview) -> bytes | memoryview:
     return frame[-_DIGEST:]
 
 
-def length_of(data: bytes | memoryview) -> int:
+def norm_of(data: bytes | memoryview) -> int:
     """The length that a frame states, at most that of ``data``; what stands behind it is not the frame's."""
     if len(data) < _PREFIX.size:
         return len(data)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -49,41 +49,40 @@ class Client:
         course: The course.
         schema: The schema.
         binding: The model's binding to it.
-        own: The model's tensors before any training: where its local parameters start from.
+        own: Reads the model's tensors, before any training: where its local parameters start from.
 
     Attributes:
         local: Names of the canonical parameters that stay here.
+        kinds: Of the canonical parameters in this course.
+        plain: Whether it trains from the weights as they came, gives weights only, by its examples, and keeps nothing.
 
     Raises:
         ConfigError: ``federate.local`` does not fit the model.
     """
 
-    def __init__(self, course: Course, schema: Schema, binding: Binding, own: Tensors) -> None:
+    def __init__(self, course: Course, schema: Schema, binding: Binding, own: Callable[[], Tensors]) -> None:
         algorithm = course.federate.algorithm
         self._side = algorithm.client(course.training.optimizer.rule())
         self.local = local_parameters(schema, course.local)
-        self._schema, self._binding, self._backend = schema, binding, binding.backend
-        kinds = {p.name: Kind.LOCAL if p.name in self.local else p.kind for p in schema.parameters}
-        self._kinds = {native: kinds[owner] for native, owner in binding.owners.items()}
-        self._vectors = binding.subset({name for name, kind in kinds.items() if kind is Kind.TRAINABLE})
+        self._binding, self._fingerprint = binding, f"{schema.fingerprint}:{binding.backend}"
+        self.kinds = {p.name: Kind.LOCAL if p.name in self.local else p.kind for p in schema.parameters}
+        self._native_kinds = {native: self.kinds[owner] for native, owner in binding.owners.items()}
+        self._vectors = binding.subset({n for n, kind in self.kinds.items() if kind is Kind.TRAINABLE})
         self._own_part = binding.subset(self.local)
         _check_apart(binding, self.local)
-        self._own = {name: np.array(own[name]) for name in self._own_part.owners}
-        self._plain = isinstance(self._side, PlainClient) and not self.local
-
-    @property
-    def plain(self) -> bool:
-        """Whether it trains from the weights as they came, gives weights only and keeps nothing."""
-        return self._plain
+        tensors = own() if self.local else {}
+        self._own = {name: np.array(tensors[name]) for name in self._own_part.owners}
+        # Of a class that changes one of its sides nothing is known.
+        self.plain = type(self._side) is PlainClient and algorithm.weighing == "examples" and not self.local
 
     def native(self, tensors: Tensors) -> Weights:
         """Native tensors as weights of this binding, so that they merge without conversion."""
         arrays = {name: tensors[name] for name in self._binding.owners}
-        return Weights(arrays, f"{self._schema.fingerprint}:{self._backend}", self._kinds)
+        return Weights(arrays, self._fingerprint, self._native_kinds)
 
     def sent(self, vectors: Mapping[str, Weights]) -> dict[str, Weights]:
         """What the server sent beside the weights, in native layout."""
-        return {name: self._vector(self._vectors, arrays) for name, arrays in vectors.items()}
+        return {name: self._vector(arrays) for name, arrays in vectors.items()}
 
     def begin(self, start: Weights, sent: Mapping[str, Weights], kept: Arrays) -> Begun:
         """A participant before it trains.
@@ -101,7 +100,7 @@ class Client:
         """Weights with the participant's own parameters."""
         if not self.local:
             return start
-        own = self._restored(self._own_part, kept, LOCAL) if kept else self._own
+        own = self._own_part.restore(_part(kept, LOCAL)) if kept else self._own
         return start.like({**start, **own})
 
     def finish(self, begun: Begun, after: Tensors, steps: int, num_examples: int) -> tuple[Update, Arrays]:
@@ -122,22 +121,18 @@ class Client:
         """A vector of an update, or sums of it, in canonical layout."""
         return (self._binding if vector == MODEL else self._vectors).export(arrays)
 
-    def canonical_kinds(self) -> dict[str, Kind]:
-        """Kinds of the canonical parameters in this course."""
-        return {p.name: Kind.LOCAL if p.name in self.local else p.kind for p in self._schema.parameters}
-
     def _state(self, kept: Arrays) -> ClientState:
         names = {key.split("/", 1)[0] for key in kept} - {LOCAL}
-        return ClientState({name: self._weights(self._restored(self._vectors, kept, name)) for name in names})
+        return ClientState({name: self._vector(_part(kept, name)) for name in names})
 
-    def _restored(self, part: Binding, kept: Arrays, vector: str) -> dict[str, NDArray[Any]]:
-        return part.restore({name: kept[f"{vector}/{name}"] for name in part.parameters})
+    def _vector(self, arrays: Arrays) -> Weights:
+        return Weights(self._vectors.restore(arrays), self._fingerprint)
 
-    def _vector(self, part: Binding, arrays: Arrays) -> Weights:
-        return self._weights(part.restore({name: arrays[name] for name in part.parameters}))
 
-    def _weights(self, arrays: Arrays) -> Weights:
-        return Weights(arrays, f"{self._schema.fingerprint}:{self._backend}")
+def _part(kept: Arrays, vector: str) -> Arrays:
+    """One vector of what was kept, by parameter."""
+    prefix = f"{vector}/"
+    return {key.removeprefix(prefix): array for key, array in kept.items() if key.startswith(prefix)}
 
 
 def _check_apart(binding: Binding, local: frozenset[str]) -> None:

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.adapter import ClientWork, CohortTrainer, LossSum, Tensors, TrainConfig, Trainer
-from xbackend_fl.aggregation import LARGEST, MODEL, Partial, Start, Sums, Update, is_within
+from xbackend_fl.aggregation import LARGEST, MODEL, Partial, Sums, Update, is_within
 from xbackend_fl.canonical import Binding, Schema
 from xbackend_fl.course import Course
+from xbackend_fl.course.federate import merging
 from xbackend_fl.data import Dataset, batches, seed_of
 from xbackend_fl.errors import Diverged, UpdateRefused
 from xbackend_fl.events import Event, Noted, ParticipantFailed, ParticipantTrained
@@ -89,7 +90,7 @@ class LocalTraining:
     @cached_property
     def client(self) -> Client:
         """The algorithm at this model, once that is bound."""
-        return Client(self._course, self._schema, self._binding, self._trainer.read())
+        return Client(self._course, self._schema, self._binding, self._trainer.read)
 
     def train_round(
         self, number: int, weights: Weights, cohort: Sequence[str], vectors: Mapping[str, Weights]
@@ -116,15 +117,9 @@ class LocalTraining:
             self._said = True
             yield Noted(backend=self._backend, note=_ONE_BY_ONE)
         federate = self._course.federate
-        rule, streams = federate.aggregator, federate.aggregator.streams
-        begin = Start(
-            start if streams else self.canonical(MODEL, start),
-            sent,
-            federate.algorithm.weighing,
-            federate.precision,
-            folder=self._place(cohort),
-        )
-        mean = rule.make(begin)
+        streams = federate.aggregator.streams
+        base = start if streams else self.canonical(MODEL, start)
+        mean = merging(federate, base, sent, folder=self._place(cohort))
         waiting: list[tuple[str, Update, Arrays]] = []
         failed: dict[str, str] = {}
         for name in cohort:
@@ -132,7 +127,7 @@ class LocalTraining:
             try:
                 begun = self.client.begin(start, sent, self.kept(name, number))
                 update, kept, loss = self._train(number, name, begun)
-                if self._course.federate.online_aggr:
+                if federate.online_aggr:
                     mean.add(self._for(update, streams=streams))
                     self._keep(name, number, kept)
                 else:
@@ -255,7 +250,7 @@ class LocalTraining:
 
     def kept(self, name: str, number: int) -> Arrays:
         """What a participant kept before a round; empty if nothing is."""
-        return {} if self.client.plain or self.states is None else self.states.read(name, number)
+        return self.states.read(name, number) if self._course.keeps_state and self.states is not None else {}
 
     def _keep(self, name: str, number: int, kept: Arrays) -> None:
         if kept:
@@ -309,7 +304,7 @@ class LocalTraining:
         """A vector of an update, native, in canonical layout."""
         found = self.client.canonical(vector, arrays)
         if vector == MODEL:
-            return Weights(found, self._schema.fingerprint, self.client.canonical_kinds())
+            return Weights(found, self._schema.fingerprint, self.client.kinds)
         return Weights(found, self._schema.fingerprint)
 
     def load(self, weights: Weights, kept: Arrays | None = None) -> None:

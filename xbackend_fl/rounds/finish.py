@@ -63,11 +63,10 @@ def finish(
             be asked.
     """
     weights = state.weights
-    # Where parameters are local, those after the last round.
     test = engine.evaluate(weights, "test", state.round if course.local else 0)
     chosen = state.best
     if course.local or (chosen is not None and chosen.round == state.round):
-        # Parameters that are local are those after the last round.
+        # Local parameters are those after the last round, whatever the weights.
         best = test
     else:
         best = engine.evaluate(load_weights(folder.best, weights.fingerprint), "test")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xbackend_fl.algorithms.local import local_parameters
-from xbackend_fl.canonical import Kind, Schema
+from xbackend_fl.canonical import Schema
 from xbackend_fl.course import Course
 from xbackend_fl.errors import SchemaError
 from xbackend_fl.events import CourseFinished, CourseStarted, Event, Noted, Observer, RoundFinished, jsonl
@@ -131,8 +131,7 @@ def _start(
     """The schema, and where the rounds begin; nothing else of what was prepared is kept in memory."""
     folder.write_models(prepared)
     if state is None:
-        local = dict.fromkeys(local_parameters(prepared.schema, course.local), Kind.LOCAL)
-        initial = Weights(prepared.initial, prepared.schema.fingerprint, prepared.initial.kinds | local)
+        initial = prepared.initial.with_local(local_parameters(prepared.schema, course.local))
         return prepared.schema, CourseState(0, initial, course.server_algorithm.init(initial))
     if state.weights.fingerprint != prepared.schema.fingerprint:
         raise SchemaError(

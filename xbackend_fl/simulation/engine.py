@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from xbackend_fl.adapter import balance
 from xbackend_fl.adapter.exporting import Exported
-from xbackend_fl.aggregation import Start
 from xbackend_fl.canonical import Binding, Schema
 from xbackend_fl.course import Course
+from xbackend_fl.course.federate import merging
 from xbackend_fl.errors import Refusals, RefusedInput
 from xbackend_fl.events import ModelBound, Noted, Observer, ParticipantEvaluated
 from xbackend_fl.mapping import Evidence
@@ -166,9 +166,7 @@ class SimulationEngine:
             sizes = {name: self._sizes[name] for name in sorted(cohort) if backends[name] == backend}
             for worker, share in zip(team, balance(sizes, len(team)), strict=True):
                 worker.submit("train_round", number, posted, share, beside)
-        federate = self._course.federate
-        start = Start(weights, vectors, federate.algorithm.weighing, federate.precision)
-        mean = federate.aggregator.make(start)
+        mean = merging(self._course.federate, weights, vectors)
         failed: dict[str, str] = {}
         for partial in collect(self._workers, observer):
             mean.absorb(partial.partial)

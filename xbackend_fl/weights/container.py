@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, final
 
 import numpy as np
@@ -59,6 +59,10 @@ class Weights(Mapping[str, NDArray[Any]]):
     def like(self, arrays: Mapping[str, NDArray[Any]]) -> Weights:
         """Other arrays under the same fingerprint and kinds."""
         return Weights({name: arrays[name] for name in self._arrays}, self.fingerprint, self.kinds)
+
+    def with_local(self, names: Collection[str]) -> Weights:
+        """The same arrays, of which some stay with their participant."""
+        return Weights(self._arrays, self.fingerprint, self.kinds | dict.fromkeys(names, Kind.LOCAL))
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         return self._arrays[name]

@@ -48,7 +48,7 @@ class Signatures:
         Raises:
             UpdateRefused: The signature is missing, of somebody else, or of another frame.
         """
-        length = wire.length_of(sealed)
+        length = wire.norm_of(sealed)
         signature = bytes(sealed[length:])
         # A view: cutting the signature off would copy the frame.
         frame = memoryview(sealed)[:length] if signature else sealed

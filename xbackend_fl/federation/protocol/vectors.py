@@ -77,5 +77,4 @@ def received(schema: Schema, arrays: Arrays, local: frozenset[str]) -> Weights:
         for name in local
         if name not in arrays
     }
-    weights = Weights.of(schema, {**arrays, **missing})
-    return Weights(weights, weights.fingerprint, weights.kinds | dict.fromkeys(local, Kind.LOCAL))
+    return Weights.of(schema, {**arrays, **missing}).with_local(local)

@@ -10,8 +10,9 @@ from typing import Literal, final
 
 import numpy as np
 
-from xbackend_fl.aggregation import MODEL, Aggregator, Start, SumFull, Update
+from xbackend_fl.aggregation import MODEL, Aggregator, SumFull, Update
 from xbackend_fl.course import Course
+from xbackend_fl.course.federate import merging
 from xbackend_fl.errors import Diverged, RunFailed, UpdateRefused
 from xbackend_fl.events import (
     Noted,
@@ -211,10 +212,8 @@ class Collector:
         return worst.silo, f"the update {worst.how}, and its update of round {before} was taken out"
 
     def _empty_mean(self) -> Aggregator:
-        weighing, precision = self._federate.algorithm.weighing, self._federate.precision
         folder = self._ledger.folder / "updates"
-        start = Start(self._weights, self._vectors, weighing, precision, self._variances, folder)
-        return self._federate.aggregator.make(start)
+        return merging(self._federate, self._weights, self._vectors, variances=self._variances, folder=folder)
 
     def _merge_again(self) -> None:
         """The mean of what is on disk of this round."""

@@ -124,7 +124,7 @@ class Silo:
         self._outbox = None if out is None else Outbox(out / "state")
         self._vectors = course.federate.algorithm.vectors
         self._wanted, self._local = course.local, frozenset[str]()
-        if self._outbox is None and (self._wanted or course.federate.algorithm.keeps_state):
+        if self._outbox is None and course.keeps_state:
             raise ConfigError(
                 f"{name} keeps something from one of its rounds to the next ({course.federate.algorithm.name}), and has no folder for it",
                 hint="give it one: xbfl join … --out FOLDER",
