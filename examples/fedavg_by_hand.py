@@ -42,9 +42,9 @@ def fedavg(course: xb.Course, rounds: int) -> xb.Weights:
             config = TrainConfig(
                 course.training.optimizer.rule(),
                 attributes=training_attributes(schema, side.binding),
-                silenced=side.binding.silenced,
+                masked=side.binding.masked,
             )
-            mine = train.take(shards[name])
+            mine = train.gather(shards[name])
             native = side.binding.native_inputs(mine.inputs)
             side.trainer.train(
                 (Batch(tuple(array[i] for array in native), mine.targets[i]) for i in order), config

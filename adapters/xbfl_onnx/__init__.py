@@ -34,7 +34,7 @@ class OnnxAdapter:
 
         return read(path)
 
-    def open(self, model: object, example: Example) -> OnnxTrainer:
+    def load_model(self, model: object, example: Example) -> OnnxTrainer:
         """Describe ``model`` and make it ready; see the contract."""
         from xbfl_onnx.trainer import OnnxTrainer
 

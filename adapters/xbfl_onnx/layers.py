@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import onnx
 
-from xbackend_fl.canonical.graph import movement, picking
+from xbackend_fl.canonical.graph import axes_ops, picking
 from xbackend_fl.canonical.graph.contractions import matmul
+from xbackend_fl.canonical.graph.embedding import lookup
 from xbackend_fl.canonical.graph.operands import Operand, combine, native_shape
 from xbackend_fl.canonical.graph.padding import same_pads
-from xbackend_fl.canonical.graph.tables import lookup
 from xbackend_fl.canonical.layout import Layout, Step
 from xbfl_onnx.graph import Context, Handler, affine, attributes, layout, present, require
 
@@ -138,10 +138,10 @@ def _grouped_norm(context: Context, node: onnx.NodeProto) -> Operand:
 
 def _prelu(context: Context, node: onnx.NodeProto) -> Operand:
     value, slope = context.inputs(node)
-    found = movement.reshape(context.builder, node.name, _parameter(slope, node), (-1,))
+    found = axes_ops.reshape(context.builder, node.name, _parameter(slope, node), (-1,))
     shape = native_shape(_parameter(slope, node))
     require(len([n for n in shape if n != 1]) <= 1, node, "one slope per position")
-    flat = movement.reshape(context.builder, node.name, found, (int(np.prod(shape)),))
+    flat = axes_ops.reshape(context.builder, node.name, found, (int(np.prod(shape)),))
     layouts = {"weight": _parameter(flat, node)}
     return context.builder.channelwise("PRelu", node.name, context.data(value, node), 1, layouts=layouts)
 
@@ -163,8 +163,8 @@ def _gemm(context: Context, node: onnx.NodeProto) -> Operand:
     assert left is not None
     assert right is not None
     builder = context.builder
-    left = movement.transpose(builder, left, (1, 0)) if given.get("transA") else left
-    right = movement.transpose(builder, right, (1, 0)) if given.get("transB") else right
+    left = axes_ops.transpose(builder, left, (1, 0)) if given.get("transA") else left
+    right = axes_ops.transpose(builder, right, (1, 0)) if given.get("transB") else right
     product: Operand = matmul(builder, node.name, left, right)
     return product if bias is None else combine(builder, "Add", node.name, product, bias)
 

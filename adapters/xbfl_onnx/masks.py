@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 
-from xbackend_fl.canonical.graph import logic, movement, picking
+from xbackend_fl.canonical.graph import axes_ops, logic, picking
 from xbackend_fl.canonical.graph.operands import Operand, combine
 from xbfl_onnx.graph import Context, Handler, attributes, numbers, present, require
 
@@ -68,7 +68,7 @@ def _one_hot(context: Context, node: onnx.NodeProto) -> Operand:
     rank = len(made.shape)
     order = [*range(rank - 1)]
     order.insert(attributes(node).get("axis", -1) % rank, rank - 1)
-    return movement.transpose(context.builder, made, order)
+    return axes_ops.transpose(context.builder, made, order)
 
 
 HANDLERS: Mapping[str, Handler] = {

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 
-from xbackend_fl.canonical.graph import movement, picking, windows
+from xbackend_fl.canonical.graph import axes_ops, picking, windows
 from xbackend_fl.canonical.graph.operands import Operand, native_shape, scalar
 from xbfl_onnx.graph import Context, Handler, attributes, numbers, present, require
 
@@ -20,18 +20,18 @@ def _first(context: Context, node: onnx.NodeProto) -> Operand:
 
 def _reshape(context: Context, node: onnx.NodeProto) -> Operand:
     shape = context.shape(node.output[0])
-    return movement.reshape(context.builder, node.name, _first(context, node), shape)
+    return axes_ops.reshape(context.builder, node.name, _first(context, node), shape)
 
 
 def _transpose(context: Context, node: onnx.NodeProto) -> Operand:
     operand = _first(context, node)
     rank = len(native_shape(operand))
-    return movement.transpose(context.builder, operand, attributes(node).get("perm", range(rank)[::-1]))
+    return axes_ops.transpose(context.builder, operand, attributes(node).get("perm", range(rank)[::-1]))
 
 
 def _concat(context: Context, node: onnx.NodeProto) -> Operand:
     parts = [item for item in context.inputs(node) if item is not None]
-    return movement.concat(context.builder, node.name, parts, attributes(node)["axis"])
+    return axes_ops.concat(context.builder, node.name, parts, attributes(node)["axis"])
 
 
 def _split(context: Context, node: onnx.NodeProto) -> list[Operand]:
@@ -39,7 +39,7 @@ def _split(context: Context, node: onnx.NodeProto) -> list[Operand]:
     parts: list[Operand] = []
     for name in node.output:
         stop = start + context.shape(name)[axis]
-        parts.append(movement.cut(context.builder, node.name, operand, axis, start, stop))
+        parts.append(axes_ops.cut(context.builder, node.name, operand, axis, start, stop))
         start = stop
     return parts
 
@@ -56,7 +56,7 @@ def _sequence(context: Context, node: onnx.NodeProto) -> Operand:
     parts: list[Operand] = []
     for index, length in enumerate(lengths):
         start = sum(lengths[:index])
-        parts.append(movement.cut(context.builder, node.name, operand, axis, start, start + length))
+        parts.append(axes_ops.cut(context.builder, node.name, operand, axis, start, start + length))
     context.sequences[node.output[0]] = parts
     return operand
 
@@ -74,7 +74,7 @@ def _slice(context: Context, node: onnx.NodeProto) -> Operand:
     steps = more[1] if len(more) > 1 else [1] * len(starts)
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
         if step > 0:
-            operand = movement.cut(context.builder, node.name, operand, axis, start, end, step)
+            operand = axes_ops.cut(context.builder, node.name, operand, axis, start, end, step)
         else:
             places = range(native_shape(operand)[axis])[slice(start, end, step)]
             operand = picking.take(context.builder, node.name, operand, axis, np.array(places))
@@ -134,7 +134,7 @@ def _depth(context: Context, node: onnx.NodeProto) -> Operand:
 
 def _expand(context: Context, node: onnx.NodeProto) -> Operand:
     shape = context.shape(node.output[0])
-    return movement.broadcast_to(context.builder, node.name, _first(context, node), shape)
+    return axes_ops.broadcast_to(context.builder, node.name, _first(context, node), shape)
 
 
 def _tile(context: Context, node: onnx.NodeProto) -> Operand:
@@ -155,7 +155,7 @@ def _gather_nd(context: Context, node: onnx.NodeProto) -> Operand:
         return picking.index(context.builder, node.name, operand, list(np.moveaxis(indices, -1, 0)))
     shape = native_shape(indices)
     require(batch == 1 and shape[-1] == 1, node, "picks by data along several axes")
-    short = movement.reshape(context.builder, node.name, indices, shape[:-1])
+    short = axes_ops.reshape(context.builder, node.name, indices, shape[:-1])
     return picking.gather(context.builder, node.name, operand, 1, short, batch_dims=1)
 
 

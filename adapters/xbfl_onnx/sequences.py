@@ -10,10 +10,10 @@ import numpy as np
 import onnx
 
 from xbackend_fl.canonical import views
-from xbackend_fl.canonical.graph import movement
+from xbackend_fl.canonical.graph import axes_ops
 from xbackend_fl.canonical.graph.attention import attention as dot_product_attention
 from xbackend_fl.canonical.graph.attention import join_heads, split_heads
-from xbackend_fl.canonical.graph.computed import Computed
+from xbackend_fl.canonical.graph.expressions import Computed
 from xbackend_fl.canonical.graph.operands import Operand, is_causal_mask, native_shape
 from xbackend_fl.canonical.graph.recurrent import recurrent as run
 from xbackend_fl.canonical.layout import Layout, Native, Stack, Sum
@@ -80,9 +80,9 @@ def _initial(context: Context, node: onnx.NodeProto, given: Sequence[Operand | N
         if item is None:
             found.append(np.zeros((1, 1), np.float32))
             continue
-        by_batch = movement.transpose(context.builder, item, (1, 0, 2))
+        by_batch = axes_ops.transpose(context.builder, item, (1, 0, 2))
         batch, directions, hidden = native_shape(by_batch)
-        found.append(movement.reshape(context.builder, node.name, by_batch, (batch, directions * hidden)))
+        found.append(axes_ops.reshape(context.builder, node.name, by_batch, (batch, directions * hidden)))
     return found
 
 

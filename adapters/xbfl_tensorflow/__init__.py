@@ -52,7 +52,7 @@ class TensorFlowAdapter:
 
         return tf.saved_model.load(path)
 
-    def open(self, model: object, example: Example) -> TensorFlowTrainer:
+    def load_model(self, model: object, example: Example) -> TensorFlowTrainer:
         """Describe ``model`` and make it ready; see the contract."""
         import_frameworks()
         from xbfl_tensorflow.trainer import TensorFlowTrainer

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from xbackend_fl.canonical import GraphBuilder
-from xbackend_fl.canonical.graph import activations, movement, reductions
+from xbackend_fl.canonical.graph import activations, axes_ops, reductions
 from xbackend_fl.canonical.graph.operands import Operand, as_value, combine, scalar, unary
 from xbfl_tensorflow.graph import Context, Operation, node_name, require, static_shape
 
@@ -80,7 +80,7 @@ def _bias_add(context: Context, node: Any, arguments: list[Operand]) -> Operand:
     value, bias = arguments
     if node.get_attr("data_format") == b"NCHW":
         _, channels, *space = static_shape(node.outputs[0])
-        bias = movement.reshape(context.builder, node.name, bias, (channels, *(1,) * len(space)))
+        bias = axes_ops.reshape(context.builder, node.name, bias, (channels, *(1,) * len(space)))
     return combine(context.builder, "Add", node_name(context, node), value, bias)
 
 

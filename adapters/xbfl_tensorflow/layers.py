@@ -8,9 +8,9 @@ from typing import Any
 
 from xbackend_fl.canonical import Value
 from xbackend_fl.canonical.graph import training
+from xbackend_fl.canonical.graph.embedding import lookup
 from xbackend_fl.canonical.graph.operands import Operand, as_value, combine
 from xbackend_fl.canonical.graph.padding import same_pads, transposed_pads
-from xbackend_fl.canonical.graph.tables import lookup
 from xbackend_fl.canonical.layout import Layout, Reshape, Shape, Transpose
 from xbfl_tensorflow.graph import (
     Context,

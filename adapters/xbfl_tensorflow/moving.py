@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from xbackend_fl.canonical.graph import logic, movement, picking, windows
+from xbackend_fl.canonical.graph import axes_ops, logic, picking, windows
+from xbackend_fl.canonical.graph.embedding import lookup
 from xbackend_fl.canonical.graph.operands import Operand, as_value, native_shape
-from xbackend_fl.canonical.graph.tables import lookup
 from xbackend_fl.canonical.layout import Step
 from xbfl_tensorflow.graph import Context, Operation, node_name, require, static_shape
 
@@ -20,27 +20,27 @@ def _number(operand: Operand) -> int:
 
 def _reshape(context: Context, node: Any, arguments: list[Operand]) -> Operand:
     shape = static_shape(node.outputs[0])
-    return movement.reshape(context.builder, node_name(context, node), arguments[0], shape)
+    return axes_ops.reshape(context.builder, node_name(context, node), arguments[0], shape)
 
 
 def _transpose(context: Context, node: Any, arguments: list[Operand]) -> Operand:
     del node
-    return movement.transpose(context.builder, arguments[0], [int(axis) for axis in np.asarray(arguments[1])])
+    return axes_ops.transpose(context.builder, arguments[0], [int(axis) for axis in np.asarray(arguments[1])])
 
 
 def _concat(context: Context, node: Any, arguments: list[Operand]) -> Operand:
     *parts, axis = arguments
-    return movement.concat(context.builder, node_name(context, node), parts, _number(axis))
+    return axes_ops.concat(context.builder, node_name(context, node), parts, _number(axis))
 
 
 def _pack(context: Context, node: Any, arguments: list[Operand]) -> Operand:
-    return movement.stack(context.builder, node_name(context, node), arguments, node.get_attr("axis"))
+    return axes_ops.stack(context.builder, node_name(context, node), arguments, node.get_attr("axis"))
 
 
 def _unpack(context: Context, node: Any, arguments: list[Operand]) -> list[Operand]:
     name, axis = node_name(context, node), node.get_attr("axis")
     return [
-        movement.pick(context.builder, name, arguments[0], axis, index) for index in range(len(node.outputs))
+        axes_ops.pick(context.builder, name, arguments[0], axis, index) for index in range(len(node.outputs))
     ]
 
 
@@ -49,7 +49,7 @@ def _split(context: Context, node: Any, arguments: list[Operand]) -> list[Operan
     place, start, parts = _number(axis), 0, []
     for tensor in node.outputs:
         stop = start + static_shape(tensor)[place]
-        parts.append(movement.cut(context.builder, node_name(context, node), value, place, start, stop))
+        parts.append(axes_ops.cut(context.builder, node_name(context, node), value, place, start, stop))
         start = stop
     return parts
 
@@ -59,7 +59,7 @@ def _slice(context: Context, node: Any, arguments: list[Operand]) -> Operand:
     for axis, (start, length) in enumerate(
         zip(np.asarray(begin), static_shape(node.outputs[0]), strict=True)
     ):
-        value = movement.cut(
+        value = axes_ops.cut(
             context.builder, node_name(context, node), value, axis, int(start), int(start) + length
         )
     return value
@@ -82,7 +82,7 @@ def _strided_slice(context: Context, node: Any, arguments: list[Operand]) -> Ope
             value = _grown(context, name, value, axis)
             axis += 1
         elif masks["shrink_axis"] & bit:
-            value = movement.pick(context.builder, name, value, axis, int(start))
+            value = axes_ops.pick(context.builder, name, value, axis, int(start))
         else:
             low = None if masks["begin"] & bit else int(start)
             high = None if masks["end"] & bit else int(stop)
@@ -90,7 +90,7 @@ def _strided_slice(context: Context, node: Any, arguments: list[Operand]) -> Ope
             places = range(length)[slice(low, high, int(step))]
             if places.step > 0:
                 first = places.start
-                value = movement.cut(
+                value = axes_ops.cut(
                     context.builder, name, value, axis, first, max(first, places.stop), places.step
                 )
             else:
@@ -101,7 +101,7 @@ def _strided_slice(context: Context, node: Any, arguments: list[Operand]) -> Ope
 
 def _grown(context: Context, name: str, value: Operand, axis: int) -> Operand:
     shape = native_shape(value)
-    return movement.reshape(context.builder, name, value, (*shape[:axis], 1, *shape[axis:]))
+    return axes_ops.reshape(context.builder, name, value, (*shape[:axis], 1, *shape[axis:]))
 
 
 def gather(context: Context, node: Any, table: Operand, indices: Operand) -> Operand:
@@ -148,7 +148,7 @@ def _tile(context: Context, node: Any, arguments: list[Operand]) -> Operand:
 
 def _broadcast(context: Context, node: Any, arguments: list[Operand]) -> Operand:
     shape = static_shape(node.outputs[0])
-    return movement.broadcast_to(context.builder, node_name(context, node), arguments[0], shape)
+    return axes_ops.broadcast_to(context.builder, node_name(context, node), arguments[0], shape)
 
 
 def _one_hot(context: Context, node: Any, arguments: list[Operand]) -> Operand:
@@ -162,7 +162,7 @@ def _one_hot(context: Context, node: Any, arguments: list[Operand]) -> Operand:
         return made
     order = [*range(rank - 1)]
     order.insert(axis, rank - 1)
-    return movement.transpose(context.builder, made, order)
+    return axes_ops.transpose(context.builder, made, order)
 
 
 def _depth(context: Context, node: Any, arguments: list[Operand]) -> Operand:
@@ -191,7 +191,7 @@ def _on_diagonal(context: Context, node: Any, arguments: list[Operand]) -> Opera
     plain = [np.asarray(item).reshape(-1).tolist() for item in arguments[1:] if isinstance(item, np.ndarray)]
     usual = len(arguments) == 1 or (len(plain) == 4 and plain[0] == [0] and plain[3] == [0])
     require(usual and shape[-1] == shape[-2], name, "a diagonal elsewhere than in the middle")
-    row = movement.reshape(context.builder, name, arguments[0], (*shape[:-2], 1, shape[-1]))
+    row = axes_ops.reshape(context.builder, name, arguments[0], (*shape[:-2], 1, shape[-1]))
     return logic.where(context.builder, name, np.eye(shape[-1], dtype=bool), row, 0.0)
 
 

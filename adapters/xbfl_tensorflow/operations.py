@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xbackend_fl.canonical import Value
-from xbackend_fl.canonical.graph import contractions, movement
+from xbackend_fl.canonical.graph import axes_ops, contractions
 from xbackend_fl.canonical.graph.operands import Operand, as_value
 from xbackend_fl.errors import UnsupportedError
 from xbfl_tensorflow import arithmetic, masks, moving, windows
@@ -49,7 +49,7 @@ def _matmul(context: Context, node: Any, arguments: list[Operand]) -> Operand:
         if node.get_attr(word):
             rank = len(static_shape(node.inputs[index]))
             swap = (*range(rank - 2), rank - 1, rank - 2)
-            arguments[index] = movement.transpose(context.builder, arguments[index], swap)
+            arguments[index] = axes_ops.transpose(context.builder, arguments[index], swap)
     left, right = arguments
     return contractions.matmul(context.builder, node_name(context, node), left, right)
 

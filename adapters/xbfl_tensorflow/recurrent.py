@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xbackend_fl.canonical import Value
-from xbackend_fl.canonical.graph import movement
+from xbackend_fl.canonical.graph import axes_ops
 from xbackend_fl.canonical.graph.operands import Operand, as_value, combine
 from xbackend_fl.canonical.graph.recurrent import Ran, turn_round
 from xbackend_fl.canonical.graph.recurrent import recurrent as run
@@ -65,7 +65,7 @@ def _both(context: Context, layer: Any, name: str, value: Value, states: list[Op
     require(alike and type(forward) is type(backward), name, "the two directions differ in kind")
     half = len(states) // 2
     joined = [
-        movement.concat(context.builder, name, pair, 1)
+        axes_ops.concat(context.builder, name, pair, 1)
         for pair in zip(states[:half], states[half:], strict=True)
     ]
     made = _ran(context, name, [forward, backward], value, joined)

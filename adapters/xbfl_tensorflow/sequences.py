@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from xbackend_fl.canonical import Value, views
-from xbackend_fl.canonical.graph import logic, movement
+from xbackend_fl.canonical.graph import axes_ops, logic
 from xbackend_fl.canonical.graph.attention import join_heads, split_heads
 from xbackend_fl.canonical.graph.masked_attention import attended
 from xbackend_fl.canonical.graph.operands import Operand, as_value, is_causal_mask, native_shape
@@ -62,7 +62,7 @@ def _for_heads(context: Context, name: str, mask: Operand) -> Operand:
         return mask
     shape = native_shape(mask)
     if len(shape) == 3:
-        mask = movement.reshape(context.builder, name, mask, (shape[0], 1, *shape[1:]))
+        mask = axes_ops.reshape(context.builder, name, mask, (shape[0], 1, *shape[1:]))
     return logic.truth(context.builder, name, mask)
 
 
@@ -119,7 +119,7 @@ def _conv_lstm(context: Context, layer: Any, value: Value) -> Value:
     if not layer.return_sequences:
         assert hidden is not None
         return hidden
-    return as_value(builder, movement.stack(builder, name, steps, 1))
+    return as_value(builder, axes_ops.stack(builder, name, steps, 1))
 
 
 def _gate(

@@ -401,7 +401,7 @@ def _descend(variables: Sequence[Any], grads: Sequence[Any], rate: Any) -> None:
 
 def _masks(config: TrainConfig, trainable: Mapping[str, Any]) -> dict[str, Any]:
     masks: dict[str, Array] = {}
-    for leaf in config.silenced:
+    for leaf in config.masked:
         if leaf.tensor in trainable:
             mask = masks.setdefault(leaf.tensor, np.ones(leaf.full_shape, np.float32))
             mask[leaf.index] = 0

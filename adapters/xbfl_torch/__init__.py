@@ -38,7 +38,7 @@ class TorchAdapter:
             f"{path} alone is no PyTorch model", hint="name the code: torch:net.py:build returns the module"
         )
 
-    def open(self, model: object, example: Example) -> TorchTrainer:
+    def load_model(self, model: object, example: Example) -> TorchTrainer:
         """Describe ``model`` and make it ready; see the contract."""
         from xbfl_torch.trainer import TorchTrainer
 

@@ -9,7 +9,7 @@ import torch
 from torch.fx import Node
 
 from xbackend_fl.canonical import Value
-from xbackend_fl.canonical.graph import movement
+from xbackend_fl.canonical.graph import axes_ops
 from xbackend_fl.canonical.graph.attention import join_heads, split_heads
 from xbackend_fl.canonical.graph.masked_attention import attended, repeat_heads
 from xbackend_fl.canonical.graph.operands import Operand
@@ -86,7 +86,7 @@ def attention(context: Context, node: Node) -> bool:
         batch, heads = projected[0].native_shape[:2]
         lead = (batch, heads) if operand_shape(mask)[0] == batch * heads else (1, 1)
         shape = (*lead, *operand_shape(mask)[1:])
-        mask = movement.reshape(context.builder, f"{path}.mask", mask, shape)
+        mask = axes_ops.reshape(context.builder, f"{path}.mask", mask, shape)
     query_heads, key_heads, value_heads = projected
     mixed = attended(
         context.builder,

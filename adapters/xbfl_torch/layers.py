@@ -10,9 +10,9 @@ from torch.fx import Node
 
 from xbackend_fl.canonical import TrainingEffect, Value
 from xbackend_fl.canonical.graph import training
+from xbackend_fl.canonical.graph.embedding import lookup
 from xbackend_fl.canonical.graph.operands import Operand, scalar
 from xbackend_fl.canonical.graph.picking import gather
-from xbackend_fl.canonical.graph.tables import lookup
 from xbackend_fl.canonical.layout import Layout
 from xbfl_torch.graph import Context, Handler, layout_of, module_path, native_shape, parameter, require
 from xbfl_torch.rehearsal import BatchNorm

@@ -24,7 +24,7 @@ class LocalStepper:
         trainable: The tensors by native name.
         model: The model.
         dense: Names of its dense layers whose gradients may stay factors.
-        config: Optimizer, clipping, an algorithm's rule, and what is silenced.
+        config: Optimizer, clipping, an algorithm's rule, and what is masked.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ def _constants(config: TrainConfig, name: str, value: torch.Tensor) -> tuple[tor
 def _masks(config: TrainConfig, trainable: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Zeros where a tensor stays silent, ones elsewhere."""
     masks: dict[str, torch.Tensor] = {}
-    for leaf in config.silenced:
+    for leaf in config.masked:
         if leaf.tensor in trainable:
             mask = masks.setdefault(leaf.tensor, torch.ones_like(trainable[leaf.tensor]))
             mask[leaf.index] = 0

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from torch.fx import Node
 
-from xbackend_fl.canonical.graph import movement, picking, windows
+from xbackend_fl.canonical.graph import axes_ops, picking, windows
 from xbackend_fl.canonical.graph.operands import Operand
 from xbackend_fl.canonical.graph.operands import native_shape as operand_shape
 from xbfl_torch.graph import Context, Handler, native_shape, require
@@ -40,7 +40,7 @@ def _repeat_interleave(context: Context, node: Node) -> Operand:
     if isinstance(times, np.ndarray) and times.size == 1:
         times = int(times.reshape(()))
     if axis is None:
-        operand = movement.reshape(context.builder, name, operand, (int(np.prod(operand_shape(operand))),))
+        operand = axes_ops.reshape(context.builder, name, operand, (int(np.prod(operand_shape(operand))),))
         axis = 0
     if isinstance(times, np.ndarray):
         indices = np.repeat(np.arange(operand_shape(operand)[axis]), times)

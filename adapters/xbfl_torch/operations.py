@@ -10,7 +10,7 @@ import torch
 from torch.fx import Node
 
 from xbackend_fl.canonical import Value
-from xbackend_fl.canonical.graph import activations, logic, movement, training, windows
+from xbackend_fl.canonical.graph import activations, axes_ops, logic, training, windows
 from xbackend_fl.canonical.graph.operands import Operand, combine, unary
 from xbfl_torch.graph import Context, Handler, base_name, native_shape, require
 from xbfl_torch.masks import dtype_name
@@ -80,7 +80,7 @@ def _turned(context: Context, node: Node) -> Operand:
 
 def _reshape(context: Context, node: Node) -> Operand:
     operand = context.get(node.args[0])
-    return movement.reshape(context.builder, context.name(node), operand, native_shape(node))
+    return axes_ops.reshape(context.builder, context.name(node), operand, native_shape(node))
 
 
 def _transpose(context: Context, node: Node) -> Operand:
@@ -90,7 +90,7 @@ def _transpose(context: Context, node: Node) -> Operand:
     first, second = (int(a.get(f"dim{i}", a.get(f"axis{i}", usual))) for i, usual in enumerate(default))
     if axes:
         axes[first], axes[second] = axes[second], axes[first]
-    return movement.transpose(context.builder, a["self"], axes)
+    return axes_ops.transpose(context.builder, a["self"], axes)
 
 
 def _moved(context: Context, node: Node) -> Operand:
@@ -100,16 +100,16 @@ def _moved(context: Context, node: Node) -> Operand:
     order = dict(zip((p % rank for p in places), (s % rank for s in sources), strict=True))
     rest = iter(axis for axis in range(rank) if axis not in order.values())
     perm = [order[axis] if axis in order else next(rest) for axis in range(rank)]
-    return movement.transpose(context.builder, a["self"], perm)
+    return axes_ops.transpose(context.builder, a["self"], perm)
 
 
 def _permute(context: Context, node: Node) -> Operand:
     a = context.arguments(node)
-    return movement.transpose(context.builder, a["self"], a["dims"])
+    return axes_ops.transpose(context.builder, a["self"], a["dims"])
 
 
 def _expand(context: Context, node: Node) -> Operand:
-    return movement.broadcast_to(
+    return axes_ops.broadcast_to(
         context.builder, context.name(node), context.get(node.args[0]), native_shape(node)
     )
 
@@ -120,7 +120,7 @@ def _chunks(context: Context, node: Node) -> list[Operand]:
     sizes = [tuple(part.shape)[axis] for part in node.meta["val"]]
     starts = [sum(sizes[:index]) for index in range(len(sizes))]
     return [
-        movement.cut(context.builder, context.name(node), a["self"], axis, start, start + size)
+        axes_ops.cut(context.builder, context.name(node), a["self"], axis, start, start + size)
         for start, size in zip(starts, sizes, strict=True)
     ]
 

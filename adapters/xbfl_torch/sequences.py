@@ -8,7 +8,7 @@ from typing import Any
 from torch.fx import Node
 
 from xbackend_fl.canonical import Value
-from xbackend_fl.canonical.graph import movement, training
+from xbackend_fl.canonical.graph import axes_ops, training
 from xbackend_fl.canonical.graph.operands import Operand
 from xbackend_fl.canonical.graph.operands import native_shape as operand_shape
 from xbackend_fl.canonical.graph.recurrent import recurrent
@@ -88,13 +88,13 @@ def _first(context: Context, name: str, begun: Any, first: int, directions: int)
         return whole or _joined(context, name, parts)
     rows, *rest = operand_shape(begun)
     if rows == 1:
-        return movement.reshape(context.builder, name, begun, tuple(rest))
-    picked = [movement.pick(context.builder, name, begun, 0, first + d) for d in range(directions)]
+        return axes_ops.reshape(context.builder, name, begun, tuple(rest))
+    picked = [axes_ops.pick(context.builder, name, begun, 0, first + d) for d in range(directions)]
     return _joined(context, name, picked)
 
 
 def _joined(context: Context, name: str, parts: list[Operand]) -> Operand:
-    return parts[0] if len(parts) == 1 else movement.concat(context.builder, name, parts, 1)
+    return parts[0] if len(parts) == 1 else axes_ops.concat(context.builder, name, parts, 1)
 
 
 def _state_row(context: Context, states: State, index: int) -> Value:
@@ -109,7 +109,7 @@ def _select(context: Context, node: Node) -> Any:
     held = context.held(node.args[0])
     if isinstance(held, State) and a["dim"] in {0, -3}:
         return _state_row(context, held, a["index"] % len(held.rows))
-    return movement.pick(context.builder, context.name(node), a["self"], a["dim"], a["index"])
+    return axes_ops.pick(context.builder, context.name(node), a["self"], a["dim"], a["index"])
 
 
 def _cat(context: Context, node: Node) -> Operand:
@@ -119,12 +119,12 @@ def _cat(context: Context, node: Node) -> Operand:
         rows = [context.rows.get(item.name) if isinstance(item, Value) else None for item in items]
         if (whole := whole_state(rows, operand_shape(items[0])[1])) is not None:
             return whole
-    return movement.concat(context.builder, context.name(node), items, a["dim"])
+    return axes_ops.concat(context.builder, context.name(node), items, a["dim"])
 
 
 def _stack(context: Context, node: Node) -> Operand:
     a = context.arguments(node)
-    return movement.stack(context.builder, context.name(node), a["tensors"], a["dim"])
+    return axes_ops.stack(context.builder, context.name(node), a["tensors"], a["dim"])
 
 
 def _squeeze(context: Context, node: Node) -> Operand:
@@ -133,7 +133,7 @@ def _squeeze(context: Context, node: Node) -> Operand:
         operand: Operand = _state_row(context, held, 0)
     else:
         operand = context.get(node.args[0])
-    return movement.reshape(context.builder, context.name(node), operand, native_shape(node))
+    return axes_ops.reshape(context.builder, context.name(node), operand, native_shape(node))
 
 
 def _slice(context: Context, node: Node) -> Any:
@@ -148,7 +148,7 @@ def _slice(context: Context, node: Node) -> Any:
         stop = length if a["end"] is None else a["end"]
     if isinstance(held, State) and axis == 0:
         return State(held.rows[start : stop : a.get("step", 1)], held.hidden)
-    return movement.cut(
+    return axes_ops.cut(
         context.builder, context.name(node), a["self"], axis, start, min(stop, length), a.get("step", 1)
     )
 
@@ -159,7 +159,7 @@ def _unbind(context: Context, node: Node) -> list[Operand]:
         return [_state_row(context, held, index) for index in range(len(held.rows))]
     length = operand_shape(a["self"])[a["dim"]]
     name = context.name(node)
-    return [movement.pick(context.builder, name, a["self"], a["dim"], index) for index in range(length)]
+    return [axes_ops.pick(context.builder, name, a["self"], a["dim"], index) for index in range(length)]
 
 
 HANDLERS: Mapping[str, Handler] = {

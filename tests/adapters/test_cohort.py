@@ -43,7 +43,7 @@ def opened(
     build: Callable[[], nn.Module] = normalised, device: str = "cpu", replicas: int | None = 2
 ) -> TorchTrainer:
     torch.manual_seed(0)
-    trainer = xbfl_torch.adapter.open(build(), EXAMPLE)
+    trainer = xbfl_torch.adapter.load_model(build(), EXAMPLE)
     trainer.to_device(device, replicas)
     trainer.load_data((IMAGES,), LABELS, SCALING)
     return trainer
@@ -218,7 +218,7 @@ def test_what_must_be_trained_one_by_one() -> None:
     assert not opened(dropping).supports(TrainConfig(sgd))
     assert opened(dropping).supports(TrainConfig(sgd, dropout=False))
     assert not opened().supports(TrainConfig(Optimizer("adam")))
-    assert not xbfl_torch.adapter.open(normalised(), EXAMPLE).supports(TrainConfig(sgd))
+    assert not xbfl_torch.adapter.load_model(normalised(), EXAMPLE).supports(TrainConfig(sgd))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -26,7 +26,7 @@ class TestTorch(TrainerConformance):
     def example(self) -> Arrays:
         return (np.ones((2, 3, 6, 6), np.float32),)
 
-    def open(self) -> Trainer:
+    def load_model(self) -> Trainer:
         torch.manual_seed(0)
         layers = (
             nn.Conv2d(3, 4, 3),
@@ -43,7 +43,7 @@ class TestTensorFlow(TrainerConformance):
     def example(self) -> Arrays:
         return (np.ones((2, 3, 6, 6), np.float32),)
 
-    def open(self) -> Trainer:
+    def load_model(self) -> Trainer:
         keras.utils.set_random_seed(0)
         layers = (
             K.Conv2D(4, 3, activation="tanh"),
@@ -60,8 +60,8 @@ class _Forgetful(TestTorch):
 
     __test__ = False
 
-    def open(self) -> Trainer:
-        trainer = super().open()
+    def load_model(self) -> Trainer:
+        trainer = super().load_model()
         trainer.reset = lambda _: None
         return trainer
 
@@ -77,8 +77,8 @@ class _Inside(TestTorch):
     __test__ = False
     wrong: tuple[str, Callable[[Optimizer], Optimizer]]
 
-    def open(self) -> Trainer:
-        trainer = super().open()
+    def load_model(self) -> Trainer:
+        trainer = super().load_model()
         name, change = self.wrong
         train = trainer.train
 

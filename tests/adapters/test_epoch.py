@@ -104,8 +104,8 @@ def test_an_epoch_without_comparisons(name: str, clip: float | None, digits: Pat
     """A smooth model has no ties: every optimizer, with and without clipping, is held to the bound."""
     sides = smooth_sides()
     schema = sides[0].schema
-    start = Weights.of(schema, draw_weights(schema, 3))
-    data = load_splits("data.py:load", digits).train.take(np.arange(400))
+    start = Weights.from_schema(schema, draw_weights(schema, 3))
+    data = load_splits("data.py:load", digits).train.gather(np.arange(400))
     rule = Optimizer(name=name, lr=RATES[name], weight_decay=1e-3)
     one, two = (
         trained(side, start, data.inputs[0], data.targets, rule, "cross_entropy", clip) for side in sides
@@ -131,14 +131,14 @@ def test_losses_and_layers(name: str, loss: str) -> None:
     """Recurrent layers carry PyTorch's second bias: it must stay zero under momentum, decay and clipping."""
     sides = sides_of(name)
     schema = sides[0].schema
-    start = Weights.of(schema, draw_weights(schema, 5))
+    start = Weights.from_schema(schema, draw_weights(schema, 5))
     generator = np.random.default_rng(0)
     inputs = generator.standard_normal((96, *schema.inputs[0].shape[1:])).astype(np.float32)
     targets = generator.integers(0, 2, (96, *schema.outputs[0].shape[1:])).astype(np.float32)
     rule = Optimizer("nesterov", lr=0.05, weight_decay=1e-2)
     one, two = (trained(side, start, inputs, targets, rule, loss, 0.3) for side in sides)
     for side in sides:
-        for leaf in side.binding.silenced:
+        for leaf in side.binding.masked:
             assert not side.trainer.read()[leaf.tensor][leaf.index].any()
     assert one.relative_distance(start) > 1e-2
     assert two.relative_distance(one) <= 1e-4
@@ -161,7 +161,7 @@ def trained(
         clip_norm=clip,
         dropout=False,
         attributes=training_attributes(side.schema, side.binding),
-        silenced=side.binding.silenced,
+        masked=side.binding.masked,
     )
     axes = side.binding.inputs[0]
     turned = side.binding.outputs[0].to_native(targets) if targets.ndim > 1 else targets

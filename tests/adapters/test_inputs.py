@@ -65,7 +65,7 @@ def test_the_axis_order_follows_from_the_first_layer_that_cares(
     model: Any, array: np.ndarray[Any, Any], perm: tuple[int, ...]
 ) -> None:
     built = model()
-    opened = adapter_of(built).open(built, (array.astype(np.float32),))
+    opened = adapter_of(built).load_model(built, (array.astype(np.float32),))
     assert opened.description.binding.inputs[0].perm == perm
     assert opened.description.binding.inputs[0].note
 

@@ -24,7 +24,7 @@ EXAMPLE = (np.zeros((1, 6), np.float32),)
 
 def opened(build: Callable[[], nn.Module]) -> TorchTrainer:
     torch.manual_seed(0)
-    return xbfl_torch.adapter.open(build(), EXAMPLE)
+    return xbfl_torch.adapter.load_model(build(), EXAMPLE)
 
 
 def batches(count: int = 4) -> list[Batch]:

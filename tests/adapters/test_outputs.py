@@ -81,7 +81,7 @@ def test_outputs_with_names_are_paired_by_name(way: str, other: str) -> None:
     assert [port.key for port in two.schema.outputs] == ["boxes", "scores"]
     values = np.arange(8, dtype=np.float32).reshape(2, 4)
     weights = dict(two.export_weights()) | {"scores.weight": values, "boxes.weight": -values}
-    two.import_weights(xbackend_fl.Weights.of(two.schema, weights))
+    two.import_weights(xbackend_fl.Weights.from_schema(two.schema, weights))
     probe = np.eye(4, dtype=np.float32)
     given = two.trainer.forward([probe])
     with torch.no_grad():

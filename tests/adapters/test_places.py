@@ -99,7 +99,7 @@ def test_every_place_has_the_schemas_rate(name: str, build: Callable[[], Any]) -
     del name
     schema = xbackend_fl.describe(two_modules(0.15, 0.75), VECTOR)
     candidate = build()
-    trainer = adapter_of(candidate).open(candidate, VECTOR)
+    trainer = adapter_of(candidate).load_model(candidate, VECTOR)
     moves = steps(trainer, schema, range(24))
     assert np.abs((moves == 0).mean((0, 2)) - (0.15, 0.75)).max() < 0.04
     assert len(np.unique(moves == 0, axis=0)) == 24, "every seed draws its own"
@@ -112,7 +112,7 @@ def test_a_place_that_the_schema_does_not_have_is_switched_off() -> None:
     )
     for build in (lambda: one_module(0.4), lambda: functions(0.4), lambda: keras_one(0.4)):
         candidate = build()
-        trainer = adapter_of(candidate).open(candidate, VECTOR)
+        trainer = adapter_of(candidate).load_model(candidate, VECTOR)
         binding, notes = find_binding(schema, trainer.description)
         assert not binding.obstacles
         assert any("the schema has none there" in note for note in notes)
@@ -132,7 +132,7 @@ def test_a_stacked_recurrent_layer_drops_between_its_layers() -> None:
         chain(K.SimpleRNN(WIDTH, "relu", return_sequences=True), K.Dropout(0.3),
               K.SimpleRNN(WIDTH, "relu", return_sequences=True), shape=(None, WIDTH)), SERIES,
     )  # fmt: skip
-    trainer = adapter_of(nn.Linear(1, 1)).open(stacked(nn.RNN, 2, 0.9, nonlinearity="relu"), SERIES)
+    trainer = adapter_of(nn.Linear(1, 1)).load_model(stacked(nn.RNN, 2, 0.9, nonlinearity="relu"), SERIES)
     binding, notes = find_binding(schema, trainer.description)
     assert not binding.obstacles
     assert any("0.3 in the schema, 0.9 in 'r'" in note for note in notes)
@@ -153,7 +153,7 @@ def test_a_stacked_recurrent_layer_drops_between_its_layers() -> None:
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
 @pytest.mark.parametrize("both_ways", [False, True])
 def test_a_recurrent_layer_alone_keeps_its_rate(kind: type[nn.RNNBase], both_ways: bool) -> None:  # noqa: FBT001  a parameter
-    trainer = adapter_of(nn.Linear(1, 1)).open(stacked(kind, 2, 0.5, bidirectional=both_ways), SERIES)
+    trainer = adapter_of(nn.Linear(1, 1)).load_model(stacked(kind, 2, 0.5, bidirectional=both_ways), SERIES)
     schema, binding = trainer.description.schema, trainer.description.binding
     assert training_attributes(schema, binding) == {"r": {"ratio": 0.5}}
     target = np.zeros((1, 1, WIDTH * (1 + both_ways)), np.float32)
@@ -183,7 +183,7 @@ def test_one_layer_cannot_have_two_rates() -> None:
     schema = xbackend_fl.describe(
         chain(*layers, K.LSTM(WIDTH, return_sequences=True), shape=(None, WIDTH)), SERIES
     )
-    trainer = adapter_of(nn.Linear(1, 1)).open(stacked(nn.LSTM, 3, 0.2), SERIES)
+    trainer = adapter_of(nn.Linear(1, 1)).load_model(stacked(nn.LSTM, 3, 0.2), SERIES)
     binding, _ = find_binding(schema, trainer.description)
     (obstacle,) = binding.obstacles
     assert "torch layer 'r': it has one dropout rate for all its places, and the schema has 0.2" in str(
@@ -229,12 +229,12 @@ def test_a_padding_row_has_no_gradient_where_it_is_read(build: Callable[[], Any]
     """Against PyTorch's own backward pass."""
     reference, candidate = Tied(0), build()
     schema = xbackend_fl.describe(reference, WORDS)
-    trainer = adapter_of(candidate).open(candidate, WORDS)
+    trainer = adapter_of(candidate).load_model(candidate, WORDS)
     binding, _ = find_binding(schema, trainer.description)
     assert not binding.obstacles
     ids = np.array([[0, 1, 2, 0, 3], [4, 0, 0, 8, 8]])
     target = np.random.default_rng(0).standard_normal((2, 9)).astype(np.float32)
-    start = adapter_of(reference).open(reference, WORDS)
+    start = adapter_of(reference).load_model(reference, WORDS)
     trainer.write(binding.restore(start.description.binding.export(start.read())))
     config = TrainConfig(
         Optimizer("sgd", lr=1.0), loss="mean_squared_error", attributes=training_attributes(schema, binding)

@@ -89,7 +89,7 @@ def test_gradients_of_a_graph_are_those_without_one() -> None:
         def __call__(self, x: Any) -> Any:
             return tf.nn.softmax(x @ self.kernel)
 
-    trainer = xbfl_tensorflow.adapter.open(Module(), data())
+    trainer = xbfl_tensorflow.adapter.load_model(Module(), data())
     inputs, weights = data(), [GENERATOR.standard_normal((4, 2), np.float32)]
     expected = trainer.gradients(inputs, weights)
     assert isinstance(trainer, TensorFlowTrainer)
@@ -110,7 +110,7 @@ def test_a_trainer_calls_its_model_so_while_it_is_preserved() -> None:
             plain.append(not tf.inside_function())
             return x * 2.0
 
-    trainer = xbfl_tensorflow.adapter.open(Module(), data())
+    trainer = xbfl_tensorflow.adapter.load_model(Module(), data())
     assert isinstance(trainer, TensorFlowTrainer)
     plain.clear()
     with trainer.preserved():

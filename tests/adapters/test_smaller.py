@@ -23,7 +23,7 @@ IDS = np.random.default_rng(1).integers(0, 7, (2, 5))
 
 def compare(model: Any, array: np.ndarray[Any, Any], native: Sequence[Any]) -> None:
     """The graph without an opaque part, with the model's own weights, beside what the model returns."""
-    trainer = adapter_of(model).open(model, (array,))
+    trainer = adapter_of(model).load_model(model, (array,))
     schema = trainer.description.schema
     assert not schema.opaque
     weights = trainer.description.binding.export(trainer.read())

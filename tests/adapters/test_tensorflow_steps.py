@@ -19,7 +19,7 @@ def opened() -> TensorFlowTrainer:
     model = keras.Sequential(
         [keras.Input((6, 6, 1)), keras.layers.Conv2D(3, 3), keras.layers.Flatten(), keras.layers.Dense(4)]
     )
-    return xbfl_tensorflow.adapter.open(model, (np.zeros((1, 1, 6, 6), np.float32),))
+    return xbfl_tensorflow.adapter.load_model(model, (np.zeros((1, 1, 6, 6), np.float32),))
 
 
 def batches(*sizes: int) -> list[Batch]:

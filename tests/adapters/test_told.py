@@ -108,7 +108,7 @@ def test_what_it_raises_while_it_is_proven_is_told(framework: str, error: BaseEx
     model = FRAMEWORKS[framework](call)
     schema, evidence = xbackend_fl.describe_reference(model, (VECTOR,))
     adapter = adapter_of(model)
-    trainer = adapter.open(model, (VECTOR,))
+    trainer = adapter.load_model(model, (VECTOR,))
     left = iter(range(calls))
     with pytest.raises(RefusedInput) as caught:
         xbackend_fl.mapping.bind_trainer(adapter, trainer, schema, (VECTOR,), evidence)
@@ -306,7 +306,7 @@ WRAPPERS: dict[str, Callable[[nn.Module], Any]] = {
 @pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
 def test_a_wrapped_model_is_the_model_inside(wrap: Callable[[nn.Module], Any]) -> None:
     model = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2))
-    plain = adapter_of(model).open(copy.deepcopy(model), (VECTOR,))
+    plain = adapter_of(model).load_model(copy.deepcopy(model), (VECTOR,))
     wrapped = wrap(model)
     schema = xbackend_fl.describe(wrapped, (VECTOR,))
     assert schema.fingerprint == plain.description.schema.fingerprint

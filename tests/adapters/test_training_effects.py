@@ -227,7 +227,7 @@ SIDED: list[tuple[str, Build, Build, Any, tuple[str, ...]]] = [
 def obstacles(reference: Any, candidate: Any, example: Any) -> tuple[Any, str]:
     """What a course would refuse, and the refusal; without the proof, which does not look at it."""
     schema = xbackend_fl.describe(reference, example)
-    trainer = adapter_of(candidate).open(candidate, example)
+    trainer = adapter_of(candidate).load_model(candidate, example)
     binding, notes = find_binding(schema, trainer.description)
     try:
         require_trainable(binding.backend, binding.obstacles, dropout=True)

@@ -26,7 +26,7 @@ def test_three_runtimes_agree(row: Row) -> None:
     own = xbackend_fl.bind(row.torch(), schema, example, evidence)
     assert own.proof.proven
     for side in (bound, own):
-        weights = xbackend_fl.Weights.of(schema, draw_weights(schema, 11))
+        weights = xbackend_fl.Weights.from_schema(schema, draw_weights(schema, 11))
         side.import_weights(weights)
         assert side.export_weights().digest == weights.digest
 
@@ -35,7 +35,7 @@ def test_three_runtimes_agree(row: Row) -> None:
 @settings(max_examples=60)
 def test_import_of_export_for_any_weights(row: Row, side: str, seed: int) -> None:
     model, example = getattr(row, side)(), row.example()
-    described = adapter_of(model).open(model, example).description
+    described = adapter_of(model).load_model(model, example).description
     weights = draw_weights(described.schema, seed)
     again = described.binding.export(described.binding.restore(weights))
     for name, array in weights.items():

@@ -55,9 +55,9 @@ def test_a_course_that_goes_on_ends_with_the_same_bits(algorithm: str, tmp_path:
 def test_neither_the_order_nor_a_shared_model_decides_anything(algorithm: str, tmp_path: Path) -> None:
     course = course_of(tmp_path, TORCH, algorithm, "federate.precision=exact", norm=True, rounds=3)
     shared = finished(course, tmp_path / "shared")
-    turned = course.model_copy(update={"participants": course.participants[::-1]}).at(course.base)
+    turned = course.model_copy(update={"participants": course.participants[::-1]}).with_base(course.base)
     federate = course.federate.model_copy(update={"share_local_model": False, "online_aggr": False})
-    apart = course.model_copy(update={"federate": federate}).at(course.base)
+    apart = course.model_copy(update={"federate": federate}).with_base(course.base)
     for name, other in (("turned", turned), ("apart", apart)):
         assert finished(other, tmp_path / name).weights.digest == shared.weights.digest, name
         for who in NAMES:
@@ -138,7 +138,7 @@ def test_a_course_that_merges_by_the_median(tmp_path: Path) -> None:
     for name, array in run.weights.items():
         expected = np.median(np.stack([alone[who][name] for who in NAMES]), axis=0)
         np.testing.assert_allclose(array, expected, rtol=0, atol=1e-7)
-    again = course.model_copy(update={"participants": course.participants[::-1]}).at(course.base)
+    again = course.model_copy(update={"participants": course.participants[::-1]}).with_base(course.base)
     assert finished(again, tmp_path / "again").weights.digest == run.weights.digest
 
 

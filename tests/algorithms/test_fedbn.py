@@ -45,7 +45,7 @@ def test_eight_rounds(backends: list[str], tmp_path: Path) -> None:
     for number in range(1, ROUNDS + 1):
         chosen = cohort(order, 3, course.seed, "cohort", number)
         for name in chosen:
-            net, own = nets[name], shards[name].take(np.arange(len(shards[name])))
+            net, own = nets[name], shards[name].gather(np.arange(len(shards[name])))
             net.load_state_dict(shared, strict=False)
             net.train()
             step = torch.optim.SGD(net.parameters(), lr=0.1)

@@ -13,15 +13,20 @@ pytestmark = pytest.mark.quick
 
 # What was renamed, and to what. A name is a whole identifier; a word is a part of one, as in `lane_count` or `LaneCount`.
 NAMES = {
+    "Bone": "CoreNode",
     "Descent": "LocalStepper",
+    "Lane": "Replica",
     "Letter": "BufferRef",
     "Resident": "CohortTrainer",
-    "Lane": "Replica",
+    "advance": "on_progress",
+    "bones": "core_nodes",
     "gone_s": "grace_s",
     "hellos": "announcements",
     "join_within_s": "join_timeout_s",
     "most_examples": "max_examples",
+    "movement": "axes_ops",
     "round_within_s": "round_timeout_s",
+    "silenced": "masked",
     "spellings": "patterns.activations",
     "take_reference": "fetch_reference",
     "trains_cohorts": "supports",

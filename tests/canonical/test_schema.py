@@ -21,7 +21,7 @@ ROW = next(row for row in ROWS if row.name == "flatten order through BatchNorm")
 
 def test_json_round_trips() -> None:
     for row in ROWS[::6]:
-        described = adapter_of(model := row.keras()).open(model, row.example()).description
+        described = adapter_of(model := row.keras()).load_model(model, row.example()).description
         assert Schema.from_json(described.schema.to_json()) == described.schema
         assert Binding.from_json(described.binding.to_json()) == described.binding
 
@@ -119,7 +119,7 @@ def test_the_table_speaks_onnx() -> None:
 
 def test_describing_leaves_the_model_as_it_was() -> None:
     for model in (ROW.torch(), ROW.keras()):
-        trainer = adapter_of(model).open(model, ROW.example())
+        trainer = adapter_of(model).load_model(model, ROW.example())
         before = trainer.read()
         schema, evidence = xbackend_fl.describe_reference(model, ROW.example())
         xbackend_fl.bind(model, schema, ROW.example(), evidence)

@@ -57,7 +57,7 @@ def write(folder: Path) -> None:
         keras.layers.Flatten(name="flat"),
         keras.layers.Dense(2, name="head"),
     ]
-    trainer = xbfl_tensorflow.adapter.open(keras.Sequential(layers, name="net"), example)
+    trainer = xbfl_tensorflow.adapter.load_model(keras.Sequential(layers, name="net"), example)
     for file_format in NATIVE:
         trainer.save(folder / f"of-{file_format}", file_format)
 

@@ -401,7 +401,7 @@ def test_the_bounds_hold_the_largest_course(folder: Path) -> None:
     path.write_text(GOOD)
     course = load_course(path, ["participants={torch: 10000}"])
     own = [p.model_copy(update={"data": "net.py:build"}) for p in course.participants]
-    path.write_text(dump(course.model_copy(update={"participants": own}).at(folder)), encoding="utf-8")
+    path.write_text(dump(course.model_copy(update={"participants": own}).with_base(folder)), encoding="utf-8")
     assert load_course(path).participants[-1].name == "torch-10000"
 
 

@@ -46,9 +46,9 @@ def test_femnist_keeps_every_pixel(tmp_path: Path) -> None:
 def test_the_second_reading_is_from_the_cache(tmp_path: Path) -> None:
     folder = leaf(tmp_path, {"a": ([image(1)], [0])})
     said: list[tuple[int, int]] = []
-    read_leaf(folder, progress=lambda done, total: said.append((done, total)))
+    read_leaf(folder, on_progress=lambda done, total: said.append((done, total)))
     assert said
-    again = read_leaf(folder, progress=lambda *_: pytest.fail("it was read again"))
+    again = read_leaf(folder, on_progress=lambda *_: pytest.fail("it was read again"))
     assert isinstance(again.inputs, np.memmap)
     leaf(tmp_path, {"a": ([image(1), image(2)], [0, 1])})
     assert len(read_leaf(folder).targets) == 2, "a changed file is read anew"

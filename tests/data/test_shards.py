@@ -65,11 +65,11 @@ def test_owners_keep_what_is_theirs() -> None:
 
 def test_parts_share_the_arrays() -> None:
     data = Dataset((np.arange(20).reshape(10, 2),), np.arange(10))
-    part = data.part(np.array([7, 3, 5]))
-    inner = part.part(np.array([2, 0]))
+    part = data.subset(np.array([7, 3, 5]))
+    inner = part.subset(np.array([2, 0]))
     assert inner.inputs[0] is data.inputs[0]
     assert inner.labels.tolist() == [5, 7]
-    taken = inner.take(np.array([1]))
+    taken = inner.gather(np.array([1]))
     assert taken.inputs[0].tolist() == [[14, 15]]
     assert len(inner) == 2
 

@@ -31,7 +31,7 @@ def files_of(tmp_path: Path) -> Callable[[Course], Path]:
         parts |= {f"{n}_y": getattr(splits, n).targets for n in ("validation", "test")}
         for backend in course.backends:
             for name, share in shards_of(course, backend, splits).items():
-                own = share.take(np.arange(len(share)))
+                own = share.gather(np.arange(len(share)))
                 np.savez(folder / f"{name}.npz", train_x=own.inputs[0], train_y=own.targets, **parts)
         return folder
 

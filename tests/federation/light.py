@@ -75,7 +75,9 @@ class Linear:
     def initial(self) -> Weights:
         draw = generator(self._seed, "light")
         shapes = {parameter.name: parameter.shape for parameter in self._schema.parameters}
-        return Weights.of(self._schema, {name: _normal(draw, shape) for name, shape in shapes.items()})
+        return Weights.from_schema(
+            self._schema, {name: _normal(draw, shape) for name, shape in shapes.items()}
+        )
 
     def evidence(self) -> tuple[Schema, tuple[Evidence, ...]]:
         features = self._schema.inputs[0].shape[1]
@@ -90,7 +92,7 @@ class Linear:
         return Binding("light", schema.fingerprint, {}, {}), Proof(()), ()
 
     def _drawn(self, schema: Schema, case: Case) -> tuple[NDArray[Any], ...]:
-        return self.answers(Weights.of(schema, weights_of(schema, case)), case.inputs)
+        return self.answers(Weights.from_schema(schema, weights_of(schema, case)), case.inputs)
 
     def train_alone(
         self, number: int, weights: Weights, name: str, vectors: object, kept: object

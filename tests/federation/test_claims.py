@@ -197,7 +197,7 @@ def schema_of(kind: Kind) -> Schema:
 
 
 def changes_of(schema: Schema, values: list[float]) -> tuple[dict[str, Change], Weights]:
-    base = Weights.of(schema, {"w": np.zeros((2, 3), np.float32), "s": np.ones(3, np.float32)})
+    base = Weights.from_schema(schema, {"w": np.zeros((2, 3), np.float32), "s": np.ones(3, np.float32)})
     updates = {
         f"s{i}": base.like({"w": base["w"] + np.float32(0.1 + i / 100), "s": np.full(3, v, np.float32)})
         for i, v in enumerate(values)

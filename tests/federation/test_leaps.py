@@ -187,7 +187,7 @@ def small(spread: Mapping[str, float], base: float = 1.0) -> tuple[dict[str, Cha
     """Changes of a fully connected layer by so much a value."""
     trained = Parameter("w", "Gemm", "weight", "B", (10, 10), "float32", Kind.TRAINABLE)
     schema = Schema((Port("x", "float32", (1, 10)),), (Port("y", "float32", (1, 10)),), (), (trained,))
-    weights = Weights.of(schema, {"w": np.full((10, 10), base, np.float32)})
+    weights = Weights.from_schema(schema, {"w": np.full((10, 10), base, np.float32)})
     updates = {name: weights.like({"w": weights["w"] + np.float32(by)}) for name, by in spread.items()}
     return {name: Change.of(update, weights) for name, update in updates.items()}, weights
 
@@ -261,7 +261,7 @@ def variances(values: list[Callable[[Array], Array]]) -> tuple[dict[str, Change]
         for i in range(2)
     ]
     schema = Schema((Port("x", "float32", (1, 3)),), (Port("y", "float32", (1, 2)),), (), tuple(parameters))
-    base = Weights.of(schema, {p.name: np.ones(16, np.float32) for p in parameters})
+    base = Weights.from_schema(schema, {p.name: np.ones(16, np.float32) for p in parameters})
     draw = np.random.default_rng(2)
     updates = {
         f"s{i}": base.like({n: change(draw.uniform(0.5, 2, 16)).astype(np.float32) for n in base})

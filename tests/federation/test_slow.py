@@ -12,6 +12,7 @@ import pytest
 
 from xbackend_fl.course.address import Address
 from xbackend_fl.errors import FileError, RunFailed
+from xbackend_fl.events import Event, Noted
 from xbackend_fl.federation.flower import processes, rehearsal
 from xbackend_fl.federation.flower.processes import Waiting, free_port, start_app, superlink
 from xbackend_fl.rounds import owned
@@ -47,10 +48,14 @@ def test_a_slow_command_is_waited_for_and_said(
 ) -> None:
     slow(programs, "flwr", 1.0)
     monkeypatch.setattr(processes, "_REMIND_S", 0.3)
-    said: list[str] = []
+    said: list[Event] = []
     start_app(Address("127.0.0.1:1"), None, tmp_path / "app", tmp_path, Waiting(said.append))
     assert said
-    assert all("still waiting for Flower's command flwr run" in note for note in said)
+    assert all(
+        "still waiting for Flower's command flwr run" in event.note
+        for event in said
+        if isinstance(event, Noted)
+    )
     # A second try could start the course twice.
     assert len((programs / "started").read_text().split()) == 1
 
@@ -81,7 +86,7 @@ def test_a_slow_superlink_is_waited_for_and_a_dead_one_is_not(
 ) -> None:
     monkeypatch.setattr(processes, "_REMIND_S", 0.3)
     slow(programs, "flower-superlink", 1.0)
-    said: list[str] = []
+    said: list[Event] = []
     with (
         pytest.raises(RunFailed, match="SuperLink did not start at"),
         superlink(Address(f"127.0.0.1:{free_port()}"), None, tmp_path, Waiting(said.append)),

@@ -20,7 +20,7 @@ IDS = (np.random.default_rng(0).integers(0, 50, (2, 8)),)
 @pytest.mark.slow
 def test_the_last_of_twelve_layers_shows() -> None:
     model = bert_torch(layers=12, width=32, heads=2, vocabulary=50)
-    trainer = adapter_of(model).open(model, IDS)
+    trainer = adapter_of(model).load_model(model, IDS)
     schema, binding = trainer.description.schema, trainer.description.binding
 
     def least(seed: int) -> float:

@@ -61,7 +61,7 @@ EACH_RUN = {"no mask"}
 
 def cause(changed: nn.Module, example: np.ndarray[Any, Any]) -> Cause | None:
     schema = xbackend_fl.describe(Mixer(*REFERENCE), (example,))
-    trainer = adapter_of(changed).open(changed, (example,))
+    trainer = adapter_of(changed).load_model(changed, (example,))
     return cause_of(schema, trainer, (example,), None, None)
 
 
@@ -119,7 +119,7 @@ class Floored(nn.Module):
 @pytest.mark.slow
 def test_numbers_speak_where_graphs_cannot_run(example: np.ndarray[Any, Any]) -> None:
     schema = xbackend_fl.describe(Floored(1e-5), (example,))
-    trainer = adapter_of(changed := Floored(1e-4)).open(changed, (example,))
+    trainer = adapter_of(changed := Floored(1e-4)).load_model(changed, (example,))
     assert schema.opaque
     found = cause_of(schema, trainer, (example,), None, None)
     assert found is not None
@@ -160,7 +160,7 @@ def test_a_branch_that_differs_is_named(what: str, example: np.ndarray[Any, Any]
     one, two, words = BRANCHES[what]
     schema = xbackend_fl.describe(Mixer(scores, one), (example,))
     changed = Mixer(scores, two)
-    found = cause_of(schema, adapter_of(changed).open(changed, (example,)), (example,), None, None)
+    found = cause_of(schema, adapter_of(changed).load_model(changed, (example,)), (example,), None, None)
     assert found is not None
     assert found.sure, found.lines
     assert re.search(words, found.lines[0]), found.lines
@@ -172,7 +172,7 @@ def test_a_gate_that_is_open_everywhere_is_missing_and_no_other_activation(
 ) -> None:
     schema = xbackend_fl.describe(Mixer(scores, weighed), (example,))
     changed = Mixer(scores, lambda y, x: 0.5 * weighed(y, x, gated=False))
-    found = cause_of(schema, adapter_of(changed).open(changed, (example,)), (example,), None, None)
+    found = cause_of(schema, adapter_of(changed).load_model(changed, (example,)), (example,), None, None)
     assert found is not None
     assert "Sign" not in found.lines[0]
 
@@ -182,7 +182,7 @@ def test_a_branch_with_weights_of_its_own_is_missing(example: np.ndarray[Any, An
     gated = Lambda(lambda m, x: m.out(torch.relu(m.a(x)) * torch.sigmoid(m.gate(x))), a=nn.Linear(6, 5), gate=nn.Linear(6, 5), out=nn.Linear(5, 3))  # fmt: skip
     plain = Lambda(lambda m, x: m.out(torch.relu(m.a(x))), a=nn.Linear(6, 5), out=nn.Linear(5, 3))
     schema = xbackend_fl.describe(gated, (example,))
-    found = cause_of(schema, adapter_of(plain).open(plain, (example,)), (example,), None, None)
+    found = cause_of(schema, adapter_of(plain).load_model(plain, (example,)), (example,), None, None)
     assert found is not None
     assert found.sure
     assert re.search("Mul .* missing in the candidate", found.lines[0]), found.lines
@@ -198,7 +198,7 @@ def test_what_only_symmetric_weights_forgive_is_no_cause(example: np.ndarray[Any
     schema = xbackend_fl.describe(tied(torch.tanh, torch.t), (example,))
     for turned, alone in ((torch.t, True), (torch.clone, False)):
         changed = tied(torch.sigmoid, turned)
-        found = cause_of(schema, adapter_of(changed).open(changed, (example,)), (example,), None, None)
+        found = cause_of(schema, adapter_of(changed).load_model(changed, (example,)), (example,), None, None)
         assert found is not None
         # Two reads of one matrix: with the other activation alone, they are no pair of its transposes.
         assert ("MatMul" not in found.lines[0]) is alone, found.lines
@@ -214,7 +214,7 @@ def test_axes_that_are_turned_are_named_and_not_what_reads_them(example: np.ndar
 
     schema = xbackend_fl.describe(first(turned=False), (example,))
     changed = first(turned=True)
-    found = cause_of(schema, adapter_of(changed).open(changed, (example,)), (example,), None, None)
+    found = cause_of(schema, adapter_of(changed).load_model(changed, (example,)), (example,), None, None)
     assert found is not None
     assert "Transpose" in found.lines[0], found.lines
     assert "Slice" not in found.lines[0], found.lines

@@ -211,7 +211,7 @@ def test_steps_below_half_a_unit_move_the_model() -> None:
         F.mse_loss(lost(torch.from_numpy(x).bfloat16()), torch.from_numpy(y).bfloat16()).backward()
         stepper.step()
     config = TrainConfig(Optimizer(lr=rate), loss="mean_squared_error")
-    trainers = [xbfl_torch.adapter.open(model, VECTOR) for model in (half, whole)]
+    trainers = [xbfl_torch.adapter.load_model(model, VECTOR) for model in (half, whole)]
     for _ in range(rounds):
         # A round: weights come as float32, are trained, and go.
         weights = [trainer.read() for trainer in trainers]

@@ -140,7 +140,9 @@ def test_other_functions_of_the_same_parameters_are_refused(reference: Any, othe
 def test_every_number_lies_in_one_part() -> None:
     schema = xbackend_fl.describe(experts(), (ROWS,))
     for equation, shape in (("bi,ijh->bjh", (6, 3, 4)), ("bi,hji->bjh", (4, 3, 6))):
-        description = adapter_of(model := experts_keras(equation, shape)).open(model, (ROWS,)).description
+        description = (
+            adapter_of(model := experts_keras(equation, shape)).load_model(model, (ROWS,)).description
+        )
         seen = list(holdings(schema, description.schema, description.binding))
         assert seen
         for changed, binding in seen:

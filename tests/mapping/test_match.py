@@ -70,9 +70,9 @@ def test_renamed_and_commuted_graphs_match(program: Program, salt: int) -> None:
     right = skeleton_of(build(program, lambda i: f"b{order[i]}", flip=True))
     matching = match(left, right)
     assert matching is not None
-    assert sorted(matching.pairs.values()) == list(range(len(right.bones)))
+    assert sorted(matching.pairs.values()) == list(range(len(right.core_nodes)))
     for i, j in matching.pairs.items():
-        ours, theirs = left.bones[i], right.bones[j]
+        ours, theirs = left.core_nodes[i], right.core_nodes[j]
         assert ours.node.operator == theirs.node.operator
         mapped = [(matching.pairs.get(e.source, e.source), e.output) for e in ours.edges]
         found = [(e.source, e.output) for e in theirs.edges]
@@ -120,8 +120,8 @@ def test_sums_of_three_are_one_node(nesting: Any) -> None:
         return inputs[item] if isinstance(item, int) else builder.binary("Add", "add", *map(add, item))
 
     builder.output(add(nesting))
-    (bone,) = skeleton_of(builder.build().schema).bones
-    assert [edge.source for edge in bone.edges] == [-1, -2, -3]
+    (core,) = skeleton_of(builder.build().schema).core_nodes
+    assert [edge.source for edge in core.edges] == [-1, -2, -3]
 
 
 def chain(length: int, name: str) -> Schema:
@@ -186,8 +186,8 @@ def test_a_wrong_choice_among_ties_is_taken_back() -> None:
     )
     assert matching is not None
     for i, j in matching.pairs.items():
-        mapped = sorted((matching.pairs.get(e.source, e.source)) for e in one.bones[i].edges)
-        assert mapped == sorted(e.source for e in two.bones[j].edges)
+        mapped = sorted((matching.pairs.get(e.source, e.source)) for e in one.core_nodes[i].edges)
+        assert mapped == sorted(e.source for e in two.core_nodes[j].edges)
     assert match(one, skeleton_of(graph([(0, 1), (1, 0), (2, 3), (3, 2)], "c"))) is None
 
 

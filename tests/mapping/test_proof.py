@@ -125,14 +125,14 @@ def test_a_second_bias_that_trains_shows_only_in_the_step() -> None:
     reference, candidate, example = lstm()
     schema = reference.description.schema
     binding, _ = find_binding(schema, candidate.description)
-    assert binding.silenced
+    assert binding.masked
     assert any(
         isinstance(part, Sum)
         for layout in binding.parameters.values()
         if isinstance(layout, Stack)
         for part in layout.parts
     )
-    binding.__dict__["silenced"] = ()
+    binding.__dict__["masked"] = ()
     proof = prove(schema, binding, candidate, example, evidence_of(reference, example))
     assert "step" in failures(proof)
     assert "outputs" not in failures(proof)

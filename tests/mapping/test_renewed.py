@@ -41,7 +41,7 @@ class _Twisted(tf.Module):
 
 def _bound(model: object) -> Bound:
     """A model that speaks its own schema; which numbers proved it is not asked here."""
-    trainer = adapter_of(model).open(model, _EXAMPLE)
+    trainer = adapter_of(model).load_model(model, _EXAMPLE)
     described = trainer.description
     return Bound(described.schema, described.binding, Proof((), ()), trainer)
 

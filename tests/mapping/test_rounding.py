@@ -74,7 +74,7 @@ def test_a_residual_pair_is_proven_at_every_size_and_its_faults_are_found(
     if size > QUICK and not thorough:
         pytest.skip("large: --thorough")
     example = (np.random.default_rng(0).standard_normal((1, 3, size, size)).astype(np.float32),)
-    left, right = (adapter_of(model).open(model, example) for model in (Residual(), twin()))
+    left, right = (adapter_of(model).load_model(model, example) for model in (Residual(), twin()))
     schema, evidence = left.description.schema, evidence_of(left, example)
     binding, _ = find_binding(schema, right.description)
     proof = prove(schema, binding, right, example, evidence)
@@ -88,7 +88,7 @@ def test_a_residual_pair_is_proven_at_every_size_and_its_faults_are_found(
     for module in loose.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eps = 1e-3
-    theirs = evidence_of(adapter_of(loose).open(loose, example), example)
+    theirs = evidence_of(adapter_of(loose).load_model(loose, example), example)
     found = prove(schema, binding, right, example, theirs)
     assert {"outputs", "gradients", "step"} <= {check.what for check in found.checks if not check.passed}
 
@@ -145,7 +145,7 @@ def test_the_rounding_of_the_third_opinion_is_measured_too(*, published: bool) -
     schema, gathered = xbackend_fl.describe_reference(model, example)
     evidence = gathered if published else None
     assert xbackend_fl.bind(model, schema, example, evidence).proof.proven
-    loose = adapter_of(model).open(tiny_groups(1e-3), example)
+    loose = adapter_of(model).load_model(tiny_groups(1e-3), example)
     proof = prove(schema, loose.description.binding, loose, example, evidence)
     assert "onnx runtime" in {check.what for check in proof.checks if not check.passed}
 

@@ -85,7 +85,7 @@ def test_other_rows_are_another_table(rows: int, first: int) -> None:
     """Where both leave rows out, or one has fewer behind, nothing says which of them are the same."""
     schema = xbackend_fl.describe(Placed(11, 2), (IDS,))
     other = keras_placed(rows, first)
-    found = adapter_of(other).open(other, (IDS,)).description
+    found = adapter_of(other).load_model(other, (IDS,)).description
     assert tables_as_in(schema, found) == (found, ())
     if (rows, first) == (8, 0):
         with pytest.raises(MismatchError):
@@ -102,7 +102,7 @@ def test_one_number_is_no_table() -> None:
             return self.layer(x) * self.warmth.exp()
 
     x = (np.ones((2, 3), np.float32),)
-    trainer = adapter_of(model := Warm()).open(model, x)
+    trainer = adapter_of(model := Warm()).load_model(model, x)
     assert tables_as_in(trainer.description.schema, trainer.description) == (trainer.description, ())
 
 

@@ -174,7 +174,7 @@ def test_heads_that_hold_query_key_and_value_are_three_layers() -> None:
     layers = {name: nn.Linear(WIDTH, WIDTH) for name in "qkv"}
     wanted = schema_of(apart, DATA, **layers)
     reference = Lambda(fused, layer=nn.Linear(WIDTH, 24))
-    trainer = adapter_of(reference).open(reference, (DATA,))
+    trainer = adapter_of(reference).load_model(reference, (DATA,))
     assert match(skeleton_of(trainer.description.schema), skeleton_of(wanted)) is not None
     held = trainer.description.binding.export(trainer.read())
     rows = reference.layer.weight.detach().numpy().reshape(2, 3, 4, WIDTH)

@@ -67,7 +67,7 @@ def test_frozen_look_alikes_behind_a_mask_are_never_swapped() -> None:
 
 def test_a_swapped_pair_behind_a_mask_is_refuted() -> None:
     pair = MASKED[0]
-    left, right = (adapter_of(m).open(m, pair.example) for m in (pair.torch(), pair.keras()))
+    left, right = (adapter_of(m).load_model(m, pair.example) for m in (pair.torch(), pair.keras()))
     schema, evidence = left.description.schema, evidence_of(left, pair.example)
     binding, _ = find_binding(schema, right.description)
     names = [name for name in binding.parameters if "left" in name or "right" in name]

@@ -35,10 +35,10 @@ def image(*sizes: int) -> np.ndarray[Any, Any]:
 
 def bound(reference: Any, candidate: Any, array: np.ndarray[Any, Any]) -> Any:
     one, two = adapter_of(reference), adapter_of(candidate)
-    trainer = one.open(reference, (array,))
+    trainer = one.load_model(reference, (array,))
     described = trainer.description
     evidence = evidence_of(trainer, (array,))
-    opened = two.open(candidate, (array,))
+    opened = two.load_model(candidate, (array,))
     return bind_trainer(two, opened, described.schema, (array,), evidence, (one, described.binding))
 
 
@@ -225,7 +225,7 @@ def test_windows_at_a_size_have_the_frameworks_own_outputs(
 ) -> None:
     """PyTorch's own output size is the oracle for how far a window reaches."""
     model, array = nn.MaxPool2d(kernel, stride, padding, ceil_mode=bool(up)), image(2, size, size)
-    node = at_this_size(adapter_of(model).open(model, (array,)).description.schema).nodes[0]
+    node = at_this_size(adapter_of(model).load_model(model, (array,)).description.schema).nodes[0]
     before, _, after, _ = node.attributes["pads"]
     assert node.attributes["ceil_mode"] == 0
     made = (size + before + after - kernel) / stride + 1

@@ -91,8 +91,8 @@ TASKS: dict[str, Task] = {
 def pair(task: Task) -> tuple[list[Bound], tuple[Array, ...]]:
     example = (np.zeros((1, *task.inputs), np.float32),)
     shape = (*task.inputs[1:], task.inputs[0]) if task.channels_last else task.inputs
-    left = xbfl_torch.adapter.open(task.torch(), example)
-    right = xbfl_tensorflow.adapter.open(keras.Sequential([keras.Input(shape), *task.keras()]), example)
+    left = xbfl_torch.adapter.load_model(task.torch(), example)
+    right = xbfl_tensorflow.adapter.load_model(keras.Sequential([keras.Input(shape), *task.keras()]), example)
     schema = left.description.schema
     adapters = xbfl_torch.adapter, xbfl_tensorflow.adapter
     sides = [bind_trainer(a, t, schema, example) for a, t in zip(adapters, (left, right), strict=True)]
@@ -102,7 +102,7 @@ def pair(task: Task) -> tuple[list[Bound], tuple[Array, ...]]:
 
 
 def draw(schema: Schema) -> Weights:
-    return Weights.of(schema, draw_weights(schema, 1))
+    return Weights.from_schema(schema, draw_weights(schema, 1))
 
 
 def targets_of(task: Task, classes: int) -> Array:

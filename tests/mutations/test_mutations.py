@@ -85,10 +85,10 @@ def test_every_mutant_is_mapped_rightly_or_refused(
 ) -> None:
     example, model = network.example(), network.torch()
     keras_model = network.tensorflow()
-    reference = adapter_of(keras_model).open(keras_model, example)
+    reference = adapter_of(keras_model).load_model(keras_model, example)
     schema = reference.description.schema
     evidence = evidence_of(reference, example)
-    own = adapter_of(model).open(model, example).description
+    own = adapter_of(model).load_model(model, example).description
     drawn = own.binding.restore(draw_weights(own.schema, 0))
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
@@ -109,7 +109,7 @@ def test_every_mutant_is_mapped_rightly_or_refused(
         mapped += 1
         assert same, f"{mutant.what}: another function, and yet mapped"
         weights = draw_weights(schema, 77)
-        bound.import_weights(xbackend_fl.Weights.of(schema, weights))
+        bound.import_weights(xbackend_fl.Weights.from_schema(schema, weights))
         reference.write(reference.description.binding.restore(weights))
         fresh = draw_inputs(schema, [array.shape for array in example], 78)
         axes = reference.description.binding.inputs
@@ -195,8 +195,8 @@ def wrong_bindings(
 )
 def test_every_wrong_binding_is_refuted(network: Network, figure: Figure, *, thorough: bool) -> None:
     example, model, keras_model = network.example(), network.torch(), network.tensorflow()
-    reference = adapter_of(model).open(model, example)
-    candidate = adapter_of(keras_model).open(keras_model, example)
+    reference = adapter_of(model).load_model(model, example)
+    candidate = adapter_of(keras_model).load_model(keras_model, example)
     schema, evidence = reference.description.schema, evidence_of(reference, example)
     binding, _ = find_binding(schema, candidate.description)
     assert prove(schema, binding, candidate, example, evidence).proven

@@ -68,7 +68,7 @@ def verdicts(pair: Pair, seed: int, most: int) -> Iterator[Verdict]:
         orders = [pair.inputs.get(i, range(array.ndim)) for i, array in enumerate(example)]
         other = xbackend_fl.with_axes(other, inputs=orders)
     try:
-        reference = adapter_of(other).open(other, example)
+        reference = adapter_of(other).load_model(other, example)
         schema = reference.description.schema
         evidence = evidence_of(reference, example)
         graph = exported(model, example)
@@ -85,7 +85,7 @@ def verdicts(pair: Pair, seed: int, most: int) -> Iterator[Verdict]:
         apart = native_difference(graph, mutant.model, pair)
         opaque = bool(schema.opaque)
         try:
-            trainer = adapter_of(mutant.model).open(mutant.model, example)
+            trainer = adapter_of(mutant.model).load_model(mutant.model, example)
             opaque = opaque or bool(trainer.description.schema.opaque)
             bound = bind_trainer(adapter_of(mutant.model), trainer, schema, example, evidence)
         except XbflError as refused:
@@ -157,7 +157,7 @@ def _mapped_difference(
             ).astype(value.dtype)
             for name, value in start.items()
         }
-        weights = xbackend_fl.Weights.of(schema, drawn)
+        weights = xbackend_fl.Weights.from_schema(schema, drawn)
         bound.import_weights(weights)
         reference.write(reference.description.binding.restore(drawn))
         for draw in range(DRAWS // 2):

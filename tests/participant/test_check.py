@@ -16,6 +16,7 @@ from tests.participant.models import heads
 from xbackend_fl import load_course, run_course
 from xbackend_fl.cli.main import main
 from xbackend_fl.errors import CombinedError, ConfigError, Refusals
+from xbackend_fl.events import Event, Noted
 from xbackend_fl.federation.silo.silo import Silo
 from xbackend_fl.participant import Scope, Worker
 
@@ -386,9 +387,9 @@ def test_a_silos_own_file_is_looked_at_as_well(file: Path, tmp_path: Path) -> No
         Silo.open(load_course(file), "torch-1", tmp_path / "mine.npz")
     parts["test_x"] = np.nan_to_num(parts["test_x"]).astype(np.float64)
     np.savez(tmp_path / "mine.npz", **parts)
-    said: list[str] = []
-    Silo.open(load_course(file), "torch-1", tmp_path / "mine.npz", say=said.append)
-    assert [line.split(": ", 1)[1].split("mine.npz: ")[1] for line in said] == [
+    said: list[Event] = []
+    Silo.open(load_course(file), "torch-1", tmp_path / "mine.npz", observer=said.append)
+    assert [event.note.split("mine.npz: ")[1] for event in said if isinstance(event, Noted)] == [
         "test: inputs: float64, read as float32; no value changes"
     ]
 

@@ -101,7 +101,9 @@ def test_the_backend_does_not_matter_at_all_without_comparisons(
 @pytest.mark.slow
 def test_shuffling_the_participants_changes_nothing(small: Make, tmp_path: Path) -> None:
     course = small()
-    shuffled = course.model_copy(update={"participants": list(reversed(course.participants))}).at(course.base)
+    shuffled = course.model_copy(update={"participants": list(reversed(course.participants))}).with_base(
+        course.base
+    )
     one, events = run(course, tmp_path / "one")
     two, others = run(shuffled, tmp_path / "two")
     assert one.weights.digest == two.weights.digest

@@ -49,7 +49,8 @@ def export(course: Course, path: Path) -> None:
     rule = course.data.scale
     assert rule is not None
     shares = [
-        share.take(np.arange(len(share))) for share in shards_of(course, "torch", splits_of(course)).values()
+        share.gather(np.arange(len(share)))
+        for share in shards_of(course, "torch", splits_of(course)).values()
     ]
     pixels = np.concatenate([share.inputs[0] for share in shares]).astype(np.float32)
     np.savez(

@@ -220,7 +220,7 @@ def decoder() -> str:
     with timed("build"):
         models = decoder_torch(), decoder_keras()
     with timed("describe"):
-        one, two = (adapter_of(model).open(model, example).description for model in models)
+        one, two = (adapter_of(model).load_model(model, example).description for model in models)
     with timed("match"):
         binding, _ = find_binding(one.schema, two)
     return f"{one.schema.num_values:,} values, {len(binding.parameters)} parameters paired"

@@ -74,7 +74,7 @@ def test_weights_must_fit_their_schema() -> None:
     parameter = Parameter("fc.weight", "Gemm", "weight", "B", (2, 3), "float32", Kind.TRAINABLE)
     schema = Schema((), (), (), (parameter,))
     good = np.zeros((2, 3), np.float32)
-    assert Weights.of(schema, {"fc.weight": good}).fingerprint == schema.fingerprint
+    assert Weights.from_schema(schema, {"fc.weight": good}).fingerprint == schema.fingerprint
     for arrays, words in (
         ({"fc.weight": good.T}, r"expected float32 \[2, 3\], received float32 \[3, 2\]"),
         ({"fc.weight": good.astype(np.float64)}, "received float64"),
@@ -82,7 +82,7 @@ def test_weights_must_fit_their_schema() -> None:
         ({"fc.weight": good, "x": good}, r"unknown \['x'\]"),
     ):
         with pytest.raises(SchemaError, match=words):
-            Weights.of(schema, arrays)
+            Weights.from_schema(schema, arrays)
 
 
 def test_relative_distance() -> None:

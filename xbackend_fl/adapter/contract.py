@@ -54,7 +54,7 @@ class TrainConfig:
         dropout: Whether dropout layers drop. Every backend draws its own masks.
         attributes: Layer or module name to the schema's values of attributes that only training sees
             (``momentum`` of running statistics, ``ratio`` of dropout).
-        silenced: Parts of native tensors that stay zero and do not count in the gradient norm.
+        masked: Parts of native tensors that stay zero and do not count in the gradient norm.
         rule: What a federated algorithm does to the clipped gradient; ``None`` for nothing at all.
         slots: For every slot of the rule, an array for each trainable native tensor; one that has none is left to its plain gradient.
     """
@@ -66,7 +66,7 @@ class TrainConfig:
     clip_norm: float | None = None
     dropout: bool = True
     attributes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    silenced: tuple[Native, ...] = ()
+    masked: tuple[Native, ...] = ()
     rule: LocalRule | None = None
     slots: Mapping[str, Tensors] = field(default_factory=dict, repr=False)
 
@@ -347,7 +347,7 @@ class Adapter(Protocol):
         """
         ...
 
-    def open(self, model: object, example: Example) -> Trainer:
+    def load_model(self, model: object, example: Example) -> Trainer:
         """Describe ``model`` at ``example`` (ONNX layout) and make it ready; the model is left as it was.
 
         The schema has the inputs in the example's order: by name where the example and the model have the same names, else in the

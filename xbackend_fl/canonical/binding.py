@@ -22,7 +22,7 @@ from xbackend_fl.canonical.layout import (
     forward,
     inverse,
     leaves,
-    silenced,
+    masked,
 )
 from xbackend_fl.canonical.schema import Schema, TrainingEffect
 from xbackend_fl.errors import SchemaError
@@ -151,9 +151,9 @@ class Binding:
         return found.pop() if len(found) == 1 and found <= HALVES.keys() else ""
 
     @cached_property
-    def silenced(self) -> tuple[Native, ...]:
+    def masked(self) -> tuple[Native, ...]:
         """Parts of native tensors that stay zero: the second biases of PyTorch's recurrent layers, a row that is added to every row of a table."""
-        return tuple(leaf for layout in self.parameters.values() for leaf in silenced(layout))
+        return tuple(leaf for layout in self.parameters.values() for leaf in masked(layout))
 
     def subset(self, names: Container[str]) -> Binding:
         """The map of some parameters only: :meth:`export` and :meth:`restore` then know no others.

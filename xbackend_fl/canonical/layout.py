@@ -314,20 +314,20 @@ def leaves(layout: Layout) -> Iterator[Native]:
             yield from leaves(layout.of)
 
 
-def silenced(layout: Layout) -> Iterator[Native]:
+def masked(layout: Layout) -> Iterator[Native]:
     """The leaves that a :class:`Sum` keeps at zero; trainers neither train them nor count their gradient."""
     match layout:
         case Native() | Constant():
             return
         case Sum():
-            yield from silenced(layout.parts[0])
+            yield from masked(layout.parts[0])
             for part in layout.parts[1:]:
                 yield from leaves(part)
         case Join() | Stack():
             for part in layout.parts:
-                yield from silenced(part)
+                yield from masked(part)
         case _:
-            yield from silenced(layout.of)
+            yield from masked(layout.of)
 
 
 def describe(layout: Layout) -> str:

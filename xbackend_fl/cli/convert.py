@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,10 +9,9 @@ import typer
 
 from xbackend_fl.cli.console import say
 from xbackend_fl.cli.options import MODEL, External, From, Inputs, Json, Only, Rename, print_json
+from xbackend_fl.cli.progress import progress_bar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from xbackend_fl.adapter.example import Example
     from xbackend_fl.convert import Report, Side
     from xbackend_fl.weights import Archive
@@ -74,7 +71,8 @@ def convert(
         example = examples(inputs)
     free = [sequence_axis_of(text, inputs or ()) for text in sequence_axis or ()]
     reader, writer = _sides(archive, source_model, dest_model, binding or [], schema, example)
-    with _progress(archive.num_bytes, as_json=as_json) as advance:
+    large = archive.num_bytes >= _LARGE and not as_json
+    with progress_bar("writing", "bytes", shown=large) as on_progress:
         report = run(
             archive,
             destination,
@@ -85,7 +83,7 @@ def convert(
             sequence_axes=free,
             rounding=dtype is not None,
             overwrite=force,
-            advance=advance,
+            on_progress=on_progress,
         )
     proof = writer.largest_error if writer is not None and writer.comparisons else None
     if as_json:
@@ -134,25 +132,6 @@ def _bound_sides(archive: Archive, bindings: list[Path]) -> tuple[Side | None, S
         return found[0], found[1]
     canonical = set(archive).issuperset(found[0].binding.parameters)
     return (None, found[0]) if canonical else (found[0], None)
-
-
-@contextmanager
-def _progress(total: int, *, as_json: bool) -> Iterator[Callable[[int], None]]:
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
-
-    console = Console(stderr=True)
-    if as_json or total < _LARGE or not console.is_terminal:
-        yield lambda _: None
-        return
-    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("writing", total=total)
-
-        def advance(count: int) -> None:
-            bar.advance(task, count)
-
-        yield advance
 
 
 def _plain(report: Report, proof: float | None) -> dict[str, Any]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from xbackend_fl.cli.console import say
+from xbackend_fl.cli.progress import progress_bar
 
 app = typer.Typer(help="Data sets for benchmarks.", no_args_is_help=True)
 
@@ -26,8 +25,8 @@ def femnist_like(
     """
     from xbackend_fl.data.femnist_like import write_femnist_like
 
-    with progress("writing") as tell:
-        files = write_femnist_like(folder, writers, seed, tell)
+    with progress_bar("writing") as on_progress:
+        files = write_femnist_like(folder, writers, seed, on_progress)
     say(f"{folder}: {writers} writers in {len(files)} files; use it as data.source: leaf:{folder}")
 
 
@@ -41,30 +40,11 @@ def show(
 
     from xbackend_fl.data import read_leaf
 
-    with progress("reading") as tell:
-        users = read_leaf(folder, deduplicate=deduplicate, progress=tell)
+    with progress_bar("reading") as on_progress:
+        users = read_leaf(folder, deduplicate=deduplicate, on_progress=on_progress)
     sizes = np.diff(users.ends, prepend=0)
     say(
         f"{len(users.names)} users, {len(users.targets):,} examples; per user {sizes.mean():.2f} ± {sizes.std():.2f} "
         f"({sizes.min()} to {sizes.max()}); inputs {users.inputs.dtype} {list(users.inputs.shape[1:])}, "
         f"{len(np.unique(users.targets))} classes"
     )
-
-
-@contextmanager
-def progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, silence elsewhere."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda _, __: None
-        return
-    with Progress(console=console, transient=True) as bar:
-        task = bar.add_task(what, total=None)
-
-        def tell(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-
-        yield tell

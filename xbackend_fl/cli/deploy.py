@@ -72,6 +72,7 @@ def join(
 
     The silo's model is proven to be the reference's before it trains; code and data stay here.
     """
+    from xbackend_fl.cli.view import describe
     from xbackend_fl.course import site_settings
     from xbackend_fl.federation.flower.joining import join_course
 
@@ -86,7 +87,7 @@ def join(
         insecure=insecure,
         socket=socket,
         threads=threads,
-        say=say,
+        observer=lambda event: say(describe(event)),
         should_stop=_stop_on_interrupt(),
     )
 

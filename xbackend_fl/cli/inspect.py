@@ -144,7 +144,7 @@ def _model(target: str, inputs: list[str], *, as_json: bool) -> None:
     from xbackend_fl.cli.models import build, examples, show_edges
 
     adapter, model = build(target)
-    description = adapter.open(model, examples(inputs)).description
+    description = adapter.load_model(model, examples(inputs)).description
     _schema(description.schema, as_json=as_json)
     if not as_json:
         binding = description.binding

@@ -45,14 +45,14 @@ def map_models(
         found = None if evidence is None else read_evidence(evidence, schema)
     else:
         adapter, model = build(reference)
-        trainer = adapter.open(model, example)
+        trainer = adapter.load_model(model, example)
         known = (adapter, trainer.description.binding)
         schema = trainer.description.schema
         # Of a model that is too large to be proven here, structure still says whether it matches.
         with suppress(MemoryRefused):
             found = evidence_of(trainer, example)
     adapter, model = build(candidate)
-    opened = adapter.open(model, as_known(schema, example))
+    opened = adapter.load_model(model, as_known(schema, example))
     bound = bind_trainer(adapter, opened, schema, example, found, known)
     if output is not None:
         output.write_text(bound.binding.to_json(), encoding="utf-8")

@@ -35,7 +35,7 @@ def schema(
 
     example = examples(inputs)
     adapter, native = build(model)
-    trainer = adapter.open(native, example)
+    trainer = adapter.load_model(native, example)
     found = trainer.description.schema
     if output is not None:
         write_schema(output, found)

@@ -49,7 +49,7 @@ def open_side(adapter: Adapter, model: object, example: Example, schema: Schema 
     Raises:
         MismatchError: It is not the schema's function.
     """
-    trainer = adapter.open(model, example if schema is None else as_known(schema, example))
+    trainer = adapter.load_model(model, example if schema is None else as_known(schema, example))
     own = trainer.description
     if schema is None or schema.fingerprint == own.schema.fingerprint:
         return Side(own.binding, own.schema, trainer)
@@ -66,11 +66,11 @@ def open_pair(
         MismatchError: They are not.
     """
     adapter, model = source
-    reference = adapter.open(model, example)
+    reference = adapter.load_model(model, example)
     schema, binding = reference.description.schema, reference.description.binding
     evidence = evidence_of(reference, example)
     other, native = destination
-    candidate = other.open(native, as_known(schema, example))
+    candidate = other.load_model(native, as_known(schema, example))
     bound = bind_trainer(other, candidate, schema, example, evidence, (adapter, binding))
     reader = Side(binding, schema, reference)
     proof = bound.proof

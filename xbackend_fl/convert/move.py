@@ -63,7 +63,7 @@ def convert(
     sequence_axes: Sequence[tuple[int, int]] = (),
     rounding: bool = False,
     overwrite: bool = False,
-    advance: Callable[[int], None] = lambda _: None,
+    on_progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Report:
     """Convert an opened file.
 
@@ -80,7 +80,7 @@ def convert(
         sequence_axes: Position of an input and axis of it, for every axis of a new ONNX graph that is free besides the batch.
         rounding: Whether a model in half precision takes numbers that it has to round.
         overwrite: Whether an existing file may be replaced.
-        advance: Hears how many bytes were written.
+        on_progress: Hears how many bytes are written, and of how many.
 
     Raises:
         SchemaError: The file does not belong to the model or binding, or holds more digits than the model.
@@ -105,7 +105,12 @@ def convert(
         )
     if reader is None and writer is None:
         weights.save(
-            destination, source, source.metadata, format=kind.name, overwrite=overwrite, advance=advance
+            destination,
+            source,
+            source.metadata,
+            format=kind.name,
+            overwrite=overwrite,
+            on_progress=on_progress,
         )
         return Report(destination, len(source), source.num_bytes, "every bit read again", notes=source.notes)
     places = {} if reader is None else _places(source, reader)
@@ -118,7 +123,7 @@ def convert(
         if kind.name == "onnx" and writer is None and reader is not None and needs_exporter(reader):
             verified, outputs, own = by_exporter(partial, canonical, reader, example, sequence_axes)
         else:
-            verified = _write(partial, kind, canonical, reader, writer, source, advance, sequence_axes)
+            verified = _write(partial, kind, canonical, reader, writer, source, on_progress, sequence_axes)
             outputs = compared_outputs(canonical, reader, writer, example)
         if sequence_axes:
             assert reader is not None
@@ -254,13 +259,13 @@ def _write(
     reader: Side | None,
     writer: Side | None,
     source: Archive,
-    advance: Callable[[int], None],
+    on_progress: Callable[[int, int], None],
     sequence_axes: Sequence[tuple[int, int]],
 ) -> str:
     """Write the file and read it again; returns what was compared."""
     if writer is None:
         assert reader is not None
-        _write_canonical(partial, kind, canonical, reader, advance, sequence_axes)
+        _write_canonical(partial, kind, canonical, reader, on_progress, sequence_axes)
         check_read_again(canonical, weights.open(partial, kind.name), partial)
         return "every canonical bit read again"
     natives = _narrow(writer.binding.restore(canonical), writer.binding)
@@ -277,7 +282,9 @@ def _write(
         # What is no number may have other bits once a framework computed with it.
         held = {} if writer.trainer is None else _all(writer.trainer, writer.binding, unsaved)
         own = {**held, **{name: array for name, array in natives.items() if name not in unsaved}}
-        weights.save(partial, own, _provenance(source), format=kind.name, verify=False, advance=advance)
+        weights.save(
+            partial, own, _provenance(source), format=kind.name, verify=False, on_progress=on_progress
+        )
     check_read_again(canonical, canonical_of(weights.open(partial, kind.name), writer), partial)
     return "exported again from the new file, every canonical bit"
 
@@ -327,14 +334,14 @@ def _write_canonical(
     kind: Format,
     canonical: Canonical,
     reader: Side,
-    advance: Callable[[int], None],
+    on_progress: Callable[[int, int], None],
     sequence_axes: Sequence[tuple[int, int]],
 ) -> None:
     fingerprint, schema = reader.binding.fingerprint, reader.schema
     if kind.name == "onnx":
         if schema is None:
             raise RefusedInput("an ONNX file needs the graph", hint="give the model: --source-model")
-        model = to_onnx(schema, Weights.of(schema, canonical), sequence_axes=sequence_axes)
+        model = to_onnx(schema, Weights.from_schema(schema, canonical), sequence_axes=sequence_axes)
         partial.write_bytes(model.SerializeToString())
         return
     if kind.write is None:
@@ -344,11 +351,11 @@ def _write_canonical(
     storage = {name: dtype for name in canonical if (dtype := reader.binding.storage(name))}
     storage = {name: dtype for name, dtype in storage.items() if _fits(canonical[name], dtype)}
     if schema is not None and kind.name == "safetensors":
-        weights.save_weights(partial, Weights.of(schema, canonical), storage)
+        weights.save_weights(partial, Weights.from_schema(schema, canonical), storage)
         return
     held = {name: rounded(array, storage.get(name, "float32")) for name, array in canonical.items()}
     about = {"fingerprint": fingerprint, "digest": digest(held)}
-    weights.save(partial, held, about, format=kind.name, verify=False, advance=advance)
+    weights.save(partial, held, about, format=kind.name, verify=False, on_progress=on_progress)
 
 
 def _check_lengths(

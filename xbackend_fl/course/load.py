@@ -58,7 +58,7 @@ def load_course(path: str | Path, overrides: Sequence[str] = ()) -> Course:
     plain = compose.plain(document.root)
     replaced = settings.apply(plain, overrides)
     try:
-        course = Course.model_validate(plain).at(path.resolve().parent)
+        course = Course.model_validate(plain).with_base(path.resolve().parent)
     except ValidationError as error:
         mistakes, count = diagnostics.explain(error, Course)
         raise ConfigError(diagnostics.render(mistakes, document, replaced, count)) from error

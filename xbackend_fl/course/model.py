@@ -237,19 +237,19 @@ class Course(Section):
         """Folder that relative files start from."""
         return self._base
 
-    def at(self, base: Path) -> Course:
+    def with_base(self, base: Path) -> Course:
         """The same course with files relative to ``base``."""
         copy = self.model_copy()
         copy._base = base  # noqa: SLF001  its own attribute, on a copy
         return copy
 
-    def alone(self, name: str, source: str) -> Course:
+    def for_participant(self, name: str, source: str) -> Course:
         """The same course with one participant, who has all examples of ``source``."""
         mine = [p.model_copy(update={"data": None}) for p in self.participants if p.name == name]
         data = self.data.model_copy(update={"source": source, "partition": Partition()})
         federate = self.federate.model_copy(update={"cohort": None})
         changed = {"participants": mine, "data": data, "federate": federate}
-        return self.model_copy(update=changed).at(self._base)
+        return self.model_copy(update=changed).with_base(self._base)
 
     @property
     def local(self) -> tuple[str, ...]:

@@ -43,11 +43,11 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.targets if self.rows is None else self.rows)
 
-    def part(self, indices: NDArray[np.intp]) -> Dataset:
+    def subset(self, indices: NDArray[np.intp]) -> Dataset:
         """The examples at ``indices`` over the same arrays."""
         return Dataset(self.inputs, self.targets, indices if self.rows is None else self.rows[indices])
 
-    def take(self, indices: NDArray[np.intp]) -> Dataset:
+    def gather(self, indices: NDArray[np.intp]) -> Dataset:
         """Copies of the examples at ``indices``."""
         rows = indices if self.rows is None else self.rows[indices]
         return Dataset(tuple(array[rows] for array in self.inputs), self.targets[rows])

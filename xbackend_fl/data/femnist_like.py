@@ -25,7 +25,7 @@ _DIGITS_SHARE = 0.5
 
 
 def write_femnist_like(
-    folder: Path, writers: int, seed: int = 0, progress: Callable[[int, int], None] = lambda *_: None
+    folder: Path, writers: int, seed: int = 0, on_progress: Callable[[int, int], None] = lambda *_: None
 ) -> list[Path]:
     """Write ``all_data_<i>.json`` files of 100 writers each.
 
@@ -33,7 +33,7 @@ def write_femnist_like(
         folder: A new folder.
         writers: Number of writers; FEMNIST has 3,597.
         seed: Draws everything.
-        progress: Told how many writers of how many are written.
+        on_progress: Told how many writers of how many are written.
 
     Raises:
         ConfigError: The folder exists and is not empty.
@@ -47,7 +47,7 @@ def write_femnist_like(
         path = folder / f"all_data_{first // WRITERS_PER_FILE}.json"
         _write_file(path, range(first, min(first + WRITERS_PER_FILE, writers)), strokes, seed)
         files.append(path)
-        progress(min(first + WRITERS_PER_FILE, writers), writers)
+        on_progress(min(first + WRITERS_PER_FILE, writers), writers)
     return files
 
 

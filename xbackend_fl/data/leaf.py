@@ -53,14 +53,14 @@ class Users:
             start = end
 
 
-def read_leaf(folder: Path, *, deduplicate: bool = False, progress: Progress = lambda *_: None) -> Users:
+def read_leaf(folder: Path, *, deduplicate: bool = False, on_progress: Progress = lambda *_: None) -> Users:
     """Read all ``*.json`` files of a folder, in the order of their names.
 
     Args:
         folder: The folder, or one file.
         deduplicate: Drop examples that a user has twice: LEAF's own FEMNIST script repeats the first image of every
             writer but one.
-        progress: Told how far it is, on the first reading.
+        on_progress: Told how far it is, on the first reading.
 
     Raises:
         ConfigError: A file is missing, cut short, or its parts do not fit; file, user and key are named.
@@ -72,7 +72,7 @@ def read_leaf(folder: Path, *, deduplicate: bool = False, progress: Progress = l
         )
     cache = files[0].parent / _CACHE / _key(files, deduplicate=deduplicate)
     if not (cache / "done").is_file():
-        users = _parse(files, progress, deduplicate=deduplicate)
+        users = _parse(files, on_progress, deduplicate=deduplicate)
         _store(cache, users)
     return _mapped(cache)
 
@@ -102,7 +102,7 @@ def _mapped(cache: Path) -> Users:
     return Users(names=tuple(json.loads((cache / "names.json").read_text())), **arrays)
 
 
-def _parse(files: list[Path], progress: Progress, *, deduplicate: bool) -> Users:
+def _parse(files: list[Path], on_progress: Progress, *, deduplicate: bool) -> Users:
     total, before = sum(file.stat().st_size for file in files), 0
     task: Task | None = None
     inputs: list[Array] = []
@@ -130,7 +130,7 @@ def _parse(files: list[Path], progress: Progress, *, deduplicate: bool) -> Users
             names[name] = len(labels)
             inputs.append(one)
             targets.append(labels)
-            progress(before + read, total)
+            on_progress(before + read, total)
         if stated:
             raise ConfigError(
                 f"{file}: user {next(iter(stated))!r} is listed in users and missing in user_data"

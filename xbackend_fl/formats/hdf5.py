@@ -70,7 +70,10 @@ def read_keras(path: Path) -> Archive:
 
 
 def write(
-    file: IO[bytes], entries: Mapping[str, Entry], metadata: Mapping[str, str], advance: Callable[[int], None]
+    file: IO[bytes],
+    entries: Mapping[str, Entry],
+    metadata: Mapping[str, str],
+    on_bytes: Callable[[int], None],
 ) -> None:
     """Write one dataset per tensor, its name a path; tied tensors are two names of one dataset.
 
@@ -103,10 +106,10 @@ def write(
                 raise FileError(
                     f"HDF5 cannot hold a tensor named {name!r} beside the others", hint="--rename"
                 ) from error
-            _fill(dataset, entry.read(), advance)
+            _fill(dataset, entry.read(), on_bytes)
 
 
-def _fill(dataset: Any, array: Array, advance: Callable[[int], None]) -> None:
+def _fill(dataset: Any, array: Array, on_bytes: Callable[[int], None]) -> None:
     if not array.shape:
         dataset[()] = array
         return
@@ -114,7 +117,7 @@ def _fill(dataset: Any, array: Array, advance: Callable[[int], None]) -> None:
     for start in range(0, len(array), rows):
         part = array[start : start + rows]
         dataset[start : start + rows] = part
-        advance(part.nbytes)
+        on_bytes(part.nbytes)
 
 
 def _read(source: Source, name: str, about: Mapping[str, str]) -> Archive:

@@ -46,7 +46,10 @@ def read(path: Path) -> Archive:
 
 
 def write(
-    file: IO[bytes], entries: Mapping[str, Entry], metadata: Mapping[str, str], advance: Callable[[int], None]
+    file: IO[bytes],
+    entries: Mapping[str, Entry],
+    metadata: Mapping[str, str],
+    on_bytes: Callable[[int], None],
 ) -> None:
     """Write uncompressed arrays; the format has no place for metadata, and none for ties.
 
@@ -71,7 +74,7 @@ def write(
                 buffer = io.BytesIO()
                 np.lib.format.write_array_header_1_0(buffer, head)
                 out.write(buffer.getvalue())
-                write_array(out, entry.read(), advance)
+                write_array(out, entry.read(), on_bytes)
 
 
 def _entry(source: Source, member: Member) -> Entry:

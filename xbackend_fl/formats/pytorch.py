@@ -96,7 +96,10 @@ def _archive(
 
 
 def write(
-    file: IO[bytes], entries: Mapping[str, Entry], metadata: Mapping[str, str], advance: Callable[[int], None]
+    file: IO[bytes],
+    entries: Mapping[str, Entry],
+    metadata: Mapping[str, str],
+    on_bytes: Callable[[int], None],
 ) -> None:
     """Write a state dict as ``torch.save`` does; tied tensors share a storage. Metadata has no place.
 
@@ -114,7 +117,7 @@ def write(
         for name, key in keys.items():
             large = entries[name].num_bytes >= 1 << 31
             with archive.open(zipfile.ZipInfo(f"archive/data/{key}"), "w", force_zip64=large) as out:
-                write_array(out, entries[name].read(), advance)
+                write_array(out, entries[name].read(), on_bytes)
         archive.writestr(zipfile.ZipInfo("archive/version"), b"3\n")
 
 

@@ -66,7 +66,10 @@ def read(path: Path) -> Archive:
 
 
 def write(
-    file: IO[bytes], entries: Mapping[str, Entry], metadata: Mapping[str, str], advance: Callable[[int], None]
+    file: IO[bytes],
+    entries: Mapping[str, Entry],
+    metadata: Mapping[str, str],
+    on_bytes: Callable[[int], None],
 ) -> None:
     """Write tensors one after the other; a tied tensor is written once and named in the metadata."""
     aliases = aliases_of(entries)
@@ -88,7 +91,7 @@ def write(
     text += b" " * (-len(text) % 8)
     file.write(len(text).to_bytes(8, "little") + text)
     for name in kept:
-        write_array(file, entries[name].read(), advance)
+        write_array(file, entries[name].read(), on_bytes)
 
 
 def _metadata(source: Source, metadata: object) -> dict[str, str]:

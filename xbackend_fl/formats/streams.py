@@ -29,8 +29,8 @@ def pieces(array: NDArray[Any]) -> Iterator[memoryview]:
         yield part.reshape(-1).view(np.uint8).data
 
 
-def write_array(file: IO[bytes], array: NDArray[Any], advance: Callable[[int], None]) -> None:
-    """Append an array; ``advance`` hears of every piece."""
+def write_array(file: IO[bytes], array: NDArray[Any], on_bytes: Callable[[int], None]) -> None:
+    """Append an array; ``on_bytes`` hears of every piece."""
     for piece in pieces(array):
         file.write(piece)
-        advance(len(piece))
+        on_bytes(len(piece))

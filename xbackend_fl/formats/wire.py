@@ -132,7 +132,10 @@ def read(path: Path) -> Archive:
 
 
 def write(
-    file: IO[bytes], entries: Mapping[str, Entry], metadata: Mapping[str, str], advance: Callable[[int], None]
+    file: IO[bytes],
+    entries: Mapping[str, Entry],
+    metadata: Mapping[str, str],
+    on_bytes: Callable[[int], None],
 ) -> None:
     """Write a frame; ``metadata`` becomes what the sender says."""
     state = blake3(max_threads=blake3.AUTO)
@@ -141,7 +144,7 @@ def write(
             state.update(piece)
             file.write(piece)
             if isinstance(part, Entry):
-                advance(len(piece))
+                on_bytes(len(piece))
     file.write(state.digest())
 
 

@@ -42,7 +42,7 @@ def describe(model: object, example: Example) -> Schema:
     """
     adapter = adapter_of(model)
     with _unbuilt(adapter, model):
-        return adapter.open(model, example).description.schema
+        return adapter.load_model(model, example).description.schema
 
 
 def bind(
@@ -65,7 +65,9 @@ def bind(
         UnprovenError: No probe sees some parameters, so nothing tells whether they are paired rightly.
     """
     adapter = adapter_of(model)
-    return bind_trainer(adapter, adapter.open(model, as_known(schema, example)), schema, example, evidence)
+    return bind_trainer(
+        adapter, adapter.load_model(model, as_known(schema, example)), schema, example, evidence
+    )
 
 
 def bind_trainer(
@@ -129,7 +131,7 @@ def gather_evidence(model: object, example: Example) -> tuple[Evidence, ...]:
     """
     adapter = adapter_of(model)
     with _unbuilt(adapter, model):
-        return evidence_of(adapter.open(model, example), example)
+        return evidence_of(adapter.load_model(model, example), example)
 
 
 def describe_reference(model: object, example: Example) -> tuple[Schema, tuple[Evidence, ...]]:
@@ -147,7 +149,7 @@ def describe_reference(model: object, example: Example) -> tuple[Schema, tuple[E
     """
     adapter = adapter_of(model)
     with _unbuilt(adapter, model):
-        trainer = adapter.open(model, example)
+        trainer = adapter.load_model(model, example)
         return trainer.description.schema, evidence_of(trainer, example)
 
 

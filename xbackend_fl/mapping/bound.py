@@ -38,7 +38,7 @@ class Bound:
             RefusedInput: The model has other tensors than it had when it was bound.
         """
         self._renew()
-        return Weights.of(self.schema, self.binding.export(self.trainer.read()))
+        return Weights.from_schema(self.schema, self.binding.export(self.trainer.read()))
 
     def import_weights(self, weights: Weights) -> None:
         """Set the model's weights.
@@ -57,7 +57,7 @@ class Bound:
                 f"expected weights of schema {self.schema.fingerprint[:12]}, "
                 f"received {weights.fingerprint[:12]}"
             )
-        Weights.of(self.schema, weights)
+        Weights.from_schema(self.schema, weights)
         self._renew()
         self.trainer.write(self.binding.restore(weights))
 

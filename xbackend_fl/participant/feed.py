@@ -67,7 +67,7 @@ class Feed:
 
     def batch(self, data: Dataset, indices: NDArray[np.intp]) -> Batch:
         """Some rows of a data set."""
-        part = data.take(indices)
+        part = data.gather(indices)
         return Batch(self.inputs(part), self.targets(data, part.targets))
 
     def inputs(self, part: Dataset) -> tuple[NDArray[Any], ...]:

@@ -289,7 +289,7 @@ class LocalTraining:
             clip_norm=training.clip_norm,
             dropout=training.dropout,
             attributes=training_attributes(self._schema, self._binding),
-            silenced=self._binding.silenced,
+            masked=self._binding.masked,
         )
 
     def trainer_of(self, name: str) -> Trainer:

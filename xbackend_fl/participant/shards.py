@@ -68,7 +68,7 @@ def parts_of(course: Course, backend: str, splits: Splits) -> dict[str, Dataset]
         _partition(course, [participant.name for participant in partitioned], splits) if partitioned else {}
     )
     mine = [participant.name for participant in partitioned if participant.backend == backend]
-    return {name: splits.train.part(indices[name]) for name in mine}
+    return {name: splits.train.subset(indices[name]) for name in mine}
 
 
 def own_data_of(

@@ -96,7 +96,7 @@ class Trial:
             raise ConfigError(f"{what} answers with NaN or infinity {when}")
         answer = self.trainer.description.binding.outputs[0].to_canonical(outputs[0])
         with explained(f"{what} measured,"):
-            found = Metrics.measured(self.objective(data), answer, data.take(rows).targets)
+            found = Metrics.measured(self.objective(data), answer, data.gather(rows).targets)
         if found.positions and not np.isfinite(found.loss):
             raise ConfigError(f"{what} has a loss of {found.loss} {when}")
         return found

@@ -199,7 +199,7 @@ class Worker:
 
     def initial(self) -> Weights:
         """The model's current weights."""
-        return Weights.of(self._schema, self._binding.export(self._trainer.read()))
+        return Weights.from_schema(self._schema, self._binding.export(self._trainer.read()))
 
     def train_round(
         self, number: int, weights: Weights, cohort: Sequence[str], vectors: Mapping[str, Weights]
@@ -220,10 +220,10 @@ class Worker:
         rows = np.arange(len(data))
         parts = [rows[i : i + EVALUATION_BATCH] for i in range(0, len(data), EVALUATION_BATCH)]
         objective, axes = self._feed.objective(data), self._binding.outputs[0]
-        answers = self._trainer.predict(self._feed.inputs(data.take(part)) for part in parts)
+        answers = self._trainer.predict(self._feed.inputs(data.gather(part)) for part in parts)
         with failing(f"while evaluating on the {split} examples ({self._backend})"):
             return Metrics.total(
-                Metrics.measured(objective, axes.to_canonical(output), data.take(part).targets)
+                Metrics.measured(objective, axes.to_canonical(output), data.gather(part).targets)
                 for part, (output, *_) in zip(parts, answers, strict=True)
             )
 
@@ -248,7 +248,7 @@ class Worker:
     ) -> tuple[tuple[NDArray[Any], ...], tuple[NDArray[Any], ...]]:
         """The first ``count`` inputs of a split and the model's answers, both in ONNX layout."""
         data: Dataset = getattr(self._splits, split)
-        inputs = self._feed.prepared(data.take(np.arange(min(count, len(data)))).inputs)
+        inputs = self._feed.prepared(data.gather(np.arange(min(count, len(data)))).inputs)
         return inputs, self.answers(weights, inputs)
 
     def answers(self, weights: Weights, inputs: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
@@ -291,7 +291,7 @@ class Worker:
         if not self._adapter.handles(model):
             raise wrong_model(where, model, self._backend)
         with explained(f"the model of {where}"):
-            return self._adapter.open(model, named(self._course.input, self._example))
+            return self._adapter.load_model(model, named(self._course.input, self._example))
 
 
 def _check_one_output(schema: Schema) -> None:

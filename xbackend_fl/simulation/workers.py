@@ -193,7 +193,7 @@ def _serve(connection: Connection, course: Course, base: Any, backend: str, thre
     try:
         while (call := receive(connection)) is not None:
             try:
-                worker = worker or Worker(course.at(base), backend, threads)
+                worker = worker or Worker(course.with_base(base), backend, threads)
                 _answer(connection, buffer, _messages(worker, *call))
             except XbflError as error:
                 send(connection, ("refused", error))

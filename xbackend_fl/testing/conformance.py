@@ -34,13 +34,13 @@ class TrainerConformance:
         def example(self):
             return (np.zeros((1, 3, 8, 8), np.float32),)
 
-        def open(self):
+        def load_model(self):
             return MyTrainer(my_model(), self.example())
 
     The model takes float inputs, returns one float output, and trains at least one parameter.
     """
 
-    def open(self) -> Trainer:
+    def load_model(self) -> Trainer:
         """A fresh trainer."""
         raise AssertionError("implement open()")
 
@@ -50,11 +50,11 @@ class TrainerConformance:
 
     def test_is_a_trainer(self) -> None:
         """Every method of the contract is there."""
-        assert isinstance(self.open(), Trainer)
+        assert isinstance(self.load_model(), Trainer)
 
     def test_reads_what_was_written(self) -> None:
         """Importing canonical weights and exporting them again changes no bit."""
-        trainer = self.open()
+        trainer = self.load_model()
         binding, schema = trainer.description.binding, trainer.description.schema
         weights = draw_weights(schema, 0)
         trainer.write(binding.restore(weights))
@@ -64,7 +64,7 @@ class TrainerConformance:
 
     def test_files_hold_every_shared_tensor(self, tmp_path: Path) -> None:
         """Each of the framework's own formats is read back, and ``xbfl convert`` finds every tensor in it."""
-        trainer = self.open()
+        trainer = self.load_model()
         binding = trainer.description.binding
         trainer.write(binding.restore(draw_weights(trainer.description.schema, 3)))
         before = trainer.read()
@@ -76,7 +76,7 @@ class TrainerConformance:
 
     def test_outputs_are_those_of_onnx_runtime(self) -> None:
         """The described graph computes what the model computes."""
-        trainer = self.open()
+        trainer = self.load_model()
         binding, schema = trainer.description.binding, trainer.description.schema
         for case in cases(schema, self.example())[:1]:
             weights = draw_weights(schema, case.seed)
@@ -89,7 +89,7 @@ class TrainerConformance:
 
     def test_evaluation_changes_nothing(self) -> None:
         """Forward, gradients and evaluation leave every tensor as it was."""
-        trainer, batch = self.open(), self._batch()
+        trainer, batch = self.load_model(), self._batch()
         before = trainer.read()
         (output,) = trainer.forward(batch.inputs)
         trainer.gradients(batch.inputs, [np.ones_like(output)])
@@ -99,7 +99,7 @@ class TrainerConformance:
 
     def test_gradients_predict_the_change(self) -> None:
         """A small step along the gradient changes the output by the squared norm (first order)."""
-        trainer, batch = self.open(), self._batch()
+        trainer, batch = self.load_model(), self._batch()
         start = trainer.read()
         (output,) = trainer.forward(batch.inputs)
         weight = np.random.default_rng(0).standard_normal(output.shape).astype(np.float32)
@@ -116,7 +116,7 @@ class TrainerConformance:
 
     def test_training_follows_the_slope_of_its_loss(self) -> None:
         """The loss that training reports falls along the step that it makes, as fast as the step is long (first order)."""
-        trainer, batch = self.open(), self._batch()
+        trainer, batch = self.load_model(), self._batch()
         start = trainer.read()
         gradient = self._gradient(trainer, batch, start, {})
         squared = sum(float((g**2).sum()) for g in gradient.values())
@@ -131,7 +131,7 @@ class TrainerConformance:
 
     def test_one_step_is_the_formula(self) -> None:
         """Two steps of every optimizer, with weight decay and with clipping, are the formulas in float64."""
-        trainer, batch = self.open(), self._batch()
+        trainer, batch = self.load_model(), self._batch()
         start = trainer.read()
         slope = self._gradient(trainer, batch, start, {})
         norm = float(np.sqrt(sum(float((g**2).sum()) for g in slope.values())))
@@ -150,7 +150,7 @@ class TrainerConformance:
 
     def test_reset_makes_training_repeatable(self) -> None:
         """After a reset, the same weights and batches give the same bits; nothing of the last run is left."""
-        trainer, batch = self.open(), self._batch()
+        trainer, batch = self.load_model(), self._batch()
         start = trainer.read()
         config = TrainConfig(Optimizer("adam", lr=1e-2), loss="mean_squared_error")
         results = []
@@ -185,7 +185,7 @@ class TrainerConformance:
         return {name: (at[name].astype(np.float64) - after[name]) / rate for name in moving}
 
     def _batch(self) -> Batch:
-        trainer = self.open()
+        trainer = self.load_model()
         binding, schema = trainer.description.binding, trainer.description.schema
         drawn = draw_inputs(schema, [array.shape for array in self.example()], 0)
         inputs = tuple(binding.native_inputs(drawn))

@@ -36,7 +36,7 @@ class Weights(Mapping[str, NDArray[Any]]):
         self.kinds: dict[str, Kind] = dict(kinds or dict.fromkeys(arrays, Kind.TRAINABLE))
 
     @staticmethod
-    def of(schema: Schema, arrays: Mapping[str, NDArray[Any]]) -> Weights:
+    def from_schema(schema: Schema, arrays: Mapping[str, NDArray[Any]]) -> Weights:
         """Weights of ``schema``, checked against it.
 
         Raises:

@@ -146,7 +146,7 @@ def save(
     format: str | None = None,  # noqa: A002
     overwrite: bool = False,
     verify: bool = True,
-    advance: Callable[[int], None] = lambda _: None,
+    on_progress: Callable[[int, int], None] = lambda *_: None,
 ) -> None:
     """Write tensors; the file appears whole, compared with what it should hold, or not at all.
 
@@ -157,7 +157,7 @@ def save(
         format: Name of the format, if the ending does not tell.
         overwrite: Whether an existing file may be replaced.
         verify: Read the file again before it takes its place.
-        advance: Hears how many bytes were written.
+        on_progress: Hears how many bytes are written, and of how many.
 
     Raises:
         FileError: The format cannot hold these tensors, the file exists, or it could not be written.
@@ -174,26 +174,27 @@ def save(
     with atomic_write(path) as partial_path:
         try:
             with partial_path.open("x+b") as file:
-                kind.write(file, entries, metadata or {}, _forgetful(advance))
+                kind.write(file, entries, metadata or {}, _counted(on_progress, entries))
         except OSError as error:
             raise FileError(f"cannot write {path}: {error}") from error
         if verify:
             compare(kind.read(partial_path), entries, path)
 
 
-def _forgetful(advance: Callable[[int], None]) -> Callable[[int], None]:
-    """``advance`` that gives back the pages of mapped files now and then."""
-    since = 0
+def _counted(on_progress: Callable[[int, int], None], entries: Mapping[str, Entry]) -> Callable[[int], None]:
+    """Counts what a writer says it wrote, and gives back the pages of mapped files now and then."""
+    total = sum(entry.num_bytes for entry in entries.values())
+    done = since = 0
 
-    def counted(count: int) -> None:
-        nonlocal since
-        since += count
+    def on_bytes(count: int) -> None:
+        nonlocal done, since
+        done, since = done + count, since + count
         if since >= _FORGET:
             forget_pages()
             since = 0
-        advance(count)
+        on_progress(done, total)
 
-    return counted
+    return on_bytes
 
 
 def entries_of(tensors: Mapping[str, NDArray[Any]]) -> Mapping[str, Entry]:
@@ -243,9 +244,9 @@ def compare(archive: Archive, expected: Mapping[str, Entry], path: Path) -> None
     """
     if archive.entries.keys() != expected.keys():
         raise FileError(f"{path} was written with other tensors than it should have")
-    forgetful = _forgetful(lambda _: None)
+    on_bytes = _counted(lambda *_: None, expected)
     for name, entry in expected.items():
-        forgetful(entry.num_bytes)
+        on_bytes(entry.num_bytes)
         if not same_bits(archive[name], entry.read()):
             raise FileError(f"{path} was written with other values of {name!r} than it should have")
 

@@ -32,7 +32,7 @@ def test_two_spellings_have_one_form(pair: Pair) -> None:
     example = pair.example()
     schema = xbackend_fl.describe(pair.torch(), example)
     model = pair.keras()
-    binding, _ = find_binding(schema, adapter_of(model).open(model, example).description)
+    binding, _ = find_binding(schema, adapter_of(model).load_model(model, example).description)
     assert set(binding.parameters) == {parameter.name for parameter in schema.parameters}
 
 
@@ -55,6 +55,6 @@ def test_the_file_of_a_model_is_read_back_in_its_form(pair: Pair) -> None:
     schema = xbackend_fl.describe(pair.torch(), example)
     weights = draw_weights(schema, 3)
     model = to_onnx(schema, weights)
-    again = adapter_of(model).open(model, example).description
+    again = adapter_of(model).load_model(model, example).description
     binding, _ = find_binding(schema, again)
     assert set(binding.parameters) == set(weights)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
-from xbackend_fl.canonical.graph import movement
+from xbackend_fl.canonical.graph import axes_ops
 from xbackend_fl.canonical.graph.builder import GraphBuilder
 from xbackend_fl.canonical.graph.operands import Operand, combine, native_shape, scalar, unary
 from xbackend_fl.canonical.value import Value
@@ -91,8 +91,8 @@ def threshold(builder: GraphBuilder, name: str, value: Value, limit: float, fill
 def glu(builder: GraphBuilder, name: str, operand: Operand, axis: int) -> Operand:
     """The first half of an axis times the sigmoid of the second."""
     half = native_shape(operand)[axis] // 2
-    content = movement.cut(builder, name, operand, axis, 0, half)
-    gate = movement.cut(builder, name, operand, axis, half, 2 * half)
+    content = axes_ops.cut(builder, name, operand, axis, 0, half)
+    gate = axes_ops.cut(builder, name, operand, axis, half, 2 * half)
     return combine(builder, "Mul", name, content, unary(builder, "Sigmoid", name, gate))
 
 

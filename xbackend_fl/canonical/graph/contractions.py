@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from xbackend_fl.canonical import views
-from xbackend_fl.canonical.graph import movement
+from xbackend_fl.canonical.graph import axes_ops
 from xbackend_fl.canonical.graph.attention import product
 from xbackend_fl.canonical.graph.builder import GraphBuilder
 from xbackend_fl.canonical.graph.operands import Operand, as_value, combine, native_shape
@@ -43,21 +43,21 @@ def _with_vector(builder: GraphBuilder, name: str, left: Operand, right: Operand
     """A vector is a matrix of one row on the left, of one column on the right; that axis is gone afterwards."""
     first, second = native_shape(left), native_shape(right)
     if len(first) == 1:
-        left = movement.reshape(builder, name, left, (1, *first))
+        left = axes_ops.reshape(builder, name, left, (1, *first))
     if len(second) == 1:
-        right = movement.reshape(builder, name, right, (*second, 1))
+        right = axes_ops.reshape(builder, name, right, (*second, 1))
     made = matmul(builder, name, left, right)
     shape = native_shape(made)
     shape = (*shape[:-2], *shape[-2:][len(first) == 1 :])
     shape = shape[:-1] if len(second) == 1 else shape
-    return movement.reshape(builder, name, made, shape)
+    return axes_ops.reshape(builder, name, made, shape)
 
 
 def linear(
     builder: GraphBuilder, name: str, operand: Operand, weight: Operand, bias: Operand | None
 ) -> Operand:
     """``operand @ weight.T + bias``; a weight that the model computes is data."""
-    turned = movement.transpose(builder, weight, (1, 0))
+    turned = axes_ops.transpose(builder, weight, (1, 0))
     value = as_value(builder, operand)
     if isinstance(weight, Step) and (bias is None or isinstance(bias, Step)):
         return builder.linear(name, value, weight, bias)
@@ -100,7 +100,7 @@ def einsum(builder: GraphBuilder, name: str, equation: str, operands: Sequence[O
         first = _pair(builder, name, first, other, result if not terms else wanted, result)
     first = _summed(builder, name, first, result)
     order = [first.letters.index(letter) for letter in result]
-    return movement.transpose(builder, first.operand, order)
+    return axes_ops.transpose(builder, first.operand, order)
 
 
 def _rank(letter: str, result: str) -> int:
@@ -181,14 +181,14 @@ def _pair(builder: GraphBuilder, name: str, left: _Term, right: _Term, keep: str
         data = _turned(builder, name, left, [*shared, *ours, *summed], (*batch, *lengths(ours, summed)))
         other = _turned(builder, name, right, [*shared, *summed, *theirs], (*batch, *lengths(summed, theirs)))
         made = matmul(builder, name, as_value(builder, data), as_value(builder, other))
-    made = movement.reshape(builder, name, made, (*batch, *ours_shape, *theirs_shape))
+    made = axes_ops.reshape(builder, name, made, (*batch, *ours_shape, *theirs_shape))
     return _Term(made, "".join([*shared, *ours, *theirs]))
 
 
 def _turned(builder: GraphBuilder, name: str, term: _Term, order: Sequence[str], shape: Shape) -> Operand:
     """A term with its axes in another order, some of them merged."""
-    turned = movement.transpose(builder, term.operand, [term.letters.index(axis) for axis in order])
-    return turned if native_shape(turned) == shape else movement.reshape(builder, name, turned, shape)
+    turned = axes_ops.transpose(builder, term.operand, [term.letters.index(axis) for axis in order])
+    return turned if native_shape(turned) == shape else axes_ops.reshape(builder, name, turned, shape)
 
 
 def _multiplied(builder: GraphBuilder, name: str, left: _Term, right: _Term, order: Sequence[str]) -> _Term:
@@ -196,10 +196,10 @@ def _multiplied(builder: GraphBuilder, name: str, left: _Term, right: _Term, ord
 
     def spread(term: _Term) -> Operand:
         own = [axis for axis in order if axis in term.letters]
-        turned = movement.transpose(builder, term.operand, [term.letters.index(axis) for axis in own])
+        turned = axes_ops.transpose(builder, term.operand, [term.letters.index(axis) for axis in own])
         sizes = term.sizes()
         shape = tuple(sizes.get(axis, 1) for axis in order)
-        return turned if native_shape(turned) == shape else movement.reshape(builder, name, turned, shape)
+        return turned if native_shape(turned) == shape else axes_ops.reshape(builder, name, turned, shape)
 
     made = combine(builder, "Mul", name, spread(left), spread(right))
     return _Term(made, "".join(order))

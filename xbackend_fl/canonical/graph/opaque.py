@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from xbackend_fl.canonical.graph.builder import GraphBuilder
-from xbackend_fl.canonical.graph.computed import Computed, Scaled
+from xbackend_fl.canonical.graph.expressions import Computed, Scaled
 from xbackend_fl.canonical.graph.operands import LARGEST_CONSTANT, Operand, as_value
 from xbackend_fl.canonical.layout import Shape, Step
 from xbackend_fl.canonical.ops import OPAQUE

@@ -14,7 +14,7 @@ import numpy as np
 
 from xbackend_fl.canonical import views
 from xbackend_fl.canonical.graph.builder import GraphBuilder
-from xbackend_fl.canonical.graph.computed import Computed, Scaled, spelled_normalisation
+from xbackend_fl.canonical.graph.expressions import Computed, Scaled, spelled_normalisation
 from xbackend_fl.canonical.layout import (
     Array,
     Layout,

@@ -9,10 +9,10 @@ from dataclasses import replace
 import numpy as np
 
 from xbackend_fl.canonical import views
-from xbackend_fl.canonical.graph import movement
+from xbackend_fl.canonical.graph import axes_ops
 from xbackend_fl.canonical.graph.builder import GraphBuilder
+from xbackend_fl.canonical.graph.embedding import for_each_example, from_front, lookup
 from xbackend_fl.canonical.graph.operands import Operand, as_value, expand, native_shape
-from xbackend_fl.canonical.graph.tables import for_each_example, from_front, lookup
 from xbackend_fl.canonical.layout import Array, Join, Shape, Step
 from xbackend_fl.canonical.schema import AttributeValue
 from xbackend_fl.canonical.value import Value
@@ -34,13 +34,13 @@ def take(builder: GraphBuilder, name: str, operand: Operand, axis: int, indices:
     if isinstance(operand, np.ndarray):
         return np.take(operand, indices, axis=axis)
     if indices.ndim == 0:
-        return movement.pick(builder, name, operand, axis, int(flat[0]))
+        return axes_ops.pick(builder, name, operand, axis, int(flat[0]))
     if axis == 0 and isinstance(operand, Step) and for_each_example(builder, indices):
         one = as_value(builder, take(builder, name, operand, 0, indices[:1]))
         return expand(builder, name, one, (*indices.shape, *shape[1:]))
     picked = _along(builder, name, operand, axis, flat)
     wanted = (*shape[:axis], *indices.shape, *shape[axis + 1 :])
-    return picked if native_shape(picked) == wanted else movement.reshape(builder, name, picked, wanted)
+    return picked if native_shape(picked) == wanted else axes_ops.reshape(builder, name, picked, wanted)
 
 
 def _along(builder: GraphBuilder, name: str, operand: Operand, axis: int, flat: Array) -> Operand:
@@ -49,7 +49,7 @@ def _along(builder: GraphBuilder, name: str, operand: Operand, axis: int, flat: 
     if len(steps) <= 1 and flat.size:
         step = steps.pop() if steps else 1
         if step > 0:
-            return movement.cut(builder, name, operand, axis, int(flat[0]), int(flat[-1]) + 1, step)
+            return axes_ops.cut(builder, name, operand, axis, int(flat[0]), int(flat[-1]) + 1, step)
         if step == -1 and flat.size == length and not isinstance(operand, Step):
             return flip(builder, name, operand, [axis])
     if isinstance(operand, Step):
@@ -71,8 +71,8 @@ def _rows(builder: GraphBuilder, name: str, layout: Step, axis: int, flat: Array
     turned = views.transposed(layout, order)
     table = views.reshaped(turned, (turned.shape[0], math.prod(turned.shape[1:])))
     found = lookup(builder, name, table, flat)
-    grown = movement.reshape(builder, name, found, (flat.size, *turned.shape[1:]))
-    return movement.transpose(builder, grown, [order.index(a) for a in range(rank)])
+    grown = axes_ops.reshape(builder, name, found, (flat.size, *turned.shape[1:]))
+    return axes_ops.transpose(builder, grown, [order.index(a) for a in range(rank)])
 
 
 def index(builder: GraphBuilder, name: str, operand: Operand, indices: Sequence[Operand | None]) -> Operand:
@@ -109,7 +109,7 @@ def _by_constants(
         [np.where(a < 0, a + n, a) for a, n in zip(np.broadcast_arrays(*arrays), sizes, strict=True)], sizes
     )
     merged = (*shape[:first], math.prod(sizes), *shape[last + 1 :])
-    joined = movement.reshape(builder, name, operand, merged)
+    joined = axes_ops.reshape(builder, name, operand, merged)
     return take(builder, name, joined, first, np.asarray(flat))
 
 
@@ -137,7 +137,7 @@ def gather(
     if isinstance(operand, Step) and axis == 0:
         table = views.reshaped(operand, (operand.shape[0], math.prod(operand.shape[1:])))
         found = lookup(builder, name, table, indices)
-        return movement.reshape(builder, name, found, (*native_shape(indices), *operand.shape[1:]))
+        return axes_ops.reshape(builder, name, found, (*native_shape(indices), *operand.shape[1:]))
     if batch_dims != axis or axis > 1:
         raise UnsupportedError(f"{name!r} picks data by data along axis {axis}")
     value = builder.plain(as_value(builder, operand))
@@ -211,7 +211,7 @@ def tile(builder: GraphBuilder, name: str, operand: Operand, times: Sequence[int
     shape = native_shape(operand)
     lead = len(times) - len(shape)
     if lead > 0:
-        operand = movement.reshape(builder, name, operand, (*(1,) * lead, *shape))
+        operand = axes_ops.reshape(builder, name, operand, (*(1,) * lead, *shape))
         shape = native_shape(operand)
     times = (*(1,) * -lead, *times) if lead < 0 else tuple(times)
     for axis, count in enumerate(times):
@@ -219,9 +219,9 @@ def tile(builder: GraphBuilder, name: str, operand: Operand, times: Sequence[int
             continue
         if shape[axis] == 1:
             wide = (*shape[:axis], count, *shape[axis + 1 :])
-            operand = movement.broadcast_to(builder, name, operand, wide)
+            operand = axes_ops.broadcast_to(builder, name, operand, wide)
         else:
-            operand = movement.concat(builder, name, [operand] * count, axis)
+            operand = axes_ops.concat(builder, name, [operand] * count, axis)
         shape = native_shape(operand)
     return operand
 
@@ -244,12 +244,12 @@ def diagonal(
     rank = len(shape)
     first, second = first % rank, second % rank
     rest = [axis for axis in range(rank) if axis not in {first, second}]
-    turned = movement.transpose(builder, operand, [*rest, first, second])
+    turned = axes_ops.transpose(builder, operand, [*rest, first, second])
     rows, columns = shape[first], shape[second]
     start = offset if offset >= 0 else -offset * columns
     count = min(rows + min(offset, 0), columns - max(offset, 0))
-    flat = movement.reshape(builder, name, turned, (*(shape[axis] for axis in rest), rows * columns))
-    return movement.cut(builder, name, flat, -1, start, start + (count - 1) * (columns + 1) + 1, columns + 1)
+    flat = axes_ops.reshape(builder, name, turned, (*(shape[axis] for axis in rest), rows * columns))
+    return axes_ops.cut(builder, name, flat, -1, start, start + (count - 1) * (columns + 1) + 1, columns + 1)
 
 
 def one_hot(

@@ -14,6 +14,7 @@ from pathlib import Path
 from xbackend_fl.course import load_course
 from xbackend_fl.course.address import Address
 from xbackend_fl.errors import ConfigError, RunFailed
+from xbackend_fl.events import Noted, Observer
 from xbackend_fl.federation.credentials import Keys, keys_for
 from xbackend_fl.federation.flower import processes
 from xbackend_fl.federation.flower.processes import free_port
@@ -45,7 +46,7 @@ def join_course(
     insecure: bool = False,
     socket: Path | None = None,
     threads: int | None = None,
-    say: Callable[[str], None] = lambda _: None,
+    observer: Observer = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Take part in a course as one of its silos, until the course is over.
@@ -61,7 +62,7 @@ def join_course(
         insecure: Whether a server elsewhere may be talked to without keys.
         socket: Where to answer a SuperNode that somebody else runs; one is started if left out.
         threads: Threads of the framework; all cores if left out.
-        say: Told what happens, in words.
+        observer: Hears of what happens.
         should_stop: Asked all the time.
 
     Raises:
@@ -91,17 +92,17 @@ def join_course(
             out=where,
             threads=threads or os.cpu_count() or 1,
             signatures=signatures,
-            say=say,
+            observer=observer,
         )
-        say(f"{chosen}: model and data are open")
+        observer(Noted(backend=chosen, note="model and data are open"))
         if socket is not None:
             with serving(silo, socket):
-                say(f"{chosen}: answering at {socket}")
+                observer(Noted(backend=chosen, note=f"answering at {socket}"))
                 while not should_stop() and not silo.finished:
                     time.sleep(_POLL_S)
         else:
-            connect(silo, place, own, rules.join_timeout_s, say, should_stop)
-        say(f"{chosen}: {'the course is over' if silo.finished else 'stopped'}")
+            connect(silo, place, own, rules.join_timeout_s, observer, should_stop)
+        observer(Noted(backend=chosen, note=f"{'the course is over' if silo.finished else 'stopped'}"))
 
 
 def connect(
@@ -109,7 +110,7 @@ def connect(
     place: Address,
     keys: Keys | None,
     patience_s: float,
-    say: Callable[[str], None],
+    observer: Observer,
     should_stop: Callable[[], bool],
 ) -> None:
     """Wait for a server, and keep a SuperNode running beside a silo until the course is over.
@@ -119,24 +120,24 @@ def connect(
         place: The server's address.
         keys: The silo's keys.
         patience_s: Seconds without a server after which to give up.
-        say: Told what happens, in words.
+        observer: Hears of what happens.
         should_stop: Asked all the time.
 
     Raises:
         RefusedInput: The server's certificate is not good.
         RunFailed: The server was out of reach for too long.
     """
-    _wait_for(place, keys, patience_s, say, should_stop)
+    _wait_for((silo.name, place), keys, patience_s, observer, should_stop)
     if should_stop():
         return
     if keys is not None and (note := clock_note(processes.clock_skew(place, keys))):
-        say(note)
+        observer(Noted(backend=silo.name, note=note))
     with tempfile.TemporaryDirectory(prefix="xbfl-") as home, serving(silo, Path(home) / "silo") as path:
         config = {"socket": str(path), "name": silo.name}
         tried = time.monotonic()
         while not should_stop():
             with processes.supernode(place, free_port(), config, keys, Path(home)) as node:
-                say(f"{silo.name}: connecting to {place.text}")
+                observer(Noted(backend=silo.name, note=f"connecting to {place.text}"))
                 began = time.monotonic()
                 if _stay(silo, (place, keys), node, patience_s, should_stop):
                     break
@@ -146,7 +147,7 @@ def connect(
             if time.monotonic() - tried > patience_s:
                 why = processes.tail(Path(home) / "supernode.log")
                 raise RunFailed(f"Flower's SuperNode could not stay connected to {place.text}:\n{why}")
-            say(f"{silo.name}: Flower's SuperNode ended; trying again")
+            observer(Noted(backend=silo.name, note="Flower's SuperNode ended; trying again"))
             time.sleep(_AGAIN_S)
 
 
@@ -162,19 +163,20 @@ def clock_note(skew_s: float) -> str:
 
 
 def _wait_for(
-    place: Address,
+    ends: tuple[str, Address],
     keys: Keys | None,
     within_s: float,
-    say: Callable[[str], None],
+    observer: Observer,
     should_stop: Callable[[], bool],
 ) -> None:
+    name, place = ends
     began = reminded = time.monotonic()
     while (reason := processes.ill_health(place, keys)) and not should_stop():
         if time.monotonic() - began > within_s:
             raise RunFailed(f"no server answered at {place.text} within {within_s:g} s: {reason}")
         if time.monotonic() - reminded > _REMIND_S:
             reminded = time.monotonic()
-            say(f"no server answers at {place.text} ({reason}); trying again")
+            observer(Noted(backend=name, note=f"no server answers at {place.text} ({reason}); trying again"))
         time.sleep(_POLL_S)
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 
 from xbackend_fl.course.address import Address
 from xbackend_fl.errors import AdapterError, RefusedInput, RunFailed
+from xbackend_fl.events import Noted, Observer
 from xbackend_fl.federation import flower
 from xbackend_fl.federation.credentials import Keys
 from xbackend_fl.federation.flower.app import write_app
@@ -51,11 +52,11 @@ class Waiting:
     """Whoever waits for a program of Flower's.
 
     Attributes:
-        say: Told now and then what is waited for.
+        observer: Hears now and then what is waited for.
         should_stop: Asked all the time; true ends the waiting.
     """
 
-    say: Callable[[str], None] = lambda _: None
+    observer: Observer = lambda _: None
     should_stop: Callable[[], bool] = lambda: False
 
     def polls(self, what: str, why: Callable[[], str]) -> Iterator[None]:
@@ -78,9 +79,8 @@ class Waiting:
                 raise RunFailed(f"gave up after waiting {now - began:.0f} s for {what}\n{why()}".rstrip())
             if now - reminded > _REMIND_S:
                 reminded = now
-                self.say(
-                    f"still waiting for {what}, {now - began:.0f} s so far: this machine is slow or busy"
-                )
+                note = f"still waiting for {what}, {now - began:.0f} s so far: this machine is slow or busy"
+                self.observer(Noted(backend="server", note=note))
             time.sleep(_POLL_S)
 
 

@@ -135,7 +135,7 @@ def _serve_once(
     with tempfile.TemporaryDirectory(prefix="xbfl-") as home:
         where = "" if keys is None else str(keys.folder.resolve())
         job = Job(str(course), tuple(settings), str(folder), where, home, starter=os.getpid())
-        waiting = Waiting(lambda note: observer(Noted(backend="server", note=note)), should_stop)
+        waiting = Waiting(observer, should_stop)
         with processes.superlink(place, keys, Path(home), waiting) as link:
             try:
                 processes.submit(place, keys, job, Path(home), waiting)

@@ -77,4 +77,4 @@ def received(schema: Schema, arrays: Arrays, local: frozenset[str]) -> Weights:
         for name in local
         if name not in arrays
     }
-    return Weights.of(schema, {**arrays, **missing}).with_local(local)
+    return Weights.from_schema(schema, {**arrays, **missing}).with_local(local)

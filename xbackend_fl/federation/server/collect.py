@@ -111,7 +111,7 @@ class Collector:
             note = f"round {self._number} goes on with {len(self.accepted)} updates that were on disk"
             self._observer(Noted(backend="server", note=note))
 
-    def take(self, name: str, answer: Message) -> None:
+    def accept(self, name: str, answer: Message) -> None:
         """Merge an answer, or say why not."""
         try:
             size = self._checked(name, answer)
@@ -122,7 +122,7 @@ class Collector:
         except UpdateRefused as error:
             if isinstance(error, Diverged):
                 self.diverged.add(name)
-            self.miss(name, "refused", error.message)
+            self.reject(name, "refused", error.message)
             return
         seconds = time.perf_counter() - self._began
         self._keep(name, answer, size, seconds)
@@ -141,7 +141,7 @@ class Collector:
             )
         )
 
-    def miss(self, name: str, outcome: Literal["refused", "late"], reason: str) -> None:
+    def reject(self, name: str, outcome: Literal["refused", "late"], reason: str) -> None:
         """This silo's update is not in the mean."""
         reason = public(reason)
         self._ledger.missed(self._number, name, outcome, reason)
@@ -168,7 +168,7 @@ class Collector:
                         f"the update of {leap.silo} in round {self._number} {leap.how} too"
                     )
 
-    def tell(self, sent: int, received: int) -> None:
+    def report(self, sent: int, received: int) -> None:
         """Sum up the round, and say which updates stand out."""
         if self._parts:
             positions = {name: part.positions for name, part in self._parts.items()}
@@ -255,7 +255,7 @@ class Collector:
         """An update that is in the mean, and on disk, is there no longer."""
         self._ledger.forget(self._number, name)
         self._merge_again()
-        self.miss(name, "refused", reason)
+        self.reject(name, "refused", reason)
 
     def _say(self, notes: Iterable[str]) -> None:
         for note in notes:

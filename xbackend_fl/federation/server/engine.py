@@ -162,7 +162,7 @@ class DeploymentEngine:
         with closing(asked) as answers:
             for name, answer in answers if len(collector.accepted) < len(cohort) else ():
                 wanted.remove(name)
-                collector.take(name, answer)
+                collector.accept(name, answer)
                 # Or it would be held while the next one is received.
                 del answer
                 if len(collector.accepted) == len(cohort):
@@ -175,12 +175,12 @@ class DeploymentEngine:
         verdict.raise_for(bad, collector.accepted.keys() - worse.keys())
         for name in wanted:
             if len(collector.accepted) < len(cohort) or not self._dispatcher.is_available(name):
-                collector.miss(name, "late", self._why_late(name))
+                collector.reject(name, "late", self._why_late(name))
         collector.settle()
         if collector.leapt_again:
             raise Ruined(collector.leapt_again[0])
         traffic = self._dispatcher.traffic.since(before)
-        collector.tell(traffic.sent, traffic.received)
+        collector.report(traffic.sent, traffic.received)
         if len(collector.accepted) < quorum:
             reasons = "".join(f"\n  silo {name!r}: {reason}" for name, reason in collector.failed.items())
             blamed = verdict.blames(collector.diverged, collector.accepted)

@@ -20,6 +20,7 @@ from xbackend_fl.algorithms.local import local_parameters
 from xbackend_fl.canonical import Binding, Schema
 from xbackend_fl.course import Course
 from xbackend_fl.errors import ConfigError, Diverged, FileError, UpdateRefused, XbflError
+from xbackend_fl.events import Noted, Observer
 from xbackend_fl.federation.protocol.message import UNBOUND, Message
 from xbackend_fl.federation.protocol.payload import Payload, encode
 from xbackend_fl.federation.protocol.requests import BindAsked, EvaluateAsked, SaveAsked, TrainAsked, asked
@@ -153,7 +154,7 @@ class Silo:
         out: Path | None = None,
         threads: int = 1,
         signatures: Signatures | None = None,
-        say: Callable[[str], None] = lambda _: None,
+        observer: Observer = lambda _: None,
     ) -> Silo:
         """Open a participant's model and data, and try everything but the training.
 
@@ -164,7 +165,7 @@ class Silo:
             out: Folder for the trained model and the silo's state.
             threads: Threads the framework may use.
             signatures: The silo's key and the server's.
-            say: Told what is done to the data, in words.
+            observer: Hears what is done to the data.
 
         Raises:
             ConfigError: The course has no such participant, or the data cannot be used.
@@ -179,13 +180,13 @@ class Silo:
                 raise FileError(
                     f"{name}: no such file: {data}", hint="--data-path names this silo's .npz file"
                 )
-            alone = course.alone(name, f"npz:{data.resolve()}")
+            alone = course.for_participant(name, f"npz:{data.resolve()}")
         # What others bring is theirs, and no reason to refuse this one.
         worker = Worker(alone, mine.backend, threads, {name})
         found = worker.examine(Scope())
         found.raise_any()
         for note in found.notes:
-            say(f"{name}: {note}")
+            observer(Noted(backend=name, note=note))
         digest = blake3(json.dumps(dict(sorted(found.contents.items()))).encode()).hexdigest()
         return Silo(course, name, worker, out=out, signatures=signatures, data=digest)
 
@@ -377,7 +378,7 @@ class _UnboundError(Exception):
 def initial_weights(schema: Schema, answer: Message) -> Weights:
     """The reference's weights in its answer to ``evidence``."""
     arrays = {n.removeprefix(_WEIGHTS): a for n, a in answer.arrays.items() if n.startswith(_WEIGHTS)}
-    return Weights.of(schema, arrays)
+    return Weights.from_schema(schema, arrays)
 
 
 def evidence_alone(answer: Message) -> Message:

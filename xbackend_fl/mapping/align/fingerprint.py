@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from xbackend_fl.adapter.contract import Trainer
 from xbackend_fl.canonical import Node, Schema
-from xbackend_fl.mapping.match.skeleton import Bone
+from xbackend_fl.mapping.match.skeleton import CoreNode
 from xbackend_fl.mapping.probe.cases import by_shape_cases
 from xbackend_fl.mapping.probe.draw import draw_by_shape
 from xbackend_fl.mapping.probe.norms import norm_of
@@ -59,7 +59,7 @@ class Fingerprints:
         self._pieces = piece_names(schema), piece_names(trainer.description.schema)
         self._effects = _Effects(schema, data), _Effects(trainer.description.schema, data)
 
-    def __call__(self, ours: Bone, theirs: Bone) -> float:
+    def __call__(self, ours: CoreNode, theirs: CoreNode) -> float:
         """Largest relative distance of the gradients in equal roles, or of the effects; 0 where nothing is known."""
         if not ours.node.parameters:
             return 0.0
@@ -68,7 +68,7 @@ class Fingerprints:
             return round(max((_distance(*pair) for pair in pairs), default=0.0), 2)
         if not any(_norm(one) > faint or _norm(two) > faint for one, two, faint in pairs):
             one, two = (
-                effects.of(bone.node) for effects, bone in zip(self._effects, (ours, theirs), strict=True)
+                effects.of(core.node) for effects, core in zip(self._effects, (ours, theirs), strict=True)
             )
             pairs = list(zip(one, two, self._effects[0].still, strict=True))
         # Rounded: what differs by noise alone is equal, and then the name decides.

@@ -220,11 +220,11 @@ def _dropouts(
 ) -> tuple[dict[str, str], tuple[str, ...]]:
     """The candidate's dropout nodes to the reference's: between paired layers, and else in order if their rates are the same."""
     reference, candidate = skeleton_of(schema), skeleton_of(description.schema)
-    places = {bone.node.name: index for index, bone in enumerate(reference.bones)}
+    places = {core.node.name: index for index, core in enumerate(reference.core_nodes)}
     pairs = {
-        places[alignment.nodes[bone.node.name]]: index
-        for index, bone in enumerate(candidate.bones)
-        if alignment.nodes.get(bone.node.name) in places
+        places[alignment.nodes[core.node.name]]: index
+        for index, core in enumerate(candidate.core_nodes)
+        if alignment.nodes.get(core.node.name) in places
     }
     found = pair_dropouts(reference, candidate, Matching(pairs), (schema, description.schema))
     ours = [node for node in schema.nodes if node.operator == "Dropout" and node.name not in found.values()]

@@ -82,7 +82,7 @@ def _proposal(
     matching: Matching,
     sized: tuple[str, ...],
 ) -> Proposal:
-    pairs = {i: (reference.bones[i], candidate.bones[j]) for i, j in sorted(matching.pairs.items())}
+    pairs = {i: (reference.core_nodes[i], candidate.core_nodes[j]) for i, j in sorted(matching.pairs.items())}
     found = {i: items for i, pair in pairs.items() if (items := list(compare(*pair)))}
     if found:
         raise StructureError(tuple(causes(pairs, found)))
@@ -108,7 +108,7 @@ def _names(
     nodes: dict[str, str] = {}
     parameters: dict[str, str] = {}
     for i, j in matching.pairs.items():
-        left, right = reference.bones[i], candidate.bones[j]
+        left, right = reference.core_nodes[i], candidate.core_nodes[j]
         nodes[right.node.name] = left.node.name
         parameters |= {right.node.parameters[role]: name for role, name in left.node.parameters.items()}
     return nodes, parameters

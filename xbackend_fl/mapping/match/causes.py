@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from xbackend_fl.mapping.match.difference import Difference
-from xbackend_fl.mapping.match.skeleton import Bone
+from xbackend_fl.mapping.match.skeleton import CoreNode
 
 Shape = tuple[int, ...]
 
@@ -36,7 +36,7 @@ _LAYERS: Mapping[str, _Widths] = {
 
 
 def causes(
-    pairs: Mapping[int, tuple[Bone, Bone]], found: Mapping[int, Sequence[Difference]]
+    pairs: Mapping[int, tuple[CoreNode, CoreNode]], found: Mapping[int, Sequence[Difference]]
 ) -> list[Difference]:
     """The differences from which all others follow.
 
@@ -65,7 +65,12 @@ def _resizes(difference: Difference) -> bool:
 
 
 def _of_node(
-    left: Bone, right: Bone, found: Sequence[Difference], *, fed: bool, exchanged: set[tuple[int, int]]
+    left: CoreNode,
+    right: CoreNode,
+    found: Sequence[Difference],
+    *,
+    fed: bool,
+    exchanged: set[tuple[int, int]],
 ) -> Iterator[Difference]:
     attributes = [item for item in found if not item.attribute.endswith((" shape", " kind"))]
     names = {item.attribute for item in attributes}
@@ -87,8 +92,8 @@ def _of_node(
 
 
 def _widths(
-    left: Bone,
-    right: Bone,
+    left: CoreNode,
+    right: CoreNode,
     axes: _Widths,
     attributes: set[str],
     *,
@@ -107,8 +112,8 @@ def _widths(
         ours, theirs = (int(str(width)) for width in widths)
     else:
         ours, theirs = (
-            shape[axes.out] * (_group(bone) if left.node.operator == "ConvTranspose" else 1)
-            for shape, bone in ((one, left), (two, right))
+            shape[axes.out] * (_group(core) if left.node.operator == "ConvTranspose" else 1)
+            for shape, core in ((one, left), (two, right))
         )
     depthwise = fed and "group" in attributes
     if ours != theirs and not depthwise:
@@ -117,18 +122,20 @@ def _widths(
     if one[axes.into] != two[axes.into] and not fed and not attributes & {"group", "direction"}:
         word = "vocabulary" if left.node.operator == "Gather" else "input width"
         into = [
-            shape[axes.into] * (_group(bone) if left.node.operator == "Conv" else 1)
-            for shape, bone in ((one, left), (two, right))
+            shape[axes.into] * (_group(core) if left.node.operator == "Conv" else 1)
+            for shape, core in ((one, left), (two, right))
         ]
         result.append(Difference(*names, word, str(into[0]), str(into[1]), parameters=parameters))
     return result
 
 
-def _group(bone: Bone) -> int:
-    return int(str(bone.attributes.get("group", 1)))
+def _group(core: CoreNode) -> int:
+    return int(str(core.attributes.get("group", 1)))
 
 
-def _explained(left: Bone, right: Bone, difference: Difference, exchanged: set[tuple[int, int]]) -> bool:
+def _explained(
+    left: CoreNode, right: CoreNode, difference: Difference, exchanged: set[tuple[int, int]]
+) -> bool:
     """Whether a parameter that no data feeds, such as a position embedding, follows another layer's width."""
     role = difference.attribute.removesuffix(" shape")
     one, two = left.parameters[role][0], right.parameters[role][0]

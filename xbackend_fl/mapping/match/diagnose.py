@@ -14,7 +14,7 @@ from xbackend_fl.mapping.match.causes import causes
 from xbackend_fl.mapping.match.difference import Difference
 from xbackend_fl.mapping.match.match import Matching
 from xbackend_fl.mapping.match.recurrent import turned_loops, unlike_beginnings
-from xbackend_fl.mapping.match.skeleton import Bone, Skeleton
+from xbackend_fl.mapping.match.skeleton import CoreNode, Skeleton
 
 
 def differences(reference: Skeleton, candidate: Skeleton, loose: Matching | None) -> tuple[Difference, ...]:
@@ -26,18 +26,20 @@ def differences(reference: Skeleton, candidate: Skeleton, loose: Matching | None
         loose: A matching by operators alone, if there is one: then only attributes differ.
     """
     if loose is not None:
-        pairs = {i: (reference.bones[i], candidate.bones[j]) for i, j in sorted(loose.pairs.items())}
+        pairs = {
+            i: (reference.core_nodes[i], candidate.core_nodes[j]) for i, j in sorted(loose.pairs.items())
+        }
         found = {i: list(compare(*pair)) for i, pair in pairs.items()}
         return turned_loops(causes(pairs, found)) or tuple(_sharing(list(pairs.values())))
     if begun := unlike_beginnings(reference, candidate):
         return begun
-    words = [sorted(bone.node.operator for bone in graph.bones) for graph in (reference, candidate)]
+    words = [sorted(core.node.operator for core in graph.core_nodes) for graph in (reference, candidate)]
     if words[0] == words[1]:
         return (_connection(reference, candidate),)
     return tuple(_structure(reference, candidate))
 
 
-def compare(left: Bone, right: Bone) -> Iterator[Difference]:
+def compare(left: CoreNode, right: CoreNode) -> Iterator[Difference]:
     """Attributes and parameters that differ between two matched nodes."""
     names = left.node.name, right.node.name, left.node.operator
     if left.node.operator == OPAQUE:
@@ -74,7 +76,7 @@ def _turned(operator: str, expected: object, received: object) -> bool:
     return sorted(expected) == sorted(received)
 
 
-def _sharing(pairs: Sequence[tuple[Bone, Bone]]) -> Iterator[Difference]:
+def _sharing(pairs: Sequence[tuple[CoreNode, CoreNode]]) -> Iterator[Difference]:
     """Parameters that one model uses in two places and the other stores twice."""
     twins: tuple[dict[str, tuple[str, str]], dict[str, tuple[str, str]]] = ({}, {})
     for left, right in pairs:
@@ -94,36 +96,36 @@ def _connection(reference: Skeleton, candidate: Skeleton) -> Difference:
     """The first node whose inputs come from elsewhere: same layers, other edges."""
     left, right = _histories(reference), _histories(candidate)
     index = next((i for i, history in enumerate(left) if history not in right), len(left) - 1)
-    bone = reference.bones[index]
+    core = reference.core_nodes[index]
     alike = [
         other
-        for i, other in enumerate(candidate.bones)
-        if right[i] not in left and other.node.operator == bone.node.operator
+        for i, other in enumerate(candidate.core_nodes)
+        if right[i] not in left and other.node.operator == core.node.operator
     ]
     received = _sources(candidate, alike[0]) if alike else "something else"
     name = alike[0].node.name if alike else ""
     return Difference(
-        bone.node.name, name, bone.node.operator, "connection", _sources(reference, bone), received
+        core.node.name, name, core.node.operator, "connection", _sources(reference, core), received
     )
 
 
 def _histories(graph: Skeleton) -> list[str]:
     """Everything that leads to each node, as text."""
     histories: list[str] = []
-    for bone in graph.bones:
-        reads = [f"input {-1 - e.source}" if e.source < 0 else histories[e.source] for e in bone.edges]
-        inner = ",".join(sorted(reads) if bone.commutative else reads)
+    for core in graph.core_nodes:
+        reads = [f"input {-1 - e.source}" if e.source < 0 else histories[e.source] for e in core.edges]
+        inner = ",".join(sorted(reads) if core.commutative else reads)
         # Digests keep the text short however deep the graph is.
-        histories.append(hashlib.sha256(f"{bone.node.operator}({inner})".encode()).hexdigest())
+        histories.append(hashlib.sha256(f"{core.node.operator}({inner})".encode()).hexdigest())
     return histories
 
 
-def _sources(graph: Skeleton, bone: Bone) -> str:
+def _sources(graph: Skeleton, core: CoreNode) -> str:
     names = (
         f"input {-1 - edge.source}"
         if edge.source < 0
-        else f"{graph.bones[edge.source].node.operator} {graph.bones[edge.source].node.name!r}"
-        for edge in bone.edges
+        else f"{graph.core_nodes[edge.source].node.operator} {graph.core_nodes[edge.source].node.name!r}"
+        for edge in core.edges
     )
     return f"fed by ({', '.join(names)})"
 
@@ -141,44 +143,49 @@ def _structure(reference: Skeleton, candidate: Skeleton) -> Iterator[Difference]
         past, future = set(pasts[1 - side]), set(futures[1 - side])
         open_ = [
             i
-            for i in range(len(graph.bones))
+            for i in range(len(graph.core_nodes))
             if pasts[side][i] not in past and futures[side][i] not in future
         ]
         regions.append(open_)
     if not any(regions):
         # Every node has a twin, and yet one side has more of them.
-        regions = [list(range(len(graph.bones))) for graph in (reference, candidate)]
+        regions = [list(range(len(graph.core_nodes))) for graph in (reference, candidate)]
     depths = _depths(reference), _depths(candidate)
     left, right = (
-        sorted(region, key=lambda i: (depths[side][i], graph.bones[i].node.operator))
+        sorted(region, key=lambda i: (depths[side][i], graph.core_nodes[i].node.operator))
         for side, (region, graph) in enumerate(zip(regions, (reference, candidate), strict=True))
     )
     words = (
-        [reference.bones[i].node.operator for i in left],
-        [candidate.bones[i].node.operator for i in right],
+        [reference.core_nodes[i].node.operator for i in left],
+        [candidate.core_nodes[i].node.operator for i in right],
     )
     for tag, a, b, c, d in difflib.SequenceMatcher(None, *words, autojunk=False).get_opcodes():
         if tag == "equal":
             continue
-        mine, theirs = [reference.bones[i] for i in left[a:b]], [candidate.bones[i] for i in right[c:d]]
+        mine, theirs = (
+            [reference.core_nodes[i] for i in left[a:b]],
+            [candidate.core_nodes[i] for i in right[c:d]],
+        )
         after = _before(reference, mine[0]) if mine else _twin(pasts, reference, candidate, theirs[0])
         other = _before(candidate, theirs[0]) if theirs else after
         yield Difference(after, other, f"after {after!r}", "structure", _list(mine), _list(theirs))
 
 
-def _before(graph: Skeleton, bone: Bone) -> str:
-    """Name of the node that ``bone`` reads first."""
-    source = bone.edges[0].source if bone.edges else -1
-    return "the input" if source < 0 else graph.bones[source].node.name
+def _before(graph: Skeleton, core: CoreNode) -> str:
+    """Name of the node that ``core`` reads first."""
+    source = core.edges[0].source if core.edges else -1
+    return "the input" if source < 0 else graph.core_nodes[source].node.name
 
 
-def _twin(pasts: tuple[list[str], list[str]], reference: Skeleton, candidate: Skeleton, bone: Bone) -> str:
+def _twin(
+    pasts: tuple[list[str], list[str]], reference: Skeleton, candidate: Skeleton, core: CoreNode
+) -> str:
     """The reference's name of the node that a candidate's node reads first, or the candidate's if it has none."""
-    source = bone.edges[0].source if bone.edges else -1
+    source = core.edges[0].source if core.edges else -1
     if source < 0:
         return "the input"
-    name = candidate.bones[source].node.name
-    twins = [reference.bones[i].node.name for i, past in enumerate(pasts[0]) if past == pasts[1][source]]
+    name = candidate.core_nodes[source].node.name
+    twins = [reference.core_nodes[i].node.name for i, past in enumerate(pasts[0]) if past == pasts[1][source]]
     # Several nodes may have one history; the one of the most similar name reads best.
     return max(twins, key=lambda twin: difflib.SequenceMatcher(None, twin, name).ratio(), default=name)
 
@@ -186,14 +193,14 @@ def _twin(pasts: tuple[list[str], list[str]], reference: Skeleton, candidate: Sk
 def _futures(graph: Skeleton) -> list[str]:
     """Everything that follows each node, as text."""
     readers: dict[int, list[tuple[int, int]]] = defaultdict(list)
-    for index, bone in enumerate(graph.bones):
-        for position, edge in enumerate(bone.edges):
-            readers[edge.source].append((index, 0 if bone.commutative else position))
+    for index, core in enumerate(graph.core_nodes):
+        for position, edge in enumerate(core.edges):
+            readers[edge.source].append((index, 0 if core.commutative else position))
     outputs = {edge.source: index for index, edge in enumerate(graph.outputs)}
-    futures = [""] * len(graph.bones)
-    for index in range(len(graph.bones) - 1, -1, -1):
+    futures = [""] * len(graph.core_nodes)
+    for index in range(len(graph.core_nodes) - 1, -1, -1):
         ahead = sorted(f"{position} {futures[reader]}" for reader, position in readers[index])
-        text = f"{graph.bones[index].node.operator}({outputs.get(index, '')};{','.join(ahead)})"
+        text = f"{graph.core_nodes[index].node.operator}({outputs.get(index, '')};{','.join(ahead)})"
         futures[index] = hashlib.sha256(text.encode()).hexdigest()
     return futures
 
@@ -201,31 +208,31 @@ def _futures(graph: Skeleton) -> list[str]:
 def _depths(graph: Skeleton) -> list[int]:
     """Length of the longest way from a data input to each node."""
     depths: list[int] = []
-    for bone in graph.bones:
-        depths.append(1 + max((depths[edge.source] for edge in bone.edges if edge.source >= 0), default=0))
+    for core in graph.core_nodes:
+        depths.append(1 + max((depths[edge.source] for edge in core.edges if edge.source >= 0), default=0))
     return depths
 
 
-def _list(bones: Sequence[Bone]) -> str:
+def _list(core_nodes: Sequence[CoreNode]) -> str:
     return (
         ", ".join(
             f"{_word(b)} {b.node.name!r}" + (f" ({', '.join(sorted(b.parameters))})" if b.parameters else "")
-            for b in bones
+            for b in core_nodes
         )
         or "nothing"
     )
 
 
-def _word(bone: Bone) -> str:
+def _word(core: CoreNode) -> str:
     """What a node does: its operator, or what its framework calls it."""
-    if bone.node.operator != OPAQUE:
-        return bone.node.operator
-    return f"{bone.attributes['framework']}'s {bone.attributes['operation']}"
+    if core.node.operator != OPAQUE:
+        return core.node.operator
+    return f"{core.attributes['framework']}'s {core.attributes['operation']}"
 
 
-def _operation(bone: Bone) -> str:
+def _operation(core: CoreNode) -> str:
     """What an opaque node is, as its framework calls it."""
-    a = bone.attributes
+    a = core.attributes
     return f"{a['framework']}'s {a['operation']}({a['detail']})"
 
 

@@ -17,12 +17,12 @@ from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, S
 from dataclasses import dataclass
 from typing import TypeAlias, final
 
-from xbackend_fl.mapping.match.skeleton import Bone, Skeleton
+from xbackend_fl.mapping.match.skeleton import CoreNode, Skeleton
 
 Colours: TypeAlias = tuple[list[int], list[int]]
 """A colour for every node of the reference and of the candidate; equal numbers are equal colours."""
 
-Resemblance: TypeAlias = Callable[[Bone, Bone], float]
+Resemblance: TypeAlias = Callable[[CoreNode, CoreNode], float]
 """How far apart two tied nodes are by something other than structure; the closest pair is tried first."""
 
 ATTEMPTS = 256
@@ -61,10 +61,12 @@ def match(
         resemblance: Orders the choices among ties, for example by gradients; names come after it.
         plan: Places of the partners that the first ties must take, as in :attr:`Matching.choices`; the others take the best.
     """
-    if len(reference.bones) != len(candidate.bones) or len(reference.outputs) != len(candidate.outputs):
+    if len(reference.core_nodes) != len(candidate.core_nodes) or len(reference.outputs) != len(
+        candidate.outputs
+    ):
         return None
     search = _Search((reference, candidate), resemblance or _no_resemblance, sharing=strict, plan=plan)
-    labels = [[_label(bone, strict=strict) for bone in graph.bones] for graph in (reference, candidate)]
+    labels = [[_label(core, strict=strict) for core in graph.core_nodes] for graph in (reference, candidate)]
     numbers: dict[Hashable, int] = {}
     first, second = ([numbers.setdefault(label, len(numbers)) for label in side] for side in labels)
     return search.run((first, second), ())
@@ -74,21 +76,21 @@ def ties(graph: Skeleton, known: Collection[str]) -> set[str]:
     """Names of the nodes that structure does not tell from others, once the places of the ``known`` ones are."""
     search = _Search((graph, graph), _no_resemblance, sharing=True)
     labels = [
-        (_label(bone, strict=True), index if bone.node.name in known else -1)
-        for index, bone in enumerate(graph.bones)
+        (_label(core, strict=True), index if core.node.name in known else -1)
+        for index, core in enumerate(graph.core_nodes)
     ]
     numbers: dict[Hashable, int] = {}
     first = [numbers.setdefault(label, len(numbers)) for label in labels]
     left, _ = search.refine((first, first))
     return {
-        graph.bones[index].node.name
+        graph.core_nodes[index].node.name
         for members in _classes(left).values()
         if len(members) > 1
         for index in members
     }
 
 
-def _no_resemblance(_: Bone, __: Bone) -> float:
+def _no_resemblance(_: CoreNode, __: CoreNode) -> float:
     return 0.0
 
 
@@ -118,13 +120,13 @@ class _Search:
         classes = _classes(left), _classes(right)
         if {c: len(m) for c, m in classes[0].items()} != {c: len(m) for c, m in classes[1].items()}:
             return None
-        bones = self._graphs[0].bones
+        core_nodes = self._graphs[0].core_nodes
         ties = [members for members in classes[0].values() if len(members) > 1]
         if not ties:
             pairs = {members[0]: classes[1][colour][0] for colour, members in classes[0].items()}
             return Matching(pairs, chosen, choices)
         # Nodes with parameters first: those have gradients to tell them apart, and often settle the others.
-        first = min(ties, key=lambda members: (not bones[members[0]].parameters, members))[0]
+        first = min(ties, key=lambda members: (not core_nodes[members[0]].parameters, members))[0]
         ranked = list(enumerate(self._ranked(first, classes[1][left[first]])))
         if len(choices) < len(self._plan):
             place = self._plan[len(choices)]
@@ -136,7 +138,7 @@ class _Search:
             fixed = [*left], [*right]
             fixed[0][first] = fixed[1][second] = fresh
             taken = (*choices, (place, len(classes[1][left[first]])))
-            found = self.run(fixed, (*chosen, bones[first].node.name), taken)
+            found = self.run(fixed, (*chosen, core_nodes[first].node.name), taken)
             if found is not None:
                 return found
             self._attempts += 1
@@ -144,10 +146,10 @@ class _Search:
 
     def _ranked(self, first: int, choices: Sequence[int]) -> list[int]:
         """The choices for a tied node: the closest by resemblance first, then by name, then by order."""
-        ours = self._graphs[0].bones[first]
+        ours = self._graphs[0].core_nodes[first]
 
         def rank(index: int) -> tuple[float, float]:
-            theirs = self._graphs[1].bones[index]
+            theirs = self._graphs[1].core_nodes[index]
             alike = difflib.SequenceMatcher(None, ours.node.name, theirs.node.name).ratio()
             return (self._resemblance(ours, theirs), -alike)
 
@@ -169,11 +171,11 @@ class _Search:
         numbers: dict[Hashable, int] = {}
         result: list[list[int]] = []
         for side, graph in enumerate(self._graphs):
-            new = [0] * len(graph.bones)
-            order = range(len(graph.bones)) if forward else range(len(graph.bones) - 1, -1, -1)
+            new = [0] * len(graph.core_nodes)
+            order = range(len(graph.core_nodes)) if forward else range(len(graph.core_nodes) - 1, -1, -1)
             for index in order:
                 around: Hashable = (
-                    self._sources(graph.bones[index], new)
+                    self._sources(graph.core_nodes[index], new)
                     if forward
                     else self._behind(side, index, new, colours[side])
                 )
@@ -181,10 +183,10 @@ class _Search:
             result.append(new)
         return result[0], result[1]
 
-    def _sources(self, bone: Bone, new: Sequence[int]) -> Hashable:
+    def _sources(self, core: CoreNode, new: Sequence[int]) -> Hashable:
         # Inputs are anchors: their negative index is their colour.
-        reads = [(edge.source if edge.source < 0 else new[edge.source], edge.output) for edge in bone.edges]
-        return tuple(sorted(reads) if bone.commutative else reads)
+        reads = [(edge.source if edge.source < 0 else new[edge.source], edge.output) for edge in core.edges]
+        return tuple(sorted(reads) if core.commutative else reads)
 
     def _behind(self, side: int, index: int, new: Sequence[int], old: Sequence[int]) -> Hashable:
         readers = sorted(
@@ -195,19 +197,19 @@ class _Search:
         return (tuple(readers), tuple(shared))
 
 
-def _label(bone: Bone, *, strict: bool) -> Hashable:
+def _label(core: CoreNode, *, strict: bool) -> Hashable:
     if not strict:
-        return bone.node.operator
-    shapes = tuple((role, bone.parameters[role][0]) for role in sorted(bone.parameters))
-    return (bone.node.operator, shapes, tuple(sorted(bone.attributes.items())))
+        return core.node.operator
+    shapes = tuple((role, core.parameters[role][0]) for role in sorted(core.parameters))
+    return (core.node.operator, shapes, tuple(sorted(core.attributes.items())))
 
 
 def _readers(graph: Skeleton) -> Mapping[int, list[tuple[int, int, int]]]:
     """Who reads a node: (reader, position or -1 where it is free, output); outputs of the model are ``-1 - i``."""
     result: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
-    for index, bone in enumerate(graph.bones):
-        for position, edge in enumerate(bone.edges):
-            result[edge.source].append((index, -1 if bone.commutative else position, edge.output))
+    for index, core in enumerate(graph.core_nodes):
+        for position, edge in enumerate(core.edges):
+            result[edge.source].append((index, -1 if core.commutative else position, edge.output))
     for index, edge in enumerate(graph.outputs):
         result[edge.source].append((-1 - index, 0, edge.output))
     return result
@@ -216,8 +218,8 @@ def _readers(graph: Skeleton) -> Mapping[int, list[tuple[int, int, int]]]:
 def _sharers(graph: Skeleton) -> Mapping[int, list[tuple[str, int]]]:
     """For every node the (role, node) that hold one of its parameters too."""
     holders: dict[str, list[tuple[str, int]]] = defaultdict(list)
-    for index, bone in enumerate(graph.bones):
-        for role, name in bone.node.parameters.items():
+    for index, core in enumerate(graph.core_nodes):
+        for role, name in core.node.parameters.items():
             holders[name].append((role, index))
     result: dict[int, list[tuple[str, int]]] = defaultdict(list)
     for group in holders.values():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from xbackend_fl.mapping.match.difference import Difference
-from xbackend_fl.mapping.match.skeleton import Bone, Edge, Skeleton
+from xbackend_fl.mapping.match.skeleton import CoreNode, Edge, Skeleton
 
 _RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 _STATES = ("sequence", "last state", "last memory")
@@ -17,19 +17,20 @@ def unlike_beginnings(reference: Skeleton, candidate: Skeleton) -> tuple[Differe
     A layer of whose states nothing comes, an encoder, is left out where the other model has one more: the last ones are compared.
     """
     sides = [
-        [bone for bone in graph.bones if bone.node.operator in _RECURRENT] for graph in (reference, candidate)
+        [core for core in graph.core_nodes if core.node.operator in _RECURRENT]
+        for graph in (reference, candidate)
     ]
     count = min(map(len, sides))
-    sides = [bones[len(bones) - count :] for bones in sides]
-    if [bone.node.operator for bone in sides[0]] != [bone.node.operator for bone in sides[1]]:
+    sides = [core_nodes[len(core_nodes) - count :] for core_nodes in sides]
+    if [core.node.operator for core in sides[0]] != [core.node.operator for core in sides[1]]:
         return ()
     return tuple(_beginnings(reference, candidate, *sides))
 
 
 def _beginnings(
-    reference: Skeleton, candidate: Skeleton, ours: Sequence[Bone], theirs: Sequence[Bone]
+    reference: Skeleton, candidate: Skeleton, ours: Sequence[CoreNode], theirs: Sequence[CoreNode]
 ) -> Iterator[Difference]:
-    places = [{id(bone): index for index, bone in enumerate(bones)} for bones in (ours, theirs)]
+    places = [{id(core): index for index, core in enumerate(core_nodes)} for core_nodes in (ours, theirs)]
     for left, right in zip(ours, theirs, strict=True):
         one = [_source(reference, edge, places[0]) for edge in left.edges[1:]]
         two = [_source(candidate, edge, places[1]) for edge in right.edges[1:]]
@@ -42,22 +43,22 @@ def _source(graph: Skeleton, edge: Edge, places: dict[int, int]) -> tuple[object
     """Where a state comes from, in words that both models share."""
     if edge.source < 0:
         return "input", -1 - edge.source
-    place = places.get(id(graph.bones[edge.source]))
+    place = places.get(id(graph.core_nodes[edge.source]))
     return ("computed",) if place is None else (place, edge.output)
 
 
-def _said(graph: Skeleton, bone: Bone) -> str:
-    if len(bone.edges) == 1:
+def _said(graph: Skeleton, core: CoreNode) -> str:
+    if len(core.edges) == 1:
         return "zeros"
-    return " and ".join(_name(graph, edge) for edge in bone.edges[1:])
+    return " and ".join(_name(graph, edge) for edge in core.edges[1:])
 
 
 def _name(graph: Skeleton, edge: Edge) -> str:
     if edge.source < 0:
         return f"input {-1 - edge.source}"
-    bone = graph.bones[edge.source]
-    what = f"{_STATES[edge.output]} of " if bone.node.operator in _RECURRENT else ""
-    return f"{what}{bone.node.operator} {bone.node.name!r}"
+    core = graph.core_nodes[edge.source]
+    what = f"{_STATES[edge.output]} of " if core.node.operator in _RECURRENT else ""
+    return f"{what}{core.node.operator} {core.node.name!r}"
 
 
 def turned_loops(found: Sequence[Difference]) -> tuple[Difference, ...]:

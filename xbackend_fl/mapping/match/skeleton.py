@@ -28,7 +28,7 @@ class Edge:
 
 
 @dataclass(frozen=True)
-class Bone:
+class CoreNode:
     """A node that computes.
 
     Attributes:
@@ -48,9 +48,9 @@ class Bone:
 
 @dataclass(frozen=True)
 class Skeleton:
-    """All bones in execution order, and the edges that leave the model."""
+    """All core_nodes in execution order, and the edges that leave the model."""
 
-    bones: tuple[Bone, ...]
+    core_nodes: tuple[CoreNode, ...]
     outputs: tuple[Edge, ...]
     num_inputs: int
 
@@ -58,7 +58,7 @@ class Skeleton:
 def skeleton_of(schema: Schema) -> Skeleton:
     """Look through shape-only nodes and flatten nested associative nodes."""
     edges: dict[str, Edge] = {port.name: Edge(-1 - i, 0) for i, port in enumerate(schema.inputs)}
-    bones: list[Bone] = []
+    core_nodes: list[CoreNode] = []
     masks = {-1 - i for i, port in enumerate(schema.inputs) if port.binary}
     for node in schema.nodes:
         if OPERATORS[node.operator].shape_only:
@@ -68,11 +68,13 @@ def skeleton_of(schema: Schema) -> Skeleton:
             edges[node.outputs[0]] = edge
             continue
         for output, name in enumerate(node.outputs):
-            edges[name] = Edge(len(bones), output)
+            edges[name] = Edge(len(core_nodes), output)
         read = tuple(edges[name] for name in node.inputs)
-        bones.append(_bone(schema, _of_mask(node) if {edge.source for edge in read} <= masks else node, read))
+        core_nodes.append(
+            _core_node(schema, _of_mask(node) if {edge.source for edge in read} <= masks else node, read)
+        )
     outputs = tuple(edges[port.name] for port in schema.outputs)
-    return _flatten(Skeleton(tuple(bones), outputs, len(schema.inputs)))
+    return _flatten(Skeleton(tuple(core_nodes), outputs, len(schema.inputs)))
 
 
 def _of_mask(node: Node) -> Node:
@@ -88,10 +90,10 @@ def products_turned(skeleton: Skeleton) -> Skeleton | None:
 
     ``A @ B`` is the transpose of ``Bᵀ @ Aᵀ``, and transposes are looked through: one function may read its operands in either order.
     """
-    if all(bone.node.operator != "MatMul" for bone in skeleton.bones):
+    if all(core.node.operator != "MatMul" for core in skeleton.core_nodes):
         return None
-    free = (replace(b, commutative=True) if b.node.operator == "MatMul" else b for b in skeleton.bones)
-    return replace(skeleton, bones=tuple(free))
+    free = (replace(b, commutative=True) if b.node.operator == "MatMul" else b for b in skeleton.core_nodes)
+    return replace(skeleton, core_nodes=tuple(free))
 
 
 def rounded(value: AttributeValue) -> AttributeValue:
@@ -99,7 +101,7 @@ def rounded(value: AttributeValue) -> AttributeValue:
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
-def _bone(schema: Schema, node: Node, edges: tuple[Edge, ...]) -> Bone:
+def _core_node(schema: Schema, node: Node, edges: tuple[Edge, ...]) -> CoreNode:
     row = OPERATORS[node.operator]
     attributes = {
         name: rounded(value) for name, value in node.attributes.items() if row.effect(name) is Effect.FUNCTION
@@ -108,7 +110,7 @@ def _bone(schema: Schema, node: Node, edges: tuple[Edge, ...]) -> Bone:
         role: (schema.by_name[name].shape, str(schema.by_name[name].kind))
         for role, name in node.parameters.items()
     }
-    return Bone(node, edges, attributes, parameters, row.commutative)
+    return CoreNode(node, edges, attributes, parameters, row.commutative)
 
 
 def _flatten(skeleton: Skeleton) -> Skeleton:
@@ -117,30 +119,30 @@ def _flatten(skeleton: Skeleton) -> Skeleton:
     Arithmetic merges into an only reader. A concatenation computes nothing, so it merges into every other one that
     reads it: one model joins pairwise what another joins at once.
     """
-    bones = skeleton.bones
-    every = [edge for bone in bones for edge in bone.edges] + list(skeleton.outputs)
+    core_nodes = skeleton.core_nodes
+    every = [edge for core in core_nodes for edge in core.edges] + list(skeleton.outputs)
     readers = Counter(edge.source for edge in every)
 
-    def absorbs(reader: Bone, edge: Edge) -> bool:
+    def absorbs(reader: CoreNode, edge: Edge) -> bool:
         if edge.source < 0 or edge.dropouts or "constant" in reader.attributes:
             return False
-        inner = bones[edge.source]
+        inner = core_nodes[edge.source]
         if readers[edge.source] > 1 and reader.node.operator != "Concat":
             return False
         same = (inner.node.operator, inner.attributes) == (reader.node.operator, reader.attributes)
         return same and reader.node.operator in _ASSOCIATIVE
 
-    def expand(bone: Bone) -> tuple[Edge, ...]:
-        parts = (expand(bones[edge.source]) if absorbs(bone, edge) else (edge,) for edge in bone.edges)
+    def expand(core: CoreNode) -> tuple[Edge, ...]:
+        parts = (expand(core_nodes[edge.source]) if absorbs(core, edge) else (edge,) for edge in core.edges)
         return tuple(edge for part in parts for edge in part)
 
-    absorbed = Counter(edge.source for bone in bones for edge in bone.edges if absorbs(bone, edge))
+    absorbed = Counter(edge.source for core in core_nodes for edge in core.edges if absorbs(core, edge))
     gone = {source for source, count in absorbed.items() if count == readers[source]}
-    kept = [index for index in range(len(bones)) if index not in gone]
+    kept = [index for index in range(len(core_nodes)) if index not in gone]
     place = {old: new for new, old in enumerate(kept)}
 
     def moved(edges: tuple[Edge, ...]) -> tuple[Edge, ...]:
         return tuple(replace(edge, source=place.get(edge.source, edge.source)) for edge in edges)
 
-    flat = tuple(replace(bones[index], edges=moved(expand(bones[index]))) for index in kept)
+    flat = tuple(replace(core_nodes[index], edges=moved(expand(core_nodes[index]))) for index in kept)
     return Skeleton(flat, moved(skeleton.outputs), skeleton.num_inputs)

@@ -10,7 +10,7 @@ from xbackend_fl.canonical import OPERATORS, Binding, Description, Effect, Kind,
 from xbackend_fl.canonical.schema import AttributeValue
 from xbackend_fl.errors import RefusedInput
 from xbackend_fl.mapping.match.match import Matching
-from xbackend_fl.mapping.match.skeleton import Bone, Edge, Skeleton
+from xbackend_fl.mapping.match.skeleton import CoreNode, Edge, Skeleton
 
 _NEUTRAL: Mapping[str, AttributeValue] = {"ratio": 0.0, "dropout": 0.0, "padding_idx": -1, "shared_axes": ()}
 """What a place without the attribute does."""
@@ -125,7 +125,7 @@ def pair_dropouts(
         schemas: Of both; nodes that drop are paired before those whose rate is zero.
     """
     back = {j: i for i, j in matching.pairs.items()}
-    pairs = [(reference.bones[i], candidate.bones[j]) for i, j in matching.pairs.items()]
+    pairs = [(reference.core_nodes[i], candidate.core_nodes[j]) for i, j in matching.pairs.items()]
     edges = [pair for left, right in pairs for pair in _edges(left, right, back)]
     edges += zip(reference.outputs, candidate.outputs, strict=True)
     idle = [{n.name for n in s.nodes if n.operator == "Dropout" and not _drops(n)} for s in schemas]
@@ -149,7 +149,7 @@ def common() -> tuple[str, ...]:
     )
 
 
-def _edges(left: Bone, right: Bone, back: Mapping[int, int]) -> Iterator[tuple[Edge, Edge]]:
+def _edges(left: CoreNode, right: CoreNode, back: Mapping[int, int]) -> Iterator[tuple[Edge, Edge]]:
     """Edges of two matched nodes that come from one place; of several the one with more dropouts first."""
     if not left.commutative:
         yield from zip(left.edges, right.edges, strict=True)
@@ -248,7 +248,7 @@ def _statistics(schema: Schema) -> Iterator[str]:
 
 
 def _recurrent_biases(binding: Binding) -> Iterator[str]:
-    tensors = sorted({leaf.tensor for leaf in binding.silenced})
+    tensors = sorted({leaf.tensor for leaf in binding.masked})
     if tensors:
         yield (
             f"{', '.join(tensors)}: second biases and single rows, of which only the sum with what they are added to counts; "

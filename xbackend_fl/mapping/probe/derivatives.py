@@ -186,12 +186,12 @@ def native(binding: Binding, inputs: Sequence[Array]) -> list[Array]:
 
 def canonical_gradients(binding: Binding, grads: Mapping[str, Array]) -> dict[str, Array]:
     """Gradients in canonical layout, views where the layout allows it. Both biases of a sum receive the same gradient; it counts once."""
-    silenced = {leaf.tensor for leaf in binding.silenced}
-    once = {name: array.copy() if name in silenced else array for name, array in grads.items()}
-    for leaf in binding.silenced:
+    masked = {leaf.tensor for leaf in binding.masked}
+    once = {name: array.copy() if name in masked else array for name, array in grads.items()}
+    for leaf in binding.masked:
         if leaf.tensor in once:
             once[leaf.tensor][leaf.index] = 0
-    for name in silenced - once.keys():
+    for name in masked - once.keys():
         once[name] = np.zeros(binding.natives[name].shape, np.float32)
     whole = {
         n: layout

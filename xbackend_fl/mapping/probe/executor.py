@@ -79,7 +79,7 @@ class _Model:
             loss="mean_squared_error",
             dropout=False,
             attributes=forgetful,
-            silenced=self._binding.silenced,
+            masked=self._binding.masked,
         )
         targets = np.ascontiguousarray(self._binding.outputs[0].to_native(outputs[0]))
         self._trainer.train([Batch(tuple(native(self._binding, inputs)), targets)], config)

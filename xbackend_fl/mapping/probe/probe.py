@@ -168,7 +168,7 @@ def observe(
         loss="mean_squared_error",
         dropout=False,
         attributes=training_attributes(schema, binding),
-        silenced=binding.silenced,
+        masked=binding.masked,
     )
     columns = features(schema) if case.alike else {}
     step = config if case.step else None

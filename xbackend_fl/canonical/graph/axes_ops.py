@@ -9,7 +9,7 @@ import numpy as np
 
 from xbackend_fl.canonical import views
 from xbackend_fl.canonical.graph.builder import GraphBuilder
-from xbackend_fl.canonical.graph.computed import Computed, Scaled
+from xbackend_fl.canonical.graph.expressions import Computed, Scaled
 from xbackend_fl.canonical.graph.operands import Operand, as_value, expand, native_shape
 from xbackend_fl.canonical.layout import Join, Shape, Step
 from xbackend_fl.canonical.value import Value
