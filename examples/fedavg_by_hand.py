@@ -29,13 +29,13 @@ def fedavg(course: xb.Course, rounds: int) -> xb.Weights:
     names = [participant.name for participant in course.participants]
     shards = dirichlet(train.targets, names, rule.alpha, rule.min_examples, course.seed)
 
-    weights = bound[course.reference].export_weights()
+    weights = bound[course.reference].read()
     for number in range(1, rounds + 1):
         mean = xb.OnlineMean(weights)  # memory of one model, however many participants
         for participant in sorted(course.participants, key=lambda one: one.name):
             name, side = participant.name, bound[participant.backend]
             side.trainer.reset(seed_of(course.seed, "dropout", number, name))
-            side.import_weights(weights)
+            side.write(weights)
             order = batches(
                 len(shards[name]), course.training.batch_size, 1, None, course.seed, "batches", number, name
             )
@@ -49,7 +49,7 @@ def fedavg(course: xb.Course, rounds: int) -> xb.Weights:
             side.trainer.train(
                 (Batch(tuple(array[i] for array in native), mine.targets[i]) for i in order), config
             )
-            mean.add(side.export_weights(), len(mine))
+            mean.add(side.read(), len(mine))
         weights = mean.result()
     return weights
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from xbackend_fl.aggregation import OnlineMean
     from xbackend_fl.canonical import Binding, Schema
     from xbackend_fl.course import Course, load_course
-    from xbackend_fl.mapping import Bound, Proof, bind, describe, describe_reference, gather_evidence
+    from xbackend_fl.mapping import BoundModel, Proof, bind, describe, describe_reference, gather_evidence
     from xbackend_fl.simulation import Run, run_course
     from xbackend_fl.weights import Weights, load_weights, save_weights
 
@@ -22,7 +22,7 @@ __version__ = "0.1.0"
 __all__ = [
     # Models and what connects them
     "Binding",
-    "Bound",
+    "BoundModel",
     # Courses
     "Course",
     # Merging
@@ -45,7 +45,7 @@ __all__ = [
 
 _ROOMS = {
     "Binding": "canonical",
-    "Bound": "mapping",
+    "BoundModel": "mapping",
     "Course": "course",
     "OnlineMean": "aggregation",
     "Proof": "mapping",

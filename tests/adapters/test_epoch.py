@@ -20,7 +20,7 @@ from tests.conftest import Figure
 from xbackend_fl.adapter import Batch, Optimizer, TrainConfig, Trainer
 from xbackend_fl.course import load_course
 from xbackend_fl.data import batches, load_splits
-from xbackend_fl.mapping import Bound, bind_trainer, training_attributes
+from xbackend_fl.mapping import BoundModel, bind_trainer, training_attributes
 from xbackend_fl.mapping.probe.draw import draw_weights
 from xbackend_fl.simulation import SimulationEngine
 from xbackend_fl.weights import Weights
@@ -82,7 +82,7 @@ def smooth_pair() -> tuple[Any, Any]:
 
 
 @cache
-def smooth_sides() -> list[Bound]:
+def smooth_sides() -> list[BoundModel]:
     """Bound once: each epoch starts with a reset and weights of its own."""
     example = (np.zeros((1, 1, 8, 8), np.float32),)
     left, right = smooth_pair()
@@ -90,7 +90,7 @@ def smooth_sides() -> list[Bound]:
 
 
 @cache
-def sides_of(name: str) -> list[Bound]:
+def sides_of(name: str) -> list[BoundModel]:
     """A pair of the zoo, bound once."""
     row = next(row for row in ROWS if row.name == name)
     example = row.example()
@@ -144,17 +144,23 @@ def test_losses_and_layers(name: str, loss: str) -> None:
     assert two.relative_distance(one) <= 1e-4
 
 
-def bound_pair(left: Trainer, right: Trainer, example: Any) -> list[Bound]:
+def bound_pair(left: Trainer, right: Trainer, example: Any) -> list[BoundModel]:
     schema = left.description.schema
     adapters = xbfl_torch.adapter, xbfl_tensorflow.adapter
     return [bind_trainer(a, t, schema, example) for a, t in zip(adapters, (left, right), strict=True)]
 
 
 def trained(
-    side: Bound, start: Weights, inputs: Any, targets: Any, rule: Optimizer, loss: str, clip: float | None
+    side: BoundModel,
+    start: Weights,
+    inputs: Any,
+    targets: Any,
+    rule: Optimizer,
+    loss: str,
+    clip: float | None,
 ) -> Weights:
     side.trainer.reset(0)
-    side.import_weights(start)
+    side.write(start)
     config = TrainConfig(
         rule,
         loss=loss,
@@ -167,4 +173,4 @@ def trained(
     turned = side.binding.outputs[0].to_native(targets) if targets.ndim > 1 else targets
     steps = (Batch((axes.to_native(inputs[i]),), turned[i]) for i in batches(len(inputs), 16, 1, None, 0))
     side.trainer.train(steps, config)
-    return side.export_weights()
+    return side.read()

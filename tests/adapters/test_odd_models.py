@@ -129,7 +129,7 @@ def grid(m: Any, x: torch.Tensor) -> torch.Tensor:
     return m.b(tokens.transpose(1, 2).reshape(seen.shape)).mean((2, 3))
 
 
-def prove(model: Any, example: tuple[np.ndarray[Any, Any], ...]) -> xbackend_fl.Bound:
+def prove(model: Any, example: tuple[np.ndarray[Any, Any], ...]) -> xbackend_fl.BoundModel:
     """A model with itself."""
     schema, evidence = xbackend_fl.describe_reference(model, example)
     return xbackend_fl.bind(model, schema, example, evidence)

@@ -54,7 +54,7 @@ def torch_file(model: nn.Module, example: Any, path: Path, **options: Any) -> Pa
     return path
 
 
-def prove(path: Path, model: Any, example: Any) -> xbackend_fl.mapping.Bound:
+def prove(path: Path, model: Any, example: Any) -> xbackend_fl.mapping.BoundModel:
     reference = read(path)
     schema, evidence = xbackend_fl.describe_reference(reference, example)
     return xbackend_fl.bind(model, schema, example, evidence)

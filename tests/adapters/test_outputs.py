@@ -80,8 +80,8 @@ def test_outputs_with_names_are_paired_by_name(way: str, other: str) -> None:
     two = bound(one, Keras(WAYS[other]))
     assert [port.key for port in two.schema.outputs] == ["boxes", "scores"]
     values = np.arange(8, dtype=np.float32).reshape(2, 4)
-    weights = dict(two.export_weights()) | {"scores.weight": values, "boxes.weight": -values}
-    two.import_weights(xbackend_fl.Weights.from_schema(two.schema, weights))
+    weights = dict(two.read()) | {"scores.weight": values, "boxes.weight": -values}
+    two.write(xbackend_fl.Weights.from_schema(two.schema, weights))
     probe = np.eye(4, dtype=np.float32)
     given = two.trainer.forward([probe])
     with torch.no_grad():
@@ -140,7 +140,7 @@ def test_numbers_tell_names_from_positions(give: Any, named: str) -> None:
     assert any("outputs have names on one side only" in note for note in found.notes)
     model = Torch(names if named == "reference" else give)
     reference = xbackend_fl.bind(model, found.schema, EXAMPLE)
-    found.import_weights(reference.export_weights())
+    found.write(reference.read())
     data = (np.random.default_rng(0).standard_normal((3, 4)).astype(np.float32),)
     for one, two in zip(found.trainer.forward(data), reference.trainer.forward(data), strict=True):
         np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5)

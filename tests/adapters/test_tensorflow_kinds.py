@@ -159,7 +159,7 @@ def torch_text() -> nn.Module:
     return Lambda(call, embed=nn.Embedding(20, 6), rnn=rnn, norm=nn.LayerNorm(8), head=nn.Linear(8, 2))
 
 
-def prove(left: Any, right: Any, example: np.ndarray[Any, Any]) -> xbackend_fl.mapping.Bound:
+def prove(left: Any, right: Any, example: np.ndarray[Any, Any]) -> xbackend_fl.mapping.BoundModel:
     schema, evidence = xbackend_fl.describe_reference(left, (example,))
     return xbackend_fl.bind(right, schema, (example,), evidence)
 

@@ -66,7 +66,7 @@ FRAMEWORKS = {"torch": in_torch, "keras": KerasModel, "module": Module}
 RAISED = [SystemExit(0), Own("gone"), GeneratorExit("gone"), KeyError("gone"), RecursionError("gone")]
 
 
-def prove(model: Any, example: tuple[Any, ...]) -> xbackend_fl.Bound:
+def prove(model: Any, example: tuple[Any, ...]) -> xbackend_fl.BoundModel:
     """A model with itself."""
     schema, evidence = xbackend_fl.describe_reference(model, example)
     return xbackend_fl.bind(model, schema, example, evidence)
@@ -313,7 +313,7 @@ def test_a_wrapped_model_is_the_model_inside(wrap: Callable[[nn.Module], Any]) -
     found = xbackend_fl.bind(wrapped, schema, (VECTOR,), xbackend_fl.gather_evidence(wrapped, (VECTOR,)))
     assert found.proof.proven
     assert sorted(found.trainer.read()) == sorted(plain.read())
-    found.import_weights(found.export_weights())
+    found.write(found.read())
 
 
 def test_what_is_compiled_inside_runs_as_it_is_written() -> None:

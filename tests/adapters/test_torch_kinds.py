@@ -53,7 +53,7 @@ def functional_keras() -> Any:
     return keras.Model(x, K.Dense(2, use_bias=False)(Scale()(dense(dense(x)))))
 
 
-def bind(left: Any, right: Any, example: np.ndarray[Any, Any]) -> xbackend_fl.mapping.Bound:
+def bind(left: Any, right: Any, example: np.ndarray[Any, Any]) -> xbackend_fl.mapping.BoundModel:
     schema, evidence = xbackend_fl.describe_reference(left, (example,))
     return xbackend_fl.bind(right, schema, (example,), evidence)
 
@@ -94,10 +94,10 @@ def test_a_parametrization_is_materialised_and_said_to_be_one_way(build: Callabl
     assert any("one way" in note for note in bound.notes)
     assert model.state_dict().keys() == before.keys()
     other = bind(build(), reference, IMAGE)
-    other.import_weights(xbackend_fl.bind(model, other.schema, (IMAGE,)).export_weights())
+    other.write(xbackend_fl.bind(model, other.schema, (IMAGE,)).read())
     np.testing.assert_allclose(reference(IMAGE.transpose(0, 2, 3, 1)).numpy(), expected, rtol=1e-4, atol=1e-5)
     with pytest.raises(RefusedInput, match="one way"):
-        bound.import_weights(bound.export_weights())
+        bound.write(bound.read())
     for name, tensor in model.state_dict().items():
         torch.testing.assert_close(tensor, before[name], rtol=0, atol=0)
 
@@ -209,6 +209,6 @@ def test_stored_together_or_apart(name: str, left: Any, right: Any, example: Any
     for one, two in ((left, right), (right, left)):
         bound = bind(one(), two(), example)
         assert bound.proof.proven
-        weights = bound.export_weights()
-        bound.import_weights(weights)
-        assert bound.export_weights().digest == weights.digest
+        weights = bound.read()
+        bound.write(weights)
+        assert bound.read().digest == weights.digest

@@ -15,7 +15,7 @@ import xbackend_fl
 from tests.adapters.glue.pair import Forward
 from xbackend_fl.canonical import Axes
 from xbackend_fl.errors import MismatchError, UnsupportedError
-from xbackend_fl.mapping import Bound
+from xbackend_fl.mapping import BoundModel
 from xbackend_fl.metrics import Objective
 
 Array = np.ndarray[Any, Any]
@@ -27,7 +27,7 @@ IMAGE = RNG.standard_normal((2, 1, 6, 5)).astype(np.float32)
 L, E, C = torch.nn.Linear, torch.nn.Embedding, torch.nn.Conv2d
 
 
-def bound(reference: Any, candidate: Any, *example: Array) -> Bound:
+def bound(reference: Any, candidate: Any, *example: Array) -> BoundModel:
     schema, evidence = xbackend_fl.describe_reference(reference, example)
     return xbackend_fl.bind(candidate, schema, example, evidence)
 

@@ -27,8 +27,8 @@ def test_three_runtimes_agree(row: Row) -> None:
     assert own.proof.proven
     for side in (bound, own):
         weights = xbackend_fl.Weights.from_schema(schema, draw_weights(schema, 11))
-        side.import_weights(weights)
-        assert side.export_weights().digest == weights.digest
+        side.write(weights)
+        assert side.read().digest == weights.digest
 
 
 @given(st.sampled_from(ROWS), st.sampled_from(["torch", "keras"]), st.integers(0, 2**31))

@@ -14,14 +14,17 @@ pytestmark = pytest.mark.quick
 # What was renamed, and to what. A name is a whole identifier; a word is a part of one, as in `lane_count` or `LaneCount`.
 NAMES = {
     "Bone": "CoreNode",
+    "Bound": "BoundModel",
     "Descent": "LocalStepper",
     "Lane": "Replica",
     "Letter": "BufferRef",
     "Resident": "CohortTrainer",
     "advance": "on_progress",
     "bones": "core_nodes",
+    "export_weights": "read",
     "gone_s": "grace_s",
     "hellos": "announcements",
+    "import_weights": "write",
     "join_within_s": "join_timeout_s",
     "most_examples": "max_examples",
     "movement": "axes_ops",

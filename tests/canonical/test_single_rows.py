@@ -31,7 +31,7 @@ class Embedded(nn.Module):
 
 def described(model: nn.Module) -> tuple[xbackend_fl.Schema, dict[str, np.ndarray]]:
     schema = xbackend_fl.describe(model, IDS)
-    return schema, dict(xbackend_fl.bind(model, schema, IDS).export_weights())
+    return schema, dict(xbackend_fl.bind(model, schema, IDS).read())
 
 
 @pytest.mark.parametrize("order", ["wkp", "wpk", "kwp"])

@@ -64,6 +64,6 @@ def test_vectors_behind_blocks_are_mapped(end: str) -> None:
     schema, evidence = xbackend_fl.describe_reference(model, IMAGE)
     turned = xbackend_fl.with_axes(other, inputs=[(0, 2, 3, 1)])
     there = xbackend_fl.bind(turned, schema, IMAGE, evidence)
-    there.import_weights(xbackend_fl.bind(model, schema, IMAGE, evidence).export_weights())
+    there.write(xbackend_fl.bind(model, schema, IMAGE, evidence).read())
     scale = model.scale.detach().numpy().reshape(3, 4).T.reshape(-1)
     np.testing.assert_array_equal(other.scale.numpy(), scale)

@@ -47,7 +47,7 @@ def test_the_order_of_creation_decides_nothing(*, turned_first: bool) -> None:
     left, right = GraphAttention(), keras_attention(turned_first=turned_first)
     schema, evidence = xbackend_fl.describe_reference(left, example)
     bound = xbackend_fl.bind(right, schema, example, evidence)
-    bound.import_weights(xbackend_fl.bind(left, schema, example, evidence).export_weights())
+    bound.write(xbackend_fl.bind(left, schema, example, evidence).read())
 
     draw = np.random.default_rng(0)
     x = draw.standard_normal((4, NODES, 8)).astype(np.float32)

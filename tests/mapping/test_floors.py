@@ -43,7 +43,7 @@ def keras_layer(epsilon: float) -> Any:
     )
 
 
-def bound(reference: Any, candidate: Any) -> xbackend_fl.Bound:
+def bound(reference: Any, candidate: Any) -> xbackend_fl.BoundModel:
     schema, evidence = xbackend_fl.describe_reference(reference, EXAMPLE)
     return xbackend_fl.bind(candidate, schema, EXAMPLE, evidence)
 

@@ -173,17 +173,17 @@ def test_masters_are_what_moves() -> None:
     model = dense().bfloat16()
     schema, evidence = xb.describe_reference(dense(), VECTOR)
     bound = xb.bind(model, schema, VECTOR, evidence)
-    weights = bound.export_weights()
+    weights = bound.read()
     fine = weights.like({name: array + np.float32(1e-6) for name, array in weights.items()})
-    bound.import_weights(fine)
-    assert bound.export_weights().digest == fine.digest
+    bound.write(fine)
+    assert bound.read().digest == fine.digest
     state = model.state_dict()
     assert all(tensor.dtype == torch.bfloat16 for tensor in state.values())
     given = torch.from_numpy(fine["0.weight"]).bfloat16()
     assert torch.equal(state["0.weight"], given)
     with torch.no_grad():
         model.get_parameter("0.weight")[0, 0] = 0.5
-    after = bound.export_weights()
+    after = bound.read()
     assert after["0.weight"][0, 0] == 0.5
     np.testing.assert_array_equal(after["3.bias"], fine["3.bias"])
 
@@ -191,10 +191,10 @@ def test_masters_are_what_moves() -> None:
 def test_what_float16_cannot_hold_is_refused() -> None:
     schema, evidence = xb.describe_reference(dense(), VECTOR)
     bound = xb.bind(dense().half(), schema, VECTOR, evidence)
-    weights = bound.export_weights()
+    weights = bound.read()
     large = weights.like({n: a * np.float32(1e6) if n == "0.weight" else a for n, a in weights.items()})
     with pytest.raises(RefusedInput, match=r"'0\.weight' is float16, and its float32 master holds"):
-        bound.import_weights(large)
+        bound.write(large)
 
 
 def test_steps_below_half_a_unit_move_the_model() -> None:

@@ -99,7 +99,7 @@ def outputs(model: Any) -> Any:
 def agree(reference: Any, candidate: Any, bound: Any) -> None:
     """The candidate computes what the reference does with its weights."""
     own = xbackend_fl.bind(reference, bound.schema, ROWS)
-    bound.import_weights(own.export_weights())
+    bound.write(own.read())
     np.testing.assert_allclose(outputs(candidate), outputs(reference), rtol=1e-4, atol=1e-5)
 
 
@@ -108,7 +108,7 @@ def test_a_constant_for_what_the_reference_holds(how: str) -> None:
     reference, candidate = Placed(how), placed_keras(weights=False)
     bound = mapped(reference, candidate)
     agree(reference, candidate, bound)
-    np.testing.assert_array_equal(bound.export_weights()["places.weight"], PLACES)
+    np.testing.assert_array_equal(bound.read()["places.weight"], PLACES)
     assert Binding.from_json(bound.binding.to_json()) == bound.binding
 
 
@@ -153,9 +153,9 @@ def test_other_values_are_another_function(reference: Any, candidate: Any) -> No
 
 def test_weights_with_other_values_are_not_taken() -> None:
     bound = mapped(Placed("buffer"), placed_keras(weights=False))
-    other = xbackend_fl.bind(Placed("buffer", OTHER), bound.schema, ROWS).export_weights()
+    other = xbackend_fl.bind(Placed("buffer", OTHER), bound.schema, ROWS).read()
     with pytest.raises(SchemaError, match=r"'places\.weight' is a constant of the tensorflow model"):
-        bound.import_weights(other)
+        bound.write(other)
 
 
 def test_published_evidence_says_what_is_held(tmp_path: Path) -> None:

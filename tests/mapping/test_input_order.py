@@ -62,12 +62,12 @@ def keyed(user: Any, item: Any) -> Any:
     return {"user": user, "item": item}
 
 
-def bound(left: nn.Module, right: Any, example: Any = EXAMPLE) -> xbackend_fl.Bound:
+def bound(left: nn.Module, right: Any, example: Any = EXAMPLE) -> xbackend_fl.BoundModel:
     schema, evidence = xbackend_fl.describe_reference(left, example)
     return xbackend_fl.bind(right, schema, example, evidence)
 
 
-def noted(found: xbackend_fl.Bound) -> list[str]:
+def noted(found: xbackend_fl.BoundModel) -> list[str]:
     return [note for note in found.notes if "inputs" in note]
 
 

@@ -77,7 +77,7 @@ def keras_net(alpha: float = 4, rank: int = 2) -> keras.Model:
     return model
 
 
-def proven(reference: object, candidate: object, example: tuple[Any, ...]) -> xb.Bound:
+def proven(reference: object, candidate: object, example: tuple[Any, ...]) -> xb.BoundModel:
     schema, evidence = xb.describe_reference(reference, example)
     bound = xb.bind(candidate, schema, example, evidence)
     assert bound.proof.largest_error < 1e-5

@@ -130,7 +130,7 @@ DIFFERENT = {
 }
 
 
-def bound(pair: Pair) -> xbackend_fl.Bound:
+def bound(pair: Pair) -> xbackend_fl.BoundModel:
     reference, example = pair.reference(), (pair.example,)
     evidence = xbackend_fl.gather_evidence(reference, example)
     return xbackend_fl.bind(pair.candidate(), xbackend_fl.describe(reference, example), example, evidence)

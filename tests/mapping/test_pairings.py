@@ -82,7 +82,7 @@ def carried(
     schema, evidence = xbackend_fl.describe_reference(left, example)
     bound = xbackend_fl.bind(right, schema, example, evidence)
     assert bound.proof.proven
-    bound.import_weights(xbackend_fl.bind(left, schema, example, evidence).export_weights())
+    bound.write(xbackend_fl.bind(left, schema, example, evidence).read())
     with torch.no_grad():
         expected = left(*map(torch.from_numpy, real)).numpy()
     return float(

@@ -54,7 +54,7 @@ def test_networks_that_react_to_no_noise_are_proven_and_paired_rightly(sizes: tu
     assert bound.proof.proven
     for parameter in left.parameters():
         nn.init.normal_(parameter, std=0.5)
-    bound.import_weights(xbackend_fl.bind(left, schema, example, evidence).export_weights())
+    bound.write(xbackend_fl.bind(left, schema, example, evidence).read())
     real = patterns((4, 3, *sizes), np.random.default_rng(3)).astype(np.float32)
     with torch.no_grad():
         expected = left(torch.from_numpy(real)).numpy()

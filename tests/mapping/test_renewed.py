@@ -18,7 +18,7 @@ from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm
 
 from xbackend_fl.adapter import adapter_of
 from xbackend_fl.errors import RefusedInput
-from xbackend_fl.mapping.bound import Bound
+from xbackend_fl.mapping.bound import BoundModel
 from xbackend_fl.mapping.proof.verify import Proof
 
 _EXAMPLE = (np.linspace(-1.0, 1.0, 12, dtype=np.float32).reshape(2, 6),)
@@ -39,15 +39,15 @@ class _Twisted(tf.Module):
         return tf.tanh(x @ self.kernel) + self.shifts[0]
 
 
-def _bound(model: object) -> Bound:
+def _bound(model: object) -> BoundModel:
     """A model that speaks its own schema; which numbers proved it is not asked here."""
     trainer = adapter_of(model).load_model(model, _EXAMPLE)
     described = trainer.description
-    return Bound(described.schema, described.binding, Proof((), ()), trainer)
+    return BoundModel(described.schema, described.binding, Proof((), ()), trainer)
 
 
 def _exported(model: object) -> Mapping[str, NDArray[Any]]:
-    return {name: np.array(array) for name, array in _bound(model).export_weights().items()}
+    return {name: np.array(array) for name, array in _bound(model).read().items()}
 
 
 def _net() -> nn.Sequential:
@@ -84,7 +84,7 @@ def test_computed_weights_are_computed_again(kind: str) -> None:
     _COMPUTED[kind](model[0])
     bound = _bound(model)
     _trained(model)
-    found = bound.export_weights()
+    found = bound.read()
     with torch.no_grad():
         # What PyTorch itself computes with now: x = I makes an affine layer say its weight and bias.
         eye = torch.eye(6)
@@ -101,17 +101,17 @@ def test_weights_of_pytorch_that_were_replaced(change: Callable[[Any], None], ha
     model = _net().half() if half else _net()
     bound = _bound(model)
     change(model)
-    for name, array in bound.export_weights().items():
+    for name, array in bound.read().items():
         np.testing.assert_array_equal(array, model.state_dict()[name].float().numpy())
 
 
 def test_weights_go_into_the_tensors_of_now() -> None:
     model = _net()
     bound = _bound(model)
-    weights = bound.export_weights()
+    weights = bound.read()
     before = model(torch.tensor(_EXAMPLE[0]))
     _assigned(model)
-    bound.import_weights(weights)
+    bound.write(weights)
     assert torch.equal(model(torch.tensor(_EXAMPLE[0])), before)
 
 
@@ -129,7 +129,7 @@ def test_another_model_is_not_exported(change: Callable[[Any], object], said: st
     bound = _bound(model)
     change(model)
     with pytest.raises(RefusedInput, match=said):
-        bound.export_weights()
+        bound.read()
 
 
 def test_variables_of_tensorflow_that_were_replaced() -> None:
@@ -137,7 +137,7 @@ def test_variables_of_tensorflow_that_were_replaced() -> None:
     bound = _bound(model)
     model.kernel = tf.Variable(tf.fill((6, 3), 0.25), name="kernel")
     model.shifts[0] = tf.Variable(tf.ones(3), name="shift")
-    names = {array.ndim: array for array in bound.export_weights().values()}
+    names = {array.ndim: array for array in bound.read().values()}
     np.testing.assert_array_equal(names[2], np.full((3, 6), 0.25))
     np.testing.assert_array_equal(names[1], np.ones(3))
 
@@ -147,7 +147,7 @@ def test_adapters_of_a_keras_layer_are_not_left_out() -> None:
     bound = _bound(model)
     model.layers[0].enable_lora(2)
     with pytest.raises(RefusedInput, match="lora_kernel_a"):
-        bound.export_weights()
+        bound.read()
 
 
 def test_initializers_that_were_changed() -> None:
@@ -161,5 +161,5 @@ def test_initializers_that_were_changed() -> None:
     bound = _bound(model)
     graph_of = model.graph.initializer[0]
     graph_of.CopyFrom(numpy_helper.from_array(np.full((6, 6), 2, np.float32), "w"))
-    (array,) = bound.export_weights().values()
+    (array,) = bound.read().values()
     np.testing.assert_array_equal(array, np.full((6, 6), 2))

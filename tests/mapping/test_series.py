@@ -35,7 +35,7 @@ def keras_reading(read: Function, length: int | None = None, *, table: bool = Fa
     return keras.Model(x, K.Dense(4)(read(K.Embedding(9, 6)(x) if table else x)))
 
 
-def bound(reference: Any, candidate: Any, example: Any) -> xbackend_fl.Bound:
+def bound(reference: Any, candidate: Any, example: Any) -> xbackend_fl.BoundModel:
     schema = xbackend_fl.describe(reference, example)
     evidence = xbackend_fl.gather_evidence(reference, example)
     return xbackend_fl.bind(candidate, schema, example, evidence)

@@ -32,7 +32,7 @@ class Layers(nn.Module):
         return self.compute(self, x)
 
 
-def bound(reference: Any, candidate: Any, example: Any) -> xbackend_fl.Bound:
+def bound(reference: Any, candidate: Any, example: Any) -> xbackend_fl.BoundModel:
     schema, evidence = xbackend_fl.describe_reference(reference, example)
     return xbackend_fl.bind(candidate, schema, example, evidence)
 

@@ -62,11 +62,11 @@ def test_rows_in_front_that_nobody_reads(rows: int) -> None:
     schema, evidence = xbackend_fl.describe_reference(reference, (IDS,))
     there = xbackend_fl.bind(other, schema, (IDS,), evidence)
     assert any("no input reads the first 2 rows" in note for note in there.notes)
-    there.import_weights(xbackend_fl.bind(reference, schema, (IDS,), evidence).export_weights())
+    there.write(xbackend_fl.bind(reference, schema, (IDS,), evidence).read())
     held = reference.places.weight.detach().numpy()
     (table,) = [one for one in other.weights if one.path.endswith("places")]
     np.testing.assert_array_equal(np.asarray(table), held[2:])
-    exported = there.export_weights()["places.weight.weight"]
+    exported = there.read()["places.weight.weight"]
     np.testing.assert_array_equal(exported, np.concatenate([np.zeros((2, WIDTH)), held[2:]]))
 
 
@@ -75,7 +75,7 @@ def test_rows_in_front_of_the_other_one() -> None:
     reference, other = keras_placed(9), Placed(11, 2)
     schema, evidence = xbackend_fl.describe_reference(reference, (IDS,))
     there = xbackend_fl.bind(other, schema, (IDS,), evidence)
-    there.import_weights(xbackend_fl.bind(reference, schema, (IDS,), evidence).export_weights())
+    there.write(xbackend_fl.bind(reference, schema, (IDS,), evidence).read())
     (table,) = [one for one in reference.weights if one.path.endswith("places")]
     np.testing.assert_array_equal(other.places.weight.detach().numpy()[2:], np.asarray(table))
 

@@ -26,11 +26,11 @@ from xbackend_fl.mapping.align.structure import find_binding
 from xbackend_fl.mapping.proof.prove import prove
 
 
-def moved_over(pair: Masked, left: nn.Module, right: keras.Model) -> tuple[xbackend_fl.Bound, float]:
+def moved_over(pair: Masked, left: nn.Module, right: keras.Model) -> tuple[xbackend_fl.BoundModel, float]:
     """Map, carry random weights over, and run both frameworks on data as it is in use."""
     schema, evidence = xbackend_fl.describe_reference(left, pair.example)
     bound = xbackend_fl.bind(right, schema, pair.example, evidence)
-    bound.import_weights(xbackend_fl.bind(left, schema, pair.example, evidence).export_weights())
+    bound.write(xbackend_fl.bind(left, schema, pair.example, evidence).read())
     return bound, difference(pair, left, right)
 
 
@@ -93,7 +93,7 @@ def test_a_square_weight_the_other_way_round_is_turned_behind_a_mask() -> None:
     schema, evidence = xbackend_fl.describe_reference(left, example)
     candidate = native()
     bound = xbackend_fl.bind(candidate, schema, example, evidence)
-    bound.import_weights(xbackend_fl.bind(left, schema, example, evidence).export_weights())
+    bound.write(xbackend_fl.bind(left, schema, example, evidence).read())
     x, a = normal(3, 5, 8), (normal(3, 5, 5) > 0).astype(np.float32)
     with torch.no_grad():
         expected = left(torch.from_numpy(x), torch.from_numpy(a)).numpy()
@@ -150,7 +150,7 @@ def test_without_evidence_look_alikes_are_paired_by_how_outputs_move() -> None:
     left, right = pair.torch(), pair.keras()
     schema = xbackend_fl.describe(left, pair.example)
     bound = xbackend_fl.bind(right, schema, pair.example)
-    bound.import_weights(xbackend_fl.bind(left, schema, pair.example).export_weights())
+    bound.write(xbackend_fl.bind(left, schema, pair.example).read())
     assert difference(pair, left, right) < 1e-5
 
 

@@ -18,7 +18,7 @@ import xbfl_tensorflow
 import xbfl_torch
 from xbackend_fl.adapter import Batch, LossName, Optimizer, TrainConfig
 from xbackend_fl.canonical import Axes, Schema
-from xbackend_fl.mapping import Bound, bind_trainer
+from xbackend_fl.mapping import BoundModel, bind_trainer
 from xbackend_fl.mapping.probe.draw import draw_weights
 from xbackend_fl.metrics import Metrics, Objective, objective_of
 from xbackend_fl.weights import Weights
@@ -88,7 +88,7 @@ TASKS: dict[str, Task] = {
 }
 
 
-def pair(task: Task) -> tuple[list[Bound], tuple[Array, ...]]:
+def pair(task: Task) -> tuple[list[BoundModel], tuple[Array, ...]]:
     example = (np.zeros((1, *task.inputs), np.float32),)
     shape = (*task.inputs[1:], task.inputs[0]) if task.channels_last else task.inputs
     left = xbfl_torch.adapter.load_model(task.torch(), example)
@@ -97,7 +97,7 @@ def pair(task: Task) -> tuple[list[Bound], tuple[Array, ...]]:
     adapters = xbfl_torch.adapter, xbfl_tensorflow.adapter
     sides = [bind_trainer(a, t, schema, example) for a, t in zip(adapters, (left, right), strict=True)]
     for side in sides:
-        side.import_weights(draw(schema))
+        side.write(draw(schema))
     return sides, example
 
 
@@ -147,9 +147,9 @@ def test_a_step_and_the_figures(name: str) -> None:
         assert found[1] == pytest.approx(found[0], rel=1e-6)
 
 
-def one_step(side: Bound, objective: Objective, inputs: Array, targets: Array) -> dict[str, float]:
+def one_step(side: BoundModel, objective: Objective, inputs: Array, targets: Array) -> dict[str, float]:
     """Figures of one side; its training loss and the change of its weights are held against float64."""
-    side.import_weights(draw(side.schema))
+    side.write(draw(side.schema))
     axes, perm = side.binding.outputs[0], side.binding.outputs[0].perm
     native = (np.ascontiguousarray(side.binding.inputs[0].to_native(inputs)),)
     ((raw, *_),) = side.trainer.predict([native])

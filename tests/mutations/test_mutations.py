@@ -109,7 +109,7 @@ def test_every_mutant_is_mapped_rightly_or_refused(
         mapped += 1
         assert same, f"{mutant.what}: another function, and yet mapped"
         weights = draw_weights(schema, 77)
-        bound.import_weights(xbackend_fl.Weights.from_schema(schema, weights))
+        bound.write(xbackend_fl.Weights.from_schema(schema, weights))
         reference.write(reference.description.binding.restore(weights))
         fresh = draw_inputs(schema, [array.shape for array in example], 78)
         axes = reference.description.binding.inputs

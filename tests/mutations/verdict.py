@@ -158,7 +158,7 @@ def _mapped_difference(
             for name, value in start.items()
         }
         weights = xbackend_fl.Weights.from_schema(schema, drawn)
-        bound.import_weights(weights)
+        bound.write(weights)
         reference.write(reference.description.binding.restore(drawn))
         for draw in range(DRAWS // 2):
             arrays = pair.example(np.random.default_rng(200 + draw))

@@ -28,7 +28,7 @@ def folder(model: nn.Module, tmp_path: Path) -> RunFolder:
     schema = xb.describe(model, example)
     found = RunFolder(tmp_path)
     found.schema.write_text(schema.to_json(), encoding="utf-8")
-    xb.save_weights(found.last, xb.bind(model, schema, example).export_weights())
+    xb.save_weights(found.last, xb.bind(model, schema, example).read())
     return found
 
 

@@ -13,7 +13,7 @@ from xbackend_fl.cli.options import MODEL, Inputs, Json, print_json
 from xbackend_fl.cli.table import print_table
 
 if TYPE_CHECKING:
-    from xbackend_fl.mapping import Bound
+    from xbackend_fl.mapping import BoundModel
 
 
 def map_models(
@@ -62,7 +62,7 @@ def map_models(
         _show(bound)
 
 
-def _plain(bound: Bound) -> dict[str, Any]:
+def _plain(bound: BoundModel) -> dict[str, Any]:
     import json
 
     return {
@@ -73,7 +73,7 @@ def _plain(bound: Bound) -> dict[str, Any]:
     }
 
 
-def _show(bound: Bound) -> None:
+def _show(bound: BoundModel) -> None:
     from xbackend_fl.canonical.layout import describe
     from xbackend_fl.cli.models import show_edges
     from xbackend_fl.mapping.match.training import common

@@ -10,7 +10,7 @@ from xbackend_fl.mapping.bind import (
     evidence_of,
     gather_evidence,
 )
-from xbackend_fl.mapping.bound import Bound
+from xbackend_fl.mapping.bound import BoundModel
 from xbackend_fl.mapping.probe.native import training_attributes
 from xbackend_fl.mapping.probe.probe import Evidence
 from xbackend_fl.mapping.probe.runtime import execute
@@ -19,7 +19,7 @@ from xbackend_fl.mapping.proof.publish import pack_evidence, unpack_evidence
 from xbackend_fl.mapping.proof.verify import Check, Proof
 
 __all__ = [
-    "Bound",
+    "BoundModel",
     "Check",
     "Evidence",
     "Proof",

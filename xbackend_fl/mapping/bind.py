@@ -15,7 +15,7 @@ from xbackend_fl.adapter.calling import same_names
 from xbackend_fl.adapter.example import Example, checked, checked_example
 from xbackend_fl.canonical import Binding, Schema
 from xbackend_fl.mapping.align.inputs import own_names
-from xbackend_fl.mapping.bound import Bound
+from xbackend_fl.mapping.bound import BoundModel
 from xbackend_fl.mapping.claim import Claim
 from xbackend_fl.mapping.finite import check_weights
 from xbackend_fl.mapping.orders import in_some_order
@@ -50,7 +50,7 @@ def bind(
     schema: Schema,
     example: Example,
     evidence: Sequence[Evidence] | None = None,
-) -> Bound:
+) -> BoundModel:
     """Bind a native model to a schema, with proof.
 
     Args:
@@ -77,7 +77,7 @@ def bind_trainer(
     example: Example,
     evidence: Sequence[Evidence] | None = None,
     reference: tuple[Adapter, Binding] | None = None,
-) -> Bound:
+) -> BoundModel:
     """:func:`bind` for a model that is open already.
 
     Args:

@@ -14,7 +14,7 @@ from xbackend_fl.weights import Weights
 
 @final
 @dataclass(frozen=True)
-class Bound:
+class BoundModel:
     """A native model that speaks a schema.
 
     Attributes:
@@ -31,7 +31,7 @@ class Bound:
     trainer: Trainer
     notes: tuple[str, ...] = ()
 
-    def export_weights(self) -> Weights:
+    def read(self) -> Weights:
         """The model's current weights in canonical form (copies), whoever changed or replaced them.
 
         Raises:
@@ -40,7 +40,7 @@ class Bound:
         self._renew()
         return Weights.from_schema(self.schema, self.binding.export(self.trainer.read()))
 
-    def import_weights(self, weights: Weights) -> None:
+    def write(self, weights: Weights) -> None:
         """Set the model's weights.
 
         Raises:

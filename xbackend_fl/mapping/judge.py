@@ -10,7 +10,7 @@ from xbackend_fl.mapping.align.forms import UnlikeError, one_function
 from xbackend_fl.mapping.align.inputs import Turned
 from xbackend_fl.mapping.align.pairings import Outcome, contradicted
 from xbackend_fl.mapping.align.structure import StructureError, bindings, find_binding
-from xbackend_fl.mapping.bound import Bound
+from xbackend_fl.mapping.bound import BoundModel
 from xbackend_fl.mapping.claim import Claim
 from xbackend_fl.mapping.explain import apart_somewhere, failure, not_finite_apart, verdict_by_shape
 from xbackend_fl.mapping.finite import check_weights
@@ -23,7 +23,7 @@ from xbackend_fl.mapping.proof.missing import missing_notes, split
 from xbackend_fl.mapping.proof.precision import precision_notes
 
 
-def proven(claim: Claim) -> Bound:
+def proven(claim: Claim) -> BoundModel:
     """The candidate bound, with its proof.
 
     Raises:
@@ -77,7 +77,7 @@ def proven(claim: Claim) -> Bound:
         *missing,
         *found.proof.notes,
     )
-    return Bound(schema, found.binding, found.proof, trainer, notes)
+    return BoundModel(schema, found.binding, found.proof, trainer, notes)
 
 
 def _matched_alone(claim: Claim, lacking: MemoryRefused) -> MismatchError | UnprovenError:

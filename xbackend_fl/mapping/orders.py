@@ -15,14 +15,14 @@ from xbackend_fl.mapping.align.inputs import (
     order_notes,
 )
 from xbackend_fl.mapping.align.pairings import SECONDS
-from xbackend_fl.mapping.bound import Bound
+from xbackend_fl.mapping.bound import BoundModel
 from xbackend_fl.mapping.claim import Claim
 from xbackend_fl.mapping.judge import proven
 from xbackend_fl.mapping.match.ports import output_notes, output_orders, outputs_untold
 from xbackend_fl.mapping.probe.native import SizeRefused, as_it_was
 
 
-def in_some_order(claim: Claim) -> Bound:
+def in_some_order(claim: Claim) -> BoundModel:
     """The candidate proven with its outputs in the order that the numbers tell, where only one side gives them names.
 
     Raises:
@@ -34,7 +34,7 @@ def in_some_order(claim: Claim) -> Bound:
     if len(orders) == 1 or not isinstance(trainer, Reordering):
         return _inputs_in_some_order(claim)
     refused: list[MismatchError] = []
-    found: list[tuple[tuple[int, ...], Bound]] = []
+    found: list[tuple[tuple[int, ...], BoundModel]] = []
     for order in orders:
         if (found or refused) and time.monotonic() - start > SECONDS:
             break
@@ -51,7 +51,7 @@ def in_some_order(claim: Claim) -> Bound:
     raise outputs_untold(schema, own, refused if not found else ())
 
 
-def _inputs_in_some_order(claim: Claim) -> Bound:
+def _inputs_in_some_order(claim: Claim) -> BoundModel:
     """The candidate proven with its inputs in the likeliest order that the numbers do not contradict."""
     trainer, schema = claim.trainer, claim.schema
     own, start = trainer.description, time.monotonic()
