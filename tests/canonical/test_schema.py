@@ -12,8 +12,8 @@ import xbackend_fl
 from tests.adapters.zoo import ROWS
 from xbackend_fl.adapter import adapter_of
 from xbackend_fl.canonical import OPERATORS, Binding, Kind, Parameter, Port, Schema
+from xbackend_fl.canonical.node import Node
 from xbackend_fl.canonical.ops import ROWS as OPERATOR_ROWS
-from xbackend_fl.canonical.schema import Node
 from xbackend_fl.errors import SchemaError
 
 ROW = next(row for row in ROWS if row.name == "flatten order through BatchNorm")

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from xbackend_fl.aggregation import Update
 from xbackend_fl.canonical import Binding, Kind, Parameter, Port, Schema
-from xbackend_fl.canonical.schema import Node
+from xbackend_fl.canonical.node import Node
 from xbackend_fl.course import Course, load_course
 from xbackend_fl.course.address import Address
 from xbackend_fl.data import generator

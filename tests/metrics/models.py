@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from xbackend_fl.canonical import Schema
-from xbackend_fl.canonical.schema import Node, Port
+from xbackend_fl.canonical.node import Node
+from xbackend_fl.canonical.schema import Port
 
 
 def schema_with(output: tuple[int, ...], *nodes: Node) -> Schema:

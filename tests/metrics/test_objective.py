@@ -9,7 +9,7 @@ import pytest
 
 from tests.metrics.models import schema_with
 from xbackend_fl.canonical import Axes
-from xbackend_fl.canonical.schema import Node
+from xbackend_fl.canonical.node import Node
 from xbackend_fl.errors import ConfigError
 from xbackend_fl.metrics import Objective, objective_of
 

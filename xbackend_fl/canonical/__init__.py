@@ -2,8 +2,9 @@
 
 from xbackend_fl.canonical.binding import Axes, Binding, Description, NativeTensor
 from xbackend_fl.canonical.graph.builder import GraphBuilder
+from xbackend_fl.canonical.node import Node
 from xbackend_fl.canonical.ops import OPERATORS, Effect, Kind, Operator, Slot
-from xbackend_fl.canonical.schema import Node, Parameter, Port, Schema, TrainingEffect
+from xbackend_fl.canonical.schema import Parameter, Port, Schema, TrainingEffect
 from xbackend_fl.canonical.value import Value
 
 __all__ = [

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import final
 
 from xbackend_fl.canonical.layout import Layout, Shape
+from xbackend_fl.canonical.node import AttributeValue
 from xbackend_fl.canonical.ops import OPERATORS
-from xbackend_fl.canonical.schema import AttributeValue
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.canonical.schema import AttributeValue, Schema
+from xbackend_fl.canonical.node import AttributeValue
+from xbackend_fl.canonical.schema import Schema
 from xbackend_fl.errors import RefusedInput
 
 HALVES: Mapping[str, np.dtype[Any]] = {

@@ -15,10 +15,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from xbackend_fl.canonical.dtypes import is_whole, value_dtypes
 from xbackend_fl.canonical.layout import Array
+from xbackend_fl.canonical.node import Node
 from xbackend_fl.canonical.onnx_axes import SequenceAxes, fix_axes, free
 from xbackend_fl.canonical.onnx_graph import Emit, OnnxGraph
 from xbackend_fl.canonical.onnx_operations import EXPANSIONS as OPERATIONS
-from xbackend_fl.canonical.schema import Node, Schema
+from xbackend_fl.canonical.schema import Schema
 from xbackend_fl.errors import RefusedInput
 
 OPSET = 21

@@ -10,7 +10,8 @@ import onnx
 from onnx import helper, numpy_helper
 
 from xbackend_fl.canonical.layout import Array
-from xbackend_fl.canonical.schema import Node, Schema
+from xbackend_fl.canonical.node import Node
+from xbackend_fl.canonical.schema import Schema
 
 
 @final

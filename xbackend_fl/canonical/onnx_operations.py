@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from xbackend_fl.canonical.node import Node
 from xbackend_fl.canonical.onnx_graph import Emit, OnnxGraph
-from xbackend_fl.canonical.schema import Node, Schema
+from xbackend_fl.canonical.schema import Schema
 
 
 def _compare(graph: OnnxGraph, node: Node, schema: Schema) -> None:

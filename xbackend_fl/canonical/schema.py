@@ -6,13 +6,13 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, TypeAlias
 
-from pydantic import BeforeValidator, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from xbackend_fl.canonical.layout import Shape
+from xbackend_fl.canonical.node import AttributeValue, Node
 from xbackend_fl.canonical.ops import OPAQUE, OPERATORS, Kind
 from xbackend_fl.errors import SchemaError
 from xbackend_fl.text import line
@@ -24,16 +24,6 @@ _MOST_AXES = 32
 """Axes that an array has at most."""
 
 _AGAIN = "describe the reference model again with this version"
-
-
-def _tuples(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
-
-
-AttributeValue: TypeAlias = Annotated[
-    bool | int | float | str | tuple[int, ...] | tuple[float, ...], BeforeValidator(_tuples)
-]
-"""What an attribute may hold."""
 
 
 @dataclass(frozen=True)
@@ -60,27 +50,6 @@ class Parameter:
     dtype: str
     kind: Kind
     storage: str = ""
-
-
-@dataclass(frozen=True)
-class Node:
-    """One operator application.
-
-    Attributes:
-        name: Module path or layer name in the reference model.
-        operator: Row of the operator table.
-        inputs: Names of the values it reads, in order.
-        outputs: Names of the values it makes, in order.
-        parameters: Role to parameter name (two nodes that share a layer name the same parameter).
-        attributes: Attribute name to value.
-    """
-
-    name: str
-    operator: str
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    parameters: Mapping[str, str] = field(default_factory=dict)
-    attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

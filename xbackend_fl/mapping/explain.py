@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from xbackend_fl.adapter import Adapter, Trainer
 from xbackend_fl.canonical import Binding, Description, Kind, Node, Schema
 from xbackend_fl.canonical.layout import leaves
+from xbackend_fl.canonical.node import AttributeValue
 from xbackend_fl.canonical.ops import OPERATORS
-from xbackend_fl.canonical.schema import AttributeValue
 from xbackend_fl.errors import MismatchError, UnprovenError
 from xbackend_fl.mapping.align.pairings import Outcome
 from xbackend_fl.mapping.diagnosis.cause import Cause

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from xbackend_fl.canonical import Schema
-from xbackend_fl.canonical.schema import Node
+from xbackend_fl.canonical.node import Node
 
 _LAST = frozenset({"Gemm", "Gather", "LSTM", "GRU", "RNN", "Attention"})
 _SECOND = frozenset({"Conv", "ConvTranspose"})

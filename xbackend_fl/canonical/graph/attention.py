@@ -9,7 +9,7 @@ import numpy as np
 from xbackend_fl.canonical.draft import Draft
 from xbackend_fl.canonical.graph.builder import GraphBuilder
 from xbackend_fl.canonical.graph.recorder import Recorder
-from xbackend_fl.canonical.schema import AttributeValue
+from xbackend_fl.canonical.node import AttributeValue
 from xbackend_fl.canonical.value import Value
 
 

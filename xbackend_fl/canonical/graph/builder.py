@@ -28,7 +28,8 @@ from xbackend_fl.canonical.graph.padding import pads_together
 from xbackend_fl.canonical.graph.recorder import Recorder
 from xbackend_fl.canonical.graph.rewrites import fold_pad, pooled
 from xbackend_fl.canonical.layout import Layout, Reorder, Segment, Shape, feature_order, inverse
-from xbackend_fl.canonical.schema import AttributeValue, Port
+from xbackend_fl.canonical.node import AttributeValue
+from xbackend_fl.canonical.schema import Port
 from xbackend_fl.canonical.value import Value, numbers, pointwise, without
 from xbackend_fl.canonical.views import reshaped
 

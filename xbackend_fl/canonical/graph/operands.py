@@ -27,7 +27,7 @@ from xbackend_fl.canonical.layout import (
     inverse,
     leaves,
 )
-from xbackend_fl.canonical.schema import AttributeValue
+from xbackend_fl.canonical.node import AttributeValue
 from xbackend_fl.canonical.value import Value
 from xbackend_fl.errors import UnsupportedError
 

@@ -14,7 +14,7 @@ from xbackend_fl.canonical.graph.builder import GraphBuilder
 from xbackend_fl.canonical.graph.embedding import for_each_example, from_front, lookup
 from xbackend_fl.canonical.graph.operands import Operand, as_value, expand, native_shape
 from xbackend_fl.canonical.layout import Array, Join, Shape, Step
-from xbackend_fl.canonical.schema import AttributeValue
+from xbackend_fl.canonical.node import AttributeValue
 from xbackend_fl.canonical.value import Value
 from xbackend_fl.errors import UnsupportedError
 

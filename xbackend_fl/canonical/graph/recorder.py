@@ -12,9 +12,10 @@ from xbackend_fl.canonical.binding import Axes, Binding, Description, NativeTens
 from xbackend_fl.canonical.draft import Draft
 from xbackend_fl.canonical.dtypes import output_dtypes
 from xbackend_fl.canonical.layout import Layout, Native, Reorder, Segment, Shape, leaves
+from xbackend_fl.canonical.node import AttributeValue, Node
 from xbackend_fl.canonical.ops import OPERATORS, Kind
 from xbackend_fl.canonical.passes import normal_form
-from xbackend_fl.canonical.schema import AttributeValue, Node, Parameter, Port, Schema, TrainingEffect
+from xbackend_fl.canonical.schema import Parameter, Port, Schema, TrainingEffect
 from xbackend_fl.errors import RefusedInput, UnsupportedError
 
 Found = TypeVar("Found")

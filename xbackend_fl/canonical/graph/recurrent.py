@@ -12,7 +12,7 @@ from xbackend_fl.canonical.graph import picking
 from xbackend_fl.canonical.graph.builder import GraphBuilder
 from xbackend_fl.canonical.graph.operands import Operand, as_value, expand
 from xbackend_fl.canonical.layout import Layout, Reorder, Stack
-from xbackend_fl.canonical.schema import AttributeValue
+from xbackend_fl.canonical.node import AttributeValue
 from xbackend_fl.canonical.value import Value
 
 

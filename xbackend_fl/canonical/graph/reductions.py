@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from xbackend_fl.canonical.graph.builder import GraphBuilder
 from xbackend_fl.canonical.graph.operands import Operand, as_value, combine
-from xbackend_fl.canonical.schema import AttributeValue
+from xbackend_fl.canonical.node import AttributeValue
 from xbackend_fl.canonical.value import Value, without
 
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from xbackend_fl.canonical.draft import Draft
+from xbackend_fl.canonical.node import AttributeValue
 from xbackend_fl.canonical.ops import PASSES_FEATURES
-from xbackend_fl.canonical.schema import AttributeValue
 from xbackend_fl.canonical.value import Value
 
 if TYPE_CHECKING:

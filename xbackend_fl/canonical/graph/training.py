@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from xbackend_fl.canonical.graph.builder import GraphBuilder
 from xbackend_fl.canonical.layout import Layout, leaves
-from xbackend_fl.canonical.schema import AttributeValue, TrainingEffect
+from xbackend_fl.canonical.node import AttributeValue
+from xbackend_fl.canonical.schema import TrainingEffect
 from xbackend_fl.canonical.value import Value
 
 

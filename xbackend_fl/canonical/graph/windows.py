@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from xbackend_fl.canonical.graph.builder import GraphBuilder
 from xbackend_fl.canonical.layout import Shape, inverse
-from xbackend_fl.canonical.schema import AttributeValue
+from xbackend_fl.canonical.node import AttributeValue
 from xbackend_fl.canonical.value import Value
 
 

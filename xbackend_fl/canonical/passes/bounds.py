@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 from xbackend_fl.canonical.draft import Draft, Graph
-from xbackend_fl.canonical.schema import AttributeValue
+from xbackend_fl.canonical.node import AttributeValue
 
 
 def merge_bounds(graph: Graph) -> tuple[Draft, ...]:

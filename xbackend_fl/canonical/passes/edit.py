@@ -11,8 +11,8 @@ import numpy as np
 from xbackend_fl.canonical.draft import Draft, Graph, free_sizes
 from xbackend_fl.canonical.dtypes import output_dtypes
 from xbackend_fl.canonical.layout import Layout, Shape
+from xbackend_fl.canonical.node import AttributeValue
 from xbackend_fl.canonical.ops import OPERATORS
-from xbackend_fl.canonical.schema import AttributeValue
 
 
 @final

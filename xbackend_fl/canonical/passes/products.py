@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from xbackend_fl.canonical.draft import Draft, Graph, free_sizes
+from xbackend_fl.canonical.node import AttributeValue
 from xbackend_fl.canonical.passes.edit import Edit
-from xbackend_fl.canonical.schema import AttributeValue
 
 
 def sum_products(graph: Graph) -> tuple[Draft, ...]:

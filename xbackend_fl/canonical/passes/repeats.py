@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from xbackend_fl.canonical.draft import Draft, Graph
 from xbackend_fl.canonical.layout import Shape
+from xbackend_fl.canonical.node import AttributeValue
 from xbackend_fl.canonical.passes.edit import Edit, axes_of
-from xbackend_fl.canonical.schema import AttributeValue
 
 
 def add_once_for_all(graph: Graph) -> tuple[Draft, ...]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from xbackend_fl.canonical.draft import Draft, Graph, free_sizes
+from xbackend_fl.canonical.node import AttributeValue
 from xbackend_fl.canonical.passes.edit import Edit
-from xbackend_fl.canonical.schema import AttributeValue
 
 
 def add_joined_parts(graph: Graph) -> tuple[Draft, ...]:

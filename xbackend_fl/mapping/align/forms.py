@@ -13,7 +13,7 @@ from itertools import chain, zip_longest
 
 from xbackend_fl.adapter.contract import Trainer
 from xbackend_fl.canonical import OPERATORS, Binding, Description, Effect, Node, Schema
-from xbackend_fl.canonical.schema import AttributeValue
+from xbackend_fl.canonical.node import AttributeValue
 from xbackend_fl.mapping.align.align import Alignment, alignments
 from xbackend_fl.mapping.align.constants import unlike_tables
 from xbackend_fl.mapping.align.pairings import Proposal

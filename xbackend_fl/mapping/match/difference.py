@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from xbackend_fl.canonical.schema import AttributeValue
+from xbackend_fl.canonical.node import AttributeValue
 
 
 @dataclass(frozen=True)

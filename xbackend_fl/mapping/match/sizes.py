@@ -8,8 +8,8 @@ from dataclasses import replace
 import onnx
 
 from xbackend_fl.canonical import Node, Schema
+from xbackend_fl.canonical.node import AttributeValue
 from xbackend_fl.canonical.onnx_export import to_onnx
-from xbackend_fl.canonical.schema import AttributeValue
 
 _WINDOWS = frozenset({"Conv", "MaxPool", "AveragePool"})
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from xbackend_fl.canonical import OPERATORS, Effect, Node, Schema
-from xbackend_fl.canonical.schema import AttributeValue
+from xbackend_fl.canonical.node import AttributeValue
 
 _ASSOCIATIVE = frozenset({"Add", "Mul", "Max", "Min", "Concat"})
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from xbackend_fl.canonical import OPERATORS, Binding, Description, Effect, Kind, Node, Schema, TrainingEffect
-from xbackend_fl.canonical.schema import AttributeValue
+from xbackend_fl.canonical.node import AttributeValue
 from xbackend_fl.errors import RefusedInput
 from xbackend_fl.mapping.match.match import Matching
 from xbackend_fl.mapping.match.skeleton import CoreNode, Edge, Skeleton
