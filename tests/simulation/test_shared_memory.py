@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xbackend_fl.simulation.shared_memory import BufferRef, SharedBuffer, receive, send
+from xbackend_fl.simulation.shared_memory import BufferRef, SharedBuffer, SharedValues, receive, send
 from xbackend_fl.weights import Weights
 
 pytestmark = pytest.mark.quick
@@ -83,3 +83,20 @@ def test_a_desk_grows(memory: Path) -> None:
     assert len(list(memory.iterdir())) == 1
     assert isinstance(buffer.write(large), BufferRef)
     buffer.close()
+
+
+def test_what_is_shared_is_written_once(memory: Path) -> None:
+    shared, first, second = SharedValues(), np.full(400_000, 1.0), np.full(400_000, 2.0)
+    shared.share(first)
+    assert not list(memory.iterdir()), "nothing is written that no call carries"
+    number, ref, other = shared.refs((3, first, second))
+    assert number == 3
+    assert other is second, "what is not shared is sent by value"
+    assert (ref.open() == first).all()
+    assert shared.refs((first,))[0] is ref
+    shared.share(second, first)
+    refs = shared.refs((first, second))
+    assert [one.open()[0] for one in refs] == [1.0, 2.0]
+    assert refs[1].buffer == ref.buffer
+    shared.close()
+    assert not list(memory.iterdir())

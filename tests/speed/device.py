@@ -45,7 +45,7 @@ def main() -> None:
         for number in range(1, options.rounds + 2):
             chosen = cohort(names, 40, course.seed, "cohort", number)
             start = time.perf_counter()
-            *_, partial = worker.train_round(number, weights, chosen, {})
+            partial = worker.train_round(number, weights, chosen, {})
             times.append(time.perf_counter() - start)
             assert not partial.failed
         peak = torch.cuda.max_memory_allocated() / (1 << 20)
@@ -58,10 +58,10 @@ def main() -> None:
 def _where_time_goes(worker: Worker, names: list[str], weights: Weights) -> None:
     """Kernels of one replica's steps, the longest first."""
     worker.to_device("cuda", 1)
-    list(worker.train_round(1, weights, names[:8], {}))
+    worker.train_round(1, weights, names[:8], {})
     steps = sum(1 for name in names[:8] for _ in worker._order(1, name))
     with profile(activities=[ProfilerActivity.CUDA]) as found:
-        list(worker.train_round(1, weights, names[:8], {}))
+        worker.train_round(1, weights, names[:8], {})
     kernels = sum(event.count for event in found.key_averages())
     print(f"{kernels / steps:.0f} kernels a step")
     print(found.key_averages().table(sort_by="cuda_time_total", row_limit=25, max_name_column_width=60))

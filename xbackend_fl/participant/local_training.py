@@ -20,7 +20,7 @@ from xbackend_fl.course import Course
 from xbackend_fl.course.federate import merging
 from xbackend_fl.data import Dataset, batches, seed_of
 from xbackend_fl.errors import Diverged, UpdateRefused
-from xbackend_fl.events import Event, Noted, ParticipantFailed, ParticipantTrained
+from xbackend_fl.events import Noted, Observer, ParticipantFailed, ParticipantTrained
 from xbackend_fl.mapping import training_attributes
 from xbackend_fl.metrics import Metrics
 from xbackend_fl.participant.client import Arrays, Begun, Client
@@ -61,6 +61,7 @@ class LocalTraining:
         feed: Makes batches.
         shards: The participants' data.
         split: Data by which the loss reads its targets: the training set.
+        observer: Told what happens, as it happens.
 
     Attributes:
         client: The algorithm at this model, once that is bound.
@@ -78,11 +79,12 @@ class LocalTraining:
         feed: Feed,
         shards: Mapping[str, Dataset],
         split: Dataset,
+        observer: Observer,
     ) -> None:
         self._course, self._backend = course, binding.backend
         self._trainer, self._open_another = trainer, open_another
         self._schema, self._binding, self._feed = schema, binding, feed
-        self._shards, self._split = shards, split
+        self._shards, self._split, self._tell = shards, split, observer
         self._own: dict[str, Trainer] = {}
         self._said = self.on_device = False
         self.states: ClientStates | None = None
@@ -94,8 +96,8 @@ class LocalTraining:
 
     def train_round(
         self, number: int, weights: Weights, cohort: Sequence[str], vectors: Mapping[str, Weights]
-    ) -> Iterator[Event | PartialSum]:
-        """Train this worker's part of a cohort; events as they happen, the partial mean last.
+    ) -> PartialSum:
+        """Train this worker's part of a cohort.
 
         Args:
             number: The round.
@@ -104,18 +106,17 @@ class LocalTraining:
             vectors: What the algorithm sends beside the weights.
         """
         if self._stays_on_device():
-            yield from self._train_on_device(number, weights, cohort)
-        else:
-            yield from self._train_in_turn(number, weights, cohort, vectors)
+            return self._train_on_device(number, weights, cohort)
+        return self._train_in_turn(number, weights, cohort, vectors)
 
     def _train_in_turn(
         self, number: int, weights: Weights, cohort: Sequence[str], vectors: Mapping[str, Weights]
-    ) -> Iterator[Event | PartialSum]:
+    ) -> PartialSum:
         start = self.client.native(self._binding.restore(weights))
         sent = self.client.sent(vectors)
         if self.on_device and not self._said:
             self._said = True
-            yield Noted(backend=self._backend, note=_ONE_BY_ONE)
+            self._tell(Noted(backend=self._backend, note=_ONE_BY_ONE))
         federate = self._course.federate
         streams = federate.aggregator.streams
         base = start if streams else self.canonical(MODEL, start)
@@ -134,17 +135,17 @@ class LocalTraining:
                     waiting.append((name, update, kept))
             except UpdateRefused as error:
                 failed[name] = error.message
-                yield self._failed(number, name, error.message)
+                self._tell(self._failed(number, name, error.message))
                 continue
-            yield self._trained(number, name, loss, time.perf_counter() - began)
+            self._tell(self._trained(number, name, loss, time.perf_counter() - began))
         for name, update, kept in waiting:
             try:
                 mean.add(self._for(update, streams=streams))
                 self._keep(name, number, kept)
             except UpdateRefused as error:
                 failed[name] = error.message
-                yield self._failed(number, name, error.message)
-        yield PartialSum(mean.partial.mapped(self.client.canonical), failed)
+                self._tell(self._failed(number, name, error.message))
+        return PartialSum(mean.partial.mapped(self.client.canonical), failed)
 
     def _for(self, update: Update, *, streams: bool) -> Update:
         """An update as it is merged: as it is, or in canonical layout where every one is kept."""
@@ -192,9 +193,7 @@ class LocalTraining:
             and self._trainer.supports(self.config(self._split))
         )
 
-    def _train_on_device(
-        self, number: int, weights: Weights, cohort: Sequence[str]
-    ) -> Iterator[Event | PartialSum]:
+    def _train_on_device(self, number: int, weights: Weights, cohort: Sequence[str]) -> PartialSum:
         assert isinstance(self._trainer, CohortTrainer)
         start = self._binding.restore(weights, copy=False)
         began = time.perf_counter()
@@ -209,23 +208,22 @@ class LocalTraining:
             result = self._trainer.train_cohort(start, clients, self.config(self._split))
         if not self._are_sums(result.sums, sum(part.num_examples for part in clients)):
             # Somebody's weights are too large to be summed up: each is looked at by itself.
-            yield from self._train_in_turn(number, weights, cohort, {})
-            return
+            return self._train_in_turn(number, weights, cohort, {})
         for note in result.notes:
-            yield Noted(backend=self._backend, note=note)
+            self._tell(Noted(backend=self._backend, note=note))
         seconds = (time.perf_counter() - began) / max(len(cohort), 1)
         failed: dict[str, str] = {}
         accepted = [part.num_examples for part, good in zip(clients, result.accepted, strict=True) if good]
         for name, loss, good in zip(cohort, result.losses, result.accepted, strict=True):
             if not good:
                 failed[name] = "its loss or its weights are NaN or infinite"
-                yield self._failed(number, name, failed[name])
+                self._tell(self._failed(number, name, failed[name]))
                 continue
-            yield self._trained(number, name, loss, seconds)
+            self._tell(self._trained(number, name, loss, seconds))
         # What is not averaged stays as it was.
         sums = Sums({**start, **result.sums}, sum(accepted), len(accepted))
         exported = sums.mapped(partial(self._binding.export, copy=False))
-        yield PartialSum(Partial({MODEL: exported}), failed)
+        return PartialSum(Partial({MODEL: exported}), failed)
 
     def _are_sums(self, sums: Tensors, num_examples: int) -> bool:
         """Whether sums may be of updates that a mean accepts one by one."""

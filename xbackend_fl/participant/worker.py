@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -27,7 +27,7 @@ from xbackend_fl.errors import (
     Refusals,
     RefusedInput,
 )
-from xbackend_fl.events import Event
+from xbackend_fl.events import Observer
 from xbackend_fl.locate import call, explained
 from xbackend_fl.mapping import (
     Evidence,
@@ -58,12 +58,19 @@ class Worker:
         backend: The backend.
         threads: Threads the framework may use.
         only: Participants whose data are read; all of the backend if left out.
+        observer: Told what happens while participants train.
     """
 
     def __init__(
-        self, course: Course, backend: str, threads: int, only: Container[str] | None = None
+        self,
+        course: Course,
+        backend: str,
+        threads: int,
+        only: Container[str] | None = None,
+        *,
+        observer: Observer = lambda _: None,
     ) -> None:
-        self._course, self._backend = course, backend
+        self._course, self._backend, self._observer = course, backend, observer
         self._adapter = load(backend)
         self._adapter.configure_process(threads, course.seed)
         self._example = example_arrays(course.input, course.base)
@@ -76,12 +83,10 @@ class Worker:
         self._splits, self._shards = data
         self._take_over(self._trainer.description.schema, self._trainer.description.binding)
 
-    @property
     def version(self) -> str:
         """Framework and version."""
         return self._adapter.version
 
-    @property
     def digests(self) -> dict[str, str]:
         """Of every loader's data, by its name; all workers of a course must have the same."""
         return digests_of(self._course, self._splits, self._shards)
@@ -163,6 +168,7 @@ class Worker:
             self._feed,
             self._shards,
             self._splits.train,
+            self._observer,
         )
 
     def keep_states(self, states: ClientStates) -> None:
@@ -203,9 +209,9 @@ class Worker:
 
     def train_round(
         self, number: int, weights: Weights, cohort: Sequence[str], vectors: Mapping[str, Weights]
-    ) -> Iterator[Event | PartialSum]:
+    ) -> PartialSum:
         """Train this worker's part of a cohort; see :meth:`LocalTraining.train_round`."""
-        yield from self._training.train_round(number, weights, cohort, vectors)
+        return self._training.train_round(number, weights, cohort, vectors)
 
     def train_alone(
         self, number: int, weights: Weights, name: str, vectors: Mapping[str, Weights], kept: Arrays

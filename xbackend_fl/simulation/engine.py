@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 from numpy.typing import NDArray
 
@@ -20,12 +20,15 @@ from xbackend_fl.errors import Refusals, RefusedInput
 from xbackend_fl.events import ModelBound, Noted, Observer, ParticipantEvaluated
 from xbackend_fl.mapping import Evidence
 from xbackend_fl.metrics import Metrics
-from xbackend_fl.participant import ClientStates, Scope, Usage, changed
+from xbackend_fl.participant import ClientStates, Scope, Usage, Worker, changed
 from xbackend_fl.rounds import Outputs, Participation, Prepared, RoundOutcome, check_loss
+from xbackend_fl.simulation.calls import Handle, Pending, collect, settle
 from xbackend_fl.simulation.placement import Placement, place
-from xbackend_fl.simulation.shared_memory import BufferRef, SharedBuffer
-from xbackend_fl.simulation.workers import Handle, LocalWorker, ProcessWorker, collect
+from xbackend_fl.simulation.shared_memory import SharedValues
+from xbackend_fl.simulation.workers import LocalWorker, ProcessWorker
 from xbackend_fl.weights import Weights
+
+T = TypeVar("T")
 
 
 @final
@@ -53,7 +56,7 @@ class SimulationEngine:
         budget = course.federate.state_memory_mib << 20
         self._states = ClientStates(folder, budget, course.keep_checkpoints)
         self._begun = False
-        self._observer: Observer = _ignore
+        self._observer: Observer = lambda _: None
         # In one process, a second worker would only train in its turn.
         alone = in_process and course.federate.workers is None
         placement = self.placement = place(course, 1 if alone else os.cpu_count() or 1)
@@ -61,18 +64,16 @@ class SimulationEngine:
         workers = min(placement.workers, 2 // len(course.backends) or 1) if thorough else placement.workers
         busy = {participant.backend for participant in course.participants}
         make = LocalWorker if in_process else ProcessWorker
+        self._shared = SharedValues()
         self._teams: dict[str, list[Handle]] = {
             backend: [
-                make(course, backend, placement.threads, gpu)
+                make(course, backend, placement.threads, gpu, self._shared)
                 for gpu in _seen(placement)[: workers if backend in busy else 1]
             ]
             for backend in course.backends
         }
         self._workers = [worker for team in self._teams.values() for worker in team]
         self._first = [team[0] for team in self._teams.values()]
-        self._buffer = None if in_process else SharedBuffer()
-        self._posted: tuple[Weights, BufferRef] | None = None
-        self._beside = None if in_process else SharedBuffer()
         self._thorough = thorough
         self._sizes: dict[str, int] = {}
 
@@ -83,15 +84,13 @@ class SimulationEngine:
         reference = self._workers[0]
         schema, evidence, data = self._examine(observer)
         bindings: dict[str, Binding] = {}
-        for worker in self._first:
-            worker.submit("bind", schema, evidence)
-        for worker, answer in zip(self._first, collect(self._first, observer), strict=True):
-            binding, proof, notes = answer
+        bound = collect([w.submit(Worker.bind, schema, evidence) for w in self._first], observer)
+        for worker, (binding, proof, notes) in zip(self._first, bound, strict=True):
             bindings[worker.backend] = binding
             observer(
                 ModelBound(
                     backend=worker.backend,
-                    version=self._ask(worker, "version"),
+                    version=_only(worker.submit(Worker.version)),
                     fingerprint=schema.fingerprint,
                     reference=worker is reference,
                     largest_error=proof.largest_error,
@@ -100,18 +99,13 @@ class SimulationEngine:
                 )
             )
         for backend, team in self._teams.items():
-            for worker in team[1:]:
-                worker.submit("adopt", schema, bindings[backend])
-            collect(team[1:], observer)
-        for worker in self._workers:
-            worker.submit("keep_states", self._states)
-        collect(self._workers, observer)
-        if self.placement.device != "cpu":
-            for worker in self._workers:
-                worker.submit("to_device", self.placement.device, self.placement.replicas)
-            collect(self._workers, observer)
+            collect([worker.submit(Worker.adopt, schema, bindings[backend]) for worker in team[1:]])
+        collect([worker.submit(Worker.keep_states, self._states) for worker in self._workers])
+        if (device := self.placement.device) != "cpu":
+            replicas = self.placement.replicas
+            collect([worker.submit(Worker.to_device, device, replicas) for worker in self._workers])
         self._sizes = self.num_examples()
-        return Prepared(schema, bindings, self._ask(reference, "initial"), data)
+        return Prepared(schema, bindings, _only(reference.submit(Worker.initial)), data)
 
     def _examine(self, observer: Observer) -> tuple[Schema, tuple[Evidence, ...], dict[str, str]]:
         """Try everything but the training, in every backend; the reference's schema and evidence, and digests of the data.
@@ -119,33 +113,35 @@ class SimulationEngine:
         Raises:
             RefusedInput: All that is wrong, at once.
         """
-        refused, reference = Refusals(), self._workers[0]
-        for worker in self._workers:
-            # Imports and descriptions run side by side with the reference's.
-            worker.submit("evidence" if worker is reference else "digests")
-        opened = dict(zip(self._workers, collect(self._workers, observer, refused), strict=True))
-        asked = [worker for worker in self._first if opened[worker] is not None]
-        for worker in asked:
-            # The first looks at what all share.
-            worker.submit("examine", Scope(worker is asked[0], self._thorough))
+        refused, (reference, *others) = Refusals(), self._workers
+        # Imports and descriptions run side by side with the reference's.
+        described = reference.submit(Worker.evidence)
+        loaded = {worker: worker.submit(Worker.digests) for worker in others}
+        settle([described, *loaded.values()], observer, refused)
+        opened = [worker for worker, call in {reference: described, **loaded}.items() if call.answered]
+        asked = [worker for worker in self._first if worker in opened]
+        # The first looks at what all share.
+        scopes = [Scope(worker is asked[0], self._thorough) for worker in asked]
+        examined = collect(
+            [w.submit(Worker.examine, s) for w, s in zip(asked, scopes, strict=True)], observer
+        )
         data: dict[str, str] = {}
-        loaded = [opened[worker] for worker in self._workers[1:] if opened[worker] is not None]
-        for worker, found in zip(asked, collect(asked, observer), strict=True):
-            loaded.append(found.digests)
+        digests: list[Mapping[str, str]] = [call.result for call in loaded.values() if call.answered]
+        for worker, found in zip(asked, examined, strict=True):
+            digests.append(found.digests)
             data |= found.contents
             for error in found.refused:
                 refused.add(error)
             for note in found.notes:
                 observer(Noted(backend=worker.backend, note=note))
-        for loader in sorted({name for digests in loaded for name in digests}):
-            if len({digests[loader] for digests in loaded if loader in digests}) > 1:
+        for loader in sorted({name for one in digests for name in one}):
+            if len({one[loader] for one in digests if loader in one}) > 1:
                 refused.add(changed(loader))
-        if opened[reference] is not None:
+        if described.answered:
             with refused:
-                check_loss(opened[reference][0], self._course.training.loss)
+                check_loss(described.result[0], self._course.training.loss)
         refused.raise_any()
-        schema, evidence = opened[reference]
-        return schema, evidence, data
+        return *described.result, data
 
     def train_round(
         self,
@@ -159,16 +155,16 @@ class SimulationEngine:
         if not self._begun:
             self._begun = True
             self._states.forget_from(number)
-        beside = self._beside.write(vectors) if self._beside is not None and vectors else vectors
         backends = {participant.name: participant.backend for participant in self._course.participants}
-        posted = self._post(weights)
+        self._shared.share(weights, vectors)
+        calls = []
         for backend, team in self._teams.items():
             sizes = {name: self._sizes[name] for name in sorted(cohort) if backends[name] == backend}
             for worker, share in zip(team, balance(sizes, len(team)), strict=True):
-                worker.submit("train_round", number, posted, share, beside)
+                calls.append(worker.submit(Worker.train_round, number, weights, share, vectors))
         mean = merging(self._course.federate, weights, vectors)
         failed: dict[str, str] = {}
-        for partial in collect(self._workers, observer):
+        for partial in collect(calls, observer):
             mean.absorb(partial.partial)
             failed |= partial.failed
         return RoundOutcome(mean, failed)
@@ -191,17 +187,18 @@ class SimulationEngine:
         """Metrics in the reference's worker; where parameters are local, of every participant with its own, all together."""
         if self._course.local:
             return self._evaluated_each(weights, split, number)
-        metrics: Metrics = self._ask(self._workers[0], "evaluate", self._post(weights), split)
-        return metrics
+        self._shared.share(weights)
+        return _only(self._workers[0].submit(Worker.evaluate, weights, split))
 
     def _evaluated_each(self, weights: Weights, split: str, number: int) -> Metrics:
-        posted, everybody = self._post(weights), self._course.participants
+        self._shared.share(weights)
+        calls, everybody = [], self._course.participants
         for backend, team in self._teams.items():
             names = [participant.name for participant in everybody if participant.backend == backend]
             for worker, mine in zip(team, balance(dict.fromkeys(names, 1), len(team)), strict=True):
-                worker.submit("evaluate_participants", posted, split, mine, number)
+                calls.append(worker.submit(Worker.evaluate_participants, weights, split, mine, number))
         found: dict[str, Metrics] = {}
-        for answer in collect(self._workers, _ignore):
+        for answer in collect(calls):
             found |= answer
         for participant in everybody:
             figures = found[participant.name].figures
@@ -218,51 +215,44 @@ class SimulationEngine:
 
     def outputs(self, weights: Weights, split: str, count: int) -> Outputs:
         """Answers of every backend."""
-        for worker in self._first:
-            worker.submit("outputs", self._post(weights), split, count)
-        answers = collect(self._first, _ignore)
+        self._shared.share(weights)
+        answers = collect([worker.submit(Worker.outputs, weights, split, count) for worker in self._first])
         by_backend = {w.backend: answer[1] for w, answer in zip(self._first, answers, strict=True)}
         return Outputs(answers[0][0], by_backend)
 
     def save_native(self, weights: Weights, path: Path, number: int = 0) -> list[Path]:
         """One file per backend; where parameters are local, also one per participant with its own."""
-        for worker in self._first:
-            worker.submit("save", self._post(weights), path)
-        files: list[Path] = collect(self._first, _ignore)
+        self._shared.share(weights)
+        files = collect([worker.submit(Worker.save, weights, path) for worker in self._first])
         if self._course.local:
-            for worker in self._first:
-                worker.submit("save_participants", self._post(weights), path.parent / "participants", number)
-            files += [file for several in collect(self._first, _ignore) for file in several]
+            place = path.parent / "participants"
+            calls = [
+                worker.submit(Worker.save_participants, weights, place, number) for worker in self._first
+            ]
+            files += [file for several in collect(calls) for file in several]
         return files
 
     def export_native(self, weights: Weights, inputs: Sequence[NDArray[Any]], path: Path) -> Exported:
         """By the reference's framework, else by the next that can."""
+        self._shared.share(weights)
         reasons = []
         for worker in self._first:
             try:
-                exported: Exported = self._ask(
-                    worker, "export_native", self._post(weights), tuple(inputs), path
-                )
+                return _only(worker.submit(Worker.export_native, weights, tuple(inputs), path))
             except RefusedInput as error:
                 reasons.append(error.message)
-            else:
-                return exported
         raise RefusedInput("; ".join(reasons))
 
     def num_examples(self) -> dict[str, int]:
         """Examples of every participant."""
-        for worker in self._first:
-            worker.submit("num_examples")
         sizes: dict[str, int] = {}
-        for answer in collect(self._first, _ignore):
+        for answer in collect([worker.submit(Worker.num_examples) for worker in self._first]):
             sizes |= answer
         return sizes
 
     def usage(self) -> dict[str, Usage]:
         """What every process has used so far; a backend's workers together."""
-        for worker in self._workers:
-            worker.submit("usage")
-        answers = collect(self._workers, _ignore)
+        answers = collect([worker.submit(Worker.usage) for worker in self._workers])
         found = {"server": Usage.now()}
         for worker, usage in zip(self._workers, answers, strict=True):
             found[worker.backend] = found[worker.backend] + usage if worker.backend in found else usage
@@ -272,29 +262,16 @@ class SimulationEngine:
         """End the workers."""
         for worker in self._workers:
             worker.close()
-        for buffer in (self._buffer, self._beside):
-            if buffer is not None:
-                buffer.close()
+        self._shared.close()
         if self._passing is not None:
             self._passing.cleanup()
 
-    def _post(self, weights: Weights) -> Weights | BufferRef:
-        """Weights as all workers can read them; they are written once."""
-        if self._buffer is None:
-            return weights
-        if self._posted is None or self._posted[0] is not weights:
-            self._posted = weights, self._buffer.write(weights)
-        return self._posted[1]
 
-    def _ask(self, worker: Handle, method: str, *arguments: Any) -> Any:
-        worker.submit(method, *arguments)
-        return collect([worker], _ignore)[0]
+def _only(call: Pending[T]) -> T:
+    """The answer of one worker, whose call tells nothing."""
+    return collect([call])[0]
 
 
 def _seen(placement: Placement) -> list[str]:
     """The GPU that each worker of a backend may see, by name; none on a processor."""
     return list(placement.gpus) or [""] * placement.workers
-
-
-def _ignore(_: object) -> None:
-    """Calls that make no events."""

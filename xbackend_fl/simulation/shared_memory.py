@@ -15,7 +15,7 @@ import os
 import pickle
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, final
@@ -31,7 +31,7 @@ _PIECE = 1 << 21
 """Bytes that one thread copies at a time."""
 
 _mapped: dict[str, mmap.mmap] = {}
-"""Desks of other processes that this one reads."""
+"""Buffers of other processes that this one reads."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,54 @@ class SharedBuffer:
         if self._path is not None:
             self._path.unlink(missing_ok=True)
         self._path = self._memory = None
+
+
+@final
+class SharedValues:
+    """What several workers are called with: written once, however many calls carry it.
+
+    A value that was not shared is sent by value, to every worker anew.
+    """
+
+    def __init__(self) -> None:
+        self._slots: list[_Slot] = []
+
+    def share(self, *values: Any) -> None:
+        """Let calls carry these values; the first takes the place of the first of before, and so on.
+
+        Args:
+            values: Nothing in them may change, and no worker may still read those whose places they take.
+        """
+        self._slots += [_Slot() for _ in values[len(self._slots) :]]
+        for slot, value in zip(self._slots, values, strict=False):
+            if slot.value is not value:
+                slot.value, slot.ref = value, None
+
+    def refs(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Arguments of a call, as they are sent: where those lie that are shared."""
+        return tuple(
+            next((slot.written() for slot in self._slots if slot.value is argument), argument)
+            for argument in arguments
+        )
+
+    def close(self) -> None:
+        """Remove the memory; who reads it can go on reading."""
+        for slot in self._slots:
+            slot.buffer.close()
+
+
+@dataclass
+class _Slot:
+    """A place for a shared value."""
+
+    buffer: SharedBuffer = field(default_factory=SharedBuffer)
+    value: Any = None
+    ref: BufferRef | None = None
+
+    def written(self) -> BufferRef:
+        """Where the value lies; it is written when the first call needs that."""
+        self.ref = self.ref or self.buffer.write(self.value)
+        return self.ref
 
 
 def send(connection: Connection, message: Any) -> None:

@@ -2,124 +2,128 @@
 
 from __future__ import annotations
 
-import errno
 import multiprocessing
 import os
 import signal
 import threading
-import time
-import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, Protocol, final
+from typing import Any, Concatenate, ParamSpec, TypeVar, final
 
 from xbackend_fl.course import Course
-from xbackend_fl.errors import DiskFull, Refusals, RunFailed, WorkerDied, XbflError
-from xbackend_fl.events import Observer
-from xbackend_fl.participant.local_training import PartialSum
-from xbackend_fl.participant.worker import Worker
-from xbackend_fl.simulation.shared_memory import BufferRef, SharedBuffer, receive, send
-from xbackend_fl.text import line
+from xbackend_fl.errors import WorkerDied
+from xbackend_fl.events import Event, Observer
+from xbackend_fl.participant import Worker
+from xbackend_fl.simulation.calls import Answer, Pending
+from xbackend_fl.simulation.shared_memory import BufferRef, SharedValues, receive, send
+from xbackend_fl.simulation.worker_process import Answered, Raised, Refused, Said, Told, serve
 
+P = ParamSpec("P")
+T = TypeVar("T")
 _JOIN_S = 2.0
-_MOMENT_S = 0.05
-
-
-class Handle(Protocol):
-    """A worker that can be called."""
-
-    backend: str
-
-    def submit(self, method: str, *arguments: Any) -> None:
-        """Start a call; :func:`collect` brings its result."""
-        ...
-
-    def close(self) -> None:
-        """End the worker; safe to call twice."""
-        ...
 
 
 @final
 class LocalWorker:
     """A worker in this process, for debugging and for tests."""
 
-    def __init__(self, course: Course, backend: str, threads: int, gpu: str) -> None:
-        del gpu  # the process sees what it sees
+    def __init__(self, course: Course, backend: str, threads: int, gpu: str, shared: SharedValues) -> None:
+        del gpu, shared  # the process sees what it sees, and has every value already
         self.backend = backend
-        self._make = partial(Worker, course, backend, threads)
+        self._make = partial(Worker, course, backend, threads, observer=self._tell)
         self._worker: Worker | None = None
-        self._call: tuple[str, tuple[Any, ...]] | None = None
+        self._observer: Observer = lambda _: None
 
-    def submit(self, method: str, *arguments: Any) -> None:
-        """Remember the call; it runs when it is collected."""
-        self._call = (method, arguments)
+    def submit(
+        self, method: Callable[Concatenate[Worker, P], T], *arguments: P.args, **named: P.kwargs
+    ) -> Pending[T]:
+        """Remember the call; it runs when it is settled."""
 
-    def run(self, observer: Observer) -> Any:
-        """Run the remembered call."""
-        assert self._call is not None
-        result: Any = None
-        self._worker = self._worker or self._make()
-        for kind, value in _messages(self._worker, *self._call):
-            if kind == "event":
-                observer(value)
-            else:
-                result = value
-        return result
+        def take(observer: Observer) -> Answer[T]:
+            self._observer = observer
+            self._worker = self._worker or self._make()
+            return Answer(method(self._worker, *arguments, **named))
+
+        return Pending(take)
 
     def close(self) -> None:
         """Nothing to end."""
+
+    def _tell(self, event: Event) -> None:
+        self._observer(event)
 
 
 @final
 class ProcessWorker:
     """A worker in a spawned process of its own (a forked one would hang in the frameworks' thread pools)."""
 
-    def __init__(self, course: Course, backend: str, threads: int, gpu: str) -> None:
+    def __init__(self, course: Course, backend: str, threads: int, gpu: str, shared: SharedValues) -> None:
         self.backend = backend
         context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
-        self._buffer = ""
+        self._connection, theirs = context.Pipe()
+        self._shared, self._buffer = shared, ""
         self._process = context.Process(
-            target=_serve,
-            args=(theirs, course, course.base, backend, threads),
-            name=f"xbfl-{backend}",
-            daemon=True,
+            target=serve, args=(theirs, course, backend, threads), name=f"xbfl-{backend}", daemon=True
         )
         with _worker_environment(threads, gpu), _ignored_interrupts():
             self._process.start()
         theirs.close()
 
-    def submit(self, method: str, *arguments: Any) -> None:
-        """Send the call."""
-        try:
-            send(self.connection, (method, arguments))
-        except OSError as error:
-            raise self.death() from error
+    def submit(
+        self, method: Callable[Concatenate[Worker, P], T], *arguments: P.args, **named: P.kwargs
+    ) -> Pending[T]:
+        """Send the call; of what workers share, where it lies.
 
-    def receive(self) -> tuple[str, Any]:
-        """The next message.
+        Raises:
+            WorkerDied: The process ended.
+        """
+        try:
+            send(self._connection, (method, self._shared.refs(arguments), named))
+        except OSError as error:
+            raise self._death() from error
+        return Pending(self._take, self._connection)
+
+    def close(self) -> None:
+        """Ask the process to end, then make it."""
+        with suppress(OSError):
+            send(self._connection, None)
+        self._process.join(_JOIN_S)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+        self._connection.close()
+        if self._buffer:
+            Path(self._buffer).unlink(missing_ok=True)
+
+    def _take(self, observer: Observer) -> Answer[Any] | None:
+        """What the process says next.
 
         Raises:
             WorkerDied: The process ended, or the worker raised something unforeseen.
             XbflError: The worker refused.
         """
         try:
-            kind, value = receive(self.connection)
+            said: Said = receive(self._connection)
         except (EOFError, OSError) as error:
-            raise self.death() from error
-        if kind == "refused":
-            raise value
-        if kind == "raised":
-            raise WorkerDied(f"the {self.backend} worker raised\n\n{value}")
-        if isinstance(value, BufferRef):
-            self._buffer = value.buffer
-            value = value.open()
-        return kind, value
+            raise self._death() from error
+        match said:
+            case Told(events):
+                for event in events:
+                    observer(event)
+                return None
+            case Answered(BufferRef() as ref):
+                self._buffer = ref.buffer
+                return Answer(ref.open())
+            case Answered(value):
+                return Answer(value)
+            case Refused(refusal):
+                raise refusal
+            case Raised(text):
+                raise WorkerDied(f"the {self.backend} worker raised\n\n{text}")
 
-    def death(self) -> WorkerDied:
+    def _death(self) -> WorkerDied:
         """The error for a process that ended by itself."""
         self._process.join(_JOIN_S)
         code = self._process.exitcode
@@ -128,104 +132,6 @@ class ProcessWorker:
             f"the {self.backend} worker (process {self._process.pid}) ended with {how}",
             hint="out of memory, or killed from outside; the checkpoint of the last round stays: --resume",
         )
-
-    def close(self) -> None:
-        """Ask the process to end, then make it."""
-        with suppress(OSError):
-            send(self.connection, None)
-        self._process.join(_JOIN_S)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
-        self.connection.close()
-        if self._buffer:
-            Path(self._buffer).unlink(missing_ok=True)
-
-
-def collect(handles: Sequence[Handle], observer: Observer, refused: Refusals | None = None) -> list[Any]:
-    """Results of the submitted calls in the order of ``handles``; events go to ``observer`` as they come.
-
-    Args:
-        handles: Workers that were called.
-        observer: Told about every event.
-        refused: Gathers the refusals of all workers; the result of one that refuses is then ``None``. The first refusal
-            is raised if left out.
-    """
-    results: dict[int, Any] = {}
-    waiting: dict[Any, tuple[int, ProcessWorker]] = {}
-    kept = nullcontext() if refused is None else refused
-    for index, handle in enumerate(handles):
-        if isinstance(handle, LocalWorker):
-            with kept:
-                results[index] = handle.run(observer)
-        elif isinstance(handle, ProcessWorker):
-            waiting[handle.connection] = (index, handle)
-    while waiting:
-        for connection in wait(list(waiting)):
-            index, handle = waiting[connection]
-            kind, value = "result", None
-            with kept:
-                kind, value = handle.receive()
-            if kind == "events":
-                for event in value:
-                    observer(event)
-            else:
-                results[index] = value
-                del waiting[connection]
-    return [results.get(index) for index in range(len(handles))]
-
-
-def _messages(worker: Worker, method: str, arguments: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
-    """A call as a stream of events with the result last."""
-    arguments = tuple(item.open() if isinstance(item, BufferRef) else item for item in arguments)
-    if method == "train_round":
-        for item in worker.train_round(*arguments):
-            yield ("result" if isinstance(item, PartialSum) else "event"), item
-        return
-    member = getattr(worker, method)
-    yield "result", (member(*arguments) if callable(member) else member)
-
-
-def _serve(connection: Connection, course: Course, base: Any, backend: str, threads: int) -> None:
-    """Body of a worker process."""
-    worker: Worker | None = None
-    buffer = SharedBuffer()
-    try:
-        while (call := receive(connection)) is not None:
-            try:
-                worker = worker or Worker(course.with_base(base), backend, threads)
-                _answer(connection, buffer, _messages(worker, *call))
-            except XbflError as error:
-                send(connection, ("refused", error))
-            except KeyboardInterrupt:
-                raise
-            except OSError as error:
-                # A disk, a memory of the machine's, a right: no fault of any code.
-                where = f" ({error.filename})" if error.filename else ""
-                text = line(
-                    f"the {backend} worker was refused by the system: {error.strerror or error}{where}"
-                )
-                kind = DiskFull if error.errno in {errno.ENOSPC, errno.EDQUOT} else RunFailed
-                hint = "mend that; --resume goes on after the last complete round"
-                send(connection, ("refused", kind(text, hint=hint)))
-            except BaseException:  # noqa: BLE001  whatever a user's model raises goes to the console as it is
-                send(connection, ("raised", traceback.format_exc()))
-    finally:
-        buffer.close()
-
-
-def _answer(connection: Connection, buffer: SharedBuffer, messages: Iterator[tuple[str, Any]]) -> None:
-    """Send messages; events that come within a moment travel together."""
-    events: list[Any] = []
-    sent = time.monotonic()
-    for kind, value in messages:
-        if kind == "event":
-            events.append(value)
-        if events and (kind != "event" or time.monotonic() - sent > _MOMENT_S):
-            send(connection, ("events", events))
-            events, sent = [], time.monotonic()
-        if kind != "event":
-            send(connection, (kind, buffer.write(value) if isinstance(value, PartialSum) else value))
 
 
 @contextmanager

@@ -44,7 +44,6 @@ _RESIDUAL, _KEPT = "residual/", "kept/"
 class Learner(Protocol):
     """One participant's model and data; :class:`~xbackend_fl.participant.Worker` is one for every adapter."""
 
-    @property
     def version(self) -> str:
         """Framework and version."""
         ...
@@ -224,7 +223,7 @@ class Silo:
             {
                 "name": self.name,
                 "backend": self._backend,
-                "version": self._learner.version,
+                "version": self._learner.version(),
                 "num_examples": sizes[self.name],
             },
         )
