@@ -8,7 +8,6 @@ from itertools import islice
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import numpy_helper
 
 from xbackend_fl.adapter.calling import MOST_WAYS, Way, by_names, way_of
@@ -17,6 +16,7 @@ from xbackend_fl.adapter.structure import Given, Leaf
 from xbackend_fl.canonical import Description, GraphBuilder, NativeTensor
 from xbackend_fl.canonical.graph.operands import as_value
 from xbackend_fl.canonical.layout import Native
+from xbackend_fl.canonical.onnx_session import OnnxSession, SessionRefused
 from xbackend_fl.errors import UnsupportedError, shortened
 from xbfl_onnx import arithmetic, layers, masks, operations, sequences
 from xbfl_onnx.constants import fold
@@ -144,15 +144,9 @@ def _shapes(
     del probe.graph.output[:]
     every = [name for node in model.graph.node for name in node.output if name]
     probe.graph.output.extend(onnx.ValueInfoProto(name=name) for name in every)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
     try:
-        session = onnxruntime.InferenceSession(
-            probe.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-        values = session.run(every, dict(zip(names, batch, strict=True)))
-    except Exception as error:
-        # ONNX Runtime raises one class per status, without a public base.
+        values = OnnxSession(probe).run(dict(zip(names, batch, strict=True)), every)
+    except SessionRefused as error:
         raise UnsupportedError(
             f"ONNX Runtime cannot run the model on inputs of shape {[list(a.shape) for a in batch]}: "
             f"{shortened(error)}"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
 import numpy as np
 import onnx
-import onnxruntime
+from onnx.inliner import inline_local_functions
 from onnx import external_data_helper, numpy_helper
 
 from xbackend_fl.adapter.blame import explained, not_accepted
@@ -18,6 +18,7 @@ from xbackend_fl.adapter.example import Example, checked, with_masks
 from xbackend_fl.adapter.renewing import check_same
 from xbackend_fl.canonical import Description, NativeTensor
 from xbackend_fl.canonical.dtypes import rounded, widened
+from xbackend_fl.canonical.onnx_session import OnnxSession, SessionRefused
 from xbackend_fl.errors import FileError, RefusedInput, shortened
 from xbfl_onnx.describe import describe, fixed_batch, way_of_file
 from xbfl_onnx.half import in_float32
@@ -75,7 +76,9 @@ class OnnxTrainer:
         with explained("describing the ONNX model"):
             given = checked(example)
             file = self._file = model
-            model, dtypes = in_float32(file)
+            # A function of the file's own is a name for nodes.
+            whole = inline_local_functions(file) if file.functions else file
+            model, dtypes = in_float32(whole)
             way = way_of_file(model, given)
             described = describe(model, way.own(given.arrays)).with_inputs(way.back).stored_in(dtypes)
             self._description = with_masks(described, given.arrays)
@@ -101,7 +104,7 @@ class OnnxTrainer:
                 self._model.graph.input.append(onnx.helper.make_tensor_value_info(name, element, array.shape))
         del self._model.graph.initializer[:]
         self._model.graph.initializer.extend(kept)
-        self._session: Any = None
+        self._session: OnnxSession | None = None
         self._batch = fixed_batch(model)
 
     @property
@@ -135,11 +138,7 @@ class OnnxTrainer:
     def forward(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
         """Outputs in ONNX Runtime."""
         if self._session is None:
-            options = onnxruntime.SessionOptions()
-            options.log_severity_level = 4
-            options.intra_op_num_threads = 1
-            content = self._model.SerializeToString()
-            self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+            self._session = OnnxSession(self._model)
         names = self._description.binding.in_own_order(
             [port.name for port in self._description.schema.inputs]
         )
@@ -150,10 +149,9 @@ class OnnxTrainer:
         try:
             for start in range(0, rows, size):
                 given = [np.ascontiguousarray(array[start : start + size]) for array in inputs]
-                parts.append(self._session.run(None, feeds | dict(zip(names, given, strict=True))))
+                parts.append(self._session.run(feeds | dict(zip(names, given, strict=True))))
             return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
-        except Exception as error:
-            # ONNX Runtime raises one class per status, without a public base.
+        except SessionRefused as error:
             raise not_accepted("ONNX", inputs, error) from error
 
     def predict(self, batches: Iterable[Sequence[Array]]) -> Iterator[tuple[Array, ...]]:

@@ -212,3 +212,25 @@ def test_first_states_that_are_an_initializer_of_zeros() -> None:
     one, two = (xbackend_fl.describe(model(given=given), example) for given in (False, True))
     assert [node.operator for node in one.nodes] == [node.operator for node in two.nodes]
     assert one.fingerprint == two.fingerprint
+
+
+def test_functions_of_a_file_are_its_nodes() -> None:
+    body = [helper.make_node("MatMul", ["x", "w"], ["t"]), helper.make_node("Add", ["t", "b"], ["y"])]
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("own", 1)]
+    dense = helper.make_function("own", "Dense", ["x", "w", "b"], ["y"], body, opsets[:1])
+    layer = nn.Linear(3, 2)
+    held = {"w": layer.weight.detach().numpy().T.copy(), "b": layer.bias.detach().numpy()}
+    graph = helper.make_graph(
+        [helper.make_node("Dense", ["x", "w", "b"], ["y"], domain="own", name="dense")],
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 2])],
+        [numpy_helper.from_array(array, name) for name, array in held.items()],
+    )
+    file = helper.make_model(graph, functions=[dense], opset_imports=opsets, ir_version=9)
+    example = (np.ones((2, 3), np.float32),)
+    schema, evidence = xbackend_fl.describe_reference(file, example)
+    bound = xbackend_fl.bind(layer, schema, example, evidence)
+    assert [node.operator for node in schema.nodes] == ["Gemm"]
+    for name, array in bound.read().items():
+        np.testing.assert_array_equal(array, held["b"] if array.ndim == 1 else held["w"].T, err_msg=name)

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 
 from xbackend_fl.canonical import Schema
 from xbackend_fl.canonical.onnx_export import to_onnx
-from xbackend_fl.weights import store
+from xbackend_fl.canonical.onnx_session import OnnxSession
 from xbackend_fl.weights.files import load_weights, read_tensors, write_tensors
+from xbackend_fl.writing import atomic_write
 
 Array = NDArray[Any]
 
@@ -43,7 +43,7 @@ def as_onnx(
         What ONNX Runtime answers, in the order of the graph's outputs.
     """
     schema = Schema.from_json(schema_file.read_text(encoding="utf-8"))
-    with store.atomic_write(file) as path:
+    with atomic_write(file) as path:
         weights = load_weights(weights_file, schema.fingerprint)
         path.write_bytes(to_onnx(schema, weights, sequence_axes=sequence_axes).SerializeToString())
         # From the file: it is what others will read, and the checker would make two more copies of a model in memory.
@@ -53,11 +53,8 @@ def as_onnx(
 
 def answers(file: Path, schema: Schema, inputs: Sequence[Array]) -> list[Array]:
     """What ONNX Runtime answers with ``file`` to inputs in ONNX layout, in the order of the schema's outputs."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     feeds = {port.name: array for port, array in zip(schema.inputs, inputs, strict=True)}
-    return list(session.run(None, feeds))
+    return OnnxSession(file, threads=0).run(feeds)
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.canonical import Schema
+from xbackend_fl.canonical.onnx_session import OnnxSession, SessionRefused
 
 Array = NDArray[Any]
 
@@ -170,8 +171,6 @@ def graph_of(schema: Schema) -> Graph | None:
 
 def _run(steps: Sequence[Step], known: Mapping[str, Array], wanted: Sequence[str]) -> dict[str, Array] | None:
     """Values by name, by ONNX Runtime; ``None`` if it cannot run these steps."""
-    # 22 MB that a server does without.
-    import onnxruntime  # noqa: PLC0415
     from onnx import helper, numpy_helper  # noqa: PLC0415
 
     from xbackend_fl.canonical.onnx_export import IR_VERSION, OPSET  # noqa: PLC0415
@@ -188,16 +187,9 @@ def _run(steps: Sequence[Step], known: Mapping[str, Array], wanted: Sequence[str
         [numpy_helper.from_array(np.asarray(known[name], order="C"), name) for name in read],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
-    # Many graphs run once each: nothing is gained by what takes longer than a run.
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
-        session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
-        found = session.run(list(wanted), {})
-    except Exception:  # noqa: BLE001  ONNX Runtime has no error type of its own for a graph that cannot run
+        # Many graphs run once each: nothing is gained by what takes longer than a run.
+        found = OnnxSession(model, optimized=False).run({}, wanted)
+    except SessionRefused:
         return None
     return dict(zip(wanted, found, strict=True))

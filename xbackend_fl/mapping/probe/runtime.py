@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from xbackend_fl.canonical import Schema
 from xbackend_fl.canonical.onnx_export import OF_BATCH
+from xbackend_fl.canonical.onnx_session import OnnxSession, SessionRefused
 from xbackend_fl.errors import RefusedInput, shortened
 
 Array = NDArray[Any]
@@ -64,26 +65,25 @@ class Runtime:
         Raises:
             GraphRefused: The graph cannot run on data of this size.
         """
-        outputs: list[Array] = _run(self._inference, None, self._feeds(weights, inputs))
-        return outputs
+        return _run(self._inference, None, self._feeds(weights, inputs))
 
     def batch_statistics(self, weights: Mapping[str, Array], inputs: Sequence[Array]) -> dict[str, Array]:
         """Mean and biased variance of what each batch normalisation reads, by the parameter they would update.
 
         Of a layer that is called several times, the average over its calls.
         """
-        names = [output.name for output in self._training.get_outputs()][len(self._schema.outputs) :]
+        names = self._training.outputs[len(self._schema.outputs) :]
         found: dict[str, list[Array]] = defaultdict(list)
         for name, array in zip(names, _run(self._training, names, self._feeds(weights, inputs)), strict=True):
             found[name.rpartition(OF_BATCH)[0]].append(array)
         return {name: np.mean(arrays, axis=0, dtype=arrays[0].dtype) for name, arrays in found.items()}
 
     @cached_property
-    def _inference(self) -> Any:
+    def _inference(self) -> OnnxSession:
         return _session(self._schema, batch_statistics=False)
 
     @cached_property
-    def _training(self) -> Any:
+    def _training(self) -> OnnxSession:
         return _session(self._schema, batch_statistics=True)
 
     def _feeds(self, weights: Mapping[str, Array], inputs: Sequence[Array]) -> dict[str, Array]:
@@ -92,32 +92,21 @@ class Runtime:
         return {name: np.ascontiguousarray(array) for name, array in (*data, *held)}
 
 
-def _run(session: Any, names: Sequence[str] | None, feeds: Mapping[str, Array]) -> list[Array]:
+def _run(session: OnnxSession, names: Sequence[str] | None, feeds: Mapping[str, Array]) -> list[Array]:
     try:
-        found: list[Array] = session.run(names, feeds)
-    except Exception as error:
-        # ONNX Runtime has an error type of its own for every state, without a common one.
+        return session.run(feeds, names)
+    except SessionRefused as error:
         node = re.search(r"running (\w+) node. Name:'([^']*)'", str(error))
         what = f"{node[1]} {node[2]!r}" if node else shortened(error)
         raise GraphRefused(what, node[2] if node else "") from error
-    return found
 
 
-def _session(schema: Schema, *, batch_statistics: bool) -> Any:
-    # 22 MB that a server does without: it proves nothing itself.
-    import onnxruntime  # noqa: PLC0415
-
+def _session(schema: Schema, *, batch_statistics: bool) -> OnnxSession:
     from xbackend_fl.canonical.onnx_export import to_onnx  # noqa: PLC0415
 
-    options = onnxruntime.SessionOptions()
-    # Whatever it says about a graph that cannot run is raised, too.
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
-    model = to_onnx(schema, None, batch_statistics=batch_statistics).SerializeToString()
     try:
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        # It has an error type of its own for every state, without a common one.
+        return OnnxSession(to_onnx(schema, None, batch_statistics=batch_statistics))
+    except SessionRefused as error:
         text = str(error)
         found = re.search(r"(?:in node|node with name) \(?'?([^')]+)", text)
         name = found[1] if found else ""
