@@ -28,7 +28,7 @@ def xbfl_here(*arguments: Any, cwd: Path) -> subprocess.CompletedProcess[str]:
     Warnings are errors here, and what a process leaves behind (a signal handler, the folder) is put back.
     """
     command = ["xbfl", *map(str, arguments)]
-    handler = signal.getsignal(signal.SIGINT)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     code, out, err = 0, io.StringIO(), io.StringIO()
     with (
         mock.patch.object(sys, "argv", command),
@@ -42,5 +42,6 @@ def xbfl_here(*arguments: Any, cwd: Path) -> subprocess.CompletedProcess[str]:
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
         finally:
-            signal.signal(signal.SIGINT, handler)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
     return subprocess.CompletedProcess(command, code, out.getvalue(), err.getvalue())

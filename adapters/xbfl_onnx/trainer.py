@@ -9,8 +9,8 @@ from typing import final
 
 import numpy as np
 import onnx
-from onnx.inliner import inline_local_functions
 from onnx import external_data_helper, numpy_helper
+from onnx.inliner import inline_local_functions
 
 from xbackend_fl.adapter.blame import explained, not_accepted
 from xbackend_fl.adapter.contract import Array, Batch, LossSum, TrainConfig

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from xbackend_fl.cli.console import say
+from xbackend_fl.cli.interrupts import stop_on_interrupt
 from xbackend_fl.cli.options import Json, Settings
 
 _COURSE = typer.Argument(help="Course file (YAML), the same on every machine.")
@@ -33,16 +31,21 @@ def serve(
     It needs no machine-learning framework. Ctrl-C ends the course after the round.
     """
     from xbackend_fl.cli.view import view
-    from xbackend_fl.course import load_course
-    from xbackend_fl.federation.flower.serving import resume_serving, serve_course
+    from xbackend_fl.federation.flower.serving import serve_course
 
-    stop = _stop_on_interrupt()
+    stop = stop_on_interrupt()
     with view(as_json=as_json) as observer:
-        if resume:
-            serve = partial(resume_serving, course, settings or ())
-        else:
-            serve = partial(serve_course, load_course(course, settings or ()), out=out)
-        serve(address=address, keys=keys, insecure=insecure, observer=observer, should_stop=stop)
+        serve_course(
+            course,
+            settings or (),
+            address=address,
+            out=out,
+            resume=resume,
+            keys=keys,
+            insecure=insecure,
+            observer=observer,
+            should_stop=stop,
+        )
 
 
 def join(
@@ -69,12 +72,12 @@ def join(
     The silo's model is proven to be the reference's before it trains; code and data stay here.
     """
     from xbackend_fl.cli.view import describe
-    from xbackend_fl.course import load_course, site_settings
+    from xbackend_fl.course import site_settings
     from xbackend_fl.federation.flower.joining import join_course
 
-    said = [*(site_settings(site) if site else ()), *(settings or ())]
     join_course(
-        load_course(course, said),
+        course,
+        [*(site_settings(site) if site else ()), *(settings or ())],
         name=name,
         data=data_path,
         server=server,
@@ -84,7 +87,7 @@ def join(
         socket=socket,
         threads=threads,
         observer=lambda event: say(describe(event)),
-        should_stop=_stop_on_interrupt(),
+        should_stop=stop_on_interrupt(),
     )
 
 
@@ -97,14 +100,11 @@ def up(
 ) -> None:
     """Rehearse a deployment: the server and every silo as processes of this machine."""
     from xbackend_fl.cli.view import view
-    from xbackend_fl.course import load_course
     from xbackend_fl.federation.flower.rehearsal import rehearse
 
-    stop = _stop_on_interrupt()
+    stop = stop_on_interrupt()
     with view(as_json=as_json) as observer:
-        rehearse(
-            load_course(course, settings or ()), data=data_path, out=out, observer=observer, should_stop=stop
-        )
+        rehearse(course, settings or (), data=data_path, out=out, observer=observer, should_stop=stop)
 
 
 def keys(
@@ -141,16 +141,3 @@ def flower_app(
 
     write_flower_app(load_course(course, settings or ()), out, str(keys or ""))
     say(f"{out}/README.md has the steps; flwr run {out} CONNECTION starts the course")
-
-
-def _stop_on_interrupt() -> Callable[[], bool]:
-    asked = False
-
-    def stop(*_: object) -> None:
-        nonlocal asked
-        asked = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
-    return lambda: asked

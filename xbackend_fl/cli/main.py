@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
-import signal
 import sys
 from contextlib import nullcontext
-from typing import NoReturn
 
 import typer
 
@@ -27,6 +25,7 @@ from xbackend_fl.cli import (
     schema,
 )
 from xbackend_fl.cli.console import answer, say, stdout_for_json
+from xbackend_fl.cli.interrupts import end_on_interrupt
 from xbackend_fl.errors import CombinedError, FormatRefused, RunFailed, XbflError
 from xbackend_fl.text import line
 
@@ -71,7 +70,7 @@ app.command("adapters")(adapters.adapters)
 
 def main() -> None:
     """Entry point. Exit codes: 0 ok, 1 the run failed, 2 usage or refused input, 130 interrupted."""
-    signal.signal(signal.SIGINT, _interrupted)
+    end_on_interrupt()
     alone = "--json" in sys.argv and not {"-h", "--help"} & set(sys.argv)
     with stdout_for_json() if alone else nullcontext():
         _command()
@@ -89,10 +88,6 @@ def _command() -> None:
         found = RunFailed(line(f"{where}{error.strerror or error}"), hint=_CURES.get(error.errno or 0))
         _report(found)
         sys.exit(found.exit_code)
-
-
-def _interrupted(_: int, __: object) -> NoReturn:
-    sys.exit(130)
 
 
 def _report(error: XbflError) -> None:

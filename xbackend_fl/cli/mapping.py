@@ -31,14 +31,14 @@ def map_models(
     xbfl map torch:net.py:build tensorflow:keras_net.py:build --input 1,3,64,64
     """
     from xbackend_fl.cli.models import build, examples
-    from xbackend_fl.errors import FileError
     from xbackend_fl.mapping import as_known, bind_trainer, evidence_of
     from xbackend_fl.mapping.probe.memory import MemoryRefused
     from xbackend_fl.mapping.proof.publish import read_evidence, read_schema
+    from xbackend_fl.writing import check_new
 
     example, found = examples(inputs), None
-    if output is not None and output.exists():
-        raise FileError(f"{output} exists", hint="choose another file")
+    if output is not None:
+        check_new(output, "choose another file")
     if reference.endswith(".json"):
         known = None
         schema = read_schema(Path(reference))

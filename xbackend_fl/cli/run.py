@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import signal
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from xbackend_fl.cli.console import say
+from xbackend_fl.cli.interrupts import INTERRUPTED, stop_on_interrupt
 from xbackend_fl.cli.options import Json, Settings
 
 
@@ -43,26 +42,15 @@ def run(
         return
     from xbackend_fl.simulation import resume_run, run_course
 
-    asked = False
-
-    def stop(_: int, __: object) -> None:
-        nonlocal asked
-        if asked:
-            sys.exit(130)
-        asked = True
-        say("interrupted: the round is finished first; Ctrl-C again stops at once", err=True)
-
-    signal.signal(signal.SIGINT, stop)
+    asked = stop_on_interrupt("interrupted: the round is finished first; Ctrl-C again stops at once")
     with view(as_json=as_json) as observer:
         if resume is not None:
             done = resume_run(
-                resume, settings or (), observer=observer, should_stop=lambda: asked, in_process=in_process
+                resume, settings or (), observer=observer, should_stop=asked, in_process=in_process
             )
         else:
             assert loaded is not None
-            done = run_course(
-                loaded, out, observer=observer, should_stop=lambda: asked, in_process=in_process
-            )
-    if asked:
+            done = run_course(loaded, out, observer=observer, should_stop=asked, in_process=in_process)
+    if asked():
         say(f"interrupted after round {len(done.history)}: xbfl run --resume {done.path}", err=True)
-        raise typer.Exit(130)
+        raise typer.Exit(INTERRUPTED)

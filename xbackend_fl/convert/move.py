@@ -25,7 +25,8 @@ from xbackend_fl.errors import FileError, RefusedInput, SchemaError
 from xbackend_fl.formats.dtypes import is_float
 from xbackend_fl.mapping import check_lengths
 from xbackend_fl.weights import Archive, Weights, digest
-from xbackend_fl.weights.store import Format, atomic_write, format_of, same_bits
+from xbackend_fl.weights.store import Format, format_of, same_bits
+from xbackend_fl.writing import atomic_write, check_new
 
 Array = NDArray[Any]
 Canonical = Mapping[str, Array]
@@ -94,8 +95,8 @@ def convert(
             f"{source.path} holds no tensors{said}",
             hint="name a file with weights; xbfl inspect lists what is in one",
         )
-    if destination.exists() and not overwrite:
-        raise FileError(f"{destination} exists", hint="choose another file, or --force")
+    if not overwrite:
+        check_new(destination, "choose another file, or --force")
     if sequence_axes and (
         reader is None or reader.trainer is None or writer is not None or kind.name != "onnx"
     ):

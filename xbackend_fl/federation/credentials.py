@@ -21,8 +21,7 @@ from xbackend_fl.course import Course, checked_name
 from xbackend_fl.course.address import host_name
 from xbackend_fl.errors import ConfigError, FileError, RefusedInput
 from xbackend_fl.federation.protocol.signatures import SERVER, Signatures, new_pair, read_private, read_public
-from xbackend_fl.rounds import unwritable_said
-from xbackend_fl.weights.store import atomic_write
+from xbackend_fl.writing import atomic_write, check_new, unwritable_said
 
 _MAX_DAYS = 36_500
 _PUBLIC = ".ed25519.pem"
@@ -148,10 +147,7 @@ def make_keys(folder: Path, hosts: Sequence[str], names: Sequence[str], days: in
         FileError: The folder exists, or cannot be made.
         ConfigError: There is no silo, or a host, a name or the number of days is none.
     """
-    with unwritable_said(folder):
-        taken = folder.exists() or folder.is_symlink()
-    if taken:
-        raise FileError(f"{folder} exists", hint="choose a new folder: keys are not replaced")
+    check_new(folder, "choose a new folder: keys are not replaced")
     if not names:
         raise ConfigError("keys for whom?", hint="name the silos, or the course")
     if not 1 <= days <= _MAX_DAYS:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 from xbackend_fl.adapter import Reordering
+from xbackend_fl.deadline import Deadline
 from xbackend_fl.errors import MismatchError
 from xbackend_fl.mapping.align.inputs import (
     Turned,
@@ -29,14 +29,14 @@ def in_some_order(claim: Claim) -> BoundModel:
         MismatchError: No order passes, or more than one.
     """
     trainer, schema = claim.trainer, claim.schema
-    own, start = trainer.description.schema, time.monotonic()
+    own, deadline = trainer.description.schema, Deadline.within(SECONDS)
     orders = output_orders(schema, own)
     if len(orders) == 1 or not isinstance(trainer, Reordering):
         return _inputs_in_some_order(claim)
     refused: list[MismatchError] = []
     found: list[tuple[tuple[int, ...], BoundModel]] = []
     for order in orders:
-        if (found or refused) and time.monotonic() - start > SECONDS:
+        if (found or refused) and deadline.passed:
             break
         trainer.return_in(order)
         try:
@@ -54,12 +54,12 @@ def in_some_order(claim: Claim) -> BoundModel:
 def _inputs_in_some_order(claim: Claim) -> BoundModel:
     """The candidate proven with its inputs in the likeliest order that the numbers do not contradict."""
     trainer, schema = claim.trainer, claim.schema
-    own, start = trainer.description, time.monotonic()
+    own, deadline = trainer.description, Deadline.within(SECONDS)
     orders = matching_first(schema, own, input_orders(schema, own.schema))
     refused: MismatchError | None = None
     unfit: SizeRefused | None = None
     for order in orders:
-        if (refused or unfit) and time.monotonic() - start > SECONDS:
+        if (refused or unfit) and deadline.passed:
             break
         turned = trainer if order == tuple(range(len(order))) else Turned(trainer, own.with_inputs(order))
         try:

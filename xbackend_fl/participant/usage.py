@@ -7,6 +7,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 
 @dataclass(frozen=True)
 class Usage:
@@ -38,22 +40,16 @@ class Usage:
     @staticmethod
     def now(device: tuple[int, int] = (0, 0)) -> Usage:
         """Of this process, and the two figures of its device."""
-        return Usage(time.process_time(), _peak(), _proportional(), *device)
+        return Usage(
+            time.process_time(), _peak(), int(getattr(psutil.Process().memory_full_info(), "pss", 0)), *device
+        )
 
 
 def _peak() -> int:
-    """The kernel's figure of this program; ``getrusage`` also counts what the process was before it became this program."""
+    """The kernel's figure of this program; psutil has none, and ``getrusage`` also counts what the process was before it became this program."""
     status = Path("/proc/self/status")
     if status.is_file():
         for line in status.read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _proportional() -> int:
-    rollup = Path("/proc/self/smaps_rollup")
-    if not rollup.is_file():
-        return 0
-    line = next((line for line in rollup.read_text().splitlines() if line.startswith("Pss:")), "Pss: 0 kB")
-    return int(line.split()[1]) * 1024

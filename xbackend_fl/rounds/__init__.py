@@ -5,7 +5,7 @@ from xbackend_fl.rounds.checkpoint import CourseState, load_state, save_state
 from xbackend_fl.rounds.engine import Engine, Outputs, Participation, Prepared, RoundOutcome
 from xbackend_fl.rounds.finish import Result, finish
 from xbackend_fl.rounds.folder import RunFolder
-from xbackend_fl.rounds.owner import LEAVING_S, owned, unwritable_said
+from xbackend_fl.rounds.owner import LEAVING_S, owned
 from xbackend_fl.rounds.preflight import check_loss
 from xbackend_fl.rounds.rounds import run_rounds
 from xbackend_fl.rounds.run import Run, run_with
@@ -32,6 +32,5 @@ __all__ = [
     "run_rounds",
     "run_with",
     "save_state",
-    "unwritable_said",
     "wait_for_space",
 ]

@@ -22,7 +22,7 @@ from xbackend_fl.rounds.export import export
 from xbackend_fl.rounds.folder import RunFolder
 from xbackend_fl.text import line, shown_names
 from xbackend_fl.weights import Weights, load_weights
-from xbackend_fl.weights.store import atomic_write
+from xbackend_fl.writing import atomic_write
 
 _PROBE = 64
 _ROWS = 30

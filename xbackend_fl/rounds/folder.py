@@ -19,9 +19,8 @@ from xbackend_fl.events import RoundFinished
 from xbackend_fl.rounds.changes import require_same
 from xbackend_fl.rounds.checkpoint import CourseState, best_of, load_state, save_state
 from xbackend_fl.rounds.engine import Prepared
-from xbackend_fl.rounds.owner import unwritable_said
 from xbackend_fl.text import line
-from xbackend_fl.weights.store import atomic_write
+from xbackend_fl.writing import atomic_write, check_new, unwritable_said
 
 _BEFORE = 2
 """Entries of the history that a round adds at most: its own, and that of the round before if it was evaluated with it."""
@@ -46,13 +45,11 @@ class RunFolder:
             FileError: The folder exists.
         """
         path = out or Path("runs") / f"{datetime.now().astimezone():%Y%m%d-%H%M%S}-{course.name}"
-        with unwritable_said(path):
-            taken = path.exists() or path.is_symlink()
-        if taken:
-            raise FileError(
-                f"the run folder {path} exists",
-                hint=f"choose another --out; `xbfl run --resume {path}`, or `xbfl serve {path} --resume` for a deployed one, goes on with that run",
-            )
+        check_new(
+            path,
+            f"choose another --out; `xbfl run --resume {path}`, or `xbfl serve {path} --resume` for a deployed one, goes on with that run",
+            "the run folder",
+        )
         return path
 
     @staticmethod
@@ -93,22 +90,20 @@ class RunFolder:
             raise FileError(f"{path} is not a run folder: it has no course.yaml")
         return folder
 
-    def continued(self, overrides: Sequence[str], *, deployed: bool = False) -> Course:
-        """The folder's own course with ``a.b=value`` settings, with which the run goes on; see :meth:`go_on_with`."""
-        asked = load_course(self.course, overrides)
-        self.go_on_with(asked, deployed=deployed)
-        return asked
-
-    def go_on_with(self, asked: Course, *, deployed: bool = False) -> None:
-        """Keep a course from now on.
+    def continued(
+        self, overrides: Sequence[str], *, course: Path | None = None, deployed: bool = False
+    ) -> Course:
+        """The course with which the run goes on, which the folder keeps from now on.
 
         Args:
-            asked: The course.
+            overrides: ``a.b=value`` settings.
+            course: The course file; the folder's own if left out.
             deployed: Whether participants bring their own data.
 
         Raises:
             ConfigError: The course is not the run's, but for what may change (:mod:`xbackend_fl.rounds.changes`).
         """
+        asked = load_course(course or self.course, overrides)
         # People edit the other one; a folder of an earlier version has no copy.
         is_copied = self.begun.is_file()
         kept = load_course(self.begun if is_copied else self.course)
@@ -118,6 +113,7 @@ class RunFolder:
             if is_old:
                 with unwritable_said(self.path), atomic_write(place) as path:
                     path.write_text(text, encoding="utf-8")
+        return asked
 
     @contextmanager
     def unless_refused(self) -> Iterator[None]:

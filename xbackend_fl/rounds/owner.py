@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import platform
@@ -15,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from xbackend_fl.errors import FileError
 from xbackend_fl.text import line
-from xbackend_fl.weights.store import atomic_write
+from xbackend_fl.writing import atomic_write, refuse_folder, unwritable_said
 
 LEAVING_S = 10.0
 """How long a process takes to leave whose starter was killed."""
@@ -45,7 +44,7 @@ def owned(folder: Path, patience_s: float = 0.0, starter: int = 0) -> Iterator[N
             hint="wait until it ends, or end it; what a process that has ended left behind is no obstacle",
         ) from error
     except OSError as error:
-        _refuse_folder(folder / _LOCK, error)
+        refuse_folder(folder / _LOCK, error)
         raise FileError(f"nothing can be written in {folder}: {error.strerror}") from error
     try:
         _refuse_links(folder)
@@ -66,31 +65,6 @@ def _refuse_links(folder: Path) -> None:
                 ),
                 hint=line(f"take the link away: rm {path}; a link to the whole folder is no obstacle"),
             )
-
-
-@contextmanager
-def unwritable_said(folder: Path) -> Iterator[None]:
-    """What the system says of a folder that cannot be written, in one line.
-
-    Raises:
-        FileError: It said something; a full disk stays its cause.
-    """
-    try:
-        yield
-    except OSError as error:
-        # What is renamed has two names, and the second one is in the way.
-        _refuse_folder(Path(error.filename2 or error.filename or folder), error)
-        where = "" if error.filename in {None, str(folder)} else f" ({error.filename})"
-        raise FileError(line(f"{folder} cannot be written: {error.strerror or error}{where}")) from error
-
-
-def _refuse_folder(place: Path, error: OSError) -> None:
-    """Say where a folder is in the way of a file, if that is what the system says."""
-    if error.errno == errno.EISDIR:
-        raise FileError(
-            line(f"{place} is a folder, and a file belongs there"),
-            hint=line(f"move it away: mv {place} {place}.moved"),
-        ) from error
 
 
 def _acquire(lock: FileLock, folder: Path, patience_s: float) -> None:

@@ -10,10 +10,9 @@ from pathlib import Path
 from xbackend_fl.errors import ConfigError, FileError, SchemaError
 from xbackend_fl.rounds.checkpoint import CourseState
 from xbackend_fl.rounds.folder import RunFolder
-from xbackend_fl.rounds.owner import unwritable_said
 from xbackend_fl.text import line
 from xbackend_fl.weights import Weights, load_weights, save_weights
-from xbackend_fl.weights.store import atomic_write
+from xbackend_fl.writing import atomic_write, unwritable_said
 
 _SHOWN = 5
 

@@ -16,10 +16,10 @@ from xbackend_fl.rounds.checkpoint import CourseState
 from xbackend_fl.rounds.engine import Engine, Prepared
 from xbackend_fl.rounds.finish import finish
 from xbackend_fl.rounds.folder import RunFolder
-from xbackend_fl.rounds.owner import unwritable_said
 from xbackend_fl.rounds.ready import make_ready, require_same_data
 from xbackend_fl.rounds.rounds import run_rounds
 from xbackend_fl.weights import Weights
+from xbackend_fl.writing import unwritable_said
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +26,7 @@ from xbackend_fl.formats.archive import Archive, Entry
 from xbackend_fl.formats.foreign import refuse_file
 from xbackend_fl.formats.source import forget_pages
 from xbackend_fl.weights import found
+from xbackend_fl.writing import atomic_write, check_new
 
 Reader: TypeAlias = Callable[[Path], Archive]
 Writer: TypeAlias = Callable[[IO[bytes], Mapping[str, Entry], Mapping[str, str], Callable[[int], None]], None]
@@ -168,8 +166,8 @@ def save(
         raise FileError(
             f"a {kind.name} file is laid out by the model it belongs to", hint="give the model: --dest-model"
         )
-    if path.exists() and not overwrite:
-        raise FileError(f"{path} exists", hint="choose another file, or --force")
+    if not overwrite:
+        check_new(path, "choose another file, or --force")
     entries = entries_of(tensors)
     with atomic_write(path) as partial_path:
         try:
@@ -202,38 +200,6 @@ def entries_of(tensors: Mapping[str, NDArray[Any]]) -> Mapping[str, Entry]:
     if isinstance(tensors, Archive):
         return tensors.entries
     return {name: Entry.of(array) for name, array in tensors.items()}
-
-
-@contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
-    """A place beside ``path`` to write a file or folder to; it is synced and renamed at the end, or removed."""
-    partial_path = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    # A process of this number may have been killed here: in a container they all have the same.
-    _remove(partial_path)
-    try:
-        yield partial_path
-        written = [partial_path, *(partial_path.rglob("*") if partial_path.is_dir() else ())]
-        for item in written:
-            _sync(item)
-        partial_path.replace(path)
-        _sync(path.parent)
-    finally:
-        _remove(partial_path)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def compare(archive: Archive, expected: Mapping[str, Entry], path: Path) -> None:

@@ -6,10 +6,8 @@ import json
 from pathlib import Path
 
 from xbackend_fl.course import Course, dump
-from xbackend_fl.errors import FileError
 from xbackend_fl.federation.job import Job
-from xbackend_fl.rounds import unwritable_said
-from xbackend_fl.weights.store import atomic_write
+from xbackend_fl.writing import atomic_write, check_new, unwritable_said
 
 _APP = """\
 [project]
@@ -86,8 +84,7 @@ def write_flower_app(course: Course, folder: Path, keys: str = "") -> None:
     Raises:
         FileError: The folder exists, or cannot be made.
     """
-    if folder.exists():
-        raise FileError(f"{folder} exists", hint="choose a new folder")
+    check_new(folder, "choose a new folder")
     out = f"xbfl-runs/{course.name}"
     names = [participant.name for participant in course.participants]
     steps = _STEPS.format(name=course.name, silo=names[0], silos=", ".join(names), out=out)
@@ -95,5 +92,5 @@ def write_flower_app(course: Course, folder: Path, keys: str = "") -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(folder) as made:
             made.mkdir()
-            write_app(made, Job(dump(course), out, keys))
+            write_app(made, Job("", (), out, keys=keys, text=dump(course)))
             (made / "README.md").write_text(steps, encoding="utf-8")

@@ -7,12 +7,13 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from xbackend_fl.course import Course
+from xbackend_fl.course import load_course
 from xbackend_fl.course.address import Address
+from xbackend_fl.deadline import Deadline
 from xbackend_fl.errors import ConfigError, RunFailed
 from xbackend_fl.events import Noted, Observer
 from xbackend_fl.federation.credentials import Keys, keys_for
@@ -21,7 +22,8 @@ from xbackend_fl.federation.flower.processes import free_port
 from xbackend_fl.federation.protocol.signatures import Signatures
 from xbackend_fl.federation.silo import service
 from xbackend_fl.federation.silo.silo import Silo
-from xbackend_fl.rounds import LEAVING_S, owned, unwritable_said
+from xbackend_fl.rounds import LEAVING_S, owned
+from xbackend_fl.writing import unwritable_said
 
 _POLL_S = 0.5
 _HEALTH_S = 3.0
@@ -35,7 +37,8 @@ _STEADY_S = 30.0
 
 
 def join_course(
-    course: Course,
+    course: Path,
+    settings: Sequence[str] = (),
     *,
     name: str | None = None,
     data: Path | None = None,
@@ -51,7 +54,8 @@ def join_course(
     """Take part in a course as one of its silos, until the course is over.
 
     Args:
-        course: The course.
+        course: The course file.
+        settings: ``a.b=value`` overrides.
         name: Which participant this is; ``deployment.name`` if left out.
         data: The silo's ``.npz`` file; ``deployment.data_path`` if left out, and its part of the course's data without either.
         server: The server's ``HOST:PORT``; ``deployment.address`` if left out.
@@ -67,23 +71,24 @@ def join_course(
         RefusedInput: The course, the model, the data, the address or the folder cannot be used.
         RunFailed: The server was out of reach for ``deployment.join_timeout_s``.
     """
-    rules = course.deployment
+    loaded = load_course(course, settings)
+    rules = loaded.deployment
     chosen = name or rules.name
     if chosen is None:
         raise ConfigError("which participant is this?", hint="--as NAME, or deployment.name")
     place = Address(server or rules.address)
-    own = keys_for(course, place.reached, keys, insecure=insecure)
+    own = keys_for(loaded, place.reached, keys, insecure=insecure)
     signatures = Signatures()
     if own is not None:
         own.silo(chosen)
         signatures = own.silo_signatures(chosen)
-    path = data or (course.base / rules.data_path if rules.data_path else None)
+    path = data or (loaded.base / rules.data_path if rules.data_path else None)
     where = out or Path("silos") / chosen
     with unwritable_said(where):
         where.mkdir(parents=True, exist_ok=True)
     with owned(where, LEAVING_S):
         silo = Silo.open(
-            course,
+            loaded,
             chosen,
             path,
             out=where,
@@ -131,7 +136,7 @@ def connect(
         observer(Noted(backend=silo.name, note=note))
     with tempfile.TemporaryDirectory(prefix="xbfl-") as home, serving(silo, Path(home) / "silo") as path:
         config = {"socket": str(path), "name": silo.name}
-        tried = time.monotonic()
+        deadline = Deadline.within(patience_s)
         while not should_stop():
             with processes.supernode(place, free_port(), config, keys, Path(home)) as node:
                 observer(Noted(backend=silo.name, note=f"connecting to {place.text}"))
@@ -139,9 +144,9 @@ def connect(
                 if _stay(silo, (place, keys), node, patience_s, should_stop):
                     break
                 if time.monotonic() - began > _STEADY_S:
-                    tried = time.monotonic()
+                    deadline = Deadline.within(patience_s)
             # A server that has just started may not know this silo's key yet.
-            if time.monotonic() - tried > patience_s:
+            if deadline.passed:
                 why = processes.tail(Path(home) / "supernode.log")
                 raise RunFailed(f"Flower's SuperNode could not stay connected to {place.text}:\n{why}")
             observer(Noted(backend=silo.name, note="Flower's SuperNode ended; trying again"))

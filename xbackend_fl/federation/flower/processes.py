@@ -23,6 +23,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 from xbackend_fl.course.address import Address
+from xbackend_fl.deadline import Deadline
 from xbackend_fl.errors import AdapterError, RefusedInput, RunFailed
 from xbackend_fl.events import Noted, Observer
 from xbackend_fl.federation import flower
@@ -206,7 +207,7 @@ def _check_free(address: Address) -> None:
         RunFailed: Another program listens there, or the address is none of this machine's.
     """
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    deadline = time.monotonic() + _STOP_S
+    deadline = Deadline.within(_STOP_S)
     while True:
         try:
             with socket.socket(family) as probe:
@@ -214,7 +215,7 @@ def _check_free(address: Address) -> None:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind((address.host, address.port))
         except OSError as error:
-            if error.errno != errno.EADDRINUSE or time.monotonic() > deadline:
+            if error.errno != errno.EADDRINUSE or deadline.passed:
                 raise RunFailed(
                     f"cannot listen at {address.text}: {error.strerror}",
                     hint="choose another --address, of this machine and used by no other program",

@@ -5,22 +5,24 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from xbackend_fl.course import Course, dump
+from xbackend_fl.course import load_course
 from xbackend_fl.errors import RunFailed
 from xbackend_fl.events import Noted, Observer
 from xbackend_fl.federation.credentials import make_keys
 from xbackend_fl.federation.flower import processes
 from xbackend_fl.federation.flower.processes import free_port
 from xbackend_fl.federation.flower.serving import serve_course
-from xbackend_fl.rounds import LEAVING_S, RunFolder, owned, unwritable_said
+from xbackend_fl.rounds import LEAVING_S, RunFolder, owned
+from xbackend_fl.writing import unwritable_said
 
 
 def rehearse(
-    course: Course,
+    course: Path,
+    settings: Sequence[str] = (),
     *,
     data: Path | None = None,
     out: Path | None = None,
@@ -30,7 +32,8 @@ def rehearse(
     """A server and all silos as processes of this machine, encrypted and with keys as between machines.
 
     Args:
-        course: The course.
+        course: The course file.
+        settings: ``a.b=value`` overrides.
         data: A folder with ``NAME.npz`` for every silo; parts of the course's data if left out.
         out: A new run folder; what silos write, their logs and all keys lie beside it, in ``OUT-silos``.
         observer: Told about every event.
@@ -40,15 +43,16 @@ def rehearse(
         RefusedInput: Something cannot be used; the message says which silo's.
         RunFailed: The course could not finish.
     """
-    names = [participant.name for participant in course.participants]
+    loaded = load_course(course, settings)
+    names = [participant.name for participant in loaded.participants]
     server = f"127.0.0.1:{free_port()}"
     threads = str(max(1, (os.cpu_count() or 1) // len(names)))
-    folder = RunFolder.place(course, out).resolve()
+    folder = RunFolder.place(loaded, out).resolve()
     beside = folder.with_name(f"{folder.name}-silos")
     keys = beside / "keys"
     silos: dict[str, subprocess.Popen[bytes]] = {}
 
-    needed, gone = course.deployment.min_silos(len(names)), set[str]()
+    needed, gone = loaded.deployment.min_silos(len(names)), set[str]()
 
     def stopped() -> bool:
         for name, process in silos.items():
@@ -68,19 +72,19 @@ def rehearse(
         stack.enter_context(owned(beside, LEAVING_S))
         shutil.rmtree(keys, ignore_errors=True)
         make_keys(keys, (), names)
-        file = beside / "course.yaml"
-        with unwritable_said(file):
-            file.write_text(dump(course), encoding="utf-8")
         for name in names:
-            command = ["xbfl", "join", str(file), "--as", name, "--server", server, "--threads", threads]
+            command = ["xbfl", "join", str(course), "--as", name, "--server", server, "--threads", threads]
             command += ["--keys", str(keys / "silos" / name)]
             command += ["--out", str(beside / name)]
             command += [] if data is None else ["--data-path", str(data / f"{name}.npz")]
+            for setting in settings:
+                command += ["--set", setting]
             environment = {**os.environ, "OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE"}
             process = processes.running(command, environment, beside / f"{name}.log")
             silos[name] = stack.enter_context(process)
         return serve_course(
             course,
+            settings,
             address=server,
             out=folder,
             keys=keys / "server",

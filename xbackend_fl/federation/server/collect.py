@@ -13,6 +13,7 @@ import numpy as np
 from xbackend_fl.aggregation import MODEL, Aggregator, SumFull, Update
 from xbackend_fl.course import Course
 from xbackend_fl.course.federate import merging
+from xbackend_fl.deadline import Deadline
 from xbackend_fl.errors import Diverged, RunFailed, UpdateRefused
 from xbackend_fl.events import (
     Noted,
@@ -284,7 +285,7 @@ class Collector:
         Raises:
             RunFailed: It stayed full for as long as a round may last, or is broken.
         """
-        deadline = time.monotonic() + self._rules.round_timeout_s
+        deadline = Deadline.within(self._rules.round_timeout_s)
         accept = partial(self._ledger.accept, self._number, name, self.base, update, num_examples, seconds)
 
         def say(reason: str) -> None:
@@ -292,6 +293,6 @@ class Collector:
             self._observer(Noted(backend="server", note=note))
 
         try:
-            retry_until_space(accept, self._ledger.folder, say, lambda: time.monotonic() > deadline)
+            retry_until_space(accept, self._ledger.folder, say, lambda: deadline.passed)
         except OSError as error:
             raise RunFailed(f"the update of {name!r} could not be written: {error}") from error

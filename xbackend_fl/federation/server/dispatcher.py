@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, replace
 from typing import final
 
+from xbackend_fl.deadline import Deadline
 from xbackend_fl.errors import UpdateRefused
 from xbackend_fl.federation.protocol.message import UNBOUND, Message, quoted
 from xbackend_fl.federation.protocol.signatures import Frame, Signatures
@@ -108,12 +109,13 @@ class Dispatcher:
             within_s: Seconds until the last answer that counts.
             enough: Whether silos that are not there need not be waited for any more.
         """
-        deadline = time.monotonic() + within_s
+        deadline = Deadline.within(within_s)
         waiting, asked = dict(requests), dict[str, str]()
         not_before, bound, again = dict[str, float](), set[str](), set[str]()
         patience = dict.fromkeys(requests, _AGAIN_S)
         try:
-            while waiting and (now := time.monotonic()) < deadline:
+            while waiting and not deadline.passed:
+                now = time.monotonic()
                 known = self.announcements()
                 there = {
                     n: s for n, s in self._link.silos().items() if n in known and known[n].kind == "hello"

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 
 from xbackend_fl.course import Course
+from xbackend_fl.deadline import Deadline
 from xbackend_fl.errors import ConfigError, MismatchError, RunFailed, UpdateRefused, shortened
 from xbackend_fl.events import ModelBound, Noted, Observer
 from xbackend_fl.federation.protocol.message import Message, public, quoted
@@ -28,7 +29,7 @@ def wait_for_silos(course: Course, dispatcher: Dispatcher, observer: Observer) -
         RunFailed: Fewer than the quorum came in time; or one was refused, and all are needed.
     """
     rules, names = course.deployment, {participant.name for participant in course.participants}
-    deadline = time.monotonic() + rules.join_timeout_s
+    deadline = Deadline.within(rules.join_timeout_s)
     refused: dict[str, str] = {}
     while True:
         announcements = {name: hello for name, hello in dispatcher.announcements().items() if name in names}
@@ -40,7 +41,7 @@ def wait_for_silos(course: Course, dispatcher: Dispatcher, observer: Observer) -
             if refused.get(name) != reason:
                 refused[name] = reason
                 observer(_left_out(name, reason))
-        if good.keys() == names or time.monotonic() > deadline:
+        if good.keys() == names or deadline.passed:
             break
         time.sleep(_WAIT_S)
     if len(good) < rules.min_silos(len(names)):

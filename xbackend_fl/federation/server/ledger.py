@@ -19,9 +19,9 @@ from typing import final
 from xbackend_fl.errors import FileError, RunFailed, UpdateRefused
 from xbackend_fl.federation.protocol.message import Message
 from xbackend_fl.federation.server.outliers import TIMES, Outlier
-from xbackend_fl.rounds import Participation, RunFolder, unwritable_said
+from xbackend_fl.rounds import Participation, RunFolder
 from xbackend_fl.text import line
-from xbackend_fl.weights.store import atomic_write
+from xbackend_fl.writing import atomic_write, unwritable_said
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT NOT NULL);

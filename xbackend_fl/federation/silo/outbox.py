@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from xbackend_fl.errors import FileError, UpdateRefused
 from xbackend_fl.federation.protocol.message import Message
-from xbackend_fl.rounds import unwritable_said
 from xbackend_fl.weights import read_tensors, write_tensors
-from xbackend_fl.weights.store import atomic_write
+from xbackend_fl.writing import atomic_write, unwritable_said
 
 
 @final

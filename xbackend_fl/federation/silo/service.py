@@ -13,10 +13,9 @@ import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from xbackend_fl.federation.silo.silo import Silo
+from xbackend_fl.deadline import Deadline
+from xbackend_fl.federation.silo.silo import Silo
 
 _LOG = logging.getLogger("xbfl")
 _LONGEST = (1 << 31) - 1
@@ -122,21 +121,21 @@ def receive(connection: socket.socket, patience_s: float | None = None) -> memor
         OSError: It is longer than any frame, or comes too slowly.
         EOFError: The other side went away.
     """
-    deadline = None if patience_s is None else time.monotonic() + patience_s
+    deadline = None if patience_s is None else Deadline.within(patience_s)
     (length,) = struct.unpack("<Q", _exactly(connection, 8, deadline))
     if length > _LONGEST:
         raise OSError(f"a frame of {length:,} bytes, and none has more than {_LONGEST:,}")
     if deadline is not None:
-        deadline += length / _SLOWEST
+        deadline = deadline.later(length / _SLOWEST)
     return _exactly(connection, length, deadline)
 
 
-def _exactly(connection: socket.socket, count: int, deadline: float | None) -> memoryview:
+def _exactly(connection: socket.socket, count: int, deadline: Deadline | None) -> memoryview:
     # Of a mapping, pages that nobody sends anything for are not there.
     frame = memoryview(mmap.mmap(-1, count) if count > _SMALL else bytearray(count))
     at = 0
     while at < count:
-        if deadline is not None and time.monotonic() > deadline:
+        if deadline is not None and deadline.passed:
             raise TimeoutError(f"{at:,} of {count:,} bytes came in time")
         read = connection.recv_into(frame[at:])
         if not read:

@@ -8,13 +8,13 @@ choice, then in two. None is taken without a whole proof.
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from xbackend_fl.canonical import Binding
+from xbackend_fl.deadline import Deadline
 from xbackend_fl.mapping.match.match import Matching, Resemblance, match
 from xbackend_fl.mapping.match.skeleton import Skeleton, products_turned
 from xbackend_fl.mapping.proof.verify import Proof
@@ -91,13 +91,13 @@ def search(
         prove: Makes a whole proof.
         plausible: Whether a binding passes a part of what the likeliest one failed; the others are not worth a proof.
     """
-    start = time.monotonic()
+    deadline = Deadline.within(SECONDS)
     binding, notes = next(proposals)
     likeliest = Outcome(binding, notes, prove(binding))
     if not contradicted(likeliest.proof):
         return likeliest
     for tried, (binding, notes) in enumerate(proposals):
-        if tried >= TRIES or time.monotonic() - start > SECONDS:
+        if tried >= TRIES or deadline.passed:
             return Outcome(likeliest.binding, likeliest.notes, likeliest.proof, tried, more=True)
         if plausible(binding, likeliest.proof):
             proof = prove(binding)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
+import psutil
 
 from xbackend_fl.canonical import Schema
 from xbackend_fl.errors import RefusedInput
@@ -33,9 +32,4 @@ def check_memory(schema: Schema) -> None:
 
 def available_bytes() -> int:
     """Memory that can be had without swapping."""
-    table = Path("/proc/meminfo")
-    if table.is_file():
-        for line in table.read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return int(psutil.virtual_memory().available)

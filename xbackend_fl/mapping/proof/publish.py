@@ -15,6 +15,7 @@ from xbackend_fl.canonical import Schema
 from xbackend_fl.errors import FileError, SchemaError
 from xbackend_fl.mapping.probe.probe import Case, Evidence
 from xbackend_fl.weights import read_tensors, write_tensors
+from xbackend_fl.writing import check_new
 
 Array = NDArray[Any]
 
@@ -27,7 +28,7 @@ def write_schema(path: Path, schema: Schema) -> None:
     Raises:
         FileError: The file exists.
     """
-    _check_new(path)
+    check_new(path, "choose another file")
     path.write_text(schema.to_json(), encoding="utf-8")
 
 
@@ -49,7 +50,7 @@ def write_evidence(path: Path, schema: Schema, evidence: Sequence[Evidence]) -> 
     Raises:
         FileError: The file exists.
     """
-    _check_new(path)
+    check_new(path, "choose another file")
     arrays, about = pack_evidence(schema, evidence)
     write_tensors(path, arrays, about)
 
@@ -111,8 +112,3 @@ def unpack_evidence(
         )
         for index, plain in enumerate(json.loads(about["cases"]))
     )
-
-
-def _check_new(path: Path) -> None:
-    if path.exists():
-        raise FileError(f"{path} exists", hint="choose another file")

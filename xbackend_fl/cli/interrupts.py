@@ -1,0 +1,46 @@
+"""Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from xbackend_fl.cli.console import say
+
+INTERRUPTED = 130
+"""The exit code of a command that was interrupted."""
+
+
+def end_on_interrupt() -> None:
+    """From now on Ctrl-C ends the command at once, without a traceback."""
+    signal.signal(signal.SIGINT, _end)
+
+
+def stop_on_interrupt(notice: str = "") -> Callable[[], bool]:
+    """From now on the first Ctrl-C, or a request to terminate, asks the command to stop; a second Ctrl-C ends it at once.
+
+    Args:
+        notice: What to say of the first.
+
+    Returns:
+        Whether it was asked to stop.
+    """
+    asked = False
+
+    def ask(number: int, _: object) -> None:
+        nonlocal asked
+        if notice and not asked:
+            say(notice, err=True)
+        asked = True
+        if number == signal.SIGINT:
+            end_on_interrupt()
+
+    signal.signal(signal.SIGINT, ask)
+    signal.signal(signal.SIGTERM, ask)
+    return lambda: asked
+
+
+def _end(_: int, __: object) -> NoReturn:
+    sys.exit(INTERRUPTED)
