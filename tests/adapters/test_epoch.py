@@ -20,7 +20,7 @@ from tests.conftest import Figure
 from xbackend_fl.adapter import Batch, Optimizer, TrainConfig, Trainer
 from xbackend_fl.course import load_course
 from xbackend_fl.data import batches, load_splits
-from xbackend_fl.mapping import BoundModel, bind_trainer, training_attributes
+from xbackend_fl.mapping import BoundModel, bind_trainer
 from xbackend_fl.mapping.probe.draw import draw_weights
 from xbackend_fl.simulation import SimulationEngine
 from xbackend_fl.weights import Weights
@@ -159,18 +159,7 @@ def trained(
     loss: str,
     clip: float | None,
 ) -> Weights:
-    side.trainer.reset(0)
     side.write(start)
-    config = TrainConfig(
-        rule,
-        loss=loss,
-        clip_norm=clip,
-        dropout=False,
-        attributes=training_attributes(side.schema, side.binding),
-        masked=side.binding.masked,
-    )
-    axes = side.binding.inputs[0]
-    turned = side.binding.outputs[0].to_native(targets) if targets.ndim > 1 else targets
-    steps = (Batch((axes.to_native(inputs[i]),), turned[i]) for i in batches(len(inputs), 16, 1, None, 0))
-    side.trainer.train(steps, config)
+    steps = (Batch((inputs[i],), targets[i]) for i in batches(len(inputs), 16, 1, None, 0))
+    side.train(steps, TrainConfig(rule, loss=loss, clip_norm=clip, dropout=False))
     return side.read()

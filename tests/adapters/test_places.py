@@ -17,7 +17,8 @@ from torch.nn import functional as F
 import xbackend_fl
 from tests.adapters.row import Lambda, chain
 from xbackend_fl.adapter import Batch, Optimizer, TrainConfig, Trainer, adapter_of
-from xbackend_fl.mapping import find_binding, training_attributes
+from xbackend_fl.adapter.attributes import training_attributes
+from xbackend_fl.mapping import find_binding
 
 WIDTH = 64
 VECTOR = (np.ones((1, WIDTH), np.float32),)

@@ -100,7 +100,7 @@ def test_targets_lie_beside_the_output(
 ) -> None:
     objective = Objective("mean_squared_error" if class_axis is None else "cross_entropy", output, class_axis)
     targets = np.arange(4 * np.prod(objective.targets)).reshape(4, *objective.targets)
-    turned = objective.in_order(targets, axes)
+    turned = axes.without(class_axis).to_native(objective.arranged(targets))
     assert turned.shape == wanted
     np.testing.assert_array_equal(turned.ravel(), targets.ravel())
 

@@ -16,6 +16,7 @@ from torch import nn
 import xbfl_torch.steps
 from tests.adapters.row import chain
 from tests.adapters.zoo import ROWS
+from xbackend_fl.adapter.canonical_model import CanonicalModel
 from xbackend_fl.canonical import Binding
 from xbackend_fl.canonical.layout import Blocks, Layout, Reorder, Stack, Sum, Transpose
 from xbackend_fl.mapping import Proof, evidence_of
@@ -60,7 +61,7 @@ def rebound(binding: Binding, **changed: Layout) -> Binding:
 def test_the_honest_binding_passes() -> None:
     left, right = convolutions()
     binding, _ = find_binding(left.description.schema, right.description)
-    proof = prove(left.description.schema, binding, right, IMAGE, evidence_of(left, IMAGE))
+    proof = prove(CanonicalModel(left.description.schema, binding, right), IMAGE, evidence_of(left, IMAGE))
     assert proof.proven
     assert not failures(proof)
     assert not Proof(()).proven
@@ -72,7 +73,9 @@ def test_two_swapped_tensors_of_one_shape() -> None:
     binding, _ = find_binding(schema, right.description)
     one, two = binding.parameters["0.weight"], binding.parameters["2.weight"]
     proof = prove(
-        schema, rebound(binding, **{"0.weight": two, "2.weight": one}), right, IMAGE, evidence_of(left, IMAGE)
+        CanonicalModel(schema, rebound(binding, **{"0.weight": two, "2.weight": one}), right),
+        IMAGE,
+        evidence_of(left, IMAGE),
     )
     assert {"outputs", "onnx runtime"} <= failures(proof)
 
@@ -83,7 +86,7 @@ def test_a_swapped_mean_and_variance() -> None:
     binding, _ = find_binding(schema, right.description)
     one, two = binding.parameters["1.mean"], binding.parameters["1.variance"]
     wrong = rebound(binding, **{"1.mean": two, "1.variance": one})
-    assert "outputs" in failures(prove(schema, wrong, right, IMAGE, evidence_of(left, IMAGE)))
+    assert "outputs" in failures(prove(CanonicalModel(schema, wrong, right), IMAGE, evidence_of(left, IMAGE)))
 
 
 def test_a_transposed_square_kernel() -> None:
@@ -92,7 +95,7 @@ def test_a_transposed_square_kernel() -> None:
     binding, _ = find_binding(schema, right.description)
     turned = Transpose(binding.parameters["0.weight"], (0, 1, 3, 2))
     wrong = rebound(binding, **{"0.weight": turned})
-    assert "outputs" in failures(prove(schema, wrong, right, IMAGE, evidence_of(left, IMAGE)))
+    assert "outputs" in failures(prove(CanonicalModel(schema, wrong, right), IMAGE, evidence_of(left, IMAGE)))
 
 
 def test_a_flatten_order_left_out() -> None:
@@ -101,7 +104,11 @@ def test_a_flatten_order_left_out() -> None:
     binding, _ = find_binding(schema, right.description)
     layout = binding.parameters["4.weight"]
     assert isinstance(layout, Reorder)
-    proof = prove(schema, rebound(binding, **{"4.weight": layout.of}), right, IMAGE, evidence_of(left, IMAGE))
+    proof = prove(
+        CanonicalModel(schema, rebound(binding, **{"4.weight": layout.of}), right),
+        IMAGE,
+        evidence_of(left, IMAGE),
+    )
     assert "outputs" in failures(proof)
 
 
@@ -116,7 +123,9 @@ def test_gates_in_the_order_of_another_framework() -> None:
     assert isinstance(gates, Blocks)
     wrong = Stack((replace(gates, order=(0, 1, 2, 3)),))
     proof = prove(
-        schema, rebound(binding, **{name: wrong}), candidate, example, evidence_of(reference, example)
+        CanonicalModel(schema, rebound(binding, **{name: wrong}), candidate),
+        example,
+        evidence_of(reference, example),
     )
     assert "outputs" in failures(proof)
 
@@ -133,7 +142,7 @@ def test_a_second_bias_that_trains_shows_only_in_the_step() -> None:
         for part in layout.parts
     )
     binding.__dict__["masked"] = ()
-    proof = prove(schema, binding, candidate, example, evidence_of(reference, example))
+    proof = prove(CanonicalModel(schema, binding, candidate), example, evidence_of(reference, example))
     assert "step" in failures(proof)
     assert "outputs" not in failures(proof)
 
@@ -155,9 +164,9 @@ def test_an_unbiased_running_variance_shows_only_in_the_step(monkeypatch: pytest
     evidence = evidence_of(reference, example)
     binding, notes = find_binding(schema, candidate.description)
     assert any("momentum is 0.5 in the schema" in note for note in notes)
-    assert prove(schema, binding, candidate, example, evidence).proven
+    assert prove(CanonicalModel(schema, binding, candidate), example, evidence).proven
     monkeypatch.setattr(xbfl_torch.steps, "_biased_variance", nothing)
-    assert failures(prove(schema, binding, candidate, example, evidence)) == {"statistics"}
+    assert failures(prove(CanonicalModel(schema, binding, candidate), example, evidence)) == {"statistics"}
 
 
 def test_a_function_that_ignores_its_input_proves_nothing() -> None:
@@ -165,4 +174,6 @@ def test_a_function_that_ignores_its_input_proves_nothing() -> None:
     example = (np.ones((1, 4), np.float32),)
     trainer = TorchTrainer(left, example)
     schema, binding = trainer.description.schema, trainer.description.binding
-    assert "reacts" in failures(prove(schema, binding, trainer, example, evidence_of(trainer, example)))
+    assert "reacts" in failures(
+        prove(CanonicalModel(schema, binding, trainer), example, evidence_of(trainer, example))
+    )

@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune, spectral_norm
 
 from xbackend_fl.adapter import adapter_of
+from xbackend_fl.adapter.canonical_model import CanonicalModel
 from xbackend_fl.errors import RefusedInput
 from xbackend_fl.mapping.bound import BoundModel
 from xbackend_fl.mapping.proof.verify import Proof
@@ -42,8 +43,7 @@ class _Twisted(tf.Module):
 def _bound(model: object) -> BoundModel:
     """A model that speaks its own schema; which numbers proved it is not asked here."""
     trainer = adapter_of(model).load_model(model, _EXAMPLE)
-    described = trainer.description
-    return BoundModel(described.schema, described.binding, Proof((), ()), trainer)
+    return BoundModel(CanonicalModel.described(trainer), Proof((), ()))
 
 
 def _exported(model: object) -> Mapping[str, NDArray[Any]]:

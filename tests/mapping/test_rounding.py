@@ -15,6 +15,7 @@ from torch import nn
 
 import xbackend_fl
 from xbackend_fl.adapter import adapter_of
+from xbackend_fl.adapter.canonical_model import CanonicalModel
 from xbackend_fl.errors import MismatchError, UnprovenError
 from xbackend_fl.mapping import evidence_of
 from xbackend_fl.mapping.align.structure import find_binding
@@ -77,19 +78,19 @@ def test_a_residual_pair_is_proven_at_every_size_and_its_faults_are_found(
     left, right = (adapter_of(model).load_model(model, example) for model in (Residual(), twin()))
     schema, evidence = left.description.schema, evidence_of(left, example)
     binding, _ = find_binding(schema, right.description)
-    proof = prove(schema, binding, right, example, evidence)
+    proof = prove(CanonicalModel(schema, binding, right), example, evidence)
     assert proof.proven, [check for check in proof.checks if not check.passed]
     assert proof.largest_error <= proof.tolerance
     one, two = "blocks.1.norm1.weight", "blocks.1.norm2.weight"
     swapped = {one: binding.parameters[two], two: binding.parameters[one]}
     wrong = replace(binding, parameters={**binding.parameters, **swapped})
-    assert not prove(schema, wrong, right, example, evidence).proven
+    assert not prove(CanonicalModel(schema, wrong, right), example, evidence).proven
     loose = Residual()
     for module in loose.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eps = 1e-3
     theirs = evidence_of(adapter_of(loose).load_model(loose, example), example)
-    found = prove(schema, binding, right, example, theirs)
+    found = prove(CanonicalModel(schema, binding, right), example, theirs)
     assert {"outputs", "gradients", "step"} <= {check.what for check in found.checks if not check.passed}
 
 
@@ -146,7 +147,7 @@ def test_the_rounding_of_the_third_opinion_is_measured_too(*, published: bool) -
     evidence = gathered if published else None
     assert xbackend_fl.bind(model, schema, example, evidence).proof.proven
     loose = adapter_of(model).load_model(tiny_groups(1e-3), example)
-    proof = prove(schema, loose.description.binding, loose, example, evidence)
+    proof = prove(CanonicalModel(schema, loose.description.binding, loose), example, evidence)
     assert "onnx runtime" in {check.what for check in proof.checks if not check.passed}
 
 

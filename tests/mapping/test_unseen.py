@@ -19,6 +19,7 @@ import xbackend_fl
 from tests.mapping.masked import MASKED, Masked, Written, dense, linear, normal
 from tests.networks.catalogue import NETWORKS
 from xbackend_fl.adapter import adapter_of
+from xbackend_fl.adapter.canonical_model import CanonicalModel
 from xbackend_fl.cli.mapping import map_models
 from xbackend_fl.errors import RefusedInput, UnprovenError
 from xbackend_fl.mapping import evidence_of
@@ -73,7 +74,9 @@ def test_a_swapped_pair_behind_a_mask_is_refuted() -> None:
     names = [name for name in binding.parameters if "left" in name or "right" in name]
     swapped = dict(zip(names, (binding.parameters[name] for name in reversed(names)), strict=True))
     wrong = replace(binding, parameters={**binding.parameters, **swapped})
-    proven = [prove(schema, b, right, pair.example, evidence).proven for b in (binding, wrong)]
+    proven = [
+        prove(CanonicalModel(schema, b, right), pair.example, evidence).proven for b in (binding, wrong)
+    ]
     assert sorted(proven) == [False, True]
 
 

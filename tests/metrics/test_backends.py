@@ -17,7 +17,7 @@ from torch import nn
 import xbfl_tensorflow
 import xbfl_torch
 from xbackend_fl.adapter import Batch, LossName, Optimizer, TrainConfig
-from xbackend_fl.canonical import Axes, Schema
+from xbackend_fl.canonical import Schema
 from xbackend_fl.mapping import BoundModel, bind_trainer
 from xbackend_fl.mapping.probe.draw import draw_weights
 from xbackend_fl.metrics import Metrics, Objective, objective_of
@@ -150,24 +150,20 @@ def test_a_step_and_the_figures(name: str) -> None:
 def one_step(side: BoundModel, objective: Objective, inputs: Array, targets: Array) -> dict[str, float]:
     """Figures of one side; its training loss and the change of its weights are held against float64."""
     side.write(draw(side.schema))
-    axes, perm = side.binding.outputs[0], side.binding.outputs[0].perm
-    native = (np.ascontiguousarray(side.binding.inputs[0].to_native(inputs)),)
-    ((raw, *_),) = side.trainer.predict([native])
-    output = axes.to_canonical(raw)
+    ((output, *_),) = side.model.predict([(inputs,)])
     measured = Metrics.measured(objective, output, targets)
-    cotangent = axes.to_native(slope(objective, output, targets)).astype(np.float32)
-    expected = side.trainer.gradients(native, [np.ascontiguousarray(cotangent)])
-    before = side.trainer.read()
+    expected = side.gradients((inputs,), [slope(objective, output, targets).astype(np.float32)])
+    before = side.read()
     config = TrainConfig(
         Optimizer("sgd", lr=RATE),
         loss=objective.loss,
-        class_axis=objective.class_axis_in(perm),
+        class_axis=objective.class_axis or 1,
         ignore_index=objective.ignore_index,
     )
-    seen = side.trainer.train([Batch(native, objective.in_order(targets, Axes(perm)))], config)
+    seen = side.train([Batch((inputs,), targets)], config)
     assert seen.positions == measured.positions
     assert seen.mean == pytest.approx(measured.figures.get("loss", 0.0), rel=1e-6)
-    after = side.trainer.read()
+    after = side.read()
     assert expected
     for name, gradient in expected.items():
         np.testing.assert_allclose(after[name], before[name] - RATE * gradient, rtol=1e-5, atol=1e-6)

@@ -177,8 +177,9 @@ def test_native_order_and_back(perm: tuple[int, ...]) -> None:
     generator = np.random.default_rng(0)
     output, labels = generator.standard_normal((2, 3, 4, 5)), generator.integers(0, 3, (2, 4, 5))
     objective = objective_of(schema_with((3, 4, 5)), "cross_entropy", labels)
-    turned, targets = output.transpose(perm), objective.in_order(labels, Axes(perm))
-    scores = np.moveaxis(turned, objective.class_axis_in(perm), -1)
+    axes = Axes(perm)
+    turned, targets = axes.to_native(output), axes.without(objective.class_axis).to_native(labels)
+    scores = np.moveaxis(turned, perm.index(1), -1)
     expected = np.take_along_axis(np.moveaxis(output, 1, -1), labels[..., None], -1)
     found = np.take_along_axis(scores, targets[..., None], -1)
     np.testing.assert_array_equal(np.sort(found.ravel()), np.sort(expected.ravel()))
@@ -200,7 +201,7 @@ def test_an_order_that_the_shape_does_not_show_is_said(
     assert "read in ONNX layout" in objective.layout_note(perm)
     # Somebody can be wrong unseen: the values lie elsewhere, in the same shape but for axes of length 1.
     values = np.arange(9 * np.prod(objective.targets)).reshape(9, *objective.targets)
-    turned = objective.in_order(values, Axes(perm))
+    turned = Axes(perm).without(class_axis).to_native(values)
     assert np.squeeze(turned).shape == np.squeeze(values).shape
     assert not np.array_equal(np.squeeze(turned), np.squeeze(values))
 
@@ -222,5 +223,5 @@ def test_an_order_that_the_shape_shows_is_not_said(
     objective = Objective("mean_squared_error" if class_axis is None else "cross_entropy", output, class_axis)
     assert not objective.layout_note(perm)
     values = np.arange(9 * np.prod(objective.targets)).reshape(9, *objective.targets)
-    turned = np.squeeze(objective.in_order(values, Axes(perm)))
+    turned = np.squeeze(Axes(perm).without(class_axis).to_native(values))
     assert turned.shape != np.squeeze(values).shape or np.array_equal(turned, np.squeeze(values))

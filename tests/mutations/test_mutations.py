@@ -23,6 +23,7 @@ from tests.mutations.mutants import Mutant, mutants
 from tests.networks.catalogue import NETWORKS
 from tests.networks.network import Network
 from xbackend_fl.adapter import adapter_of
+from xbackend_fl.adapter.canonical_model import CanonicalModel
 from xbackend_fl.canonical import Binding
 from xbackend_fl.canonical.layout import Blocks, Join, Layout, Reorder, Stack, Sum, Transpose
 from xbackend_fl.errors import RefusedInput
@@ -199,7 +200,7 @@ def test_every_wrong_binding_is_refuted(network: Network, figure: Figure, *, tho
     candidate = adapter_of(keras_model).load_model(keras_model, example)
     schema, evidence = reference.description.schema, evidence_of(reference, example)
     binding, _ = find_binding(schema, candidate.description)
-    assert prove(schema, binding, candidate, example, evidence).proven
+    assert prove(CanonicalModel(schema, binding, candidate), example, evidence).proven
     unseen, count = vanishing(evidence), 0
 
     def interchangeable(one: str, two: str) -> bool:
@@ -209,6 +210,6 @@ def test_every_wrong_binding_is_refuted(network: Network, figure: Figure, *, tho
 
     most = 1000 if thorough else 4
     for what, wrong in wrong_bindings(binding, unseen, interchangeable, np.random.default_rng(0), most):
-        assert not prove(schema, wrong, candidate, example, evidence).proven, what
+        assert not prove(CanonicalModel(schema, wrong, candidate), example, evidence).proven, what
         count += 1
     figure(f"{network.name}: wrong bindings refuted", count)

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.adapter.contract import Exporting, Trainer
-from xbackend_fl.canonical import Binding, Schema
+from xbackend_fl.adapter.canonical_model import CanonicalModel
+from xbackend_fl.adapter.contract import Exporting
 from xbackend_fl.errors import RefusedInput
 
 Array = NDArray[Any]
@@ -48,19 +48,15 @@ class Exported:
 
 
 def export_native(
-    trainer: Trainer,
-    binding: Binding,
-    schema: Schema,
+    model: CanonicalModel,
     weights: Mapping[str, Array],
     inputs: Sequence[Array],
     file: Path,
 ) -> Exported:
-    """Write the model behind a trainer, which holds ``weights``, as an ONNX file, and run that file.
+    """Write a model, which holds ``weights``, as an ONNX file, and run that file.
 
     Args:
-        trainer: Holds the weights.
-        binding: Its own.
-        schema: The schema.
+        model: Holds the weights.
         weights: Canonical arrays.
         inputs: In ONNX layout.
         file: The new file.
@@ -68,12 +64,13 @@ def export_native(
     Raises:
         RefusedInput: The framework cannot write it, or what it wrote cannot be run.
     """
+    trainer, binding, schema = model.trainer, model.binding, model.schema
     if not isinstance(trainer, Exporting):
         raise RefusedInput(f"{binding.backend} has no exporter")
     if not inputs or any(array.ndim == 0 for array in inputs):
         raise RefusedInput("an input has no batch axis")
     several = [np.concatenate([array] * _BATCH)[:_BATCH] for array in inputs]
-    own = binding.native_inputs(several)
+    own = model.native_inputs(several)
     places = [axes.perm.index(0) for axes in binding.inputs]
     names = trainer.export_onnx(file, own, places)
     # Only who exports needs onnx and ONNX Runtime in memory.

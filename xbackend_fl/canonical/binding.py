@@ -69,6 +69,11 @@ class Axes:
         """Bring an array from the model's own layout to ONNX layout (a view)."""
         return _trailed(array, -self.trailing).transpose(inverse(self.perm))
 
+    def without(self, axis: int | None) -> Axes:
+        """The order of an array that lacks an axis of the canonical one; the same if it lacks none."""
+        kept = [one for one in self.perm if one != axis]
+        return replace(self, perm=tuple(sorted(kept).index(one) for one in kept))
+
     def native_shape(self, shape: Shape) -> Shape:
         """Shape in the model's own layout of an array that has ``shape`` in ONNX layout."""
         turned = tuple(shape[axis] for axis in self.perm)

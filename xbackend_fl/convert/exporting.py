@@ -47,9 +47,7 @@ def by_exporter(
         RefusedInput: The framework cannot write it.
         RunFailed: The file does not hold what was written, or does not compute what the model does.
     """
-    schema, trainer = side.schema, side.trainer
-    assert schema is not None
-    assert trainer is not None
+    schema = side.model.schema
     names = shown_names(schema.opaque)
     if sequence_axes:
         raise RefusedInput(
@@ -58,7 +56,7 @@ def by_exporter(
         )
     inputs = draw_inputs(schema, [array.shape for array in example], 0)
     expected = answer_of(side, canonical, inputs)
-    exported = export_native(trainer, side.binding, schema, canonical, inputs, file)
+    exported = export_native(side.model, canonical, inputs, file)
     outputs = compared(schema, expected, exported.outputs)
     named = {name: array for name, array in canonical.items() if name not in exported.unnamed}
     check_read_again(named, open_weights(file, "onnx"), file)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xbackend_fl.adapter import Adapter, Trainer
+from xbackend_fl.adapter.canonical_model import CanonicalModel
 from xbackend_fl.adapter.example import Example
 from xbackend_fl.canonical import Binding, Schema
 from xbackend_fl.errors import FileError
@@ -29,6 +30,13 @@ class Side:
     trainer: Trainer | None = None
     largest_error: float = 0.0
     comparisons: int = 0
+
+    @property
+    def model(self) -> CanonicalModel:
+        """The native model in canonical terms; its code must be there."""
+        assert self.schema is not None
+        assert self.trainer is not None
+        return CanonicalModel(self.schema, self.binding, self.trainer)
 
 
 def read_side(path: Path) -> Side:

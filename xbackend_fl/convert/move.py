@@ -128,7 +128,8 @@ def convert(
             outputs = compared_outputs(canonical, reader, writer, example)
         if sequence_axes:
             assert reader is not None
-            _check_lengths(reader, canonical, example, sequence_axes)
+            # The model holds the weights since the outputs were compared.
+            check_lengths(reader.model, canonical, example, sequence_axes)
         _replace(destination, overwrite=overwrite)
     left = () if reader is None else _left_out(source, places, reader.binding)
     told = () if writer is not None or reader is None else _held_in(kind, reader.binding)
@@ -357,15 +358,6 @@ def _write_canonical(
     held = {name: rounded(array, storage.get(name, "float32")) for name, array in canonical.items()}
     about = {"fingerprint": fingerprint, "digest": digest(held)}
     weights.save(partial, held, about, format=kind.name, verify=False, on_progress=on_progress)
-
-
-def _check_lengths(
-    side: Side, canonical: Canonical, example: Sequence[Array], sequence_axes: Sequence[tuple[int, int]]
-) -> None:
-    """Compute on both sides at other lengths too; the model holds the weights since the outputs were compared."""
-    assert side.trainer is not None
-    assert side.schema is not None
-    check_lengths(side.trainer, side.binding, side.schema, canonical, example, sequence_axes)
 
 
 def _left_out(source: Archive, places: Mapping[str, str], binding: Binding) -> tuple[str, ...]:

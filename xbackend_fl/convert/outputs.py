@@ -79,12 +79,9 @@ def compared(schema: Schema, ones: Sequence[Array], twos: Sequence[Array]) -> tu
 
 def answer_of(side: Side, canonical: Canonical, inputs: Sequence[Array]) -> tuple[Array, ...]:
     """Outputs in ONNX layout of a side that has a model, which holds the weights afterwards."""
-    trainer, binding = side.trainer, side.binding
-    assert trainer is not None
-    if not binding.one_way:
-        trainer.write(binding.restore(canonical))
-    raw = trainer.forward(binding.native_inputs(inputs))
-    return tuple(axes.to_canonical(array) for axes, array in zip(binding.outputs, raw, strict=True))
+    if not side.binding.one_way:
+        side.model.write(canonical)
+    return side.model.forward(inputs)
 
 
 def check_read_again(expected: Canonical, received: Mapping[str, Array], path: Path) -> None:

@@ -11,7 +11,6 @@ from xbackend_fl.mapping.bind import (
     gather_evidence,
 )
 from xbackend_fl.mapping.bound import BoundModel
-from xbackend_fl.mapping.probe.native import training_attributes
 from xbackend_fl.mapping.probe.probe import Evidence
 from xbackend_fl.mapping.probe.runtime import execute
 from xbackend_fl.mapping.proof.lengths import check_lengths
@@ -34,6 +33,5 @@ __all__ = [
     "find_binding",
     "gather_evidence",
     "pack_evidence",
-    "training_attributes",
     "unpack_evidence",
 ]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from xbackend_fl.adapter import Adapter, Trainer, Unbuilding, adapter_of
 from xbackend_fl.adapter.blame import explained
 from xbackend_fl.adapter.calling import same_names
+from xbackend_fl.adapter.canonical_model import CanonicalModel
 from xbackend_fl.adapter.example import Example, checked, checked_example
 from xbackend_fl.canonical import Binding, Schema
 from xbackend_fl.mapping.align.inputs import own_names
@@ -163,13 +164,13 @@ def evidence_of(trainer: Trainer, example: Example) -> tuple[Evidence, ...]:
     Raises:
         MemoryRefused: A proof does not fit into memory; :func:`bind` without evidence then says what structure does.
     """
-    schema, binding = trainer.description.schema, trainer.description.binding
+    model = CanonicalModel.described(trainer)
     example = checked_example(example)
-    check_memory(schema)
-    with explained(f"probing the {binding.backend} model"), _located(trainer), as_it_was(trainer):
+    check_memory(model.schema)
+    with explained(f"probing the {model.binding.backend} model"), _located(trainer), as_it_was(trainer):
         check_weights(trainer)
-        evidence = select(trainer, binding, schema, example)[0]
-        precision_notes(trainer, binding, schema, evidence)
+        evidence = select(model, example)[0]
+        precision_notes(model, evidence)
         first = (replace(item, notes=trainer.description.notes) for item in evidence[:1])
         return *first, *evidence[1:]
 

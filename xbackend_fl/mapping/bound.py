@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import final
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, final
 
-from xbackend_fl.adapter import Renewing, Trainer
+from numpy.typing import NDArray
+
+from xbackend_fl.adapter import LOSSES, Batch, LossName, LossSum, Renewing, TrainConfig, Trainer
+from xbackend_fl.adapter.canonical_model import CanonicalModel
 from xbackend_fl.canonical import Binding, Schema
-from xbackend_fl.errors import RefusedInput, SchemaError
+from xbackend_fl.errors import ConfigError, RefusedInput, SchemaError
+from xbackend_fl.mapping.match.training import require_trainable
 from xbackend_fl.mapping.proof.verify import Proof
+from xbackend_fl.metrics import Metrics, Objective, evaluated, objective_of
 from xbackend_fl.weights import Weights
+
+Array = NDArray[Any]
 
 
 @final
@@ -17,50 +25,167 @@ from xbackend_fl.weights import Weights
 class BoundModel:
     """A native model that speaks a schema.
 
+    Every array of data is in ONNX layout, one per input or output of the schema in its order, batch first; every parameter goes by its canonical
+    name. The native model is asked as it is at that moment, whoever trained it or replaced its tensors since: each method raises
+    :class:`RefusedInput` where it has other tensors than it had when it was bound, or inputs do not fit.
+
     Attributes:
-        schema: The schema.
-        binding: How its parameters lie in the native model.
-        proof: The numbers that show that both are the same function.
-        trainer: The native model behind the trainer contract.
+        model: The model in canonical terms, without these checks.
+        proof: The numbers that show that it is the schema's function.
         notes: Differences that only training sees, where the schema's value is applied, and what the proof says besides.
     """
 
-    schema: Schema
-    binding: Binding
+    model: CanonicalModel
     proof: Proof
-    trainer: Trainer
     notes: tuple[str, ...] = ()
 
-    def read(self) -> Weights:
-        """The model's current weights in canonical form (copies), whoever changed or replaced them.
+    @property
+    def schema(self) -> Schema:
+        """The schema."""
+        return self.model.schema
 
-        Raises:
-            RefusedInput: The model has other tensors than it had when it was bound.
-        """
-        self._renew()
-        return Weights.from_schema(self.schema, self.binding.export(self.trainer.read()))
+    @property
+    def binding(self) -> Binding:
+        """How the schema's parameters lie in the native model."""
+        return self.model.binding
+
+    @property
+    def trainer(self) -> Trainer:
+        """The native model behind the trainer contract, in its own names and layouts."""
+        return self.model.trainer
+
+    def read(self) -> Weights:
+        """The model's current weights (copies)."""
+        return Weights.from_schema(self.schema, self._renewed().read())
 
     def write(self, weights: Weights) -> None:
         """Set the model's weights.
 
         Raises:
             SchemaError: The weights belong to another schema.
-            RefusedInput: The model computes some of its weights, or has other tensors than it had when it was bound.
+            RefusedInput: The model computes some of its weights.
         """
-        if self.binding.one_way:
-            raise RefusedInput(
-                f"the map goes one way: {self.binding.one_way}",
-                hint="remove the parametrization before training, or take the weights from the trainer's copy",
-            )
+        self._require_two_ways()
         if weights.fingerprint != self.schema.fingerprint:
             raise SchemaError(
                 f"expected weights of schema {self.schema.fingerprint[:12]}, "
                 f"received {weights.fingerprint[:12]}"
             )
         Weights.from_schema(self.schema, weights)
-        self._renew()
-        self.trainer.write(self.binding.restore(weights))
+        self._renewed().write(weights)
 
-    def _renew(self) -> None:
+    def forward(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
+        """Outputs in evaluation mode."""
+        return self._renewed().forward(self._fitting(inputs))
+
+    def gradients(self, inputs: Sequence[Array], cotangents: Sequence[Array]) -> dict[str, Array]:
+        """Gradient of ``sum(output * cotangent)`` in evaluation mode, by trainable parameter, in its canonical shape.
+
+        Args:
+            inputs: The data.
+            cotangents: One array per output, of its shape.
+        """
+        shapes = [array.shape for array in self.forward(inputs)]
+        if shapes != [array.shape for array in cotangents]:
+            raise RefusedInput(
+                f"expected cotangents of the shapes of the outputs, {_shown(shapes)}, received {_shown(a.shape for a in cotangents)}"
+            )
+        return self.model.gradients(inputs, cotangents)
+
+    def train(self, batches: Iterable[Batch], config: TrainConfig, seed: int = 0) -> LossSum:
+        """Train the model as one participant does: from the weights that it has, one step per batch, with an optimizer that remembers nothing.
+
+        Args:
+            batches: The data, and targets of the first output's shape, without its class axis if the loss is of classes.
+            config: How. ``class_axis`` is in ONNX layout; an array of a slot goes by canonical name, and each slot has one for every
+                trainable parameter; ``attributes`` and ``masked`` are the schema's, whatever is given.
+            seed: Of dropout and other noise.
+
+        Returns:
+            The loss as it was on the way.
+
+        Raises:
+            RefusedInput: The model computes some of its weights, or cannot be trained as the schema says; or the loss does not accept a target.
+        """
+        self._require_two_ways()
+        if self.binding.inference_only:
+            raise RefusedInput(
+                f"the {self.binding.backend} model cannot be trained: {self.binding.inference_only}",
+                hint="bind the code that builds the model instead of what it was saved as",
+            )
+        require_trainable(self.binding.backend, self.binding.obstacles, dropout=config.dropout)
+        model = self._renewed()
+        model.reset(seed)
+        axis = config.class_axis if LOSSES[config.loss].targets == "classes" else None
+        return model.train(
+            self._ready(batches, config.loss, axis, config.ignore_index), replace(config, attributes={})
+        )
+
+    def evaluate(
+        self,
+        batches: Iterable[Batch],
+        loss: LossName = "cross_entropy",
+        *,
+        class_axis: int | None = None,
+        ignore_index: int | None = None,
+    ) -> Metrics:
+        """All metrics that fit a loss, over the first output.
+
+        Args:
+            batches: The data, and targets as for :meth:`train`.
+            loss: The loss.
+            class_axis: Axis of the output that holds the classes, if the shapes leave several.
+            ignore_index: Targets of this value do not count; ``None`` if all do.
+
+        Returns:
+            Sums, which merge; ``figures`` has ``loss`` and, by the loss, ``accuracy`` or ``rmse``, ``mae`` and ``r2``.
+
+        Raises:
+            RefusedInput: The loss does not accept a target.
+        """
+        ready = list(self._ready(batches, loss, class_axis, ignore_index))
+        if not ready:
+            return Metrics()
+        objective = self._objective(ready[0], loss, class_axis, ignore_index)
+        return evaluated(self._renewed(), ready, objective)
+
+    def _ready(
+        self, batches: Iterable[Batch], loss: LossName, class_axis: int | None, ignore_index: int | None
+    ) -> Iterator[Batch]:
+        """Batches that fit, with targets as the loss reads them."""
+        for number, batch in enumerate(batches):
+            objective = self._objective(batch, loss, class_axis, ignore_index)
+            if fault := objective.fault(batch.targets):
+                raise ConfigError(f"batch {number}, row {fault.row}: {fault.reason}")
+            yield Batch(tuple(self._fitting(batch.inputs)), objective.prepared(batch.targets))
+
+    def _objective(
+        self, batch: Batch, loss: LossName, class_axis: int | None, ignore_index: int | None
+    ) -> Objective:
+        return objective_of(
+            self.schema, loss, batch.targets, class_axis=class_axis, ignore_index=ignore_index
+        )
+
+    def _fitting(self, inputs: Sequence[Array]) -> Sequence[Array]:
+        ports = self.schema.inputs
+        if [array.ndim for array in inputs] != [len(port.shape) for port in ports]:
+            raise RefusedInput(
+                f"expected inputs like {_shown(port.shape for port in ports)}, in ONNX layout, received {_shown(a.shape for a in inputs)}"
+            )
+        return inputs
+
+    def _require_two_ways(self) -> None:
+        if self.binding.one_way:
+            raise RefusedInput(
+                f"the map goes one way: {self.binding.one_way}",
+                hint="remove the parametrization before training, or take the weights from the trainer's copy",
+            )
+
+    def _renewed(self) -> CanonicalModel:
         if isinstance(self.trainer, Renewing):
             self.trainer.renew()
+        return self.model
+
+
+def _shown(shapes: Iterable[tuple[int, ...]]) -> str:
+    return " and ".join(str(list(shape)) for shape in shapes) or "none"

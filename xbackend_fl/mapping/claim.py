@@ -9,6 +9,7 @@ from typing import Any, final
 from numpy.typing import NDArray
 
 from xbackend_fl.adapter import Adapter, Trainer
+from xbackend_fl.adapter.canonical_model import CanonicalModel
 from xbackend_fl.canonical import Binding, Description, Schema
 from xbackend_fl.errors import MismatchError
 from xbackend_fl.mapping.align.fingerprint import Fingerprints
@@ -69,9 +70,12 @@ class Claim:
         """The first proposal that the numbers do not contradict, or the likeliest one with its failed proof."""
         return search(
             proposals,
-            lambda binding: prove(self.schema, binding, self.trainer, self.example, self.evidence),
-            lambda binding, failed: plausible(self.schema, binding, self.trainer, self.evidence, failed),
+            lambda binding: prove(self._under(binding), self.example, self.evidence),
+            lambda binding, failed: plausible(self._under(binding), self.evidence, failed),
         )
+
+    def _under(self, binding: Binding) -> CanonicalModel:
+        return CanonicalModel(self.schema, binding, self.trainer)
 
     def cause(self, apart: Sequence[Difference], found: Outcome | None, held: Held | None) -> Cause | None:
         """What the values of both graphs say of a difference that no attribute tells.

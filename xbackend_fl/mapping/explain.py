@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.adapter import Adapter, Trainer
+from xbackend_fl.adapter import Adapter
+from xbackend_fl.adapter.canonical_model import CanonicalModel
 from xbackend_fl.canonical import Binding, Description, Kind, Node, Schema
 from xbackend_fl.canonical.layout import leaves
 from xbackend_fl.canonical.node import AttributeValue
@@ -138,12 +139,11 @@ def _native(binding: Binding | None, parameter: str) -> str | None:
     return f"{leaf.tensor} {list(leaf.full_shape)} in {binding.backend}"
 
 
-def verdict_by_shape(trainer: Trainer, description: Description, evidence: Sequence[Evidence] | None) -> str:
+def verdict_by_shape(model: CanonicalModel, evidence: Sequence[Evidence] | None) -> str:
     """How closely both models' outputs agree on normal data when equal shapes hold equal weights: it needs no map.
 
     Args:
-        trainer: The candidate; its weights are changed.
-        description: The candidate's own description.
+        model: The candidate under its own schema; its weights are changed.
         evidence: What the reference did, this probe included.
     """
     found = by_shape(evidence)
@@ -151,7 +151,7 @@ def verdict_by_shape(trainer: Trainer, description: Description, evidence: Seque
         return ""
     item = found[0]
     case = replace(item.case, differentiate=False)
-    outputs = observe(trainer, description.binding, description.schema, case, {}).outputs
+    outputs = observe(model, case, {}).outputs
     if [a.shape for a in outputs] != [a.shape for a in item.outputs]:
         return ""
     error = max(relative_error(a, b) for a, b in zip(outputs, item.outputs, strict=True))

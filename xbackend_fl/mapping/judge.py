@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from xbackend_fl.adapter.canonical_model import CanonicalModel
 from xbackend_fl.errors import MismatchError, UnprovenError
 from xbackend_fl.mapping.align.forms import UnlikeError, one_function
 from xbackend_fl.mapping.align.inputs import Turned
@@ -42,7 +43,7 @@ def proven(claim: Claim) -> BoundModel:
     claim = replace(claim, evidence=evidence)
     trainer, schema, own = claim.trainer, claim.schema, claim.own
     check_weights(trainer)
-    held = held_on_both(schema, own.schema, own.binding, trainer, claim.evidence or ())
+    held = held_on_both(schema, CanonicalModel(own.schema, own.binding, trainer), claim.evidence or ())
     claim = claim.without_held()
     found: Outcome | None = None
     apart: tuple[Difference, ...] = ()
@@ -64,8 +65,9 @@ def proven(claim: Claim) -> BoundModel:
         raise claim.refusal(apart, _verdict(claim, apart, found), cause) from None
     if not found.proof.proven:
         raise failure(found, schema, trainer.description, claim.cause(apart, found, held))
-    told = precision_notes(trainer, found.binding, schema, claim.evidence)
-    missing = missing_notes(trainer, found.binding, schema, claim.evidence, lacking)
+    model = CanonicalModel(schema, found.binding, trainer)
+    told = precision_notes(model, claim.evidence)
+    missing = missing_notes(model, claim.evidence, lacking)
     of_reference = (f"the reference: {note}" for item in claim.evidence or () for note in item.notes)
     notes = (
         *found.notes,
@@ -77,7 +79,7 @@ def proven(claim: Claim) -> BoundModel:
         *missing,
         *found.proof.notes,
     )
-    return BoundModel(schema, found.binding, found.proof, trainer, notes)
+    return BoundModel(model, found.proof, notes)
 
 
 def _matched_alone(claim: Claim, lacking: MemoryRefused) -> MismatchError | UnprovenError:
@@ -109,4 +111,4 @@ def _verdict(claim: Claim, apart: Sequence[Difference], found: Outcome | None) -
     said = found and (not_finite_apart(found.proof) or apart_somewhere(found.proof))
     if said or any(item.attribute not in {"structure", "connection"} for item in apart):
         return said or ""
-    return verdict_by_shape(claim.trainer, claim.trainer.description, claim.evidence)
+    return verdict_by_shape(CanonicalModel.described(claim.trainer), claim.evidence)

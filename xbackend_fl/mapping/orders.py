@@ -74,7 +74,7 @@ def _inputs_in_some_order(claim: Claim) -> BoundModel:
             unfit = unfit or error
             continue
         notes = (*found.notes, *order_notes(schema, own, order))
-        return replace(found, trainer=trainer, notes=notes)
+        return replace(found, model=replace(found.model, trainer=trainer), notes=notes)
     if refused is None:
         assert unfit is not None
         raise unfit

@@ -1,5 +1,6 @@
 """Figures about a model, computed in one place from outputs and targets, the same for every backend."""
 
+from xbackend_fl.metrics.evaluation import evaluated
 from xbackend_fl.metrics.metric import Metric
 from xbackend_fl.metrics.metrics import Metrics
 from xbackend_fl.metrics.objective import Fault, Objective, objective_of
@@ -14,6 +15,7 @@ __all__ = [
     "Objective",
     "columns_of",
     "default_metric",
+    "evaluated",
     "is_better",
     "metrics_for",
     "most_positions_of",

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.adapter.losses import LOSSES, LossName
-from xbackend_fl.canonical import Axes, Schema
+from xbackend_fl.canonical import Schema
 from xbackend_fl.errors import ConfigError
 from xbackend_fl.metrics.features import feature_axis
 
@@ -65,11 +65,10 @@ class Objective:
         """Targets ``[N, ...]`` in :attr:`targets`' shape: axes of length 1 come and go, nothing else does (a view)."""
         return targets.reshape(len(targets), *self.targets)
 
-    def in_order(self, targets: Array, axes: Axes) -> Array:
-        """Targets ``[N, ...]`` beside an output of such axes, as the model returns it (a view)."""
-        kept = sorted(axis for axis in axes.perm if axis != self.class_axis)
-        order = tuple(kept.index(axis) for axis in axes.perm if axis != self.class_axis)
-        return Axes(order, trailing=axes.trailing).to_native(self.arranged(targets))
+    def prepared(self, targets: Array) -> Array:
+        """Targets ``[N, ...]`` as a model trains on them, in ONNX layout: class indices as int64, everything else as float32."""
+        dtype = np.float32 if self.class_axis is None else np.int64
+        return self.arranged(targets).astype(dtype, copy=False)
 
     def layout_note(self, perm: tuple[int, ...]) -> str:
         """What is said of targets that would also fit the model's own order of axes; empty where their shape tells the order.
@@ -87,10 +86,6 @@ class Objective:
             f"the targets, {_shown(self.targets)}, are read in ONNX layout; the model's own output has these axes in the order "
             f"{', '.join(str(axis) for axis in own)}, which the shape does not show, because they have the same lengths"
         )
-
-    def class_axis_in(self, perm: tuple[int, ...]) -> int:
-        """The class axis of such an output; 1 where there are no classes."""
-        return 1 if self.class_axis is None else perm.index(self.class_axis)
 
     def counted(self, targets: Array) -> Array | None:
         """Where targets count, bool in their shape; ``None`` if all do."""

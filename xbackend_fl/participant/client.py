@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.adapter import Tensors
+from xbackend_fl.adapter.canonical_model import CanonicalModel
 from xbackend_fl.aggregation import MODEL, Update
 from xbackend_fl.algorithms import ClientState, LocalPlan, PlainClient, Trained
 from xbackend_fl.algorithms.local import local_parameters
-from xbackend_fl.canonical import Binding, Kind, Schema
+from xbackend_fl.canonical import Binding, Kind
 from xbackend_fl.canonical.layout import leaves
 from xbackend_fl.course import Course
 from xbackend_fl.errors import ConfigError
@@ -47,9 +48,7 @@ class Client:
 
     Args:
         course: The course.
-        schema: The schema.
-        binding: The model's binding to it.
-        own: Reads the model's tensors, before any training: where its local parameters start from.
+        model: The model, before any training: its local parameters start from where they are.
 
     Attributes:
         local: Names of the canonical parameters that stay here.
@@ -60,8 +59,8 @@ class Client:
         ConfigError: ``federate.local`` does not fit the model.
     """
 
-    def __init__(self, course: Course, schema: Schema, binding: Binding, own: Callable[[], Tensors]) -> None:
-        algorithm = course.federate.algorithm
+    def __init__(self, course: Course, model: CanonicalModel) -> None:
+        algorithm, schema, binding = course.federate.algorithm, model.schema, model.binding
         self._side = algorithm.client(course.training.optimizer.rule())
         self.local = local_parameters(schema, course.local)
         self._binding, self._fingerprint = binding, f"{schema.fingerprint}:{binding.backend}"
@@ -70,7 +69,7 @@ class Client:
         self._vectors = binding.subset({n for n, kind in self.kinds.items() if kind is Kind.TRAINABLE})
         self._own_part = binding.subset(self.local)
         _check_apart(binding, self.local)
-        tensors = own() if self.local else {}
+        tensors = model.trainer.read() if self.local else {}
         self._own = {name: np.array(tensors[name]) for name in self._own_part.owners}
         # Of a class that changes one of its sides nothing is known.
         self.plain = type(self._side) is PlainClient and algorithm.weighing == "examples" and not self.local

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.adapter import Batch, TrainConfig, Trainer
+from xbackend_fl.adapter import Batch, TrainConfig
+from xbackend_fl.adapter.canonical_model import CanonicalModel
 from xbackend_fl.canonical import Kind
 from xbackend_fl.canonical.layout import leaves
 from xbackend_fl.canonical.schema import parameters_behind
@@ -118,7 +119,7 @@ class Rehearsal:
     Attributes:
         course: The course.
         backend: The backend.
-        trainer: The model.
+        model: The model.
         example: One array per input of the model, in ONNX layout.
         splits: The common data.
         shards: The data of the backend's participants.
@@ -129,7 +130,7 @@ class Rehearsal:
 
     course: Course
     backend: str
-    trainer: Trainer
+    model: CanonicalModel
     example: tuple[Array, ...]
     splits: Splits
     shards: Mapping[str, Dataset]
@@ -144,7 +145,7 @@ class Rehearsal:
         looked_at = named if scope.common else named_data(self.course, self.shards, None)
         notes = examine_data(looked_at, self._wanted(), refused)
         trial = Trial(
-            self.course, self.backend, self.trainer, self.shards, self.batch, self.objective, self.config
+            self.course, self.backend, self.model, self.shards, self.batch, self.objective, self.config
         )
         notes += self._without_gradient() if scope.common else ()
         tried = Refusals()
@@ -188,14 +189,13 @@ class Rehearsal:
 
     def _without_gradient(self) -> tuple[str, ...]:
         """A note about parameters that reach other outputs than the first alone, which is the one that the loss reads."""
-        description, decay = self.trainer.description, self.course.training.optimizer.rule().weight_decay
-        schema = description.schema
+        schema, decay = self.model.schema, self.course.training.optimizer.rule().weight_decay
         behind = parameters_behind(schema, schema.outputs[0].name)
         names = [
             leaf.tensor
             for parameter in schema.parameters
             if parameter.kind is Kind.TRAINABLE and parameter.name not in behind
-            for leaf in leaves(description.binding.parameters[parameter.name])
+            for leaf in leaves(self.model.binding.parameters[parameter.name])
         ]
         if not names:
             return ()
@@ -211,7 +211,7 @@ class Rehearsal:
 
     def _wanted(self) -> Wanted:
         scaled = self.course.data.scale is not None
-        return Wanted(self.example, scaled, self.objective, vocabulary_of(self.trainer.description.schema))
+        return Wanted(self.example, scaled, self.objective, vocabulary_of(self.model.schema))
 
     def _load_again(self, contents: Mapping[str, str], *, common: bool) -> Iterator[RefusedInput]:
         """A loader that returns other data each time would give every process data of its own."""

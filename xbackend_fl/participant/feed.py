@@ -1,4 +1,4 @@
-"""What a model is fed: rows of a data set in its own dtype, order of inputs and order of axes, and targets as its loss reads them."""
+"""What a model is fed: rows of a data set in its own dtype, and targets as its loss reads them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.adapter import Batch
-from xbackend_fl.canonical import Binding, Schema
+from xbackend_fl.canonical import Schema
 from xbackend_fl.course import Course
 from xbackend_fl.data import Dataset
 from xbackend_fl.metrics import Objective, objective_of
@@ -17,20 +17,16 @@ from xbackend_fl.metrics import Objective, objective_of
 
 @final
 class Feed:
-    """Makes the batches of one model.
+    """Makes the batches of one model, in ONNX layout.
 
     Args:
         course: Says how bytes are scaled, and the loss.
         example: One array per input, in ONNX layout and with the dtype that the model takes.
         schema: The schema.
-        binding: The model's.
     """
 
-    def __init__(
-        self, course: Course, example: Sequence[NDArray[Any]], schema: Schema, binding: Binding
-    ) -> None:
-        self._course, self._example = course, example
-        self._schema, self._binding = schema, binding
+    def __init__(self, course: Course, example: Sequence[NDArray[Any]], schema: Schema) -> None:
+        self._course, self._example, self._schema = course, example, schema
         self._objectives: dict[int, Objective] = {}
 
     def objective(self, data: Dataset) -> Objective:
@@ -59,18 +55,7 @@ class Feed:
             a * factor + offset if a.dtype == np.uint8 else a.astype(e.dtype, copy=False) for a, e in pairs
         )
 
-    def targets(self, data: Dataset, targets: NDArray[Any]) -> NDArray[Any]:
-        """Targets of a data set in the model's own axis order: class indices as int64, everything else as float32."""
-        objective = self.objective(data)
-        dtype = np.float32 if objective.class_axis is None else np.int64
-        return objective.in_order(targets, self._binding.outputs[0]).astype(dtype, copy=False)
-
     def batch(self, data: Dataset, indices: NDArray[np.intp]) -> Batch:
         """Some rows of a data set."""
         part = data.gather(indices)
-        return Batch(self.inputs(part), self.targets(data, part.targets))
-
-    def inputs(self, part: Dataset) -> tuple[NDArray[Any], ...]:
-        """Inputs in the model's own order of inputs and axes."""
-        own = self._binding.native_inputs(self.prepared(part.inputs))
-        return tuple(np.ascontiguousarray(array) for array in own)
+        return Batch(self.prepared(part.inputs), self.objective(data).prepared(part.targets))

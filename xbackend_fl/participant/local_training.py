@@ -14,14 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.adapter import ClientWork, CohortTrainer, LossSum, Tensors, TrainConfig, Trainer
+from xbackend_fl.adapter.canonical_model import CanonicalModel
 from xbackend_fl.aggregation import LARGEST, MODEL, Partial, Sums, Update, is_within
-from xbackend_fl.canonical import Binding, Schema
 from xbackend_fl.course import Course
 from xbackend_fl.course.federate import merging
 from xbackend_fl.data import Dataset, batches, seed_of
 from xbackend_fl.errors import Diverged, UpdateRefused
 from xbackend_fl.events import Noted, Observer, ParticipantFailed, ParticipantTrained
-from xbackend_fl.mapping import training_attributes
 from xbackend_fl.metrics import Metrics
 from xbackend_fl.participant.client import Arrays, Begun, Client
 from xbackend_fl.participant.client_states import ClientStates
@@ -54,10 +53,8 @@ class LocalTraining:
 
     Args:
         course: The course.
-        trainer: The shared model.
+        model: The shared model.
         open_another: Opens a model of a participant's own, which lies in memory as the shared one.
-        schema: The schema.
-        binding: The model's binding to it.
         feed: Makes batches.
         shards: The participants' data.
         split: Data by which the loss reads its targets: the training set.
@@ -72,18 +69,15 @@ class LocalTraining:
     def __init__(
         self,
         course: Course,
-        trainer: Trainer,
+        model: CanonicalModel,
         open_another: Callable[[], Trainer],
-        schema: Schema,
-        binding: Binding,
         feed: Feed,
         shards: Mapping[str, Dataset],
         split: Dataset,
         observer: Observer,
     ) -> None:
-        self._course, self._backend = course, binding.backend
-        self._trainer, self._open_another = trainer, open_another
-        self._schema, self._binding, self._feed = schema, binding, feed
+        self._course, self._backend = course, model.binding.backend
+        self._model, self._open_another, self._feed = model, open_another, feed
         self._shards, self._split, self._tell = shards, split, observer
         self._own: dict[str, Trainer] = {}
         self._said = self.on_device = False
@@ -92,7 +86,7 @@ class LocalTraining:
     @cached_property
     def client(self) -> Client:
         """The algorithm at this model, once that is bound."""
-        return Client(self._course, self._schema, self._binding, self._trainer.read)
+        return Client(self._course, self._model)
 
     def train_round(
         self, number: int, weights: Weights, cohort: Sequence[str], vectors: Mapping[str, Weights]
@@ -112,7 +106,7 @@ class LocalTraining:
     def _train_in_turn(
         self, number: int, weights: Weights, cohort: Sequence[str], vectors: Mapping[str, Weights]
     ) -> PartialSum:
-        start = self.client.native(self._binding.restore(weights))
+        start = self.client.native(self._model.binding.restore(weights))
         sent = self.client.sent(vectors)
         if self.on_device and not self._said:
             self._said = True
@@ -174,7 +168,7 @@ class LocalTraining:
             Diverged: Its loss or a weight is not finite; the model holds the weights that it started from.
         """
         with undone(partial(self.load, weights)):
-            start = self.client.native(self._binding.restore(weights))
+            start = self.client.native(self._model.binding.restore(weights))
             begun = self.client.begin(start, self.client.sent(vectors), kept)
             update, left, loss = self._train(number, name, begun)
             found = {
@@ -189,13 +183,14 @@ class LocalTraining:
         plain = plain and self.client.plain and federate.aggregator.name == "mean"
         return (
             plain
-            and isinstance(self._trainer, CohortTrainer)
-            and self._trainer.supports(self.config(self._split))
+            and isinstance(self._model.trainer, CohortTrainer)
+            and self._model.trainer.supports(self._native_config(self._split))
         )
 
     def _train_on_device(self, number: int, weights: Weights, cohort: Sequence[str]) -> PartialSum:
-        assert isinstance(self._trainer, CohortTrainer)
-        start = self._binding.restore(weights, copy=False)
+        trainer = self._model.trainer
+        assert isinstance(trainer, CohortTrainer)
+        start = self._model.binding.restore(weights, copy=False)
         began = time.perf_counter()
         clients = []
         for name in cohort:
@@ -205,7 +200,7 @@ class LocalTraining:
             ]
             clients.append(ClientWork(tuple(rows), len(shard)))
         with failing(training(number, cohort, self._backend)):
-            result = self._trainer.train_cohort(start, clients, self.config(self._split))
+            result = trainer.train_cohort(start, clients, self._native_config(self._split))
         if not self._are_sums(result.sums, sum(part.num_examples for part in clients)):
             # Somebody's weights are too large to be summed up: each is looked at by itself.
             return self._train_in_turn(number, weights, cohort, {})
@@ -222,13 +217,13 @@ class LocalTraining:
             self._tell(self._trained(number, name, loss, seconds))
         # What is not averaged stays as it was.
         sums = Sums({**start, **result.sums}, sum(accepted), len(accepted))
-        exported = sums.mapped(partial(self._binding.export, copy=False))
+        exported = sums.mapped(partial(self._model.binding.export, copy=False))
         return PartialSum(Partial({MODEL: exported}), failed)
 
     def _are_sums(self, sums: Tensors, num_examples: int) -> bool:
         """Whether sums may be of updates that a mean accepts one by one."""
-        owners = self._binding.owners
-        limits = {name: LARGEST.get(self._schema.by_name[owners[name]].kind, 0.0) for name in sums}
+        owners = self._model.binding.owners
+        limits = {name: LARGEST.get(self._model.schema.by_name[owners[name]].kind, 0.0) for name in sums}
         return all(
             is_within(array, 2 * limits[name] * num_examples) for name, array in sums.items() if array.size
         )
@@ -262,9 +257,11 @@ class LocalTraining:
         trainer.reset(seed_of(self._course.seed, "dropout", number, name))
         trainer.write(begun.start)
         order = list(self._order(number, name))
-        config = replace(self.config(data), rule=begun.plan.rule, slots=begun.plan.slots)
+        config = replace(self._native_config(data), rule=begun.plan.rule, slots=begun.plan.slots)
+        axis = self._feed.objective(data).class_axis
+        steps = (self._model.native_batch(self._feed.batch(data, part), axis) for part in order)
         with failing(training(number, [name], self._backend)):
-            loss = trainer.train((self._feed.batch(data, part) for part in order), config)
+            loss = trainer.train(steps, config)
         if not math.isfinite(loss.total):
             raise Diverged(f"the training loss is {loss.mean}")
         return *self.client.finish(begun, trainer.read(), len(order), len(data)), loss
@@ -277,23 +274,24 @@ class LocalTraining:
         return batches(size, training.batch_size, training.epochs, training.steps, *key)
 
     def config(self, data: Dataset) -> TrainConfig:
-        """How a participant with these data trains, but for the algorithm's rule."""
+        """How a participant with these data trains, but for the algorithm's rule; in ONNX layout."""
         training, objective = self._course.training, self._feed.objective(data)
         return TrainConfig(
             training.optimizer.rule(),
             loss=training.loss,
-            class_axis=objective.class_axis_in(self._binding.outputs[0].perm),
+            class_axis=objective.class_axis or 1,
             ignore_index=objective.ignore_index,
             clip_norm=training.clip_norm,
             dropout=training.dropout,
-            attributes=training_attributes(self._schema, self._binding),
-            masked=self._binding.masked,
         )
+
+    def _native_config(self, data: Dataset) -> TrainConfig:
+        return self._model.native_config(self.config(data))
 
     def trainer_of(self, name: str) -> Trainer:
         """The model that a participant trains: the shared one, or its own."""
         if self._course.federate.share_local_model:
-            return self._trainer
+            return self._model.trainer
         if name not in self._own:
             self._own[name] = self._open_another()
         return self._own[name]
@@ -302,11 +300,13 @@ class LocalTraining:
         """A vector of an update, native, in canonical layout."""
         found = self.client.canonical(vector, arrays)
         if vector == MODEL:
-            return Weights(found, self._schema.fingerprint, self.client.kinds)
-        return Weights(found, self._schema.fingerprint)
+            return Weights(found, self._model.schema.fingerprint, self.client.kinds)
+        return Weights(found, self._model.schema.fingerprint)
 
     def load(self, weights: Weights, kept: Arrays | None = None) -> None:
         """Let the shared model hold weights: as they are, or as a participant has them that ``kept`` its own parameters."""
-        self._trainer.reset(0)
-        native = self._binding.restore(weights)
-        self._trainer.write(native if kept is None else self.client.mine(self.client.native(native), kept))
+        self._model.trainer.reset(0)
+        native = self._model.binding.restore(weights)
+        self._model.trainer.write(
+            native if kept is None else self.client.mine(self.client.native(native), kept)
+        )

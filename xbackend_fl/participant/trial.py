@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.adapter import Batch, TrainConfig, Trainer
+from xbackend_fl.adapter import Batch, TrainConfig
+from xbackend_fl.adapter.canonical_model import CanonicalModel
 from xbackend_fl.aggregation import LARGEST, MODEL, Merged, is_within
 from xbackend_fl.canonical import Node
 from xbackend_fl.course import Course
@@ -37,7 +38,7 @@ class Trial:
     Attributes:
         course: The course.
         backend: The backend.
-        trainer: The model.
+        model: The model.
         shards: The data of the backend's participants.
         batch: Makes a batch of rows of a data set, as training does.
         objective: How the loss reads the targets of a data set.
@@ -46,7 +47,7 @@ class Trial:
 
     course: Course
     backend: str
-    trainer: Trainer
+    model: CanonicalModel
     shards: Mapping[str, Dataset]
     batch: Callable[[Dataset, NDArray[np.intp]], Batch]
     objective: Callable[[Dataset], Objective]
@@ -87,16 +88,15 @@ class Trial:
     ) -> Metrics:
         try:
             with explained(what):
-                outputs = self.trainer.forward(self.batch(data, rows).inputs)
+                outputs = self.model.forward(self.batch(data, rows).inputs)
         except RefusedInput as error:
             if error.message.startswith(what):
                 raise
             raise ConfigError(f"{what} raised: {error.message}", hint=error.hint) from error
         if not all(np.isfinite(output).all() for output in outputs):
             raise ConfigError(f"{what} answers with NaN or infinity {when}")
-        answer = self.trainer.description.binding.outputs[0].to_canonical(outputs[0])
         with explained(f"{what} measured,"):
-            found = Metrics.measured(self.objective(data), answer, data.gather(rows).targets)
+            found = Metrics.measured(self.objective(data), outputs[0], data.gather(rows).targets)
         if found.positions and not np.isfinite(found.loss):
             raise ConfigError(f"{what} has a loss of {found.loss} {when}")
         return found
@@ -107,7 +107,7 @@ class Trial:
         Raises:
             ConfigError: There is no variance.
         """
-        nodes = self.trainer.description.schema.nodes
+        nodes = self.model.schema.nodes
         normalised = [node for node in nodes if node.operator == "BatchNormalization"]
         alone = {name: data for name, data in self.shards.items() if 1 in self._sizes(len(data))}
         if not normalised or not alone:
@@ -166,8 +166,8 @@ class Trial:
         what = (
             f"{where}: the {self.backend} model, trained on {_counted(len(rows))}, extreme ones among them,"
         )
-        trainer, schema = self.trainer, self.trainer.description.schema
-        start, binding = trainer.read(), trainer.description.binding
+        trainer, schema = self.model.trainer, self.model.schema
+        start = trainer.read()
         before = self._measured(what, data, rows)
         try:
             with explained(what):
@@ -180,7 +180,7 @@ class Trial:
             with np.errstate(all="ignore"):
                 moved, _ = rule.apply(weights, merged, rule.init(weights))
             self._require_fit(f"{what} has after one step, and one of the server,", moved, weights)
-            trainer.write(binding.restore(moved))
+            self.model.write(moved)
             found = self._measured(what, data, rows, "after one step of training")
         finally:
             trainer.write(start)
@@ -206,12 +206,12 @@ class Trial:
         self, data: Dataset, rows: NDArray[np.intp], config: TrainConfig
     ) -> tuple[float, Tensors, Tensors]:
         """The loss of a training step, and canonical tensors before and after it."""
-        trainer, binding = self.trainer, self.trainer.description.binding
-        start = trainer.read()
+        trainer = self.model.trainer
+        start, before = trainer.read(), self.model.read()
         try:
-            trainer.reset(0)
-            loss = trainer.train([self.batch(data, rows)], config).total
-            return loss, dict(binding.export(start)), dict(binding.export(trainer.read()))
+            self.model.reset(0)
+            loss = self.model.train([self.batch(data, rows)], config).total
+            return loss, before, self.model.read()
         finally:
             trainer.write(start)
             trainer.reset(0)

@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.adapter import (
+    Batch,
     CohortTrainer,
     Trainer,
     load,
     wrong_model,
 )
+from xbackend_fl.adapter.canonical_model import CanonicalModel
 from xbackend_fl.adapter.exporting import Exported, export_native
 from xbackend_fl.aggregation import Update
 from xbackend_fl.canonical import Binding, Kind, Schema
@@ -37,7 +39,7 @@ from xbackend_fl.mapping import (
     evidence_of,
 )
 from xbackend_fl.mapping.match.training import require_trainable
-from xbackend_fl.metrics import Metrics
+from xbackend_fl.metrics import Metrics, evaluated
 from xbackend_fl.participant.client import Arrays
 from xbackend_fl.participant.client_states import ClientStates
 from xbackend_fl.participant.examine import Examined, Rehearsal, Scope, digests_of, read_data
@@ -81,7 +83,7 @@ class Worker:
         refused.raise_any()
         assert data is not None
         self._splits, self._shards = data
-        self._take_over(self._trainer.description.schema, self._trainer.description.binding)
+        self._take_over(CanonicalModel.described(self._trainer))
 
     def version(self) -> str:
         """Framework and version."""
@@ -99,7 +101,7 @@ class Worker:
         rehearsal = Rehearsal(
             self._course,
             self._backend,
-            self._trainer,
+            self._model,
             self._example,
             self._splits,
             self._shards,
@@ -111,15 +113,12 @@ class Worker:
 
     def evidence(self) -> tuple[Schema, tuple[Evidence, ...]]:
         """The reference's schema and what it does with the probes."""
-        _check_one_output(self._trainer.description.schema)
-        _check_trains(self._backend, self._trainer.description.schema)
-        description, free = self._trainer.description, self._course.free_axes
+        model = CanonicalModel.described(self._trainer)
+        _check_one_output(model.schema)
+        _check_trains(self._backend, model.schema)
         with explained(f"the {self._backend} model, probed,"):
-            weights = description.binding.export(self._trainer.read())
-            check_lengths(
-                self._trainer, description.binding, description.schema, weights, self._example, free
-            )
-            return description.schema, evidence_of(self._trainer, self._example)
+            check_lengths(model, model.read(), self._example, self._course.free_axes)
+            return model.schema, evidence_of(self._trainer, self._example)
 
     def bind(self, schema: Schema, evidence: Sequence[Evidence]) -> tuple[Binding, Proof, tuple[str, ...]]:
         """Bind this backend's model to the schema, with proof."""
@@ -133,12 +132,9 @@ class Worker:
         with explained(f"the {self._backend} model, probed,"):
             bound = bind_trainer(self._adapter, self._trainer, schema, self._example, evidence)
             if free := self._course.free_axes:
-                weights = bound.binding.export(self._trainer.read())
-                check_lengths(
-                    self._trainer, bound.binding, schema, weights, self._example, free, required=False
-                )
+                check_lengths(bound.model, bound.model.read(), self._example, free, required=False)
         require_trainable(name, bound.binding.obstacles, dropout=dropout)
-        self._take_over(schema, bound.binding)
+        self._take_over(bound.model)
         _lay_out(self._trainer)
         note = self._feed.objective(self._splits.train).layout_note(bound.binding.outputs[0].perm)
         return bound.binding, bound.proof, (*bound.notes, *([note] if note else []))
@@ -146,7 +142,7 @@ class Worker:
     def adopt(self, schema: Schema, binding: Binding) -> None:
         """Take over what another worker of this backend has found and proven for the same model."""
         self._require_same(binding)
-        self._take_over(schema, binding)
+        self._take_over(CanonicalModel(schema, binding, self._trainer))
         _lay_out(self._trainer)
 
     def _require_same(self, binding: Binding) -> None:
@@ -156,15 +152,13 @@ class Worker:
                 hint="the function must build the same layers every time",
             )
 
-    def _take_over(self, schema: Schema, binding: Binding) -> None:
-        self._schema, self._binding = schema, binding
-        self._feed = Feed(self._course, self._example, schema, binding)
+    def _take_over(self, model: CanonicalModel) -> None:
+        self._model = model
+        self._feed = Feed(self._course, self._example, model.schema)
         self._training = LocalTraining(
             self._course,
-            self._trainer,
+            model,
             self._open_another,
-            schema,
-            binding,
             self._feed,
             self._shards,
             self._splits.train,
@@ -190,22 +184,24 @@ class Worker:
         self._training.on_device = device != "cpu"
         train = self._splits.train
         shared = all(shard.inputs[0] is train.inputs[0] for shard in self._shards.values())
-        turned = any(axis.perm[0] != 0 for axis in (*self._binding.inputs, *self._binding.outputs))
+        turned = any(
+            axis.perm[0] != 0 for axis in (*self._model.binding.inputs, *self._model.binding.outputs)
+        )
         if device == "cpu" or not shared or turned:
             return
         scale = self._course.data.scale
-        inputs = self._binding.native_inputs(
-            [
-                a if scale is not None and a.dtype == np.uint8 else a.astype(e.dtype, copy=False)
-                for a, e in zip(train.inputs, self._example, strict=True)
-            ]
+        inputs = tuple(
+            a if scale is not None and a.dtype == np.uint8 else a.astype(e.dtype, copy=False)
+            for a, e in zip(train.inputs, self._example, strict=True)
         )
-        targets = self._feed.targets(train, train.targets)
-        trainer.load_data(inputs, targets, None if scale is None else scale.rule())
+        objective = self._feed.objective(train)
+        whole = Batch(inputs, objective.prepared(train.targets))
+        native = self._model.native_batch(whole, objective.class_axis)
+        trainer.load_data(native.inputs, native.targets, None if scale is None else scale.rule())
 
     def initial(self) -> Weights:
         """The model's current weights."""
-        return Weights.from_schema(self._schema, self._binding.export(self._trainer.read()))
+        return Weights.from_schema(self._model.schema, self._model.read())
 
     def train_round(
         self, number: int, weights: Weights, cohort: Sequence[str], vectors: Mapping[str, Weights]
@@ -225,13 +221,11 @@ class Worker:
         data: Dataset = getattr(self._splits, split)
         rows = np.arange(len(data))
         parts = [rows[i : i + EVALUATION_BATCH] for i in range(0, len(data), EVALUATION_BATCH)]
-        objective, axes = self._feed.objective(data), self._binding.outputs[0]
-        answers = self._trainer.predict(self._feed.inputs(data.gather(part)) for part in parts)
+        batches = (
+            Batch(self._feed.prepared(found.inputs), found.targets) for found in map(data.gather, parts)
+        )
         with failing(f"while evaluating on the {split} examples ({self._backend})"):
-            return Metrics.total(
-                Metrics.measured(objective, axes.to_canonical(output), data.gather(part).targets)
-                for part, (output, *_) in zip(parts, answers, strict=True)
-            )
+            return evaluated(self._model, batches, self._feed.objective(data))
 
     def evaluate_participants(
         self, weights: Weights, split: str, names: Sequence[str], number: int
@@ -261,8 +255,7 @@ class Worker:
         """The model's outputs for inputs, both in ONNX layout."""
         self._training.load(weights)
         with failing(f"while the trained model answers ({self._backend})"):
-            raw = self._trainer.forward(self._binding.native_inputs(inputs))
-        return tuple(axis.to_canonical(array) for axis, array in zip(self._binding.outputs, raw, strict=True))
+            return self._model.forward(inputs)
 
     def save(self, weights: Weights, path: Path, kept: Arrays | None = None) -> Path:
         """Write ``weights`` in the backend's own format; raises :class:`RunFailed` if it cannot be written there."""
@@ -273,7 +266,7 @@ class Worker:
     def export_native(self, weights: Weights, inputs: Sequence[NDArray[Any]], path: Path) -> Exported:
         """Write the model with ``weights`` as ONNX by the framework's exporter; raises :class:`RefusedInput` if it cannot."""
         self._training.load(weights)
-        return export_native(self._trainer, self._binding, self._schema, weights, inputs, path)
+        return export_native(self._model, weights, inputs, path)
 
     def num_examples(self) -> dict[str, int]:
         """Examples of this backend's participants."""

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xbackend_fl.adapter.canonical_model import CanonicalModel
 from xbackend_fl.adapter.contract import Trainer
 from xbackend_fl.canonical import Binding, Kind, Node, Parameter, Schema, views
 from xbackend_fl.canonical.layout import Layout
@@ -29,10 +30,9 @@ from xbackend_fl.mapping.align.holdings import holdings
 from xbackend_fl.mapping.align.recut import length_class, recut
 from xbackend_fl.mapping.align.row_orders import row_orders
 from xbackend_fl.mapping.match.ports import fit_outputs
-from xbackend_fl.mapping.probe.derivatives import canonical_gradients, native
 from xbackend_fl.mapping.probe.draw import features
 from xbackend_fl.mapping.probe.held import Held, without
-from xbackend_fl.mapping.probe.native import SizeRefused, canonical_outputs
+from xbackend_fl.mapping.probe.native import SizeRefused, outputs_with
 from xbackend_fl.mapping.probe.norms import norm_of
 from xbackend_fl.mapping.probe.pieces import (
     binding_in_pieces,
@@ -145,7 +145,7 @@ def _agreeing(
     for own, binding in seen:
         if time.process_time() > until:
             return
-        for answers in _answers(trainer, binding, own, evidence):
+        for answers in _answers(CanonicalModel(own, binding, trainer), evidence):
             some = True
             yield own, binding, answers
     reference, own, binding = sides
@@ -154,12 +154,12 @@ def _agreeing(
     for turned in row_orders(reference, own, binding):
         if time.process_time() > until:
             return
-        for answers in _answers(trainer, turned, own, by_shape(evidence)):
+        for answers in _answers(CanonicalModel(own, turned, trainer), by_shape(evidence)):
             yield own, turned, answers
 
 
 def _answers(
-    trainer: Trainer, binding: Binding, own: Schema, evidence: Sequence[Evidence] | None
+    model: CanonicalModel, evidence: Sequence[Evidence] | None
 ) -> Iterator[list[tuple[Evidence, Mapping[str, Array]]]]:
     """The candidate's gradients under equal weights by shape, as far as its outputs are the reference's.
 
@@ -171,11 +171,7 @@ def _answers(
             if quiet and not some and len(several) > 1:
                 # Weights of any size would do.
                 break
-            asked = (
-                _answer(trainer, binding, own, item)
-                for item in draws
-                if item.gradients and item.case.quiet == quiet
-            )
+            asked = (_answer(model, item) for item in draws if item.gradients and item.case.quiet == quiet)
             if answers := [found for found in asked if found is not None]:
                 some = True
                 yield answers
@@ -201,25 +197,18 @@ def _exchanged(
             yield [*kept, *(pair for pair in turned if pair is not None)]
 
 
-def _answer(
-    trainer: Trainer, binding: Binding, own: Schema, item: Evidence
-) -> tuple[Evidence, Mapping[str, Array]] | None:
+def _answer(model: CanonicalModel, item: Evidence) -> tuple[Evidence, Mapping[str, Array]] | None:
     """The candidate's gradients in one draw; ``None`` where its outputs are others."""
-    weights = weights_of(own, item.case)
+    weights = weights_of(model.schema, item.case)
     try:
-        outputs = canonical_outputs(trainer, binding, weights, item.case.inputs)
+        outputs = outputs_with(model, weights, item.case.inputs)
     except SizeRefused:
         return None
     if [a.shape for a in outputs] != [a.shape for a in item.outputs]:
         return None
     if max(relative_error(a, b) for a, b in zip(outputs, item.outputs, strict=True)) > SAME:
         return None
-    turned = [
-        axes.to_native(array)
-        for axes, array in zip(binding.outputs, cotangents(item.case, item.outputs), strict=True)
-    ]
-    grads = trainer.gradients(native(binding, item.case.inputs), turned)
-    return item, canonical_gradients(binding, grads)
+    return item, model.gradients(item.case.inputs, cotangents(item.case, item.outputs))
 
 
 def _options(

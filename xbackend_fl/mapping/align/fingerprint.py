@@ -10,6 +10,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+from xbackend_fl.adapter.canonical_model import CanonicalModel
 from xbackend_fl.adapter.contract import Trainer
 from xbackend_fl.canonical import Node, Schema
 from xbackend_fl.mapping.match.skeleton import CoreNode
@@ -88,10 +89,9 @@ class Fingerprints:
     @cached_property
     def _observed(self) -> list[tuple[Evidence, Mapping[str, Array]]]:
         """The reference's probes by shape, each with the candidate's gradients."""
-        own, asked = self._trainer.description, [item for item in self._reference if item.gradients]
-        return [
-            (item, observe(self._trainer, own.binding, own.schema, item.case, {}).gradients) for item in asked
-        ]
+        own = CanonicalModel.described(self._trainer)
+        asked = [item for item in self._reference if item.gradients]
+        return [(item, observe(own, item.case, {}).gradients) for item in asked]
 
 
 @final

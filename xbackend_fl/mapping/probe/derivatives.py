@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.adapter.contract import Batch, TrainConfig, Trainer
+from xbackend_fl.adapter.canonical_model import CanonicalModel
+from xbackend_fl.adapter.contract import Batch, TrainConfig
 from xbackend_fl.adapter.optimizers import Optimizer
-from xbackend_fl.canonical import Binding, Kind, Schema
-from xbackend_fl.canonical.layout import leaves
+from xbackend_fl.canonical import Kind
 from xbackend_fl.mapping.probe.norms import norm_of
 from xbackend_fl.mapping.probe.pieces import taken_apart
 from xbackend_fl.mapping.probe.sketch import columns, sketch, sketch_of_change, sketches
@@ -67,33 +67,24 @@ class Answer:
     updated: Mapping[str, Array] = field(default_factory=dict)
 
 
-def ask(trainer: Trainer, binding: Binding, schema: Schema, question: Question) -> Answer:
+def ask(model: CanonicalModel, question: Question) -> Answer:
     """Differentiate a model that holds the question's weights, and take a step if one is wanted; they are then what the step left."""
-    inputs = native(binding, question.inputs)
-    turned = [axes.to_native(c) for axes, c in zip(binding.outputs, question.cotangents, strict=True)]
-    whole = canonical_gradients(binding, trainer.gradients(inputs, turned))
+    schema, whole = model.schema, model.gradients(question.inputs, question.cotangents)
     gradients = {
         name: columns(array, question.columns[name]) if name in question.columns else sketch(array)
         for name, array in (taken_apart(schema, whole) if question.by_piece else whole).items()
     }
-    if question.config is None or binding.inference_only:
+    if question.config is None or model.binding.inference_only:
         return Answer(gradients)
-    # What the model calls its own it has anew after a reset, though this binding may have given it a value.
-    lost = trainer.description.binding.local.keys() & binding.owners.keys()
-    kept = {name: array for name, array in trainer.read().items() if name in lost} if lost else {}
-    trainer.reset(0)
-    trainer.write(kept)
-    targets = np.ascontiguousarray(binding.outputs[0].to_native(question.targets))
-    trainer.train([Batch(tuple(inputs), targets)], question.config)
-    after, start = binding.export(trainer.read(), copy=False), question.weights
+    model.reset(0)
+    model.train([Batch(question.inputs, question.targets)], question.config)
+    after, start = model.read(copy=False), question.weights
     moving = {p.name for p in schema.parameters if p.kind is Kind.STATISTIC}
     moved = {n: sketch_of_change(start[n], after[n]) for n in after if n not in moving}
     return Answer(gradients, moved, sketches({name: after[name] for name in moving}))
 
 
-def rounding(
-    trainer: Trainer, binding: Binding, schema: Schema, question: Question, answer: Answer, seed: int
-) -> dict[str, Array]:
+def rounding(model: CanonicalModel, question: Question, answer: Answer, seed: int) -> dict[str, Array]:
     """How far rounding moves what a model answers: one norm per tensor, by ``gradients/NAME``, ``moved/NAME``, ``updated/NAME``.
 
     A gradient is linear in its cotangents and a step is affine in its targets, so the mean of two answers, at cotangents
@@ -104,9 +95,7 @@ def rounding(
     a large constant that is added later, and in the mean of both answers all but rounding cancels.
 
     Args:
-        trainer: The model; its weights are changed.
-        binding: Its binding to ``schema``.
-        schema: The schema.
+        model: The model; its weights are changed.
         question: Where to measure.
         answer: What the model answered there.
         seed: Draws the moves.
@@ -129,8 +118,8 @@ def rounding(
             cotangents=tuple(moved[:-1]),
             targets=moved[-1],
         )
-        trainer.write(binding.restore(beside.weights, copy=False))
-        pair.append(ask(trainer, binding, schema, beside))
+        model.write(beside.weights, copy=False)
+        pair.append(ask(model, beside))
     return {
         f"{part}/{name}": np.array(
             [norm_of((_part(pair[0], part)[name] + _part(pair[1], part)[name]) / 2 - array)]
@@ -177,25 +166,3 @@ def _moved(array: Array, up: Array, part: float) -> Array:
     factors = np.array([1 - part, 1 + part], array.dtype)
     moved: Array = array * factors[bits].reshape(array.shape)
     return moved
-
-
-def native(binding: Binding, inputs: Sequence[Array]) -> list[Array]:
-    """Data in the model's own order of inputs and axes."""
-    return binding.native_inputs(inputs)
-
-
-def canonical_gradients(binding: Binding, grads: Mapping[str, Array]) -> dict[str, Array]:
-    """Gradients in canonical layout, views where the layout allows it. Both biases of a sum receive the same gradient; it counts once."""
-    masked = {leaf.tensor for leaf in binding.masked}
-    once = {name: array.copy() if name in masked else array for name, array in grads.items()}
-    for leaf in binding.masked:
-        if leaf.tensor in once:
-            once[leaf.tensor][leaf.index] = 0
-    for name in masked - once.keys():
-        once[name] = np.zeros(binding.natives[name].shape, np.float32)
-    whole = {
-        n: layout
-        for n, layout in binding.parameters.items()
-        if (tensors := {leaf.tensor for leaf in leaves(layout)}) and tensors <= once.keys()
-    }
-    return Binding(binding.backend, "", whole, binding.natives).export(once, copy=False)

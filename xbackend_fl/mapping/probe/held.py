@@ -9,7 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from xbackend_fl.adapter.contract import Trainer
+from xbackend_fl.adapter.canonical_model import CanonicalModel
 from xbackend_fl.canonical import Binding, Kind, Schema
 from xbackend_fl.canonical.graph.operands import LARGEST_CONSTANT
 from xbackend_fl.canonical.layout import Constant, leaves
@@ -26,19 +26,14 @@ def held_names(schema: Schema) -> frozenset[str]:
     return frozenset(item.name for item in frozen) if values <= LARGEST_CONSTANT else frozenset()
 
 
-def held_values(schema: Schema, binding: Binding, trainer: Trainer) -> dict[str, Array]:
+def held_values(model: CanonicalModel) -> dict[str, Array]:
     """What a model holds of :func:`held_names`, in canonical layout.
 
     Args:
-        schema: The schema.
-        binding: The model's binding to it.
-        trainer: The model, as its author made it.
+        model: The model, as its author made it.
     """
-    names = held_names(schema)
-    if not names:
-        return {}
-    layouts = {name: layout for name, layout in binding.parameters.items() if name in names}
-    return replace(binding, parameters=layouts).export(trainer.read())
+    names = held_names(model.schema)
+    return replace(model, binding=model.binding.subset(names)).read() if names else {}
 
 
 @dataclass(frozen=True)
@@ -92,18 +87,15 @@ class Held:
         )
 
 
-def held_on_both(
-    schema: Schema, own: Schema, binding: Binding, trainer: Trainer, evidence: Sequence[Evidence]
-) -> Held | None:
+def held_on_both(schema: Schema, model: CanonicalModel, evidence: Sequence[Evidence]) -> Held | None:
     """What two models hold; ``None`` if neither holds anything, or what the reference holds was not published.
 
     Args:
         schema: The reference's schema.
-        own: The candidate's.
-        binding: The candidate's own binding.
-        trainer: The candidate, as its author made it.
+        model: The candidate under its own schema, as its author made it.
         evidence: What the reference did.
     """
+    own = model.schema
     names, theirs = held_names(schema), held_names(own)
     shown = tuple(item for item in evidence if item.case.held == bool(names))
     if not (names or theirs) or not shown:
@@ -111,13 +103,13 @@ def held_on_both(
     statistics = shown[0].statistics
     if not names <= statistics.keys():
         return None
-    tensors = {leaf.tensor for name in theirs for leaf in leaves(binding.parameters[name])}
-    natives = {name: array for name, array in trainer.read().items() if name in tensors}
+    tensors = {leaf.tensor for name in theirs for leaf in leaves(model.binding.parameters[name])}
+    natives = {name: array for name, array in model.trainer.read().items() if name in tensors}
     values = {name: statistics[name] for name in names}
     every = constants_of(own)
     twins = {name: twin_of(array, every) for name, array in values.items()}
     constants = {name: twin.values for name, twin in twins.items() if twin}
-    return Held(values, theirs, natives, shown, constants, held_values(own, binding, trainer))
+    return Held(values, theirs, natives, shown, constants, held_values(model))
 
 
 def without(schema: Schema, names: frozenset[str]) -> Schema:

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.adapter.contract import TrainConfig, Trainer
-from xbackend_fl.canonical import Binding, Schema
-from xbackend_fl.mapping.probe.derivatives import STEP, Question, ask, native, rounding
+from xbackend_fl.adapter.canonical_model import CanonicalModel
+from xbackend_fl.adapter.contract import TrainConfig
+from xbackend_fl.canonical import Schema
+from xbackend_fl.mapping.probe.derivatives import STEP, Question, ask, rounding
 from xbackend_fl.mapping.probe.draw import features, shaken
 from xbackend_fl.mapping.probe.drawn import drawn_by_shape, drawn_weights
 from xbackend_fl.mapping.probe.executor import Executor, executor_of
-from xbackend_fl.mapping.probe.native import SizeRefused, canonical_outputs, forward, training_attributes
+from xbackend_fl.mapping.probe.native import SizeRefused, forward, outputs_with
 from xbackend_fl.mapping.probe.redrawn import Redrawn, redrawn, with_missing
 from xbackend_fl.mapping.probe.runtime import GraphRefused
 
@@ -113,9 +114,7 @@ def alike(evidence: Sequence[Evidence] | None) -> tuple[Evidence, ...]:
 
 
 def observe(
-    trainer: Trainer,
-    binding: Binding,
-    schema: Schema,
+    model: CanonicalModel,
     case: Case,
     statistics: Mapping[str, Array] | None = None,
     runtime: Executor | None = None,
@@ -125,29 +124,27 @@ def observe(
     """Run one case on a model; its weights are whatever the last step left.
 
     Args:
-        trainer: The model.
-        binding: Its binding to ``schema``.
-        schema: The schema.
+        model: The model.
         case: The probe.
         statistics: Running statistics that the reference used; without them they are fitted here.
-        runtime: What runs ``schema``, if several cases share one.
+        runtime: What runs the schema, if several cases share one.
         fit: Data that the statistics are fitted to; the case's own if left out.
         held: What the reference holds, by canonical name, where the case takes it.
 
     Raises:
         SizeRefused: The model does not accept the case's size.
     """
-    weights = weights_of(schema, case) | dict(held or {})
+    schema, weights = model.schema, weights_of(model.schema, case) | dict(held or {})
     if statistics is None:
         statistics = {}
         if not case.by_shape:
             data = case.inputs if fit is None else fit
-            runs = runtime or executor_of(schema, trainer, binding)
+            runs = runtime or executor_of(model)
             try:
                 statistics = _statistics(runs, schema, weights, data, case.seed)
             except GraphRefused as error:
                 # What the runtime refuses, the model may refuse, too, and then the model has the word.
-                forward(trainer, native(binding, case.inputs))
+                forward(model, case.inputs)
                 if case.at_example(schema):
                     raise
                 raise SizeRefused(error.message, hint=error.hint) from error
@@ -155,7 +152,7 @@ def observe(
     weights |= statistics
     lacking = case.redrawn == Redrawn.MISSING
     inputs = with_missing(schema, case.inputs) if lacking else case.inputs
-    outputs = canonical_outputs(trainer, binding, weights, inputs)
+    outputs = outputs_with(model, weights, inputs)
     if not case.at_example(schema):
         _require_examples(schema, case, outputs)
     if not case.differentiate:
@@ -163,18 +160,12 @@ def observe(
     generator = np.random.Generator(np.random.Philox(key=[case.seed, 3]))
     weighed = _normal(generator, outputs)
     targets = generator.standard_normal(outputs[0].shape).astype(np.float32)
-    config = TrainConfig(
-        STEP,
-        loss="mean_squared_error",
-        dropout=False,
-        attributes=training_attributes(schema, binding),
-        masked=binding.masked,
-    )
+    config = TrainConfig(STEP, loss="mean_squared_error", dropout=False)
     columns = features(schema) if case.alike else {}
     step = config if case.step else None
     question = Question(case.inputs, weights, weighed, targets, step, columns, case.by_shape)
-    answer = ask(trainer, binding, schema, question)
-    measured = rounding(trainer, binding, schema, question, answer, case.seed) if case.rounding else {}
+    answer = ask(model, question)
+    measured = rounding(model, question, answer, case.seed) if case.rounding else {}
     return Evidence(
         case, statistics, outputs, answer.gradients, answer.moved, answer.updated, rounding=measured
     )

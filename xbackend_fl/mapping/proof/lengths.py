@@ -9,10 +9,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from xbackend_fl.adapter.blame import explained
-from xbackend_fl.adapter.contract import Trainer
-from xbackend_fl.canonical import Binding, Schema
+from xbackend_fl.adapter.canonical_model import CanonicalModel
 from xbackend_fl.errors import RefusedInput, XbflError, shortened
-from xbackend_fl.mapping.probe.derivatives import native
 from xbackend_fl.mapping.probe.draw import draw_inputs
 from xbackend_fl.mapping.probe.runtime import Runtime
 from xbackend_fl.mapping.proof.verify import TOLERANCE, relative_error
@@ -26,9 +24,7 @@ _CURE = "compute with the length of the data in the model's code (x.mean(1), not
 
 
 def check_lengths(
-    trainer: Trainer,
-    binding: Binding,
-    schema: Schema,
+    model: CanonicalModel,
     weights: Mapping[str, Array],
     example: Sequence[Array],
     sequence_axes: Sequence[Axis],
@@ -41,9 +37,7 @@ def check_lengths(
     may vanish in the rounding of a pool.
 
     Args:
-        trainer: The model, which holds ``weights``.
-        binding: Its binding to ``schema``.
-        schema: The graph.
+        model: The model, which holds ``weights``, under the schema that is the graph.
         weights: Canonical arrays by parameter name.
         example: One array per input, in ONNX layout.
         sequence_axes: Position of the input and axis in ONNX layout, each.
@@ -59,23 +53,23 @@ def check_lengths(
             raise RefusedInput(
                 f"sequence axis {index}.{axis}: input {index} has {example[index].ndim} axes, from 0 on"
             )
+    schema, backend = model.schema, model.binding.backend
     runtime, refused, taken = Runtime(schema), "", False
     for shapes, far in _other_lengths([array.shape for array in example], sequence_axes):
         inputs = draw_inputs(schema, shapes, _SEED)
         sizes = " and ".join("×".join(map(str, shape[1:])) for shape in shapes)
         try:
             with explained(f"the model, given inputs of {sizes} values,"):
-                raw = trainer.forward(native(binding, inputs))
+                expected = model.forward(inputs)
         except XbflError as error:
             refused = refused or error.message
             continue
         taken |= far
-        expected = [axes.to_canonical(array) for axes, array in zip(binding.outputs, raw, strict=True)]
         if reason := _difference(runtime, weights, inputs, expected):
             what = (
                 "a value of the graph fixes the length of a declared sequence axis"
                 if required
-                else f"the {binding.backend} model follows the graph at the example's length of a declared sequence axis only"
+                else f"the {backend} model follows the graph at the example's length of a declared sequence axis only"
             )
             raise RefusedInput(
                 f"{what}: with inputs of {sizes} values {reason}",

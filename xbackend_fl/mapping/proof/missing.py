@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from xbackend_fl.adapter import Trainer
-from xbackend_fl.canonical import Binding, Schema
+from xbackend_fl.adapter.canonical_model import CanonicalModel
 from xbackend_fl.errors import RefusedInput
 from xbackend_fl.mapping.probe.probe import Evidence, observe
 from xbackend_fl.mapping.probe.redrawn import Redrawn, may_miss
@@ -16,18 +15,14 @@ _ALIKE = 1e-2
 """Answers that differ by less are those of models that replace a missing value by the same number."""
 
 
-def with_values_missing(
-    trainer: Trainer, binding: Binding, schema: Schema, item: Evidence
-) -> Evidence | None:
+def with_values_missing(model: CanonicalModel, item: Evidence) -> Evidence | None:
     """What a model does with a draw in which some numbers are missing; ``None`` where no input may lack any, or the model refuses.
 
     Args:
-        trainer: The model; its weights are changed.
-        binding: Its binding to ``schema``.
-        schema: The schema.
+        model: The model; its weights are changed.
         item: The draw.
     """
-    if not may_miss(schema):
+    if not may_miss(model.schema):
         return None
     case = replace(
         item.case,
@@ -38,7 +33,7 @@ def with_values_missing(
         redrawn=Redrawn.MISSING,
     )
     try:
-        return observe(trainer, binding, schema, case, item.statistics)
+        return observe(model, case, item.statistics)
     except RefusedInput:
         return None
 
@@ -53,23 +48,17 @@ def split(evidence: Sequence[Evidence] | None) -> tuple[tuple[Evidence, ...] | N
 
 
 def missing_notes(
-    trainer: Trainer,
-    binding: Binding,
-    schema: Schema,
-    evidence: Sequence[Evidence] | None,
-    reference: Evidence | None,
+    model: CanonicalModel, evidence: Sequence[Evidence] | None, reference: Evidence | None
 ) -> tuple[str, ...]:
     """What is said where two models differ in what they do without a number; whether one may be missing is for the user to know.
 
     Args:
-        trainer: The candidate; its weights are changed.
-        binding: Its binding to ``schema``.
-        schema: The schema.
+        model: The candidate; its weights are changed.
         evidence: What the reference did, without ``reference``.
         reference: What it did where numbers are missing, if it answers with numbers.
     """
     item = reference or next((one for one in evidence or () if not one.case.by_shape), None)
-    own = with_values_missing(trainer, binding, schema, item) if item else None
+    own = with_values_missing(model, item) if item else None
     if own is None:
         return ()
     answers = finite(own.outputs)

@@ -9,10 +9,10 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.adapter.contract import Trainer
-from xbackend_fl.canonical import Binding, Schema
+from xbackend_fl.adapter.canonical_model import CanonicalModel
+from xbackend_fl.canonical import Schema
 from xbackend_fl.mapping.probe.derivatives import coins, nudged, shifted
-from xbackend_fl.mapping.probe.native import canonical_outputs
+from xbackend_fl.mapping.probe.native import outputs_with
 from xbackend_fl.mapping.probe.probe import Evidence, weights_of
 
 Array = NDArray[Any]
@@ -20,9 +20,9 @@ Run: TypeAlias = Callable[[Mapping[str, Array], Sequence[Array]], Sequence[Array
 """Outputs for canonical weights and data, in ONNX layout."""
 
 
-def of_model(trainer: Trainer, binding: Binding) -> Run:
+def of_model(model: CanonicalModel) -> Run:
     """A native model as something to run; its weights are changed."""
-    return lambda weights, inputs: canonical_outputs(trainer, binding, weights, inputs)
+    return lambda weights, inputs: outputs_with(model, weights, inputs)
 
 
 def output_noise(

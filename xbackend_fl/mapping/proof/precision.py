@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.adapter import Rounding, Trainer
-from xbackend_fl.canonical import Binding, Schema
+from xbackend_fl.adapter import Rounding
+from xbackend_fl.adapter.canonical_model import CanonicalModel
 from xbackend_fl.canonical.dtypes import UNITS, rounded, widened
 from xbackend_fl.errors import MismatchError, RefusedInput
 from xbackend_fl.mapping.probe.probe import Evidence, weights_of
@@ -45,22 +45,19 @@ class Measured:
     where: str
 
 
-def precision_notes(
-    trainer: Trainer, binding: Binding, schema: Schema, evidence: Sequence[Evidence] | None
-) -> tuple[str, ...]:
+def precision_notes(model: CanonicalModel, evidence: Sequence[Evidence] | None) -> tuple[str, ...]:
     """What is said of a model that computes in half precision by itself; nothing of others.
 
     The map is proven in float32, where an epsilon shows that half precision hides. Here the model is run as its user runs it.
 
     Args:
-        trainer: The model; its weights are changed.
-        binding: Its binding to ``schema``.
-        schema: The schema.
+        model: The model; its weights are changed.
         evidence: Probes of the reference.
 
     Raises:
         MismatchError: In its own precision the model computes something else than in float32.
     """
+    trainer, binding, schema = model.trainer, model.binding, model.schema
     if not isinstance(trainer, Rounding) or trainer.precision == "float32":
         return ()
     name = trainer.precision
@@ -70,7 +67,7 @@ def precision_notes(
     if not drawn:
         return (plain,)
     try:
-        found = [measured(trainer, binding, schema, item) for item in drawn]
+        found = [measured(model, item) for item in drawn]
     except RefusedInput as error:
         return (f"{plain}; in {name} itself it was not run: {error.message}",)
     for one in found:
@@ -91,27 +88,26 @@ def precision_notes(
     return (f"{plain}; {said}: a smaller difference is not seen at this precision",)
 
 
-def measured(trainer: Rounding, binding: Binding, schema: Schema, item: Evidence) -> Measured:
+def measured(model: CanonicalModel, item: Evidence) -> Measured:
     """Run a model in its own precision and in float32, with weights and data that both have, and measure what rounding does.
 
     Args:
-        trainer: The model; its weights are changed.
-        binding: Its binding to ``schema``.
-        schema: The schema.
+        model: The model, which is :class:`Rounding`; its weights are changed.
         item: Says weights and data.
 
     Raises:
         RefusedInput: The model cannot be run so.
     """
-    assert isinstance(trainer, Trainer)
-    dtype = trainer.precision
-    natives = binding.restore(weights_of(schema, item.case) | dict(item.statistics))
+    assert isinstance(model.trainer, Rounding)
+    schema, dtype = model.schema, model.trainer.precision
+    # Native weights: a constant of the model is as it is, and is not rounded.
+    natives = model.binding.restore(weights_of(schema, item.case) | dict(item.statistics))
     weights = {name: widened(rounded(array, dtype)) for name, array in natives.items()}
-    inputs = [widened(rounded(array, dtype)) for array in binding.native_inputs(item.case.inputs)]
-    trainer.write(weights)
-    exact = trainer.forward(inputs)
-    own = trainer.forward_by_itself(inputs)
-    moves = [list(_distances(moved, exact)) for moved in _moved(trainer, weights, inputs, UNITS[dtype])]
+    inputs = [widened(rounded(array, dtype)) for array in item.case.inputs]
+    model.trainer.write(weights)
+    exact = model.forward(inputs)
+    own = model.forward_by_itself(inputs)
+    moves = [list(_distances(moved, exact)) for moved in _moved(model, weights, inputs, UNITS[dtype])]
     errors = list(_distances(own, exact))
     worst = max(range(len(errors)), key=errors.__getitem__)
     # Outputs themselves are rounded, however little the weights do.
@@ -120,13 +116,13 @@ def measured(trainer: Rounding, binding: Binding, schema: Schema, item: Evidence
 
 
 def _moved(
-    trainer: Trainer, weights: Mapping[str, Array], inputs: Sequence[Array], unit: float
+    model: CanonicalModel, weights: Mapping[str, Array], inputs: Sequence[Array], unit: float
 ) -> Iterator[tuple[Array, ...]]:
     """Outputs in float32 with all weights and data moved by one unit, up or down."""
     for seed in range(_MOVES):
         generator = np.random.Generator(np.random.Philox(key=[seed, 8]))
-        trainer.write({name: _shaken(array, generator, unit) for name, array in weights.items()})
-        yield trainer.forward([_shaken(array, generator, unit) for array in inputs])
+        model.trainer.write({name: _shaken(array, generator, unit) for name, array in weights.items()})
+        yield model.forward([_shaken(array, generator, unit) for array in inputs])
 
 
 def _shaken(array: Array, generator: np.random.Generator, unit: float) -> Array:

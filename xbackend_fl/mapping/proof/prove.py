@@ -9,8 +9,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from xbackend_fl.adapter import Trainer
-from xbackend_fl.canonical import Binding, Kind, Schema
+from xbackend_fl.adapter.canonical_model import CanonicalModel
+from xbackend_fl.canonical import Kind, Schema
 from xbackend_fl.errors import RefusedInput
 from xbackend_fl.mapping.probe.cases import EVERY_INDEX, LARGER, LONGER
 from xbackend_fl.mapping.probe.distributions import Distribution, vocabularies
@@ -37,39 +37,35 @@ _CONTINUOUS = {"outputs", "onnx runtime"}
 
 
 def prove(
-    schema: Schema,
-    binding: Binding,
-    trainer: Trainer,
+    model: CanonicalModel,
     example: Sequence[Array],
     evidence: Sequence[Evidence] | None,
 ) -> Proof:
     """Compare a bound model with the reference's evidence and with ONNX Runtime.
 
     Args:
-        schema: The schema.
-        binding: How its parameters lie in the candidate.
-        trainer: The candidate; its weights are changed.
+        model: The candidate under the schema; its weights are changed.
         example: One array per input, in ONNX layout.
         evidence: What the reference did with the probes; without it only outputs are compared, with ONNX Runtime's.
     """
-    answers, alone = Answers(schema, executor_of(schema, trainer, binding)), schema.opaque
+    schema, alone, answers = model.schema, model.schema.opaque, Answers(model.schema, executor_of(model))
     found: Agreement | None = None
     if evidence is None:
         _require_opinion(alone)
-        own, notes = select(trainer, binding, schema, example, alone=True)
+        own, notes = select(model, example, alone=True)
         notes += ("not compared: gradients and step (no evidence from the reference)",)
     else:
         first = [item for item in evidence if not item.case.reserve and not item.case.by_shape]
-        own, notes = gather(trainer, binding, schema, first, answers)
+        own, notes = gather(model, first, answers)
         found = agreement(schema, evidence, own)
         if found.open() or unseen_nodes(schema, agreed(found.pairs)):
             reserve = [item for item in evidence if item.case.reserve]
-            own += gather(trainer, binding, schema, reserve, answers)[0]
+            own += gather(model, reserve, answers)[0]
             found = agreement(schema, evidence, own)
     third = list(against_runtime(answers, own, evidence or ()))
     own, third, found, aside = _without_aside(schema, evidence, own, third, found)
     notes += aside
-    loud = _loud(answers, binding, trainer, own, [*(found.checks if found else ()), *third])
+    loud = _loud(answers, model, own, [*(found.checks if found else ()), *third])
     notes += tuple(
         f"{label}: no evidence, rounding alone moves its outputs by {e:.1e}" for label, e in loud.items()
     )
@@ -85,14 +81,14 @@ def prove(
         if loud:
             found = agreement(schema, evidence, quiet)
         if found.only_derivatives_differ():
-            quiet = _measured(schema, binding, trainer, evidence, quiet)
+            quiet = _measured(model, evidence, quiet)
             found = agreement(schema, evidence, quiet)
         notes += found.notes
         checks.extend(found.checks)
         missing = [what for what in ("gradients", "step") if all(check.what != what for check in checks)]
         if missing:
             effects = (str(effect) for effect in schema.training_effects)
-            reason = binding.inference_only or next(effects, "the reference only infers")
+            reason = model.binding.inference_only or next(effects, "the reference only infers")
             notes += (f"not compared: {' and '.join(missing)} ({reason})",)
     ran = {check.case for check in third}
     notes += tuple(
@@ -106,13 +102,13 @@ def prove(
     checks += [check for check in third if check.case not in loud]
     outputs = [check for check in checks if check.what in _CONTINUOUS]
     checks += reactions(
-        quiet, outputs, lambda item: output_noise(schema, of_model(trainer, binding), item, item.outputs)
+        quiet, outputs, lambda item: output_noise(schema, of_model(model), item, item.outputs)
     )
     errors = dict(found.errors) if found else {}
-    alike = trainer.description.schema.fingerprint == schema.fingerprint
+    alike = model.trainer.description.schema.fingerprint == schema.fingerprint
     if alike or not all(check.passed for check in checks):
         return Proof(tuple(checks), notes, parameters=errors)
-    judged = _judged(answers, trainer.description.schema, quiet, found.pairs if found else ())
+    judged = _judged(answers, model.trainer.description.schema, quiet, found.pairs if found else ())
     return Proof(tuple(checks), (*notes, *judged.notes), parameters=errors, unproven=judged.unproven)
 
 
@@ -149,19 +145,11 @@ def _judged(
     return standing(answers, quiet, agreed(compared) if compared else seen(quiet))
 
 
-def plausible(
-    schema: Schema,
-    binding: Binding,
-    trainer: Trainer,
-    evidence: Sequence[Evidence] | None,
-    failed: Proof,
-) -> bool:
+def plausible(model: CanonicalModel, evidence: Sequence[Evidence] | None, failed: Proof) -> bool:
     """Whether a binding passes, roughly, two of the draws in which another one failed; without evidence every one may.
 
     Args:
-        schema: The schema.
-        binding: The other pairing.
-        trainer: The candidate; its weights are changed.
+        model: The candidate under the other pairing; its weights are changed.
         evidence: What the reference did with the probes.
         failed: The proof that failed.
     """
@@ -169,7 +157,7 @@ def plausible(
     labels = {check.case for check in failed.checks if not check.passed}
     asked = [item for item in drawn if item.case.label in labels] or [i for i in drawn if i.gradients]
     asked = [replace(item, case=replace(item.case, step=False, rounding=False)) for item in asked[:2]]
-    checks = agreement(schema, asked, gather(trainer, binding, schema, asked)[0]).checks
+    checks = agreement(model.schema, asked, gather(model, asked)[0]).checks
     return all(check.error <= ROUGH for check in checks)
 
 
@@ -182,14 +170,14 @@ def _require_opinion(alone: Sequence[str]) -> None:
 
 
 def _measured(
-    schema: Schema, binding: Binding, trainer: Trainer, evidence: Sequence[Evidence], own: Sequence[Evidence]
+    model: CanonicalModel, evidence: Sequence[Evidence], own: Sequence[Evidence]
 ) -> tuple[Evidence, ...]:
     """The candidate's evidence with its own rounding measured in every draw with gradients."""
     asked = {item.case.label for item in own if item.gradients and not item.rounding}
     again = [
         replace(item, case=replace(item.case, rounding=True)) for item in evidence if item.case.label in asked
     ]
-    found = gather(trainer, binding, schema, again)[0]
+    found = gather(model, again)[0]
     return (*(item for item in own if item.case.label not in asked), *found)
 
 
@@ -236,18 +224,14 @@ def _without_aside(
 
 
 def _loud(
-    answers: Answers,
-    binding: Binding,
-    trainer: Trainer,
-    own: Sequence[Evidence],
-    checks: Sequence[Check],
+    answers: Answers, model: CanonicalModel, own: Sequence[Evidence], checks: Sequence[Check]
 ) -> dict[str, float]:
     """Cases whose outputs differ by no more than rounding moves them, and how far that is; they are no evidence either way.
 
     None if the outputs of any case differ by more, or are finite on one side only, or for exact numbers: no rounding makes that.
     """
     by_label, schema = {item.case.label: item for item in own}, answers.schema
-    model = of_model(trainer, binding)
+    run = of_model(model)
     loud: dict[str, float] = {}
     for check in checks:
         if check.passed or check.what not in _CONTINUOUS:
@@ -261,10 +245,10 @@ def _loud(
                 expected = answers.of(item)
             except GraphRefused:
                 # The graph has sizes of the example written in it: the model alone says how it rounds.
-                loud[check.case] = widest_noise(schema, model, item, item.outputs)
+                loud[check.case] = widest_noise(schema, run, item, item.outputs)
             else:
                 both = (
-                    widest_noise(schema, model, item, item.outputs, expected),
+                    widest_noise(schema, run, item, item.outputs, expected),
                     widest_noise(schema, answers.runtime.outputs, item, expected, item.outputs),
                 )
                 loud[check.case] = max((noise for noise in both if math.isfinite(noise)), default=math.nan)

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.adapter.contract import Trainer
-from xbackend_fl.canonical import Binding, Schema
+from xbackend_fl.adapter.canonical_model import CanonicalModel
 from xbackend_fl.errors import RefusedInput
 from xbackend_fl.mapping.probe.cases import (
     KINDS,
@@ -49,7 +48,7 @@ ATTEMPTS = 32
 
 
 def select(
-    trainer: Trainer, binding: Binding, schema: Schema, example: Sequence[Array], *, alone: bool = False
+    model: CanonicalModel, example: Sequence[Array], *, alone: bool = False
 ) -> tuple[tuple[Evidence, ...], tuple[str, ...]]:
     """Evidence of a reference, for probes chosen by what it does with them, and a note for every probe left out.
 
@@ -57,16 +56,15 @@ def select(
     of data is the usual one. Further draws are added while there are nodes whose parameters move no output.
 
     Args:
-        trainer: The model; its weights are changed.
-        binding: Its binding to ``schema``.
-        schema: The schema.
+        model: The model; its weights are changed.
         example: One array per input, in ONNX layout.
         alone: Whether nobody compares gradients and steps with it: the draws held in reserve are left out.
     """
+    schema = model.schema
     check_memory(schema)
-    held = {} if alone else held_values(schema, binding, trainer)
-    runtime, notes = executor_of(schema, trainer, binding), []
-    usual, found = _usual(trainer, binding, schema, example, runtime)
+    held = {} if alone else held_values(model)
+    runtime, notes = executor_of(model), []
+    usual, found = _usual(model, example, runtime)
     planned = cases(schema, example, usual)[1:]
     if alone:
         planned = [replace(case, step=False) for case in planned if not case.reserve and not case.by_shape]
@@ -75,39 +73,37 @@ def select(
         fit = None if case.differentiate and not case.by_shape else usual_data(schema, case, usual)
         try:
             if case.by_shape:
-                seen = _by_shape(trainer, binding, schema, example, runtime, case)
+                seen = _by_shape(model, example, runtime, case)
             else:
-                seen = observe(trainer, binding, schema, case, None, runtime, fit)
+                seen = observe(model, case, None, runtime, fit)
         except SizeRefused:
             # What may be a series need not be one.
             if not case.reserve and case.seed != LONGER:
-                notes.append(f"{case.label}: the {binding.backend} model takes one size only")
+                notes.append(f"{case.label}: the {model.binding.backend} model takes one size only")
             continue
-        if _finite(seen) and not (case.seed == KINDS and _faint(schema, binding, trainer, seen, found[0])):
+        if _finite(seen) and not (case.seed == KINDS and _faint(model, seen, found[0])):
             found.append(seen)
     faint = faint_nodes(schema, found)
     for case, twin in islice(further(schema, example), ATTEMPTS):
         if not faint:
             break
         fit = usual_data(schema, case, usual)
-        seen = observe(trainer, binding, schema, replace(case, rounding=True), None, runtime, fit)
+        seen = observe(model, replace(case, rounding=True), None, runtime, fit)
         left = faint_nodes(schema, [seen], faint)
         if _finite(seen) and left != faint:
             faint = left
             found.append(seen)
             if not alone:
-                found.append(observe(trainer, binding, schema, twin, None, runtime))
+                found.append(observe(model, twin, None, runtime))
     if held:
-        found += _held(trainer, binding, schema, tuple(found), usual, runtime, held)
-    lacking = None if alone else with_values_missing(trainer, binding, schema, found[0])
+        found += _held(model, tuple(found), usual, runtime, held)
+    lacking = None if alone else with_values_missing(model, found[0])
     found += [lacking] if lacking is not None and _finite(lacking) else []
     return tuple(found), tuple(notes)
 
 
 def _held(
-    trainer: Trainer,
-    binding: Binding,
-    schema: Schema,
+    model: CanonicalModel,
     found: Sequence[Evidence],
     usual: Assignment,
     runtime: Executor,
@@ -117,26 +113,24 @@ def _held(
     for item in found:
         case = replace(item.case, label=f"{item.case.label}, as held", held=True)
         if not case.reserve:
-            fit = None if case.differentiate else usual_data(schema, case, usual)
-            seen = observe(trainer, binding, schema, case, None, runtime, fit, held)
+            fit = None if case.differentiate else usual_data(model.schema, case, usual)
+            seen = observe(model, case, None, runtime, fit, held)
             if _finite(seen):
                 yield seen
 
 
 def _by_shape(
-    trainer: Trainer,
-    binding: Binding,
-    schema: Schema,
+    model: CanonicalModel,
     example: Sequence[Array],
     runtime: Executor,
     case: Case,
 ) -> Evidence:
     """A probe by shape that tells something: with quiet weights, or other data, where the case's own end in NaN or at a bound."""
-    others = islice(by_shape_cases(schema, example), _BY_SHAPE)
+    others = islice(by_shape_cases(model.schema, example), _BY_SHAPE)
     every = [case, *(replace(other, alike=case.alike, quiet=case.quiet) for other in others)]
     first: Evidence | None = None
     for asked in every if case.quiet else (*every, *map(quieter, every)):
-        seen = observe(trainer, binding, schema, asked, None, runtime)
+        seen = observe(model, asked, None, runtime)
         first = first or seen
         sizes = [norm_of(array) for array in seen.gradients.values()]
         if not sizes or (_finite(seen) and max(sizes) > _NOTHING):
@@ -146,40 +140,39 @@ def _by_shape(
 
 
 def _usual(
-    trainer: Trainer, binding: Binding, schema: Schema, example: Sequence[Array], runtime: Executor
+    model: CanonicalModel, example: Sequence[Array], runtime: Executor
 ) -> tuple[Assignment, list[Evidence]]:
     """The kind of data that a model answers with different finite outputs for different examples, and its first draw.
 
     Where none makes them differ visibly, the one that makes them differ most: normal if there is no such kind.
     """
+    schema = model.schema
     normal: Assignment = (Distribution.NORMAL,) * len(schema.inputs)
     others = sorted(
         assignments(schema), key=lambda kinds: sum(kind is not Distribution.NORMAL for kind in kinds)
     )
-    strongest, found = normal, _first(trainer, binding, schema, example, runtime, normal)
+    strongest, found = normal, _first(model, example, runtime, normal)
     for usual in (*others[:ATTEMPTS], *structured(schema), *far(schema)):
         if _reaction(found) < REACTS:
             break
-        glance = _first(trainer, binding, schema, example, runtime, usual, whole=False)
+        glance = _first(model, example, runtime, usual, whole=False)
         if _reaction(glance) >= min(REACTS, _reaction(found)) and (
-            _reaction(glance) >= _reaction(found) or _rounded(schema, binding, trainer, glance)
+            _reaction(glance) >= _reaction(found) or _rounded(model, glance)
         ):
             continue
-        seen = _first(trainer, binding, schema, example, runtime, usual)
+        seen = _first(model, example, runtime, usual)
         if _finite(seen):
             strongest, found = usual, seen
     if not _finite(found):
         raise RefusedInput(
-            f"the {binding.backend} model answers every kind of data with NaN or infinity, with any weights",
+            f"the {model.binding.backend} model answers every kind of data with NaN or infinity, with any weights",
             hint="look for a division by zero, a root or a logarithm of what may be negative, or a constant that is no number",
         )
     return strongest, [found]
 
 
 def _first(
-    trainer: Trainer,
-    binding: Binding,
-    schema: Schema,
+    model: CanonicalModel,
     example: Sequence[Array],
     runtime: Executor,
     usual: Assignment,
@@ -187,20 +180,20 @@ def _first(
     whole: bool = True,
 ) -> Evidence:
     """The first draw of a kind of data; outputs alone unless it is wanted whole."""
-    case = cases(schema, example, usual)[0]
+    case = cases(model.schema, example, usual)[0]
     if not whole:
         case = replace(case, differentiate=False, step=False)
     try:
-        return observe(trainer, binding, schema, case, None, runtime)
+        return observe(model, case, None, runtime)
     except SizeRefused as error:
-        raise not_drawn(trainer, binding, example, error) from error.__cause__
+        raise not_drawn(model, example, error) from error.__cause__
 
 
 def _reaction(seen: Evidence) -> float:
     return reaction(seen) if _finite(seen) else float("inf")
 
 
-def _faint(schema: Schema, binding: Binding, trainer: Trainer, seen: Evidence, usual: Evidence) -> bool:
+def _faint(model: CanonicalModel, seen: Evidence, usual: Evidence) -> bool:
     """Whether outputs are little but rounding: what a layer normalises may be constant, or scores huge."""
     sizes = [
         (float(np.abs(one).max(initial=0.0)), float(np.abs(two).max(initial=0.0)))
@@ -211,11 +204,11 @@ def _faint(schema: Schema, binding: Binding, trainer: Trainer, seen: Evidence, u
     if seen.case.redrawn == Redrawn.HALVES:
         # Halves are exact, and to move a weight is to leave them.
         return False
-    return _rounded(schema, binding, trainer, seen)
+    return _rounded(model, seen)
 
 
-def _rounded(schema: Schema, binding: Binding, trainer: Trainer, seen: Evidence) -> bool:
-    return ROUNDINGS * output_noise(schema, of_model(trainer, binding), seen, seen.outputs) > TOLERANCE
+def _rounded(model: CanonicalModel, seen: Evidence) -> bool:
+    return ROUNDINGS * output_noise(model.schema, of_model(model), seen, seen.outputs) > TOLERANCE
 
 
 def _finite(seen: Evidence) -> bool:

@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from xbackend_fl.adapter.contract import Trainer
-from xbackend_fl.canonical import Binding, Schema
+from xbackend_fl.adapter.canonical_model import CanonicalModel
+from xbackend_fl.canonical import Schema
 from xbackend_fl.errors import RefusedInput
-from xbackend_fl.mapping.probe.derivatives import native
 from xbackend_fl.mapping.probe.draw import BATCH
 from xbackend_fl.mapping.probe.executor import Executor
 from xbackend_fl.mapping.probe.memory import check_memory
@@ -136,9 +135,7 @@ class Answers:
 
 
 def gather(
-    trainer: Trainer,
-    binding: Binding,
-    schema: Schema,
+    model: CanonicalModel,
     reference: Sequence[Evidence],
     answers: Answers | None = None,
 ) -> tuple[tuple[Evidence, ...], tuple[str, ...]]:
@@ -147,45 +144,40 @@ def gather(
     It takes the running statistics of the reference's evidence.
 
     Args:
-        trainer: The candidate; its weights are changed.
-        binding: Its binding to ``schema``.
-        schema: The schema.
+        model: The candidate; its weights are changed.
         reference: What the reference did.
         answers: What the schema's graph answers, if that will be asked too: then it is asked probe by probe.
 
     Raises:
         SizeRefused: It accepts none.
     """
-    check_memory(schema)
+    check_memory(model.schema)
     evidence, notes = [], []
     refused: SizeRefused | None = None
     for item in reference:
         try:
-            evidence.append(observe(trainer, binding, schema, item.case, item.statistics))
+            evidence.append(observe(model, item.case, item.statistics))
             if answers is not None:
                 answers.look(evidence[-1])
         except SizeRefused as error:
             refused = error
             if not item.case.reserve:
-                notes.append(f"{item.case.label}: the {binding.backend} model takes one size only")
+                notes.append(f"{item.case.label}: the {model.binding.backend} model takes one size only")
     if refused is not None and not evidence:
-        raise not_drawn(trainer, binding, reference[0].case.inputs, refused) from refused.__cause__
+        raise not_drawn(model, reference[0].case.inputs, refused) from refused.__cause__
     return tuple(evidence), tuple(notes)
 
 
-def not_drawn(
-    trainer: Trainer, binding: Binding, inputs: Sequence[NDArray[Any]], error: SizeRefused
-) -> SizeRefused:
+def not_drawn(model: CanonicalModel, inputs: Sequence[NDArray[Any]], error: SizeRefused) -> SizeRefused:
     """The refusal of a model that takes no probe: of so many examples, or of such numbers?
 
     Args:
-        trainer: The model.
-        binding: Its own.
+        model: The model.
         inputs: What it was asked, or the example; in ONNX layout.
         error: What it said.
     """
     try:
-        trainer.forward(native(binding, [np.concatenate([array[:1]] * BATCH) for array in inputs]))
+        model.forward([np.concatenate([array[:1]] * BATCH) for array in inputs])
     except RefusedInput:
         return SizeRefused(
             f"{error.message}: a probe has {BATCH} examples, of the example's own size",

@@ -1,0 +1,27 @@
+"""The figures of a model, from its own outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import tee
+
+from xbackend_fl.adapter import Batch
+from xbackend_fl.adapter.canonical_model import CanonicalModel
+from xbackend_fl.metrics.metrics import Metrics
+from xbackend_fl.metrics.objective import Objective
+
+
+def evaluated(model: CanonicalModel, batches: Iterable[Batch], objective: Objective) -> Metrics:
+    """All metrics that fit a loss, of the weights that a model holds.
+
+    Args:
+        model: The model.
+        batches: In ONNX layout, with targets that the objective accepts.
+        objective: The loss, and how it reads the first output.
+    """
+    asked, measured = tee(batches)
+    answers = model.predict(batch.inputs for batch in asked)
+    return Metrics.total(
+        Metrics.measured(objective, output, batch.targets)
+        for batch, (output, *_) in zip(measured, answers, strict=True)
+    )
