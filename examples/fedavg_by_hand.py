@@ -2,57 +2,43 @@
 
     python examples/fedavg_by_hand.py
 
-The course does the same in `xbackend_fl.rounds.rounds`, with processes, checkpoints and a folder.
+The digits course does the same in `xbackend_fl.rounds.rounds`, with processes, checkpoints and a folder.
 """
 
-from pathlib import Path
+import numpy as np
+from digits import data, keras_model, torch_model
 
 import xbackend_fl as xb
-from xbackend_fl.adapter import Batch, TrainConfig
-from xbackend_fl.course import example_arrays
-from xbackend_fl.data import batches, dirichlet, load_splits, seed_of
-from xbackend_fl.locate import call
-from xbackend_fl.mapping import training_attributes
+from xbackend_fl.adapter import Batch, Optimizer, TrainConfig
+from xbackend_fl.data import batches, dirichlet, seed_of
 
-DIGITS = Path(__file__).parent / "digits"
+EXAMPLE = (np.zeros((1, 1, 8, 8), np.float32),)
+SITES = dict.fromkeys(["amsterdam", "berlin", "cairo"], "torch")
+SITES |= dict.fromkeys(["delhi", "edinburgh", "fukuoka"], "tensorflow")
+CONFIG = TrainConfig(Optimizer("momentum", lr=0.02, momentum=0.9))
 
 
-def fedavg(course: xb.Course, rounds: int) -> xb.Weights:
-    """Global weights after ``rounds`` rounds of the digits course."""
-    example = example_arrays(course.input)
-    models = {backend: call(spec, course.base) for backend, spec in course.models.items()}
-    schema, evidence = xb.describe_reference(models[course.reference], example)
-    bound = {backend: xb.bind(model, schema, example, evidence) for backend, model in models.items()}
-
-    train = load_splits(course.data.source, course.base).train
-    rule = course.data.partition
-    names = [participant.name for participant in course.participants]
-    shards = dirichlet(train.targets, names, rule.alpha, rule.min_examples, course.seed)
-
-    weights = bound[course.reference].read()
+def fedavg(rounds: int, seed: int = 7) -> xb.Weights:
+    """Global weights after some rounds."""
+    torch_side, keras_side = torch_model.build(), keras_model.build()
+    schema, evidence = xb.describe_reference(torch_side, EXAMPLE)
+    models = {"torch": xb.bind(torch_side, schema, EXAMPLE, evidence)}
+    models["tensorflow"] = xb.bind(keras_side, schema, EXAMPLE, evidence)  # proven, or MismatchError
+    images, labels = data.load()["train"]
+    shards = dirichlet(labels, list(SITES), alpha=0.5, min_examples=32, seed=seed)
+    weights = models["torch"].read()
     for number in range(1, rounds + 1):
         mean = xb.OnlineMean(weights)  # memory of one model, however many participants
-        for participant in sorted(course.participants, key=lambda one: one.name):
-            name, side = participant.name, bound[participant.backend]
-            side.trainer.reset(seed_of(course.seed, "dropout", number, name))
-            side.write(weights)
-            order = batches(
-                len(shards[name]), course.training.batch_size, 1, None, course.seed, "batches", number, name
-            )
-            config = TrainConfig(
-                course.training.optimizer.rule(),
-                attributes=training_attributes(schema, side.binding),
-                masked=side.binding.masked,
-            )
-            mine = train.gather(shards[name])
-            native = side.binding.native_inputs(mine.inputs)
-            side.trainer.train(
-                (Batch(tuple(array[i] for array in native), mine.targets[i]) for i in order), config
-            )
-            mean.add(side.read(), len(mine))
+        for name, backend in SITES.items():
+            rows, model = shards[name], models[backend]
+            order = batches(len(rows), 16, 1, None, seed, "batches", number, name)
+            steps = (Batch((images[rows[part]],), labels[rows[part]]) for part in order)
+            model.write(weights)
+            model.train(steps, CONFIG, seed_of(seed, "dropout", number, name))
+            mean.add(model.read(), len(rows))
         weights = mean.result()
     return weights
 
 
 if __name__ == "__main__":
-    print(fedavg(xb.load_course(DIGITS / "course.yaml"), rounds=3))
+    print(fedavg(rounds=3))

@@ -16,7 +16,7 @@ def test_fedavg_by_hand_is_the_course(root: Path, digits: Path, tmp_path: Path, 
     fedavg = load_callable("fedavg_by_hand.py:fedavg", root / "examples")
     for backend in course.backends:
         load(backend).configure_process(1, course.seed)
-    by_hand = fedavg(course, 3)
+    by_hand = fedavg(3, course.seed)
     apart = by_hand.relative_distance(real.weights)
     figure("by hand from the course after 3 rounds", f"{apart:.1e}")
     assert apart <= 1e-3

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from xbackend_fl import weights
 from xbackend_fl.adapter import Batch, Optimizer, TrainConfig, Trainer
-from xbackend_fl.adapter.contract import LossSum, Tensors
+from xbackend_fl.adapter.canonical_model import CanonicalModel
+from xbackend_fl.adapter.contract import LossSum
 from xbackend_fl.adapter.optimizers import Name
 from xbackend_fl.canonical import Kind
 from xbackend_fl.convert.names import naming
@@ -23,10 +24,11 @@ from xbackend_fl.mapping.proof.verify import TOLERANCE, relative_error
 from xbackend_fl.testing.formulas import descend
 
 Array = NDArray[Any]
+Arrays = Mapping[str, Array]
 
 
 class TrainerConformance:
-    """Inherit, implement :meth:`open` and :meth:`example`, and run pytest.
+    """Inherit, implement :meth:`load_model` and :meth:`example`, and run pytest.
 
     For example::
 
@@ -42,7 +44,7 @@ class TrainerConformance:
 
     def load_model(self) -> Trainer:
         """A fresh trainer."""
-        raise AssertionError("implement open()")
+        raise AssertionError("implement load_model()")
 
     def example(self) -> tuple[Array, ...]:
         """One array per input, in ONNX layout."""
@@ -54,94 +56,90 @@ class TrainerConformance:
 
     def test_reads_what_was_written(self) -> None:
         """Importing canonical weights and exporting them again changes no bit."""
-        trainer = self.load_model()
-        binding, schema = trainer.description.binding, trainer.description.schema
-        weights = draw_weights(schema, 0)
-        trainer.write(binding.restore(weights))
-        again = binding.export(trainer.read())
+        model = CanonicalModel.described(self.load_model())
+        weights = draw_weights(model.schema, 0)
+        model.write(weights)
+        again = model.read()
         for name, array in weights.items():
             np.testing.assert_array_equal(again[name], array, err_msg=name)
 
     def test_files_hold_every_shared_tensor(self, tmp_path: Path) -> None:
         """Each of the framework's own formats is read back, and ``xbfl convert`` finds every tensor in it."""
-        trainer = self.load_model()
-        binding = trainer.description.binding
-        trainer.write(binding.restore(draw_weights(trainer.description.schema, 3)))
-        before = trainer.read()
+        model = CanonicalModel.described(self.load_model())
+        model.write(draw_weights(model.schema, 3))
+        trainer, before = model.trainer, model.trainer.read()
         for file_format in trainer.formats:
             path = trainer.save(tmp_path / file_format, file_format)
             archive = weights.open(path, file_format)
-            for native, name in naming(archive, binding, trainer, file_format).items():
+            for native, name in naming(archive, model.binding, trainer, file_format).items():
                 np.testing.assert_array_equal(archive[name], before[native], err_msg=f"{file_format}: {name}")
 
     def test_outputs_are_those_of_onnx_runtime(self) -> None:
         """The described graph computes what the model computes."""
-        trainer = self.load_model()
-        binding, schema = trainer.description.binding, trainer.description.schema
-        for case in cases(schema, self.example())[:1]:
-            weights = draw_weights(schema, case.seed)
-            trainer.write(binding.restore(weights))
-            inputs = binding.native_inputs(case.inputs)
-            raw = trainer.forward(inputs)
-            outputs = [axes.to_canonical(a) for axes, a in zip(binding.outputs, raw, strict=True)]
-            for received, expected in zip(outputs, execute(schema, weights, case.inputs), strict=True):
+        model = CanonicalModel.described(self.load_model())
+        for case in cases(model.schema, self.example())[:1]:
+            weights = draw_weights(model.schema, case.seed)
+            model.write(weights)
+            answers = execute(model.schema, weights, case.inputs)
+            for received, expected in zip(model.forward(case.inputs), answers, strict=True):
                 assert relative_error(received, expected) <= TOLERANCE
 
     def test_evaluation_changes_nothing(self) -> None:
         """Forward, gradients and evaluation leave every tensor as it was."""
-        trainer, batch = self.load_model(), self._batch()
-        before = trainer.read()
-        (output,) = trainer.forward(batch.inputs)
-        trainer.gradients(batch.inputs, [np.ones_like(output)])
-        list(trainer.predict([batch.inputs]))
-        for name, array in trainer.read().items():
+        model, batch = self._drawn()
+        before = model.trainer.read()
+        (output,) = model.forward(batch.inputs)
+        model.gradients(batch.inputs, [np.ones_like(output)])
+        list(model.predict([batch.inputs]))
+        for name, array in model.trainer.read().items():
             np.testing.assert_array_equal(array, before[name], err_msg=name)
 
     def test_gradients_predict_the_change(self) -> None:
         """A small step along the gradient changes the output by the squared norm (first order)."""
-        trainer, batch = self.load_model(), self._batch()
-        start = trainer.read()
-        (output,) = trainer.forward(batch.inputs)
+        model, batch = self._drawn()
+        start = model.read()
+        (output,) = model.forward(batch.inputs)
         weight = np.random.default_rng(0).standard_normal(output.shape).astype(np.float32)
-        grads = trainer.gradients(batch.inputs, [weight])
+        grads = model.gradients(batch.inputs, [weight])
         squared = sum(float((g.astype(np.float64) ** 2).sum()) for g in grads.values())
         size = 1e-3 / np.sqrt(squared)
 
         def value(step: float) -> float:
-            trainer.write({name: (start[name] + step * grads[name]).astype(np.float32) for name in grads})
-            return float((trainer.forward(batch.inputs)[0].astype(np.float64) * weight).sum())
+            moved = {name: (start[name] + step * grad).astype(np.float32) for name, grad in grads.items()}
+            model.write(start | moved)
+            return float((model.forward(batch.inputs)[0].astype(np.float64) * weight).sum())
 
         measured = (value(size) - value(-size)) / (2 * size)
         assert abs(measured - squared) <= 0.05 * squared
 
     def test_training_follows_the_slope_of_its_loss(self) -> None:
         """The loss that training reports falls along the step that it makes, as fast as the step is long (first order)."""
-        trainer, batch = self.load_model(), self._batch()
-        start = trainer.read()
-        gradient = self._gradient(trainer, batch, start, {})
+        model, batch = self._drawn()
+        start = model.read()
+        gradient = self._gradient(model, batch, start, {})
         squared = sum(float((g**2).sum()) for g in gradient.values())
         size = 1e-3 / np.sqrt(squared)
 
         def value(step: float) -> float:
             moved = {name: (start[name] + step * g).astype(np.float32) for name, g in gradient.items()}
-            return self._train(trainer, [batch], start | moved, Optimizer("sgd", lr=0.0)).mean
+            return self._train(model, [batch], start | moved, Optimizer("sgd", lr=0.0)).mean
 
         measured = (value(size) - value(-size)) / (2 * size)
         assert abs(measured - squared) <= 0.05 * squared
 
     def test_one_step_is_the_formula(self) -> None:
         """Two steps of every optimizer, with weight decay and with clipping, are the formulas in float64."""
-        trainer, batch = self.load_model(), self._batch()
-        start = trainer.read()
-        slope = self._gradient(trainer, batch, start, {})
+        model, batch = self._drawn()
+        start = model.read()
+        slope = self._gradient(model, batch, start, {})
         norm = float(np.sqrt(sum(float((g**2).sum()) for g in slope.values())))
         before = {name: start[name] for name in slope}
         rules = [Optimizer(name, lr=0.05, eps=0.1 * norm, weight_decay=0.1) for name in get_args(Name)]
         for rule, limit in [*((rule, None) for rule in rules), (Optimizer("sgd", lr=0.05), 0.5 * norm)]:
-            expected = descend(rule, before, partial(self._gradient, trainer, batch, start), 2, limit)
-            trained = self._train(trainer, [batch, batch], start, rule, limit)
+            expected = descend(rule, before, partial(self._gradient, model, batch, start), 2, limit)
+            trained = self._train(model, [batch, batch], start, rule, limit)
             assert trained.positions == 2 * batch.targets.size
-            after = trainer.read()
+            after = model.read()
             # A step of Adam is as long for every element; those of one parameter are compared with its longest.
             for name, value in expected.items():
                 longest = float(np.abs(value - before[name]).max())
@@ -150,45 +148,48 @@ class TrainerConformance:
 
     def test_reset_makes_training_repeatable(self) -> None:
         """After a reset, the same weights and batches give the same bits; nothing of the last run is left."""
-        trainer, batch = self.load_model(), self._batch()
-        start = trainer.read()
+        model, batch = self._drawn()
+        start = model.read()
         config = TrainConfig(Optimizer("adam", lr=1e-2), loss="mean_squared_error")
         results = []
         for _ in range(2):
-            trainer.reset(3)
-            trainer.write({name: start[name] for name in trainer.description.binding.owners})
-            trainer.train([batch] * 3, config)
-            results.append(trainer.read())
+            model.reset(3)
+            model.write(start)
+            model.train([batch] * 3, config)
+            results.append(model.trainer.read())
         for name, array in results[0].items():
             np.testing.assert_array_equal(array, results[1][name], err_msg=name)
 
     @staticmethod
     def _train(
-        trainer: Trainer, batches: list[Batch], weights: Tensors, rule: Optimizer, limit: float | None = None
+        model: CanonicalModel,
+        batches: list[Batch],
+        weights: Arrays,
+        rule: Optimizer,
+        limit: float | None = None,
     ) -> LossSum:
         """Train from ``weights`` without dropout."""
-        trainer.reset(0)
-        trainer.write({name: weights[name] for name in trainer.description.binding.owners})
-        config = TrainConfig(rule, loss="mean_squared_error", clip_norm=limit, dropout=False)
-        return trainer.train(batches, config)
+        model.reset(0)
+        model.write(weights)
+        return model.train(
+            batches, TrainConfig(rule, loss="mean_squared_error", clip_norm=limit, dropout=False)
+        )
 
     def _gradient(
-        self, trainer: Trainer, batch: Batch, start: Tensors, weights: Mapping[str, NDArray[np.float64]]
+        self, model: CanonicalModel, batch: Batch, start: Arrays, weights: Mapping[str, NDArray[np.float64]]
     ) -> dict[str, NDArray[np.float64]]:
-        """What one step of plain SGD follows, by native name of what trains; a long step loses few digits."""
+        """What one step of plain SGD follows, by the name of what trains; a long step loses few digits."""
         rate = 1024.0
         at = {**start, **{name: value.astype(np.float32) for name, value in weights.items()}}
-        self._train(trainer, [batch], at, Optimizer("sgd", lr=rate))
-        after = trainer.read()
-        parameters, owners = trainer.description.schema.by_name, trainer.description.binding.owners
-        moving = [name for name, owner in owners.items() if parameters[owner].kind is Kind.TRAINABLE]
+        self._train(model, [batch], at, Optimizer("sgd", lr=rate))
+        after = model.read()
+        moving = [item.name for item in model.schema.parameters if item.kind is Kind.TRAINABLE]
         return {name: (at[name].astype(np.float64) - after[name]) / rate for name in moving}
 
-    def _batch(self) -> Batch:
-        trainer = self.load_model()
-        binding, schema = trainer.description.binding, trainer.description.schema
-        drawn = draw_inputs(schema, [array.shape for array in self.example()], 0)
-        inputs = tuple(binding.native_inputs(drawn))
-        (output,) = trainer.forward(inputs)
+    def _drawn(self) -> tuple[CanonicalModel, Batch]:
+        """A fresh model, and a batch for it in ONNX layout."""
+        model = CanonicalModel.described(self.load_model())
+        inputs = tuple(draw_inputs(model.schema, [array.shape for array in self.example()], 0))
+        (output,) = model.forward(inputs)
         targets = np.random.default_rng(1).standard_normal(output.shape).astype(np.float32)
-        return Batch(inputs, targets)
+        return model, Batch(inputs, targets)
