@@ -29,6 +29,11 @@ PLANTED = [
         "Inside canonical",
     ),
     ("xbackend_fl/canonical/ops.py", "import xbackend_fl.canonical.passes", "Inside canonical"),
+    (
+        "xbackend_fl/federation/silo/outbox.py",
+        "import xbackend_fl.federation.server.engine",
+        "Inside federation",
+    ),
     *(
         ("adapters/xbfl_torch/graph.py", f"import {room}", "Adapters know the contract")
         for room in (
@@ -47,7 +52,8 @@ PLANTED = [
 
 def lint(folder: Path) -> subprocess.CompletedProcess[str]:
     tool = Path(sys.executable).with_name("lint-imports")
-    environment = os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{folder / 'adapters'}"}
+    # Rows are not to be broken.
+    environment = os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{folder / 'adapters'}", "COLUMNS": "240"}
     return subprocess.run(
         [tool, "--no-cache"], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
@@ -77,6 +83,18 @@ def broken(copy: Path) -> str:
     result = lint(copy)
     assert result.returncode != 0
     return result.stdout
+
+
+def test_a_room_without_a_floor_is_found(root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root / "xbackend_fl", tmp_path / "xbackend_fl")
+    shutil.copytree(root / "adapters", tmp_path / "adapters")
+    shutil.copy(root / "pyproject.toml", tmp_path)
+    for place in ("annex", "mapping/annex", "federation/annex"):
+        (tmp_path / "xbackend_fl" / place).mkdir()
+        (tmp_path / "xbackend_fl" / place / "__init__.py").touch()
+    said = lint(tmp_path).stdout
+    for package in ("xbackend_fl", "xbackend_fl.mapping", "xbackend_fl.federation"):
+        assert f"{package}.annex" in said
 
 
 def test_the_rules_hold(root: Path) -> None:
