@@ -13,7 +13,7 @@ from pydantic_core import to_jsonable_python
 from typer.models import ArgumentInfo, OptionInfo
 
 from xbackend_fl.canonical import OPERATORS
-from xbackend_fl.canonical.ops import Effect, Operator
+from xbackend_fl.canonical.row import Effect, Operator
 from xbackend_fl.cli.main import app
 from xbackend_fl.course import Course
 from xbackend_fl.weights.refusals import CODES
@@ -25,13 +25,14 @@ _EMPHASIS = {Effect.FUNCTION: "**{}**", Effect.TRAINING: "*{}*"}
 def _operator(row: Operator) -> str:
     slots = "<br>".join(f"`{slot.role}` {slot.axes}" for slot in row.slots)
     attributes = ", ".join(
-        _EMPHASIS.get(effect, "{}").format(name) for name, effect in (row.attributes or {}).items()
+        _EMPHASIS.get(effect, "{}").format(name) for name, effect in row.attributes.items()
     )
-    return f"| `{row.name}` | {slots} | {attributes} |"
+    properties = ", ".join(str(item.name).lower() for item in row.properties)
+    return f"| `{row.name}` | {slots} | {attributes} | {properties} |"
 
 
 def _operators() -> str:
-    head = "| operator | parameters | attributes |\n|---|---|---|\n"
+    head = "| operator | parameters | attributes | properties |\n|---|---|---|---|\n"
     return head + "\n".join(_operator(row) for row in OPERATORS.values())
 
 

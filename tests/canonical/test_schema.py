@@ -13,7 +13,6 @@ from tests.adapters.zoo import ROWS
 from xbackend_fl.adapter import adapter_of
 from xbackend_fl.canonical import OPERATORS, Binding, Kind, Parameter, Port, Schema
 from xbackend_fl.canonical.node import Node
-from xbackend_fl.canonical.ops import ROWS as OPERATOR_ROWS
 from xbackend_fl.errors import SchemaError
 
 ROW = next(row for row in ROWS if row.name == "flatten order through BatchNorm")
@@ -130,11 +129,6 @@ def test_describing_leaves_the_model_as_it_was() -> None:
     xbackend_fl.describe(torch_model, ROW.example())
     assert torch_model.training
     assert not torch_model[2].training
-
-
-def test_every_operator_has_one_row() -> None:
-    names = [operator.name for operator in OPERATOR_ROWS]
-    assert sorted(names) == sorted(set(names))
 
 
 @pytest.mark.parametrize("value", [-2, 5, 10**15, 1.0, True, "x", [1]])

@@ -19,7 +19,8 @@ from tests.adapters.row import Lambda, chain
 from xbackend_fl import bind, describe_reference
 from xbackend_fl.adapter import adapter_of
 from xbackend_fl.adapter.words import Words, code
-from xbackend_fl.canonical.ops import OPAQUE, ROWS, Effect
+from xbackend_fl.canonical.ops import OPERATORS
+from xbackend_fl.canonical.row import OPAQUE, Effect
 from xbackend_fl.errors import MismatchError
 from xbackend_fl.mapping import bind_trainer, evidence_of
 from xbackend_fl.mapping.match.sizes import at_this_size
@@ -274,10 +275,10 @@ VALUES: dict[str, Any] = {
 def test_every_attribute_has_a_users_word(words: Words) -> None:
     missing, raw = [], []
     # What has no canonical form has no argument that could be changed.
-    for operator in (row for row in ROWS if row.name != OPAQUE):
+    for operator in (row for row in OPERATORS.values() if row.name != OPAQUE):
         rows = [
             name
-            for name, effect in (operator.attributes or {}).items()
+            for name, effect in operator.attributes.items()
             if effect in {Effect.FUNCTION, Effect.TRAINING}
         ]
         rows += [slot.role for slot in operator.slots if slot.role in {"bias", "weight"}]

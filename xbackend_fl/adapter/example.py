@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.adapter.structure import Given
-from xbackend_fl.canonical import OPERATORS, Description, Schema
+from xbackend_fl.canonical import Description, Property, Schema, has
 from xbackend_fl.errors import RefusedInput, shortened
 
 Array = NDArray[Any]
@@ -76,7 +76,7 @@ def _added_up(schema: Schema) -> set[str]:
             continue
         if node.operator == "CumSum":
             found.add(source)
-        elif OPERATORS[node.operator].shape_only:
+        elif has(node.operator, Property.SHAPE_ONLY):
             origins |= dict.fromkeys(node.outputs, source)
     return found
 

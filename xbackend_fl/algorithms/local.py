@@ -5,13 +5,13 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 
-from xbackend_fl.canonical import Schema
+from xbackend_fl.canonical import Property, Schema, has
 from xbackend_fl.canonical.schema import Parameter
 from xbackend_fl.errors import ConfigError
 from xbackend_fl.text import shown_names
 
 ROLES: Mapping[str, Callable[[Parameter], bool]] = {
-    "norm": lambda parameter: parameter.operator.endswith("Normalization"),
+    "norm": lambda parameter: has(parameter.operator, Property.NORMALISES),
     "embedding": lambda parameter: parameter.operator == "Gather",
     "bias": lambda parameter: parameter.role == "bias",
 }

@@ -3,7 +3,8 @@
 from xbackend_fl.canonical.binding import Axes, Binding, Description, NativeTensor
 from xbackend_fl.canonical.graph.builder import GraphBuilder
 from xbackend_fl.canonical.node import Node
-from xbackend_fl.canonical.ops import OPERATORS, Effect, Kind, Operator, Slot
+from xbackend_fl.canonical.ops import OPERATORS, has
+from xbackend_fl.canonical.row import Effect, Kind, Operator, Property, Slot
 from xbackend_fl.canonical.schema import Parameter, Port, Schema, TrainingEffect
 from xbackend_fl.canonical.value import Value
 
@@ -20,8 +21,10 @@ __all__ = [
     "Operator",
     "Parameter",
     "Port",
+    "Property",
     "Schema",
     "Slot",
     "TrainingEffect",
     "Value",
+    "has",
 ]

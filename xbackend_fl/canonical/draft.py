@@ -9,7 +9,8 @@ from typing import final
 
 from xbackend_fl.canonical.layout import Layout, Shape
 from xbackend_fl.canonical.node import AttributeValue
-from xbackend_fl.canonical.ops import OPERATORS
+from xbackend_fl.canonical.ops import OPERATORS, has
+from xbackend_fl.canonical.row import Property
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def is_zero(value: str, producer: Callable[[str], Draft | None]) -> bool:
         producer: The node that makes a value; ``None`` for a data input.
     """
     draft = producer(value)
-    while draft is not None and OPERATORS[draft.operator].shape_only:
+    while draft is not None and has(draft.operator, Property.SHAPE_ONLY):
         draft = producer(draft.inputs[0])
     if draft is None or draft.operator != "Constant":
         return False

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.canonical.node import AttributeValue
+from xbackend_fl.canonical.ops import OPERATORS
 from xbackend_fl.canonical.schema import Schema
 from xbackend_fl.errors import RefusedInput
 
@@ -23,9 +24,6 @@ UNITS: Mapping[str, float] = {"bfloat16": 2.0**-8, "float16": 2.0**-11, "float32
 """Unit roundoff: the most that rounding to the dtype changes a number by, relative to it, where it is no subnormal."""
 
 _LOST_BITS = {"bfloat16": 16, "float16": 13}
-
-_TRUTHS = frozenset({"Equal", "Less", "Greater", "Not", "And", "Or", "Xor"})
-_SECOND = frozenset({"Where"})
 
 
 def output_dtypes(
@@ -48,14 +46,10 @@ def output_dtypes(
     told = attributes.get("to", attributes.get("dtype"))
     if told is not None:
         return (str(told),) * outputs
-    if operator in _TRUTHS:
-        return ("bool",) * outputs
-    if operator == "ArgMax":
-        return ("int64",) * outputs
-    if parametric or not inputs:
-        return ("float32",) * outputs
-    first = inputs[1] if operator in _SECOND else inputs[0]
-    return (first, "int64") if operator == "TopK" else (first,) * outputs
+    row = OPERATORS[operator]
+    data = "float32" if parametric or not inputs else inputs[row.data]
+    own = (*row.dtypes, *[""] * outputs)[:outputs]
+    return tuple(dtype or data for dtype in own)
 
 
 def value_dtypes(schema: Schema) -> dict[str, str]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias, final
+from collections.abc import Mapping, Sequence
+from typing import Any, final
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
-from xbackend_fl.canonical.layout import Array
+from xbackend_fl.canonical.layout import Array, Shape
 from xbackend_fl.canonical.node import Node
-from xbackend_fl.canonical.schema import Schema
+
+OF_BATCH = "_of_batch"
+"""Behind the name of a parameter, in front of a number: the statistic of the batch that would move it."""
 
 
 @final
@@ -20,19 +22,42 @@ class OnnxGraph:
 
     Args:
         dtypes: NumPy dtype name of every value of the canonical graph.
+        shapes: Shape of every parameter, by its name.
+        batch: A data input, whose first axis is the batch.
+        batch_statistics: Whether to normalise with the statistics of the batch.
+
+    Attributes:
+        statistics: Further outputs: the statistics of the batch.
     """
 
-    def __init__(self, dtypes: Mapping[str, str]) -> None:
-        self.dtypes = dtypes
+    def __init__(
+        self, dtypes: Mapping[str, str], shapes: Mapping[str, Shape], batch: str, *, batch_statistics: bool
+    ) -> None:
+        self.dtypes, self.shapes, self.batch = dtypes, shapes, batch
+        self.batch_statistics = batch_statistics
+        self.statistics: list[onnx.ValueInfoProto] = []
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[tuple[str, tuple[int, ...], bytes], onnx.NodeProto] = {}
 
     def call(self, operator: str, inputs: Sequence[str], output: str | None = None, **attributes: Any) -> str:
-        """Append a node; returns the name of its first output."""
+        """Append a node; returns the name of its output."""
         name = output or f"_{operator}_{len(self.nodes)}"
-        given = {key: value for key, value in attributes.items() if value is not None}
-        self.nodes.append(helper.make_node(operator, inputs, [name], name=name, **given))
+        self.several(operator, inputs, [name], name, **attributes)
         return name
+
+    def several(
+        self, operator: str, inputs: Sequence[str], outputs: Sequence[str], name: str, **attributes: Any
+    ) -> None:
+        """Append a node with several outputs; an attribute that is ``None`` is left out."""
+        given = {key: value for key, value in attributes.items() if value is not None}
+        self.nodes.append(helper.make_node(operator, inputs, outputs, name=name, **given))
+
+    def direct(self, node: Node) -> None:
+        """A node whose name, slots and attributes are ONNX's own."""
+        slots = [node.parameters.get(role, "") for role in ("weight", "bias")]
+        while slots and not slots[-1]:
+            slots.pop()
+        self.call(node.operator, [*node.inputs, *slots], node.outputs[0], **node.attributes)
 
     def constant(self, value: object, dtype: type) -> str:
         """A constant tensor; equal ones are stored once."""
@@ -54,20 +79,38 @@ class OnnxGraph:
         """Float constants."""
         return self.constant(value, np.float32)
 
-    def number(self, value: object, dtype: str) -> str:
-        """One number beside a value of some dtype."""
-        return self.constant(value, np.dtype(dtype).type)
+    def number(self, value: object, beside: str) -> str:
+        """One number of the dtype of a value of the canonical graph."""
+        return self.constant(value, np.dtype(self.dtypes[beside]).type)
+
+    def is_whole(self, value: str) -> bool:
+        """Whether a value of the canonical graph holds whole numbers, truth values aside."""
+        return np.dtype(self.dtypes[value]).kind in "iu"
+
+    def filled(self, shape: str, value: Array) -> str:
+        """An array of a shape that is known late; ``value`` ``[1]`` is what it is filled with."""
+        return self.call("ConstantOfShape", [shape], value=numpy_helper.from_array(value))
+
+    def cast(self, value: str, dtype: str, output: str | None = None) -> str:
+        """A value in another dtype."""
+        element = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+        assert element != TensorProto.UNDEFINED
+        return self.call("Cast", [value], output, to=element)
 
     def alike(self, values: Sequence[str]) -> list[str]:
         """Values of the canonical graph in one dtype, as ONNX wants them beside each other: a float one, if there is any."""
         dtypes = [self.dtypes[value] for value in values]
         wanted = next((dtype for dtype in dtypes if dtype.startswith("float")), dtypes[0])
-        element = helper.np_dtype_to_tensor_dtype(np.dtype(wanted))
         return [
-            value if dtype == wanted else self.call("Cast", [value], to=element)
+            value if dtype == wanted else self.cast(value, wanted)
             for value, dtype in zip(values, dtypes, strict=True)
         ]
 
-
-Emit: TypeAlias = Callable[[OnnxGraph, Node, Schema], None]
-"""Adds what one canonical node is in ONNX."""
+    def statistics_of(self, node: Node, channels: int) -> list[str]:
+        """Names of a batch's mean and variance ``[channels]``, which are returned; a number tells calls of one layer apart."""
+        number = len(self.statistics)
+        names = [f"{node.parameters[role]}{OF_BATCH}{number}" for role in ("mean", "variance")]
+        self.statistics += [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, [channels]) for name in names
+        ]
+        return names

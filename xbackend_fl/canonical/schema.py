@@ -13,7 +13,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from xbackend_fl.canonical.layout import Shape
 from xbackend_fl.canonical.node import AttributeValue, Node
-from xbackend_fl.canonical.ops import OPAQUE, OPERATORS, Kind
+from xbackend_fl.canonical.ops import OPERATORS
+from xbackend_fl.canonical.row import OPAQUE, Kind
 from xbackend_fl.errors import SchemaError
 from xbackend_fl.text import line
 
@@ -185,7 +186,7 @@ def _check_known(node: Node) -> None:
     operator = OPERATORS.get(node.operator)
     if operator is None:
         raise SchemaError(f"node {node.name!r}: this version has no operator {node.operator!r}", hint=_AGAIN)
-    unknown = sorted({*node.attributes} - {*(operator.attributes or {})})
+    unknown = sorted({*node.attributes} - {*operator.attributes})
     if unknown:
         raise SchemaError(
             f"node {node.name!r} has the attribute {unknown[0]!r}, and {node.operator} has none of that name in this version",

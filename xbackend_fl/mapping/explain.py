@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from xbackend_fl.adapter import Adapter
 from xbackend_fl.adapter.canonical_model import CanonicalModel
-from xbackend_fl.canonical import Binding, Description, Kind, Node, Schema
+from xbackend_fl.canonical import Binding, Description, Kind, Node, Property, Schema, has
 from xbackend_fl.canonical.layout import leaves
 from xbackend_fl.canonical.node import AttributeValue
 from xbackend_fl.canonical.ops import OPERATORS
@@ -302,9 +302,7 @@ def _beyond_structure(proof: Proof, schema: Schema, candidate: Description) -> s
 def _depends_on_size(node: Node) -> bool:
     pads = node.attributes.get("pads")
     uneven = isinstance(pads, tuple) and pads[: len(pads) // 2] != pads[len(pads) // 2 :]
-    return node.operator in {"Conv", "MaxPool", "AveragePool"} and (
-        uneven or bool(node.attributes.get("ceil_mode"))
-    )
+    return has(node.operator, Property.WINDOWED) and (uneven or bool(node.attributes.get("ceil_mode")))
 
 
 def _across_batches(nodes: Sequence[Node]) -> set[str]:
@@ -318,7 +316,7 @@ def _across_batches(nodes: Sequence[Node]) -> set[str]:
             inside = not inside
         if inside:
             turned.update(node.outputs)
-            if node.operator in {"LSTM", "GRU", "RNN", "Attention"}:
+            if has(node.operator, Property.SERIES):
                 found.add(node.name)
     return found
 
@@ -353,9 +351,7 @@ def _advice(adapter: Adapter, native: str, difference: Difference, wanted: str) 
         return []
     if (difference.operator, difference.attribute) == ("Select", "direction"):
         return []
-    if difference.attribute == "epsilon" and "epsilon" not in (
-        OPERATORS[difference.operator].attributes or {}
-    ):
+    if difference.attribute == "epsilon" and "epsilon" not in (OPERATORS[difference.operator].attributes):
         # It is added by hand, or bounds something: whoever wrote it knows the place.
         both = {difference.expected, difference.received}
         instead = "".join(both - {wanted})
@@ -373,7 +369,7 @@ def _advice(adapter: Adapter, native: str, difference: Difference, wanted: str) 
 
 def _value(difference: Difference, wanted: str) -> object:
     """A value as it is, from the words in which a difference says it."""
-    attribute = difference.attribute in (OPERATORS[difference.operator].attributes or {})
+    attribute = difference.attribute in (OPERATORS[difference.operator].attributes)
     if wanted in {"present", "absent"}:
         return None if attribute else wanted == "present"
     try:

@@ -4,47 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from xbackend_fl.canonical import Schema
+from xbackend_fl.canonical import OPERATORS, Property, Schema, has
 from xbackend_fl.canonical.node import Node
-
-_LAST = frozenset({"Gemm", "Gather", "LSTM", "GRU", "RNN", "Attention"})
-_SECOND = frozenset({"Conv", "ConvTranspose"})
-_KEEP_AXES = frozenset(
-    {
-        "Relu",
-        "Sigmoid",
-        "Tanh",
-        "Softplus",
-        "Softsign",
-        "HardSwish",
-        "Mish",
-        "Swish",
-        "Exp",
-        "Log",
-        "Sqrt",
-        "Neg",
-        "Abs",
-    }
-    | {"LeakyRelu", "Elu", "Selu", "HardSigmoid", "Gelu", "Clip", "PRelu", "Softmax", "LogSoftmax", "Pow"}
-    | {
-        "Add",
-        "Mul",
-        "Sub",
-        "Div",
-        "Max",
-        "Min",
-        "Concat",
-        "Pad",
-        "Slice",
-        "Resize",
-        "Dropout",
-        "Identity",
-        "Cast",
-    }
-    | {"BatchNormalization", "LayerNormalization", "GroupNormalization", "InstanceNormalization"}
-    | {"MaxPool", "AveragePool"}
-)
-"""Operators whose output has its axes where their first input that is data has them."""
 
 
 def feature_axis(schema: Schema) -> int | None:
@@ -58,15 +19,16 @@ def feature_axis(schema: Schema) -> int | None:
 
 def _axis(value: str, rank: int, makers: Mapping[str, Node]) -> int | None:
     node = makers.get(value)
-    while node is not None and node.operator in _KEEP_AXES:
+    while node is not None and has(node.operator, Property.KEEPS_AXES):
         value = next((name for name in node.inputs if not _is_weight(name, makers)), "")
         node = makers.get(value)
     if node is None:
         return None
-    if node.operator in _LAST or (node.operator == "MatMul" and _is_weight(node.inputs[1], makers)):
+    own = OPERATORS[node.operator].feature_axis
+    if own is not None:
+        return own % rank
+    if node.operator == "MatMul" and _is_weight(node.inputs[1], makers):
         return rank - 1
-    if node.operator in _SECOND:
-        return 1
     if node.operator == "Transpose":
         inner = _axis(node.inputs[0], rank, makers)
         perm = node.attributes["perm"]

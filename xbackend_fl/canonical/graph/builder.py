@@ -29,6 +29,8 @@ from xbackend_fl.canonical.graph.recorder import Recorder
 from xbackend_fl.canonical.graph.rewrites import fold_pad, pooled
 from xbackend_fl.canonical.layout import Layout, Reorder, Segment, Shape, feature_order, inverse
 from xbackend_fl.canonical.node import AttributeValue
+from xbackend_fl.canonical.ops import has
+from xbackend_fl.canonical.row import Property
 from xbackend_fl.canonical.schema import Port
 from xbackend_fl.canonical.value import Value, numbers, pointwise, without
 from xbackend_fl.canonical.views import reshaped
@@ -397,9 +399,8 @@ class GraphBuilder:
         padding write one.
         """
         value = self.channels_first(value, channel_axis)
-        if operator in {"Conv", "MaxPool"} or (
-            operator == "AveragePool" and not any(numbers(attributes["pads"]))
-        ):
+        counted = operator == "AveragePool" and any(numbers(attributes["pads"]))
+        if has(operator, Property.WINDOWED) and not counted:
             value, attributes = fold_pad(self.recorder, operator, value, attributes)
         one_pixel = operator == "Conv" and pointwise(attributes) and set(value.shape[2:]) == {1}
         if one_pixel and pooled(self.recorder, value.name):

@@ -24,6 +24,8 @@ from xbackend_fl.canonical.graph.operands import (
     uniform,
 )
 from xbackend_fl.canonical.layout import Step
+from xbackend_fl.canonical.ops import has
+from xbackend_fl.canonical.row import Property
 from xbackend_fl.canonical.value import Value
 
 HIDES = -1e4
@@ -34,7 +36,6 @@ _NEGATED = {"ne": "eq", "ge": "lt", "le": "gt"}
 _COMPARISONS: Mapping[str, Callable[[float, float], object]] = {
     word: getattr(operator, word) for word in _MIRRORED
 }
-_UNBOUNDED = frozenset({"Div", "Reciprocal", "Log", "Pow", "Exp", "Tan", "Atanh"})
 
 
 def is_truth(builder: GraphBuilder, operand: Operand) -> bool:
@@ -183,4 +184,4 @@ def fill_where(builder: GraphBuilder, name: str, value: Value, mask: Operand, nu
 def _may_be_infinite(builder: GraphBuilder, value: Value) -> bool:
     """Whether a choice guards against what a product would let through."""
     draft = builder.recorder.producer(value.name)
-    return draft is not None and draft.operator in _UNBOUNDED
+    return draft is not None and has(draft.operator, Property.UNBOUNDED)

@@ -18,7 +18,7 @@ from xbackend_fl.canonical.graph.builder import GraphBuilder
 from xbackend_fl.canonical.graph.expressions import Computed, Scaled
 from xbackend_fl.canonical.graph.operands import LARGEST_CONSTANT, Operand, as_value
 from xbackend_fl.canonical.layout import Shape, Step
-from xbackend_fl.canonical.ops import OPAQUE
+from xbackend_fl.canonical.row import OPAQUE
 from xbackend_fl.canonical.value import Value
 from xbackend_fl.errors import UnsupportedError, XbflError, shortened
 

@@ -13,8 +13,9 @@ from xbackend_fl.canonical.draft import Draft
 from xbackend_fl.canonical.dtypes import output_dtypes
 from xbackend_fl.canonical.layout import Layout, Native, Reorder, Segment, Shape, leaves
 from xbackend_fl.canonical.node import AttributeValue, Node
-from xbackend_fl.canonical.ops import OPERATORS, Kind
+from xbackend_fl.canonical.ops import OPERATORS
 from xbackend_fl.canonical.passes import normal_form
+from xbackend_fl.canonical.row import Kind
 from xbackend_fl.canonical.schema import Parameter, Port, Schema, TrainingEffect
 from xbackend_fl.errors import RefusedInput, UnsupportedError
 
@@ -99,7 +100,7 @@ class Recorder:
         The same operation on the same values is one node, however often the code repeats the call.
         """
         row = OPERATORS[operator]
-        unknown = set(attributes) - set(row.attributes or {})
+        unknown = set(attributes) - set(row.attributes)
         assert not unknown, f"{operator} has no attribute {unknown}"
         if not self._closed_values.isdisjoint(reads) or not self._closed_layouts.isdisjoint(layouts.items()):
             raise UnsupportedError(

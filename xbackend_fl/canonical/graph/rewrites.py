@@ -9,23 +9,14 @@ from typing import TYPE_CHECKING
 
 from xbackend_fl.canonical.draft import Draft
 from xbackend_fl.canonical.node import AttributeValue
-from xbackend_fl.canonical.ops import PASSES_FEATURES
+from xbackend_fl.canonical.ops import has
+from xbackend_fl.canonical.row import Property
 from xbackend_fl.canonical.value import Value
 
 if TYPE_CHECKING:
     from xbackend_fl.canonical.graph.recorder import Recorder
 
-_NOT_NEGATIVE = frozenset({"Relu", "Sigmoid", "Softmax", "Softplus", "Exp", "Abs"})
-_KEEPS_PIXELS = PASSES_FEATURES | {
-    "Gemm",
-    "Dropout",
-    "Flatten",
-    "Reshape",
-    "BatchNormalization",
-    "Add",
-    "Mul",
-    "Clip",
-}
+_PIXELS = Property.PASSES_FEATURES | Property.KEEPS_PIXELS
 
 
 def fold_pad(
@@ -67,7 +58,7 @@ def _foldable_pad(recorder: Recorder, value: str, operator: str) -> Draft | None
         return pad
     source = recorder.producer(pad.inputs[0])
     bounded = source is not None and source.operator == "Clip" and source.attributes.get("min") == 0.0
-    positive = source is not None and (source.operator in _NOT_NEGATIVE or bounded)
+    positive = source is not None and (has(source.operator, Property.NOT_NEGATIVE) or bounded)
     return pad if operator == "MaxPool" and positive else None
 
 
@@ -77,7 +68,7 @@ def pooled(recorder: Recorder, value: str) -> bool:
     while draft is not None:
         if draft.operator in {"ReduceMean", "ReduceMax"}:
             return True
-        if draft.operator not in _KEEPS_PIXELS:
+        if not has(draft.operator, _PIXELS):
             return False
         draft = recorder.producer(draft.inputs[0])
     return False
@@ -92,7 +83,8 @@ def feature_makers(recorder: Recorder, value: str) -> list[Draft] | None:
     found: list[Draft] = []
     held = Counter(layout for draft in recorder.drafts.values() for layout in draft.layouts.values())
     while (draft := recorder.producer(value)) is not None:
-        known = draft.operator in {"Gemm", "BatchNormalization", "Dropout", *PASSES_FEATURES}
+        known = draft.operator in {"Gemm", "BatchNormalization", "Dropout"}
+        known = known or has(draft.operator, Property.PASSES_FEATURES)
         shared = any(held[layout] > 1 for layout in draft.layouts.values())
         if recorder.num_readers(value) > 1 or not known or shared:
             return None

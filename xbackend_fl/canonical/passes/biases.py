@@ -7,7 +7,9 @@ from dataclasses import replace
 from xbackend_fl.canonical import views
 from xbackend_fl.canonical.draft import Draft, Graph
 from xbackend_fl.canonical.layout import Layout
-from xbackend_fl.canonical.passes.common import LINEAR
+from xbackend_fl.canonical.ops import has
+from xbackend_fl.canonical.passes.common import feature_axis, features_first
+from xbackend_fl.canonical.row import Property
 
 
 def fold_biases(graph: Graph) -> tuple[Draft, ...]:
@@ -66,7 +68,7 @@ def _linear(graph: Graph, term: Draft | None, total: Draft) -> Draft | None:
         and len(term.inputs) == 1
     ):
         term = graph.producers.get(term.inputs[0])
-    return term if term is not None and term.operator in LINEAR and term.shape == total.shape else None
+    return term if term is not None and features_first(term) and term.shape == total.shape else None
 
 
 def _split_gemm(graph: Graph, reshape: Draft, layout: Layout) -> Draft | None:
@@ -84,9 +86,8 @@ def _split_gemm(graph: Graph, reshape: Draft, layout: Layout) -> Draft | None:
 def _as_bias(linear: Draft, layout: Layout) -> Layout | None:
     """``layout`` as the bias ``[features]`` of ``linear``; ``None`` if it is not one value per feature."""
     grouped = linear.operator == "ConvTranspose" and linear.attributes["group"] != 1
-    if linear.operator not in {"Gemm", "Conv", "ConvTranspose"} or "bias" in linear.layouts or grouped:
+    if not has(linear.operator, Property.LINEAR) or "bias" in linear.layouts or grouped:
         return None
-    rank = 1 if linear.operator == "Gemm" else len(linear.shape) - 1
-    axis = len(linear.shape) - 1 if linear.operator == "Gemm" else 1
-    features = linear.shape[axis]
-    return views.reshaped(layout, (features,)) if layout.shape == (features, *(1,) * (rank - 1)) else None
+    axis = feature_axis(linear)
+    features, behind = linear.shape[axis], len(linear.shape) - 1 - axis
+    return views.reshaped(layout, (features,)) if layout.shape == (features, *(1,) * behind) else None

@@ -10,11 +10,9 @@ from dataclasses import replace
 
 from xbackend_fl.canonical.draft import Draft, Graph
 from xbackend_fl.canonical.layout import Reorder, Segment
-from xbackend_fl.canonical.ops import PASSES_FEATURES
+from xbackend_fl.canonical.ops import OPERATORS, has
 from xbackend_fl.canonical.passes.edit import axes_of
-
-_LAYERS = frozenset({"Conv", "ConvTranspose", "Gemm"})
-_ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div"})
+from xbackend_fl.canonical.row import Property
 
 
 def take_up_block_order(graph: Graph) -> tuple[Draft, ...]:
@@ -52,25 +50,24 @@ def _in_front(graph: Graph, take: Draft, sizes: tuple[int, int]) -> dict[str, Dr
     makers: list[Draft] = []
     draft = graph.producers.get(take.inputs[0])
     while draft is not None and graph.only_reader(draft.outputs[0]) is not None:
-        plain = draft.operator in PASSES_FEATURES or draft.operator in {"Dropout", "Clip"}
+        plain = has(draft.operator, Property.PASSES_FEATURES) or draft.operator in {"Dropout", "Clip"}
         single = len(draft.inputs) == 1
-        if draft.operator in _LAYERS and draft.attributes.get("group", 1) == 1:
+        if has(draft.operator, Property.LINEAR) and draft.attributes.get("group", 1) == 1:
             makers.append(draft)
             break
         if not single or not (plain or draft.operator == "BatchNormalization"):
             return {}
         makers.append(draft)
         draft = graph.producers.get(draft.inputs[0])
-    if not makers or makers[-1].operator not in _LAYERS:
+    if not makers or not has(makers[-1].operator, Property.LINEAR):
         return {}
     rows, columns = sizes
     segment = Segment((columns, rows), (1, 0))
-    axes = {"ConvTranspose": {"weight": 1}}
     turned = {
         maker.name: replace(
             maker,
             layouts={
-                role: Reorder(layout, axes.get(maker.operator, {}).get(role, 0), (segment,))
+                role: Reorder(layout, OPERATORS[maker.operator].slot(role).out_axis or 0, (segment,))
                 for role, layout in maker.layouts.items()
             },
         )
@@ -96,7 +93,7 @@ def _behind(graph: Graph, take: Draft, sizes: tuple[int, int]) -> dict[str, Draf
             axis = axes_of(reader).index(axis)
         elif reader.operator == "Reshape" and axis == rank - 1 and reader.shape[-1] == rows * columns:
             axis = len(reader.shape) - 1
-        elif reader.operator in _ARITHMETIC and len(reader.inputs) == 2:
+        elif has(reader.operator, Property.ARITHMETIC) and len(reader.inputs) == 2:
             (other,) = (item for item in reader.inputs if item != value)
             held = _vector(graph, other, len(reader.shape) - axis)
             if held is None:
@@ -112,7 +109,8 @@ def _behind(graph: Graph, take: Draft, sizes: tuple[int, int]) -> dict[str, Draf
 
 def _each(draft: Draft) -> bool:
     """Whether a node does the same with every element of its only input."""
-    plain = draft.operator in PASSES_FEATURES | _ARITHMETIC | {"Dropout", "Clip", "Exp"}
+    plain = has(draft.operator, Property.PASSES_FEATURES | Property.ARITHMETIC)
+    plain = plain or draft.operator in {"Dropout", "Clip"}
     return plain and len(draft.inputs) == 1 and not draft.layouts
 
 

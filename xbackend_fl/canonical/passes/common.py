@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from xbackend_fl.canonical.draft import Draft
+from xbackend_fl.canonical.ops import OPERATORS
 
-LINEAR = frozenset({"Gemm", "Conv"})
-"""Operators whose parameters have their features as axis 0."""
+
+def features_first(draft: Draft) -> bool:
+    """Whether a node is a linear layer whose parameters have its features as axis 0."""
+    return OPERATORS[draft.operator].features_first
 
 
 def feature_axis(linear: Draft) -> int:
     """Axis of the features that a linear layer makes."""
-    return len(linear.shape) - 1 if linear.operator == "Gemm" else 1
+    axis = OPERATORS[linear.operator].feature_axis
+    assert axis is not None
+    return axis % len(linear.shape)
 
 
 def bounds(cut: Draft) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from xbackend_fl.canonical import views
 from xbackend_fl.canonical.draft import Draft, Graph, free_sizes, is_zero
 from xbackend_fl.canonical.layout import Join, Layout
-from xbackend_fl.canonical.passes.common import LINEAR, bounds, feature_axis
+from xbackend_fl.canonical.passes.common import bounds, feature_axis, features_first
 from xbackend_fl.errors import UnsupportedError
 
 _PARTS = 3
@@ -68,7 +68,7 @@ def is_linear(graph: Graph, value: str) -> bool:
             and graph.producers[part].shape == draft.shape
             for part in draft.inputs
         )
-    return draft.operator in LINEAR and draft.attributes.get("group", 1) == 1
+    return features_first(draft) and draft.attributes.get("group", 1) == 1
 
 
 def _cuts(graph: Graph, draft: Draft) -> list[_Cut] | None:

@@ -12,7 +12,8 @@ from xbackend_fl.canonical.draft import Draft, Graph, free_sizes
 from xbackend_fl.canonical.dtypes import output_dtypes
 from xbackend_fl.canonical.layout import Layout, Shape
 from xbackend_fl.canonical.node import AttributeValue
-from xbackend_fl.canonical.ops import OPERATORS
+from xbackend_fl.canonical.ops import has
+from xbackend_fl.canonical.row import Property
 
 
 @final
@@ -144,7 +145,7 @@ class Edit:
         """What a value is before nodes that only move values, and those nodes, the last one first."""
         chain: list[Draft] = []
         draft = self.producer(value)
-        while draft is not None and draft.operator in _MOVES:
+        while draft is not None and _only_moves(draft.operator):
             chain.append(draft)
             value = draft.inputs[0]
             draft = self.producer(value)
@@ -212,6 +213,7 @@ def with_ones(source: Shape, target: Shape) -> list[int | None] | None:
 
 
 _DUALS = {"And": "Or", "Or": "And"}
-_MOVES = frozenset(
-    name for name, row in OPERATORS.items() if row.shape_only and name not in {"Cast", "Dropout"}
-)
+
+
+def _only_moves(operator: str) -> bool:
+    return has(operator, Property.SHAPE_ONLY) and operator not in {"Cast", "Dropout"}

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from xbackend_fl.canonical.draft import Draft, Graph
 from xbackend_fl.canonical.layout import Join
-from xbackend_fl.canonical.ops import OPAQUE
-from xbackend_fl.canonical.passes.common import LINEAR, feature_axis
+from xbackend_fl.canonical.passes.common import feature_axis, features_first
+from xbackend_fl.canonical.row import OPAQUE
 
 
 def join_linears(graph: Graph) -> tuple[Draft, ...]:
@@ -34,7 +34,7 @@ def _joined(concat: Draft, parts: list[Draft]) -> Draft | None:
         == (first.operator, first.inputs, first.attributes, first.layouts.keys())
         for part in parts
     )
-    if not alike or first.operator not in LINEAR or first.attributes.get("group", 1) != 1:
+    if not alike or not features_first(first) or first.attributes.get("group", 1) != 1:
         return None
     if concat.attributes["axis"] != feature_axis(first):
         return None

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from xbackend_fl.canonical.draft import Draft, Graph
 from xbackend_fl.canonical.layout import Layout, Sum, leaves
-from xbackend_fl.canonical.passes.common import LINEAR, feature_axis
+from xbackend_fl.canonical.passes.common import feature_axis, features_first
 from xbackend_fl.canonical.passes.cuts import by_inputs
 from xbackend_fl.errors import UnsupportedError
 
@@ -46,7 +46,7 @@ def split_repeated_layers(graph: Graph) -> tuple[Draft, ...]:
     """Sums of layers in place of a layer that reads concatenations, and nothing else, several times."""
     uses: dict[Layout, list[Draft]] = defaultdict(list)
     for draft in graph.drafts:
-        if draft.operator in LINEAR:
+        if features_first(draft):
             uses[draft.layouts["weight"]].append(draft)
     new: dict[str, list[Draft]] = {}
     for drafts in uses.values():
@@ -133,7 +133,7 @@ def _resets_after(graph: Graph, total: Draft) -> bool:
 
 
 def _is_biased(draft: Draft) -> bool:
-    return draft.operator in LINEAR and "bias" in draft.layouts
+    return features_first(draft) and "bias" in draft.layouts
 
 
 def _is_part(graph: Graph, draft: Draft) -> bool:

@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from xbackend_fl.canonical.draft import Draft, Graph
-from xbackend_fl.canonical.ops import OPERATORS
+from xbackend_fl.canonical.ops import has
 from xbackend_fl.canonical.passes.common import bounds
 from xbackend_fl.canonical.passes.cuts import is_linear
 from xbackend_fl.canonical.passes.edit import Edit
-
-_ELEMENTWISE = frozenset(
-    {"Sigmoid", "Tanh", "Relu", "HardSigmoid", "Softplus", "Softsign", "Elu", "LeakyRelu", "Clip"}
-)
+from xbackend_fl.canonical.row import Property
 
 
 def slice_before_functions(graph: Graph) -> tuple[Draft, ...]:
@@ -40,8 +37,7 @@ def _is_cut(graph: Graph, function: Draft) -> bool:
     value = function.outputs[0]
     readers = graph.readers[value]
     return (
-        function.operator in _ELEMENTWISE
-        and not OPERATORS[function.operator].slots
+        has(function.operator, Property.GATES)
         and value not in graph.outputs
         and is_linear(graph, function.inputs[0])
         and all(_is_range(reader) for reader in readers)

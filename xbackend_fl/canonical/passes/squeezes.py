@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from xbackend_fl.canonical.draft import Draft, Graph, free_sizes
-from xbackend_fl.canonical.passes.common import LINEAR, feature_axis
+from xbackend_fl.canonical.passes.common import feature_axis, features_first
 
 
 def squeeze_features(graph: Graph) -> tuple[Draft, ...]:
@@ -13,7 +13,7 @@ def squeeze_features(graph: Graph) -> tuple[Draft, ...]:
 
     def squeezed(draft: Draft) -> Draft:
         source = graph.producers.get(draft.inputs[0]) if draft.operator == "Select" else None
-        if source is None or source.operator not in LINEAR:
+        if source is None or not features_first(source):
             return draft
         axis = feature_axis(source)
         if draft.attributes["axis"] != axis or source.shape[axis] != 1:

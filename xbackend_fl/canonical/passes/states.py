@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from xbackend_fl.canonical.draft import Draft, Graph
+from xbackend_fl.canonical.ops import has
 from xbackend_fl.canonical.passes.edit import Edit
+from xbackend_fl.canonical.row import Property
 
-_RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 _LAST = {"forward": -1, "reverse": 0}
 """Where the sequence of a layer of one direction holds its last step."""
 
@@ -20,7 +21,9 @@ def read_last_states(graph: Graph) -> tuple[Draft, ...]:
         if state is not None:
             edit.keep(edit.renamed(draft, state))
         elif (
-            draft.operator in _RECURRENT and len(draft.outputs) > 2 and not _is_read(graph, draft.outputs[2])
+            has(draft.operator, Property.RECURRENT)
+            and len(draft.outputs) > 2
+            and not _is_read(graph, draft.outputs[2])
         ):
             edit.keep(replace(draft, outputs=draft.outputs[:2], shapes=draft.shapes[:2]))
         else:
@@ -33,7 +36,7 @@ def _state(graph: Graph, draft: Draft) -> str | None:
     if draft.operator != "Select" or draft.attributes["axis"] != 1:
         return None
     layer = graph.producers.get(draft.inputs[0])
-    if layer is None or layer.operator not in _RECURRENT or layer.outputs[0] != draft.inputs[0]:
+    if layer is None or not has(layer.operator, Property.RECURRENT) or layer.outputs[0] != draft.inputs[0]:
         return None
     last = _LAST.get(str(layer.attributes["direction"]))
     return layer.outputs[1] if draft.attributes["index"] == last else None

@@ -12,7 +12,7 @@ from dataclasses import replace
 from itertools import chain, zip_longest
 
 from xbackend_fl.adapter.contract import Trainer
-from xbackend_fl.canonical import OPERATORS, Binding, Description, Effect, Node, Schema
+from xbackend_fl.canonical import OPERATORS, Binding, Description, Effect, Node, Property, Schema, has
 from xbackend_fl.canonical.node import AttributeValue
 from xbackend_fl.mapping.align.align import Alignment, alignments
 from xbackend_fl.mapping.align.constants import unlike_tables
@@ -29,11 +29,6 @@ _SUBTLE = frozenset(
     {"epsilon", "approximate", "alpha", "beta", "gamma", "min", "max", "constant", "activation"}
 )
 """Attributes that may move outputs by less than the proof sees: where only they differ, two models are two functions."""
-
-_ARITHMETIC = frozenset({"Add", "Mul", "Pow", "Constant", "Opaque", "Slice", "Select", "Expand"})
-"""Operators whose attributes move to others when an expression is written differently."""
-
-_COMPARISONS = frozenset({"Equal", "Greater", "Less"})
 
 _FLOORS = 1e-8, 9e-4
 """A number between these that is added, or bounds from below, keeps a divisor or a root from zero: an epsilon in whatever form. What
@@ -186,7 +181,7 @@ def _between(left: Node, right: Node) -> Iterator[Difference]:
 def _plainly_apart(operator: str, one: AttributeValue | None, two: AttributeValue | None) -> bool:
     """Whether two whole numbers that something is compared with differ: probes hold values on either side of both."""
     numbers = [value for value in (one, two) if isinstance(value, int | float) and float(value).is_integer()]
-    return operator in _COMPARISONS and len(numbers) == 2
+    return has(operator, Property.COMPARES) and len(numbers) == 2
 
 
 def _difference(
@@ -210,7 +205,7 @@ def _glue(schema: Schema) -> dict[str, list[Node]]:
     found: dict[str, list[Node]] = defaultdict(list)
     for node in schema.nodes:
         row = OPERATORS[node.operator]
-        if not row.slots and not row.shape_only and node.operator not in _ARITHMETIC:
+        if not row.slots and not row.has(Property.SHAPE_ONLY | Property.REWRITTEN):
             found[node.operator].append(node)
     return found
 

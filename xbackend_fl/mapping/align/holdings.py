@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate, combinations, islice, product
 from typing import TypeAlias
 
-from xbackend_fl.canonical import Binding, Node, Parameter, Schema, views
+from xbackend_fl.canonical import OPERATORS, Binding, Node, Parameter, Schema, views
 from xbackend_fl.canonical.layout import Join, Layout, Stack, Transpose, leaves
 from xbackend_fl.errors import UnsupportedError
 from xbackend_fl.mapping.align.recut import length_class
@@ -112,7 +112,7 @@ def _changed(held: Sequence[_Held], change: _Change) -> list[_Held]:
 
 def _bias(weight: _Held, axis: int, held: Sequence[_Held]) -> _Held | None:
     """The bias that lies along the rows of a weight, if these are cut or joined."""
-    if axis or weight.parameter.role != "weight" or weight.parameter.operator not in {"Gemm", "Conv"}:
+    if axis or weight.parameter.role != "weight" or not OPERATORS[weight.parameter.operator].features_first:
         return None
     name = weight.owner.parameters.get("bias")
     found = next((item for item in held if item.parameter.name == name), None)

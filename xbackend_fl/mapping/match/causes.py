@@ -7,32 +7,16 @@ them are one cause, and one line.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from xbackend_fl.canonical import OPERATORS, Property, Slot, has
 from xbackend_fl.mapping.match.difference import Difference
 from xbackend_fl.mapping.match.skeleton import CoreNode
 
 Shape = tuple[int, ...]
 
-_RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 _FOLLOWS_SIZES = frozenset({"start", "stop", "scale", "group", "hidden_size", "shape"})
 """Attributes that follow from the sizes of what a node reads."""
-
-
-@dataclass(frozen=True)
-class _Widths:
-    """Which axis of a weight counts what: what comes out of a layer and what goes in."""
-
-    out: int
-    into: int
-
-
-_LAYERS: Mapping[str, _Widths] = {
-    "Gemm": _Widths(0, 1),
-    "Conv": _Widths(0, 1),
-    "ConvTranspose": _Widths(1, 0),
-    "Gather": _Widths(1, 0),
-} | dict.fromkeys(_RECURRENT, _Widths(1, 2))
 
 
 def causes(
@@ -52,9 +36,15 @@ def causes(
         own = list(_of_node(left, right, found.get(index, ()), fed=fed, exchanged=exchanged))
         kept += own
         depthwise = left.node.operator == "Conv" and _group(left) > 1
-        if any(_resizes(item) for item in own) or (fed and (depthwise or left.node.operator not in _LAYERS)):
+        if any(_resizes(item) for item in own) or (fed and (depthwise or _weight(left) is None)):
             sizes.add(index)
     return kept or [item for items in found.values() for item in items]
+
+
+def _weight(core: CoreNode) -> Slot | None:
+    """The weight of a layer that says how many features go in and come out."""
+    slots = OPERATORS[core.node.operator].slots
+    return next((slot for slot in slots if slot.out_axis is not None), None)
 
 
 def _resizes(difference: Difference) -> bool:
@@ -77,15 +67,15 @@ def _of_node(
     if fed:
         attributes = [item for item in attributes if item.attribute not in _FOLLOWS_SIZES]
     shapes = [item for item in found if item.attribute.endswith(" shape")]
-    axes = _LAYERS.get(left.node.operator)
-    if axes is None or not shapes or "weight shape" not in {item.attribute for item in shapes}:
+    weight = _weight(left)
+    if weight is None or not shapes or "weight shape" not in {item.attribute for item in shapes}:
         yield from attributes
-        if left.node.operator in _RECURRENT and attributes:
+        if has(left.node.operator, Property.RECURRENT) and attributes:
             # Another form of the cell has other weights.
             shapes = []
         yield from (item for item in shapes if not fed and not _explained(left, right, item, exchanged))
     else:
-        made = _widths(left, right, axes, names, fed=fed, exchanged=exchanged)
+        made = _widths(left, right, weight, names, fed=fed, exchanged=exchanged)
         yield from (item for item in attributes if not (made and item.attribute in {"hidden_size", "group"}))
         yield from made
     yield from _kinds([item for item in found if item.attribute.endswith(" kind")])
@@ -94,7 +84,7 @@ def _of_node(
 def _widths(
     left: CoreNode,
     right: CoreNode,
-    axes: _Widths,
+    weight: Slot,
     attributes: set[str],
     *,
     fed: bool,
@@ -107,22 +97,24 @@ def _widths(
     if len(one) != len(two):
         return [Difference(*names, "weight shape", str(one), str(two), parameters=parameters)]
     result = []
-    if left.node.operator in _RECURRENT:
+    if has(left.node.operator, Property.RECURRENT):
         widths = left.attributes["hidden_size"], right.attributes["hidden_size"]
         ours, theirs = (int(str(width)) for width in widths)
     else:
+        assert weight.out_axis is not None
         ours, theirs = (
-            shape[axes.out] * (_group(core) if left.node.operator == "ConvTranspose" else 1)
+            shape[weight.out_axis] * (_group(core) if left.node.operator == "ConvTranspose" else 1)
             for shape, core in ((one, left), (two, right))
         )
     depthwise = fed and "group" in attributes
     if ours != theirs and not depthwise:
         result.append(Difference(*names, "width", str(ours), str(theirs), parameters=parameters))
         exchanged.add((ours, theirs))
-    if one[axes.into] != two[axes.into] and not fed and not attributes & {"group", "direction"}:
+    assert weight.in_axis is not None
+    if one[weight.in_axis] != two[weight.in_axis] and not fed and not attributes & {"group", "direction"}:
         word = "vocabulary" if left.node.operator == "Gather" else "input width"
         into = [
-            shape[axes.into] * (_group(core) if left.node.operator == "Conv" else 1)
+            shape[weight.in_axis] * (_group(core) if left.node.operator == "Conv" else 1)
             for shape, core in ((one, left), (two, right))
         ]
         result.append(Difference(*names, word, str(into[0]), str(into[1]), parameters=parameters))

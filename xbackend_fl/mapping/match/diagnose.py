@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from xbackend_fl.canonical import Kind
 from xbackend_fl.canonical.node import AttributeValue
-from xbackend_fl.canonical.ops import OPAQUE
+from xbackend_fl.canonical.row import OPAQUE
 from xbackend_fl.mapping.match.causes import causes
 from xbackend_fl.mapping.match.difference import Difference
 from xbackend_fl.mapping.match.match import Matching

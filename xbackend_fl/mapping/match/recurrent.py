@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from xbackend_fl.canonical import Property, has
 from xbackend_fl.mapping.match.difference import Difference
 from xbackend_fl.mapping.match.skeleton import CoreNode, Edge, Skeleton
 
-_RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 _STATES = ("sequence", "last state", "last memory")
 
 
@@ -17,7 +17,7 @@ def unlike_beginnings(reference: Skeleton, candidate: Skeleton) -> tuple[Differe
     A layer of whose states nothing comes, an encoder, is left out where the other model has one more: the last ones are compared.
     """
     sides = [
-        [core for core in graph.core_nodes if core.node.operator in _RECURRENT]
+        [core for core in graph.core_nodes if has(core.node.operator, Property.RECURRENT)]
         for graph in (reference, candidate)
     ]
     count = min(map(len, sides))
@@ -57,7 +57,7 @@ def _name(graph: Skeleton, edge: Edge) -> str:
     if edge.source < 0:
         return f"input {-1 - edge.source}"
     core = graph.core_nodes[edge.source]
-    what = f"{_STATES[edge.output]} of " if core.node.operator in _RECURRENT else ""
+    what = f"{_STATES[edge.output]} of " if has(core.node.operator, Property.RECURRENT) else ""
     return f"{what}{core.node.operator} {core.node.name!r}"
 
 

@@ -7,11 +7,9 @@ from dataclasses import replace
 
 import onnx
 
-from xbackend_fl.canonical import Node, Schema
+from xbackend_fl.canonical import Node, Property, Schema, has
 from xbackend_fl.canonical.node import AttributeValue
 from xbackend_fl.canonical.onnx_export import to_onnx
-
-_WINDOWS = frozenset({"Conv", "MaxPool", "AveragePool"})
 
 
 def at_this_size(schema: Schema) -> Schema:
@@ -20,7 +18,7 @@ def at_this_size(schema: Schema) -> Schema:
     ``ceil_mode`` and TensorFlow's SAME then read the same where they cover the same, and pads that no window reaches are gone.
     The function is unchanged at the example's size and at no other.
     """
-    if schema.opaque or not any(node.operator in _WINDOWS for node in schema.nodes):
+    if schema.opaque or not any(has(node.operator, Property.WINDOWED) for node in schema.nodes):
         return schema
     shapes = _shapes(schema)
     return replace(
@@ -49,7 +47,7 @@ def _shapes(schema: Schema) -> Mapping[str, tuple[int, ...]]:
 
 def _settled(node: Node, shape: tuple[int, ...] | None) -> Node:
     counted = node.operator == "AveragePool" and node.attributes.get("count_include_pad")
-    if node.operator not in _WINDOWS or shape is None or counted:
+    if not has(node.operator, Property.WINDOWED) or shape is None or counted:
         return node
     kernel, strides, dilations, pads = (
         _ints(node.attributes[name]) for name in ("kernel_shape", "strides", "dilations", "pads")

@@ -6,10 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from xbackend_fl.canonical import OPERATORS, Effect, Node, Schema
+from xbackend_fl.canonical import OPERATORS, Effect, Node, Property, Schema, has
 from xbackend_fl.canonical.node import AttributeValue
-
-_ASSOCIATIVE = frozenset({"Add", "Mul", "Max", "Min", "Concat"})
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ def skeleton_of(schema: Schema) -> Skeleton:
     core_nodes: list[CoreNode] = []
     masks = {-1 - i for i, port in enumerate(schema.inputs) if port.binary}
     for node in schema.nodes:
-        if OPERATORS[node.operator].shape_only:
+        if has(node.operator, Property.SHAPE_ONLY):
             edge = edges[node.inputs[0]]
             if node.operator == "Dropout":
                 edge = replace(edge, dropouts=(*edge.dropouts, node.name))
@@ -110,7 +108,7 @@ def _core_node(schema: Schema, node: Node, edges: tuple[Edge, ...]) -> CoreNode:
         role: (schema.by_name[name].shape, str(schema.by_name[name].kind))
         for role, name in node.parameters.items()
     }
-    return CoreNode(node, edges, attributes, parameters, row.commutative)
+    return CoreNode(node, edges, attributes, parameters, row.has(Property.COMMUTATIVE))
 
 
 def _flatten(skeleton: Skeleton) -> Skeleton:
@@ -130,7 +128,7 @@ def _flatten(skeleton: Skeleton) -> Skeleton:
         if readers[edge.source] > 1 and reader.node.operator != "Concat":
             return False
         same = (inner.node.operator, inner.attributes) == (reader.node.operator, reader.attributes)
-        return same and reader.node.operator in _ASSOCIATIVE
+        return same and has(reader.node.operator, Property.ASSOCIATIVE)
 
     def expand(core: CoreNode) -> tuple[Edge, ...]:
         parts = (expand(core_nodes[edge.source]) if absorbs(core, edge) else (edge,) for edge in core.edges)

@@ -6,7 +6,18 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from xbackend_fl.canonical import OPERATORS, Binding, Description, Effect, Kind, Node, Schema, TrainingEffect
+from xbackend_fl.canonical import (
+    OPERATORS,
+    Binding,
+    Description,
+    Effect,
+    Kind,
+    Node,
+    Property,
+    Schema,
+    TrainingEffect,
+    has,
+)
 from xbackend_fl.canonical.node import AttributeValue
 from xbackend_fl.errors import RefusedInput
 from xbackend_fl.mapping.match.match import Matching
@@ -204,7 +215,9 @@ def _missing(schema: Schema, binding: Binding, node: Node) -> TrainingEffect:
     """A dropout of the schema that the candidate has no place for."""
     producers = {value: source for source in schema.nodes for value in source.outputs}
     source = producers.get(node.inputs[0])
-    while source is not None and OPERATORS[source.operator].shape_only and source.name not in binding.nodes:
+    while (
+        source is not None and has(source.operator, Property.SHAPE_ONLY) and source.name not in binding.nodes
+    ):
         source = producers.get(source.inputs[0])
     behind = "its input" if source is None else repr(binding.nodes.get(source.name, source.name))
     ratio = node.attributes["ratio"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xbackend_fl.canonical import OPERATORS, Node, Schema
+from xbackend_fl.canonical import OPERATORS, Node, Property, Schema, has
 
 MANY = 8
 """Residual sums from which on a network counts as deep."""
@@ -42,7 +42,7 @@ def calmed(schema: Schema) -> dict[str, float]:
 
 def _unmoved(value: str, made: dict[str, Node]) -> str:
     """The value before it was reshaped or turned."""
-    while (node := made.get(value)) and OPERATORS[node.operator].shape_only and len(node.inputs) == 1:
+    while (node := made.get(value)) and has(node.operator, Property.SHAPE_ONLY) and len(node.inputs) == 1:
         value = node.inputs[0]
     return value
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.canonical import Schema
+from xbackend_fl.canonical import Property, Schema, has
 from xbackend_fl.mapping.probe.distributions import (
     WIDE,
     Assignment,
@@ -59,25 +59,6 @@ MANY = 50_000_000
 
 LONGER = 19
 """Seed of the draw with one step more in every series; a model whose second axis is no length refuses it."""
-_MOVES = frozenset({"Concat", "Flatten", "Reshape", "Transpose", "Opaque"})
-"""Behind what features may lie in another order."""
-
-_SATURATING = frozenset(
-    [
-        "Attention",
-        "Exp",
-        "GRU",
-        "LSTM",
-        "LogSoftmax",
-        "Opaque",
-        "RNN",
-        "Sigmoid",
-        "Softmax",
-        "Softplus",
-        "Tanh",
-    ]
-)
-"""What large numbers bring to a bound, where gradients are little but rounding."""
 
 _RESERVE = (11, 13, 15)
 _SMALL = (4, 8)
@@ -116,9 +97,9 @@ def cases(schema: Schema, example: Sequence[Array], assignment: Assignment = ())
     inputs = draw_inputs(schema, shapes, _BY_SHAPE, scale=10.0, assignment=usual, like=example)
     plain = Case(BY_SHAPE, _BY_SHAPE, inputs, step=False, by_shape=True)
     result.append(plain)
-    if any(node.operator in _SATURATING for node in schema.nodes):
+    if any(has(node.operator, Property.SATURATES) for node in schema.nodes):
         result.append(quieter(plain))
-    if any(node.operator in _MOVES for node in schema.nodes):
+    if any(has(node.operator, Property.REORDERS) for node in schema.nodes):
         inputs = draw_inputs(schema, shapes, _ALIKE, assignment=usual, like=example)
         result.append(Case(ALIKE, _ALIKE, inputs, step=False, by_shape=True, alike=True))
     return result

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.canonical import OPERATORS, Node, Schema
+from xbackend_fl.canonical import Node, Property, Schema, has
 from xbackend_fl.mapping.probe.markers import (
     blank,
     blank_indices,
@@ -218,7 +218,7 @@ def vocabularies(schema: Schema, tables: Mapping[str, int] | None = None) -> Map
         elif node.operator == "GatherND" and node.inputs[0] in constants:
             for name in origins.get(node.inputs[1], ()):
                 found[name].append(constants[node.inputs[0]])
-        elif OPERATORS[node.operator].shape_only or _passes_on(node):
+        elif has(node.operator, Property.SHAPE_ONLY) or _passes_on(node):
             origin = frozenset().union(*(origins.get(value, frozenset()) for value in node.inputs))
             origins |= dict.fromkeys(node.outputs, origin)
         elif node.operator == "Where" and node.inputs[0] in negative:
@@ -229,12 +229,11 @@ def vocabularies(schema: Schema, tables: Mapping[str, int] | None = None) -> Map
     return {name: min(rows) for name, rows in found.items()}
 
 
-_PICKING = frozenset({"Slice", "Select", "Concat", "Pad", "Relu"})
-
-
 def _passes_on(node: Node) -> bool:
     """Whether what is too large for a table in front of a node is too large behind it."""
-    return node.operator in _PICKING or (node.operator == "Clip" and "max" not in node.attributes)
+    return has(node.operator, Property.KEEPS_INDICES) or (
+        node.operator == "Clip" and "max" not in node.attributes
+    )
 
 
 def assignments(schema: Schema) -> Iterator[Assignment]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.canonical import OPERATORS, Kind, Node, Parameter, Port, Schema
+from xbackend_fl.canonical import OPERATORS, Kind, Node, Parameter, Port, Property, Schema, has
 from xbackend_fl.mapping.probe.branches import calmed
 from xbackend_fl.mapping.probe.distributions import Assignment, Distribution, hidden, sample, vocabularies
 from xbackend_fl.mapping.probe.markers import compared, values
@@ -37,9 +37,6 @@ FEATURES = {"Gemm": 1}
 
 _THREADS = 4
 """Large parameters that are drawn at once, at most."""
-
-_PASSING = frozenset({"Add", "Concat", "MaxPool", "AveragePool", "Pad"})
-_KINKED = frozenset({"Relu", "LeakyRelu", "Clip", "PRelu"})
 
 
 def draw_weights(schema: Schema, seed: int, names: Container[str] | None = None) -> dict[str, Array]:
@@ -334,7 +331,7 @@ def under_roots(schema: Schema) -> set[str]:
             for reader in readers[waiting.pop()]:
                 if _is_root(reader):
                     found.update(node.parameters.values())
-                elif OPERATORS[reader.operator].shape_only or (
+                elif has(reader.operator, Property.SHAPE_ONLY) or (
                     reader.operator == "Add" and (len(reader.inputs) == 1 or single)
                 ):
                     waiting += reader.outputs
@@ -365,11 +362,11 @@ def _before_kinks(schema: Schema) -> dict[str, float]:
         ):
             narrow = node.operator == "BatchNormalization" and "weight" in node.parameters
             found[bias] = 1.0 if narrow else 1.6
-        elif node.operator in _PASSING or OPERATORS[node.operator].shape_only:
+        elif has(node.operator, Property.CARRIES_BIAS | Property.SHAPE_ONLY):
             for source in node.inputs:
                 visit(source, depth + 1)
 
     for node in schema.nodes:
-        if node.operator in _KINKED:
+        if has(node.operator, Property.KINKED):
             visit(node.inputs[0], 0)
     return found

@@ -14,13 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.canonical import OPERATORS, Node, Port, Schema
+from xbackend_fl.canonical import Node, Port, Property, Schema, has
 
 Array = NDArray[Any]
-
-_ORDERING = frozenset({"Less", "Greater", "Clip"})
-_SAME = frozenset({"Slice", "Select", "Concat", "Flip"})
-"""What comes out of them is some of the data, or data of several inputs, as it is."""
 
 _NO_BOUND = 1e30
 """Bounds that are larger are those of the dtype: no data is."""
@@ -63,7 +59,7 @@ def compared(schema: Schema) -> Mapping[str, frozenset[Compared]]:
         origin = frozenset().union(*(origins.get(value, frozenset()) for value in node.inputs))
         for name in origin:
             found[name].update(_numbers(node))
-        if OPERATORS[node.operator].shape_only or node.operator in _SAME:
+        if has(node.operator, Property.PICKS | Property.SHAPE_ONLY):
             origins |= dict.fromkeys(node.outputs, origin)
     return {name: frozenset(numbers) for name, numbers in found.items() if numbers}
 
@@ -71,7 +67,7 @@ def compared(schema: Schema) -> Mapping[str, frozenset[Compared]]:
 def _numbers(node: Node) -> Iterator[Compared]:
     if node.operator == "Equal":
         yield from _usable([node.attributes.get("constant")], ordering=False)
-    elif node.operator in _ORDERING:
+    elif has(node.operator, Property.BOUNDS):
         yield from _usable([node.attributes.get(key) for key in ("constant", "min", "max")], ordering=True)
 
 

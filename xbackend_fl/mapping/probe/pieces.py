@@ -14,12 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.canonical import Binding, Node, Parameter, Schema, views
+from xbackend_fl.canonical import Binding, Node, Parameter, Property, Schema, has, views
 from xbackend_fl.canonical.layout import Join, Layout, Stack
 
 Array = NDArray[Any]
-
-_RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 
 
 @dataclass(frozen=True)
@@ -145,7 +143,7 @@ def _pieces(schema: Schema) -> dict[str, list[_Piece]]:
             continue
         for name in node.parameters.values():
             whole = schema.by_name[name]
-            if whole.operator in _RECURRENT:
+            if has(whole.operator, Property.RECURRENT):
                 found[name] = _cut(whole, width)
     return found
 

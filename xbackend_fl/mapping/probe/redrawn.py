@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.canonical import OPERATORS, Node, Port, Schema
+from xbackend_fl.canonical import Node, Port, Property, Schema, has
 from xbackend_fl.mapping.probe.draw import under_roots
 
 Array = NDArray[Any]
@@ -30,13 +30,6 @@ class Redrawn(StrEnum):
 _SMALL = 1 / 64
 """A power of two, so that nothing is rounded: features have a variance near 5e-4, of which an epsilon of 1e-6 is a thousandth."""
 
-_DIVIDING = frozenset({"Sqrt", "Div", "Log", "Reciprocal", "LpNormalization", "Opaque"})
-_ROUNDING = frozenset({"Round", "Floor", "Ceil"})
-_EXACT = frozenset(
-    {"Gemm", "Conv", "Add", "Sub", "Neg", "Relu", "Pad", "Slice", "Select", "Concat", "MaxPool"}
-)
-"""What makes sums and products of halves that float32 holds as they are."""
-
 
 def divides(schema: Schema) -> bool:
     """Whether a graph divides by what depends on its data, takes roots or logarithms, or may: an epsilon may stand there."""
@@ -46,12 +39,12 @@ def divides(schema: Schema) -> bool:
 def _divides(node: Node) -> bool:
     power = node.attributes.get("constant")
     negative = node.operator == "Pow" and isinstance(power, int | float) and (power < 0 or power % 1 != 0)
-    return "epsilon" in node.attributes or node.operator in _DIVIDING or negative
+    return "epsilon" in node.attributes or has(node.operator, Property.DIVIDES) or negative
 
 
 def rounds(schema: Schema) -> bool:
     """Whether a graph rounds to whole numbers."""
-    return any(node.operator in _ROUNDING for node in schema.nodes)
+    return any(has(node.operator, Property.ROUNDS) for node in schema.nodes)
 
 
 def rounds_exact_sums(schema: Schema) -> bool:
@@ -59,10 +52,10 @@ def rounds_exact_sums(schema: Schema) -> bool:
     exact = {port.name for port in schema.inputs if port.dtype.startswith("float")}
     rounded = False
     for node in schema.nodes:
-        own = node.operator in _EXACT or OPERATORS[node.operator].shape_only
+        own = has(node.operator, Property.EXACT | Property.SHAPE_ONLY)
         if own and exact.issuperset(node.inputs):
             exact.update(node.outputs)
-        elif node.operator in _ROUNDING:
+        elif has(node.operator, Property.ROUNDS):
             if not exact.issuperset(node.inputs):
                 return False
             rounded = True

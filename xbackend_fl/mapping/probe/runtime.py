@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.canonical import Schema
-from xbackend_fl.canonical.onnx_export import OF_BATCH
+from xbackend_fl.canonical.onnx_graph import OF_BATCH
 from xbackend_fl.canonical.onnx_session import OnnxSession, SessionRefused
 from xbackend_fl.errors import RefusedInput, shortened
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.canonical import OPERATORS, Node, Schema
+from xbackend_fl.canonical import Node, Property, Schema, has
 
 Array = NDArray[Any]
 
@@ -28,8 +28,6 @@ _ALIKE_INTEGERS, _ALIKE_FLOATS = 0.9, 0.5
 
 _AXES = 4
 """Axes of a table in any order, at most."""
-
-_READING = frozenset({"GatherND", "GatherElements", "Take"})
 
 
 @dataclass(frozen=True)
@@ -67,9 +65,9 @@ def tables_of(schema: Schema) -> dict[str, Array]:
         origin = origins.get(node.inputs[0]) if node.inputs else None
         if origin is None:
             continue
-        if node.operator in _READING:
+        if has(node.operator, Property.LOOKS_UP):
             found[origin] = constants[origin]
-        elif OPERATORS[node.operator].shape_only or node.operator in {"Transpose", "Cast"}:
+        elif has(node.operator, Property.SHAPE_ONLY):
             origins |= dict.fromkeys(node.outputs, origin)
     return found
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from xbackend_fl.canonical import Schema
+from xbackend_fl.canonical import Property, Schema, has
 
 SMALLEST = 1e-3
 """Its sigmoid stops at 18 and is 1e-8 where others go on to 1e-15, so parts of an output are counted of no less."""
-_MOVES = frozenset({"Reshape", "Transpose", "Concat", "Slice", "Select", "Expand"})
 
 
 def floors(schema: Schema) -> tuple[float, ...]:
@@ -19,7 +18,7 @@ def floors(schema: Schema) -> tuple[float, ...]:
             return False
         factors = node.operator == "Mul" and len(node.inputs) == 2
         return node.operator == "Sigmoid" or (
-            (node.operator in _MOVES or factors) and all(map(logistic, node.inputs))
+            (has(node.operator, Property.MOVES) or factors) and all(map(logistic, node.inputs))
         )
 
     return tuple(SMALLEST if logistic(port.name) else 0.0 for port in schema.outputs)
