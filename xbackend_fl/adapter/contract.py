@@ -29,10 +29,10 @@ Tensors: TypeAlias = Mapping[str, Array]
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's data.
+    """One step's data: in ONNX layout for whoever asks a model in canonical terms, in the model's own for its trainer.
 
     Attributes:
-        inputs: Arrays in the model's own axis order, batch first.
+        inputs: One array per input, batch first.
         targets: In the shape of the model's first output, without its class axis if the loss is of classes.
     """
 
@@ -48,7 +48,7 @@ class TrainConfig:
         optimizer: Update rule.
         loss: A row of :data:`~xbackend_fl.adapter.losses.LOSSES`; a step follows its mean over the positions of the batch that
             count. A batch in which none counts has loss and gradient zero.
-        class_axis: Native axis of the first output that holds the classes, if the loss is of classes.
+        class_axis: Axis of the first output that holds the classes, if the loss is of classes; native for a trainer.
         ignore_index: Targets of this value do not count; ``None`` if all do.
         clip_norm: Largest global gradient norm; ``None`` for no clipping.
         dropout: Whether dropout layers drop. Every backend draws its own masks.
@@ -56,7 +56,8 @@ class TrainConfig:
             (``momentum`` of running statistics, ``ratio`` of dropout).
         masked: Parts of native tensors that stay zero and do not count in the gradient norm.
         rule: What a federated algorithm does to the clipped gradient; ``None`` for nothing at all.
-        slots: For every slot of the rule, an array for each trainable native tensor; one that has none is left to its plain gradient.
+        slots: For every slot of the rule, an array for each trainable tensor, by native name for a trainer; one that has none is left to its
+            plain gradient.
     """
 
     optimizer: Optimizer

@@ -170,7 +170,7 @@ class BoundModel:
         ports = self.schema.inputs
         if [array.ndim for array in inputs] != [len(port.shape) for port in ports]:
             raise RefusedInput(
-                f"expected inputs like {_shown(port.shape for port in ports)}, in ONNX layout, received {_shown(a.shape for a in inputs)}"
+                f"expected inputs {_shown(('N', *port.shape[1:]) if port.shape else () for port in ports)}, in ONNX layout, received {_shown(a.shape for a in inputs)}"
             )
         return inputs
 
@@ -187,5 +187,5 @@ class BoundModel:
         return self.model
 
 
-def _shown(shapes: Iterable[tuple[int, ...]]) -> str:
-    return " and ".join(str(list(shape)) for shape in shapes) or "none"
+def _shown(shapes: Iterable[tuple[int | str, ...]]) -> str:
+    return " and ".join(f"[{', '.join(map(str, shape))}]" for shape in shapes) or "none"
