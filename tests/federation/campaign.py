@@ -1,7 +1,7 @@
 """Kills and faults: whatever happens, every accepted update is in the mean once.
 
 ``python -m tests.federation.campaign kills 200`` ends the server or a silo, at random, so many times during one course, and compares its last weights
-with those of an undisturbed run; ``… flower 20`` does so over Flower, and kills Flower's processes too. The suite runs short versions.
+with those of an undisturbed run; ``… kills 200 1 scaffold`` with seed 1 and an algorithm that keeps state; ``… flower 20`` does so over Flower, and kills Flower's processes too. The suite runs short versions.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ def write_course(
 
 def undisturbed(course: Course, out: Path) -> str:
     """Digest of the last weights when nothing goes wrong."""
-    silos = [Silo(course, p.name, Linear(p.name, course)) for p in course.participants]
+    own = out.with_name(f"{out.name}-silos")
+    silos = [Silo(course, p.name, Linear(p.name, course), out=own / p.name) for p in course.participants]
     folder = RunFolder.create(course, out)
     engine = DeploymentEngine(course, Dispatcher(LocalLink(silos)), Ledger(folder))
     return run_with(engine, course, folder, None).weights.digest
@@ -132,14 +133,16 @@ FLOWER = ("flower-superlink", "flwr-serverapp", "flower-supernode", "flwr-client
 FLOWER_KILLS = ("xbfl serve", "xbfl join", *FLOWER)
 
 
-def kills(folder: Path, count: int, seed: int, silos: int = 4) -> dict[str, object]:
+def kills(
+    folder: Path, count: int, seed: int, algorithm: str = "fedavg", silos: int = 4
+) -> dict[str, object]:
     """Kill the server or a silo ``count`` times during one course over sockets; what was found.
 
     Raises:
         AssertionError: The course did not end with the undisturbed run's weights, or an update is missing in a round or there twice.
     """
     draw = random.Random(seed)
-    course = write_course(folder, rounds=3 * count, silos=silos)
+    course = _course_of(folder, 3 * count, silos, algorithm)
     names = [participant.name for participant in course.participants]
     light = [sys.executable, "-m", "tests.federation.light"]
     commands = {name: partial(list, [*light, "silo", str(folder), name]) for name in names}
@@ -155,8 +158,18 @@ def kills(folder: Path, count: int, seed: int, silos: int = 4) -> dict[str, obje
     return found
 
 
+def _course_of(folder: Path, rounds: int, silos: int, algorithm: str) -> Course:
+    rule = "fedavgm" if algorithm == "fedavg" else "fedavg"
+    return write_course(folder, rounds, silos, federate=f"algorithm: {{name: {algorithm}}}, ", rule=rule)
+
+
 def flower_kills(
-    folder: Path, count: int, seed: int, silos: int = 2, kinds: Sequence[str] = FLOWER_KILLS
+    folder: Path,
+    count: int,
+    seed: int,
+    algorithm: str = "fedavg",
+    silos: int = 2,
+    kinds: Sequence[str] = FLOWER_KILLS,
 ) -> dict[str, object]:
     """The same over Flower: any process of its is killed as well, and only ``xbfl serve`` and ``xbfl join`` are started again from here.
 
@@ -164,6 +177,7 @@ def flower_kills(
         folder: Of the course.
         count: Kills.
         seed: Draws them.
+        algorithm: The course's.
         silos: Silos.
         kinds: What is killed: in turn if there are ``count``, else at random.
 
@@ -171,7 +185,7 @@ def flower_kills(
         AssertionError: As :func:`kills`.
     """
     draw = random.Random(seed)
-    course = write_course(folder, rounds=2 * count, silos=silos)
+    course = _course_of(folder, 2 * count, silos, algorithm)
     names = [participant.name for participant in course.participants]
     address, run = f"127.0.0.1:{free_port()}", folder / "run"
     xbfl = [str(Path(sys.executable).parent / "xbfl"), "serve"]
@@ -290,7 +304,8 @@ if __name__ == "__main__":
             campaign = kills if kind == "kills" else flower_kills
             with tempfile.TemporaryDirectory() as where:
                 began = time.monotonic()
-                print(campaign(Path(where), int(number), int(rest[0]) if rest else 0), end=" ")
+                seed, algorithm = (*rest, *("0", "fedavg")[len(rest) :])
+                print(campaign(Path(where), int(number), int(seed), algorithm), end=" ")
                 print(f"{time.monotonic() - began:.0f} s")
         case _:
             sys.exit(__doc__)

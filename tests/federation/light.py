@@ -20,7 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.aggregation import Update
+from xbackend_fl.aggregation import MODEL, Update
+from xbackend_fl.algorithms.kinds.scaffold import CONTROL
+from xbackend_fl.algorithms.vectors import vector
 from xbackend_fl.canonical import Binding, Kind, Parameter, Port, Schema
 from xbackend_fl.canonical.node import Node
 from xbackend_fl.course import Course, load_course
@@ -96,11 +98,24 @@ class Linear:
         return self.answers(Weights.from_schema(schema, weights_of(schema, case)), case.inputs)
 
     def train_alone(
-        self, number: int, weights: Weights, name: str, vectors: object, kept: object
+        self,
+        number: int,
+        weights: Weights,
+        name: str,
+        vectors: Mapping[str, Weights],
+        kept: Mapping[str, NDArray[Any]],
     ) -> tuple[Update, dict[str, NDArray[Any]], Metrics]:
-        del vectors, kept
         update, metrics = self.step(number, weights, name)
-        return Update.alone(update, self.num_examples()[name]), {}, metrics
+        if CONTROL not in vectors:
+            return Update.alone(update, self.num_examples()[name]), {}, metrics
+        # What it gives depends on everything that it kept and was sent, so that one lost state shows in the last weights.
+        common = vectors[CONTROL]
+        own = {n: kept.get(f"{CONTROL}/{n}", np.zeros_like(array)) for n, array in weights.items()}
+        after = weights.like({n: array - 0.1 * (own[n] - common[n]) for n, array in update.items()})
+        draw = generator(self._seed, "control", number, name)
+        change = {n: 0.01 * _normal(draw, array.shape) - 0.5 * own[n] for n, array in weights.items()}
+        given = Update({MODEL: after, CONTROL: vector(weights, change)}, self.num_examples()[name])
+        return given, {f"{CONTROL}/{n}": own[n] + change[n] for n in weights}, metrics
 
     def step(self, number: int, weights: Weights, name: str) -> tuple[Weights, Metrics]:
         # Some are fast and some slow, so that rounds are often half done.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from tests.conftest import Figure
 from tests.federation.campaign import kills, write_course
@@ -22,8 +23,12 @@ from xbackend_fl.federation.transport import Reply
 from xbackend_fl.rounds import RunFolder, run_with
 
 
-def test_kills_lose_and_double_nothing(tmp_path: Path, figure: Figure, *, thorough: bool) -> None:
-    figure("killed", kills(tmp_path / "light", 200 if thorough else 4, seed=1))
+@pytest.mark.parametrize("algorithm", ["fedavg", pytest.param("scaffold", marks=pytest.mark.slow)])
+def test_kills_lose_and_double_nothing(
+    tmp_path: Path, figure: Figure, algorithm: str, *, thorough: bool
+) -> None:
+    count = 200 if thorough else 4
+    figure(f"killed, {algorithm}", kills(tmp_path / "light", count, seed=1, algorithm=algorithm))
 
 
 class Faulty(Passing):
