@@ -17,6 +17,9 @@ from xbackend_fl.federation.protocol.message import Message
 from xbackend_fl.weights import read_tensors, write_tensors
 from xbackend_fl.writing import atomic_write, unwritable_said
 
+_GENERATIONS = 3
+"""Updates whose state is kept: the server may take the latest ones out of its rounds again."""
+
 
 @final
 class Outbox:
@@ -38,6 +41,7 @@ class Outbox:
         self.folder = folder
         self._answer, self._binding = folder / "answer.xbf", folder / "binding.xbf"
         self._data = folder / "data.json"
+        self._certain: str | None = None
 
     def answer(self, run: str, number: int, base: str) -> Message | None:
         """The answer to a round of a run from given weights, if it was made before."""
@@ -58,37 +62,33 @@ class Outbox:
             The answer as it will be read back.
         """
         kept = Message.of_bytes(answer.to_bytes(), "this silo")
-        current = {self._carried(kept.fields["run"]), self._pending(kept)}
+        run, number = kept.fields["run"], kept.fields["round"]
+        earlier = sorted(path for path in self.folder.glob(f"{run}.*.carried") if _round(path) < number)
+        certain = self._place(self._certain)
         for old in self.folder.glob("*.carried"):
-            if old not in current:
+            if old != certain and old not in earlier[1 - _GENERATIONS :]:
                 old.unlink()
         if carried:
-            write_tensors(self._pending(kept), carried, {})
+            write_tensors(self.folder / f"{run}.{number:08d}.{kept.identity}.carried", carried, {})
         with atomic_write(self._answer) as path:
             path.write_bytes(kept.frame)
         return kept
 
     def receipt(self, identity: str | None) -> None:
-        """The server has an update for good: forget it, and go on with what it carried."""
+        """The server has this update for good, the latest that counts: it need not be sent again."""
+        self._certain = identity
         found = self._read(self._answer)
-        if found is None or found.identity != identity:
-            return
-        if self._pending(found).is_file():
-            self._pending(found).replace(self._carried(found.fields["run"]))
-        self._answer.unlink()
+        if found is not None and found.identity == identity:
+            self._answer.unlink()
 
-    def carried(self, run: str, identity: str | None = None) -> dict[str, NDArray[Any]]:
-        """What a run's accepted updates have carried on so far.
+    def carried(self, identity: str | None) -> dict[str, NDArray[Any]]:
+        """What a run's updates have carried on, up to the latest that counts.
 
         Args:
-            run: The run.
-            identity: An update that the server has accepted and may still take back: it counts, and is not forgotten.
+            identity: That update, by the server's word. One that came after it does not count, or does not any more.
         """
-        found = self._read(self._answer)
-        path = self._carried(run)
-        if found is not None and found.identity == identity and self._pending(found).is_file():
-            path = self._pending(found)
-        return read_tensors(path)[0] if path.is_file() else {}
+        path = self._place(identity)
+        return {} if path is None else read_tensors(path)[0]
 
     def has_other_data(self, run: str, digest: str) -> bool:
         """Whether a run was last trained here on other data than those of this digest."""
@@ -115,11 +115,8 @@ class Outbox:
         """What bound the model."""
         return self._read(self._binding)
 
-    def _carried(self, run: str) -> Path:
-        return self.folder / f"{run}.carried"
-
-    def _pending(self, answer: Message) -> Path:
-        return self.folder / f"{answer.identity}.carried"
+    def _place(self, identity: str | None) -> Path | None:
+        return None if identity is None else next(self.folder.glob(f"*.{identity}.carried"), None)
 
     def _read(self, path: Path) -> Message | None:
         """What is damaged counts as not there: the server asks again."""
@@ -129,3 +126,7 @@ class Outbox:
             return None
         except IsADirectoryError as error:
             raise FileError(f"{path} is a folder, not a silo's answer", hint="remove it") from error
+
+
+def _round(path: Path) -> int:
+    return int(path.name.split(".")[-3])

@@ -257,7 +257,7 @@ class Silo:
                 return made
         base, beside = self._received(request, wanted.fingerprint)
         vectors = unpacked(beside, self._vectors, base)
-        residual, kept = self._carried(run)
+        residual, kept = self._carried(wanted.receipts.get(self.name))
         before = None
         if split is not None:
             # Before hours of training that cannot help.
@@ -292,7 +292,7 @@ class Silo:
     def _evaluate(self, request: Message) -> Message:
         wanted = asked(EvaluateAsked, request)
         weights, _ = self._received(request, wanted.fingerprint)
-        _, kept = self._carried(wanted.run, wanted.receipts.get(self.name))
+        _, kept = self._carried(wanted.receipts.get(self.name))
         found = {split: self._learner.evaluate(weights, split, kept) for split in wanted.splits}
         return Message(
             "metrics",
@@ -323,7 +323,7 @@ class Silo:
                 return Message("saved", {"files": []})
             self._outbox.receipt(wanted.receipts.get(self.name))
             canonical = self._out / "model.safetensors"
-            _, kept = self._carried(wanted.run)
+            _, kept = self._carried(wanted.receipts.get(self.name))
             weights = weights.like({**weights, **{n: kept[f"{LOCAL}/{n}"] for n in self._local if kept}})
             native = self._on_disk(self._out, partial(self._learner.save, weights, self._out / "model", kept))
             self._on_disk(self._out, partial(save_weights, canonical, weights))
@@ -337,9 +337,9 @@ class Silo:
             write, folder, partial(_LOG.warning, "%s: no space (%s); waiting", self.name)
         )
 
-    def _carried(self, run: str, identity: str | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What the run's accepted updates left out, and what the participant kept from them."""
-        found = {} if self._outbox is None else self._outbox.carried(run, identity)
+    def _carried(self, identity: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What the updates up to one that counts left out, and what the participant kept from them."""
+        found = {} if self._outbox is None else self._outbox.carried(identity)
         left, kept = (
             {name.removeprefix(prefix): array for name, array in found.items() if name.startswith(prefix)}
             for prefix in (_RESIDUAL, _KEPT)
