@@ -44,6 +44,23 @@ def test_a_deployed_course_ends_with_the_simulations_bits(
     assert (tmp_path / "delhi" / "model.safetensors").is_file()
 
 
+def test_a_metric_of_the_users_own_is_the_simulations(
+    digits: Path, tmp_path: Path, small: list[str], files_of: Callable[[Course], Path]
+) -> None:
+    """Sums cross the wire, and the server makes the figure: every silo has all validation examples, so that it is the same."""
+    chosen = f"training.metric={Path(__file__).parents[1]}/metrics/own_metrics.py:Recall"
+    course = load_course(digits / "course.yaml", [*small, TORCH[0], "participants={torch: 2}", chosen])
+    data = files_of(course)
+    silos = [Silo.open(course, p.name, data / f"{p.name}.npz") for p in course.participants]
+    run, _ = deployed(course, LocalLink(silos), tmp_path / "deployed")
+    expected = run_course(course, tmp_path / "simulated", in_process=True)
+    assert run.weights.digest == expected.weights.digest
+    for one, other in zip(run.history, expected.history, strict=True):
+        assert one.metrics["Recall"] == pytest.approx(other.metrics["Recall"], abs=1e-12)
+        assert 0 < one.metrics["Recall"] < 1
+        assert one.best == other.best
+
+
 def first(change: Callable[[np.ndarray[Any, Any]], Any]) -> Callable[[Message], Message]:
     def changed(answer: Message) -> Message:
         name = next(name for name, array in answer.arrays.items() if array.dtype.kind == "f")

@@ -78,6 +78,8 @@ def complete(course: Course) -> dict[str, Any]:
         plain["data"]["source"] = f"{kind}:{(course.base / place).resolve()}"
     else:
         plain["data"]["source"] = resolve(course.data.source, course.base)
+    if course.own_metric is not None:
+        plain["training"]["metric"] = course.own_metric.text
     for name in {"data_path", "keys"} & plain["deployment"].keys():
         plain["deployment"][name] = str((course.base / plain["deployment"][name]).resolve())
     for participant in plain["participants"]:
@@ -103,6 +105,8 @@ def _outside(course: Course) -> list[diagnostics.Mistake]:
             )
         mistakes += _missing(text, course, ("models", backend))
     mistakes += _missing(course.data.source, course, ("data", "source"))
+    if course.training.metric is not None and ":" in course.training.metric:
+        mistakes += _missing(course.training.metric, course, ("training", "metric"))
     # Thousands may name one file.
     looked_at: dict[str, list[diagnostics.Mistake]] = {}
     for index, participant in enumerate(course.participants):

@@ -30,7 +30,8 @@ from xbackend_fl.course.numbers import HELD, Decay, single, there
 from xbackend_fl.course.section import Section
 from xbackend_fl.course.settings import Path as Keys
 from xbackend_fl.errors import ConfigError
-from xbackend_fl.metrics import METRICS, Metric, default_metric, metrics_for
+from xbackend_fl.locate import resolve
+from xbackend_fl.metrics import METRICS, Metric, MetricFile, default_metric, metrics_for
 
 _MAX_NAME = 100
 # Folders and files of silos and runs are called by these names, on any system.
@@ -153,8 +154,8 @@ class Training(Section):
     metric: str | None = Field(
         None,
         description="what chooses the best weights, on the validation set: loss, accuracy (classes and binary outputs), rmse, mae "
-        "or r2 (mean_squared_error); accuracy or rmse, by the loss, if left out",
-        json_schema_extra={"enum": [*METRICS, None]},
+        "or r2 (mean_squared_error); accuracy or rmse, by the loss, if left out; FILE_OR_MODULE:CALLABLE names one of your own",
+        json_schema_extra={"anyOf": [{"enum": [*METRICS, None]}, {"type": "string", "pattern": ":"}]},
     )
     ignore_index: int | None = Field(
         -100, description="classes and binary outputs: targets of this value do not count; null if all do"
@@ -171,11 +172,6 @@ class Training(Section):
     dropout: bool = Field(
         default=True, description="whether dropout layers drop; every backend draws its own masks"
     )
-
-    @property
-    def chosen_by(self) -> Metric:
-        """What chooses the best weights."""
-        return default_metric(self.loss) if self.metric is None else METRICS[self.metric]
 
 
 def _named(value: Any) -> Any:
@@ -268,6 +264,29 @@ class Course(Section):
         return algorithm.server(self.federate.server.rule(), len(self.participants))
 
     @property
+    def own_metric(self) -> MetricFile | None:
+        """The metric of the user's own, if there is one."""
+        text = self.training.metric
+        return MetricFile(resolve(text, self._base)) if text is not None and ":" in text else None
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """What is measured: the loss first.
+
+        Raises:
+            ConfigError: The metric of the user's own cannot be loaded.
+        """
+        return metrics_for(self.training.loss, self.own_metric)
+
+    @property
+    def chosen_by(self) -> Metric:
+        """What chooses the best weights, loaded."""
+        if (own := self.own_metric) is not None:
+            return own.metric
+        name = self.training.metric
+        return default_metric(self.training.loss) if name is None else METRICS[name]
+
+    @property
     def free_axes(self) -> list[tuple[int, int]]:
         """Declared sequence axes: position of the input, and axis in ONNX layout."""
         return [shapes.sequence_axis(text, self.input) for text in self.sequence_axes]
@@ -353,6 +372,12 @@ class Course(Section):
 
     def _metric(self) -> Iterator[InitErrorDetails]:
         metric, loss = self.training.metric, self.training.loss
+        if metric is not None and ":" in metric:
+            name = metric.rpartition(":")[2]
+            if name in METRICS:
+                text = f"training.metric: a metric called {name} is there already"
+                yield mistake(text, ("training", "metric"), metric, hint="give the callable another name")
+            return
         fitting = [item.name for item in metrics_for(loss)]
         if metric is not None and metric not in fitting:
             text = f"training.metric is {printed(metric)}, but the loss is {loss}, which has {', '.join(fitting)}"

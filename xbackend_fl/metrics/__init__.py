@@ -4,6 +4,7 @@ from xbackend_fl.metrics.evaluation import evaluated
 from xbackend_fl.metrics.metric import Metric
 from xbackend_fl.metrics.metrics import Metrics
 from xbackend_fl.metrics.objective import Fault, Objective, objective_of
+from xbackend_fl.metrics.own import MetricFile, OwnMetric
 from xbackend_fl.metrics.pairs import columns_of, most_positions_of
 from xbackend_fl.metrics.registry import METRICS, default_metric, is_better, metrics_for, shown
 
@@ -11,8 +12,10 @@ __all__ = [
     "METRICS",
     "Fault",
     "Metric",
+    "MetricFile",
     "Metrics",
     "Objective",
+    "OwnMetric",
     "columns_of",
     "default_metric",
     "evaluated",

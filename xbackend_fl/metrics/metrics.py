@@ -13,6 +13,7 @@ from xbackend_fl.adapter.losses import LossName
 from xbackend_fl.errors import Diverged, UpdateRefused
 from xbackend_fl.metrics.metric import Metric, Part, Sums
 from xbackend_fl.metrics.objective import Objective
+from xbackend_fl.metrics.own import MOST_SUMS, MetricFile
 from xbackend_fl.metrics.pairs import pairs_of
 from xbackend_fl.metrics.possible import impossible_beside
 from xbackend_fl.metrics.registry import METRICS, metrics_for
@@ -30,23 +31,33 @@ class Metrics:
     Attributes:
         positions: Targets that count.
         sums: By name, the sums of every metric that was measured.
+        own: The metric of the user's own among them.
     """
 
     positions: int = 0
     sums: Mapping[str, float] = field(default_factory=dict)
+    own: MetricFile | None = None
 
     @staticmethod
-    def measured(objective: Objective, output: NDArray[Any], targets: NDArray[Any]) -> Metrics:
+    def measured(
+        objective: Objective, output: NDArray[Any], targets: NDArray[Any], own: MetricFile | None = None
+    ) -> Metrics:
         """All metrics that fit a loss, of one batch.
 
         Args:
             objective: The loss, and how it reads outputs.
             output: ``[N, ...]`` in ONNX layout.
             targets: ``[N, ...]``, accepted by the objective.
+            own: A metric of the user's own.
+
+        Raises:
+            RunFailed: That one raised, or returned something else than sums.
         """
-        fitting = metrics_for(objective.loss)
+        fitting = metrics_for(objective.loss, own)
         return Metrics.total(
-            Metrics(pairs.positions, {k: v for metric in fitting for k, v in metric.measure(pairs).items()})
+            Metrics(
+                pairs.positions, {k: v for metric in fitting for k, v in metric.measure(pairs).items()}, own
+            )
             for pairs in pairs_of(objective, output, targets)
         )
 
@@ -60,7 +71,11 @@ class Metrics:
 
     @property
     def figures(self) -> dict[str, float]:
-        """Metric name to value, without those that are not defined on these data."""
+        """Metric name to value, without those that are not defined on these data.
+
+        Raises:
+            RunFailed: The metric of the user's own raised, or its value is no number.
+        """
         values = {
             metric.name: metric.value(Part(self.positions, _own(metric, self.sums)))
             for metric in self._present()
@@ -70,7 +85,8 @@ class Metrics:
     @property
     def loss(self) -> float:
         """Mean loss; NaN if nothing counts."""
-        return self.figures.get("loss", math.nan)
+        value = METRICS["loss"].value(Part(self.positions, self.sums)) if "loss" in self.sums else None
+        return math.nan if value is None else value
 
     def to_fields(self) -> dict[str, float]:
         """A flat mapping of names to numbers; :meth:`of_fields` is the inverse."""
@@ -78,7 +94,13 @@ class Metrics:
 
     @staticmethod
     def of_fields(
-        fields: Any, loss: LossName, columns: int, *, training: bool = False, most: int = _MOST_POSITIONS
+        fields: Any,
+        loss: LossName,
+        columns: int,
+        own: MetricFile | None = None,
+        *,
+        training: bool = False,
+        most: int = _MOST_POSITIONS,
     ) -> Metrics:
         """Figures from elsewhere, which may be anything.
 
@@ -86,16 +108,17 @@ class Metrics:
             fields: What :meth:`to_fields` would give.
             loss: The course's loss.
             columns: Quantities of an output, by :func:`columns_of`.
+            own: The course's metric of the user's own.
             training: Whether only the loss is expected, not every metric that fits.
             most: Positions that may have been looked at: figures over more would outweigh all others in a mean.
 
         Raises:
             UpdateRefused: They are not the finite numbers that these metrics have, or no data have such figures.
         """
-        expected = [METRICS["loss"]] if training else list(metrics_for(loss))
+        expected = [METRICS["loss"]] if training else list(metrics_for(loss, own))
         if not isinstance(fields, dict):
             raise UpdateRefused(f"the metrics are a {type(fields).__name__}, expected names with numbers")
-        if len(fields) > 1 + 4 * columns + len(expected):
+        if len(fields) > 1 + 4 * columns + len(expected) + MOST_SUMS:
             raise UpdateRefused(
                 f"the metrics have {len(fields)} entries, expected those of the loss {loss!r}"
             )
@@ -119,12 +142,14 @@ class Metrics:
             reason = metric.impossible(Part(positions, _own(metric, sums)), columns)
             if reason is not None:
                 raise UpdateRefused(f"impossible figures: {reason}")
-        if (reason := impossible_beside(loss, positions, sums)) is not None:
+        ours = sums if own is None else {key: value for key, value in sums.items() if not own.owns(key)}
+        if (reason := impossible_beside(loss, positions, ours)) is not None:
             raise UpdateRefused(f"impossible figures: {reason}")
-        return Metrics(positions, sums)
+        return Metrics(positions, sums, own)
 
     def _present(self) -> list[Metric]:
-        return [metric for metric in METRICS.values() if any(map(metric.owns, self.sums))]
+        every = [*METRICS.values(), *([self.own.metric] if self.own is not None else [])]
+        return [metric for metric in every if any(map(metric.owns, self.sums))]
 
 
 def _own(metric: Metric, sums: Sums) -> Sums:
@@ -137,4 +162,7 @@ def _merged(one: Metrics, other: Metrics) -> Metrics:
         parts = [Part(item.positions, _own(metric, item.sums)) for item in (one, other)]
         if all(part.sums for part in parts):
             sums |= metric.merge(*parts)
-    return Metrics(one.positions + other.positions, sums)
+    if one.own is not None:
+        # What adds up needs no code of the user's.
+        sums |= {name: value + other.sums[name] for name, value in one.sums.items() if one.own.owns(name)}
+    return Metrics(one.positions + other.positions, sums, one.own)

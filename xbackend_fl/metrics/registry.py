@@ -9,6 +9,7 @@ from xbackend_fl.adapter.losses import LOSSES, LossName
 from xbackend_fl.locate import of_each_file
 from xbackend_fl.metrics import kinds
 from xbackend_fl.metrics.metric import Metric
+from xbackend_fl.metrics.own import MetricFile
 
 _FOUND: list[Metric] = [*of_each_file(kinds, "METRIC").values()]
 METRICS: Mapping[str, Metric] = {
@@ -17,9 +18,10 @@ METRICS: Mapping[str, Metric] = {
 """Metric name to metric: the loss, then the others in alphabetic order."""
 
 
-def metrics_for(loss: LossName) -> tuple[Metric, ...]:
-    """What is measured in a course with this loss: the loss itself first."""
-    return tuple(metric for metric in METRICS.values() if loss in metric.losses)
+def metrics_for(loss: LossName, own: MetricFile | None = None) -> tuple[Metric, ...]:
+    """What is measured in a course with this loss: the loss itself first, and a metric of the user's own last."""
+    fitting = tuple(metric for metric in METRICS.values() if loss in metric.losses)
+    return fitting if own is None else (*fitting, own.metric)
 
 
 def default_metric(loss: LossName) -> Metric:

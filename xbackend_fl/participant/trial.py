@@ -15,7 +15,7 @@ from xbackend_fl.aggregation import LARGEST, MODEL, Merged, is_within
 from xbackend_fl.canonical import Node
 from xbackend_fl.course import Course
 from xbackend_fl.data import Dataset, extreme_rows
-from xbackend_fl.errors import ConfigError, RefusedInput, shortened
+from xbackend_fl.errors import ConfigError, RefusedInput, RunFailed, shortened
 from xbackend_fl.locate import explained
 from xbackend_fl.metrics import Metrics, Objective
 from xbackend_fl.weights import Weights
@@ -76,7 +76,7 @@ class Trial:
             parts[f"its smallest and largest values (rows {listed})"] = extreme
         for name, rows in parts.items():
             found = self._measured(f"{where}: the {self.backend} model, given {name},", data, rows)
-            metric = self.course.training.chosen_by.name
+            metric = self.course.chosen_by.name
             if chooses and metric not in found.figures:
                 raise ConfigError(
                     f"{where}: {metric}, which chooses the best weights, is not defined for {_counted(count)}",
@@ -95,8 +95,14 @@ class Trial:
             raise ConfigError(f"{what} raised: {error.message}", hint=error.hint) from error
         if not all(np.isfinite(output).all() for output in outputs):
             raise ConfigError(f"{what} answers with NaN or infinity {when}")
-        with explained(f"{what} measured,"):
-            found = Metrics.measured(self.objective(data), outputs[0], data.gather(rows).targets)
+        targets = data.gather(rows).targets
+        try:
+            with explained(f"{what} measured,"):
+                found = Metrics.measured(self.objective(data), outputs[0], targets, self.course.own_metric)
+                # A metric of the user's own may raise here, too.
+                _ = found.figures
+        except RunFailed as error:
+            raise ConfigError(f"{what} measured: {error.message}", hint=error.hint) from error
         if found.positions and not np.isfinite(found.loss):
             raise ConfigError(f"{what} has a loss of {found.loss} {when}")
         return found

@@ -225,7 +225,7 @@ class Worker:
             Batch(self._feed.prepared(found.inputs), found.targets) for found in map(data.gather, parts)
         )
         with failing(f"while evaluating on the {split} examples ({self._backend})"):
-            return evaluated(self._model, batches, self._feed.objective(data))
+            return evaluated(self._model, batches, self._feed.objective(data), self._course.own_metric)
 
     def evaluate_participants(
         self, weights: Weights, split: str, names: Sequence[str], number: int

@@ -15,7 +15,7 @@ from xbackend_fl.course import Course
 from xbackend_fl.errors import RefusedInput, RunFailed
 from xbackend_fl.events import Noted, Observer
 from xbackend_fl.mapping.proof.verify import TOLERANCE, relative_error
-from xbackend_fl.metrics import Metrics, metrics_for, shown
+from xbackend_fl.metrics import Metrics, shown
 from xbackend_fl.rounds.checkpoint import CourseState
 from xbackend_fl.rounds.engine import Engine, Outputs, Participation
 from xbackend_fl.rounds.export import export
@@ -159,7 +159,7 @@ def _summary(
     for participant in course.participants:
         backends[participant.backend] += 1
     parties = ", ".join(f"{count} in {backend}" for backend, count in backends.items())
-    names = [metric.name for metric in metrics_for(course.training.loss)]
+    names = [metric.name for metric in course.metrics]
     rows = [
         "| "
         + " | ".join(
@@ -210,8 +210,8 @@ def _who(schema: Schema, result: Result) -> str:
 
 def _test_line(course: Course, weights: str, metrics: Metrics) -> str:
     """What chooses the best weights first, and in bold."""
-    figures, chosen = metrics.figures, course.training.chosen_by.name
-    others = [metric.name for metric in metrics_for(course.training.loss) if metric.name != chosen]
+    figures, chosen = metrics.figures, course.chosen_by.name
+    others = [metric.name for metric in course.metrics if metric.name != chosen]
     rest = ", ".join(f"{name} {shown(name, figures.get(name))}" for name in others)
     return f"* Test {chosen} {weights}: **{shown(chosen, figures.get(chosen))}** ({rest})"
 

@@ -132,7 +132,7 @@ def _evaluated(
         loss=found.loss,
         accuracy=figures.get("accuracy"),
         metrics=figures,
-        best=best is None or is_better(course.training.chosen_by, figures, best.metrics),
+        best=best is None or is_better(course.chosen_by, figures, best.metrics),
         num_examples=state.pending.num_examples,
         seconds=state.pending.seconds + time.perf_counter() - began,
     )

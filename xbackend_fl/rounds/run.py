@@ -61,7 +61,7 @@ def run_with(
         RefusedInput: A model cannot be used; nothing was trained.
         RunFailed: The course could not finish; the checkpoint of the last complete round stays.
     """
-    began = time.perf_counter()
+    began, chosen_by = time.perf_counter(), course.chosen_by
     notes = [*make_ready(folder, state)]
     if state is not None and state.round >= course.rounds:
         notes.append(
@@ -106,7 +106,7 @@ def run_with(
         rounds=state.round,
         interrupted=state.round < course.rounds,
         best_round=best.round,
-        metric=course.training.chosen_by.name,
+        metric=chosen_by.name,
         validation_metrics=best.metrics,
         test_metrics=result.test.figures,
         best_test_metrics=result.best_test.figures,

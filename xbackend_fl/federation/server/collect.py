@@ -80,6 +80,7 @@ class Collector:
         self._payload, self._observer, self._began = payload, observer, time.perf_counter()
         self._backends = {participant.name: participant.backend for participant in course.participants}
         self._loss, self._columns, self._most_positions = course.training.loss, columns, most_positions
+        self._own_metric = course.own_metric
         self._parts: dict[str, Metrics] = {}
         self._changes: dict[str, Change] = {}
         # What every update takes of an exact sum: its largest value, times its examples.
@@ -266,7 +267,9 @@ class Collector:
         before = update.fields.get("before")
         part = None
         if before is not None:
-            part = Metrics.of_fields(before, self._loss, self._columns, most=self._most_positions)
+            part = Metrics.of_fields(
+                before, self._loss, self._columns, self._own_metric, most=self._most_positions
+            )
         trained = Metrics.of_fields(update.fields.get("metrics"), self._loss, self._columns, training=True)
         arrays, beside = split(update.arrays)
         weights = decode(arrays, self._weights, self._payload, self._variances)

@@ -224,6 +224,7 @@ class DeploymentEngine:
                         answer.fields.get(split),
                         self._course.training.loss,
                         self._columns,
+                        self._course.own_metric,
                         most=self._most_positions,
                     )
                     for split in splits

@@ -1,0 +1,164 @@
+"""A metric of the user's own: a class that a course names, whose sums merge as those of the toolkit do."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from numbers import Real
+from pathlib import Path
+from typing import Any, Protocol, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xbackend_fl.adapter.losses import LOSSES
+from xbackend_fl.errors import ConfigError, RunFailed, raised, turned
+from xbackend_fl.locate import call
+from xbackend_fl.metrics.metric import Metric, Part, Sums
+from xbackend_fl.metrics.pairs import Pairs
+from xbackend_fl.places import defined_at, place_of
+
+MOST_SUMS = 64
+_HINT = "value returns None where the figure is not defined, as for want of examples"
+
+
+class OwnMetric(Protocol):
+    """What ``training.metric: FILE_OR_MODULE:CALLABLE`` gives when it is called without arguments; a class is such a callable.
+
+    Attributes:
+        sums: Names of the sums, at most 64.
+        higher_is_better: Its direction.
+    """
+
+    sums: tuple[str, ...]
+    higher_is_better: bool
+
+    def measure(self, outputs: NDArray[np.float64], targets: NDArray[Any]) -> Mapping[str, float]:
+        """Sums over some positions: examples, tokens or pixels whose target counts. Those of two parts are added up.
+
+        Args:
+            outputs: The model's, float64. Classes: scores ``[P, classes]``. Labels of their own: logits ``[P, 1]``. Numbers: ``[P, columns]``.
+            targets: Classes: int64 ``[P]``. Otherwise float64, in the shape of ``outputs``.
+
+        Returns:
+            A finite number, 0 or more, for every name of :attr:`sums`.
+        """
+        ...
+
+    def value(self, sums: Mapping[str, float]) -> float | None:
+        """The figure that sums over all data have; ``None`` where it is not defined."""
+        ...
+
+
+@final
+@dataclass(frozen=True)
+class MetricFile:
+    """Where a metric of the user's own is; it is loaded in every process that needs it.
+
+    Attributes:
+        text: ``FILE_OR_MODULE:CALLABLE``, with an absolute file.
+    """
+
+    text: str
+
+    @property
+    def name(self) -> str:
+        """Its name in events and tables: that of the callable."""
+        return self.text.rpartition(":")[2]
+
+    @property
+    def metric(self) -> Metric:
+        """The metric.
+
+        Raises:
+            ConfigError: There is none.
+        """
+        return _loaded(self)
+
+    def owns(self, key: str) -> bool:
+        """Whether a sum of this name is the metric's."""
+        return key.startswith(f"{self.name}.")
+
+
+@functools.cache
+def _loaded(file: MetricFile) -> Metric:
+    name, own = file.name, call(file.text, Path())
+    _check(file, own)
+    what = f"the metric {name} ({place})" if (place := defined_at(own.measure)) else f"the metric {name}"
+
+    def said(method: str, *arguments: Any) -> Any:
+        def failed(error: BaseException) -> RunFailed:
+            hint = _HINT if method == "value" else None
+            return RunFailed(raised(f"{what}: {method}", error, place_of(error)), hint=hint)
+
+        with turned(failed):
+            return getattr(own, method)(*arguments)
+
+    def measure(pairs: Pairs) -> Sums:
+        found = said("measure", pairs.outputs, pairs.targets)
+        if not isinstance(found, Mapping) or found.keys() != {*own.sums}:
+            received = ", ".join(map(str, found)) if isinstance(found, Mapping) else type(found).__name__
+            raise RunFailed(f"{what}: measure returned {received}, expected a dict of {', '.join(own.sums)}")
+        return {f"{name}.{key}": _number(f"{what}: measure: {key}", found[key]) for key in own.sums}
+
+    def value(part: Part) -> float | None:
+        found = said("value", {key: part.sums[f"{name}.{key}"] for key in own.sums})
+        if found is not None and not (_is_number(found) and math.isfinite(found)):
+            raise RunFailed(f"{what}: value returned {_shown(found)}, expected a finite number", hint=_HINT)
+        return None if found is None else float(found)
+
+    def impossible(part: Part, columns: int) -> str | None:
+        del columns
+        if part.sums.keys() != {f"{name}.{key}" for key in own.sums}:
+            return f"{name} is not the sums {', '.join(own.sums)}"
+        if min(part.sums.values()) < 0:
+            return f"{name} has a negative sum"
+        try:
+            value(part)
+        except RunFailed as error:
+            return error.message
+        return None
+
+    return Metric(name, frozenset(LOSSES), own.higher_is_better, "number", measure, value, impossible)
+
+
+def _check(file: MetricFile, own: Any) -> None:
+    """Refuse what is no metric."""
+    missing = [name for name in ("sums", "higher_is_better", "measure", "value") if not hasattr(own, name)]
+    hint = "a class with sums, higher_is_better, measure(outputs, targets) and value(sums): see the guide Courses"
+    if missing:
+        raise ConfigError(f"{file.text} is no metric: it has no {', '.join(missing)}", hint=hint)
+    names = own.sums if isinstance(own.sums, tuple | list) else ()
+    if not 0 < len(names) <= MOST_SUMS or not all(isinstance(n, str) and n.isidentifier() for n in names):
+        raise ConfigError(
+            f"{file.text}: sums is {_shown(own.sums)}, expected 1 to {MOST_SUMS} names",
+            hint='sums = ("hits", "all")',
+        )
+    if not isinstance(own.higher_is_better, bool):
+        raise ConfigError(
+            f"{file.text}: higher_is_better is {_shown(own.higher_is_better)}, expected True or False"
+        )
+
+
+def _number(what: str, value: Any) -> float:
+    if not _is_number(value):
+        raise RunFailed(f"{what} is {_shown(value)}, expected one number", hint="sum it up: float(x.sum())")
+    number = float(value)
+    if not (math.isfinite(number) and number >= 0):
+        raise RunFailed(
+            f"{what} is {number}, expected a finite number, 0 or more",
+            hint="sums of silos must not cancel: give what is below zero as a sum of its own",
+        )
+    return number
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real | np.bool_) or (isinstance(value, np.ndarray) and value.ndim == 0)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {list(value.shape)}"
+    return repr(value) if isinstance(value, int | float | str | tuple) else f"a {type(value).__name__}"
