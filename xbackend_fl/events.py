@@ -143,7 +143,10 @@ class CourseFinished(_Event):
     metric: str = Field("accuracy", description="what chose the best round, on the validation set")
     validation_metrics: dict[str, float] = Field({}, description=f"of the best round; {_METRICS}")
     test_metrics: dict[str, float] = Field({}, description=f"of the last weights; {_METRICS}")
-    best_test_metrics: dict[str, float] = Field({}, description=f"of the best round's weights; {_METRICS}")
+    best_test_metrics: dict[str, float] = Field(
+        {},
+        description=f"of the best round's weights, unless parameters of that round were local and are gone; {_METRICS}",
+    )
     test_loss: float
     validation_accuracy: float | None = Field(None, description=_ACCURACY)
     test_accuracy: float | None = Field(None, description=_ACCURACY)

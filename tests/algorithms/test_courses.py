@@ -10,7 +10,7 @@ import pytest
 from tests.algorithms.smooth import NAMES, course_of
 from xbackend_fl import Course, run_course
 from xbackend_fl.errors import ConfigError, RunFailed
-from xbackend_fl.events import Event, ParticipantEvaluated
+from xbackend_fl.events import CourseFinished, Event, ParticipantEvaluated
 from xbackend_fl.participant import ClientStates, Worker
 from xbackend_fl.rounds import Run
 from xbackend_fl.simulation import resume_run
@@ -82,6 +82,12 @@ def test_what_is_local_stays_with_its_participant(tmp_path: Path) -> None:
     told = {event.name for event in events if isinstance(event, ParticipantEvaluated)}
     assert told == set(NAMES)
     assert {path.stem for path in (tmp_path / "run" / "participants").iterdir()} == set(NAMES)
+    # Nobody has the local parameters of a round that is gone, so that nothing can be said of its model.
+    last = events[-1]
+    assert isinstance(last, CourseFinished)
+    is_last = last.best_round == last.rounds
+    assert last.best_test_metrics == (last.test_metrics if is_last else {})
+    assert ("weights that validation chose" in (run.path / "summary.md").read_text()) == is_last
 
 
 def test_a_state_of_another_course_is_not_read(tmp_path: Path) -> None:
@@ -114,7 +120,7 @@ def test_what_is_not_defined_is_refused(settings: list[str], words: str, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
-def test_the_best_weights_are_read_back(tmp_path: Path) -> None:
+def test_the_last_weights_are_read_back(tmp_path: Path) -> None:
     run = finished(course_of(tmp_path, TORCH, SCAFFOLD, rounds=2), tmp_path / "run")
     assert load_weights(run.path / "last.safetensors").digest == run.weights.digest
 

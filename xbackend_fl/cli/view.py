@@ -107,10 +107,11 @@ def _collected_line(event: RoundCollected) -> str:
 def _last_line(event: CourseFinished) -> str:
     word = "interrupted" if event.interrupted else "done"
     name = event.metric
-    last, best = (shown(name, found.get(name)) for found in (event.test_metrics, event.best_test_metrics))
+    last, best = event.test_metrics, event.best_test_metrics
+    chosen = f": {shown(name, best.get(name))}" if best else ""
     return (
-        f"{word}: test {name} {last} after {event.rounds} rounds "
-        f"(best on validation, round {event.best_round}: {best}) "
+        f"{word}: test {name} {shown(name, last.get(name))} after {event.rounds} rounds "
+        f"(best on validation, round {event.best_round}{chosen}) "
         f"in {event.seconds:.1f} s; outputs agree within {event.onnx_error:.0e} -> {event.path}"
     )
 

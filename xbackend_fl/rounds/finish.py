@@ -34,7 +34,7 @@ class Result:
 
     Attributes:
         test: Metrics of the last weights on the test set.
-        best_test: Metrics on the test set of the weights that validation chose.
+        best_test: Metrics on the test set of the weights that validation chose; none where parameters are local, of which those of that round are gone.
         onnx_error: Largest relative difference between ONNX Runtime and whoever agrees with it, on test examples; where there is no ONNX
             graph, between an answer and the usual one.
         disagree: The difference of every other answer, by who gave it.
@@ -42,7 +42,7 @@ class Result:
     """
 
     test: Metrics
-    best_test: Metrics
+    best_test: Metrics | None
     onnx_error: float
     files: tuple[Path, ...]
     disagree: Mapping[str, float]
@@ -64,11 +64,10 @@ def finish(
     """
     weights = state.weights
     test = engine.evaluate(weights, "test", state.round if course.local else 0)
-    chosen = state.best
-    if course.local or (chosen is not None and chosen.round == state.round):
-        # Local parameters are those after the last round, whatever the weights.
+    chosen, best = state.best, None
+    if chosen is not None and chosen.round == state.round:
         best = test
-    else:
+    elif not course.local:
         best = engine.evaluate(load_weights(folder.best, weights.fingerprint), "test")
     answers = engine.outputs(weights, "test", _PROBE)
     expected: Sequence[NDArray[Any]]
@@ -179,8 +178,14 @@ def _summary(
             ),
             "",
             _test_line(course, "of the last weights", result.test),
-            _test_line(
-                course, f"of the weights that validation chose (round {best.round})", result.best_test
+            *(
+                ()
+                if result.best_test is None
+                else (
+                    _test_line(
+                        course, f"of the weights that validation chose (round {best.round})", result.best_test
+                    ),
+                )
             ),
             f"* {_who(schema, result)} agree on test examples within {result.onnx_error:.1e} (relative)",
             *(

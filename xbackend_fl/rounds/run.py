@@ -100,6 +100,7 @@ def run_with(
         return Run(state.weights, (), folder.path, None)
     result = finish(course, engine, schema, state, folder, tell)
     best, used = state.best, engine.usage()
+    chosen = {} if result.best_test is None else result.best_test.figures
     assert best is not None
     last = CourseFinished(
         path=str(folder.path),
@@ -109,11 +110,11 @@ def run_with(
         metric=chosen_by.name,
         validation_metrics=best.metrics,
         test_metrics=result.test.figures,
-        best_test_metrics=result.best_test.figures,
+        best_test_metrics=chosen,
         test_loss=result.test.loss,
         validation_accuracy=best.accuracy,
         test_accuracy=result.test.figures.get("accuracy"),
-        best_test_accuracy=result.best_test.figures.get("accuracy"),
+        best_test_accuracy=chosen.get("accuracy"),
         onnx_error=result.onnx_error,
         seconds=time.perf_counter() - began,
         peak_memory_bytes={name: usage.peak_bytes for name, usage in used.items()},
