@@ -12,8 +12,7 @@ from torch import nn
 from tests.algorithms.smooth import NAMES, course_of, steps_of
 from xbackend_fl import run_course
 from xbackend_fl.data import cohort
-from xbackend_fl.participant import ClientStates, Worker, splits_of
-from xbackend_fl.participant.shards import shards_of
+from xbackend_fl.participant import ClientStates, CourseData, Worker
 
 ROUNDS = 8
 
@@ -37,8 +36,10 @@ def test_eight_rounds(backends: list[str], tmp_path: Path) -> None:
     course = course_of(tmp_path / "course", backends, "federate.algorithm=fedbn", norm=True, rounds=ROUNDS)
     initial = {k: torch.from_numpy(v.copy()) for k, v in Worker(course, "torch", 1).initial().items()}
     run = run_course(course, tmp_path / "run", in_process=True)
-    splits = splits_of(course)
-    shards = {n: s for backend in course.backends for n, s in shards_of(course, backend, splits).items()}
+    splits = CourseData(course, course.reference).splits()
+    shards = {
+        n: s for backend in course.backends for n, s in CourseData(course, backend).parts(splits).items()
+    }
     nets = {name: network(initial) for name in NAMES}
     shared = {key: value.clone() for key, value in nets[NAMES[0]].state_dict().items() if key[0] in "03"}
     order = [p.name for p in course.participants]

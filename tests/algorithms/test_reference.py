@@ -10,8 +10,7 @@ import pytest
 from tests.algorithms.smooth import NAMES, Array, Model, course_of, steps_of
 from xbackend_fl import Course, run_course
 from xbackend_fl.data import cohort
-from xbackend_fl.participant import ClientStates, Worker, splits_of
-from xbackend_fl.participant.shards import shards_of
+from xbackend_fl.participant import ClientStates, CourseData, Worker
 from xbackend_fl.rounds import RunFolder
 
 Weights = dict[str, Array]
@@ -35,10 +34,10 @@ class Reference:
 
     def __init__(self, course: Course, algorithm: str, initial: Weights) -> None:
         self.course, self.algorithm, self.w = course, algorithm, initial
-        splits = splits_of(course)
+        splits = CourseData(course, course.reference).splits()
         self.data = {}
         for backend in course.backends:
-            for name, shard in shards_of(course, backend, splits).items():
+            for name, shard in CourseData(course, backend).parts(splits).items():
                 own = shard.gather(np.arange(len(shard)))
                 self.data[name] = own.inputs[0].astype(np.float64), own.targets.astype(np.float64)
         self.c = {key: np.zeros_like(value) for key, value in initial.items()}

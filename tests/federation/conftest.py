@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from xbackend_fl import Course
-from xbackend_fl.participant import splits_of
-from xbackend_fl.participant.shards import shards_of
+from xbackend_fl.participant import CourseData
 
 
 @pytest.fixture
@@ -24,13 +23,13 @@ def files_of(tmp_path: Path) -> Callable[[Course], Path]:
     """Write every participant's examples as it would have them; the folder."""
 
     def write(course: Course) -> Path:
-        splits = splits_of(course)
+        splits = CourseData(course, course.reference).splits()
         folder = tmp_path / "data"
         folder.mkdir()
         parts = {f"{n}_x": getattr(splits, n).inputs[0] for n in ("validation", "test")}
         parts |= {f"{n}_y": getattr(splits, n).targets for n in ("validation", "test")}
         for backend in course.backends:
-            for name, share in shards_of(course, backend, splits).items():
+            for name, share in CourseData(course, backend).parts(splits).items():
                 own = share.gather(np.arange(len(share)))
                 np.savez(folder / f"{name}.npz", train_x=own.inputs[0], train_y=own.targets, **parts)
         return folder

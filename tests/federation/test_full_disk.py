@@ -21,6 +21,7 @@ from tests.federation.light import Linear
 from tests.federation.links import deployed, light
 from tests.federation.local import LocalLink
 from xbackend_fl import load_course, run_course
+from xbackend_fl.course import dump
 from xbackend_fl.errors import DiskFull, RunFailed
 from xbackend_fl.events import CourseStarted, Event, Noted, from_line
 from xbackend_fl.federation import Silo
@@ -91,9 +92,7 @@ def test_the_server_waits_wherever_the_disk_is_full(tmp_path: Path, monkeypatch:
     silos = light(course)
     monkeypatch.setattr(server, "FlowerLink", lambda *_: LocalLink(silos))
     (tmp_path / "home").mkdir()
-    job = Job(
-        str(tmp_path / "course" / "course.yaml"), (), str(tmp_path / "run"), home=str(tmp_path / "home")
-    )
+    job = Job(dump(course), str(tmp_path / "run"), home=str(tmp_path / "home"))
     server.main(SimpleNamespace(), SimpleNamespace(run_config={"xbfl": job.write()}))
     assert not any(fails.values())
     assert load_weights(tmp_path / "run" / "last.safetensors").digest == expected
@@ -112,9 +111,7 @@ def test_a_server_that_waits_can_be_stopped(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(store, "atomic_write", full_for({"best": 1}))
     monkeypatch.setattr(server, "FlowerLink", lambda *_: LocalLink(silos))
     (tmp_path / "home").mkdir()
-    job = Job(
-        str(tmp_path / "course" / "course.yaml"), (), str(tmp_path / "run"), home=str(tmp_path / "home")
-    )
+    job = Job(dump(course), str(tmp_path / "run"), home=str(tmp_path / "home"))
 
     def allocate(*_: int) -> None:
         job.stop()

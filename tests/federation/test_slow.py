@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from xbackend_fl.course import load_course
 from xbackend_fl.course.address import Address
 from xbackend_fl.errors import FileError, RunFailed
 from xbackend_fl.events import Event, Noted
@@ -111,8 +112,8 @@ def test_a_rehearsal_that_was_killed_is_no_obstacle(
 
     monkeypatch.setattr(rehearsal, "serve_course", serve)
     monkeypatch.setattr(rehearsal.processes, "running", lambda *_: subprocess.Popen(["true"]))
-    rehearsal.rehearse(digits / "course.yaml", out=tmp_path / "run")
+    rehearsal.rehearse(load_course(digits / "course.yaml"), out=tmp_path / "run")
     assert (reached[0] / "server.crt").is_file()
     monkeypatch.setattr(rehearsal, "LEAVING_S", 0.5)
     with owned(tmp_path / "run-silos"), pytest.raises(FileError, match=f"process {os.getpid()}"):
-        rehearsal.rehearse(digits / "course.yaml", out=tmp_path / "run")
+        rehearsal.rehearse(load_course(digits / "course.yaml"), out=tmp_path / "run")

@@ -15,10 +15,11 @@ from tests.participant import bad_loaders, loaders
 from tests.participant.models import heads
 from xbackend_fl import load_course, run_course
 from xbackend_fl.cli.main import main
+from xbackend_fl.data import Dataset, Splits
 from xbackend_fl.errors import CombinedError, ConfigError, Refusals
 from xbackend_fl.events import Event, Noted
 from xbackend_fl.federation.silo.silo import Silo
-from xbackend_fl.participant import Scope, Worker
+from xbackend_fl.participant import OwnSplits, Scope, Worker
 
 ROOM = Path(__file__).parent
 COURSE = f"""
@@ -392,6 +393,18 @@ def test_a_silos_own_file_is_looked_at_as_well(file: Path, tmp_path: Path) -> No
     assert [event.note.split("mine.npz: ")[1] for event in said if isinstance(event, Noted)] == [
         "test: inputs: float64, read as float32; no value changes"
     ]
+
+
+def test_a_silo_is_handed_its_data(file: Path) -> None:
+    course = load_course(file)
+    splits = OwnSplits(
+        "torch-1", Splits(**{name: Dataset((x,), y) for name, (x, y) in loaders.good().items()})
+    )
+    worker = Worker(course, "torch", 1, splits)
+    assert worker.num_examples() == {"torch-1": len(splits.splits().train)}
+    splits.splits().test.inputs[0][3, 2] = np.nan
+    with pytest.raises(ConfigError, match=r"the data of 'torch-1': test: inputs: NaN at row 3, column 2"):
+        worker.examine(Scope()).raise_any()
 
 
 def test_a_silo_answers_for_its_own_data_alone(file: Path) -> None:

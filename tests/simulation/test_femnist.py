@@ -11,7 +11,7 @@ from xbackend_fl.course import Course
 from xbackend_fl.data.femnist_like import write_femnist_like
 from xbackend_fl.errors import ConfigError
 from xbackend_fl.events import Event, Noted
-from xbackend_fl.participant.shards import shards_of, splits_of
+from xbackend_fl.participant import CourseData
 
 FORMS = {
     "course.yaml": {"torch": 200},
@@ -57,13 +57,14 @@ def test_a_mixed_course_runs(root: Path, data: Path, tmp_path: Path) -> None:
 
 def test_every_writer_keeps_what_is_theirs(root: Path, data: Path) -> None:
     course = small(root, data, "{torch: 6}")
-    splits = splits_of(course)
-    shares = shards_of(course, "torch", splits)
+    source = CourseData(course, "torch")
+    splits = source.splits()
+    shares = source.parts(splits)
     assert sum(map(len, shares.values())) == len(splits.train)
     assert len({id(share.inputs[0]) for share in shares.values()}) == 1, "one array for everybody"
     assert splits.train.inputs[0].dtype == "uint8"
     with pytest.raises(ConfigError, match="6 owners for 7 participants"):
-        shards_of(small(root, data, "{torch: 7}"), "torch", splits)
+        CourseData(small(root, data, "{torch: 7}"), "torch").parts(splits)
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ import numpy as np
 
 from xbackend_fl.course import Course, load_course
 from xbackend_fl.data.femnist_like import write_femnist_like
-from xbackend_fl.participant.shards import shards_of, splits_of
+from xbackend_fl.participant import CourseData
 from xbackend_fl.simulation import bench_course
 
 HERE = Path(__file__).resolve().parent
@@ -48,10 +48,8 @@ def export(course: Course, path: Path) -> None:
     """Every client's examples, as both peers get them: scaled floats, one client after the other."""
     rule = course.data.scale
     assert rule is not None
-    shares = [
-        share.gather(np.arange(len(share)))
-        for share in shards_of(course, "torch", splits_of(course)).values()
-    ]
+    source = CourseData(course, "torch")
+    shares = [share.gather(np.arange(len(share))) for share in source.parts(source.splits()).values()]
     pixels = np.concatenate([share.inputs[0] for share in shares]).astype(np.float32)
     np.savez(
         path,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -31,21 +32,16 @@ def serve(
     It needs no machine-learning framework. Ctrl-C ends the course after the round.
     """
     from xbackend_fl.cli.view import view
-    from xbackend_fl.federation.flower.serving import serve_course
+    from xbackend_fl.course import load_course
+    from xbackend_fl.federation.flower.serving import resume_serving, serve_course
 
     stop = stop_on_interrupt()
     with view(as_json=as_json) as observer:
-        serve_course(
-            course,
-            settings or (),
-            address=address,
-            out=out,
-            resume=resume,
-            keys=keys,
-            insecure=insecure,
-            observer=observer,
-            should_stop=stop,
-        )
+        if resume:
+            serve = partial(resume_serving, course, settings or ())
+        else:
+            serve = partial(serve_course, load_course(course, settings or ()), out=out)
+        serve(address=address, keys=keys, insecure=insecure, observer=observer, should_stop=stop)
 
 
 def join(
@@ -72,12 +68,12 @@ def join(
     The silo's model is proven to be the reference's before it trains; code and data stay here.
     """
     from xbackend_fl.cli.view import describe
-    from xbackend_fl.course import site_settings
+    from xbackend_fl.course import load_course, site_settings
     from xbackend_fl.federation.flower.joining import join_course
 
+    said = [*(site_settings(site) if site else ()), *(settings or ())]
     join_course(
-        course,
-        [*(site_settings(site) if site else ()), *(settings or ())],
+        load_course(course, said),
         name=name,
         data=data_path,
         server=server,
@@ -100,11 +96,14 @@ def up(
 ) -> None:
     """Rehearse a deployment: the server and every silo as processes of this machine."""
     from xbackend_fl.cli.view import view
+    from xbackend_fl.course import load_course
     from xbackend_fl.federation.flower.rehearsal import rehearse
 
     stop = stop_on_interrupt()
     with view(as_json=as_json) as observer:
-        rehearse(course, settings or (), data=data_path, out=out, observer=observer, should_stop=stop)
+        rehearse(
+            load_course(course, settings or ()), data=data_path, out=out, observer=observer, should_stop=stop
+        )
 
 
 def keys(

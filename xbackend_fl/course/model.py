@@ -239,14 +239,6 @@ class Course(Section):
         copy._base = base  # noqa: SLF001  its own attribute, on a copy
         return copy
 
-    def for_participant(self, name: str, source: str) -> Course:
-        """The same course with one participant, who has all examples of ``source``."""
-        mine = [p.model_copy(update={"data": None}) for p in self.participants if p.name == name]
-        data = self.data.model_copy(update={"source": source, "partition": Partition()})
-        federate = self.federate.model_copy(update={"cohort": None})
-        changed = {"participants": mine, "data": data, "federate": federate}
-        return self.model_copy(update=changed).with_base(self._base)
-
     @property
     def local(self) -> tuple[str, ...]:
         """Roles and patterns of the parameters that stay with their participant."""

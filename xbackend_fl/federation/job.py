@@ -7,7 +7,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import final
@@ -29,21 +29,17 @@ class Job:
     """A course for the server's process.
 
     Attributes:
-        course: Absolute path of the course file; empty if the course is in ``text``.
-        settings: ``a.b=value`` overrides.
+        course: The course as YAML, complete, with absolute files (:func:`~xbackend_fl.course.dump`).
         out: The run folder; one that exists is gone on with.
         keys: Folder of the server's keys; empty without.
         home: Folder through which the process and whoever started it see each other; empty if nobody looks.
-        text: The course itself.
         starter: Process that waits for the course's end; 0 if none does.
     """
 
     course: str
-    settings: tuple[str, ...]
     out: str
     keys: str = ""
     home: str = ""
-    text: str = ""
     starter: int = 0
 
     @staticmethod
@@ -54,33 +50,35 @@ class Job:
             ConfigError: It is something else.
         """
         try:
-            fields = json.loads(text)
-            return Job(**{**fields, "settings": tuple(fields["settings"])})
-        except (KeyError, TypeError, ValueError) as error:
+            return Job(**json.loads(text))
+        except (TypeError, ValueError) as error:
             raise ConfigError(f"the run's configuration is no job: {error}") from error
 
     def write(self) -> str:
         """As JSON."""
         return json.dumps(asdict(self))
 
+    def load(self) -> Course:
+        """The course."""
+        with tempfile.TemporaryDirectory(prefix="xbfl-") as home:
+            path = Path(home) / "course.yaml"
+            path.write_text(self.course, encoding="utf-8")
+            return load_course(path)
+
     @contextmanager
-    def open(self) -> Iterator[tuple[Course, RunFolder, CourseState | None]]:
-        """The course, its run folder, which is nobody else's until the block ends, and where to go on in it.
+    def open(self, course: Course) -> Iterator[tuple[RunFolder, CourseState | None]]:
+        """The course's run folder, which is nobody else's until the block ends, and where to go on in it.
 
         Raises:
             RefusedInput: The course is not the folder's, or another process owns the folder.
         """
         out = Path(self.out)
-        with ExitStack() as stack:
-            path = Path(self.course)
-            if not self.course:
-                path = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="xbfl-"))) / "course.yaml"
-                path.write_text(self.text, encoding="utf-8")
-            begun = out.is_dir()
-            folder = RunFolder.open(out) if begun else RunFolder.create(load_course(path, self.settings), out)
-            stack.enter_context(owned(folder.path, LEAVING_S, self.starter))
-            course = folder.continued(self.settings, course=path, deployed=True)
-            yield course, folder, folder.latest() if begun else None
+        begun = out.is_dir()
+        folder = RunFolder.open(out) if begun else RunFolder.create(course, out)
+        with owned(folder.path, LEAVING_S, self.starter):
+            if begun:
+                folder.go_on_with(course, deployed=True)
+            yield folder, folder.latest() if begun else None
 
     def signatures(self) -> Signatures:
         """The server's keys."""

@@ -4,7 +4,7 @@ from xbackend_fl.participant.client import LOCAL, Arrays
 from xbackend_fl.participant.client_states import ClientStates
 from xbackend_fl.participant.examine import Scope, changed
 from xbackend_fl.participant.local_training import PartialSum
-from xbackend_fl.participant.shards import splits_of
+from xbackend_fl.participant.shards import CourseData, DataSource, OwnSplits
 from xbackend_fl.participant.usage import Usage
 from xbackend_fl.participant.worker import Worker
 
@@ -12,10 +12,12 @@ __all__ = [
     "LOCAL",
     "Arrays",
     "ClientStates",
+    "CourseData",
+    "DataSource",
+    "OwnSplits",
     "PartialSum",
     "Scope",
     "Usage",
     "Worker",
     "changed",
-    "splits_of",
 ]

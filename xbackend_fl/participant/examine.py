@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from xbackend_fl.data import Dataset, Splits, content, digest, errors_once, inpu
 from xbackend_fl.errors import ConfigError, Refusals, RefusedInput
 from xbackend_fl.metrics import Objective
 from xbackend_fl.participant.data_checks import Wanted, examine_data, vocabulary_of
-from xbackend_fl.participant.shards import own_data_of, parts_of, splits_of
+from xbackend_fl.participant.shards import DataSource
 from xbackend_fl.participant.trial import Trial
 
 Array = NDArray[Any]
@@ -74,39 +74,34 @@ class Examined:
 
 
 def read_data(
-    course: Course,
-    backend: str,
-    example: Sequence[Array],
-    refused: Refusals,
-    only: Container[str] | None = None,
+    course: Course, source: DataSource, example: Sequence[Array], refused: Refusals
 ) -> tuple[Splits, dict[str, Dataset]] | None:
-    """The common data and those of one backend's participants.
+    """The common data and those of participants.
 
     Args:
         course: The course.
-        backend: The backend.
+        source: Loads them.
         example: One array per input of the model.
         refused: Gathers what is wrong. If anything is, the values of all that could be read are looked at too.
-        only: Participants that are looked at; all of the backend if left out.
     """
     splits: Splits | None = None
-    shards = own_data_of(course, backend, refused, only=only)
+    shards = source.own(refused)
     with refused:
-        splits = splits_of(course)
-        parts = parts_of(course, backend, splits)
-        shards |= {name: part for name, part in parts.items() if only is None or name in only}
+        splits = source.splits()
+        shards |= source.parts(splits)
     if not refused and splits is not None:
         return splits, shards
     wanted = Wanted(tuple(example), course.data.scale is not None)
-    examine_data(named_data(course, shards, splits), wanted, refused)
+    examine_data(named_data(source, shards, splits), wanted, refused)
     return None
 
 
-def named_data(course: Course, shards: Mapping[str, Dataset], splits: Splits | None) -> dict[str, Dataset]:
+def named_data(
+    source: DataSource, shards: Mapping[str, Dataset], splits: Splits | None
+) -> dict[str, Dataset]:
     """The splits, and the data that participants bring themselves, by what messages call them."""
-    source = course.data.source.removeprefix("npz:")
-    named = {} if splits is None else {f"{source}: {name}": getattr(splits, name) for name in _SPLITS}
-    own = {p.name: p.data for p in course.participants if p.data is not None}
+    named = {} if splits is None else {f"{source.name}: {name}": getattr(splits, name) for name in _SPLITS}
+    own = source.loaders
     return named | {
         f"participant {name!r}: {own[name]}": data for name, data in shards.items() if name in own
     }
@@ -121,6 +116,7 @@ class Rehearsal:
         backend: The backend.
         model: The model.
         example: One array per input of the model, in ONNX layout.
+        source: Loads the data again.
         splits: The common data.
         shards: The data of the backend's participants.
         batch: Makes a batch of rows of a data set, as training does.
@@ -132,6 +128,7 @@ class Rehearsal:
     backend: str
     model: CanonicalModel
     example: tuple[Array, ...]
+    source: DataSource
     splits: Splits
     shards: Mapping[str, Dataset]
     batch: Callable[[Dataset, NDArray[np.intp]], Batch]
@@ -141,8 +138,8 @@ class Rehearsal:
     def examine(self, scope: Scope) -> Examined:
         """Look at the data, and try a batch of each with the model, which is left as it was."""
         refused = Refusals()
-        named = named_data(self.course, self.shards, self.splits)
-        looked_at = named if scope.common else named_data(self.course, self.shards, None)
+        named = named_data(self.source, self.shards, self.splits)
+        looked_at = named if scope.common else named_data(self.source, self.shards, None)
         notes = examine_data(looked_at, self._wanted(), refused)
         trial = Trial(
             self.course, self.backend, self.model, self.shards, self.batch, self.objective, self.config
@@ -169,8 +166,8 @@ class Rehearsal:
         if not refused:
             for problem in tried.errors:
                 refused.add(problem)
-        found = digests_of(self.course, self.splits, self.shards)
-        contents = contents_of(self.course, self.splits if scope.common else None, self.shards)
+        found = digests_of(self.source, self.splits, self.shards)
+        contents = contents_of(self.source, self.splits if scope.common else None, self.shards)
         if scope.thorough:
             for other in self._load_again(contents, common=scope.common):
                 refused.add(other)
@@ -215,49 +212,40 @@ class Rehearsal:
 
     def _load_again(self, contents: Mapping[str, str], *, common: bool) -> Iterator[RefusedInput]:
         """A loader that returns other data each time would give every process data of its own."""
-        course, refused = self.course, Refusals()
-        source = course.data.source
-        code = not source.startswith(("leaf:", "npz:"))
-        if common and code and sum(array.nbytes for array in _arrays(self.splits)) < _LARGE:
+        source, refused = self.source, Refusals()
+        if common and source.is_code and sum(array.nbytes for array in _arrays(self.splits)) < _LARGE:
             with refused:
-                again = contents_of(course, splits_of(course, anew=True), {})
+                again = contents_of(source, source.splits(anew=True), {})
                 if any(contents.get(name) != digest for name, digest in again.items()):
-                    yield changed(source)
-        own = {name: data for name, data in self.shards.items() if data.rows is None}
-        if sum(array.nbytes for data in own.values() for array in data.inputs) < _LARGE:
-            read = own_data_of(course, self.backend, refused, only=self.shards, anew=True)
-            again = contents_of(course, None, read)
-            loaders = {p.name: p.data for p in course.participants if p.name in read}
-            for name, text in loaders.items():
+                    yield changed(source.name)
+        own = [data for name, data in self.shards.items() if name in source.loaders]
+        if sum(array.nbytes for data in own for array in data.inputs) < _LARGE:
+            read = source.own(refused, anew=True)
+            again = contents_of(source, None, read)
+            for name in read:
                 mine = {
                     key: digest for key, digest in again.items() if key.startswith(f"participant {name!r}: ")
                 }
                 if any(contents.get(key) != digest for key, digest in mine.items()):
-                    yield changed(f"{text} (participant {name!r})")
+                    yield changed(f"{source.loaders[name]} (participant {name!r})")
         yield from refused.errors
 
 
-def digests_of(course: Course, splits: Splits, shards: Mapping[str, Dataset]) -> dict[str, str]:
-    """Of the common data and of what participants bring, by what the course calls the loader."""
+def digests_of(source: DataSource, splits: Splits, shards: Mapping[str, Dataset]) -> dict[str, str]:
+    """Of the common data and of what participants bring, by what messages call the loader."""
     rows = [np.asarray(part.rows) for part in _parts(splits) if part.rows is not None]
-    found = {course.data.source: digest([*_arrays(splits), *rows])}
-    for participant in course.participants:
-        if participant.data is not None and participant.name in shards:
-            data = shards[participant.name]
-            found[f"{participant.data} (participant {participant.name!r})"] = digest(
-                [*data.inputs, data.targets]
-            )
+    found = {source.name: digest([*_arrays(splits), *rows])}
+    for name, loader in source.loaders.items():
+        if name in shards:
+            data = shards[name]
+            found[f"{loader} (participant {name!r})"] = digest([*data.inputs, data.targets])
     return found
 
 
-def contents_of(course: Course, splits: Splits | None, shards: Mapping[str, Dataset]) -> dict[str, str]:
+def contents_of(source: DataSource, splits: Splits | None, shards: Mapping[str, Dataset]) -> dict[str, str]:
     """Digests of all values: of the common data, if they are given, and of what participants bring, by names that stay."""
     parts = {} if splits is None else {name: getattr(splits, name) for name in _SPLITS}
-    parts |= {
-        f"participant {p.name!r}": shards[p.name]
-        for p in course.participants
-        if p.data is not None and p.name in shards
-    }
+    parts |= {f"participant {name!r}": shards[name] for name in source.loaders if name in shards}
     # Parts of a data set share its arrays.
     known: dict[int, str] = {}
     found: dict[str, str] = {}

@@ -1,8 +1,10 @@
-"""Who has which examples: the data of a course, shared out among its participants."""
+"""Who has which examples: the data of a course, shared out among its participants, or what one participant has for itself."""
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
+from pathlib import Path
+from typing import Protocol, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,82 +28,127 @@ from xbackend_fl.data import (
 from xbackend_fl.errors import CombinedError, ConfigError, Refusals, RefusedInput
 
 
-def splits_of(course: Course, *, anew: bool = False) -> Splits:
-    """The data of a course.
+class DataSource(Protocol):
+    """A way to load the data of one backend's participants; it is used in the process that trains them.
+
+    Attributes:
+        name: What messages call the common data.
+        is_code: Whether loading these runs code, which may return something else the next time.
+        loaders: Of participants that bring data of their own: what messages call these.
+    """
+
+    name: str
+    is_code: bool
+    loaders: Mapping[str, str]
+
+    def splits(self, *, anew: bool = False) -> Splits:
+        """The common data.
+
+        Args:
+            anew: Execute a loader's file again, as another process would.
+
+        Raises:
+            ConfigError: They are missing, broken or uneven.
+        """
+        ...
+
+    def own(self, refused: Refusals, *, anew: bool = False) -> dict[str, Dataset]:
+        """Data that participants bring themselves.
+
+        Args:
+            refused: Gathers what cannot be used.
+            anew: Execute the loaders' files again, as another process would.
+        """
+        ...
+
+    def parts(self, splits: Splits) -> dict[str, Dataset]:
+        """What participants that bring no data have of the common data.
+
+        Raises:
+            ConfigError: There is no such partition of these data.
+        """
+        ...
+
+
+@final
+class CourseData:
+    """The data that a course names.
 
     Args:
         course: The course.
-        anew: Execute the loader's file again, as another process would.
-
-    Raises:
-        ConfigError: They are missing, broken or uneven.
-    """
-    source, base = course.data.source, course.base
-    if source.startswith("leaf:"):
-        users = read_leaf(base / source.removeprefix("leaf:"), deduplicate=course.data.deduplicate)
-        return split_users(users, course.data.splits, course.seed)
-    if source.startswith("npz:"):
-        return load_npz(base / source.removeprefix("npz:"))
-    return load_splits(source, base, len(course.input), input_names(course.input), anew=anew)
-
-
-def shards_of(course: Course, backend: str, splits: Splits) -> dict[str, Dataset]:
-    """The data of one backend's participants: their own, or their part of the common data.
-
-    Raises:
-        ConfigError: Some have none, or cannot be used; all of them at once.
-    """
-    refused = Refusals()
-    own = own_data_of(course, backend, refused)
-    refused.raise_any()
-    return own | parts_of(course, backend, splits)
-
-
-def parts_of(course: Course, backend: str, splits: Splits) -> dict[str, Dataset]:
-    """What participants of one backend that bring no data have of the common data.
-
-    Raises:
-        ConfigError: There is no such partition of these data.
-    """
-    partitioned = [participant for participant in course.participants if participant.data is None]
-    indices = (
-        _partition(course, [participant.name for participant in partitioned], splits) if partitioned else {}
-    )
-    mine = [participant.name for participant in partitioned if participant.backend == backend]
-    return {name: splits.train.subset(indices[name]) for name in mine}
-
-
-def own_data_of(
-    course: Course,
-    backend: str,
-    refused: Refusals,
-    *,
-    only: Container[str] | None = None,
-    anew: bool = False,
-) -> dict[str, Dataset]:
-    """Data that participants of one backend bring themselves.
-
-    Args:
-        course: The course.
-        backend: The backend.
-        refused: Gathers what cannot be used.
+        backend: Whose participants' data are wanted.
         only: Participants whose data are wanted; all of the backend if left out.
-        anew: Execute the loaders' files again, as another process would.
     """
-    found: dict[str, Dataset] = {}
-    for participant in course.participants:
-        if participant.backend != backend or participant.data is None:
-            continue
-        if only is not None and participant.name not in only:
-            continue
-        try:
-            found[participant.name] = load_dataset(
-                participant.data, course.base, len(course.input), input_names(course.input), anew=anew
-            )
-        except RefusedInput as error:
-            for one in error.errors if isinstance(error, CombinedError) else (error,):
-                refused.add(ConfigError(f"participant {participant.name!r}: {one.message}", hint=one.hint))
-    return found
+
+    def __init__(self, course: Course, backend: str, only: Container[str] | None = None) -> None:
+        self._course = course
+        self.name = course.data.source.removeprefix("npz:")
+        self.is_code = not course.data.source.startswith(("leaf:", "npz:"))
+        mine = [p for p in course.participants if p.backend == backend and (only is None or p.name in only)]
+        self._mine = [p.name for p in mine if p.data is None]
+        self.loaders: Mapping[str, str] = {p.name: p.data for p in mine if p.data is not None}
+
+    def splits(self, *, anew: bool = False) -> Splits:
+        """Of the course's loader or files."""
+        course, base = self._course, self._course.base
+        source = course.data.source
+        if source.startswith("leaf:"):
+            users = read_leaf(base / source.removeprefix("leaf:"), deduplicate=course.data.deduplicate)
+            return split_users(users, course.data.splits, course.seed)
+        if source.startswith("npz:"):
+            return load_npz(base / source.removeprefix("npz:"))
+        return load_splits(source, base, len(course.input), input_names(course.input), anew=anew)
+
+    def own(self, refused: Refusals, *, anew: bool = False) -> dict[str, Dataset]:
+        """Of the loaders that participants name."""
+        found: dict[str, Dataset] = {}
+        inputs = self._course.input
+        for name, loader in self.loaders.items():
+            try:
+                found[name] = load_dataset(
+                    loader, self._course.base, len(inputs), input_names(inputs), anew=anew
+                )
+            except RefusedInput as error:
+                for one in error.errors if isinstance(error, CombinedError) else (error,):
+                    refused.add(ConfigError(f"participant {name!r}: {one.message}", hint=one.hint))
+        return found
+
+    def parts(self, splits: Splits) -> dict[str, Dataset]:
+        """By the course's partition, which is one of all participants that bring no data."""
+        names = [participant.name for participant in self._course.participants if participant.data is None]
+        indices = _partition(self._course, names, splits) if names else {}
+        return {name: splits.train.subset(indices[name]) for name in self._mine}
+
+
+@final
+class OwnSplits:
+    """What one participant has for itself, with its own validation and test examples.
+
+    Args:
+        participant: Who.
+        splits: The data, or an ``.npz`` file with them.
+    """
+
+    is_code = False
+    loaders: Mapping[str, str] = {}
+
+    def __init__(self, participant: str, splits: Splits | Path) -> None:
+        self._participant, self._splits = participant, splits
+        self.name = str(splits) if isinstance(splits, Path) else f"the data of {participant!r}"
+
+    def splits(self, *, anew: bool = False) -> Splits:
+        """All of it."""
+        del anew
+        return load_npz(self._splits) if isinstance(self._splits, Path) else self._splits
+
+    def own(self, refused: Refusals, *, anew: bool = False) -> dict[str, Dataset]:
+        """Nothing beside it."""
+        del refused, anew
+        return {}
+
+    def parts(self, splits: Splits) -> dict[str, Dataset]:
+        """The training examples."""
+        return {self._participant: splits.train}
 
 
 def _partition(course: Course, names: list[str], splits: Splits) -> dict[str, NDArray[np.intp]]:

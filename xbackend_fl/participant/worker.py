@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -46,6 +46,7 @@ from xbackend_fl.participant.examine import Examined, Rehearsal, Scope, digests_
 from xbackend_fl.participant.failures import failing, saving
 from xbackend_fl.participant.feed import Feed
 from xbackend_fl.participant.local_training import LocalTraining, PartialSum
+from xbackend_fl.participant.shards import CourseData, DataSource
 from xbackend_fl.participant.trial import EVALUATION_BATCH
 from xbackend_fl.participant.usage import Usage
 from xbackend_fl.weights import Weights
@@ -59,7 +60,7 @@ class Worker:
         course: The course.
         backend: The backend.
         threads: Threads the framework may use.
-        only: Participants whose data are read; all of the backend if left out.
+        source: Loads the data; what the course names if left out.
         observer: Told what happens while participants train.
     """
 
@@ -68,16 +69,17 @@ class Worker:
         course: Course,
         backend: str,
         threads: int,
-        only: Container[str] | None = None,
+        source: DataSource | None = None,
         *,
         observer: Observer = lambda _: None,
     ) -> None:
         self._course, self._backend, self._observer = course, backend, observer
+        self._source = source or CourseData(course, backend)
         self._adapter = load(backend)
         self._adapter.configure_process(threads, course.seed)
         self._example = example_arrays(course.input, course.base)
         refused = Refusals()
-        data = read_data(course, backend, self._example, refused, only)
+        data = read_data(course, self._source, self._example, refused)
         with refused:
             self._trainer = self._open()
         refused.raise_any()
@@ -91,7 +93,7 @@ class Worker:
 
     def digests(self) -> dict[str, str]:
         """Of every loader's data, by its name; all workers of a course must have the same."""
-        return digests_of(self._course, self._splits, self._shards)
+        return digests_of(self._source, self._splits, self._shards)
 
     def examine(self, scope: Scope) -> Examined:
         """Try everything but the training, before the course begins; the model is left as it was."""
@@ -103,6 +105,7 @@ class Worker:
             self._backend,
             self._model,
             self._example,
+            self._source,
             self._splits,
             self._shards,
             self._feed.batch,

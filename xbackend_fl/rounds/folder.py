@@ -90,20 +90,22 @@ class RunFolder:
             raise FileError(f"{path} is not a run folder: it has no course.yaml")
         return folder
 
-    def continued(
-        self, overrides: Sequence[str], *, course: Path | None = None, deployed: bool = False
-    ) -> Course:
-        """The course with which the run goes on, which the folder keeps from now on.
+    def continued(self, overrides: Sequence[str], *, deployed: bool = False) -> Course:
+        """The folder's own course with ``a.b=value`` settings, with which the run goes on; see :meth:`go_on_with`."""
+        asked = load_course(self.course, overrides)
+        self.go_on_with(asked, deployed=deployed)
+        return asked
+
+    def go_on_with(self, asked: Course, *, deployed: bool = False) -> None:
+        """Keep a course from now on.
 
         Args:
-            overrides: ``a.b=value`` settings.
-            course: The course file; the folder's own if left out.
+            asked: The course.
             deployed: Whether participants bring their own data.
 
         Raises:
             ConfigError: The course is not the run's, but for what may change (:mod:`xbackend_fl.rounds.changes`).
         """
-        asked = load_course(course or self.course, overrides)
         # People edit the other one; a folder of an earlier version has no copy.
         is_copied = self.begun.is_file()
         kept = load_course(self.begun if is_copied else self.course)
@@ -113,7 +115,6 @@ class RunFolder:
             if is_old:
                 with unwritable_said(self.path), atomic_write(place) as path:
                     path.write_text(text, encoding="utf-8")
-        return asked
 
     @contextmanager
     def unless_refused(self) -> Iterator[None]:

@@ -92,5 +92,5 @@ def write_flower_app(course: Course, folder: Path, keys: str = "") -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(folder) as made:
             made.mkdir()
-            write_app(made, Job("", (), out, keys=keys, text=dump(course)))
+            write_app(made, Job(dump(course), out, keys))
             (made / "README.md").write_text(steps, encoding="utf-8")

@@ -7,11 +7,11 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from xbackend_fl.course import load_course
+from xbackend_fl.course import Course
 from xbackend_fl.course.address import Address
 from xbackend_fl.deadline import Deadline
 from xbackend_fl.errors import ConfigError, RunFailed
@@ -37,8 +37,7 @@ _STEADY_S = 30.0
 
 
 def join_course(
-    course: Path,
-    settings: Sequence[str] = (),
+    course: Course,
     *,
     name: str | None = None,
     data: Path | None = None,
@@ -54,8 +53,7 @@ def join_course(
     """Take part in a course as one of its silos, until the course is over.
 
     Args:
-        course: The course file.
-        settings: ``a.b=value`` overrides.
+        course: The course.
         name: Which participant this is; ``deployment.name`` if left out.
         data: The silo's ``.npz`` file; ``deployment.data_path`` if left out, and its part of the course's data without either.
         server: The server's ``HOST:PORT``; ``deployment.address`` if left out.
@@ -71,24 +69,23 @@ def join_course(
         RefusedInput: The course, the model, the data, the address or the folder cannot be used.
         RunFailed: The server was out of reach for ``deployment.join_timeout_s``.
     """
-    loaded = load_course(course, settings)
-    rules = loaded.deployment
+    rules = course.deployment
     chosen = name or rules.name
     if chosen is None:
         raise ConfigError("which participant is this?", hint="--as NAME, or deployment.name")
     place = Address(server or rules.address)
-    own = keys_for(loaded, place.reached, keys, insecure=insecure)
+    own = keys_for(course, place.reached, keys, insecure=insecure)
     signatures = Signatures()
     if own is not None:
         own.silo(chosen)
         signatures = own.silo_signatures(chosen)
-    path = data or (loaded.base / rules.data_path if rules.data_path else None)
+    path = data or (course.base / rules.data_path if rules.data_path else None)
     where = out or Path("silos") / chosen
     with unwritable_said(where):
         where.mkdir(parents=True, exist_ok=True)
     with owned(where, LEAVING_S):
         silo = Silo.open(
-            loaded,
+            course,
             chosen,
             path,
             out=where,

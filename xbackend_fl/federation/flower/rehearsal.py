@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from xbackend_fl.course import load_course
+from xbackend_fl.course import Course, dump
 from xbackend_fl.errors import RunFailed
 from xbackend_fl.events import Noted, Observer
 from xbackend_fl.federation.credentials import make_keys
@@ -21,8 +21,7 @@ from xbackend_fl.writing import unwritable_said
 
 
 def rehearse(
-    course: Path,
-    settings: Sequence[str] = (),
+    course: Course,
     *,
     data: Path | None = None,
     out: Path | None = None,
@@ -32,8 +31,7 @@ def rehearse(
     """A server and all silos as processes of this machine, encrypted and with keys as between machines.
 
     Args:
-        course: The course file.
-        settings: ``a.b=value`` overrides.
+        course: The course.
         data: A folder with ``NAME.npz`` for every silo; parts of the course's data if left out.
         out: A new run folder; what silos write, their logs and all keys lie beside it, in ``OUT-silos``.
         observer: Told about every event.
@@ -43,16 +41,15 @@ def rehearse(
         RefusedInput: Something cannot be used; the message says which silo's.
         RunFailed: The course could not finish.
     """
-    loaded = load_course(course, settings)
-    names = [participant.name for participant in loaded.participants]
+    names = [participant.name for participant in course.participants]
     server = f"127.0.0.1:{free_port()}"
     threads = str(max(1, (os.cpu_count() or 1) // len(names)))
-    folder = RunFolder.place(loaded, out).resolve()
+    folder = RunFolder.place(course, out).resolve()
     beside = folder.with_name(f"{folder.name}-silos")
     keys = beside / "keys"
     silos: dict[str, subprocess.Popen[bytes]] = {}
 
-    needed, gone = loaded.deployment.min_silos(len(names)), set[str]()
+    needed, gone = course.deployment.min_silos(len(names)), set[str]()
 
     def stopped() -> bool:
         for name, process in silos.items():
@@ -72,19 +69,19 @@ def rehearse(
         stack.enter_context(owned(beside, LEAVING_S))
         shutil.rmtree(keys, ignore_errors=True)
         make_keys(keys, (), names)
+        file = beside / "course.yaml"
+        with unwritable_said(file):
+            file.write_text(dump(course), encoding="utf-8")
         for name in names:
-            command = ["xbfl", "join", str(course), "--as", name, "--server", server, "--threads", threads]
+            command = ["xbfl", "join", str(file), "--as", name, "--server", server, "--threads", threads]
             command += ["--keys", str(keys / "silos" / name)]
             command += ["--out", str(beside / name)]
             command += [] if data is None else ["--data-path", str(data / f"{name}.npz")]
-            for setting in settings:
-                command += ["--set", setting]
             environment = {**os.environ, "OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE"}
             process = processes.running(command, environment, beside / f"{name}.log")
             silos[name] = stack.enter_context(process)
         return serve_course(
             course,
-            settings,
             address=server,
             out=folder,
             keys=keys / "server",

@@ -17,6 +17,7 @@ from flwr.app import Context, RecordDict
 from flwr.app import Message as Envelope
 from flwr.serverapp import Grid, ServerApp
 
+from xbackend_fl.course import Course
 from xbackend_fl.errors import DiskFull, RunFailed, UpdateRefused, XbflError, shortened
 from xbackend_fl.federation.flower.frames import take_frame, to_record
 from xbackend_fl.federation.job import Job
@@ -43,7 +44,8 @@ def main(grid: Grid, context: Context) -> None:
     gc.freeze()
     with job.alive():
         try:
-            while not _run(grid, job):
+            course = job.load()
+            while not _run(grid, job, course):
                 continue
         except XbflError as error:
             job.fail(error)
@@ -57,9 +59,9 @@ def main(grid: Grid, context: Context) -> None:
             raise
 
 
-def _run(grid: Grid, job: Job) -> bool:
+def _run(grid: Grid, job: Job, course: Course) -> bool:
     """Lead the course to its end, or until the disk is full and has space again; whether it ended."""
-    with job.open() as (course, folder, state):
+    with job.open(course) as (folder, state):
         signatures = job.signatures()
         hello = signatures.seal(Message("hello").to_bytes())
         link = FlowerLink(grid, [participant.name for participant in course.participants], hello)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from xbackend_fl.course import load_course
+from xbackend_fl.course import Course, dump
 from xbackend_fl.course.address import Address
 from xbackend_fl.errors import FileError, RunFailed
 from xbackend_fl.events import (
@@ -34,12 +34,10 @@ _AGAIN_S = 3.0
 
 
 def serve_course(
-    course: Path,
-    settings: Sequence[str] = (),
+    course: Course,
     *,
     address: str | None = None,
     out: Path | None = None,
-    resume: bool = False,
     keys: Path | None = None,
     insecure: bool = False,
     observer: Observer = lambda _: None,
@@ -48,11 +46,9 @@ def serve_course(
     """Run a course's server until the course is over.
 
     Args:
-        course: The course file; with ``resume``, the run folder to go on with.
-        settings: ``a.b=value`` overrides.
+        course: The course.
         address: ``HOST:PORT`` to listen at; ``deployment.address`` if left out.
         out: A new run folder.
-        resume: Continue at the last checkpoint of a run folder.
         keys: Folder of the server's keys (:class:`~xbackend_fl.federation.credentials.Keys`); ``deployment.keys`` if left out.
         insecure: Whether others than this machine may be served without keys.
         observer: Told about every event.
@@ -65,32 +61,68 @@ def serve_course(
         RefusedInput: Course, address or folder cannot be used, or a silo's model is not the reference's.
         RunFailed: The course could not finish; the checkpoint of the last complete round stays.
     """
-    file = RunFolder.open(course).course if resume else course
-    if resume:
-        require_deployed(course)
-        # Said before anything is started; the server's process owns the folder then.
-        with owned(course, LEAVING_S):
-            loaded = RunFolder(course).continued(settings, deployed=True)
-    else:
-        loaded = load_course(file, settings)
-    place = Address(address or loaded.deployment.address)
-    own = keys_for(loaded, place.reached, keys, insecure=insecure)
-    folder = (course if resume else RunFolder.place(loaded, out)).resolve()
-    source = file.resolve()
+    place = Address(address or course.deployment.address)
+    own = keys_for(course, place.reached, keys, insecure=insecure)
+    return _serve(course, RunFolder.place(course, out).resolve(), place, own, observer, should_stop)
+
+
+def resume_serving(
+    run: Path,
+    settings: Sequence[str] = (),
+    *,
+    address: str | None = None,
+    keys: Path | None = None,
+    insecure: bool = False,
+    observer: Observer = lambda _: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Path:
+    """Go on at the last checkpoint of a run folder, as :func:`serve_course` began.
+
+    Args:
+        run: The run folder.
+        settings: ``a.b=value`` overrides.
+        address: ``HOST:PORT`` to listen at; ``deployment.address`` if left out.
+        keys: Folder of the server's keys; ``deployment.keys`` if left out.
+        insecure: Whether others than this machine may be served without keys.
+        observer: Told about every event.
+        should_stop: Asked all the time; true ends the course after a complete round.
+
+    Raises:
+        RefusedInput: The folder is no run of a deployed course, or another process owns it.
+        RunFailed: The course could not finish; the checkpoint of the last complete round stays.
+    """
+    folder = RunFolder.open(run)
+    require_deployed(run)
+    # Said before anything is started; the server's process owns the folder then.
+    with owned(run, LEAVING_S):
+        course = folder.continued(settings, deployed=True)
+    place = Address(address or course.deployment.address)
+    own = keys_for(course, place.reached, keys, insecure=insecure)
+    return _serve(course, run.resolve(), place, own, observer, should_stop)
+
+
+def _serve(
+    course: Course,
+    folder: Path,
+    place: Address,
+    keys: Keys | None,
+    observer: Observer,
+    should_stop: Callable[[], bool],
+) -> Path:
     tally = _Tally(observer)
     # From here on: a process may write before whoever started it looks.
     events = _events(folder / "events.jsonl", complete_bytes(folder / "events.jsonl"))
     while True:
         try:
-            _serve_once(source, settings, place, own, folder, events, tally, should_stop)
+            _serve_once(course, place, keys, folder, events, tally, should_stop)
         except RunFailed as error:
             # What never worked is for its reader to mend; what worked is tried again.
             if not isinstance(error, Gone) and not tally.failures:
                 raise
             tally.failures += 1
-            if tally.failures > loaded.deployment.max_restarts or should_stop():
+            if tally.failures > course.deployment.max_restarts or should_stop():
                 raise
-            note = f"{error.message.splitlines()[0]} Starting again ({tally.failures} of {loaded.deployment.max_restarts})"
+            note = f"{error.message.splitlines()[0]} Starting again ({tally.failures} of {course.deployment.max_restarts})"
             observer(Noted(backend="server", note=note))
             time.sleep(_AGAIN_S)
         else:
@@ -123,8 +155,7 @@ class _Tally:
 
 
 def _serve_once(
-    course: Path,
-    settings: Sequence[str],
+    course: Course,
     place: Address,
     keys: Keys | None,
     folder: Path,
@@ -134,7 +165,7 @@ def _serve_once(
 ) -> None:
     with tempfile.TemporaryDirectory(prefix="xbfl-") as home:
         where = "" if keys is None else str(keys.folder.resolve())
-        job = Job(str(course), tuple(settings), str(folder), where, home, starter=os.getpid())
+        job = Job(dump(course), str(folder), where, home, os.getpid())
         waiting = Waiting(observer, should_stop)
         with processes.superlink(place, keys, Path(home), waiting) as link:
             try:

@@ -19,6 +19,7 @@ from xbackend_fl.aggregation import MODEL, Update
 from xbackend_fl.algorithms.local import local_parameters
 from xbackend_fl.canonical import Binding, Schema
 from xbackend_fl.course import Course
+from xbackend_fl.data import Splits
 from xbackend_fl.errors import ConfigError, Diverged, FileError, UpdateRefused, XbflError
 from xbackend_fl.events import Noted, Observer
 from xbackend_fl.federation.protocol.message import UNBOUND, Message
@@ -29,7 +30,7 @@ from xbackend_fl.federation.protocol.vectors import packed, received, split, unp
 from xbackend_fl.federation.silo.outbox import Outbox
 from xbackend_fl.mapping import Evidence, Proof, pack_evidence, unpack_evidence
 from xbackend_fl.metrics import Metrics
-from xbackend_fl.participant import LOCAL, Arrays, Scope, Worker
+from xbackend_fl.participant import LOCAL, Arrays, CourseData, OwnSplits, Scope, Worker
 from xbackend_fl.rounds import retry_until_space
 from xbackend_fl.text import line, lines
 from xbackend_fl.weights import Weights, save_weights
@@ -148,7 +149,7 @@ class Silo:
     def open(
         course: Course,
         name: str,
-        data: Path | None = None,
+        data: Path | Splits | None = None,
         *,
         out: Path | None = None,
         threads: int = 1,
@@ -160,7 +161,7 @@ class Silo:
         Args:
             course: The course.
             name: Which participant this is.
-            data: Its ``.npz`` file with training, validation and test examples; its part of the course's data if left out.
+            data: Its training, validation and test examples, or an ``.npz`` file with them; its part of the course's data if left out.
             out: Folder for the trained model and the silo's state.
             threads: Threads the framework may use.
             signatures: The silo's key and the server's.
@@ -173,15 +174,12 @@ class Silo:
         if mine is None:
             known = ", ".join(p.name for p in course.participants)
             raise ConfigError(f"the course has no participant {name!r}", hint=f"it has {known}")
-        alone = course
-        if data is not None:
-            if not data.is_file():
-                raise FileError(
-                    f"{name}: no such file: {data}", hint="--data-path names this silo's .npz file"
-                )
-            alone = course.for_participant(name, f"npz:{data.resolve()}")
+        if isinstance(data, Path) and not data.is_file():
+            raise FileError(f"{name}: no such file: {data}", hint="--data-path names this silo's .npz file")
+        own = data.resolve() if isinstance(data, Path) else data
         # What others bring is theirs, and no reason to refuse this one.
-        worker = Worker(alone, mine.backend, threads, {name})
+        source = CourseData(course, mine.backend, {name}) if own is None else OwnSplits(name, own)
+        worker = Worker(course, mine.backend, threads, source)
         found = worker.examine(Scope())
         found.raise_any()
         for note in found.notes:
