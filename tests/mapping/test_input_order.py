@@ -81,7 +81,7 @@ def test_names_pair_inputs_whatever_their_order(build: Build) -> None:
         note == "inputs are paired by name: the reference takes 'user', 'item', the candidate 'item', 'user'"
     )
     user, item = (np.repeat(array, 3, 0) + np.arange(3, dtype=np.float32)[:, None] for array in EXAMPLE)
-    (answer,) = found.trainer.forward(found.binding.native_inputs((user, item)))
+    (answer,) = found.forward((user, item))
     by_name = {"user": user, "item": item}
     expected = right([by_name[name] for name in ("item", "user")] if build is backwards else by_name)
     np.testing.assert_array_equal(answer, np.asarray(expected))
