@@ -23,7 +23,7 @@ def fedavg(rounds: int, seed: int = 7) -> xb.Weights:
     torch_side, keras_side = torch_model.build(), keras_model.build()
     schema, evidence = xb.describe_reference(torch_side, EXAMPLE)
     models = {"torch": xb.bind(torch_side, schema, EXAMPLE, evidence)}
-    models["tensorflow"] = xb.bind(keras_side, schema, EXAMPLE, evidence)  # proven, or MismatchError
+    models["tensorflow"] = xb.bind(keras_side, schema, EXAMPLE, evidence)  # proven, or xb.MismatchError
     images, labels = data.load()["train"]
     shards = dirichlet(labels, list(SITES), alpha=0.5, min_examples=32, seed=seed)
     weights = models["torch"].read()

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from xbackend_fl.aggregation import OnlineMean
     from xbackend_fl.canonical import Binding, Schema
     from xbackend_fl.course import Course, load_course
+    from xbackend_fl.errors import MismatchError, XbflError
     from xbackend_fl.mapping import BoundModel, Proof, bind, describe, describe_reference, gather_evidence
     from xbackend_fl.simulation import Run, run_course
     from xbackend_fl.weights import Weights, load_weights, save_weights
@@ -25,6 +26,7 @@ __all__ = [
     "BoundModel",
     # Courses
     "Course",
+    "MismatchError",
     # Merging
     "OnlineMean",
     "Proof",
@@ -32,6 +34,7 @@ __all__ = [
     "Schema",
     # Weights
     "Weights",
+    "XbflError",
     "bind",
     "describe",
     "describe_reference",
@@ -47,11 +50,13 @@ _ROOMS = {
     "Binding": "canonical",
     "BoundModel": "mapping",
     "Course": "course",
+    "MismatchError": "errors",
     "OnlineMean": "aggregation",
     "Proof": "mapping",
     "Run": "simulation",
     "Schema": "canonical",
     "Weights": "weights",
+    "XbflError": "errors",
     "bind": "mapping",
     "describe": "mapping",
     "describe_reference": "mapping",

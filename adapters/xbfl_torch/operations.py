@@ -13,7 +13,6 @@ from xbackend_fl.canonical import Value
 from xbackend_fl.canonical.graph import activations, axes_ops, logic, training, windows
 from xbackend_fl.canonical.graph.operands import Operand, combine, unary
 from xbfl_torch.graph import Context, Handler, base_name, native_shape, require
-from xbfl_torch.masks import dtype_name
 
 
 def _promoted(context: Context, node: Node, argument: Any) -> Operand:
@@ -42,12 +41,13 @@ def _binary(operator: str) -> Handler:
             return activations.power(builder, name, left, right)
         if (truths := _of_truths(context, node, operator)) is not None:
             return truths
+        # Of negative whole numbers ONNX's division is another one.
+        require(mode is None or node.meta["val"].dtype.is_floating_point, name, "a division of whole numbers")
         made = combine(builder, operator, name, left, right)
         if mode is None:
             return made
         require(mode == "floor", name, "a division that rounds to zero")
-        whole = unary(builder, "Floor", name, made)
-        return logic.cast(builder, name, whole, dtype_name(node.meta["val"].dtype))
+        return unary(builder, "Floor", name, made)
 
     return handle
 

@@ -259,3 +259,13 @@ def test_what_trains_otherwise_is_not_trained(
     bound = replace(side, model=replace(side.model, binding=replace(side.binding, **change)))
     with pytest.raises(RefusedInput, match=said):
         bound.train(batches(1), TrainConfig(RULE))
+
+
+def test_arrays_by_canonical_name_are_weights(model: nn.Sequential) -> None:
+    side = torch_side(model)
+    moved = {name: array + 1 for name, array in side.read().items()}
+    side.write(moved)
+    np.testing.assert_array_equal(side.read()["0.weight"], moved["0.weight"])
+    np.testing.assert_array_equal(model[0].weight.detach(), moved["0.weight"])
+    with pytest.raises(SchemaError, match="unknown \\['more'\\]"):
+        side.write({**moved, "more": np.zeros(3, np.float32)})

@@ -185,3 +185,30 @@ def test_a_mask_beside_a_constant_past_leaves_the_first_word() -> None:
     assert all(node.operator != "CausalMask" for node in schema.nodes)
     for seed in range(6):
         assert draw_inputs(schema, [IDS.shape, seen.shape], seed)[1][:, 0].all()
+
+
+class Halved(nn.Module):
+    """Words that stand in pairs."""
+
+    def __init__(self, rounding: str | None = None) -> None:
+        super().__init__()
+        self.words, self.out, self.rounding = nn.Embedding(ROWS, WIDTH), nn.Linear(WIDTH, 2), rounding
+
+    def forward(self, ids: Tensor) -> Tensor:
+        halves = torch.div(ids, 2, rounding_mode=self.rounding) if self.rounding else ids // 2
+        return self.out(self.words(halves).mean(1))
+
+
+def keras_halved(by: int) -> keras.Model:
+    ids = keras.Input((STEPS,), dtype="int64")
+    return keras.Model(ids, K.Dense(2)(K.GlobalAveragePooling1D()(K.Embedding(ROWS, WIDTH)(ids // by))))
+
+
+@pytest.mark.parametrize("rounding", [None, pytest.param("floor", marks=pytest.mark.slow)])
+def test_ids_that_are_divided(rounding: str | None) -> None:
+    """ONNX Runtime has no floor of whole numbers: the frameworks alone speak."""
+    schema, evidence = xbackend_fl.describe_reference(Halved(rounding), (IDS,))
+    bound = xbackend_fl.bind(keras_halved(2), schema, (IDS,), evidence)
+    assert any(note.startswith("two opinions") for note in bound.notes)
+    with pytest.raises(MismatchError):
+        xbackend_fl.bind(keras_halved(3), schema, (IDS,), evidence)

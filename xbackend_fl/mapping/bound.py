@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
 
@@ -58,21 +58,23 @@ class BoundModel:
         """The model's current weights (copies)."""
         return Weights.from_schema(self.schema, self._renewed().read())
 
-    def write(self, weights: Weights) -> None:
+    def write(self, weights: Mapping[str, Array]) -> None:
         """Set the model's weights.
 
+        Args:
+            weights: Arrays by canonical name, in ONNX layout.
+
         Raises:
-            SchemaError: The weights belong to another schema.
+            SchemaError: The weights belong to another schema, or arrays have other names or shapes.
             RefusedInput: The model computes some of its weights.
         """
         self._require_two_ways()
-        if weights.fingerprint != self.schema.fingerprint:
+        if isinstance(weights, Weights) and weights.fingerprint != self.schema.fingerprint:
             raise SchemaError(
                 f"expected weights of schema {self.schema.fingerprint[:12]}, "
                 f"received {weights.fingerprint[:12]}"
             )
-        Weights.from_schema(self.schema, weights)
-        self._renewed().write(weights)
+        self._renewed().write(Weights.from_schema(self.schema, weights))
 
     def forward(self, inputs: Sequence[Array]) -> tuple[Array, ...]:
         """Outputs in evaluation mode."""
