@@ -144,7 +144,8 @@ def by_hand(model: nn.Module, pull: float = 0.0) -> dict[str, Array]:
 
 @pytest.mark.parametrize("pull", [0.0, 0.5])
 def test_training_is_the_loop_by_hand(model: nn.Sequential, pull: float) -> None:
-    both = sides(model)
+    # TensorFlow traces each kind of step for half a second.
+    both = sides(model) if pull else [torch_side(model)]
     start = both[0].read()
     expected = by_hand(model, pull)
     config = TrainConfig(RULE)

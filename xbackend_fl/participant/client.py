@@ -79,6 +79,10 @@ class Client:
         arrays = {name: tensors[name] for name in self._binding.owners}
         return Weights(arrays, self._fingerprint, self._native_kinds)
 
+    def received(self, weights: Weights) -> Weights:
+        """Weights that came from the server, in native layout."""
+        return self.native(self._binding.restore(weights))
+
     def sent(self, vectors: Mapping[str, Weights]) -> dict[str, Weights]:
         """What the server sent beside the weights, in native layout."""
         return {name: self._vector(arrays) for name, arrays in vectors.items()}

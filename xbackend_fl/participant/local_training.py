@@ -106,7 +106,7 @@ class LocalTraining:
     def _train_in_turn(
         self, number: int, weights: Weights, cohort: Sequence[str], vectors: Mapping[str, Weights]
     ) -> PartialSum:
-        start = self.client.native(self._model.binding.restore(weights))
+        start = self.client.received(weights)
         sent = self.client.sent(vectors)
         if self.on_device and not self._said:
             self._said = True
@@ -168,7 +168,7 @@ class LocalTraining:
             Diverged: Its loss or a weight is not finite; the model holds the weights that it started from.
         """
         with undone(partial(self.load, weights)):
-            start = self.client.native(self._model.binding.restore(weights))
+            start = self.client.received(weights)
             begun = self.client.begin(start, self.client.sent(vectors), kept)
             update, left, loss = self._train(number, name, begun)
             found = {
