@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ _CONDITIONS = frozenset({"If", "StatelessIf", "Case", "StatelessCase"})
 _LOOPS = frozenset({"While", "StatelessWhile"})
 _CALLS = frozenset({"PartitionedCall", "StatefulPartitionedCall"})
 _PYTHON = frozenset({"PyFunc", "PyFuncStateless", "EagerPyFunc"})
+_GIVEN = frozenset({"Placeholder", "VarHandleOp", "ReadVariableOp"})
 _SIZES = frozenset(
     {"Shape", "ShapeN", "Size", "Rank", "ZerosLike", "OnesLike", "TensorListLength", "TensorListElementShape"}
 )
@@ -53,12 +54,15 @@ class _Walk:
         return self.graphs[name]
 
 
-def refuse_decisions(traced: Trace, read: Collection[str]) -> None:
+def refuse_decisions(traced: Trace, read: Collection[str]) -> list[Any]:
     """Refuse a graph in which the data decide what is computed.
 
     Args:
         traced: The graph; what marked calls do inside is Keras's own.
         read: Names of the operations that the outputs come from.
+
+    Returns:
+        Operations that choose by a constant.
 
     Raises:
         UnsupportedError: They do.
@@ -67,7 +71,7 @@ def refuse_decisions(traced: Trace, read: Collection[str]) -> None:
         step for step in steps(traced.graph, traced.calls) if not isinstance(step, Call) and step.name in read
     ]
     if not any(item.type in _CONDITIONS | _LOOPS | _CALLS | _PYTHON for item in operations):
-        return
+        return []
     walk = _Walk({item.signature.name: item for item in traced.graph.as_graph_def().library.function})
     marked = {item.name for item in traced.graph.get_operations()} - {item.name for item in operations}
     _follow(walk, traced.graph, {tensor.name for tensor in traced.inputs}, silent=marked)
@@ -82,6 +86,24 @@ def refuse_decisions(traced: Trace, read: Collection[str]) -> None:
         raise UnsupportedError(
             f"data-dependent control flow{where} runs what the values of the data say, and no probe finds where they say otherwise",
             hint="compute both sides and choose by tf.where(condition, one, other); run a loop a fixed number of times and mask what is over",
+        )
+    return [item for item in operations if item.type in _CONDITIONS and _is_constant(item.inputs[0])]
+
+
+def _is_constant(tensor: Any) -> bool:
+    """Whether a value comes from constants alone: a captured variable is a placeholder, too."""
+    sources = needed([tensor])
+    return all(tensor.graph.get_operation_by_name(name).type not in _GIVEN for name in sources)
+
+
+def constant_choices(chosen: Sequence[Any]) -> Iterator[str]:
+    """What people should know of operations that choose by what is constant in the graph: by a size, most likely."""
+    lines = list(dict.fromkeys(users_place(_frames(item)) or repr(item.name) for item in chosen))
+    if lines:
+        more = f" and {len(lines) - 3} more" if len(lines) > 3 else ""
+        yield (
+            f"the model chooses by what is constant at the example's size (at {'; '.join(lines[:3])}{more}): the graph has the side of the "
+            "example, and nothing is known of sizes for which it chooses otherwise"
         )
 
 

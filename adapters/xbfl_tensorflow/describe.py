@@ -28,7 +28,7 @@ from xbackend_fl.errors import UnsupportedError
 from xbackend_fl.places import users_place
 from xbfl_tensorflow import layers, moving, opaque, operations, recurrent, sequences, simple, wrapped
 from xbfl_tensorflow.axes import default_axes
-from xbfl_tensorflow.branches import refuse_decisions
+from xbfl_tensorflow.branches import constant_choices, refuse_decisions
 from xbfl_tensorflow.calling import (
     declares_inputs,
     is_keras,
@@ -41,6 +41,7 @@ from xbfl_tensorflow.constants import fold, settle
 from xbfl_tensorflow.graph import Context, Handler, family, knows_activation
 from xbfl_tensorflow.reading import read_as_called, read_as_declared, refusal
 from xbfl_tensorflow.rehearsal import Rehearsal, rehearse, require_still
+from xbfl_tensorflow.sizes import decided_by_size
 from xbfl_tensorflow.trace import Call, Trace, needed, steps, trace
 from xbfl_tensorflow.variables import natives_of, raw, refuse_policies, trainable, variable_names
 
@@ -130,6 +131,7 @@ class _Seen:
         inferred: How it reads every input.
         traced: Its graph in evaluation mode.
         rehearsal: What it does in training.
+        notes: Where it decides by the size of its data.
     """
 
     batch: list[Array]
@@ -137,6 +139,7 @@ class _Seen:
     inferred: list[Axes]
     traced: Trace
     rehearsal: Rehearsal
+    notes: tuple[str, ...]
 
 
 def _seen(model: Any, way: Way, given: Given, told: Declared, inside: list[Any]) -> _Seen:
@@ -151,10 +154,11 @@ def _seen(model: Any, way: Way, given: Given, told: Declared, inside: list[Any])
     if is_keras(model):
         refuse_policies(model)
     rehearsal = _rehearsed(model, way, traced, batch, inferred, inside)
-    refuse_decisions(traced, needed([tensor for _, tensor in traced.outputs]))
+    chosen = refuse_decisions(traced, needed([tensor for _, tensor in traced.outputs]))
     own = [axes.to_native(array) for axes, array in zip(inferred, batch, strict=True)]
     require_still(model, way, traced, own)
-    return _Seen(batch, declared, inferred, traced, rehearsal)
+    notes = (*decided_by_size(model, way, own), *constant_choices(chosen))
+    return _Seen(batch, declared, inferred, traced, rehearsal, notes)
 
 
 def _described(
@@ -165,6 +169,7 @@ def _described(
     variables = variable_names(model)
     frozen = [name for name, variable in variables.items() if not trainable(variable)]
     builder = GraphBuilder("tensorflow", natives_of(variables), frozen, channels_last=True)
+    builder.recorder.notes += seen.notes
     if is_signature(model):
         builder.inference_only("a SavedModel has no training mode")
     for effect in rehearsal.effects:

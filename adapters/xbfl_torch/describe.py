@@ -12,7 +12,7 @@ import re
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from io import StringIO
 from typing import Any
@@ -59,6 +59,7 @@ from xbfl_torch.packed import PACKS
 from xbfl_torch.plain import natives_of
 from xbfl_torch.reads import decisions_of, refuse_decisions
 from xbfl_torch.rehearsal import Rehearsal, rehearse
+from xbfl_torch.sizes import decided_by_size
 from xbfl_torch.states import State
 from xbfl_torch.tracing import Traced, executed, exported
 
@@ -332,9 +333,10 @@ def _traced(
             traced = found
         finally:
             hook.remove()
+        notes = decided_by_size(model, model, native)
     if raised is not None:
         raise untraceable("torch", model, raised, *_anew(model, way, native)) from raised
-    return traced, tuple(keys)
+    return replace(traced, notes=(*traced.notes, *notes)), tuple(keys)
 
 
 def _anew(

@@ -20,9 +20,9 @@ from torch.fx import Graph
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from xbackend_fl.adapter.guards import Call, catches, caught, in_a_test, only_refuses, only_skips
 from xbackend_fl.errors import UnsupportedError
 from xbackend_fl.places import is_library, shown_place
-from xbfl_torch.guards import Call, catches, caught, in_a_test, only_refuses, only_skips
 
 _LOOKS = frozenset(
     {"numpy", "tolist", "__array__", "__dlpack__", "data_ptr", "untyped_storage", "storage", "to_dlpack"}

@@ -15,7 +15,7 @@ from xbackend_fl.adapter.contract import Batch, LossSum, Rounding, TrainConfig, 
 from xbackend_fl.adapter.losses import LOSSES
 from xbackend_fl.canonical import Binding, Kind, Schema
 from xbackend_fl.canonical.layout import leaves
-from xbackend_fl.errors import SchemaError
+from xbackend_fl.errors import RefusedInput, SchemaError
 
 Array = NDArray[Any]
 
@@ -91,6 +91,9 @@ class CanonicalModel:
         """
         turned = [axes.to_native(array) for axes, array in zip(self.binding.outputs, cotangents, strict=True)]
         grads = self.trainer.gradients(self.native_inputs(inputs), turned)
+        if not grads:
+            # A model that only infers has none.
+            return {}
         masked = {leaf.tensor for leaf in self.binding.masked}
         once = {name: array.copy() if name in masked else array for name, array in grads.items()}
         for leaf in self.binding.masked:
@@ -167,4 +170,11 @@ class CanonicalModel:
         return self.binding.subset(names).restore(arrays)
 
     def _outputs(self, raw: Sequence[Array]) -> tuple[Array, ...]:
+        edges = zip(self.binding.outputs, raw, strict=True)
+        if any(len(axes.perm) + axes.trailing != array.ndim for axes, array in edges):
+            # squeeze() takes the axis of a single example away.
+            raise RefusedInput(
+                f"the outputs have {[array.ndim for array in raw]} axes for these data, and others for the example",
+                hint="squeeze(-1) takes no axis of the examples away, squeeze() that of a single one",
+            )
         return tuple(axes.to_canonical(array) for axes, array in zip(self.binding.outputs, raw, strict=True))

@@ -20,6 +20,7 @@ from xbackend_fl.mapping.bound import BoundModel
 from xbackend_fl.mapping.claim import Claim
 from xbackend_fl.mapping.finite import check_weights
 from xbackend_fl.mapping.orders import in_some_order
+from xbackend_fl.mapping.probe.cases import ONE
 from xbackend_fl.mapping.probe.memory import check_memory
 from xbackend_fl.mapping.probe.native import as_it_was
 from xbackend_fl.mapping.probe.probe import Evidence
@@ -169,9 +170,10 @@ def evidence_of(trainer: Trainer, example: Example) -> tuple[Evidence, ...]:
     check_memory(model.schema)
     with explained(f"probing the {model.binding.backend} model"), _located(trainer), as_it_was(trainer):
         check_weights(trainer)
-        evidence = select(model, example)[0]
+        evidence, notes = select(model, example)
         precision_notes(model, evidence)
-        first = (replace(item, notes=trainer.description.notes) for item in evidence[:1])
+        told = (*trainer.description.notes, *(note for note in notes if ONE in note))
+        first = (replace(item, notes=told) for item in evidence[:1])
         return *first, *evidence[1:]
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from xbackend_fl.adapter import Reordering
 from xbackend_fl.deadline import Deadline
-from xbackend_fl.errors import MismatchError
+from xbackend_fl.errors import MismatchError, XbflError
 from xbackend_fl.mapping.align.inputs import (
     Turned,
     input_orders,
@@ -18,7 +18,13 @@ from xbackend_fl.mapping.align.pairings import SECONDS
 from xbackend_fl.mapping.bound import BoundModel
 from xbackend_fl.mapping.claim import Claim
 from xbackend_fl.mapping.judge import proven
-from xbackend_fl.mapping.match.ports import output_notes, output_orders, outputs_untold
+from xbackend_fl.mapping.match.ports import (
+    fitting_orders,
+    output_notes,
+    output_orders,
+    outputs_exchanged,
+    outputs_untold,
+)
 from xbackend_fl.mapping.probe.native import SizeRefused, as_it_was
 
 
@@ -31,8 +37,16 @@ def in_some_order(claim: Claim) -> BoundModel:
     trainer, schema = claim.trainer, claim.schema
     own, deadline = trainer.description.schema, Deadline.within(SECONDS)
     orders = output_orders(schema, own)
-    if len(orders) == 1 or not isinstance(trainer, Reordering):
+    if not isinstance(trainer, Reordering):
         return _inputs_in_some_order(claim)
+    if len(orders) == 1:
+        try:
+            return _inputs_in_some_order(claim)
+        except MismatchError:
+            exchanged = _exchanged(claim, trainer)
+            if exchanged is None:
+                raise
+            raise exchanged from None
     refused: list[MismatchError] = []
     found: list[tuple[tuple[int, ...], BoundModel]] = []
     for order in orders:
@@ -49,6 +63,26 @@ def in_some_order(claim: Claim) -> BoundModel:
         return replace(only, notes=(*only.notes, *output_notes(schema, own, order)))
     trainer.return_in(range(len(own.outputs)))
     raise outputs_untold(schema, own, refused if not found else ())
+
+
+def _exchanged(claim: Claim, trainer: Reordering) -> MismatchError | None:
+    """The refusal of a candidate that is the reference if its outputs trade places; ``None`` if it is not."""
+    own, deadline = claim.trainer.description.schema, Deadline.within(SECONDS)
+    for order in fitting_orders(claim.schema, own):
+        if order == tuple(range(len(order))):
+            continue
+        if deadline.passed:
+            break
+        trainer.return_in(order)
+        try:
+            _inputs_in_some_order(replace(claim, diagnosed=False))
+        except XbflError:
+            continue
+        else:
+            return outputs_exchanged(claim.schema, own, order)
+        finally:
+            trainer.return_in(range(len(order)))
+    return None
 
 
 def _inputs_in_some_order(claim: Claim) -> BoundModel:

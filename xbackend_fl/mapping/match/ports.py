@@ -46,17 +46,24 @@ def output_orders(reference: Schema, candidate: Schema) -> list[tuple[int, ...]]
     Then the numbers tell them apart, among the orders in which shapes have the same lengths.
     """
     ours, theirs = _keys(reference.outputs), _keys(candidate.outputs)
-    count = len(ours)
     as_it_is = [tuple(range(len(theirs)))]
-    if count < 2 or count != len(theirs) or any(ours) == any(theirs):
+    if any(ours) == any(theirs):
         return as_it_is
+    return fitting_orders(reference, candidate) or as_it_is
+
+
+def fitting_orders(reference: Schema, candidate: Schema) -> list[tuple[int, ...]]:
+    """Orders of a candidate's outputs in which shapes have the reference's lengths, as many as are tried; none where there is one output."""
+    count = len(reference.outputs)
+    if count < 2 or count != len(candidate.outputs):
+        return []
     sizes = [[sorted(n for n in p.shape if n > 1) for p in one.outputs] for one in (reference, candidate)]
     fitting = (
         order
         for order in permutations(range(count))
         if all(sizes[0][place] == sizes[1][index] for place, index in enumerate(order))
     )
-    return list(islice(fitting, _ORDERS)) or as_it_is
+    return list(islice(fitting, _ORDERS))
 
 
 def output_notes(reference: Schema, candidate: Schema, order: Sequence[int]) -> Iterator[str]:
@@ -84,6 +91,37 @@ def outputs_untold(reference: Schema, candidate: Schema, refused: Sequence[Misma
     likeliest = min(refused, key=lambda error: len(error.message))
     return MismatchError(
         f"{said}they agree in no order; in the likeliest {likeliest.message}", hint=likeliest.hint or hint
+    )
+
+
+def outputs_exchanged(reference: Schema, candidate: Schema, order: Sequence[int]) -> MismatchError:
+    """The refusal of two models that are one function if the candidate's outputs trade places.
+
+    Args:
+        reference: The reference.
+        candidate: The candidate, its outputs as it returns them.
+        order: Which of the candidate's outputs is each of the reference's.
+    """
+    ours, theirs = (
+        [port.key or str(place) for place, port in enumerate(one.outputs)] for one in (reference, candidate)
+    )
+    named = all(_keys(reference.outputs))
+    shown = [[repr(key) if named else f"output {key}" for key in keys] for keys in (ours, theirs)]
+    moved = [
+        (shown[0][place], shown[1][index])
+        for place, index in enumerate(order)
+        if ours[place] != theirs[index]
+    ]
+    how = "two outputs are exchanged" if len(moved) == 2 else "outputs are in another order"
+    pairs = ", and ".join(
+        f"what the reference returns as {one} is {other} of the candidate" for one, other in moved
+    )
+    return MismatchError(
+        f"{how}: {pairs}; all else is one function",
+        hint="call each output by the same name on both sides"
+        if named
+        else f"return the candidate's outputs in the order {', '.join(theirs[index] for index in order)}, or a dict with the same names on "
+        "both sides",
     )
 
 

@@ -22,6 +22,16 @@ from xbackend_fl.mapping.probe.distributions import (
     words,
 )
 from xbackend_fl.mapping.probe.draw import BATCH, draw_inputs
+from xbackend_fl.mapping.probe.larger import (
+    EXAMPLES,
+    Axes,
+    behind_channels,
+    factors,
+    longer,
+    many_examples,
+    others,
+    series,
+)
 from xbackend_fl.mapping.probe.probe import Case
 from xbackend_fl.mapping.probe.redrawn import Redrawn, divides, rounds, rounds_exact_sums
 from xbackend_fl.mapping.probe.tables import tables_of
@@ -41,13 +51,16 @@ DRAWS = 4
 """Draws whose gradients are always compared; a step, too, in those with an odd seed."""
 
 LARGER = DRAWS + 1
-"""Seed of the draw at a neighbouring size: images, and series whose channels lie in front of their steps."""
+"""Seed of the draws at other sizes: images, and series whose channels lie in front of their steps."""
 
 KINDS = DRAWS + 2
 """Seed of the draws of every other kind of data, whose outputs alone are compared."""
 
 _EXAMPLE, _BY_SHAPE, _FURTHER = DRAWS + 3, DRAWS + 5, 21
 _ALIKE = 17
+ONE = "one example"
+"""Ends the label of the draw of a batch of one."""
+
 EVERY_INDEX = "every index"
 """Ends the label of the draw that reads every row of the tables."""
 
@@ -58,7 +71,7 @@ MANY = 50_000_000
 """Values of a model from which on a draw that differs from others in its seed alone is not worth its time."""
 
 LONGER = 19
-"""Seed of the draw with one step more in every series; a model whose second axis is no length refuses it."""
+"""Seed of the draws with more steps in every series; a model whose second axis is no length refuses them."""
 
 _RESERVE = (11, 13, 15)
 _SMALL = (4, 8)
@@ -79,14 +92,14 @@ def cases(schema: Schema, example: Sequence[Array], assignment: Assignment = ())
     shapes = [array.shape for array in example]
     usual = assignment or (Distribution.NORMAL,) * len(example)
     result = [_draw(schema, example, shapes, seed, usual, step=bool(seed % 2)) for seed in range(DRAWS)]
-    if any(len(shape) >= 3 for shape in shapes):
-        larger = [(*shape[:2], *(n + 1 for n in shape[2:])) if len(shape) >= 3 else shape for shape in shapes]
-        result.append(_draw(schema, example, larger, LARGER, usual, differentiate=False))
-    if longer := _longer(schema, shapes):
-        result.append(_draw(schema, example, longer, LONGER, usual, differentiate=False))
+    for seed, axes in ((LARGER, behind_channels(shapes)), (LONGER, series(schema, shapes))):
+        if axes:
+            larger = longer(shapes, axes, more=1)
+            result.append(_draw(schema, example, larger, seed, usual, differentiate=False))
     others = (other for other in _others(schema) if other != usual)
     result += [_draw(schema, example, shapes, KINDS, other, differentiate=False) for other in others]
     result += every_index(schema, example, usual)
+    result += _counts(schema, example, usual)
     result += _redrawn(schema, result[0], usual)
     own = repeated(example)
     result.append(Case(EXAMPLE, _EXAMPLE, own, differentiate=False, step=False))
@@ -105,12 +118,48 @@ def cases(schema: Schema, example: Sequence[Array], assignment: Assignment = ())
     return result
 
 
+def larger(schema: Schema, example: Sequence[Array], usual: Assignment) -> Iterator[list[Case]]:
+    """Draws at sizes beyond one step more, outputs alone: ascending along the same axes, in one list for each choice of axes.
+
+    Which axes have a length of their own is the model's to say, by what it refuses.
+    """
+    shapes = [array.shape for array in example]
+    for seed, axes in ((LARGER, behind_channels(shapes)), (LONGER, series(schema, shapes))):
+        if axes:
+            yield _far(schema, example, axes, seed, usual)
+    for axes in others(schema, shapes):
+        one_more = _draw(schema, example, longer(shapes, axes, more=1), LONGER, usual, differentiate=False)
+        yield [one_more, *_far(schema, example, axes, LONGER, usual)]
+
+
+def _far(schema: Schema, example: Sequence[Array], axes: Axes, seed: int, usual: Assignment) -> list[Case]:
+    shapes = [array.shape for array in example]
+    drawn = (
+        _draw(schema, example, longer(shapes, axes, times), seed, usual, differentiate=False)
+        for times in factors(schema, shapes, axes)
+    )
+    return [replace(case, inputs=tuple(array[:EXAMPLES] for array in case.inputs)) for case in drawn]
+
+
+def _counts(schema: Schema, example: Sequence[Array], usual: Assignment) -> Iterator[Case]:
+    """One example alone, and many: a model may decide by how many there are; outputs alone, and not of the largest models."""
+    if schema.num_values > MANY:
+        return
+    shapes = [array.shape for array in example]
+    for count in (1, many_examples(schema, shapes)):
+        plain = _draw(schema, example, shapes, KINDS, usual, differentiate=False)
+        if count:
+            several = (np.concatenate([array] * -(-count // BATCH))[:count] for array in plain.inputs)
+            word = ONE if count == 1 else f"{count} examples"
+            yield replace(plain, label=f"{plain.label}, {word}", inputs=tuple(several))
+
+
 def _redrawn(schema: Schema, first: Case, usual: Assignment) -> Iterator[Case]:
     """Draws of small weights where an epsilon may stand, and of halves where something is rounded; outputs alone."""
     shapes = [array.shape for array in first.inputs]
 
     def case(how: Redrawn, assignment: Assignment) -> Case:
-        label = ", ".join(filter(None, (f"draw {KINDS}, {_sizes(shapes)}", words(assignment), str(how))))
+        label = ", ".join(filter(None, (f"draw {KINDS}, {sizes_of(shapes)}", words(assignment), str(how))))
         inputs = draw_inputs(schema, shapes, KINDS, assignment=assignment, like=first.inputs)
         return Case(label, KINDS, inputs, differentiate=False, step=False, redrawn=how)
 
@@ -150,7 +199,7 @@ def every_index(schema: Schema, example: Sequence[Array], usual: Assignment) -> 
             every = generator.permutation(several.size).reshape(several.shape)
             several = (every % rows[port.name]).astype(array.dtype)
         inputs.append(several)
-    label = f"draw {KINDS}, {_sizes([a.shape for a in example])}, {EVERY_INDEX}"
+    label = f"draw {KINDS}, {sizes_of([a.shape for a in example])}, {EVERY_INDEX}"
     yield Case(label, KINDS, tuple(inputs), differentiate=False, step=False)
 
 
@@ -218,7 +267,7 @@ def _draw(
     rounding: bool = False,
 ) -> Case:
     kind = words(assignment)
-    label = f"draw {seed}, {_sizes(shapes)}" + (f", {kind}" if kind else "")
+    label = f"draw {seed}, {sizes_of(shapes)}" + (f", {kind}" if kind else "")
     inputs = draw_inputs(schema, shapes, seed, assignment=assignment, like=example)
     return Case(label, seed, inputs, differentiate, step and differentiate, reserve, rounding=rounding)
 
@@ -240,27 +289,6 @@ def _others(schema: Schema) -> Iterator[Assignment]:
         yield (Distribution.HALVES,) * len(schema.inputs)
 
 
-def _longer(schema: Schema, shapes: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
-    """Shapes in which all that may be a series has one step more, and masks and pairs of its steps with it; empty without a series."""
-    tables = vocabularies(schema)
-    series = [
-        len(shape) == 3 or (len(shape) == 2 and port.name in tables)
-        for port, shape in zip(schema.inputs, shapes, strict=True)
-    ]
-    lengths = {shape[1] for shape, one in zip(shapes, series, strict=True) if one and shape[1] > 1}
-    if not lengths:
-        return []
-    several = len(shapes) > 1
-
-    def longer(shape: tuple[int, ...], *, one: bool) -> tuple[int, ...]:
-        if len(shape) < 2 or shape[1] not in lengths or not (one or several):
-            return shape
-        pairs = several and len(shape) == 3 and shape[1] == shape[2]
-        return (shape[0], shape[1] + 1, *((shape[2] + 1,) if pairs else shape[2:]))
-
-    return [longer(shape, one=one) for shape, one in zip(shapes, series, strict=True)]
-
-
 def _smaller(shape: tuple[int, ...], times: int) -> tuple[int, ...]:
     # Long sums of nearly equal numbers round the most; what a network does to an image shows in a smaller one.
     if len(shape) < 4:
@@ -268,5 +296,6 @@ def _smaller(shape: tuple[int, ...], times: int) -> tuple[int, ...]:
     return (*shape[:2], *(n if n <= 32 else max(16, -(-n // times)) for n in shape[2:]))
 
 
-def _sizes(shapes: Sequence[tuple[int, ...]]) -> str:
+def sizes_of(shapes: Sequence[tuple[int, ...]]) -> str:
+    """The sizes of inputs for people, the number of examples aside."""
     return " and ".join("×".join(map(str, shape[1:])) or "scalar" for shape in shapes)

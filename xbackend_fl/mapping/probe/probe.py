@@ -61,6 +61,13 @@ class Case:
         pairs = zip(self.inputs, schema.inputs, strict=True)
         return all(array.shape[1:] == port.shape[1:] for array, port in pairs)
 
+    def is_far(self, schema: Schema) -> bool:
+        """Whether some axis is longer than the example's by more than one, the number of examples aside."""
+        pairs = zip(self.inputs, schema.inputs, strict=True)
+        return any(
+            n > m + 1 for array, port in pairs for n, m in zip(array.shape[1:], port.shape[1:], strict=True)
+        )
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -88,6 +95,13 @@ class Evidence:
     updated: Mapping[str, Array] = field(default_factory=dict)
     rounding: Mapping[str, Array] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+
+def is_finite(seen: Evidence) -> bool:
+    """Whether everything that a model did is a number, and finite."""
+    named = (seen.gradients, seen.moved, seen.updated)
+    arrays = (*seen.outputs, *(array for mapping in named for array in mapping.values()))
+    return all(bool(np.isfinite(array).all()) for array in arrays if array.dtype.kind == "f")
 
 
 def weights_of(schema: Schema, case: Case) -> dict[str, Array]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from xbackend_fl.adapter.canonical_model import CanonicalModel
 from xbackend_fl.canonical import Kind, Schema
 from xbackend_fl.errors import RefusedInput
-from xbackend_fl.mapping.probe.cases import EVERY_INDEX, LARGER, LONGER
+from xbackend_fl.mapping.probe.cases import EVERY_INDEX, ONE
 from xbackend_fl.mapping.probe.distributions import Distribution, vocabularies
 from xbackend_fl.mapping.probe.executor import executor_of
 from xbackend_fl.mapping.probe.markers import unseen
@@ -25,6 +25,7 @@ from xbackend_fl.mapping.proof.noise import of_model, output_noise, widest_noise
 from xbackend_fl.mapping.proof.observed import Standing, agreed, seen, standing, unseen_nodes
 from xbackend_fl.mapping.proof.reaction import reactions
 from xbackend_fl.mapping.proof.selection import select
+from xbackend_fl.mapping.proof.sizes import compared_at, may_differ, notes_apart
 from xbackend_fl.mapping.proof.verify import ROUNDINGS, Answers, Check, Proof, against_runtime, gather
 from xbackend_fl.text import shown_names
 
@@ -63,7 +64,7 @@ def prove(
             own += gather(model, reserve, answers)[0]
             found = agreement(schema, evidence, own)
     third = list(against_runtime(answers, own, evidence or ()))
-    own, third, found, aside = _without_aside(schema, evidence, own, third, found)
+    own, third, found, aside = _without_aside(answers, model, evidence, own, third, found)
     notes += aside
     loud = _loud(answers, model, own, [*(found.checks if found else ()), *third])
     notes += tuple(
@@ -85,18 +86,15 @@ def prove(
             found = agreement(schema, evidence, quiet)
         notes += found.notes
         checks.extend(found.checks)
-        missing = [what for what in ("gradients", "step") if all(check.what != what for check in checks)]
-        if missing:
-            effects = (str(effect) for effect in schema.training_effects)
-            reason = model.binding.inference_only or next(effects, "the reference only infers")
-            notes += (f"not compared: {' and '.join(missing)} ({reason})",)
+        notes += tuple(_not_compared(model, checks))
     ran = {check.case for check in third}
     notes += tuple(
         f"{item.case.label}: not compared with ONNX Runtime, whose graph has sizes of the example written in it"
         for item in quiet
-        if item.case.label not in ran and not item.case.by_shape and not alone
+        if item.case.label not in ran and not (item.case.by_shape or alone or item.case.is_far(schema))
     )
-    notes += (*_such_data(schema), *_some_rows(schema, quiet))
+    compared = {check.case for check in (*checks, *third)}
+    notes += (*_such_data(schema), *_some_rows(schema, quiet), *compared_at(schema, quiet, compared))
     if alone:
         notes += (f"two opinions, not three: ONNX Runtime cannot run {shown_names(alone)}",)
     checks += [check for check in third if check.case not in loud]
@@ -110,6 +108,15 @@ def prove(
         return Proof(tuple(checks), notes, parameters=errors)
     judged = _judged(answers, model.trainer.description.schema, quiet, found.pairs if found else ())
     return Proof(tuple(checks), (*notes, *judged.notes), parameters=errors, unproven=judged.unproven)
+
+
+def _not_compared(model: CanonicalModel, checks: Sequence[Check]) -> Iterator[str]:
+    """Which derivatives were not compared, and why."""
+    missing = [what for what in ("gradients", "step") if all(check.what != what for check in checks)]
+    if missing:
+        effects = (str(effect) for effect in model.schema.training_effects)
+        reason = model.binding.inference_only or next(effects, "the reference only infers")
+        yield f"not compared: {' and '.join(missing)} ({reason})"
 
 
 def _such_data(schema: Schema) -> Iterator[str]:
@@ -181,46 +188,64 @@ def _measured(
     return (*(item for item in own if item.case.label not in asked), *found)
 
 
-def _set_aside(own: Sequence[Evidence], checks: Sequence[Check]) -> dict[str, str]:
+def _set_aside(
+    schema: Schema,
+    own: Sequence[Evidence],
+    checks: Sequence[Check],
+    loud: Callable[[Evidence, Sequence[Check]], object],
+) -> dict[str, str]:
     """Draws in which two models of one function may differ, and do, and what is said of each.
 
-    What a mask leaves where it hides everything (the mean of all, the first, the last) is no part of the function; NaN is. A model may
-    know the length of a series, wherever its channels lie: that others are wanted is for the user to declare. Images have no such leave.
+    What a mask leaves where it hides everything (the mean of all, the first, the last) is no part of the function; NaN is.
     """
     wrong = [check for check in checks if not check.passed]
     found: dict[str, str] = {}
+    apart: dict[str, float] = {}
     for item in own:
         label = item.case.label
-        errors = [check.error for check in wrong if check.case == label]
-        if not errors:
-            continue
-        series = item.case.seed == LARGER and all(array.ndim <= 3 for array in item.case.inputs)
-        if item.case.seed == LONGER or series:
-            apart = f"by {max(errors):.1e}" if all(map(math.isfinite, errors)) else "wholly"
+        failed = [check for check in wrong if check.case == label]
+        error = max((check.error for check in failed), default=0.0)
+        if failed and may_differ(schema, item):
+            if not item.case.is_far(schema) or not loud(item, failed):
+                apart[label] = error
+        elif failed and label.endswith(ONE):
+            apart_by = f"by {error:.1e}" if math.isfinite(error) else "wholly"
             found[label] = (
-                f"{label}: one step longer, the models differ {apart}: the map holds at the example's length; "
-                "a declared sequence axis asks for every length"
+                f"{label}: given one example alone, the two models differ {apart_by}, as squeeze() does, which takes the axis of the examples "
+                "away, too; of more examples they are one function"
             )
-        elif Distribution.BLANK in label and all(map(math.isfinite, errors)):
+        elif failed and Distribution.BLANK in label and math.isfinite(error):
             found[label] = (
                 f"{label}: where an example is padding and nothing else, so that a mask hides all of it, the two models answer "
-                f"differently (by {max(errors):.1e}); everywhere else they are one function"
+                f"differently (by {error:.1e}); everywhere else they are one function"
             )
-    return found
+    return found | dict(notes_apart(schema, own, apart))
 
 
 def _without_aside(
-    schema: Schema,
+    answers: Answers,
+    model: CanonicalModel,
     evidence: Sequence[Evidence] | None,
     own: Sequence[Evidence],
     third: Sequence[Check],
     found: Agreement | None,
 ) -> tuple[tuple[Evidence, ...], list[Check], Agreement | None, tuple[str, ...]]:
     """What is compared without the draws of :func:`_set_aside`, and a note for each of these."""
-    aside = _set_aside(own, [*(found.checks if found else ()), *third])
+    schema = answers.schema
+    aside = _set_aside(
+        schema,
+        own,
+        [*(found.checks if found else ()), *third],
+        lambda item, checks: _loud(answers, model, [item], checks),
+    )
     kept = tuple(item for item in own if item.case.label not in aside)
     again = agreement(schema, evidence, kept) if aside and evidence is not None else found
-    return kept, [check for check in third if check.case not in aside], again, tuple(aside.values())
+    return (
+        kept,
+        [check for check in third if check.case not in aside],
+        again,
+        tuple(filter(None, aside.values())),
+    )
 
 
 def _loud(

@@ -27,13 +27,14 @@ from xbackend_fl.mapping.probe.held import held_values
 from xbackend_fl.mapping.probe.memory import check_memory
 from xbackend_fl.mapping.probe.native import SizeRefused
 from xbackend_fl.mapping.probe.norms import norm_of
-from xbackend_fl.mapping.probe.probe import Case, Evidence, observe
+from xbackend_fl.mapping.probe.probe import Case, Evidence, is_finite, observe
 from xbackend_fl.mapping.probe.redrawn import Redrawn
 from xbackend_fl.mapping.proof.missing import with_values_missing
 from xbackend_fl.mapping.proof.noise import of_model, output_noise
 from xbackend_fl.mapping.proof.observed import faint_nodes
 from xbackend_fl.mapping.proof.reaction import REACTS, reaction
-from xbackend_fl.mapping.proof.verify import ROUNDINGS, TOLERANCE, not_drawn
+from xbackend_fl.mapping.proof.sizes import at_other_sizes
+from xbackend_fl.mapping.proof.verify import ROUNDINGS, TOLERANCE, not_drawn, not_so_many
 
 Array = NDArray[Any]
 
@@ -63,7 +64,8 @@ def select(
     schema = model.schema
     check_memory(schema)
     held = {} if alone else held_values(model)
-    runtime, notes = executor_of(model), []
+    runtime = executor_of(model)
+    notes: list[str] = []
     usual, found = _usual(model, example, runtime)
     planned = cases(schema, example, usual)[1:]
     if alone:
@@ -77,12 +79,11 @@ def select(
             else:
                 seen = observe(model, case, None, runtime, fit)
         except SizeRefused:
-            # What may be a series need not be one.
-            if not case.reserve and case.seed != LONGER:
-                notes.append(f"{case.label}: the {model.binding.backend} model takes one size only")
+            notes += _refused(model, case)
             continue
-        if _finite(seen) and not (case.seed == KINDS and _faint(model, seen, found[0])):
+        if is_finite(seen) and not (case.seed == KINDS and _faint(model, seen, found[0])):
             found.append(seen)
+    longer = tuple(at_other_sizes(model, example, usual, found))
     faint = faint_nodes(schema, found)
     for case, twin in islice(further(schema, example), ATTEMPTS):
         if not faint:
@@ -90,16 +91,25 @@ def select(
         fit = usual_data(schema, case, usual)
         seen = observe(model, replace(case, rounding=True), None, runtime, fit)
         left = faint_nodes(schema, [seen], faint)
-        if _finite(seen) and left != faint:
+        if is_finite(seen) and left != faint:
             faint = left
             found.append(seen)
             if not alone:
                 found.append(observe(model, twin, None, runtime))
+    found += longer
     if held:
         found += _held(model, tuple(found), usual, runtime, held)
     lacking = None if alone else with_values_missing(model, found[0])
-    found += [lacking] if lacking is not None and _finite(lacking) else []
+    found += [lacking] if lacking is not None and is_finite(lacking) else []
     return tuple(found), tuple(notes)
+
+
+def _refused(model: CanonicalModel, case: Case) -> Iterator[str]:
+    """A note for a draw that a model refuses; what may be a series need not be one."""
+    if case.at_example(model.schema):
+        yield not_so_many(case.label, model.binding.backend)
+    elif not case.reserve and case.seed != LONGER:
+        yield f"{case.label}: the {model.binding.backend} model takes one size only"
 
 
 def _held(
@@ -115,7 +125,7 @@ def _held(
         if not case.reserve:
             fit = None if case.differentiate else usual_data(model.schema, case, usual)
             seen = observe(model, case, None, runtime, fit, held)
-            if _finite(seen):
+            if is_finite(seen):
                 yield seen
 
 
@@ -133,7 +143,7 @@ def _by_shape(
         seen = observe(model, asked, None, runtime)
         first = first or seen
         sizes = [norm_of(array) for array in seen.gradients.values()]
-        if not sizes or (_finite(seen) and max(sizes) > _NOTHING):
+        if not sizes or (is_finite(seen) and max(sizes) > _NOTHING):
             return seen
     assert first is not None
     return first
@@ -161,9 +171,9 @@ def _usual(
         ):
             continue
         seen = _first(model, example, runtime, usual)
-        if _finite(seen):
+        if is_finite(seen):
             strongest, found = usual, seen
-    if not _finite(found):
+    if not is_finite(found):
         raise RefusedInput(
             f"the {model.binding.backend} model answers every kind of data with NaN or infinity, with any weights",
             hint="look for a division by zero, a root or a logarithm of what may be negative, or a constant that is no number",
@@ -190,7 +200,7 @@ def _first(
 
 
 def _reaction(seen: Evidence) -> float:
-    return reaction(seen) if _finite(seen) else float("inf")
+    return reaction(seen) if is_finite(seen) else float("inf")
 
 
 def _faint(model: CanonicalModel, seen: Evidence, usual: Evidence) -> bool:
@@ -209,9 +219,3 @@ def _faint(model: CanonicalModel, seen: Evidence, usual: Evidence) -> bool:
 
 def _rounded(model: CanonicalModel, seen: Evidence) -> bool:
     return ROUNDINGS * output_noise(model.schema, of_model(model), seen, seen.outputs) > TOLERANCE
-
-
-def _finite(seen: Evidence) -> bool:
-    named = (seen.gradients, seen.moved, seen.updated)
-    arrays = (*seen.outputs, *(array for mapping in named for array in mapping.values()))
-    return all(bool(np.isfinite(array).all()) for array in arrays if array.dtype.kind == "f")

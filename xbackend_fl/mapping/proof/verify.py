@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from xbackend_fl.adapter.canonical_model import CanonicalModel
-from xbackend_fl.canonical import Schema
+from xbackend_fl.canonical import Binding, Schema
 from xbackend_fl.errors import RefusedInput
+from xbackend_fl.mapping.probe.cases import ONE
 from xbackend_fl.mapping.probe.draw import BATCH
 from xbackend_fl.mapping.probe.executor import Executor
 from xbackend_fl.mapping.probe.memory import check_memory
@@ -129,7 +130,7 @@ class Answers:
 
     def look(self, item: Evidence) -> None:
         """Ask for what will be compared, while the weights that were drawn for it are at hand."""
-        if not (self.schema.opaque or item.case.by_shape):
+        if not (self.schema.opaque or item.case.by_shape or item.case.is_far(self.schema)):
             with suppress(GraphRefused):
                 self.of(item)
 
@@ -152,7 +153,7 @@ def gather(
         SizeRefused: It accepts none.
     """
     check_memory(model.schema)
-    evidence, notes = [], []
+    evidence, beyond = [], []
     refused: SizeRefused | None = None
     for item in reference:
         try:
@@ -162,10 +163,41 @@ def gather(
         except SizeRefused as error:
             refused = error
             if not item.case.reserve:
-                notes.append(f"{item.case.label}: the {model.binding.backend} model takes one size only")
+                beyond.append(item.case)
     if refused is not None and not evidence:
         raise not_drawn(model, reference[0].case.inputs, refused) from refused.__cause__
-    return tuple(evidence), tuple(notes)
+    taken = [item.case for item in evidence]
+    return tuple(evidence), tuple(_refused_sizes(model.schema, model.binding, beyond, taken))
+
+
+def _refused_sizes(
+    schema: Schema, binding: Binding, refused: Sequence[Case], taken: Sequence[Case]
+) -> Iterator[str]:
+    """A note for the first draw that a model refuses, and one for all that are too large for a model that takes other sizes."""
+    sizes = {case.seed for case in taken if not case.at_example(schema)}
+    for seed, at_example in dict.fromkeys((case.seed, case.at_example(schema)) for case in refused):
+        first, *more = (c.label for c in refused if c.seed == seed and c.at_example(schema) == at_example)
+        if at_example:
+            yield not_so_many(first, binding.backend)
+        elif seed in sizes:
+            yield f"{' and '.join((first, *more))}: the {binding.backend} model takes smaller inputs only"
+        else:
+            yield f"{first}: the {binding.backend} model takes one size only"
+
+
+def not_so_many(label: str, backend: str) -> str:
+    """What is said of a model that refuses a draw of the example's size.
+
+    Args:
+        label: Of the draw.
+        backend: Of the model.
+    """
+    if label.endswith(ONE):
+        return (
+            f"{label}: the {backend} model refuses a batch of one, or answers it with other axes, as after squeeze(), which takes the axis of "
+            "the examples away, too"
+        )
+    return f"{label}: the {backend} model does not take so many examples, or such"
 
 
 def not_drawn(model: CanonicalModel, inputs: Sequence[NDArray[Any]], error: SizeRefused) -> SizeRefused:
@@ -209,8 +241,12 @@ def against_runtime(
         return
     measure, least = {item.case.label: item.outputs for item in reference}, floors(schema)
     for item in evidence:
+        wanted = measure.get(item.case.label)
         if item.case.by_shape or item.case.redrawn == Redrawn.MISSING:
             # To a graph no value is ever missing.
+            continue
+        if wanted is not None and item.case.is_far(schema):
+            # What the models themselves do is known, and a graph mostly has lengths written in it.
             continue
         try:
             expected = answers.of(item)
@@ -221,7 +257,6 @@ def against_runtime(
                 outputs = [array[: len(other)] for array, other in zip(item.outputs, expected, strict=True)]
                 yield output_check("onnx runtime", schema, item.case, outputs, expected, least)
             continue
-        wanted = measure.get(item.case.label)
         if item.case.at_example(schema):
             if wanted is not None and [a.shape for a in expected] != [a.shape for a in wanted]:
                 # How many examples there are is written in the graph.
