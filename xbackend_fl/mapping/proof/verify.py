@@ -252,7 +252,8 @@ def against_runtime(
             expected = answers.of(item)
         except GraphRefused:
             # Sizes that the model takes from its data are those of the example in its graph.
-            if item.case.at_example(schema):
+            enough = len(item.case.inputs[0]) >= schema.inputs[0].shape[0]
+            if item.case.at_example(schema) and enough:
                 expected = answers.of_first(item)
                 outputs = [array[: len(other)] for array, other in zip(item.outputs, expected, strict=True)]
                 yield output_check("onnx runtime", schema, item.case, outputs, expected, least)
