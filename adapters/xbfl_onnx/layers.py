@@ -153,6 +153,10 @@ def _gather(context: Context, node: onnx.NodeProto) -> Operand:
     assert indices is not None
     if isinstance(table, Step) and axis == 0 and len(table.shape) == 2 and native_shape(indices):
         return lookup(context.builder, node.name, _parameter(table, node), indices)
+    shape = native_shape(table)
+    if axis == 0 and shape[0] == 1 and isinstance(indices, np.ndarray) and indices.ndim == 0:
+        # The states of a recurrent layer of one direction.
+        return axes_ops.reshape(context.builder, node.name, table, shape[1:])
     return picking.gather(context.builder, node.name, table, axis, indices)
 
 

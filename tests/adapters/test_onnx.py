@@ -108,6 +108,74 @@ def test_a_file_of_tf2onnx_with_variables_as_inputs(tmp_path: Path) -> None:
     assert [p.operator for p in schema.parameters] == ["Conv", "Conv", "Gemm", "Gemm"]
 
 
+class Recurrent(nn.Module):
+    def __init__(self, kind: type[nn.RNNBase], read: Any, width: int = 6, **options: Any) -> None:
+        super().__init__()
+        self.layer, self.head = kind(5, 6, batch_first=True, **options), nn.Linear(width, 3)
+        self.read = read
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.read(*self.layer(x)))  # type: ignore[no-any-return]
+
+
+def last(sequence: torch.Tensor, _: Any) -> torch.Tensor:
+    return sequence[:, -1]
+
+
+def averaged(sequence: torch.Tensor, _: Any) -> torch.Tensor:
+    return sequence.mean(1)
+
+
+RECURRENT = {
+    "lstm": lambda: Recurrent(nn.LSTM, last),
+    "two layers": lambda: Recurrent(nn.LSTM, last, num_layers=2),
+    "both directions": lambda: Recurrent(nn.LSTM, averaged, 12, bidirectional=True),
+    "state": lambda: Recurrent(nn.LSTM, lambda _, states: states[0][-1]),
+    "cell": lambda: Recurrent(nn.LSTM, lambda _, states: states[1][-1]),
+    "gru": lambda: Recurrent(nn.GRU, last),
+}
+
+
+@pytest.mark.one_in(4)
+@pytest.mark.parametrize("dynamo", [False, True], ids=["torchscript", "dynamo"])
+@pytest.mark.parametrize("name", RECURRENT)
+def test_recurrent_files_as_the_exporters_write_them_are_bound(
+    name: str, *, dynamo: bool, tmp_path: Path
+) -> None:
+    model, x = RECURRENT[name]().eval(), torch.randn(2, 7, 5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(model, (x,), str(tmp_path / "model.onnx"), dynamo=dynamo, verbose=False)
+    schema, evidence = xbackend_fl.describe_reference(model, (x.numpy(),))
+    bound = xbackend_fl.bind(read(tmp_path / "model.onnx"), schema, (x.numpy(),), evidence)
+    assert bound.proof.proven
+    assert any("inference graph" in note for note in bound.notes)
+
+
+@pytest.mark.parametrize("sequences", [False, True])
+def test_an_lstm_of_tf2onnx_is_bound(*, sequences: bool, tmp_path: Path) -> None:
+    import tf2onnx
+
+    inputs = keras.Input((7, 5))
+    hidden = K.LSTM(6, return_sequences=sequences)(inputs)
+    model = keras.Model(inputs, K.Dense(3)(keras.ops.mean(hidden, 1) if sequences else hidden))
+    generator = np.random.default_rng(0)
+    # A bias of zeros is left out of the file.
+    model.set_weights([generator.standard_normal(w.shape) for w in model.get_weights()])
+    spec = [tf.TensorSpec((None, 7, 5), tf.float32, name="x")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tf2onnx.convert.from_function(
+            tf.function(lambda x: model(x, training=False)),
+            spec,
+            opset=18,
+            output_path=str(tmp_path / "model.onnx"),
+        )
+    example = (generator.standard_normal((2, 7, 5)).astype(np.float32),)
+    schema, evidence = xbackend_fl.describe_reference(model, example)
+    assert xbackend_fl.bind(read(tmp_path / "model.onnx"), schema, example, evidence).proof.proven
+
+
 def test_derived_files_are_refused_with_the_reason(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 2))
     example = (np.zeros((1, 3, 8, 8), np.float32),)

@@ -156,6 +156,7 @@ def told(model: Any) -> list[str]:
     return [note for note in found if "decides by how many" in note or "chooses by what" in note]
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     "function", [*BOTH, by_size, by_len, by_numel, cut, at_most, odd], ids=lambda one: one.__name__
 )
@@ -169,6 +170,7 @@ def test_a_size_that_decides_nothing_in_pytorch_is_no_matter(function: Callable[
     assert not told(Torch(function))
 
 
+@pytest.mark.one_in(3)
 @pytest.mark.parametrize(
     "function", [*BOTH, by_ops, by_list, by_condition, cut, at_most, odd], ids=lambda one: one.__name__
 )
