@@ -29,7 +29,7 @@ from xbackend_fl.course import Course, load_course
 from xbackend_fl.course.address import Address
 from xbackend_fl.data import generator
 from xbackend_fl.federation import DeploymentEngine, Dispatcher, Ledger, Message, Silo
-from xbackend_fl.federation.flower.joining import connect
+from xbackend_fl.federation.flower.door import Flower
 from xbackend_fl.federation.silo import service
 from xbackend_fl.federation.transport import Reply, Session
 from xbackend_fl.mapping import Evidence, Proof
@@ -234,7 +234,7 @@ def run_joined(folder: Path, name: str, address: str) -> None:
     """The same over Flower, until the course is over."""
     course = load_course(folder / "course.yaml")
     silo = Silo(course, name, Linear(name, course), out=folder / "silos" / name)
-    connect(silo, Address(address), None, 300, partial(print, flush=True), partial(bool, 0))
+    Flower(Address(address)).connect(silo, 300, partial(print, flush=True), partial(bool, 0))
 
 
 if __name__ == "__main__":

@@ -25,8 +25,9 @@ from xbackend_fl.course.address import Address
 from xbackend_fl.errors import ConfigError
 from xbackend_fl.federation import Silo
 from xbackend_fl.federation.credentials import Keys
-from xbackend_fl.federation.flower import joining, processes
+from xbackend_fl.federation.flower import connecting, processes
 from xbackend_fl.federation.flower.processes import free_port
+from xbackend_fl.federation.silo.service import serving
 
 XBFL = Path(sys.executable).parent / "xbfl"
 TWO = "participants=[{name: amsterdam, backend: torch}, {name: delhi, backend: tensorflow}]"
@@ -190,7 +191,7 @@ def test_a_wrong_clock_is_said(ahead: int, said: str) -> None:
         skew = processes.clock_skew(Address(f"127.0.0.1:{server.server_port}"), None)
         server.shutdown()
     assert skew == pytest.approx(-ahead, abs=2)
-    assert said in (note := joining.clock_note(skew))
+    assert said in (note := connecting.clock_note(skew))
     assert bool(note) == bool(said)
 
 
@@ -234,7 +235,7 @@ def test_a_superlink_of_ones_own(tmp_path: Path) -> None:
         stack.enter_context(processes.superlink(place, None, tmp_path))
         for name in names:
             silo = Silo(course, name, Linear(name, course), out=tmp_path / name)
-            path = stack.enter_context(joining.serving(silo, tmp_path / f"{name}.socket"))
+            path = stack.enter_context(serving(silo, tmp_path / f"{name}.socket"))
             home = tmp_path / f"{name}-node"
             home.mkdir()
             config = {"socket": str(path), "name": name}

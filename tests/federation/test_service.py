@@ -21,8 +21,8 @@ from tests.federation.hostile import harmless
 from tests.federation.links import light
 from tests.weights.mutations import mutate
 from xbackend_fl.federation import Message
-from xbackend_fl.federation.flower.joining import serving
 from xbackend_fl.federation.silo import service
+from xbackend_fl.federation.silo.service import serving
 
 HELLO = Message("hello").to_bytes()
 LENGTH = struct.Struct("<Q")

@@ -11,8 +11,9 @@ import pytest
 
 from tests.federation.campaign import write_course
 from xbackend_fl.errors import FileError, RunFailed
-from xbackend_fl.federation.flower.serving import _events, _follow, resume_serving
+from xbackend_fl.federation.flower.transport import SuperLink
 from xbackend_fl.federation.job import Job
+from xbackend_fl.federation.serving import _events, _follow, continued
 from xbackend_fl.rounds import RunFolder
 
 pytestmark = pytest.mark.quick
@@ -23,7 +24,7 @@ def test_a_simulated_run_is_not_served_on(tmp_path: Path) -> None:
     folder.events.write_text("", encoding="utf-8")
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(FileError, match="is the run of a simulated course"):
-        resume_serving(folder.path)
+        continued(folder.path)
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -43,4 +44,6 @@ def after(count: int) -> Callable[[], bool]:
 def test_a_server_that_waits_for_silos_ends_when_asked(tmp_path: Path, link: subprocess.Popen[bytes]) -> None:
     job = Job("", str(tmp_path / "run"), "", str(tmp_path))
     with pytest.raises(RunFailed, match="stopped while waiting for the silos"):
-        _follow(_events(tmp_path / "events.jsonl", 0), job, link, lambda _: None, after(2))
+        _follow(
+            _events(tmp_path / "events.jsonl", 0), job, SuperLink(link, tmp_path), lambda _: None, after(2)
+        )

@@ -15,6 +15,7 @@ from xbackend_fl.course.address import Address
 from xbackend_fl.errors import FileError, RunFailed
 from xbackend_fl.events import Event, Noted
 from xbackend_fl.federation.flower import processes, rehearsal
+from xbackend_fl.federation.flower.door import Flower
 from xbackend_fl.federation.flower.processes import Waiting, free_port, start_app, superlink
 from xbackend_fl.rounds import owned
 
@@ -106,9 +107,10 @@ def test_a_rehearsal_that_was_killed_is_no_obstacle(
     (tmp_path / "run-silos" / "osaka").mkdir()
     reached: list[Path] = []
 
-    def serve(*_: object, keys: Path, **__: object) -> Path:
-        reached.append(keys)
-        return keys
+    def serve(_: object, transport: Flower, **__: object) -> Path:
+        assert transport.keys is not None
+        reached.append(transport.keys.folder)
+        return transport.keys.folder
 
     monkeypatch.setattr(rehearsal, "serve_course", serve)
     monkeypatch.setattr(rehearsal.processes, "running", lambda *_: subprocess.Popen(["true"]))

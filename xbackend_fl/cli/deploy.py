@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -33,15 +32,20 @@ def serve(
     """
     from xbackend_fl.cli.view import view
     from xbackend_fl.course import load_course
-    from xbackend_fl.federation.flower.serving import resume_serving, serve_course
+    from xbackend_fl.federation.flower.door import Flower
+    from xbackend_fl.federation.serving import continued, serve_course
 
     stop = stop_on_interrupt()
     with view(as_json=as_json) as observer:
-        if resume:
-            serve = partial(resume_serving, course, settings or ())
-        else:
-            serve = partial(serve_course, load_course(course, settings or ()), out=out)
-        serve(address=address, keys=keys, insecure=insecure, observer=observer, should_stop=stop)
+        loaded = (continued if resume else load_course)(course, settings or ())
+        serve_course(
+            loaded,
+            Flower.of(loaded, address, keys, insecure=insecure),
+            out=course if resume else out,
+            resume=resume,
+            observer=observer,
+            should_stop=stop,
+        )
 
 
 def join(
@@ -69,17 +73,17 @@ def join(
     """
     from xbackend_fl.cli.view import describe
     from xbackend_fl.course import load_course, site_settings
-    from xbackend_fl.federation.flower.joining import join_course
+    from xbackend_fl.federation.flower.door import Flower
+    from xbackend_fl.federation.joining import join_course
 
     said = [*(site_settings(site) if site else ()), *(settings or ())]
+    loaded = load_course(course, said)
     join_course(
-        load_course(course, said),
+        loaded,
+        Flower.of(loaded, server, keys, insecure=insecure),
         name=name,
         data=data_path,
-        server=server,
         out=out,
-        keys=keys,
-        insecure=insecure,
         socket=socket,
         threads=threads,
         observer=lambda event: say(describe(event)),
@@ -97,7 +101,7 @@ def up(
     """Rehearse a deployment: the server and every silo as processes of this machine."""
     from xbackend_fl.cli.view import view
     from xbackend_fl.course import load_course
-    from xbackend_fl.federation.flower.rehearsal import rehearse
+    from xbackend_fl.federation.flower.door import rehearse
 
     stop = stop_on_interrupt()
     with view(as_json=as_json) as observer:
@@ -136,7 +140,7 @@ def flower_app(
 ) -> None:
     """Write the thin app with which flwr run leads a course on a SuperLink of your own; README.md in it has the steps."""
     from xbackend_fl.course import load_course
-    from xbackend_fl.federation.flower.app import write_flower_app
+    from xbackend_fl.federation.flower.door import write_flower_app
 
     write_flower_app(load_course(course, settings or ()), out, str(keys or ""))
     say(f"{out}/README.md has the steps; flwr run {out} CONNECTION starts the course")

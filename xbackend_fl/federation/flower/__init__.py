@@ -1,1 +1,1 @@
-"""Frames over Flower; nothing else imports it."""
+"""Frames over Flower. ``door`` is all that anything else imports."""

@@ -30,6 +30,7 @@ from xbackend_fl.federation import flower
 from xbackend_fl.federation.credentials import Keys
 from xbackend_fl.federation.flower.app import write_app
 from xbackend_fl.federation.job import Job
+from xbackend_fl.federation.transport import Gone
 
 _PATIENCE_S = 900.0
 """For what takes seconds: as a machine that is busy with other things needs minutes, and a program that ended is seen at once."""
@@ -86,10 +87,6 @@ class Waiting:
 
 
 _NOBODY = Waiting()
-
-
-class Gone(RunFailed):
-    """A process that should run ended, without a reason of its own: it may run if it is started again."""
 
 
 def flower_environment(home: Path) -> dict[str, str]:

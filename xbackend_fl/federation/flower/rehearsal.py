@@ -10,12 +10,14 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from xbackend_fl.course import Course, dump
+from xbackend_fl.course.address import Address
 from xbackend_fl.errors import RunFailed
 from xbackend_fl.events import Noted, Observer
-from xbackend_fl.federation.credentials import make_keys
+from xbackend_fl.federation.credentials import Keys, make_keys
 from xbackend_fl.federation.flower import processes
 from xbackend_fl.federation.flower.processes import free_port
-from xbackend_fl.federation.flower.serving import serve_course
+from xbackend_fl.federation.flower.transport import Flower
+from xbackend_fl.federation.serving import serve_course
 from xbackend_fl.rounds import LEAVING_S, RunFolder, owned
 from xbackend_fl.writing import unwritable_said
 
@@ -42,7 +44,7 @@ def rehearse(
         RunFailed: The course could not finish.
     """
     names = [participant.name for participant in course.participants]
-    server = f"127.0.0.1:{free_port()}"
+    server = Address(f"127.0.0.1:{free_port()}")
     threads = str(max(1, (os.cpu_count() or 1) // len(names)))
     folder = RunFolder.place(course, out).resolve()
     beside = folder.with_name(f"{folder.name}-silos")
@@ -73,7 +75,7 @@ def rehearse(
         with unwritable_said(file):
             file.write_text(dump(course), encoding="utf-8")
         for name in names:
-            command = ["xbfl", "join", str(file), "--as", name, "--server", server, "--threads", threads]
+            command = ["xbfl", "join", str(file), "--as", name, "--server", server.text, "--threads", threads]
             command += ["--keys", str(keys / "silos" / name)]
             command += ["--out", str(beside / name)]
             command += [] if data is None else ["--data-path", str(data / f"{name}.npz")]
@@ -82,9 +84,8 @@ def rehearse(
             silos[name] = stack.enter_context(process)
         return serve_course(
             course,
-            address=server,
+            Flower(server, Keys(keys / "server")),
             out=folder,
-            keys=keys / "server",
             observer=observer,
             should_stop=stopped,
         )

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import gc
 import logging
-import sqlite3
 import time
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
+from functools import partial
 from itertools import zip_longest
 from typing import final
 
@@ -17,17 +15,13 @@ from flwr.app import Context, RecordDict
 from flwr.app import Message as Envelope
 from flwr.serverapp import Grid, ServerApp
 
-from xbackend_fl.course import Course
-from xbackend_fl.errors import DiskFull, RunFailed, UpdateRefused, XbflError, shortened
+from xbackend_fl.errors import UpdateRefused, shortened
 from xbackend_fl.federation.flower.frames import take_frame, to_record
 from xbackend_fl.federation.job import Job
 from xbackend_fl.federation.protocol.message import Message, public
 from xbackend_fl.federation.protocol.signatures import Frame, Signatures
-from xbackend_fl.federation.server.dispatcher import Dispatcher
-from xbackend_fl.federation.server.engine import DeploymentEngine
-from xbackend_fl.federation.server.ledger import Ledger
+from xbackend_fl.federation.server.lead import lead
 from xbackend_fl.federation.transport import Reply, Session
-from xbackend_fl.rounds import full_disk_said, run_with, wait_for_space
 
 _LOG = logging.getLogger("xbfl")
 _POLL_S = 0.2
@@ -42,42 +36,7 @@ def main(grid: Grid, context: Context) -> None:
     job = Job.read(str(context.run_config["xbfl"]))
     # What is imported stays: collections then look at what a message left only.
     gc.freeze()
-    with job.alive():
-        try:
-            course = job.load()
-            while not _run(grid, job, course):
-                continue
-        except XbflError as error:
-            job.fail(error)
-            raise
-        except (OSError, sqlite3.OperationalError) as error:
-            hint = f"make space, or mend the disk; xbfl serve {job.out} --resume goes on"
-            job.fail(RunFailed(f"the run could not be written: {error}", hint=hint))
-            raise
-        except Exception:
-            job.fail(XbflError(f"the server's process raised\n{traceback.format_exc()}"))
-            raise
-
-
-def _run(grid: Grid, job: Job, course: Course) -> bool:
-    """Lead the course to its end, or until the disk is full and has space again; whether it ended."""
-    with job.open(course) as (folder, state):
-        signatures = job.signatures()
-        hello = signatures.seal(Message("hello").to_bytes())
-        link = FlowerLink(grid, [participant.name for participant in course.participants], hello)
-        try:
-            with (
-                full_disk_said(folder.path),
-                closing(DeploymentEngine(course, Dispatcher(link, signatures), Ledger(folder))) as engine,
-            ):
-                run_with(engine, course, folder, state, should_stop=job.should_stop)
-        except DiskFull as error:
-            # Silos stay connected meanwhile, and what was accepted is on disk.
-            job.tell(f"{error.message}; waiting for space")
-            if wait_for_space(folder.path, job.should_stop):
-                return False
-            raise
-        return True
+    lead(job, partial(FlowerLink, grid))
 
 
 @final

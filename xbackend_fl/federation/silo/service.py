@@ -10,8 +10,10 @@ import logging
 import mmap
 import socket
 import struct
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from xbackend_fl.deadline import Deadline
@@ -26,6 +28,7 @@ _PATIENCE_S = 60.0
 _SLOWEST = 1 << 20
 """Bytes a second that a request must have come at; the socket is of this machine."""
 _FULL_S = 0.2
+_JOIN_S = 2.0
 _SMALL = 1 << 20
 
 
@@ -53,6 +56,23 @@ def serve(silo: Silo, path: Path, should_stop: Callable[[], bool]) -> None:
                     _answer(silo, connection)
         finally:
             path.unlink(missing_ok=True)
+
+
+@contextmanager
+def serving(silo: Silo, path: Path) -> Iterator[Path]:
+    """A silo's service in a thread, until the block ends."""
+    stop = threading.Event()
+    thread = threading.Thread(target=serve, args=(silo, path, stop.is_set), name="xbfl-silo")
+    thread.daemon = True
+    thread.start()
+    try:
+        yield path
+    finally:
+        stop.set()
+        with suppress(OSError):
+            wake(path)
+        # It removes its socket; a model in the middle of an epoch is not waited for.
+        thread.join(_JOIN_S)
 
 
 def _answer(silo: Silo, connection: socket.socket) -> None:

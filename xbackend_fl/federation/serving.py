@@ -1,16 +1,14 @@
-"""The server's role: Flower's SuperLink and the round loop in it, watched, and started again if a process of it ends."""
+"""The server's role: the process that leads a course is started, watched, and started again if it ends."""
 
 from __future__ import annotations
 
 import os
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from xbackend_fl.course import Course, dump
-from xbackend_fl.course.address import Address
 from xbackend_fl.errors import FileError, RunFailed
 from xbackend_fl.events import (
     CourseFinished,
@@ -22,10 +20,8 @@ from xbackend_fl.events import (
     complete_bytes,
     from_line,
 )
-from xbackend_fl.federation.credentials import Keys, keys_for
-from xbackend_fl.federation.flower import processes
-from xbackend_fl.federation.flower.processes import Gone, Waiting
 from xbackend_fl.federation.job import Job
+from xbackend_fl.federation.transport import Gone, Served, Transport
 from xbackend_fl.rounds import LEAVING_S, RunFolder, owned
 
 _POLL_S = 0.2
@@ -35,22 +31,20 @@ _AGAIN_S = 3.0
 
 def serve_course(
     course: Course,
+    transport: Transport,
     *,
-    address: str | None = None,
     out: Path | None = None,
-    keys: Path | None = None,
-    insecure: bool = False,
+    resume: bool = False,
     observer: Observer = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Path:
     """Run a course's server until the course is over.
 
     Args:
-        course: The course.
-        address: ``HOST:PORT`` to listen at; ``deployment.address`` if left out.
-        out: A new run folder.
-        keys: Folder of the server's keys (:class:`~xbackend_fl.federation.credentials.Keys`); ``deployment.keys`` if left out.
-        insecure: Whether others than this machine may be served without keys.
+        course: The course; :func:`continued` gives that of a run folder.
+        transport: The server's end of the way to silos.
+        out: A new run folder; with ``resume``, the one to go on with.
+        resume: Continue at the last checkpoint of the folder.
         observer: Told about every event.
         should_stop: Asked all the time; true ends the course after a complete round.
 
@@ -58,63 +52,16 @@ def serve_course(
         The run folder.
 
     Raises:
-        RefusedInput: Course, address or folder cannot be used, or a silo's model is not the reference's.
+        RefusedInput: Course or folder cannot be used, or a silo's model is not the reference's.
         RunFailed: The course could not finish; the checkpoint of the last complete round stays.
     """
-    place = Address(address or course.deployment.address)
-    own = keys_for(course, place.reached, keys, insecure=insecure)
-    return _serve(course, RunFolder.place(course, out).resolve(), place, own, observer, should_stop)
-
-
-def resume_serving(
-    run: Path,
-    settings: Sequence[str] = (),
-    *,
-    address: str | None = None,
-    keys: Path | None = None,
-    insecure: bool = False,
-    observer: Observer = lambda _: None,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> Path:
-    """Go on at the last checkpoint of a run folder, as :func:`serve_course` began.
-
-    Args:
-        run: The run folder.
-        settings: ``a.b=value`` overrides.
-        address: ``HOST:PORT`` to listen at; ``deployment.address`` if left out.
-        keys: Folder of the server's keys; ``deployment.keys`` if left out.
-        insecure: Whether others than this machine may be served without keys.
-        observer: Told about every event.
-        should_stop: Asked all the time; true ends the course after a complete round.
-
-    Raises:
-        RefusedInput: The folder is no run of a deployed course, or another process owns it.
-        RunFailed: The course could not finish; the checkpoint of the last complete round stays.
-    """
-    folder = RunFolder.open(run)
-    require_deployed(run)
-    # Said before anything is started; the server's process owns the folder then.
-    with owned(run, LEAVING_S):
-        course = folder.continued(settings, deployed=True)
-    place = Address(address or course.deployment.address)
-    own = keys_for(course, place.reached, keys, insecure=insecure)
-    return _serve(course, run.resolve(), place, own, observer, should_stop)
-
-
-def _serve(
-    course: Course,
-    folder: Path,
-    place: Address,
-    keys: Keys | None,
-    observer: Observer,
-    should_stop: Callable[[], bool],
-) -> Path:
+    folder = (out if resume and out is not None else RunFolder.place(course, out)).resolve()
     tally = _Tally(observer)
     # From here on: a process may write before whoever started it looks.
     events = _events(folder / "events.jsonl", complete_bytes(folder / "events.jsonl"))
     while True:
         try:
-            _serve_once(course, place, keys, folder, events, tally, should_stop)
+            _serve_once(course, transport, folder, events, tally, should_stop)
         except RunFailed as error:
             # What never worked is for its reader to mend; what worked is tried again.
             if not isinstance(error, Gone) and not tally.failures:
@@ -127,6 +74,23 @@ def _serve(
             time.sleep(_AGAIN_S)
         else:
             return folder
+
+
+def continued(run: Path, settings: Sequence[str] = ()) -> Course:
+    """The course of a run folder that is to go on.
+
+    Args:
+        run: The run folder.
+        settings: ``a.b=value`` overrides.
+
+    Raises:
+        RefusedInput: It is no run of a deployed course, or another process owns it.
+    """
+    folder = RunFolder.open(run)
+    require_deployed(run)
+    # Said before anything is started; the server's process owns the folder then.
+    with owned(run, LEAVING_S):
+        return folder.continued(settings, deployed=True)
 
 
 def require_deployed(run: Path) -> None:
@@ -156,44 +120,36 @@ class _Tally:
 
 def _serve_once(
     course: Course,
-    place: Address,
-    keys: Keys | None,
+    transport: Transport,
     folder: Path,
     events: Iterator[Event | None],
     observer: Observer,
     should_stop: Callable[[], bool],
 ) -> None:
     with tempfile.TemporaryDirectory(prefix="xbfl-") as home:
-        where = "" if keys is None else str(keys.folder.resolve())
-        job = Job(dump(course), str(folder), where, home, os.getpid())
-        waiting = Waiting(observer, should_stop)
-        with processes.superlink(place, keys, Path(home), waiting) as link:
-            try:
-                processes.submit(place, keys, job, Path(home), waiting)
-            except RunFailed as error:
-                if link.poll() is not None:
-                    raise Gone("Flower's SuperLink ended while it was given the course.") from error
-                raise
-            _follow(events, job, link, observer, should_stop)
+        keys = "" if transport.keys is None else str(transport.keys.folder.resolve())
+        job = Job(dump(course), str(folder), keys, home, os.getpid())
+        with transport.serve(job, observer, should_stop) as served:
+            _follow(events, job, served, observer, should_stop)
 
 
 def _follow(
     events: Iterator[Event | None],
     job: Job,
-    link: subprocess.Popen[bytes],
+    served: Served,
     observer: Observer,
     should_stop: Callable[[], bool],
 ) -> None:
     """Tell what the server's process writes down, until the course is over."""
-    home, checked, took = Path(job.home), time.monotonic(), 0.0
+    checked, took = time.monotonic(), 0.0
     meeting = True
     while True:
         # Asked before the events are read: what a process wrote last is then seen before its end is.
-        ended, gone = job.ended, link.poll() is not None
+        ended, gone = job.ended, served.is_gone()
         # Rarely on a slow machine, where the question itself keeps the process from starting.
         if not job.started and time.monotonic() - checked > max(_STATUS_S, 2 * took):
             asked = time.monotonic()
-            ended = processes.status(home).startswith("finished")
+            ended = served.has_ended()
             checked = time.monotonic()
             took = checked - asked
         for event in events:
@@ -209,9 +165,9 @@ def _follow(
         if not gone and (failure := job.failure()):
             raise failure
         if ended or gone:
-            name = "Flower's SuperLink" if gone else "the server's process"
+            name = served.name if gone else "the server's process"
             raise Gone(
-                f"{name} ended before the course did.\n{processes.tail(home / 'superlink.log', 40)}",
+                f"{name} ended before the course did.\n{served.log()}",
                 hint=f"xbfl serve --resume {job.out}",
             )
         if should_stop():

@@ -1,107 +1,31 @@
-"""A silo's role: its model and data behind a socket of this machine, and Flower's SuperNode beside it."""
+"""A silo's end of Flower: its SuperNode, beside the process that has the model."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from pathlib import Path
 
-from xbackend_fl.course import Course
 from xbackend_fl.course.address import Address
 from xbackend_fl.deadline import Deadline
-from xbackend_fl.errors import ConfigError, RunFailed
+from xbackend_fl.errors import RunFailed
 from xbackend_fl.events import Noted, Observer
-from xbackend_fl.federation.credentials import Keys, keys_for
+from xbackend_fl.federation.credentials import Keys
 from xbackend_fl.federation.flower import processes
 from xbackend_fl.federation.flower.processes import free_port
-from xbackend_fl.federation.protocol.signatures import Signatures
-from xbackend_fl.federation.silo import service
+from xbackend_fl.federation.silo.service import serving
 from xbackend_fl.federation.silo.silo import Silo
-from xbackend_fl.rounds import LEAVING_S, owned
-from xbackend_fl.writing import unwritable_said
 
 _POLL_S = 0.5
 _HEALTH_S = 3.0
 _LINGER_S = 60.0
 _REMIND_S = 10.0
-_JOIN_S = 2.0
 _AGAIN_S = 2.0
 _SKEW_S = 3.0
 _STEADY_S = 30.0
 """A SuperNode that ran for so long was let in."""
-
-
-def join_course(
-    course: Course,
-    *,
-    name: str | None = None,
-    data: Path | None = None,
-    server: str | None = None,
-    out: Path | None = None,
-    keys: Path | None = None,
-    insecure: bool = False,
-    socket: Path | None = None,
-    threads: int | None = None,
-    observer: Observer = lambda _: None,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> None:
-    """Take part in a course as one of its silos, until the course is over.
-
-    Args:
-        course: The course.
-        name: Which participant this is; ``deployment.name`` if left out.
-        data: The silo's ``.npz`` file; ``deployment.data_path`` if left out, and its part of the course's data without either.
-        server: The server's ``HOST:PORT``; ``deployment.address`` if left out.
-        out: Folder for the trained model; ``silos/NAME`` if left out.
-        keys: Folder of the silo's keys; ``deployment.keys`` if left out.
-        insecure: Whether a server elsewhere may be talked to without keys.
-        socket: Where to answer a SuperNode that somebody else runs; one is started if left out.
-        threads: Threads of the framework; all cores if left out.
-        observer: Hears of what happens.
-        should_stop: Asked all the time.
-
-    Raises:
-        RefusedInput: The course, the model, the data, the address or the folder cannot be used.
-        RunFailed: The server was out of reach for ``deployment.join_timeout_s``.
-    """
-    rules = course.deployment
-    chosen = name or rules.name
-    if chosen is None:
-        raise ConfigError("which participant is this?", hint="--as NAME, or deployment.name")
-    place = Address(server or rules.address)
-    own = keys_for(course, place.reached, keys, insecure=insecure)
-    signatures = Signatures()
-    if own is not None:
-        own.silo(chosen)
-        signatures = own.silo_signatures(chosen)
-    path = data or (course.base / rules.data_path if rules.data_path else None)
-    where = out or Path("silos") / chosen
-    with unwritable_said(where):
-        where.mkdir(parents=True, exist_ok=True)
-    with owned(where, LEAVING_S):
-        silo = Silo.open(
-            course,
-            chosen,
-            path,
-            out=where,
-            threads=threads or os.cpu_count() or 1,
-            signatures=signatures,
-            observer=observer,
-        )
-        observer(Noted(backend=chosen, note="model and data are open"))
-        if socket is not None:
-            with serving(silo, socket):
-                observer(Noted(backend=chosen, note=f"answering at {socket}"))
-                while not should_stop() and not silo.finished:
-                    time.sleep(_POLL_S)
-        else:
-            connect(silo, place, own, rules.join_timeout_s, observer, should_stop)
-        observer(Noted(backend=chosen, note=f"{'the course is over' if silo.finished else 'stopped'}"))
 
 
 def connect(
@@ -209,20 +133,3 @@ def _stay(
             raise RunFailed(f"the server at {server[0].text} was out of reach for {patience_s:g} s")
         time.sleep(_POLL_S)
     return True
-
-
-@contextmanager
-def serving(silo: Silo, path: Path) -> Iterator[Path]:
-    """A silo's service in a thread, until the block ends."""
-    stop = threading.Event()
-    thread = threading.Thread(target=service.serve, args=(silo, path, stop.is_set), name="xbfl-silo")
-    thread.daemon = True
-    thread.start()
-    try:
-        yield path
-    finally:
-        stop.set()
-        with suppress(OSError):
-            service.wake(path)
-        # It removes its socket; a model in the middle of an epoch is not waited for.
-        thread.join(_JOIN_S)
