@@ -258,6 +258,8 @@ def _captures(context: Context, graph: Any, variables: Mapping[str, Any]) -> Non
         if inside.dtype == tf.resource:
             variable = handles.get(id(outside))
             context.handles[inside.name] = None if variable is None else context.native(variable)
+            if variable is None:
+                context.tables[inside.name] = outside
         else:
             context.values[inside.name] = outside.numpy()
 
@@ -431,6 +433,8 @@ def _function_call(context: Context, graph: Any, operation: Any) -> None:
     for outside, inside in zip(operation.inputs, inner.inputs, strict=True):
         if inside.dtype == tf.resource:
             child.handles[inside.name] = context.handles.get(outside.name)
+            if outside.name in context.tables:
+                child.tables[inside.name] = context.tables[outside.name]
         else:
             child.values[inside.name] = context.tensor(outside)
     _walk(child, inner, (), inner.outputs)

@@ -23,6 +23,7 @@ class Context:
         builder: Receives the nodes.
         values: What each tensor of the graph, by name, stands for.
         handles: What each resource tensor, by name, gives access to; ``None`` for a stranger's variable.
+        tables: Resource tensors, by name, that are no variables: what a preprocessing layer looks up.
         names: Variable (by identity) to its native name.
         layers: Layer by native place: its name, and ``@2`` and so on for its further calls.
         active: Whether a marked call, by identity, drops or moves statistics in training.
@@ -37,6 +38,7 @@ class Context:
         self.builder = builder
         self.values: dict[str, Operand] = {}
         self.handles: dict[str, Native | None] = {}
+        self.tables: dict[str, Any] = {}
         self.names = names
         self.layers: dict[str, Any] = {}
         self.prefix = ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from xbackend_fl.canonical.graph.opaque import Operation, opaque
@@ -38,7 +39,9 @@ def record(context: Context, operation: Any) -> list[Operand]:
             f"tensorflow operation {operation.type} at {where!r} draws random numbers in evaluation",
             hint="draw them in training only: if training",
         )
-    arguments = [_argument(context, tensor, where) for tensor in operation.inputs]
+    arguments = [
+        item for tensor in operation.inputs for item in _arguments(context, operation, tensor, where)
+    ]
     options = {
         key: _plain(operation.get_attr(key))
         for key, value in sorted(operation.node_def.attr.items())
@@ -58,13 +61,24 @@ def placeholders(context: Context, call: Any) -> list[Operand]:
     return list(opaque(context.builder, call.target.name, Operation("tensorflow", "layer", ()), outputs))
 
 
-def _argument(context: Context, tensor: Any, where: str) -> Operand:
+def _arguments(context: Context, operation: Any, tensor: Any, where: str) -> list[Operand]:
     if tensor.dtype != tf.resource:
-        return context.tensor(tensor)
+        return [context.tensor(tensor)]
+    if operation.type == "LookupTableFindV2" and tensor.name in context.tables:
+        return _table(context.tables[tensor.name], operation)
     layout = context.handles.get(tensor.name)
     if layout is None:
         raise UnsupportedError(f"tensorflow operation {where!r} reads a variable that the model does not own")
-    return layout
+    return [layout]
+
+
+def _table(handle: Any, operation: Any) -> list[Operand]:
+    """Keys and values of a table, as constants in the order of the keys."""
+    kinds = operation.get_attr("Tin"), operation.get_attr("Tout")
+    found = tf.raw_ops.LookupTableExportV2(table_handle=handle, Tkeys=kinds[0], Tvalues=kinds[1])
+    keys, values = (np.asarray(column) for column in found)
+    order = np.argsort(keys)
+    return [keys[order], values[order]]
 
 
 def _plain(value: Any) -> Any:

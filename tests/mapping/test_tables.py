@@ -212,3 +212,51 @@ def test_ids_that_are_divided(rounding: str | None) -> None:
     assert any(note.startswith("two opinions") for note in bound.notes)
     with pytest.raises(MismatchError):
         xbackend_fl.bind(keras_halved(3), schema, (IDS,), evidence)
+
+
+class Looked(nn.Module):
+    """Codes that are looked up by comparison; any other is the first row."""
+
+    def __init__(self, *codes: int) -> None:
+        super().__init__()
+        self.words, self.out, self.codes = nn.Embedding(len(codes) + 1, WIDTH), nn.Linear(WIDTH, 2), codes
+
+    def forward(self, ids: Tensor) -> Tensor:
+        rows = torch.zeros_like(ids)
+        for row, code in enumerate(self.codes, 1):
+            rows = torch.where(ids == code, torch.full_like(ids, row), rows)
+        return self.out(self.words(rows).mean(1))
+
+
+def keras_looked(*codes: int) -> keras.Model:
+    ids = keras.Input((STEPS,), dtype="int64")
+    rows = K.Embedding(len(codes) + 1, WIDTH)(K.IntegerLookup(vocabulary=[*codes])(ids))
+    return keras.Model(ids, K.Dense(2)(K.GlobalAveragePooling1D()(rows)))
+
+
+CODES = np.array([[10, 20, 30, 40, 10], [20, 20, 30, 7, 10]])
+
+
+def test_codes_that_a_layer_looks_up() -> None:
+    schema, evidence = xbackend_fl.describe_reference(Looked(10, 20, 30), (CODES,))
+    xbackend_fl.bind(keras_looked(10, 20, 30), schema, (CODES,), evidence)
+    with pytest.raises(MismatchError):
+        xbackend_fl.bind(keras_looked(10, 30, 20), schema, (CODES,), evidence)
+
+
+def test_a_table_that_is_looked_up_is_a_part_of_the_schema() -> None:
+    """Also a code that no example has: 50 and 60 are compared as they are."""
+    schema, evidence = xbackend_fl.describe_reference(keras_looked(10, 20, 30, 50), (CODES,))
+    xbackend_fl.bind(keras_looked(10, 20, 30, 50), schema, (CODES,), evidence)
+    with pytest.raises(MismatchError):
+        xbackend_fl.bind(keras_looked(10, 20, 30, 60), schema, (CODES,), evidence)
+
+
+@pytest.mark.slow
+def test_a_long_table_that_is_looked_up_is_compared() -> None:
+    codes = [*range(100, 400, 3)]
+    example = (np.random.default_rng(2).choice(codes, (3, STEPS)),)
+    schema, evidence = xbackend_fl.describe_reference(keras_looked(*codes), example)
+    xbackend_fl.bind(keras_looked(*codes), schema, example, evidence)
+    with pytest.raises(MismatchError, match="entry is 217 at"):
+        xbackend_fl.bind(keras_looked(*codes[:39], 216, *codes[40:]), schema, example, evidence)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from xbackend_fl.canonical import Description, Schema
+from xbackend_fl.mapping.align.constants import unlike_tables
 from xbackend_fl.mapping.align.pairings import Proposal, pairings
 from xbackend_fl.mapping.match.causes import causes
 from xbackend_fl.mapping.match.diagnose import compare, differences
@@ -86,6 +87,9 @@ def _proposal(
     found = {i: items for i, pair in pairs.items() if (items := list(compare(*pair)))}
     if found:
         raise StructureError(tuple(causes(pairs, found)))
+    # One graph may hold other numbers: of those that no draw need read, all are compared.
+    if tables := tuple(unlike_tables(schema, description.schema, None)):
+        raise StructureError(tables)
     nodes, parameters = _names(reference, candidate, matching)
     nodes |= pair_dropouts(reference, candidate, matching, (schema, description.schema))
     binding = fit_outputs(schema, description).renamed(parameters, nodes, schema)

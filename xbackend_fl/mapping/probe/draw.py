@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 from collections import defaultdict
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import permutations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from xbackend_fl.canonical import OPERATORS, Kind, Node, Parameter, Port, Property, Schema, has
 from xbackend_fl.mapping.probe.branches import calmed
 from xbackend_fl.mapping.probe.distributions import Assignment, Distribution, hidden, sample, vocabularies
-from xbackend_fl.mapping.probe.markers import compared, values
+from xbackend_fl.mapping.probe.markers import Compared, compared, values
 from xbackend_fl.mapping.probe.pieces import in_pieces, put_together
 
 Array = NDArray[Any]
@@ -180,7 +180,7 @@ def draw_inputs(
     marks = compared(schema)
     ranges = [_range(array) for array in like] or [None] * len(kinds)
     drawn = [
-        generator.integers(*numbers, (BATCH, *shape[1:])).astype(port.dtype)
+        _whole((BATCH, *shape[1:]), numbers, marks.get(port.name, ()), generator).astype(port.dtype)
         if numbers is not None and port.name not in indices
         else sample(
             (BATCH, *shape[1:]),
@@ -229,6 +229,22 @@ def _is_causal(node: Node) -> bool:
     numbers = np.asarray(node.attributes["value"]).reshape(-1, *map(int, shape[-2:]))
     past = np.tril(np.ones(numbers.shape[1:], bool))
     return any(bool((numbers.astype(bool) == one).all()) for one in (past, ~past, past.T, ~past.T))
+
+
+def _whole(
+    shape: tuple[int, ...],
+    numbers: tuple[int, int],
+    marks: Collection[Compared],
+    generator: np.random.Generator,
+) -> Array:
+    """Whole numbers of a range, of which half are those that the model looks for."""
+    found: Array = generator.integers(*numbers, shape)
+    codes = sorted(
+        int(mark.number) for mark in marks if not mark.ordering and mark.number == int(mark.number)
+    )
+    if codes:
+        found = np.where(generator.random(shape) < 0.5, generator.choice(codes, shape), found)
+    return found
 
 
 def _range(array: Array) -> tuple[int, int] | None:

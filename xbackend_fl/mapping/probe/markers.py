@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.canonical import Node, Port, Property, Schema, has
+from xbackend_fl.canonical.row import OPAQUE
 
 Array = NDArray[Any]
 
@@ -55,13 +56,26 @@ def compared(schema: Schema) -> Mapping[str, frozenset[Compared]]:
     """Numbers that each input is compared with as it is, by the input's name; of those without any, nothing."""
     origins: dict[str, frozenset[str]] = {port.name: frozenset({port.name}) for port in schema.inputs}
     found: dict[str, set[Compared]] = defaultdict(set)
+    codes = dict(_codes(schema))
     for node in schema.nodes:
         origin = frozenset().union(*(origins.get(value, frozenset()) for value in node.inputs))
         for name in origin:
             found[name].update(_numbers(node))
+            if node.operator == OPAQUE:
+                # What is looked for comes first; what is found instead lies behind it.
+                found[name].update(next((codes[value] for value in node.inputs if value in codes), ()))
         if has(node.operator, Property.PICKS | Property.SHAPE_ONLY):
             origins |= dict.fromkeys(node.outputs, origin)
     return {name: frozenset(numbers) for name, numbers in found.items() if numbers}
+
+
+def _codes(schema: Schema) -> Iterator[tuple[str, list[Compared]]]:
+    """A few whole numbers that a graph holds, by the value that they are: an operation that nobody knows may look for them."""
+    for node in schema.nodes:
+        numbers = node.attributes.get("value")
+        whole = str(node.attributes.get("dtype", "")).startswith("int")
+        if node.operator == "Constant" and whole and isinstance(numbers, tuple) and len(numbers) <= _MOST:
+            yield node.outputs[0], list(_usable(numbers, ordering=False))
 
 
 def _numbers(node: Node) -> Iterator[Compared]:

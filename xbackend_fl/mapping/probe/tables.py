@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.canonical import Node, Property, Schema, has
+from xbackend_fl.canonical.row import OPAQUE
 
 Array = NDArray[Any]
 
@@ -62,6 +63,10 @@ def tables_of(schema: Schema) -> dict[str, Array]:
     origins = {value: node.name for node in schema.nodes for value in node.outputs if node.name in constants}
     found: dict[str, Array] = {}
     for node in schema.nodes:
+        if node.operator == OPAQUE:
+            # Whatever it is: whole numbers in it are codes, rows or places.
+            held = [origins[value] for value in node.inputs if value in origins]
+            found |= {name: constants[name] for name in held if constants[name].dtype.kind in "iu"}
         origin = origins.get(node.inputs[0]) if node.inputs else None
         if origin is None:
             continue
