@@ -6,10 +6,11 @@ from collections.abc import Mapping
 
 import onnx
 
+from xbackend_fl.adapter import walk
 from xbackend_fl.canonical.graph import activations, contractions, reductions
 from xbackend_fl.canonical.graph.operands import Operand, combine, scalar, unary
 from xbackend_fl.canonical.value import Value
-from xbfl_onnx.graph import Context, Handler, attributes, numbers, present, require
+from xbfl_onnx.graph import Context, Handler, attributes, numbers, of_operands, present, require
 
 _DEFAULTS: Mapping[str, Mapping[str, float]] = {
     "LeakyRelu": {"alpha": 0.01},
@@ -20,25 +21,7 @@ _DEFAULTS: Mapping[str, Mapping[str, float]] = {
     "Selu": activations.SELU,
     "HardSigmoid": {"alpha": 0.2, "beta": 0.5},
 }
-_ONE_TO_ONE = (
-    *("Relu", "Sigmoid", "Tanh", "Softplus", "Softsign", "HardSwish", "Mish", "Swish", "Exp", "Log", "Sqrt"),
-    *(
-        "Neg",
-        "Abs",
-        "Reciprocal",
-        "Erf",
-        "Sin",
-        "Cos",
-        "Tan",
-        "Asin",
-        "Acos",
-        "Atan",
-        "Sinh",
-        "Cosh",
-        "Asinh",
-    ),
-    *("Acosh", "Atanh", "Sign", "Floor", "Ceil", "Round"),
-)
+_ACTIVATIONS = ("Relu", "Sigmoid", "Tanh", "Softplus", "Softsign", "HardSwish", "Mish", "Swish")
 
 
 def _unary(context: Context, node: onnx.NodeProto) -> Operand:
@@ -49,7 +32,7 @@ def _unary(context: Context, node: onnx.NodeProto) -> Operand:
 
 
 def _gelu(context: Context, node: onnx.NodeProto) -> Operand:
-    value = context.data(context.inputs(node)[0], node)
+    value = context.needed(context.inputs(node)[0], node)
     mode = attributes(node).get("approximate", "none")
     return context.builder.elementwise("Gelu", node.name, value, approximate=mode)
 
@@ -62,16 +45,16 @@ def _clip(context: Context, node: onnx.NodeProto) -> Operand:
     ]
     missing = any(item is not None and bound is None for item, bound in zip((low, high), bounds, strict=True))
     require(not missing, node, "bounds that depend on the data")
-    return activations.clip(context.builder, node.name, context.data(value, node), *bounds)
+    return activations.clip(context.builder, node.name, context.needed(value, node), *bounds)
 
 
 def _along(context: Context, node: onnx.NodeProto) -> Operand:
-    value = context.data(context.inputs(node)[0], node)
+    value = context.needed(context.inputs(node)[0], node)
     return context.builder.along(node.op_type, node.name, value, attributes(node).get("axis", -1))
 
 
 def _lp_normalization(context: Context, node: onnx.NodeProto) -> Operand:
-    given, value = attributes(node), context.data(context.inputs(node)[0], node)
+    given, value = attributes(node), context.needed(context.inputs(node)[0], node)
     axis = given.get("axis", -1)
     if given.get("p", 2) == 2:
         return context.builder.along("LpNormalization", node.name, value, axis)
@@ -79,26 +62,9 @@ def _lp_normalization(context: Context, node: onnx.NodeProto) -> Operand:
     return context.builder.binary("Div", node.name, value, norm)
 
 
-def _binary(operator: str) -> Handler:
-    def handle(context: Context, node: onnx.NodeProto) -> Operand:
-        total, *rest = present(context, node)
-        for operand in rest:
-            total = combine(context.builder, operator, node.name, total, operand)
-        return total
-
-    return handle
-
-
 def _mean(context: Context, node: onnx.NodeProto) -> Operand:
-    total, *rest = present(context, node)
-    for operand in rest:
-        total = combine(context.builder, "Add", node.name, total, operand)
+    total = walk.binary("Add")(context.builder, node.name, *present(context, node))
     return combine(context.builder, "Mul", node.name, total, 1.0 / len(node.input))
-
-
-def _power(context: Context, node: onnx.NodeProto) -> Operand:
-    base, exponent = present(context, node)
-    return activations.power(context.builder, node.name, base, exponent)
 
 
 def _mod(context: Context, node: onnx.NodeProto) -> Operand:
@@ -116,7 +82,7 @@ def _axes(context: Context, node: onnx.NodeProto, value: Value) -> list[int]:
 
 
 def _reduce(context: Context, node: onnx.NodeProto) -> Operand:
-    value = context.data(context.inputs(node)[0], node)
+    value = context.needed(context.inputs(node)[0], node)
     keep, kind = bool(attributes(node).get("keepdims", 1)), node.op_type
     axes, builder = _axes(context, node, value), context.builder
     if kind in {"ReduceL1", "ReduceL2"}:
@@ -146,7 +112,7 @@ def _top_k(context: Context, node: onnx.NodeProto) -> list[Operand]:
     value, count = present(context, node)
     given = attributes(node)
     require(bool(given.get("largest", 1) and given.get("sorted", 1)), node, "the least, or in no order")
-    data = context.data(value, node)
+    data = context.needed(value, node)
     k = numbers(count, node)[0]
     return list(reductions.top_k(context.builder, node.name, data, given.get("axis", -1), k))
 
@@ -154,14 +120,14 @@ def _top_k(context: Context, node: onnx.NodeProto) -> list[Operand]:
 def _cum_sum(context: Context, node: onnx.NodeProto) -> Operand:
     value, axis = present(context, node)
     words = {word: int(attributes(node).get(word, 0)) for word in ("exclusive", "reverse")}
-    data = context.data(value, node)
+    data = context.needed(value, node)
     return context.builder.along("CumSum", node.name, data, numbers(axis, node)[0], **words)
 
 
 def _rms_norm(context: Context, node: onnx.NodeProto) -> Operand:
     value, weight = present(context, node)
     given = attributes(node)
-    rank = len(context.data(value, node).shape)
+    rank = len(context.needed(value, node).shape)
     axes = list(range(given.get("axis", -1) % rank, rank))
     epsilon = float(f"{given.get('epsilon', 1e-5):.6g}")
     return reductions.rms_norm(context.builder, node.name, value, axes, weight, epsilon)
@@ -173,15 +139,15 @@ def _einsum(context: Context, node: onnx.NodeProto) -> Operand:
 
 
 HANDLERS: Mapping[str, Handler] = {
-    **dict.fromkeys((*_ONE_TO_ONE, *_DEFAULTS), _unary),
+    **dict.fromkeys((*walk.NAMED_FUNCTIONS, *_ACTIVATIONS, *_DEFAULTS), _unary),
     "Gelu": _gelu,
     "Clip": _clip,
     **dict.fromkeys(("Softmax", "LogSoftmax"), _along),
     "LpNormalization": _lp_normalization,
-    **{name: _binary(name) for name in ("Add", "Sub", "Mul", "Div", "Max", "Min")},
-    "Sum": _binary("Add"),
+    **{name: of_operands(walk.binary(name)) for name in ("Add", "Sub", "Mul", "Div", "Max", "Min")},
+    "Sum": of_operands(walk.binary("Add")),
     "Mean": _mean,
-    "Pow": _power,
+    "Pow": of_operands(activations.power),
     "Mod": _mod,
     **dict.fromkeys(
         (

@@ -13,8 +13,8 @@ from onnx import numpy_helper
 from xbackend_fl.adapter.calling import MOST_WAYS, Way, by_names, way_of
 from xbackend_fl.adapter.contract import Array
 from xbackend_fl.adapter.structure import Given, Leaf
+from xbackend_fl.adapter.walk import handler_of, table
 from xbackend_fl.canonical import Description, GraphBuilder, NativeTensor
-from xbackend_fl.canonical.graph.operands import as_value
 from xbackend_fl.canonical.layout import Native
 from xbackend_fl.canonical.onnx_session import OnnxSession, SessionRefused
 from xbackend_fl.errors import UnsupportedError, shortened
@@ -22,11 +22,8 @@ from xbfl_onnx import arithmetic, layers, masks, operations, sequences
 from xbfl_onnx.constants import fold
 from xbfl_onnx.graph import Context, Handler
 
-_HANDLERS: dict[str, Handler] = {
-    name: handler
-    for module in (masks, arithmetic, operations, layers, sequences)
-    for name, handler in module.HANDLERS.items()
-}
+_FAMILIES = (masks, arithmetic, operations, layers, sequences)
+_HANDLERS: dict[str, Handler] = table(*(family.HANDLERS for family in _FAMILIES))
 """Operators to their handlers; a family a module."""
 _DRAWS = re.compile(r"^(Random|Bernoulli|Multinomial)")
 _QUANTISED = ("Quantize", "Dequantize", "QLinear", "MatMulInteger", "ConvInteger", "DynamicQuantize")
@@ -58,7 +55,7 @@ def describe(model: onnx.ModelProto, example: Sequence[Array]) -> Description:
     for node in model.graph.node:
         _node(context, _named(node), opset)
     for output in model.graph.output:
-        builder.output(as_value(builder, context.values[output.name]))
+        builder.output(context.data(context.values[output.name]))
     return builder.build()
 
 
@@ -114,18 +111,13 @@ def _named(node: onnx.NodeProto) -> onnx.NodeProto:
 def _node(context: Context, node: onnx.NodeProto, opset: int) -> None:
     made = fold(context, node, opset)
     if made is None:
-        handler = _HANDLERS.get(node.op_type)
-        if handler is None and _DRAWS.search(node.op_type):
+        what = f"ONNX node {node.name!r} ({node.op_type})"
+        if _DRAWS.search(node.op_type):
             raise UnsupportedError(
-                f"ONNX node {node.name!r} ({node.op_type}) draws random numbers in evaluation too",
+                f"{what} draws random numbers in evaluation too",
                 hint="export the model in evaluation mode, without it",
             )
-        if handler is None:
-            raise UnsupportedError(
-                f"ONNX node {node.name!r} ({node.op_type}) has no canonical form",
-                hint="express it with the operators that `xbfl adapters --operators` lists",
-            )
-        found = handler(context, node)
+        found = handler_of(_HANDLERS, node.op_type, what)(context, node)
         values = found if isinstance(found, list) else [found]
     else:
         values = list(made)

@@ -8,18 +8,17 @@ from typing import Any, TypeAlias
 import numpy as np
 import onnx
 
+from xbackend_fl.adapter.walk import Function, Walk
 from xbackend_fl.canonical import GraphBuilder, Value
-from xbackend_fl.canonical.graph.operands import Operand, as_value
+from xbackend_fl.canonical.graph.operands import Operand
 from xbackend_fl.canonical.layout import Layout, Step
 from xbackend_fl.errors import UnsupportedError
 
 
-class Context:
-    """State of one walk.
+class Context(Walk[str, Operand]):
+    """State of one walk of a graph, whose values are told by their names.
 
     Attributes:
-        builder: Receives the nodes.
-        values: What each value of the graph stands for.
         sequences: Values that are lists of values.
         shapes: Shape of each value at the example.
         zeros: Initializers that are zeros: exporters write first states so, which are no weights then.
@@ -31,9 +30,8 @@ class Context:
         shapes: Mapping[str, tuple[int, ...]],
         zeros: Collection[str] = frozenset(),
     ) -> None:
-        self.builder = builder
+        super().__init__(builder)
         self.zeros = zeros
-        self.values: dict[str, Operand] = {}
         self.shapes = shapes
         self.sequences: dict[str, list[Operand]] = {}
 
@@ -41,11 +39,11 @@ class Context:
         """What the inputs of a node stand for; ``None`` for one that is left out."""
         return [self.values[name] if name else None for name in node.input]
 
-    def data(self, operand: Operand | None, node: onnx.NodeProto) -> Value:
-        """An operand as data."""
+    def needed(self, operand: Operand | None, node: onnx.NodeProto) -> Value:
+        """An operand that must be there, as data."""
         require(operand is not None, node, "an input is missing")
         assert operand is not None
-        return as_value(self.builder, operand)
+        return self.data(operand)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of a value.
@@ -97,3 +95,8 @@ def numbers(operand: Operand | None, node: onnx.NodeProto) -> list[int]:
 
 
 Handler: TypeAlias = Callable[[Context, onnx.NodeProto], "Operand | list[Operand]"]
+
+
+def of_operands(function: Function) -> Handler:
+    """A handler that makes a function of all inputs."""
+    return lambda context, node: function(context.builder, node.name, *present(context, node))

@@ -48,7 +48,7 @@ def _conv(context: Context, node: onnx.NodeProto) -> Operand:
     return context.builder.window(
         node.op_type,
         node.name,
-        context.data(value, node),
+        context.needed(value, node),
         1,
         context.shape(node.output[0]),
         layouts={"weight": kernel, "bias": affine(bias, node, 0.0)},
@@ -67,7 +67,7 @@ def _pool(context: Context, node: onnx.NodeProto) -> Operand:
     return context.builder.window(
         node.op_type,
         node.name,
-        context.data(context.inputs(node)[0], node),
+        context.needed(context.inputs(node)[0], node),
         1,
         context.shape(node.output[0]),
         ceil_mode=given.get("ceil_mode", 0),
@@ -78,7 +78,7 @@ def _pool(context: Context, node: onnx.NodeProto) -> Operand:
 
 def _global_pool(operator: str) -> Handler:
     def handle(context: Context, node: onnx.NodeProto) -> Operand:
-        value = context.data(context.inputs(node)[0], node)
+        value = context.needed(context.inputs(node)[0], node)
         axes = range(2, len(value.shape))
         return context.builder.reduce(operator, node.name, value, list(axes), keepdims=True)
 
@@ -93,7 +93,7 @@ def _batch_norm(context: Context, node: onnx.NodeProto) -> Operand:
     return context.builder.channelwise(
         "BatchNormalization",
         node.name,
-        context.data(value, node),
+        context.needed(value, node),
         1,
         layouts={
             role: affine(item, node, float(role == "weight"))
@@ -108,7 +108,7 @@ def _batch_norm(context: Context, node: onnx.NodeProto) -> Operand:
 
 def _layer_norm(context: Context, node: onnx.NodeProto) -> Operand:
     value, weight, bias = (*context.inputs(node), None)[:3]
-    given, data = attributes(node), context.data(value, node)
+    given, data = attributes(node), context.needed(value, node)
     require(given.get("axis", -1) in {-1, len(data.shape) - 1}, node, "normalises over several axes")
     epsilon = _short(given.get("epsilon", 1e-5))
     return context.builder.layer_norm(
@@ -118,7 +118,7 @@ def _layer_norm(context: Context, node: onnx.NodeProto) -> Operand:
 
 def _grouped_norm(context: Context, node: onnx.NodeProto) -> Operand:
     value, weight, bias = context.inputs(node)
-    data, given = context.data(value, node), attributes(node)
+    data, given = context.needed(value, node), attributes(node)
     layouts = {"weight": affine(weight, node, 1.0), "bias": affine(bias, node, 0.0)}
     epsilon = _short(given.get("epsilon", 1e-5))
     if given.get("num_groups", data.shape[1]) == data.shape[1]:
@@ -143,7 +143,7 @@ def _prelu(context: Context, node: onnx.NodeProto) -> Operand:
     require(len([n for n in shape if n != 1]) <= 1, node, "one slope per position")
     flat = axes_ops.reshape(context.builder, node.name, found, (int(np.prod(shape)),))
     layouts = {"weight": _parameter(flat, node)}
-    return context.builder.channelwise("PRelu", node.name, context.data(value, node), 1, layouts=layouts)
+    return context.builder.channelwise("PRelu", node.name, context.needed(value, node), 1, layouts=layouts)
 
 
 def _gather(context: Context, node: onnx.NodeProto) -> Operand:

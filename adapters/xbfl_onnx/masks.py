@@ -7,31 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 
+from xbackend_fl.adapter import walk
 from xbackend_fl.canonical.graph import axes_ops, logic, picking
-from xbackend_fl.canonical.graph.operands import Operand, combine
-from xbfl_onnx.graph import Context, Handler, attributes, numbers, present, require
-
-
-def _compare(word: str) -> Handler:
-    def handle(context: Context, node: onnx.NodeProto) -> Operand:
-        left, right = present(context, node)
-        return logic.compare(context.builder, word, node.name, left, right)
-
-    return handle
-
-
-def _logical(context: Context, node: onnx.NodeProto) -> Operand:
-    left, right = present(context, node)
-    return logic.logical(context.builder, node.op_type, node.name, left, right)
-
-
-def _not(context: Context, node: onnx.NodeProto) -> Operand:
-    return logic.negate(context.builder, node.name, present(context, node)[0])
-
-
-def _where(context: Context, node: onnx.NodeProto) -> Operand:
-    mask, chosen, other = present(context, node)
-    return logic.where(context.builder, node.name, mask, chosen, other)
+from xbackend_fl.canonical.graph.operands import Operand
+from xbfl_onnx.graph import Context, Handler, attributes, numbers, of_operands, present, require
 
 
 def _cast(context: Context, node: onnx.NodeProto) -> Operand:
@@ -47,13 +26,11 @@ def _cast_like(context: Context, node: onnx.NodeProto) -> Operand:
 
 def _triangle(context: Context, node: onnx.NodeProto) -> Operand:
     value, diagonal = (*context.inputs(node), None)[:2]
-    data = context.data(value, node)
+    data = context.needed(value, node)
     offset = 0 if diagonal is None else numbers(diagonal, node)[0]
     ones = np.ones(data.native_shape[-2:], bool)
     kept = np.triu(ones, offset) if attributes(node).get("upper", 1) else np.tril(ones, offset)
-    if logic.is_truth(context.builder, data):
-        return logic.logical(context.builder, "And", node.name, data, kept)
-    return combine(context.builder, "Mul", node.name, data, kept.astype(np.float32))
+    return logic.keep_where(context.builder, node.name, data, kept)
 
 
 def _one_hot(context: Context, node: onnx.NodeProto) -> Operand:
@@ -72,14 +49,14 @@ def _one_hot(context: Context, node: onnx.NodeProto) -> Operand:
 
 
 HANDLERS: Mapping[str, Handler] = {
-    "Equal": _compare("eq"),
-    "Less": _compare("lt"),
-    "LessOrEqual": _compare("le"),
-    "Greater": _compare("gt"),
-    "GreaterOrEqual": _compare("ge"),
-    **dict.fromkeys(("And", "Or", "Xor"), _logical),
-    "Not": _not,
-    "Where": _where,
+    "Equal": of_operands(walk.compare("eq")),
+    "Less": of_operands(walk.compare("lt")),
+    "LessOrEqual": of_operands(walk.compare("le")),
+    "Greater": of_operands(walk.compare("gt")),
+    "GreaterOrEqual": of_operands(walk.compare("ge")),
+    **{name: of_operands(walk.logical(name)) for name in ("And", "Or", "Xor")},
+    "Not": of_operands(logic.negate),
+    "Where": of_operands(logic.where),
     "Cast": _cast,
     "CastLike": _cast_like,
     "Trilu": _triangle,

@@ -83,7 +83,7 @@ def _slice(context: Context, node: onnx.NodeProto) -> Operand:
 
 def _pad(context: Context, node: onnx.NodeProto) -> Operand:
     value, sizes, fill, axes = (*context.inputs(node), None, None)[:4]
-    data, pads = context.data(value, node), numbers(sizes, node)
+    data, pads = context.needed(value, node), numbers(sizes, node)
     places = numbers(axes, node) if axes is not None else list(range(len(data.shape)))
     half = len(pads) // 2
     pairs = {
@@ -98,7 +98,7 @@ def _pad(context: Context, node: onnx.NodeProto) -> Operand:
 
 
 def _resize(context: Context, node: onnx.NodeProto) -> Operand:
-    given, value = attributes(node), context.data(_first(context, node), node)
+    given, value = attributes(node), context.data(_first(context, node))
     mode, rule = given.get("mode", "nearest"), given.get("coordinate_transformation_mode", "half_pixel")
     before, after = value.native_shape, context.shape(node.output[0])
     require(before[:2] == after[:2], node, "a resized batch or channel axis")
@@ -126,7 +126,7 @@ def _resize(context: Context, node: onnx.NodeProto) -> Operand:
 
 
 def _depth(context: Context, node: onnx.NodeProto) -> Operand:
-    given, value = attributes(node), context.data(_first(context, node), node)
+    given, value = attributes(node), context.data(_first(context, node))
     first = given.get("mode", "DCR") == "DCR"
     function = windows.depth_to_space if node.op_type == "DepthToSpace" else windows.space_to_depth
     return function(context.builder, node.name, value, 1, given["blocksize"], blocks_first=first)

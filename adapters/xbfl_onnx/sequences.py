@@ -51,7 +51,7 @@ def _recurrent(context: Context, node: onnx.NodeProto) -> list[Operand]:
         builder,
         node.op_type,
         node.name,
-        builder.transpose(context.data(value, node), (1, 0, 2)),
+        builder.transpose(context.needed(value, node), (1, 0, 2)),
         [{role: views.index(held, 0, d) for role, held in layouts.items()} for d in range(directions)],
         initial=_initial(context, node, operands[5:7]),
         backwards=direction == "reverse",
@@ -101,7 +101,7 @@ def _is_zero(item: Operand | None) -> bool:
 def _attention(context: Context, node: onnx.NodeProto) -> Operand:
     """ONNX Attention (opset 23) of ``[N, heads, T, size]`` or ``[N, T, heads · size]``."""
     given, operands = attributes(node), (*context.inputs(node), None, None)
-    query, key, value = (context.data(item, node) for item in operands[:3])
+    query, key, value = (context.needed(item, node) for item in operands[:3])
     mask = operands[3]
     require(mask is None or is_causal_mask(mask), node, "an attention mask other than the causal one")
     builder = context.builder

@@ -2,51 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from xbackend_fl.canonical import GraphBuilder
+from xbackend_fl.adapter import walk
 from xbackend_fl.canonical.graph import activations, axes_ops, reductions
-from xbackend_fl.canonical.graph.operands import Operand, as_value, combine, scalar, unary
-from xbfl_tensorflow.graph import Context, Operation, node_name, require, static_shape
-
-
-def _unary(operator: str, **attributes: float) -> Operation:
-    def handle(context: Context, node: Any, arguments: list[Operand]) -> Operand:
-        return unary(context.builder, operator, node_name(context, node), arguments[0], **attributes)
-
-    return handle
-
-
-def _of_operand(function: Callable[[GraphBuilder, str, Operand], Operand]) -> Operation:
-    return lambda context, node, arguments: function(context.builder, node_name(context, node), arguments[0])
-
-
-def _activation(word: str) -> Operation:
-    made = activations.PLAIN[word]
-    return lambda context, node, arguments: made(
-        context.builder, node_name(context, node), as_value(context.builder, arguments[0])
-    )
+from xbackend_fl.canonical.graph.operands import Operand, combine, scalar, unary
+from xbfl_tensorflow.graph import Context, Operation, node_name, of_operands, require, static_shape
 
 
 def _leaky(context: Context, node: Any, arguments: list[Operand]) -> Operand:
-    value = as_value(context.builder, arguments[0])
+    value = context.data(arguments[0])
     slope = round(float(node.get_attr("alpha")), 7)
     return context.builder.elementwise("LeakyRelu", node_name(context, node), value, alpha=slope)
-
-
-def _binary(operator: str) -> Operation:
-    def handle(context: Context, node: Any, arguments: list[Operand]) -> Operand:
-        left, right = arguments
-        return combine(context.builder, operator, node_name(context, node), left, right)
-
-    return handle
-
-
-def _power(context: Context, node: Any, arguments: list[Operand]) -> Operand:
-    return activations.power(context.builder, node_name(context, node), arguments[0], arguments[1])
 
 
 def _floor_div(context: Context, node: Any, arguments: list[Operand]) -> Operand:
@@ -65,15 +35,8 @@ def _guarded(context: Context, node: Any, arguments: list[Operand]) -> Operand:
 
 def _squared_difference(context: Context, node: Any, arguments: list[Operand]) -> Operand:
     name = node_name(context, node)
-    difference = as_value(context.builder, combine(context.builder, "Sub", name, *arguments))
+    difference = context.data(combine(context.builder, "Sub", name, *arguments))
     return context.builder.elementwise("Pow", name, difference, constant=2.0)
-
-
-def _add_all(context: Context, node: Any, arguments: list[Operand]) -> Operand:
-    total, *rest = arguments
-    for operand in rest:
-        total = combine(context.builder, "Add", node_name(context, node), total, operand)
-    return total
 
 
 def _bias_add(context: Context, node: Any, arguments: list[Operand]) -> Operand:
@@ -89,7 +52,7 @@ def _clip(context: Context, node: Any, arguments: list[Operand]) -> Operand:
     name = node_name(context, node)
     bounds = scalar(low), scalar(high)
     if None not in bounds and not isinstance(value, np.ndarray):
-        return activations.clip(context.builder, name, as_value(context.builder, value), *bounds)
+        return activations.clip(context.builder, name, context.data(value), *bounds)
     bounded = combine(context.builder, "Min", name, value, high)
     return combine(context.builder, "Max", name, bounded, low)
 
@@ -100,7 +63,7 @@ def _axes(arguments: list[Operand]) -> list[int]:
 
 def _reduce(operator: str) -> Operation:
     def handle(context: Context, node: Any, arguments: list[Operand]) -> Operand:
-        value = as_value(context.builder, arguments[0])
+        value = context.data(arguments[0])
         keep, axes = bool(node.get_attr("keep_dims")), _axes(arguments)
         if not axes:
             return value
@@ -110,7 +73,7 @@ def _reduce(operator: str) -> Operation:
 
 
 def _norm(context: Context, node: Any, arguments: list[Operand]) -> Operand:
-    value, keep = as_value(context.builder, arguments[0]), bool(node.get_attr("keep_dims"))
+    value, keep = context.data(arguments[0]), bool(node.get_attr("keep_dims"))
     name, axes = node_name(context, node), _axes(arguments)
     return reductions.norm(context.builder, name, value, axes, keepdims=keep, order=2.0)
 
@@ -127,53 +90,43 @@ def _arg_max(*, least: bool) -> Operation:
 def _cum_sum(context: Context, node: Any, arguments: list[Operand]) -> Operand:
     axis = int(np.asarray(arguments[1]).item())
     words = {word: int(bool(node.get_attr(word))) for word in ("exclusive", "reverse")}
-    value = as_value(context.builder, arguments[0])
+    value = context.data(arguments[0])
     return context.builder.along("CumSum", node_name(context, node), value, axis, **words)
 
 
 def _top_k(context: Context, node: Any, arguments: list[Operand]) -> list[Operand]:
-    value = as_value(context.builder, arguments[0])
+    value = context.data(arguments[0])
     count = int(np.asarray(arguments[1]).item())
     return list(reductions.top_k(context.builder, node_name(context, node), value, -1, count))
 
 
-def _softmax(operator: str) -> Operation:
-    def handle(context: Context, node: Any, arguments: list[Operand]) -> Operand:
-        value = as_value(context.builder, arguments[0])
-        return context.builder.along(operator, node_name(context, node), value, -1)
-
-    return handle
-
-
-_ONE_TO_ONE = (
-    *("Relu", "Sigmoid", "Tanh", "Softplus", "Softsign", "Exp", "Log", "Sqrt", "Neg", "Abs"),
-    *("Reciprocal", "Erf", "Sin", "Cos", "Tan", "Asin", "Acos", "Atan", "Sinh", "Cosh", "Asinh", "Acosh"),
-    *("Atanh", "Sign", "Floor", "Ceil"),
-)
+_ACTIVATIONS = ("Relu", "Sigmoid", "Tanh", "Softplus", "Softsign")
 
 OPERATIONS: Mapping[str, Operation] = {
-    **{name: _unary(name) for name in _ONE_TO_ONE},
-    **dict.fromkeys(("Round", "Rint"), _unary("Round")),
-    "Inv": _unary("Reciprocal"),
-    "Rsqrt": _unary("Pow", constant=-0.5),
-    "Square": _unary("Pow", constant=2.0),
-    "Expm1": _of_operand(activations.expm1),
-    "Log1p": _of_operand(activations.log1p),
-    **{name: _activation(word) for name, word in (("Relu6", "relu6"), ("Elu", "elu"), ("Selu", "selu"))},
+    **{name: of_operands(walk.unary(name)) for name in (*walk.NAMED_FUNCTIONS, *_ACTIVATIONS)},
+    "Rint": of_operands(walk.unary("Round")),
+    "Inv": of_operands(walk.unary("Reciprocal")),
+    "Rsqrt": of_operands(walk.unary("Pow", constant=-0.5)),
+    "Square": of_operands(walk.unary("Pow", constant=2.0)),
+    "Expm1": of_operands(activations.expm1),
+    "Log1p": of_operands(activations.log1p),
+    **{
+        name: of_operands(walk.activation(word))
+        for name, word in (("Relu6", "relu6"), ("Elu", "elu"), ("Selu", "selu"))
+    },
     "LeakyRelu": _leaky,
-    "Softmax": _softmax("Softmax"),
-    "LogSoftmax": _softmax("LogSoftmax"),
-    **dict.fromkeys(("Add", "AddV2"), _binary("Add")),
-    "AddN": _add_all,
-    "Sub": _binary("Sub"),
-    **dict.fromkeys(("Mul", "MulNoNan"), _binary("Mul")),
-    **dict.fromkeys(("RealDiv", "Div"), _binary("Div")),
+    "Softmax": of_operands(walk.along("Softmax", -1)),
+    "LogSoftmax": of_operands(walk.along("LogSoftmax", -1)),
+    **dict.fromkeys(("Add", "AddV2", "AddN"), of_operands(walk.binary("Add"))),
+    "Sub": of_operands(walk.binary("Sub")),
+    **dict.fromkeys(("Mul", "MulNoNan"), of_operands(walk.binary("Mul"))),
+    **dict.fromkeys(("RealDiv", "Div"), of_operands(walk.binary("Div"))),
     "DivNoNan": _guarded,
     "FloorDiv": _floor_div,
-    "FloorMod": _binary("Mod"),
-    "Pow": _power,
-    "Maximum": _binary("Max"),
-    "Minimum": _binary("Min"),
+    "FloorMod": of_operands(walk.binary("Mod")),
+    "Pow": of_operands(activations.power),
+    "Maximum": of_operands(walk.binary("Max")),
+    "Minimum": of_operands(walk.binary("Min")),
     "SquaredDifference": _squared_difference,
     "BiasAdd": _bias_add,
     "ClipByValue": _clip,

@@ -14,18 +14,15 @@ from tensorflow.core.framework.function_pb2 import FunctionDef
 from tensorflow.python.framework.function_def_to_graph import function_def_to_graph
 
 from xbackend_fl.adapter.axes import Declared
-from xbackend_fl.adapter.blame import explained
 from xbackend_fl.adapter.calling import Way, first_taken
 from xbackend_fl.adapter.contract import Array
-from xbackend_fl.adapter.outputs import require_float32
 from xbackend_fl.adapter.structure import Given
+from xbackend_fl.adapter.walk import table
 from xbackend_fl.canonical import Axes, Description, GraphBuilder
 from xbackend_fl.canonical.graph import training
-from xbackend_fl.canonical.graph.opaque import may_stand
-from xbackend_fl.canonical.graph.operands import Operand, as_value
+from xbackend_fl.canonical.graph.operands import Operand
 from xbackend_fl.canonical.graph.recorder import described_with_data
 from xbackend_fl.errors import UnsupportedError
-from xbackend_fl.places import users_place
 from xbfl_tensorflow import layers, moving, opaque, operations, recurrent, sequences, simple, wrapped
 from xbfl_tensorflow.axes import default_axes
 from xbfl_tensorflow.branches import constant_choices, refuse_decisions
@@ -45,7 +42,7 @@ from xbfl_tensorflow.sizes import decided_by_size
 from xbfl_tensorflow.trace import Call, Trace, needed, steps, trace
 from xbfl_tensorflow.variables import natives_of, raw, refuse_policies, trainable, variable_names
 
-_LAYERS: Mapping[str, Handler] = {**layers.HANDLERS, **simple.HANDLERS, **sequences.HANDLERS}
+_LAYERS: Mapping[str, Handler] = table(layers.HANDLERS, simple.HANDLERS, sequences.HANDLERS)
 
 
 @dataclass(frozen=True)
@@ -172,10 +169,7 @@ def _described(
     builder.recorder.notes += seen.notes
     if is_signature(model):
         builder.inference_only("a SavedModel has no training mode")
-    for effect in rehearsal.effects:
-        training.add_effect(builder, effect)
-    if rehearsal.unlike is not None:
-        builder.inference_only(str(rehearsal.unlike))
+    training.add_effects(builder, rehearsal.effects, rehearsal.unlike)
     context = Context(builder, {id(raw(variable)): name for name, variable in variables.items()})
     context.as_data = frozenset(as_data)
     rows = zip(traced.inputs, seen.batch, seen.inferred, way.words, strict=True)
@@ -190,9 +184,7 @@ def _described(
         inside += context.refused
         return None
     for index, (key, tensor) in enumerate(traced.outputs):
-        require_float32(tensor.dtype.name, key or str(index))
-        value = as_value(builder, context.tensor(tensor))
-        builder.output(value, key, told.output(index, len(value.shape)))
+        context.output(index, key, context.tensor(tensor), tensor.dtype.name, told)
     description = builder.build().with_inputs(way.back)
     return Described(description, context.layers, variables, tuple(seen.declared), way)
 
@@ -275,12 +267,10 @@ def _walk(context: Context, graph: Any, calls: Sequence[Call], outputs: Sequence
                     context.place(step.target)
                 continue
             name = getattr(step.target, "name", step.target)
-            context.builder.recorder.place = users_place(_frames(_made_by(step)))
-            with explained(f"reading the layer {name!r}", frames=partial(_frames, _made_by(step))):
+            with context.reading(f"the layer {name!r}", partial(_frames, _made_by(step))):
                 _call(context, step)
         elif step.name in read:
-            context.builder.recorder.place = users_place(_frames(step))
-            with explained(f"reading {step.type}", frames=partial(_frames, step)):
+            with context.reading(step.type, partial(_frames, step)):
                 _operation(context, graph, step)
 
 
@@ -312,22 +302,26 @@ def _results(context: Context, call: Call) -> list[Any]:
     options = {key: context.get(item) for key, item in call.options.items()}
     if isinstance(call.target, str):
         return [operations.function(context, call.target, call.outputs, arguments, options)]
-    try:
-        if type(call.target).__name__ in recurrent.KINDS:
-            options.pop("training", None)
-            return list(recurrent.recurrent(context, call.target, arguments, options))
-        return [_layer(context, call.target, arguments, options)]
-    except Exception as error:
-        name = context.prefix + call.target.name
-        if opaque.stands(call.target) or not may_stand(context.builder, name, error):
-            raise
+    made = context.attempt(
+        lambda: context.prefix + str(call.target.name),
+        partial(_of_layer, context, call.target, arguments, options),
+        partial(opaque.stands, call.target),
+    )
+    if made is None:
         # The graph is made again, and the layer is walked inside.
         context.refused.append(call.target)
         return list(opaque.placeholders(context, call))
+    return made
+
+
+def _of_layer(context: Context, layer: Any, arguments: list[Any], options: dict[str, Any]) -> list[Any]:
+    options.pop("training", None)
+    if type(layer).__name__ in recurrent.KINDS:
+        return list(recurrent.recurrent(context, layer, arguments, options))
+    return [_layer(context, layer, arguments, options)]
 
 
 def _layer(context: Context, layer: Any, arguments: list[Any], options: dict[str, Any]) -> Any:
-    options.pop("training", None)
     handler = _known(layer)
     assert handler is not None
     kind = type(layer).__name__
@@ -353,7 +347,7 @@ def _layer(context: Context, layer: Any, arguments: list[Any], options: dict[str
     if kind == "MultiHeadAttention":
         return sequences.attention(context, layer, arguments, options)
     if isinstance(arguments[0], list):
-        return simple.merge(context, layer, [as_value(context.builder, item) for item in arguments[0]])
+        return simple.merge(context, layer, [context.data(item) for item in arguments[0]])
     if kind in layers.EMBEDDINGS and not isinstance(arguments[0], list):
         return layers.embedding(context, layer, arguments[0])
     extra = [key for key, value in options.items() if value is not None]
@@ -363,7 +357,7 @@ def _layer(context: Context, layer: Any, arguments: list[Any], options: dict[str
             f"keras layer {layer.name!r} ({kind}) with {', '.join(extra)} has no canonical form",
             hint="express it with the layers that `xbfl adapters --operators` lists",
         )
-    return handler(context, layer, as_value(context.builder, arguments[0]))
+    return handler(context, layer, context.data(arguments[0]))
 
 
 def _operation(context: Context, graph: Any, operation: Any) -> None:
@@ -389,13 +383,11 @@ def _operation(context: Context, graph: Any, operation: Any) -> None:
 
 
 def _made(context: Context, operation: Any, arguments: Sequence[Operand]) -> Sequence[Operand]:
+    made = None
     if len(arguments) == len(operation.inputs):
-        try:
-            return operations.operation(context, operation, arguments)
-        except Exception as error:
-            if not may_stand(context.builder, context.prefix + operation.name, error):
-                raise
-    return opaque.record(context, operation)
+        read = partial(operations.operation, context, operation, arguments)
+        made = context.attempt(lambda: context.prefix + str(operation.name), read)
+    return opaque.record(context, operation) if made is None else made
 
 
 def _read(context: Context, operation: Any) -> None:
@@ -413,7 +405,7 @@ def _read(context: Context, operation: Any) -> None:
     if operation.type == "ReadVariableOp":
         operation.outputs[0].set_shape(layout.shape)
         whole = layout.tensor in context.as_data
-        context.values[output] = as_value(context.builder, layout) if whole else layout
+        context.values[output] = context.data(layout) if whole else layout
         return
     indices = context.tensor(operation.inputs[1])
     context.values[output] = moving.gather(context, operation, layout, indices)

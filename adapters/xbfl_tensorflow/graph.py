@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, TypeAlias
 
 import keras
 import tensorflow as tf
 
+from xbackend_fl.adapter import walk
+from xbackend_fl.adapter.walk import Function, Walk
 from xbackend_fl.canonical import GraphBuilder, Value
 from xbackend_fl.canonical.graph import activations
-from xbackend_fl.canonical.graph.operands import Operand, as_value
+from xbackend_fl.canonical.graph.operands import Operand
 from xbackend_fl.canonical.layout import Native
 from xbackend_fl.errors import UnsupportedError
 from xbfl_tensorflow.variables import raw
 
+require = partial(walk.require, "keras layer")
+"""Refuses a layer unless a condition holds."""
 
-class Context:
-    """State of one walk.
+
+class Context(Walk[str, Operand]):
+    """State of one walk of a graph, whose tensors are told by their names.
 
     Attributes:
-        builder: Receives the nodes.
-        values: What each tensor of the graph, by name, stands for.
         handles: What each resource tensor, by name, gives access to; ``None`` for a stranger's variable.
         tables: Resource tensors, by name, that are no variables: what a preprocessing layer looks up.
         names: Variable (by identity) to its native name.
@@ -35,8 +39,7 @@ class Context:
     """
 
     def __init__(self, builder: GraphBuilder, names: dict[int, str]) -> None:
-        self.builder = builder
-        self.values: dict[str, Operand] = {}
+        super().__init__(builder)
         self.handles: dict[str, Native | None] = {}
         self.tables: dict[str, Any] = {}
         self.names = names
@@ -125,12 +128,6 @@ def family(layer: Any) -> str:
     return package if package in {"keras", "tf_keras"} and rest.startswith("src.") else ""
 
 
-def require(condition: bool, where: str, reason: str, cure: str | None = None) -> None:  # noqa: FBT001  reads as an assertion
-    """Refuse the layer ``where`` for ``reason`` unless ``condition`` holds."""
-    if not condition:
-        raise UnsupportedError(f"keras layer {where!r}: {reason}", hint=cure)
-
-
 def channel_axis(layer: Any) -> int:
     """Native channel axis of a layer with a ``data_format``."""
     return 1 if layer.data_format == "channels_first" else -1
@@ -152,6 +149,12 @@ Handler: TypeAlias = Callable[[Context, Any, Value], Value]
 
 Operation: TypeAlias = Callable[[Context, Any, list[Operand]], "Operand | list[Operand]"]
 """A graph operation with what its inputs stand for, resources aside."""
+
+
+def of_operands(function: Function) -> Operation:
+    """A handler that makes a function of all inputs."""
+    return lambda context, node, arguments: function(context.builder, node_name(context, node), *arguments)
+
 
 _WORDS: Mapping[str, Callable[[GraphBuilder, str, Value], Operand]] = {
     "leaky_relu": lambda builder, name, value: builder.elementwise("LeakyRelu", name, value, alpha=0.2),
@@ -183,4 +186,4 @@ def activation(context: Context, name: str, function: Any, value: Value) -> Valu
     if word == "hard_sigmoid" and function.__module__.startswith("tf_keras"):
         return context.builder.elementwise("HardSigmoid", where, value, alpha=0.2, beta=0.5)
     made = _WORDS.get(word) or activations.PLAIN[word]
-    return as_value(context.builder, made(context.builder, where, value))
+    return context.data(made(context.builder, where, value))

@@ -9,7 +9,7 @@ from typing import Any
 from xbackend_fl.canonical import Value
 from xbackend_fl.canonical.graph import training
 from xbackend_fl.canonical.graph.embedding import lookup
-from xbackend_fl.canonical.graph.operands import Operand, as_value, combine
+from xbackend_fl.canonical.graph.operands import Operand, combine
 from xbackend_fl.canonical.graph.padding import same_pads, transposed_pads
 from xbackend_fl.canonical.layout import Layout, Reshape, Shape, Transpose
 from xbfl_tensorflow.graph import (
@@ -114,7 +114,7 @@ def _low_rank_conv(context: Context, layer: Any, value: Value) -> Value:
     scale = float(layer.lora_alpha) / layer.lora_rank
     if scale != 1.0:
         added = context.builder.elementwise("Mul", name, added, constant=scale)
-    total = as_value(context.builder, combine(context.builder, "Add", name, whole, added))
+    total = context.data(combine(context.builder, "Add", name, whole, added))
     return activation(context, name, layer.activation, total)
 
 
@@ -293,7 +293,7 @@ def embedding(context: Context, layer: Any, indices: Operand) -> Operand:
 
 
 def _embedding(context: Context, layer: Any, value: Value) -> Value:
-    return as_value(context.builder, embedding(context, layer, value))
+    return context.data(embedding(context, layer, value))
 
 
 def _dense(context: Context, layer: Any, value: Value) -> Value:

@@ -7,34 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from xbackend_fl.adapter import walk
 from xbackend_fl.canonical.graph import logic
-from xbackend_fl.canonical.graph.operands import Operand, as_value, combine
-from xbfl_tensorflow.graph import Context, Operation, node_name, require, static_shape
-
-
-def _compare(word: str) -> Operation:
-    def handle(context: Context, node: Any, arguments: list[Operand]) -> Operand:
-        left, right = arguments
-        return logic.compare(context.builder, word, node_name(context, node), left, right)
-
-    return handle
-
-
-def _logical(operator: str) -> Operation:
-    def handle(context: Context, node: Any, arguments: list[Operand]) -> Operand:
-        left, right = arguments
-        return logic.logical(context.builder, operator, node_name(context, node), left, right)
-
-    return handle
-
-
-def _not(context: Context, node: Any, arguments: list[Operand]) -> Operand:
-    return logic.negate(context.builder, node_name(context, node), arguments[0])
-
-
-def _where(context: Context, node: Any, arguments: list[Operand]) -> Operand:
-    mask, chosen, other = arguments
-    return logic.where(context.builder, node_name(context, node), mask, chosen, other)
+from xbackend_fl.canonical.graph.operands import Operand
+from xbfl_tensorflow.graph import Context, Operation, node_name, of_operands, require, static_shape
 
 
 def _cast(context: Context, node: Any, arguments: list[Operand]) -> Operand:
@@ -81,22 +57,14 @@ def _band(context: Context, node: Any, arguments: list[Operand]) -> Operand:
     below, above = int(np.asarray(low)), int(np.asarray(high))
     rows, columns = np.indices(static_shape(node.outputs[0])[-2:])
     kept = ((below < 0) | (rows - columns <= below)) & ((above < 0) | (columns - rows <= above))
-    if logic.is_truth(context.builder, value):
-        return logic.logical(context.builder, "And", name, value, kept)
-    return combine(context.builder, "Mul", name, value, kept.astype(np.float32))
+    return logic.keep_where(context.builder, name, value, kept)
 
 
 def _any(*, every: bool) -> Operation:
-    """Whether any, or every, element along some axes is true."""
-
     def handle(context: Context, node: Any, arguments: list[Operand]) -> Operand:
-        name, builder = node_name(context, node), context.builder
-        truth = logic.truth(builder, name, arguments[0])
         axes = [int(axis) for axis in np.asarray(arguments[1]).reshape(-1)]
-        numbers = builder.elementwise("Cast", name, truth, to="float32")
-        keep = bool(node.get_attr("keep_dims"))
-        found = builder.reduce("ReduceMin" if every else "ReduceMax", name, numbers, axes, keepdims=keep)
-        return builder.elementwise("Greater", name, found, constant=0.5)
+        name, keep = node_name(context, node), bool(node.get_attr("keep_dims"))
+        return logic.any_along(context.builder, name, arguments[0], axes, keepdims=keep, every=every)
 
     return handle
 
@@ -106,22 +74,22 @@ def _select_first(context: Context, node: Any, arguments: list[Operand]) -> Oper
     mask, chosen, other = arguments
     shape, full = static_shape(node.inputs[0]), static_shape(node.outputs[0])
     if len(shape) == 1 != len(full):
-        value = as_value(context.builder, mask)
+        value = context.data(mask)
         mask = context.builder.reshape(node_name(context, node), value, (*shape, *(1,) * (len(full) - 1)))
     return logic.where(context.builder, node_name(context, node), mask, chosen, other)
 
 
 OPERATIONS: Mapping[str, Operation] = {
-    "Equal": _compare("eq"),
-    "NotEqual": _compare("ne"),
-    "Less": _compare("lt"),
-    "LessEqual": _compare("le"),
-    "Greater": _compare("gt"),
-    "GreaterEqual": _compare("ge"),
-    "LogicalAnd": _logical("And"),
-    "LogicalOr": _logical("Or"),
-    "LogicalNot": _not,
-    "SelectV2": _where,
+    "Equal": of_operands(walk.compare("eq")),
+    "NotEqual": of_operands(walk.compare("ne")),
+    "Less": of_operands(walk.compare("lt")),
+    "LessEqual": of_operands(walk.compare("le")),
+    "Greater": of_operands(walk.compare("gt")),
+    "GreaterEqual": of_operands(walk.compare("ge")),
+    "LogicalAnd": of_operands(walk.logical("And")),
+    "LogicalOr": of_operands(walk.logical("Or")),
+    "LogicalNot": of_operands(logic.negate),
+    "SelectV2": of_operands(logic.where),
     "Select": _select_first,
     "Cast": _cast,
     "IsFinite": _constant(truth=True),

@@ -9,7 +9,7 @@ import numpy as np
 
 from xbackend_fl.canonical.graph import axes_ops, logic, picking, windows
 from xbackend_fl.canonical.graph.embedding import lookup
-from xbackend_fl.canonical.graph.operands import Operand, as_value, native_shape
+from xbackend_fl.canonical.graph.operands import Operand, native_shape
 from xbackend_fl.canonical.layout import Step
 from xbfl_tensorflow.graph import Context, Operation, node_name, require, static_shape
 
@@ -169,7 +169,7 @@ def _depth(context: Context, node: Any, arguments: list[Operand]) -> Operand:
     name, size = node_name(context, node), int(node.get_attr("block_size"))
     channel = 1 if node.get_attr("data_format").startswith(b"NC") else -1
     function = windows.depth_to_space if node.type == "DepthToSpace" else windows.space_to_depth
-    value = as_value(context.builder, arguments[0])
+    value = context.data(arguments[0])
     return function(context.builder, name, value, channel, size, blocks_first=True)
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from xbackend_fl.adapter.walk import handler_of, table
 from xbackend_fl.canonical import Value
 from xbackend_fl.canonical.graph import axes_ops, contractions
-from xbackend_fl.canonical.graph.operands import Operand, as_value
-from xbackend_fl.errors import UnsupportedError
+from xbackend_fl.canonical.graph.operands import Operand
 from xbfl_tensorflow import arithmetic, masks, moving, windows
 from xbfl_tensorflow.graph import Context, Operation, node_name, static_shape
 
@@ -19,14 +19,8 @@ def operation(context: Context, node: Any, arguments: Sequence[Operand]) -> list
     Raises:
         UnsupportedError: It has no canonical form.
     """
-    handler = OPERATIONS.get(node.type)
-    if handler is None:
-        raise UnsupportedError(
-            f"tensorflow operation {node.type} at {context.prefix + node.name!r} has no canonical form",
-            hint="express it with the operators that `xbfl adapters --operators` lists; layers of your own are "
-            "walked inside",
-        )
-    made = handler(context, node, list(arguments))
+    what = f"tensorflow operation {node.type} at {context.prefix + node.name!r}"
+    made = handler_of(OPERATIONS, node.type, what)(context, node, list(arguments))
     return made if isinstance(made, list) else [made]
 
 
@@ -34,7 +28,7 @@ def function(
     context: Context, name: str, outputs: Any, arguments: Sequence[Operand], options: Mapping[str, Any]
 ) -> Value:
     """A marked function of ``tf.nn``."""
-    value = as_value(context.builder, arguments[0])
+    value = context.data(arguments[0])
     where = context.prefix + str(outputs.op.name)
     if name == "gelu":
         given = [*arguments[1:], False]
@@ -59,12 +53,12 @@ def _einsum(context: Context, node: Any, arguments: list[Operand]) -> Operand:
     return contractions.einsum(context.builder, node_name(context, node), equation, arguments)
 
 
-OPERATIONS: Mapping[str, Operation] = {
-    **masks.OPERATIONS,
-    **arithmetic.OPERATIONS,
-    **moving.OPERATIONS,
-    **windows.OPERATIONS,
+_PRODUCTS: Mapping[str, Operation] = {
     **dict.fromkeys(("MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3"), _matmul),
     "Einsum": _einsum,
 }
+
+OPERATIONS: Mapping[str, Operation] = table(
+    masks.OPERATIONS, arithmetic.OPERATIONS, moving.OPERATIONS, windows.OPERATIONS, _PRODUCTS
+)
 """Type of a graph operation to its handler; a family a module."""

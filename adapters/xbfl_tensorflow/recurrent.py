@@ -7,7 +7,7 @@ from typing import Any
 
 from xbackend_fl.canonical import Value
 from xbackend_fl.canonical.graph import axes_ops
-from xbackend_fl.canonical.graph.operands import Operand, as_value, combine
+from xbackend_fl.canonical.graph.operands import Operand, combine
 from xbackend_fl.canonical.graph.recurrent import Ran, turn_round
 from xbackend_fl.canonical.graph.recurrent import recurrent as run
 from xbackend_fl.canonical.layout import Blocks, Layout, Reshape, Transpose
@@ -44,7 +44,7 @@ def recurrent(
         data, *rest = data
         begun = begun if begun is not None else rest
     states = list(begun) if isinstance(begun, list) else [] if begun is None else [begun]
-    value = as_value(context.builder, data)
+    value = context.data(data)
     if type(layer).__name__ == "Bidirectional":
         return _both(context, layer, name, value, states)
     made = _ran(context, name, [layer], value, states)

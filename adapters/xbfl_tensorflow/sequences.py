@@ -18,7 +18,7 @@ from xbfl_tensorflow.graph import Context, Handler, activation, require, spatial
 
 
 def _recurrent(context: Context, layer: Any, value: Value) -> Value:
-    return as_value(context.builder, recurrent.recurrent(context, layer, [value], {})[0])
+    return context.data(recurrent.recurrent(context, layer, [value], {})[0])
 
 
 def attention(context: Context, layer: Any, arguments: list[Any], options: Mapping[str, Any]) -> Value:

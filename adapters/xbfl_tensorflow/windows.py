@@ -9,7 +9,7 @@ import numpy as np
 
 from xbackend_fl.canonical import Value, views
 from xbackend_fl.canonical.graph import windows
-from xbackend_fl.canonical.graph.operands import Operand, as_value
+from xbackend_fl.canonical.graph.operands import Operand
 from xbackend_fl.canonical.graph.padding import same_pads, transposed_pads
 from xbackend_fl.canonical.layout import Layout, Step
 from xbfl_tensorflow.graph import Context, require, static_shape
@@ -42,7 +42,7 @@ def _conv(context: Context, node: Any, arguments: list[Operand]) -> Operand:
     name, weight = context.prefix + node.name, arguments[1]
     require(isinstance(weight, Step), name, "its kernel is computed by the model")
     assert isinstance(weight, Step)
-    value = as_value(context.builder, arguments[0])
+    value = context.data(arguments[0])
     rank = len(weight.shape) - 2
     if node.type == "DepthwiseConv2dNative":
         leading = views.transposed(weight, (2, 3, 0, 1))
@@ -111,7 +111,7 @@ def _conv_transpose(context: Context, node: Any, arguments: list[Operand]) -> Op
     layout = views.transposed(weight, (rank + 1, rank, *range(rank)))
     kernel, strides = layout.shape[2:], _spatial(node, node.get_attr("strides"))
     dilations = _spatial(node, node.get_attr("dilations"))
-    value, shape = as_value(context.builder, source), static_shape(node.outputs[0])
+    value, shape = context.data(source), static_shape(node.outputs[0])
     sizes, wanted = _spatial(node, static_shape(node.inputs[2])), _spatial(node, shape)
     same = node.get_attr("padding") == b"SAME"
     pads, extra = transposed_pads(sizes, kernel, strides, dilations, wanted, same=same)
@@ -133,7 +133,7 @@ def _conv_transpose(context: Context, node: Any, arguments: list[Operand]) -> Op
 
 def _pool(operator: str) -> Any:
     def handle(context: Context, node: Any, arguments: list[Operand]) -> Operand:
-        value = as_value(context.builder, arguments[0])
+        value = context.data(arguments[0])
         kernel, strides = (_spatial(node, node.get_attr(word)) for word in ("ksize", "strides"))
         ones = (1,) * len(kernel)
         extra = {"count_include_pad": 0} if operator == "AveragePool" else {"dilations": ones}
@@ -154,7 +154,7 @@ def _pool(operator: str) -> Any:
 
 
 def _pad(context: Context, node: Any, arguments: list[Operand]) -> Operand:
-    value, pairs = as_value(context.builder, arguments[0]), np.asarray(arguments[1])
+    value, pairs = context.data(arguments[0]), np.asarray(arguments[1])
     name, fill, mode = context.prefix + node.name, 0.0, "constant"
     if node.type == "PadV2":
         fill = float(np.asarray(arguments[2]).item())
@@ -167,7 +167,7 @@ def _pad(context: Context, node: Any, arguments: list[Operand]) -> Operand:
 
 def _resize(mode: str) -> Any:
     def handle(context: Context, node: Any, arguments: list[Operand]) -> Operand:
-        value, name = as_value(context.builder, arguments[0]), context.prefix + node.name
+        value, name = context.data(arguments[0]), context.prefix + node.name
         corners, half = bool(node.get_attr("align_corners")), bool(node.get_attr("half_pixel_centers"))
         require(half or corners or mode == "nearest", name, "bilinear resizing without half-pixel centres")
         shape = static_shape(node.outputs[0])
@@ -189,7 +189,7 @@ def _batch_norm(context: Context, node: Any, arguments: list[Operand]) -> Operan
     return context.builder.channelwise(
         "BatchNormalization",
         name,
-        as_value(context.builder, arguments[0]),
+        context.data(arguments[0]),
         _channel(node),
         layouts=layouts,
         epsilon=round(float(node.get_attr("epsilon")), 9),

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from xbackend_fl.adapter.pads import pads_of
-from xbackend_fl.adapter.words import COMMON, Words, flag, without
+from xbackend_fl.adapter.words import COMMON, Pads, Words, flag, padded, without
 
 _STATISTICS = {
     "kept in training": "trainable=False, or training=False in its call inside a subclassed model",
@@ -27,16 +24,29 @@ _EDGES = {
 _ORDER = "  (counted with channels second, as in ONNX)"
 
 
-def _padding(operator: str) -> Any:
-    return lambda value: padding(operator, pads_of(value))
-
-
 def _counted(value: object) -> str:
     return (
         "padding counts in an average by ZeroPadding2D in front and padding='valid'"
         if value
         else ("padding='same', whose zeros do not count in an average")
     )
+
+
+def padding(operator: str, pads: Pads) -> str:
+    """Code for (before, after) per axis: the spatial ones, or every axis in ONNX's order for a ``Pad``."""
+    if operator == "Pad":
+        turned = (pads[0], *pads[2:], pads[1]) if len(pads) > 2 else pads
+        return f"keras.ops.pad(x, {turned})"
+    rank = len(pads)
+    amounts = str(pads if rank > 1 else pads[0])
+    if not any(number for pair in pads for number in pair):
+        return "padding='valid'"
+    if operator == "ConvTranspose":
+        return f"padding='valid' and Cropping{rank}D({amounts}) behind it"
+    if operator == "MaxPool":
+        every = ((0, 0), *pads, (0, 0))
+        return f"padding='valid' behind keras.ops.pad(x, {every}, constant_values=-math.inf)"
+    return f"padding='valid' behind ZeroPadding{rank}D({amounts})"
 
 
 WORDS: Words = {
@@ -48,20 +58,14 @@ WORDS: Words = {
     "input width": "feed it {0} features: it takes as many as the layer or the example in front of it has",
     "strides": "strides={0}",
     "dilations": "dilation_rate={0}",
-    "kernel_shape": "kernel_size={0}",
     ("MaxPool", "kernel_shape"): "pool_size={0}",
     ("AveragePool", "kernel_shape"): "pool_size={0}",
-    "group": "groups={0}",
-    "output_padding": "output_padding={0}",
-    "alpha": "alpha={0}",
-    ("LeakyRelu", "alpha"): "negative_slope={0}",
     ("Selu", "alpha"): "keras.ops.selu has fixed numbers; with others: scale * keras.ops.elu(x, alpha={0})",
     ("Selu", "gamma"): "keras.ops.selu has fixed numbers; with others: {0} * keras.ops.elu(x, alpha=…)",
     ("HardSigmoid", "alpha"): "keras.ops.clip(x * {0} + offset, 0, 1)",
     ("HardSigmoid", "beta"): "keras.ops.clip(x * slope + {0}, 0, 1)",
     "linear_before_reset": flag("reset_after"),
     "approximate": lambda value: f"keras.ops.gelu(x, approximate={value == 'tanh'})",
-    "num_heads": "num_heads={0}",
     "num_groups": "groups={0}",
     "hidden_size": "units={0}",
     "direction": lambda value: _DIRECTIONS[str(value)],
@@ -70,7 +74,6 @@ WORDS: Words = {
     "padding_idx": "Embedding has no padding row; padding_idx={0} is the schema's",
     "momentum": "momentum={0}",
     "ratio": "rate={0}",
-    "dropout": "dropout={0}",
     "shared_axes": "noise_shape with 1 along axes {0}",
     "bias": "use_bias={0}  (center in normalisations)",
     "weight": "scale={0}",
@@ -95,7 +98,6 @@ WORDS: Words = {
     ("Shrink", "bias"): "bias={0}: keras.ops.soft_shrink has bias = threshold, hard_shrink has none",
     "lambd": "threshold={0}",
     ("ThresholdedRelu", "alpha"): "keras.ops.threshold(x, {0}, 0)",
-    "k": "k={0}",
     "exclusive": lambda value: f"tf.cumsum(x, axis, exclusive={bool(value)})",
     "reverse": lambda value: f"tf.cumsum(x, axis, reverse={bool(value)})",
     "indices": "the positions {0} in keras.ops.take(x, positions, axis)",
@@ -108,25 +110,5 @@ WORDS: Words = {
     ("ConvTranspose", "width"): "filters={0}",
     ("Gather", "width"): "output_dim={0}",
     ("Gather", "vocabulary"): "input_dim={0}",
-    **{
-        (operator, "pads"): _padding(operator)
-        for operator in ("Conv", "ConvTranspose", "MaxPool", "AveragePool", "Pad")
-    },
+    **padded(padding),
 }
-
-
-def padding(operator: str, pads: tuple[tuple[int, int], ...]) -> str:
-    """Code for (before, after) per axis: the spatial ones, or every axis in ONNX's order for a ``Pad``."""
-    if operator == "Pad":
-        turned = (pads[0], *pads[2:], pads[1]) if len(pads) > 2 else pads
-        return f"keras.ops.pad(x, {turned})"
-    rank = len(pads)
-    amounts = str(pads if rank > 1 else pads[0])
-    if not any(number for pair in pads for number in pair):
-        return "padding='valid'"
-    if operator == "ConvTranspose":
-        return f"padding='valid' and Cropping{rank}D({amounts}) behind it"
-    if operator == "MaxPool":
-        every = ((0, 0), *pads, (0, 0))
-        return f"padding='valid' behind keras.ops.pad(x, {every}, constant_values=-math.inf)"
-    return f"padding='valid' behind ZeroPadding{rank}D({amounts})"

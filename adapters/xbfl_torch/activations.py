@@ -7,25 +7,11 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from torch.fx import Node
 
+from xbackend_fl.adapter import walk
 from xbackend_fl.canonical import GraphBuilder, Value
 from xbackend_fl.canonical.graph import activations
-from xbackend_fl.canonical.graph.operands import Operand, combine, scalar, unary
-from xbfl_torch.graph import Context, Handler, require
-
-
-def _unary(operator: str, **attributes: float) -> Handler:
-    def handle(context: Context, node: Node) -> Operand:
-        return unary(context.builder, operator, context.name(node), context.get(node.args[0]), **attributes)
-
-    return handle
-
-
-def _plain(word: str) -> Handler:
-    """An activation without arguments."""
-    made = activations.PLAIN[word]
-    return lambda context, node: made(
-        context.builder, context.name(node), context.data(context.get(node.args[0]))
-    )
+from xbackend_fl.canonical.graph.operands import Operand, combine, scalar
+from xbfl_torch.graph import Context, Handler, of_operands, require
 
 
 def _given(function: Callable[..., Operand], **names: str) -> Handler:
@@ -45,11 +31,6 @@ def _number(context: Context, node: Node, argument: object) -> float | None:
     found = scalar(argument) if isinstance(argument, np.ndarray) else None
     require(found is not None, context.name(node), "an argument that depends on the data")
     return found
-
-
-def _of_operand(function: Callable[[GraphBuilder, str, Operand], Operand]) -> Handler:
-    """A function that parameters may go through as well."""
-    return lambda context, node: function(context.builder, context.name(node), context.get(node.args[0]))
 
 
 def _gelu(context: Context, node: Node) -> Value:
@@ -105,26 +86,27 @@ def _times(context: Context, node: Node) -> Operand:
     return combine(builder, "Add", name, a["self"], scaled)
 
 
-_ONE_TO_ONE = (
-    *("exp", "log", "sqrt", "neg", "abs", "reciprocal", "erf", "sin", "cos", "tan", "asin", "acos", "atan"),
-    *("sinh", "cosh", "asinh", "acosh", "atanh", "sign", "floor", "ceil", "round", "sigmoid", "tanh"),
-)
-
 HANDLERS: Mapping[str, Handler] = {
-    **{name: _unary(name.capitalize()) for name in _ONE_TO_ONE},
-    **{f"special_{name}": _unary(name.capitalize()) for name in ("erf", "round")},
-    "special_expit": _unary("Sigmoid"),
-    **{alias: _unary(name) for alias, name in (("absolute", "Abs"), ("negative", "Neg"), ("sgn", "Sign"))},
-    **{f"arc{name}": _unary(f"A{name}") for name in ("sin", "cos", "tan", "sinh", "cosh", "tanh")},
-    "rsqrt": _unary("Pow", constant=-0.5),
-    "square": _unary("Pow", constant=2.0),
-    **dict.fromkeys(("expm1", "special_expm1"), _of_operand(activations.expm1)),
-    **dict.fromkeys(("log1p", "special_log1p"), _of_operand(activations.log1p)),
-    **dict.fromkeys(("exp2", "special_exp2"), _of_operand(activations.exp2)),
-    "log2": _of_operand(activations.log2),
-    "log10": _of_operand(activations.log10),
+    **{name.lower(): of_operands(walk.unary(name)) for name in (*walk.NAMED_FUNCTIONS, "Sigmoid", "Tanh")},
+    **{f"special_{name}": of_operands(walk.unary(name.capitalize())) for name in ("erf", "round")},
+    "special_expit": of_operands(walk.unary("Sigmoid")),
     **{
-        name: _plain(word)
+        alias: of_operands(walk.unary(name))
+        for alias, name in (("absolute", "Abs"), ("negative", "Neg"), ("sgn", "Sign"))
+    },
+    **{
+        f"arc{name}": of_operands(walk.unary(f"A{name}"))
+        for name in ("sin", "cos", "tan", "sinh", "cosh", "tanh")
+    },
+    "rsqrt": of_operands(walk.unary("Pow", constant=-0.5)),
+    "square": of_operands(walk.unary("Pow", constant=2.0)),
+    **dict.fromkeys(("expm1", "special_expm1"), of_operands(activations.expm1)),
+    **dict.fromkeys(("log1p", "special_log1p"), of_operands(activations.log1p)),
+    **dict.fromkeys(("exp2", "special_exp2"), of_operands(activations.exp2)),
+    "log2": of_operands(activations.log2),
+    "log10": of_operands(activations.log10),
+    **{
+        name: of_operands(walk.activation(word))
         for name, word in (
             ("relu", "relu"),
             ("relu6", "relu6"),

@@ -22,19 +22,18 @@ import torch
 from torch.fx import Graph, Node
 
 from xbackend_fl.adapter.axes import Declared
-from xbackend_fl.adapter.blame import explained, untraceable
+from xbackend_fl.adapter.blame import untraceable
 from xbackend_fl.adapter.calling import Way
 from xbackend_fl.adapter.contract import Array
-from xbackend_fl.adapter.outputs import output_leaves, require_float32
+from xbackend_fl.adapter.outputs import output_leaves
 from xbackend_fl.adapter.structure import Given
-from xbackend_fl.canonical import Description, GraphBuilder, NativeTensor, TrainingEffect, Value
+from xbackend_fl.adapter.walk import table
+from xbackend_fl.canonical import Description, GraphBuilder, NativeTensor, TrainingEffect
 from xbackend_fl.canonical.graph import training
-from xbackend_fl.canonical.graph.opaque import may_stand
-from xbackend_fl.canonical.graph.operands import LARGEST_CONSTANT, as_value
+from xbackend_fl.canonical.graph.operands import LARGEST_CONSTANT, Operand, as_value
 from xbackend_fl.canonical.graph.recorder import described_with_data
 from xbackend_fl.canonical.layout import Native
 from xbackend_fl.errors import UnsupportedError, XbflError
-from xbackend_fl.places import users_place
 from xbfl_torch import (
     activations,
     attention,
@@ -63,22 +62,11 @@ from xbfl_torch.sizes import decided_by_size
 from xbfl_torch.states import State
 from xbfl_torch.tracing import Traced, executed, exported
 
-_HANDLERS: dict[str, Handler] = {
-    name: handler
-    for module in (
-        operations,
-        masks,
-        activations,
-        reductions,
-        moving,
-        contractions,
-        layers,
-        sequences,
-        cells,
-        attention,
-    )
-    for name, handler in module.HANDLERS.items()
-}
+_FAMILIES = (
+    *(operations, masks, activations, reductions, moving),
+    *(contractions, layers, sequences, cells, attention),
+)
+_HANDLERS: dict[str, Handler] = table(*(family.HANDLERS for family in _FAMILIES))
 """Operations by their names without overloads; a family a module."""
 
 _TALKATIVE = ("torch._subclasses.fake_tensor", "torch.fx.experimental.symbolic_shapes")
@@ -177,10 +165,8 @@ def _describe(
     if computed:
         names = ", ".join(effect.where for effect in computed)
         builder.one_way(f"{names} is computed by a parametrization; a plain copy stands for it")
-    for effect in (*computed, *rehearsal.effects, *effects_of(model)):
-        training.add_effect(builder, effect)
-    if rehearsal.unlike is not None:
-        builder.inference_only(str(rehearsal.unlike))
+    effects = (*computed, *rehearsal.effects, *effects_of(model))
+    training.add_effects(builder, effects, rehearsal.unlike)
     context = Context(builder, model, rehearsal, _tell)
     aliases, tables = _aliases(model, tensors), _tables(model)
     data, read = iter(zip(words, seen.example, perms, notes, strict=True)), _read(traced.graph)
@@ -201,8 +187,7 @@ def _describe(
             (word, key), array, perm, note = next(data)
             context.values[node] = builder.input(word, str(array.dtype), array.shape, perm, note, key=key)
         elif node.op == "call_function" and node not in context.values:
-            builder.recorder.place = users_place(_frames(node))
-            with explained(f"reading {node.target}", model, partial(_frames, node)):
+            with context.reading(str(node.target), partial(_frames, node), model):
                 refuse_hidden_changes(node)
                 if node in read:
                     _operation(context, node)
@@ -211,9 +196,8 @@ def _describe(
         elif node.op == "output":
             returned: Any = node.args[0]
             for index, (key, made) in enumerate(zip(seen.keys, returned, strict=True)):
-                require_float32(str(made.meta["val"].dtype).removeprefix("torch."), key or str(index))
-                value = _returned(context, context.held(made), key)
-                builder.output(value, key, declared.output(index, len(value.shape)))
+                dtype = str(made.meta["val"].dtype).removeprefix("torch.")
+                context.output(index, key, _returned(context.held(made), key), dtype, declared)
     description = builder.build().with_inputs(way.back)
     packs = any(str(node.target) == PACKS for node in traced.graph.nodes)
     return Described(description, context.calls, way, packs)
@@ -237,25 +221,13 @@ def _tell(context: Context, node: Node) -> None:
 
 
 def _made(context: Context, node: Node) -> Any:
-    handler = _HANDLERS.get(base_name(node))
+    handler, made, name = _HANDLERS.get(base_name(node)), None, partial(context.name, node)
     if handler and str(node.target).startswith("aten."):
-        try:
-            made = handler(context, node)
-        except Exception as error:
-            if opaque.stands(context, node) or not may_stand(context.builder, context.name(node), error):
-                raise
-        else:
-            if not _lacks(made, node):
-                return made
-    try:
-        made = decomposed(context, node, _HANDLERS)
-    except Exception as error:
-        if not may_stand(context.builder, context.name(node), error):
-            raise
-    else:
-        if not _lacks(made, node):
-            return made
-    return opaque.record(context, node)
+        final = partial(opaque.stands, context, node)
+        made = context.attempt(name, partial(handler, context, node), final)
+    if made is None or _lacks(made, node):
+        made = context.attempt(name, partial(decomposed, context, node, _HANDLERS))
+    return opaque.record(context, node) if made is None or _lacks(made, node) else made
 
 
 def _lacks(made: Any, node: Node) -> bool:
@@ -284,14 +256,15 @@ def _frames(node: Node) -> list[tuple[str, int]]:
     return [(file, int(line)) for file, line in re.findall(r'File "([^"]+)", line (\d+)', trace)]
 
 
-def _returned(context: Context, value: Any, key: str) -> Value:
-    """What the model returns, as data: also a parameter or a constant that reaches an output as it is."""
+def _returned(value: Any, key: str) -> Operand:
+    """What the model returns: also a parameter or a constant that reaches an output as it is."""
     if isinstance(value, State):
         raise UnsupportedError(
             f"the model returns the final state{f' {key!r}' if key else ''} of a recurrent layer as it is",
             hint="return its sequence alone, layer(x)[0], or index the state by layer: h_n[-1]",
         )
-    return context.data(value)
+    returned: Operand = value
+    return returned
 
 
 def _traced(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -10,20 +11,23 @@ import torch
 from torch._ops import OpOverload
 from torch.fx import Node
 
-from xbackend_fl.canonical import GraphBuilder, Value
-from xbackend_fl.canonical.graph.operands import Operand, as_value
+from xbackend_fl.adapter import walk
+from xbackend_fl.adapter.walk import Function, Walk
+from xbackend_fl.canonical import GraphBuilder
+from xbackend_fl.canonical.graph.operands import Operand
 from xbackend_fl.canonical.layout import Layout, Step, leaves
 from xbackend_fl.errors import UnsupportedError
 from xbfl_torch.rehearsal import DropoutLayer, Rehearsal
 from xbfl_torch.states import Row, State, state_data
 
+require = partial(walk.require, "torch layer")
+"""Refuses a layer unless a condition holds."""
 
-class Context:
-    """State of one walk.
+
+class Context(Walk[Node, Any]):
+    """State of one walk of a graph.
 
     Attributes:
-        builder: Receives the nodes.
-        values: What each graph node stands for.
         modules: Modules by path.
         buffers: Buffers by name.
         rows: Row of ``h_n`` to the final state of its layer, and the direction.
@@ -37,9 +41,8 @@ class Context:
         rehearsal: Rehearsal,
         tell: Callable[[Context, Node], None],
     ) -> None:
-        self.builder = builder
+        super().__init__(builder)
         self._tell = tell
-        self.values: dict[Node, Any] = {}
         self.modules = dict(model.named_modules(remove_duplicate=False))
         self.training = rehearsal.training
         self._drops = rehearsal.drops
@@ -110,10 +113,6 @@ class Context:
         word = str(node.target).removeprefix("aten.").partition(".")[0]
         return f"{path}.{word}" if path else word
 
-    def data(self, operand: Operand) -> Value:
-        """An operand as data; a parameter or constant becomes a node that yields it."""
-        return as_value(self.builder, operand)
-
 
 def module_path(node: Node) -> str:
     """Path of the innermost module that a node comes from; empty for the model itself."""
@@ -156,10 +155,11 @@ def parameter(operand: Operand | None, where: str) -> Layout:
     return layout
 
 
-def require(condition: bool, where: str, reason: str, cure: str | None = None) -> None:  # noqa: FBT001  reads as an assertion
-    """Refuse the layer ``where`` for ``reason`` unless ``condition`` holds."""
-    if not condition:
-        raise UnsupportedError(f"torch layer {where!r}: {reason}", hint=cure)
-
-
 Handler: TypeAlias = Callable[[Context, Node], Any]
+
+
+def of_operands(function: Function, count: int = 1) -> Handler:
+    """A handler that makes a function of the first ``count`` arguments."""
+    return lambda context, node: function(
+        context.builder, context.name(node), *map(context.get, node.args[:count])
+    )

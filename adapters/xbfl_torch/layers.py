@@ -148,13 +148,15 @@ def _batch_norm(context: Context, node: Node) -> Value:
         f"torch: {name}: momentum=0.1, or another number",
     )
     if not isinstance(module, BatchNorm):
-        training.add_effect(
+        training.add_effects(
             context.builder,
-            TrainingEffect(
-                f"torch module {module_path(node)!r}",
-                "calls functional.batch_norm, which averages the unbiased variance",
-                "torch: use a module, nn.BatchNorm1d to nn.BatchNorm3d",
-            ),
+            [
+                TrainingEffect(
+                    f"torch module {module_path(node)!r}",
+                    "calls functional.batch_norm, which averages the unbiased variance",
+                    "torch: use a module, nn.BatchNorm1d to nn.BatchNorm3d",
+                )
+            ],
         )
     roles = {"weight": "weight", "bias": "bias", "mean": "running_mean", "variance": "running_var"}
     if kept:

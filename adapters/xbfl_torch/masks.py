@@ -11,7 +11,7 @@ from torch.fx import Node
 from xbackend_fl.adapter.contract import Array
 from xbackend_fl.canonical import Value
 from xbackend_fl.canonical.graph import logic
-from xbackend_fl.canonical.graph.operands import Operand, combine
+from xbackend_fl.canonical.graph.operands import Operand
 from xbfl_torch.graph import Context, Handler, native_shape, require
 
 
@@ -122,28 +122,19 @@ def _triangle(*, upper: bool) -> Handler:
         a = context.arguments(node)
         shape = native_shape(node)[-2:]
         kept = (np.triu if upper else np.tril)(np.ones(shape, bool), a["diagonal"])
-        if logic.is_truth(context.builder, a["self"]):
-            return logic.logical(context.builder, "And", context.name(node), a["self"], kept)
-        return combine(context.builder, "Mul", context.name(node), a["self"], kept.astype(np.float32))
+        return logic.keep_where(context.builder, context.name(node), a["self"], kept)
 
     return handle
 
 
 def _any(*, every: bool) -> Handler:
-    """Whether any, or every, element along some axes is true."""
-
-    def handle(context: Context, node: Node) -> Operand:
+    def handle(context: Context, node: Node) -> Value:
         a = context.arguments(node)
-        name, builder = context.name(node), context.builder
-        truth = logic.truth(builder, name, a["self"])
-        rank = len(truth.shape)
-        axes = a.get("dim")
-        places = list(range(rank)) if axes is None else [axes] if isinstance(axes, int) else list(axes)
-        numbers = builder.elementwise("Cast", name, truth, to="float32")
-        found = builder.reduce(
-            "ReduceMin" if every else "ReduceMax", name, numbers, places, keepdims=bool(a.get("keepdim"))
+        axes, keep = a.get("dim"), bool(a.get("keepdim"))
+        axes = [axes] if isinstance(axes, int) else axes
+        return logic.any_along(
+            context.builder, context.name(node), a["self"], axes, keepdims=keep, every=every
         )
-        return builder.elementwise("Greater", name, found, constant=0.5)
 
     return handle
 

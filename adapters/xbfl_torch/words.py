@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from xbackend_fl.adapter.pads import pads_of
-from xbackend_fl.adapter.words import COMMON, Words, flag, without
+from xbackend_fl.adapter.words import COMMON, Pads, Words, flag, padded, without
 
 _STATISTICS = {
     "kept in training": "call its eval() when the model is built, or in the model's train(); requires_grad=False does not keep them",
@@ -24,8 +21,24 @@ _MODES = {
 _EDGES = {"edge": "mode='replicate'", "wrap": "mode='circular'"}
 
 
-def _padding(operator: str) -> Any:
-    return lambda value: padding(operator, pads_of(value))
+def padding(operator: str, pads: Pads) -> str:
+    """Code for (before, after) per axis: the spatial ones, or every axis for a ``Pad``."""
+    flat = tuple(number for pair in reversed(pads) for number in pair)
+    if operator == "Pad":
+        while flat[-2:] == (0, 0):
+            flat = flat[:-2]
+        return f"F.pad(x, {flat})"
+    before = [low for low, _ in pads]
+    if operator == "ConvTranspose":
+        extra = [low - high for low, high in pads]
+        if min(extra) >= 0:
+            return f"padding={tuple(before)}, output_padding={tuple(extra)}"
+        cut = ", ".join(f"{low}:{-high if high else ''}" for low, high in pads)
+        return f"padding=0, output_padding=0 and y[..., {cut}] behind it"
+    if all(low == high for low, high in pads):
+        return f"padding={tuple(before)}"
+    value = ", value=-math.inf" if operator == "MaxPool" else ""
+    return f"padding=0 behind F.pad(x, {flat}{value})"
 
 
 WORDS: Words = {
@@ -34,18 +47,12 @@ WORDS: Words = {
     "ceil_mode": flag("ceil_mode"),
     "strides": "stride={0}",
     "dilations": "dilation={0}",
-    "kernel_shape": "kernel_size={0}",
-    "group": "groups={0}",
-    "output_padding": "output_padding={0}",
-    "alpha": "alpha={0}",
-    ("LeakyRelu", "alpha"): "negative_slope={0}",
     ("Selu", "alpha"): "F.selu has fixed numbers; with others: scale * F.elu(x, alpha={0})",
     ("Selu", "gamma"): "F.selu has fixed numbers; with others: {0} * F.elu(x, alpha=…)",
     ("HardSigmoid", "alpha"): "(x * {0} + offset).clamp(0, 1)",
     ("HardSigmoid", "beta"): "(x * slope + {0}).clamp(0, 1)",
     "linear_before_reset": "nn.GRU always resets after the product; use reset_after=True on the Keras side",
     "approximate": "nn.GELU(approximate={0!r})",
-    "num_heads": "num_heads={0}",
     "num_groups": "num_groups={0}",
     "hidden_size": "hidden_size={0}",
     "direction": lambda value: _DIRECTIONS[str(value)],
@@ -54,7 +61,6 @@ WORDS: Words = {
     "padding_idx": "padding_idx={0}",
     "momentum": lambda value: f"momentum={round(1 - value, 12)}",
     "ratio": "p={0}",
-    "dropout": "dropout={0}",
     "shared_axes": "nn.Dropout drops numbers, nn.Dropout1d to nn.Dropout3d whole channels; wanted: one draw along axes {0}",
     "bias": "bias={0}",
     "weight": "affine={0}  (elementwise_affine in LayerNorm)",
@@ -75,7 +81,6 @@ WORDS: Words = {
     ("Shrink", "bias"): "bias={0}: F.softshrink has bias = lambd, F.hardshrink has none",
     "lambd": "lambd={0}",
     ("ThresholdedRelu", "alpha"): "F.threshold(x, {0}, 0)",
-    "k": "k={0}",
     "exclusive": without("x.cumsum(dim) - x", "x.cumsum(dim)"),
     "reverse": without("x.flip(dim).cumsum(dim).flip(dim)", "x.cumsum(dim)"),
     "indices": "the positions {0} in x.index_select(dim, positions)",
@@ -93,28 +98,5 @@ WORDS: Words = {
     ("ConvTranspose", "input width"): "in_channels={0}, of an input with as many channels",
     "width": "hidden_size={0}",
     "input width": "input_size={0}",
-    **{
-        (operator, "pads"): _padding(operator)
-        for operator in ("Conv", "ConvTranspose", "MaxPool", "AveragePool", "Pad")
-    },
+    **padded(padding),
 }
-
-
-def padding(operator: str, pads: tuple[tuple[int, int], ...]) -> str:
-    """Code for (before, after) per axis: the spatial ones, or every axis for a ``Pad``."""
-    flat = tuple(number for pair in reversed(pads) for number in pair)
-    if operator == "Pad":
-        while flat[-2:] == (0, 0):
-            flat = flat[:-2]
-        return f"F.pad(x, {flat})"
-    before = [low for low, _ in pads]
-    if operator == "ConvTranspose":
-        extra = [low - high for low, high in pads]
-        if min(extra) >= 0:
-            return f"padding={tuple(before)}, output_padding={tuple(extra)}"
-        cut = ", ".join(f"{low}:{-high if high else ''}" for low, high in pads)
-        return f"padding=0, output_padding=0 and y[..., {cut}] behind it"
-    if all(low == high for low, high in pads):
-        return f"padding={tuple(before)}"
-    value = ", value=-math.inf" if operator == "MaxPool" else ""
-    return f"padding=0 behind F.pad(x, {flat}{value})"

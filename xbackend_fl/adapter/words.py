@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -35,7 +36,35 @@ def without(word: str, absent: str) -> Word:
     return lambda value: absent if value is None else word.format(value)
 
 
+Pads: TypeAlias = tuple[tuple[int, int], ...]
+"""(before, after) per spatial axis, or per axis of a ``Pad``."""
+
+
+def padded(padding: Callable[[str, Pads], str]) -> Words:
+    """Words of the pads of every operator that has some, where ``padding`` makes code of operator and pads."""
+
+    def word(operator: str) -> Word:
+        return lambda value: padding(operator, _pads_of(value))
+
+    return {(name, "pads"): word(name) for name in ("Conv", "ConvTranspose", "MaxPool", "AveragePool", "Pad")}
+
+
+def _pads_of(value: object) -> Pads:
+    """ONNX's ``(before…, after…)``, also written as text, as pairs."""
+    flat = ast.literal_eval(str(value))
+    half = len(flat) // 2
+    return tuple((int(low), int(high)) for low, high in zip(flat[:half], flat[half:], strict=True))
+
+
 COMMON: Words = {
+    "kernel_shape": "kernel_size={0}",
+    "group": "groups={0}",
+    "output_padding": "output_padding={0}",
+    "alpha": "alpha={0}",
+    ("LeakyRelu", "alpha"): "negative_slope={0}",
+    "num_heads": "num_heads={0}",
+    "dropout": "dropout={0}",
+    "k": "k={0}",
     "start": "begin the slice at {0}",
     "stop": "end the slice in front of {0}",
     ("Add", "constant"): without("x + {0}", "x plus data, and no number"),
@@ -47,4 +76,4 @@ COMMON: Words = {
     ("Greater", "constant"): without("x > {0}", "a comparison with data"),
     ("Mod", "constant"): without("x % {0}", "the remainder by data"),
 }
-"""Words that every framework of Python has."""
+"""Words that every framework of Python has, unless its own table says another one."""

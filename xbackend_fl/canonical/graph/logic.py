@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from xbackend_fl.canonical.dtypes import is_whole
 from xbackend_fl.canonical.graph.builder import GraphBuilder
@@ -18,6 +19,7 @@ from xbackend_fl.canonical.graph.operands import (
     Operand,
     as_value,
     beside,
+    combine,
     finite,
     is_causal_mask,
     native_shape,
@@ -155,6 +157,30 @@ def where(builder: GraphBuilder, name: str, mask: Operand, chosen: Operand, othe
     one = chosen if isinstance(chosen, Value) else beside(builder, chosen, condition)
     two = other if isinstance(other, Value) else beside(builder, other, condition)
     return builder.broadcast("Where", name, [condition, one, two])
+
+
+def keep_where(builder: GraphBuilder, name: str, operand: Operand, kept: NDArray[np.bool_]) -> Operand:
+    """An operand where a constant ``kept`` is true, and zeros elsewhere."""
+    if is_truth(builder, operand):
+        return logical(builder, "And", name, operand, kept)
+    return combine(builder, "Mul", name, operand, kept.astype(np.float32))
+
+
+def any_along(
+    builder: GraphBuilder,
+    name: str,
+    operand: Operand,
+    axes: Sequence[int] | None,
+    *,
+    keepdims: bool,
+    every: bool,
+) -> Value:
+    """Whether any, or every, element along some native axes is true; along all of them if ``axes`` is ``None``."""
+    value = truth(builder, name, operand)
+    places = list(range(len(value.shape))) if axes is None else list(axes)
+    numbers = builder.elementwise("Cast", name, value, to="float32")
+    found = builder.reduce("ReduceMin" if every else "ReduceMax", name, numbers, places, keepdims=keepdims)
+    return builder.elementwise("Greater", name, found, constant=0.5)
 
 
 def _opposite(builder: GraphBuilder, name: str, mask: Operand) -> Operand:

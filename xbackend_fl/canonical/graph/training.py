@@ -37,6 +37,10 @@ def keep_statistics(builder: GraphBuilder, layouts: Iterable[Layout | None]) -> 
     builder.recorder.kept.update(found)
 
 
-def add_effect(builder: GraphBuilder, effect: TrainingEffect) -> None:
-    """Say what the native model does in training that its graph does not say."""
-    builder.recorder.training_effects.append(effect)
+def add_effects(
+    builder: GraphBuilder, effects: Iterable[TrainingEffect], unlike: object | None = None
+) -> None:
+    """Say what the native model does in training that its graph does not say; ``unlike`` is why it cannot train at all."""
+    builder.recorder.training_effects += effects
+    if unlike is not None:
+        builder.inference_only(str(unlike))
