@@ -59,7 +59,7 @@ def _where_time_goes(worker: Worker, names: list[str], weights: Weights) -> None
     """Kernels of one replica's steps, the longest first."""
     worker.to_device("cuda", 1)
     worker.train_round(1, weights, names[:8], {})
-    steps = sum(1 for name in names[:8] for _ in worker._order(1, name))
+    steps = sum(1 for name in names[:8] for _ in worker._training._order(1, name))
     with profile(activities=[ProfilerActivity.CUDA]) as found:
         worker.train_round(1, weights, names[:8], {})
     kernels = sum(event.count for event in found.key_averages())
