@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.mapping.diagnosis.change import Change, Changes, Pool, words
-from xbackend_fl.mapping.diagnosis.graph import Graph, Step
+from xbackend_fl.mapping.diagnosis.graph import SILENT, Graph, Step
 from xbackend_fl.mapping.diagnosis.numbers import attributes, constants, places, with_constant
 
 Array = NDArray[Any]
@@ -47,7 +47,7 @@ _LARGE = 1e3
 _SMALL = 1e-3
 """What is smaller stands for nothing that is multiplied or added."""
 
-_MOVES = frozenset({"Transpose", "Reshape", "Expand", "Cast", "Shape", "Identity", "Unsqueeze", "Squeeze"})
+_MOVES = SILENT - {"Flatten"}
 """Steps that move values: a difference there shows in what reads them."""
 
 

@@ -12,17 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.mapping.diagnosis.graph import Graph, Step
+from xbackend_fl.mapping.diagnosis.graph import SILENT, Graph, Step
 from xbackend_fl.mapping.diagnosis.twins import Parting
 
 Array = NDArray[Any]
 
 _BRANCH = 8
 """Most steps of a branch that is a cause: what is longer is a place."""
-
-_SILENT = frozenset(
-    {"Transpose", "Reshape", "Expand", "Cast", "Shape", "Identity", "Unsqueeze", "Squeeze", "Flatten"}
-)
 
 
 @dataclass(frozen=True)
@@ -114,7 +110,7 @@ def _places(graph: Graph, where: Parting) -> list[tuple[str, tuple[int, ...], tu
 
 def _heard(graph: Graph, branch: Sequence[int]) -> list[str]:
     """Operators of a branch that do more than to move values."""
-    return [graph.steps[i].operator for i in branch if graph.steps[i].operator not in _SILENT]
+    return [graph.steps[i].operator for i in branch if graph.steps[i].operator not in SILENT]
 
 
 def _fits(place: Array | None, source: Array | None) -> bool:

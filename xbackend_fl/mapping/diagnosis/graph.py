@@ -14,6 +14,11 @@ from xbackend_fl.canonical.onnx_session import OnnxSession, SessionRefused
 
 Array = NDArray[Any]
 
+SILENT = frozenset(
+    {"Transpose", "Reshape", "Expand", "Cast", "Shape", "Identity", "Unsqueeze", "Squeeze", "Flatten"}
+)
+"""ONNX operators that move values: nobody is told of them, but of what reads them."""
+
 
 @dataclass(frozen=True)
 class Step:

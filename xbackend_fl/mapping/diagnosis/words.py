@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from xbackend_fl.mapping.diagnosis.change import Change, words
 from xbackend_fl.mapping.diagnosis.graft import Graft
-from xbackend_fl.mapping.diagnosis.graph import Graph, Step
+from xbackend_fl.mapping.diagnosis.graph import SILENT, Graph, Step
 from xbackend_fl.mapping.diagnosis.search import Finding
 
 Array = NDArray[Any]
@@ -18,9 +18,6 @@ _SIDES = "reference", "candidate"
 _SHOWN = 5
 """Steps of each side that are shown where values part."""
 
-_SILENT = frozenset(
-    {"Transpose", "Reshape", "Expand", "Cast", "Shape", "Identity", "Unsqueeze", "Squeeze", "Flatten"}
-)  # fmt: skip
 _HIDING = -1e4
 _ENDS = {0.0: "the first", -1.0: "the last"}
 _NOTHING = "nothing more"
@@ -79,7 +76,7 @@ def cure(found: Finding, graphs: tuple[Graph, Graph], places: Mapping[str, str])
 
 def _what(graph: Graph, change: Change, side: int, places: Mapping[str, str]) -> str:
     """The step that is changed, or the steps that are left out."""
-    told = [step for step in change.left_out if step.operator not in _SILENT]
+    told = [step for step in change.left_out if step.operator not in SILENT]
     if not told and change.new[0].operator != "Identity":
         # Another order of axes is all that goes, and not the step that reads it.
         told = list(change.left_out)
@@ -108,7 +105,7 @@ def _only_for_largest(graph: Graph, step: Step) -> bool:
     readers = [other for other in graph.steps if set(step.outputs) & set(other.inputs)]
     return bool(readers) and all(
         other.operator in {"ArgMax", "ArgMin"}
-        or (other.operator in {"Mul", "Neg", *_SILENT} and _only_for_largest(graph, other))
+        or (other.operator in {"Mul", "Neg", *SILENT} and _only_for_largest(graph, other))
         for other in readers
     )
 
@@ -136,7 +133,7 @@ def _difference(graph: Graph, change: Change, side: int) -> str:
 def _maker(graph: Graph, word: str) -> str:
     """A value by what makes it, a step with its numbers, or by its name alone."""
     maker = next((step for step in graph.steps if word in map(repr, step.outputs)), None)
-    return word if maker is None or maker.operator in _SILENT else f"{described(graph, maker)} {word}"
+    return word if maker is None or maker.operator in SILENT else f"{described(graph, maker)} {word}"
 
 
 def described(graph: Graph, step: Step) -> str:
@@ -198,7 +195,7 @@ def _in_front_of_softmax(graph: Graph, step: Step) -> bool:
         if not names.isdisjoint(other.inputs):
             if other.operator in {"Softmax", "LogSoftmax"}:
                 return True
-            if other.operator in _SILENT:
+            if other.operator in SILENT:
                 names |= set(other.outputs)
     return False
 
@@ -220,7 +217,7 @@ def _goes_on(graph: Graph, region: Sequence[int], places: Mapping[str, str]) -> 
     shown = []
     for index in region:
         step = graph.steps[index]
-        if step.operator in _SILENT and not any(name in graph.constants for name in step.inputs[:1]):
+        if step.operator in SILENT and not any(name in graph.constants for name in step.inputs[:1]):
             continue
         place = places.get(step.owner)
         shown.append(f"{described(graph, step)} {step.owner!r}" + (f" ({place})" if place else ""))
