@@ -56,7 +56,7 @@ class Masters:
         self._swaps: list[_Swap] = []
         computes: set[str] = set()
         for part in parts_of(model):
-            computes.add(_compute_dtype(part))
+            computes |= {_compute_dtype(part), *(t.dtype for t in _declared_inputs(part))}
             self._swaps += _layer_swaps(part)
         for variable in _variables(model):
             if dtype_name(variable) in HALVES:
@@ -64,6 +64,9 @@ class Masters:
         self._find_places(model)
         computes |= {dtype_name(held.own) for held in self._held.values()}
         self.precision = coarsest(computes)
+        if self.precision in HALVES:
+            # A model in float32 that casts to a half on purpose is another function without its cast.
+            self._swaps += [swap for part in parts_of(model) for swap in _cast_swaps(part)]
 
     def __bool__(self) -> bool:
         return bool(self._held or self._swaps)
@@ -209,15 +212,26 @@ def _layer_swaps(part: Any) -> Iterator[_Swap]:
             wide = legacy.mixed_precision.Policy(_FLOAT32)
             yield partial(setattr, part, "_dtype_policy"), policy, wide
             yield partial(setattr, part, "_compute_dtype_object"), part._compute_dtype_object, tf.float32  # noqa: SLF001
-    tensors = [
-        t for t in keras.tree.flatten(getattr(part, "_inputs", ())) if isinstance(t, keras.KerasTensor)
-    ]
-    named = [(t, "_dtype") for t in tensors] + [(item, "dtype") for item in getattr(part, "_operations", ())]
-    for item, word in named:
-        # Inputs that a model declares, and casts that stand in its graph.
-        dtype = vars(item).get(word)
-        if isinstance(dtype, str) and dtype in HALVES:
-            yield partial(setattr, item, word), dtype, _FLOAT32
+    for tensor in _declared_inputs(part):
+        yield from _swap_of_half(tensor, "_dtype")
+
+
+def _cast_swaps(part: Any) -> Iterator[_Swap]:
+    """What makes the casts that stand in the graph of a model casts to float32."""
+    for operation in getattr(part, "_operations", ()):
+        yield from _swap_of_half(operation, "dtype")
+
+
+def _swap_of_half(item: Any, word: str) -> Iterator[_Swap]:
+    dtype = vars(item).get(word)
+    if isinstance(dtype, str) and dtype in HALVES:
+        yield partial(setattr, item, word), dtype, _FLOAT32
+
+
+def _declared_inputs(part: Any) -> list[Any]:
+    """The tensors that a model of Keras declares as its inputs."""
+    flat = keras.tree.flatten(getattr(part, "_inputs", ()))
+    return [tensor for tensor in flat if isinstance(tensor, keras.KerasTensor)]
 
 
 def _compute_dtype(part: Any) -> str:
