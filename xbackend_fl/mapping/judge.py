@@ -22,6 +22,7 @@ from xbackend_fl.mapping.probe.held import Held, held_on_both
 from xbackend_fl.mapping.probe.memory import MemoryRefused, check_memory
 from xbackend_fl.mapping.proof.missing import missing_notes, split
 from xbackend_fl.mapping.proof.precision import precision_notes
+from xbackend_fl.mapping.proof.undefined import is_undefined, undefined_notes
 
 
 def proven(claim: Claim) -> BoundModel:
@@ -40,7 +41,8 @@ def proven(claim: Claim) -> BoundModel:
     if rows:
         claim = replace(claim, trainer=Turned(claim.trainer, described))
     evidence, lacking = split(claim.evidence)
-    claim = replace(claim, evidence=evidence)
+    undefined = [item for item in evidence or () if is_undefined(item)]
+    claim = replace(claim, evidence=evidence and tuple(item for item in evidence if not is_undefined(item)))
     trainer, schema, own = claim.trainer, claim.schema, claim.own
     check_weights(trainer)
     held = held_on_both(schema, CanonicalModel(own.schema, own.binding, trainer), claim.evidence or ())
@@ -68,6 +70,7 @@ def proven(claim: Claim) -> BoundModel:
     model = CanonicalModel(schema, found.binding, trainer)
     told = precision_notes(model, claim.evidence)
     missing = missing_notes(model, claim.evidence, lacking)
+    without_numbers = undefined_notes(model, undefined, claim.evidence or ())
     of_reference = (f"the reference: {note}" for item in claim.evidence or () for note in item.notes)
     notes = (
         *found.notes,
@@ -77,6 +80,7 @@ def proven(claim: Claim) -> BoundModel:
         *of_reference,
         *told,
         *missing,
+        *without_numbers,
         *found.proof.notes,
     )
     return BoundModel(model, found.proof, notes)

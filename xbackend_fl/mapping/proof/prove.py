@@ -26,6 +26,14 @@ from xbackend_fl.mapping.proof.observed import Standing, agreed, seen, standing,
 from xbackend_fl.mapping.proof.reaction import reactions
 from xbackend_fl.mapping.proof.selection import select
 from xbackend_fl.mapping.proof.sizes import compared_at, may_differ, notes_apart
+from xbackend_fl.mapping.proof.undefined import (
+    BLANK_EXAMPLE,
+    OURS,
+    blank_examples,
+    is_own_data,
+    no_number,
+    no_numbers,
+)
 from xbackend_fl.mapping.proof.verify import ROUNDINGS, Answers, Check, Proof, against_runtime, gather
 from xbackend_fl.text import shown_names
 
@@ -198,7 +206,7 @@ def _set_aside(
 ) -> dict[str, str]:
     """Draws in which two models of one function may differ, and do, and what is said of each.
 
-    What a mask leaves where it hides everything (the mean of all, the first, the last) is no part of the function; NaN is.
+    What a mask leaves where it hides everything (the mean of all, the first, the last, NaN) is no part of the function.
     """
     wrong = [check for check in checks if not check.passed]
     found: dict[str, str] = {}
@@ -217,11 +225,22 @@ def _set_aside(
                 "away, too; of more examples they are one function"
             )
         elif failed and Distribution.BLANK in label and math.isfinite(error):
+            if loud(item, failed):
+                # What is normalised there has no variance, and no mask has hidden anything.
+                continue
             found[label] = (
                 f"{label}: where an example is padding and nothing else, so that a mask hides all of it, the two models answer "
                 f"differently (by {error:.1e}); everywhere else they are one function"
             )
+        elif failed and _only_where_blank(item):
+            found[label] = no_number(f"{OURS}, in {label} ({BLANK_EXAMPLE})")
     return found | dict(notes_apart(schema, own, apart))
+
+
+def _only_where_blank(item: Evidence) -> bool:
+    """Whether every example that is answered with no number is one of padding alone, and none of the user's own."""
+    broken = no_numbers(item.outputs, len(item.case.inputs[0]))
+    return bool(broken.any()) and not (is_own_data(item.case) or (broken & ~blank_examples(item.case)).any())
 
 
 def _without_aside(

@@ -34,6 +34,7 @@ from xbackend_fl.mapping.proof.noise import of_model, output_noise
 from xbackend_fl.mapping.proof.observed import faint_nodes
 from xbackend_fl.mapping.proof.reaction import REACTS, reaction
 from xbackend_fl.mapping.proof.sizes import at_other_sizes
+from xbackend_fl.mapping.proof.undefined import outputs_alone
 from xbackend_fl.mapping.proof.verify import ROUNDINGS, TOLERANCE, not_drawn, not_so_many
 
 Array = NDArray[Any]
@@ -54,7 +55,8 @@ def select(
     """Evidence of a reference, for probes chosen by what it does with them, and a note for every probe left out.
 
     The usual data is normal; where a model answers it with nothing finite, or with the same for all examples, the next kind
-    of data is the usual one. Further draws are added while there are nodes whose parameters move no output.
+    of data is the usual one. Further draws are added while there are nodes whose parameters move no output. Draws that it answers with
+    something that is no number come last, with their outputs alone.
 
     Args:
         model: The model; its weights are changed.
@@ -66,6 +68,7 @@ def select(
     held = {} if alone else held_values(model)
     runtime = executor_of(model)
     notes: list[str] = []
+    undefined: list[Evidence] = []
     usual, found = _usual(model, example, runtime)
     planned = cases(schema, example, usual)[1:]
     if alone:
@@ -81,6 +84,7 @@ def select(
         except SizeRefused:
             notes += _refused(model, case)
             continue
+        undefined += outputs_alone(seen)
         if is_finite(seen) and not (case.seed == KINDS and _faint(model, seen, found[0])):
             found.append(seen)
     longer = tuple(at_other_sizes(model, example, usual, found))
@@ -101,7 +105,7 @@ def select(
         found += _held(model, tuple(found), usual, runtime, held)
     lacking = None if alone else with_values_missing(model, found[0])
     found += [lacking] if lacking is not None and is_finite(lacking) else []
-    return tuple(found), tuple(notes)
+    return (*found, *(() if alone else undefined)), tuple(notes)
 
 
 def _refused(model: CanonicalModel, case: Case) -> Iterator[str]:
