@@ -170,7 +170,7 @@ def _describe(
     context = Context(builder, model, rehearsal, _tell)
     aliases, tables = _aliases(model, tensors), _tables(model)
     data, read = iter(zip(words, seen.example, perms, notes, strict=True)), _read(traced.graph)
-    builder.recorder.notes += traced.notes
+    builder.recorder.notes += (*traced.notes, *rehearsal.notes)
     for node in traced.graph.nodes:
         if node.op == "placeholder" and node.name in traced.held:
             name = aliases[traced.held[node.name]]

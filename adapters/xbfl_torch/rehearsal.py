@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -61,6 +61,7 @@ class Rehearsal:
         training: Modules that are in training mode while the model trains.
         effects: What else training does.
         unlike: The effect that makes two runs of one step differ; ``None`` if there is none.
+        notes: What else is said of it.
         error: What the model raised in evaluation mode.
     """
 
@@ -68,6 +69,7 @@ class Rehearsal:
     training: frozenset[torch.nn.Module] = frozenset()
     effects: tuple[TrainingEffect, ...] = ()
     unlike: TrainingEffect | None = None
+    notes: tuple[str, ...] = ()
     error: BaseException | None = None
 
 
@@ -136,7 +138,17 @@ def _compared(still: _Run, moving: _Run, active: frozenset[torch.nn.Module]) -> 
             TrainingEffect("torch model", what, "torch: compute the same in both modes", compared=True)
         )
     drops = still.drops if other is not None else moving.drops
-    return Rehearsal(tuple(drops), active, tuple(effects), unlike)
+    return Rehearsal(tuple(drops), active, tuple(effects), unlike, tuple(_more_outputs(still, moving)))
+
+
+def _more_outputs(still: _Run, moving: _Run) -> Iterator[str]:
+    """A note on outputs, such as an auxiliary head's, that a model has in one mode only."""
+    counts = len(still.outputs), len(moving.outputs)
+    if counts[0] != counts[1]:
+        yield (
+            f"in training mode the model returns {counts[1]} outputs, and in evaluation mode {counts[0]}: what trains here is what it returns "
+            "in evaluation, and a loss of the others is no part of it"
+        )
 
 
 @final

@@ -448,3 +448,20 @@ def test_a_rehearsal_leaves_models_and_generators_as_they_were() -> None:
     xbackend_fl.describe(other, VECTOR)
     assert other.losses == []
     assert all(np.array_equal(a, b.numpy()) for a, b in zip(weights, other.variables, strict=True))
+
+
+def test_outputs_of_training_alone_are_told() -> None:
+    """An auxiliary head that answers in training only: the toolkit trains what the model returns in evaluation."""
+
+    class Auxiliary(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(8, 6), nn.Linear(6, 3)
+
+        def forward(self, x: torch.Tensor) -> Any:
+            hidden = self.first(x)
+            return (self.last(hidden), hidden) if self.training else self.last(hidden)
+
+    notes = adapter_of(Auxiliary()).load_model(Auxiliary(), VECTOR).description.notes
+    assert any("in training mode the model returns 2 outputs, and in evaluation mode 1" in n for n in notes)
+    assert adapter_of(dense()).load_model(dense(), VECTOR).description.notes == ()
