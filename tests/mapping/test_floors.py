@@ -11,6 +11,7 @@ from torch import nn
 
 import xbackend_fl
 from xbackend_fl.errors import MismatchError
+from xbackend_fl.mapping.match.difference import Difference
 
 EXAMPLE = (np.random.default_rng(3).standard_normal((2, 8)).astype(np.float32),)
 
@@ -75,6 +76,35 @@ def test_what_only_stands_for_zero_is_not_compared() -> None:
         [keras.Input((8,)), layers.Dense(6), layers.UnitNormalization(), layers.Dense(3)]
     )
     assert bound(Unit(), other).proof.proven
+
+
+def test_an_epsilon_beside_a_larger_number_is_told_with_it() -> None:
+    """The other graph has an epsilon, too, which is only too large to be one by itself; and what has no name has none in words."""
+    import keras
+    from keras import ops
+
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.p, self.last = nn.Parameter(torch.ones(2)), nn.Linear(8, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            p = self.p.relu()
+            return self.last(p[0] * x / (p.sum() + 1e-4) + p[1] * x.tanh() / (p.sum() + 1e-4))
+
+    class Scale(keras.layers.Layer):
+        def build(self, _: Any) -> None:
+            self.p = self.add_weight(shape=(2,), initializer="ones")
+
+        def call(self, x: Any) -> Any:
+            p = ops.relu(self.p)
+            return (p[0] * x + p[1] * ops.tanh(x)) / (ops.sum(p) + 1e-3)
+
+    x = keras.Input((8,))
+    with pytest.raises(MismatchError, match=r"epsilon is 0\.0001 in the reference, 0\.001 in the candidate"):
+        bound(Scaled(), keras.Model(x, keras.layers.Dense(3)(Scale()(x))))
+    said = str(Difference("", "max", "Clip", "epsilon", "absent", "1e-07"))
+    assert said == "Clip 'max': epsilon is absent in the reference, 1e-07 in the candidate"
 
 
 @pytest.mark.parametrize(("bound_of_norm", "other"), [(1e-3, 1e-12), (1e-12, 5e-2), (1e-3, 2e-3)])

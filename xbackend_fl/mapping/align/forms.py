@@ -121,8 +121,8 @@ def floors_of(schema: Schema) -> dict[float, Node]:
     return found
 
 
-def _every_floor(schema: Schema) -> Iterator[tuple[float, Node]]:
-    """Every epsilon in every place, in the order of the graph."""
+def _every_floor(schema: Schema, largest: float = _FLOORS[1]) -> Iterator[tuple[float, Node]]:
+    """Every epsilon in every place, in the order of the graph; one that is added is no larger than ``largest``."""
     for node in schema.nodes:
         for name, value in node.attributes.items():
             added = name == "epsilon" or (name, node.operator) in {("constant", "Add"), ("min", "Clip")}
@@ -130,7 +130,7 @@ def _every_floor(schema: Schema) -> Iterator[tuple[float, Node]]:
             if (
                 added
                 and isinstance(value, float)
-                and _FLOORS[0] < value <= (_WIDEST_BOUND if alone else _FLOORS[1])
+                and _FLOORS[0] < value <= (_WIDEST_BOUND if alone else largest)
             ):
                 yield float(f"{value:.3g}"), node
 
@@ -148,12 +148,23 @@ def _unlike_floors(schema: Schema, own: Schema) -> Iterator[Difference]:
     )
     if (schema.opaque or own.opaque) and not (left and right):
         return
-    absent: tuple[str, Node | None] = "absent", None
-    for (expected, one), (received, two) in zip_longest(left, right, fillvalue=absent):
-        node = one or two
-        if node is not None:
-            names = one.name if one else "", two.name if two else ""
-            yield Difference(*names, node.operator, "epsilon", expected, received)
+    for ours_alone, theirs_alone in zip_longest(left, right):
+        one = ours_alone or _larger(schema, own, theirs_alone[1])
+        two = theirs_alone or _larger(own, schema, ours_alone[1])
+        node = (ours_alone or theirs_alone)[1]
+        (expected, first), (received, second) = (
+            (found[0], found[1].name) if found else ("absent", "") for found in (one, two)
+        )
+        yield Difference(first, second, node.operator, "epsilon", expected, received)
+
+
+def _larger(schema: Schema, other: Schema, twin: Node) -> tuple[str, Node] | None:
+    """What a graph alone adds in a node like the other's ``twin``: too large to be an epsilon by itself, and one beside its twin."""
+    known = {value for value, _ in _every_floor(other, _WIDEST_BOUND)}
+    for value, node in _every_floor(schema, _WIDEST_BOUND):
+        if node.operator == twin.operator and value > _FLOORS[1] and value not in known:
+            return f"{value:g}", node
+    return None
 
 
 def _without(

@@ -12,7 +12,7 @@ class Difference:
     """One thing that differs.
 
     Attributes:
-        reference: Node in the reference model.
+        reference: Node in the reference model, empty if it has none.
         candidate: Node in the candidate, empty if it has none.
         operator: Operator of the node.
         attribute: What differs: an attribute, ``width``, ``input width``, ``vocabulary``, ``<role> shape``, ``<role> kind``,
@@ -35,7 +35,8 @@ class Difference:
     def __str__(self) -> str:
         if self.attribute == "structure":
             return f"{self.operator}: reference has {self.expected}, candidate has {self.received}"
+        nodes = " ↔ ".join(repr(name) for name in (self.reference, self.candidate) if name)
         return (
-            f"{self.operator} {self.reference!r} ↔ {self.candidate!r}: {self.attribute} "
+            f"{self.operator} {nodes}: {self.attribute} "
             f"is {self.expected} in the reference, {self.received} in the candidate"
         )
