@@ -20,6 +20,7 @@ from xbackend_fl.mapping.match.ports import trailing_notes
 from xbackend_fl.mapping.match.tables import tables_as_in
 from xbackend_fl.mapping.probe.held import Held, held_on_both
 from xbackend_fl.mapping.probe.memory import MemoryRefused, check_memory
+from xbackend_fl.mapping.proof.beyond import BEYOND, beyond_notes
 from xbackend_fl.mapping.proof.missing import missing_notes, split
 from xbackend_fl.mapping.proof.precision import precision_notes
 from xbackend_fl.mapping.proof.undefined import is_undefined, undefined_notes
@@ -42,7 +43,10 @@ def proven(claim: Claim) -> BoundModel:
         claim = replace(claim, trainer=Turned(claim.trainer, described))
     evidence, lacking = split(claim.evidence)
     undefined = [item for item in evidence or () if is_undefined(item)]
-    claim = replace(claim, evidence=evidence and tuple(item for item in evidence if not is_undefined(item)))
+    beyond = next((item for item in evidence or () if item.case.label == BEYOND), None)
+    claim = replace(
+        claim, evidence=evidence and tuple(i for i in evidence if i is not beyond and not is_undefined(i))
+    )
     trainer, schema, own = claim.trainer, claim.schema, claim.own
     check_weights(trainer)
     held = held_on_both(schema, CanonicalModel(own.schema, own.binding, trainer), claim.evidence or ())
@@ -81,6 +85,7 @@ def proven(claim: Claim) -> BoundModel:
         *told,
         *missing,
         *without_numbers,
+        *beyond_notes(model, claim.example, claim.evidence, beyond),
         *found.proof.notes,
     )
     return BoundModel(model, found.proof, notes)

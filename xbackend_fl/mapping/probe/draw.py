@@ -178,7 +178,7 @@ def draw_inputs(
     indices = vocabularies(schema)
     kinds = assignment or (Distribution.NORMAL,) * len(schema.inputs)
     marks = compared(schema)
-    ranges = [_range(array) for array in like] or [None] * len(kinds)
+    ranges = [range_of(array) for array in like] or [None] * len(kinds)
     drawn = [
         _whole((BATCH, *shape[1:]), numbers, marks.get(port.name, ()), generator).astype(port.dtype)
         if numbers is not None and port.name not in indices
@@ -247,7 +247,7 @@ def _whole(
     return found
 
 
-def _range(array: Array) -> tuple[int, int] | None:
+def range_of(array: Array) -> tuple[int, int] | None:
     """The smallest whole number, and the largest and one more; ``None`` for floats, bytes, and zeros and ones."""
     if array.dtype.kind != "i" or array.dtype.itemsize < 4:
         return None
