@@ -236,3 +236,20 @@ def test_missing_values_that_are_replaced_by_other_numbers_are_said() -> None:
         for by in (0.0, 5.0)
     )
     assert any("each in its way" in note for note in bound(zeros, fives, ROWS).notes)
+
+
+@pytest.mark.slow
+def test_infinite_values_that_are_replaced_by_other_numbers_are_said() -> None:
+    """And nothing of those that both replace alike, or hand on."""
+
+    def filled(low: float) -> Layers:
+        return Layers(lambda net, x: net.last(torch.relu(net.first(torch.nan_to_num(x, 0.0, 9.0, low)))))
+
+    plain = [Layers(lambda net, x: net.last(torch.relu(net.first(x)))) for _ in range(2)]
+    for one, two, said in (
+        (filled(-9.0), filled(-8.0), "each in its way"),
+        (filled(-9.0), plain[0], "the reference replaces an infinity"),
+    ):
+        assert any(said in note for note in bound(one, two, ROWS).notes if note.startswith("infinite values"))
+    for one, two in ((filled(-9.0), filled(-9.0)), (plain[0], plain[1])):
+        assert not any("infinite" in note for note in bound(one, two, ROWS).notes)

@@ -41,7 +41,7 @@ def proven(claim: Claim) -> BoundModel:
     described, rows = tables_as_in(claim.schema, claim.trainer.description)
     if rows:
         claim = replace(claim, trainer=Turned(claim.trainer, described))
-    evidence, lacking = split(claim.evidence)
+    evidence, broken = split(claim.evidence)
     undefined = [item for item in evidence or () if is_undefined(item)]
     beyond = next((item for item in evidence or () if item.case.label == BEYOND), None)
     claim = replace(
@@ -73,7 +73,7 @@ def proven(claim: Claim) -> BoundModel:
         raise failure(found, schema, trainer.description, claim.cause(apart, found, held))
     model = CanonicalModel(schema, found.binding, trainer)
     told = precision_notes(model, claim.evidence)
-    missing = missing_notes(model, claim.evidence, lacking)
+    missing = missing_notes(model, claim.evidence, broken)
     without_numbers = undefined_notes(model, undefined, claim.evidence or ())
     of_reference = (f"the reference: {note}" for item in claim.evidence or () for note in item.notes)
     notes = (

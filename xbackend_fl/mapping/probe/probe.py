@@ -17,7 +17,7 @@ from xbackend_fl.mapping.probe.draw import features, shaken
 from xbackend_fl.mapping.probe.drawn import drawn_by_shape, drawn_weights
 from xbackend_fl.mapping.probe.executor import Executor, executor_of
 from xbackend_fl.mapping.probe.native import SizeRefused, forward, outputs_with
-from xbackend_fl.mapping.probe.redrawn import Redrawn, redrawn, with_missing
+from xbackend_fl.mapping.probe.redrawn import BROKEN, Redrawn, redrawn, with_broken
 from xbackend_fl.mapping.probe.runtime import GraphRefused
 
 Array = NDArray[Any]
@@ -164,8 +164,8 @@ def observe(
                 raise SizeRefused(error.message, hint=error.hint) from error
         statistics |= held or {}
     weights |= statistics
-    lacking = case.redrawn == Redrawn.MISSING
-    inputs = with_missing(schema, case.inputs) if lacking else case.inputs
+    broken = case.redrawn in BROKEN
+    inputs = with_broken(schema, case.inputs, Redrawn(case.redrawn)) if broken else case.inputs
     outputs = outputs_with(model, weights, inputs)
     if not case.at_example(schema):
         _require_examples(schema, case, outputs)

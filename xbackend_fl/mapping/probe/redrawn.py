@@ -25,7 +25,11 @@ class Redrawn(StrEnum):
     SMALL = "small weights"
     HALVES = "weights of halves"
     MISSING = "missing values"
+    INFINITE = "infinite values"
 
+
+BROKEN = {Redrawn.MISSING: (np.nan,), Redrawn.INFINITE: (np.inf, -np.inf)}
+"""What stands in data instead of a number, an example each."""
 
 _SMALL = 1 / 64
 """A power of two, so that nothing is rounded: features have a variance near 5e-4, of which an epsilon of 1e-6 is a thousandth."""
@@ -70,7 +74,7 @@ def redrawn(schema: Schema, weights: Mapping[str, Array], how: Redrawn) -> dict[
         weights: By canonical name.
         how: Small where layers make features, small everywhere, or multiples of a half; as they are where data is changed.
     """
-    if how is Redrawn.MISSING:
+    if how in BROKEN:
         return dict(weights)
     kept = under_roots(schema)
     made: dict[str, Array] = {}
@@ -102,19 +106,21 @@ def _may_miss(port: Port) -> bool:
     return port.dtype.startswith("float") and not port.binary and len(port.shape) in {2, 3}
 
 
-def with_missing(schema: Schema, inputs: Sequence[Array]) -> tuple[Array, ...]:
-    """Data of which the second example lacks its first number, in every input that :func:`may_miss` means.
+def with_broken(schema: Schema, inputs: Sequence[Array], how: Redrawn) -> tuple[Array, ...]:
+    """Data in which the first number of the second example, and of the third, is none, in every input that :func:`may_miss` means.
 
     Args:
         schema: The model.
         inputs: Several examples, in ONNX layout.
+        how: What stands there.
     """
     found = []
     for port, array in zip(schema.inputs, inputs, strict=True):
         if _may_miss(port):
-            lacking = array.copy()
-            lacking[1, ..., 0] = np.nan
-            found.append(lacking)
+            broken = array.copy()
+            for place, value in enumerate(BROKEN[how], start=1):
+                broken[place, ..., 0] = value
+            found.append(broken)
         else:
             found.append(array)
     return tuple(found)

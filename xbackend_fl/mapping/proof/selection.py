@@ -30,7 +30,7 @@ from xbackend_fl.mapping.probe.norms import norm_of
 from xbackend_fl.mapping.probe.probe import Case, Evidence, is_finite, observe
 from xbackend_fl.mapping.probe.redrawn import Redrawn
 from xbackend_fl.mapping.proof.beyond import beyond_example
-from xbackend_fl.mapping.proof.missing import with_values_missing
+from xbackend_fl.mapping.proof.missing import with_broken_values
 from xbackend_fl.mapping.proof.noise import of_model, output_noise
 from xbackend_fl.mapping.proof.observed import faint_nodes
 from xbackend_fl.mapping.proof.reaction import REACTS, reaction
@@ -104,8 +104,7 @@ def select(
     found += longer
     if held:
         found += _held(model, tuple(found), usual, runtime, held)
-    lacking = None if alone else with_values_missing(model, found[0])
-    found += [lacking] if lacking is not None and is_finite(lacking) else []
+    found += () if alone else tuple(filter(is_finite, with_broken_values(model, found[0])))
     beyond = None if alone else beyond_example(model, example, usual, found[0].case.inputs)
     found += [beyond] if beyond is not None else []
     return (*found, *(() if alone else undefined)), tuple(notes)

@@ -20,7 +20,7 @@ from xbackend_fl.mapping.probe.executor import Executor
 from xbackend_fl.mapping.probe.memory import check_memory
 from xbackend_fl.mapping.probe.native import SizeRefused
 from xbackend_fl.mapping.probe.probe import Case, Evidence, observe, weights_of
-from xbackend_fl.mapping.probe.redrawn import Redrawn
+from xbackend_fl.mapping.probe.redrawn import BROKEN
 from xbackend_fl.mapping.probe.runtime import GraphRefused
 from xbackend_fl.mapping.proof.logistic import floors
 
@@ -242,8 +242,8 @@ def against_runtime(
     measure, least = {item.case.label: item.outputs for item in reference}, floors(schema)
     for item in evidence:
         wanted = measure.get(item.case.label)
-        if item.case.by_shape or item.case.redrawn == Redrawn.MISSING:
-            # To a graph no value is ever missing.
+        if item.case.by_shape or item.case.redrawn in BROKEN:
+            # To a graph every value is a number.
             continue
         if wanted is not None and item.case.is_far(schema):
             # What the models themselves do is known, and a graph mostly has lengths written in it.
