@@ -75,7 +75,9 @@ def test_what_only_stands_for_zero_is_not_compared() -> None:
     other = keras.Sequential(
         [keras.Input((8,)), layers.Dense(6), layers.UnitNormalization(), layers.Dense(3)]
     )
-    assert bound(Unit(), other).proof.proven
+    found = bound(Unit(), other)
+    assert found.proof.proven
+    assert any("keeps a norm from zero was not compared" in note for note in found.notes)
 
 
 def test_an_epsilon_beside_a_larger_number_is_told_with_it() -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from xbackend_fl.adapter.canonical_model import CanonicalModel
 from xbackend_fl.canonical import Kind, Schema
+from xbackend_fl.canonical.passes.norms import SMALL
 from xbackend_fl.errors import RefusedInput
 from xbackend_fl.mapping.probe.cases import EVERY_INDEX, ONE
 from xbackend_fl.mapping.probe.distributions import Distribution, vocabularies
@@ -104,7 +105,12 @@ def prove(
         and not item.case.label.endswith(ONE)
     )
     compared = {check.case for check in (*checks, *third)}
-    notes += (*_such_data(schema), *_some_rows(schema, quiet), *compared_at(schema, quiet, compared))
+    notes += (
+        *_such_data(schema),
+        *_some_rows(schema, quiet),
+        *_floors_of_norms(schema),
+        *compared_at(schema, quiet, compared),
+    )
     if alone:
         notes += (f"two opinions, not three: ONNX Runtime cannot run {shown_names(alone)}",)
     checks += [check for check in third if check.case not in loud]
@@ -138,6 +144,12 @@ def _such_data(schema: Schema) -> Iterator[str]:
             for what, is_so in said
             if is_so
         )
+
+
+def _floors_of_norms(schema: Schema) -> Iterator[str]:
+    """Vectors that are made one long: what keeps their norm from zero is no part of the operator."""
+    if names := [node.name for node in schema.nodes if node.operator == "LpNormalization"]:
+        yield f"{shown_names(names)}: a number of {SMALL:g} or less that keeps a norm from zero was not compared; vectors hardly longer may differ"
 
 
 def _some_rows(schema: Schema, own: Sequence[Evidence]) -> Iterator[str]:
