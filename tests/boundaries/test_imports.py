@@ -89,11 +89,11 @@ def test_a_room_without_a_floor_is_found(root: Path, tmp_path: Path) -> None:
     shutil.copytree(root / "xbackend_fl", tmp_path / "xbackend_fl")
     shutil.copytree(root / "adapters", tmp_path / "adapters")
     shutil.copy(root / "pyproject.toml", tmp_path)
-    for place in ("annex", "mapping/annex", "federation/annex"):
+    for place in ("annex", "canonical/annex", "mapping/annex", "federation/annex"):
         (tmp_path / "xbackend_fl" / place).mkdir()
         (tmp_path / "xbackend_fl" / place / "__init__.py").touch()
     said = lint(tmp_path).stdout
-    for package in ("xbackend_fl", "xbackend_fl.mapping", "xbackend_fl.federation"):
+    for package in ("xbackend_fl", "xbackend_fl.canonical", "xbackend_fl.mapping", "xbackend_fl.federation"):
         assert f"{package}.annex" in said
 
 
