@@ -63,6 +63,7 @@ class Turned(keras.Model):
         return tf.transpose(self.o(self.r(tf.transpose(x, (1, 0, 2)))), (1, 0, 2))
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("kind", "ours", "shape"),
     [

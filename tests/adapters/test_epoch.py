@@ -97,7 +97,7 @@ def sides_of(name: str) -> list[BoundModel]:
     return bound_pair(TorchTrainer(row.torch(), example), TensorFlowTrainer(row.keras(), example), example)
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("clip", [None, 0.5])
 @pytest.mark.parametrize("name", RATES)
 def test_an_epoch_without_comparisons(name: str, clip: float | None, digits: Path, figure: Figure) -> None:
@@ -116,7 +116,7 @@ def test_an_epoch_without_comparisons(name: str, clip: float | None, digits: Pat
     assert apart <= 1e-4
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("loss", ["binary_cross_entropy", "mean_squared_error"])
 @pytest.mark.parametrize(
     "name",

@@ -79,6 +79,7 @@ def candidate() -> Any:
     return keras.Model(data, K.Dense(2)(K.Dense(5, "tanh")(data) * 6.0))
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("model", [Lists, Loop, Guard])
 def test_one_execution_is_every_execution(model: type[nn.Module]) -> None:
     reference = model()

@@ -162,7 +162,7 @@ PROVEN: list[Row] = [
 ]  # fmt: skip
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize(("name", "build", "example"), PROVEN, ids=[row[0] for row in PROVEN])
 def test_unusual_models_are_proven(
     name: str, build: Callable[[], Any], example: tuple[np.ndarray[Any, Any], ...]
@@ -231,6 +231,7 @@ REFUSED: list[tuple[str, Callable[[], Any], tuple[np.ndarray[Any, Any], ...], st
 ]  # fmt: skip
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("name", "build", "example", "words", "cure"), REFUSED, ids=[row[0] for row in REFUSED]
 )

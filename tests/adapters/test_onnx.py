@@ -70,7 +70,7 @@ def test_a_file_of_the_torch_exporter(name: str, tmp_path: Path) -> None:
     assert any("inference graph" in note or "only infers" in note for note in bound.proof.notes)
 
 
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(6)
 @pytest.mark.parametrize("row", ROWS[2::6], ids=[row.name for row in ROWS[2::6]])
 def test_our_own_files_are_read_back(row: Row, tmp_path: Path) -> None:
     example = row.example()

@@ -60,6 +60,7 @@ def sgd(decay: float = 0.0, clip: float | None = None) -> TrainConfig:
     return TrainConfig(Optimizer("sgd", lr=0.1, weight_decay=decay), clip_norm=clip)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("build", [dense, mixed, Shared])
 @pytest.mark.parametrize("config", [sgd(), sgd(0.01), sgd(clip=0.3), sgd(0.01, 0.3)], ids=repr)
 def test_the_same_numbers(

@@ -73,6 +73,7 @@ WAYS: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("other", ["dict", "named tuple"])
 def test_outputs_with_names_are_paired_by_name(way: str, other: str) -> None:
@@ -128,6 +129,7 @@ def test_names_against_positions_are_not_guessed() -> None:
     assert bound(Torch(lambda a, b: (a, b)), Keras(lambda a, b: [a, None, b])).proof.proven
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     "give", [lambda a, b: [a, b * b], lambda a, b: (b * b, a)], ids=["in order", "turned"]
 )

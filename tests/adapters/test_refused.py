@@ -62,6 +62,7 @@ SLOW = {"GRU with hard gates", "merge by sum"}
 """Ten seconds each; a recurrent layer that goes backwards stands for them in each run."""
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("name", "build", "array"),
     [pytest.param(*row, id=row[0], marks=pytest.mark.slow if row[0] in SLOW else ()) for row in OPAQUE],
@@ -128,6 +129,7 @@ DIFFERENT: list[tuple[str, Callable[[], Any], Callable[[], Any], np.ndarray[Any,
 ]  # fmt: skip
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("name", "reference", "candidate", "array", "words"), DIFFERENT, ids=[row[0] for row in DIFFERENT]
 )

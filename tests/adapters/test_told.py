@@ -82,6 +82,7 @@ def test_whatever_a_model_raises_is_its_own(framework: str, error: BaseException
     assert caught.value.message.endswith(f"{type(error).__name__}: {text}")
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("framework", FRAMEWORKS)
 @pytest.mark.parametrize("error", [SystemExit(0), Own("gone")], ids=["SystemExit", "Own"])
 def test_what_it_raises_in_training_mode_alone_is_an_obstacle(framework: str, error: BaseException) -> None:
@@ -302,6 +303,7 @@ WRAPPERS: dict[str, Callable[[nn.Module], Any]] = {
 }
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.usefixtures("process_group")
 @pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
 def test_a_wrapped_model_is_the_model_inside(wrap: Callable[[nn.Module], Any]) -> None:

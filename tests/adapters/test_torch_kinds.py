@@ -83,6 +83,7 @@ def old_spectral_norm() -> nn.Module:
     return model
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("build", [weight_norm, spectral_norm, old_spectral_norm])
 def test_a_parametrization_is_materialised_and_said_to_be_one_way(build: Callable[[], nn.Module]) -> None:
     model = build().eval()
@@ -201,6 +202,7 @@ STORED_APART: list[tuple[str, Callable[[], nn.Module], Callable[[], Any], np.nda
 ]  # fmt: skip
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("name", "left", "right", "example"), STORED_APART, ids=[row[0] for row in STORED_APART]
 )

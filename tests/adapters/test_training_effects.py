@@ -237,7 +237,7 @@ def obstacles(reference: Any, candidate: Any, example: Any) -> tuple[Any, str]:
     return binding, ""
 
 
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(6)
 @pytest.mark.filterwarnings("ignore")  # legacy Keras and the older parametrizations warn about themselves
 @pytest.mark.parametrize("row", NAMED, ids=[row[0] for row in NAMED])
 def test_an_effect_is_named_on_either_side(row: tuple[str, Build, Build, Any, tuple[str, ...]]) -> None:
@@ -385,6 +385,7 @@ COMPARED: list[tuple[Build, Build, Any, str]] = [
 ]
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("left", "right", "example", "words"), COMPARED, ids=["branch", "forward hook", "gradient hook", "part"]
 )

@@ -229,7 +229,7 @@ SLOW = {"GRU bidirectional ends, keras"}
 """Ten seconds; another recurrent layer of Keras is in each run."""
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize(
     ("name", "build", "example"),
     [pytest.param(*case, id=case[0], marks=pytest.mark.slow if case[0] in SLOW else ()) for case in CASES],
@@ -326,7 +326,7 @@ UNBUILT: list[tuple[str, Callable[[], Any]]] = [
 ]
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize(("name", "build"), UNBUILT, ids=[row[0] for row in UNBUILT])
 def test_a_model_without_variables_has_none_again(name: str, build: Callable[[], Any]) -> None:
     del name

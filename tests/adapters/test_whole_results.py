@@ -52,6 +52,7 @@ def states(*, directions: bool = False) -> nn.Module:
     return Forward(call, r=recurrent, o=nn.Linear(width, 2), p=nn.Linear(3, 2))
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     "build", [lambda: pooled((3, 2)), places, states, lambda: states(directions=True)],
     ids=["windows that follow from the size", "places of maxima", "states as an array", "states of both ways"],

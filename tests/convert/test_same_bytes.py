@@ -8,6 +8,8 @@ import sys
 from hashlib import sha256
 from pathlib import Path
 
+import pytest
+
 from tests.convert import every_format
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -17,6 +19,7 @@ def _digests(folder: Path) -> dict[str, str]:
     return {path.name: sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
 
 
+@pytest.mark.slow
 def test_files_do_not_depend_on_the_process_or_the_day(tmp_path: Path) -> None:
     every_format.write(tmp_path / "here")
     command = [

@@ -37,6 +37,7 @@ def again(events: list[Event]) -> list[str]:
     return [note for note in notes(events) if "is merged again without" in note]
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("at", "rule", "cohort"),
     [

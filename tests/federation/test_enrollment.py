@@ -49,6 +49,7 @@ def without(name: str) -> Callable[[Message], Message]:
     return lambda answer: replace(answer, fields={k: v for k, v in answer.fields.items() if k != name})
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("kind", "change", "reason"),
     [
@@ -152,6 +153,7 @@ def test_a_round_with_enough_updates_does_not_wait_for_a_silo_that_is_gone(tmp_p
     assert max(seconds[2:]) < 3
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("quorum", ["", "quorum: 2, ", "quorum: 3, "])
 def test_a_silo_that_comes_back_soon_or_is_needed_is_waited_for(quorum: str, tmp_path: Path) -> None:
     course = write_course(

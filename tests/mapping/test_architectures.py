@@ -216,7 +216,7 @@ SLOW = {"u-net", "convolution and LSTM, channels first"}
 """A network of the catalogue is one, and the other has a twin that reads time first; both are in each run."""
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize(
     "turned", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["torch first", "keras first"]
 )

@@ -216,7 +216,7 @@ FORMS: list[tuple[str, Callable[[], Any], Callable[[], Any], Any]] = [
 ]
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize(("name", "ours", "theirs", "example"), FORMS, ids=[row[0] for row in FORMS])
 def test_two_forms_of_one_function_are_mapped(
     name: str, ours: Callable[[], Any], theirs: Callable[[], Any], example: Any
@@ -245,6 +245,7 @@ UNLIKE: list[tuple[str, Callable[[], Any], Callable[[], Any], Any]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(("name", "ours", "theirs", "example"), UNLIKE, ids=[row[0] for row in UNLIKE])
 def test_two_functions_are_not_mapped(
     name: str, ours: Callable[[], Any], theirs: Callable[[], Any], example: Any

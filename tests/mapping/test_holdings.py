@@ -111,6 +111,7 @@ def test_one_projection_is_one_for_each_head(heads: int) -> None:
     assert bound(folded(heads), folded_keras(heads), STEPS).proof.proven
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("equation", "shape"),
     [("bi,ijh->bjh", (6, 3, 4)), ("bi,jhi->bjh", (3, 4, 6)), ("bi,hji->bjh", (4, 3, 6))],
@@ -123,6 +124,7 @@ def test_one_layer_makes_scale_and_shift() -> None:
     assert bound(modulated(), modulated_keras(), ROWS).proof.proven
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("reference", "other", "example"),
     [

@@ -66,6 +66,7 @@ def keras_mean(length: int | None = None) -> Any:
     return keras_reading(lambda x: K.Dense(3)(ops.mean(dense(x), 1)), (length, 8))
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("kept", "holds", "part"),
     [(7, "7×8", "12×8"), (11, "7×8", "12×8"), (100, "12×8", "132×8"), (600, "132×8", "1032×8")],

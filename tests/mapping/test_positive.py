@@ -45,6 +45,7 @@ def bound(one: Callable[[Any], Any], two: Callable[[Any], Any]) -> Any:
     return xbackend_fl.bind(candidate, schema, (ROWS,), evidence)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("one", "two"),
     [

@@ -105,7 +105,7 @@ SCALED = {
 }
 
 
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(6)
 @pytest.mark.parametrize("kind", SCALED)
 def test_data_of_another_scale(kind: str) -> None:
     before, native = SCALED[kind]

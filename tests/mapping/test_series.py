@@ -41,6 +41,7 @@ def bound(reference: Any, candidate: Any, example: Any) -> xbackend_fl.BoundMode
     return xbackend_fl.bind(candidate, schema, example, evidence)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("table", [False, True], ids=["features", "ids"])
 @pytest.mark.parametrize(
     ("left", "right"),

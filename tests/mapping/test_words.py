@@ -112,6 +112,7 @@ WIDTHS: list[tuple[str, Callable[[], Any], Callable[[], Any], np.ndarray[Any, An
 ]  # fmt: skip
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("name", "reference", "candidate", "array", "words", "cures"), WIDTHS, ids=[row[0] for row in WIDTHS]
 )
@@ -177,6 +178,7 @@ CURES: list[tuple[str, Callable[[], Any], Callable[[], Any], np.ndarray[Any, Any
 ]  # fmt: skip
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("name", "reference", "candidate", "array", "words", "cured", "other"),
     CURES,
@@ -216,6 +218,7 @@ def test_paddings_that_are_one_at_the_example_only() -> None:
     assert "not at draw 5, 3×15×15" in cure
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("up", [0, 1])
 @pytest.mark.parametrize(
     ("kernel", "stride", "padding"), [(2, 2, 0), (3, 2, 0), (3, 2, 1), (3, 3, 1), (2, 3, 0), (5, 2, 2)]
@@ -324,6 +327,7 @@ ARGUMENTS: list[tuple[str, Callable[[], Any], Callable[[], Any], list[str]]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize(
     ("name", "reference", "candidate", "words"), ARGUMENTS, ids=[row[0] for row in ARGUMENTS]
 )

@@ -138,7 +138,7 @@ BAD = {
 }
 
 
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(6)
 @pytest.mark.parametrize("name", BAD)
 def test_bad_data_are_refused_with_a_place(check: Check, name: str) -> None:
     code, said = check(data(name))
@@ -233,7 +233,7 @@ OTHERS = {
 }
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("name", OTHERS)
 def test_what_does_not_fit_is_refused(check: Check, name: str) -> None:
     settings, words = OTHERS[name]
@@ -294,7 +294,7 @@ GOOD: dict[str, list[str]] = {
 }
 
 
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(6)
 @pytest.mark.parametrize("name", GOOD)
 def test_odd_data_pass_and_train(check: Check, file: Path, tmp_path: Path, name: str) -> None:
     code, said = check(*GOOD[name])

@@ -130,6 +130,7 @@ TASKS: dict[str, tuple[str, str, Any]] = {
 }
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("task", TASKS)
 def test_figures_of_a_course(task: str, tmp_path: Path) -> None:
     for name, text in NETS.items():

@@ -39,7 +39,7 @@ def test_the_corpus_is_large_and_its_labels_are_unique() -> None:
     assert len({case.label for case in CASES}) == len(CASES)
 
 
-@pytest.mark.one_in(3)
+@pytest.mark.one_in(6)
 @pytest.mark.parametrize("case", CASES, ids=[case.label for case in CASES])
 def test_refused_or_read(case: Case, tmp_path: Path) -> None:
     path = case.build(tmp_path / "file")

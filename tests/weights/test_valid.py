@@ -262,6 +262,7 @@ def test_the_corpus_is_large() -> None:
     assert len(CASES) >= 200
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.filterwarnings("ignore:overflow encountered in cast", "ignore:invalid value encountered in cast")
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol:UserWarning")
 @pytest.mark.parametrize("label", CASES)
@@ -323,6 +324,7 @@ def test_written_files_are_read_by_the_formats_own_library(name: str, suffix: st
         assert same_bits(np.asarray(received[key]), np.asarray(expected)), key
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".npz", ".h5", ".xbf"])
 def test_arrays_larger_than_a_piece(suffix: str, tmp_path: Path) -> None:
     """Rows that do not divide a piece, and a row that is larger than one."""
