@@ -79,4 +79,4 @@ def join_course(
                     time.sleep(_POLL_S)
         else:
             transport.connect(silo, rules.join_timeout_s, observer, should_stop)
-        observer(Noted(backend=chosen, note=f"{'the course is over' if silo.finished else 'stopped'}"))
+        observer(Noted(backend=chosen, note="the course is over" if silo.finished else "stopped"))

@@ -67,10 +67,12 @@ def bindings(
             if match(reference, candidate, resemblance=resemblance) is not None:
                 sized = tuple(f"{item}; at the example's size both are one" for item in apart)
                 apart = ()
+    # One graph may hold other numbers: of those that no draw need read, all are compared.
+    tables = tuple(unlike_tables(schema, description.schema, None))
     one = False
     for matching in pairings(reference, candidate, resemblance):
         one = True
-        yield _proposal(schema, description, reference, candidate, matching, sized)
+        yield _proposal(schema, description, reference, candidate, matching, sized, tables)
     if apart or not one:
         raise StructureError(apart)
 
@@ -82,13 +84,13 @@ def _proposal(
     candidate: Skeleton,
     matching: Matching,
     sized: tuple[str, ...],
+    tables: tuple[Difference, ...],
 ) -> Proposal:
     pairs = {i: (reference.core_nodes[i], candidate.core_nodes[j]) for i, j in sorted(matching.pairs.items())}
     found = {i: items for i, pair in pairs.items() if (items := list(compare(*pair)))}
     if found:
         raise StructureError(tuple(causes(pairs, found)))
-    # One graph may hold other numbers: of those that no draw need read, all are compared.
-    if tables := tuple(unlike_tables(schema, description.schema, None)):
+    if tables:
         raise StructureError(tables)
     nodes, parameters = _names(reference, candidate, matching)
     nodes |= pair_dropouts(reference, candidate, matching, (schema, description.schema))

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
-from xbackend_fl.canonical import Schema
+from xbackend_fl.canonical import Parameter, Property, Schema, has
 from xbackend_fl.mapping.probe.distributions import vocabularies
 
 Shape: TypeAlias = tuple[int, ...]
@@ -131,9 +131,12 @@ def many_examples(schema: Schema, shapes: Sequence[Shape]) -> int:
 
 def _values(schema: Schema) -> int:
     """Values of all weights that a step is multiplied with."""
-    return sum(
-        math.prod(parameter.shape) for parameter in schema.parameters if parameter.operator != "Gather"
-    )
+    return sum(math.prod(parameter.shape) for parameter in _dense(schema))
+
+
+def _dense(schema: Schema) -> list[Parameter]:
+    """Weights that are no tables: of those a step reads a row."""
+    return [parameter for parameter in schema.parameters if parameter.operator != "Gather"]
 
 
 def _is_series(shapes: Sequence[Shape], axes: Axes) -> bool:
@@ -143,7 +146,7 @@ def _is_series(shapes: Sequence[Shape], axes: Axes) -> bool:
 
 def _step_by_step(schema: Schema, shapes: Sequence[Shape]) -> bool:
     """Whether a model runs one step after the other, or makes of every step an image."""
-    recurrent = any(node.operator in {"LSTM", "GRU", "RNN"} for node in schema.nodes)
+    recurrent = any(has(node.operator, Property.RECURRENT) for node in schema.nodes)
     return recurrent or max(map(len, shapes)) > 4
 
 
@@ -155,9 +158,8 @@ def _unrolled(schema: Schema, length: int) -> bool:
 
 def _affordable(schema: Schema, shapes: Sequence[Shape], axes: Axes, wanted: int) -> int:
     """The largest factor, up to a wanted one, within the bounds."""
-    dense = [parameter for parameter in schema.parameters if parameter.operator != "Gather"]
-    one_axis = _is_series(shapes, axes)
-    width = max((min(p.shape[:2]) for p in dense if len(p.shape) > 1), default=1) if one_axis else 1
+    one_axis, values = _is_series(shapes, axes), _values(schema)
+    width = max((min(p.shape[:2]) for p in _dense(schema) if len(p.shape) > 1), default=1) if one_axis else 1
 
     def fits(times: int) -> bool:
         larger = longer(shapes, axes, times)
@@ -166,7 +168,7 @@ def _affordable(schema: Schema, shapes: Sequence[Shape], axes: Axes, wanted: int
         )
         steps = max(max(axis, default=1) if one_axis else math.prod(axis) for axis in long)
         rest = max(math.prod(shape[2:]) if len(shape) > 3 and one_axis else 1 for shape in shapes)
-        work, pairs = EXAMPLES * steps * rest * _values(schema), EXAMPLES * 4 * steps * steps * width
+        work, pairs = EXAMPLES * steps * rest * values, EXAMPLES * 4 * steps * steps * width
         outputs = times * sum(math.prod(port.shape[1:]) for port in schema.outputs)
         kept = EXAMPLES * (outputs + sum(math.prod(shape[1:]) for shape in larger))
         return work <= _WORK and pairs <= _PAIRS and kept <= _KEPT
