@@ -1,7 +1,8 @@
 """The course file: what it may say, and what is wrong with it."""
 
 from xbackend_fl.course.load import complete, dump, load_course, site_settings
-from xbackend_fl.course.model import Course, Participant, checked_name
+from xbackend_fl.course.model import Course
+from xbackend_fl.course.participant import Participant, checked_name
 from xbackend_fl.course.shapes import example_arrays, input_names, named, sequence_axis
 
 __all__ = [

@@ -2,176 +2,33 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import (
-    AfterValidator,
     BeforeValidator,
     Field,
     PositiveInt,
     PrivateAttr,
-    TypeAdapter,
-    ValidationError,
     model_validator,
 )
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic_core import InitErrorDetails
 
-from xbackend_fl.adapter import LossName, Optimizer, Scaling
 from xbackend_fl.algorithms import Algorithm, ServerAlgorithm
 from xbackend_fl.course import compose, shapes
+from xbackend_fl.course.data import Data
 from xbackend_fl.course.deployment import DeploymentSection
 from xbackend_fl.course.diagnostics import look_alike, mistake, refuse
 from xbackend_fl.course.excerpt import printed
 from xbackend_fl.course.federate import Federate
-from xbackend_fl.course.numbers import HELD, Decay, single, there
+from xbackend_fl.course.participant import Name, Participant
 from xbackend_fl.course.section import Section
 from xbackend_fl.course.settings import Path as Keys
+from xbackend_fl.course.training import Training
 from xbackend_fl.errors import ConfigError
 from xbackend_fl.locate import resolve
 from xbackend_fl.metrics import METRICS, Metric, MetricFile, default_metric, metrics_for
-
-_MAX_NAME = 100
-# Folders and files of silos and runs are called by these names, on any system.
-_RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")
-
-
-def _file_name(name: str) -> str:
-    if name.endswith(".") or _RESERVED.fullmatch(name):
-        raise ValueError("this is no name of a file on every system")
-    return name
-
-
-Name = Annotated[
-    str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=_MAX_NAME), AfterValidator(_file_name)
-]
-
-_NAME: TypeAdapter[str] = TypeAdapter(Name)
-
-
-def checked_name(text: str) -> str:
-    """A name of a participant, which may be one of a file.
-
-    Raises:
-        ConfigError: It is none.
-    """
-    try:
-        return _NAME.validate_python(text)
-    except ValidationError as error:
-        raise ConfigError(
-            f"{printed(repr(text))} is no name of a participant: {error.errors()[0]['msg']}"
-        ) from error
-
-
-class Participant(Section):
-    """A party with data."""
-
-    name: Name
-    backend: str
-    data: str | None = Field(None, description="FILE_OR_MODULE:CALLABLE with this participant's own examples")
-
-
-class Partition(Section):
-    """How the training data are shared out."""
-
-    kind: Literal["iid", "dirichlet", "pathological", "quantity", "by_id"] = "iid"
-    alpha: Annotated[float, Field(gt=0, description="dirichlet: small values skew more"), HELD] = 0.5
-    min_examples: PositiveInt = Field(1, description="dirichlet: fewest examples of a participant")
-    classes: PositiveInt = Field(
-        2, description="pathological: shards, and so about classes, of a participant"
-    )
-    sigma: Annotated[
-        float, Field(ge=0, le=50, description="quantity: spread of the logarithm of the sizes")
-    ] = 1.0
-
-
-class Scale(Section):
-    """Whole-number inputs as floats, batch by batch: ``(value / divide - mean) / std``."""
-
-    divide: Annotated[float, Field(gt=0), HELD] = 255.0
-    mean: Annotated[float, HELD] = 0.0
-    std: Annotated[float, Field(gt=0), HELD] = 1.0
-
-    def rule(self) -> Scaling:
-        """As plain data for adapters."""
-        return Scaling(1 / (self.divide * self.std), -self.mean / self.std)
-
-    @model_validator(mode="after")
-    def _check_rule(self) -> Self:
-        """Two numbers that are none together."""
-        for value, beside in ((1 / self.divide / self.std, "divide"), (self.mean / self.std, "mean")):
-            try:
-                single(value)
-            except PydanticCustomError:
-                text = f"`std` {self.std!r} does not go with `{beside}` {getattr(self, beside)!r}: together they are {value:.3g}, which is {there(value):g} in float32"
-                refuse([mistake(text, ("std",), self.std, beside=(beside,))])
-        return self
-
-
-Share = Annotated[float, Field(gt=0), HELD]
-
-
-class Data(Section):
-    """Where examples come from."""
-
-    source: str = Field(
-        description="FILE_OR_MODULE:CALLABLE returning train, validation and test; or leaf:FOLDER, or npz:FILE"
-    )
-    partition: Partition = Partition()
-    splits: tuple[Share, Share, Share] = Field(
-        (0.6, 0.2, 0.2), description="leaf: shares of training, validation and test, for every user"
-    )
-    deduplicate: bool = Field(default=False, description="leaf: drop examples that a user has twice")
-    scale: Scale | None = Field(
-        None, description="uint8 inputs stay so in memory, and are scaled batch by batch"
-    )
-
-
-class OptimizerSection(Section):
-    """The participants' optimizer; the same arithmetic on every backend."""
-
-    name: Literal["sgd", "momentum", "nesterov", "adam", "adamw", "adagrad", "rmsprop"] = "sgd"
-    lr: Annotated[float, Field(gt=0), HELD] = 0.01
-    momentum: Decay = 0.9
-    beta1: Decay = 0.9
-    beta2: Decay = 0.999
-    alpha: Decay = 0.99
-    eps: Annotated[float, Field(gt=0), HELD] = 1e-8
-    weight_decay: Annotated[float, Field(ge=0), HELD] = 0.0
-
-    def rule(self) -> Optimizer:
-        """As plain data for adapters."""
-        return Optimizer(**self.model_dump())
-
-
-class Training(Section):
-    """Local training of every participant."""
-
-    optimizer: OptimizerSection = OptimizerSection()
-    loss: LossName = "cross_entropy"
-    metric: str | None = Field(
-        None,
-        description="what chooses the best weights, on the validation set: loss, accuracy (classes and binary outputs), rmse, mae "
-        "or r2 (mean_squared_error); accuracy or rmse, by the loss, if left out; FILE_OR_MODULE:CALLABLE names one of your own",
-        json_schema_extra={"anyOf": [{"enum": [*METRICS, None]}, {"type": "string", "pattern": ":"}]},
-    )
-    ignore_index: int | None = Field(
-        -100, description="classes and binary outputs: targets of this value do not count; null if all do"
-    )
-    class_axis: int | None = Field(
-        None,
-        description="cross_entropy: axis of the output in ONNX layout that holds the classes, the batch is 0; "
-        "needed only where the shapes of outputs and targets leave several",
-    )
-    batch_size: PositiveInt = 32
-    epochs: PositiveInt = 1
-    steps: PositiveInt | None = Field(None, description="replaces epochs")
-    clip_norm: Annotated[float, Field(gt=0), HELD] | None = None
-    dropout: bool = Field(
-        default=True, description="whether dropout layers drop; every backend draws its own masks"
-    )
 
 
 def _named(value: Any) -> Any:

@@ -1,0 +1,69 @@
+"""The section ``data``: where examples come from, and who gets which."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, PositiveInt, model_validator
+from pydantic_core import PydanticCustomError
+
+from xbackend_fl.adapter import Scaling
+from xbackend_fl.course.diagnostics import mistake, refuse
+from xbackend_fl.course.numbers import HELD, single, there
+from xbackend_fl.course.section import Section
+
+
+class Partition(Section):
+    """How the training data are shared out."""
+
+    kind: Literal["iid", "dirichlet", "pathological", "quantity", "by_id"] = "iid"
+    alpha: Annotated[float, Field(gt=0, description="dirichlet: small values skew more"), HELD] = 0.5
+    min_examples: PositiveInt = Field(1, description="dirichlet: fewest examples of a participant")
+    classes: PositiveInt = Field(
+        2, description="pathological: shards, and so about classes, of a participant"
+    )
+    sigma: Annotated[
+        float, Field(ge=0, le=50, description="quantity: spread of the logarithm of the sizes")
+    ] = 1.0
+
+
+class Scale(Section):
+    """Whole-number inputs as floats, batch by batch: ``(value / divide - mean) / std``."""
+
+    divide: Annotated[float, Field(gt=0), HELD] = 255.0
+    mean: Annotated[float, HELD] = 0.0
+    std: Annotated[float, Field(gt=0), HELD] = 1.0
+
+    def rule(self) -> Scaling:
+        """As plain data for adapters."""
+        return Scaling(1 / (self.divide * self.std), -self.mean / self.std)
+
+    @model_validator(mode="after")
+    def _check_rule(self) -> Self:
+        """Two numbers that are none together."""
+        for value, beside in ((1 / self.divide / self.std, "divide"), (self.mean / self.std, "mean")):
+            try:
+                single(value)
+            except PydanticCustomError:
+                text = f"`std` {self.std!r} does not go with `{beside}` {getattr(self, beside)!r}: together they are {value:.3g}, which is {there(value):g} in float32"
+                refuse([mistake(text, ("std",), self.std, beside=(beside,))])
+        return self
+
+
+Share = Annotated[float, Field(gt=0), HELD]
+
+
+class Data(Section):
+    """Where examples come from."""
+
+    source: str = Field(
+        description="FILE_OR_MODULE:CALLABLE returning train, validation and test; or leaf:FOLDER, or npz:FILE"
+    )
+    partition: Partition = Partition()
+    splits: tuple[Share, Share, Share] = Field(
+        (0.6, 0.2, 0.2), description="leaf: shares of training, validation and test, for every user"
+    )
+    deduplicate: bool = Field(default=False, description="leaf: drop examples that a user has twice")
+    scale: Scale | None = Field(
+        None, description="uint8 inputs stay so in memory, and are scaled batch by batch"
+    )

@@ -1,0 +1,51 @@
+"""The entries of ``participants``: who takes part, and what may be a name."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+
+from xbackend_fl.course.excerpt import printed
+from xbackend_fl.course.section import Section
+from xbackend_fl.errors import ConfigError
+
+_MAX_NAME = 100
+# Folders and files of silos and runs are called by these names, on any system.
+_RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?")
+
+
+def _file_name(name: str) -> str:
+    if name.endswith(".") or _RESERVED.fullmatch(name):
+        raise ValueError("this is no name of a file on every system")
+    return name
+
+
+Name = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=_MAX_NAME), AfterValidator(_file_name)
+]
+
+_NAME: TypeAdapter[str] = TypeAdapter(Name)
+
+
+def checked_name(text: str) -> str:
+    """A name of a participant, which may be one of a file.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    try:
+        return _NAME.validate_python(text)
+    except ValidationError as error:
+        raise ConfigError(
+            f"{printed(repr(text))} is no name of a participant: {error.errors()[0]['msg']}"
+        ) from error
+
+
+class Participant(Section):
+    """A party with data."""
+
+    name: Name
+    backend: str
+    data: str | None = Field(None, description="FILE_OR_MODULE:CALLABLE with this participant's own examples")

@@ -1,0 +1,57 @@
+"""The section ``training``: what every participant does with its examples."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt
+
+from xbackend_fl.adapter import LossName, Optimizer
+from xbackend_fl.course.numbers import HELD, Decay
+from xbackend_fl.course.section import Section
+from xbackend_fl.metrics import METRICS
+
+
+class OptimizerSection(Section):
+    """The participants' optimizer; the same arithmetic on every backend."""
+
+    name: Literal["sgd", "momentum", "nesterov", "adam", "adamw", "adagrad", "rmsprop"] = "sgd"
+    lr: Annotated[float, Field(gt=0), HELD] = 0.01
+    momentum: Decay = 0.9
+    beta1: Decay = 0.9
+    beta2: Decay = 0.999
+    alpha: Decay = 0.99
+    eps: Annotated[float, Field(gt=0), HELD] = 1e-8
+    weight_decay: Annotated[float, Field(ge=0), HELD] = 0.0
+
+    def rule(self) -> Optimizer:
+        """As plain data for adapters."""
+        return Optimizer(**self.model_dump())
+
+
+class Training(Section):
+    """Local training of every participant."""
+
+    optimizer: OptimizerSection = OptimizerSection()
+    loss: LossName = "cross_entropy"
+    metric: str | None = Field(
+        None,
+        description="what chooses the best weights, on the validation set: loss, accuracy (classes and binary outputs), rmse, mae "
+        "or r2 (mean_squared_error); accuracy or rmse, by the loss, if left out; FILE_OR_MODULE:CALLABLE names one of your own",
+        json_schema_extra={"anyOf": [{"enum": [*METRICS, None]}, {"type": "string", "pattern": ":"}]},
+    )
+    ignore_index: int | None = Field(
+        -100, description="classes and binary outputs: targets of this value do not count; null if all do"
+    )
+    class_axis: int | None = Field(
+        None,
+        description="cross_entropy: axis of the output in ONNX layout that holds the classes, the batch is 0; "
+        "needed only where the shapes of outputs and targets leave several",
+    )
+    batch_size: PositiveInt = 32
+    epochs: PositiveInt = 1
+    steps: PositiveInt | None = Field(None, description="replaces epochs")
+    clip_norm: Annotated[float, Field(gt=0), HELD] | None = None
+    dropout: bool = Field(
+        default=True, description="whether dropout layers drop; every backend draws its own masks"
+    )
