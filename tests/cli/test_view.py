@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from rich.console import Console
 
-from xbackend_fl.cli.view import LiveTable, describe
 from xbackend_fl.events import (
     CourseStarted,
     Event,
@@ -14,6 +13,7 @@ from xbackend_fl.events import (
     RoundCollected,
     RoundStarted,
 )
+from xbackend_fl.report import LiveTable, describe
 
 pytestmark = pytest.mark.quick
 

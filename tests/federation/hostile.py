@@ -29,12 +29,12 @@ from tests.federation.campaign import write_course
 from tests.federation.light import Linear
 from tests.weights.mutations import mutate, resealed
 from xbackend_fl.cli.console import say
-from xbackend_fl.cli.view import describe
 from xbackend_fl.events import Event, from_line, jsonl, to_line
 from xbackend_fl.federation import DeploymentEngine, Dispatcher, Ledger, Message, Silo
 from xbackend_fl.federation.protocol.message import PROTOCOL
 from xbackend_fl.federation.transport import Reply, Session
 from xbackend_fl.formats import wire
+from xbackend_fl.report import describe
 from xbackend_fl.rounds import RunFolder
 from xbackend_fl.weights import Weights
 

@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, mean_absolute_error, r2_score, root_mean_squared_error
 
-from xbackend_fl.cli.view import LiveTable, describe
 from xbackend_fl.course import load_course
 from xbackend_fl.events import Event
 from xbackend_fl.locate import call
+from xbackend_fl.report import LiveTable, describe
 from xbackend_fl.simulation import run_course
 
 Array = NDArray[Any]

@@ -45,9 +45,9 @@ def bench(
     if course == "aggregation":
         _aggregation(values, updates, repeats, device, as_json=as_json)
         return
-    from xbackend_fl.cli.view import describe
     from xbackend_fl.course import load_course
     from xbackend_fl.events import Noted
+    from xbackend_fl.report import describe
     from xbackend_fl.simulation import bench_course
 
     def show(event: Event) -> None:

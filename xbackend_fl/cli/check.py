@@ -20,9 +20,9 @@ def check(
     """Try everything of a course but the training: the file, all data, a batch and its loss, the proof of every model."""
     from contextlib import closing
 
-    from xbackend_fl.cli.view import describe
     from xbackend_fl.course import load_course
     from xbackend_fl.events import Event, ModelBound
+    from xbackend_fl.report import describe
     from xbackend_fl.simulation import SimulationEngine
 
     loaded = load_course(course, settings or ())

@@ -71,10 +71,10 @@ def join(
 
     The silo's model is proven to be the reference's before it trains; code and data stay here.
     """
-    from xbackend_fl.cli.view import describe
     from xbackend_fl.course import load_course, site_settings
     from xbackend_fl.federation.flower.door import Flower
     from xbackend_fl.federation.joining import join_course
+    from xbackend_fl.report import describe
 
     said = [*(site_settings(site) if site else ()), *(settings or ())]
     loaded = load_course(course, said)

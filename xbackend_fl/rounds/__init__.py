@@ -2,8 +2,8 @@
 
 from xbackend_fl.rounds.back import Ruined
 from xbackend_fl.rounds.checkpoint import CourseState, load_state, save_state
-from xbackend_fl.rounds.engine import Engine, Outputs, Participation, Prepared, RoundOutcome
-from xbackend_fl.rounds.finish import Result, finish
+from xbackend_fl.rounds.engine import Engine, Outputs, Prepared, RoundOutcome
+from xbackend_fl.rounds.finish import finish
 from xbackend_fl.rounds.folder import RunFolder
 from xbackend_fl.rounds.owner import LEAVING_S, owned
 from xbackend_fl.rounds.preflight import check_loss
@@ -16,9 +16,7 @@ __all__ = [
     "CourseState",
     "Engine",
     "Outputs",
-    "Participation",
     "Prepared",
-    "Result",
     "RoundOutcome",
     "Ruined",
     "Run",

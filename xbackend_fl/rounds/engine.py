@@ -15,6 +15,7 @@ from xbackend_fl.canonical import Binding, Schema
 from xbackend_fl.events import Observer
 from xbackend_fl.metrics import Metrics
 from xbackend_fl.participant import Usage
+from xbackend_fl.report.summary import Participation
 from xbackend_fl.weights import Weights
 
 
@@ -65,29 +66,6 @@ class Outputs:
     inputs: tuple[NDArray[Any], ...]
     answers: Mapping[str, tuple[NDArray[Any], ...]]
     all_needed: bool = True
-
-
-@dataclass(frozen=True)
-class Participation:
-    """How one silo took part.
-
-    Attributes:
-        silo: Its name.
-        accepted: Updates that entered a mean.
-        num_examples: Examples of the last of them.
-        refused: Updates that did not.
-        late: Rounds without an answer in time.
-        bytes: Bytes of its accepted updates.
-        seconds: Mean time until its updates were there.
-    """
-
-    silo: str
-    accepted: int
-    num_examples: int
-    refused: int
-    late: int
-    bytes: int
-    seconds: float
 
 
 class Engine(Protocol):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,9 @@ from xbackend_fl.course import Course
 from xbackend_fl.errors import RefusedInput, RunFailed
 from xbackend_fl.events import Noted, Observer
 from xbackend_fl.mapping.proof.verify import TOLERANCE, relative_error
-from xbackend_fl.metrics import Metrics, shown
+from xbackend_fl.report.summary import Result, summary
 from xbackend_fl.rounds.checkpoint import CourseState
-from xbackend_fl.rounds.engine import Engine, Outputs, Participation
+from xbackend_fl.rounds.engine import Engine, Outputs
 from xbackend_fl.rounds.export import export
 from xbackend_fl.rounds.folder import RunFolder
 from xbackend_fl.text import line, shown_names
@@ -25,27 +24,6 @@ from xbackend_fl.weights import Weights, load_weights
 from xbackend_fl.writing import atomic_write
 
 _PROBE = 64
-_ROWS = 30
-
-
-@dataclass(frozen=True)
-class Result:
-    """Figures of a finished course.
-
-    Attributes:
-        test: Metrics of the last weights on the test set.
-        best_test: Metrics on the test set of the weights that validation chose; none where parameters are local, of which those of that round are gone.
-        onnx_error: Largest relative difference between ONNX Runtime and whoever agrees with it, on test examples; where there is no ONNX
-            graph, between an answer and the usual one.
-        disagree: The difference of every other answer, by who gave it.
-        files: The trained model in every format.
-    """
-
-    test: Metrics
-    best_test: Metrics | None
-    onnx_error: float
-    files: tuple[Path, ...]
-    disagree: Mapping[str, float]
 
 
 def finish(
@@ -88,9 +66,11 @@ def finish(
         )
     files = (*engine.save_native(weights, folder.path / "model", state.round), *graph)
     result = Result(test, best, max(agree.values()), files, disagree)
-    folder.summary.write_text(
-        _summary(course, schema, state, result, engine.participation()), encoding="utf-8"
+    assert state.best is not None
+    page = summary(
+        course, schema, state.history, state.best, state.weights.digest, result, engine.participation()
     )
+    folder.summary.write_text(page, encoding="utf-8")
     return result
 
 
@@ -147,86 +127,3 @@ def _compared(
         found = ", ".join(f"{name} (by {error:.1e})" for name, error in disagree.items())
         raise RunFailed(f"{judge} disagrees about the trained model with {found}")
     return agree, disagree
-
-
-def _summary(
-    course: Course, schema: Schema, state: CourseState, result: Result, took_part: Sequence[Participation]
-) -> str:
-    best = state.best
-    assert best is not None
-    backends = dict.fromkeys(course.backends, 0)
-    for participant in course.participants:
-        backends[participant.backend] += 1
-    parties = ", ".join(f"{count} in {backend}" for backend, count in backends.items())
-    names = [metric.name for metric in course.metrics]
-    rows = [
-        "| "
-        + " | ".join(
-            [str(e.round), *(shown(name, e.metrics.get(name)) for name in names), f"{e.seconds:.1f}"]
-        )
-        + " |"
-        for e in state.history[-_ROWS:]
-    ]
-    return "\n".join(
-        [
-            f"# {course.name}",
-            "",
-            (
-                f"{len(course.participants)} participants ({parties}) trained one model of "
-                f"{schema.num_values:,} values over {state.round} rounds "
-                f"({course.federate.server.name}, {course.training.optimizer.name}, seed {course.seed})."
-            ),
-            "",
-            _test_line(course, "of the last weights", result.test),
-            *(
-                ()
-                if result.best_test is None
-                else (
-                    _test_line(
-                        course, f"of the weights that validation chose (round {best.round})", result.best_test
-                    ),
-                )
-            ),
-            f"* {_who(schema, result)} agree on test examples within {result.onnx_error:.1e} (relative)",
-            *(
-                f"* **{line(name)} computes the trained model otherwise**: by {error:.1e} (relative)"
-                for name, error in result.disagree.items()
-            ),
-            f"* Schema `{schema.fingerprint}`",
-            f"* Weights digest `{state.weights.digest}`",
-            "",
-            f"| round | {' | '.join(f'validation {name}' for name in names)} | seconds |",
-            "|---" * (2 + len(names)) + "|",
-            *rows,
-            "",
-            *_participation(took_part),
-            "Files: " + ", ".join(f"`{path.name}`" for path in result.files),
-            "",
-        ]
-    )
-
-
-def _who(schema: Schema, result: Result) -> str:
-    """Who agrees about the trained model."""
-    if schema.opaque:
-        return "most answers" if result.disagree else "all backends"
-    return f"ONNX Runtime and {'all others' if result.disagree else 'every backend'}"
-
-
-def _test_line(course: Course, weights: str, metrics: Metrics) -> str:
-    """What chooses the best weights first, and in bold."""
-    figures, chosen = metrics.figures, course.chosen_by.name
-    others = [metric.name for metric in course.metrics if metric.name != chosen]
-    rest = ", ".join(f"{name} {shown(name, figures.get(name))}" for name in others)
-    return f"* Test {chosen} {weights}: **{shown(chosen, figures.get(chosen))}** ({rest})"
-
-
-def _participation(took_part: Sequence[Participation]) -> list[str]:
-    if not took_part:
-        return []
-    rows = [
-        f"| {line(p.silo)} | {p.accepted} | {p.refused} | {p.late} | {p.num_examples} | {p.bytes / 1e6:.1f} | {p.seconds:.1f} |"
-        for p in took_part
-    ]
-    head = "| silo | updates | refused | late | examples | MB received | seconds until there |"
-    return [head, "|---|---|---|---|---|---|---|", *rows, ""]

@@ -21,7 +21,8 @@ from xbackend_fl.events import ModelBound, Noted, Observer, ParticipantEvaluated
 from xbackend_fl.mapping import Evidence
 from xbackend_fl.metrics import Metrics
 from xbackend_fl.participant import ClientStates, Scope, Usage, Worker, changed
-from xbackend_fl.rounds import Outputs, Participation, Prepared, RoundOutcome, check_loss
+from xbackend_fl.report import Participation
+from xbackend_fl.rounds import Outputs, Prepared, RoundOutcome, check_loss
 from xbackend_fl.simulation.calls import Handle, Pending, collect, settle
 from xbackend_fl.simulation.placement import Placement, place
 from xbackend_fl.simulation.shared_memory import SharedValues

@@ -28,7 +28,8 @@ from xbackend_fl.federation.server.reference import Reference
 from xbackend_fl.federation.server.ruin import Verdict, take_out
 from xbackend_fl.metrics import Metrics, columns_of, most_positions_of
 from xbackend_fl.participant import Usage
-from xbackend_fl.rounds import Outputs, Participation, Prepared, RoundOutcome, Ruined
+from xbackend_fl.report import Participation
+from xbackend_fl.rounds import Outputs, Prepared, RoundOutcome, Ruined
 from xbackend_fl.weights import Weights
 
 _OVERHEAD = 1 << 20

@@ -19,7 +19,8 @@ from typing import final
 from xbackend_fl.errors import FileError, RunFailed, UpdateRefused
 from xbackend_fl.federation.protocol.message import Message
 from xbackend_fl.federation.server.outliers import TIMES, Outlier
-from xbackend_fl.rounds import Participation, RunFolder
+from xbackend_fl.report import Participation
+from xbackend_fl.rounds import RunFolder
 from xbackend_fl.text import line
 from xbackend_fl.writing import atomic_write, unwritable_said
 
