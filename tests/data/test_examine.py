@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from xbackend_fl.data import digest, errors_once, examine, not_finite, not_held, out_of_range
+from xbackend_fl.data import column, digest, errors_once, not_finite, not_held, out_of_range
 from xbackend_fl.data.examine import extreme_values
 from xbackend_fl.errors import ConfigError
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.quick
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(examine, "_BLOCK_BYTES", 64)
+    monkeypatch.setattr(column, "_BLOCK_BYTES", 64)
 
 
 def _float32_holds(value: float) -> bool:

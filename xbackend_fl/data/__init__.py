@@ -1,8 +1,10 @@
 """Federated data: loading, sharing out, and every random choice of a course."""
 
 from xbackend_fl.data.alike import errors_once, notes_once
+from xbackend_fl.data.column import Column, Sliced, blocks
 from xbackend_fl.data.dataset import (
     Dataset,
+    Examples,
     Splits,
     extreme_rows,
     input_names,
@@ -12,12 +14,15 @@ from xbackend_fl.data.dataset import (
     split_users,
 )
 from xbackend_fl.data.draws import batches, cohort, generator, seed_of
-from xbackend_fl.data.examine import blocks, content, digest, not_finite, not_held, out_of_range
+from xbackend_fl.data.examine import content, digest, not_finite, not_held, out_of_range
 from xbackend_fl.data.leaf import read_leaf
 from xbackend_fl.data.partition import by_id, dirichlet, iid, pathological, quantity
 
 __all__ = [
+    "Column",
     "Dataset",
+    "Examples",
+    "Sliced",
     "Splits",
     "batches",
     "blocks",

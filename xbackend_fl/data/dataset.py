@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,14 +13,26 @@ from numpy.typing import NDArray
 from xbackend_fl import weights
 from xbackend_fl.data.alike import errors_once
 from xbackend_fl.data.arrays import to_array
+from xbackend_fl.data.column import Array, Column, Sliced, is_stored, read
 from xbackend_fl.data.draws import generator
 from xbackend_fl.data.examine import extreme_values
 from xbackend_fl.data.leaf import Users
 from xbackend_fl.errors import ConfigError, Refusals, RefusedInput
 from xbackend_fl.locate import call
 
-Array = NDArray[Any]
 _SPLITS = ("train", "validation", "test")
+
+
+class Examples(NamedTuple):
+    """Some examples in memory, in ONNX layout.
+
+    Attributes:
+        inputs: One array per model input, batch first.
+        targets: Of the same examples.
+    """
+
+    inputs: tuple[Array, ...]
+    targets: Array
 
 
 @dataclass(frozen=True)
@@ -28,14 +40,14 @@ class Dataset:
     """Examples in ONNX layout.
 
     Attributes:
-        inputs: One array per model input, batch first, channels first.
+        inputs: One array, or one column that reads rows when they are asked for, per model input; batch first, channels first.
         targets: Class indices in the shape of the output without its class axis, or numbers in the shape of the output, ``[N, ...]``.
         rows: Which examples of the arrays belong to it, in its own order; all if left out. Parts of a data set share
             its arrays: a thousand participants need no more memory than one.
         notes: What was handed over as something else than arrays, one line each, for people.
     """
 
-    inputs: tuple[Array, ...]
+    inputs: tuple[Column, ...]
     targets: Array
     rows: NDArray[np.intp] | None = None
     notes: tuple[str, ...] = ()
@@ -47,10 +59,10 @@ class Dataset:
         """The examples at ``indices`` over the same arrays."""
         return Dataset(self.inputs, self.targets, indices if self.rows is None else self.rows[indices])
 
-    def gather(self, indices: NDArray[np.intp]) -> Dataset:
-        """Copies of the examples at ``indices``."""
+    def gather(self, indices: NDArray[np.intp]) -> Examples:
+        """Copies of the examples at ``indices``, in memory."""
         rows = indices if self.rows is None else self.rows[indices]
-        return Dataset(tuple(array[rows] for array in self.inputs), self.targets[rows])
+        return Examples(tuple(read(column, rows) for column in self.inputs), read(self.targets, rows))
 
     @property
     def labels(self) -> Array:
@@ -80,9 +92,9 @@ def extreme_rows(data: Dataset) -> NDArray[np.intp]:
 
     Those with the floats closest to zero are among them; so are those with the extreme integers of each column.
     """
-    arrays = (*data.inputs, *([data.targets] if data.targets.dtype.kind == "f" else []))
-    own = [array if data.rows is None else array[data.rows] for array in arrays]
-    return np.asarray(sorted({row for array in own for row in extreme_values(array)}), np.intp)
+    columns = (*data.inputs, *([data.targets] if data.targets.dtype.kind == "f" else []))
+    found = {row for column in columns for row in extreme_values(column, data.rows)}
+    return np.asarray(sorted(found), np.intp)
 
 
 def load_splits(
@@ -213,23 +225,38 @@ def _dataset(where: str, pair: Any, num_inputs: int | None = None, inputs: Seque
             hint="return inputs, targets: two arrays, or a tuple of arrays and one array",
         )
     refused = Refusals()
-    read: list[Array] = []
+    columns: list[Column] = []
     notes: list[str] = []
     values = _several(f"{where}: inputs", pair[0], num_inputs, inputs)
     names = input_names(len(values))
-    for name, value in zip([*names, "targets"], [*values, pair[1]], strict=True):
+    for name, value in zip(names, values, strict=True):
         with refused:
-            array, note = to_array(value, f"{where}: {name}")
-            read.append(array)
+            column, note = _column(value, f"{where}: {name}")
+            columns.append(column)
             notes += [note] if note else []
+    targets = np.empty(0)
+    with refused:
+        targets, note = to_array(pair[1], f"{where}: targets")
+        notes += [note] if note else []
     refused.raise_any()
-    lengths = {name: len(array) for name, array in zip([*names, "targets"], read, strict=True)}
+    lengths = {
+        name: len(column) for name, column in zip([*names, "targets"], [*columns, targets], strict=True)
+    }
     if len({*lengths.values()}) != 1:
         shown = ", ".join(f"{length} in {name}" for name, length in lengths.items())
         raise ConfigError(f"{where}: inputs and targets differ in length: {shown}")
-    if not len(read[-1]):
+    if not len(targets):
         raise ConfigError(f"{where}: no examples")
-    return Dataset(tuple(read[:-1]), read[-1], notes=tuple(notes))
+    return Dataset(tuple(columns), targets, notes=tuple(notes))
+
+
+def _column(value: Any, where: str) -> tuple[Column, str | None]:
+    """An array, or a column of what a library reads from files; and a note, if it was something else before."""
+    if not is_stored(value):
+        return to_array(value, where)
+    # Its dtype is judged by an example, as that of an array is.
+    to_array(value[:1], where)
+    return Sliced(value), None
 
 
 def input_names(count: int) -> list[str]:

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from xbackend_fl.data.column import Array, Column, Rows, blocks, read
 
-_BLOCK_BYTES = 16 << 20
 _SAMPLED = 64
 _WIDEST = 8
 _COLUMNS = 32
 
 
-def not_finite(array: Array) -> str | None:
+def not_finite(array: Column) -> str | None:
     """How many values of an array are NaN or infinite, and where the first is; ``None`` if none is."""
     if array.dtype.kind != "f":
         return None
@@ -38,7 +38,7 @@ def not_finite(array: Array) -> str | None:
     return f"{kinds} at {first} ({_count(sum(counts.values()), 'value')} in {_count(rows, 'row')})"
 
 
-def not_held(array: Array, dtype: np.dtype[Any]) -> str | None:
+def not_held(array: Column, dtype: np.dtype[Any]) -> str | None:
     """How many finite values of an array another dtype cannot hold, and where the first is; ``None`` if it holds all."""
     if np.can_cast(array.dtype, dtype, "safe"):
         return None
@@ -49,10 +49,10 @@ def not_held(array: Array, dtype: np.dtype[Any]) -> str | None:
             where = tuple(np.argwhere(lost)[0])
             count += int(lost.sum())
             first = first or f"{block[where]!s} at {place(where, start)}"
-    return f"{count} of {_count(array.size, 'value')}, as {first}" if count else None
+    return f"{count} of {_count(prod(array.shape), 'value')}, as {first}" if count else None
 
 
-def out_of_range(array: Array, low: float, high: float) -> str | None:
+def out_of_range(array: Column, low: float, high: float) -> str | None:
     """The first value of an array that is below ``low`` or above ``high``, and where it is; ``None`` if none is."""
     for start, block in blocks(array):
         wrong = (block < low) | (block > high)
@@ -71,25 +71,17 @@ def place(index: Sequence[int] | Array, start: int = 0) -> str:
     return f"{words}, position {rest}" if rest else words
 
 
-def blocks(array: Array) -> Iterator[tuple[int, Array]]:
-    """Parts of an array along its first axis, small enough to be in memory, each with the number of its first row."""
-    size = max(1, array.nbytes // max(len(array), 1))
-    step = max(1, _BLOCK_BYTES // size)
-    for start in range(0, len(array), step):
-        yield start, array[start : start + step]
-
-
-def extreme_values(array: Array) -> list[int]:
-    """Rows of the smallest and largest numbers of an array of floats, and of the one closest to zero.
+def extreme_values(array: Column, rows: Rows | None = None) -> list[int]:
+    """Places among ``rows`` (all rows if left out) of the smallest and largest numbers of an array of floats, and of the one closest to zero.
 
     Of an array of integers, those of the smallest and largest ones in each column: they look something up, each column perhaps
     in a table of its own. A row of more than 32 integers counts as one column. None of other arrays.
     """
-    if array.dtype.kind not in "fiu" or not array.size:
+    wide = prod(array.shape[1:])
+    if array.dtype.kind not in "fiu" or not wide:
         return []
-    wide = array.size // len(array)
     best: dict[tuple[str, int], tuple[float, int]] = {}
-    for start, block in blocks(array):
+    for start, block in blocks(array, rows):
         flat = block.reshape(len(block), -1)
         looks: list[tuple[str, Array, int]] = [("low", flat, 1), ("high", flat, -1)]
         if array.dtype.kind == "f":
@@ -106,20 +98,20 @@ def extreme_values(array: Array) -> list[int]:
     return sorted({row for _, row in best.values()})
 
 
-def digest(arrays: Sequence[Array]) -> str:
+def digest(arrays: Sequence[Column]) -> str:
     """Of the shapes, the dtypes and some rows of arrays: other data have another one, whatever differs in every row."""
     found = hashlib.sha256()
     for array in arrays:
         found.update(f"{array.shape} {array.dtype.str};".encode())
         rows = np.unique(np.linspace(0, len(array) - 1, min(len(array), _SAMPLED)).astype(np.intp))
-        sample = array[rows]
+        sample = read(array, rows)
         # Longer floats have bytes that mean nothing.
         sample = sample.astype(np.float64) if sample.dtype.itemsize > _WIDEST else sample
         found.update(np.ascontiguousarray(sample).tobytes())
     return found.hexdigest()
 
 
-def content(array: Array) -> str:
+def content(array: Column) -> str:
     """Digest of an array's shape, dtype and values: any other array has another one."""
     found = blake3(f"{array.shape} {array.dtype.str};".encode())
     for _, block in blocks(array):

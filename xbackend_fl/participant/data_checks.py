@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from xbackend_fl.adapter.losses import LOSSES
 from xbackend_fl.canonical import Schema
 from xbackend_fl.data import (
+    Column,
     Dataset,
     blocks,
     errors_once,
@@ -118,7 +119,7 @@ def _check_inputs(
                 )
 
 
-def _check_form(name: str, array: Array, example: Array, *, swapped: bool) -> None:
+def _check_form(name: str, array: Column, example: Array, *, swapped: bool) -> None:
     received, expected = array.shape[1:], example.shape[1:]
     if received == expected:
         return
@@ -129,7 +130,8 @@ def _check_form(name: str, array: Array, example: Array, *, swapped: bool) -> No
         else f"input: ['1,{sizes}'], if the data are right and the models take that"
     )
     if len(expected) > 1 and (*received[-1:], *received[:-1]) == expected:
-        axes = ", ".join(map(str, (0, array.ndim - 1, *range(1, array.ndim - 1))))
+        last = len(array.shape) - 1
+        axes = ", ".join(map(str, (0, last, *range(1, last))))
         hint = f"{_ONNX}; this is channels last: hand over x.transpose({axes})"
     elif swapped:
         hint = "the targets have that shape: return inputs, targets, in this order"
@@ -144,7 +146,7 @@ def _check_form(name: str, array: Array, example: Array, *, swapped: bool) -> No
     )
 
 
-def _check_values(name: str, array: Array, dtype: np.dtype[Any], note: Note) -> None:
+def _check_values(name: str, array: Column, dtype: np.dtype[Any], note: Note) -> None:
     if array.dtype != dtype:
         if lost := not_held(array, dtype):
             raise ConfigError(

@@ -15,7 +15,7 @@ from xbackend_fl.canonical import Kind
 from xbackend_fl.canonical.layout import leaves
 from xbackend_fl.canonical.schema import parameters_behind
 from xbackend_fl.course import Course
-from xbackend_fl.data import Dataset, Splits, content, digest, errors_once, input_names
+from xbackend_fl.data import Column, Dataset, Splits, content, digest, errors_once, input_names
 from xbackend_fl.errors import ConfigError, Refusals, RefusedInput
 from xbackend_fl.metrics import Objective
 from xbackend_fl.participant.data_checks import Wanted, examine_data, vocabulary_of
@@ -213,7 +213,7 @@ class Rehearsal:
     def _load_again(self, contents: Mapping[str, str], *, common: bool) -> Iterator[RefusedInput]:
         """A loader that returns other data each time would give every process data of its own."""
         source, refused = self.source, Refusals()
-        if common and source.is_code and sum(array.nbytes for array in _arrays(self.splits)) < _LARGE:
+        if common and source.is_code and sum(array.nbytes for array in _columns(self.splits)) < _LARGE:
             with refused:
                 again = contents_of(source, source.splits(anew=True), {})
                 if any(contents.get(name) != digest for name, digest in again.items()):
@@ -234,7 +234,7 @@ class Rehearsal:
 def digests_of(source: DataSource, splits: Splits, shards: Mapping[str, Dataset]) -> dict[str, str]:
     """Of the common data and of what participants bring, by what messages call the loader."""
     rows = [np.asarray(part.rows) for part in _parts(splits) if part.rows is not None]
-    found = {source.name: digest([*_arrays(splits), *rows])}
+    found = {source.name: digest([*_columns(splits), *rows])}
     for name, loader in source.loaders.items():
         if name in shards:
             data = shards[name]
@@ -287,5 +287,5 @@ def _parts(splits: Splits) -> tuple[Dataset, ...]:
     return splits.train, splits.validation, splits.test
 
 
-def _arrays(splits: Splits) -> list[Array]:
+def _columns(splits: Splits) -> list[Column]:
     return [array for part in _parts(splits) for array in (*part.inputs, part.targets)]

@@ -190,12 +190,14 @@ class Worker:
         turned = any(
             axis.perm[0] != 0 for axis in (*self._model.binding.inputs, *self._model.binding.outputs)
         )
-        if device == "cpu" or not shared or turned:
+        # What reads rows when it is asked for them may not fit there.
+        arrays = [column for column in train.inputs if isinstance(column, np.ndarray)]
+        if device == "cpu" or not shared or turned or len(arrays) < len(train.inputs):
             return
         scale = self._course.data.scale
         inputs = tuple(
             a if scale is not None and a.dtype == np.uint8 else a.astype(e.dtype, copy=False)
-            for a, e in zip(train.inputs, self._example, strict=True)
+            for a, e in zip(arrays, self._example, strict=True)
         )
         objective = self._feed.objective(train)
         whole = Batch(inputs, objective.prepared(train.targets))

@@ -1,0 +1,92 @@
+"""A column gives the bits that the library behind it gives, in any order of rows, and does not stay in memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from xbackend_fl.data import Column, Dataset, Sliced, blocks, column, content
+from xbackend_fl.data.column import is_stored, read
+
+pytestmark = pytest.mark.quick
+
+ARRAY = np.random.default_rng(0).standard_normal((40, 3, 2)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def forms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Column]:
+    folder = tmp_path_factory.mktemp("forms")
+    np.save(folder / "array.npy", ARRAY)
+    with h5py.File(folder / "array.h5", "w") as file:
+        file.create_dataset("x", data=ARRAY, chunks=(7, 3, 2))
+    stored = zarr.create_array(folder / "array.zarr", shape=ARRAY.shape, chunks=(9, 3, 1), dtype="float32")
+    stored[:] = ARRAY
+    return {
+        "array": ARRAY,
+        "mapped": np.load(folder / "array.npy", mmap_mode="r"),
+        "hdf5": Sliced(h5py.File(folder / "array.h5")["x"]),
+        "zarr": Sliced(zarr.open_array(folder / "array.zarr", mode="r")),
+    }
+
+
+@given(st.lists(st.integers(0, 39), max_size=60), st.integers(0, 45), st.integers(0, 45))
+@settings(max_examples=25, deadline=None)
+def test_every_form_gives_the_bits_of_the_array(
+    forms: dict[str, Column], places: list[int], first: int, last: int
+) -> None:
+    rows = np.array(places, np.intp)
+    for form in forms.values():
+        assert read(form, rows).tobytes() == ARRAY[rows].tobytes()
+        assert read(form, slice(first, last)).tobytes() == ARRAY[first:last].tobytes()
+
+
+def test_every_form_has_one_content(forms: dict[str, Column]) -> None:
+    assert {content(form) for form in forms.values()} == {content(ARRAY)}
+    data = [Dataset((form,), np.arange(40)).subset(np.arange(5, 30)) for form in forms.values()]
+    assert len({part.gather(np.array([3, 1])).inputs[0].tobytes() for part in data}) == 1
+
+
+def test_what_is_in_memory_is_not_taken_for_stored() -> None:
+    class Frame:
+        dtype, shape = np.dtype(float), (3,)
+
+        def __getitem__(self, label: Any) -> Any: ...
+
+    assert not any(map(is_stored, (ARRAY, np.float32(1), [1, 2], Frame())))
+
+
+def _mapped_mib() -> int:
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("RssFile:")[1].split()[0]) >> 10
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_a_mapped_file_does_not_stay_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, shuffled: bool
+) -> None:
+    monkeypatch.setattr(column, "_PAGES_BYTES", 24 << 20)
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(160 << 20)
+    mapped = np.asarray(np.memmap(tmp_path / "large", np.uint8, "r", shape=(2560, 64 << 10)))
+    rows = np.random.default_rng(0).permutation(2560) if shuffled else None
+    before, most = _mapped_mib(), 0
+    for _, block in blocks(mapped, rows):
+        assert not block.any()
+        most = max(most, _mapped_mib() - before)
+    assert most < 80
+
+
+def test_changes_that_are_in_memory_alone_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(column, "_PAGES_BYTES", 0)
+    np.save(tmp_path / "x.npy", np.zeros(5000))
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="c")
+    mapped[7] = 3
+    assert read(mapped, slice(0, 5000)).sum() == 3
+    assert mapped[7] == 3

@@ -1,0 +1,127 @@
+"""What an input of a data set may be: an array, in memory or mapped from a file, or what reads rows when it is asked for them."""
+
+from __future__ import annotations
+
+import mmap
+import weakref
+from collections.abc import Iterator
+from math import prod
+from typing import Any, Protocol, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Rows = NDArray[np.intp]
+
+_BLOCK_BYTES = 16 << 20
+_PAGES_BYTES = 256 << 20
+_FAULT_BYTES = 64 << 10
+"""The system maps this much of a file at once, however little was asked for."""
+
+_read: weakref.WeakKeyDictionary[mmap.mmap, int] = weakref.WeakKeyDictionary()
+
+
+class Column(Protocol):
+    """One input of all examples, in ONNX layout without being in memory; an array is one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of examples, and the shape of one."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of what is read."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """What all of it would take in memory."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice | Rows, /) -> Array:
+        """Some examples, in the order in which they are asked for."""
+        ...
+
+
+@final
+class Sliced:
+    """An array of a library that reads it from files piece by piece (zarr, HDF5), with rows in any order.
+
+    Args:
+        stored: Has a shape and a NumPy dtype, and gives an array for a slice of rows.
+    """
+
+    def __init__(self, stored: Any) -> None:
+        self._stored = stored
+        self.shape: tuple[int, ...] = tuple(map(int, stored.shape))
+        self.dtype: np.dtype[Any] = stored.dtype.newbyteorder("=")
+        self.nbytes = prod(self.shape) * self.dtype.itemsize
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice | Rows, /) -> Array:
+        if isinstance(rows, slice):
+            return np.asarray(self._stored[rows]).astype(self.dtype, copy=False)
+        found = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        order = np.argsort(rows, kind="stable")
+        # Libraries differ in which lists of rows they take; a slice they all take.
+        for run in np.split(order, np.flatnonzero(np.diff(rows[order]) > 1) + 1) if len(rows) else []:
+            first, last = int(rows[run[0]]), int(rows[run[-1]])
+            found[run] = np.asarray(self._stored[first : last + 1])[rows[run] - first]
+        return found
+
+
+def is_stored(value: object) -> bool:
+    """Whether a library reads ``value`` from somewhere: it has a shape, a NumPy dtype and rows by place, and is no array in memory."""
+    return (
+        not isinstance(value, np.ndarray | np.generic)
+        and isinstance(getattr(value, "dtype", None), np.dtype)
+        and isinstance(getattr(value, "shape", None), tuple)
+        and len(getattr(value, "shape", ())) > 0
+        and hasattr(value, "chunks")
+        and hasattr(value, "__getitem__")
+    )
+
+
+def blocks(column: Column, rows: Rows | None = None) -> Iterator[tuple[int, Array]]:
+    """Parts of a column along its first axis, small enough to be in memory, each with the place of its first row.
+
+    Args:
+        column: What is read.
+        rows: Which of its examples, in this order; all if left out.
+    """
+    size = max(1, column.nbytes // max(len(column), 1))
+    step = max(1, _BLOCK_BYTES // size)
+    for start in range(0, len(column if rows is None else rows), step):
+        yield start, read(column, slice(start, start + step) if rows is None else rows[start : start + step])
+
+
+def read(column: Column, rows: slice | Rows) -> Array:
+    """Some examples of a column; pages of a mapped file are given back after a while.
+
+    Mapped pages count as this process's memory, and a large file would fill it.
+    """
+    found = column[rows]
+    if isinstance(column, np.ndarray) and (mapping := _mapping(column)) is not None:
+        touched = found.nbytes if isinstance(rows, slice) else max(found.nbytes, len(rows) * _FAULT_BYTES)
+        _read[mapping] = _read.get(mapping, 0) + touched
+        if _read[mapping] > _PAGES_BYTES:
+            _read[mapping] = 0
+            mapping.madvise(mmap.MADV_DONTNEED)
+    return found
+
+
+def _mapping(array: Array) -> mmap.mmap | None:
+    """The file behind an array, if its pages can be had again: changes that are in memory alone would be lost."""
+    mode = ""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        mode = base.mode if isinstance(base, np.memmap) else mode
+        base = base.base
+    shared = mode in {"r", "r+"} and hasattr(mmap, "MADV_DONTNEED")
+    return base if shared and isinstance(base, mmap.mmap) else None
