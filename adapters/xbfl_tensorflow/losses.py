@@ -1,12 +1,85 @@
-"""The losses in TensorFlow: means over the positions of a batch that count."""
+"""The operations of losses in TensorFlow, and their mean over the positions of a batch that count."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, final
 
 import tensorflow as tf
 
+from xbackend_fl import losses
 from xbackend_fl.adapter.contract import TrainConfig
+from xbackend_fl.losses.operations import row_shape
+
+
+@final
+@dataclass(frozen=True)
+class TensorFlowOperations:
+    """See :class:`~xbackend_fl.losses.Operations`.
+
+    Attributes:
+        axis: Where the classes are.
+    """
+
+    axis: int
+
+    exp = staticmethod(tf.exp)
+    log = staticmethod(tf.math.log)
+    log1p = staticmethod(tf.math.log1p)
+    abs = staticmethod(tf.abs)
+    sqrt = staticmethod(tf.sqrt)
+    maximum = staticmethod(tf.maximum)
+    mean = staticmethod(tf.reduce_mean)
+    total = staticmethod(tf.reduce_sum)
+    size = staticmethod(tf.size)
+
+    def where(self, condition: Any, one: Any, other: Any, /) -> Any:
+        """``tf.where`` takes a whole number for an int32."""
+        like = one if tf.is_tensor(one) else other
+        return tf.where(condition, *(x if tf.is_tensor(x) else tf.cast(x, like.dtype) for x in (one, other)))
+
+    def squared_error(self, outputs: Any, targets: Any, /) -> Any:
+        """A square."""
+        return tf.square(outputs - targets)
+
+    def sigmoid_cross_entropy(self, logits: Any, shares: Any, /) -> Any:
+        """TensorFlow's."""
+        return tf.nn.sigmoid_cross_entropy_with_logits(shares, logits)
+
+    def softmax_cross_entropy(self, scores: Any, classes: Any, /) -> Any:
+        """TensorFlow's."""
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(classes, self._classes_last(scores))
+
+    def log_softmax(self, scores: Any, /) -> Any:
+        """TensorFlow's."""
+        return tf.nn.log_softmax(scores, self.axis)
+
+    def take(self, scores: Any, classes: Any, /) -> Any:
+        """Numbers of classes."""
+        return tf.gather(self._classes_last(scores), classes, batch_dims=len(classes.shape))
+
+    def sum(self, scores: Any, /) -> Any:
+        """Over classes."""
+        return tf.reduce_sum(scores, self.axis)
+
+    def row(self, numbers: Sequence[float], scores: Any, /) -> Any:
+        """Along classes."""
+        return tf.constant(numbers, scores.dtype, row_shape(len(numbers), len(scores.shape), self.axis))
+
+    def count(self, condition: Any, /) -> Any:
+        """As an int32."""
+        return tf.reduce_sum(tf.cast(condition, tf.int32))
+
+    def as_float(self, count: Any, like: Any, /) -> Any:
+        """In the dtype of ``like``."""
+        return tf.cast(count, like.dtype)
+
+    def _classes_last(self, scores: Any) -> Any:
+        last = len(scores.shape) - 1
+        if self.axis % (last + 1) == last:
+            return scores
+        return tf.transpose(scores, [*(axis for axis in range(last + 1) if axis != self.axis), self.axis])
 
 
 def mean_loss(output: Any, targets: Any, config: TrainConfig) -> tuple[Any, Any]:
@@ -17,25 +90,8 @@ def mean_loss(output: Any, targets: Any, config: TrainConfig) -> tuple[Any, Any]
         targets: In its shape, without its class axis if the loss is of classes.
         config: Loss, class axis and what does not count.
     """
-    if config.ignore_index is None:
-        return tf.reduce_mean(_each(output, targets, config)), tf.size(targets)
-    counted = targets != tf.cast(config.ignore_index, targets.dtype)
-    count = tf.reduce_sum(tf.cast(counted, tf.int32))
-    # Any target that the loss accepts will do where none counts.
-    each = _each(output, tf.where(counted, targets, tf.zeros_like(targets)), config)
-    total = tf.reduce_sum(tf.where(counted, each, tf.zeros_like(each)))
-    return total / tf.cast(tf.maximum(count, 1), total.dtype), count
-
-
-def _each(output: Any, targets: Any, config: TrainConfig) -> Any:
-    """The loss of every position, in the shape of the targets."""
-    if config.loss == "cross_entropy":
-        last = len(output.shape) - 1
-        if config.class_axis != last:
-            order = [axis for axis in range(last + 1) if axis != config.class_axis]
-            output = tf.transpose(output, [*order, config.class_axis])
-        return tf.nn.sparse_softmax_cross_entropy_with_logits(tf.cast(targets, tf.int64), output)
-    wanted = tf.cast(targets, output.dtype)
-    if config.loss == "binary_cross_entropy":
-        return tf.nn.sigmoid_cross_entropy_with_logits(wanted, output)
-    return tf.square(output - wanted)
+    classes, ignored = config.loss.targets == "classes", config.ignore_index
+    counted = None if ignored is None else targets != tf.cast(ignored, targets.dtype)
+    wanted = tf.cast(targets, tf.int64 if classes else output.dtype)
+    ops = TensorFlowOperations(config.class_axis if classes else -1)
+    return losses.mean_loss(config.loss, output, wanted, counted, ops)

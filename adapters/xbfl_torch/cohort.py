@@ -136,7 +136,7 @@ class Replica:
         """One step, with the schema's settings already in place."""
         _, output = output_leaves(self.model(*self.data.batch(rows)), is_tensor)[0]
         kernels = kernels_for(output)
-        classes = config.loss == "cross_entropy" and config.ignore_index is None
+        classes = config.loss.kernel == "softmax_cross_entropy" and config.ignore_index is None
         if kernels is not None and classes and kernels.scores_fit(output):
             scores = output.detach()
             self.stepper.step(output, kernels.cross_entropy(scores, self.data.targets, rows, self.totals))

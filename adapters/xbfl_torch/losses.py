@@ -1,15 +1,83 @@
-"""The losses in PyTorch: means over the positions of a batch that count."""
+"""The operations of losses in PyTorch, and their mean over the positions of a batch that count."""
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, final
 
 import torch
 from torch.nn import functional
 
+from xbackend_fl import losses
 from xbackend_fl.adapter.contract import TrainConfig
+from xbackend_fl.losses.operations import row_shape
 
 Count: TypeAlias = "int | torch.Tensor"
+
+
+@final
+@dataclass(frozen=True)
+class TorchOperations:
+    """See :class:`~xbackend_fl.losses.Operations`.
+
+    Attributes:
+        axis: Where the classes are.
+    """
+
+    axis: int
+
+    exp = staticmethod(torch.exp)
+    log = staticmethod(torch.log)
+    log1p = staticmethod(torch.log1p)
+    abs = staticmethod(torch.abs)
+    sqrt = staticmethod(torch.sqrt)
+    mean = staticmethod(torch.mean)
+    total = staticmethod(torch.sum)
+    size = staticmethod(torch.numel)
+    count = staticmethod(torch.sum)
+
+    def maximum(self, one: Any, other: Any, /) -> Any:
+        """``torch.maximum`` takes no numbers."""
+        tensor, bound = (one, other) if isinstance(one, torch.Tensor) else (other, one)
+        return torch.maximum(tensor, torch.as_tensor(bound, dtype=tensor.dtype, device=tensor.device))
+
+    def where(self, condition: Any, one: Any, other: Any, /) -> Any:
+        """A choice."""
+        return torch.where(condition, one, other)
+
+    def squared_error(self, outputs: Any, targets: Any, /) -> Any:
+        """PyTorch's."""
+        return functional.mse_loss(outputs, targets, reduction="none")
+
+    def sigmoid_cross_entropy(self, logits: Any, shares: Any, /) -> Any:
+        """PyTorch's."""
+        return functional.binary_cross_entropy_with_logits(logits, shares, reduction="none")
+
+    def softmax_cross_entropy(self, scores: Any, classes: Any, /) -> Any:
+        """PyTorch's."""
+        rows, labels = _classes_second(scores, classes, self.axis)
+        return functional.cross_entropy(rows, labels, reduction="none").reshape(classes.shape)
+
+    def log_softmax(self, scores: Any, /) -> Any:
+        """PyTorch's."""
+        return torch.log_softmax(scores, self.axis)
+
+    def take(self, scores: Any, classes: Any, /) -> Any:
+        """Numbers of classes."""
+        return torch.gather(scores, self.axis, classes.unsqueeze(self.axis)).squeeze(self.axis)
+
+    def sum(self, scores: Any, /) -> Any:
+        """Over classes."""
+        return torch.sum(scores, self.axis)
+
+    def row(self, numbers: Sequence[float], scores: Any, /) -> Any:
+        """Along classes."""
+        return scores.new_tensor(numbers).reshape(row_shape(len(numbers), scores.ndim, self.axis))
+
+    def as_float(self, count: Any, like: Any, /) -> Any:
+        """In the dtype of ``like``."""
+        return count.to(like.dtype)
 
 
 def mean_loss(output: torch.Tensor, targets: torch.Tensor, config: TrainConfig) -> tuple[torch.Tensor, Count]:
@@ -20,23 +88,33 @@ def mean_loss(output: torch.Tensor, targets: torch.Tensor, config: TrainConfig) 
         targets: In its shape, without its class axis if the loss is of classes.
         config: Loss, class axis and what does not count.
     """
-    counted = None if config.ignore_index is None else targets != config.ignore_index
-    if config.loss == "cross_entropy":
-        scores, labels = _classes_second(output, targets.long(), config.class_axis)
-        if counted is None:
-            return functional.cross_entropy(scores, labels), labels.numel()
-        assert config.ignore_index is not None
-        total = functional.cross_entropy(scores, labels, ignore_index=config.ignore_index, reduction="sum")
-        return _mean(total, counted)
-    wanted = targets.to(output.dtype)
-    if config.loss == "mean_squared_error":
-        return functional.mse_loss(output, wanted), targets.numel()
-    if counted is None:
-        return functional.binary_cross_entropy_with_logits(output, wanted), targets.numel()
-    each = functional.binary_cross_entropy_with_logits(
-        output, wanted.masked_fill(~counted, 0), reduction="none"
-    )
-    return _mean(each.masked_fill(~counted, 0).sum(), counted)
+    loss, axis, ignored = config.loss, config.class_axis, config.ignore_index
+    wanted = targets.long() if loss.targets == "classes" else targets.to(output.dtype)
+    counted = None if ignored is None else targets != ignored
+    if loss.kernel is not None and counted is None:
+        return _WHOLE[loss.kernel](output, wanted, axis), targets.numel()
+    if loss.kernel == "softmax_cross_entropy" and counted is not None:
+        assert ignored is not None
+        rows, labels = _classes_second(output, wanted, axis)
+        total = functional.cross_entropy(rows, labels, ignore_index=ignored, reduction="sum")
+        count = counted.sum()
+        return total / count.clamp(min=1), count
+    axis = axis if loss.targets == "classes" else -1
+    return losses.mean_loss(loss, output, wanted, counted, TorchOperations(axis))
+
+
+def _cross_entropy(output: torch.Tensor, labels: torch.Tensor, axis: int) -> torch.Tensor:
+    return functional.cross_entropy(*_classes_second(output, labels, axis))
+
+
+_WHOLE: Mapping[losses.Kernel, Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]] = {
+    "softmax_cross_entropy": _cross_entropy,
+    "sigmoid_cross_entropy": lambda output, shares, _: functional.binary_cross_entropy_with_logits(
+        output, shares
+    ),
+    "squared_error": lambda output, values, _: functional.mse_loss(output, values),
+}
+"""Kernels that take the mean, too."""
 
 
 def _classes_second(
@@ -46,8 +124,3 @@ def _classes_second(
     if axis == 1:
         return output, labels
     return output.movedim(axis, -1).flatten(0, -2), labels.flatten()
-
-
-def _mean(total: torch.Tensor, counted: torch.Tensor) -> tuple[torch.Tensor, Count]:
-    count = counted.sum()
-    return total / count.clamp(min=1), count

@@ -20,6 +20,7 @@ from tests.conftest import Figure
 from xbackend_fl.adapter import Batch, Optimizer, TrainConfig, Trainer
 from xbackend_fl.course import load_course
 from xbackend_fl.data import batches, load_splits
+from xbackend_fl.losses import LOSSES
 from xbackend_fl.mapping import BoundModel, bind_trainer
 from xbackend_fl.mapping.probe.draw import draw_weights
 from xbackend_fl.simulation import SimulationEngine
@@ -161,5 +162,5 @@ def trained(
 ) -> Weights:
     side.write(start)
     steps = (Batch((inputs[i],), targets[i]) for i in batches(len(inputs), 16, 1, None, 0))
-    side.train(steps, TrainConfig(rule, loss=loss, clip_norm=clip, dropout=False))
+    side.train(steps, TrainConfig(rule, loss=LOSSES[loss](), clip_norm=clip, dropout=False))
     return side.read()

@@ -18,6 +18,7 @@ import xbackend_fl
 from tests.adapters.row import Lambda, chain
 from xbackend_fl.adapter import Batch, Optimizer, TrainConfig, Trainer, adapter_of
 from xbackend_fl.adapter.attributes import training_attributes
+from xbackend_fl.losses import LOSSES
 from xbackend_fl.mapping import find_binding
 
 WIDTH = 64
@@ -79,7 +80,7 @@ def steps(trainer: Trainer, schema: Any, seeds: range, *, dropout: bool = True) 
     binding, _ = find_binding(schema, trainer.description)
     config = TrainConfig(
         Optimizer("sgd", lr=0.1),
-        loss="mean_squared_error",
+        loss=LOSSES["mean_squared_error"](),
         dropout=dropout,
         attributes=training_attributes(schema, binding),
     )
@@ -140,7 +141,9 @@ def test_a_stacked_recurrent_layer_drops_between_its_layers() -> None:
     values = {p.name: np.eye(WIDTH, dtype=np.float32)[None] if p.role == "weight" else np.zeros(p.shape, np.float32)
               for p in schema.parameters}  # fmt: skip
     config = TrainConfig(
-        Optimizer("sgd", lr=0.0), loss="mean_squared_error", attributes=training_attributes(schema, binding)
+        Optimizer("sgd", lr=0.0),
+        loss=LOSSES["mean_squared_error"](),
+        attributes=training_attributes(schema, binding),
     )
     kept = []
     for seed in range(24):
@@ -163,7 +166,7 @@ def test_a_recurrent_layer_alone_keeps_its_rate(kind: type[nn.RNNBase], both_way
     def losses(*, dropout: bool) -> set[float]:
         config = TrainConfig(
             Optimizer("sgd", lr=0.0),
-            loss="mean_squared_error",
+            loss=LOSSES["mean_squared_error"](),
             dropout=dropout,
             attributes=training_attributes(schema, binding),
         )
@@ -239,7 +242,9 @@ def test_a_padding_row_has_no_gradient_where_it_is_read(build: Callable[[], Any]
     start = adapter_of(reference).load_model(reference, WORDS)
     trainer.write(binding.restore(start.description.binding.export(start.read())))
     config = TrainConfig(
-        Optimizer("sgd", lr=1.0), loss="mean_squared_error", attributes=training_attributes(schema, binding)
+        Optimizer("sgd", lr=1.0),
+        loss=LOSSES["mean_squared_error"](),
+        attributes=training_attributes(schema, binding),
     )
     trainer.train([Batch((ids,), target)], config)
     F.mse_loss(reference(torch.from_numpy(ids)), torch.from_numpy(target)).backward()

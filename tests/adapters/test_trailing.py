@@ -15,6 +15,7 @@ import xbackend_fl
 from tests.adapters.glue.pair import Forward
 from xbackend_fl.canonical import Axes
 from xbackend_fl.errors import MismatchError, UnsupportedError
+from xbackend_fl.losses import LOSSES
 from xbackend_fl.mapping import BoundModel
 from xbackend_fl.metrics import Objective
 
@@ -98,7 +99,9 @@ def test_an_axis_elsewhere_is_refused(shape: tuple[int, ...]) -> None:
 def test_targets_lie_beside_the_output(
     axes: Axes, output: tuple[int, ...], class_axis: int | None, wanted: tuple[int, ...]
 ) -> None:
-    objective = Objective("mean_squared_error" if class_axis is None else "cross_entropy", output, class_axis)
+    objective = Objective(
+        LOSSES["mean_squared_error" if class_axis is None else "cross_entropy"](), output, class_axis
+    )
     targets = np.arange(4 * np.prod(objective.targets)).reshape(4, *objective.targets)
     turned = axes.without(class_axis).to_native(objective.arranged(targets))
     assert turned.shape == wanted

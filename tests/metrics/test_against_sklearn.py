@@ -23,6 +23,7 @@ from sklearn.metrics import (
 )
 
 from tests.metrics.models import schema_with
+from xbackend_fl.losses import LOSSES
 from xbackend_fl.metrics import Metrics, Objective, columns_of, objective_of
 
 pytestmark = pytest.mark.quick
@@ -77,7 +78,7 @@ def test_classes(name: str, ignored: float, split: Split) -> None:
     labels = labels_of(output, axis, 2)
     left_out = np.random.default_rng(3).random(labels.shape) < ignored
     targets = np.where(left_out, -100, labels)
-    objective = objective_of(schema_with(shape), "cross_entropy", targets, ignore_index=-100)
+    objective = objective_of(schema_with(shape), LOSSES["cross_entropy"](), targets, ignore_index=-100)
     assert objective.class_axis == axis
     assert objective.fault(targets) is None
     found = split(objective, output, targets)
@@ -106,7 +107,7 @@ def test_binary_and_multi_label(
     truth = np.random.default_rng(5).integers(0, 2, (len(output), *targets_shape))
     left_out = np.random.default_rng(6).random(truth.shape) < ignored
     targets = np.where(left_out, -100, truth).astype(dtype)
-    objective = objective_of(schema_with(shape), "binary_cross_entropy", targets, ignore_index=-100)
+    objective = objective_of(schema_with(shape), LOSSES["binary_cross_entropy"](), targets, ignore_index=-100)
     assert objective.fault(targets) is None
     found = split(objective, output, targets)
     logits, kept = output.reshape(truth.shape)[~left_out].astype(np.float64), truth[~left_out]
@@ -136,7 +137,7 @@ def test_regression(
 ) -> None:
     output = drawn(shape, 7).astype(np.float64) + offset
     targets = drawn(targets_shape, 8).astype(np.float64) + offset
-    objective = objective_of(schema_with(shape), "mean_squared_error", targets, ignore_index=-100)
+    objective = objective_of(schema_with(shape), LOSSES["mean_squared_error"](), targets, ignore_index=-100)
     found = split(objective, output, targets).figures
     assert list(found) == ["loss", "mae", "r2", "rmse"]
     predicted, expected = output.reshape(targets.shape), targets
@@ -164,7 +165,7 @@ def test_regression(
 )
 def test_targets_that_never_change(targets: Any, outputs: Any) -> None:
     expected, output = np.array(targets), np.array(outputs)
-    objective = objective_of(schema_with(output.shape[1:]), "mean_squared_error", expected)
+    objective = objective_of(schema_with(output.shape[1:]), LOSSES["mean_squared_error"](), expected)
     parts = [Metrics.measured(objective, output[i : i + 1], expected[i : i + 1]) for i in range(len(output))]
     # float64 sums in scikit-learn may find a spread of 1e-34 in equal numbers that binary fractions cannot hold.
     reference = r2_score(np.round(expected * 2**40) / 2**40, np.round(output * 2**40) / 2**40)
@@ -174,11 +175,11 @@ def test_targets_that_never_change(targets: Any, outputs: Any) -> None:
 
 def test_what_is_not_defined_is_left_out() -> None:
     one = np.zeros((1, 1), np.float32)
-    objective = objective_of(schema_with((1,)), "mean_squared_error", one)
+    objective = objective_of(schema_with((1,)), LOSSES["mean_squared_error"](), one)
     assert Metrics.measured(objective, one, one).figures.keys() == {"loss", "rmse", "mae"}
     assert not Metrics.measured(objective, one[:0], one[:0]).figures
     labels = np.full((3, 4), -100)
-    classes = objective_of(schema_with((4, 5)), "cross_entropy", labels, ignore_index=-100)
+    classes = objective_of(schema_with((4, 5)), LOSSES["cross_entropy"](), labels, ignore_index=-100)
     nothing = Metrics.measured(classes, drawn((4, 5), 0, 3), labels)
     assert (nothing.positions, nothing.figures) == (0, {})
     some = Metrics.measured(classes, drawn((4, 5), 0, 3), np.zeros((3, 4), int))
@@ -212,7 +213,7 @@ def test_any_split_gives_the_same(
     else:
         targets = generator.standard_normal((40, *shape)) * scale + offset
         output += offset
-    objective = objective_of(schema_with(shape), loss, targets, ignore_index=-1)
+    objective = objective_of(schema_with(shape), LOSSES[loss](), targets, ignore_index=-1)
     edges = [0, *sorted(cuts), 40]
     parts = [Metrics.measured(objective, output[a:b], targets[a:b]) for a, b in itertools.pairwise(edges)]
     order.shuffle(parts)

@@ -16,8 +16,9 @@ from torch import nn
 
 import xbfl_tensorflow
 import xbfl_torch
-from xbackend_fl.adapter import Batch, LossName, Optimizer, TrainConfig
+from xbackend_fl.adapter import Batch, Optimizer, TrainConfig
 from xbackend_fl.canonical import Schema
+from xbackend_fl.losses import LOSSES, Loss
 from xbackend_fl.mapping import BoundModel, bind_trainer
 from xbackend_fl.mapping.probe.draw import draw_weights
 from xbackend_fl.metrics import Metrics, Objective, objective_of
@@ -41,7 +42,7 @@ class Transposed(nn.Module):
 
 @dataclass(frozen=True)
 class Task:
-    loss: LossName
+    loss: Loss
     inputs: tuple[int, ...]
     targets: tuple[int, ...]
     torch: Callable[[], nn.Module]
@@ -62,7 +63,9 @@ def dense(width: int) -> tuple[Callable[[], nn.Module], Callable[[], list[Any]]]
     return lambda: nn.Linear(3, width), lambda: [K.Dense(width)]
 
 
-CLASSES, BINARY, VALUES = "cross_entropy", "binary_cross_entropy", "mean_squared_error"
+CLASSES, BINARY, VALUES = (
+    LOSSES[name]() for name in ("cross_entropy", "binary_cross_entropy", "mean_squared_error")
+)
 TASKS: dict[str, Task] = {
     "classes": Task(CLASSES, (3,), (), *dense(5)),
     "classes, labels [N, 1]": Task(CLASSES, (3,), (1,), *dense(5)),

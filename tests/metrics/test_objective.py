@@ -11,6 +11,7 @@ from tests.metrics.models import schema_with
 from xbackend_fl.canonical import Axes
 from xbackend_fl.canonical.node import Node
 from xbackend_fl.errors import ConfigError
+from xbackend_fl.losses import LOSSES
 from xbackend_fl.metrics import Objective, objective_of
 
 pytestmark = pytest.mark.quick
@@ -49,7 +50,7 @@ def test_the_axis_that_targets_lack(
     output: tuple[int, ...], nodes: Any, targets: tuple[int, ...], declared: int | None, axis: int
 ) -> None:
     labels = np.zeros((3, *targets), np.int64)
-    found = objective_of(schema_with(output, *nodes), "cross_entropy", labels, class_axis=declared)
+    found = objective_of(schema_with(output, *nodes), LOSSES["cross_entropy"](), labels, class_axis=declared)
     assert found.class_axis == axis
     assert found.num_classes == output[axis - 1]
     assert found.arranged(labels).shape == (3, *(n for i, n in enumerate(output, 1) if i != axis))
@@ -61,9 +62,9 @@ def test_the_axis_that_targets_lack(
 def test_what_is_truly_open_is_refused_with_the_cure(output: tuple[int, ...], nodes: Any) -> None:
     labels = np.zeros((3, *output[1:]), np.int64)
     with pytest.raises(ConfigError, match=r"the classes may be each of the axes 1, 2") as caught:
-        objective_of(schema_with(output, *nodes), "cross_entropy", labels)
+        objective_of(schema_with(output, *nodes), LOSSES["cross_entropy"](), labels)
     assert str(caught.value.hint).startswith("training.class_axis: 1, or ")
-    cured = objective_of(schema_with(output, *nodes), "cross_entropy", labels, class_axis=1)
+    cured = objective_of(schema_with(output, *nodes), LOSSES["cross_entropy"](), labels, class_axis=1)
     assert cured.class_axis == 1
 
 
@@ -84,16 +85,18 @@ REFUSED = [
 @pytest.mark.parametrize(("loss", "output", "targets", "message", "hint"), REFUSED)
 def test_shapes_that_do_not_fit(loss: Any, output: Any, targets: Any, message: str, hint: str | None) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
-        objective_of(schema_with(output), loss, targets)
+        objective_of(schema_with(output), LOSSES[loss](), targets)
     assert hint is None or hint in str(caught.value.hint)
 
 
 def test_a_declared_axis_must_fit() -> None:
     with pytest.raises(ConfigError, match=r"training\.class_axis is 1"):
-        objective_of(schema_with((5, 7)), "cross_entropy", np.zeros((3, 5), int), class_axis=1)
+        objective_of(schema_with((5, 7)), LOSSES["cross_entropy"](), np.zeros((3, 5), int), class_axis=1)
     for axis in (0, 3, -3, 9):
         with pytest.raises(ConfigError, match="class_axis"):
-            objective_of(schema_with((5, 5)), "cross_entropy", np.zeros((3, 5), int), class_axis=axis)
+            objective_of(
+                schema_with((5, 5)), LOSSES["cross_entropy"](), np.zeros((3, 5), int), class_axis=axis
+            )
 
 
 FAULTS = [
@@ -122,7 +125,7 @@ FAULTS = [
 @pytest.mark.parametrize(("loss", "output", "targets", "row", "reason"), FAULTS)
 def test_targets_out_of_range(loss: Any, output: Any, targets: Any, row: int, reason: str) -> None:
     array = np.asarray(targets)
-    fault = objective_of(schema_with(output), loss, array).fault(array)
+    fault = objective_of(schema_with(output), LOSSES[loss](), array).fault(array)
     assert fault is not None
     assert fault.row == row
     assert reason in fault.reason
@@ -141,7 +144,7 @@ def test_targets_out_of_range(loss: Any, output: Any, targets: Any, row: int, re
 )
 def test_targets_that_are_accepted(loss: Any, output: Any, targets: Any) -> None:
     array = np.asarray(targets)
-    objective = objective_of(schema_with(output), loss, array, ignore_index=-100)
+    objective = objective_of(schema_with(output), LOSSES[loss](), array, ignore_index=-100)
     assert objective.fault(array) is None
     assert (objective.counting(array).ignore_index is None) == (
         loss == "mean_squared_error" or -100 not in array
@@ -151,7 +154,7 @@ def test_targets_that_are_accepted(loss: Any, output: Any, targets: Any) -> None
 @pytest.mark.parametrize("ignored", [-100, 0])
 def test_something_must_count(ignored: int) -> None:
     labels = np.full((3, 4), ignored)
-    objective = objective_of(schema_with((4, 5)), "cross_entropy", labels, ignore_index=ignored)
+    objective = objective_of(schema_with((4, 5)), LOSSES["cross_entropy"](), labels, ignore_index=ignored)
     with pytest.raises(ConfigError, match=f"no target counts: all are {ignored}") as caught:
         objective.counting(labels)
     assert "null" in str(caught.value.hint)
@@ -162,9 +165,9 @@ def test_something_must_count(ignored: int) -> None:
 def test_what_is_ignored_is_a_choice() -> None:
     labels = np.array([0, 1, 2, -100])
     schema = schema_with((3,))
-    fault = objective_of(schema, "cross_entropy", labels, ignore_index=None).fault(labels)
+    fault = objective_of(schema, LOSSES["cross_entropy"](), labels, ignore_index=None).fault(labels)
     assert fault == (3, "the target -100 is not a class of the model, 0 to 2")
-    padding = objective_of(schema, "cross_entropy", labels[:3], ignore_index=0)
+    padding = objective_of(schema, LOSSES["cross_entropy"](), labels[:3], ignore_index=0)
     assert padding.fault(labels[:3]) is None
     counted = padding.counted(labels[:3])
     assert counted is not None
@@ -176,7 +179,7 @@ def test_native_order_and_back(perm: tuple[int, ...]) -> None:
     """Beside a turned output, targets stay beside their scores."""
     generator = np.random.default_rng(0)
     output, labels = generator.standard_normal((2, 3, 4, 5)), generator.integers(0, 3, (2, 4, 5))
-    objective = objective_of(schema_with((3, 4, 5)), "cross_entropy", labels)
+    objective = objective_of(schema_with((3, 4, 5)), LOSSES["cross_entropy"](), labels)
     axes = Axes(perm)
     turned, targets = axes.to_native(output), axes.without(objective.class_axis).to_native(labels)
     scores = np.moveaxis(turned, perm.index(1), -1)
@@ -197,7 +200,9 @@ def test_native_order_and_back(perm: tuple[int, ...]) -> None:
 def test_an_order_that_the_shape_does_not_show_is_said(
     output: tuple[int, ...], class_axis: int | None, perm: tuple[int, ...]
 ) -> None:
-    objective = Objective("mean_squared_error" if class_axis is None else "cross_entropy", output, class_axis)
+    objective = Objective(
+        LOSSES["mean_squared_error" if class_axis is None else "cross_entropy"](), output, class_axis
+    )
     assert "read in ONNX layout" in objective.layout_note(perm)
     # Somebody can be wrong unseen: the values lie elsewhere, in the same shape but for axes of length 1.
     values = np.arange(9 * np.prod(objective.targets)).reshape(9, *objective.targets)
@@ -220,7 +225,9 @@ def test_an_order_that_the_shape_does_not_show_is_said(
 def test_an_order_that_the_shape_shows_is_not_said(
     output: tuple[int, ...], class_axis: int | None, perm: tuple[int, ...]
 ) -> None:
-    objective = Objective("mean_squared_error" if class_axis is None else "cross_entropy", output, class_axis)
+    objective = Objective(
+        LOSSES["mean_squared_error" if class_axis is None else "cross_entropy"](), output, class_axis
+    )
     assert not objective.layout_note(perm)
     values = np.arange(9 * np.prod(objective.targets)).reshape(9, *objective.targets)
     turned = np.squeeze(Axes(perm).without(class_axis).to_native(values))

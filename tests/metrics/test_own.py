@@ -13,13 +13,14 @@ from sklearn.metrics import recall_score
 from xbackend_fl import load_course
 from xbackend_fl.course import dump
 from xbackend_fl.errors import ConfigError, RunFailed, UpdateRefused
+from xbackend_fl.losses import LOSSES
 from xbackend_fl.metrics import MetricFile, Metrics, Objective
 
 pytestmark = pytest.mark.quick
 
 FILE = Path(__file__).with_name("own_metrics.py")
-CLASSES = Objective("cross_entropy", (3,), class_axis=1)
-VALUES = Objective("mean_squared_error", (2,))
+CLASSES = Objective(LOSSES["cross_entropy"](), (3,), class_axis=1)
+VALUES = Objective(LOSSES["mean_squared_error"](), (2,))
 
 
 def own(name: str) -> MetricFile:
@@ -44,7 +45,9 @@ def test_any_split_has_the_figure_of_all_data() -> None:
 def test_positions_that_do_not_count_are_not_handed_over() -> None:
     outputs, targets = drawn()
     targets[::3] = -100
-    found = Metrics.measured(Objective("cross_entropy", (3,), 1, -100), outputs, targets, own("Recall"))
+    found = Metrics.measured(
+        Objective(LOSSES["cross_entropy"](), (3,), 1, -100), outputs, targets, own("Recall")
+    )
     counted = targets != -100
     expected = recall_score(targets[counted], outputs[counted].argmax(1), average="macro")
     assert found.figures["Recall"] == pytest.approx(expected, abs=1e-15)
@@ -62,10 +65,10 @@ def test_numbers_above_and_below_merge_without_cancelling() -> None:
 def test_it_crosses_processes_and_the_wire() -> None:
     found = Metrics.measured(CLASSES, *drawn(), own("Recall"))
     assert pickle.loads(pickle.dumps(found)) == found
-    again = Metrics.of_fields(found.to_fields(), "cross_entropy", 1, own("Recall"))
+    again = Metrics.of_fields(found.to_fields(), LOSSES["cross_entropy"](), 1, own("Recall"))
     assert again == found
     with pytest.raises(UpdateRefused, match="an entry that no metric of the loss 'cross_entropy' has"):
-        Metrics.of_fields(found.to_fields(), "cross_entropy", 1)
+        Metrics.of_fields(found.to_fields(), LOSSES["cross_entropy"](), 1)
 
 
 @pytest.mark.parametrize(
@@ -81,10 +84,10 @@ def test_it_crosses_processes_and_the_wire() -> None:
 def test_what_no_silo_can_have_is_refused(changes: dict[str, Any], reason: str) -> None:
     fields = {**Metrics.measured(CLASSES, *drawn(), own("Ratio")).to_fields(), **changes}
     with pytest.raises(UpdateRefused, match=reason):
-        Metrics.of_fields(fields, "cross_entropy", 1, own("Ratio"))
+        Metrics.of_fields(fields, LOSSES["cross_entropy"](), 1, own("Ratio"))
     del fields["Ratio.one"]
     with pytest.raises(UpdateRefused):
-        Metrics.of_fields(fields, "cross_entropy", 1, own("Ratio"))
+        Metrics.of_fields(fields, LOSSES["cross_entropy"](), 1, own("Ratio"))
 
 
 @pytest.mark.parametrize(

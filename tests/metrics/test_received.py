@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.metrics.models import schema_with
 from xbackend_fl.errors import UpdateRefused
+from xbackend_fl.losses import LOSSES
 from xbackend_fl.metrics import (
     METRICS,
     Metrics,
@@ -66,9 +67,9 @@ VALUES = {"positions": 4, "loss": 2.0, "rmse": 2.0, "mae": 2.0} | {
     ],
 )
 def test_impossible_figures_of_classes(changes: dict[Any, Any], reason: str) -> None:
-    assert Metrics.of_fields(CLASSES, "cross_entropy", 1).figures == {"loss": 0.35, "accuracy": 0.7}
+    assert Metrics.of_fields(CLASSES, LOSSES["cross_entropy"](), 1).figures == {"loss": 0.35, "accuracy": 0.7}
     with pytest.raises(UpdateRefused) as caught:
-        Metrics.of_fields(CLASSES | changes, "cross_entropy", 1)
+        Metrics.of_fields(CLASSES | changes, LOSSES["cross_entropy"](), 1)
     assert reason in caught.value.message
 
 
@@ -92,23 +93,28 @@ def test_impossible_figures_of_classes(changes: dict[Any, Any], reason: str) -> 
     ],
 )
 def test_impossible_figures_of_values(changes: dict[str, Any], reason: str) -> None:
-    assert Metrics.of_fields(VALUES, "mean_squared_error", 2).figures.keys() == {"loss", "mae", "r2", "rmse"}
+    assert Metrics.of_fields(VALUES, LOSSES["mean_squared_error"](), 2).figures.keys() == {
+        "loss",
+        "mae",
+        "r2",
+        "rmse",
+    }
     with pytest.raises(UpdateRefused) as caught:
-        Metrics.of_fields(VALUES | changes, "mean_squared_error", 2)
+        Metrics.of_fields(VALUES | changes, LOSSES["mean_squared_error"](), 2)
     assert reason in caught.value.message
 
 
 @pytest.mark.parametrize("name", [*VALUES])
 def test_nothing_may_be_missing(name: str) -> None:
     with pytest.raises(UpdateRefused):
-        Metrics.of_fields({k: v for k, v in VALUES.items() if k != name}, "mean_squared_error", 2)
+        Metrics.of_fields({k: v for k, v in VALUES.items() if k != name}, LOSSES["mean_squared_error"](), 2)
 
 
 def test_training_has_a_loss_only() -> None:
     sent = {"positions": 4, "loss": 2.0}
-    assert Metrics.of_fields(sent, "cross_entropy", 1, training=True).figures == {"loss": 0.5}
+    assert Metrics.of_fields(sent, LOSSES["cross_entropy"](), 1, training=True).figures == {"loss": 0.5}
     with pytest.raises(UpdateRefused, match="accuracy"):
-        Metrics.of_fields(sent, "cross_entropy", 1)
+        Metrics.of_fields(sent, LOSSES["cross_entropy"](), 1)
 
 
 JSON = st.recursive(
@@ -122,7 +128,7 @@ NAMES = st.sampled_from([*VALUES, "accuracy", "r2", "r2.", "positions."]) | st.t
 def test_anything_is_figures_or_refused(fields: Any, *, training: bool) -> None:
     for loss in ("cross_entropy", "mean_squared_error"):
         try:
-            found = Metrics.of_fields(fields, loss, 2, training=training)
+            found = Metrics.of_fields(fields, LOSSES[loss](), 2, training=training)
         except UpdateRefused:
             continue
         assert all(math.isfinite(value) for value in Metrics.total([found] * 1000).figures.values())
@@ -136,13 +142,13 @@ def test_honest_figures_are_never_refused(values: list[float], seed: int) -> Non
     output = np.array(values, np.float32)[:, None]
     # A target is at most the root of float32's largest number; an output may be any.
     targets = output[np.random.default_rng(seed).permutation(len(output))].clip(-1.8e19, 1.8e19)
-    objective = objective_of(schema_with((1,)), "mean_squared_error", targets)
+    objective = objective_of(schema_with((1,)), LOSSES["mean_squared_error"](), targets)
     sent = json.loads(json.dumps(Metrics.measured(objective, output, targets).to_fields()))
-    assert Metrics.of_fields(sent, "mean_squared_error", 1).figures["rmse"] >= 0
+    assert Metrics.of_fields(sent, LOSSES["mean_squared_error"](), 1).figures["rmse"] >= 0
 
 
 def test_which_is_better() -> None:
-    accuracy, rmse = default_metric("cross_entropy"), default_metric("mean_squared_error")
+    accuracy, rmse = default_metric(LOSSES["cross_entropy"]()), default_metric(LOSSES["mean_squared_error"]())
     assert (accuracy.name, rmse.name) == ("accuracy", "rmse")
     assert is_better(accuracy, {"accuracy": 0.6, "loss": 9}, {"accuracy": 0.5, "loss": 1})
     assert is_better(accuracy, {"accuracy": 0.5, "loss": 0.9}, {"accuracy": 0.5, "loss": 1})
@@ -177,13 +183,13 @@ def test_figures_for_people(name: str, value: float | None, text: str) -> None:
     ],
 )
 def test_no_data_have_more_positions_than_the_bound(loss: Any, output: Any, targets: Any) -> None:
-    objective = objective_of(schema_with(output), loss, np.zeros((4, *targets), np.int64))
+    objective = objective_of(schema_with(output), LOSSES[loss](), np.zeros((4, *targets), np.int64))
     found = Metrics.measured(objective, np.zeros((4, *output), np.float32), np.zeros((4, *targets), np.int64))
-    most = 4 * most_positions_of(loss, output)
+    most = 4 * most_positions_of(LOSSES[loss](), output)
     assert 0 < found.positions <= most
     columns = 1
     with pytest.raises(UpdateRefused, match=f"there can be {found.positions - 1} at most"):
-        Metrics.of_fields(found.to_fields(), loss, columns, most=found.positions - 1)
+        Metrics.of_fields(found.to_fields(), LOSSES[loss](), columns, most=found.positions - 1)
 
 
 def test_the_least_loss_of_what_is_wrong_is_below_every_real_one() -> None:
@@ -197,6 +203,6 @@ def test_the_least_loss_of_what_is_wrong_is_below_every_real_one() -> None:
         losses = -np.log(shares[np.arange(2000), targets] + 1e-300)
         right = scores.argmax(axis=1) == targets
         wrong = {"positions": int((~right).sum()), "loss": float(losses[~right].sum()), "accuracy": 0}
-        assert Metrics.of_fields(wrong, "cross_entropy", classes).figures["accuracy"] == 0
+        assert Metrics.of_fields(wrong, LOSSES["cross_entropy"](), classes).figures["accuracy"] == 0
         every = {"positions": 2000, "loss": float(losses.sum()), "accuracy": int(right.sum())}
-        assert Metrics.of_fields(every, "cross_entropy", classes).loss > 0
+        assert Metrics.of_fields(every, LOSSES["cross_entropy"](), classes).loss > 0

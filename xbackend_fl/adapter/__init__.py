@@ -19,14 +19,12 @@ from xbackend_fl.adapter.contract import (
     Trainer,
     Unbuilding,
 )
-from xbackend_fl.adapter.losses import LOSSES, Loss, LossName
 from xbackend_fl.adapter.optimizers import Optimizer
 from xbackend_fl.adapter.registry import adapter_of, load, names, wrong_model
 from xbackend_fl.adapter.rules import LocalRule
 from xbackend_fl.adapter.scheduling import balance
 
 __all__ = [
-    "LOSSES",
     "Adapter",
     "Batch",
     "ClientWork",
@@ -34,8 +32,6 @@ __all__ = [
     "CohortTrainer",
     "Exporting",
     "LocalRule",
-    "Loss",
-    "LossName",
     "LossSum",
     "Optimizer",
     "Preserving",

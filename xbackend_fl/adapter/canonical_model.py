@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from xbackend_fl.adapter.attributes import training_attributes
 from xbackend_fl.adapter.contract import Batch, LossSum, Rounding, TrainConfig, Trainer
-from xbackend_fl.adapter.losses import LOSSES
 from xbackend_fl.canonical import Binding, Kind, Schema
 from xbackend_fl.canonical.layout import leaves
 from xbackend_fl.errors import RefusedInput, SchemaError
@@ -115,7 +114,7 @@ class CanonicalModel:
             batches: In ONNX layout.
             config: As for :meth:`native_config`.
         """
-        axis = config.class_axis if LOSSES[config.loss].targets == "classes" else None
+        axis = config.class_axis if config.loss.targets == "classes" else None
         return self.trainer.train(
             (self.native_batch(batch, axis) for batch in batches), self.native_config(config)
         )
@@ -146,7 +145,7 @@ class CanonicalModel:
         Raises:
             SchemaError: A slot lacks a trainable parameter, or has one that is not in the schema.
         """
-        perm, classes = self.binding.outputs[0].perm, LOSSES[config.loss].targets == "classes"
+        perm, classes = self.binding.outputs[0].perm, config.loss.targets == "classes"
         return replace(
             config,
             class_axis=perm.index(config.class_axis) if classes else config.class_axis,

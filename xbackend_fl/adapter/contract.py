@@ -16,11 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.adapter.example import Example
-from xbackend_fl.adapter.losses import LossName
 from xbackend_fl.adapter.optimizers import Optimizer
 from xbackend_fl.adapter.rules import LocalRule
 from xbackend_fl.canonical import Description
 from xbackend_fl.canonical.layout import Native
+from xbackend_fl.losses import Loss
+from xbackend_fl.losses.kinds.cross_entropy import CrossEntropy
 
 Array: TypeAlias = NDArray[Any]
 Tensors: TypeAlias = Mapping[str, Array]
@@ -46,8 +47,8 @@ class TrainConfig:
 
     Attributes:
         optimizer: Update rule.
-        loss: A row of :data:`~xbackend_fl.adapter.losses.LOSSES`; a step follows its mean over the positions of the batch that
-            count. A batch in which none counts has loss and gradient zero.
+        loss: What a step makes smaller: its mean over the positions of the batch that count. A batch in which none counts has loss and
+            gradient zero.
         class_axis: Axis of the first output that holds the classes, if the loss is of classes; native for a trainer.
         ignore_index: Targets of this value do not count; ``None`` if all do.
         clip_norm: Largest global gradient norm; ``None`` for no clipping.
@@ -61,7 +62,7 @@ class TrainConfig:
     """
 
     optimizer: Optimizer
-    loss: LossName = "cross_entropy"
+    loss: Loss = field(default_factory=CrossEntropy)
     class_axis: int = 1
     ignore_index: int | None = None
     clip_norm: float | None = None

@@ -229,7 +229,7 @@ class Course(Section):
             return
         fitting = [item.name for item in metrics_for(loss)]
         if metric is not None and metric not in fitting:
-            text = f"training.metric is {printed(metric)}, but the loss is {loss}, which has {', '.join(fitting)}"
+            text = f"training.metric is {printed(metric)}, but the loss is {loss.name}, which has {', '.join(fitting)}"
             yield mistake(
                 text,
                 ("training", "metric"),

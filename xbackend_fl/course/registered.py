@@ -13,6 +13,7 @@ from xbackend_fl.algorithms import ALGORITHMS, Algorithm
 from xbackend_fl.course.diagnostics import look_alike, mistake, refuse
 from xbackend_fl.course.excerpt import printed
 from xbackend_fl.course.numbers import single
+from xbackend_fl.losses import LOSSES, Loss
 
 
 def _held(chosen: Any) -> Any:
@@ -24,7 +25,7 @@ def _held(chosen: Any) -> Any:
     return chosen
 
 
-def _section(registry: Mapping[str, type[Any]], key: str) -> Any:
+def section(registry: Mapping[str, type[Any]], key: str) -> Any:
     """The type of a key: as many alternatives as there are files, by their name."""
 
     def named(value: Any) -> Any:
@@ -43,6 +44,8 @@ def _section(registry: Mapping[str, type[Any]], key: str) -> Any:
 if TYPE_CHECKING:
     AlgorithmSection: TypeAlias = Algorithm
     AggregatorSection: TypeAlias = Rule
+    LossSection: TypeAlias = Loss
 else:
-    AlgorithmSection = _section(ALGORITHMS, "federate.algorithm")
-    AggregatorSection = _section(AGGREGATORS, "federate.aggregator")
+    AlgorithmSection = section(ALGORITHMS, "federate.algorithm")
+    AggregatorSection = section(AGGREGATORS, "federate.aggregator")
+    LossSection = section(LOSSES, "training.loss")

@@ -6,9 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt
 
-from xbackend_fl.adapter import LossName, Optimizer
+from xbackend_fl.adapter import Optimizer
 from xbackend_fl.course.numbers import HELD, Decay
+from xbackend_fl.course.registered import LossSection
 from xbackend_fl.course.section import Section
+from xbackend_fl.losses.kinds.cross_entropy import CrossEntropy
 from xbackend_fl.metrics import METRICS
 
 
@@ -33,7 +35,7 @@ class Training(Section):
     """Local training of every participant."""
 
     optimizer: OptimizerSection = OptimizerSection()
-    loss: LossName = "cross_entropy"
+    loss: LossSection = CrossEntropy()
     metric: str | None = Field(
         None,
         description="what chooses the best weights, on the validation set: loss, accuracy (classes and binary outputs), rmse, mae "

@@ -8,16 +8,20 @@ from typing import Any, final
 
 from numpy.typing import NDArray
 
-from xbackend_fl.adapter import LOSSES, Batch, LossName, LossSum, Renewing, TrainConfig, Trainer
+from xbackend_fl.adapter import Batch, LossSum, Renewing, TrainConfig, Trainer
 from xbackend_fl.adapter.canonical_model import CanonicalModel
 from xbackend_fl.canonical import Binding, Schema
 from xbackend_fl.errors import ConfigError, RefusedInput, SchemaError
+from xbackend_fl.losses import Loss
+from xbackend_fl.losses.kinds.cross_entropy import CrossEntropy
 from xbackend_fl.mapping.match.training import require_trainable
 from xbackend_fl.mapping.proof.verify import Proof
 from xbackend_fl.metrics import Metrics, Objective, evaluated, objective_of
 from xbackend_fl.weights import Weights
 
 Array = NDArray[Any]
+
+_CROSS_ENTROPY = CrossEntropy()
 
 
 @final
@@ -118,7 +122,7 @@ class BoundModel:
         require_trainable(self.binding.backend, self.binding.obstacles, dropout=config.dropout)
         model = self._renewed()
         model.reset(seed)
-        axis = config.class_axis if LOSSES[config.loss].targets == "classes" else None
+        axis = config.class_axis if config.loss.targets == "classes" else None
         return model.train(
             self._ready(batches, config.loss, axis, config.ignore_index), replace(config, attributes={})
         )
@@ -126,7 +130,7 @@ class BoundModel:
     def evaluate(
         self,
         batches: Iterable[Batch],
-        loss: LossName = "cross_entropy",
+        loss: Loss = _CROSS_ENTROPY,
         *,
         class_axis: int | None = None,
         ignore_index: int | None = None,
@@ -152,7 +156,7 @@ class BoundModel:
         return evaluated(self._renewed(), ready, objective)
 
     def _ready(
-        self, batches: Iterable[Batch], loss: LossName, class_axis: int | None, ignore_index: int | None
+        self, batches: Iterable[Batch], loss: Loss, class_axis: int | None, ignore_index: int | None
     ) -> Iterator[Batch]:
         """Batches that fit, with targets as the loss reads them."""
         for number, batch in enumerate(batches):
@@ -162,7 +166,7 @@ class BoundModel:
             yield Batch(tuple(self._fitting(batch.inputs)), objective.prepared(batch.targets))
 
     def _objective(
-        self, batch: Batch, loss: LossName, class_axis: int | None, ignore_index: int | None
+        self, batch: Batch, loss: Loss, class_axis: int | None, ignore_index: int | None
     ) -> Objective:
         return objective_of(
             self.schema, loss, batch.targets, class_axis=class_axis, ignore_index=ignore_index

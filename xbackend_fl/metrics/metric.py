@@ -5,14 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 from numpy.typing import NDArray
 
+from xbackend_fl.losses import Targets
 from xbackend_fl.metrics.pairs import Pairs
 
 Sums: TypeAlias = Mapping[str, float]
 """Numbers by name; the names of a metric's are its own name, or begin with it and a dot."""
+
+
+ANY: frozenset[Targets] = frozenset(get_args(Targets))
+"""What a metric fits that any course has."""
 
 
 class Part(NamedTuple):
@@ -38,7 +43,7 @@ class Metric:
 
     Attributes:
         name: Its name in courses, events and tables.
-        losses: Names of the losses whose courses it fits.
+        targets: Kinds of targets that it fits.
         higher_is_better: Its direction.
         unit: ``share``: from 0 to 1, shown as a percentage; ``number``: shown as it is.
         measure: Sums over pairs.
@@ -48,7 +53,7 @@ class Metric:
     """
 
     name: str
-    losses: frozenset[str]
+    targets: frozenset[Targets]
     higher_is_better: bool
     unit: Literal["share", "number"]
     measure: Callable[[Pairs], Sums]
@@ -63,7 +68,7 @@ class Metric:
 
 def mean(
     name: str,
-    losses: frozenset[str],
+    targets: frozenset[Targets],
     at: Callable[[Pairs], NDArray[Any]],
     *,
     higher_is_better: bool = False,
@@ -75,7 +80,7 @@ def mean(
 
     Args:
         name: Its name.
-        losses: Losses that it fits.
+        targets: Kinds of targets that it fits.
         at: What is averaged, 0 or more at every position; at most 1 if the unit is ``share``.
         higher_is_better: Its direction.
         unit: How it is shown.
@@ -103,4 +108,4 @@ def mean(
             return f"{name} is {part.sums[name]!r} hits, expected a whole number"
         return None
 
-    return Metric(name, losses, higher_is_better, unit, measure, value, impossible)
+    return Metric(name, targets, higher_is_better, unit, measure, value, impossible)

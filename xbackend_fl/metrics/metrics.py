@@ -9,8 +9,8 @@ from typing import Any, final
 
 from numpy.typing import NDArray
 
-from xbackend_fl.adapter.losses import LossName
 from xbackend_fl.errors import Diverged, UpdateRefused
+from xbackend_fl.losses import Loss
 from xbackend_fl.metrics.metric import Metric, Part, Sums
 from xbackend_fl.metrics.objective import Objective
 from xbackend_fl.metrics.own import MOST_SUMS, MetricFile
@@ -95,7 +95,7 @@ class Metrics:
     @staticmethod
     def of_fields(
         fields: Any,
-        loss: LossName,
+        loss: Loss,
         columns: int,
         own: MetricFile | None = None,
         *,
@@ -120,11 +120,11 @@ class Metrics:
             raise UpdateRefused(f"the metrics are a {type(fields).__name__}, expected names with numbers")
         if len(fields) > 1 + 4 * columns + len(expected) + MOST_SUMS:
             raise UpdateRefused(
-                f"the metrics have {len(fields)} entries, expected those of the loss {loss!r}"
+                f"the metrics have {len(fields)} entries, expected those of the loss {loss.name!r}"
             )
         for name, value in fields.items():
             if not isinstance(name, str) or not (name == "positions" or any(m.owns(name) for m in expected)):
-                raise UpdateRefused(f"the metrics have an entry that no metric of the loss {loss!r} has")
+                raise UpdateRefused(f"the metrics have an entry that no metric of the loss {loss.name!r} has")
             if type(value) not in {int, float}:
                 raise UpdateRefused(f"{name} is a {type(value).__name__}, expected a number")
             # Not printed: a whole number may have any number of digits.

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple, final
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.adapter.losses import LOSSES, LossName
 from xbackend_fl.canonical import Schema
 from xbackend_fl.errors import ConfigError
+from xbackend_fl.losses import Loss
 from xbackend_fl.metrics.features import feature_axis
 
 Array = NDArray[Any]
@@ -45,7 +45,7 @@ class Objective:
         note: How the class axis was found, where the shapes alone leave it open.
     """
 
-    loss: LossName
+    loss: Loss
     output: Shape
     class_axis: int | None = None
     ignore_index: int | None = None
@@ -127,7 +127,7 @@ class Objective:
     @property
     def accepts(self) -> str:
         """What a target may be, in words."""
-        match LOSSES[self.loss].targets:
+        match self.loss.targets:
             case "classes":
                 words = f"a class of the model, 0 to {self.num_classes - 1}"
             case "shares":
@@ -137,7 +137,7 @@ class Objective:
         return words if self.ignore_index is None else f"{words}, nor ignore_index {self.ignore_index}"
 
     def _accepted(self, targets: Array) -> NDArray[np.bool_]:
-        kind = LOSSES[self.loss].targets
+        kind = self.loss.targets
         if kind == "values":
             with np.errstate(invalid="ignore"):
                 return np.abs(targets) <= _LARGEST
@@ -151,7 +151,7 @@ class Objective:
 
 def objective_of(
     schema: Schema,
-    loss: LossName,
+    loss: Loss,
     targets: Array,
     *,
     class_axis: int | None = None,
@@ -170,7 +170,7 @@ def objective_of(
     Raises:
         ConfigError: The targets are no numbers, or no axis of the output can hold the classes, or several can.
     """
-    output, kind = schema.outputs[0].shape[1:], LOSSES[loss].targets
+    output, kind = schema.outputs[0].shape[1:], loss.targets
     if targets.dtype.kind not in "biuf":
         raise ConfigError(
             f"the targets are of dtype {targets.dtype}, which are no numbers",
@@ -183,14 +183,14 @@ def objective_of(
     if kind != "classes":
         if not _alike(output, targets.shape[1:]):
             raise ConfigError(
-                f"{loss} compares an output {_shown(output)} with targets {_shown(targets.shape[1:])}",
+                f"{loss.name} compares an output {_shown(output)} with targets {_shown(targets.shape[1:])}",
                 hint=f"give targets {_shown(output)}, in ONNX layout, or change the last layer of every model",
             )
         return Objective(loss, output, None, ignore_index)
     axis, note = _class_axis(schema, targets.shape[1:], class_axis)
     if output[axis - 1] < 2:
         raise ConfigError(
-            f"cross_entropy chooses between classes, and the output {_shown(output)} has one",
+            f"{loss.name} chooses between classes, and the output {_shown(output)} has one",
             hint="training.loss: binary_cross_entropy for one logit, or a last layer with one output per class",
         )
     return Objective(loss, output, axis, ignore_index, note)
@@ -244,7 +244,7 @@ def _cure(output: Shape, targets: Shape, features: int | None) -> str:
 
 def _unlike(output: Shape, targets: Shape) -> str:
     return (
-        f"cross_entropy needs targets in the shape of the output without its class axis: the output is {_shown(output)}, "
+        f"a loss of classes needs targets in the shape of the output without its class axis: the output is {_shown(output)}, "
         f"the targets are {_shown(targets)}"
     )
 

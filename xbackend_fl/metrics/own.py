@@ -13,10 +13,9 @@ from typing import Any, Protocol, final
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.adapter.losses import LOSSES
 from xbackend_fl.errors import ConfigError, RunFailed, raised, turned
 from xbackend_fl.locate import call
-from xbackend_fl.metrics.metric import Metric, Part, Sums
+from xbackend_fl.metrics.metric import ANY, Metric, Part, Sums
 from xbackend_fl.metrics.pairs import Pairs
 from xbackend_fl.places import defined_at, place_of
 
@@ -121,7 +120,7 @@ def _loaded(file: MetricFile) -> Metric:
             return error.message
         return None
 
-    return Metric(name, frozenset(LOSSES), own.higher_is_better, "number", measure, value, impossible)
+    return Metric(name, ANY, own.higher_is_better, "number", measure, value, impossible)
 
 
 def _check(file: MetricFile, own: Any) -> None:

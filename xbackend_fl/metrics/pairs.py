@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.adapter.losses import LOSSES, LossName
+from xbackend_fl.losses import Loss
 from xbackend_fl.metrics.objective import Objective, Shape
 
 MOST_COLUMNS = 64
@@ -40,7 +40,7 @@ class Pairs:
         return self.targets.size
 
 
-def columns_of(loss: LossName, output: Shape) -> int:
+def columns_of(loss: Loss, output: Shape) -> int:
     """Quantities that an output holds for every example, each with a scale of its own; 1 if it is not ``[N, K]``.
 
     Args:
@@ -48,18 +48,18 @@ def columns_of(loss: LossName, output: Shape) -> int:
         output: Shape of the output, without the batch axis.
     """
     lengths = [n for n in output if n != 1]
-    quantities = LOSSES[loss].targets == "values" and len(lengths) == 1 and lengths[0] <= MOST_COLUMNS
+    quantities = loss.targets == "values" and len(lengths) == 1 and lengths[0] <= MOST_COLUMNS
     return lengths[0] if quantities else 1
 
 
-def most_positions_of(loss: LossName, output: Shape) -> int:
+def most_positions_of(loss: Loss, output: Shape) -> int:
     """Most targets that one example may have, whichever axis holds the classes.
 
     Args:
         loss: The loss.
         output: Shape of the output, without the batch axis.
     """
-    classes = min((n for n in output if n > 1), default=1) if LOSSES[loss].targets == "classes" else 1
+    classes = min((n for n in output if n > 1), default=1) if loss.targets == "classes" else 1
     return prod(output) // classes
 
 

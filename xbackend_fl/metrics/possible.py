@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
-from xbackend_fl.adapter.losses import LossName
+from xbackend_fl.losses import Loss
+from xbackend_fl.losses.protocol import LARGEST_OUTPUT, LARGEST_TARGET
 from xbackend_fl.metrics.metric import Sums
 
-_OUTPUT = float(np.finfo(np.float32).max)
-_TARGET = math.sqrt(_OUTPUT)
-_ERROR = _OUTPUT + _TARGET
+_ERROR = LARGEST_OUTPUT + LARGEST_TARGET
 _ROUNDED = 1.0 + 1e-6
 """No sum in float64 is further from the exact one, as a factor."""
 
@@ -24,7 +21,7 @@ _WRONG = math.log(2) / 8
 losses that weigh classes."""
 
 
-def impossible_beside(loss: LossName, positions: int, sums: Sums) -> str | None:
+def impossible_beside(loss: Loss, positions: int, sums: Sums) -> str | None:
     """Why no model and no data have all these sums; ``None`` if some have.
 
     Args:
@@ -32,23 +29,23 @@ def impossible_beside(loss: LossName, positions: int, sums: Sums) -> str | None:
         positions: How many targets were counted.
         sums: Of the loss alone, or of every metric that fits it.
     """
-    squares = loss == "mean_squared_error"
-    highest = {"loss": _ERROR**2 if squares else 2 * _OUTPUT, "rmse": _ERROR**2, "mae": _ERROR}
+    squares, classes = loss.kernel == "squared_error", loss.kernel == "softmax_cross_entropy"
+    highest = {"loss": loss.bounds[1], "rmse": _ERROR**2, "mae": _ERROR}
     for name, value in sums.items():
         kind = name.rpartition(".")[0]
         if kind == "r2.mean":
-            most = _TARGET
+            most = LARGEST_TARGET
         else:
             most = positions * highest.get(
-                name, {"r2.spread": _TARGET**2, "r2.errors": _ERROR**2}.get(kind, 1.0)
+                name, {"r2.spread": LARGEST_TARGET**2, "r2.errors": _ERROR**2}.get(kind, 1.0)
             )
         if abs(value) > most * _ROUNDED:
             return f"{name} is {value:.3g} over {positions} positions, and can be {most:.3g} at most"
     if squares and "rmse" in sums:
         return _unequal_squares(positions, sums)
-    if loss == "cross_entropy" and "accuracy" in sums:
+    if classes and "accuracy" in sums:
         wrong = positions - sums["accuracy"]
-        most = sums["accuracy"] * _RIGHT + wrong * 2 * _OUTPUT
+        most = sums["accuracy"] * _RIGHT + wrong * 2 * LARGEST_OUTPUT
         if sums["loss"] < (least := wrong * _WRONG):
             return f"loss is {sums['loss']:.3g} over {positions} positions of which {wrong:.0f} are wrong, and can be {least:.3g} at least"
         if sums["loss"] > most * _ROUNDED:

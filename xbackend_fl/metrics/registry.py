@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from xbackend_fl.adapter.losses import LOSSES, LossName
 from xbackend_fl.locate import of_each_file
+from xbackend_fl.losses import Loss
 from xbackend_fl.metrics import kinds
 from xbackend_fl.metrics.metric import Metric
 from xbackend_fl.metrics.own import MetricFile
@@ -18,15 +18,15 @@ METRICS: Mapping[str, Metric] = {
 """Metric name to metric: the loss, then the others in alphabetic order."""
 
 
-def metrics_for(loss: LossName, own: MetricFile | None = None) -> tuple[Metric, ...]:
+def metrics_for(loss: Loss, own: MetricFile | None = None) -> tuple[Metric, ...]:
     """What is measured in a course with this loss: the loss itself first, and a metric of the user's own last."""
-    fitting = tuple(metric for metric in METRICS.values() if loss in metric.losses)
+    fitting = tuple(metric for metric in METRICS.values() if loss.targets in metric.targets)
     return fitting if own is None else (*fitting, own.metric)
 
 
-def default_metric(loss: LossName) -> Metric:
+def default_metric(loss: Loss) -> Metric:
     """What chooses the best weights of a course with this loss."""
-    return METRICS[LOSSES[loss].metric]
+    return METRICS[loss.metric]
 
 
 def shown(name: str, value: float | None) -> str:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.adapter.losses import LOSSES
 from xbackend_fl.canonical import Schema
 from xbackend_fl.data import (
     Column,
@@ -221,7 +220,7 @@ def _check_targets(name: str, data: Dataset, wanted: Wanted, note: Note) -> None
 
 def _target_hint(objective: Objective, targets: Array) -> str | None:
     low, high = targets.min(), targets.max()
-    if LOSSES[objective.loss].targets == "values":
+    if objective.loss.targets in {"values", "counts"}:
         return "scale the targets to about 1, or leave this example out"
     if objective.class_axis is not None:
         counted = low == 1 and high == objective.num_classes

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from xbackend_fl.adapter import LOSSES, LossName
 from xbackend_fl.canonical import Schema
 from xbackend_fl.errors import ConfigError
+from xbackend_fl.losses import Loss
 
 
-def check_loss(schema: Schema, loss: LossName) -> None:
+def check_loss(schema: Schema, loss: Loss) -> None:
     """Refuse a model that ends in the activation which the loss applies itself.
 
     Raises:
@@ -15,8 +15,8 @@ def check_loss(schema: Schema, loss: LossName) -> None:
     """
     producers = {name: node for node in schema.nodes for name in node.outputs}
     last = producers.get(schema.outputs[0].name)
-    if last is not None and last.operator in LOSSES[loss].applies:
+    if last is not None and last.operator in loss.applies:
         raise ConfigError(
-            f"the loss {loss!r} works on logits, but the model ends in {last.operator} ({last.name!r})",
+            f"the loss {loss.name!r} works on logits, but the model ends in {last.operator} ({last.name!r})",
             hint="remove the last activation from every model; predictions do not change",
         )

@@ -17,6 +17,7 @@ from xbackend_fl.adapter.contract import LossSum
 from xbackend_fl.adapter.optimizers import Name
 from xbackend_fl.canonical import Kind
 from xbackend_fl.convert.names import naming
+from xbackend_fl.losses.kinds.mean_squared_error import MeanSquaredError
 from xbackend_fl.mapping.probe.cases import cases
 from xbackend_fl.mapping.probe.draw import draw_inputs, draw_weights
 from xbackend_fl.mapping.probe.runtime import execute
@@ -150,7 +151,7 @@ class TrainerConformance:
         """After a reset, the same weights and batches give the same bits; nothing of the last run is left."""
         model, batch = self._drawn()
         start = model.read()
-        config = TrainConfig(Optimizer("adam", lr=1e-2), loss="mean_squared_error")
+        config = TrainConfig(Optimizer("adam", lr=1e-2), loss=MeanSquaredError())
         results = []
         for _ in range(2):
             model.reset(3)
@@ -172,7 +173,7 @@ class TrainerConformance:
         model.reset(0)
         model.write(weights)
         return model.train(
-            batches, TrainConfig(rule, loss="mean_squared_error", clip_norm=limit, dropout=False)
+            batches, TrainConfig(rule, loss=MeanSquaredError(), clip_norm=limit, dropout=False)
         )
 
     def _gradient(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from xbackend_fl.adapter.canonical_model import CanonicalModel
 from xbackend_fl.adapter.contract import Batch, TrainConfig
 from xbackend_fl.adapter.optimizers import Optimizer
+from xbackend_fl.losses.kinds.mean_squared_error import MeanSquaredError
 from xbackend_fl.mapping.probe.native import outputs_with
 from xbackend_fl.mapping.probe.runtime import Runtime
 
@@ -69,7 +70,7 @@ class _Model:
             place: {key: 0.0 if key == "momentum" else value for key, value in wanted.items()}
             for place, wanted in self._model.attributes.items()
         }
-        config = TrainConfig(_STILL, loss="mean_squared_error", dropout=False, attributes=forgetful)
+        config = TrainConfig(_STILL, loss=MeanSquaredError(), dropout=False, attributes=forgetful)
         self._model.train([Batch(tuple(inputs), outputs[0])], config)
         after = self._model.read()
         return {name: after[name] for name in names}

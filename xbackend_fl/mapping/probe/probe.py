@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from xbackend_fl.adapter.canonical_model import CanonicalModel
 from xbackend_fl.adapter.contract import TrainConfig
 from xbackend_fl.canonical import Schema
+from xbackend_fl.losses.kinds.mean_squared_error import MeanSquaredError
 from xbackend_fl.mapping.probe.derivatives import STEP, Question, ask, rounding
 from xbackend_fl.mapping.probe.draw import features, shaken
 from xbackend_fl.mapping.probe.drawn import drawn_by_shape, drawn_weights
@@ -174,7 +175,7 @@ def observe(
     generator = np.random.Generator(np.random.Philox(key=[case.seed, 3]))
     weighed = _normal(generator, outputs)
     targets = generator.standard_normal(outputs[0].shape).astype(np.float32)
-    config = TrainConfig(STEP, loss="mean_squared_error", dropout=False)
+    config = TrainConfig(STEP, loss=MeanSquaredError(), dropout=False)
     columns = features(schema) if case.alike else {}
     step = config if case.step else None
     question = Question(case.inputs, weights, weighed, targets, step, columns, case.by_shape)

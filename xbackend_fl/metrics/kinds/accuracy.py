@@ -18,7 +18,7 @@ def _at(pairs: Pairs) -> NDArray[np.bool_]:
 
 METRIC = mean(
     "accuracy",
-    frozenset({"cross_entropy", "binary_cross_entropy"}),
+    frozenset({"classes", "shares"}),
     _at,
     higher_is_better=True,
     unit="share",

@@ -6,4 +6,4 @@ import numpy as np
 
 from xbackend_fl.metrics.metric import mean
 
-METRIC = mean("mae", frozenset({"mean_squared_error"}), lambda pairs: np.abs(pairs.outputs - pairs.targets))
+METRIC = mean("mae", frozenset({"values"}), lambda pairs: np.abs(pairs.outputs - pairs.targets))

@@ -83,7 +83,7 @@ def _impossible(part: Part, columns: int) -> str | None:
 
 METRIC = Metric(
     "r2",
-    frozenset({"mean_squared_error"}),
+    frozenset({"values"}),
     higher_is_better=True,
     unit="number",
     measure=_measure,

@@ -8,7 +8,7 @@ from xbackend_fl.metrics.metric import mean
 
 METRIC = mean(
     "rmse",
-    frozenset({"mean_squared_error"}),
+    frozenset({"values"}),
     lambda pairs: np.square(pairs.outputs - pairs.targets),
     root=True,
 )

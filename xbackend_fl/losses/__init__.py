@@ -1,0 +1,17 @@
+"""What training minimises: one arithmetic a loss, which every framework computes with its own operations."""
+
+from xbackend_fl.losses.mean import mean_loss
+from xbackend_fl.losses.operations import NumpyOperations, Operations
+from xbackend_fl.losses.protocol import BuiltIn, Kernel, Loss, Targets
+from xbackend_fl.losses.registry import LOSSES
+
+__all__ = [
+    "LOSSES",
+    "BuiltIn",
+    "Kernel",
+    "Loss",
+    "NumpyOperations",
+    "Operations",
+    "Targets",
+    "mean_loss",
+]
