@@ -16,6 +16,7 @@ from xbackend_fl.adapter.axes import Declared, declared_axes
 from xbackend_fl.adapter.blame import explained, not_accepted
 from xbackend_fl.adapter.contract import Array, Batch, LossSum, TrainConfig
 from xbackend_fl.adapter.example import Example, checked, with_masks
+from xbackend_fl.adapter.optimizers import StepNumbers
 from xbackend_fl.adapter.renewing import check_same
 from xbackend_fl.adapter.structure import Given
 from xbackend_fl.canonical import Description, NativeTensor
@@ -233,10 +234,9 @@ class TensorFlowTrainer:
         quick = unoptimized() if self._outputs else nullcontext()
         with schema_attributes(self._layers, config), kernels_needed(), quick:
             for row in chain(first, rows):
-                numbers = range(number + 1, number + len(row) + 1)
-                corrections = np.array([config.optimizer.corrections(n) for n in numbers], np.float32)
+                numbers = _numbers(config, number, len(row))
                 steps = self._steps_of(config, alone=alone)
-                total += steps(*_stacked(row), corrections, slots, constants).numpy()
+                total += steps(*_stacked(row), numbers, slots, constants).numpy()
                 number += len(row)
         return LossSum(float(total[0]), int(total[1]))
 
@@ -298,7 +298,7 @@ class TensorFlowTrainer:
         if config.rule is not None:
             rule = tf.autograph.experimental.do_not_convert(config.rule.gradient)
 
-        def step(inputs: Any, targets: Any, corrections: Any, slots: Any, constants: Any) -> Any:
+        def step(inputs: Any, targets: Any, numbers: Any, slots: Any, constants: Any) -> Any:
             with tf.GradientTape() as tape:
                 output, *_ = self._call(inputs, training=True)
                 loss, counted = mean_loss(output, targets, config)
@@ -314,31 +314,32 @@ class TensorFlowTrainer:
                     for variable, grad, row in zip(values, grads, constants, strict=True)
                 ]
                 scale = 1.0
+            given = StepNumbers(*tf.unstack(numbers))
             if config.optimizer.name == "sgd" and not config.optimizer.weight_decay:
-                _descend(values, grads, config.optimizer.lr * scale)
+                _descend(values, grads, given.lr * scale)
                 return sums
             if config.clip_norm is not None and rule is None:
                 grads = [grad * scale for grad in grads]
             for variable, grad, row in zip(values, grads, slots, strict=True):
                 state = tuple(slot.value() for slot in row)
-                value, state = update(variable, grad, state, tf.unstack(corrections), tf.sqrt)
+                value, state = update(variable, grad, state, given, tf.sqrt)
                 variable.assign(value)
                 for slot, new in zip(row, state, strict=True):
                     slot.assign(new)
             return sums
 
-        def steps(inputs: Any, targets: Any, corrections: Any, slots: Any, constants: Any) -> Any:
+        def steps(inputs: Any, targets: Any, numbers: Any, slots: Any, constants: Any) -> Any:
             def one(index: Any, total: Any) -> Any:
                 given = [item[index] for item in inputs]
-                sums = step(given, targets[index], corrections[index], slots, constants)
+                sums = step(given, targets[index], numbers[index], slots, constants)
                 return index + 1, total + sums
 
             count = tf.shape(targets)[0]
             start = (tf.constant(0), tf.zeros(2, tf.float64))
             return tf.while_loop(lambda index, _: index < count, one, start, parallel_iterations=1)[1]
 
-        def one_step(inputs: Any, targets: Any, corrections: Any, slots: Any, constants: Any) -> Any:
-            return step([item[0] for item in inputs], targets[0], corrections[0], slots, constants)
+        def one_step(inputs: Any, targets: Any, numbers: Any, slots: Any, constants: Any) -> Any:
+            return step([item[0] for item in inputs], targets[0], numbers[0], slots, constants)
 
         compiled: Callable[..., Any] = tf.function(
             one_step if alone else steps, autograph=wants_autograph(self._model), reduce_retracing=True
@@ -369,6 +370,13 @@ def _rows(batches: Iterable[Batch]) -> Iterator[list[Batch]]:
 
 def _shapes(batch: Batch) -> tuple[Any, ...]:
     return (batch.targets.shape, *(array.shape for array in batch.inputs))
+
+
+def _numbers(config: TrainConfig, done: int, count: int) -> Array:
+    """Numbers of the optimizer for the next steps, ``[count, 4]``."""
+    rates = config.rates[done : done + count] if config.rates else (None,) * count
+    rows = [config.optimizer.numbers(done + 1 + i, rate) for i, rate in enumerate(rates)]
+    return np.array(rows, np.float32)
 
 
 def _stacked(row: Sequence[Batch]) -> tuple[list[Any], Any]:

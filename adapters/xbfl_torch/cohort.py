@@ -193,7 +193,7 @@ def copied(model: torch.nn.Module) -> torch.nn.Module:
 def suits(model: torch.nn.Module, config: TrainConfig) -> bool:
     """Whether every step is the same work: no random masks, no state, nothing that depends on the step's number or on the participant."""
     drops = any(rate > 0 for _, _, rate in dropout_rates(model, config))
-    return not drops and config.optimizer.name == "sgd" and config.rule is None
+    return not drops and config.optimizer.name == "sgd" and config.rule is None and config.rates is None
 
 
 def train(

@@ -9,7 +9,7 @@ from typing import final
 import torch
 
 from xbackend_fl.adapter.contract import TrainConfig
-from xbackend_fl.adapter.optimizers import Optimizer
+from xbackend_fl.adapter.optimizers import Optimizer, StepNumbers
 from xbfl_torch import devices, outer_product
 from xbfl_torch.outer_product import Factors
 
@@ -24,7 +24,7 @@ class LocalStepper:
         trainable: The tensors by native name.
         model: The model.
         dense: Names of its dense layers whose gradients may stay factors.
-        config: Optimizer, clipping, an algorithm's rule, and what is masked.
+        config: Optimizer, learning rates, clipping, an algorithm's rule, and what is masked.
     """
 
     def __init__(
@@ -36,6 +36,7 @@ class LocalStepper:
     ) -> None:
         masks = _masks(config, trainable)
         self._optimizer, self._limit, self._rule = config.optimizer, config.clip_norm, config.rule
+        self._rates = config.rates
         self._values = list(trainable.values())
         self._masks = [masks.get(name) for name in trainable]
         free = {id(value) for name, value in trainable.items() if name not in masks}
@@ -86,9 +87,11 @@ class LocalStepper:
                     grad if slots is None else self._rule.gradient(grad, value, slots)
                     for grad, value, slots in rows
                 ]
-            self._state = _update(values, grads, self._state, self._optimizer, self._number)
+            rate = self._rates[self._number - 1] if self._rates else None
+            numbers = self._optimizer.numbers(self._number, rate)
+            self._state = _update(values, grads, self._state, self._optimizer, numbers)
             for item in found:
-                item.descend(self._optimizer.lr, self._optimizer.weight_decay)
+                item.descend(numbers.lr, self._optimizer.weight_decay)
 
 
 def _clip(grads: list[torch.Tensor], found: list[Factors], limit: float | None) -> None:
@@ -104,18 +107,22 @@ def _clip(grads: list[torch.Tensor], found: list[Factors], limit: float | None) 
 
 
 def _update(
-    values: list[torch.Tensor], grads: list[torch.Tensor], state: State, rule: Optimizer, number: int
+    values: list[torch.Tensor],
+    grads: list[torch.Tensor],
+    state: State,
+    rule: Optimizer,
+    numbers: StepNumbers,
 ) -> State:
     """One step in place; returns the new state."""
     if rule.name == "sgd":
         if values and rule.weight_decay:
             torch._foreach_add_(grads, values, alpha=rule.weight_decay)
         if values:
-            torch._foreach_add_(values, grads, alpha=-rule.lr)
+            torch._foreach_add_(values, grads, alpha=-numbers.lr)
         return state
-    corrections, kept = rule.corrections(number), []
+    kept = []
     for value, grad, slots in zip(values, grads, state, strict=True):
-        new, after = rule.update(value, grad, slots, corrections, torch.sqrt)
+        new, after = rule.update(value, grad, slots, numbers, torch.sqrt)
         value.copy_(new)
         kept.append(after)
     return kept

@@ -25,7 +25,7 @@ TORCH: dict[str, Any] = {
 
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 @pytest.mark.parametrize("name", TORCH)
-def test_ten_steps(name: str, decay: float) -> None:
+def test_ten_steps_of_ten_rates(name: str, decay: float) -> None:
     rule = Optimizer(name=name, lr=0.05, weight_decay=decay)
     generator = np.random.default_rng(0)
     value = generator.standard_normal(20)
@@ -33,8 +33,10 @@ def test_ten_steps(name: str, decay: float) -> None:
     theirs = TORCH[name]([parameter], rule)
     slots: tuple[Any, ...] = tuple(np.zeros(20) for _ in range(rule.num_slots))
     for step in range(1, 11):
+        rate = 0.05 / step
+        theirs.param_groups[0]["lr"] = rate
         gradient = generator.standard_normal(20) * 10.0 ** generator.integers(-8, 1)
         parameter.grad = torch.tensor(gradient)
         theirs.step()
-        value, slots = rule.update(value, gradient, slots, rule.corrections(step), np.sqrt)
+        value, slots = rule.update(value, gradient, slots, rule.numbers(step, rate), np.sqrt)
         np.testing.assert_allclose(value, parameter.detach().numpy(), rtol=1e-9)

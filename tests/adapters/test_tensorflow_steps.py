@@ -65,3 +65,19 @@ def test_steps_together_are_steps_one_by_one(name: str, monkeypatch: pytest.Monk
     # Keras counts its automatic names on.
     for one, other in zip(together.read().values(), alone.read().values(), strict=True):
         np.testing.assert_allclose(other, one, rtol=0, atol=1e-7)
+
+
+def test_other_rates_need_no_other_trace() -> None:
+    trainer, work, rates = opened(), batches(8, 8, 8), (0.1, 0.02, 0.3)
+    rule = Optimizer("sgd", lr=0.01, weight_decay=0.1)
+    start = trainer.read()
+    trainer.train(work, TrainConfig(rule, rates=rates))
+    changed = trainer.read()
+    trainer.train(work, TrainConfig(rule, rates=(0.5, 0.5, 0.5)))
+    (several,) = trainer._steps.values()
+    assert several.experimental_get_tracing_count() == 1  # type: ignore[attr-defined]
+    trainer.write(start)
+    for rate, batch in zip(rates, work, strict=True):
+        trainer.train([batch], TrainConfig(Optimizer("sgd", lr=rate, weight_decay=0.1)))
+    for found, expected in zip(trainer.read().values(), changed.values(), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)

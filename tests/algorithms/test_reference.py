@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -32,8 +33,14 @@ def controls(folder: RunFolder, name: str, after: int) -> Weights:
 class Reference:
     """The course in float64; the sums of an algorithm are those of its paper, not of the code."""
 
-    def __init__(self, course: Course, algorithm: str, initial: Weights) -> None:
-        self.course, self.algorithm, self.w = course, algorithm, initial
+    def __init__(
+        self,
+        course: Course,
+        algorithm: str,
+        initial: Weights,
+        rate: Callable[[int, int], float] = lambda number, step: LR,  # noqa: ARG005  of every step
+    ) -> None:
+        self.course, self.algorithm, self.w, self.rate = course, algorithm, initial, rate
         splits = CourseData(course, course.reference).splits()
         self.data = {}
         for backend in course.backends:
@@ -49,21 +56,20 @@ class Reference:
         ends, sizes, moves = {}, {}, {}
         for name in chosen:
             x, y = self.data[name]
-            local, steps = {k: v.copy() for k, v in self.w.items()}, 0
-            for rows in steps_of(self.course, number, name, len(x)):
+            local, path = {k: v.copy() for k, v in self.w.items()}, 0.0
+            for step, rows in enumerate(steps_of(self.course, number, name, len(x))):
                 found = Model.gradient(local, x[rows], y[rows])
                 for key, value in local.items():
                     if self.algorithm == "fedprox":
                         found[key] = found[key] + 0.5 * (value - self.w[key])
                     if self.algorithm == "scaffold":
                         found[key] = found[key] - self.own[name][key] + self.c[key]
-                local = {key: value - LR * found[key] for key, value in local.items()}
-                steps += 1
+                lr = self.rate(number, step)
+                local = {key: value - lr * found[key] for key, value in local.items()}
+                path += lr
             ends[name], sizes[name] = local, len(x)
             if self.algorithm == "scaffold":
-                new = {
-                    k: self.own[name][k] - self.c[k] + (self.w[k] - local[k]) / (steps * LR) for k in local
-                }
+                new = {k: self.own[name][k] - self.c[k] + (self.w[k] - local[k]) / path for k in local}
                 moves[name] = {k: new[k] - self.own[name][k] for k in new}
                 self.own[name] = new
         total = sum(sizes.values())

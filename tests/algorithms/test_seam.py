@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from xbackend_fl import Weights
-from xbackend_fl.adapter import Optimizer
 from xbackend_fl.aggregation import MODEL
 from xbackend_fl.algorithms import ALGORITHMS, ClientState, Trained
 from xbackend_fl.canonical import Kind
@@ -42,7 +41,7 @@ def test_a_control_is_the_gradient_after_one_full_step() -> None:
     kinds = {"w": Kind.TRAINABLE, "v": Kind.STATISTIC}
     draw = np.random.default_rng(1).standard_normal
     start, gradient, own, common = (draw(5).astype(np.float32) for _ in range(4))
-    client = ALGORITHMS["scaffold"](name="scaffold").client(Optimizer("sgd", lr=0.25))
+    client = ALGORITHMS["scaffold"](name="scaffold").client()
     weights = Weights({"w": start, "v": start}, "s", kinds)
     state = ClientState({"control": Weights({"w": own}, "s")})
     sent = {"control": Weights({"w": common}, "s")}
@@ -50,7 +49,9 @@ def test_a_control_is_the_gradient_after_one_full_step() -> None:
     assert plan.rule is not None
     slots = [plan.slots[slot]["w"] for slot in plan.rule.slots]
     after = start - np.float32(0.25) * plan.rule.gradient(gradient, start, slots)
-    update, new = client.finish(Trained(weights, weights.like({"w": after, "v": start}), 1, 8, sent, state))
+    update, new = client.finish(
+        Trained(weights, weights.like({"w": after, "v": start}), 0.25, 8, sent, state)
+    )
     np.testing.assert_allclose(new.vectors["control"]["w"], gradient, rtol=0, atol=1e-6)
     np.testing.assert_allclose(update.vectors["control"]["w"], gradient - own, rtol=0, atol=1e-6)
     assert update.vectors.keys() == {MODEL, "control"}

@@ -104,6 +104,7 @@ class Linear:
         name: str,
         vectors: Mapping[str, Weights],
         kept: Mapping[str, NDArray[Any]],
+        watched: float = 1.0,  # noqa: ARG002  it has no rate
     ) -> tuple[Update, dict[str, NDArray[Any]], Metrics]:
         update, metrics = self.step(number, weights, name)
         if CONTROL not in vectors:

@@ -51,7 +51,7 @@ def test_another_protocol_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(message, "PROTOCOL", "0")
     old = SAMPLE.to_bytes()
     monkeypatch.undo()
-    with pytest.raises(UpdateRefused, match="berlin speaks protocol '0', expected '2'") as caught:
+    with pytest.raises(UpdateRefused, match="berlin speaks protocol '0', expected '3'") as caught:
         Message.of_bytes(old, "berlin")
     assert "same version" in str(caught.value.hint)
 

@@ -47,6 +47,7 @@ class TrainConfig:
 
     Attributes:
         optimizer: Update rule.
+        rates: Learning rate of every step, in order; that of the optimizer if ``None``. A trainer that compiles its steps takes them as data.
         loss: What a step makes smaller: its mean over the positions of the batch that count. A batch in which none counts has loss and
             gradient zero.
         class_axis: Axis of the first output that holds the classes, if the loss is of classes; native for a trainer.
@@ -71,6 +72,7 @@ class TrainConfig:
     masked: tuple[Native, ...] = ()
     rule: LocalRule | None = None
     slots: Mapping[str, Tensors] = field(default_factory=dict, repr=False)
+    rates: tuple[float, ...] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 Name: TypeAlias = Literal["sgd", "momentum", "nesterov", "adam", "adamw", "adagrad", "rmsprop"]
 
@@ -23,6 +23,22 @@ _NUM_SLOTS: dict[str, int] = {
     "adagrad": 1,
     "rmsprop": 1,
 }
+
+
+class StepNumbers(NamedTuple):
+    """What a step multiplies and divides by, computed outside the frameworks in float64.
+
+    Attributes:
+        lr: Learning rate.
+        kept: What decoupled decay leaves of a parameter, ``1 - lr * weight_decay``.
+        first: Bias correction ``1 - beta1^t``.
+        second: Bias correction ``sqrt(1 - beta2^t)``.
+    """
+
+    lr: Any
+    kept: Any = 1.0
+    first: Any = 1.0
+    second: Any = 1.0
 
 
 @dataclass(frozen=True)
@@ -54,21 +70,27 @@ class Optimizer:
         """Arrays of state per parameter, all starting at zero."""
         return _NUM_SLOTS[self.name]
 
-    def corrections(self, step: int) -> tuple[float, float]:
-        """Bias corrections ``1 - beta1^t`` and ``sqrt(1 - beta2^t)`` of step ``t >= 1``, in float64.
+    def numbers(self, step: int, lr: float | None = None) -> StepNumbers:
+        """The numbers of step ``t >= 1``.
 
-        Computed outside the framework: a float32 power loses digits (Kingma & Ba 2015, section 2).
+        A float32 power loses digits (Kingma & Ba 2015, section 2), and so does a float32 ``1 - lr * weight_decay``.
+
+        Args:
+            step: Which step, from 1.
+            lr: Its learning rate; :attr:`lr` if left out.
         """
+        rate = self.lr if lr is None else lr
+        kept = 1.0 - rate * self.weight_decay
         if self.name not in {"adam", "adamw"}:
-            return 1.0, 1.0
-        return 1.0 - self.beta1**step, (1.0 - self.beta2**step) ** 0.5
+            return StepNumbers(rate, kept)
+        return StepNumbers(rate, kept, 1.0 - self.beta1**step, (1.0 - self.beta2**step) ** 0.5)
 
     def update(
         self,
         value: Any,
         gradient: Any,
         slots: Sequence[Any],
-        corrections: tuple[Any, Any],
+        numbers: StepNumbers,
         sqrt: Callable[[Any], Any],
     ) -> tuple[Any, tuple[Any, ...]]:
         """One step for one parameter.
@@ -77,7 +99,7 @@ class Optimizer:
             value: The parameter.
             gradient: Its gradient.
             slots: Its state, ``num_slots`` arrays.
-            corrections: From :meth:`corrections`.
+            numbers: From :meth:`numbers`.
             sqrt: Elementwise square root of the framework.
 
         Returns:
@@ -87,23 +109,23 @@ class Optimizer:
             gradient = gradient + self.weight_decay * value
         match self.name:
             case "sgd":
-                return value - self.lr * gradient, ()
+                return value - numbers.lr * gradient, ()
             case "momentum":
                 velocity = self.momentum * slots[0] + gradient
-                return value - self.lr * velocity, (velocity,)
+                return value - numbers.lr * velocity, (velocity,)
             case "nesterov":
                 velocity = self.momentum * slots[0] + gradient
-                return value - self.lr * (gradient + self.momentum * velocity), (velocity,)
+                return value - numbers.lr * (gradient + self.momentum * velocity), (velocity,)
             case "adagrad":
                 total = slots[0] + gradient * gradient
-                return value - self.lr * gradient / (sqrt(total) + self.eps), (total,)
+                return value - numbers.lr * gradient / (sqrt(total) + self.eps), (total,)
             case "rmsprop":
                 square = self.alpha * slots[0] + (1.0 - self.alpha) * gradient * gradient
-                return value - self.lr * gradient / (sqrt(square) + self.eps), (square,)
+                return value - numbers.lr * gradient / (sqrt(square) + self.eps), (square,)
             case "adam" | "adamw":
                 if self.name == "adamw":
-                    value = value * (1.0 - self.lr * self.weight_decay)
+                    value = value * numbers.kept
                 first = self.beta1 * slots[0] + (1.0 - self.beta1) * gradient
                 second = self.beta2 * slots[1] + (1.0 - self.beta2) * gradient * gradient
-                denominator = sqrt(second) / corrections[1] + self.eps
-                return value - self.lr * (first / corrections[0]) / denominator, (first, second)
+                denominator = sqrt(second) / numbers.second + self.eps
+                return value - numbers.lr * (first / numbers.first) / denominator, (first, second)

@@ -42,9 +42,8 @@ class Algorithm:
     keeps_state: ClassVar[bool] = False
     name: str
 
-    def client(self, optimizer: Optimizer) -> ClientAlgorithm:
-        """A participant's side, which steps by ``optimizer``."""
-        del optimizer
+    def client(self) -> ClientAlgorithm:
+        """A participant's side."""
         return PlainClient()
 
     def server(self, optimizer: ServerOptimizer, num_participants: int) -> ServerAlgorithm:

@@ -53,7 +53,7 @@ class Trained:
     Attributes:
         start: Weights before.
         after: Weights after.
-        steps: How many steps lie between.
+        lr_sum: Sum of the learning rates of the steps that lie between.
         num_examples: How many examples it has.
         sent: What the server sent beside the weights.
         state: What the participant kept from its last round; empty if this is its first.
@@ -61,7 +61,7 @@ class Trained:
 
     start: Weights
     after: Weights
-    steps: int
+    lr_sum: float
     num_examples: int
     sent: Mapping[str, Weights]
     state: ClientState

@@ -22,6 +22,7 @@ from xbackend_fl.course.deployment import DeploymentSection
 from xbackend_fl.course.diagnostics import look_alike, mistake, refuse
 from xbackend_fl.course.excerpt import printed
 from xbackend_fl.course.federate import Federate
+from xbackend_fl.course.numbers import there
 from xbackend_fl.course.participant import Name, Participant
 from xbackend_fl.course.section import Section
 from xbackend_fl.course.settings import Path as Keys
@@ -29,6 +30,7 @@ from xbackend_fl.course.training import Training
 from xbackend_fl.errors import ConfigError
 from xbackend_fl.locate import resolve
 from xbackend_fl.metrics import METRICS, Metric, MetricFile, default_metric, metrics_for
+from xbackend_fl.schedules import Watching, factor_over_rounds
 
 
 def _named(value: Any) -> Any:
@@ -107,6 +109,15 @@ class Course(Section):
         return bool(self.local) or self.federate.algorithm.keeps_state
 
     @property
+    def watched(self) -> tuple[tuple[Watching, Metric], ...]:
+        """Schedules that follow a validation figure, and which: there must be one of every round before the next begins."""
+        return tuple(
+            (schedule, self.metric_called(schedule.metric))
+            for schedule in self.training.schedule
+            if isinstance(schedule, Watching)
+        )
+
+    @property
     def server_algorithm(self) -> ServerAlgorithm:
         """The server's side of the algorithm."""
         algorithm: Algorithm = self.federate.algorithm
@@ -135,6 +146,10 @@ class Course(Section):
         name = self.training.metric
         return default_metric(self.training.loss) if name is None else METRICS[name]
 
+    def metric_called(self, name: str | None) -> Metric:
+        """A figure that is watched; what chooses the best weights if it has no name."""
+        return self.chosen_by if name is None else next(m for m in self.metrics if m.name == name)
+
     @property
     def free_axes(self) -> list[tuple[int, int]]:
         """Declared sequence axes: position of the input, and axis in ONNX layout."""
@@ -154,7 +169,16 @@ class Course(Section):
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         """What no field can say for itself, each mistake at its own place."""
-        refuse([*self._participants(), *self._shapes(), *self._cohort(), *self._metric(), *self._algorithm()])
+        refuse(
+            [
+                *self._participants(),
+                *self._shapes(),
+                *self._cohort(),
+                *self._metric(),
+                *self._algorithm(),
+                *self._schedule(),
+            ]
+        )
         return self
 
     def _participants(self) -> Iterator[InitErrorDetails]:
@@ -218,6 +242,18 @@ class Course(Section):
                 self.federate.algorithm.name,
                 hint="training.optimizer: {name: sgd}, federate.server: {name: fedavg}",
             )
+
+    def _schedule(self) -> Iterator[InitErrorDetails]:
+        keys: Keys = ("training", "schedule")
+        fitting = [metric.name for metric in metrics_for(self.training.loss)]
+        for index, schedule in enumerate(self.training.schedule):
+            if isinstance(schedule, Watching) and (name := schedule.metric) not in {None, *fitting}:
+                text = f"training.schedule: {schedule.name} watches {printed(repr(name))}; the loss {self.training.loss.name} has {', '.join(fitting)}"
+                yield mistake(text, (*keys, index, "metric"), name, hint=look_alike(str(name), fitting))
+        lowest = factor_over_rounds(self.training.schedule, self.rounds, 1.0) * self.training.optimizer.lr
+        if not there(lowest):
+            text = f"training.schedule: the learning rate of round {self.rounds} is {lowest:.3g}, which is 0 in float32: nothing would be trained"
+            yield mistake(text, keys, None, hint="a floor above 0, a larger gamma, or fewer rounds")
 
     def _metric(self) -> Iterator[InitErrorDetails]:
         metric, loss = self.training.metric, self.training.loss

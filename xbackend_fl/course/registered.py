@@ -14,6 +14,7 @@ from xbackend_fl.course.diagnostics import look_alike, mistake, refuse
 from xbackend_fl.course.excerpt import printed
 from xbackend_fl.course.numbers import single
 from xbackend_fl.losses import LOSSES, Loss
+from xbackend_fl.schedules import SCHEDULES, Schedule
 
 
 def _held(chosen: Any) -> Any:
@@ -41,11 +42,20 @@ def section(registry: Mapping[str, type[Any]], key: str) -> Any:
     return Annotated[found, BeforeValidator(named), AfterValidator(_held)]
 
 
+def _several(value: Any) -> Any:
+    """One alone is a list with it; nothing is an empty one."""
+    return value if isinstance(value, list | tuple) else [] if value is None else [value]
+
+
 if TYPE_CHECKING:
     AlgorithmSection: TypeAlias = Algorithm
     AggregatorSection: TypeAlias = Rule
     LossSection: TypeAlias = Loss
+    ScheduleSections: TypeAlias = tuple[Schedule, ...]
 else:
     AlgorithmSection = section(ALGORITHMS, "federate.algorithm")
     AggregatorSection = section(AGGREGATORS, "federate.aggregator")
     LossSection = section(LOSSES, "training.loss")
+    ScheduleSections = Annotated[
+        tuple[section(SCHEDULES, "training.schedule"), ...], BeforeValidator(_several)
+    ]

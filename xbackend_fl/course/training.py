@@ -8,7 +8,7 @@ from pydantic import Field, PositiveInt
 
 from xbackend_fl.adapter import Optimizer
 from xbackend_fl.course.numbers import HELD, Decay
-from xbackend_fl.course.registered import LossSection
+from xbackend_fl.course.registered import LossSection, ScheduleSections
 from xbackend_fl.course.section import Section
 from xbackend_fl.losses.kinds.cross_entropy import CrossEntropy
 from xbackend_fl.metrics import METRICS
@@ -31,10 +31,26 @@ class OptimizerSection(Section):
         return Optimizer(**self.model_dump())
 
 
-class Training(Section):
-    """Local training of every participant."""
+class OwnTraining(Section):
+    """Local training as far as participants may differ in it."""
 
     optimizer: OptimizerSection = OptimizerSection()
+    schedule: ScheduleSections = Field(
+        (),
+        description="what multiplies the learning rate over rounds or steps: one, or several that multiply",
+    )
+    batch_size: PositiveInt = 32
+    epochs: PositiveInt = 1
+    steps: PositiveInt | None = Field(None, description="replaces epochs")
+    clip_norm: Annotated[float, Field(gt=0), HELD] | None = None
+    dropout: bool = Field(
+        default=True, description="whether dropout layers drop; every backend draws its own masks"
+    )
+
+
+class Training(OwnTraining):
+    """Local training of every participant."""
+
     loss: LossSection = CrossEntropy()
     metric: str | None = Field(
         None,
@@ -49,11 +65,4 @@ class Training(Section):
         None,
         description="cross_entropy: axis of the output in ONNX layout that holds the classes, the batch is 0; "
         "needed only where the shapes of outputs and targets leave several",
-    )
-    batch_size: PositiveInt = 32
-    epochs: PositiveInt = 1
-    steps: PositiveInt | None = Field(None, description="replaces epochs")
-    clip_norm: Annotated[float, Field(gt=0), HELD] | None = None
-    dropout: bool = Field(
-        default=True, description="whether dropout layers drop; every backend draws its own masks"
     )

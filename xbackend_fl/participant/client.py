@@ -61,7 +61,7 @@ class Client:
 
     def __init__(self, course: Course, model: CanonicalModel) -> None:
         algorithm, schema, binding = course.federate.algorithm, model.schema, model.binding
-        self._side = algorithm.client(course.training.optimizer.rule())
+        self._side = algorithm.client()
         self.local = local_parameters(schema, course.local)
         self._binding, self._fingerprint = binding, f"{schema.fingerprint}:{binding.backend}"
         self.kinds = {p.name: Kind.LOCAL if p.name in self.local else p.kind for p in schema.parameters}
@@ -106,9 +106,9 @@ class Client:
         own = self._own_part.restore(_part(kept, LOCAL)) if kept else self._own
         return start.like({**start, **own})
 
-    def finish(self, begun: Begun, after: Tensors, steps: int, num_examples: int) -> tuple[Update, Arrays]:
+    def finish(self, begun: Begun, after: Tensors, lr_sum: float, num_examples: int) -> tuple[Update, Arrays]:
         """What the participant gives, native; and what it keeps if the server accepts that, canonical."""
-        trained = Trained(begun.start, self.native(after), steps, num_examples, begun.sent, begun.state)
+        trained = Trained(begun.start, self.native(after), lr_sum, num_examples, begun.sent, begun.state)
         update, state = self._side.finish(trained)
         kept = {
             f"{vector}/{name}": array

@@ -26,10 +26,11 @@ from xbackend_fl.participant.client import Arrays, Begun, Client
 from xbackend_fl.participant.client_states import ClientStates
 from xbackend_fl.participant.failures import failing, finite, training, undone
 from xbackend_fl.participant.feed import Feed
+from xbackend_fl.schedules import rates
 from xbackend_fl.weights import Weights
 
 _ONE_BY_ONE = (
-    "participants train one after the other on the device: only PyTorch's plain SGD without dropout, with a "
+    "participants train one after the other on the device: only PyTorch's plain SGD without dropout or a schedule, with a "
     "float32 mean and a shared model, trains a whole cohort there"
 )
 
@@ -81,6 +82,7 @@ class LocalTraining:
         self._shards, self._split, self._tell = shards, split, observer
         self._own: dict[str, Trainer] = {}
         self._said = self.on_device = False
+        self._watched = 1.0
         self.states: ClientStates | None = None
 
     @cached_property
@@ -89,7 +91,12 @@ class LocalTraining:
         return Client(self._course, self._model)
 
     def train_round(
-        self, number: int, weights: Weights, cohort: Sequence[str], vectors: Mapping[str, Weights]
+        self,
+        number: int,
+        weights: Weights,
+        cohort: Sequence[str],
+        vectors: Mapping[str, Weights],
+        watched: float = 1.0,
     ) -> PartialSum:
         """Train this worker's part of a cohort.
 
@@ -98,7 +105,9 @@ class LocalTraining:
             weights: What it starts from.
             cohort: Who trains here.
             vectors: What the algorithm sends beside the weights.
+            watched: Factor of the learning rate by schedules that follow validation figures.
         """
+        self._watched = watched
         if self._stays_on_device():
             return self._train_on_device(number, weights, cohort)
         return self._train_in_turn(number, weights, cohort, vectors)
@@ -150,7 +159,13 @@ class LocalTraining:
         return None if self.states is None or not cohort else self.states.spool / cohort[0]
 
     def train_alone(
-        self, number: int, weights: Weights, name: str, vectors: Mapping[str, Weights], kept: Arrays
+        self,
+        number: int,
+        weights: Weights,
+        name: str,
+        vectors: Mapping[str, Weights],
+        kept: Arrays,
+        watched: float = 1.0,
     ) -> tuple[Update, Arrays, Metrics]:
         """Train one participant.
 
@@ -160,6 +175,7 @@ class LocalTraining:
             name: Who trains.
             vectors: What the algorithm sends beside the weights.
             kept: What the participant kept from its last round.
+            watched: Factor of the learning rate by schedules that follow validation figures.
 
         Returns:
             What it gives, and what it keeps if that is accepted, both in canonical layout; and its figures.
@@ -167,6 +183,7 @@ class LocalTraining:
         Raises:
             Diverged: Its loss or a weight is not finite; the model holds the weights that it started from.
         """
+        self._watched = watched
         with undone(partial(self.load, weights)):
             start = self.client.received(weights)
             begun = self.client.begin(start, self.client.sent(vectors), kept)
@@ -183,6 +200,7 @@ class LocalTraining:
         plain = plain and self.client.plain and federate.aggregator.name == "mean"
         return (
             plain
+            and not self._course.training.schedule
             and isinstance(self._model.trainer, CohortTrainer)
             and self._model.trainer.supports(self._native_config(self._split))
         )
@@ -257,14 +275,18 @@ class LocalTraining:
         trainer.reset(seed_of(self._course.seed, "dropout", number, name))
         trainer.write(begun.start)
         order = list(self._order(number, name))
-        config = replace(self._native_config(data), rule=begun.plan.rule, slots=begun.plan.slots)
+        settings = self._course.training
+        lr = settings.optimizer.lr
+        found = rates(settings.schedule, lr, number, len(order), self._watched)
+        config = replace(self._native_config(data), rule=begun.plan.rule, slots=begun.plan.slots, rates=found)
         axis = self._feed.objective(data).class_axis
         steps = (self._model.native_batch(self._feed.batch(data, part), axis) for part in order)
         with failing(training(number, [name], self._backend)):
             loss = trainer.train(steps, config)
         if not math.isfinite(loss.total):
             raise Diverged(f"the training loss is {loss.mean}")
-        return *self.client.finish(begun, trainer.read(), len(order), len(data)), loss
+        lr_sum = len(order) * lr if found is None else math.fsum(found)
+        return *self.client.finish(begun, trainer.read(), lr_sum, len(data)), loss
 
     def _order(self, number: int, name: str) -> Iterator[NDArray[np.intp]]:
         """Which examples each step of a participant sees."""

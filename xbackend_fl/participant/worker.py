@@ -209,16 +209,27 @@ class Worker:
         return Weights.from_schema(self._model.schema, self._model.read())
 
     def train_round(
-        self, number: int, weights: Weights, cohort: Sequence[str], vectors: Mapping[str, Weights]
+        self,
+        number: int,
+        weights: Weights,
+        cohort: Sequence[str],
+        vectors: Mapping[str, Weights],
+        watched: float = 1.0,
     ) -> PartialSum:
         """Train this worker's part of a cohort; see :meth:`LocalTraining.train_round`."""
-        return self._training.train_round(number, weights, cohort, vectors)
+        return self._training.train_round(number, weights, cohort, vectors, watched)
 
     def train_alone(
-        self, number: int, weights: Weights, name: str, vectors: Mapping[str, Weights], kept: Arrays
+        self,
+        number: int,
+        weights: Weights,
+        name: str,
+        vectors: Mapping[str, Weights],
+        kept: Arrays,
+        watched: float = 1.0,
     ) -> tuple[Update, Arrays, Metrics]:
         """Train one participant; see :meth:`LocalTraining.train_alone`."""
-        return self._training.train_alone(number, weights, name, vectors, kept)
+        return self._training.train_alone(number, weights, name, vectors, kept, watched)
 
     def evaluate(self, weights: Weights, split: str, kept: Arrays | None = None) -> Metrics:
         """Metrics of ``weights`` on a split; of a participant with parameters of its own, given what it ``kept``."""

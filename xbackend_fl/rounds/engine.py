@@ -87,8 +87,12 @@ class Engine(Protocol):
         vectors: Mapping[str, Weights],
         cohort: Sequence[str],
         observer: Observer,
+        watched: float = 1.0,
     ) -> RoundOutcome:
-        """Train a cohort from ``weights``, and from what the algorithm sends beside them, and merge what comes back."""
+        """Train a cohort from ``weights``, and from what the algorithm sends beside them, and merge what comes back.
+
+        Schedules that follow validation figures multiply learning rates with ``watched``.
+        """
         ...
 
     @property

@@ -19,6 +19,7 @@ from xbackend_fl.rounds.back import Ruined, go_back
 from xbackend_fl.rounds.checkpoint import CourseState, Pending
 from xbackend_fl.rounds.engine import Engine
 from xbackend_fl.rounds.folder import RunFolder
+from xbackend_fl.rounds.watching import watched
 from xbackend_fl.weights import save_weights
 
 
@@ -74,7 +75,9 @@ def _one_round(
     observer(RoundStarted(round=number, cohort=tuple(chosen)))
     algorithm = course.server_algorithm
     vectors = algorithm.vectors(state.weights, state.server)
-    outcome = engine.train_round(number, state.weights, vectors, chosen, observer)
+    outcome = engine.train_round(
+        number, state.weights, vectors, chosen, observer, watched(course, state.history)
+    )
     strict = course.federate.on_failure == "stop" and not outcome.enough
     if outcome.failed and (strict or outcome.mean.count == 0):
         reasons = "\n".join(f"  participant {name!r}: {reason}" for name, reason in outcome.failed.items())

@@ -151,6 +151,7 @@ class SimulationEngine:
         vectors: Mapping[str, Weights],
         cohort: Sequence[str],
         observer: Observer,
+        watched: float = 1.0,
     ) -> RoundOutcome:
         """Train a cohort, all workers side by side; partial means merge in the order of the workers."""
         if not self._begun:
@@ -162,7 +163,7 @@ class SimulationEngine:
         for backend, team in self._teams.items():
             sizes = {name: self._sizes[name] for name in sorted(cohort) if backends[name] == backend}
             for worker, share in zip(team, balance(sizes, len(team)), strict=True):
-                calls.append(worker.submit(Worker.train_round, number, weights, share, vectors))
+                calls.append(worker.submit(Worker.train_round, number, weights, share, vectors, watched))
         mean = merging(self._course.federate, weights, vectors)
         failed: dict[str, str] = {}
         for partial in collect(calls, observer):

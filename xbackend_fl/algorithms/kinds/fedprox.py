@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Le
 
-from xbackend_fl.adapter import Optimizer
 from xbackend_fl.algorithms.algorithm import Algorithm, PlainClient
 from xbackend_fl.algorithms.protocol import ClientAlgorithm, ClientState, LocalPlan
 from xbackend_fl.algorithms.vectors import trainable
@@ -67,9 +66,8 @@ class FedProx(Algorithm):
     name: Literal["fedprox"] = "fedprox"
     mu: Annotated[float, Ge(0), Le(1e6)] = 0.01
 
-    def client(self, optimizer: Optimizer) -> ClientAlgorithm:
+    def client(self) -> ClientAlgorithm:
         """Without a pull nothing is added: not even a zero, which would change a negative zero."""
-        del optimizer
         return FedProxClient(self.mu) if self.mu else PlainClient()
 
 

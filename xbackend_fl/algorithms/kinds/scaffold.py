@@ -1,13 +1,13 @@
 """SCAFFOLD (Karimireddy et al. 2020, algorithm 1, option II): control variates take the drift of a participant out of its steps.
 
-With ``c`` the server's control and ``c_i`` the participant's, both zero at first, a step follows ``g - c_i + c``. After ``K`` steps of rate ``lr`` from
+With ``c`` the server's control and ``c_i`` the participant's, both zero at first, a step follows ``g - c_i + c``. After steps of rates ``lr_k`` from
 ``w`` to ``y``::
 
-    c_i' = c_i - c + (w - y) / (K * lr)
+    c_i' = c_i - c + (w - y) / sum(lr_k)        with one rate for K steps, K * lr
     w'   = w + lr_server * mean(y - w)          over the cohort, everybody once
     c'   = c + |cohort| / N * mean(c_i' - c_i)
 
-so that ``c`` stays the mean of all ``c_i``. Only a plain step makes ``(w - y) / (K * lr)`` a mean of gradients: momentum and Adam are refused.
+so that ``c`` stays the mean of all ``c_i``. Only a plain step makes ``(w - y) / sum(lr_k)`` a mean of gradients: momentum and Adam are refused.
 """
 
 from __future__ import annotations
@@ -54,13 +54,7 @@ class ControlRule:
 
 @dataclass(frozen=True)
 class ScaffoldClient:
-    """A participant's side.
-
-    Attributes:
-        lr: Its learning rate.
-    """
-
-    lr: float
+    """A participant's side."""
 
     def begin(self, start: Weights, sent: Mapping[str, Weights], state: ClientState) -> LocalPlan:
         """Steps are corrected by both controls."""
@@ -71,7 +65,7 @@ class ScaffoldClient:
         """The weights and the change of the participant's control, which it keeps."""
         start, common = trainable(trained.start), trained.sent[CONTROL]
         own = trained.state.vectors.get(CONTROL) or zeros(start)
-        scale = np.float32(1.0 / (trained.steps * self.lr))
+        scale = np.float32(1.0 / trained.lr_sum)
         new = {name: own[name] - common[name] + (start[name] - trained.after[name]) * scale for name in start}
         change = vector(start, {name: new[name] - own[name] for name in start})
         vectors = {MODEL: trained.after, CONTROL: change}
@@ -115,9 +109,9 @@ class Scaffold(Algorithm):
     keeps_state = True
     name: Literal["scaffold"] = "scaffold"
 
-    def client(self, optimizer: Optimizer) -> ClientAlgorithm:
+    def client(self) -> ClientAlgorithm:
         """A participant's side."""
-        return ScaffoldClient(optimizer.lr)
+        return ScaffoldClient()
 
     def server(self, optimizer: ServerOptimizer, num_participants: int) -> ServerAlgorithm:
         """The server's side."""

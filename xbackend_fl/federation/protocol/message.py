@@ -23,7 +23,7 @@ from xbackend_fl.formats.source import Source
 from xbackend_fl.formats.strict_json import parse
 from xbackend_fl.text import line
 
-PROTOCOL = "2"
+PROTOCOL = "3"
 """Both sides must have the same; it changes when a message does."""
 UNBOUND = "unbound"
 """The kind of the answer of a silo that knows no schema yet, or no longer."""

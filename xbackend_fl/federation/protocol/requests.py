@@ -40,7 +40,7 @@ class BindAsked(_Request):
 
 
 class TrainAsked(_Request):
-    """A round: which one of which run, from which weights, and which earlier update is certain."""
+    """A round: which one of which run, from which weights, which earlier update is certain, and what validation makes of the learning rate."""
 
     run: Identifier
     round: Annotated[int, Field(ge=1, lt=1 << 31)]
@@ -48,6 +48,7 @@ class TrainAsked(_Request):
     fingerprint: Identifier
     receipts: Receipts
     payload: PayloadAsked
+    watched: Annotated[float, Field(gt=0, le=1)] = 1.0
     evaluate: Split | None
 
 

@@ -71,8 +71,12 @@ class DeploymentEngine:
 
     @property
     def evaluates_with_training(self) -> bool:
-        """Whether every silo sees every round's weights anyway: their evaluation then needs no message of its own."""
-        return (self._course.federate.cohort or len(self._backends)) >= len(self._backends)
+        """Whether every silo sees every round's weights anyway: their evaluation then needs no message of its own.
+
+        Where the next round depends on the figures of this one, they cannot come with it.
+        """
+        everybody = (self._course.federate.cohort or len(self._backends)) >= len(self._backends)
+        return everybody and not self._course.watched
 
     def prepare(self, observer: Observer) -> Prepared:
         """Meet the silos; the reference's evidence proves every model, each at its own silo.
@@ -116,6 +120,7 @@ class DeploymentEngine:
         vectors: Mapping[str, Weights],
         cohort: Sequence[str],
         observer: Observer,
+        watched: float = 1.0,
     ) -> RoundOutcome:
         """Train a cohort; every answer is checked, merged, put on disk and dropped before the next is looked at.
 
@@ -149,6 +154,7 @@ class DeploymentEngine:
             base=collector.base,
             receipts=self._ledger.receipts(number),
             payload={"kind": self._payload.kind, "share": self._payload.share},
+            watched=watched,
             evaluate="validation" if self.evaluates_with_training and number > 1 else None,
         )
         collector.resume()

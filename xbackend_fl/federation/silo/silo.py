@@ -66,7 +66,13 @@ class Learner(Protocol):
         ...
 
     def train_alone(
-        self, number: int, weights: Weights, name: str, vectors: Mapping[str, Weights], kept: Arrays
+        self,
+        number: int,
+        weights: Weights,
+        name: str,
+        vectors: Mapping[str, Weights],
+        kept: Arrays,
+        watched: float = 1.0,
     ) -> tuple[Update, Arrays, Metrics]:
         """What a participant gives after training from ``weights``, what it keeps if that is accepted, and its figures.
 
@@ -76,6 +82,7 @@ class Learner(Protocol):
             name: Who trains.
             vectors: What the algorithm sends beside the weights.
             kept: What it kept from its last round.
+            watched: Factor of the learning rate by schedules that follow validation figures.
         """
         ...
 
@@ -261,7 +268,9 @@ class Silo:
             # Before hours of training that cannot help.
             found = self._learner.evaluate(base, split, kept)
             before = _sent(found, f"the course's weights on its {split} examples")
-        update, new, metrics = self._learner.train_alone(number, base, self.name, vectors, kept)
+        update, new, metrics = self._learner.train_alone(
+            number, base, self.name, vectors, kept, wanted.watched
+        )
         arrays, left = encode(update.model, base, Payload(**wanted.payload.model_dump()), residual)
         arrays |= packed({name: vector for name, vector in update.vectors.items() if name != MODEL})
         carried = {f"{_RESIDUAL}{name}": array for name, array in left.items()}
