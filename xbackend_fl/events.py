@@ -139,6 +139,9 @@ class CourseFinished(_Event):
     path: Line
     rounds: int
     interrupted: bool
+    stopped_early: Line = Field(
+        "", description="why the course ended before its last round; empty if it did not"
+    )
     best_round: int
     metric: str = Field("accuracy", description="what chose the best round, on the validation set")
     validation_metrics: dict[str, float] = Field({}, description=f"of the best round; {_METRICS}")

@@ -20,6 +20,7 @@ from xbackend_fl.course import compose, shapes
 from xbackend_fl.course.data import Data
 from xbackend_fl.course.deployment import DeploymentSection
 from xbackend_fl.course.diagnostics import look_alike, mistake, refuse
+from xbackend_fl.course.early_stopping import EarlyStopping
 from xbackend_fl.course.excerpt import printed
 from xbackend_fl.course.federate import Federate
 from xbackend_fl.course.numbers import there
@@ -83,6 +84,7 @@ class Course(Section):
     training: Training = Training()
     federate: Federate = Federate()
     deployment: DeploymentSection = DeploymentSection()
+    early_stopping: EarlyStopping | None = None
     keep_checkpoints: PositiveInt = Field(3, description="how many of the latest checkpoints stay on disk")
 
     _base: Path = PrivateAttr(default=Path())
@@ -110,12 +112,17 @@ class Course(Section):
 
     @property
     def watched(self) -> tuple[tuple[Watching, Metric], ...]:
-        """Schedules that follow a validation figure, and which: there must be one of every round before the next begins."""
+        """Schedules that follow a validation figure, and which."""
         return tuple(
             (schedule, self.metric_called(schedule.metric))
             for schedule in self.training.schedule
             if isinstance(schedule, Watching)
         )
+
+    @property
+    def waits_for_figures(self) -> bool:
+        """Whether the figures of a round must be known before the next begins."""
+        return bool(self.watched or self.early_stopping)
 
     @property
     def server_algorithm(self) -> ServerAlgorithm:
@@ -246,10 +253,17 @@ class Course(Section):
     def _schedule(self) -> Iterator[InitErrorDetails]:
         keys: Keys = ("training", "schedule")
         fitting = [metric.name for metric in metrics_for(self.training.loss)]
-        for index, schedule in enumerate(self.training.schedule):
-            if isinstance(schedule, Watching) and (name := schedule.metric) not in {None, *fitting}:
-                text = f"training.schedule: {schedule.name} watches {printed(repr(name))}; the loss {self.training.loss.name} has {', '.join(fitting)}"
-                yield mistake(text, (*keys, index, "metric"), name, hint=look_alike(str(name), fitting))
+        watching: dict[Keys, str | None] = {
+            (*keys, index): schedule.metric
+            for index, schedule in enumerate(self.training.schedule)
+            if isinstance(schedule, Watching)
+        }
+        if self.early_stopping is not None:
+            watching["early_stopping",] = self.early_stopping.metric
+        for place, name in watching.items():
+            if name not in {None, *fitting}:
+                text = f"{place[0]}.{'metric' if len(place) == 1 else 'schedule'} watches {printed(repr(name))}; the loss {self.training.loss.name} has {', '.join(fitting)}"
+                yield mistake(text, (*place, "metric"), name, hint=look_alike(str(name), fitting))
         lowest = factor_over_rounds(self.training.schedule, self.rounds, 1.0) * self.training.optimizer.lr
         if not there(lowest):
             text = f"training.schedule: the learning rate of round {self.rounds} is {lowest:.3g}, which is 0 in float32: nothing would be trained"

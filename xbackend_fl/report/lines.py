@@ -64,7 +64,7 @@ def _collected_line(event: RoundCollected) -> str:
 
 
 def _last_line(event: CourseFinished) -> str:
-    word = "interrupted" if event.interrupted else "done"
+    word = "interrupted" if event.interrupted else "stopped early" if event.stopped_early else "done"
     name = event.metric
     last, best = event.test_metrics, event.best_test_metrics
     chosen = f": {shown(name, best.get(name))}" if best else ""

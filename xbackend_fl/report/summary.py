@@ -26,6 +26,7 @@ class Result:
             graph, between an answer and the usual one.
         disagree: The difference of every other answer, by who gave it.
         files: The trained model in every format.
+        notes: What else is to be known of the course, one line each.
     """
 
     test: Metrics
@@ -33,6 +34,7 @@ class Result:
     onnx_error: float
     files: tuple[Path, ...]
     disagree: Mapping[str, float]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,7 @@ def summary(
                 f"* **{line(name)} computes the trained model otherwise**: by {error:.1e} (relative)"
                 for name, error in result.disagree.items()
             ),
+            *(f"* {line(note[:1].upper() + note[1:])}" for note in result.notes),
             f"* Schema `{schema.fingerprint}`",
             f"* Weights digest `{digest}`",
             "",

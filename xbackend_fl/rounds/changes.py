@@ -13,6 +13,9 @@ from xbackend_fl.text import line
 MAY_CHANGE = (
     "rounds",
     "keep_checkpoints",
+    "early_stopping.patience",
+    "early_stopping.min_delta",
+    "early_stopping.metric",
     "federate.on_failure",
     "federate.workers",
     "federate.device",

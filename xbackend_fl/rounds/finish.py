@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from xbackend_fl.rounds.checkpoint import CourseState
 from xbackend_fl.rounds.engine import Engine, Outputs
 from xbackend_fl.rounds.export import export
 from xbackend_fl.rounds.folder import RunFolder
+from xbackend_fl.rounds.watching import stopped
 from xbackend_fl.text import line, shown_names
 from xbackend_fl.weights import Weights, load_weights
 from xbackend_fl.writing import atomic_write
@@ -65,13 +66,19 @@ def finish(
             )
         )
     files = (*engine.save_native(weights, folder.path / "model", state.round), *graph)
-    result = Result(test, best, max(agree.values()), files, disagree)
+    result = Result(test, best, max(agree.values()), files, disagree, tuple(_notes(course, state)))
     assert state.best is not None
     page = summary(
         course, schema, state.history, state.best, state.weights.digest, result, engine.participation()
     )
     folder.summary.write_text(page, encoding="utf-8")
     return result
+
+
+def _notes(course: Course, state: CourseState) -> Iterator[str]:
+    """What the page says of the course beside its figures."""
+    if early := stopped(course, state.history):
+        yield early
 
 
 def _usual(answers: Outputs) -> list[NDArray[Any]]:

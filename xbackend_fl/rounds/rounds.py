@@ -19,7 +19,7 @@ from xbackend_fl.rounds.back import Ruined, go_back
 from xbackend_fl.rounds.checkpoint import CourseState, Pending
 from xbackend_fl.rounds.engine import Engine
 from xbackend_fl.rounds.folder import RunFolder
-from xbackend_fl.rounds.watching import watched
+from xbackend_fl.rounds.watching import stopped, watched
 from xbackend_fl.weights import save_weights
 
 
@@ -51,7 +51,8 @@ def run_rounds(
         folder.save_checkpoint(state, course.keep_checkpoints, back=True)
     while True:
         try:
-            if state.round < course.rounds and not should_stop():
+            ends = state.round >= course.rounds or bool(stopped(course, state.history))
+            if not ends and not should_stop():
                 state = _one_round(course, engine, state, folder, observer)
                 # Here the mean and the weights before it are gone from memory.
                 if not engine.evaluates_with_training or state.round == course.rounds:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from xbackend_fl.rounds.finish import finish
 from xbackend_fl.rounds.folder import RunFolder
 from xbackend_fl.rounds.ready import make_ready, require_same_data
 from xbackend_fl.rounds.rounds import run_rounds
+from xbackend_fl.rounds.watching import stopped
 from xbackend_fl.weights import Weights
 from xbackend_fl.writing import unwritable_said
 
@@ -63,11 +64,8 @@ def run_with(
     """
     began, chosen_by = time.perf_counter(), course.chosen_by
     notes = [*make_ready(folder, state)]
-    if state is not None and state.round >= course.rounds:
-        notes.append(
-            f"{state.round} rounds have been run already, and `rounds` is {course.rounds}: none is left to train, "
-            "and the files of the trained model are written again"
-        )
+    if state is not None:
+        notes += _none_left(course, state)
     with unwritable_said(folder.path):
         record = jsonl(folder.events)
 
@@ -98,6 +96,8 @@ def run_with(
     state = run_rounds(course, engine, handed.pop(), folder, tell, asked)
     if not state.history:
         return Run(state.weights, (), folder.path, None)
+    if early := stopped(course, state.history):
+        tell(Noted(backend="server", note=early))
     result = finish(course, engine, schema, state, folder, tell)
     best, used = state.best, engine.usage()
     chosen = {} if result.best_test is None else result.best_test.figures
@@ -105,7 +105,8 @@ def run_with(
     last = CourseFinished(
         path=str(folder.path),
         rounds=state.round,
-        interrupted=state.round < course.rounds,
+        interrupted=state.round < course.rounds and not early,
+        stopped_early=early,
         best_round=best.round,
         metric=chosen_by.name,
         validation_metrics=best.metrics,
@@ -124,6 +125,15 @@ def run_with(
     )
     tell(last)
     return Run(state.weights, state.history, folder.path, last)
+
+
+def _none_left(course: Course, state: CourseState) -> Iterator[str]:
+    """What is said of a run that goes on and has no round to go on with."""
+    again = "none is left to train, and the files of the trained model are written again"
+    if state.round >= course.rounds:
+        yield f"{state.round} rounds have been run already, and `rounds` is {course.rounds}: {again}"
+    elif stopped(course, state.history):
+        yield f"{state.round} rounds have been run, and early_stopping ended the course: {again}; a larger early_stopping.patience goes on"
 
 
 def _start(

@@ -76,7 +76,7 @@ class DeploymentEngine:
         Where the next round depends on the figures of this one, they cannot come with it.
         """
         everybody = (self._course.federate.cohort or len(self._backends)) >= len(self._backends)
-        return everybody and not self._course.watched
+        return everybody and not self._course.waits_for_figures
 
     def prepare(self, observer: Observer) -> Prepared:
         """Meet the silos; the reference's evidence proves every model, each at its own silo.
