@@ -397,9 +397,8 @@ def test_a_silos_own_file_is_looked_at_as_well(file: Path, tmp_path: Path) -> No
 
 def test_a_silo_is_handed_its_data(file: Path) -> None:
     course = load_course(file)
-    splits = OwnSplits(
-        "torch-1", Splits(**{name: Dataset((x,), y) for name, (x, y) in loaders.good().items()})
-    )
+    handed = Splits(**{name: Dataset((x,), y) for name, (x, y) in loaders.good().items()})
+    splits = OwnSplits("torch-1", handed, course)
     worker = Worker(course, "torch", 1, splits)
     assert worker.num_examples() == {"torch-1": len(splits.splits().train)}
     splits.splits().test.inputs[0][3, 2] = np.nan

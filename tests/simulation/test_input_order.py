@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from xbackend_fl.course import load_course
-from xbackend_fl.data.dataset import load_splits
+from xbackend_fl.data import load_splits
 from xbackend_fl.errors import ConfigError
 from xbackend_fl.simulation import run_course
 

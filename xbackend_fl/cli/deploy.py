@@ -57,7 +57,10 @@ def join(
     site: Annotated[
         Path | None, typer.Option(help="YAML with this machine's name, data_path, address and keys.")
     ] = None,
-    data_path: Annotated[Path | None, typer.Option(help="This silo's .npz file.")] = None,
+    data_path: Annotated[
+        str | None,
+        typer.Option(help="This silo's .npz file, or a source: images:FOLDER, csv:FILE#COLUMNS:TARGET."),
+    ] = None,
     server: Annotated[str | None, typer.Option(help="HOST:PORT of the server.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the trained model.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the framework.")] = None,

@@ -57,13 +57,30 @@ class Data(Section):
     """Where examples come from."""
 
     source: str = Field(
-        description="FILE_OR_MODULE:CALLABLE returning train, validation and test; or leaf:FOLDER, or npz:FILE"
+        description="FILE_OR_MODULE:CALLABLE returning train, validation and test; or images:FOLDER, parquet:FILE#COLUMNS:TARGET, "
+        "csv:FILE#COLUMNS:TARGET, npz:FILE, leaf:FOLDER"
     )
     partition: Partition = Partition()
     splits: tuple[Share, Share, Share] = Field(
-        (0.6, 0.2, 0.2), description="leaf: shares of training, validation and test, for every user"
+        (0.6, 0.2, 0.2),
+        description="images, parquet, csv, and leaf for every user: shares of training, validation and test",
+    )
+    split_by: str | None = Field(
+        None, description="parquet, csv: the column that says train, validation or test; replaces splits"
+    )
+    owners: str | None = Field(None, description="parquet, csv: the column that says whose a row is")
+    classes: Annotated[list[str], Field(min_length=2)] | None = Field(
+        None,
+        description="images, parquet, csv: classes that are text, in the order of their numbers; sorted if left out, "
+        "which needs data that all share",
     )
     deduplicate: bool = Field(default=False, description="leaf: drop examples that a user has twice")
+    on_error: Literal["stop", "skip"] = Field(
+        "stop", description="images, parquet: what becomes of an image that cannot be read"
+    )
+    cache: str | None = Field(
+        None, description="folder for what files are read into, on this machine; beside the files if left out"
+    )
     scale: Scale | None = Field(
         None, description="uint8 inputs stay so in memory, and are scaled batch by batch"
     )

@@ -33,7 +33,9 @@ class DeploymentSection(Section):
 
     role: Literal["server", "silo"] | None = Field(None, description="what this machine is")
     name: str | None = Field(None, description="silo: which participant this is")
-    data_path: str | None = Field(None, description="silo: its .npz file with its own examples")
+    data_path: str | None = Field(
+        None, description="silo: its .npz file with its own examples, or a source as `data.source` names one"
+    )
     address: Annotated[str, AfterValidator(_address)] = Field(
         "127.0.0.1:8000", description="HOST:PORT of the server"
     )

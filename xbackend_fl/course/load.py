@@ -14,6 +14,7 @@ from xbackend_fl.adapter import names
 from xbackend_fl.course import compose, diagnostics, reading, settings, shapes
 from xbackend_fl.course.deployment import DeploymentSection
 from xbackend_fl.course.model import Course
+from xbackend_fl.data import absolute
 from xbackend_fl.errors import ConfigError, XbflError
 from xbackend_fl.locate import resolve
 
@@ -36,9 +37,11 @@ def site_settings(path: Path) -> list[str]:
     except ValidationError as error:
         found, count = diagnostics.explain(error, DeploymentSection)
         raise ConfigError(diagnostics.render(found, document, count=count)) from error
-    for name in {"data_path", "keys"} & plain.keys():
-        if plain[name] is not None:
-            plain[name] = str(path.resolve().parent / plain[name])
+    home = path.resolve().parent
+    if plain.get("data_path") is not None:
+        plain["data_path"] = absolute(plain["data_path"], home)
+    if plain.get("keys") is not None:
+        plain["keys"] = str(home / plain["keys"])
     return [f"deployment.{name}={json.dumps(value)}" for name, value in plain.items()]
 
 
@@ -73,18 +76,19 @@ def complete(course: Course) -> dict[str, Any]:
     plain = course.model_dump(mode="json", exclude_none=True)
     plain["models"] = {backend: resolve(text, course.base) for backend, text in course.models.items()}
     plain["input"] = [shapes.absolute(text, course.base) for text in course.input]
-    kind, colon, place = course.data.source.partition(":")
-    if colon and kind in {"leaf", "npz"}:
-        plain["data"]["source"] = f"{kind}:{(course.base / place).resolve()}"
-    else:
-        plain["data"]["source"] = resolve(course.data.source, course.base)
+    plain["data"]["source"] = absolute(course.data.source, course.base)
+    if "cache" in plain["data"]:
+        plain["data"]["cache"] = str((course.base / plain["data"]["cache"]).resolve())
     if course.own_metric is not None:
         plain["training"]["metric"] = course.own_metric.text
-    for name in {"data_path", "keys"} & plain["deployment"].keys():
-        plain["deployment"][name] = str((course.base / plain["deployment"][name]).resolve())
+    deployment = plain["deployment"]
+    if "keys" in deployment:
+        deployment["keys"] = str((course.base / deployment["keys"]).resolve())
+    if "data_path" in deployment:
+        deployment["data_path"] = absolute(deployment["data_path"], course.base)
     for participant in plain["participants"]:
         if "data" in participant:
-            participant["data"] = resolve(participant["data"], course.base)
+            participant["data"] = absolute(participant["data"], course.base)
     return plain
 
 

@@ -2,28 +2,24 @@
 
 from xbackend_fl.data.alike import errors_once, notes_once
 from xbackend_fl.data.column import Column, Sliced, blocks
-from xbackend_fl.data.dataset import (
-    Dataset,
-    Examples,
-    Splits,
-    extreme_rows,
-    input_names,
-    load_dataset,
-    load_npz,
-    load_splits,
-    split_users,
-)
+from xbackend_fl.data.dataset import Dataset, Examples, Splits, extreme_rows, input_names
 from xbackend_fl.data.draws import batches, cohort, generator, seed_of
 from xbackend_fl.data.examine import content, digest, not_finite, not_held, out_of_range
-from xbackend_fl.data.leaf import read_leaf
+from xbackend_fl.data.leaf import read_leaf, split_users
 from xbackend_fl.data.partition import by_id, dirichlet, iid, pathological, quantity
+from xbackend_fl.data.source import Reading, Source, absolute, source_of
+from xbackend_fl.data.sources.code import load_dataset, load_splits
+from xbackend_fl.data.sources.npz import load_npz
 
 __all__ = [
     "Column",
     "Dataset",
     "Examples",
+    "Reading",
     "Sliced",
+    "Source",
     "Splits",
+    "absolute",
     "batches",
     "blocks",
     "by_id",
@@ -47,5 +43,6 @@ __all__ = [
     "quantity",
     "read_leaf",
     "seed_of",
+    "source_of",
     "split_users",
 ]

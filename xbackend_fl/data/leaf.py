@@ -6,8 +6,6 @@ is in memory as Python objects; the arrays are cached beside the files and mappe
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,15 +16,15 @@ import ijson
 import numpy as np
 from numpy.typing import NDArray
 
+from xbackend_fl.data.dataset import Dataset, Splits
+from xbackend_fl.data.draws import generator
+from xbackend_fl.data.kept import Writer, kept, stamps
 from xbackend_fl.data.leaf_tasks import Task, task_of
 from xbackend_fl.errors import ConfigError
 
 Array = NDArray[Any]
 Progress = Callable[[int, int], None]
 """Told how many bytes of how many have been read."""
-
-_CACHE = ".xbfl-cache"
-_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -70,36 +68,38 @@ def read_leaf(folder: Path, *, deduplicate: bool = False, on_progress: Progress 
         raise ConfigError(
             f"{folder} holds no LEAF file (*.json)", hint="name the folder with train or all_data"
         )
-    cache = files[0].parent / _CACHE / _key(files, deduplicate=deduplicate)
-    if not (cache / "done").is_file():
+
+    def write(writer: Writer) -> dict[str, Any]:
         users = _parse(files, on_progress, deduplicate=deduplicate)
-        _store(cache, users)
-    return _mapped(cache)
-
-
-def _key(files: list[Path], *, deduplicate: bool) -> str:
-    stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    return hashlib.sha256(repr((_VERSION, stats, deduplicate)).encode()).hexdigest()[:24]
-
-
-def _store(cache: Path, users: Users) -> None:
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
         for name in ("inputs", "targets", "ends"):
-            np.save(cache / f"{name}.npy", getattr(users, name))
-        (cache / "names.json").write_text(json.dumps(users.names))
-        (cache / "done").touch()
-    except OSError as error:
-        raise ConfigError(
-            f"cannot keep the parsed data in {cache}: {error}",
-            hint="copy the data to a folder that is writable",
-        ) from error
+            writer.add(name, getattr(users, name))
+        return {"names": users.names}
+
+    found = kept(files[0].parent, ("leaf", stamps(files, files[0].parent), deduplicate), write)
+    return Users(**found.arrays, names=tuple(found.facts["names"]))
 
 
-def _mapped(cache: Path) -> Users:
-    """Arrays over the files: all workers of a machine share their pages."""
-    arrays = {name: np.load(cache / f"{name}.npy", mmap_mode="r") for name in ("inputs", "targets", "ends")}
-    return Users(names=tuple(json.loads((cache / "names.json").read_text())), **arrays)
+def split_users(users: Users, shares: tuple[float, float, float], seed: int) -> Splits:
+    """Divide every user's examples at random into training, validation and test.
+
+    Args:
+        users: The examples of many users.
+        shares: Of the three parts; every user keeps at least one training example.
+        seed: The course's seed.
+    """
+    parts: tuple[list[NDArray[np.intp]], ...] = ([], [], [])
+    owners: list[NDArray[np.intp]] = []
+    for number, (name, examples) in enumerate(users.ranges()):
+        order = generator(seed, "split", name).permutation(len(examples)) + examples.start
+        cuts = np.floor(np.cumsum(shares[:2]) / sum(shares) * len(order) + 0.5).astype(int)
+        cuts = np.maximum(cuts, 1)
+        for part, rows in zip(parts, np.split(order, cuts), strict=True):
+            part.append(rows)
+        owners.append(np.full(cuts[0], number, np.intp))
+    train, validation, test = (
+        Dataset((users.inputs,), users.targets, np.concatenate(part)) for part in parts
+    )
+    return Splits(train, validation, test, np.concatenate(owners))
 
 
 def _parse(files: list[Path], on_progress: Progress, *, deduplicate: bool) -> Users:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from xbackend_fl.course import Course
+from xbackend_fl.data import absolute
 from xbackend_fl.errors import ConfigError
 from xbackend_fl.events import Noted, Observer
 from xbackend_fl.federation.protocol.signatures import Signatures
@@ -25,7 +26,7 @@ def join_course(
     transport: Transport,
     *,
     name: str | None = None,
-    data: Path | None = None,
+    data: Path | str | None = None,
     out: Path | None = None,
     socket: Path | None = None,
     threads: int | None = None,
@@ -38,7 +39,7 @@ def join_course(
         course: The course.
         transport: The silo's end of the way to the server.
         name: Which participant this is; ``deployment.name`` if left out.
-        data: The silo's ``.npz`` file; ``deployment.data_path`` if left out, and its part of the course's data without either.
+        data: The silo's ``.npz`` file, or any source; ``deployment.data_path`` if left out, and its part of the course's data without either.
         out: Folder for the trained model; ``silos/NAME`` if left out.
         socket: Where to answer whoever brings frames, instead of connecting.
         threads: Threads of the framework; all cores if left out.
@@ -57,7 +58,7 @@ def join_course(
     if transport.keys is not None:
         transport.keys.silo(chosen)
         signatures = transport.keys.silo_signatures(chosen)
-    path = data or (course.base / rules.data_path if rules.data_path else None)
+    path = data or (absolute(rules.data_path, course.base) if rules.data_path else None)
     where = out or Path("silos") / chosen
     with unwritable_said(where):
         where.mkdir(parents=True, exist_ok=True)

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
-from pathlib import Path
 from typing import Protocol, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.course import Course, input_names
+from xbackend_fl.course import Course, example_arrays, input_names
 from xbackend_fl.data import (
     Dataset,
+    Reading,
     Splits,
     by_id,
     dirichlet,
     iid,
-    load_dataset,
-    load_npz,
-    load_splits,
     not_held,
     pathological,
     quantity,
-    read_leaf,
-    split_users,
+    source_of,
 )
 from xbackend_fl.errors import CombinedError, ConfigError, Refusals, RefusedInput
 
@@ -83,31 +79,24 @@ class CourseData:
     def __init__(self, course: Course, backend: str, only: Container[str] | None = None) -> None:
         self._course = course
         self.name = course.data.source.removeprefix("npz:")
-        self.is_code = not course.data.source.startswith(("leaf:", "npz:"))
+        self.is_code = source_of(course.data.source)[0].is_code
         mine = [p for p in course.participants if p.backend == backend and (only is None or p.name in only)]
         self._mine = [p.name for p in mine if p.data is None]
         self.loaders: Mapping[str, str] = {p.name: p.data for p in mine if p.data is not None}
 
     def splits(self, *, anew: bool = False) -> Splits:
         """Of the course's loader or files."""
-        course, base = self._course, self._course.base
-        source = course.data.source
-        if source.startswith("leaf:"):
-            users = read_leaf(base / source.removeprefix("leaf:"), deduplicate=course.data.deduplicate)
-            return split_users(users, course.data.splits, course.seed)
-        if source.startswith("npz:"):
-            return load_npz(base / source.removeprefix("npz:"))
-        return load_splits(source, base, len(course.input), input_names(course.input), anew=anew)
+        source, place = source_of(self._course.data.source)
+        return source.splits(place, reading_of(self._course, shared=True), anew=anew)
 
     def own(self, refused: Refusals, *, anew: bool = False) -> dict[str, Dataset]:
         """Of the loaders that participants name."""
         found: dict[str, Dataset] = {}
-        inputs = self._course.input
+        how = reading_of(self._course, shared=False)
         for name, loader in self.loaders.items():
             try:
-                found[name] = load_dataset(
-                    loader, self._course.base, len(inputs), input_names(inputs), anew=anew
-                )
+                source, place = source_of(loader)
+                found[name] = source.own(place, how, anew=anew)
             except RefusedInput as error:
                 for one in error.errors if isinstance(error, CombinedError) else (error,):
                     refused.add(ConfigError(f"participant {name!r}: {one.message}", hint=one.hint))
@@ -126,20 +115,23 @@ class OwnSplits:
 
     Args:
         participant: Who.
-        splits: The data, or an ``.npz`` file with them.
+        splits: The data, or where they are: any source, absolute.
+        course: Says how they are read.
     """
 
-    is_code = False
     loaders: Mapping[str, str] = {}
 
-    def __init__(self, participant: str, splits: Splits | Path) -> None:
-        self._participant, self._splits = participant, splits
-        self.name = str(splits) if isinstance(splits, Path) else f"the data of {participant!r}"
+    def __init__(self, participant: str, splits: Splits | str, course: Course) -> None:
+        self._participant, self._splits, self._course = participant, splits, course
+        self.is_code = isinstance(splits, str) and source_of(splits)[0].is_code
+        self.name = splits.removeprefix("npz:") if isinstance(splits, str) else f"the data of {participant!r}"
 
     def splits(self, *, anew: bool = False) -> Splits:
         """All of it."""
-        del anew
-        return load_npz(self._splits) if isinstance(self._splits, Path) else self._splits
+        if isinstance(self._splits, Splits):
+            return self._splits
+        source, place = source_of(self._splits)
+        return source.splits(place, reading_of(self._course, shared=False), anew=anew)
 
     def own(self, refused: Refusals, *, anew: bool = False) -> dict[str, Dataset]:
         """Nothing beside it."""
@@ -149,6 +141,25 @@ class OwnSplits:
     def parts(self, splits: Splits) -> dict[str, Dataset]:
         """The training examples."""
         return {self._participant: splits.train}
+
+
+def reading_of(course: Course, *, shared: bool) -> Reading:
+    """How a course reads data that everybody has, or one participant alone."""
+    data = course.data
+    return Reading(
+        course.base,
+        example_arrays(course.input, course.base),
+        input_names(course.input),
+        course.seed,
+        data.splits,
+        data.split_by,
+        data.owners,
+        None if data.classes is None else tuple(data.classes),
+        shared,
+        data.deduplicate,
+        data.on_error,
+        None if data.cache is None else course.base / data.cache,
+    )
 
 
 def _partition(course: Course, names: list[str], splits: Splits) -> dict[str, NDArray[np.intp]]:

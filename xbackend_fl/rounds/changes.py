@@ -16,6 +16,7 @@ MAY_CHANGE = (
     "early_stopping.patience",
     "early_stopping.min_delta",
     "early_stopping.metric",
+    "data.cache",
     "federate.on_failure",
     "federate.workers",
     "federate.device",

@@ -19,7 +19,7 @@ from xbackend_fl.aggregation import MODEL, Update
 from xbackend_fl.algorithms.local import local_parameters
 from xbackend_fl.canonical import Binding, Schema
 from xbackend_fl.course import Course
-from xbackend_fl.data import Splits
+from xbackend_fl.data import Splits, absolute
 from xbackend_fl.errors import ConfigError, Diverged, FileError, UpdateRefused, XbflError
 from xbackend_fl.events import Noted, Observer
 from xbackend_fl.federation.protocol.message import UNBOUND, Message
@@ -156,7 +156,7 @@ class Silo:
     def open(
         course: Course,
         name: str,
-        data: Path | Splits | None = None,
+        data: Path | str | Splits | None = None,
         *,
         out: Path | None = None,
         threads: int = 1,
@@ -168,7 +168,8 @@ class Silo:
         Args:
             course: The course.
             name: Which participant this is.
-            data: Its training, validation and test examples, or an ``.npz`` file with them; its part of the course's data if left out.
+            data: Its training, validation and test examples, or any source of them, or an ``.npz`` file; its part of the course's data if
+                left out.
             out: Folder for the trained model and the silo's state.
             threads: Threads the framework may use.
             signatures: The silo's key and the server's.
@@ -181,11 +182,14 @@ class Silo:
         if mine is None:
             known = ", ".join(p.name for p in course.participants)
             raise ConfigError(f"the course has no participant {name!r}", hint=f"it has {known}")
-        if isinstance(data, Path) and not data.is_file():
-            raise FileError(f"{name}: no such file: {data}", hint="--data-path names this silo's .npz file")
-        own = data.resolve() if isinstance(data, Path) else data
+        own = absolute(str(data), Path()) if isinstance(data, Path | str) else data
+        if isinstance(own, str) and own.startswith("npz:") and not Path(own.removeprefix("npz:")).is_file():
+            raise FileError(
+                f"{name}: no such file: {data}",
+                hint="--data-path names this silo's .npz file, or a source: images:FOLDER, parquet:FILE#COLUMNS:TARGET, data.py:load",
+            )
         # What others bring is theirs, and no reason to refuse this one.
-        source = CourseData(course, mine.backend, {name}) if own is None else OwnSplits(name, own)
+        source = CourseData(course, mine.backend, {name}) if own is None else OwnSplits(name, own, course)
         worker = Worker(course, mine.backend, threads, source)
         found = worker.examine(Scope())
         found.raise_any()

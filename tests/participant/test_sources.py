@@ -1,0 +1,87 @@
+"""A course whose data are files: checked, trained, and held by a silo, with the figures that arrays give."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from tests.participant import loaders
+from xbackend_fl import load_course
+from xbackend_fl.errors import ConfigError
+from xbackend_fl.events import Event, Noted
+from xbackend_fl.federation.silo.silo import Silo
+from xbackend_fl.participant import Scope, Worker
+
+ROOM = Path(__file__).parent
+COURSE = f"""
+name: files
+rounds: 2
+models: {{torch: "{ROOM}/models.py:build"}}
+input: ["1,8"]
+data: {{source: "parquet:all.parquet#x:y", split_by: part}}
+participants: {{torch: 3}}
+training: {{batch_size: 16}}
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """The good data as a table, with text for classes, and as an archive of arrays."""
+    parts = loaders.good()
+    np.savez(
+        tmp_path / "all.npz",
+        **{
+            f"{name}_{key}": array
+            for name, pair in parts.items()
+            for key, array in zip("xy", pair, strict=True)
+        },
+    )
+    inputs, targets = (np.concatenate(arrays) for arrays in zip(*parts.values(), strict=True))
+    names = np.repeat([*parts], [len(pair[1]) for pair in parts.values()])
+    table = {"x": list(inputs), "y": np.array(["ape", "bee", "cat"])[targets], "part": names}
+    parquet.write_table(pa.table(table), tmp_path / "all.parquet")
+    path = tmp_path / "course.yaml"
+    path.write_text(COURSE)
+    return path
+
+
+def test_a_table_trains_to_the_bits_of_arrays(file: Path) -> None:
+    def trained(*settings: str) -> bytes:
+        worker = Worker(load_course(file, settings), "torch", 1)
+        update, _, _ = worker.train_alone(1, start, "torch-2", {}, {})
+        return b"".join(array.tobytes() for array in update.model.values())
+
+    start = Worker(load_course(file), "torch", 1).initial()
+    assert trained() == trained("data.source=npz:all.npz", "data.split_by=null")
+    assert trained() != trained("seed=1")
+
+
+def test_classes_are_said_and_what_one_has_alone_needs_them_stated(file: Path) -> None:
+    notes = Worker(load_course(file), "torch", 1).examine(Scope()).notes
+    assert "parquet:all.parquet: y: classes 0 ape, 1 bee, 2 cat, sorted by name" in notes
+    mine = (
+        'participants=[{name: a, backend: torch, data: "parquet:all.parquet#x:y"}, {name: b, backend: torch}]'
+    )
+    with pytest.raises(ConfigError, match=r"participant 'a': parquet:all.parquet: y: the classes are text"):
+        Worker(load_course(file, [mine]), "torch", 1)
+    stated = load_course(file, [mine, "data.classes=[cat, bee, ape]"])
+    assert Worker(stated, "torch", 1).num_examples() == {"a": 72, "b": 48}
+
+
+def test_a_silo_s_data_path_is_any_source(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "all.parquet").rename(tmp_path / "elsewhere/mine.parquet")
+    said: list[Event] = []
+    course = load_course(file, ["data.classes=[ape, bee, cat]"])
+    Silo.open(course, "torch-1", "parquet:elsewhere/mine.parquet#x:y", observer=said.append)
+    assert any("as data.classes says" in event.note for event in said if isinstance(event, Noted))
+    Silo.open(course, "torch-1", f"{ROOM}/loaders.py:good")
+    with pytest.raises(ConfigError, match="the classes are text"):
+        Silo.open(load_course(file), "torch-1", "parquet:elsewhere/mine.parquet#x:y")

@@ -1,0 +1,125 @@
+"""What a loader hands over, as data sets: pairs of inputs and targets, in whatever form they are arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from xbackend_fl.data.alike import errors_once
+from xbackend_fl.data.arrays import to_array
+from xbackend_fl.data.column import Array, Column, Sliced, is_stored
+from xbackend_fl.data.dataset import Dataset, input_names
+from xbackend_fl.errors import ConfigError, Refusals, RefusedInput
+
+
+def parts_of(
+    where: str, pairs: dict[str, Any], num_inputs: int | None, inputs: Sequence[str], refused: Refusals
+) -> dict[str, Dataset]:
+    """The parts that can be used; ``refused`` gathers what is wrong with the others."""
+    parts: dict[str, Dataset] = {}
+    errors: list[tuple[str, RefusedInput]] = []
+    for name, pair in pairs.items():
+        wrong = Refusals()
+        with wrong:
+            parts[name] = dataset_of(f"{where}: {name}", pair, num_inputs, inputs)
+        errors += [(f"{where}: {name}", error) for error in wrong.errors]
+    for error in errors_once(errors):
+        refused.add(error)
+    return parts
+
+
+def dataset_of(where: str, pair: Any, num_inputs: int | None = None, inputs: Sequence[str] = ()) -> Dataset:
+    """What ``(inputs, targets)`` are as a data set.
+
+    Args:
+        where: Whose they are, for messages.
+        pair: What was handed over.
+        num_inputs: How many arrays the model takes; what is handed over decides if left out.
+        inputs: What the course calls its inputs, in order: they may then be handed over in a dict.
+
+    Raises:
+        ConfigError: They are something else, or empty or uneven; all mistakes at once.
+    """
+    if not isinstance(pair, tuple) or len(pair) != 2:
+        size = f" of {len(pair)}" if isinstance(pair, tuple | list) else ""
+        raise ConfigError(
+            f"{where}: expected (inputs, targets), received {_article(pair)}{size}",
+            hint="return inputs, targets: two arrays, or a tuple of arrays and one array",
+        )
+    refused = Refusals()
+    columns: list[Column] = []
+    notes: list[str] = []
+    values = _several(f"{where}: inputs", pair[0], num_inputs, inputs)
+    names = input_names(len(values))
+    for name, value in zip(names, values, strict=True):
+        with refused:
+            column, note = _column(value, f"{where}: {name}")
+            columns.append(column)
+            notes += [note] if note else []
+    targets = np.empty(0)
+    with refused:
+        targets, note = to_array(pair[1], f"{where}: targets")
+        notes += [note] if note else []
+    refused.raise_any()
+    lengths = {
+        name: len(column) for name, column in zip([*names, "targets"], [*columns, targets], strict=True)
+    }
+    if len({*lengths.values()}) != 1:
+        shown = ", ".join(f"{length} in {name}" for name, length in lengths.items())
+        raise ConfigError(f"{where}: inputs and targets differ in length: {shown}")
+    if not len(targets):
+        raise ConfigError(f"{where}: no examples")
+    return Dataset(tuple(columns), targets, notes=tuple(notes))
+
+
+def _column(value: Any, where: str) -> tuple[Column, str | None]:
+    """An array, or a column of what a library reads from files; and a note, if it was something else before."""
+    if not is_stored(value):
+        return to_array(value, where)
+    # Its dtype is judged by an example, as that of an array is.
+    to_array(value[:1], where)
+    return Sliced(value), None
+
+
+def _several(where: str, value: Any, num_inputs: int | None, names: Sequence[str]) -> Sequence[Any]:
+    """The arrays of several inputs, or the one that ``value`` is."""
+    if isinstance(value, dict):
+        if {*value} == {*names}:
+            return [value[name] for name in names]
+        wanted = f"; the course's `input` has the names {', '.join(names)}" if names else ""
+        raise ConfigError(
+            f"{where}: a dict with the keys {', '.join(map(str, value))}{wanted}",
+            hint="hand over a tuple of arrays, in the order of the course's `input`, or name the inputs there as the data does: "
+            "input: ['ids=int64:1,128', 'mask=1,128']",
+        )
+    if not isinstance(value, list | tuple) or not value:
+        return (value,)
+    arrays = all(hasattr(item, "__array__") and np.ndim(item) for item in value)
+    if num_inputs is None or isinstance(value, tuple):
+        return value if arrays or len(value) == num_inputs else (value,)
+    # A list of arrays may also be one array, row by row.
+    return value if len(value) == num_inputs and (arrays or num_inputs > 1) else (value,)
+
+
+def owners_of(where: str, value: Any, num_examples: int) -> Array:
+    """Who made each of so many examples.
+
+    Raises:
+        ConfigError: The value says it of others, or in no way that can be compared.
+    """
+    owners = np.asarray(value)
+    if owners.ndim != 1 or owners.dtype.kind not in "biuUS":
+        raise ConfigError(
+            f"{where}: owners is an array of {owners.dtype} with {owners.ndim} axes",
+            hint="one whole number or one text for every training example, [N]",
+        )
+    if len(owners) != num_examples:
+        raise ConfigError(f"{where}: owners has {len(owners)} entries for {num_examples} examples")
+    return owners
+
+
+def _article(value: object) -> str:
+    name = type(value).__name__
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}" if value is not None else "nothing (None)"

@@ -1,0 +1,27 @@
+"""``leaf:FOLDER``: LEAF's JSON files of many users."""
+
+from __future__ import annotations
+
+from typing import final
+
+from xbackend_fl.data.dataset import Dataset, Splits
+from xbackend_fl.data.leaf import read_leaf, split_users
+from xbackend_fl.data.source import Reading
+
+
+@final
+class _Leaf:
+    is_code = False
+
+    def splits(self, place: str, how: Reading, *, anew: bool = False) -> Splits:
+        del anew
+        users = read_leaf(how.base / place, deduplicate=how.deduplicate)
+        return split_users(users, how.splits, how.seed)
+
+    def own(self, place: str, how: Reading, *, anew: bool = False) -> Dataset:
+        del anew
+        users = read_leaf(how.base / place, deduplicate=how.deduplicate)
+        return Dataset((users.inputs,), users.targets)
+
+
+SOURCE = _Leaf()

@@ -1,0 +1,49 @@
+"""``parquet:FILE#INPUT,INPUT:TARGET``: columns of Parquet files; a folder is all of its files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import final
+
+import pyarrow as pa
+from pyarrow import parquet
+
+from xbackend_fl.data.dataset import Dataset, Splits
+from xbackend_fl.data.source import Reading
+from xbackend_fl.data.table import Layout, Table, files_of
+from xbackend_fl.errors import FileError, shortened
+
+_ROWS = 4096
+
+
+@final
+class _Parquet:
+    is_code = False
+
+    def splits(self, place: str, how: Reading, *, anew: bool = False) -> Splits:
+        del anew
+        return _table(place, how).splits(how)
+
+    def own(self, place: str, how: Reading, *, anew: bool = False) -> Dataset:
+        del anew
+        return _table(place, how).own(how)
+
+
+SOURCE = _Parquet()
+
+
+def _table(place: str, how: Reading) -> Table:
+    name, _, fragment = place.partition("#")
+    where = f"parquet:{name}"
+    files = files_of(where, (how.base / name).resolve(), ".parquet")
+
+    def batches(layout: Layout) -> Iterator[pa.RecordBatch]:
+        for file in files:
+            with parquet.ParquetFile(file) as opened:
+                yield from opened.iter_batches(batch_size=_ROWS, columns=layout.names)
+
+    try:
+        columns = parquet.read_schema(files[0]).names
+    except (pa.ArrowException, OSError) as error:
+        raise FileError(f"{where}: {shortened(error)}") from error
+    return Table(where, files, tuple(columns), fragment, batches)
