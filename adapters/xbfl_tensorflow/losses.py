@@ -63,6 +63,14 @@ class TensorFlowOperations:
         """Over classes."""
         return tf.reduce_sum(scores, self.axis)
 
+    def length(self, scores: Any, /) -> int:
+        """Of the axis of the classes."""
+        return int(scores.shape[self.axis])
+
+    def pick(self, numbers: Sequence[float], classes: Any, like: Any, /) -> Any:
+        """By class."""
+        return tf.gather(tf.constant(numbers, like.dtype), classes)
+
     def row(self, numbers: Sequence[float], scores: Any, /) -> Any:
         """Along classes."""
         return tf.constant(numbers, scores.dtype, row_shape(len(numbers), len(scores.shape), self.axis))
@@ -93,5 +101,5 @@ def mean_loss(output: Any, targets: Any, config: TrainConfig) -> tuple[Any, Any]
     classes, ignored = config.loss.targets == "classes", config.ignore_index
     counted = None if ignored is None else targets != tf.cast(ignored, targets.dtype)
     wanted = tf.cast(targets, tf.int64 if classes else output.dtype)
-    ops = TensorFlowOperations(config.class_axis if classes else -1)
+    ops = TensorFlowOperations(config.class_axis)
     return losses.mean_loss(config.loss, output, wanted, counted, ops)

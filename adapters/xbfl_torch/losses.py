@@ -71,6 +71,14 @@ class TorchOperations:
         """Over classes."""
         return torch.sum(scores, self.axis)
 
+    def length(self, scores: Any, /) -> int:
+        """Of the axis of the classes."""
+        return int(scores.shape[self.axis])
+
+    def pick(self, numbers: Sequence[float], classes: Any, like: Any, /) -> Any:
+        """By class."""
+        return like.new_tensor(numbers)[classes]
+
     def row(self, numbers: Sequence[float], scores: Any, /) -> Any:
         """Along classes."""
         return scores.new_tensor(numbers).reshape(row_shape(len(numbers), scores.ndim, self.axis))
@@ -99,7 +107,6 @@ def mean_loss(output: torch.Tensor, targets: torch.Tensor, config: TrainConfig) 
         total = functional.cross_entropy(rows, labels, ignore_index=ignored, reduction="sum")
         count = counted.sum()
         return total / count.clamp(min=1), count
-    axis = axis if loss.targets == "classes" else -1
     return losses.mean_loss(loss, output, wanted, counted, TorchOperations(axis))
 
 

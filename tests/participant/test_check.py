@@ -208,6 +208,11 @@ OTHERS = {
         [data("far_quantities"), "training.loss=mean_squared_error"],
         "square float32 has",
     ),
+    "counts below zero": ([data("quantities"), "training.loss=poisson"], "is not a number from 0 to"),
+    "weights for other classes": (
+        ["training.loss={name: cross_entropy, class_weights: [1, 2]}"],
+        "class_weights has 2",
+    ),
     "a share of one example under batch normalisation": (
         [model("normalised"), data("one_example_too_many")],
         "training.batch_size: 17",

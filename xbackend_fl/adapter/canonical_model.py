@@ -145,10 +145,10 @@ class CanonicalModel:
         Raises:
             SchemaError: A slot lacks a trainable parameter, or has one that is not in the schema.
         """
-        perm, classes = self.binding.outputs[0].perm, config.loss.targets == "classes"
+        perm = self.binding.outputs[0].perm
         return replace(
             config,
-            class_axis=perm.index(config.class_axis) if classes else config.class_axis,
+            class_axis=perm.index(config.class_axis) if config.class_axis in perm else config.class_axis,
             attributes=config.attributes or self.attributes,
             masked=self.binding.masked,
             slots={slot: self._native_slot(slot, arrays) for slot, arrays in config.slots.items()},

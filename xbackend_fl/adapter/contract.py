@@ -50,7 +50,7 @@ class TrainConfig:
         rates: Learning rate of every step, in order; that of the optimizer if ``None``. A trainer that compiles its steps takes them as data.
         loss: What a step makes smaller: its mean over the positions of the batch that count. A batch in which none counts has loss and
             gradient zero.
-        class_axis: Axis of the first output that holds the classes, if the loss is of classes; native for a trainer.
+        class_axis: Axis of the first output that holds the classes, or the labels of an output ``[N, labels]``; native for a trainer.
         ignore_index: Targets of this value do not count; ``None`` if all do.
         clip_norm: Largest global gradient norm; ``None`` for no clipping.
         dropout: Whether dropout layers drop. Every backend draws its own masks.

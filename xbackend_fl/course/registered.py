@@ -21,8 +21,9 @@ def _held(chosen: Any) -> Any:
     """What was chosen, with numbers that are numbers in float32, too."""
     for field in fields(chosen):
         value = getattr(chosen, field.name)
-        if isinstance(value, float):
-            single(value)
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, float):
+                single(number)
     return chosen
 
 

@@ -2,11 +2,12 @@
 
 from xbackend_fl.losses.mean import mean_loss
 from xbackend_fl.losses.operations import NumpyOperations, Operations
-from xbackend_fl.losses.protocol import BuiltIn, Kernel, Loss, Targets
+from xbackend_fl.losses.protocol import QUANTITIES, BuiltIn, Kernel, Loss, Targets
 from xbackend_fl.losses.registry import LOSSES
 
 __all__ = [
     "LOSSES",
+    "QUANTITIES",
     "BuiltIn",
     "Kernel",
     "Loss",

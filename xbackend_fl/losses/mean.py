@@ -25,9 +25,13 @@ def mean_loss(loss: Loss, outputs: Any, targets: Any, counted: Any, ops: Operati
     if counted is None:
         if weights is None:
             return ops.mean(each), ops.size(targets)
-        return ops.total(each) / ops.total(weights), ops.size(targets)
+        return _weighted(ops.total(each), ops.total(weights), ops), ops.size(targets)
     total, count = ops.total(ops.where(counted, each, 0)), ops.count(counted)
     if weights is None:
         return total / ops.as_float(ops.maximum(count, 1), total), count
-    weight = ops.total(ops.where(counted, weights, 0))
-    return total / ops.where(weight > 0, weight, 1), count
+    return _weighted(total, ops.total(ops.where(counted, weights, 0)), ops), count
+
+
+def _weighted(total: Any, weight: Any, ops: Operations) -> Any:
+    """Where all weigh nothing, the loss is zero as where nothing counts."""
+    return total / ops.where(weight > 0, weight, 1)

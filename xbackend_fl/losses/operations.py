@@ -68,8 +68,16 @@ class Operations(Protocol):
         """The sum over the classes, in the shape of the targets."""
         ...
 
+    def length(self, scores: Any, /) -> int:
+        """How many classes there are."""
+        ...
+
+    def pick(self, numbers: Sequence[float], classes: Any, like: Any, /) -> Any:
+        """For every position the number of its class, in the shape of ``classes`` and the dtype of ``like``."""
+        ...
+
     def row(self, numbers: Sequence[float], scores: Any, /) -> Any:
-        """One number for each class, to be multiplied with ``scores``; without classes, one for each place of the last axis."""
+        """One number for each class, to be multiplied with ``scores``; without classes, one for each label of ``[N, labels]``."""
         ...
 
     def mean(self, values: Any, /) -> Any:
@@ -141,6 +149,14 @@ class NumpyOperations:
     def sum(self, scores: Any, /) -> Any:
         """Over classes."""
         return scores.sum(self.axis)
+
+    def length(self, scores: Any, /) -> int:
+        """Of the axis of the classes."""
+        return int(scores.shape[self.axis])
+
+    def pick(self, numbers: Sequence[float], classes: Any, like: Any, /) -> Any:
+        """By class."""
+        return np.array(numbers, like.dtype)[classes]
 
     def row(self, numbers: Sequence[float], scores: Any, /) -> Any:
         """Along classes."""

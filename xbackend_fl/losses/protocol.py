@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeAlias
 
 import numpy as np
+from annotated_types import Ge, Le
 from pydantic import ConfigDict
 
 from xbackend_fl.losses.operations import Operations
@@ -14,6 +15,13 @@ from xbackend_fl.losses.operations import Operations
 Targets: TypeAlias = Literal["classes", "shares", "values", "counts"]
 """``classes``: whole numbers, in the shape of the output without its class axis. ``shares``: numbers from 0 to 1; ``values``: any finite numbers;
 ``counts``: numbers from 0 on. The last three are in the shape of the output."""
+
+QUANTITIES: frozenset[Targets] = frozenset({"values", "counts"})
+"""Targets of which all count: no number of theirs is free to say that it does not."""
+
+LARGEST_WEIGHT = 1e6
+
+Weight: TypeAlias = Annotated[float, Ge(0), Le(LARGEST_WEIGHT)]
 
 Kernel: TypeAlias = Literal["softmax_cross_entropy", "sigmoid_cross_entropy", "squared_error"]
 

@@ -143,7 +143,7 @@ class Metrics:
             if reason is not None:
                 raise UpdateRefused(f"impossible figures: {reason}")
         ours = sums if own is None else {key: value for key, value in sums.items() if not own.owns(key)}
-        if (reason := impossible_beside(loss, positions, ours)) is not None:
+        if (reason := impossible_beside(loss, positions, ours, training=training)) is not None:
             raise UpdateRefused(f"impossible figures: {reason}")
         return Metrics(positions, sums, own)
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from xbackend_fl.canonical import Schema
 from xbackend_fl.errors import ConfigError
-from xbackend_fl.losses import Loss
+from xbackend_fl.losses import QUANTITIES, Loss
 from xbackend_fl.metrics.features import feature_axis
 
 Array = NDArray[Any]
@@ -128,6 +128,8 @@ class Objective:
     def accepts(self) -> str:
         """What a target may be, in words."""
         match self.loss.targets:
+            case "counts":
+                return f"a number from 0 to {_LARGEST:.1e}"
             case "classes":
                 words = f"a class of the model, 0 to {self.num_classes - 1}"
             case "shares":
@@ -138,9 +140,10 @@ class Objective:
 
     def _accepted(self, targets: Array) -> NDArray[np.bool_]:
         kind = self.loss.targets
-        if kind == "values":
+        if kind in QUANTITIES:
             with np.errstate(invalid="ignore"):
-                return np.abs(targets) <= _LARGEST
+                within: NDArray[np.bool_] = np.abs(targets) <= _LARGEST
+            return within & (targets >= 0) if kind == "counts" else within
         high = self.num_classes - 1 if kind == "classes" else 1
         # Comparisons with NaN are false.
         good: NDArray[np.bool_] = (targets >= 0) & (targets <= high)
@@ -178,7 +181,7 @@ def objective_of(
         )
     if not targets.ndim:
         raise ConfigError("the targets are one number, expected an array with one row per example")
-    if kind == "values":
+    if kind in QUANTITIES:
         ignore_index = None
     if kind != "classes":
         if not _alike(output, targets.shape[1:]):
@@ -186,14 +189,20 @@ def objective_of(
                 f"{loss.name} compares an output {_shown(output)} with targets {_shown(targets.shape[1:])}",
                 hint=f"give targets {_shown(output)}, in ONNX layout, or change the last layer of every model",
             )
-        return Objective(loss, output, None, ignore_index)
+        return _fit(Objective(loss, output, None, ignore_index))
     axis, note = _class_axis(schema, targets.shape[1:], class_axis)
     if output[axis - 1] < 2:
         raise ConfigError(
             f"{loss.name} chooses between classes, and the output {_shown(output)} has one",
             hint="training.loss: binary_cross_entropy for one logit, or a last layer with one output per class",
         )
-    return Objective(loss, output, axis, ignore_index, note)
+    return _fit(Objective(loss, output, axis, ignore_index, note))
+
+
+def _fit(found: Objective) -> Objective:
+    if reason := found.loss.unfit(found.output, found.class_axis):
+        raise ConfigError(f"training.loss: {found.loss.name}: {reason}")
+    return found
 
 
 def _class_axis(schema: Schema, targets: Shape, declared: int | None) -> tuple[int, str]:

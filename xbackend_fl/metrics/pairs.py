@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.losses import Loss
+from xbackend_fl.losses import Loss, NumpyOperations
 from xbackend_fl.metrics.objective import Objective, Shape
 
 MOST_COLUMNS = 64
@@ -28,11 +28,15 @@ class Pairs:
         objective: The loss, and how it reads outputs.
         outputs: float64. Classes: scores ``[P, classes]``. Shares: logits ``[P, 1]``. Values: ``[P, columns]``.
         targets: Classes: int64 ``[P]``. Otherwise float64 in the shape of ``outputs``.
+        losses: The loss of every target, ``[P]`` or ``[P * columns]``.
+        weights: How much each counts in the mean of the losses; ``None`` if all count alike.
     """
 
     objective: Objective
     outputs: NDArray[np.float64]
     targets: NDArray[Any]
+    losses: NDArray[np.float64]
+    weights: NDArray[np.float64] | None = None
 
     @property
     def positions(self) -> int:
@@ -80,17 +84,21 @@ def pairs_of(objective: Objective, output: NDArray[Any], targets: NDArray[Any]) 
 def _paired(objective: Objective, output: NDArray[Any], targets: NDArray[Any]) -> Pairs:
     counted = objective.counted(targets)
     if objective.class_axis is not None:
-        scores = np.moveaxis(output, objective.class_axis, -1)
-        chosen = (scores, targets) if counted is None else (scores[counted], targets[counted])
-        classes = chosen[0].shape[-1]
-        return Pairs(
-            objective,
-            chosen[0].reshape(-1, classes).astype(np.float64),
-            chosen[1].reshape(-1).astype(np.int64),
-        )
-    if counted is not None:
-        output, targets = output[counted], targets[counted]
-    shape = (-1, columns_of(objective.loss, objective.output))
-    return Pairs(
-        objective, output.reshape(shape).astype(np.float64), targets.reshape(shape).astype(np.float64)
+        output = np.moveaxis(output, objective.class_axis, -1)
+        shape: tuple[int, ...] = (-1, output.shape[-1])
+    else:
+        shape = (-1, columns_of(objective.loss, objective.output))
+    outputs = output.astype(np.float64, order="C")
+    # Any target that the loss accepts will do where none counts.
+    wanted = (targets if counted is None else np.where(counted, targets, 0)).astype(
+        np.float64 if objective.class_axis is None else np.int64
     )
+    ops = NumpyOperations(1 if objective.class_axis is None else -1)
+    with np.errstate(over="ignore"):
+        losses = objective.loss.each(outputs, wanted, ops)
+        weights = objective.loss.weights(outputs, wanted, ops)
+    if counted is not None:
+        outputs, wanted, losses = outputs[counted], wanted[counted], losses[counted]
+        weights = None if weights is None else weights[counted]
+    flat = wanted.reshape(-1) if objective.class_axis is not None else wanted.reshape(shape)
+    return Pairs(objective, outputs.reshape(shape), flat, losses.reshape(-1), weights)

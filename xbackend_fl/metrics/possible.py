@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from xbackend_fl.losses import Loss
-from xbackend_fl.losses.protocol import LARGEST_OUTPUT, LARGEST_TARGET
+from xbackend_fl.losses.protocol import LARGEST_OUTPUT, LARGEST_TARGET, LARGEST_WEIGHT
+from xbackend_fl.metrics.kinds.loss import WEIGHT
 from xbackend_fl.metrics.metric import Sums
 
 _ERROR = LARGEST_OUTPUT + LARGEST_TARGET
@@ -21,16 +22,22 @@ _WRONG = math.log(2) / 8
 losses that weigh classes."""
 
 
-def impossible_beside(loss: Loss, positions: int, sums: Sums) -> str | None:
+def impossible_beside(loss: Loss, positions: int, sums: Sums, *, training: bool) -> str | None:
     """Why no model and no data have all these sums; ``None`` if some have.
 
     Args:
         loss: The course's loss.
         positions: How many targets were counted.
         sums: Of the loss alone, or of every metric that fits it.
+        training: Whether they were seen in training, which has means of batches alone.
     """
     squares, classes = loss.kernel == "squared_error", loss.kernel == "softmax_cross_entropy"
-    highest = {"loss": loss.bounds[1], "rmse": _ERROR**2, "mae": _ERROR}
+    if (WEIGHT in sums) != (loss.weighs and not training):
+        return f"{WEIGHT} is of a loss with weights, evaluated"
+    low, high = loss.bounds
+    if sums["loss"] < low * positions:
+        return f"loss is {sums['loss']:.6g} over {positions} positions, and can be {low:.3g} at least"
+    highest = {"loss": high, WEIGHT: LARGEST_WEIGHT, "rmse": _ERROR**2, "mae": _ERROR}
     for name, value in sums.items():
         kind = name.rpartition(".")[0]
         if kind == "r2.mean":
@@ -41,8 +48,8 @@ def impossible_beside(loss: Loss, positions: int, sums: Sums) -> str | None:
             )
         if abs(value) > most * _ROUNDED:
             return f"{name} is {value:.3g} over {positions} positions, and can be {most:.3g} at most"
-    if squares and "rmse" in sums:
-        return _unequal_squares(positions, sums)
+    if "rmse" in sums:
+        return _unequal_squares(positions, sums, squares=squares)
     if classes and "accuracy" in sums:
         wrong = positions - sums["accuracy"]
         most = sums["accuracy"] * _RIGHT + wrong * 2 * LARGEST_OUTPUT
@@ -53,11 +60,11 @@ def impossible_beside(loss: Loss, positions: int, sums: Sums) -> str | None:
     return None
 
 
-def _unequal_squares(positions: int, sums: Sums) -> str | None:
-    """Three metrics have one sum of squared errors, and the sum of their sizes is bounded by it from both sides."""
+def _unequal_squares(positions: int, sums: Sums, *, squares: bool) -> str | None:
+    """Metrics of numbers, and the loss if it is of squares, have one sum of squared errors, and the sum of their sizes is bounded by it from both sides."""
     squared = sums["rmse"]
     errors = math.fsum(value for name, value in sums.items() if name.startswith("r2.errors."))
-    for name, value in (("loss", sums["loss"]), ("r2.errors", errors)):
+    for name, value in (("loss", sums["loss"] if squares else squared), ("r2.errors", errors)):
         if not math.isclose(value, squared, rel_tol=_ROUNDED - 1):
             return f"{name} has {value:.6g} as the sum of squared errors, and rmse {squared:.6g}"
     size = sums["mae"] ** 2

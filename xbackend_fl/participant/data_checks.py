@@ -23,6 +23,7 @@ from xbackend_fl.data import (
     out_of_range,
 )
 from xbackend_fl.errors import ConfigError, Refusals, RefusedInput
+from xbackend_fl.losses import QUANTITIES
 from xbackend_fl.metrics import Objective
 
 Array = NDArray[Any]
@@ -220,7 +221,9 @@ def _check_targets(name: str, data: Dataset, wanted: Wanted, note: Note) -> None
 
 def _target_hint(objective: Objective, targets: Array) -> str | None:
     low, high = targets.min(), targets.max()
-    if objective.loss.targets in {"values", "counts"}:
+    if objective.loss.targets == "counts" and low < 0:
+        return "leave this example out, or training.loss: mean_squared_error for numbers below zero"
+    if objective.loss.targets in QUANTITIES:
         return "scale the targets to about 1, or leave this example out"
     if objective.class_axis is not None:
         counted = low == 1 and high == objective.num_classes

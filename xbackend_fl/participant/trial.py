@@ -191,7 +191,7 @@ class Trial:
         finally:
             trainer.write(start)
             trainer.reset(0)
-        if found.positions and found.loss > _STEEP * (1 + before.loss):
+        if found.positions and found.loss > _STEEP * (1 + abs(before.loss)):
             yield f"{what} has a loss of {found.loss:.3g} after one step, and had {before.loss:.3g} before: training.optimizer.lr, or the scale of the data, is too large"
 
     def _require_fit(self, what: str, after: Mapping[str, Array], weights: Weights) -> None:

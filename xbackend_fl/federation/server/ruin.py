@@ -40,10 +40,12 @@ class Verdict:
         """Silos of whose examples the weights make no sense any more, with what was found."""
         if not self._suspects or self._usual is None:
             return {}
+        # Some losses may be below zero.
+        most = _WORSE * (self._usual if self._usual > 0 else max(1.0, -self._usual))
         return {
             name: f"its loss with them is {metrics.loss:.1e}, and no more than {self._usual:.1e} was usual in training"
             for name, metrics in found.items()
-            if metrics.loss > _WORSE * self._usual
+            if metrics.loss > most
         }
 
     def is_certain(self, diverged: Collection[str], asked: Collection[str]) -> bool:
