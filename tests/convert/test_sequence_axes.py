@@ -20,6 +20,7 @@ import xbfl_torch
 from xbackend_fl import weights
 from xbackend_fl.convert import convert, open_side
 from xbackend_fl.errors import RefusedInput
+from xbackend_fl.weights.onnx_writing import Writing
 
 LENGTH = 12
 
@@ -98,7 +99,7 @@ def _convert(folder: Path, model: nn.Module, example: Any, axes: list[tuple[int,
     safetensors.torch.save_file(model.state_dict(), folder / "net.safetensors")
     side = open_side(xbfl_torch.adapter, model, example)
     source, destination = weights.open(folder / "net.safetensors"), folder / "net.onnx"
-    convert(source, destination, reader=side, example=example, sequence_axes=axes)
+    convert(source, destination, reader=side, example=example, writing=Writing(axes))
     return destination
 
 
@@ -153,10 +154,12 @@ def test_a_keras_model_of_one_length_is_refused_and_the_cure_works(tmp_path: Pat
         source = weights.open(tmp_path / "net.weights.h5")
         if length:
             with pytest.raises(RefusedInput, match=r"takes no other length.*\(None, 12, 8\)") as caught:
-                convert(source, tmp_path / "no.onnx", reader=side, example=_series(2), sequence_axes=[(0, 2)])
+                convert(
+                    source, tmp_path / "no.onnx", reader=side, example=_series(2), writing=Writing([(0, 2)])
+                )
             assert "Input(shape=(None, 8))" in str(caught.value.hint)
         else:
-            convert(source, tmp_path / "net.onnx", reader=side, example=_series(2), sequence_axes=[(0, 2)])
+            convert(source, tmp_path / "net.onnx", reader=side, example=_series(2), writing=Writing([(0, 2)]))
     data = _drawn(_series(2)[0], 2, 20)
     session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
     (answer,) = session.run(None, {session.get_inputs()[0].name: data})
@@ -168,4 +171,4 @@ def test_a_keras_model_of_one_length_is_refused_and_the_cure_works(tmp_path: Pat
 def test_only_a_new_graph_has_sequence_axes(tmp_path: Path) -> None:
     safetensors.torch.save_file({"a": torch.zeros(2)}, tmp_path / "a.safetensors")
     with pytest.raises(RefusedInput, match="only a new ONNX graph"):
-        convert(weights.open(tmp_path / "a.safetensors"), tmp_path / "a.npz", sequence_axes=[(0, 1)])
+        convert(weights.open(tmp_path / "a.safetensors"), tmp_path / "a.npz", writing=Writing([(0, 1)]))

@@ -1,7 +1,8 @@
 """Prints the table of networks: what was mapped, how exactly, and how long it took.
 
 ``--corpus textbook`` takes the pairs that were written twice by hand, and compares the map with a person's;
-``--corpus packages`` those whose sides come from public packages (the extra ``corpus``), with the packages' own map.
+``--corpus packages`` those whose sides come from public packages (the extra ``corpus``), with the packages' own map;
+``--corpus files`` what others say of each network's ONNX file.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.networks")
     parser.add_argument("only", nargs="*", help="parts of names")
     parser.add_argument("--traceback", action="store_true")
-    parser.add_argument("--corpus", choices=("networks", "textbook", "packages"), default="networks")
+    parser.add_argument("--corpus", choices=("networks", "textbook", "packages", "files"), default="networks")
     parser.add_argument("--kind", choices=("pairs", "look-alikes"), help="of a corpus, one kind alone")
     parser.add_argument("--limit", type=int, default=300, metavar="SECONDS", help="of each pair of a corpus")
+    parser.add_argument("--opset", type=int, action="append", help="of the files; repeatable")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     import torch  # noqa: F401
@@ -35,6 +37,10 @@ def main() -> int:
     import xbfl_tensorflow
 
     xbfl_tensorflow.import_frameworks()
+    if arguments.corpus == "files":
+        from tests.networks.files import table
+
+        return table(arguments.only, arguments.opset or [21])
     if arguments.corpus != "networks":
         from tests.networks.textbook.measure import measure
 

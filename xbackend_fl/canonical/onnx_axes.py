@@ -25,13 +25,20 @@ def free(port: Port) -> onnx.ValueInfoProto:
     return _info(port, [_BATCH, *names[1:]] if names else names)
 
 
-def fix_axes(model: onnx.ModelProto, schema: Schema, sequence_axes: SequenceAxes = ()) -> None:
-    """Give inputs and outputs the sizes of the example; the batch, declared sequence axes, and what follows them, stay free."""
+def fix_axes(
+    model: onnx.ModelProto, schema: Schema, sequence_axes: SequenceAxes, like: onnx.ModelProto
+) -> None:
+    """Give inputs and outputs the sizes of the example; the batch, declared sequence axes, and what follows them, stay free.
+
+    Args:
+        model: Is changed.
+        schema: Its schema.
+        sequence_axes: The declared ones.
+        like: The same function without reshapes around dense layers, in which shape inference would lose the batch.
+    """
     graph = model.graph
-    inputs = [
-        _info(port, sizes) for port, sizes in zip(schema.inputs, _named(schema, sequence_axes), strict=True)
-    ]
-    outputs = _outputs(model, schema, inputs)
+    inputs = _fixed(schema, sequence_axes)
+    outputs = _outputs(like, schema, inputs)
     longer = outputs
     if sequence_axes:
         twice = [
@@ -41,7 +48,7 @@ def fix_axes(model: onnx.ModelProto, schema: Schema, sequence_axes: SequenceAxes
             )
             for index, port in enumerate(schema.inputs)
         ]
-        longer = _outputs(model, schema, twice)
+        longer = _outputs(like, schema, twice)
     batch = schema.inputs[0].shape[0] if schema.inputs and schema.inputs[0].shape else 0
     declared = {_name(schema.inputs[index], axis) for index, axis in sequence_axes}
     found = [
@@ -51,6 +58,27 @@ def fix_axes(model: onnx.ModelProto, schema: Schema, sequence_axes: SequenceAxes
     for field, items in ((graph.input, inputs), (graph.output, found)):
         del field[:]
         field.extend(items)
+
+
+def known_sizes(
+    model: onnx.ModelProto, schema: Schema, sequence_axes: SequenceAxes = ()
+) -> dict[str, tuple[int | None, ...]]:
+    """Size of every axis of every value of a model with fixed axes, ``None`` for free ones; values whose rank is unknown are left out."""
+    inputs = _fixed(schema, sequence_axes)
+    values = [*inputs, *_inferred(model, schema, inputs).value_info]
+    return {
+        item.name: tuple(
+            dim.dim_value if dim.HasField("dim_value") else None for dim in item.type.tensor_type.shape.dim
+        )
+        for item in values
+        if item.type.tensor_type.HasField("shape")
+    }
+
+
+def _fixed(schema: Schema, sequence_axes: SequenceAxes) -> list[onnx.ValueInfoProto]:
+    return [
+        _info(port, sizes) for port, sizes in zip(schema.inputs, _named(schema, sequence_axes), strict=True)
+    ]
 
 
 def _named(schema: Schema, sequence_axes: SequenceAxes) -> list[_Sizes]:
@@ -69,17 +97,29 @@ def _outputs(
     model: onnx.ModelProto, schema: Schema, inputs: Sequence[onnx.ValueInfoProto]
 ) -> Sequence[onnx.ValueInfoProto]:
     """What shape inference finds about the outputs for such inputs."""
+    found: Sequence[onnx.ValueInfoProto] = _inferred(model, schema, inputs).output
+    return found
+
+
+def _inferred(
+    model: onnx.ModelProto, schema: Schema, inputs: Sequence[onnx.ValueInfoProto]
+) -> onnx.GraphProto:
+    """The graph for such inputs, with what shape inference finds."""
     graph = model.graph
     # Without the weights: shape inference copies what it is given.
-    held = [helper.make_tensor_value_info(item.name, item.data_type, item.dims) for item in graph.initializer]
+    held = [
+        helper.make_tensor_value_info(
+            item.name, helper.np_dtype_to_tensor_dtype(np.dtype(item.dtype)), item.shape
+        )
+        for item in schema.parameters
+    ]
     unknown = [onnx.ValueInfoProto(name=port.name) for port in schema.outputs]
     bare = helper.make_model(
         helper.make_graph(graph.node, graph.name, [*inputs, *held], unknown),
         opset_imports=model.opset_import,
         ir_version=model.ir_version,
     )
-    found: Sequence[onnx.ValueInfoProto] = shape_inference.infer_shapes(bare, data_prop=True).graph.output
-    return found
+    return shape_inference.infer_shapes(bare, data_prop=True).graph
 
 
 def _name(port: Port, axis: int) -> str:

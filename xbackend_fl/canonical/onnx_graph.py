@@ -25,25 +25,35 @@ class OnnxGraph:
         shapes: Shape of every parameter, by its name.
         batch: A data input, whose first axis is the batch.
         batch_statistics: Whether to normalise with the statistics of the batch.
+        sizes: Size of every axis of a value, ``None`` for a free one; empty while none is known.
 
     Attributes:
+        owner: Node of the canonical graph that is being written; what it takes besides is named after it.
         statistics: Further outputs: the statistics of the batch.
     """
 
     def __init__(
-        self, dtypes: Mapping[str, str], shapes: Mapping[str, Shape], batch: str, *, batch_statistics: bool
+        self,
+        dtypes: Mapping[str, str],
+        shapes: Mapping[str, Shape],
+        batch: str,
+        *,
+        batch_statistics: bool,
+        sizes: Mapping[str, tuple[int | None, ...]],
     ) -> None:
-        self.dtypes, self.shapes, self.batch = dtypes, shapes, batch
+        self.dtypes, self.shapes, self.batch, self.sizes = dtypes, shapes, batch, sizes
         self.batch_statistics = batch_statistics
+        self.owner = ""
         self.statistics: list[onnx.ValueInfoProto] = []
         self.nodes: list[onnx.NodeProto] = []
         self.constants: dict[tuple[str, tuple[int, ...], bytes], onnx.NodeProto] = {}
 
     def call(self, operator: str, inputs: Sequence[str], output: str | None = None, **attributes: Any) -> str:
         """Append a node; returns the name of its output."""
-        name = output or f"_{operator}_{len(self.nodes)}"
-        self.several(operator, inputs, [name], name, **attributes)
-        return name
+        value = output or f"_{operator}_{len(self.nodes)}"
+        name = output or f"{self.owner}/{operator}_{len(self.nodes)}"
+        self.several(operator, inputs, [value], name, **attributes)
+        return value
 
     def several(
         self, operator: str, inputs: Sequence[str], outputs: Sequence[str], name: str, **attributes: Any

@@ -42,6 +42,9 @@ def convert(
             help="Axis of any length in a new ONNX graph, both from 0 on, in ONNX layout, e.g. 0.1; repeatable.",
         ),
     ] = None,
+    opset: Annotated[
+        int | None, typer.Option(help="Version of ONNX's operators in a new ONNX graph, 18 to 24.")
+    ] = None,
     only: Only = None,
     rename: Rename = None,
     dtype: Annotated[str | None, typer.Option(help="Cast floating-point tensors, e.g. bfloat16.")] = None,
@@ -57,9 +60,11 @@ def convert(
     --dest-model tensorflow:keras_net.py:build --input 1,3,64,64
     """
     from xbackend_fl import weights
+    from xbackend_fl.canonical.onnx_opset import OPSET
     from xbackend_fl.convert import convert as run
     from xbackend_fl.convert import selected
     from xbackend_fl.course import sequence_axis as sequence_axis_of
+    from xbackend_fl.weights.onnx_writing import Writing
 
     archive = selected(
         weights.open(source, source_format, external_data=external_data), only or (), rename or (), dtype
@@ -80,7 +85,7 @@ def convert(
             reader=reader,
             writer=writer,
             example=tuple(example.values()) if isinstance(example, dict) else example,
-            sequence_axes=free,
+            writing=Writing(free, opset or OPSET),
             rounding=dtype is not None,
             overwrite=force,
             on_progress=on_progress,

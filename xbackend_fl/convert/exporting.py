@@ -15,6 +15,7 @@ from xbackend_fl.errors import RefusedInput
 from xbackend_fl.mapping.probe.draw import draw_inputs
 from xbackend_fl.text import shown_names
 from xbackend_fl.weights import open as open_weights
+from xbackend_fl.weights.onnx_writing import Writing
 
 Array = NDArray[Any]
 
@@ -29,7 +30,7 @@ def by_exporter(
     canonical: Mapping[str, Array],
     side: Side,
     example: Sequence[Array],
-    sequence_axes: Sequence[tuple[int, int]],
+    writing: Writing,
 ) -> tuple[str, tuple[Output, ...], tuple[str, ...]]:
     """Write the file, read it again, and compare what ONNX Runtime computes with it.
 
@@ -38,7 +39,7 @@ def by_exporter(
         canonical: The weights.
         side: A model with code.
         example: Inputs in ONNX layout.
-        sequence_axes: Refused: an exporter's graph has the example's lengths.
+        writing: Refused: an exporter's graph has the example's lengths, and the opset that it chooses.
 
     Returns:
         How the file was compared, the differences of the outputs, and notes.
@@ -49,10 +50,10 @@ def by_exporter(
     """
     schema = side.model.schema
     names = shown_names(schema.opaque)
-    if sequence_axes:
+    if writing.asks:
         raise RefusedInput(
-            f"{names} have no canonical form, and the framework's own exporter frees the batch alone",
-            hint="leave --sequence-axis out",
+            f"{names} have no canonical form, and the framework's own exporter frees the batch alone and chooses the opset",
+            hint="leave --sequence-axis and --opset out",
         )
     inputs = draw_inputs(schema, [array.shape for array in example], 0)
     expected = answer_of(side, canonical, inputs)

@@ -16,7 +16,7 @@ from xbackend_fl import weights
 from xbackend_fl.adapter import Trainer
 from xbackend_fl.canonical import Binding
 from xbackend_fl.canonical.dtypes import HALVES, rounded, widened
-from xbackend_fl.canonical.onnx_export import to_onnx
+from xbackend_fl.canonical.onnx_export import to_bytes, to_onnx
 from xbackend_fl.convert.exporting import by_exporter, needs_exporter
 from xbackend_fl.convert.models import Side
 from xbackend_fl.convert.names import naming, not_saved
@@ -25,6 +25,7 @@ from xbackend_fl.errors import FileError, RefusedInput, SchemaError
 from xbackend_fl.formats.dtypes import is_float
 from xbackend_fl.mapping import check_lengths
 from xbackend_fl.weights import Archive, Weights, digest
+from xbackend_fl.weights.onnx_writing import Writing
 from xbackend_fl.weights.store import Format, format_of, same_bits
 from xbackend_fl.writing import atomic_write, check_new
 
@@ -61,7 +62,7 @@ def convert(
     reader: Side | None = None,
     writer: Side | None = None,
     example: Sequence[Array] = (),
-    sequence_axes: Sequence[tuple[int, int]] = (),
+    writing: Writing = Writing(),  # noqa: B008  frozen
     rounding: bool = False,
     overwrite: bool = False,
     on_progress: Callable[[int, int], None] = lambda *_: None,
@@ -78,7 +79,7 @@ def convert(
         reader: Model or binding that the source belongs to.
         writer: Model or binding that the destination belongs to.
         example: Inputs in ONNX layout; with them and models, both sides also compute.
-        sequence_axes: Position of an input and axis of it, for every axis of a new ONNX graph that is free besides the batch.
+        writing: How a new ONNX graph is written.
         rounding: Whether a model in half precision takes numbers that it has to round.
         overwrite: Whether an existing file may be replaced.
         on_progress: Hears how many bytes are written, and of how many.
@@ -97,12 +98,12 @@ def convert(
         )
     if not overwrite:
         check_new(destination, "choose another file, or --force")
-    if sequence_axes and (
+    if writing.asks and (
         reader is None or reader.trainer is None or writer is not None or kind.name != "onnx"
     ):
         raise RefusedInput(
-            "only a new ONNX graph has sequence axes",
-            hint="leave --sequence-axis out, or give the model of SOURCE alone (--source-model) and a DESTINATION that ends in .onnx",
+            f"only a new ONNX graph has {'sequence axes' if writing.sequence_axes else 'an opset'}",
+            hint=f"leave {'--sequence-axis' if writing.sequence_axes else '--opset'} out, or give the model of SOURCE alone (--source-model) and a DESTINATION that ends in .onnx",
         )
     if reader is None and writer is None:
         weights.save(
@@ -122,14 +123,14 @@ def convert(
     with atomic_write(destination) as partial:
         own: tuple[str, ...] = ()
         if kind.name == "onnx" and writer is None and reader is not None and needs_exporter(reader):
-            verified, outputs, own = by_exporter(partial, canonical, reader, example, sequence_axes)
+            verified, outputs, own = by_exporter(partial, canonical, reader, example, writing)
         else:
-            verified = _write(partial, kind, canonical, reader, writer, source, on_progress, sequence_axes)
+            verified = _write(partial, kind, canonical, reader, writer, source, on_progress, writing)
             outputs = compared_outputs(canonical, reader, writer, example)
-        if sequence_axes:
+        if writing.sequence_axes:
             assert reader is not None
             # The model holds the weights since the outputs were compared.
-            check_lengths(reader.model, canonical, example, sequence_axes)
+            check_lengths(reader.model, canonical, example, writing.sequence_axes)
         _replace(destination, overwrite=overwrite)
     left = () if reader is None else _left_out(source, places, reader.binding)
     told = () if writer is not None or reader is None else _held_in(kind, reader.binding)
@@ -262,12 +263,12 @@ def _write(
     writer: Side | None,
     source: Archive,
     on_progress: Callable[[int, int], None],
-    sequence_axes: Sequence[tuple[int, int]],
+    writing: Writing,
 ) -> str:
     """Write the file and read it again; returns what was compared."""
     if writer is None:
         assert reader is not None
-        _write_canonical(partial, kind, canonical, reader, on_progress, sequence_axes)
+        _write_canonical(partial, kind, canonical, reader, on_progress, writing)
         check_read_again(canonical, weights.open(partial, kind.name), partial)
         return "every canonical bit read again"
     natives = _narrow(writer.binding.restore(canonical), writer.binding)
@@ -337,14 +338,14 @@ def _write_canonical(
     canonical: Canonical,
     reader: Side,
     on_progress: Callable[[int, int], None],
-    sequence_axes: Sequence[tuple[int, int]],
+    writing: Writing,
 ) -> None:
     fingerprint, schema = reader.binding.fingerprint, reader.schema
     if kind.name == "onnx":
         if schema is None:
             raise RefusedInput("an ONNX file needs the graph", hint="give the model: --source-model")
-        model = to_onnx(schema, Weights.from_schema(schema, canonical), sequence_axes=sequence_axes)
-        partial.write_bytes(model.SerializeToString())
+        model = to_onnx(schema, Weights.from_schema(schema, canonical), **vars(writing))
+        partial.write_bytes(to_bytes(model))
         return
     if kind.write is None:
         raise RefusedInput(

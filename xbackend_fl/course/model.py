@@ -16,6 +16,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails
 
 from xbackend_fl.algorithms import Algorithm, ServerAlgorithm
+from xbackend_fl.canonical.onnx_opset import NEWEST, OLDEST, OPSET
 from xbackend_fl.course import compose, shapes
 from xbackend_fl.course.data import Data
 from xbackend_fl.course.deployment import DeploymentSection
@@ -78,6 +79,9 @@ class Course(Section):
     sequence_axes: list[str] = Field(
         default_factory=list,
         description="axes of any length in model.onnx, INPUT.AXIS in ONNX layout, both from 0 on, for example ['0.1']",
+    )
+    opset: int = Field(
+        OPSET, ge=OLDEST, le=NEWEST, description="version of ONNX's operators that model.onnx is of"
     )
     data: Data
     participants: Annotated[list[Participant], BeforeValidator(_named), Field(min_length=1)]

@@ -116,9 +116,12 @@ class Worker:
 
     def evidence(self) -> tuple[Schema, tuple[Evidence, ...]]:
         """The reference's schema and what it does with the probes."""
+        from xbackend_fl.canonical.onnx_export import check_writable  # noqa: PLC0415  a server does without
+
         model = CanonicalModel.described(self._trainer)
         _check_one_output(model.schema)
         _check_trains(self._backend, model.schema)
+        check_writable(model.schema, self._course.opset)
         with explained(f"the {self._backend} model, probed,"):
             check_lengths(model, model.read(), self._example, self._course.free_axes)
             return model.schema, evidence_of(self._trainer, self._example)

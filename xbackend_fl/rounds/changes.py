@@ -17,6 +17,7 @@ MAY_CHANGE = (
     "early_stopping.min_delta",
     "early_stopping.metric",
     "data.cache",
+    "opset",
     "federate.on_failure",
     "federate.workers",
     "federate.device",

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from xbackend_fl.errors import RunFailed
 from xbackend_fl.rounds.folder import RunFolder
 from xbackend_fl.weights import read_tensors, write_tensors
+from xbackend_fl.weights.onnx_writing import Writing
 
 Array = NDArray[Any]
 
@@ -31,14 +32,14 @@ _LARGE = 4 << 20
 def export(
     folder: RunFolder,
     inputs: Sequence[Array],
-    sequence_axes: Sequence[tuple[int, int]] = (),
+    writing: Writing = Writing(),  # noqa: B008  frozen
 ) -> list[Array]:
     """Write a run's last weights as ``model.onnx``, and run that file.
 
     Args:
         folder: Has the schema and the last weights.
         inputs: In ONNX layout.
-        sequence_axes: Position of an input and axis of it, for every axis that is free besides the batch.
+        writing: How the file is written.
 
     Returns:
         What ONNX Runtime answers to the inputs, in the order of the graph's outputs.
@@ -51,17 +52,17 @@ def export(
         if folder.last.stat().st_size < _LARGE:
             from xbackend_fl.weights.as_onnx import as_onnx  # noqa: PLC0415  it imports what a server does without
 
-            return as_onnx(*files, inputs, sequence_axes)
+            return as_onnx(*files, inputs, writing)
     except Exception as error:  # whatever onnx and ONNX Runtime say of a graph
         raise _failed(folder, str(error)) from error
-    return _by_a_process(folder, files, inputs, sequence_axes)
+    return _by_a_process(folder, files, inputs, writing)
 
 
 def _by_a_process(
     folder: RunFolder,
     files: Sequence[Path],
     inputs: Sequence[Array],
-    sequence_axes: Sequence[tuple[int, int]],
+    writing: Writing,
 ) -> list[Array]:
     with tempfile.TemporaryDirectory(prefix="xbfl-") as name:
         asked, answered = Path(name) / "inputs.safetensors", Path(name) / "outputs.safetensors"
@@ -72,7 +73,7 @@ def _by_a_process(
                 "-m",
                 "xbackend_fl.weights.as_onnx",
                 *map(str, (*files, asked, answered)),
-                *(f"{index}.{axis}" for index, axis in sequence_axes),
+                writing.to_json(),
             ],
             capture_output=True,
             text=True,

@@ -22,6 +22,7 @@ from xbackend_fl.rounds.folder import RunFolder
 from xbackend_fl.rounds.watching import stopped
 from xbackend_fl.text import line, shown_names
 from xbackend_fl.weights import Weights, load_weights
+from xbackend_fl.weights.onnx_writing import Writing
 from xbackend_fl.writing import atomic_write
 
 _PROBE = 64
@@ -55,7 +56,8 @@ def finish(
         graph, note = _native_graph(engine, weights, answers.inputs, expected, schema, folder)
         observer(Noted(backend="server", note=note))
     else:
-        expected = export(folder, answers.inputs, course.free_axes)
+        about = {"course": course.name, "run": folder.path.resolve().name, "round": str(state.round)}
+        expected = export(folder, answers.inputs, Writing(course.free_axes, course.opset, about))
         graph = (folder.onnx,)
     agree, disagree = _compared(answers, expected, "the median" if schema.opaque else "ONNX Runtime")
     for name, error in disagree.items():

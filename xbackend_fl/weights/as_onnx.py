@@ -1,4 +1,4 @@
-"""Canonical weights as an ONNX file, which is checked and answers; also a program: ``SCHEMA WEIGHTS FILE INPUTS OUTPUTS [INPUT.AXIS …]``.
+"""Canonical weights as an ONNX file, which is checked and answers; also a program: ``SCHEMA WEIGHTS FILE INPUTS OUTPUTS WRITING``.
 
 It is in this room because a process that runs it should import as little as can be: with all that a server is made of, half of
 its time went into that.
@@ -15,9 +15,10 @@ import onnx
 from numpy.typing import NDArray
 
 from xbackend_fl.canonical import Schema
-from xbackend_fl.canonical.onnx_export import to_onnx
+from xbackend_fl.canonical.onnx_export import to_bytes, to_onnx
 from xbackend_fl.canonical.onnx_session import OnnxSession
 from xbackend_fl.weights.files import load_weights, read_tensors, write_tensors
+from xbackend_fl.weights.onnx_writing import Writing
 from xbackend_fl.writing import atomic_write
 
 Array = NDArray[Any]
@@ -28,7 +29,7 @@ def as_onnx(
     weights_file: Path,
     file: Path,
     inputs: Sequence[Array],
-    sequence_axes: Sequence[tuple[int, int]] = (),
+    writing: Writing = Writing(),  # noqa: B008  frozen
 ) -> list[Array]:
     """Write the model, check it, and answer the inputs with it.
 
@@ -37,7 +38,7 @@ def as_onnx(
         weights_file: Weights of that schema.
         file: Where the ONNX file goes; it is there as a whole, or not at all.
         inputs: In ONNX layout, one per input of the schema.
-        sequence_axes: Position of an input and axis of it, for every axis that is free besides the batch.
+        writing: How.
 
     Returns:
         What ONNX Runtime answers, in the order of the graph's outputs.
@@ -45,7 +46,7 @@ def as_onnx(
     schema = Schema.from_json(schema_file.read_text(encoding="utf-8"))
     with atomic_write(file) as path:
         weights = load_weights(weights_file, schema.fingerprint)
-        path.write_bytes(to_onnx(schema, weights, sequence_axes=sequence_axes).SerializeToString())
+        path.write_bytes(to_bytes(to_onnx(schema, weights, **vars(writing))))
         # From the file: it is what others will read, and the checker would make two more copies of a model in memory.
         onnx.checker.check_model(str(path), full_check=True)
     return answers(file, schema, inputs)
@@ -60,14 +61,13 @@ def answers(file: Path, schema: Schema, inputs: Sequence[Array]) -> list[Array]:
 def main(arguments: Sequence[str]) -> None:
     """The program."""
     schema, weights, file, asked, answered = map(Path, arguments[:5])
-    pairs = [text.split(".") for text in arguments[5:]]
     inputs, _ = read_tensors(asked)
     outputs = as_onnx(
         schema,
         weights,
         file,
         [inputs[str(index)] for index in range(len(inputs))],
-        [(int(index), int(axis)) for index, axis in pairs],
+        Writing.from_json(arguments[5]),
     )
     write_tensors(answered, {str(index): array for index, array in enumerate(outputs)}, {})
 

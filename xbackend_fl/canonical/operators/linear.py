@@ -6,6 +6,7 @@ Other forms are turned into these by the passes ``biases``, ``cuts``, ``joins``,
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from xbackend_fl.canonical.row import Effect, Operator, Property, Slot, attributes
@@ -16,11 +17,31 @@ if TYPE_CHECKING:
 
 
 def _gemm(graph: OnnxGraph, node: Node) -> None:
-    transposed = graph.call("Transpose", [node.parameters["weight"]], perm=[1, 0])
-    bias, output = node.parameters.get("bias"), node.outputs[0]
-    product = graph.call("MatMul", [node.inputs[0], transposed], output if bias is None else None)
-    if bias is not None:
-        graph.call("Add", [product, bias], output)
+    value, weight, output = node.inputs[0], node.parameters["weight"], node.outputs[0]
+    bias, sizes = node.parameters.get("bias"), graph.sizes.get(value)
+    if sizes is None:
+        transposed = graph.call("Transpose", [weight], perm=[1, 0])
+        product = graph.call("MatMul", [value, transposed], output if bias is None else None)
+        if bias is not None:
+            graph.call("Add", [product, bias], output)
+        return
+    rows = (
+        value if len(sizes) == 2 else graph.call("Reshape", [value, graph.ints(-1, graph.shapes[weight][1])])
+    )
+    made = graph.call(
+        "Gemm", [rows, weight, *([bias] if bias else [])], output if rows is value else None, transB=1
+    )
+    if made != output:
+        graph.call("Reshape", [made, _as_before(graph, value, sizes, graph.shapes[weight][0])], output)
+
+
+def _as_before(graph: OnnxGraph, value: str, sizes: Sequence[int | None], features: int) -> str:
+    """The shape of a value with other features: a constant where one axis in front of them is free at most."""
+    front = [-1 if size is None else size for size in sizes[:-1]]
+    if front.count(-1) <= 1 and 0 not in front:
+        return graph.ints(*front, features)
+    lead = graph.call("Shape", [value], start=0, end=-1)
+    return graph.call("Concat", [lead, graph.ints(features)], axis=0)
 
 
 _BIAS = Slot("bias", "B", "[out]")

@@ -178,7 +178,7 @@ def _run(steps: Sequence[Step], known: Mapping[str, Array], wanted: Sequence[str
     """Values by name, by ONNX Runtime; ``None`` if it cannot run these steps."""
     from onnx import helper, numpy_helper  # noqa: PLC0415
 
-    from xbackend_fl.canonical.onnx_export import IR_VERSION, OPSET  # noqa: PLC0415
+    from xbackend_fl.canonical.onnx_opset import OPSET, ir_version  # noqa: PLC0415
 
     made = {name for step in steps for name in step.outputs}
     read = dict.fromkeys(name for step in steps for name in step.inputs if name and name not in made)
@@ -191,7 +191,9 @@ def _run(steps: Sequence[Step], known: Mapping[str, Array], wanted: Sequence[str
         [helper.make_empty_tensor_value_info(name) for name in wanted],
         [numpy_helper.from_array(np.asarray(known[name], order="C"), name) for name in read],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    model = helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=ir_version(OPSET)
+    )
     try:
         # Many graphs run once each: nothing is gained by what takes longer than a run.
         found = OnnxSession(model, optimized=False).run({}, wanted)
