@@ -85,3 +85,35 @@ def test_a_silo_s_data_path_is_any_source(
     Silo.open(course, "torch-1", f"{ROOM}/loaders.py:good")
     with pytest.raises(ConfigError, match="the classes are text"):
         Silo.open(load_course(file), "torch-1", "parquet:elsewhere/mine.parquet#x:y")
+
+
+BOTH = f'models={{torch: "{ROOM}/models.py:build", tensorflow: "{ROOM}/models.py:keras_model"}}'
+NOISY = f"data.transform={ROOM}/transforms.py:noisy"
+
+
+def test_augmentation_is_the_same_on_both_backends(file: Path) -> None:
+    """The backends train as closely with random numbers in the data as they do without."""
+
+    def worker(backend: str, *settings: str) -> Worker:
+        other = {"torch": "tensorflow", "tensorflow": "torch"}[backend]
+        who = f"participants=[{{name: a, backend: {backend}}}, {{name: b, backend: {other}}}]"
+        return Worker(load_course(file, [BOTH, who, *settings]), backend, 1)
+
+    torch, keras, plain = worker("torch", NOISY), worker("tensorflow", NOISY), worker("torch")
+    schema, evidence = torch.evidence()
+    for one in (torch, keras, plain):
+        one.bind(schema, evidence)
+    start = torch.initial()
+    first, second, still = (one.train_alone(1, start, "a", {}, {})[0].model for one in (torch, keras, plain))
+    assert max(np.abs(first[name] - second[name]).max() for name in first) < 1e-6
+    assert max(np.abs(first[name] - still[name]).max() for name in first) > 1e-4
+    assert torch.evaluate(start, "test") == plain.evaluate(start, "test")
+
+
+def test_a_wrong_transform_is_refused_before_the_course(file: Path) -> None:
+    longer = load_course(file, [f"data.transform={ROOM}/transforms.py:longer"])
+    with pytest.raises(ConfigError, match=r"data.transform .*longer: returned inputs of float32"):
+        Worker(longer, "torch", 1).examine(Scope(thorough=True)).raise_any()
+    raises = load_course(file, [f"data.evaluation_transform={ROOM}/transforms.py:raises"])
+    with pytest.raises(ConfigError, match=r"data.evaluation_transform .*KeyError"):
+        Worker(raises, "torch", 1).examine(Scope()).raise_any()

@@ -81,6 +81,14 @@ class Data(Section):
     cache: str | None = Field(
         None, description="folder for what files are read into, on this machine; beside the files if left out"
     )
+    transform: str | None = Field(
+        None,
+        description="FILE_OR_MODULE:CALLABLE over (inputs, targets, rng) of every batch that is trained on, in ONNX layout; rng has random numbers of the course",
+    )
+    evaluation_transform: str | None = Field(
+        None,
+        description="the same for every batch that is evaluated; what is trained on alone is transformed if left out",
+    )
     scale: Scale | None = Field(
         None, description="uint8 inputs stay so in memory, and are scaled batch by batch"
     )

@@ -77,6 +77,8 @@ def complete(course: Course) -> dict[str, Any]:
     plain["models"] = {backend: resolve(text, course.base) for backend, text in course.models.items()}
     plain["input"] = [shapes.absolute(text, course.base) for text in course.input]
     plain["data"]["source"] = absolute(course.data.source, course.base)
+    for name in {"transform", "evaluation_transform"} & plain["data"].keys():
+        plain["data"][name] = resolve(plain["data"][name], course.base)
     if "cache" in plain["data"]:
         plain["data"]["cache"] = str((course.base / plain["data"]["cache"]).resolve())
     if course.own_metric is not None:
@@ -108,7 +110,9 @@ def _outside(course: Course) -> list[diagnostics.Mistake]:
                 diagnostics.Mistake(f"unknown backend `{backend}`", ("models", backend), hint, at_key=True)
             )
         mistakes += _missing(text, course, ("models", backend))
-    mistakes += _missing(course.data.source, course, ("data", "source"))
+    for name in ("source", "transform", "evaluation_transform"):
+        if (named := getattr(course.data, name)) is not None:
+            mistakes += _missing(named, course, ("data", name))
     if course.training.metric is not None and ":" in course.training.metric:
         mistakes += _missing(course.training.metric, course, ("training", "metric"))
     # Thousands may name one file.

@@ -1,5 +1,6 @@
 """Federated data: loading, sharing out, and every random choice of a course."""
 
+from xbackend_fl.data.ahead import ahead
 from xbackend_fl.data.alike import errors_once, notes_once
 from xbackend_fl.data.column import Column, Sliced, blocks
 from xbackend_fl.data.dataset import Dataset, Examples, Splits, extreme_rows, input_names
@@ -10,6 +11,7 @@ from xbackend_fl.data.partition import by_id, dirichlet, iid, pathological, quan
 from xbackend_fl.data.source import Reading, Source, absolute, source_of
 from xbackend_fl.data.sources.code import load_dataset, load_splits
 from xbackend_fl.data.sources.npz import load_npz
+from xbackend_fl.data.transform import Transform
 
 __all__ = [
     "Column",
@@ -19,7 +21,9 @@ __all__ = [
     "Sliced",
     "Source",
     "Splits",
+    "Transform",
     "absolute",
+    "ahead",
     "batches",
     "blocks",
     "by_id",

@@ -116,6 +116,13 @@ def read(column: Column, rows: slice | Rows) -> Array:
     return found
 
 
+def is_read(column: Column) -> bool:
+    """Whether its rows take time to be had: they come from files that are not all in memory."""
+    if not isinstance(column, np.ndarray):
+        return True
+    return column.nbytes > _PAGES_BYTES and _mapping(column) is not None
+
+
 def _mapping(array: Array) -> mmap.mmap | None:
     """The file behind an array, if its pages can be had again: changes that are in memory alone would be lost."""
     mode = ""

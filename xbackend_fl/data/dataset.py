@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.data.column import Array, Column, read
+from xbackend_fl.data.column import Array, Column, is_read, read
 from xbackend_fl.data.examine import extreme_values
 
 SPLITS = ("train", "validation", "test")
@@ -55,6 +55,11 @@ class Dataset:
         """Copies of the examples at ``indices``, in memory."""
         rows = indices if self.rows is None else self.rows[indices]
         return Examples(tuple(read(column, rows) for column in self.inputs), read(self.targets, rows))
+
+    @property
+    def is_read(self) -> bool:
+        """Whether its examples come from files that are not all in memory, so that it pays to read ahead."""
+        return any(map(is_read, self.inputs))
 
     @property
     def labels(self) -> Array:

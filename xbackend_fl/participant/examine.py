@@ -119,7 +119,8 @@ class Rehearsal:
         source: Loads the data again.
         splits: The common data.
         shards: The data of the backend's participants.
-        batch: Makes a batch of rows of a data set, as training does.
+        batch: Makes a batch of rows of a data set, as evaluation does.
+        step: The same, as training does.
         objective: How the loss reads the targets of a data set.
         config: How the model will be trained on a data set.
     """
@@ -132,6 +133,7 @@ class Rehearsal:
     splits: Splits
     shards: Mapping[str, Dataset]
     batch: Callable[[Dataset, NDArray[np.intp]], Batch]
+    step: Callable[[Dataset, NDArray[np.intp]], Batch]
     objective: Callable[[Dataset], Objective]
     config: Callable[[Dataset], TrainConfig]
 
@@ -142,7 +144,14 @@ class Rehearsal:
         looked_at = named if scope.common else named_data(self.source, self.shards, None)
         notes = examine_data(looked_at, self._wanted(), refused)
         trial = Trial(
-            self.course, self.backend, self.model, self.shards, self.batch, self.objective, self.config
+            self.course,
+            self.backend,
+            self.model,
+            self.shards,
+            self.batch,
+            self.step,
+            self.objective,
+            self.config,
         )
         notes += self._without_gradient() if scope.common else ()
         tried = Refusals()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, final
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from xbackend_fl.adapter import Batch
 from xbackend_fl.canonical import Schema
 from xbackend_fl.course import Course
-from xbackend_fl.data import Dataset
+from xbackend_fl.data import Dataset, Examples, Transform, ahead
 from xbackend_fl.metrics import Objective, objective_of
 
 
@@ -28,6 +28,18 @@ class Feed:
     def __init__(self, course: Course, example: Sequence[NDArray[Any]], schema: Schema) -> None:
         self._course, self._example, self._schema = course, example, schema
         self._objectives: dict[int, Objective] = {}
+        self._trained, self._evaluated = (
+            None if text is None else Transform(f"data.{key}", text, course.base, course.seed)
+            for key, text in (
+                ("transform", course.data.transform),
+                ("evaluation_transform", course.data.evaluation_transform),
+            )
+        )
+
+    @property
+    def transforms(self) -> bool:
+        """Whether what is trained on is transformed, so that no two rounds see the same."""
+        return self._trained is not None
 
     def objective(self, data: Dataset) -> Objective:
         """How the loss reads the targets of a data set."""
@@ -55,7 +67,32 @@ class Feed:
             a * factor + offset if a.dtype == np.uint8 else a.astype(e.dtype, copy=False) for a, e in pairs
         )
 
-    def batch(self, data: Dataset, indices: NDArray[np.intp]) -> Batch:
-        """Some rows of a data set."""
+    def examples(self, data: Dataset, indices: NDArray[np.intp]) -> Examples:
+        """Some rows of a data set as they are evaluated, with inputs in the dtype of the model and targets as they are."""
         part = data.gather(indices)
+        if self._evaluated is not None:
+            part = self._evaluated(part, "evaluation", int(indices[0]) if len(indices) else 0)
+        return Examples(self.prepared(part.inputs), part.targets)
+
+    def batch(self, data: Dataset, indices: NDArray[np.intp]) -> Batch:
+        """Some rows of a data set as they are evaluated."""
+        part = self.examples(data, indices)
+        return Batch(part.inputs, self.objective(data).prepared(part.targets))
+
+    def step(self, data: Dataset, indices: NDArray[np.intp], *key: int | str) -> Batch:
+        """Some rows of a data set as they are trained on.
+
+        Args:
+            data: The data set.
+            indices: The rows.
+            key: What the random numbers of ``data.transform`` are for.
+        """
+        part = data.gather(indices)
+        if self._trained is not None:
+            part = self._trained(part, *key)
         return Batch(self.prepared(part.inputs), self.objective(data).prepared(part.targets))
+
+    def steps(self, data: Dataset, order: Iterable[NDArray[np.intp]], *key: int | str) -> Iterator[Batch]:
+        """The steps of one participant in a round; they are made ahead where that takes time."""
+        found = (self.step(data, part, *key, number) for number, part in enumerate(order))
+        return ahead(found) if data.is_read or self.transforms else found

@@ -197,7 +197,9 @@ class LocalTraining:
         """Whether a whole cohort can stay on a device, with the results that one by one would have."""
         federate = self._course.federate
         plain = federate.precision == "float32" and federate.share_local_model and federate.online_aggr
-        plain = plain and self.client.plain and federate.aggregator.name == "mean"
+        plain = (
+            plain and not self._feed.transforms and self.client.plain and federate.aggregator.name == "mean"
+        )
         return (
             plain
             and not self._course.training.schedule
@@ -280,7 +282,8 @@ class LocalTraining:
         found = rates(settings.schedule, lr, number, len(order), self._watched)
         config = replace(self._native_config(data), rule=begun.plan.rule, slots=begun.plan.slots, rates=found)
         axis = self._feed.objective(data).class_axis
-        steps = (self._model.native_batch(self._feed.batch(data, part), axis) for part in order)
+        made = self._feed.steps(data, order, number, name)
+        steps = (self._model.native_batch(batch, axis) for batch in made)
         with failing(training(number, [name], self._backend)):
             loss = trainer.train(steps, config)
         if not math.isfinite(loss.total):

@@ -40,7 +40,8 @@ class Trial:
         backend: The backend.
         model: The model.
         shards: The data of the backend's participants.
-        batch: Makes a batch of rows of a data set, as training does.
+        batch: Makes a batch of rows of a data set, as evaluation does.
+        step: The same, as training does.
         objective: How the loss reads the targets of a data set.
         config: How the model will be trained on a data set.
     """
@@ -50,6 +51,7 @@ class Trial:
     model: CanonicalModel
     shards: Mapping[str, Dataset]
     batch: Callable[[Dataset, NDArray[np.intp]], Batch]
+    step: Callable[[Dataset, NDArray[np.intp]], Batch]
     objective: Callable[[Dataset], Objective]
     config: Callable[[Dataset], TrainConfig]
 
@@ -86,19 +88,21 @@ class Trial:
     def _measured(
         self, what: str, data: Dataset, rows: NDArray[np.intp], when: str = "before any training"
     ) -> Metrics:
+        batch = self.batch(data, rows)
         try:
             with explained(what):
-                outputs = self.model.forward(self.batch(data, rows).inputs)
+                outputs = self.model.forward(batch.inputs)
         except RefusedInput as error:
             if error.message.startswith(what):
                 raise
             raise ConfigError(f"{what} raised: {error.message}", hint=error.hint) from error
         if not all(np.isfinite(output).all() for output in outputs):
             raise ConfigError(f"{what} answers with NaN or infinity {when}")
-        targets = data.gather(rows).targets
         try:
             with explained(f"{what} measured,"):
-                found = Metrics.measured(self.objective(data), outputs[0], targets, self.course.own_metric)
+                found = Metrics.measured(
+                    self.objective(data), outputs[0], batch.targets, self.course.own_metric
+                )
                 # A metric of the user's own may raise here, too.
                 _ = found.figures
         except RunFailed as error:
@@ -216,7 +220,7 @@ class Trial:
         start, before = trainer.read(), self.model.read()
         try:
             self.model.reset(0)
-            loss = self.model.train([self.batch(data, rows)], config).total
+            loss = self.model.train([self.step(data, rows)], config).total
             return loss, before, self.model.read()
         finally:
             trainer.write(start)

@@ -22,7 +22,7 @@ from xbackend_fl.aggregation import Update
 from xbackend_fl.canonical import Binding, Kind, Schema
 from xbackend_fl.canonical.schema import parameters_behind
 from xbackend_fl.course import Course, example_arrays, named
-from xbackend_fl.data import Dataset
+from xbackend_fl.data import Dataset, ahead
 from xbackend_fl.errors import (
     AdapterError,
     ConfigError,
@@ -109,6 +109,7 @@ class Worker:
             self._splits,
             self._shards,
             self._feed.batch,
+            self._feed.step,
             self._feed.objective,
             self._training.config,
         )
@@ -195,7 +196,13 @@ class Worker:
         )
         # What reads rows when it is asked for them may not fit there.
         arrays = [column for column in train.inputs if isinstance(column, np.ndarray)]
-        if device == "cpu" or not shared or turned or len(arrays) < len(train.inputs):
+        if (
+            device == "cpu"
+            or not shared
+            or turned
+            or len(arrays) < len(train.inputs)
+            or self._feed.transforms
+        ):
             return
         scale = self._course.data.scale
         inputs = tuple(
@@ -240,9 +247,8 @@ class Worker:
         data: Dataset = getattr(self._splits, split)
         rows = np.arange(len(data))
         parts = [rows[i : i + EVALUATION_BATCH] for i in range(0, len(data), EVALUATION_BATCH)]
-        batches = (
-            Batch(self._feed.prepared(found.inputs), found.targets) for found in map(data.gather, parts)
-        )
+        found = (self._feed.examples(data, part) for part in parts)
+        batches = (Batch(*examples) for examples in (ahead(found) if data.is_read else found))
         with failing(f"while evaluating on the {split} examples ({self._backend})"):
             return evaluated(self._model, batches, self._feed.objective(data), self._course.own_metric)
 
@@ -267,7 +273,7 @@ class Worker:
     ) -> tuple[tuple[NDArray[Any], ...], tuple[NDArray[Any], ...]]:
         """The first ``count`` inputs of a split and the model's answers, both in ONNX layout."""
         data: Dataset = getattr(self._splits, split)
-        inputs = self._feed.prepared(data.gather(np.arange(min(count, len(data)))).inputs)
+        inputs = self._feed.examples(data, np.arange(min(count, len(data)))).inputs
         return inputs, self.answers(weights, inputs)
 
     def answers(self, weights: Weights, inputs: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
