@@ -21,6 +21,7 @@ def check(
     from contextlib import closing
 
     from xbackend_fl.course import load_course
+    from xbackend_fl.course.own_training import shown_own
     from xbackend_fl.events import Event, ModelBound
     from xbackend_fl.report import describe
     from xbackend_fl.simulation import SimulationEngine
@@ -47,5 +48,6 @@ def check(
         say(
             f"  {participant.name} ({participant.backend}): model proven against the schema, "
             f"largest error {error:.1e}; {sizes[participant.name]} examples"
+            + (f"; its own: {shown_own(participant.training)}" if participant.training else "")
         )
     say(f"ok: schema {prepared.schema.fingerprint[:12]}, {prepared.schema.num_values:,} values")

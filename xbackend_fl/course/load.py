@@ -88,9 +88,12 @@ def complete(course: Course) -> dict[str, Any]:
         deployment["keys"] = str((course.base / deployment["keys"]).resolve())
     if "data_path" in deployment:
         deployment["data_path"] = absolute(deployment["data_path"], course.base)
-    for participant in plain["participants"]:
+    for participant, said in zip(plain["participants"], course.participants, strict=True):
         if "data" in participant:
             participant["data"] = absolute(participant["data"], course.base)
+        if said.training is not None:
+            # What it leaves out is the course's, and what is null it says itself.
+            participant["training"] = said.training.model_dump(mode="json", exclude_unset=True)
     return plain
 
 

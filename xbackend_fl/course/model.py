@@ -11,6 +11,7 @@ from pydantic import (
     Field,
     PositiveInt,
     PrivateAttr,
+    ValidationError,
     model_validator,
 )
 from pydantic_core import InitErrorDetails
@@ -25,6 +26,7 @@ from xbackend_fl.course.early_stopping import EarlyStopping
 from xbackend_fl.course.excerpt import printed
 from xbackend_fl.course.federate import Federate
 from xbackend_fl.course.numbers import there
+from xbackend_fl.course.own_training import misfits, overridden
 from xbackend_fl.course.participant import Name, Participant
 from xbackend_fl.course.section import Section
 from xbackend_fl.course.settings import Path as Keys
@@ -113,6 +115,11 @@ class Course(Section):
     def keeps_state(self) -> bool:
         """Whether participants keep something from one of their rounds to the next."""
         return bool(self.local) or self.federate.algorithm.keeps_state
+
+    @property
+    def trainings(self) -> dict[str, Training]:
+        """The section ``training`` as it holds for every participant; the course's own for those that say nothing."""
+        return {p.name: overridden(self.training, p.training) for p in self.participants}
 
     @property
     def watched(self) -> tuple[tuple[Watching, Metric], ...]:
@@ -244,15 +251,26 @@ class Course(Section):
             name, rule = self.federate.algorithm.name, self.federate.aggregator.name
             text = f"federate.aggregator {rule} merges weights alone, and {name} sends {', '.join(self.federate.algorithm.vectors)} too"
             yield mistake(text, ("federate", "aggregator"), rule, hint="federate.aggregator: mean")
-        reason = self.federate.algorithm.unfit(self.training.optimizer.rule(), self.federate.server.rule())
-        if reason:
-            keys: Keys = ("federate", "algorithm")
-            yield mistake(
-                reason,
-                keys,
-                self.federate.algorithm.name,
-                hint="training.optimizer: {name: sgd}, federate.server: {name: fedavg}",
-            )
+        algorithm, server = self.federate.algorithm, self.federate.server.rule()
+        hint = "training.optimizer: {name: sgd}, federate.server: {name: fedavg}"
+        if reason := algorithm.unfit(self.training.optimizer.rule(), server):
+            yield mistake(reason, ("federate", "algorithm"), algorithm.name, hint=hint)
+            return
+        for index, participant in enumerate(self.participants):
+            if participant.training is None:
+                continue
+            keys: Keys = ("participants", index, "training")
+            try:
+                training = overridden(self.training, participant.training)
+            except ValidationError as error:
+                yield from misfits(error, keys)
+                continue
+            if reason := algorithm.unfit(training.optimizer.rule(), server):
+                yield mistake(f"{participant.name}: {reason}", keys, training.optimizer.name, hint=hint)
+            if any(isinstance(schedule, Watching) for schedule in participant.training.schedule):
+                text = f"{participant.name}: plateau follows the figures of all, and is the course's alone"
+                yield mistake(text, (*keys, "schedule"), None, hint="training.schedule: {name: plateau}")
+            yield from self._lowest(training, (*keys, "schedule"))
 
     def _schedule(self) -> Iterator[InitErrorDetails]:
         keys: Keys = ("training", "schedule")
@@ -268,7 +286,10 @@ class Course(Section):
             if name not in {None, *fitting}:
                 text = f"{place[0]}.{'metric' if len(place) == 1 else 'schedule'} watches {printed(repr(name))}; the loss {self.training.loss.name} has {', '.join(fitting)}"
                 yield mistake(text, (*place, "metric"), name, hint=look_alike(str(name), fitting))
-        lowest = factor_over_rounds(self.training.schedule, self.rounds, 1.0) * self.training.optimizer.lr
+        yield from self._lowest(self.training, keys)
+
+    def _lowest(self, training: Training, keys: Keys) -> Iterator[InitErrorDetails]:
+        lowest = factor_over_rounds(training.schedule, self.rounds, 1.0) * training.optimizer.lr
         if not there(lowest):
             text = f"training.schedule: the learning rate of round {self.rounds} is {lowest:.3g}, which is 0 in float32: nothing would be trained"
             yield mistake(text, keys, None, hint="a floor above 0, a larger gamma, or fewer rounds")

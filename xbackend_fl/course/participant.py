@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
 
 from xbackend_fl.course.excerpt import printed
+from xbackend_fl.course.own_training import only_own
 from xbackend_fl.course.section import Section
+from xbackend_fl.course.training import OwnTraining
 from xbackend_fl.errors import ConfigError
 
 _MAX_NAME = 100
@@ -48,4 +50,7 @@ class Participant(Section):
 
     name: Name
     backend: str
+    training: Annotated[OwnTraining | None, BeforeValidator(only_own)] = Field(
+        None, description="what it does otherwise than the course's training says; the rest is as there"
+    )
     data: str | None = Field(None, description="FILE_OR_MODULE:CALLABLE with this participant's own examples")

@@ -43,6 +43,17 @@ def apply(course: dict[str, Any], texts: Sequence[str]) -> list[Setting]:
     return [_apply(course, text) for text in texts]
 
 
+def flat(value: Any, path: str = "") -> dict[str, Any]:
+    """Every single value by its dotted path."""
+    if isinstance(value, dict):
+        pairs = [(str(key), inner) for key, inner in value.items()]
+    elif isinstance(value, list):
+        pairs = [(str(index), inner) for index, inner in enumerate(value)]
+    else:
+        return {path: value}
+    return {k: v for key, inner in pairs for k, v in flat(inner, f"{path}.{key}" if path else key).items()}
+
+
 def _apply(course: dict[str, Any], text: str) -> Setting:
     name = f"--set {printed(text)}"
     key, equals, value = text.partition("=")

@@ -15,6 +15,7 @@ from xbackend_fl.canonical import Kind
 from xbackend_fl.canonical.layout import leaves
 from xbackend_fl.canonical.schema import parameters_behind
 from xbackend_fl.course import Course
+from xbackend_fl.course.training import Training
 from xbackend_fl.data import Column, Dataset, Splits, content, digest, errors_once, input_names
 from xbackend_fl.errors import ConfigError, Refusals, RefusedInput
 from xbackend_fl.metrics import Objective
@@ -122,7 +123,7 @@ class Rehearsal:
         batch: Makes a batch of rows of a data set, as evaluation does.
         step: The same, as training does.
         objective: How the loss reads the targets of a data set.
-        config: How the model will be trained on a data set.
+        config: How the model is trained on a data set with such settings.
     """
 
     course: Course
@@ -135,7 +136,7 @@ class Rehearsal:
     batch: Callable[[Dataset, NDArray[np.intp]], Batch]
     step: Callable[[Dataset, NDArray[np.intp]], Batch]
     objective: Callable[[Dataset], Objective]
-    config: Callable[[Dataset], TrainConfig]
+    config: Callable[[Dataset, Training], TrainConfig]
 
     def examine(self, scope: Scope) -> Examined:
         """Look at the data, and try a batch of each with the model, which is left as it was."""
@@ -143,16 +144,7 @@ class Rehearsal:
         named = named_data(self.source, self.shards, self.splits)
         looked_at = named if scope.common else named_data(self.source, self.shards, None)
         notes = examine_data(looked_at, self._wanted(), refused)
-        trial = Trial(
-            self.course,
-            self.backend,
-            self.model,
-            self.shards,
-            self.batch,
-            self.step,
-            self.objective,
-            self.config,
-        )
+        trials = [*self._trials()]
         notes += self._without_gradient() if scope.common else ()
         tried = Refusals()
         if not refused:
@@ -160,15 +152,16 @@ class Rehearsal:
             for where, data in named.items():
                 wrong = Refusals()
                 with wrong:
-                    trial.answer(where, data, chooses=data is self.splits.validation)
+                    trials[0].answer(where, data, chooses=data is self.splits.validation)
                 errors += [(where, error) for error in wrong.errors]
             for error in errors_once(errors):
                 tried.add(error)
         if not refused and not tried:
             with tried:
-                trial.alone()
-                if scope.thorough:
-                    notes += tuple(trial.steps(self._trained_on(named)))
+                for trial in trials:
+                    trial.alone()
+                    if scope.thorough:
+                        notes += tuple(trial.steps(self._trained_on(named)))
         if tried and not scope.common:
             # Another process looks at the common data; where these are wrong, what a model makes of them is no error of its own.
             examine_data(named, self._wanted(), refused)
@@ -183,6 +176,24 @@ class Rehearsal:
         notes += tuple(equal_parts(contents))
         return Examined(refused.errors, notes, found, contents)
 
+    def _trials(self) -> Iterator[Trial]:
+        """One for each way in which participants of this backend train."""
+        trainings = self.course.trainings
+        ways: dict[int, Training] = {id(trainings[name]): trainings[name] for name in self.shards}
+        for training in ways.values() or [self.course.training]:
+            mine = {name: shard for name, shard in self.shards.items() if trainings[name] is training}
+            yield Trial(
+                self.course,
+                self.backend,
+                self.model,
+                training,
+                mine,
+                self.batch,
+                self.step,
+                self.objective,
+                self.config,
+            )
+
     def _trained_on(self, named: Mapping[str, Dataset]) -> dict[str, Dataset]:
         """Of the named data, those that participants of this backend train on."""
         arrays = {id(shard.targets) for shard in self.shards.values()}
@@ -195,7 +206,8 @@ class Rehearsal:
 
     def _without_gradient(self) -> tuple[str, ...]:
         """A note about parameters that reach other outputs than the first alone, which is the one that the loss reads."""
-        schema, decay = self.model.schema, self.course.training.optimizer.rule().weight_decay
+        schema, trainings = self.model.schema, self.course.trainings
+        decay = any(trainings[name].optimizer.weight_decay for name in self.shards)
         behind = parameters_behind(schema, schema.outputs[0].name)
         names = [
             leaf.tensor

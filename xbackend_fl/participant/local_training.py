@@ -18,6 +18,7 @@ from xbackend_fl.adapter.canonical_model import CanonicalModel
 from xbackend_fl.aggregation import LARGEST, MODEL, Partial, Sums, Update, is_within
 from xbackend_fl.course import Course
 from xbackend_fl.course.federate import merging
+from xbackend_fl.course.training import Training
 from xbackend_fl.data import Dataset, batches, seed_of
 from xbackend_fl.errors import Diverged, UpdateRefused
 from xbackend_fl.events import Noted, Observer, ParticipantFailed, ParticipantTrained
@@ -77,7 +78,7 @@ class LocalTraining:
         split: Dataset,
         observer: Observer,
     ) -> None:
-        self._course, self._backend = course, model.binding.backend
+        self._course, self._backend, self._trainings = course, model.binding.backend, course.trainings
         self._model, self._open_another, self._feed = model, open_another, feed
         self._shards, self._split, self._tell = shards, split, observer
         self._own: dict[str, Trainer] = {}
@@ -108,7 +109,7 @@ class LocalTraining:
             watched: Factor of the learning rate by schedules that follow validation figures.
         """
         self._watched = watched
-        if self._stays_on_device():
+        if self._stays_on_device(cohort):
             return self._train_on_device(number, weights, cohort)
         return self._train_in_turn(number, weights, cohort, vectors)
 
@@ -193,7 +194,7 @@ class LocalTraining:
             }
             return Update(found, update.num_examples), left, Metrics(loss.positions, {"loss": loss.total})
 
-    def _stays_on_device(self) -> bool:
+    def _stays_on_device(self, cohort: Sequence[str]) -> bool:
         """Whether a whole cohort can stay on a device, with the results that one by one would have."""
         federate = self._course.federate
         plain = federate.precision == "float32" and federate.share_local_model and federate.online_aggr
@@ -203,8 +204,9 @@ class LocalTraining:
         return (
             plain
             and not self._course.training.schedule
+            and all(self._trainings[name] is self._course.training for name in cohort)
             and isinstance(self._model.trainer, CohortTrainer)
-            and self._model.trainer.supports(self._native_config(self._split))
+            and self._model.trainer.supports(self._native_config(self._split, self._course.training))
         )
 
     def _train_on_device(self, number: int, weights: Weights, cohort: Sequence[str]) -> PartialSum:
@@ -220,7 +222,9 @@ class LocalTraining:
             ]
             clients.append(ClientWork(tuple(rows), len(shard)))
         with failing(training(number, cohort, self._backend)):
-            result = trainer.train_cohort(start, clients, self._native_config(self._split))
+            result = trainer.train_cohort(
+                start, clients, self._native_config(self._split, self._course.training)
+            )
         if not self._are_sums(result.sums, sum(part.num_examples for part in clients)):
             # Somebody's weights are too large to be summed up: each is looked at by itself.
             return self._train_in_turn(number, weights, cohort, {})
@@ -277,10 +281,12 @@ class LocalTraining:
         trainer.reset(seed_of(self._course.seed, "dropout", number, name))
         trainer.write(begun.start)
         order = list(self._order(number, name))
-        settings = self._course.training
+        settings = self._trainings[name]
         lr = settings.optimizer.lr
         found = rates(settings.schedule, lr, number, len(order), self._watched)
-        config = replace(self._native_config(data), rule=begun.plan.rule, slots=begun.plan.slots, rates=found)
+        config = replace(
+            self._native_config(data, settings), rule=begun.plan.rule, slots=begun.plan.slots, rates=found
+        )
         axis = self._feed.objective(data).class_axis
         made = self._feed.steps(data, order, number, name)
         steps = (self._model.native_batch(batch, axis) for batch in made)
@@ -293,14 +299,14 @@ class LocalTraining:
 
     def _order(self, number: int, name: str) -> Iterator[NDArray[np.intp]]:
         """Which examples each step of a participant sees."""
-        course, training = self._course, self._course.training
-        key = (course.seed, "batches", number, name)
+        training = self._trainings[name]
+        key = (self._course.seed, "batches", number, name)
         size = len(self._shards[name])
         return batches(size, training.batch_size, training.epochs, training.steps, *key)
 
-    def config(self, data: Dataset) -> TrainConfig:
-        """How a participant with these data trains, but for the algorithm's rule; in ONNX layout."""
-        training, objective = self._course.training, self._feed.objective(data)
+    def config(self, data: Dataset, training: Training) -> TrainConfig:
+        """How a participant with these data and settings trains, but for the algorithm's rule; in ONNX layout."""
+        objective = self._feed.objective(data)
         return TrainConfig(
             training.optimizer.rule(),
             loss=training.loss,
@@ -310,8 +316,8 @@ class LocalTraining:
             dropout=training.dropout,
         )
 
-    def _native_config(self, data: Dataset) -> TrainConfig:
-        return self._model.native_config(self.config(data))
+    def _native_config(self, data: Dataset, training: Training) -> TrainConfig:
+        return self._model.native_config(self.config(data, training))
 
     def trainer_of(self, name: str) -> Trainer:
         """The model that a participant trains: the shared one, or its own."""

@@ -14,6 +14,7 @@ from xbackend_fl.adapter.canonical_model import CanonicalModel
 from xbackend_fl.aggregation import LARGEST, MODEL, Merged, is_within
 from xbackend_fl.canonical import Node
 from xbackend_fl.course import Course
+from xbackend_fl.course.training import Training
 from xbackend_fl.data import Dataset, extreme_rows
 from xbackend_fl.errors import ConfigError, RefusedInput, RunFailed, shortened
 from xbackend_fl.locate import explained
@@ -39,21 +40,23 @@ class Trial:
         course: The course.
         backend: The backend.
         model: The model.
-        shards: The data of the backend's participants.
+        training: How some participants of the backend train.
+        shards: Their data.
         batch: Makes a batch of rows of a data set, as evaluation does.
         step: The same, as training does.
         objective: How the loss reads the targets of a data set.
-        config: How the model will be trained on a data set.
+        config: How the model is trained on a data set with such settings.
     """
 
     course: Course
     backend: str
     model: CanonicalModel
+    training: Training
     shards: Mapping[str, Dataset]
     batch: Callable[[Dataset, NDArray[np.intp]], Batch]
     step: Callable[[Dataset, NDArray[np.intp]], Batch]
     objective: Callable[[Dataset], Objective]
-    config: Callable[[Dataset], TrainConfig]
+    config: Callable[[Dataset, Training], TrainConfig]
 
     def answer(self, where: str, data: Dataset, *, chooses: bool = False) -> None:
         """The model's answers to the first batch of a data set, to its last one and to its extreme rows, and their loss.
@@ -155,7 +158,7 @@ class Trial:
                 self._still_step(
                     f"{where}: the {self.backend} model, trained on {_counted(size)},", data, np.arange(size)
                 )
-            size = min(self.course.training.batch_size, len(data))
+            size = min(self.training.batch_size, len(data))
             extreme = extreme_rows(data)
             rest = np.setdiff1d(np.arange(min(len(data), size + len(extreme))), extreme)
             yield from self._first_step(
@@ -181,7 +184,7 @@ class Trial:
         before = self._measured(what, data, rows)
         try:
             with explained(what):
-                _, first, after = self._step(data, rows, self.config(data))
+                _, first, after = self._step(data, rows, self.config(data, self.training))
             kinds = {name: schema.by_name[name].kind for name in first}
             weights = Weights(first, schema.fingerprint, kinds)
             rule = self.course.federate.server.rule()
@@ -209,7 +212,7 @@ class Trial:
 
     def _still(self, data: Dataset) -> TrainConfig:
         """A step too short to move parameters: traces and plans belong to one configuration, and those of the course are not to see it."""
-        config = self.config(data)
+        config = self.config(data, self.training)
         return replace(config, optimizer=replace(config.optimizer, lr=0.0))
 
     def _step(
@@ -227,7 +230,7 @@ class Trial:
             trainer.reset(0)
 
     def _one_example(self, node: Node, alone: Mapping[str, Dataset], reason: str) -> ConfigError:
-        size = self.course.training.batch_size
+        size = self.training.batch_size
         name, data = next(iter(alone.items()))
         others = f" (and {len(alone) - 1} others)" if len(alone) > 1 else ""
         larger = range(size + 1, 4 * size + 4)
@@ -244,7 +247,7 @@ class Trial:
 
     def _sizes(self, num_examples: int, batch_size: int | None = None) -> set[int]:
         """Sizes of the batches of a participant with so many examples."""
-        training = self.course.training
+        training = self.training
         size = batch_size or training.batch_size
         whole, rest = divmod(num_examples, size)
         sizes = {size} if whole else set()

@@ -129,7 +129,8 @@ class Worker:
 
     def bind(self, schema: Schema, evidence: Sequence[Evidence]) -> tuple[Binding, Proof, tuple[str, ...]]:
         """Bind this backend's model to the schema, with proof."""
-        dropout, name = self._course.training.dropout, self._adapter.name
+        trainings, name = self._course.trainings, self._adapter.name
+        dropout = any(trainings[one].dropout for one in self._shards) or self._course.training.dropout
         if reason := self._trainer.description.binding.inference_only:
             require_trainable(name, self._trainer.description.schema.training_effects, dropout=dropout)
             raise RefusedInput(

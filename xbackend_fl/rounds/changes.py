@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from xbackend_fl.course import Course, complete
+from xbackend_fl.course.settings import flat
 from xbackend_fl.errors import ConfigError
 from xbackend_fl.text import line
 
@@ -55,7 +56,7 @@ def require_same(kept: Course, asked: Course, *, grows: bool) -> bool:
     Raises:
         ConfigError: Others differ; the message lists them, then and now.
     """
-    then, now = _flat(complete(kept)), _flat(complete(asked))
+    then, now = flat(complete(kept)), flat(complete(asked))
     differing = list(_differing(then, now, asked, grows=grows))
     if not differing:
         return then != now
@@ -77,17 +78,6 @@ def _differing(then: dict[str, Any], now: dict[str, Any], asked: Course, *, grow
         if added and (grows or all(p.data is not None for p in asked.participants)):
             continue
         yield f"  {line(key, _SHOWN)}: {_shown(before)} → {_shown(after)}"
-
-
-def _flat(value: Any, path: str = "") -> dict[str, Any]:
-    """Every single value by its dotted path."""
-    if isinstance(value, dict):
-        pairs = [(str(key), inner) for key, inner in value.items()]
-    elif isinstance(value, list):
-        pairs = [(str(index), inner) for index, inner in enumerate(value)]
-    else:
-        return {path: value}
-    return {k: v for key, inner in pairs for k, v in _flat(inner, f"{path}.{key}" if path else key).items()}
 
 
 def _shown(value: Any) -> str:

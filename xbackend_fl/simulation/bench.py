@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from xbackend_fl.course import Course
+from xbackend_fl.course.training import Training
 from xbackend_fl.data import cohort
 from xbackend_fl.events import Event
 from xbackend_fl.participant.usage import Usage
@@ -111,6 +112,7 @@ def bench_course(
         weights, rule = prepared.initial, course.server_algorithm
         state, sizes = rule.init(weights), engine.num_examples()
         names = [participant.name for participant in course.participants]
+        trainings = course.trainings
         timings: list[Timing] = []
         for number in range(1, warm_up + repeats + 1):
             size = course.federate.cohort or len(names)
@@ -119,9 +121,9 @@ def bench_course(
             outcome = engine.train_round(number, weights, rule.vectors(weights, state), chosen, observer)
             weights, state = rule.apply(weights, outcome.mean.result(), state)
             seconds = time.perf_counter() - start
-            steps = [_steps(course, sizes[name]) for name in chosen]
+            steps = [_steps(trainings[name], sizes[name]) for name in chosen]
             examples = sum(
-                min(count * course.training.batch_size, sizes[name] * course.training.epochs)
+                min(count * trainings[name].batch_size, sizes[name] * trainings[name].epochs)
                 for name, count in zip(chosen, steps, strict=True)
             )
             timings.append(Timing(seconds, _cpu(engine) - before, examples, sum(steps)))
@@ -137,8 +139,7 @@ def bench_course(
         )
 
 
-def _steps(course: Course, examples: int) -> int:
-    training = course.training
+def _steps(training: Training, examples: int) -> int:
     return training.steps or training.epochs * -(-examples // training.batch_size)
 
 

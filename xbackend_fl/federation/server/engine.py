@@ -13,6 +13,7 @@ import numpy as np
 
 from xbackend_fl.adapter.exporting import Exported
 from xbackend_fl.course import Course
+from xbackend_fl.course.agreed import agreed
 from xbackend_fl.data import cohort as draw
 from xbackend_fl.errors import Diverged, MismatchError, RefusedInput, RunFailed, UpdateRefused
 from xbackend_fl.events import Noted, Observer
@@ -56,7 +57,8 @@ class DeploymentEngine:
         self._payload = Payload(self._rules.payload, self._rules.top_k_share)
         self._backends = {participant.name: participant.backend for participant in course.participants}
         dispatcher.expected = {
-            name: {"name": name, "backend": backend} for name, backend in self._backends.items()
+            name: {"name": name, "backend": backend, **agreed(course, name)}
+            for name, backend in self._backends.items()
         }
         self._claims = Claims(self._rules.max_examples)
         dispatcher.hear = self._claims.hear

@@ -19,6 +19,7 @@ from xbackend_fl.aggregation import MODEL, Update
 from xbackend_fl.algorithms.local import local_parameters
 from xbackend_fl.canonical import Binding, Schema
 from xbackend_fl.course import Course
+from xbackend_fl.course.agreed import agreed
 from xbackend_fl.data import Splits, absolute
 from xbackend_fl.errors import ConfigError, Diverged, FileError, UpdateRefused, XbflError
 from xbackend_fl.events import Noted, Observer
@@ -131,6 +132,7 @@ class Silo:
         self._signatures = signatures or Signatures()
         self._outbox = None if out is None else Outbox(out / "state")
         self._vectors = course.federate.algorithm.vectors
+        self._agreed = agreed(course, name)
         self._wanted, self._local = course.local, frozenset[str]()
         if self._outbox is None and course.keeps_state:
             raise ConfigError(
@@ -234,6 +236,7 @@ class Silo:
                 "backend": self._backend,
                 "version": self._learner.version(),
                 "num_examples": sizes[self.name],
+                **self._agreed,
             },
         )
 

@@ -1,0 +1,21 @@
+"""What server and silo must have alike in their course files: a silo does not train otherwise in silence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xbackend_fl.course.model import Course
+from xbackend_fl.course.settings import flat
+from xbackend_fl.course.training import OwnTraining
+
+
+def agreed(course: Course, name: str) -> dict[str, Any]:
+    """What a course says of how a participant trains, as plain data by dotted key.
+
+    Args:
+        course: The course.
+        name: The participant.
+    """
+    training = course.trainings[name].model_dump(mode="json", include=set(OwnTraining.model_fields))
+    federate = course.federate.model_dump(mode="json", include={"algorithm", "local"})
+    return flat({"seed": course.seed, "training": training, "federate": federate})

@@ -1,0 +1,88 @@
+"""Settings of training that a participant has for itself, and the section as it then holds for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+from pydantic_core import InitErrorDetails
+
+from xbackend_fl.course.diagnostics import mistake, refuse
+from xbackend_fl.course.section import Section
+from xbackend_fl.course.training import OwnTraining, Training
+
+S = TypeVar("S", bound=Section)
+
+_NAMED = 6
+"""Participants that a line names."""
+COMMON = Training.model_fields.keys() - OwnTraining.model_fields.keys()
+"""Keys of ``training`` in which participants do not differ."""
+
+
+def only_own(value: Any) -> Any:
+    """Refuse keys in which participants do not differ, with the reason."""
+    if isinstance(value, dict):
+        refuse(
+            [
+                mistake(
+                    f"`{key}` is the same for everybody: the course's mean, and its figures, are of one function",
+                    (key,),
+                    value[key],
+                    hint=f"say it once: training.{key}",
+                    at_key=True,
+                )
+                for key in value
+                if key in COMMON
+            ]
+        )
+    return value
+
+
+def overridden(section: S, own: Section | None) -> S:
+    """A section with what another one says itself, and not by default."""
+    if own is None:
+        return section
+    said = {name: getattr(own, name) for name in own.model_fields_set}
+    held = {name: getattr(section, name) for name in type(section).model_fields}
+    inner = {
+        name: overridden(held[name], value) if isinstance(value, Section) else value
+        for name, value in said.items()
+    }
+    return type(section).model_validate({**held, **inner})
+
+
+def said_by(own: Section, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """What a section says itself, by dotted key."""
+    for name in type(own).model_fields:
+        value = getattr(own, name)
+        if name not in own.model_fields_set:
+            continue
+        if isinstance(value, Section):
+            yield from said_by(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def shown_own(own: OwnTraining) -> str:
+    """What a participant says itself, in words: ``batch_size 8, optimizer.lr 0.01``."""
+    return ", ".join(f"{key} {_shown(value)}" for key, value in said_by(own))
+
+
+def own_said(participants: Mapping[str, OwnTraining | None]) -> str:
+    """One line about the participants that have settings of their own; empty if none has."""
+    said = [f"{name} ({shown_own(own)})" for name, own in participants.items() if own is not None]
+    more = f" and {len(said) - _NAMED} more" if len(said) > _NAMED else ""
+    return f"settings of their own: {', '.join(said[:_NAMED])}{more}" if said else ""
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return " × ".join(schedule.name for schedule in value) or "none"
+    return "none" if value is None else str(value)
+
+
+def misfits(error: ValidationError, place: tuple[int | str, ...]) -> Iterator[InitErrorDetails]:
+    """What does not go together with the course's section, at a participant's place."""
+    for detail in error.errors(include_url=False):
+        yield mistake(detail["msg"], (*place, *detail["loc"]), detail["input"])
