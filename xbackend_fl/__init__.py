@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from xbackend_fl.course import Course, load_course
     from xbackend_fl.errors import MismatchError, XbflError
     from xbackend_fl.mapping import BoundModel, Proof, bind, describe, describe_reference, gather_evidence
+    from xbackend_fl.participant import Task
     from xbackend_fl.simulation import Run, run_course
     from xbackend_fl.weights import Weights, load_weights, save_weights
 
@@ -32,6 +33,7 @@ __all__ = [
     "Proof",
     "Run",
     "Schema",
+    "Task",
     # Weights
     "Weights",
     "XbflError",
@@ -55,6 +57,7 @@ _ROOMS = {
     "Proof": "mapping",
     "Run": "simulation",
     "Schema": "canonical",
+    "Task": "participant",
     "Weights": "weights",
     "XbflError": "errors",
     "bind": "mapping",

@@ -84,6 +84,9 @@ class ParticipantTrained(_Event):
         description="mean over training; null if every target was one that does not count"
     )
     seconds: float
+    figures: dict[Line, float] = Field(
+        {}, description="what a training loop of the participant's own reports, by name"
+    )
 
 
 class ParticipantFailed(_Event):

@@ -89,13 +89,28 @@ def is_unbuilt(model: Any) -> bool:
     return any(not getattr(part, "built", True) for part in parts_of(model))
 
 
-class _Unbuilt:
-    """Everything that the layers of a model without all its variables hold: attributes, and what lies in their lists and dicts."""
+@contextmanager
+def structure_kept(model: Any) -> Iterator[None]:
+    """Afterwards the layers of a model are those that it had, with the attributes and variables that they had, and it is compiled as it was."""
+    held = _Unbuilt(model, whole=True)
+    try:
+        yield
+    finally:
+        held.bring_back()
 
-    def __init__(self, model: Any) -> None:
+
+class _Unbuilt:
+    """Everything that the layers of a model without all its variables hold: attributes, and what lies in their lists and dicts.
+
+    Args:
+        model: The model.
+        whole: Whether that is wanted of a model that has its variables, too.
+    """
+
+    def __init__(self, model: Any, *, whole: bool = False) -> None:
         self._containers: list[tuple[Any, Any]] = []
         self._seen: set[int] = set()
-        for part in parts_of(model) if is_unbuilt(model) else ():
+        for part in parts_of(model) if whole or is_unbuilt(model) else ():
             self._note(vars(part))
         # Layers and variables that a first call makes are numbered; the same model would have other names the next time.
         self._note(

@@ -27,6 +27,7 @@ from xbfl_tensorflow.calling import call_model
 from xbfl_tensorflow.describe import describe
 from xbfl_tensorflow.exporting import export_onnx
 from xbfl_tensorflow.kernels import kernels_needed
+from xbfl_tensorflow.lending import LentModel, lent
 from xbfl_tensorflow.losses import mean_loss
 from xbfl_tensorflow.masters import Masters
 from xbfl_tensorflow.preserve import is_unbuilt, layers_kept, unbuilt_kept
@@ -216,6 +217,17 @@ class TensorFlowTrainer:
             if not self._probed:
                 self._masters.check_range()
         return loss
+
+    @contextmanager
+    def lend(self, config: TrainConfig, uncalled: str) -> Iterator[LentModel]:
+        """The model."""
+        trainable = self._trainable()
+        masks = _masks(config, trainable)
+        with (
+            self._masters.inside(),
+            lent(self._model, self._layers, trainable, config, masks, uncalled) as found,
+        ):
+            yield found
 
     def _train(self, batches: Iterable[Batch], config: TrainConfig) -> LossSum:
         slots = [

@@ -115,10 +115,14 @@ def _biased_variance(module: Any) -> Iterator[None]:
     before: list[torch.Tensor] = []
 
     def remember(_: Any, inputs: tuple[torch.Tensor, ...]) -> None:
-        count = inputs[0].numel() / inputs[0].shape[1]
-        before.append(module.running_var * ((1.0 - module.momentum) / count))
+        # A loop that is not ours may evaluate on the way.
+        if module.training:
+            count = inputs[0].numel() / inputs[0].shape[1]
+            before.append(module.running_var * ((1.0 - module.momentum) / count))
 
     def correct(_: Any, inputs: tuple[torch.Tensor, ...], __: Any) -> None:
+        if not before:
+            return
         count = inputs[0].numel() / inputs[0].shape[1]
         # Autograd keeps running_var for the backward pass, which does not read it in training mode;
         # .data leaves the version that autograd checks alone.

@@ -33,6 +33,7 @@ from xbfl_torch import cohort, outer_product
 from xbfl_torch.describe import describe, is_tensor, tensors_of
 from xbfl_torch.devices import seed_generators
 from xbfl_torch.exporting import export_onnx
+from xbfl_torch.lending import LentModule, lent
 from xbfl_torch.local_stepper import LocalStepper
 from xbfl_torch.losses import mean_loss
 from xbfl_torch.masters import Masters
@@ -220,6 +221,15 @@ class TorchTrainer:
                 total += float(loss.detach()) * int(counted)
                 positions += int(counted)
         return LossSum(total, positions)
+
+    @contextmanager
+    def lend(self, config: TrainConfig, uncalled: str) -> Iterator[LentModule]:
+        """The module; of one that computes weights from others, its plain copy."""
+        names = tuple(self._trainable())
+        with self._masters.inside():
+            with lent(self._model, names, self._device, config, self._calls, uncalled) as found:
+                yield found
+            self._tensors = tensors_of(self._model)
 
     def to_device(self, device: str, replicas: int | None = 1, memory_bytes: int | None = None) -> None:
         """Move the model to ``cpu`` or to a GPU."""

@@ -139,7 +139,7 @@ def test_a_course_that_merges_by_the_median(tmp_path: Path) -> None:
         worker.bind(schema, evidence)
         for participant in course.participants:
             if participant.backend == backend:
-                update, _, _ = worker.train_alone(1, start, participant.name, {}, {})
+                update = worker.train_alone(1, start, participant.name, {}, {}).update
                 alone[participant.name] = update.model
     for name, array in run.weights.items():
         expected = np.median(np.stack([alone[who][name] for who in NAMES]), axis=0)

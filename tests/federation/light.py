@@ -35,6 +35,7 @@ from xbackend_fl.federation.transport import Reply, Session
 from xbackend_fl.mapping import Evidence, Proof
 from xbackend_fl.mapping.probe.probe import Case, weights_of
 from xbackend_fl.metrics import Metrics
+from xbackend_fl.participant import Contribution
 from xbackend_fl.rounds import RunFolder, run_with
 from xbackend_fl.weights import Weights, save_weights
 
@@ -65,7 +66,7 @@ class Linear:
 
     def __init__(self, name: str, course: Course, seconds: float = 0.0) -> None:
         self._name, self._seed, self._seconds = name, course.seed, seconds
-        features, classes = (int(part) for part in course.models["onnx"].split(":")[1].split("x"))
+        features, classes = (int(part) for part in course.models["onnx"].build.split(":")[1].split("x"))
         self._schema = schema_of(features, classes)
         self.trained = 0
 
@@ -105,10 +106,10 @@ class Linear:
         vectors: Mapping[str, Weights],
         kept: Mapping[str, NDArray[Any]],
         watched: float = 1.0,  # noqa: ARG002  it has no rate
-    ) -> tuple[Update, dict[str, NDArray[Any]], Metrics]:
+    ) -> Contribution:
         update, metrics = self.step(number, weights, name)
         if CONTROL not in vectors:
-            return Update.alone(update, self.num_examples()[name]), {}, metrics
+            return Contribution(Update.alone(update, self.num_examples()[name]), {}, metrics)
         # What it gives depends on everything that it kept and was sent, so that one lost state shows in the last weights.
         common = vectors[CONTROL]
         own = {n: kept.get(f"{CONTROL}/{n}", np.zeros_like(array)) for n, array in weights.items()}
@@ -116,7 +117,7 @@ class Linear:
         draw = generator(self._seed, "control", number, name)
         change = {n: 0.01 * _normal(draw, array.shape) - 0.5 * own[n] for n, array in weights.items()}
         given = Update({MODEL: after, CONTROL: vector(weights, change)}, self.num_examples()[name])
-        return given, {f"{CONTROL}/{n}": own[n] + change[n] for n in weights}, metrics
+        return Contribution(given, {f"{CONTROL}/{n}": own[n] + change[n] for n in weights}, metrics)
 
     def step(self, number: int, weights: Weights, name: str) -> tuple[Weights, Metrics]:
         # Some are fast and some slow, so that rounds are often half done.

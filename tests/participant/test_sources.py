@@ -52,7 +52,7 @@ def file(tmp_path: Path) -> Path:
 def test_a_table_trains_to_the_bits_of_arrays(file: Path) -> None:
     def trained(*settings: str) -> bytes:
         worker = Worker(load_course(file, settings), "torch", 1)
-        update, _, _ = worker.train_alone(1, start, "torch-2", {}, {})
+        update = worker.train_alone(1, start, "torch-2", {}, {}).update
         return b"".join(array.tobytes() for array in update.model.values())
 
     start = Worker(load_course(file), "torch", 1).initial()
@@ -104,7 +104,9 @@ def test_augmentation_is_the_same_on_both_backends(file: Path) -> None:
     for one in (torch, keras, plain):
         one.bind(schema, evidence)
     start = torch.initial()
-    first, second, still = (one.train_alone(1, start, "a", {}, {})[0].model for one in (torch, keras, plain))
+    first, second, still = (
+        one.train_alone(1, start, "a", {}, {}).update.model for one in (torch, keras, plain)
+    )
     assert max(np.abs(first[name] - second[name]).max() for name in first) < 1e-6
     assert max(np.abs(first[name] - still[name]).max() for name in first) > 1e-4
     assert torch.evaluate(start, "test") == plain.evaluate(start, "test")

@@ -19,6 +19,7 @@ from xbackend_fl.adapter.contract import (
     Trainer,
     Unbuilding,
 )
+from xbackend_fl.adapter.lending import Lending, Lent
 from xbackend_fl.adapter.optimizers import Optimizer
 from xbackend_fl.adapter.registry import adapter_of, load, names, wrong_model
 from xbackend_fl.adapter.rules import LocalRule
@@ -31,6 +32,8 @@ __all__ = [
     "CohortResult",
     "CohortTrainer",
     "Exporting",
+    "Lending",
+    "Lent",
     "LocalRule",
     "LossSum",
     "Optimizer",

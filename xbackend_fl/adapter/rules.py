@@ -28,3 +28,14 @@ class LocalRule(Protocol):
             slots: This tensor's constants, in the order of :attr:`slots`, each in its shape.
         """
         ...
+
+    def term(self, value: Any, slots: Sequence[Any]) -> Any:
+        """What the rule adds to the loss, element by element: its derivative by the value is what :meth:`gradient` adds to a gradient.
+
+        For whoever has a loss and no gradients: a training loop of a user's own. Only ``+ - * /`` are used.
+
+        Args:
+            value: The tensor.
+            slots: As for :meth:`gradient`.
+        """
+        ...

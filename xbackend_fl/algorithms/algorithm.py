@@ -26,6 +26,7 @@ class Algorithm:
     """FedAvg's sides, which an algorithm replaces as far as it differs. Its fields are the keys of ``federate.algorithm``.
 
     Attributes:
+        counts_steps: Whether it computes with the number of plain steps that a participant made, so that these must be known.
         name: What courses call it: the name of its file.
         weighing: How often an update counts in the means.
         vectors: Names of what updates have beside the weights.
@@ -40,6 +41,7 @@ class Algorithm:
     vectors: ClassVar[tuple[str, ...]] = ()
     local: ClassVar[tuple[str, ...]] = ()
     keeps_state: ClassVar[bool] = False
+    counts_steps: ClassVar[bool] = False
     name: str
 
     def client(self) -> ClientAlgorithm:

@@ -8,13 +8,13 @@ from pydantic import AfterValidator, Field, PositiveInt
 
 from xbackend_fl.course import compose
 from xbackend_fl.course.address import Address
+from xbackend_fl.course.model_section import TRAIN
+from xbackend_fl.course.numbers import Seconds
 from xbackend_fl.course.section import Section
 from xbackend_fl.errors import ConfigError
 
 _MOST_EXAMPLES = 1 << 39
 """Of a silo; those of as many as a course may have are still whole numbers in float64."""
-_LONGEST_S = 31_536_000
-"""A year: whoever waits longer does not wait for a training."""
 
 
 def _address(text: str) -> str:
@@ -25,9 +25,6 @@ def _address(text: str) -> str:
     return text
 
 
-Seconds = Annotated[float, Field(gt=0, le=_LONGEST_S)]
-
-
 class DeploymentSection(Section):
     """Real silos; a simulation does not look at it."""
 
@@ -36,6 +33,7 @@ class DeploymentSection(Section):
     data_path: str | None = Field(
         None, description="silo: its .npz file with its own examples, or a source as `data.source` names one"
     )
+    train: str | None = Field(None, description=f"silo: {TRAIN}")
     address: Annotated[str, AfterValidator(_address)] = Field(
         "127.0.0.1:8000", description="HOST:PORT of the server"
     )

@@ -14,6 +14,8 @@ from xbackend_fl.adapter import names
 from xbackend_fl.course import compose, diagnostics, reading, settings, shapes
 from xbackend_fl.course.deployment import DeploymentSection
 from xbackend_fl.course.model import Course
+from xbackend_fl.course.section import Section
+from xbackend_fl.course.settings import Path as Keys
 from xbackend_fl.data import absolute
 from xbackend_fl.errors import ConfigError, XbflError
 from xbackend_fl.locate import resolve
@@ -23,8 +25,8 @@ def site_settings(path: Path) -> list[str]:
     """What one machine adds to a shared course, as overrides.
 
     Args:
-        path: A YAML file with fields of ``deployment``: ``name``, ``data_path``, ``address``, ``keys``; paths are relative
-            to its own folder.
+        path: A YAML file with fields of ``deployment``: ``name``, ``data_path``, ``train``, ``address``, ``keys``; paths are
+            relative to its own folder.
 
     Raises:
         ConfigError: It is missing, or says something else; with line and column.
@@ -42,6 +44,8 @@ def site_settings(path: Path) -> list[str]:
         plain["data_path"] = absolute(plain["data_path"], home)
     if plain.get("keys") is not None:
         plain["keys"] = str(home / plain["keys"])
+    if plain.get("train") is not None:
+        plain["train"] = resolve(plain["train"], home)
     return [f"deployment.{name}={json.dumps(value)}" for name, value in plain.items()]
 
 
@@ -74,7 +78,11 @@ def load_course(path: str | Path, overrides: Sequence[str] = ()) -> Course:
 def complete(course: Course) -> dict[str, Any]:
     """The course as plain data, with whatever is left out filled in and with absolute files."""
     plain = course.model_dump(mode="json", exclude_none=True)
-    plain["models"] = {backend: resolve(text, course.base) for backend, text in course.models.items()}
+    for backend, model in plain["models"].items():
+        text = isinstance(model, str)
+        plain["models"][backend] = (
+            resolve(model, course.base) if text else {k: resolve(v, course.base) for k, v in model.items()}
+        )
     plain["input"] = [shapes.absolute(text, course.base) for text in course.input]
     plain["data"]["source"] = absolute(course.data.source, course.base)
     for name in {"transform", "evaluation_transform"} & plain["data"].keys():
@@ -94,6 +102,9 @@ def complete(course: Course) -> dict[str, Any]:
         if said.training is not None:
             # What it leaves out is the course's, and what is null it says itself.
             participant["training"] = said.training.model_dump(mode="json", exclude_unset=True)
+    for section in (deployment, *plain["participants"]):
+        if "train" in section:
+            section["train"] = resolve(section["train"], course.base)
     return plain
 
 
@@ -106,13 +117,14 @@ def _outside(course: Course) -> list[diagnostics.Mistake]:
     """Mistakes that need a look outside the file: backends and files."""
     mistakes = []
     known = names()
-    for backend, text in course.models.items():
+    for backend, model in course.models.items():
         if backend not in known:
             hint = f"known backends: {', '.join(known)}"
             mistakes.append(
                 diagnostics.Mistake(f"unknown backend `{backend}`", ("models", backend), hint, at_key=True)
             )
-        mistakes += _missing(text, course, ("models", backend))
+        mistakes += _missing(model.build, course, ("models", backend, *(["build"] if model.train else [])))
+        mistakes += _missing(model.train, course, ("models", backend, "train"))
     for name in ("source", "transform", "evaluation_transform"):
         if (named := getattr(course.data, name)) is not None:
             mistakes += _missing(named, course, ("data", name))
@@ -120,17 +132,22 @@ def _outside(course: Course) -> list[diagnostics.Mistake]:
         mistakes += _missing(course.training.metric, course, ("training", "metric"))
     # Thousands may name one file.
     looked_at: dict[str, list[diagnostics.Mistake]] = {}
-    for index, participant in enumerate(course.participants):
-        if participant.data is not None:
-            path = ("participants", index, "data")
-            found = looked_at.get(participant.data)
-            if found is None:
-                found = looked_at[participant.data] = _missing(participant.data, course, path)
-            mistakes += [replace(one, path=path) for one in found]
+    sections: list[tuple[Keys, Section]] = [(("deployment",), course.deployment)]
+    sections += [(("participants", index), item) for index, item in enumerate(course.participants)]
+    for keys, section in sections:
+        for name in ("data", "train"):
+            text = getattr(section, name, None)
+            if text is None:
+                continue
+            if text not in looked_at:
+                looked_at[text] = _missing(text, course, ())
+            mistakes += [replace(one, path=(*keys, name)) for one in looked_at[text]]
     return mistakes
 
 
-def _missing(text: str, course: Course, path: tuple[int | str, ...]) -> list[diagnostics.Mistake]:
+def _missing(text: str | None, course: Course, path: tuple[int | str, ...]) -> list[diagnostics.Mistake]:
+    if text is None:
+        return []
     try:
         resolve(text, course.base)
     except XbflError as error:

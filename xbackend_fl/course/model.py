@@ -25,6 +25,7 @@ from xbackend_fl.course.diagnostics import look_alike, mistake, refuse
 from xbackend_fl.course.early_stopping import EarlyStopping
 from xbackend_fl.course.excerpt import printed
 from xbackend_fl.course.federate import Federate
+from xbackend_fl.course.model_section import ModelSection
 from xbackend_fl.course.numbers import there
 from xbackend_fl.course.own_training import misfits, overridden
 from xbackend_fl.course.participant import Name, Participant
@@ -63,14 +64,14 @@ def _named(value: Any) -> Any:
 class Course(Section):
     """One federated training.
 
-    ``models`` names one native model per backend; the first one is the reference, whose module paths name
+    ``models`` names one native model per backend, and perhaps a training loop of its own; the first one is the reference, whose module paths name
     the canonical parameters and whose initial weights start the course.
     """
 
     name: Name
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
     rounds: PositiveInt
-    models: Annotated[dict[str, str], Field(min_length=1)]
+    models: Annotated[dict[str, ModelSection], Field(min_length=1)]
     input: Annotated[
         list[str],
         Field(
@@ -114,7 +115,20 @@ class Course(Section):
     @property
     def keeps_state(self) -> bool:
         """Whether participants keep something from one of their rounds to the next."""
-        return bool(self.local) or self.federate.algorithm.keeps_state
+        own = any(self.training_of(participant) for participant in self.participants)
+        return own or bool(self.local) or self.federate.algorithm.keeps_state
+
+    def training_of(self, participant: Participant) -> str | None:
+        """The training loop of a participant's own, or of its model: a callable in words; ``None`` for the built-in one."""
+        return participant.train or self.models[participant.backend].train
+
+    def at_site(self, name: str) -> Course:
+        """The course as the silo of a participant runs it: its training loop is that of ``deployment``, if that names one."""
+        if self.deployment.train is None:
+            return self
+        own = {"train": self.deployment.train}
+        people = [p.model_copy(update=own) if p.name == name else p for p in self.participants]
+        return self.model_copy(update={"participants": people}).with_base(self.base)
 
     @property
     def trainings(self) -> dict[str, Training]:

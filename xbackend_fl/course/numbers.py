@@ -41,3 +41,6 @@ _SINGLE = "input should be a number for float32, in which models compute; there 
 # Behind the limits of a field, which JSON Schema then has in its own words.
 HELD = AfterValidator(single)
 Decay = Annotated[float, Field(ge=0, lt=1), HELD, AfterValidator(_part)]
+_LONGEST_S = 31_536_000
+"""A year: whoever waits longer does not wait for a training."""
+Seconds = Annotated[float, Field(gt=0, le=_LONGEST_S)]

@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
 
 from xbackend_fl.course.excerpt import printed
+from xbackend_fl.course.model_section import TRAIN
 from xbackend_fl.course.own_training import only_own
 from xbackend_fl.course.section import Section
 from xbackend_fl.course.training import OwnTraining
@@ -54,3 +55,4 @@ class Participant(Section):
         None, description="what it does otherwise than the course's training says; the rest is as there"
     )
     data: str | None = Field(None, description="FILE_OR_MODULE:CALLABLE with this participant's own examples")
+    train: str | None = Field(None, description=TRAIN)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt
 
 from xbackend_fl.adapter import Optimizer
-from xbackend_fl.course.numbers import HELD, Decay
+from xbackend_fl.course.numbers import HELD, Decay, Seconds
 from xbackend_fl.course.registered import LossSection, ScheduleSections
 from xbackend_fl.course.section import Section
 from xbackend_fl.losses.kinds.cross_entropy import CrossEntropy
@@ -45,6 +45,14 @@ class OwnTraining(Section):
     clip_norm: Annotated[float, Field(gt=0), HELD] | None = None
     dropout: bool = Field(
         default=True, description="whether dropout layers drop; every backend draws its own masks"
+    )
+    settings: dict[str, Any] = Field(
+        default_factory=dict,
+        description="for training loops of your own: whatever their task.settings is to hold",
+    )
+    timeout_s: Seconds | None = Field(
+        None,
+        description="most seconds that a training loop of your own may take in a round; any number if left out",
     )
 
 

@@ -6,6 +6,7 @@ from xbackend_fl.data.column import Column, Sliced, blocks
 from xbackend_fl.data.dataset import Dataset, Examples, Splits, extreme_rows, input_names
 from xbackend_fl.data.draws import batches, cohort, generator, seed_of
 from xbackend_fl.data.examine import content, digest, not_finite, not_held, out_of_range
+from xbackend_fl.data.handed import dataset_of
 from xbackend_fl.data.leaf import read_leaf, split_users
 from xbackend_fl.data.partition import by_id, dirichlet, iid, pathological, quantity
 from xbackend_fl.data.source import Reading, Source, absolute, source_of
@@ -29,6 +30,7 @@ __all__ = [
     "by_id",
     "cohort",
     "content",
+    "dataset_of",
     "digest",
     "dirichlet",
     "errors_once",

@@ -54,6 +54,7 @@ def join_course(
     chosen = name or rules.name
     if chosen is None:
         raise ConfigError("which participant is this?", hint="--as NAME, or deployment.name")
+    course = course.at_site(chosen)
     signatures = Signatures()
     if transport.keys is not None:
         transport.keys.silo(chosen)

@@ -3,8 +3,9 @@
 from xbackend_fl.participant.client import LOCAL, Arrays
 from xbackend_fl.participant.client_states import ClientStates
 from xbackend_fl.participant.examine import Scope, changed
-from xbackend_fl.participant.local_training import PartialSum
+from xbackend_fl.participant.local_training import Contribution, PartialSum
 from xbackend_fl.participant.shards import CourseData, DataSource, OwnSplits
+from xbackend_fl.participant.task import Task
 from xbackend_fl.participant.usage import Usage
 from xbackend_fl.participant.worker import Worker
 
@@ -12,11 +13,13 @@ __all__ = [
     "LOCAL",
     "Arrays",
     "ClientStates",
+    "Contribution",
     "CourseData",
     "DataSource",
     "OwnSplits",
     "PartialSum",
     "Scope",
+    "Task",
     "Usage",
     "Worker",
     "changed",

@@ -23,6 +23,8 @@ from xbackend_fl.weights import Weights
 Arrays = Mapping[str, NDArray[Any]]
 LOCAL = "local"
 """The vector of a state that holds the participant's own parameters."""
+STATE = "state"
+"""The part of a state that a training loop of the user's own keeps."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,8 @@ class Client:
         """Weights with the participant's own parameters."""
         if not self.local:
             return start
-        own = self._own_part.restore(_part(kept, LOCAL)) if kept else self._own
+        kept = part_of(kept, LOCAL)
+        own = self._own_part.restore(kept) if kept else self._own
         return start.like({**start, **own})
 
     def finish(self, begun: Begun, after: Tensors, lr_sum: float, num_examples: int) -> tuple[Update, Arrays]:
@@ -125,14 +128,14 @@ class Client:
         return (self._binding if vector == MODEL else self._vectors).export(arrays)
 
     def _state(self, kept: Arrays) -> ClientState:
-        names = {key.split("/", 1)[0] for key in kept} - {LOCAL}
-        return ClientState({name: self._vector(_part(kept, name)) for name in names})
+        names = {key.split("/", 1)[0] for key in kept} - {LOCAL, STATE}
+        return ClientState({name: self._vector(part_of(kept, name)) for name in names})
 
     def _vector(self, arrays: Arrays) -> Weights:
         return Weights(self._vectors.restore(arrays), self._fingerprint)
 
 
-def _part(kept: Arrays, vector: str) -> Arrays:
+def part_of(kept: Arrays, vector: str) -> Arrays:
     """One vector of what was kept, by parameter."""
     prefix = f"{vector}/"
     return {key.removeprefix(prefix): array for key, array in kept.items() if key.startswith(prefix)}

@@ -39,6 +39,11 @@ class ClientStates:
         """Beside the states: where updates may lie for a round."""
         return self._folder.with_name("updates")
 
+    @property
+    def failures(self) -> Path:
+        """Beside the states: where tracebacks of training loops lie."""
+        return self._folder.with_name("failures")
+
     def read(self, name: str, before: int) -> Arrays:
         """What a participant has kept before a round; empty if nothing.
 

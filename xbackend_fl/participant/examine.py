@@ -177,11 +177,11 @@ class Rehearsal:
         return Examined(refused.errors, notes, found, contents)
 
     def _trials(self) -> Iterator[Trial]:
-        """One for each way in which participants of this backend train."""
-        trainings = self.course.trainings
-        ways: dict[int, Training] = {id(trainings[name]): trainings[name] for name in self.shards}
+        """One for each way in which the built-in loop trains participants of this backend."""
+        trainings, shards = self.course.trainings, self._built_in()
+        ways: dict[int, Training] = {id(trainings[name]): trainings[name] for name in shards}
         for training in ways.values() or [self.course.training]:
-            mine = {name: shard for name, shard in self.shards.items() if trainings[name] is training}
+            mine = {name: shard for name, shard in shards.items() if trainings[name] is training}
             yield Trial(
                 self.course,
                 self.backend,
@@ -194,9 +194,14 @@ class Rehearsal:
                 self.config,
             )
 
+    def _built_in(self) -> dict[str, Dataset]:
+        """The data of those that the built-in loop trains."""
+        own = {p.name for p in self.course.participants if self.course.training_of(p) is not None}
+        return {name: data for name, data in self.shards.items() if name not in own}
+
     def _trained_on(self, named: Mapping[str, Dataset]) -> dict[str, Dataset]:
         """Of the named data, those that participants of this backend train on."""
-        arrays = {id(shard.targets) for shard in self.shards.values()}
+        arrays = {id(shard.targets) for shard in self._built_in().values()}
         evaluated = (self.splits.validation, self.splits.test)
         return {
             where: data

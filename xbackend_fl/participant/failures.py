@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -61,6 +62,26 @@ def finite(weights: Weights) -> Weights:
         if array.dtype.kind == "f" and array.size and not is_finite(array):
             raise Diverged(f"parameter {name!r} holds NaN or infinity after training")
     return weights
+
+
+def traceback_kept(folder: Path | None, name: str, error: XbflError) -> str:
+    """Write the traceback of what a user's code has raised, for whoever mends it.
+
+    Args:
+        folder: Where; nothing is written without one.
+        name: Of the file, without a suffix.
+        error: What became of it.
+
+    Returns:
+        What to say of it behind a message; empty if nobody's code raised.
+    """
+    cause = error.__cause__
+    if folder is None or cause is None or isinstance(cause, XbflError):
+        return ""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.txt"
+    path.write_text("".join(traceback.format_exception(cause)), encoding="utf-8", errors="replace")
+    return f" (traceback: {folder.name}/{path.name})"
 
 
 @contextmanager

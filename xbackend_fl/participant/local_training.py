@@ -5,29 +5,37 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.adapter import ClientWork, CohortTrainer, LossSum, Tensors, TrainConfig, Trainer
+from xbackend_fl.adapter import (
+    Batch,
+    ClientWork,
+    CohortTrainer,
+    Tensors,
+    TrainConfig,
+    Trainer,
+)
 from xbackend_fl.adapter.canonical_model import CanonicalModel
 from xbackend_fl.aggregation import LARGEST, MODEL, Partial, Sums, Update, is_within
 from xbackend_fl.course import Course
 from xbackend_fl.course.federate import merging
 from xbackend_fl.course.training import Training
 from xbackend_fl.data import Dataset, batches, seed_of
-from xbackend_fl.errors import Diverged, UpdateRefused
+from xbackend_fl.errors import ConfigError, Diverged, UpdateRefused
 from xbackend_fl.events import Noted, Observer, ParticipantFailed, ParticipantTrained
 from xbackend_fl.metrics import Metrics
 from xbackend_fl.participant.client import Arrays, Begun, Client
 from xbackend_fl.participant.client_states import ClientStates
-from xbackend_fl.participant.failures import failing, finite, training, undone
+from xbackend_fl.participant.failures import failing, finite, traceback_kept, training, undone
 from xbackend_fl.participant.feed import Feed
-from xbackend_fl.schedules import rates
+from xbackend_fl.participant.own_training import Job, Loop, train_own
+from xbackend_fl.schedules import factor_over_rounds, rates
 from xbackend_fl.weights import Weights
 
 _ONE_BY_ONE = (
@@ -49,6 +57,30 @@ class PartialSum:
     failed: dict[str, str]
 
 
+@dataclass(frozen=True)
+class Contribution:
+    """What one participant gives for a round.
+
+    Attributes:
+        update: For the mean.
+        kept: What it keeps if that is accepted, in canonical layout.
+        metrics: Figures of its training that merge with those of others.
+        figures: What a training loop of its own reports.
+        notes: What people may want to know, one line each.
+    """
+
+    update: Update
+    kept: Arrays
+    metrics: Metrics
+    figures: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def loss(self) -> float | None:
+        """The mean training loss; ``None`` if nobody knows."""
+        return self.metrics.figures.get("loss", self.figures.get("loss"))
+
+
 @final
 class LocalTraining:
     """Trains the participants of one backend.
@@ -60,6 +92,8 @@ class LocalTraining:
         feed: Makes batches.
         shards: The participants' data.
         split: Data by which the loss reads its targets: the training set.
+        loops: Training loops of participants that do not use the built-in one.
+        given: Data of any kind that participants have for their loops.
         observer: Told what happens, as it happens.
 
     Attributes:
@@ -76,11 +110,16 @@ class LocalTraining:
         feed: Feed,
         shards: Mapping[str, Dataset],
         split: Dataset,
+        loops: Mapping[str, Loop],
+        given: Mapping[str, Any],
         observer: Observer,
     ) -> None:
         self._course, self._backend, self._trainings = course, model.binding.backend, course.trainings
         self._model, self._open_another, self._feed = model, open_another, feed
         self._shards, self._split, self._tell = shards, split, observer
+        self._loops, self._given = loops, given
+        self._keeps_state = course.keeps_state
+        self._told: set[tuple[str, str]] = set()
         self._own: dict[str, Trainer] = {}
         self._said = self.on_device = False
         self._watched = 1.0
@@ -125,27 +164,29 @@ class LocalTraining:
         streams = federate.aggregator.streams
         base = start if streams else self.canonical(MODEL, start)
         mean = merging(federate, base, sent, folder=self._place(cohort))
-        waiting: list[tuple[str, Update, Arrays]] = []
+        waiting: list[tuple[str, Contribution]] = []
         failed: dict[str, str] = {}
         for name in cohort:
             began = time.perf_counter()
             try:
-                begun = self.client.begin(start, sent, self.kept(name, number))
-                update, kept, loss = self._train(number, name, begun)
+                kept = self.kept(name, number)
+                given = self._train(number, name, self.client.begin(start, sent, kept), kept)
                 if federate.online_aggr:
-                    mean.add(self._for(update, streams=streams))
-                    self._keep(name, number, kept)
+                    mean.add(self._for(given.update, streams=streams))
+                    self._keep(name, number, given.kept)
                 else:
-                    waiting.append((name, update, kept))
+                    waiting.append((name, given))
             except UpdateRefused as error:
+                folder = None if self.states is None else self.states.failures
+                error.message += traceback_kept(folder, f"{name}-round-{number}", error)
                 failed[name] = error.message
                 self._tell(self._failed(number, name, error.message))
                 continue
-            self._tell(self._trained(number, name, loss, time.perf_counter() - began))
-        for name, update, kept in waiting:
+            self._tell_of(number, name, given, time.perf_counter() - began)
+        for name, given in waiting:
             try:
-                mean.add(self._for(update, streams=streams))
-                self._keep(name, number, kept)
+                mean.add(self._for(given.update, streams=streams))
+                self._keep(name, number, given.kept)
             except UpdateRefused as error:
                 failed[name] = error.message
                 self._tell(self._failed(number, name, error.message))
@@ -167,7 +208,7 @@ class LocalTraining:
         vectors: Mapping[str, Weights],
         kept: Arrays,
         watched: float = 1.0,
-    ) -> tuple[Update, Arrays, Metrics]:
+    ) -> Contribution:
         """Train one participant.
 
         Args:
@@ -179,7 +220,7 @@ class LocalTraining:
             watched: Factor of the learning rate by schedules that follow validation figures.
 
         Returns:
-            What it gives, and what it keeps if that is accepted, both in canonical layout; and its figures.
+            What it gives, in canonical layout.
 
         Raises:
             Diverged: Its loss or a weight is not finite; the model holds the weights that it started from.
@@ -188,11 +229,12 @@ class LocalTraining:
         with undone(partial(self.load, weights)):
             start = self.client.received(weights)
             begun = self.client.begin(start, self.client.sent(vectors), kept)
-            update, left, loss = self._train(number, name, begun)
+            given = self._train(number, name, begun, kept)
             found = {
-                vector: finite(self.canonical(vector, arrays)) for vector, arrays in update.vectors.items()
+                vector: finite(self.canonical(vector, arrays))
+                for vector, arrays in given.update.vectors.items()
             }
-            return Update(found, update.num_examples), left, Metrics(loss.positions, {"loss": loss.total})
+            return replace(given, update=Update(found, given.update.num_examples))
 
     def _stays_on_device(self, cohort: Sequence[str]) -> bool:
         """Whether a whole cohort can stay on a device, with the results that one by one would have."""
@@ -203,6 +245,7 @@ class LocalTraining:
         )
         return (
             plain
+            and not self._loops
             and not self._course.training.schedule
             and all(self._trainings[name] is self._course.training for name in cohort)
             and isinstance(self._model.trainer, CohortTrainer)
@@ -238,7 +281,11 @@ class LocalTraining:
                 failed[name] = "its loss or its weights are NaN or infinite"
                 self._tell(self._failed(number, name, failed[name]))
                 continue
-            self._tell(self._trained(number, name, loss, seconds))
+            self._tell(
+                self._trained(
+                    number, name, loss.mean if loss.positions else None, seconds, len(self._shards[name])
+                )
+            )
         # What is not averaged stays as it was.
         sums = Sums({**start, **result.sums}, sum(accepted), len(accepted))
         exported = sums.mapped(partial(self._model.binding.export, copy=False))
@@ -255,27 +302,39 @@ class LocalTraining:
     def _failed(self, number: int, name: str, reason: str) -> ParticipantFailed:
         return ParticipantFailed(round=number, name=name, backend=self._backend, reason=reason)
 
-    def _trained(self, number: int, name: str, loss: LossSum, seconds: float) -> ParticipantTrained:
+    def _tell_of(self, number: int, name: str, given: Contribution, seconds: float) -> None:
+        for note in given.notes:
+            if (name, note) not in self._told:
+                self._told.add((name, note))
+                self._tell(Noted(backend=self._backend, note=note))
+        found = self._trained(number, name, given.loss, seconds, given.update.num_examples)
+        self._tell(found.model_copy(update={"figures": dict(given.figures)}))
+
+    def _trained(
+        self, number: int, name: str, loss: float | None, seconds: float, num_examples: int
+    ) -> ParticipantTrained:
         return ParticipantTrained(
             round=number,
             name=name,
             backend=self._backend,
-            num_examples=len(self._shards[name]),
-            loss=loss.mean if loss.positions else None,
+            num_examples=num_examples,
+            loss=loss,
             seconds=seconds,
         )
 
     def kept(self, name: str, number: int) -> Arrays:
         """What a participant kept before a round; empty if nothing is."""
-        return self.states.read(name, number) if self._course.keeps_state and self.states is not None else {}
+        return self.states.read(name, number) if self._keeps_state and self.states is not None else {}
 
     def _keep(self, name: str, number: int, kept: Arrays) -> None:
         if kept:
             assert self.states is not None
             self.states.write(name, number, kept)
 
-    def _train(self, number: int, name: str, begun: Begun) -> tuple[Update, Arrays, LossSum]:
+    def _train(self, number: int, name: str, begun: Begun, kept: Arrays) -> Contribution:
         """One participant: the shared model is reset completely before it trains."""
+        if name in self._loops:
+            return self._train_own(number, name, begun, kept)
         data = self._shards[name]
         trainer = self.trainer_of(name)
         trainer.reset(seed_of(self._course.seed, "dropout", number, name))
@@ -287,15 +346,70 @@ class LocalTraining:
         config = replace(
             self._native_config(data, settings), rule=begun.plan.rule, slots=begun.plan.slots, rates=found
         )
-        axis = self._feed.objective(data).class_axis
-        made = self._feed.steps(data, order, number, name)
-        steps = (self._model.native_batch(batch, axis) for batch in made)
+        steps = self._native_batches(number, name)
         with failing(training(number, [name], self._backend)):
             loss = trainer.train(steps, config)
         if not math.isfinite(loss.total):
             raise Diverged(f"the training loss is {loss.mean}")
         lr_sum = len(order) * lr if found is None else math.fsum(found)
-        return *self.client.finish(begun, trainer.read(), lr_sum, len(data)), loss
+        update, state = self.client.finish(begun, trainer.read(), lr_sum, len(data))
+        return Contribution(update, state, Metrics(loss.positions, {"loss": loss.total}))
+
+    def _train_own(self, number: int, name: str, begun: Begun, kept: Arrays) -> Contribution:
+        """One participant, by a loop of its own."""
+        course, data, loop = self._course, self._shards.get(name), self._loops[name]
+        seed = seed_of(course.seed, "dropout", number, name)
+        job = Job(
+            name,
+            self._backend,
+            number,
+            seed,
+            self._trainings[name],
+            None if data is None else len(data),
+            partial(self._data_of, name),
+            partial(self._native_batches, number, name),
+            course.federate.algorithm,
+            self._lr(number, name),
+        )
+        plain = self._native_config(self._split if data is None else data, job.training)
+        optimizer = replace(plain.optimizer, lr=job.lr)
+        config = replace(plain, optimizer=optimizer, rule=begun.plan.rule, slots=begun.plan.slots)
+        trainer = self.trainer_of(name)
+        trainer.reset(seed)
+        trainer.write(begun.start)
+        done = train_own(loop, job, trainer, begun.start, config, kept)
+        update, state = self.client.finish(begun, done.after, done.steps * job.lr, done.num_examples)
+        notes = tuple(f"{name}, trained by {loop.text}: {note}" for note in done.notes)
+        return Contribution(update, {**state, **done.state}, Metrics(), done.figures, notes)
+
+    def _lr(self, number: int, name: str) -> float:
+        """The learning rate of a participant in a round, with all schedules over rounds."""
+        settings = self._trainings[name]
+        return settings.optimizer.lr * factor_over_rounds(settings.schedule, number, self._watched)
+
+    def _data_of(self, name: str) -> Any:
+        """What a loop finds in ``task.data``."""
+        if name in self._given:
+            return self._given[name]
+        data = self._shards[name]
+        inputs, targets = data.gather(np.arange(len(data)))
+        return inputs[0] if len(inputs) == 1 else inputs, targets
+
+    def _native_batches(self, number: int, name: str) -> Iterator[Batch]:
+        """The batches of a participant, as the model takes them.
+
+        Raises:
+            ConfigError: Its data are of a kind of its own.
+        """
+        if name not in self._shards:
+            raise ConfigError(
+                f"the data of {name!r} are a {type(self._given[name]).__name__}, of which no batches can be made",
+                hint="go through task.data yourself, or let its data function return inputs, targets: two arrays",
+            )
+        data = self._shards[name]
+        axis = self._feed.objective(data).class_axis
+        for batch in self._feed.steps(data, self._order(number, name), number, name):
+            yield self._model.native_batch(batch, axis)
 
     def _order(self, number: int, name: str) -> Iterator[NDArray[np.intp]]:
         """Which examples each step of a participant sees."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
-from typing import Protocol, final
+from collections.abc import Collection, Container, Mapping
+from typing import Any, Protocol, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from xbackend_fl.data import (
     Reading,
     Splits,
     by_id,
+    dataset_of,
     dirichlet,
     iid,
     not_held,
@@ -22,6 +23,7 @@ from xbackend_fl.data import (
     source_of,
 )
 from xbackend_fl.errors import CombinedError, ConfigError, Refusals, RefusedInput
+from xbackend_fl.locate import call
 
 
 class DataSource(Protocol):
@@ -29,13 +31,18 @@ class DataSource(Protocol):
 
     Attributes:
         name: What messages call the common data.
+        names: Participants that have a part of the common data.
         is_code: Whether loading these runs code, which may return something else the next time.
         loaders: Of participants that bring data of their own: what messages call these.
+        given: What the functions of participants with a training loop of their own have returned, once :meth:`own` was called. It is data of any
+            kind; where it is none of which batches can be made, :meth:`own` does not have it.
     """
 
     name: str
+    names: Collection[str]
     is_code: bool
     loaders: Mapping[str, str]
+    given: Mapping[str, Any]
 
     def splits(self, *, anew: bool = False) -> Splits:
         """The common data.
@@ -81,8 +88,11 @@ class CourseData:
         self.name = course.data.source.removeprefix("npz:")
         self.is_code = source_of(course.data.source)[0].is_code
         mine = [p for p in course.participants if p.backend == backend and (only is None or p.name in only)]
-        self._mine = [p.name for p in mine if p.data is None]
+        self.names: Collection[str] = [p.name for p in mine if p.data is None]
         self.loaders: Mapping[str, str] = {p.name: p.data for p in mine if p.data is not None}
+        self._given: dict[str, Any] = {}
+        self.given: Mapping[str, Any] = self._given
+        self._by_themselves = {p.name for p in mine if course.training_of(p) is not None}
 
     def splits(self, *, anew: bool = False) -> Splits:
         """Of the course's loader or files."""
@@ -96,8 +106,16 @@ class CourseData:
         for name, loader in self.loaders.items():
             try:
                 source, place = source_of(loader)
-                found[name] = source.own(place, how, anew=anew)
+                if name in self._by_themselves and source.is_code:
+                    given = call(place, how.base, anew=anew)
+                    self._given.setdefault(name, given)
+                    found[name] = dataset_of(loader, given, how.num_inputs, how.names)
+                else:
+                    found[name] = source.own(place, how, anew=anew)
             except RefusedInput as error:
+                if name in self.given:
+                    # Its loop reads them, whatever they are.
+                    continue
                 for one in error.errors if isinstance(error, CombinedError) else (error,):
                     refused.add(ConfigError(f"participant {name!r}: {one.message}", hint=one.hint))
         return found
@@ -106,7 +124,7 @@ class CourseData:
         """By the course's partition, which is one of all participants that bring no data."""
         names = [participant.name for participant in self._course.participants if participant.data is None]
         indices = _partition(self._course, names, splits) if names else {}
-        return {name: splits.train.subset(indices[name]) for name in self._mine}
+        return {name: splits.train.subset(indices[name]) for name in self.names}
 
 
 @final
@@ -120,9 +138,11 @@ class OwnSplits:
     """
 
     loaders: Mapping[str, str] = {}
+    given: Mapping[str, Any] = {}
 
     def __init__(self, participant: str, splits: Splits | str, course: Course) -> None:
         self._participant, self._splits, self._course = participant, splits, course
+        self.names: Collection[str] = [participant]
         self.is_code = isinstance(splits, str) and source_of(splits)[0].is_code
         self.name = splits.removeprefix("npz:") if isinstance(splits, str) else f"the data of {participant!r}"
 

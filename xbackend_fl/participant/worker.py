@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -18,10 +18,9 @@ from xbackend_fl.adapter import (
 )
 from xbackend_fl.adapter.canonical_model import CanonicalModel
 from xbackend_fl.adapter.exporting import Exported, export_native
-from xbackend_fl.aggregation import Update
 from xbackend_fl.canonical import Binding, Kind, Schema
 from xbackend_fl.canonical.schema import parameters_behind
-from xbackend_fl.course import Course, example_arrays, named
+from xbackend_fl.course import Course, Participant, example_arrays, named
 from xbackend_fl.data import Dataset, ahead
 from xbackend_fl.errors import (
     AdapterError,
@@ -45,10 +44,12 @@ from xbackend_fl.participant.client_states import ClientStates
 from xbackend_fl.participant.examine import Examined, Rehearsal, Scope, digests_of, read_data
 from xbackend_fl.participant.failures import failing, saving
 from xbackend_fl.participant.feed import Feed
-from xbackend_fl.participant.local_training import LocalTraining, PartialSum
+from xbackend_fl.participant.local_training import Contribution, LocalTraining, PartialSum
+from xbackend_fl.participant.own_training import Loop
 from xbackend_fl.participant.shards import CourseData, DataSource
 from xbackend_fl.participant.trial import EVALUATION_BATCH
 from xbackend_fl.participant.usage import Usage
+from xbackend_fl.text import shown_names
 from xbackend_fl.weights import Weights
 
 
@@ -80,6 +81,7 @@ class Worker:
         self._example = example_arrays(course.input, course.base)
         refused = Refusals()
         data = read_data(course, self._source, self._example, refused)
+        self._loops = self._own_code(course.training_of, refused)
         with refused:
             self._trainer = self._open()
         refused.raise_any()
@@ -145,7 +147,20 @@ class Worker:
         self._take_over(bound.model)
         _lay_out(self._trainer)
         note = self._feed.objective(self._splits.train).layout_note(bound.binding.outputs[0].perm)
-        return bound.binding, bound.proof, (*bound.notes, *([note] if note else []))
+        return bound.binding, bound.proof, (*bound.notes, *([note] if note else []), *self._said_of_loops())
+
+    def _said_of_loops(self) -> Iterator[str]:
+        """What is not proven where participants bring their own code, once for each piece of it."""
+        trained: dict[str, list[str]] = {}
+        for name, loop in self._loops.items():
+            trained.setdefault(loop.text, []).append(name)
+        for text, names in trained.items():
+            yield (
+                f"map proven, training your own: {text} trains {shown_names(names)}; its optimizer, loss and batches are its own, "
+                "and such participants train one after the other"
+            )
+        for name in self._source.given.keys() - self._shards.keys():
+            yield f"the data of {name} are a {type(self._source.given[name]).__name__}, which its training loop alone reads"
 
     def adopt(self, schema: Schema, binding: Binding) -> None:
         """Take over what another worker of this backend has found and proven for the same model."""
@@ -170,6 +185,8 @@ class Worker:
             self._feed,
             self._shards,
             self._splits.train,
+            self._loops,
+            self._source.given,
             self._observer,
         )
 
@@ -238,7 +255,7 @@ class Worker:
         vectors: Mapping[str, Weights],
         kept: Arrays,
         watched: float = 1.0,
-    ) -> tuple[Update, Arrays, Metrics]:
+    ) -> Contribution:
         """Train one participant; see :meth:`LocalTraining.train_alone`."""
         return self._training.train_alone(number, weights, name, vectors, kept, watched)
 
@@ -263,7 +280,7 @@ class Worker:
         """Write the model of every participant of this backend, with its own parameters as they are after round ``number``."""
         folder.mkdir(parents=True, exist_ok=True)
         files = []
-        for name in self._shards:
+        for name in self.num_examples():
             self._training.load(weights, self._training.kept(name, number + 1))
             with saving(folder / name, self._backend):
                 files.append(self._trainer.save(folder / name))
@@ -294,14 +311,26 @@ class Worker:
         self._training.load(weights)
         return export_native(self._model, weights, inputs, path)
 
-    def num_examples(self) -> dict[str, int]:
-        """Examples of this backend's participants."""
-        return {name: len(data) for name, data in self._shards.items()}
+    def num_examples(self) -> dict[str, int | None]:
+        """Examples of this backend's participants; ``None`` where only a training loop of their own can say."""
+        sizes = {name: len(data) for name, data in self._shards.items()}
+        return dict.fromkeys(self._source.given) | sizes
 
     def usage(self) -> Usage:
         """What this process has used."""
         trainer = self._trainer
         return Usage.now(trainer.device_memory() if isinstance(trainer, CohortTrainer) else (0, 0))
+
+    def _own_code(self, named: Callable[[Participant], str | None], refused: Refusals) -> dict[str, Loop]:
+        """What participants of this process have instead of the built-in code."""
+        mine = {*self._source.names, *self._source.loaders}
+        found: dict[str, Loop] = {}
+        for participant in self._course.participants:
+            text = named(participant)
+            if participant.name in mine and text is not None:
+                with refused:
+                    found[participant.name] = Loop.load(text, self._course.base)
+        return found
 
     def _open_another(self) -> Trainer:
         """A model of a participant's own."""
@@ -312,7 +341,7 @@ class Worker:
 
     def _open(self) -> Trainer:
         where = f"models.{self._backend}"
-        model = call(self._course.models[self._backend], self._course.base)
+        model = call(self._course.models[self._backend].build, self._course.base)
         if not self._adapter.handles(model):
             raise wrong_model(where, model, self._backend)
         with explained(f"the model of {where}"):

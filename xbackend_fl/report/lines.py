@@ -41,7 +41,7 @@ def describe(event: Event) -> str:
         case ParticipantTrained():
             return (
                 f"  round {event.round} {event.name} ({event.backend}): {event.num_examples} examples, "
-                f"loss {shown('loss', event.loss)}, {event.seconds:.2f} s"
+                f"{_listed({'loss': event.loss} | event.figures)}, {event.seconds:.2f} s"
             )
         case ParticipantFailed():
             return f"  round {event.round} {event.name} ({event.backend}): left out: {event.reason}"
@@ -75,5 +75,5 @@ def _last_line(event: CourseFinished) -> str:
     )
 
 
-def _listed(figures: Mapping[str, float]) -> str:
+def _listed(figures: Mapping[str, float | None]) -> str:
     return ", ".join(f"{name} {shown(name, value)}" for name, value in figures.items())

@@ -249,7 +249,8 @@ class SimulationEngine:
         """Examples of every participant."""
         sizes: dict[str, int] = {}
         for answer in collect([worker.submit(Worker.num_examples) for worker in self._first]):
-            sizes |= answer
+            # Whoever has data of a kind of its own counts little where work is shared out.
+            sizes |= {name: size or 1 for name, size in answer.items()}
         return sizes
 
     def usage(self) -> dict[str, Usage]:

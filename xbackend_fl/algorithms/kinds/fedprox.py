@@ -38,6 +38,11 @@ class ProximalRule:
         (anchor,) = slots
         return gradient + self.mu * (value - anchor)
 
+    def term(self, value: Any, slots: Sequence[Any]) -> Any:
+        """``mu/2 * (x - anchor)**2``."""
+        (anchor,) = slots
+        return self.mu / 2 * ((value - anchor) * (value - anchor))
+
 
 @dataclass(frozen=True)
 class FedProxClient(PlainClient):

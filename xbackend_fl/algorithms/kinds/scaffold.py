@@ -51,6 +51,11 @@ class ControlRule:
         own, common = slots
         return gradient - own + common
 
+    def term(self, value: Any, slots: Sequence[Any]) -> Any:
+        """``(common - own) * x``."""
+        own, common = slots
+        return (common - own) * value
+
 
 @dataclass(frozen=True)
 class ScaffoldClient:
@@ -107,6 +112,7 @@ class Scaffold(Algorithm):
     weighing = "uniform"
     vectors = (CONTROL,)
     keeps_state = True
+    counts_steps = True
     name: Literal["scaffold"] = "scaffold"
 
     def client(self) -> ClientAlgorithm:

@@ -29,15 +29,21 @@ class Claims:
     def __init__(self, most: int) -> None:
         self._most = most
         self._stated: dict[str, int] = {}
+        self._open: set[str] = set()
         self._told: set[tuple[str, str, int]] = set()
 
     def hear(self, name: str, hello: Message) -> None:
         """A silo says who it is, for the first time or again.
 
+        One that trains by a loop of its own on data of a kind of its own states nothing (``null``): every update of it says how many they are.
+
         Raises:
             UpdateRefused: It states no number of examples that a silo can have.
         """
-        self._stated.setdefault(name, self._whole(hello.fields.get("num_examples")))
+        if hello.fields.get("num_examples", 0) is None:
+            self._open.add(name)
+        else:
+            self._stated.setdefault(name, self._whole(hello.fields.get("num_examples")))
 
     def check(self, name: str, num_examples: object) -> int:
         """What an update claims to stand for.
@@ -46,6 +52,8 @@ class Claims:
             UpdateRefused: It is no such number, or more than its silo stated.
         """
         size = self._whole(num_examples)
+        if name in self._open:
+            self._stated[name] = max(size, self._stated.get(name, 0))
         stated = self._stated.get(name, self._most)
         if size > stated:
             raise UpdateRefused(

@@ -23,6 +23,7 @@ from xbackend_fl.events import (
     RoundCollected,
 )
 from xbackend_fl.federation.protocol.message import Message, public, quoted
+from xbackend_fl.federation.protocol.own import own_figures, own_notes
 from xbackend_fl.federation.protocol.payload import Payload, decode
 from xbackend_fl.federation.protocol.vectors import split, unpacked
 from xbackend_fl.federation.server.claims import Claims
@@ -48,6 +49,7 @@ class Collector:
         payload: How updates are encoded.
         columns: Quantities of the model's output, as its metrics count them.
         most_positions: Positions that a silo's figures may be over.
+        told: What silos said of their own training that was passed on.
         observer: Told about every update.
 
     Attributes:
@@ -72,11 +74,13 @@ class Collector:
         payload: Payload,
         columns: int,
         most_positions: int,
+        told: set[tuple[str, str]],
         observer: Observer,
     ) -> None:
         self._rules, self._ledger, self._number, self._weights = course.deployment, ledger, number, weights
         self._claims, self._variances = claims, variances
         self._vectors, self._federate = vectors, course.federate
+        self._told = told
         self._payload, self._observer, self._began = payload, observer, time.perf_counter()
         self._backends = {participant.name: participant.backend for participant in course.participants}
         self._loss, self._columns, self._most_positions = course.training.loss, columns, most_positions
@@ -120,6 +124,7 @@ class Collector:
             metrics = Metrics.of_fields(
                 answer.fields.get("metrics"), self._loss, self._columns, training=True
             )
+            figures = own_figures(answer.fields)
             self._fit_in(name, answer, size)
         except UpdateRefused as error:
             if isinstance(error, Diverged):
@@ -132,14 +137,19 @@ class Collector:
             self._say(
                 [f"round {self._number}: silo {name!r} trains on other data than it did before in this run"]
             )
+        for note in own_notes(answer.fields):
+            if (name, note) not in self._told:
+                self._told.add((name, note))
+                self._observer(Noted(backend=name, note=public(note)))
         self._observer(
             ParticipantTrained(
                 round=self._number,
                 name=name,
                 backend=self._backends[name],
                 num_examples=size,
-                loss=metrics.figures.get("loss"),
+                loss=metrics.figures.get("loss", figures.get("loss")),
                 seconds=seconds,
+                figures=figures,
             )
         )
 

@@ -69,6 +69,7 @@ class DeploymentEngine:
         self._columns = self._most_positions = 1
         self._variances = frozenset[str]()
         self._evaluated: dict[tuple[str, str], Metrics] = {}
+        self._told: set[tuple[str, str]] = set()
         self._round = 0
 
     @property
@@ -145,6 +146,7 @@ class DeploymentEngine:
             self._payload,
             self._columns,
             self._most_positions,
+            self._told,
             observer,
         )
         request = self._with(

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar, final
 from blake3 import blake3
 from numpy.typing import NDArray
 
-from xbackend_fl.aggregation import MODEL, Update
+from xbackend_fl.aggregation import MODEL
 from xbackend_fl.algorithms.local import local_parameters
 from xbackend_fl.canonical import Binding, Schema
 from xbackend_fl.course import Course
@@ -31,7 +31,8 @@ from xbackend_fl.federation.protocol.vectors import packed, received, split, unp
 from xbackend_fl.federation.silo.outbox import Outbox
 from xbackend_fl.mapping import Evidence, Proof, pack_evidence, unpack_evidence
 from xbackend_fl.metrics import Metrics
-from xbackend_fl.participant import LOCAL, Arrays, CourseData, OwnSplits, Scope, Worker
+from xbackend_fl.participant import LOCAL, Arrays, Contribution, CourseData, OwnSplits, Scope, Worker
+from xbackend_fl.participant.failures import traceback_kept
 from xbackend_fl.rounds import retry_until_space
 from xbackend_fl.text import line, lines
 from xbackend_fl.weights import Weights, save_weights
@@ -50,8 +51,8 @@ class Learner(Protocol):
         """Framework and version."""
         ...
 
-    def num_examples(self) -> dict[str, int]:
-        """Examples by participant."""
+    def num_examples(self) -> Mapping[str, int | None]:
+        """Examples by participant; ``None`` where only a training loop of its own can say."""
         ...
 
     def initial(self) -> Weights:
@@ -74,8 +75,8 @@ class Learner(Protocol):
         vectors: Mapping[str, Weights],
         kept: Arrays,
         watched: float = 1.0,
-    ) -> tuple[Update, Arrays, Metrics]:
-        """What a participant gives after training from ``weights``, what it keeps if that is accepted, and its figures.
+    ) -> Contribution:
+        """What a participant gives after training from ``weights``.
 
         Args:
             number: The round.
@@ -215,6 +216,11 @@ class Silo:
         except _UnboundError:
             return Message(UNBOUND, {"message": f"{self.name} has not bound its model yet"})
         except XbflError as error:
+            number = request.fields.get("round")
+            folder = None if self._out is None or type(number) is not int else self._out / "failures"
+            if kept := traceback_kept(folder, f"round-{number}", error):
+                # Whoever mends it is here; the server hears in a line what it was.
+                _LOG.error("%s: %s%s", self.name, error.message, kept)
             return Message.refusal(error)
         except KeyboardInterrupt:
             raise
@@ -275,21 +281,22 @@ class Silo:
             # Before hours of training that cannot help.
             found = self._learner.evaluate(base, split, kept)
             before = _sent(found, f"the course's weights on its {split} examples")
-        update, new, metrics = self._learner.train_alone(
-            number, base, self.name, vectors, kept, wanted.watched
-        )
+        given = self._learner.train_alone(number, base, self.name, vectors, kept, wanted.watched)
+        update = given.update
         arrays, left = encode(update.model, base, Payload(**wanted.payload.model_dump()), residual)
         arrays |= packed({name: vector for name, vector in update.vectors.items() if name != MODEL})
         carried = {f"{_RESIDUAL}{name}": array for name, array in left.items()}
-        carried |= {f"{_KEPT}{name}": array for name, array in new.items()}
+        carried |= {f"{_KEPT}{name}": array for name, array in given.kept.items()}
         fields = {
             "run": run,
             "round": number,
             "base": start,
             "silo": self.name,
             "payload": wanted.payload.model_dump(),
-            "num_examples": self._learner.num_examples()[self.name],
-            "metrics": _sent(metrics, "its training"),
+            "num_examples": update.num_examples,
+            "metrics": _sent(given.metrics, "its training"),
+            "figures": dict(given.figures),
+            "notes": [*given.notes],
             "before": before,
         }
         if self._outbox is None:

@@ -1,0 +1,201 @@
+"""Lends a module to a training loop that is not the toolkit's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch.optim.optimizer import (
+    register_optimizer_step_post_hook,
+    register_optimizer_step_pre_hook,
+)
+
+from xbackend_fl.adapter.contract import Array, TrainConfig
+from xbackend_fl.adapter.optimizers import Optimizer
+from xbackend_fl.errors import UpdateRefused
+from xbfl_torch.describe import tensors_of
+from xbfl_torch.preserve import modules_kept
+from xbfl_torch.steps import training_mode
+
+
+@contextmanager
+def lent(
+    model: torch.nn.Module,
+    names: Sequence[str],
+    device: str,
+    config: TrainConfig,
+    calls: Sequence[str],
+    uncalled: str,
+) -> Iterator[LentModule]:
+    """A module in training mode, whose optimizers are watched; afterwards all but its weights is as it was before.
+
+    Args:
+        model: The module.
+        names: Its tensors that train.
+        device: Where it lies, now and afterwards.
+        config: Native: attributes, masked parts, the rule and its slots; its optimizer is compared.
+        calls: Native place of every call that drops, where attributes of modules do not say all rates.
+        uncalled: What a step is refused with that no rule was asked for.
+    """
+    flags = [(tensor, tensor.requires_grad) for tensor in model.parameters()]
+    threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
+    with ExitStack() as stack:
+        for tensor, flag in flags:
+            stack.callback(_restored, tensor, flag)
+        stack.callback(model.to, device)
+        stack.callback(torch.set_default_dtype, dtype)
+        stack.callback(torch.set_num_threads, threads)
+        stack.enter_context(modules_kept(model))
+        stack.enter_context(training_mode(model, config, calls))
+        stack.enter_context(torch.enable_grad())
+        found = LentModule(model, names, device, config, uncalled)
+        stack.enter_context(found.watched())
+        yield found
+
+
+def _restored(tensor: torch.Tensor, flag: bool) -> None:  # noqa: FBT001  a callback
+    tensor.requires_grad_(flag)
+    tensor.grad = None
+
+
+@final
+class LentModule:
+    """See :class:`~xbackend_fl.adapter.lending.Lent`."""
+
+    def __init__(
+        self, model: torch.nn.Module, names: Sequence[str], device: str, config: TrainConfig, uncalled: str
+    ) -> None:
+        self.model, self.device, self.called = model, device, False
+        self._names, self._config, self._uncalled = names, config, uncalled
+        self._built = _structure(model)
+        self._steps: dict[int, tuple[torch.optim.Optimizer, int]] = {}
+        self._unlike = ""
+        rule = config.rule
+        self._constants = {
+            name: tuple(torch.from_numpy(config.slots[slot][name]) for slot in rule.slots)
+            for name in names
+            if rule is not None and all(name in config.slots[slot] for slot in rule.slots)
+        }
+
+    def tensor(self, array: Array) -> torch.Tensor:
+        """A copy on the model's device."""
+        return torch.tensor(array, device=self.device)
+
+    def array(self, value: object) -> Array | None:
+        """A tensor's values, on the processor."""
+        if not isinstance(value, torch.Tensor):
+            return None
+        found: Array = value.detach().cpu().numpy()
+        return found.copy()
+
+    def penalty(self) -> torch.Tensor:
+        """See :meth:`~xbackend_fl.adapter.lending.Lent.penalty`."""
+        self.called = True
+        rule, now = self._config.rule, tensors_of(self.model)
+        if rule is None:
+            return torch.zeros((), device=self.device)
+        terms = [
+            rule.term(now[name], [slot.to(now[name]) for slot in slots]).sum()
+            for name, slots in self._constants.items()
+        ]
+        return torch.stack(terms).sum()
+
+    def corrected(self, gradients: Any) -> None:
+        """Change what ``backward()`` has left in the parameters."""
+        if gradients is not None:
+            raise UpdateRefused(
+                "task.correct_gradients() takes no gradients of PyTorch: it changes those that backward() leaves in the parameters",
+                hint="call task.correct_gradients() between loss.backward() and optimizer.step()",
+            )
+        self.called = True
+        rule, now = self._config.rule, tensors_of(self.model)
+        if rule is None:
+            return
+        with torch.no_grad():
+            for name, slots in self._constants.items():
+                value = now[name]
+                grad = torch.zeros_like(value) if value.grad is None else value.grad
+                value.grad = rule.gradient(grad, value, [slot.to(value) for slot in slots])
+
+    @property
+    def steps(self) -> int | None:
+        """Of the optimizer that made most: two may each train a part."""
+        return max((count for _, count in self._steps.values()), default=None)
+
+    @property
+    def unlike(self) -> str:
+        """See :attr:`~xbackend_fl.adapter.lending.Lent.unlike`."""
+        return self._unlike
+
+    def read(self) -> dict[str, Array]:
+        """Copies of all tensors of a module that has its layers still."""
+        found = _structure(self.model)
+        changed = sorted(
+            name for name in self._built.keys() | found.keys() if self._built.get(name) != found.get(name)
+        )
+        if changed:
+            first = changed[0]
+            raise UpdateRefused(
+                f"it has changed the model: {first or 'the model itself'} was {self._built.get(first, 'not there')}, "
+                f"and is {found.get(first, 'not there any more')}",
+                hint="every participant of a course trains the model that was proven: keep layers and shapes as they are",
+            )
+        return {name: tensor.detach().cpu().numpy().copy() for name, tensor in tensors_of(self.model).items()}
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Masked parts have no gradient inside, and steps on the module's tensors are counted."""
+        now = tensors_of(self.model)
+        handles: list[Any] = []
+        for leaf in self._config.masked:
+            if leaf.tensor in self._names:
+                mask = torch.ones_like(now[leaf.tensor])
+                mask[leaf.index] = 0
+                watched: Any = now[leaf.tensor]
+                handles.append(watched.register_hook(mask.__mul__))
+        handles += [
+            register_optimizer_step_pre_hook(self._before),
+            register_optimizer_step_post_hook(self._after),
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _before(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        if self._is_ours(optimizer) and self._config.rule is not None and not self.called:
+            raise UpdateRefused(self._uncalled)
+
+    def _after(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        if self._is_ours(optimizer):
+            before = self._steps.get(id(optimizer))
+            self._steps[id(optimizer)] = (optimizer, 1 if before is None else before[1] + 1)
+            self._unlike = self._unlike or _unlike(optimizer, self._config.optimizer)
+
+    def _is_ours(self, optimizer: torch.optim.Optimizer) -> bool:
+        ours = set(map(id, self.model.parameters()))
+        return any(id(item) in ours for group in optimizer.param_groups for item in group["params"])
+
+
+def _structure(model: torch.nn.Module) -> dict[str, str]:
+    """The class of every module and the shape of every tensor, by its place."""
+    found = {name: f"{type(m).__module__}.{type(m).__qualname__}" for name, m in model.named_modules()}
+    return found | {n: f"{list(t.shape)} of {t.dtype}" for n, t in tensors_of(model).items()}
+
+
+def _unlike(optimizer: torch.optim.Optimizer, wanted: Optimizer) -> str:
+    """How an optimizer differs from plain steps of the course's; empty if it does not, or if these are not plain."""
+    if wanted.name != "sgd":
+        return ""
+    plain = {"lr": wanted.lr, "weight_decay": wanted.weight_decay, "momentum": 0.0}
+    for group in optimizer.param_groups:
+        if not isinstance(optimizer, torch.optim.SGD):
+            return f"{type(optimizer).__name__} instead of SGD"
+        for name, value in plain.items():
+            if not np.isclose(float(group[name]), value, rtol=1e-6, atol=0):
+                return f"SGD with {name} {float(group[name]):g} instead of {value:g}"
+    return ""

@@ -1,0 +1,152 @@
+"""Participants that train their own way, in a course: with the built-in ones, and without the course when they fail."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.simulation.conftest import Make
+from xbackend_fl import run_course
+from xbackend_fl.errors import RunFailed
+from xbackend_fl.events import Event, ModelBound, Noted, ParticipantFailed, ParticipantTrained
+from xbackend_fl.simulation import resume_run
+
+LOOP = """
+import torch
+from torch.nn import functional
+
+
+class Momentum:
+    '''The course's own formula: torch.optim.SGD rounds it once less.'''
+
+    def __init__(self, model, lr):
+        self.pairs = [(value, torch.zeros_like(value)) for value in model.parameters()]
+        self.lr = lr
+
+    @torch.no_grad()
+    def step(self):
+        for value, buffer in self.pairs:
+            buffer.copy_(0.9 * buffer + value.grad)
+            value.copy_(value - self.lr * buffer)
+            value.grad = None
+
+
+def train(task):
+    optimizer = Momentum(task.model, task.lr)
+    total = count = 0
+    for inputs, targets in task.batches():
+        loss = functional.cross_entropy(task.model(inputs), targets, reduction='sum') / len(targets)
+        loss.backward()
+        optimizer.step()
+        total, count = total + float(loss.detach()) * len(targets), count + len(targets)
+    return {'num_examples': len(task.data[1]), 'loss': total / count, 'recall': 0.5}
+
+
+def counting(task):
+    task.state['rounds'] = task.state.get('rounds', 0) + 1
+    return {**train(task), 'rounds': task.state['rounds']}
+
+
+def fails(task):
+    raise OSError(28, 'the scanner is full')
+
+
+def forgets(task):
+    return 3
+"""
+SHA_OF_DIGITS = "6ecbb2a8370ad26a63b9ac683f81cae59621b87130055122ac99b0170d5a2ffd"
+
+
+@pytest.fixture
+def loop(tmp_path: Path) -> str:
+    (tmp_path / "loop.py").write_text(LOOP)
+    return str(tmp_path / "loop.py")
+
+
+def own(loop: str, name: str) -> str:
+    return f"models.torch={{build: torch_model.py:build, train: '{loop}:{name}'}}"
+
+
+def test_a_course_with_a_loop_ends_with_the_bits_of_the_built_in_one(
+    small: Make, loop: str, tmp_path: Path
+) -> None:
+    settings = ["rounds=1", "training.steps=2", "federate.cohort=4"]
+    events: list[Event] = []
+    one = run_course(small(*settings), tmp_path / "one", in_process=True)
+    other = run_course(
+        small(*settings, own(loop, "train")), tmp_path / "other", in_process=True, observer=events.append
+    )
+    assert other.weights.digest == one.weights.digest
+    assert other.history[0].metrics == one.history[0].metrics
+    trained = {e.name: e for e in events if isinstance(e, ParticipantTrained)}
+    assert {name for name, event in trained.items() if event.figures} == {
+        name for name, event in trained.items() if event.backend == "torch"
+    }
+    (said,) = [
+        n
+        for e in events
+        if isinstance(e, ModelBound)
+        for n in e.notes
+        if n.startswith("map proven, training your own")
+    ]
+    assert "loop.py:train trains 'amsterdam', 'berlin', 'cairo'" in said
+
+
+@pytest.mark.slow
+def test_the_digits_end_with_their_published_bits(digits: Path, loop: str, tmp_path: Path) -> None:
+    import hashlib
+
+    from xbackend_fl import load_course
+
+    run = run_course(load_course(digits / "course.yaml", [own(loop, "train")]), tmp_path / "run")
+    assert hashlib.sha256((run.path / "last.safetensors").read_bytes()).hexdigest() == SHA_OF_DIGITS
+
+
+def test_a_loop_that_fails_is_left_out_with_its_line_and_its_traceback(
+    small: Make, loop: str, tmp_path: Path
+) -> None:
+    events: list[Event] = []
+    settings = [f"participants.1.train={loop}:fails", f"participants.2.train={loop}:forgets"]
+    small_one = small(
+        "rounds=1", "training.steps=1", "federate.on_failure=continue", "federate.cohort=6", *settings
+    )
+    run = run_course(small_one, tmp_path / "run", in_process=True, observer=events.append)
+    (failed,) = [event for event in events if isinstance(event, ParticipantFailed)]
+    line = LOOP.splitlines().index("    raise OSError(28, 'the scanner is full')") + 1
+    assert failed.name == "berlin"
+    assert f"in round 1 raised OSError (at {loop}:{line}): " in failed.reason
+    assert failed.reason.endswith("(traceback: failures/berlin-round-1.txt)")
+    written = (run.path / "failures" / "berlin-round-1.txt").read_text()
+    assert written.startswith("Traceback")
+    assert "raise OSError(28, 'the scanner is full')" in written
+    (note,) = [
+        event.note
+        for event in events
+        if isinstance(event, Noted) and event.note.startswith("cairo, trained by")
+    ]
+    assert "every weight is as it was before" in note
+
+
+def test_by_default_a_loop_that_fails_stops_the_course(small: Make, loop: str, tmp_path: Path) -> None:
+    course = small("rounds=1", "training.steps=1", f"participants.1.train={loop}:fails")
+    with pytest.raises(
+        RunFailed,
+        match=r"participant 'berlin': the training of berlin \(torch, loop.py:fails\) in round 1 raised",
+    ):
+        run_course(course, tmp_path / "run", in_process=True)
+
+
+def test_the_state_of_a_loop_goes_on_with_the_run(small: Make, loop: str, tmp_path: Path) -> None:
+    """A round that is made again finds what was there before it; one that goes on finds what came of the last."""
+    course = small("rounds=2", "training.steps=1", f"participants.0.train={loop}:counting")
+    run_course(course, tmp_path / "run", in_process=True)
+    resume_run(tmp_path / "run", ["rounds=3"], in_process=True)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    found = [
+        r["figures"]["rounds"]
+        for r in rows
+        if r["event"] == "participant_trained" and "rounds" in r["figures"]
+    ]
+    assert found == [1, 2, 3]

@@ -1,0 +1,83 @@
+"""What a training loop of a user's own is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, final
+
+from xbackend_fl.adapter import Lent
+
+
+@final
+@dataclass(frozen=True)
+class Task:
+    """One participant's part of one round, for ``train(task)`` or ``evaluate(task)``.
+
+    Attributes:
+        model: The participant's native model, as its ``build`` returned it, in training mode. It holds the weights of the round, with the
+            participant's own local parameters among them. Train this object, in place.
+        participant: Who trains.
+        round: The round, from 1.
+        seed: 31 bits that are this participant's in this round alone, the same in every process.
+        settings: ``training.settings`` of the course, as they are.
+        lr: ``training.optimizer.lr`` as the course's schedules over rounds have it in this round; what changes within a round is the loop's own.
+        device: Where the model lies, as its framework calls that place.
+        state: A place that lasts: what is put here is there again in the participant's next round, in a simulation and at a silo, and after an
+            interruption. It holds numbers, texts, arrays, tensors of the framework, and lists, tuples and dicts of these, such as
+            ``optimizer.state_dict()``. It counts only if the update does: a round that is lost, or made again, finds what was there before.
+    """
+
+    model: Any
+    participant: str
+    round: int
+    seed: int
+    settings: Mapping[str, Any]
+    lr: float
+    device: str
+    state: MutableMapping[str, Any]
+    _lent: Lent = field(repr=False)
+    _given: Callable[[], Any] = field(repr=False)
+    _batches: Callable[[], Iterator[tuple[Any, Any]]] = field(repr=False)
+
+    @cached_property
+    def data(self) -> Any:
+        """What the participant's own data function returned, untouched: the same object in every round of a process.
+
+        Without such a function, its training examples ``(inputs, targets)``: NumPy arrays in ONNX layout ``[N, ...]``, a tuple of them where the
+        model has several inputs.
+        """
+        return self._given()
+
+    def batches(self) -> Iterator[tuple[Any, Any]]:
+        """The batches that the built-in loop would train on: as many as ``training`` says, in its order, the same on every backend.
+
+        Yields:
+            Inputs and targets, tensors of the framework in the model's own layout, batch first, on its device; inputs are a tuple where the model has
+            several.
+
+        Raises:
+            ConfigError: The data are none of which batches can be made.
+        """
+        return self._batches()
+
+    def penalty(self) -> Any:
+        """What the course's algorithm adds to the loss of a step, as FedProx and SCAFFOLD do: ``loss = loss + task.penalty()``.
+
+        It is a scalar tensor of the framework that can be differentiated, and 0 for an algorithm that adds nothing. Use it or
+        :meth:`correct_gradients`, once a step, and not both. A norm that the loop clips gradients to is then over the sum.
+        """
+        return self._lent.penalty()
+
+    def correct_gradients(self, gradients: Any = None) -> Any:
+        """The same as :meth:`penalty`, to gradients: as the built-in loop does it, behind clipping and before the optimizer.
+
+        Args:
+            gradients: For PyTorch nothing: call it between ``backward()`` and ``step()``. For TensorFlow those of
+                ``model.trainable_variables``, in their order.
+
+        Returns:
+            For TensorFlow the new gradients, a list.
+        """
+        return self._lent.corrected(gradients)
