@@ -36,7 +36,7 @@ def test_what_a_participant_leaves_out_is_the_courses(tmp_path: Path) -> None:
     ("setting", "words"),
     {
         "training={loss: cross_entropy}": "`loss` is the same for everybody",
-        "training={metric: rmse}": "`metric` is the same for everybody",
+        "training={ignore_index: 0}": "`ignore_index` is the same for everybody",
         "training={batch_size: 0}": "`participants.1.training.batch_size`: input should be greater than 0",
         "training={batchsize: 4}": "did you mean `batch_size`",
         "training={schedule: {name: plateau}}": "ben: plateau follows the figures of all",

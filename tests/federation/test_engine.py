@@ -48,7 +48,7 @@ def test_a_metric_of_the_users_own_is_the_simulations(
     digits: Path, tmp_path: Path, small: list[str], files_of: Callable[[Course], Path]
 ) -> None:
     """Sums cross the wire, and the server makes the figure: every silo has all validation examples, so that it is the same."""
-    chosen = f"training.metric={Path(__file__).parents[1]}/metrics/own_metrics.py:Recall"
+    chosen = f"evaluation.best={Path(__file__).parents[1]}/metrics/own_metrics.py:Recall"
     course = load_course(digits / "course.yaml", [*small, TORCH[0], "participants={torch: 2}", chosen])
     data = files_of(course)
     silos = [Silo.open(course, p.name, data / f"{p.name}.npz") for p in course.participants]

@@ -24,7 +24,7 @@ from sklearn.metrics import (
 
 from tests.metrics.models import schema_with
 from xbackend_fl.losses import LOSSES
-from xbackend_fl.metrics import Metrics, Objective, columns_of, objective_of
+from xbackend_fl.metrics import Metrics, Objective, objective_of
 
 pytestmark = pytest.mark.quick
 
@@ -57,13 +57,14 @@ def whole(objective: Objective, output: Array, targets: Array) -> Metrics:
 def over_the_wire(objective: Objective, output: Array, targets: Array) -> Metrics:
     """Cut into batches, summed by participants, sent as JSON, and added."""
     cuts = [0, 1, 9, 9, 16, len(output)]
-    columns = columns_of(objective.loss, objective.output)
     sent = [
         json.dumps(Metrics.measured(objective, output[a:b], targets[a:b]).to_fields())
         for a, b in itertools.pairwise(cuts)
         if b > a
     ]
-    return Metrics.total(Metrics.of_fields(json.loads(text), objective.loss, columns) for text in sent)
+    return Metrics.total(
+        Metrics.of_fields(json.loads(text), objective.loss, objective.output) for text in sent
+    )
 
 
 SPLITS = pytest.mark.parametrize("split", [whole, over_the_wire])

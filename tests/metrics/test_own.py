@@ -14,7 +14,7 @@ from xbackend_fl import load_course
 from xbackend_fl.course import dump
 from xbackend_fl.errors import ConfigError, RunFailed, UpdateRefused
 from xbackend_fl.losses import LOSSES
-from xbackend_fl.metrics import MetricFile, Metrics, Objective
+from xbackend_fl.metrics import Metrics, Objective, Own
 
 pytestmark = pytest.mark.quick
 
@@ -23,8 +23,8 @@ CLASSES = Objective(LOSSES["cross_entropy"](), (3,), class_axis=1)
 VALUES = Objective(LOSSES["mean_squared_error"](), (2,))
 
 
-def own(name: str) -> MetricFile:
-    return MetricFile(f"{FILE}:{name}")
+def own(name: str) -> Own:
+    return Own.of(f"{FILE}:{name}")
 
 
 def drawn(seed: int = 0, count: int = 50) -> tuple[Any, Any]:
@@ -37,16 +37,16 @@ def test_any_split_has_the_figure_of_all_data() -> None:
     expected = recall_score(targets, outputs.argmax(1), average="macro")
     for cuts in ([], [1], [7, 7, 30], list(range(1, 50))):
         parts = zip(np.split(outputs, cuts), np.split(targets, cuts), strict=True)
-        found = Metrics.total(Metrics.measured(CLASSES, *part, own("Recall")) for part in parts)
+        found = Metrics.total(Metrics.measured(CLASSES, *part, [own("Recall")]) for part in parts)
         assert found.figures["Recall"] == pytest.approx(expected, abs=1e-15)
-        assert found.figures.keys() == {"loss", "accuracy", "Recall"}
+        assert found.figures.keys() == {"loss", "Recall"}
 
 
 def test_positions_that_do_not_count_are_not_handed_over() -> None:
     outputs, targets = drawn()
     targets[::3] = -100
     found = Metrics.measured(
-        Objective(LOSSES["cross_entropy"](), (3,), 1, -100), outputs, targets, own("Recall")
+        Objective(LOSSES["cross_entropy"](), (3,), 1, -100), outputs, targets, [own("Recall")]
     )
     counted = targets != -100
     expected = recall_score(targets[counted], outputs[counted].argmax(1), average="macro")
@@ -57,18 +57,18 @@ def test_numbers_above_and_below_merge_without_cancelling() -> None:
     draw = np.random.default_rng(1)
     outputs, targets = draw.standard_normal((2, 30, 2)).astype(np.float32)
     parts = (slice(0, 4), slice(4, 30))
-    found = Metrics.total(Metrics.measured(VALUES, outputs[p], targets[p], own("MeanBias")) for p in parts)
+    found = Metrics.total(Metrics.measured(VALUES, outputs[p], targets[p], [own("MeanBias")]) for p in parts)
     errors = outputs.astype(np.float64) - targets.astype(np.float64)
     assert found.figures["MeanBias"] == pytest.approx(abs(errors.mean()), rel=1e-12)
 
 
 def test_it_crosses_processes_and_the_wire() -> None:
-    found = Metrics.measured(CLASSES, *drawn(), own("Recall"))
+    found = Metrics.measured(CLASSES, *drawn(), [own("Recall")])
     assert pickle.loads(pickle.dumps(found)) == found
-    again = Metrics.of_fields(found.to_fields(), LOSSES["cross_entropy"](), 1, own("Recall"))
+    again = Metrics.of_fields(found.to_fields(), LOSSES["cross_entropy"](), (3,), [own("Recall")])
     assert again == found
-    with pytest.raises(UpdateRefused, match="an entry that no metric of the loss 'cross_entropy' has"):
-        Metrics.of_fields(found.to_fields(), LOSSES["cross_entropy"](), 1)
+    with pytest.raises(UpdateRefused, match="8 entries, expected those of the loss 'cross_entropy'"):
+        Metrics.of_fields(found.to_fields(), LOSSES["cross_entropy"](), (3,))
 
 
 @pytest.mark.parametrize(
@@ -82,12 +82,12 @@ def test_it_crosses_processes_and_the_wire() -> None:
     ],
 )
 def test_what_no_silo_can_have_is_refused(changes: dict[str, Any], reason: str) -> None:
-    fields = {**Metrics.measured(CLASSES, *drawn(), own("Ratio")).to_fields(), **changes}
+    fields = {**Metrics.measured(CLASSES, *drawn(), [own("Ratio")]).to_fields(), **changes}
     with pytest.raises(UpdateRefused, match=reason):
-        Metrics.of_fields(fields, LOSSES["cross_entropy"](), 1, own("Ratio"))
+        Metrics.of_fields(fields, LOSSES["cross_entropy"](), (3,), [own("Ratio")])
     del fields["Ratio.one"]
     with pytest.raises(UpdateRefused):
-        Metrics.of_fields(fields, LOSSES["cross_entropy"](), 1, own("Ratio"))
+        Metrics.of_fields(fields, LOSSES["cross_entropy"](), (3,), [own("Ratio")])
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_what_no_silo_can_have_is_refused(changes: dict[str, Any], reason: str) 
 def test_what_is_wrong_is_said_in_a_line(name: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(FILE.parent)
     with pytest.raises(RunFailed) as caught:
-        _ = Metrics.measured(CLASSES, *drawn(), own(name)).figures
+        _ = Metrics.measured(CLASSES, *drawn(), [own(name)]).figures
     assert f"the metric {name} (own_metrics.py:" in caught.value.message
     assert words in caught.value.message
     assert "\n" not in caught.value.message
@@ -123,20 +123,23 @@ def test_what_is_wrong_is_said_in_a_line(name: str, words: str, monkeypatch: pyt
 )
 def test_what_is_no_metric_is_refused(name: str, words: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        _ = own(name).metric
+        _ = own(name).higher_is_better
     assert words in caught.value.message
 
 
 def test_a_course_names_one(digits: Path, tmp_path: Path) -> None:
-    course = load_course(digits / "course.yaml", [f"training.metric={FILE}:Recall"])
-    assert [metric.name for metric in course.metrics] == ["loss", "accuracy", "Recall"]
+    course = load_course(digits / "course.yaml", [f"evaluation.best={FILE}:Recall"])
+    assert [metric.label for metric in course.metrics] == ["loss", "accuracy", "Recall"]
     assert course.chosen_by.name == "Recall"
     (tmp_path / "course.yaml").write_text(dump(course))
-    assert load_course(tmp_path / "course.yaml").own_metric == course.own_metric
+    assert load_course(tmp_path / "course.yaml").metrics == course.metrics
+    listed = load_course(digits / "course.yaml", [f"evaluation.metrics=[auc, {FILE}:Recall]"])
+    assert [metric.label for metric in listed.metrics] == ["loss", "auc", "Recall"]
+    assert listed.chosen_by.name == "loss"
     for said, words in (
         (f"{FILE}:accuracy", "a metric called accuracy is there already"),
-        ("nowhere.py:f1", "no such file"),
-        ("f1", "training.metric is f1, but the loss is cross_entropy"),
+        ("nowhere.py:recall", "no such file"),
+        ("rmse", "evaluation.best is rmse, but the loss is cross_entropy"),
     ):
         with pytest.raises(ConfigError, match=words):
-            load_course(digits / "course.yaml", [f"training.metric={said}"])
+            load_course(digits / "course.yaml", [f"evaluation.best={said}"])

@@ -15,10 +15,8 @@ from tests.metrics.models import schema_with
 from xbackend_fl.errors import UpdateRefused
 from xbackend_fl.losses import LOSSES
 from xbackend_fl.metrics import (
-    METRICS,
+    Choice,
     Metrics,
-    default_metric,
-    is_better,
     most_positions_of,
     objective_of,
     shown,
@@ -67,9 +65,12 @@ VALUES = {"positions": 4, "loss": 2.0, "rmse": 2.0, "mae": 2.0} | {
     ],
 )
 def test_impossible_figures_of_classes(changes: dict[Any, Any], reason: str) -> None:
-    assert Metrics.of_fields(CLASSES, LOSSES["cross_entropy"](), 1).figures == {"loss": 0.35, "accuracy": 0.7}
+    assert Metrics.of_fields(CLASSES, LOSSES["cross_entropy"](), (7,)).figures == {
+        "loss": 0.35,
+        "accuracy": 0.7,
+    }
     with pytest.raises(UpdateRefused) as caught:
-        Metrics.of_fields(CLASSES | changes, LOSSES["cross_entropy"](), 1)
+        Metrics.of_fields(CLASSES | changes, LOSSES["cross_entropy"](), (7,))
     assert reason in caught.value.message
 
 
@@ -93,28 +94,30 @@ def test_impossible_figures_of_classes(changes: dict[Any, Any], reason: str) -> 
     ],
 )
 def test_impossible_figures_of_values(changes: dict[str, Any], reason: str) -> None:
-    assert Metrics.of_fields(VALUES, LOSSES["mean_squared_error"](), 2).figures.keys() == {
+    assert Metrics.of_fields(VALUES, LOSSES["mean_squared_error"](), (2,)).figures.keys() == {
         "loss",
         "mae",
         "r2",
         "rmse",
     }
     with pytest.raises(UpdateRefused) as caught:
-        Metrics.of_fields(VALUES | changes, LOSSES["mean_squared_error"](), 2)
+        Metrics.of_fields(VALUES | changes, LOSSES["mean_squared_error"](), (2,))
     assert reason in caught.value.message
 
 
 @pytest.mark.parametrize("name", [*VALUES])
 def test_nothing_may_be_missing(name: str) -> None:
     with pytest.raises(UpdateRefused):
-        Metrics.of_fields({k: v for k, v in VALUES.items() if k != name}, LOSSES["mean_squared_error"](), 2)
+        Metrics.of_fields(
+            {k: v for k, v in VALUES.items() if k != name}, LOSSES["mean_squared_error"](), (2,)
+        )
 
 
 def test_training_has_a_loss_only() -> None:
     sent = {"positions": 4, "loss": 2.0}
-    assert Metrics.of_fields(sent, LOSSES["cross_entropy"](), 1, training=True).figures == {"loss": 0.5}
+    assert Metrics.of_fields(sent, LOSSES["cross_entropy"](), (7,), training=True).figures == {"loss": 0.5}
     with pytest.raises(UpdateRefused, match="accuracy"):
-        Metrics.of_fields(sent, LOSSES["cross_entropy"](), 1)
+        Metrics.of_fields(sent, LOSSES["cross_entropy"](), (7,))
 
 
 JSON = st.recursive(
@@ -128,7 +131,7 @@ NAMES = st.sampled_from([*VALUES, "accuracy", "r2", "r2.", "positions."]) | st.t
 def test_anything_is_figures_or_refused(fields: Any, *, training: bool) -> None:
     for loss in ("cross_entropy", "mean_squared_error"):
         try:
-            found = Metrics.of_fields(fields, LOSSES[loss](), 2, training=training)
+            found = Metrics.of_fields(fields, LOSSES[loss](), (2,), training=training)
         except UpdateRefused:
             continue
         assert all(math.isfinite(value) for value in Metrics.total([found] * 1000).figures.values())
@@ -144,20 +147,19 @@ def test_honest_figures_are_never_refused(values: list[float], seed: int) -> Non
     targets = output[np.random.default_rng(seed).permutation(len(output))].clip(-1.8e19, 1.8e19)
     objective = objective_of(schema_with((1,)), LOSSES["mean_squared_error"](), targets)
     sent = json.loads(json.dumps(Metrics.measured(objective, output, targets).to_fields()))
-    assert Metrics.of_fields(sent, LOSSES["mean_squared_error"](), 1).figures["rmse"] >= 0
+    assert Metrics.of_fields(sent, LOSSES["mean_squared_error"](), ()).figures["rmse"] >= 0
 
 
 def test_which_is_better() -> None:
-    accuracy, rmse = default_metric(LOSSES["cross_entropy"]()), default_metric(LOSSES["mean_squared_error"]())
-    assert (accuracy.name, rmse.name) == ("accuracy", "rmse")
-    assert is_better(accuracy, {"accuracy": 0.6, "loss": 9}, {"accuracy": 0.5, "loss": 1})
-    assert is_better(accuracy, {"accuracy": 0.5, "loss": 0.9}, {"accuracy": 0.5, "loss": 1})
-    assert not is_better(accuracy, {"accuracy": 0.5, "loss": 1}, {"accuracy": 0.5, "loss": 1})
-    assert is_better(rmse, {"rmse": 0.1, "loss": 1}, {"rmse": 0.2, "loss": 1})
-    assert is_better(METRICS["r2"], {"r2": 0.9, "loss": 1}, {"r2": -3, "loss": 1})
+    accuracy, rmse = Choice("accuracy", "max"), Choice("rmse", "min")
+    assert accuracy.is_better({"accuracy": 0.6, "loss": 9}, {"accuracy": 0.5, "loss": 1})
+    assert accuracy.is_better({"accuracy": 0.5, "loss": 0.9}, {"accuracy": 0.5, "loss": 1})
+    assert not accuracy.is_better({"accuracy": 0.5, "loss": 1}, {"accuracy": 0.5, "loss": 1})
+    assert rmse.is_better({"rmse": 0.1, "loss": 1}, {"rmse": 0.2, "loss": 1})
+    assert Choice("r2", "max").is_better({"r2": 0.9, "loss": 1}, {"r2": -3, "loss": 1})
     for worst in ({"rmse": math.nan, "loss": math.nan}, {}):
-        assert is_better(rmse, {"rmse": 1e30, "loss": 1}, worst)
-        assert not is_better(rmse, worst, {"rmse": 1e30, "loss": 1})
+        assert rmse.is_better({"rmse": 1e30, "loss": 1}, worst)
+        assert not rmse.is_better(worst, {"rmse": 1e30, "loss": 1})
 
 
 @pytest.mark.parametrize(
@@ -165,6 +167,7 @@ def test_which_is_better() -> None:
     [
         ("accuracy", 0.98333, "98.33%"), ("accuracy", 1.0, "100.00%"), ("rmse", 12.345678, "12.3457"), ("rmse", 1e-5, "1.000e-05"),
         ("loss", 0.0, "0.0000"), ("loss", math.nan, "nan"), ("loss", math.inf, "inf"), ("r2", -3e7, "-3.000e+07"), ("r2", None, "-"),
+        ("top_5", 0.5, "50.00%"), ("f1.12", 0.5, "50.00%"), ("perplexity", 0.5, "0.5000"), ("top_k_of_mine", 0.5, "0.5000"),
     ],
 )  # fmt: skip
 def test_figures_for_people(name: str, value: float | None, text: str) -> None:
@@ -187,9 +190,8 @@ def test_no_data_have_more_positions_than_the_bound(loss: Any, output: Any, targ
     found = Metrics.measured(objective, np.zeros((4, *output), np.float32), np.zeros((4, *targets), np.int64))
     most = 4 * most_positions_of(LOSSES[loss](), output)
     assert 0 < found.positions <= most
-    columns = 1
     with pytest.raises(UpdateRefused, match=f"there can be {found.positions - 1} at most"):
-        Metrics.of_fields(found.to_fields(), LOSSES[loss](), columns, most=found.positions - 1)
+        Metrics.of_fields(found.to_fields(), LOSSES[loss](), output, most=found.positions - 1)
 
 
 def test_the_least_loss_of_what_is_wrong_is_below_every_real_one() -> None:
@@ -203,6 +205,6 @@ def test_the_least_loss_of_what_is_wrong_is_below_every_real_one() -> None:
         losses = -np.log(shares[np.arange(2000), targets] + 1e-300)
         right = scores.argmax(axis=1) == targets
         wrong = {"positions": int((~right).sum()), "loss": float(losses[~right].sum()), "accuracy": 0}
-        assert Metrics.of_fields(wrong, LOSSES["cross_entropy"](), classes).figures["accuracy"] == 0
+        assert Metrics.of_fields(wrong, LOSSES["cross_entropy"](), (classes,)).figures["accuracy"] == 0
         every = {"positions": 2000, "loss": float(losses.sum()), "accuracy": int(right.sum())}
-        assert Metrics.of_fields(every, LOSSES["cross_entropy"](), classes).loss > 0
+        assert Metrics.of_fields(every, LOSSES["cross_entropy"](), (classes,)).loss > 0

@@ -141,6 +141,11 @@ FILES = {
         def one_class():
             return {name: (x, np.ones_like(y)) for name, (x, y) in classes().items()}
 
+        def in_order():
+            x, y = three(pair, validation=900)["validation"]
+            order = np.argsort(y, kind="stable")
+            return classes() | {"validation": (x[order], y[order])}
+
         def other_in_one_row():
             found = three(pair, train=1000)
             found["train"][0][501] = np.random.default_rng().standard_normal(8)
@@ -254,15 +259,27 @@ def test_a_metric_that_one_example_does_not_define(check: Check) -> None:
     with pytest.raises(
         RefusedInput, match="r2, which chooses the best weights, is not defined for 1 example"
     ):
-        check(*settings, "training.metric=r2")
+        check(*settings, "evaluation.best=r2")
     assert check(*settings) == ""
+
+
+def test_a_metric_is_looked_for_in_all_examples(check: Check) -> None:
+    """The first 256 and the last have one class each, and few rows are extreme."""
+    assert check(data("in_order"), "evaluation.best=auc") == ""
+    with pytest.raises(RefusedInput, match="auc, which chooses the best weights, is not defined for 12 exam"):
+        check(data("one_class"), "evaluation.best=auc")
+
+
+def test_a_metric_that_says_nothing_of_these_classes(check: Check) -> None:
+    with pytest.raises(RefusedInput, match="classes: train: top_3 is always 1 with 3 classes"):
+        check("evaluation.metrics=[{name: top_k, k: 3}]")
 
 
 @pytest.mark.parametrize("size", [1, 5, 16, 1000])
 def test_a_metric_is_of_all_examples_and_not_of_a_batch(check: Check, size: int) -> None:
     assert (
         check(
-            *VALUES, data("values"), "training.metric=r2", f"training.batch_size={size}", "training.steps=1"
+            *VALUES, data("values"), "evaluation.best=r2", f"training.batch_size={size}", "training.steps=1"
         )
         == ""
     )

@@ -70,7 +70,7 @@ def test_silos_and_whoever_goes_on_end_with_the_same_bits(
     ("setting", "words"),
     {
         "{name: step, every: 1, gamma: 1.0e-9}": "round 6 is 1e-46, which is 0 in float32",
-        "{name: plateau, metric: acuracy}": "watches 'acuracy'; the loss mean_squared_error has",
+        "{name: plateau, metric: acuracy}": "watches 'acuracy'; evaluation.metrics has",
         "{name: cosin}": "there are cosine, exponential, plateau, step, warmup",
         "{name: plateau, per: step}": "per",
     }.items(),

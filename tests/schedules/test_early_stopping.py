@@ -81,5 +81,5 @@ def test_it_ends_in_both_engines_and_goes_on(tmp_path: Path, files_of: Callable[
 
 def test_a_figure_that_there_is_not_is_refused(tmp_path: Path) -> None:
     course_of(tmp_path, ["torch"])
-    with pytest.raises(ConfigError, match="watches 'accuracy'; the loss mean_squared_error has loss, mae"):
+    with pytest.raises(ConfigError, match=r"watches 'accuracy'; evaluation\.metrics has loss, mae"):
         load_course(tmp_path / "course.yaml", ["early_stopping={metric: accuracy}"])

@@ -23,6 +23,8 @@ RENAMED = {
     "round_within_s": "round_timeout_s",
 }
 """Keys of earlier courses and what they are called now; they are refused, and the new one is named."""
+_MOVED = {("training", "metric"): "evaluation.best"}
+"""The same of keys that are in another section now."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> tuple[list[Mistak
             hint = _suggest(str(loc[-1]), [*lacking, *_keys(model, loc[:-1])])
             if (now := RENAMED.get(str(loc[-1]))) in _keys(model, loc[:-1]):
                 hint = f"`{loc[-1]}` is now `{now}`"
+            if loc in _MOVED:
+                hint = f"`{_dotted(loc)}` is now `{_MOVED[loc]}`"
             mistakes[loc] = Mistake(f"unknown key `{_dotted(loc)}`", loc, hint, at_key=True)
         elif detail["type"] == "course":
             said = dict(detail["ctx"])

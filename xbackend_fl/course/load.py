@@ -89,8 +89,7 @@ def complete(course: Course) -> dict[str, Any]:
         plain["data"][name] = resolve(plain["data"][name], course.base)
     if "cache" in plain["data"]:
         plain["data"]["cache"] = str((course.base / plain["data"]["cache"]).resolve())
-    if course.own_metric is not None:
-        plain["training"]["metric"] = course.own_metric.text
+    _absolute_metrics(plain["evaluation"], course)
     deployment = plain["deployment"]
     if "keys" in deployment:
         deployment["keys"] = str((course.base / deployment["keys"]).resolve())
@@ -106,6 +105,15 @@ def complete(course: Course) -> dict[str, Any]:
         if "train" in section:
             section["train"] = resolve(section["train"], course.base)
     return plain
+
+
+def _absolute_metrics(evaluation: dict[str, Any], course: Course) -> None:
+    """Metrics of the user's own by their absolute files."""
+    for path, text in course.evaluation.files:
+        section: Any = evaluation
+        for step in path[:-1]:
+            section = section[step]
+        section[path[-1]] = resolve(text, course.base)
 
 
 def dump(course: Course) -> str:
@@ -128,8 +136,8 @@ def _outside(course: Course) -> list[diagnostics.Mistake]:
     for name in ("source", "transform", "evaluation_transform"):
         if (named := getattr(course.data, name)) is not None:
             mistakes += _missing(named, course, ("data", name))
-    if course.training.metric is not None and ":" in course.training.metric:
-        mistakes += _missing(course.training.metric, course, ("training", "metric"))
+    for path, metric in course.evaluation.files:
+        mistakes += _missing(metric, course, ("evaluation", *path))
     # Thousands may name one file.
     looked_at: dict[str, list[diagnostics.Mistake]] = {}
     sections: list[tuple[Keys, Section]] = [(("deployment",), course.deployment)]

@@ -23,6 +23,7 @@ from xbackend_fl.course.data import Data
 from xbackend_fl.course.deployment import DeploymentSection
 from xbackend_fl.course.diagnostics import look_alike, mistake, refuse
 from xbackend_fl.course.early_stopping import EarlyStopping
+from xbackend_fl.course.evaluation import EvaluationSection
 from xbackend_fl.course.excerpt import printed
 from xbackend_fl.course.federate import Federate
 from xbackend_fl.course.model_section import ModelSection
@@ -33,8 +34,7 @@ from xbackend_fl.course.section import Section
 from xbackend_fl.course.settings import Path as Keys
 from xbackend_fl.course.training import Training
 from xbackend_fl.errors import ConfigError
-from xbackend_fl.locate import resolve
-from xbackend_fl.metrics import METRICS, Metric, MetricFile, default_metric, metrics_for
+from xbackend_fl.metrics import Choice, Metric
 from xbackend_fl.schedules import Watching, factor_over_rounds
 
 
@@ -89,6 +89,7 @@ class Course(Section):
     data: Data
     participants: Annotated[list[Participant], BeforeValidator(_named), Field(min_length=1)]
     training: Training = Training()
+    evaluation: EvaluationSection = EvaluationSection()
     federate: Federate = Federate()
     deployment: DeploymentSection = DeploymentSection()
     early_stopping: EarlyStopping | None = None
@@ -136,10 +137,10 @@ class Course(Section):
         return {p.name: overridden(self.training, p.training) for p in self.participants}
 
     @property
-    def watched(self) -> tuple[tuple[Watching, Metric], ...]:
+    def watched(self) -> tuple[tuple[Watching, Choice], ...]:
         """Schedules that follow a validation figure, and which."""
         return tuple(
-            (schedule, self.metric_called(schedule.metric))
+            (schedule, self.figure_called(schedule.metric))
             for schedule in self.training.schedule
             if isinstance(schedule, Watching)
         )
@@ -156,31 +157,24 @@ class Course(Section):
         return algorithm.server(self.federate.server.rule(), len(self.participants))
 
     @property
-    def own_metric(self) -> MetricFile | None:
-        """The metric of the user's own, if there is one."""
-        text = self.training.metric
-        return MetricFile(resolve(text, self._base)) if text is not None and ":" in text else None
+    def metrics(self) -> tuple[Metric, ...]:
+        """What is measured: the loss first."""
+        return self.evaluation.measured(self.training.loss, self._base)
 
     @property
-    def metrics(self) -> tuple[Metric, ...]:
-        """What is measured: the loss first.
+    def chosen_by(self) -> Choice:
+        """What chooses the best weights.
 
         Raises:
-            ConfigError: The metric of the user's own cannot be loaded.
+            ConfigError: It is a metric of the user's own, and cannot be loaded.
         """
-        return metrics_for(self.training.loss, self.own_metric)
+        return self.evaluation.chosen_by(self.training.loss, self._base)
 
-    @property
-    def chosen_by(self) -> Metric:
-        """What chooses the best weights, loaded."""
-        if (own := self.own_metric) is not None:
-            return own.metric
-        name = self.training.metric
-        return default_metric(self.training.loss) if name is None else METRICS[name]
-
-    def metric_called(self, name: str | None) -> Metric:
+    def figure_called(self, name: str | None) -> Choice:
         """A figure that is watched; what chooses the best weights if it has no name."""
-        return self.chosen_by if name is None else next(m for m in self.metrics if m.name == name)
+        if name is None:
+            return self.chosen_by
+        return self.evaluation.choice(self.training.loss, self._base, name)
 
     @property
     def free_axes(self) -> list[tuple[int, int]]:
@@ -206,7 +200,7 @@ class Course(Section):
                 *self._participants(),
                 *self._shapes(),
                 *self._cohort(),
-                *self._metric(),
+                *self._evaluation(),
                 *self._algorithm(),
                 *self._schedule(),
             ]
@@ -288,7 +282,6 @@ class Course(Section):
 
     def _schedule(self) -> Iterator[InitErrorDetails]:
         keys: Keys = ("training", "schedule")
-        fitting = [metric.name for metric in metrics_for(self.training.loss)]
         watching: dict[Keys, str | None] = {
             (*keys, index): schedule.metric
             for index, schedule in enumerate(self.training.schedule)
@@ -297,9 +290,10 @@ class Course(Section):
         if self.early_stopping is not None:
             watching["early_stopping",] = self.early_stopping.metric
         for place, name in watching.items():
-            if name not in {None, *fitting}:
-                text = f"{place[0]}.{'metric' if len(place) == 1 else 'schedule'} watches {printed(repr(name))}; the loss {self.training.loss.name} has {', '.join(fitting)}"
-                yield mistake(text, (*place, "metric"), name, hint=look_alike(str(name), fitting))
+            if name is not None and not self.evaluation.gives(name, self.training.loss):
+                known = self.evaluation.labels(self.training.loss)
+                text = f"{place[0]}.{'metric' if len(place) == 1 else 'schedule'} watches {printed(repr(name))}; evaluation.metrics has {', '.join(known)}"
+                yield mistake(text, (*place, "metric"), name, hint=look_alike(name, known))
         yield from self._lowest(self.training, keys)
 
     def _lowest(self, training: Training, keys: Keys) -> Iterator[InitErrorDetails]:
@@ -308,21 +302,6 @@ class Course(Section):
             text = f"training.schedule: the learning rate of round {self.rounds} is {lowest:.3g}, which is 0 in float32: nothing would be trained"
             yield mistake(text, keys, None, hint="a floor above 0, a larger gamma, or fewer rounds")
 
-    def _metric(self) -> Iterator[InitErrorDetails]:
-        metric, loss = self.training.metric, self.training.loss
-        if metric is not None and ":" in metric:
-            name = metric.rpartition(":")[2]
-            if name in METRICS:
-                text = f"training.metric: a metric called {name} is there already"
-                yield mistake(text, ("training", "metric"), metric, hint="give the callable another name")
-            return
-        fitting = [item.name for item in metrics_for(loss)]
-        if metric is not None and metric not in fitting:
-            text = f"training.metric is {printed(metric)}, but the loss is {loss.name}, which has {', '.join(fitting)}"
-            yield mistake(
-                text,
-                ("training", "metric"),
-                metric,
-                hint=look_alike(metric, fitting),
-                beside=("training", "loss"),
-            )
+    def _evaluation(self) -> Iterator[InitErrorDetails]:
+        for found in self.evaluation.mistakes(self.training.loss):
+            yield {**found, "loc": ("evaluation", *found.get("loc", ()))}

@@ -11,7 +11,6 @@ from xbackend_fl.course.numbers import HELD, Decay, Seconds
 from xbackend_fl.course.registered import LossSection, ScheduleSections
 from xbackend_fl.course.section import Section
 from xbackend_fl.losses.kinds.cross_entropy import CrossEntropy
-from xbackend_fl.metrics import METRICS
 
 
 class OptimizerSection(Section):
@@ -60,12 +59,6 @@ class Training(OwnTraining):
     """Local training of every participant."""
 
     loss: LossSection = CrossEntropy()
-    metric: str | None = Field(
-        None,
-        description="what chooses the best weights, on the validation set: loss, accuracy (classes and binary outputs), rmse, mae "
-        "or r2 (mean_squared_error); accuracy or rmse, by the loss, if left out; FILE_OR_MODULE:CALLABLE names one of your own",
-        json_schema_extra={"anyOf": [{"enum": [*METRICS, None]}, {"type": "string", "pattern": ":"}]},
-    )
     ignore_index: int | None = Field(
         -100, description="classes and binary outputs: targets of this value do not count; null if all do"
     )

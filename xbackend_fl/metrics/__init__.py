@@ -1,27 +1,30 @@
 """Figures about a model, computed in one place from outputs and targets, the same for every backend."""
 
+from xbackend_fl.metrics.choice import Choice, Direction
 from xbackend_fl.metrics.evaluation import evaluated
 from xbackend_fl.metrics.metric import Metric
-from xbackend_fl.metrics.metrics import Metrics
+from xbackend_fl.metrics.metrics import Metrics, most_bytes
 from xbackend_fl.metrics.objective import Fault, Objective, objective_of
-from xbackend_fl.metrics.own import MetricFile, OwnMetric
-from xbackend_fl.metrics.pairs import columns_of, most_positions_of
-from xbackend_fl.metrics.registry import METRICS, default_metric, is_better, metrics_for, shown
+from xbackend_fl.metrics.own import Own, OwnMetric
+from xbackend_fl.metrics.pairs import most_positions_of
+from xbackend_fl.metrics.registry import LOSS, METRICS, fitting, shown, usual_metrics
 
 __all__ = [
+    "LOSS",
     "METRICS",
+    "Choice",
+    "Direction",
     "Fault",
     "Metric",
-    "MetricFile",
     "Metrics",
     "Objective",
+    "Own",
     "OwnMetric",
-    "columns_of",
-    "default_metric",
     "evaluated",
-    "is_better",
-    "metrics_for",
+    "fitting",
+    "most_bytes",
     "most_positions_of",
     "objective_of",
     "shown",
+    "usual_metrics",
 ]

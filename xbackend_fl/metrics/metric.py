@@ -1,19 +1,23 @@
-"""What a metric is: sums of a batch that can be merged, and the value that sums have."""
+"""What a metric is: sums of a batch that can be merged, and the figures that sums have."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, get_args
 
+import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict, StrictBool
 
 from xbackend_fl.losses import Targets
+from xbackend_fl.metrics.objective import Objective, Shape
 from xbackend_fl.metrics.pairs import Pairs
 
-Sums: TypeAlias = Mapping[str, float]
-"""Numbers by name; the names of a metric's are its own name, or begin with it and a dot."""
+Sums: TypeAlias = Mapping[str, Any]
+"""By name, numbers, and flat int64 arrays of counts; the names of a metric's are its label, or begin with it and a dot."""
 
 
 ANY: frozenset[Targets] = frozenset(get_args(Targets))
@@ -32,80 +36,173 @@ class Part(NamedTuple):
     sums: Sums
 
 
-def added(one: Part, other: Part) -> Sums:
-    """Sums that are merged by addition."""
-    return {name: value + other.sums[name] for name, value in one.sums.items()}
+class Figures(NamedTuple):
+    """What sums have come to.
+
+    Attributes:
+        values: By name, the metric's figure first; one that is not defined is not there.
+        note: Why one is not there, or of what one is not made, in a line; empty if there is nothing to say.
+    """
+
+    values: Mapping[str, float]
+    note: str = ""
 
 
 @dataclass(frozen=True)
-class Metric:
-    """A figure about a model, from outputs and targets.
+class Metric(ABC):
+    """A figure about a model, from outputs and targets. The fields of a metric are the keys of an entry of ``evaluation.metrics``.
 
     Attributes:
-        name: Its name in courses, events and tables.
-        targets: Kinds of targets that it fits.
-        higher_is_better: Its direction.
+        name: What courses call it: the name of its file.
+        fits: Kinds of targets that it is defined for.
         unit: ``share``: from 0 to 1, shown as a percentage; ``number``: shown as it is.
-        measure: Sums over pairs.
-        value: The figure; ``None`` where it is not defined.
-        impossible: Why no data have these sums; ``None`` if some have. ``columns`` is that of :func:`columns_of`.
-        merge: Sums over two parts.
+        counts: Whether its sums are flat arrays of counts, and not numbers.
     """
 
+    # A course has no other keys than the fields.
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    fits: ClassVar[frozenset[Targets]]
+    unit: ClassVar[Literal["share", "number"]] = "number"
+    counts: ClassVar[bool] = False
     name: str
-    targets: frozenset[Targets]
-    higher_is_better: bool
-    unit: Literal["share", "number"]
-    measure: Callable[[Pairs], Sums]
-    value: Callable[[Part], float | None]
-    impossible: Callable[[Part, int], str | None]
-    merge: Callable[[Part, Part], Sums] = added
+
+    @property
+    def label(self) -> str:
+        """The name of its figure in events and tables."""
+        return self.name
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Its direction."""
+        return False
+
+    @classmethod
+    def has(cls, figure: str, name: str) -> bool:
+        """Whether a figure of this name is one of the metric ``name``, whatever its settings."""
+        return figure == name or figure.startswith(f"{name}.")
+
+    def gives(self, figure: str) -> bool:
+        """Whether a figure of this name is one that it has."""
+        return figure == self.label
 
     def owns(self, key: str) -> bool:
         """Whether a sum of this name is the metric's."""
-        return key == self.name or key.startswith(f"{self.name}.")
+        return key == self.label or key.startswith(f"{self.label}.")
+
+    def unfit(self, objective: Objective) -> str:
+        """Why it is not defined for an output of this shape; empty if it is."""
+        del objective
+        return ""
+
+    def most_sums(self, output: Shape) -> int:
+        """How many sums it may have, for an output of this shape, the batch not counted."""
+        del output
+        return 1
+
+    def most_counts(self, output: Shape) -> int:
+        """How many counts its arrays may have together, for an output of this shape, the batch not counted."""
+        del output
+        return 0
+
+    @abstractmethod
+    def measure(self, pairs: Pairs) -> Sums:
+        """Sums over pairs."""
+
+    @abstractmethod
+    def figures(self, part: Part) -> Figures:
+        """What sums have come to."""
+
+    @abstractmethod
+    def impossible(self, part: Part, output: Shape) -> str | None:
+        """Why no data have these sums, of an output of this shape without the batch axis; ``None`` if some have."""
+
+    def merge(self, one: Part, other: Part) -> Sums:
+        """Sums over two parts."""
+        return {name: value + other.sums[name] for name, value in one.sums.items()}
 
 
-def mean(
-    name: str,
-    targets: frozenset[Targets],
-    at: Callable[[Pairs], NDArray[Any]],
-    *,
-    higher_is_better: bool = False,
-    unit: Literal["share", "number"] = "number",
-    root: bool = False,
-    counts: bool = False,
-) -> Metric:
-    """A metric that is a mean over positions.
+class Mean(Metric):
+    """A metric that is made of a mean over positions, of numbers from 0 to :attr:`most`."""
 
-    Args:
-        name: Its name.
-        targets: Kinds of targets that it fits.
-        at: What is averaged, 0 or more at every position; at most 1 if the unit is ``share``.
-        higher_is_better: Its direction.
-        unit: How it is shown.
-        root: Whether the figure is the square root of the mean.
-        counts: Whether what is averaged is 0 or 1, so that the sum is a whole number.
-    """
+    most: ClassVar[float] = math.inf
+    whole: ClassVar[bool] = False
+    """Whether what is averaged is a whole number at every position."""
 
-    def measure(pairs: Pairs) -> Sums:
-        return {name: float(at(pairs).sum())}
+    @abstractmethod
+    def at(self, pairs: Pairs) -> NDArray[Any]:
+        """What is averaged, at every position."""
 
-    def value(part: Part) -> float | None:
+    def figure(self, mean: float) -> float:
+        """The figure that a mean has; not finite if it is none."""
+        return mean
+
+    def measure(self, pairs: Pairs) -> Sums:
+        """See :class:`Metric`."""
+        return {self.label: float(self.at(pairs).sum())}
+
+    def figures(self, part: Part) -> Figures:
+        """See :class:`Metric`."""
         if not part.positions:
-            return None
-        average = part.sums[name] / part.positions
-        return math.sqrt(average) if root else average
+            return Figures({})
+        return Figures({self.label: self.figure(part.sums[self.label] / part.positions)})
 
-    def impossible(part: Part, columns: int) -> str | None:
-        del columns
+    def impossible(self, part: Part, output: Shape) -> str | None:
+        """See :class:`Metric`."""
+        del output
+        name = self.label
         if part.sums.keys() != {name}:
             return f"{name} is not one number"
-        highest = part.positions if unit == "share" else math.inf if part.positions else 0
-        if not 0 <= part.sums[name] <= highest:
-            return f"{name} is {part.sums[name]:.6g} over {part.positions} positions"
-        if counts and not part.sums[name].is_integer():
-            return f"{name} is {part.sums[name]!r} hits, expected a whole number"
+        highest = self.most * part.positions if part.positions else 0
+        value = part.sums[name]
+        if not 0 <= value <= highest * _ROUNDED:
+            return f"{name} is {value:.6g} over {part.positions} positions"
+        if self.whole and (value > highest or not float(value).is_integer()):
+            return f"{name} is {value!r} hits, expected a whole number"
         return None
 
-    return Metric(name, targets, higher_is_better, unit, measure, value, impossible)
+
+class Share(Mean):
+    """The share of positions at which something holds."""
+
+    unit = "share"
+    most = 1.0
+    whole = True
+
+    @property
+    def higher_is_better(self) -> bool:
+        """What holds is wanted."""
+        return True
+
+
+@dataclass(frozen=True)
+class OfClasses(Metric):
+    """A mean over classes, or over labels that are each a question of its own, of a share that counts have.
+
+    Attributes:
+        per_class: Whether every class has a figure of its own beside the mean, called ``NAME.CLASS``.
+    """
+
+    fits = frozenset({"classes", "shares"})
+    unit = "share"
+    counts = True
+    per_class: StrictBool = False
+
+    @property
+    def higher_is_better(self) -> bool:
+        """See :class:`Metric`."""
+        return True
+
+    def gives(self, figure: str) -> bool:
+        """See :class:`Metric`."""
+        name, dot, place = figure.partition(".")
+        return name == self.label and (not dot or (self.per_class and place.isdecimal()))
+
+
+_ROUNDED = 1.0 + 1e-6
+"""No sum in float64 is further from the exact one, as a factor."""
+
+
+def finite(values: NDArray[np.float64]) -> Mapping[int, float]:
+    """The numbers of a row that are finite, by their place."""
+    return {int(place): float(values[place]) for place in np.flatnonzero(np.isfinite(values))}

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, final
 
+import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.errors import Diverged, UpdateRefused
 from xbackend_fl.losses import Loss
-from xbackend_fl.metrics.metric import Metric, Part, Sums
-from xbackend_fl.metrics.objective import Objective
-from xbackend_fl.metrics.own import MOST_SUMS, MetricFile
+from xbackend_fl.metrics.counts import of_text, to_text
+from xbackend_fl.metrics.metric import Figures, Metric, Part, Sums
+from xbackend_fl.metrics.objective import Objective, Shape
+from xbackend_fl.metrics.own import Own
 from xbackend_fl.metrics.pairs import pairs_of
 from xbackend_fl.metrics.possible import impossible_beside
-from xbackend_fl.metrics.registry import METRICS, metrics_for
+from xbackend_fl.metrics.registry import LOSS, usual_metrics
 
 _MOST_POSITIONS = 1 << 53
 _LARGEST = 1e120
@@ -24,80 +26,96 @@ _LARGEST = 1e120
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Metrics:
     """What is known about a model on some data.
 
     Attributes:
         positions: Targets that count.
-        sums: By name, the sums of every metric that was measured.
-        own: The metric of the user's own among them.
+        sums: By name, the sums of everything that was measured.
+        of: What was measured, in the order in which it is shown.
     """
 
     positions: int = 0
-    sums: Mapping[str, float] = field(default_factory=dict)
-    own: MetricFile | None = None
+    sums: Sums = field(default_factory=dict)
+    of: tuple[Metric, ...] = (LOSS,)
 
     @staticmethod
     def measured(
-        objective: Objective, output: NDArray[Any], targets: NDArray[Any], own: MetricFile | None = None
+        objective: Objective,
+        output: NDArray[Any],
+        targets: NDArray[Any],
+        metrics: Sequence[Metric] | None = None,
     ) -> Metrics:
-        """All metrics that fit a loss, of one batch.
+        """The loss and other metrics of one batch.
 
         Args:
             objective: The loss, and how it reads outputs.
             output: ``[N, ...]`` in ONNX layout.
             targets: ``[N, ...]``, accepted by the objective.
-            own: A metric of the user's own.
+            metrics: What is measured beside the loss; what is usual with it if left out.
 
         Raises:
-            RunFailed: That one raised, or returned something else than sums.
+            RunFailed: A metric of the user's own raised, or returned something else than sums.
         """
-        fitting = metrics_for(objective.loss, own)
+        of = _with_loss(objective.loss, metrics)
         return Metrics.total(
-            Metrics(
-                pairs.positions, {k: v for metric in fitting for k, v in metric.measure(pairs).items()}, own
-            )
+            Metrics(pairs.positions, {k: v for metric in of for k, v in metric.measure(pairs).items()}, of)
             for pairs in pairs_of(objective, output, targets)
         )
 
     @staticmethod
     def total(parts: Iterable[Metrics]) -> Metrics:
-        """Merge, in the given order; parts that measured nothing change nothing."""
-        whole = Metrics()
+        """Merge, in the given order, neighbours of like size first; parts that measured nothing change nothing."""
+        waiting: list[tuple[int, Metrics]] = []
         for part in parts:
-            whole = _merged(whole, part) if whole.sums and part.sums else part if part.sums else whole
+            if not part.sums:
+                continue
+            whole, size = part, 1
+            while waiting and waiting[-1][0] == size:
+                whole, size = _merged(waiting.pop()[1], whole), 2 * size
+            waiting.append((size, whole))
+        if not waiting:
+            return Metrics()
+        _, whole = waiting.pop()
+        while waiting:
+            whole = _merged(waiting.pop()[1], whole)
         return whole
 
     @property
     def figures(self) -> dict[str, float]:
-        """Metric name to value, without those that are not defined on these data.
+        """Figures by name, without those that are not defined on these data.
 
         Raises:
-            RunFailed: The metric of the user's own raised, or its value is no number.
+            RunFailed: A metric of the user's own raised, or its value is no number.
         """
-        values = {
-            metric.name: metric.value(Part(self.positions, _own(metric, self.sums)))
-            for metric in self._present()
-        }
-        return {name: value for name, value in values.items() if value is not None}
+        return {name: value for found in self._found() for name, value in found.values.items()}
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Why figures are not there, or of what they are not made, one line each."""
+        return tuple(found.note for found in self._found() if found.note)
 
     @property
     def loss(self) -> float:
         """Mean loss; NaN if nothing counts."""
-        value = METRICS["loss"].value(Part(self.positions, self.sums)) if "loss" in self.sums else None
-        return math.nan if value is None else value
+        part = Part(self.positions, _own(LOSS, self.sums))
+        return LOSS.figures(part).values.get("loss", math.nan) if part.sums else math.nan
 
-    def to_fields(self) -> dict[str, float]:
-        """A flat mapping of names to numbers; :meth:`of_fields` is the inverse."""
-        return {"positions": self.positions, **self.sums}
+    def to_fields(self) -> dict[str, int | float | str]:
+        """A flat mapping of names to numbers, and to texts for arrays of counts; :meth:`of_fields` is the inverse."""
+        sums = {
+            name: to_text(value) if isinstance(value, np.ndarray) else value
+            for name, value in self.sums.items()
+        }
+        return {"positions": self.positions, **sums}
 
     @staticmethod
     def of_fields(
         fields: Any,
         loss: Loss,
-        columns: int,
-        own: MetricFile | None = None,
+        output: Shape,
+        metrics: Sequence[Metric] | None = None,
         *,
         training: bool = False,
         most: int = _MOST_POSITIONS,
@@ -107,49 +125,88 @@ class Metrics:
         Args:
             fields: What :meth:`to_fields` would give.
             loss: The course's loss.
-            columns: Quantities of an output, by :func:`columns_of`.
-            own: The course's metric of the user's own.
-            training: Whether only the loss is expected, not every metric that fits.
+            output: Shape of the model's output, without the batch axis.
+            metrics: What the course measures beside the loss; what is usual with it if left out.
+            training: Whether only the loss is expected.
             most: Positions that may have been looked at: figures over more would outweigh all others in a mean.
 
         Raises:
             UpdateRefused: They are not the finite numbers that these metrics have, or no data have such figures.
         """
-        expected = [METRICS["loss"]] if training else list(metrics_for(loss, own))
-        if not isinstance(fields, dict):
-            raise UpdateRefused(f"the metrics are a {type(fields).__name__}, expected names with numbers")
-        if len(fields) > 1 + 4 * columns + len(expected) + MOST_SUMS:
-            raise UpdateRefused(
-                f"the metrics have {len(fields)} entries, expected those of the loss {loss.name!r}"
-            )
-        for name, value in fields.items():
-            if not isinstance(name, str) or not (name == "positions" or any(m.owns(name) for m in expected)):
-                raise UpdateRefused(f"the metrics have an entry that no metric of the loss {loss.name!r} has")
-            if type(value) not in {int, float}:
-                raise UpdateRefused(f"{name} is a {type(value).__name__}, expected a number")
-            # Not printed: a whole number may have any number of digits.
-            if not -_LARGEST <= value <= _LARGEST:
-                endless = isinstance(value, float) and not math.isfinite(value)
-                what = "is no finite number" if endless else f"is beyond {_LARGEST:g}, which no honest sum is"
-                raise Diverged(f"{name} {what}")
-        positions = fields.get("positions")
-        if type(positions) is not int or not 0 <= positions <= _MOST_POSITIONS:
-            raise UpdateRefused("positions is no whole number from 0 on")
+        expected = (LOSS,) if training else _with_loss(loss, metrics)
+        positions, sums = _read(fields, loss, output, expected)
         if positions > most:
             raise UpdateRefused(f"figures over {positions} positions, and there can be {most} at most")
-        sums = {name: float(value) for name, value in fields.items() if name != "positions"}
         for metric in expected:
-            reason = metric.impossible(Part(positions, _own(metric, sums)), columns)
+            reason = metric.impossible(Part(positions, _own(metric, sums)), output)
             if reason is not None:
                 raise UpdateRefused(f"impossible figures: {reason}")
-        ours = sums if own is None else {key: value for key, value in sums.items() if not own.owns(key)}
+        ours = {
+            key: sums[key] for metric in expected if not isinstance(metric, Own) for key in _own(metric, sums)
+        }
         if (reason := impossible_beside(loss, positions, ours, training=training)) is not None:
             raise UpdateRefused(f"impossible figures: {reason}")
-        return Metrics(positions, sums, own)
+        return Metrics(positions, sums, expected)
 
-    def _present(self) -> list[Metric]:
-        every = [*METRICS.values(), *([self.own.metric] if self.own is not None else [])]
-        return [metric for metric in every if any(map(metric.owns, self.sums))]
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Metrics):
+            return NotImplemented
+        return self.of == other.of and self.to_fields() == other.to_fields()
+
+    def __hash__(self) -> int:
+        return hash((self.positions, self.of))
+
+    def _found(self) -> Iterator[Figures]:
+        for metric in self.of:
+            if sums := _own(metric, self.sums):
+                yield metric.figures(Part(self.positions, sums))
+
+
+def most_bytes(metrics: Sequence[Metric], output: Shape) -> int:
+    """Bytes of these metrics' fields in a message, at most, but for plain numbers.
+
+    Args:
+        metrics: What is measured.
+        output: Shape of the model's output, without the batch axis.
+    """
+    return 11 * sum(metric.most_counts(output) for metric in metrics)
+
+
+def _read(fields: Any, loss: Loss, output: Shape, expected: Sequence[Metric]) -> tuple[int, dict[str, Any]]:
+    """Positions and sums of a stranger's fields, each one that an expected metric may have, and a finite number or counts."""
+    if not isinstance(fields, dict):
+        raise UpdateRefused(f"the metrics are a {type(fields).__name__}, expected names with numbers")
+    most = 1 + len(expected) + sum(metric.most_sums(output) for metric in expected)
+    if len(fields) > most:
+        raise UpdateRefused(
+            f"the metrics have {len(fields)} entries, expected those of the loss {loss.name!r}"
+        )
+    sums: dict[str, Any] = {}
+    for name, value in fields.items():
+        owner = next((m for m in expected if isinstance(name, str) and m.owns(name)), None)
+        if owner is None and name != "positions":
+            raise UpdateRefused(f"the metrics have an entry that no metric of the loss {loss.name!r} has")
+        if owner is not None and owner.counts and isinstance(value, str):
+            sums[name] = of_text(name, value, owner.most_counts(output))
+            continue
+        if type(value) not in {int, float} or (owner is not None and owner.counts):
+            kind = "counts" if owner is not None and owner.counts else "a number"
+            raise UpdateRefused(f"{name} is a {type(value).__name__}, expected {kind}")
+        # Not printed: a whole number may have any number of digits.
+        if not -_LARGEST <= value <= _LARGEST:
+            endless = isinstance(value, float) and not math.isfinite(value)
+            what = "is no finite number" if endless else f"is beyond {_LARGEST:g}, which no honest sum is"
+            raise Diverged(f"{name} {what}")
+        if owner is not None:
+            sums[name] = float(value)
+    positions = fields.get("positions")
+    if type(positions) is not int or not 0 <= positions <= _MOST_POSITIONS:
+        raise UpdateRefused("positions is no whole number from 0 on")
+    return positions, sums
+
+
+def _with_loss(loss: Loss, metrics: Sequence[Metric] | None) -> tuple[Metric, ...]:
+    return (LOSS, *(usual_metrics(loss) if metrics is None else metrics))
 
 
 def _own(metric: Metric, sums: Sums) -> Sums:
@@ -157,12 +214,9 @@ def _own(metric: Metric, sums: Sums) -> Sums:
 
 
 def _merged(one: Metrics, other: Metrics) -> Metrics:
-    sums: dict[str, float] = {}
-    for metric in METRICS.values():
+    sums: dict[str, Any] = {}
+    for metric in one.of:
         parts = [Part(item.positions, _own(metric, item.sums)) for item in (one, other)]
         if all(part.sums for part in parts):
             sums |= metric.merge(*parts)
-    if one.own is not None:
-        # What adds up needs no code of the user's.
-        sums |= {name: value + other.sums[name] for name, value in one.sums.items() if one.own.owns(name)}
-    return Metrics(one.positions + other.positions, sums, one.own)
+    return Metrics(one.positions + other.positions, sums, one.of)

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from xbackend_fl.errors import ConfigError, RunFailed, raised, turned
 from xbackend_fl.locate import call
-from xbackend_fl.metrics.metric import ANY, Metric, Part, Sums
+from xbackend_fl.metrics.metric import ANY, Figures, Metric, Part, Sums
+from xbackend_fl.metrics.objective import Shape
 from xbackend_fl.metrics.pairs import Pairs
 from xbackend_fl.places import defined_at, place_of
 
@@ -24,7 +25,7 @@ _HINT = "value returns None where the figure is not defined, as for want of exam
 
 
 class OwnMetric(Protocol):
-    """What ``training.metric: FILE_OR_MODULE:CALLABLE`` gives when it is called without arguments; a class is such a callable.
+    """What ``evaluation.metrics: [FILE_OR_MODULE:CALLABLE]`` gives when it is called without arguments; a class is such a callable.
 
     Attributes:
         sums: Names of the sums, at most 64.
@@ -53,41 +54,88 @@ class OwnMetric(Protocol):
 
 @final
 @dataclass(frozen=True)
-class MetricFile:
-    """Where a metric of the user's own is; it is loaded in every process that needs it.
+class Own(Metric):
+    """A metric of the user's own; it is loaded in every process that needs it.
 
     Attributes:
+        name: Its name in events and tables: that of the callable.
         text: ``FILE_OR_MODULE:CALLABLE``, with an absolute file.
     """
 
+    fits = ANY
     text: str
 
-    @property
-    def name(self) -> str:
-        """Its name in events and tables: that of the callable."""
-        return self.text.rpartition(":")[2]
+    @staticmethod
+    def of(text: str) -> Own:
+        """That of a callable."""
+        return Own(text.rpartition(":")[2], text)
 
     @property
-    def metric(self) -> Metric:
-        """The metric.
+    def higher_is_better(self) -> bool:
+        """See :class:`Metric`.
 
         Raises:
-            ConfigError: There is none.
+            ConfigError: There is no such metric.
         """
-        return _loaded(self)
+        return self._own.higher_is_better
 
-    def owns(self, key: str) -> bool:
-        """Whether a sum of this name is the metric's."""
-        return key.startswith(f"{self.name}.")
+    @property
+    def _own(self) -> OwnMetric:
+        return _loaded(self.text)
 
+    def most_sums(self, output: Shape) -> int:
+        """See :class:`Metric`."""
+        del output
+        return MOST_SUMS
 
-@functools.cache
-def _loaded(file: MetricFile) -> Metric:
-    name, own = file.name, call(file.text, Path())
-    _check(file, own)
-    what = f"the metric {name} ({place})" if (place := defined_at(own.measure)) else f"the metric {name}"
+    def measure(self, pairs: Pairs) -> Sums:
+        """See :class:`Metric`.
 
-    def said(method: str, *arguments: Any) -> Any:
+        Raises:
+            RunFailed: It raised, or returned something else than sums.
+        """
+        own, what = self._own, self._what
+        found = self._said("measure", pairs.outputs, pairs.targets)
+        if not isinstance(found, Mapping) or found.keys() != {*own.sums}:
+            received = ", ".join(map(str, found)) if isinstance(found, Mapping) else type(found).__name__
+            raise RunFailed(f"{what}: measure returned {received}, expected a dict of {', '.join(own.sums)}")
+        return {f"{self.name}.{key}": _number(f"{what}: measure: {key}", found[key]) for key in own.sums}
+
+    def figures(self, part: Part) -> Figures:
+        """See :class:`Metric`.
+
+        Raises:
+            RunFailed: It raised, or its value is no number.
+        """
+        found = self._said("value", {key: part.sums[f"{self.name}.{key}"] for key in self._own.sums})
+        if found is not None and not (_is_number(found) and math.isfinite(found)):
+            raise RunFailed(
+                f"{self._what}: value returned {_shown(found)}, expected a finite number", hint=_HINT
+            )
+        return Figures({}) if found is None else Figures({self.name: float(found)})
+
+    def impossible(self, part: Part, output: Shape) -> str | None:
+        """See :class:`Metric`."""
+        del output
+        sums = self._own.sums
+        if part.sums.keys() != {f"{self.name}.{key}" for key in sums}:
+            return f"{self.name} is not the sums {', '.join(sums)}"
+        if min(part.sums.values()) < 0:
+            return f"{self.name} has a negative sum"
+        try:
+            self.figures(part)
+        except RunFailed as error:
+            return error.message
+        return None
+
+    @property
+    def _what(self) -> str:
+        place = defined_at(self._own.measure)
+        return f"the metric {self.name} ({place})" if place else f"the metric {self.name}"
+
+    def _said(self, method: str, *arguments: Any) -> Any:
+        own, what = self._own, self._what
+
         def failed(error: BaseException) -> RunFailed:
             hint = _HINT if method == "value" else None
             return RunFailed(raised(f"{what}: {method}", error, place_of(error)), hint=hint)
@@ -95,49 +143,30 @@ def _loaded(file: MetricFile) -> Metric:
         with turned(failed):
             return getattr(own, method)(*arguments)
 
-    def measure(pairs: Pairs) -> Sums:
-        found = said("measure", pairs.outputs, pairs.targets)
-        if not isinstance(found, Mapping) or found.keys() != {*own.sums}:
-            received = ", ".join(map(str, found)) if isinstance(found, Mapping) else type(found).__name__
-            raise RunFailed(f"{what}: measure returned {received}, expected a dict of {', '.join(own.sums)}")
-        return {f"{name}.{key}": _number(f"{what}: measure: {key}", found[key]) for key in own.sums}
 
-    def value(part: Part) -> float | None:
-        found = said("value", {key: part.sums[f"{name}.{key}"] for key in own.sums})
-        if found is not None and not (_is_number(found) and math.isfinite(found)):
-            raise RunFailed(f"{what}: value returned {_shown(found)}, expected a finite number", hint=_HINT)
-        return None if found is None else float(found)
-
-    def impossible(part: Part, columns: int) -> str | None:
-        del columns
-        if part.sums.keys() != {f"{name}.{key}" for key in own.sums}:
-            return f"{name} is not the sums {', '.join(own.sums)}"
-        if min(part.sums.values()) < 0:
-            return f"{name} has a negative sum"
-        try:
-            value(part)
-        except RunFailed as error:
-            return error.message
-        return None
-
-    return Metric(name, ANY, own.higher_is_better, "number", measure, value, impossible)
+@functools.cache
+def _loaded(text: str) -> OwnMetric:
+    own = call(text, Path())
+    _check(text, own)
+    found: OwnMetric = own
+    return found
 
 
-def _check(file: MetricFile, own: Any) -> None:
+def _check(text: str, own: Any) -> None:
     """Refuse what is no metric."""
     missing = [name for name in ("sums", "higher_is_better", "measure", "value") if not hasattr(own, name)]
-    hint = "a class with sums, higher_is_better, measure(outputs, targets) and value(sums): see the guide Courses"
+    hint = "a class with sums, higher_is_better, measure(outputs, targets) and value(sums): see the guide Metrics"
     if missing:
-        raise ConfigError(f"{file.text} is no metric: it has no {', '.join(missing)}", hint=hint)
+        raise ConfigError(f"{text} is no metric: it has no {', '.join(missing)}", hint=hint)
     names = own.sums if isinstance(own.sums, tuple | list) else ()
     if not 0 < len(names) <= MOST_SUMS or not all(isinstance(n, str) and n.isidentifier() for n in names):
         raise ConfigError(
-            f"{file.text}: sums is {_shown(own.sums)}, expected 1 to {MOST_SUMS} names",
+            f"{text}: sums is {_shown(own.sums)}, expected 1 to {MOST_SUMS} names",
             hint='sums = ("hits", "all")',
         )
     if not isinstance(own.higher_is_better, bool):
         raise ConfigError(
-            f"{file.text}: higher_is_better is {_shown(own.higher_is_better)}, expected True or False"
+            f"{text}: higher_is_better is {_shown(own.higher_is_better)}, expected True or False"
         )
 
 

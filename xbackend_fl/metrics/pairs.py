@@ -14,7 +14,7 @@ from xbackend_fl.losses import Loss, NumpyOperations
 from xbackend_fl.metrics.objective import Objective, Shape
 
 MOST_COLUMNS = 64
-"""An output ``[N, K]`` of at most so many numbers is so many quantities; a longer one is values of one kind, such as pixels."""
+"""An output ``[N, K]`` of at most so many numbers is so many quantities, or labels; a longer one is values of one kind, such as pixels."""
 
 _BLOCK = 1 << 20
 """Values that are looked at together: float64 needs twice the memory of an output."""
@@ -30,6 +30,7 @@ class Pairs:
         targets: Classes: int64 ``[P]``. Otherwise float64 in the shape of ``outputs``.
         losses: The loss of every target, ``[P]`` or ``[P * columns]``.
         weights: How much each counts in the mean of the losses; ``None`` if all count alike.
+        labels: Of an output ``[N, K]`` of logits, which label each of them is, ``[P]``; ``None`` if there is one.
     """
 
     objective: Objective
@@ -37,6 +38,7 @@ class Pairs:
     targets: NDArray[Any]
     losses: NDArray[np.float64]
     weights: NDArray[np.float64] | None = None
+    labels: NDArray[np.intp] | None = None
 
     @property
     def positions(self) -> int:
@@ -44,16 +46,14 @@ class Pairs:
         return self.targets.size
 
 
-def columns_of(loss: Loss, output: Shape) -> int:
-    """Quantities that an output holds for every example, each with a scale of its own; 1 if it is not ``[N, K]``.
+def columns_of(output: Shape) -> int:
+    """Quantities or labels that an output without classes holds for every example; 1 if it is not ``[N, K]``.
 
     Args:
-        loss: The loss.
         output: Shape of the output, without the batch axis.
     """
     lengths = [n for n in output if n != 1]
-    quantities = loss.targets == "values" and len(lengths) == 1 and lengths[0] <= MOST_COLUMNS
-    return lengths[0] if quantities else 1
+    return lengths[0] if len(lengths) == 1 and lengths[0] <= MOST_COLUMNS else 1
 
 
 def most_positions_of(loss: Loss, output: Shape) -> int:
@@ -87,7 +87,7 @@ def _paired(objective: Objective, output: NDArray[Any], targets: NDArray[Any]) -
         output = np.moveaxis(output, objective.class_axis, -1)
         shape: tuple[int, ...] = (-1, output.shape[-1])
     else:
-        shape = (-1, columns_of(objective.loss, objective.output))
+        shape = (-1, 1 if objective.loss.targets == "shares" else columns_of(objective.output))
     outputs = output.astype(np.float64, order="C")
     # Any target that the loss accepts will do where none counts.
     wanted = (targets if counted is None else np.where(counted, targets, 0)).astype(
@@ -97,8 +97,19 @@ def _paired(objective: Objective, output: NDArray[Any], targets: NDArray[Any]) -
     with np.errstate(over="ignore"):
         losses = objective.loss.each(outputs, wanted, ops)
         weights = objective.loss.weights(outputs, wanted, ops)
+    labels = _labels(objective, wanted.shape)
     if counted is not None:
         outputs, wanted, losses = outputs[counted], wanted[counted], losses[counted]
+        labels = None if labels is None else labels[counted]
         weights = None if weights is None else weights[counted]
     flat = wanted.reshape(-1) if objective.class_axis is not None else wanted.reshape(shape)
-    return Pairs(objective, outputs.reshape(shape), flat, losses.reshape(-1), weights)
+    labels = None if labels is None else labels.reshape(-1)
+    return Pairs(objective, outputs.reshape(shape), flat, losses.reshape(-1), weights, labels)
+
+
+def _labels(objective: Objective, shape: Shape) -> NDArray[np.intp] | None:
+    """Which label each logit is, in the shape of the targets; ``None`` if there is one."""
+    columns = columns_of(objective.output)
+    if objective.loss.targets != "shares" or columns == 1:
+        return None
+    return np.broadcast_to(np.arange(columns), (shape[0], columns)).reshape(shape)

@@ -28,7 +28,7 @@ def impossible_beside(loss: Loss, positions: int, sums: Sums, *, training: bool)
     Args:
         loss: The course's loss.
         positions: How many targets were counted.
-        sums: Of the loss alone, or of every metric that fits it.
+        sums: Of the loss, and of what was measured beside it; of metrics of the user's own nothing is known.
         training: Whether they were seen in training, which has means of batches alone.
     """
     squares, classes = loss.kernel == "squared_error", loss.kernel == "softmax_cross_entropy"
@@ -38,18 +38,16 @@ def impossible_beside(loss: Loss, positions: int, sums: Sums, *, training: bool)
     if sums["loss"] < low * positions:
         return f"loss is {sums['loss']:.6g} over {positions} positions, and can be {low:.3g} at least"
     highest = {"loss": high, WEIGHT: LARGEST_WEIGHT, "rmse": _ERROR**2, "mae": _ERROR}
+    highest |= {"r2.spread": LARGEST_TARGET**2, "r2.errors": _ERROR**2}
     for name, value in sums.items():
-        kind = name.rpartition(".")[0]
-        if kind == "r2.mean":
-            most = LARGEST_TARGET
-        else:
-            most = positions * highest.get(
-                name, {"r2.spread": LARGEST_TARGET**2, "r2.errors": _ERROR**2}.get(kind, 1.0)
-            )
+        kind = name if name in highest else name.rpartition(".")[0]
+        if kind != "r2.mean" and kind not in highest:
+            continue
+        most = LARGEST_TARGET if kind == "r2.mean" else positions * highest[kind]
         if abs(value) > most * _ROUNDED:
             return f"{name} is {value:.3g} over {positions} positions, and can be {most:.3g} at most"
-    if "rmse" in sums:
-        return _unequal_squares(positions, sums, squares=squares)
+    if reason := _unequal_squares(positions, sums, squares=squares):
+        return reason
     if classes and "accuracy" in sums:
         wrong = positions - sums["accuracy"]
         most = sums["accuracy"] * _RIGHT + wrong * 2 * LARGEST_OUTPUT
@@ -62,12 +60,17 @@ def impossible_beside(loss: Loss, positions: int, sums: Sums, *, training: bool)
 
 def _unequal_squares(positions: int, sums: Sums, *, squares: bool) -> str | None:
     """Metrics of numbers, and the loss if it is of squares, have one sum of squared errors, and the sum of their sizes is bounded by it from both sides."""
-    squared = sums["rmse"]
-    errors = math.fsum(value for name, value in sums.items() if name.startswith("r2.errors."))
-    for name, value in (("loss", sums["loss"] if squares else squared), ("r2.errors", errors)):
+    errors = [value for name, value in sums.items() if name.startswith("r2.errors.")]
+    found = {"rmse": sums["rmse"]} if "rmse" in sums else {}
+    found |= {"r2.errors": math.fsum(errors)} if errors else {}
+    found |= {"loss": sums["loss"]} if squares else {}
+    if not found:
+        return None
+    (first, squared), *others = found.items()
+    for name, value in others:
         if not math.isclose(value, squared, rel_tol=_ROUNDED - 1):
-            return f"{name} has {value:.6g} as the sum of squared errors, and rmse {squared:.6g}"
-    size = sums["mae"] ** 2
+            return f"{name} has {value:.6g} as the sum of squared errors, and {first} {squared:.6g}"
+    size = sums.get("mae", math.sqrt(squared)) ** 2
     if size > positions * squared * _ROUNDED or squared > size * _ROUNDED:
-        return f"mae is {sums['mae']:.6g} over {positions} positions whose squared errors add up to {squared:.6g}"
+        return f"mae is {math.sqrt(size):.6g} over {positions} positions whose squared errors add up to {squared:.6g}"
     return None

@@ -1,4 +1,4 @@
-"""All metrics by name, and which of them fit a loss."""
+"""All metrics by name, which of them fit a loss, and how a figure is shown."""
 
 from __future__ import annotations
 
@@ -6,47 +6,43 @@ import math
 from collections.abc import Mapping
 
 from xbackend_fl.locate import of_each_file
-from xbackend_fl.losses import Loss
+from xbackend_fl.losses import Loss, Targets
 from xbackend_fl.metrics import kinds
 from xbackend_fl.metrics.metric import Metric
-from xbackend_fl.metrics.own import MetricFile
 
-_FOUND: list[Metric] = [*of_each_file(kinds, "METRIC").values()]
-METRICS: Mapping[str, Metric] = {
-    metric.name: metric for metric in sorted(_FOUND, key=lambda metric: (metric.name != "loss", metric.name))
+METRICS: Mapping[str, type[Metric]] = of_each_file(kinds, "METRIC")
+"""Metric by the name of its file, which courses write."""
+
+LOSS: Metric = METRICS["loss"]("loss")
+"""Measured in every course."""
+
+_USUAL: Mapping[Targets, tuple[str, ...]] = {
+    "classes": ("accuracy",),
+    "shares": ("accuracy",),
+    "values": ("mae", "r2", "rmse"),
+    "counts": (),
 }
-"""Metric name to metric: the loss, then the others in alphabetic order."""
 
 
-def metrics_for(loss: Loss, own: MetricFile | None = None) -> tuple[Metric, ...]:
-    """What is measured in a course with this loss: the loss itself first, and a metric of the user's own last."""
-    fitting = tuple(metric for metric in METRICS.values() if loss.targets in metric.targets)
-    return fitting if own is None else (*fitting, own.metric)
+def fitting(loss: Loss) -> tuple[str, ...]:
+    """Names of the metrics that are defined for the targets of a loss."""
+    kind = loss.targets
+    return tuple(name for name, metric in METRICS.items() if kind in metric.fits)
 
 
-def default_metric(loss: Loss) -> Metric:
-    """What chooses the best weights of a course with this loss."""
-    return METRICS[loss.metric]
+def usual_metrics(loss: Loss) -> tuple[Metric, ...]:
+    """What is measured with a loss if nothing is asked for, beside the loss itself."""
+    return tuple(METRICS[name](name) for name in _USUAL[loss.targets])
 
 
 def shown(name: str, value: float | None) -> str:
     """A figure for people: shares in percent; a dash where there is none."""
     if value is None:
         return "-"
-    if name in METRICS and METRICS[name].unit == "share":
+    if any(metric.unit == "share" and metric.has(name, kind) for kind, metric in METRICS.items()):
         return f"{value:.2%}"
     return (
         f"{value:.4f}"
         if not value or 1e-2 <= abs(value) < 1e5 or not math.isfinite(value)
         else f"{value:.3e}"
     )
-
-
-def is_better(metric: Metric, figures: Mapping[str, float], others: Mapping[str, float]) -> bool:
-    """Whether figures are better than others by a metric, or by the loss if that is equal; NaN is worst."""
-    return _goodness(metric, figures) > _goodness(metric, others)
-
-
-def _goodness(metric: Metric, figures: Mapping[str, float]) -> list[float]:
-    values = [(figures.get(item.name, math.nan), item.higher_is_better) for item in (metric, METRICS["loss"])]
-    return [-math.inf if math.isnan(value) else value if higher else -value for value, higher in values]

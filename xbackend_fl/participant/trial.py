@@ -69,6 +69,9 @@ class Trial:
         Raises:
             ConfigError: An answer or a loss is not finite, or there is no figure to choose by.
         """
+        for metric in self.course.metrics:
+            if reason := metric.unfit(self.objective(data)):
+                raise ConfigError(f"{where}: {reason}")
         size, count = EVALUATION_BATCH, len(data)
         first, last = np.arange(min(size, count)), np.arange(count - (count % size or size), count)
         parts = {f"the first {len(first)} examples": first}
@@ -79,14 +82,29 @@ class Trial:
             more = ", …" if len(extreme) > _NAMED else ""
             listed = ", ".join(map(str, extreme[:_NAMED])) + more
             parts[f"its smallest and largest values (rows {listed})"] = extreme
-        for name, rows in parts.items():
-            found = self._measured(f"{where}: the {self.backend} model, given {name},", data, rows)
-            metric = self.course.chosen_by.name
-            if chooses and metric not in found.figures:
-                raise ConfigError(
-                    f"{where}: {metric}, which chooses the best weights, is not defined for {_counted(count)}",
-                    hint="give more examples, or choose by another metric: training.metric: loss",
-                )
+        found = [
+            self._measured(f"{where}: the {self.backend} model, given {name},", data, rows)
+            for name, rows in parts.items()
+        ]
+        name = self.course.chosen_by.name
+        if chooses and name not in Metrics.total(found).figures and name not in self._without_model(data):
+            raise ConfigError(
+                f"{where}: {name}, which chooses the best weights, is not defined for {_counted(count)}",
+                hint="give more examples, or choose by another metric: evaluation.best: loss",
+            )
+
+    def _without_model(self, data: Dataset) -> Mapping[str, float]:
+        """Figures of all examples of a data set if every output is zero: those that its targets define."""
+        objective, shape = self.objective(data), self.model.schema.outputs[0].shape[1:]
+        starts = range(0, len(data), EVALUATION_BATCH)
+        blocks = (
+            self.batch(data, np.arange(i, min(i + EVALUATION_BATCH, len(data)))).targets for i in starts
+        )
+        zeros = (np.broadcast_to(np.float32(0), (EVALUATION_BATCH, *shape)) for _ in starts)
+        return Metrics.total(
+            Metrics.measured(objective, zero[: len(block)], block, self.course.metrics[1:])
+            for zero, block in zip(zeros, blocks, strict=True)
+        ).figures
 
     def _measured(
         self, what: str, data: Dataset, rows: NDArray[np.intp], when: str = "before any training"
@@ -104,7 +122,7 @@ class Trial:
         try:
             with explained(f"{what} measured,"):
                 found = Metrics.measured(
-                    self.objective(data), outputs[0], batch.targets, self.course.own_metric
+                    self.objective(data), outputs[0], batch.targets, self.course.metrics[1:]
                 )
                 # A metric of the user's own may raise here, too.
                 _ = found.figures

@@ -268,7 +268,7 @@ class Worker:
         found = (self._feed.examples(data, part) for part in parts)
         batches = (Batch(*examples) for examples in (ahead(found) if data.is_read else found))
         with failing(f"while evaluating on the {split} examples ({self._backend})"):
-            return evaluated(self._model, batches, self._feed.objective(data), self._course.own_metric)
+            return evaluated(self._model, batches, self._feed.objective(data), self._course.metrics[1:])
 
     def evaluate_participants(
         self, weights: Weights, split: str, names: Sequence[str], number: int

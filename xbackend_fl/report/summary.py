@@ -84,7 +84,7 @@ def summary(
     for participant in course.participants:
         backends[participant.backend] += 1
     parties = ", ".join(f"{count} in {backend}" for backend, count in backends.items())
-    names = [metric.name for metric in course.metrics]
+    names = [metric.label for metric in course.metrics]
     rows = [
         "| "
         + " | ".join(
@@ -143,7 +143,7 @@ def _who(schema: Schema, result: Result) -> str:
 def _test_line(course: Course, weights: str, metrics: Metrics) -> str:
     """What chooses the best weights first, and in bold."""
     figures, chosen = metrics.figures, course.chosen_by.name
-    others = [metric.name for metric in course.metrics if metric.name != chosen]
+    others = [metric.label for metric in course.metrics if metric.label != chosen]
     rest = ", ".join(f"{name} {shown(name, figures.get(name))}" for name in others)
     return f"* Test {chosen} {weights}: **{shown(chosen, figures.get(chosen))}** ({rest})"
 

@@ -14,7 +14,7 @@ from xbackend_fl.course import Course
 from xbackend_fl.data import cohort
 from xbackend_fl.errors import RunFailed
 from xbackend_fl.events import Observer, RoundFinished, RoundStarted
-from xbackend_fl.metrics import Metrics, is_better
+from xbackend_fl.metrics import Metrics
 from xbackend_fl.rounds.back import Ruined, go_back
 from xbackend_fl.rounds.checkpoint import CourseState, Pending
 from xbackend_fl.rounds.engine import Engine
@@ -136,7 +136,7 @@ def _evaluated(
         loss=found.loss,
         accuracy=figures.get("accuracy"),
         metrics=figures,
-        best=best is None or is_better(course.chosen_by, figures, best.metrics),
+        best=best is None or course.chosen_by.is_better(figures, best.metrics),
         num_examples=state.pending.num_examples,
         seconds=state.pending.seconds + time.perf_counter() - began,
     )

@@ -47,7 +47,7 @@ class Collector:
         vectors: What the algorithm sends beside them.
         variances: Names of those of which no value is negative.
         payload: How updates are encoded.
-        columns: Quantities of the model's output, as its metrics count them.
+        output: Shape of the model's output, without the batch axis.
         most_positions: Positions that a silo's figures may be over.
         told: What silos said of their own training that was passed on.
         observer: Told about every update.
@@ -72,7 +72,7 @@ class Collector:
         vectors: Mapping[str, Weights],
         variances: frozenset[str],
         payload: Payload,
-        columns: int,
+        output: tuple[int, ...],
         most_positions: int,
         told: set[tuple[str, str]],
         observer: Observer,
@@ -83,8 +83,8 @@ class Collector:
         self._told = told
         self._payload, self._observer, self._began = payload, observer, time.perf_counter()
         self._backends = {participant.name: participant.backend for participant in course.participants}
-        self._loss, self._columns, self._most_positions = course.training.loss, columns, most_positions
-        self._own_metric = course.own_metric
+        self._loss, self._output, self._most_positions = course.training.loss, output, most_positions
+        self._metrics = course.metrics[1:]
         self._parts: dict[str, Metrics] = {}
         self._changes: dict[str, Change] = {}
         # What every update takes of an exact sum: its largest value, times its examples.
@@ -121,9 +121,7 @@ class Collector:
         """Merge an answer, or say why not."""
         try:
             size = self._checked(name, answer)
-            metrics = Metrics.of_fields(
-                answer.fields.get("metrics"), self._loss, self._columns, training=True
-            )
+            metrics = Metrics.of_fields(answer.fields.get("metrics"), self._loss, self._output, training=True)
             figures = own_figures(answer.fields)
             self._fit_in(name, answer, size)
         except UpdateRefused as error:
@@ -278,9 +276,9 @@ class Collector:
         part = None
         if before is not None:
             part = Metrics.of_fields(
-                before, self._loss, self._columns, self._own_metric, most=self._most_positions
+                before, self._loss, self._output, self._metrics, most=self._most_positions
             )
-        trained = Metrics.of_fields(update.fields.get("metrics"), self._loss, self._columns, training=True)
+        trained = Metrics.of_fields(update.fields.get("metrics"), self._loss, self._output, training=True)
         arrays, beside = split(update.arrays)
         weights = decode(arrays, self._weights, self._payload, self._variances)
         vectors = unpacked(beside, self._vectors, self._weights)

@@ -27,7 +27,7 @@ from xbackend_fl.federation.server.enrollment import fetch_references, verify_mo
 from xbackend_fl.federation.server.ledger import Ledger
 from xbackend_fl.federation.server.reference import Reference
 from xbackend_fl.federation.server.ruin import Verdict, take_out
-from xbackend_fl.metrics import Metrics, columns_of, most_positions_of
+from xbackend_fl.metrics import Metrics, most_bytes, most_positions_of
 from xbackend_fl.participant import Usage
 from xbackend_fl.report import Participation
 from xbackend_fl.rounds import Outputs, Prepared, RoundOutcome, Ruined
@@ -66,7 +66,8 @@ class DeploymentEngine:
         # Inputs of the reference's evidence, and how many outputs belong to them.
         self._probe: tuple[np.ndarray[Any, Any], ...] = ()
         self._answered = 0
-        self._columns = self._most_positions = 1
+        self._output: tuple[int, ...] = ()
+        self._most_positions = 1
         self._variances = frozenset[str]()
         self._evaluated: dict[tuple[str, str], Metrics] = {}
         self._told: set[tuple[str, str]] = set()
@@ -108,13 +109,17 @@ class DeploymentEngine:
     def _take(self, reference: Reference) -> None:
         """Remember what silos bind their models with, and how long an answer can be."""
         loss, output = self._course.training.loss, reference.schema.outputs[0].shape[1:]
-        self._columns, self._variances = columns_of(loss, output), reference.schema.variances
+        self._output, self._variances = output, reference.schema.variances
         # The weight of a silo in figures is bounded as its weight in the mean of the updates is.
         self._most_positions = self._rules.max_examples * most_positions_of(loss, output)
         self._dispatcher.binding = reference.binding
         self._probe, self._answered = reference.probe, len(reference.schema.outputs)
         size = sum(array.nbytes for array in reference.initial.values())
-        self._dispatcher.most_bytes = (2 + len(self._course.federate.algorithm.vectors)) * size + _OVERHEAD
+        # Figures on two splits at most.
+        figures = 2 * most_bytes(self._course.metrics, output)
+        self._dispatcher.most_bytes = (
+            (2 + len(self._course.federate.algorithm.vectors)) * size + figures + _OVERHEAD
+        )
 
     def train_round(
         self,
@@ -144,7 +149,7 @@ class DeploymentEngine:
             vectors,
             self._variances,
             self._payload,
-            self._columns,
+            self._output,
             self._most_positions,
             self._told,
             observer,
@@ -234,8 +239,8 @@ class DeploymentEngine:
                     split: Metrics.of_fields(
                         answer.fields.get(split),
                         self._course.training.loss,
-                        self._columns,
-                        self._course.own_metric,
+                        self._output,
+                        self._course.metrics[1:],
                         most=self._most_positions,
                     )
                     for split in splits

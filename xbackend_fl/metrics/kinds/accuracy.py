@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Literal
+
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.metrics.metric import mean
+from xbackend_fl.metrics.metric import Share
 from xbackend_fl.metrics.pairs import Pairs
 
 
-def _at(pairs: Pairs) -> NDArray[np.bool_]:
-    if pairs.objective.class_axis is not None:
-        return np.asarray(pairs.outputs.argmax(1) == pairs.targets)
-    # A logit above 0 is a probability above one half.
-    return np.asarray((pairs.outputs > 0) == (pairs.targets > 0.5))
+@dataclass(frozen=True)
+class Accuracy(Share):
+    """The largest score is the label's, of equal ones the first; a logit is on the target's side."""
+
+    fits = frozenset({"classes", "shares"})
+    name: Literal["accuracy"] = "accuracy"
+
+    def at(self, pairs: Pairs) -> NDArray[np.bool_]:
+        """See :class:`~xbackend_fl.metrics.metric.Mean`."""
+        if pairs.objective.class_axis is not None:
+            return np.asarray(pairs.outputs.argmax(1) == pairs.targets)
+        # A logit above 0 is a probability above one half.
+        return np.asarray((pairs.outputs > 0) == (pairs.targets > 0.5))
 
 
-METRIC = mean(
-    "accuracy",
-    frozenset({"classes", "shares"}),
-    _at,
-    higher_is_better=True,
-    unit="share",
-    counts=True,
-)
+METRIC = Accuracy

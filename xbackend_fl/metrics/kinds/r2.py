@@ -7,13 +7,15 @@ figure 1 if it is predicted exactly, else 0, as in scikit-learn.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.metrics.metric import Metric, Part, Sums
-from xbackend_fl.metrics.pairs import Pairs
+from xbackend_fl.metrics.metric import Figures, Metric, Part, Sums
+from xbackend_fl.metrics.objective import Shape
+from xbackend_fl.metrics.pairs import Pairs, columns_of
 
 Row = NDArray[np.float64]
 
@@ -39,55 +41,64 @@ def _moments(sums: Sums) -> _Moments:
     return _Moments(*(np.array(row, np.float64) for row in rows))
 
 
-def _measure(pairs: Pairs) -> Sums:
-    if not pairs.positions:
-        nothing = np.zeros(pairs.targets.shape[1])
-        return _Moments(nothing, nothing, nothing).sums()
-    # Relative to the first row, so that targets that never change have a spread of exactly zero.
-    first = pairs.targets[0]
-    moved = pairs.targets - first
-    mean = moved.mean(0)
-    spread = np.square(moved - mean).sum(0)
-    return _Moments(first + mean, spread, np.square(pairs.outputs - pairs.targets).sum(0)).sums()
+@dataclass(frozen=True)
+class R2(Metric):
+    """The share of the targets' variance that the outputs explain."""
 
+    fits = frozenset({"values"})
+    name: Literal["r2"] = "r2"
 
-def _merge(one: Part, other: Part) -> Sums:
-    left, right, total = _moments(one.sums), _moments(other.sums), one.positions + other.positions
-    if not one.positions or not other.positions:
-        return other.sums if other.positions else one.sums
-    columns, apart = len(left.mean), right.mean - left.mean
-    mean = left.mean + apart * (other.positions / total)
-    between = np.square(apart) * (one.positions / columns) * (other.positions / total)
-    return _Moments(mean, left.spread + right.spread + between, left.errors + right.errors).sums()
+    @property
+    def higher_is_better(self) -> bool:
+        """See :class:`~xbackend_fl.metrics.metric.Metric`."""
+        return True
 
+    def most_sums(self, output: Shape) -> int:
+        """See :class:`~xbackend_fl.metrics.metric.Metric`."""
+        return 3 * columns_of(output)
 
-def _value(part: Part) -> float | None:
-    moments = _moments(part.sums)
-    if part.positions < 2 * len(moments.mean):
+    def measure(self, pairs: Pairs) -> Sums:
+        """See :class:`~xbackend_fl.metrics.metric.Metric`."""
+        if not pairs.positions:
+            nothing = np.zeros(pairs.targets.shape[1])
+            return _Moments(nothing, nothing, nothing).sums()
+        # Relative to the first row, so that targets that never change have a spread of exactly zero.
+        first = pairs.targets[0]
+        moved = pairs.targets - first
+        mean = moved.mean(0)
+        spread = np.square(moved - mean).sum(0)
+        return _Moments(first + mean, spread, np.square(pairs.outputs - pairs.targets).sum(0)).sums()
+
+    def merge(self, one: Part, other: Part) -> Sums:
+        """See :class:`~xbackend_fl.metrics.metric.Metric`."""
+        left, right, total = _moments(one.sums), _moments(other.sums), one.positions + other.positions
+        if not one.positions or not other.positions:
+            return other.sums if other.positions else one.sums
+        columns, apart = len(left.mean), right.mean - left.mean
+        mean = left.mean + apart * (other.positions / total)
+        between = np.square(apart) * (one.positions / columns) * (other.positions / total)
+        return _Moments(mean, left.spread + right.spread + between, left.errors + right.errors).sums()
+
+    def figures(self, part: Part) -> Figures:
+        """See :class:`~xbackend_fl.metrics.metric.Metric`."""
+        moments = _moments(part.sums)
+        if part.positions < 2 * len(moments.mean):
+            return Figures({}, "r2 is not defined for fewer than two examples")
+        changing = moments.spread != 0
+        ratio = np.divide(moments.errors, moments.spread, out=np.ones_like(moments.errors), where=changing)
+        scores = np.where(moments.errors == 0, 1.0, 1.0 - ratio)
+        return Figures({self.label: float(scores.mean())})
+
+    def impossible(self, part: Part, output: Shape) -> str | None:
+        """See :class:`~xbackend_fl.metrics.metric.Metric`."""
+        columns = columns_of(output)
+        expected = {f"r2.{kind}.{column}" for kind in _Moments._fields for column in range(columns)}
+        if part.sums.keys() != expected:
+            return f"r2 is not three sums for each of {columns} outputs"
+        moments = _moments(part.sums)
+        if (moments.spread < 0).any() or (moments.errors < 0).any():
+            return "r2 has a negative sum of squares"
         return None
-    changing = moments.spread != 0
-    ratio = np.divide(moments.errors, moments.spread, out=np.ones_like(moments.errors), where=changing)
-    scores = np.where(moments.errors == 0, 1.0, 1.0 - ratio)
-    return float(scores.mean())
 
 
-def _impossible(part: Part, columns: int) -> str | None:
-    expected = {f"r2.{kind}.{column}" for kind in _Moments._fields for column in range(columns)}
-    if part.sums.keys() != expected:
-        return f"r2 is not three sums for each of {columns} outputs"
-    moments = _moments(part.sums)
-    if (moments.spread < 0).any() or (moments.errors < 0).any():
-        return "r2 has a negative sum of squares"
-    return None
-
-
-METRIC = Metric(
-    "r2",
-    frozenset({"values"}),
-    higher_is_better=True,
-    unit="number",
-    measure=_measure,
-    value=_value,
-    impossible=_impossible,
-    merge=_merge,
-)
+METRIC = R2

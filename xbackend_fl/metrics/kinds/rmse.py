@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+from typing import Literal
+
 import numpy as np
+from numpy.typing import NDArray
 
-from xbackend_fl.metrics.metric import mean
+from xbackend_fl.metrics.metric import Mean
+from xbackend_fl.metrics.pairs import Pairs
 
-METRIC = mean(
-    "rmse",
-    frozenset({"values"}),
-    lambda pairs: np.square(pairs.outputs - pairs.targets),
-    root=True,
-)
+
+@dataclass(frozen=True)
+class Rmse(Mean):
+    """The root of the mean square of the errors."""
+
+    fits = frozenset({"values"})
+    name: Literal["rmse"] = "rmse"
+
+    def at(self, pairs: Pairs) -> NDArray[np.float64]:
+        """See :class:`~xbackend_fl.metrics.metric.Mean`."""
+        return np.asarray(np.square(pairs.outputs - pairs.targets))
+
+    def figure(self, mean: float) -> float:
+        """See :class:`~xbackend_fl.metrics.metric.Mean`."""
+        return math.sqrt(mean)
+
+
+METRIC = Rmse

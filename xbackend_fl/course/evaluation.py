@@ -1,0 +1,182 @@
+"""The section ``evaluation``: what is measured, on whose examples, and which figure chooses the best weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, Union
+
+from pydantic import BeforeValidator, Discriminator, Field, Tag
+from pydantic_core import InitErrorDetails
+
+from xbackend_fl.course.diagnostics import look_alike, mistake, refuse
+from xbackend_fl.course.excerpt import printed
+from xbackend_fl.course.section import Section
+from xbackend_fl.course.settings import Path as Keys
+from xbackend_fl.locate import resolve
+from xbackend_fl.losses import Loss
+from xbackend_fl.metrics import LOSS, METRICS, Choice, Direction, Metric, Own, fitting, usual_metrics
+
+_OWN = "FILE_OR_MODULE:CALLABLE"
+
+
+def _entry(value: Any) -> Any:
+    """A name alone is a mapping with it, and a file stays a text; a name that is none is said with what it looks like."""
+    if isinstance(value, str) and ":" in value:
+        return value
+    if isinstance(value, str):
+        value = {"name": value}
+    if isinstance(value, dict) and (name := value.get("name")) not in METRICS:
+        text = f"`evaluation.metrics` has {printed(repr(name))}; there are {', '.join(METRICS)}, and {_OWN}"
+        refuse([mistake(text, (), name, hint=look_alike(str(name), METRICS))])
+    return value
+
+
+def _kind(value: Any) -> str | None:
+    if isinstance(value, str):
+        return _OWN
+    name = value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
+    return name if name in METRICS else None
+
+
+if TYPE_CHECKING:
+    Entry: TypeAlias = Metric | str
+else:
+    _kinds = [Annotated[str, Tag(_OWN), Field(pattern=":")]]
+    _kinds += [Annotated[kind, Tag(name)] for name, kind in METRICS.items()]
+    Entry = Annotated[Union[tuple(_kinds)], Discriminator(_kind), BeforeValidator(_entry)]  # noqa: UP007
+
+
+class BestSection(Section):
+    """Which figure chooses the best weights."""
+
+    metric: str | None = Field(
+        None,
+        description="name of a figure, or of a metric, which is then measured too; accuracy, rmse or loss, by the loss, if left out",
+    )
+    direction: Direction | None = Field(
+        None, description="where it is better; as the metric says if left out"
+    )
+
+
+def _best(value: Any) -> Any:
+    """A name alone is a mapping with it."""
+    return {"metric": value} if isinstance(value, str) else value
+
+
+class EvaluationSection(Section):
+    """How weights are evaluated, after every round and at the end."""
+
+    metrics: list[Entry] | None = Field(
+        None,
+        description="what is measured beside the loss: names, {name: top_k, k: 5}, and FILE_OR_MODULE:CALLABLE for those of your own; "
+        "accuracy, or rmse, mae and r2, by the loss, if left out",
+    )
+    best: Annotated[BestSection, BeforeValidator(_best)] = BestSection()
+
+    def mistakes(self, loss: Loss) -> Iterator[InitErrorDetails]:
+        """What no key can say for itself, at its place from the section."""
+        fits, labels = fitting(loss), {"loss"}
+        for place, entry in enumerate(self.metrics or ()):
+            metric, keys = _metric(entry), ("metrics", place)
+            if metric.name != "loss" and metric.label in labels:
+                yield mistake(f"evaluation.metrics has {metric.label} twice", keys, entry)
+            yield from _unfit(metric, entry, keys, loss)
+            labels.add(metric.label)
+        best = self.best.metric
+        if best is None:
+            return
+        there = next((m for m in self._listed(loss) if m.gives(_label(best))), None)
+        if ":" in best:
+            if isinstance(there, Own) and there.text != best:
+                yield mistake(f"two metrics are called {there.name}", ("best", "metric"), best)
+            yield from _unfit(_metric(best), best, ("best", "metric"), loss)
+        elif there is None and best not in fits:
+            known = [*fits, *sorted(labels - {*fits})]
+            text = f"evaluation.best is {printed(best)}, but the loss is {loss.name}, which has {', '.join(known)}"
+            yield mistake(text, ("best", "metric"), best, hint=look_alike(best, known))
+
+    def labels(self, loss: Loss) -> list[str]:
+        """Names of the figures that are measured, but for those of single classes."""
+        return [metric.label for metric in self._all(loss)]
+
+    def gives(self, figure: str, loss: Loss) -> bool:
+        """Whether a figure of this name is measured."""
+        return any(metric.gives(figure) for metric in self._all(loss))
+
+    def measured(self, loss: Loss, base: Path) -> tuple[Metric, ...]:
+        """Everything that is measured: the loss first.
+
+        Args:
+            loss: The course's loss.
+            base: Folder that relative files start from.
+        """
+        return tuple(
+            Own.of(resolve(metric.text, base)) if isinstance(metric, Own) else metric
+            for metric in self._all(loss)
+        )
+
+    def chosen_by(self, loss: Loss, base: Path) -> Choice:
+        """What chooses the best weights.
+
+        Raises:
+            ConfigError: It is a metric of the user's own, and there is none.
+        """
+        usual = loss.metric if self.gives(loss.metric, loss) else "loss"
+        found = self.choice(loss, base, usual if self.best.metric is None else _label(self.best.metric))
+        return found if self.best.direction is None else replace(found, direction=self.best.direction)
+
+    def choice(self, loss: Loss, base: Path, figure: str) -> Choice:
+        """A figure that is measured, with its metric's direction.
+
+        Raises:
+            ConfigError: It is a metric of the user's own, and there is none.
+        """
+        metric = next(metric for metric in self.measured(loss, base) if metric.gives(figure))
+        return Choice(figure, "max" if metric.higher_is_better else "min")
+
+    def _listed(self, loss: Loss) -> tuple[Metric, ...]:
+        entries = [*usual_metrics(loss)] if self.metrics is None else [_metric(e) for e in self.metrics]
+        return (LOSS, *(metric for metric in entries if metric.name != "loss"))
+
+    def _all(self, loss: Loss) -> tuple[Metric, ...]:
+        """What is listed, and what is named under ``best`` alone."""
+        found, best = self._listed(loss), self.best.metric
+        if best is None or any(metric.gives(_label(best)) for metric in found):
+            return found
+        return (*found, _metric(best))
+
+    @property
+    def files(self) -> list[tuple[tuple[int | str, ...], str]]:
+        """Metrics of the user's own: keys that lead to each, and what is written there."""
+        found: list[tuple[tuple[int | str, ...], str]] = [
+            (("metrics", place), entry)
+            for place, entry in enumerate(self.metrics or ())
+            if isinstance(entry, str)
+        ]
+        if self.best.metric is not None and ":" in self.best.metric:
+            found.append((("best", "metric"), self.best.metric))
+        return found
+
+
+def _metric(entry: Metric | str) -> Metric:
+    if not isinstance(entry, str):
+        return entry
+    return Own.of(entry) if ":" in entry else METRICS[entry](entry)
+
+
+def _label(best: str) -> str:
+    """The name of the figure of a metric, of which a file may be written."""
+    return best.rpartition(":")[2]
+
+
+def _unfit(metric: Metric, entry: Metric | str, keys: Keys, loss: Loss) -> Iterator[InitErrorDetails]:
+    """What is wrong with one metric beside a loss."""
+    if isinstance(metric, Own):
+        if any(kind.has(metric.name, name) for name, kind in METRICS.items()):
+            text = f"a metric called {metric.name} is there already"
+            yield mistake(text, keys, entry, hint="give the callable another name")
+    elif metric.name not in (fits := fitting(loss)):
+        text = f"{metric.name} does not fit the loss {loss.name}, which has {', '.join(fits)}"
+        yield mistake(text, keys, metric.name, beside=("training", "loss"))
