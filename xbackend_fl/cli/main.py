@@ -12,6 +12,7 @@ import typer
 from xbackend_fl.cli import (
     adapters,
     bench,
+    certify,
     check,
     convert,
     data,
@@ -53,6 +54,8 @@ app.command("run")(run.run)
 app.command("check")(check.check)
 app.command("map")(mapping.map_models)
 app.command("schema")(schema.schema)
+app.command("certify")(certify.certify)
+app.command("verify")(certify.verify)
 app.command("bench")(bench.bench)
 app.command("serve")(deploy.serve)
 app.command("join")(deploy.join)

@@ -20,7 +20,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from xbackend_fl.course import Course, checked_name
 from xbackend_fl.course.address import host_name
 from xbackend_fl.errors import ConfigError, FileError, RefusedInput
-from xbackend_fl.federation.protocol.signatures import SERVER, Signatures, new_pair, read_private, read_public
+from xbackend_fl.federation.protocol.signatures import SERVER, Signatures
+from xbackend_fl.signing import new_pair, read_private, read_public
 from xbackend_fl.writing import atomic_write, check_new, unwritable_said
 
 _MAX_DAYS = 36_500

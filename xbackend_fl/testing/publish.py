@@ -12,6 +12,7 @@ from typing import Any
 
 from xbackend_fl import events
 from xbackend_fl.canonical import binding, schema
+from xbackend_fl.certificate import statement as certificate
 from xbackend_fl.course import Course
 
 
@@ -19,6 +20,7 @@ def published() -> dict[str, str]:
     """File name to content."""
     documents: dict[str, dict[str, Any]] = {
         "binding.v1.json": binding.json_schema(),
+        "certificate.v1.json": certificate.json_schema(),
         "course.v1.json": Course.model_json_schema(),
         "event.v1.json": events.json_schema(),
         "schema.v1.json": schema.json_schema(),

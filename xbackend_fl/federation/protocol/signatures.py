@@ -8,21 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TypeAlias, final
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from xbackend_fl.errors import FileError, UpdateRefused
+from xbackend_fl.errors import UpdateRefused
 from xbackend_fl.formats import wire
+from xbackend_fl.signing import LENGTH, is_signed
 
 Frame: TypeAlias = bytes | memoryview
 SERVER = "the server"
 """Its name, among those of silos."""
 _CONTEXT = b"xbfl-frame-v1\0"
-_LENGTH = 64
 
 
 @final
@@ -52,7 +49,7 @@ class Signatures:
         signature = bytes(sealed[length:])
         # A view: cutting the signature off would copy the frame.
         frame = memoryview(sealed)[:length] if signature else sealed
-        if len(signature) not in {0, _LENGTH}:
+        if len(signature) not in {0, LENGTH}:
             raise UpdateRefused(
                 f"{name} sent a frame of {length} bytes with {len(signature)} bytes behind it"
             )
@@ -64,51 +61,6 @@ class Signatures:
             raise UpdateRefused(
                 f"{name} sent a frame without a signature", hint=f"its keys folder has no {name}.ed25519"
             )
-        try:
-            self.others[name].verify(signature, _CONTEXT + bytes(wire.digest_of(frame)))
-        except InvalidSignature as error:
-            raise UpdateRefused(f"{name} sent a frame that it did not sign") from error
+        if not is_signed(self.others[name], signature, _CONTEXT + bytes(wire.digest_of(frame))):
+            raise UpdateRefused(f"{name} sent a frame that it did not sign")
         return frame
-
-
-def new_pair() -> tuple[bytes, bytes]:
-    """A private and a public signing key, as PEM."""
-    key = Ed25519PrivateKey.generate()
-    return (
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        ),
-        key.public_key().public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        ),
-    )
-
-
-def read_private(path: Path) -> Ed25519PrivateKey:
-    """A private signing key.
-
-    Raises:
-        FileError: The file is something else.
-    """
-    try:
-        key = serialization.load_pem_private_key(path.read_bytes(), None)
-    except (OSError, ValueError) as error:
-        raise FileError(f"{path} is no private key: {error}") from error
-    if not isinstance(key, Ed25519PrivateKey):
-        raise FileError(f"{path} is no Ed25519 key")
-    return key
-
-
-def read_public(path: Path) -> Ed25519PublicKey:
-    """A public signing key.
-
-    Raises:
-        FileError: The file is something else.
-    """
-    try:
-        key = serialization.load_pem_public_key(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise FileError(f"{path} is no public key: {error}") from error
-    if not isinstance(key, Ed25519PublicKey):
-        raise FileError(f"{path} is no Ed25519 key")
-    return key

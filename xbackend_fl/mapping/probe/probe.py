@@ -156,7 +156,7 @@ def observe(
             data = case.inputs if fit is None else fit
             runs = runtime or executor_of(model)
             try:
-                statistics = _statistics(runs, schema, weights, data, case.seed)
+                statistics = fitted_statistics(runs, schema, weights, data, case.seed)
             except GraphRefused as error:
                 # What the runtime refuses, the model may refuse, too, and then the model has the word.
                 forward(model, case.inputs)
@@ -207,7 +207,7 @@ def _normal(generator: np.random.Generator, like: Sequence[Array]) -> tuple[Arra
     return tuple(generator.standard_normal(array.shape).astype(np.float32) for array in like)
 
 
-def _statistics(
+def fitted_statistics(
     runtime: Executor, schema: Schema, weights: Mapping[str, Array], inputs: Sequence[Array], seed: int
 ) -> dict[str, Array]:
     """Running statistics near those of the data that really flows, by canonical name.

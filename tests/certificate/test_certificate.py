@@ -1,0 +1,214 @@
+"""A certificate says the same wherever it is made and read, and what is not so is said line by line."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from torch import nn
+
+from xbackend_fl import weights
+from xbackend_fl.adapter import load
+from xbackend_fl.canonical import Schema
+from xbackend_fl.canonical.onnx_export import to_bytes, to_onnx
+from xbackend_fl.certificate import (
+    Certificate,
+    Model,
+    Statement,
+    certificate_in,
+    certify,
+    embed,
+    lines,
+    read,
+    sign,
+    write,
+)
+from xbackend_fl.certificate.embedding import line_of
+from xbackend_fl.certificate.verifying import example_of
+from xbackend_fl.errors import FileError, RefusedInput, SchemaError
+from xbackend_fl.mapping.probe.draw import draw_weights
+from xbackend_fl.signing import new_pair, read_private
+
+SPECS = ("2,3,8",)
+
+
+def build(epsilon: float = 1e-5) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv1d(3, 4, 3), nn.BatchNorm1d(4, eps=epsilon), nn.ReLU(), nn.Flatten(), nn.Linear(24, 2)
+    ).eval()
+
+
+def model(native: nn.Module, source: str = "torch:net.py:build") -> Model:
+    return Model(source, load("torch"), native)
+
+
+def made(own_loop: str = "") -> Statement:
+    example = (np.random.Generator(np.random.Philox(0)).standard_normal((2, 3, 8)).astype(np.float32),)
+    return certify([model(build()), model(build(), "torch:twin.py:build")], example, SPECS, own_loop)
+
+
+@pytest.fixture(scope="module")
+def statement() -> Statement:
+    return made()
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("keys")
+    for name in ("alice", "mallory"):
+        private, public = new_pair()
+        (folder / f"{name}.ed25519").write_bytes(private)
+        (folder / f"{name}.ed25519.pem").write_bytes(public)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def certificate(statement: Statement, keys: Path) -> Certificate:
+    return sign(statement, read_private(keys / "alice.ed25519"))
+
+
+def failing(statement: Statement, *models: Model) -> dict[str, str]:
+    found = lines(statement, example_of(statement), models)
+    return {line.name: line.said for line in found if not line.passed}
+
+
+def test_the_same_models_make_the_same_bytes(certificate: Certificate, keys: Path) -> None:
+    assert sign(made(), read_private(keys / "alice.ed25519")).to_json() == certificate.to_json()
+
+
+def test_it_is_signed_as_the_page_says(certificate: Certificate) -> None:
+    plain = json.loads(certificate.to_json())
+    text = json.dumps(plain["statement"], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    key = Ed25519PublicKey.from_public_bytes(base64.b64decode(plain["key"]))
+    message = b"xbfl-certificate-v1\0" + hashlib.sha256(text.encode()).digest()
+    key.verify(base64.b64decode(plain["signature"]), message)
+
+
+def test_what_is_written_is_read(certificate: Certificate, keys: Path, tmp_path: Path) -> None:
+    write(tmp_path / "c.json", certificate)
+    found = certificate_in(tmp_path / "c.json")
+    assert found == certificate
+    assert (
+        found.require_trusted([keys / "mallory.ed25519.pem", keys / "alice.ed25519.pem"]).name
+        == "alice.ed25519.pem"
+    )
+
+
+def test_every_line_is_so_here(statement: Statement) -> None:
+    assert not failing(statement, model(build()))
+    errors = statement.models[1].errors
+    assert {"outputs", "gradients", "step", "statistics", "onnx runtime"} <= errors.keys()
+    assert max(errors.values()) < statement.tolerance
+
+
+def test_a_model_that_is_another_function_is_named(statement: Statement) -> None:
+    (said,) = failing(statement, model(build(1e-3))).values()
+    assert "epsilon is 1e-05 in the reference, 0.001" in said
+
+
+@pytest.mark.parametrize(
+    ("line", "change"),
+    [
+        ("schema", lambda s: replace(s, fingerprint="0" * 64)),
+        ("schema", lambda s: replace(s, schema={**s.schema, "layout_version": 1})),
+        ("bindings", lambda s: replace(s, models=(replace(s.models[0], binding={**s.models[0].binding, "fingerprint": "0" * 64}),))),
+        ("example", lambda s: replace(s, inputs=(replace(s.inputs[0], spec="2,3,9"),))),
+        ("probes", lambda s: replace(s, probes=(replace(s.probes[0], inputs="0" * 64),))),
+        ("probes", lambda s: replace(s, probes=())),
+        ("onnx runtime", lambda s: replace(s, probes=(replace(s.probes[0], seed=9),))),
+    ],
+)  # fmt: skip
+def test_the_line_that_fails_is_named(
+    statement: Statement, line: str, change: Callable[[Statement], Statement]
+) -> None:
+    assert [*failing(change(statement), model(build()))] == [line]
+
+
+def test_gradients_and_steps_are_held_to_it(statement: Statement) -> None:
+    first = statement.probes[0]
+    other = {name: replace(held, data=_negated(held.data)) for name, held in first.gradients.items()}
+    probes = tuple(replace(p, gradients=other) if p.gradients else p for p in statement.probes)
+    (said,) = failing(replace(statement, probes=probes), model(build())).values()
+    assert "gradients" in said
+
+
+def _negated(data: str) -> str:
+    return base64.b64encode((-np.frombuffer(base64.b64decode(data), np.float32)).tobytes()).decode()
+
+
+def test_who_is_unknown_and_what_was_altered_is_refused(certificate: Certificate, keys: Path) -> None:
+    alice, mallory = (keys / f"{name}.ed25519.pem" for name in ("alice", "mallory"))
+    with pytest.raises(RefusedInput, match=r"none of mallory\.ed25519\.pem"):
+        certificate.require_trusted([mallory])
+    with pytest.raises(RefusedInput, match="whom to trust"):
+        certificate.require_trusted([])
+    altered = replace(certificate, statement=replace(certificate.statement, tolerance=1.0))
+    with pytest.raises(RefusedInput, match="was altered"):
+        altered.require_trusted([alice])
+    with pytest.raises(RefusedInput, match="was altered"):
+        replace(certificate, signature="AAAA").require_trusted([alice])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({"version": 2, "statement": "of tomorrow"}, "version 2, and this program reads up to 1"), ({"key": None}, "is no certificate"), ({"signature": "ä"}, "is no certificate")],
+)  # fmt: skip
+def test_what_is_none_or_of_tomorrow_is_refused(
+    certificate: Certificate, change: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(FileError, match=said):
+        read(json.dumps(json.loads(certificate.to_json()) | change), "c.json")
+    with pytest.raises(FileError, match="is no certificate"):
+        read("{", "c.json")
+
+
+def test_of_an_own_loop_it_says_that_it_is_one(statement: Statement) -> None:
+    found = made("loop.py:train")
+    *others, said = found.not_proven
+    assert others == [*statement.not_proven]
+    assert said == "loop.py:train, a training loop of the user's own: that it is one, and nothing else of it"
+    assert asdict(replace(found, own_loop="", not_proven=statement.not_proven)) == asdict(statement)
+
+
+@pytest.mark.parametrize("ending", ["onnx", "safetensors"])
+def test_it_travels_in_the_file_of_weights(certificate: Certificate, tmp_path: Path, ending: str) -> None:
+    path, schema = tmp_path / f"net.{ending}", Schema.from_json(json.dumps(certificate.statement.schema))
+    held = weights.Weights.from_schema(schema, draw_weights(schema, 3))
+    if ending == "onnx":
+        path.write_bytes(to_bytes(to_onnx(schema, held)))
+    else:
+        weights.save_weights(path, held)
+    embed(path, certificate)
+    assert certificate_in(path) == certificate
+    assert {name: array.tobytes() for name, array in weights.open(path).items()} == {
+        name: array.tobytes() for name, array in held.items()
+    }
+    assert line_of(path, certificate).passed
+    if ending == "onnx":
+        graph = onnx.load(path)
+        next(node for node in graph.graph.node if node.op_type == "Relu").op_type = "Sigmoid"
+        onnx.save(graph, path)
+        found = line_of(path, certificate)
+        assert not found.passed
+        assert "differ by" in found.said
+    else:
+        assert weights.load_weights(path, schema.fingerprint).digest == held.digest
+
+
+def test_a_file_of_another_schema_takes_none(certificate: Certificate, tmp_path: Path) -> None:
+    weights.save(tmp_path / "a.safetensors", {"a": np.zeros(3, np.float32)}, {"fingerprint": "f" * 64})
+    with pytest.raises(SchemaError, match="is of schema ffff"):
+        embed(tmp_path / "a.safetensors", certificate)
+    with pytest.raises(FileError, match="holds no certificate"):
+        certificate_in(tmp_path / "a.safetensors")

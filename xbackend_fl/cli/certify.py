@@ -1,0 +1,110 @@
+"""``xbfl certify`` and ``xbfl verify``: a signed statement that models are one function, and its repetition elsewhere."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from xbackend_fl.cli.console import say
+from xbackend_fl.cli.options import MODEL, Inputs, Json, print_json
+
+if TYPE_CHECKING:
+    from xbackend_fl.certificate import Model
+
+
+def certify(
+    models: Annotated[list[str], typer.Argument(help=f"The reference first. {MODEL}")],
+    key: Annotated[Path, typer.Option(help="Your private key, NAME.ed25519, as xbfl keys makes it.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The new certificate (JSON).")],
+    inputs: Inputs = None,
+    embed: Annotated[
+        list[Path] | None,
+        typer.Option(help="Write it into this .onnx or .safetensors file, too; repeatable."),
+    ] = None,
+    own_loop: Annotated[
+        str, typer.Option(metavar="NAME", help="A training loop of your own; it is named, and not looked at.")
+    ] = "",
+    as_json: Json = False,
+) -> None:
+    """Certify that MODELS are one function: probes by seed, outputs, gradients and a step of each, signed.
+
+    xbfl certify torch:net.py:build tensorflow:keras_net.py:build --input 1,3,64,64 --key me.ed25519 -o certificate.json
+    """
+    from xbackend_fl.certificate import certify as run
+    from xbackend_fl.certificate import embed as write_into
+    from xbackend_fl.certificate import sign, write
+    from xbackend_fl.cli.models import examples
+    from xbackend_fl.signing import read_private
+    from xbackend_fl.writing import check_new
+
+    check_new(output, "choose another file")
+    private, example = read_private(key), examples(inputs)
+    certificate = sign(run(_opened(models), example, inputs or (), own_loop), private)
+    write(output, certificate)
+    for path in embed or ():
+        write_into(path, certificate)
+    statement = certificate.statement
+    if as_json:
+        found = [{"source": model.source, "errors": model.errors} for model in statement.models]
+        print_json({"path": str(output), "fingerprint": statement.fingerprint, "models": found})
+        return
+    for model in statement.models:
+        errors = ", ".join(f"{what} {error:.1e}" for what, error in model.errors.items())
+        say(f"{model.source} ({model.framework}): {errors or 'the reference'}")
+    for text in statement.not_proven:
+        say(f"not proven: {text}")
+    say(
+        f"{output}: {len(statement.probes)} probes of schema {statement.fingerprint[:12]}, signed by {certificate.key[:12]}…"
+    )
+
+
+def verify(
+    certificate: Annotated[
+        Path, typer.Argument(help="certificate.json, or a .onnx or .safetensors file that holds one.")
+    ],
+    trust: Annotated[
+        list[Path] | None,
+        typer.Option(help="Public key, NAME.ed25519.pem, of a signer that you know; repeatable."),
+    ] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help=f"Prove this model against it as well; repeatable. {MODEL}")
+    ] = None,
+    inputs: Inputs = None,
+    as_json: Json = False,
+) -> None:
+    """Repeat a CERTIFICATE here; exit 0 only if every line is so, and else say which is not.
+
+    xbfl verify certificate.json --trust alice.ed25519.pem --model torch:net.py:build
+    """
+    from xbackend_fl.certificate import certificate_in, lines
+    from xbackend_fl.certificate.embedding import line_of
+    from xbackend_fl.certificate.verifying import example_of
+
+    found = certificate_in(certificate)
+    signer = found.require_trusted(trust or ())
+    if not as_json:
+        say(f"ok      signature: {signer.name}")
+    statement = found.statement
+    failed, shown = 0, []
+    several = [] if certificate.suffix == ".json" else [line_of(certificate, found)]
+    for item in (*several, *lines(statement, example_of(statement, inputs or ()), _opened(model or []))):
+        failed += not item.passed
+        shown.append(vars(item))
+        if not as_json:
+            say(f"{'ok    ' if item.passed else 'FAILED'}  {item.name}: {item.said}")
+    if as_json:
+        print_json({"signer": signer.name, "lines": shown, "not_proven": statement.not_proven})
+    else:
+        for text in statement.not_proven:
+            say(f"not proven: {text}")
+    sys.exit(int(failed > 0))
+
+
+def _opened(specs: list[str]) -> list[Model]:
+    from xbackend_fl.certificate import Model
+    from xbackend_fl.cli.models import build
+
+    return [Model(spec, *build(spec)) for spec in specs]
