@@ -19,7 +19,7 @@ from tests.adapters.zoo import ROWS
 from tests.conftest import Figure
 from xbackend_fl.adapter import Batch, Optimizer, TrainConfig, Trainer
 from xbackend_fl.course import load_course
-from xbackend_fl.data import batches, load_splits
+from xbackend_fl.data import Reading, batches, load_splits
 from xbackend_fl.losses import LOSSES
 from xbackend_fl.mapping import BoundModel, bind_trainer
 from xbackend_fl.mapping.probe.draw import draw_weights
@@ -106,7 +106,7 @@ def test_an_epoch_without_comparisons(name: str, clip: float | None, digits: Pat
     sides = smooth_sides()
     schema = sides[0].schema
     start = Weights.from_schema(schema, draw_weights(schema, 3))
-    data = load_splits("data.py:load", digits).train.gather(np.arange(400))
+    data = load_splits("data.py:load", Reading(digits)).train.gather(np.arange(400))
     rule = Optimizer(name=name, lr=RATES[name], weight_decay=1e-3)
     one, two = (
         trained(side, start, data.inputs[0], data.targets, rule, "cross_entropy", clip) for side in sides

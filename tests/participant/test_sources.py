@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from pyarrow import parquet
 
-from tests.participant import loaders
+from tests.participant import handed, loaders
+from tests.participant.models import build
 from xbackend_fl import load_course
 from xbackend_fl.errors import ConfigError
 from xbackend_fl.events import Event, Noted
@@ -119,3 +122,39 @@ def test_a_wrong_transform_is_refused_before_the_course(file: Path) -> None:
     raises = load_course(file, [f"data.evaluation_transform={ROOM}/transforms.py:raises"])
     with pytest.raises(ConfigError, match=r"data.evaluation_transform .*KeyError"):
         Worker(raises, "torch", 1).examine(Scope()).raise_any()
+
+
+def test_a_data_set_of_a_framework_trains_to_the_bits_of_arrays(file: Path) -> None:
+    """Examples by number have the core's batches; a loader has its own, which a model fitted by hand to them has too."""
+
+    def trained(name: str, *settings: str) -> dict[str, np.ndarray]:
+        own = f'participants=[{{name: a, backend: torch, data: "{ROOM}/handed.py:{name}"}}, {{name: b, backend: torch}}]'
+        worker = Worker(load_course(file, [own, *settings]), "torch", 1)
+        worker.examine(Scope(thorough=True)).raise_any()
+        return dict(worker.train_alone(1, start, "a", {}, {}).update.model)
+
+    start = Worker(load_course(file), "torch", 1).initial()
+    assert all(np.array_equal(array, trained("items")[name]) for name, array in trained("arrays").items())
+    whole = ("training.batch_size=12", "training.optimizer={name: sgd, lr: 0.1}")
+    model = torch_model(start)
+    for inputs, targets in handed.loader():
+        model.zero_grad()
+        torch.nn.functional.cross_entropy(model(inputs), targets).backward()
+        for parameter in model.parameters():
+            parameter.data -= 0.1 * parameter.grad
+    found = [*trained("loader", *whole).values()]
+    for array, parameter in zip(found, model.parameters(), strict=True):
+        np.testing.assert_allclose(array, parameter.detach().numpy(), atol=1e-6)
+    streamed = Worker(load_course(file, [f"data.source={ROOM}/handed.py:evaluated"]), "torch", 1)
+    streamed.examine(Scope(thorough=True)).raise_any()
+    figures = Worker(load_course(file), "torch", 1).evaluate(start, "validation").figures
+    assert streamed.evaluate(start, "validation").figures == pytest.approx(figures)
+    with pytest.raises(ConfigError, match="cannot be shared out"):
+        Worker(load_course(file, [f"data.source={ROOM}/handed.py:every_split"]), "torch", 1)
+
+
+def torch_model(weights: Mapping[str, np.ndarray]) -> torch.nn.Module:
+    model = build()
+    for parameter, array in zip(model.parameters(), weights.values(), strict=True):
+        parameter.data = torch.from_numpy(array.copy())
+    return model

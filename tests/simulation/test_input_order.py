@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from xbackend_fl.course import load_course
-from xbackend_fl.data import load_splits
+from xbackend_fl.data import Reading, load_splits
 from xbackend_fl.errors import ConfigError
 from xbackend_fl.simulation import run_course
 
@@ -75,6 +75,8 @@ FILES = {
         """,
 }
 
+TWO = (np.zeros((1, 1)), np.zeros((1, 1)))
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -105,14 +107,14 @@ def test_a_course_ends_with_the_same_bits_whatever_the_order_of_inputs(folder: P
 
 
 def test_named_data_come_in_the_order_of_the_course(folder: Path) -> None:
-    train = load_splits("data.py:named", folder, 2, ("user", "item")).train
-    expected = load_splits("data.py:listed", folder, 2).train
+    train = load_splits("data.py:named", Reading(folder, TWO, ("user", "item"))).train
+    expected = load_splits("data.py:listed", Reading(folder, TWO)).train
     for one, two in zip(train.inputs, expected.inputs, strict=True):
         np.testing.assert_array_equal(one, two)
     with pytest.raises(
         ConfigError, match="a dict with the keys item, user; the course's `input` has the names a, b"
     ):
-        load_splits("data.py:named", folder, 2, ("a", "b"))
+        load_splits("data.py:named", Reading(folder, TWO, ("a", "b")))
 
 
 @pytest.mark.parametrize("shapes", ["['user=1,6', '1,6']", "['user=1,6', 'user=1,6']"])

@@ -2,7 +2,7 @@
 
 from xbackend_fl.data.ahead import ahead
 from xbackend_fl.data.alike import errors_once, notes_once
-from xbackend_fl.data.column import Column, Sliced, blocks
+from xbackend_fl.data.column import Column, Sliced, blocks, is_steady
 from xbackend_fl.data.dataset import Dataset, Examples, Splits, extreme_rows, input_names
 from xbackend_fl.data.draws import batches, cohort, generator, seed_of
 from xbackend_fl.data.examine import content, digest, not_finite, not_held, out_of_range
@@ -38,6 +38,7 @@ __all__ = [
     "generator",
     "iid",
     "input_names",
+    "is_steady",
     "load_dataset",
     "load_npz",
     "load_splits",

@@ -6,7 +6,7 @@ import mmap
 import weakref
 from collections.abc import Iterator
 from math import prod
-from typing import Any, Protocol, final
+from typing import Any, Protocol, final, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,20 @@ class Column(Protocol):
     def __getitem__(self, rows: slice | Rows, /) -> Array:
         """Some examples, in the order in which they are asked for."""
         ...
+
+
+@runtime_checkable
+class Sequential(Protocol):
+    """A column that is read from its beginning, in blocks of its own."""
+
+    def blocks(self) -> Iterator[tuple[int, Array]]:
+        """All of it, each block with the place of its first row."""
+        ...
+
+
+def is_steady(column: Column) -> bool:
+    """Whether it has the same values whenever it is read; code of a user's may draw them at random."""
+    return not getattr(column, "is_random", False)
 
 
 @final
@@ -95,6 +109,9 @@ def blocks(column: Column, rows: Rows | None = None) -> Iterator[tuple[int, Arra
         column: What is read.
         rows: Which of its examples, in this order; all if left out.
     """
+    if isinstance(column, Sequential):
+        yield from column.blocks()
+        return
     size = max(1, column.nbytes // max(len(column), 1))
     step = max(1, _BLOCK_BYTES // size)
     for start in range(0, len(column if rows is None else rows), step):
@@ -117,9 +134,12 @@ def read(column: Column, rows: slice | Rows) -> Array:
 
 
 def is_read(column: Column) -> bool:
-    """Whether its rows take time to be had: they come from files that are not all in memory."""
+    """Whether its rows take time to be had, and have nothing to do with the thread that reads them.
+
+    What draws at random would share a framework's generators with the training.
+    """
     if not isinstance(column, np.ndarray):
-        return True
+        return is_steady(column)
     return column.nbytes > _PAGES_BYTES and _mapping(column) is not None
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.data.column import Array, Column, is_read, read
 from xbackend_fl.data.examine import extreme_values
+from xbackend_fl.errors import ConfigError
 
 SPLITS = ("train", "validation", "test")
 """The parts of a data set, by the names that loaders give them."""
@@ -27,6 +29,26 @@ class Examples(NamedTuple):
     targets: Array
 
 
+class Stream(Protocol):
+    """Examples that come in batches and in an order of their own.
+
+    Attributes:
+        some: The first and the last examples.
+        sizes: How many batches there are of each size; empty if examples come one by one.
+    """
+
+    some: Examples
+    sizes: Mapping[int, int]
+
+    def batches(self, batch_size: int) -> Iterator[Examples]:
+        """All examples once; ``batch_size`` is for those that come one by one."""
+        ...
+
+    def num_batches(self, batch_size: int) -> int:
+        """Batches of one pass."""
+        ...
+
+
 @dataclass(frozen=True)
 class Dataset:
     """Examples in ONNX layout.
@@ -37,18 +59,29 @@ class Dataset:
         rows: Which examples of the arrays belong to it, in its own order; all if left out. Parts of a data set share
             its arrays: a thousand participants need no more memory than one.
         notes: What was handed over as something else than arrays, one line each, for people.
+        stream: Where examples come from that have no order but that in which they come; they have no rows by number.
     """
 
     inputs: tuple[Column, ...]
     targets: Array
     rows: NDArray[np.intp] | None = None
     notes: tuple[str, ...] = ()
+    stream: Stream | None = None
 
     def __len__(self) -> int:
         return len(self.targets if self.rows is None else self.rows)
 
     def subset(self, indices: NDArray[np.intp]) -> Dataset:
-        """The examples at ``indices`` over the same arrays."""
+        """The examples at ``indices`` over the same arrays.
+
+        Raises:
+            ConfigError: They have no numbers.
+        """
+        if self.stream is not None:
+            raise ConfigError(
+                "training examples that come in an order of their own cannot be shared out among participants",
+                hint="hand over a data set with a length and __getitem__; or let every participant name its own: participants: [{…, data: data.py:load}]",
+            )
         return Dataset(self.inputs, self.targets, indices if self.rows is None else self.rows[indices])
 
     def gather(self, indices: NDArray[np.intp]) -> Examples:
@@ -57,9 +90,14 @@ class Dataset:
         return Examples(tuple(read(column, rows) for column in self.inputs), read(self.targets, rows))
 
     @property
+    def tried(self) -> Dataset:
+        """Itself; of a stream the first and the last examples, by number."""
+        return self if self.stream is None else Dataset(*self.stream.some)
+
+    @property
     def is_read(self) -> bool:
-        """Whether its examples come from files that are not all in memory, so that it pays to read ahead."""
-        return any(map(is_read, self.inputs))
+        """Whether its examples take time to be had, and may be read by another thread: what draws at random may not, nor a stream."""
+        return self.stream is None and any(map(is_read, self.inputs))
 
     @property
     def labels(self) -> Array:

@@ -11,47 +11,57 @@ from xbackend_fl.data.alike import errors_once
 from xbackend_fl.data.arrays import to_array
 from xbackend_fl.data.column import Array, Column, Sliced, is_stored
 from xbackend_fl.data.dataset import Dataset, input_names
+from xbackend_fl.data.items import is_items, items_of
+from xbackend_fl.data.source import Reading
+from xbackend_fl.data.stream import gives_batches, is_stream, stream_of
 from xbackend_fl.errors import ConfigError, Refusals, RefusedInput
 
 
-def parts_of(
-    where: str, pairs: dict[str, Any], num_inputs: int | None, inputs: Sequence[str], refused: Refusals
-) -> dict[str, Dataset]:
+def parts_of(where: str, pairs: dict[str, Any], how: Reading, refused: Refusals) -> dict[str, Dataset]:
     """The parts that can be used; ``refused`` gathers what is wrong with the others."""
     parts: dict[str, Dataset] = {}
     errors: list[tuple[str, RefusedInput]] = []
     for name, pair in pairs.items():
         wrong = Refusals()
         with wrong:
-            parts[name] = dataset_of(f"{where}: {name}", pair, num_inputs, inputs)
+            parts[name] = dataset_of(f"{where}: {name}", pair, how)
         errors += [(f"{where}: {name}", error) for error in wrong.errors]
     for error in errors_once(errors):
         refused.add(error)
     return parts
 
 
-def dataset_of(where: str, pair: Any, num_inputs: int | None = None, inputs: Sequence[str] = ()) -> Dataset:
-    """What ``(inputs, targets)`` are as a data set.
+def dataset_of(where: str, value: Any, how: Reading) -> Dataset:
+    """What was handed over as a data set.
 
     Args:
-        where: Whose they are, for messages.
-        pair: What was handed over.
-        num_inputs: How many arrays the model takes; what is handed over decides if left out.
-        inputs: What the course calls its inputs, in order: they may then be handed over in a dict.
+        where: Whose it is, for messages.
+        value: ``(inputs, targets)``; or a data set with examples by number, or one that gives batches.
+        how: The inputs that the model takes: how many, and their names and shapes.
 
     Raises:
-        ConfigError: They are something else, or empty or uneven; all mistakes at once.
+        ConfigError: It is something else, or empty or uneven; all mistakes at once.
     """
-    if not isinstance(pair, tuple) or len(pair) != 2:
-        size = f" of {len(pair)}" if isinstance(pair, tuple | list) else ""
-        raise ConfigError(
-            f"{where}: expected (inputs, targets), received {_article(pair)}{size}",
-            hint="return inputs, targets: two arrays, or a tuple of arrays and one array",
-        )
+    if isinstance(value, tuple) and len(value) == 2:
+        return _of_pair(where, value, how)
+    # A loader of PyTorch's that only streams has an item access that raises.
+    if is_items(value):
+        batched = gives_batches(where, value, how)
+        return stream_of(where, batched, how) if batched is not None else items_of(where, value, how)
+    if is_stream(value):
+        return stream_of(where, value, how)
+    size = f" of {len(value)}" if isinstance(value, tuple | list) else ""
+    raise ConfigError(
+        f"{where}: expected (inputs, targets), received {_article(value)}{size}",
+        hint="return inputs, targets: two arrays, or a tuple of arrays and one array; or a data set or loader of a framework",
+    )
+
+
+def _of_pair(where: str, pair: tuple[Any, Any], how: Reading) -> Dataset:
     refused = Refusals()
     columns: list[Column] = []
     notes: list[str] = []
-    values = _several(f"{where}: inputs", pair[0], num_inputs, inputs)
+    values = _several(f"{where}: inputs", pair[0], how.num_inputs, how.names)
     names = input_names(len(values))
     for name, value in zip(names, values, strict=True):
         with refused:

@@ -16,7 +16,7 @@ from xbackend_fl.canonical.layout import leaves
 from xbackend_fl.canonical.schema import parameters_behind
 from xbackend_fl.course import Course
 from xbackend_fl.course.training import Training
-from xbackend_fl.data import Column, Dataset, Splits, content, digest, errors_once, input_names
+from xbackend_fl.data import Column, Dataset, Splits, content, digest, errors_once, input_names, is_steady
 from xbackend_fl.errors import ConfigError, Refusals, RefusedInput
 from xbackend_fl.metrics import Objective
 from xbackend_fl.participant.data_checks import Wanted, examine_data, vocabulary_of
@@ -26,6 +26,8 @@ from xbackend_fl.participant.trial import Trial
 Array = NDArray[Any]
 
 _SPLITS = ("train", "validation", "test")
+_FORM = "form of "
+"""Begins the name of what has other values each time, of which only shape and dtype are compared."""
 _NAMED = 6
 """Names that a note lists."""
 
@@ -239,7 +241,7 @@ class Rehearsal:
     def _load_again(self, contents: Mapping[str, str], *, common: bool) -> Iterator[RefusedInput]:
         """A loader that returns other data each time would give every process data of its own."""
         source, refused = self.source, Refusals()
-        if common and source.is_code and sum(array.nbytes for array in _columns(self.splits)) < _LARGE:
+        if common and source.is_code and sum(array.nbytes for array in _all_columns(self.splits)) < _LARGE:
             with refused:
                 again = contents_of(source, source.splits(anew=True), {})
                 if any(contents.get(name) != digest for name, digest in again.items()):
@@ -260,11 +262,11 @@ class Rehearsal:
 def digests_of(source: DataSource, splits: Splits, shards: Mapping[str, Dataset]) -> dict[str, str]:
     """Of the common data and of what participants bring, by what messages call the loader."""
     rows = [np.asarray(part.rows) for part in _parts(splits) if part.rows is not None]
-    found = {source.name: digest([*_columns(splits), *rows])}
+    found = {source.name: digest([*_all_columns(splits), *rows])}
     for name, loader in source.loaders.items():
         if name in shards:
             data = shards[name]
-            found[f"{loader} (participant {name!r})"] = digest([*data.inputs, data.targets])
+            found[f"{loader} (participant {name!r})"] = digest(_columns(data))
     return found
 
 
@@ -278,6 +280,9 @@ def contents_of(source: DataSource, splits: Splits | None, shards: Mapping[str, 
     for where, data in parts.items():
         names = (*input_names(len(data.inputs)), "targets")
         for name, array in zip(names, (*data.inputs, data.targets), strict=True):
+            if not is_steady(array) or (data.stream is not None and name == "targets"):
+                found[f"{where}: {_FORM}{name}"] = f"{array.shape} {array.dtype}"
+                continue
             key = f"{where}: {name}"
             found[key] = known.get(id(array)) or known.setdefault(id(array), content(array))
         if data.rows is not None:
@@ -292,7 +297,7 @@ def equal_parts(contents: Mapping[str, str]) -> Iterator[str]:
     parts: dict[str, dict[str, str]] = {}
     for key, value in contents.items():
         where, colon, name = key.rpartition(": ")
-        if colon and name != "targets":
+        if colon and name != "targets" and not name.startswith(_FORM):
             parts.setdefault(where, {})[name] = value
     known: dict[tuple[str, ...], str] = {}
     for where, found in parts.items():
@@ -313,5 +318,10 @@ def _parts(splits: Splits) -> tuple[Dataset, ...]:
     return splits.train, splits.validation, splits.test
 
 
-def _columns(splits: Splits) -> list[Column]:
-    return [array for part in _parts(splits) for array in (*part.inputs, part.targets)]
+def _columns(data: Dataset) -> list[Column]:
+    """The inputs, and the targets if these are in the same order whenever they are read."""
+    return [*data.inputs, *([data.targets] if data.stream is None else [])]
+
+
+def _all_columns(splits: Splits) -> list[Column]:
+    return [column for part in _parts(splits) for column in _columns(part)]

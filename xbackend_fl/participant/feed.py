@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain, count, islice, repeat
 from typing import Any, final
 
 import numpy as np
@@ -28,7 +29,7 @@ class Feed:
     def __init__(self, course: Course, example: Sequence[NDArray[Any]], schema: Schema) -> None:
         self._course, self._example, self._schema = course, example, schema
         self._objectives: dict[int, Objective] = {}
-        self._trained, self._evaluated = (
+        self._training, self._evaluation = (
             None if text is None else Transform(f"data.{key}", text, course.base, course.seed)
             for key, text in (
                 ("transform", course.data.transform),
@@ -39,7 +40,7 @@ class Feed:
     @property
     def transforms(self) -> bool:
         """Whether what is trained on is transformed, so that no two rounds see the same."""
-        return self._trained is not None
+        return self._training is not None
 
     def objective(self, data: Dataset) -> Objective:
         """How the loss reads the targets of a data set."""
@@ -67,32 +68,54 @@ class Feed:
             a * factor + offset if a.dtype == np.uint8 else a.astype(e.dtype, copy=False) for a, e in pairs
         )
 
-    def examples(self, data: Dataset, indices: NDArray[np.intp]) -> Examples:
-        """Some rows of a data set as they are evaluated, with inputs in the dtype of the model and targets as they are."""
-        part = data.gather(indices)
-        if self._evaluated is not None:
-            part = self._evaluated(part, "evaluation", int(indices[0]) if len(indices) else 0)
+    def examples(self, data: Dataset, size: int) -> Iterator[Examples]:
+        """All of a data set as it is evaluated, with inputs in the dtype of the model and targets as they are.
+
+        Args:
+            data: The data set.
+            size: Examples of a batch, where the data set does not bring its own.
+        """
+        if data.stream is not None:
+            return map(self._evaluated, data.stream.batches(size), count())
+        parts = (np.arange(start, min(start + size, len(data))) for start in range(0, len(data), size))
+        found = (self._evaluated(data.gather(part), number) for number, part in enumerate(parts))
+        return ahead(found) if data.is_read else found
+
+    def _evaluated(self, part: Examples, number: int) -> Examples:
+        if self._evaluation is not None:
+            part = self._evaluation(part, "evaluation", number)
         return Examples(self.prepared(part.inputs), part.targets)
 
     def batch(self, data: Dataset, indices: NDArray[np.intp]) -> Batch:
         """Some rows of a data set as they are evaluated."""
-        part = self.examples(data, indices)
+        part = self._evaluated(data.gather(indices), 0)
         return Batch(part.inputs, self.objective(data).prepared(part.targets))
 
-    def step(self, data: Dataset, indices: NDArray[np.intp], *key: int | str) -> Batch:
-        """Some rows of a data set as they are trained on.
+    def step(self, data: Dataset, indices: NDArray[np.intp]) -> Batch:
+        """Some rows of a data set as they are trained on."""
+        return self._trained(data, data.gather(indices))
+
+    def steps(
+        self, data: Dataset, order: Sequence[NDArray[np.intp]], size: int, *key: int | str
+    ) -> Iterator[Batch]:
+        """The steps of one participant in a round; they are made ahead where that takes time.
 
         Args:
-            data: The data set.
-            indices: The rows.
+            data: The participant's data.
+            order: The rows of every step; of a data set that brings its own batches, they say how many steps there are.
+            size: Examples of a batch, where they come one by one.
             key: What the random numbers of ``data.transform`` are for.
         """
-        part = data.gather(indices)
-        if self._trained is not None:
-            part = self._trained(part, *key)
-        return Batch(self.prepared(part.inputs), self.objective(data).prepared(part.targets))
-
-    def steps(self, data: Dataset, order: Iterable[NDArray[np.intp]], *key: int | str) -> Iterator[Batch]:
-        """The steps of one participant in a round; they are made ahead where that takes time."""
-        found = (self.step(data, part, *key, number) for number, part in enumerate(order))
+        if data.stream is not None:
+            passes = chain.from_iterable(data.stream.batches(size) for _ in repeat(None))
+            return (
+                self._trained(data, part, *key, number)
+                for number, part in enumerate(islice(passes, len(order)))
+            )
+        found = (self._trained(data, data.gather(part), *key, number) for number, part in enumerate(order))
         return ahead(found) if data.is_read or self.transforms else found
+
+    def _trained(self, data: Dataset, part: Examples, *key: int | str) -> Batch:
+        if self._training is not None:
+            part = self._training(part, *key)
+        return Batch(self.prepared(part.inputs), self.objective(data).prepared(part.targets))

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from itertools import repeat
 from pathlib import Path
 from typing import Any, final
 
@@ -408,14 +409,19 @@ class LocalTraining:
             )
         data = self._shards[name]
         axis = self._feed.objective(data).class_axis
-        for batch in self._feed.steps(data, self._order(number, name), number, name):
+        size = self._trainings[name].batch_size
+        for batch in self._feed.steps(data, list(self._order(number, name)), size, number, name):
             yield self._model.native_batch(batch, axis)
 
     def _order(self, number: int, name: str) -> Iterator[NDArray[np.intp]]:
         """Which examples each step of a participant sees."""
         training = self._trainings[name]
         key = (self._course.seed, "batches", number, name)
-        size = len(self._shards[name])
+        data, size = self._shards[name], len(self._shards[name])
+        if data.stream is not None:
+            # It has an order of its own; what is told is how many steps there are.
+            steps = training.steps or training.epochs * data.stream.num_batches(training.batch_size)
+            return repeat(np.empty(0, np.intp), steps)
         return batches(size, training.batch_size, training.epochs, training.steps, *key)
 
     def config(self, data: Dataset, training: Training) -> TrainConfig:

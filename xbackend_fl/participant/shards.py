@@ -109,7 +109,7 @@ class CourseData:
                 if name in self._by_themselves and source.is_code:
                     given = call(place, how.base, anew=anew)
                     self._given.setdefault(name, given)
-                    found[name] = dataset_of(loader, given, how.num_inputs, how.names)
+                    found[name] = dataset_of(loader, given, how)
                 else:
                     found[name] = source.own(place, how, anew=anew)
             except RefusedInput as error:

@@ -72,6 +72,7 @@ class Trial:
         for metric in self.course.metrics:
             if reason := metric.unfit(self.objective(data)):
                 raise ConfigError(f"{where}: {reason}")
+        data = data.tried
         size, count = EVALUATION_BATCH, len(data)
         first, last = np.arange(min(size, count)), np.arange(count - (count % size or size), count)
         parts = {f"the first {len(first)} examples": first}
@@ -140,13 +141,13 @@ class Trial:
         """
         nodes = self.model.schema.nodes
         normalised = [node for node in nodes if node.operator == "BatchNormalization"]
-        alone = {name: data for name, data in self.shards.items() if 1 in self._sizes(len(data))}
+        alone = {name: data for name, data in self.shards.items() if 1 in self._sizes(data)}
         if not normalised or not alone:
             return
         data = next(iter(alone.values()))
         try:
             with explained("one example"):
-                _, before, after = self._step(data, np.arange(1), self._still(data))
+                _, before, after = self._step(data.tried, np.arange(1), self._still(data.tried))
         except ConfigError as error:
             raise self._one_example(normalised[0], alone, shortened(error.__cause__ or error)) from error
         for node in normalised:
@@ -168,9 +169,9 @@ class Trial:
         Raises:
             ConfigError: A step fails, or weights or outputs after one are none to go on with.
         """
-        for where, data in named.items():
+        for where, data in ((where, data.tried) for where, data in named.items()):
             sizes = sorted(
-                {n for shard in self.shards.values() for n in self._sizes(len(shard)) if n <= len(data)}
+                {n for shard in self.shards.values() for n in self._sizes(shard) if n <= len(data)}
             )
             for size in sizes[-_SIZES:]:
                 self._still_step(
@@ -253,7 +254,7 @@ class Trial:
         others = f" (and {len(alone) - 1} others)" if len(alone) > 1 else ""
         larger = range(size + 1, 4 * size + 4)
         good = next(
-            (n for n in larger if not any(1 in self._sizes(len(d), n) for d in self.shards.values())), None
+            (n for n in larger if not any(1 in self._sizes(d, n) for d in self.shards.values())), None
         )
         return ConfigError(
             f"participant {name!r}{others} has {len(data)} examples: with training.batch_size {size} a batch has one example, "
@@ -263,8 +264,11 @@ class Trial:
             else f"training.batch_size: {good}",
         )
 
-    def _sizes(self, num_examples: int, batch_size: int | None = None) -> set[int]:
-        """Sizes of the batches of a participant with so many examples."""
+    def _sizes(self, data: Dataset, batch_size: int | None = None) -> set[int]:
+        """Sizes of the batches of a participant with these data."""
+        if data.stream is not None and data.stream.sizes:
+            return {*data.stream.sizes}
+        num_examples = len(data)
         training = self.training
         size = batch_size or training.batch_size
         whole, rest = divmod(num_examples, size)

@@ -21,7 +21,7 @@ from xbackend_fl.adapter.exporting import Exported, export_native
 from xbackend_fl.canonical import Binding, Kind, Schema
 from xbackend_fl.canonical.schema import parameters_behind
 from xbackend_fl.course import Course, Participant, example_arrays, named
-from xbackend_fl.data import Dataset, ahead
+from xbackend_fl.data import Dataset
 from xbackend_fl.errors import (
     AdapterError,
     ConfigError,
@@ -263,10 +263,7 @@ class Worker:
         """Metrics of ``weights`` on a split; of a participant with parameters of its own, given what it ``kept``."""
         self._training.load(weights, kept)
         data: Dataset = getattr(self._splits, split)
-        rows = np.arange(len(data))
-        parts = [rows[i : i + EVALUATION_BATCH] for i in range(0, len(data), EVALUATION_BATCH)]
-        found = (self._feed.examples(data, part) for part in parts)
-        batches = (Batch(*examples) for examples in (ahead(found) if data.is_read else found))
+        batches = (Batch(*part) for part in self._feed.examples(data, EVALUATION_BATCH))
         with failing(f"while evaluating on the {split} examples ({self._backend})"):
             return evaluated(self._model, batches, self._feed.objective(data), self._course.metrics[1:])
 
@@ -291,7 +288,8 @@ class Worker:
     ) -> tuple[tuple[NDArray[Any], ...], tuple[NDArray[Any], ...]]:
         """The first ``count`` inputs of a split and the model's answers, both in ONNX layout."""
         data: Dataset = getattr(self._splits, split)
-        inputs = self._feed.examples(data, np.arange(min(count, len(data)))).inputs
+        tried = data.tried
+        inputs = self._feed.batch(tried, np.arange(min(count, len(tried)))).inputs
         return inputs, self.answers(weights, inputs)
 
     def answers(self, weights: Weights, inputs: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], ...]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import final
 
 from xbackend_fl.data.dataset import SPLITS, Dataset, Splits
@@ -18,33 +16,29 @@ class _Code:
     is_code = True
 
     def splits(self, place: str, how: Reading, *, anew: bool = False) -> Splits:
-        return load_splits(place, how.base, how.num_inputs, how.names, anew=anew)
+        return load_splits(place, how, anew=anew)
 
     def own(self, place: str, how: Reading, *, anew: bool = False) -> Dataset:
-        return load_dataset(place, how.base, how.num_inputs, how.names, anew=anew)
+        return load_dataset(place, how, anew=anew)
 
 
 SOURCE = _Code()
 
 
-def load_splits(
-    text: str, base: Path, num_inputs: int | None = None, names: Sequence[str] = (), *, anew: bool = False
-) -> Splits:
+def load_splits(text: str, how: Reading, *, anew: bool = False) -> Splits:
     """Call ``FILE_OR_MODULE:CALLABLE`` and check what it returns.
 
     Args:
         text: The callable. It returns a mapping from ``train``, ``validation`` and ``test`` to
-            ``(inputs, targets)``, where inputs is an array, a sequence or a dict of arrays in ONNX layout; and perhaps from
-            ``owners`` to who made each training example.
-        base: Folder that relative files start from.
-        num_inputs: How many arrays the model takes; what is handed over decides if left out.
-        names: What the course calls its inputs, in order: they may then be handed over in a dict.
+            ``(inputs, targets)``, where inputs is an array, a sequence or a dict of arrays in ONNX layout, or to a data set or loader of a
+            framework; and perhaps from ``owners`` to who made each training example.
+        how: Folder that relative files start from, and the inputs that the model takes.
         anew: Execute the callable's file again, as another process would.
 
     Raises:
         ConfigError: It returns something else, or a part is empty or uneven; all mistakes at once.
     """
-    found = call(text, base, anew=anew)
+    found = call(text, how.base, anew=anew)
     if not isinstance(found, dict) or {str(name) for name in found} - {"owners"} != {*SPLITS}:
         raise ConfigError(
             f"{text} must return a dict with the keys 'train', 'validation' and 'test', "
@@ -52,7 +46,7 @@ def load_splits(
             hint="nothing was returned: end the function with return" if found is None else None,
         )
     refused = Refusals()
-    splits = parts_of(text, {name: found[name] for name in SPLITS}, num_inputs, names, refused)
+    splits = parts_of(text, {name: found[name] for name in SPLITS}, how, refused)
     owners = None
     if found.get("owners") is not None and "train" in splits:
         with refused:
@@ -61,19 +55,15 @@ def load_splits(
     return Splits(**splits, owners=owners)
 
 
-def load_dataset(
-    text: str, base: Path, num_inputs: int | None = None, names: Sequence[str] = (), *, anew: bool = False
-) -> Dataset:
+def load_dataset(text: str, how: Reading, *, anew: bool = False) -> Dataset:
     """Call ``FILE_OR_MODULE:CALLABLE`` for one participant's ``(inputs, targets)``.
 
     Args:
         text: The callable.
-        base: Folder that relative files start from.
-        num_inputs: How many arrays the model takes; what is handed over decides if left out.
-        names: What the course calls its inputs, in order: they may then be handed over in a dict.
+        how: Folder that relative files start from, and the inputs that the model takes.
         anew: Execute the callable's file again, as another process would.
 
     Raises:
         ConfigError: It returns something else, or the data are empty or uneven.
     """
-    return dataset_of(text, call(text, base, anew=anew), num_inputs, names)
+    return dataset_of(text, call(text, how.base, anew=anew), how)

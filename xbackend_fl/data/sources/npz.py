@@ -24,7 +24,7 @@ class _Npz:
     def own(self, place: str, how: Reading, *, anew: bool = False) -> Dataset:
         del anew
         path = how.base / place
-        return dataset_of(str(path), _pair(path, weights.open(path, "npz"), ""))
+        return dataset_of(str(path), _pair(path, weights.open(path, "npz"), ""), how)
 
 
 SOURCE = _Npz()
@@ -44,7 +44,7 @@ def load_npz(path: Path) -> Splits:
     pairs: dict[str, Any] = {}
     for name in SPLITS:
         pairs[name] = _pair(path, archive, f"{name}_")
-    found = parts_of(str(path), pairs, None, (), refused)
+    found = parts_of(str(path), pairs, Reading(path.parent), refused)
     owners = None
     if "owners" in archive and "train" in found:
         with refused:

@@ -1,0 +1,102 @@
+"""What a data set of a framework gives at a time: an example or a batch, as arrays of inputs and of targets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from xbackend_fl.data.arrays import to_array
+from xbackend_fl.data.column import Array
+from xbackend_fl.data.dataset import input_names
+from xbackend_fl.data.source import Reading
+from xbackend_fl.errors import ConfigError, shortened
+
+_TARGETS = ("label", "labels", "target", "targets", "y")
+
+Form = tuple[tuple[int, ...], np.dtype[Any]]
+"""Shape of one example, and dtype."""
+
+
+class Element(NamedTuple):
+    """Arrays of one example, or of several with the batch first.
+
+    Attributes:
+        inputs: One per model input.
+        targets: Of the same examples.
+    """
+
+    inputs: tuple[Array, ...]
+    targets: Array
+
+    def forms(self, *, batched: bool) -> tuple[Form, ...]:
+        """Shape and dtype of an example of every input, and of a target."""
+        return tuple((array.shape[batched:], array.dtype) for array in (*self.inputs, self.targets))
+
+
+def element_of(where: str, value: Any, how: Reading) -> Element:
+    """What a data set gave, as arrays with the same values and axes.
+
+    Args:
+        where: Which it is, for messages.
+        value: ``(input, target)``, ``((input, input), target)``, ``(input, input, target)``, or a dict.
+        how: The inputs that the model takes, and their names.
+
+    Raises:
+        ConfigError: It is something else, or what it holds are no numbers.
+    """
+    inputs, targets = _pair(where, value, how)
+    names = [f"{where}: {name}" for name in input_names(len(inputs))]
+    # A list of one, since a target may be a number without axes.
+    arrays = [to_array([array], name)[0][0] for name, array in zip(names, inputs, strict=True)]
+    return Element(tuple(arrays), to_array([targets], f"{where}: targets")[0][0])
+
+
+def said_forms(forms: tuple[Form, ...]) -> str:
+    """Forms in words."""
+    *inputs, target = (f"{dtype} {list(shape)}" for shape, dtype in forms)
+    return f"inputs of {', '.join(inputs)} and targets of {target}"
+
+
+def unread(where: str, error: BaseException) -> ConfigError:
+    """The refusal of what a data set raised in the middle."""
+    hint = None
+    if "daemonic" in str(error):
+        hint = "num_workers=0: a worker of a simulation has no processes of its own"
+    elif isinstance(error, ModuleNotFoundError | RuntimeError) and "xbfl_user" in str(error):
+        hint = "num_workers=0; or put the data set's class in a module that can be imported, which processes that are spawned need"
+    return ConfigError(f"{where} cannot be read: {type(error).__name__}: {shortened(error)}", hint=hint)
+
+
+def _pair(where: str, value: Any, how: Reading) -> tuple[tuple[Any, ...], Any]:
+    if isinstance(value, Mapping):
+        return _of_mapping(where, value, how)
+    count = how.num_inputs or 1
+    if isinstance(value, tuple | list) and len(value) == 2:
+        inputs, targets = value
+        if count == 1:
+            return (inputs,), targets
+        if isinstance(inputs, Mapping) and {*inputs} == {*how.names}:
+            return tuple(inputs[name] for name in how.names), targets
+        if isinstance(inputs, tuple | list) and len(inputs) == count:
+            return tuple(inputs), targets
+    if isinstance(value, tuple | list) and len(value) == count + 1 > 2:
+        return tuple(value[:-1]), value[-1]
+    size = f" of {len(value)}" if isinstance(value, tuple | list) else ""
+    raise ConfigError(
+        f"{where}: a {type(value).__name__}{size}, expected (inputs, target)",
+        hint="let the data set give a pair, or a dict with the names of the course's `input` and 'label'",
+    )
+
+
+def _of_mapping(where: str, value: Mapping[str, Any], how: Reading) -> tuple[tuple[Any, ...], Any]:
+    targets = [name for name in _TARGETS if name in value and name not in how.names]
+    rest = [name for name in value if name not in targets]
+    names = list(how.names) if {*how.names} <= {*value} and how.names else rest
+    if len(targets) != 1 or len(names) != (how.num_inputs or 1):
+        raise ConfigError(
+            f"{where}: a dict with the keys {', '.join(map(str, value))}, of which it is not clear which are inputs and which is the target",
+            hint="call the target 'label', and name the inputs as the data do: input: ['ids=int64:1,128', 'mask=1,128']",
+        )
+    return tuple(value[name] for name in names), value[targets[0]]
