@@ -13,7 +13,8 @@ from xbackend_fl.data.source import Reading
 from xbackend_fl.data.table import Layout, Table, files_of
 from xbackend_fl.errors import FileError, shortened
 
-_ROWS = 4096
+_BATCH_BYTES, _BUFFER_BYTES = 8 << 20, 1 << 20
+_MAX_ROWS = 65_536
 
 
 @final
@@ -39,8 +40,13 @@ def _table(place: str, how: Reading) -> Table:
 
     def batches(layout: Layout) -> Iterator[pa.RecordBatch]:
         for file in files:
-            with parquet.ParquetFile(file) as opened:
-                yield from opened.iter_batches(batch_size=_ROWS, columns=layout.names)
+            # Its own reading ahead would hold whole groups of rows.
+            with parquet.ParquetFile(file, pre_buffer=False, buffer_size=_BUFFER_BYTES) as opened:
+                about = opened.metadata
+                groups = (about.row_group(number) for number in range(about.num_row_groups))
+                size = sum(group.total_byte_size for group in groups) // max(about.num_rows, 1)
+                rows = max(1, _BATCH_BYTES // max(size, 1))
+                yield from opened.iter_batches(min(rows, _MAX_ROWS), columns=layout.names, use_threads=False)
 
     try:
         columns = parquet.read_schema(files[0]).names
