@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from xbackend_fl.canonical import Binding, Schema
     from xbackend_fl.course import Course, load_course
     from xbackend_fl.errors import MismatchError, XbflError
+    from xbackend_fl.federation.script import federate
     from xbackend_fl.mapping import BoundModel, Proof, bind, describe, describe_reference, gather_evidence
     from xbackend_fl.participant import Task
     from xbackend_fl.simulation import Run, run_course
@@ -40,6 +41,7 @@ __all__ = [
     "bind",
     "describe",
     "describe_reference",
+    "federate",
     "gather_evidence",
     "load_course",
     "load_weights",
@@ -63,6 +65,7 @@ _ROOMS = {
     "bind": "mapping",
     "describe": "mapping",
     "describe_reference": "mapping",
+    "federate": "federation.script",
     "gather_evidence": "mapping",
     "load_course": "course",
     "load_weights": "weights",

@@ -99,6 +99,10 @@ def up(
     settings: Settings = None,
     data_path: Annotated[Path | None, typer.Option(help="Folder with NAME.npz for every silo.")] = None,
     out: Annotated[Path | None, typer.Option(help="New run folder.")] = None,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(help="A silo that comes by itself, to deployment.address; repeat for several."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Rehearse a deployment: the server and every silo as processes of this machine."""
@@ -109,7 +113,12 @@ def up(
     stop = stop_on_interrupt()
     with view(as_json=as_json) as observer:
         rehearse(
-            load_course(course, settings or ()), data=data_path, out=out, observer=observer, should_stop=stop
+            load_course(course, settings or ()),
+            data=data_path,
+            out=out,
+            without=without or (),
+            observer=observer,
+            should_stop=stop,
         )
 
 

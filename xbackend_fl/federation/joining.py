@@ -8,13 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from xbackend_fl.course import Course
-from xbackend_fl.data import absolute
+from xbackend_fl.data import Splits, absolute
 from xbackend_fl.errors import ConfigError
 from xbackend_fl.events import Noted, Observer
 from xbackend_fl.federation.protocol.signatures import Signatures
 from xbackend_fl.federation.silo import service
 from xbackend_fl.federation.silo.silo import Silo
 from xbackend_fl.federation.transport import Transport
+from xbackend_fl.participant import Brought
 from xbackend_fl.rounds import LEAVING_S, owned
 from xbackend_fl.writing import unwritable_said
 
@@ -26,10 +27,11 @@ def join_course(
     transport: Transport,
     *,
     name: str | None = None,
-    data: Path | str | None = None,
+    data: Path | str | Splits | None = None,
     out: Path | None = None,
     socket: Path | None = None,
     threads: int | None = None,
+    brought: Brought | None = None,
     observer: Observer = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> None:
@@ -43,6 +45,7 @@ def join_course(
         out: Folder for the trained model; ``silos/NAME`` if left out.
         socket: Where to answer whoever brings frames, instead of connecting.
         threads: Threads of the framework; all cores if left out.
+        brought: A model and a training loop that a script has handed over.
         observer: Hears of what happens.
         should_stop: Asked all the time.
 
@@ -71,6 +74,7 @@ def join_course(
             out=where,
             threads=threads or os.cpu_count() or 1,
             signatures=signatures,
+            brought=brought,
             observer=observer,
         )
         observer(Noted(backend=chosen, note="model and data are open"))

@@ -381,7 +381,8 @@ class LocalTraining:
         done = train_own(loop, job, trainer, begun.start, config, kept)
         update, state = self.client.finish(begun, done.after, done.steps * job.lr, done.num_examples)
         notes = tuple(f"{name}, trained by {loop.text}: {note}" for note in done.notes)
-        return Contribution(update, {**state, **done.state}, Metrics(), done.figures, notes)
+        nothing = Metrics(0, {"loss": 0.0})  # a figure of its own merges with nobody's
+        return Contribution(update, {**state, **done.state}, nothing, done.figures, notes)
 
     def _lr(self, number: int, name: str) -> float:
         """The learning rate of a participant in a round, with all schedules over rounds."""

@@ -73,6 +73,19 @@ class Loop:
 
 
 @dataclass(frozen=True)
+class Brought:
+    """What a script hands over as objects, instead of naming it in a course.
+
+    Attributes:
+        model: The native model.
+        loop: What trains its participant.
+    """
+
+    model: object = field(repr=False)
+    loop: Loop
+
+
+@dataclass(frozen=True)
 class Job:
     """One participant's part of one round, as what surrounds its loop knows it.
 

@@ -45,7 +45,7 @@ from xbackend_fl.participant.examine import Examined, Rehearsal, Scope, digests_
 from xbackend_fl.participant.failures import failing, saving
 from xbackend_fl.participant.feed import Feed
 from xbackend_fl.participant.local_training import Contribution, LocalTraining, PartialSum
-from xbackend_fl.participant.own_training import Loop
+from xbackend_fl.participant.own_training import Brought, Loop
 from xbackend_fl.participant.shards import CourseData, DataSource
 from xbackend_fl.participant.trial import EVALUATION_BATCH
 from xbackend_fl.participant.usage import Usage
@@ -62,7 +62,11 @@ class Worker:
         backend: The backend.
         threads: Threads the framework may use.
         source: Loads the data; what the course names if left out.
+        brought: A model and a training loop that a script has handed over; those that the course names if left out.
         observer: Told what happens while participants train.
+
+    Raises:
+        ConfigError: The model is one of another backend.
     """
 
     def __init__(
@@ -72,12 +76,15 @@ class Worker:
         threads: int,
         source: DataSource | None = None,
         *,
+        brought: Brought | None = None,
         observer: Observer = lambda _: None,
     ) -> None:
+        self._brought = brought
         self._course, self._backend, self._observer = course, backend, observer
         self._source = source or CourseData(course, backend)
         self._adapter = load(backend)
-        self._adapter.configure_process(threads, course.seed)
+        if brought is None:
+            self._adapter.configure_process(threads, course.seed)
         self._example = example_arrays(course.input, course.base)
         refused = Refusals()
         data = read_data(course, self._source, self._example, refused)
@@ -322,6 +329,8 @@ class Worker:
     def _own_code(self, named: Callable[[Participant], str | None], refused: Refusals) -> dict[str, Loop]:
         """What participants of this process have instead of the built-in code."""
         mine = {*self._source.names, *self._source.loaders}
+        if self._brought is not None:
+            return dict.fromkeys(mine, self._brought.loop)
         found: dict[str, Loop] = {}
         for participant in self._course.participants:
             text = named(participant)
@@ -339,7 +348,10 @@ class Worker:
 
     def _open(self) -> Trainer:
         where = f"models.{self._backend}"
-        model = call(self._course.models[self._backend].build, self._course.base)
+        if self._brought is None:
+            model = call(self._course.models[self._backend].build, self._course.base)
+        else:
+            where, model = "the script", self._brought.model
         if not self._adapter.handles(model):
             raise wrong_model(where, model, self._backend)
         with explained(f"the model of {where}"):

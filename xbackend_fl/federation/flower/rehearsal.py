@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from pathlib import Path
 
 from xbackend_fl.course import Course, dump
 from xbackend_fl.course.address import Address
-from xbackend_fl.errors import RunFailed
+from xbackend_fl.errors import ConfigError, RunFailed
 from xbackend_fl.events import Noted, Observer
 from xbackend_fl.federation.credentials import Keys, make_keys
 from xbackend_fl.federation.flower import processes
@@ -27,6 +27,7 @@ def rehearse(
     *,
     data: Path | None = None,
     out: Path | None = None,
+    without: Collection[str] = (),
     observer: Observer = lambda _: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Path:
@@ -36,6 +37,7 @@ def rehearse(
         course: The course.
         data: A folder with ``NAME.npz`` for every silo; parts of the course's data if left out.
         out: A new run folder; what silos write, their logs and all keys lie beside it, in ``OUT-silos``.
+        without: Participants that come by themselves, to ``deployment.address`` and with the keys that are told of.
         observer: Told about every event.
         should_stop: Asked all the time.
 
@@ -44,7 +46,9 @@ def rehearse(
         RunFailed: The course could not finish.
     """
     names = [participant.name for participant in course.participants]
-    server = Address(f"127.0.0.1:{free_port()}")
+    if unknown := sorted({*without} - {*names}):
+        raise ConfigError(f"the course has no participant {unknown[0]!r}", hint=f"it has {', '.join(names)}")
+    server = Address(course.deployment.address if without else f"127.0.0.1:{free_port()}")
     threads = str(max(1, (os.cpu_count() or 1) // len(names)))
     folder = RunFolder.place(course, out).resolve()
     beside = folder.with_name(f"{folder.name}-silos")
@@ -74,7 +78,10 @@ def rehearse(
         file = beside / "course.yaml"
         with unwritable_said(file):
             file.write_text(dump(course), encoding="utf-8")
-        for name in names:
+        for name in without:
+            note = f"{name} comes by itself, to {server.text} and with the keys in {keys / 'silos' / name}"
+            observer(Noted(backend="server", note=note))
+        for name in [name for name in names if name not in without]:
             command = ["xbfl", "join", str(file), "--as", name, "--server", server.text, "--threads", threads]
             command += ["--keys", str(keys / "silos" / name)]
             command += ["--out", str(beside / name)]

@@ -31,7 +31,7 @@ from xbackend_fl.federation.protocol.vectors import packed, received, split, unp
 from xbackend_fl.federation.silo.outbox import Outbox
 from xbackend_fl.mapping import Evidence, Proof, pack_evidence, unpack_evidence
 from xbackend_fl.metrics import Metrics
-from xbackend_fl.participant import LOCAL, Arrays, Contribution, CourseData, OwnSplits, Scope, Worker
+from xbackend_fl.participant import LOCAL, Arrays, Brought, Contribution, CourseData, OwnSplits, Scope, Worker
 from xbackend_fl.participant.failures import traceback_kept
 from xbackend_fl.rounds import retry_until_space
 from xbackend_fl.text import line, lines
@@ -164,6 +164,7 @@ class Silo:
         out: Path | None = None,
         threads: int = 1,
         signatures: Signatures | None = None,
+        brought: Brought | None = None,
         observer: Observer = lambda _: None,
     ) -> Silo:
         """Open a participant's model and data, and try everything but the training.
@@ -176,6 +177,7 @@ class Silo:
             out: Folder for the trained model and the silo's state.
             threads: Threads the framework may use.
             signatures: The silo's key and the server's.
+            brought: A model and a training loop that a script has handed over.
             observer: Hears what is done to the data.
 
         Raises:
@@ -193,7 +195,7 @@ class Silo:
             )
         # What others bring is theirs, and no reason to refuse this one.
         source = CourseData(course, mine.backend, {name}) if own is None else OwnSplits(name, own, course)
-        worker = Worker(course, mine.backend, threads, source)
+        worker = Worker(course, mine.backend, threads, source, brought=brought)
         found = worker.examine(Scope())
         found.raise_any()
         for note in found.notes:
