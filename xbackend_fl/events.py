@@ -119,13 +119,17 @@ class RoundFinished(_Event):
     loss: float
     accuracy: float | None = Field(None, description=_ACCURACY)
     metrics: dict[str, float] = Field({}, description=_METRICS)
+    participants: dict[str, dict[str, float]] = Field(
+        {},
+        description="where participants are evaluated: mean, the mean of their figures, and worst_tenth, that over the tenth where each is worst",
+    )
     best: bool
     num_examples: int
     seconds: float
 
 
 class ParticipantEvaluated(_Event):
-    """The weights with a participant's own parameters, on the course's examples; only where parameters are local."""
+    """The weights at one participant: on its own validation examples, or with its own parameters on the course's."""
 
     event: Literal["participant_evaluated"] = "participant_evaluated"
     round: int

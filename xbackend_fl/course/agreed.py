@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from xbackend_fl.course.model import Course
@@ -10,7 +11,7 @@ from xbackend_fl.course.training import OwnTraining
 
 
 def agreed(course: Course, name: str) -> dict[str, Any]:
-    """What a course says of how a participant trains, as plain data by dotted key.
+    """What a course says of how a participant trains and what it measures, as plain data by dotted key.
 
     Args:
         course: The course.
@@ -18,4 +19,9 @@ def agreed(course: Course, name: str) -> dict[str, Any]:
     """
     training = course.trainings[name].model_dump(mode="json", include=set(OwnTraining.model_fields))
     federate = course.federate.model_dump(mode="json", include={"algorithm", "local"})
-    return flat({"seed": course.seed, "training": training, "federate": federate})
+    evaluation = course.evaluation.model_dump(mode="json", include={"validation", "held_out"})
+    # Of a metric of the user's own the file may be elsewhere.
+    evaluation |= {
+        "metrics": {m.label: {k: v for k, v in asdict(m).items() if k != "text"} for m in course.metrics}
+    }
+    return flat({"seed": course.seed, "training": training, "federate": federate, "evaluation": evaluation})

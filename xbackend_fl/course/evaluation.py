@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, Union
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, Union
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 from pydantic_core import InitErrorDetails
@@ -16,7 +16,7 @@ from xbackend_fl.course.section import Section
 from xbackend_fl.course.settings import Path as Keys
 from xbackend_fl.locate import resolve
 from xbackend_fl.losses import Loss
-from xbackend_fl.metrics import LOSS, METRICS, Choice, Direction, Metric, Own, fitting, usual_metrics
+from xbackend_fl.metrics import LOSS, METRICS, Choice, Direction, Metric, Over, Own, fitting, usual_metrics
 
 _OWN = "FILE_OR_MODULE:CALLABLE"
 
@@ -58,6 +58,10 @@ class BestSection(Section):
     direction: Direction | None = Field(
         None, description="where it is better; as the metric says if left out"
     )
+    over: Over = Field(
+        "all",
+        description="all: the figure of all examples together; mean or worst_tenth: of participants, with validation: participants",
+    )
 
 
 def _best(value: Any) -> Any:
@@ -74,6 +78,15 @@ class EvaluationSection(Section):
         "accuracy, or rmse, mae and r2, by the loss, if left out",
     )
     best: Annotated[BestSection, BeforeValidator(_best)] = BestSection()
+    validation: Literal["common", "participants"] = Field(
+        "common",
+        description="whose examples are validated on after every round: those of data.source (a silo with data of its own: its own), or every "
+        "participant's own",
+    )
+    held_out: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.1,
+        description="validation: participants: share of a participant's examples that it does not train on, if it brings none to validate on",
+    )
 
     def mistakes(self, loss: Loss) -> Iterator[InitErrorDetails]:
         """What no key can say for itself, at its place from the section."""
@@ -84,6 +97,9 @@ class EvaluationSection(Section):
                 yield mistake(f"evaluation.metrics has {metric.label} twice", keys, entry)
             yield from _unfit(metric, entry, keys, loss)
             labels.add(metric.label)
+        if self.best.over != "all" and self.validation == "common":
+            text = f"evaluation.best is over participants ({self.best.over}), who are not evaluated"
+            yield mistake(text, ("best", "over"), self.best.over, hint="evaluation.validation: participants")
         best = self.best.metric
         if best is None:
             return
@@ -125,7 +141,7 @@ class EvaluationSection(Section):
         """
         usual = loss.metric if self.gives(loss.metric, loss) else "loss"
         found = self.choice(loss, base, usual if self.best.metric is None else _label(self.best.metric))
-        return found if self.best.direction is None else replace(found, direction=self.best.direction)
+        return replace(found, direction=self.best.direction or found.direction, over=self.best.over)
 
     def choice(self, loss: Loss, base: Path, figure: str) -> Choice:
         """A figure that is measured, with its metric's direction.

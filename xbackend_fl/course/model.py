@@ -303,5 +303,12 @@ class Course(Section):
             yield mistake(text, keys, None, hint="a floor above 0, a larger gamma, or fewer rounds")
 
     def _evaluation(self) -> Iterator[InitErrorDetails]:
+        if self.evaluation.validation == "participants":
+            for index, one in enumerate(self.participants):
+                if one.data is not None and self.training_of(one) is not None:
+                    text = f"participant {one.name!r} trains by a loop of its own on data of its own: nothing can be held out of them"
+                    yield mistake(
+                        text, ("participants", index), one.name, hint="evaluation.validation: common"
+                    )
         for found in self.evaluation.mistakes(self.training.loss):
             yield {**found, "loc": ("evaluation", *found.get("loc", ()))}

@@ -7,6 +7,7 @@ from xbackend_fl.metrics.metrics import Metrics, most_bytes
 from xbackend_fl.metrics.objective import Fault, Objective, objective_of
 from xbackend_fl.metrics.own import Own, OwnMetric
 from xbackend_fl.metrics.pairs import most_positions_of
+from xbackend_fl.metrics.participants import Over, over_participants
 from xbackend_fl.metrics.registry import LOSS, METRICS, fitting, shown, usual_metrics
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Metric",
     "Metrics",
     "Objective",
+    "Over",
     "Own",
     "OwnMetric",
     "evaluated",
@@ -25,6 +27,7 @@ __all__ = [
     "most_bytes",
     "most_positions_of",
     "objective_of",
+    "over_participants",
     "shown",
     "usual_metrics",
 ]

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, final
 
+from xbackend_fl.metrics.participants import Over
+
 Direction: TypeAlias = Literal["max", "min"]
 
 
@@ -18,10 +20,12 @@ class Choice:
     Attributes:
         name: The figure's name in events and tables.
         direction: ``max`` if more is better.
+        over: Whether it is of all examples together, or of participants.
     """
 
     name: str
     direction: Direction
+    over: Over = "all"
 
     def goodness(self, figures: Mapping[str, float]) -> float:
         """The figure, turned so that more is better; minus infinity if it is not there or NaN."""

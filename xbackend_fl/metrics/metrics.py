@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 import numpy as np
@@ -34,11 +34,13 @@ class Metrics:
         positions: Targets that count.
         sums: By name, the sums of everything that was measured.
         of: What was measured, in the order in which it is shown.
+        each: Those of every participant, where they are known apart.
     """
 
     positions: int = 0
     sums: Sums = field(default_factory=dict)
     of: tuple[Metric, ...] = (LOSS,)
+    each: Mapping[str, Metrics] = field(default_factory=dict)
 
     @staticmethod
     def measured(
@@ -81,6 +83,11 @@ class Metrics:
         while waiting:
             whole = _merged(waiting.pop()[1], whole)
         return whole
+
+    @staticmethod
+    def over(each: Mapping[str, Metrics]) -> Metrics:
+        """Those of all participants together, who are known apart; whoever measured nothing is not among them."""
+        return replace(Metrics.total(each.values()), each={n: one for n, one in each.items() if one.sums})
 
     @property
     def figures(self) -> dict[str, float]:

@@ -154,7 +154,12 @@ class Rehearsal:
             for where, data in named.items():
                 wrong = Refusals()
                 with wrong:
-                    trials[0].answer(where, data, chooses=data is self.splits.validation)
+                    trials[0].answer(
+                        where,
+                        data,
+                        chooses=data is self.splits.validation
+                        and self.course.evaluation.validation == "common",
+                    )
                 errors += [(where, error) for error in wrong.errors]
             for error in errors_once(errors):
                 tried.add(error)

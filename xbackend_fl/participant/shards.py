@@ -24,6 +24,7 @@ from xbackend_fl.data import (
 )
 from xbackend_fl.errors import CombinedError, ConfigError, Refusals, RefusedInput
 from xbackend_fl.locate import call
+from xbackend_fl.participant.held_out import held_out
 
 
 class DataSource(Protocol):
@@ -69,6 +70,16 @@ class DataSource(Protocol):
 
         Raises:
             ConfigError: There is no such partition of these data.
+        """
+        ...
+
+    def apart(
+        self, splits: Splits, shards: Mapping[str, Dataset]
+    ) -> tuple[dict[str, Dataset], dict[str, Dataset]]:
+        """What every participant trains on, and what it validates on, where each has validation examples of its own.
+
+        Raises:
+            ConfigError: A participant has too few.
         """
         ...
 
@@ -126,6 +137,13 @@ class CourseData:
         indices = _partition(self._course, names, splits) if names else {}
         return {name: splits.train.subset(indices[name]) for name in self.names}
 
+    def apart(
+        self, splits: Splits, shards: Mapping[str, Dataset]
+    ) -> tuple[dict[str, Dataset], dict[str, Dataset]]:
+        """A share of the examples of each is held out."""
+        del splits
+        return held_out(shards, self._course.evaluation.held_out, self._course.seed)
+
 
 @final
 class OwnSplits:
@@ -161,6 +179,12 @@ class OwnSplits:
     def parts(self, splits: Splits) -> dict[str, Dataset]:
         """The training examples."""
         return {self._participant: splits.train}
+
+    def apart(
+        self, splits: Splits, shards: Mapping[str, Dataset]
+    ) -> tuple[dict[str, Dataset], dict[str, Dataset]]:
+        """It has brought both."""
+        return dict(shards), {self._participant: splits.validation}
 
 
 def reading_of(course: Course, *, shared: bool) -> Reading:

@@ -72,6 +72,8 @@ class Trial:
         for metric in self.course.metrics:
             if reason := metric.unfit(self.objective(data)):
                 raise ConfigError(f"{where}: {reason}")
+        # Of a stream only some examples are looked at.
+        chooses = chooses and data.stream is None
         data = data.tried
         size, count = EVALUATION_BATCH, len(data)
         first, last = np.arange(min(size, count)), np.arange(count - (count % size or size), count)

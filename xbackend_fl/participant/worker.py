@@ -94,6 +94,11 @@ class Worker:
         refused.raise_any()
         assert data is not None
         self._splits, self._shards = data
+        self._validations: Mapping[str, Dataset] = {}
+        if course.evaluation.validation == "participants":
+            with refused:
+                self._shards, self._validations = self._source.apart(self._splits, self._shards)
+            refused.raise_any()
         self._take_over(CanonicalModel.described(self._trainer))
 
     def version(self) -> str:
@@ -267,9 +272,15 @@ class Worker:
         return self._training.train_alone(number, weights, name, vectors, kept, watched)
 
     def evaluate(self, weights: Weights, split: str, kept: Arrays | None = None) -> Metrics:
-        """Metrics of ``weights`` on a split; of a participant with parameters of its own, given what it ``kept``."""
+        """Metrics of ``weights`` on a split; of a participant with parameters of its own, given what it ``kept``.
+
+        The worker of a silo has one participant: where participants have validation examples of their own, these are its.
+        """
         self._training.load(weights, kept)
-        data: Dataset = getattr(self._splits, split)
+        own = [*self._validations.values()] if split == "validation" else []
+        return self._measured(own[0] if own else getattr(self._splits, split), split)
+
+    def _measured(self, data: Dataset, split: str) -> Metrics:
         batches = (Batch(*part) for part in self._feed.examples(data, EVALUATION_BATCH))
         with failing(f"while evaluating on the {split} examples ({self._backend})"):
             return evaluated(self._model, batches, self._feed.objective(data), self._course.metrics[1:])
@@ -277,8 +288,16 @@ class Worker:
     def evaluate_participants(
         self, weights: Weights, split: str, names: Sequence[str], number: int
     ) -> dict[str, Metrics]:
-        """Metrics on a split of every participant with its own parameters, as they are after round ``number``."""
-        return {name: self.evaluate(weights, split, self._training.kept(name, number + 1)) for name in names}
+        """Metrics of every participant, on its own validation examples or on a split, with its own parameters as they are after round ``number``."""
+        own = self._validations if split == "validation" else {}
+        found: dict[str, Metrics] = {}
+        for index, name in enumerate(names):
+            if self._course.local:
+                self._training.load(weights, self._training.kept(name, number + 1))
+            elif not index:
+                self._training.load(weights)
+            found[name] = self._measured(own[name] if name in own else getattr(self._splits, split), split)
+        return found
 
     def save_participants(self, weights: Weights, folder: Path, number: int) -> list[Path]:
         """Write the model of every participant of this backend, with its own parameters as they are after round ``number``."""

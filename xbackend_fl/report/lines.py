@@ -49,7 +49,9 @@ def describe(event: Event) -> str:
             return _collected_line(event)
         case RoundFinished():
             best = ", best so far" if event.best else ""
-            return f"round {event.round}: {_listed(event.metrics)} (validation{best}), {event.seconds:.2f} s"
+            worst = event.participants.get("worst_tenth")
+            tenth = f", worst tenth of participants: {_listed(worst)}" if worst else ""
+            return f"round {event.round}: {_listed(event.metrics)} (validation{best}){tenth}, {event.seconds:.2f} s"
         case CourseFinished():
             return _last_line(event)
 

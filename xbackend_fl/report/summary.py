@@ -10,6 +10,7 @@ from xbackend_fl.canonical import Schema
 from xbackend_fl.course import Course
 from xbackend_fl.events import RoundFinished
 from xbackend_fl.metrics import Metrics, shown
+from xbackend_fl.report.participants import participants_table
 from xbackend_fl.text import line
 
 _ROWS = 30
@@ -68,6 +69,7 @@ def summary(
     digest: str,
     result: Result,
     took_part: Sequence[Participation],
+    each: Mapping[str, Mapping[str, float]],
 ) -> str:
     """The page ``summary.md``.
 
@@ -79,6 +81,7 @@ def summary(
         digest: Of the last weights.
         result: Figures of the finished course.
         took_part: How silos took part; empty in a simulation.
+        each: The last round's figures by participant, where participants are evaluated.
     """
     backends = dict.fromkeys(course.backends, 0)
     for participant in course.participants:
@@ -126,6 +129,7 @@ def summary(
             "|---" * (2 + len(names)) + "|",
             *rows,
             "",
+            *participants_table(course, history[-1], each),
             *_participation(took_part),
             "Files: " + ", ".join(f"`{path.name}`" for path in result.files),
             "",

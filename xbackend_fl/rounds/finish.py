@@ -15,9 +15,11 @@ from xbackend_fl.course.own_training import own_said
 from xbackend_fl.errors import RefusedInput, RunFailed
 from xbackend_fl.events import Noted, Observer
 from xbackend_fl.mapping.proof.verify import TOLERANCE, relative_error
+from xbackend_fl.report.participants import evaluated_in
 from xbackend_fl.report.summary import Result, summary
 from xbackend_fl.rounds.checkpoint import CourseState
 from xbackend_fl.rounds.engine import Engine, Outputs
+from xbackend_fl.rounds.evaluating import tell
 from xbackend_fl.rounds.export import export
 from xbackend_fl.rounds.folder import RunFolder
 from xbackend_fl.rounds.watching import stopped
@@ -45,6 +47,7 @@ def finish(
     """
     weights = state.weights
     test = engine.evaluate(weights, "test", state.round if course.local else 0)
+    tell(course, test, "test", state.round, observer)
     chosen, best = state.best, None
     if chosen is not None and chosen.round == state.round:
         best = test
@@ -71,8 +74,16 @@ def finish(
     files = (*engine.save_native(weights, folder.path / "model", state.round), *graph)
     result = Result(test, best, max(agree.values()), files, disagree, tuple(_notes(course, state)))
     assert state.best is not None
+    last = state.history[-1]
     page = summary(
-        course, schema, state.history, state.best, state.weights.digest, result, engine.participation()
+        course,
+        schema,
+        state.history,
+        state.best,
+        state.weights.digest,
+        result,
+        engine.participation(),
+        evaluated_in(folder.events, last.round) if last.participants else {},
     )
     folder.summary.write_text(page, encoding="utf-8")
     return result

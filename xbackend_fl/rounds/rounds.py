@@ -14,10 +14,11 @@ from xbackend_fl.course import Course
 from xbackend_fl.data import cohort
 from xbackend_fl.errors import RunFailed
 from xbackend_fl.events import Observer, RoundFinished, RoundStarted
-from xbackend_fl.metrics import Metrics
+from xbackend_fl.metrics import Metrics, over_participants
 from xbackend_fl.rounds.back import Ruined, go_back
 from xbackend_fl.rounds.checkpoint import CourseState, Pending
 from xbackend_fl.rounds.engine import Engine
+from xbackend_fl.rounds.evaluating import is_better, tell, tell_undefined
 from xbackend_fl.rounds.folder import RunFolder
 from xbackend_fl.rounds.watching import stopped, watched
 from xbackend_fl.weights import save_weights
@@ -130,17 +131,21 @@ def _evaluated(
     except RunFailed as error:
         error.message = f"round {state.round}: {error.message}"
         raise
-    figures, best = found.figures, state.best
+    tell(course, found, "validation", state.round, observer)
+    figures, history = found.figures, state.history
+    tell_undefined(found, history[-1].metrics.keys() if history else None, observer)
     entry = RoundFinished(
         round=state.round,
         loss=found.loss,
         accuracy=figures.get("accuracy"),
         metrics=figures,
-        best=best is None or course.chosen_by.is_better(figures, best.metrics),
+        participants=over_participants(found),
+        best=False,
         num_examples=state.pending.num_examples,
         seconds=state.pending.seconds + time.perf_counter() - began,
     )
-    if entry.best:
+    if is_better(entry, state.best, course.chosen_by):
+        entry = entry.model_copy(update={"best": True})
         save_weights(folder.best, state.weights)
     observer(entry)
     return state.evaluated(entry)

@@ -8,6 +8,7 @@ from math import prod
 from xbackend_fl.course import Course
 from xbackend_fl.events import RoundFinished
 from xbackend_fl.metrics import Choice
+from xbackend_fl.rounds.evaluating import chosen
 from xbackend_fl.schedules import Waiting
 
 
@@ -35,4 +36,4 @@ def stopped(course: Course, history: Sequence[RoundFinished]) -> str:
 
 def losses(history: Sequence[RoundFinished], figure: Choice) -> list[float]:
     """A figure of every round, lower is better; infinite where there is none."""
-    return [-figure.goodness(entry.metrics) for entry in history]
+    return [-figure.goodness(chosen(entry, figure)) for entry in history]

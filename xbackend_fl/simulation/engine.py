@@ -17,7 +17,7 @@ from xbackend_fl.canonical import Binding, Schema
 from xbackend_fl.course import Course
 from xbackend_fl.course.federate import merging
 from xbackend_fl.errors import Refusals, RefusedInput
-from xbackend_fl.events import ModelBound, Noted, Observer, ParticipantEvaluated
+from xbackend_fl.events import ModelBound, Noted, Observer
 from xbackend_fl.mapping import Evidence
 from xbackend_fl.metrics import Metrics
 from xbackend_fl.participant import ClientStates, Scope, Usage, Worker, changed
@@ -186,8 +186,10 @@ class SimulationEngine:
         return
 
     def evaluate(self, weights: Weights, split: str, number: int = 0) -> Metrics:
-        """Metrics in the reference's worker; where parameters are local, of every participant with its own, all together."""
-        if self._course.local:
+        """Metrics in the reference's worker; where participants are evaluated, in theirs, all together."""
+        if self._course.local or (
+            self._course.evaluation.validation == "participants" and split == "validation"
+        ):
             return self._evaluated_each(weights, split, number)
         self._shared.share(weights)
         return _only(self._workers[0].submit(Worker.evaluate, weights, split))
@@ -202,18 +204,7 @@ class SimulationEngine:
         found: dict[str, Metrics] = {}
         for answer in collect(calls):
             found |= answer
-        for participant in everybody:
-            figures = found[participant.name].figures
-            self._observer(
-                ParticipantEvaluated(
-                    round=number,
-                    name=participant.name,
-                    backend=participant.backend,
-                    split=split,
-                    metrics=figures,
-                )
-            )
-        return Metrics.total(found[participant.name] for participant in everybody)
+        return Metrics.over({participant.name: found[participant.name] for participant in everybody})
 
     def outputs(self, weights: Weights, split: str, count: int) -> Outputs:
         """Answers of every backend."""

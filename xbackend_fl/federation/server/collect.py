@@ -85,6 +85,7 @@ class Collector:
         self._backends = {participant.name: participant.backend for participant in course.participants}
         self._loss, self._output, self._most_positions = course.training.loss, output, most_positions
         self._metrics = course.metrics[1:]
+        self._each = course.evaluation.validation == "participants"
         self._parts: dict[str, Metrics] = {}
         self._changes: dict[str, Change] = {}
         # What every update takes of an exact sum: its largest value, times its examples.
@@ -103,7 +104,10 @@ class Collector:
     def before(self) -> Metrics | None:
         """Metrics of the weights that the round started from, if silos evaluated them."""
         # In the order of names: the sum of a resumed round has the same bits.
-        return Metrics.total([self._parts[name] for name in sorted(self._parts)]) if self._parts else None
+        found = {name: self._parts[name] for name in sorted(self._parts)}
+        if not found:
+            return None
+        return Metrics.over(found) if self._each else Metrics.total(found.values())
 
     @property
     def parts(self) -> Mapping[str, Metrics]:

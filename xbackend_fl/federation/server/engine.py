@@ -69,6 +69,7 @@ class DeploymentEngine:
         self._output: tuple[int, ...] = ()
         self._most_positions = 1
         self._variances = frozenset[str]()
+        self._each = course.evaluation.validation == "participants"
         self._evaluated: dict[tuple[str, str], Metrics] = {}
         self._told: set[tuple[str, str]] = set()
         self._round = 0
@@ -266,7 +267,12 @@ class DeploymentEngine:
                     hint=_hint(blamed, number),
                 )
             self._say(self._claims.figures(split, {name: found.positions for name, found in several.items()}))
-            yield split, Metrics.total(several.values())
+            yield (
+                split,
+                Metrics.over(several)
+                if split == "validation" and self._each
+                else Metrics.total(several.values()),
+            )
 
     def _say(self, notes: Iterable[str]) -> None:
         for note in notes:

@@ -21,7 +21,7 @@ from xbackend_fl.canonical import Binding, Schema
 from xbackend_fl.course import Course
 from xbackend_fl.course.agreed import agreed
 from xbackend_fl.data import Splits, absolute
-from xbackend_fl.errors import ConfigError, Diverged, FileError, UpdateRefused, XbflError
+from xbackend_fl.errors import ConfigError, Diverged, FileError, RunFailed, UpdateRefused, XbflError
 from xbackend_fl.events import Noted, Observer
 from xbackend_fl.federation.protocol.message import UNBOUND, Message
 from xbackend_fl.federation.protocol.payload import Payload, encode
@@ -278,11 +278,8 @@ class Silo:
         base, beside = self._received(request, wanted.fingerprint)
         vectors = unpacked(beside, self._vectors, base)
         residual, kept = self._carried(wanted.receipts.get(self.name))
-        before = None
-        if split is not None:
-            # Before hours of training that cannot help.
-            found = self._learner.evaluate(base, split, kept)
-            before = _sent(found, f"the course's weights on its {split} examples")
+        # Before hours of training that cannot help.
+        before, unable = (None, []) if split is None else self._evaluated_before(base, split, kept)
         given = self._learner.train_alone(number, base, self.name, vectors, kept, wanted.watched)
         update = given.update
         arrays, left = encode(update.model, base, Payload(**wanted.payload.model_dump()), residual)
@@ -298,7 +295,7 @@ class Silo:
             "num_examples": update.num_examples,
             "metrics": _sent(given.metrics, "its training"),
             "figures": dict(given.figures),
-            "notes": [*given.notes],
+            "notes": [*given.notes, *unable],
             "before": before,
         }
         if self._outbox is None:
@@ -311,6 +308,23 @@ class Silo:
         # Now: or a silo that is killed before would never say it.
         self._on_disk(self._outbox.folder, partial(self._outbox.trained_on, run, self._data))
         return made
+
+    def _evaluated_before(
+        self, weights: Weights, split: str, kept: Arrays
+    ) -> tuple[dict[str, int | float | str] | None, list[str]]:
+        """Figures of the weights that a round starts from, or why there are none: whoever cannot evaluate still trains.
+
+        Raises:
+            RunFailed: The weights lead to NaN or infinity.
+        """
+        try:
+            found = self._learner.evaluate(weights, split, kept)
+        except RunFailed as error:
+            if Message.refusal(error).diverged:
+                raise
+            _LOG.error("%s: %s", self.name, error.message)
+            return None, [f"it is not in the {split} figures: {error.message}"]
+        return _sent(found, f"the course's weights on its {split} examples"), []
 
     def _evaluate(self, request: Message) -> Message:
         wanted = asked(EvaluateAsked, request)
