@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import keras
@@ -15,12 +16,16 @@ from xbackend_fl.errors import RefusedInput
 from xbfl_tensorflow.graph import family
 from xbfl_tensorflow.layers import EMBEDDINGS
 from xbfl_tensorflow.trace import is_reversed, patched
+from xbfl_tensorflow.variables import raw
 
+_STATISTICS = ("moving_mean", "moving_variance")
 Wanted: TypeAlias = Mapping[str, float]
 
 
 @contextmanager
-def schema_attributes(layers: Mapping[str, Any], config: TrainConfig) -> Iterator[None]:
+def schema_attributes(
+    layers: Mapping[str, Any], config: TrainConfig, still: Mapping[str, Any] = MappingProxyType({})
+) -> Iterator[None]:
     """The schema's dropout rates, momenta and padding rows inside, the layers' own afterwards.
 
     A traced step has the values of its own trace; the context matters while it is traced.
@@ -28,11 +33,18 @@ def schema_attributes(layers: Mapping[str, Any], config: TrainConfig) -> Iterato
     Args:
         layers: Layer by native place, the places of one layer in the order of its calls.
         config: Says the attributes by native place.
+        still: Variables of frozen statistics, by native name.
+
+    Raises:
+        RefusedInput: What moves frozen statistics is no layer of Keras's.
     """
     places: dict[int, list[str]] = defaultdict(list)
     for place, layer in layers.items():
         places[id(layer)].append(place)
+    norms = _still_norms(layers.values(), still)
     with ExitStack() as stack:
+        if norms:
+            stack.enter_context(patched(lambda original: _inferring(original, norms)))
         by_call: dict[int, list[Wanted]] = {}
         for place, layer in layers.items():
             if places[id(layer)][0] != place:
@@ -51,6 +63,33 @@ def schema_attributes(layers: Mapping[str, Any], config: TrainConfig) -> Iterato
         if by_call:
             stack.enter_context(patched(lambda original: _by_call(original, by_call, config)))
         yield
+
+
+def _still_norms(layers: Iterable[Any], still: Mapping[str, Any]) -> set[int]:
+    """Ids of the layers that normalise with statistics which are frozen."""
+    left, found = dict(still), set[int]()
+    for layer in layers:
+        own = [raw(getattr(layer, name)) for name in _STATISTICS if getattr(layer, name, None) is not None]
+        mine = [name for name, variable in still.items() if any(variable is one for one in own)]
+        found |= {id(layer)} if mine else set()
+        for name in mine:
+            left.pop(name, None)
+    if left:
+        raise RefusedInput(
+            f"the statistics {', '.join(sorted(left))} are moved by the model's own code, which training cannot keep from it",
+            hint="leave them out of federate.frozen, or use keras.layers.BatchNormalization",
+        )
+    return found
+
+
+def _inferring(original: Callable[..., Any], norms: Collection[int]) -> Callable[..., Any]:
+    """``Layer.__call__`` that lets some layers infer, whatever the others do."""
+
+    def call(layer: Any, *arguments: Any, **options: Any) -> Any:
+        given = {**options, "training": False} if id(layer) in norms else options
+        return original(layer, *arguments, **given)
+
+    return call
 
 
 def _by_call(

@@ -232,19 +232,22 @@ class TensorFlowTrainer:
     def _train(self, batches: Iterable[Batch], config: TrainConfig) -> LossSum:
         slots = [
             [tf.Variable(tf.zeros_like(value)) for _ in range(config.optimizer.num_slots)]
-            for value in self._trainable().values()
+            for value in self._trained(config).values()
         ]
         slots_of_rule = config.rule.slots if config.rule is not None else ()
         constants = [
             [tf.constant(config.slots[slot][name]) for slot in slots_of_rule if name in config.slots[slot]]
-            for name in self._trainable()
+            for name in self._trained(config)
         ]
         total, number = np.zeros(2), 0
         rows = _rows(batches)
         first = list(islice(rows, 2))
         alone = len(first) == 1 and len(first[0]) == 1
         quick = unoptimized() if self._outputs else nullcontext()
-        with schema_attributes(self._layers, config), kernels_needed(), quick:
+        still = {
+            n: raw(v) for n, v in self._variables.items() if n in config.frozen - self._trainable().keys()
+        }
+        with schema_attributes(self._layers, config, still), kernels_needed(), quick:
             for row in chain(first, rows):
                 numbers = _numbers(config, number, len(row))
                 steps = self._steps_of(config, alone=alone)
@@ -293,6 +296,9 @@ class TensorFlowTrainer:
         shared = self._description.binding.owners
         return {n: raw(v) for n, v in self._variables.items() if trainable(v) and n in shared}
 
+    def _trained(self, config: TrainConfig) -> dict[str, Any]:
+        return {name: value for name, value in self._trainable().items() if name not in config.frozen}
+
     def _steps_of(self, config: TrainConfig, *, alone: bool) -> Callable[..., Any]:
         """Training steps as a graph, or one step; traced anew only when the configuration changes."""
         key = f"train {alone} {config!r}"
@@ -301,7 +307,7 @@ class TensorFlowTrainer:
         return self._steps[key]
 
     def _trace(self, config: TrainConfig, *, alone: bool) -> Callable[..., Any]:
-        trainable = self._trainable()
+        trainable = self._trained(config)
         values = list(trainable.values())
         masks = _masks(config, trainable)
         # Plain arithmetic: AutoGraph need not rewrite it.

@@ -178,7 +178,11 @@ def make_replica(
     """A replica around a model that is on the device of the data."""
     device, tensors = data.targets.device, tensors_of(model)
     values = plan.adopt(tensors, device)
-    trainable = {name: t for name, t in tensors.items() if t.requires_grad and name in plan.slots}
+    trainable = {
+        name: t
+        for name, t in tensors.items()
+        if t.requires_grad and name in plan.slots and name not in config.frozen
+    }
     stream = torch.cuda.Stream() if device.type == "cuda" else None  # type: ignore[no-untyped-call]
     stepper = LocalStepper(trainable, model, dense, config)
     totals = torch.zeros(2, dtype=torch.float64, device=device)

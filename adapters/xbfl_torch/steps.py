@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from xbackend_fl.adapter.contract import TrainConfig
+from xbackend_fl.errors import RefusedInput
 from xbfl_torch.dropping import SchemaRates
 from xbfl_torch.modes import modes_of_training
 from xbfl_torch.rehearsal import BatchNorm, DropoutLayer
@@ -23,7 +24,7 @@ def training_mode(model: torch.nn.Module, config: TrainConfig, calls: Sequence[s
         config: Says the rates by native place.
         calls: Native place of every call that drops, in order, where attributes of modules do not say all rates.
     """
-    with ExitStack() as stack, modes_of_training(model):
+    with ExitStack() as stack, modes_of_training(model, still_norms(model, config)):
         for name, module in model.named_modules():
             wanted = config.attributes.get(name, {})
             if isinstance(module, BatchNorm) and module.training:
@@ -37,6 +38,27 @@ def training_mode(model: torch.nn.Module, config: TrainConfig, calls: Sequence[s
         if calls:
             stack.enter_context(_by_call(model, [_rate(config, place) for place in calls]))
         yield
+
+
+def still_norms(model: torch.nn.Module, config: TrainConfig) -> list[torch.nn.Module]:
+    """Layers that normalise with statistics which are frozen.
+
+    Raises:
+        RefusedInput: What moves statistics is no layer of PyTorch's.
+    """
+    left = config.frozen - {name for name, tensor in model.named_parameters() if tensor.requires_grad}
+    found: list[torch.nn.Module] = []
+    for name, module in model.named_modules():
+        own = {f"{name}.{buffer}" if name else buffer for buffer, _ in module.named_buffers(recurse=False)}
+        if isinstance(module, BatchNorm) and own & left:
+            found.append(module)
+            left -= own
+    if left:
+        raise RefusedInput(
+            f"the statistics {', '.join(sorted(left))} are moved by the model's own code, which training cannot keep from it",
+            hint="leave them out of federate.frozen, or use torch.nn.BatchNorm1d, 2d or 3d",
+        )
+    return found
 
 
 @contextmanager

@@ -211,7 +211,8 @@ class TorchTrainer:
         return loss
 
     def _train(self, batches: Iterable[Batch], config: TrainConfig) -> LossSum:
-        stepper = LocalStepper(self._trainable(), self._model, self._dense, config)
+        trainable = {name: tensor for name, tensor in self._trainable().items() if name not in config.frozen}
+        stepper = LocalStepper(trainable, self._model, self._dense, config)
         total, positions = 0.0, 0
         with training_mode(self._model, config, self._calls), stepper.ready():
             for batch in batches:

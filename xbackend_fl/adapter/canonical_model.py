@@ -151,7 +151,10 @@ class CanonicalModel:
             class_axis=perm.index(config.class_axis) if config.class_axis in perm else config.class_axis,
             attributes=config.attributes or self.attributes,
             masked=self.binding.masked,
-            slots={slot: self._native_slot(slot, arrays) for slot, arrays in config.slots.items()},
+            frozen=frozenset(
+                leaf.tensor for name in config.frozen for leaf in leaves(self.binding.parameters[name])
+            ),
+            slots={slot: self._native_slot(slot, arrays, config) for slot, arrays in config.slots.items()},
         )
 
     @cached_property
@@ -159,8 +162,8 @@ class CanonicalModel:
         """What the schema says of training, by native place."""
         return training_attributes(self.schema, self.binding)
 
-    def _native_slot(self, slot: str, arrays: Mapping[str, Array]) -> dict[str, Array]:
-        names = {parameter.name for parameter in self.schema.parameters if parameter.kind is Kind.TRAINABLE}
+    def _native_slot(self, slot: str, arrays: Mapping[str, Array], config: TrainConfig) -> dict[str, Array]:
+        names = {p.name for p in self.schema.parameters if p.kind is Kind.TRAINABLE} - config.frozen
         missing, unknown = sorted(names - arrays.keys()), sorted(arrays.keys() - self.schema.by_name.keys())
         if missing or unknown:
             raise SchemaError(

@@ -57,6 +57,8 @@ class TrainConfig:
         attributes: Layer or module name to the schema's values of attributes that only training sees
             (``momentum`` of running statistics, ``ratio`` of dropout).
         masked: Parts of native tensors that stay zero and do not count in the gradient norm.
+        frozen: Tensors that would be trained and are not: no gradient, no state, no part of the norm. A layer whose statistics are among them
+            normalises with these and leaves them. Canonical names; native ones for a trainer.
         rule: What a federated algorithm does to the clipped gradient; ``None`` for nothing at all.
         slots: For every slot of the rule, an array for each trainable tensor, by native name for a trainer; one that has none is left to its
             plain gradient.
@@ -70,6 +72,7 @@ class TrainConfig:
     dropout: bool = True
     attributes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     masked: tuple[Native, ...] = ()
+    frozen: frozenset[str] = frozenset()
     rule: LocalRule | None = None
     slots: Mapping[str, Tensors] = field(default_factory=dict, repr=False)
     rates: tuple[float, ...] | None = field(default=None, repr=False)

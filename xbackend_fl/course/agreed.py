@@ -18,7 +18,7 @@ def agreed(course: Course, name: str) -> dict[str, Any]:
         name: The participant.
     """
     training = course.trainings[name].model_dump(mode="json", include=set(OwnTraining.model_fields))
-    federate = course.federate.model_dump(mode="json", include={"algorithm", "local"})
+    federate = course.federate.model_dump(mode="json", include={"algorithm", "local", "frozen"})
     evaluation = course.evaluation.model_dump(mode="json", include={"validation", "held_out"})
     # Of a metric of the user's own the file may be elsewhere.
     evaluation |= {

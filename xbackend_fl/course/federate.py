@@ -46,6 +46,10 @@ class Federate(Section):
         description="parameters that stay with their participant: roles (norm, embedding, bias) and patterns of canonical names, "
         "for example [norm, 'head.*']",
     )
+    frozen: list[str] = Field(
+        default_factory=list,
+        description="parameters that are not trained, and sent once: roles and patterns as in local, for example ['encoder.*']",
+    )
     server: ServerSection = ServerSection()
     precision: Precision = "float32"
     on_failure: Literal["stop", "continue"] = Field(

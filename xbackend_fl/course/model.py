@@ -17,6 +17,8 @@ from pydantic import (
 from pydantic_core import InitErrorDetails
 
 from xbackend_fl.algorithms import Algorithm, ServerAlgorithm
+from xbackend_fl.algorithms.chosen import kinds_in_course
+from xbackend_fl.canonical import Kind, Schema
 from xbackend_fl.canonical.onnx_opset import NEWEST, OLDEST, OPSET
 from xbackend_fl.course import compose, shapes
 from xbackend_fl.course.data import Data
@@ -112,6 +114,14 @@ class Course(Section):
     def local(self) -> tuple[str, ...]:
         """Roles and patterns of the parameters that stay with their participant."""
         return (*self.federate.local, *self.federate.algorithm.local)
+
+    def kinds(self, schema: Schema) -> dict[str, Kind]:
+        """What every parameter of the model is in this course: trained, local, frozen.
+
+        Raises:
+            ConfigError: ``federate.local`` or ``federate.frozen`` do not fit the model.
+        """
+        return kinds_in_course(schema, self.local, self.federate.frozen)
 
     @property
     def keeps_state(self) -> bool:

@@ -13,7 +13,6 @@ from xbackend_fl.adapter import Tensors
 from xbackend_fl.adapter.canonical_model import CanonicalModel
 from xbackend_fl.aggregation import MODEL, Update
 from xbackend_fl.algorithms import ClientState, LocalPlan, PlainClient, Trained
-from xbackend_fl.algorithms.local import local_parameters
 from xbackend_fl.canonical import Binding, Kind
 from xbackend_fl.canonical.layout import leaves
 from xbackend_fl.course import Course
@@ -54,27 +53,34 @@ class Client:
 
     Attributes:
         local: Names of the canonical parameters that stay here.
+        frozen: Names of those that the model would train, and the course does not.
         kinds: Of the canonical parameters in this course.
         plain: Whether it trains from the weights as they came, gives weights only, by its examples, and keeps nothing.
 
     Raises:
-        ConfigError: ``federate.local`` does not fit the model.
+        ConfigError: ``federate.local`` or ``federate.frozen`` does not fit the model.
     """
 
     def __init__(self, course: Course, model: CanonicalModel) -> None:
         algorithm, schema, binding = course.federate.algorithm, model.schema, model.binding
         self._side = algorithm.client()
-        self.local = local_parameters(schema, course.local)
+        self.kinds = course.kinds(schema)
+        self.local = self._of(Kind.LOCAL)
+        trained = {p.name for p in schema.parameters if p.kind in {Kind.TRAINABLE, Kind.STATISTIC}}
+        self.frozen = self._of(Kind.FROZEN) & trained
         self._binding, self._fingerprint = binding, f"{schema.fingerprint}:{binding.backend}"
-        self.kinds = {p.name: Kind.LOCAL if p.name in self.local else p.kind for p in schema.parameters}
         self._native_kinds = {native: self.kinds[owner] for native, owner in binding.owners.items()}
         self._vectors = binding.subset({n for n, kind in self.kinds.items() if kind is Kind.TRAINABLE})
         self._own_part = binding.subset(self.local)
-        _check_apart(binding, self.local)
+        _check_apart(binding, self.local, "local")
+        _check_apart(binding, self.frozen, "frozen")
         tensors = model.trainer.read() if self.local else {}
         self._own = {name: np.array(tensors[name]) for name in self._own_part.owners}
         # Of a class that changes one of its sides nothing is known.
         self.plain = type(self._side) is PlainClient and algorithm.weighing == "examples" and not self.local
+
+    def _of(self, kind: Kind) -> frozenset[str]:
+        return frozenset(name for name, found in self.kinds.items() if found is kind)
 
     def native(self, tensors: Tensors) -> Weights:
         """Native tensors as weights of this binding, so that they merge without conversion."""
@@ -141,15 +147,15 @@ def part_of(kept: Arrays, vector: str) -> Arrays:
     return {key.removeprefix(prefix): array for key, array in kept.items() if key.startswith(prefix)}
 
 
-def _check_apart(binding: Binding, local: frozenset[str]) -> None:
-    """A tensor of the model is local as a whole, or not at all."""
+def _check_apart(binding: Binding, chosen: frozenset[str], word: str) -> None:
+    """A tensor of the model is local, or frozen, as a whole, or not at all."""
     where: dict[str, str] = {}
     for name, layout in binding.parameters.items():
         for leaf in leaves(layout):
             other = where.setdefault(leaf.tensor, name)
-            if (name in local) != (other in local):
+            if (name in chosen) != (other in chosen):
                 raise ConfigError(
-                    f"federate.local: the {binding.backend} model holds {name!r} and {other!r} in one tensor, {leaf.tensor!r}, "
-                    "and only one of them is local",
-                    hint="make both local, or neither",
+                    f"federate.{word}: the {binding.backend} model holds {name!r} and {other!r} in one tensor, {leaf.tensor!r}, "
+                    f"and only one of them is {word}",
+                    hint=f"make both {word}, or neither",
                 )

@@ -30,6 +30,7 @@ from xbackend_fl.course.training import Training
 from xbackend_fl.data import Dataset, batches, seed_of
 from xbackend_fl.errors import ConfigError, Diverged, UpdateRefused
 from xbackend_fl.events import Noted, Observer, ParticipantFailed, ParticipantTrained
+from xbackend_fl.locate import explained
 from xbackend_fl.metrics import Metrics
 from xbackend_fl.participant.client import Arrays, Begun, Client
 from xbackend_fl.participant.client_states import ClientStates
@@ -130,6 +131,12 @@ class LocalTraining:
     def client(self) -> Client:
         """The algorithm at this model, once that is bound."""
         return Client(self._course, self._model)
+
+    def require_freezing(self) -> None:
+        """Raise :class:`RefusedInput` if the model cannot leave out of training what the course freezes."""
+        if self.client.frozen:
+            with explained(f"the {self._backend} model, with federate.frozen,"):
+                self._model.trainer.train((), self._native_config(self._split, self._course.training))
 
     def train_round(
         self,
@@ -438,7 +445,8 @@ class LocalTraining:
         )
 
     def _native_config(self, data: Dataset, training: Training) -> TrainConfig:
-        return self._model.native_config(self.config(data, training))
+        config = replace(self.config(data, training), frozen=self.client.frozen)
+        return self._model.native_config(config)
 
     def trainer_of(self, name: str) -> Trainer:
         """The model that a participant trains: the shared one, or its own."""

@@ -157,6 +157,7 @@ class Worker:
                 check_lengths(bound.model, bound.model.read(), self._example, free, required=False)
         require_trainable(name, bound.binding.obstacles, dropout=dropout)
         self._take_over(bound.model)
+        self._training.require_freezing()
         _lay_out(self._trainer)
         note = self._feed.objective(self._splits.train).layout_note(bound.binding.outputs[0].perm)
         return bound.binding, bound.proof, (*bound.notes, *([note] if note else []), *self._said_of_loops())

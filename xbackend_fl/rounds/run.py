@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from xbackend_fl.algorithms.local import local_parameters
 from xbackend_fl.canonical import Schema
 from xbackend_fl.course import Course
 from xbackend_fl.course.own_training import own_said
@@ -145,7 +144,7 @@ def _start(
     """The schema, and where the rounds begin; nothing else of what was prepared is kept in memory."""
     folder.write_models(prepared)
     if state is None:
-        initial = prepared.initial.with_local(local_parameters(prepared.schema, course.local))
+        initial = prepared.initial.with_kinds(course.kinds(prepared.schema))
         return prepared.schema, CourseState(0, initial, course.server_algorithm.init(initial))
     if state.weights.fingerprint != prepared.schema.fingerprint:
         raise SchemaError(

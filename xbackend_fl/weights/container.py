@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, final
 
 import numpy as np
@@ -60,9 +60,9 @@ class Weights(Mapping[str, NDArray[Any]]):
         """Other arrays under the same fingerprint and kinds."""
         return Weights({name: arrays[name] for name in self._arrays}, self.fingerprint, self.kinds)
 
-    def with_local(self, names: Collection[str]) -> Weights:
-        """The same arrays, of which some stay with their participant."""
-        return Weights(self._arrays, self.fingerprint, self.kinds | dict.fromkeys(names, Kind.LOCAL))
+    def with_kinds(self, kinds: Mapping[str, Kind]) -> Weights:
+        """The same arrays, which are something else in a course: some stay with their participant, some are not trained."""
+        return Weights(self._arrays, self.fingerprint, kinds)
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         return self._arrays[name]

@@ -68,7 +68,7 @@ def encode(
         residual: What earlier encodings left out, by parameter; empty at first.
 
     Returns:
-        Arrays by name, none of a local parameter; and what this encoding left out.
+        Arrays by name, none of a local or frozen parameter; and what this encoding left out.
 
     Raises:
         UpdateRefused: A value does not fit the encoding.
@@ -96,7 +96,7 @@ def encode(
 def decode(
     arrays: Mapping[str, Array], base: Weights, payload: Payload, variances: frozenset[str] = frozenset()
 ) -> Weights:
-    """The weights that received arrays stand for; local parameters are those of the base.
+    """The weights that received arrays stand for; local and frozen parameters are those of the base.
 
     Args:
         arrays: What came.

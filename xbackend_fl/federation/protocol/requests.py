@@ -14,6 +14,8 @@ from xbackend_fl.text import line
 
 Identifier: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}\z")]
 """A run or a digest: no part of a path."""
+Frozen: TypeAlias = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?\z")]
+"""Digest of the frozen parameters that belong to the weights of a request; empty if there are none."""
 Split: TypeAlias = Literal["validation", "test"]
 Receipts: TypeAlias = Annotated[dict[str, Identifier], Field(max_length=100_000)]
 
@@ -46,6 +48,7 @@ class TrainAsked(_Request):
     round: Annotated[int, Field(ge=1, lt=1 << 31)]
     base: Identifier
     fingerprint: Identifier
+    frozen: Frozen = ""
     receipts: Receipts
     payload: PayloadAsked
     watched: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -58,6 +61,7 @@ class EvaluateAsked(_Request):
     run: Identifier
     receipts: Receipts
     fingerprint: Identifier
+    frozen: Frozen = ""
     splits: Annotated[list[Split], Field(max_length=2)]
 
 
@@ -66,6 +70,7 @@ class SaveAsked(_Request):
 
     run: Identifier
     fingerprint: Identifier
+    frozen: Frozen = ""
     receipts: Receipts
 
 

@@ -1,4 +1,4 @@
-"""Weights, and what an algorithm sends beside them, as the arrays of one message. Local parameters are in none.
+"""Weights, and what an algorithm sends beside them, as the arrays of one message. Local parameters are in none, and frozen ones in those that bind models.
 
 Weights go under their own names, other vectors under ``vectors/<vector>/<parameter>``; vectors travel as they are, whatever the payload.
 """
@@ -14,14 +14,33 @@ from numpy.typing import NDArray
 from xbackend_fl.canonical import Kind, Schema
 from xbackend_fl.errors import UpdateRefused
 from xbackend_fl.weights import Weights
+from xbackend_fl.weights.container import digest
 
 Arrays = Mapping[str, NDArray[Any]]
-_PREFIX = "vectors/"
+_PREFIX, _HELD = "vectors/", "frozen/"
 
 
 def shared(weights: Weights) -> dict[str, NDArray[Any]]:
-    """Weights as they are sent: without local parameters."""
-    return {name: array for name, array in weights.items() if weights.kinds[name] is not Kind.LOCAL}
+    """Weights as they are sent: without local parameters, and without frozen ones, which every silo has."""
+    return {
+        name: array for name, array in weights.items() if weights.kinds[name] not in {Kind.LOCAL, Kind.FROZEN}
+    }
+
+
+def held(weights: Weights) -> dict[str, NDArray[Any]]:
+    """The frozen parameters as they are sent, once."""
+    return {_HELD + name: array for name, array in weights.items() if weights.kinds[name] is Kind.FROZEN}
+
+
+def without_held(arrays: Arrays) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
+    """The arrays of a message, and the frozen parameters among them."""
+    frozen = {n.removeprefix(_HELD): array for n, array in arrays.items() if n.startswith(_HELD)}
+    return {name: array for name, array in arrays.items() if not name.startswith(_HELD)}, frozen
+
+
+def digest_of(frozen: Arrays) -> str:
+    """SHA-256 (hex) of frozen parameters, as :func:`held` gives them; empty if there are none."""
+    return digest(frozen) if frozen else ""
 
 
 def packed(vectors: Mapping[str, Weights]) -> dict[str, NDArray[Any]]:
@@ -66,15 +85,21 @@ def unpacked(arrays: Arrays, vectors: Iterable[str], like: Weights) -> dict[str,
     return {vector: Weights(values, like.fingerprint) for vector, values in found.items()}
 
 
-def received(schema: Schema, arrays: Arrays, local: frozenset[str]) -> Weights:
+def received(schema: Schema, arrays: Arrays, kinds: Mapping[str, Kind], frozen: Arrays) -> Weights:
     """Weights of a message; local parameters, which did not travel, are zero.
+
+    Args:
+        schema: The schema.
+        arrays: What came.
+        kinds: What every parameter is in the course.
+        frozen: Parameters that came before.
 
     Raises:
         SchemaError: They do not fit the schema.
     """
     missing = {
         name: np.zeros(schema.by_name[name].shape, schema.by_name[name].dtype)
-        for name in local
-        if name not in arrays
+        for name, kind in kinds.items()
+        if kind is Kind.LOCAL and name not in arrays
     }
-    return Weights.from_schema(schema, {**arrays, **missing}).with_local(local)
+    return Weights.from_schema(schema, {**missing, **frozen, **arrays}).with_kinds(kinds)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, final
@@ -19,7 +20,7 @@ from xbackend_fl.errors import Diverged, MismatchError, RefusedInput, RunFailed,
 from xbackend_fl.events import Noted, Observer
 from xbackend_fl.federation.protocol.message import Message
 from xbackend_fl.federation.protocol.payload import Payload
-from xbackend_fl.federation.protocol.vectors import packed, shared
+from xbackend_fl.federation.protocol.vectors import digest_of, held, packed, shared, without_held
 from xbackend_fl.federation.server.claims import Claims
 from xbackend_fl.federation.server.collect import Collector
 from xbackend_fl.federation.server.dispatcher import Dispatcher
@@ -73,6 +74,7 @@ class DeploymentEngine:
         self._evaluated: dict[tuple[str, str], Metrics] = {}
         self._told: set[tuple[str, str]] = set()
         self._round = 0
+        self._frozen: str | None = None
 
     @property
     def evaluates_with_training(self) -> bool:
@@ -94,7 +96,10 @@ class DeploymentEngine:
         announcements = wait_for_silos(self._course, self._dispatcher, observer)
         self._say(self._claims.notes())
         refused: MismatchError | RunFailed | None = None
-        for reference in fetch_references(self._course, self._dispatcher, announcements, observer):
+        for found in fetch_references(self._course, self._dispatcher, announcements, observer):
+            frozen = held(found.initial.with_kinds(self._course.kinds(found.schema)))
+            arrays = {**found.binding.arrays, **frozen}
+            reference = replace(found, binding=Message(found.binding.kind, found.binding.fields, arrays))
             self._take(reference)
             self._say(reference.notes())
             try:
@@ -356,7 +361,19 @@ class DeploymentEngine:
         self, weights: Weights, kind: str, vectors: Mapping[str, Weights] | None = None, **fields: Any
     ) -> Message:
         arrays = {**shared(weights), **packed(vectors or {})}
-        return Message(kind, {**fields, "fingerprint": weights.fingerprint}, arrays)
+        frozen = self._hold(weights)
+        return Message(kind, {**fields, "fingerprint": weights.fingerprint, "frozen": frozen}, arrays)
+
+    def _hold(self, weights: Weights) -> str:
+        """The digest of the frozen parameters; a silo that has others, or none, gets them with the binding before it answers."""
+        if self._frozen is None:
+            # They never change: once for a course is enough.
+            frozen, binding = held(weights), self._dispatcher.binding
+            self._frozen = digest_of(frozen)
+            if binding is not None:
+                evidence, _ = without_held(binding.arrays)
+                self._dispatcher.binding = Message(binding.kind, binding.fields, {**evidence, **frozen})
+        return self._frozen
 
     def _asked(
         self, requests: Mapping[str, Message], enough: Callable[[], bool]

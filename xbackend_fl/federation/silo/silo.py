@@ -16,8 +16,7 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from xbackend_fl.aggregation import MODEL
-from xbackend_fl.algorithms.local import local_parameters
-from xbackend_fl.canonical import Binding, Schema
+from xbackend_fl.canonical import Binding, Kind, Schema
 from xbackend_fl.course import Course
 from xbackend_fl.course.agreed import agreed
 from xbackend_fl.data import Splits, absolute
@@ -27,7 +26,7 @@ from xbackend_fl.federation.protocol.message import UNBOUND, Message
 from xbackend_fl.federation.protocol.payload import Payload, encode
 from xbackend_fl.federation.protocol.requests import BindAsked, EvaluateAsked, SaveAsked, TrainAsked, asked
 from xbackend_fl.federation.protocol.signatures import SERVER, Frame, Signatures
-from xbackend_fl.federation.protocol.vectors import packed, received, split, unpacked
+from xbackend_fl.federation.protocol.vectors import digest_of, packed, received, split, unpacked, without_held
 from xbackend_fl.federation.silo.outbox import Outbox
 from xbackend_fl.mapping import Evidence, Proof, pack_evidence, unpack_evidence
 from xbackend_fl.metrics import Metrics
@@ -134,7 +133,8 @@ class Silo:
         self._outbox = None if out is None else Outbox(out / "state")
         self._vectors = course.federate.algorithm.vectors
         self._agreed = agreed(course, name)
-        self._wanted, self._local = course.local, frozenset[str]()
+        self._kinds_of, self._kinds = course.kinds, dict[str, Kind]()
+        self._frozen, self._frozen_digest = dict[str, NDArray[Any]](), ""
         if self._outbox is None and course.keeps_state:
             raise ConfigError(
                 f"{name} keeps something from one of its rounds to the next ({course.federate.algorithm.name}), and has no folder for it",
@@ -259,9 +259,13 @@ class Silo:
     def _bind(self, request: Message) -> Message:
         wanted = asked(BindAsked, request)
         schema = Schema.from_json(wanted.text)
-        evidence = unpack_evidence(request.arrays, wanted.about, schema, "the server's message")
+        arrays, frozen = without_held(request.arrays)
+        evidence = unpack_evidence(arrays, wanted.about, schema, "the server's message")
         _, proof, notes = self._learner.bind(schema, evidence)
-        self._schema, self._local = schema, local_parameters(schema, self._wanted)
+        self._schema, self._kinds = schema, self._kinds_of(schema)
+        # Copies: a view would keep the whole frame.
+        self._frozen = {name: array.copy() for name, array in frozen.items()}
+        self._frozen_digest = digest_of({n: a for n, a in request.arrays.items() if n not in arrays})
         if self._outbox is not None:
             self._on_disk(self._outbox.folder, partial(self._outbox.bind, request))
         found = {"largest_error": proof.largest_error, "notes": [*notes]}
@@ -391,7 +395,13 @@ class Silo:
         if self._schema is None or fingerprint != self._schema.fingerprint:
             raise _UnboundError
         arrays, beside = split(request.arrays)
-        return received(self._schema, arrays, self._local), beside
+        if request.fields.get("frozen", self._frozen_digest) != self._frozen_digest:
+            raise _UnboundError
+        return received(self._schema, arrays, self._kinds, self._frozen), beside
+
+    @property
+    def _local(self) -> list[str]:
+        return [name for name, kind in self._kinds.items() if kind is Kind.LOCAL]
 
 
 def _sent(metrics: Metrics, of: str) -> dict[str, int | float | str]:
