@@ -67,7 +67,7 @@ def test_pytorch_trains_so_without_gradients(frozen: frozenset[str]) -> None:
             assert (found[name] != before[name]).any(), name
 
 
-@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("whole", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_keras_trains_so_with_layers_that_are_not_trainable(whole: bool) -> None:  # noqa: FBT001  a row
     def build() -> keras.Sequential:
         keras.utils.set_random_seed(0)
@@ -123,6 +123,7 @@ def test_they_cross_once_and_never_move(tmp_path: Path, files_of: Callable[[Cour
     assert (run.weights["out.weight"] != first["out.weight"]).any()
 
 
+@pytest.mark.slow
 def test_a_silo_that_has_others_gets_them_again(tmp_path: Path, files_of: Callable[[Course], Path]) -> None:  # noqa: F811
     course = course_of(
         tmp_path / "course", ["torch"], "federate.frozen=[hidden.*]", "federate.precision=exact", rounds=2

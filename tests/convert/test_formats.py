@@ -14,9 +14,9 @@ import xbfl_torch
 from xbackend_fl import weights
 from xbackend_fl.adapter import Adapter
 from xbackend_fl.convert import Side, convert, open_pair, open_side, read_side, selected
-from xbackend_fl.convert.names import naming
 from xbackend_fl.errors import FileError, RefusedInput, RunFailed, SchemaError
 from xbackend_fl.locate import call
+from xbackend_fl.mapping.names import naming
 from xbackend_fl.mapping.probe.draw import draw_weights
 from xbackend_fl.weights.store import same_bits
 

@@ -24,6 +24,7 @@ def check(
     from xbackend_fl.course.own_training import shown_own
     from xbackend_fl.events import Event, ModelBound
     from xbackend_fl.report import describe
+    from xbackend_fl.rounds.initial import initial_weights
     from xbackend_fl.simulation import SimulationEngine
 
     loaded = load_course(course, settings or ())
@@ -31,6 +32,7 @@ def check(
     with closing(SimulationEngine(loaded, in_process=in_process, thorough=True)) as engine:
         prepared = engine.prepare(found.append)
         sizes = engine.num_examples()
+        initial_weights(loaded, engine, prepared.schema, prepared.initial)
     if as_json:
         print_json(
             {

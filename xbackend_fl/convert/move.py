@@ -19,11 +19,11 @@ from xbackend_fl.canonical.dtypes import HALVES, rounded, widened
 from xbackend_fl.canonical.onnx_export import to_bytes, to_onnx
 from xbackend_fl.convert.exporting import by_exporter, needs_exporter
 from xbackend_fl.convert.models import Side
-from xbackend_fl.convert.names import naming, not_saved
 from xbackend_fl.convert.outputs import Output, check_read_again, compared_outputs
 from xbackend_fl.errors import FileError, RefusedInput, SchemaError
-from xbackend_fl.formats.dtypes import is_float
 from xbackend_fl.mapping import check_lengths
+from xbackend_fl.mapping.names import naming, not_saved
+from xbackend_fl.mapping.native_file import has_digits, natives_of
 from xbackend_fl.weights import Archive, Weights, digest
 from xbackend_fl.weights.onnx_writing import Writing
 from xbackend_fl.weights.store import Format, format_of, same_bits
@@ -142,7 +142,7 @@ def _canonical(
     source: Archive, reader: Side | None, writer: Side | None, places: Mapping[str, str]
 ) -> Canonical:
     if reader is not None:
-        return reader.binding.export(_natives(source, reader, places))
+        return reader.binding.export(natives_of(source, reader.binding, reader.trainer, places))
     assert writer is not None
     fingerprint = source.metadata.get("fingerprint")
     if fingerprint not in (None, writer.binding.fingerprint):
@@ -162,56 +162,15 @@ def _canonical(
 
 def canonical_of(source: Archive, side: Side | None) -> Mapping[str, Array]:
     """The tensors of a file in canonical form; as they are, without a side."""
-    return source if side is None else side.binding.export(_natives(source, side, _places(source, side)))
+    return (
+        source
+        if side is None
+        else side.binding.export(natives_of(source, side.binding, side.trainer, _places(source, side)))
+    )
 
 
 def _places(source: Archive, side: Side) -> dict[str, str]:
     return naming(source, side.binding, side.trainer, source.format)
-
-
-def _natives(source: Archive, side: Side, places: Mapping[str, str]) -> dict[str, Array]:
-    """The shared native tensors of a file, with the dtypes of the model; what is never saved has the model's values."""
-    result: dict[str, Array] = {}
-    missing = [name for name in side.binding.owners if name not in places]
-    if missing:
-        assert side.trainer is not None
-        held = side.trainer.read()
-        result = {name: held[name] for name in missing}
-    for native, place in places.items():
-        array, expected = source[place], side.binding.natives[native]
-        if array.shape != expected.shape:
-            raise SchemaError(
-                f"{source.path}: tensor {place!r} has the shape {list(array.shape)}; "
-                f"the model's {native!r} has {list(expected.shape)}"
-            )
-        result[native] = _exactly(array, expected.dtype, place)
-    return result
-
-
-def _exactly(array: Array, dtype: str, name: str) -> Array:
-    """An array as the model's own dtype has it; of half precision, as the float32 of the same numbers."""
-    wide = widened(array)
-    if dtype in HALVES:
-        if array.dtype.name == dtype or _fits(wide, dtype):
-            return wide
-    elif array.dtype == dtype:
-        return array
-    elif (
-        is_float(array.dtype)
-        and is_float(np.dtype(dtype))
-        and array.dtype.itemsize < np.dtype(dtype).itemsize
-    ):
-        return wide.astype(dtype)
-    floats = is_float(array.dtype) and (dtype in HALVES or is_float(np.dtype(dtype)))
-    raise SchemaError(
-        f"tensor {name!r} is {array.dtype}; the model has {dtype}",
-        hint=f"--dtype {dtype} rounds to it" if floats else None,
-    )
-
-
-def _fits(array: Array, dtype: str) -> bool:
-    """Whether float32 numbers are numbers of half precision too."""
-    return array.dtype == np.float32 and same_bits(widened(rounded(array, dtype)), array)
 
 
 def _stored(canonical: Canonical, binding: Binding, *, rounding: bool) -> dict[str, Array]:
@@ -223,7 +182,7 @@ def _stored(canonical: Canonical, binding: Binding, *, rounding: bool) -> dict[s
     natives = binding.restore(canonical)
     for name, array in natives.items():
         dtype = binding.natives[name].dtype
-        if dtype not in HALVES or _fits(array, dtype):
+        if dtype not in HALVES or has_digits(array, dtype):
             continue
         if not rounding:
             raise SchemaError(
@@ -352,7 +311,7 @@ def _write_canonical(
             f"a {kind.name} file is laid out by the model it belongs to", hint="give the model: --dest-model"
         )
     storage = {name: dtype for name in canonical if (dtype := reader.binding.storage(name))}
-    storage = {name: dtype for name, dtype in storage.items() if _fits(canonical[name], dtype)}
+    storage = {name: dtype for name, dtype in storage.items() if has_digits(canonical[name], dtype)}
     if schema is not None and kind.name == "safetensors":
         weights.save_weights(partial, Weights.from_schema(schema, canonical), storage)
         return

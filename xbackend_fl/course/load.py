@@ -90,6 +90,8 @@ def complete(course: Course) -> dict[str, Any]:
     if "cache" in plain["data"]:
         plain["data"]["cache"] = str((course.base / plain["data"]["cache"]).resolve())
     _absolute_metrics(plain["evaluation"], course)
+    if course.initial is not None:
+        plain["initial"] = str((course.base / course.initial).resolve())
     deployment = plain["deployment"]
     if "keys" in deployment:
         deployment["keys"] = str((course.base / deployment["keys"]).resolve())

@@ -81,6 +81,11 @@ class Course(Section):
             description="ONNX layout, for example ['1,3,64,64'] or ['ids=int64:1,128', 'mask=1,128']",
         ),
     ]
+    initial: str | None = Field(
+        None,
+        description="weights to begin with: any weight file that xbfl convert reads, or the folder of another run; "
+        "those of the reference model if left out",
+    )
     sequence_axes: list[str] = Field(
         default_factory=list,
         description="axes of any length in model.onnx, INPUT.AXIS in ONNX layout, both from 0 on, for example ['0.1']",

@@ -9,6 +9,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
+from xbackend_fl import weights as files
 from xbackend_fl.adapter import (
     Batch,
     CohortTrainer,
@@ -38,6 +39,7 @@ from xbackend_fl.mapping import (
     evidence_of,
 )
 from xbackend_fl.mapping.match.training import require_trainable
+from xbackend_fl.mapping.native_file import canonical_file
 from xbackend_fl.metrics import Metrics, evaluated
 from xbackend_fl.participant.client import Arrays
 from xbackend_fl.participant.client_states import ClientStates
@@ -330,6 +332,10 @@ class Worker:
         self._training.load(weights, kept)
         with saving(path, self._backend):
             return self._trainer.save(path)
+
+    def read_native(self, path: Path) -> dict[str, NDArray[Any]]:
+        """The weights of a file in this model's own names, in canonical form; raises :class:`SchemaError` if it does not fit."""
+        return canonical_file(files.open(path), self._model.binding, self._trainer)
 
     def export_native(self, weights: Weights, inputs: Sequence[NDArray[Any]], path: Path) -> Exported:
         """Write the model with ``weights`` as ONNX by the framework's exporter; raises :class:`RefusedInput` if it cannot."""

@@ -115,6 +115,14 @@ class Engine(Protocol):
         """Write ``weights``, which round ``number`` gave, in the format of every backend; the suffix is the backend's."""
         ...
 
+    def read_native(self, path: Path) -> tuple[Mapping[str, NDArray[Any]], str]:
+        """The weights of a file in the names of one of the course's models, in canonical form, and whose it is.
+
+        Raises:
+            RefusedInput: It fits none, or nobody here has the models.
+        """
+        ...
+
     def export_native(self, weights: Weights, inputs: Sequence[NDArray[Any]], path: Path) -> Exported:
         """Write a model that has no canonical graph as ONNX, by the exporter of a framework that is here.
 

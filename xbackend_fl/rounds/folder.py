@@ -177,6 +177,11 @@ class RunFolder:
         return self.path / "data.json"
 
     @property
+    def initial(self) -> Path:
+        """Where the first weights came from, and their digest."""
+        return self.path / "initial.json"
+
+    @property
     def environment(self) -> Path:
         """Versions of what computed."""
         return self.path / "environment.json"
@@ -194,7 +199,16 @@ class RunFolder:
     @property
     def files(self) -> tuple[Path, ...]:
         """Every file that a run writes, be it there or not; the trained model's as far as they are there."""
-        fixed = (self.best, self.last, self.schema, self.onnx, self.summary, self.data, self.environment)
+        fixed = (
+            self.best,
+            self.last,
+            self.schema,
+            self.onnx,
+            self.summary,
+            self.data,
+            self.environment,
+            self.initial,
+        )
         return (*fixed, *self.path.glob("model.*"), *self.checkpoints.glob("round-*.safetensors"))
 
     def write_models(self, prepared: Prepared) -> None:

@@ -16,6 +16,7 @@ from xbackend_fl.rounds.checkpoint import CourseState
 from xbackend_fl.rounds.engine import Engine, Prepared
 from xbackend_fl.rounds.finish import finish
 from xbackend_fl.rounds.folder import RunFolder
+from xbackend_fl.rounds.initial import initial_file, initial_weights, keep_initial
 from xbackend_fl.rounds.ready import make_ready, require_same_data
 from xbackend_fl.rounds.rounds import run_rounds
 from xbackend_fl.rounds.watching import stopped
@@ -63,6 +64,8 @@ def run_with(
         RunFailed: The course could not finish; the checkpoint of the last complete round stays.
     """
     began, chosen_by = time.perf_counter(), course.chosen_by
+    if state is None:
+        initial_file(course)
     notes = [*make_ready(folder, state)]
     if own := own_said({p.name: p.training for p in course.participants}):
         notes.append(own)
@@ -90,7 +93,7 @@ def run_with(
     prepared = engine.prepare(tell)
     if (said := require_same_data(folder, prepared.data, begun=state is not None)) is not None:
         tell(Noted(backend="server", note=said))
-    schema, begin = _start(course, prepared, folder, state)
+    schema, begin = _start(course, engine, prepared, folder, state, tell)
     # Handed over, so that no name here keeps the first weights in memory while later ones are trained.
     handed = [begin]
     del state, begin
@@ -139,12 +142,22 @@ def _none_left(course: Course, state: CourseState) -> Iterator[str]:
 
 
 def _start(
-    course: Course, prepared: Prepared, folder: RunFolder, state: CourseState | None
+    course: Course,
+    engine: Engine,
+    prepared: Prepared,
+    folder: RunFolder,
+    state: CourseState | None,
+    observer: Observer,
 ) -> tuple[Schema, CourseState]:
     """The schema, and where the rounds begin; nothing else of what was prepared is kept in memory."""
     folder.write_models(prepared)
     if state is None:
-        initial = prepared.initial.with_kinds(course.kinds(prepared.schema))
+        weights, source = initial_weights(course, engine, prepared.schema, prepared.initial)
+        keep_initial(folder, weights, source)
+        if course.initial is not None:
+            own = "; what is local is each participant's own" if course.local else ""
+            observer(Noted(backend="server", note=f"the course begins with {source}{own}"))
+        initial = weights.with_kinds(course.kinds(prepared.schema))
         return prepared.schema, CourseState(0, initial, course.server_algorithm.init(initial))
     if state.weights.fingerprint != prepared.schema.fingerprint:
         raise SchemaError(

@@ -16,7 +16,7 @@ from xbackend_fl.adapter.exporting import Exported
 from xbackend_fl.canonical import Binding, Schema
 from xbackend_fl.course import Course
 from xbackend_fl.course.federate import merging
-from xbackend_fl.errors import Refusals, RefusedInput
+from xbackend_fl.errors import Refusals, RefusedInput, SchemaError
 from xbackend_fl.events import ModelBound, Noted, Observer
 from xbackend_fl.mapping import Evidence
 from xbackend_fl.metrics import Metrics
@@ -27,7 +27,7 @@ from xbackend_fl.simulation.calls import Handle, Pending, collect, settle
 from xbackend_fl.simulation.placement import Placement, place
 from xbackend_fl.simulation.shared_memory import SharedValues
 from xbackend_fl.simulation.workers import LocalWorker, ProcessWorker
-from xbackend_fl.weights import Weights
+from xbackend_fl.weights import Weights, digest
 
 T = TypeVar("T")
 
@@ -224,6 +224,27 @@ class SimulationEngine:
             ]
             files += [file for several in collect(calls) for file in several]
         return files
+
+    def read_native(self, path: Path) -> tuple[Mapping[str, NDArray[Any]], str]:
+        """In the names of the reference, else of the next model that it fits."""
+        found: dict[str, Mapping[str, NDArray[Any]]] = {}
+        reasons = []
+        for worker in self._first:
+            try:
+                found[worker.backend] = _only(worker.submit(Worker.read_native, path))
+            except RefusedInput as error:
+                reasons.append(f"{worker.backend}: {error.message}")
+        if not found:
+            raise SchemaError(
+                f"initial: {path} is of none of the course's models:\n  " + "\n  ".join(reasons)
+            )
+        if len({digest(arrays) for arrays in found.values()}) > 1:
+            raise SchemaError(
+                f"initial: {path} could be of {' and of '.join(found)}, and is other weights for each",
+                hint="say whose it is: xbfl convert FILE initial.safetensors --source-model BACKEND:FILE:CALLABLE",
+            )
+        backend = next(iter(found))
+        return found[backend], f"in the names of the {backend} model"
 
     def export_native(self, weights: Weights, inputs: Sequence[NDArray[Any]], path: Path) -> Exported:
         """By the reference's framework, else by the next that can."""

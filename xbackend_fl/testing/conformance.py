@@ -16,8 +16,8 @@ from xbackend_fl.adapter.canonical_model import CanonicalModel
 from xbackend_fl.adapter.contract import LossSum
 from xbackend_fl.adapter.optimizers import Name
 from xbackend_fl.canonical import Kind
-from xbackend_fl.convert.names import naming
 from xbackend_fl.losses.kinds.mean_squared_error import MeanSquaredError
+from xbackend_fl.mapping.names import naming
 from xbackend_fl.mapping.probe.cases import cases
 from xbackend_fl.mapping.probe.draw import draw_inputs, draw_weights
 from xbackend_fl.mapping.probe.runtime import execute

@@ -316,6 +316,13 @@ class DeploymentEngine:
                 self._say([f"silo {name!r} did not write the trained model: {answer.reason}"])
         return []
 
+    def read_native(self, path: Path) -> tuple[Mapping[str, np.ndarray[Any, Any]], str]:
+        """Only silos have a model's code."""
+        raise RefusedInput(
+            f"initial: {path} has a model's own names, and only the silos have the code of the model",
+            hint="where the code is: xbfl convert FILE initial.safetensors --source-model BACKEND:FILE:CALLABLE --input SHAPE",
+        )
+
     def export_native(self, weights: Weights, inputs: Sequence[np.ndarray[Any, Any]], path: Path) -> Exported:
         """Only silos have a model's code."""
         del weights, inputs, path
