@@ -27,6 +27,7 @@ from xbackend_fl.federation import Silo
 from xbackend_fl.federation.credentials import Keys
 from xbackend_fl.federation.flower import connecting, processes
 from xbackend_fl.federation.flower.processes import free_port
+from xbackend_fl.federation.flower.rehearsal import data_of
 from xbackend_fl.federation.silo.service import serving
 
 XBFL = Path(sys.executable).parent / "xbfl"
@@ -365,3 +366,8 @@ def test_the_course_says_what_a_machine_is(digits: Path, tmp_path: Path) -> None
     done = xbfl("run", course, "--set", "deployment.role=server", "--set", "deployment.address=0.0.0.0:8123")
     assert "nothing would be encrypted" in done.stderr
     assert "no such site file" in xbfl("join", course, "--site", tmp_path / "gone.yaml").stderr
+
+
+def test_a_rehearsal_hands_every_silo_its_data() -> None:
+    assert data_of("osaka", Path("silos")) == "silos/osaka.npz"
+    assert data_of("osaka", "images:silos/{name}#resize") == "images:silos/osaka#resize"

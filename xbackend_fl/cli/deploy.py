@@ -97,7 +97,10 @@ def join(
 def up(
     course: Annotated[Path, _COURSE],
     settings: Settings = None,
-    data_path: Annotated[Path | None, typer.Option(help="Folder with NAME.npz for every silo.")] = None,
+    data_path: Annotated[
+        str | None,
+        typer.Option(help="Folder with NAME.npz for every silo, or a source: 'images:silos/{name}'."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="New run folder.")] = None,
     without: Annotated[
         list[str] | None,

@@ -9,12 +9,13 @@ from xbackend_fl.data.examine import content, digest, not_finite, not_held, out_
 from xbackend_fl.data.handed import dataset_of
 from xbackend_fl.data.leaf import read_leaf, split_users
 from xbackend_fl.data.partition import by_id, dirichlet, iid, pathological, quantity
-from xbackend_fl.data.source import Reading, Source, absolute, source_of
+from xbackend_fl.data.source import READING_KEYS, Reading, Source, absolute, source_of
 from xbackend_fl.data.sources.code import load_dataset, load_splits
 from xbackend_fl.data.sources.npz import load_npz
 from xbackend_fl.data.transform import Transform
 
 __all__ = [
+    "READING_KEYS",
     "Column",
     "Dataset",
     "Examples",

@@ -64,6 +64,8 @@ class Source(Protocol):
 
     is_code: bool
     """Whether reading runs code of the user's, which may return something else the next time."""
+    keys: frozenset[str]
+    """Keys of a course's section ``data`` that it reads, beside its place."""
 
     def splits(self, place: str, how: Reading, *, anew: bool = False) -> Splits:
         """Training, validation and test examples.
@@ -81,6 +83,10 @@ class Source(Protocol):
     def own(self, place: str, how: Reading, *, anew: bool = False) -> Dataset:
         """All examples of one participant, to train on; arguments and errors as of :meth:`splits`."""
         ...
+
+
+READING_KEYS = ("splits", "split_by", "owners", "classes", "deduplicate", "on_error", "cache")
+"""Keys of a course's section ``data`` that only some sources read."""
 
 
 def kinds() -> tuple[str, ...]:

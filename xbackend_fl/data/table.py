@@ -21,6 +21,9 @@ from xbackend_fl.data.labels import classes_of, said
 from xbackend_fl.data.source import Reading
 from xbackend_fl.errors import ConfigError, FileError, shortened
 
+KEYS = frozenset({"splits", "split_by", "owners", "classes", "cache"})
+"""Keys of a course's section ``data`` that tables read."""
+
 _ALL = {"", "*"}
 _TARGET, _PARTS, _OWNERS = "target", "parts", "owners"
 

@@ -180,7 +180,7 @@ class Rehearsal:
         if scope.thorough:
             for other in self._load_again(contents, common=scope.common):
                 refused.add(other)
-        notes += tuple(equal_parts(contents))
+        notes += (*self.source.notes, *equal_parts(contents))
         return Examined(refused.errors, notes, found, contents)
 
     def _trials(self) -> Iterator[Trial]:

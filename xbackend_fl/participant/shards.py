@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Mapping
+from collections.abc import Collection, Container, Iterator, Mapping
 from typing import Any, Protocol, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.course import Course, example_arrays, input_names
+from xbackend_fl.course.data import Data
 from xbackend_fl.data import (
+    READING_KEYS,
     Dataset,
     Reading,
     Splits,
@@ -34,6 +36,7 @@ class DataSource(Protocol):
         name: What messages call the common data.
         names: Participants that have a part of the common data.
         is_code: Whether loading these runs code, which may return something else the next time.
+        notes: What people may want to know of how it reads, one line each.
         loaders: Of participants that bring data of their own: what messages call these.
         given: What the functions of participants with a training loop of their own have returned, once :meth:`own` was called. It is data of any
             kind; where it is none of which batches can be made, :meth:`own` does not have it.
@@ -42,6 +45,7 @@ class DataSource(Protocol):
     name: str
     names: Collection[str]
     is_code: bool
+    notes: Collection[str]
     loaders: Mapping[str, str]
     given: Mapping[str, Any]
 
@@ -98,6 +102,7 @@ class CourseData:
         self._course = course
         self.name = course.data.source.removeprefix("npz:")
         self.is_code = source_of(course.data.source)[0].is_code
+        self.notes: Collection[str] = tuple(_unread(course))
         mine = [p for p in course.participants if p.backend == backend and (only is None or p.name in only)]
         self.names: Collection[str] = [p.name for p in mine if p.data is None]
         self.loaders: Mapping[str, str] = {p.name: p.data for p in mine if p.data is not None}
@@ -155,6 +160,7 @@ class OwnSplits:
         course: Says how they are read.
     """
 
+    notes: Collection[str] = ()
     loaders: Mapping[str, str] = {}
     given: Mapping[str, Any] = {}
 
@@ -185,6 +191,17 @@ class OwnSplits:
     ) -> tuple[dict[str, Dataset], dict[str, Dataset]]:
         """It has brought both."""
         return dict(shards), {self._participant: splits.validation}
+
+
+def _unread(course: Course) -> Iterator[str]:
+    """Keys that say something to no source of a course."""
+    sources = dict.fromkeys(
+        (course.data.source, *(p.data for p in course.participants if p.data is not None))
+    )
+    read = set[str]().union(*(source_of(text)[0].keys for text in sources))
+    for key in READING_KEYS:
+        if key not in read and getattr(course.data, key) != Data.model_fields[key].default:
+            yield f"data.{key} says nothing to {', '.join(sources)}"
 
 
 def reading_of(course: Course, *, shared: bool) -> Reading:

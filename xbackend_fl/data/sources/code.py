@@ -14,6 +14,7 @@ from xbackend_fl.locate import call
 @final
 class _Code:
     is_code = True
+    keys = frozenset({"on_error"})
 
     def splits(self, place: str, how: Reading, *, anew: bool = False) -> Splits:
         return load_splits(place, how, anew=anew)

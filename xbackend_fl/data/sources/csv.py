@@ -11,7 +11,7 @@ from pyarrow import csv
 
 from xbackend_fl.data.dataset import Dataset, Splits
 from xbackend_fl.data.source import Reading
-from xbackend_fl.data.table import Layout, Table, files_of
+from xbackend_fl.data.table import KEYS, Layout, Table, files_of
 from xbackend_fl.errors import FileError, shortened
 
 _SEPARATORS = ",;\t"
@@ -20,6 +20,7 @@ _SEPARATORS = ",;\t"
 @final
 class _Csv:
     is_code = False
+    keys = KEYS
 
     def splits(self, place: str, how: Reading, *, anew: bool = False) -> Splits:
         del anew

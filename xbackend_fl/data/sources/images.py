@@ -28,6 +28,7 @@ _Answer = tuple[Pixels, Sequence[str] | BrokenImageError | UnfitImageError]
 @final
 class _Images:
     is_code = False
+    keys = frozenset({"splits", "classes", "on_error", "cache"})
 
     def splits(self, place: str, how: Reading, *, anew: bool = False) -> Splits:
         del anew

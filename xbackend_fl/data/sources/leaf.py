@@ -12,6 +12,7 @@ from xbackend_fl.data.source import Reading
 @final
 class _Leaf:
     is_code = False
+    keys = frozenset({"splits", "deduplicate"})
 
     def splits(self, place: str, how: Reading, *, anew: bool = False) -> Splits:
         del anew

@@ -16,6 +16,7 @@ from xbackend_fl.errors import ConfigError, Refusals
 @final
 class _Npz:
     is_code = False
+    keys = frozenset[str]()
 
     def splits(self, place: str, how: Reading, *, anew: bool = False) -> Splits:
         del anew

@@ -10,7 +10,7 @@ from pyarrow import parquet
 
 from xbackend_fl.data.dataset import Dataset, Splits
 from xbackend_fl.data.source import Reading
-from xbackend_fl.data.table import Layout, Table, files_of
+from xbackend_fl.data.table import KEYS, Layout, Table, files_of
 from xbackend_fl.errors import FileError, shortened
 
 _BATCH_BYTES, _BUFFER_BYTES = 8 << 20, 1 << 20
@@ -20,6 +20,7 @@ _MAX_ROWS = 65_536
 @final
 class _Parquet:
     is_code = False
+    keys = KEYS
 
     def splits(self, place: str, how: Reading, *, anew: bool = False) -> Splits:
         del anew

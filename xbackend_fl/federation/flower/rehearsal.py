@@ -25,7 +25,7 @@ from xbackend_fl.writing import unwritable_said
 def rehearse(
     course: Course,
     *,
-    data: Path | None = None,
+    data: Path | str | None = None,
     out: Path | None = None,
     without: Collection[str] = (),
     observer: Observer = lambda _: None,
@@ -35,7 +35,7 @@ def rehearse(
 
     Args:
         course: The course.
-        data: A folder with ``NAME.npz`` for every silo; parts of the course's data if left out.
+        data: A folder with ``NAME.npz`` for every silo, or a source with ``{name}`` in the place of its name; parts of the course's data if left out.
         out: A new run folder; what silos write, their logs and all keys lie beside it, in ``OUT-silos``.
         without: Participants that come by themselves, to ``deployment.address`` and with the keys that are told of.
         observer: Told about every event.
@@ -85,7 +85,7 @@ def rehearse(
             command = ["xbfl", "join", str(file), "--as", name, "--server", server.text, "--threads", threads]
             command += ["--keys", str(keys / "silos" / name)]
             command += ["--out", str(beside / name)]
-            command += [] if data is None else ["--data-path", str(data / f"{name}.npz")]
+            command += [] if data is None else ["--data-path", data_of(name, data)]
             environment = {**os.environ, "OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": "PASSIVE"}
             process = processes.running(command, environment, beside / f"{name}.log")
             silos[name] = stack.enter_context(process)
@@ -96,3 +96,9 @@ def rehearse(
             observer=observer,
             should_stop=stopped,
         )
+
+
+def data_of(name: str, data: Path | str) -> str:
+    """Where the data of a silo are, of a folder with ``NAME.npz`` or a source with ``{name}``."""
+    own = str(data).replace("{name}", name)
+    return own if own != str(data) else str(Path(data) / f"{name}.npz")
