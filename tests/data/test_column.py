@@ -12,8 +12,9 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xbackend_fl.data import Column, Dataset, Sliced, blocks, column, content
+from xbackend_fl.data import Column, Dataset, Sliced, blocks, column, content, not_finite
 from xbackend_fl.data.column import is_stored, read
+from xbackend_fl.data.examine import extreme_values
 
 pytestmark = pytest.mark.quick
 
@@ -90,3 +91,18 @@ def test_changes_that_are_in_memory_alone_are_kept(tmp_path: Path, monkeypatch: 
     mapped[7] = 3
     assert read(mapped, slice(0, 5000)).sum() == 3
     assert mapped[7] == 3
+
+
+def test_what_takes_time_to_be_read_is_read_once(forms: dict[str, Column]) -> None:
+    class Counted:
+        shape, dtype, chunks, reads = ARRAY.shape, ARRAY.dtype, (1,), 0
+
+        def __getitem__(self, rows: slice) -> np.ndarray:
+            Counted.reads += 1
+            return ARRAY[rows]
+
+    counted, plain = Sliced(Counted()), forms["array"]
+    assert content(counted) == content(plain)
+    assert extreme_values(counted) == extreme_values(plain)
+    assert not_finite(counted) is None
+    assert Counted.reads == len([*blocks(plain)])

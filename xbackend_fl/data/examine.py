@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import weakref
 from collections.abc import Sequence
 from math import prod
-from typing import Any
+from typing import Any, Protocol, final
 
 import numpy as np
 from blake3 import blake3
@@ -20,22 +21,7 @@ _COLUMNS = 32
 
 def not_finite(array: Column) -> str | None:
     """How many values of an array are NaN or infinite, and where the first is; ``None`` if none is."""
-    if array.dtype.kind != "f":
-        return None
-    counts = {"NaN": 0, "infinity": 0}
-    rows, first = 0, ""
-    for start, block in blocks(array):
-        bad = ~np.isfinite(block)
-        if not bad.any():
-            continue
-        counts["NaN"] += int(np.isnan(block).sum())
-        counts["infinity"] += int(np.isinf(block).sum())
-        rows += int(bad.reshape(len(block), -1).any(1).sum())
-        first = first or place(np.argwhere(bad)[0], start)
-    if not rows:
-        return None
-    kinds = " and ".join(name for name, count in counts.items() if count)
-    return f"{kinds} at {first} ({_count(sum(counts.values()), 'value')} in {_count(rows, 'row')})"
+    return None if array.dtype.kind != "f" else _seen(array, _Finite)
 
 
 def not_held(array: Column, dtype: np.dtype[Any]) -> str | None:
@@ -77,25 +63,10 @@ def extreme_values(array: Column, rows: Rows | None = None) -> list[int]:
     Of an array of integers, those of the smallest and largest ones in each column: they look something up, each column perhaps
     in a table of its own. A row of more than 32 integers counts as one column. None of other arrays.
     """
-    wide = prod(array.shape[1:])
-    if array.dtype.kind not in "fiu" or not wide:
+    if array.dtype.kind not in "fiu" or not prod(array.shape[1:]):
         return []
-    best: dict[tuple[str, int], tuple[float, int]] = {}
-    for start, block in blocks(array, rows):
-        flat = block.reshape(len(block), -1)
-        looks: list[tuple[str, Array, int]] = [("low", flat, 1), ("high", flat, -1)]
-        if array.dtype.kind == "f":
-            looks.append(("zero", np.abs(flat), 1))
-        columns = wide if array.dtype.kind != "f" and wide <= _COLUMNS else 1
-        for name, values, sign in looks:
-            # With one column, the place in it is of the row and the position together.
-            table = values.reshape(-1, columns)
-            places = table.argmin(0) if sign > 0 else table.argmax(0)
-            for column, place in enumerate(places.tolist()):
-                found = (sign * table[place, column].item(), start + place * columns // wide)
-                key = (name, column)
-                best[key] = min(best.get(key, (np.inf, 0)), found)
-    return sorted({row for _, row in best.values()})
+    found: list[int] = _seen(array, _Extremes, rows)
+    return found
 
 
 def digest(arrays: Sequence[Column]) -> str:
@@ -118,13 +89,104 @@ def digest(arrays: Sequence[Column]) -> str:
 
 def content(array: Column) -> str:
     """Digest of an array's shape, dtype and values: any other array has another one."""
-    found = blake3(f"{array.shape} {array.dtype.str};".encode())
-    for _, block in blocks(array):
-        plain = (
-            block.astype(np.float64) if block.dtype.kind == "f" and block.dtype.itemsize > _WIDEST else block
-        )
-        found.update(np.ascontiguousarray(plain).tobytes())
-    return found.hexdigest()
+    found: str = _seen(array, _Content)
+    return found
+
+
+class _Look(Protocol):
+    """Something that is found by looking at all blocks of a column, in order."""
+
+    def __init__(self, column: Column) -> None: ...
+
+    def see(self, start: int, block: Array) -> None: ...
+
+    def found(self) -> Any: ...
+
+
+_known: weakref.WeakKeyDictionary[Column, dict[type[_Look], Any]] = weakref.WeakKeyDictionary()
+
+
+def _seen(column: Column, look: type[_Look], rows: Rows | None = None) -> Any:
+    """What a look finds. A column that takes time to be read is looked at once, for all that is asked of it."""
+    if isinstance(column, np.ndarray) or rows is not None or not is_steady(column):
+        return _looked(column, [look], rows)[look]
+    if column not in _known:
+        _known[column] = _looked(column, [_Finite, _Extremes, _Content], None)
+    return _known[column][look]
+
+
+def _looked(column: Column, looks: Sequence[type[_Look]], rows: Rows | None) -> dict[type[_Look], Any]:
+    made = {look: look(column) for look in looks}
+    for start, block in blocks(column, rows):
+        for one in made.values():
+            one.see(start, block)
+    return {look: one.found() for look, one in made.items()}
+
+
+@final
+class _Finite:
+    def __init__(self, column: Column) -> None:
+        self._is_float = column.dtype.kind == "f"
+        self._counts, self._rows, self._first = {"NaN": 0, "infinity": 0}, 0, ""
+
+    def see(self, start: int, block: Array) -> None:
+        if not self._is_float or not (bad := ~np.isfinite(block)).any():
+            return
+        self._counts["NaN"] += int(np.isnan(block).sum())
+        self._counts["infinity"] += int(np.isinf(block).sum())
+        self._rows += int(bad.reshape(len(block), -1).any(1).sum())
+        self._first = self._first or place(np.argwhere(bad)[0], start)
+
+    def found(self) -> str | None:
+        if not self._rows:
+            return None
+        kinds = " and ".join(name for name, count in self._counts.items() if count)
+        values = _count(sum(self._counts.values()), "value")
+        return f"{kinds} at {self._first} ({values} in {_count(self._rows, 'row')})"
+
+
+@final
+class _Extremes:
+    def __init__(self, column: Column) -> None:
+        self._wide = prod(column.shape[1:])
+        self._is_float = column.dtype.kind == "f"
+        self._is_number = column.dtype.kind in "fiu" and self._wide > 0
+        self._columns = self._wide if not self._is_float and self._wide <= _COLUMNS else 1
+        self._best: dict[tuple[str, int], tuple[float, int]] = {}
+
+    def see(self, start: int, block: Array) -> None:
+        if not self._is_number or not len(block):
+            return
+        flat = block.reshape(len(block), -1)
+        looks: list[tuple[str, Array, int]] = [("low", flat, 1), ("high", flat, -1)]
+        if self._is_float:
+            looks.append(("zero", np.abs(flat), 1))
+        for name, values, sign in looks:
+            # With one column, the place in it is of the row and the position together.
+            table = values.reshape(-1, self._columns)
+            places = table.argmin(0) if sign > 0 else table.argmax(0)
+            for column, place in enumerate(places.tolist()):
+                found = (sign * table[place, column].item(), start + place * self._columns // self._wide)
+                key = (name, column)
+                self._best[key] = min(self._best.get(key, (np.inf, 0)), found)
+
+    def found(self) -> list[int]:
+        return sorted({row for _, row in self._best.values()})
+
+
+@final
+class _Content:
+    def __init__(self, column: Column) -> None:
+        self._digest = blake3(f"{column.shape} {column.dtype.str};".encode())
+
+    def see(self, start: int, block: Array) -> None:
+        del start
+        is_long = block.dtype.kind == "f" and block.dtype.itemsize > _WIDEST
+        plain = block.astype(np.float64) if is_long else block
+        self._digest.update(np.ascontiguousarray(plain).tobytes())
+
+    def found(self) -> str:
+        return self._digest.hexdigest()
 
 
 def _held(block: Array, dtype: np.dtype[Any]) -> NDArray[np.bool_]:
