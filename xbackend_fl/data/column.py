@@ -81,13 +81,17 @@ class Sliced:
     def __getitem__(self, rows: slice | Rows, /) -> Array:
         if isinstance(rows, slice):
             return np.asarray(self._stored[rows]).astype(self.dtype, copy=False)
-        found = np.empty((len(rows), *self.shape[1:]), self.dtype)
-        order = np.argsort(rows, kind="stable")
+        asked, places = np.unique(rows, return_inverse=True)
+        if hasattr(self._stored, "oindex"):
+            # Of zarr, which reads several pieces at a time.
+            found = np.asarray(self._stored.oindex[asked]).astype(self.dtype, copy=False)
+            return np.asarray(found[places])
+        found = np.empty((len(asked), *self.shape[1:]), self.dtype)
         # Libraries differ in which lists of rows they take; a slice they all take.
-        for run in np.split(order, np.flatnonzero(np.diff(rows[order]) > 1) + 1) if len(rows) else []:
-            first, last = int(rows[run[0]]), int(rows[run[-1]])
-            found[run] = np.asarray(self._stored[first : last + 1])[rows[run] - first]
-        return found
+        for run in np.split(np.arange(len(asked)), np.flatnonzero(np.diff(asked) > 1) + 1):
+            if len(run):
+                found[run] = self._stored[int(asked[run[0]]) : int(asked[run[-1]]) + 1]
+        return np.asarray(found[places])
 
 
 def is_stored(value: object) -> bool:
