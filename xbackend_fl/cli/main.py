@@ -19,6 +19,7 @@ from xbackend_fl.cli import (
     deploy,
     diff,
     doctor,
+    engine,
     explain,
     inspect,
     mapping,
@@ -67,6 +68,7 @@ app.command("inspect")(inspect.inspect)
 app.command("diff")(diff.diff)
 app.command("explain")(explain.explain)
 app.add_typer(data.app, name="data")
+app.add_typer(engine.app, name="engine")
 app.command("doctor")(doctor.doctor)
 app.command("adapters")(adapters.adapters)
 

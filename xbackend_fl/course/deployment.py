@@ -25,6 +25,14 @@ def _address(text: str) -> str:
     return text
 
 
+class ServeSection(Section):
+    """What a silo keeps up to date while the course runs."""
+
+    engine: str = Field(
+        description="engine of TensorRT (xbfl engine build), which has the weights of each round as soon as this silo has them"
+    )
+
+
 class DeploymentSection(Section):
     """Real silos; a simulation does not look at it."""
 
@@ -38,6 +46,7 @@ class DeploymentSection(Section):
         "127.0.0.1:8000", description="HOST:PORT of the server"
     )
     keys: str | None = Field(None, description="folder of this machine's keys")
+    serve: ServeSection | None = Field(None, description="silo: what is kept up to date after each round")
     quorum: PositiveInt | None = Field(
         None,
         description="fewest silos to start, and updates of a round; all if left out. With one, silos that are refused are left out, "

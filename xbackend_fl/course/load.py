@@ -25,7 +25,7 @@ def site_settings(path: Path) -> list[str]:
     """What one machine adds to a shared course, as overrides.
 
     Args:
-        path: A YAML file with fields of ``deployment``: ``name``, ``data_path``, ``train``, ``address``, ``keys``; paths are
+        path: A YAML file with fields of ``deployment``: ``name``, ``data_path``, ``train``, ``address``, ``keys``, ``serve``; paths are
             relative to its own folder.
 
     Raises:
@@ -46,6 +46,8 @@ def site_settings(path: Path) -> list[str]:
         plain["keys"] = str(home / plain["keys"])
     if plain.get("train") is not None:
         plain["train"] = resolve(plain["train"], home)
+    if plain.get("serve") is not None:
+        plain["serve"] = {"engine": str((home / plain["serve"]["engine"]).resolve())}
     return [f"deployment.{name}={json.dumps(value)}" for name, value in plain.items()]
 
 
@@ -87,14 +89,17 @@ def complete(course: Course) -> dict[str, Any]:
     plain["data"]["source"] = absolute(course.data.source, course.base)
     for name in {"transform", "evaluation_transform"} & plain["data"].keys():
         plain["data"][name] = resolve(plain["data"][name], course.base)
-    if "cache" in plain["data"]:
-        plain["data"]["cache"] = str((course.base / plain["data"]["cache"]).resolve())
     _absolute_metrics(plain["evaluation"], course)
-    if course.initial is not None:
-        plain["initial"] = str((course.base / course.initial).resolve())
     deployment = plain["deployment"]
-    if "keys" in deployment:
-        deployment["keys"] = str((course.base / deployment["keys"]).resolve())
+    places = (
+        (plain, "initial"),
+        (plain["data"], "cache"),
+        (deployment, "keys"),
+        (deployment.get("serve", {}), "engine"),
+    )
+    for section, key in places:
+        if key in section:
+            section[key] = str((course.base / section[key]).resolve())
     if "data_path" in deployment:
         deployment["data_path"] = absolute(deployment["data_path"], course.base)
     for participant, said in zip(plain["participants"], course.participants, strict=True):

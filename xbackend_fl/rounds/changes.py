@@ -31,6 +31,7 @@ MAY_CHANGE = (
     "deployment.data_path",
     "deployment.address",
     "deployment.keys",
+    "deployment.serve.engine",
     "deployment.quorum",
     "deployment.join_timeout_s",
     "deployment.round_timeout_s",

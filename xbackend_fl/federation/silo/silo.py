@@ -28,6 +28,7 @@ from xbackend_fl.federation.protocol.requests import BindAsked, EvaluateAsked, S
 from xbackend_fl.federation.protocol.signatures import SERVER, Frame, Signatures
 from xbackend_fl.federation.protocol.vectors import digest_of, packed, received, split, unpacked, without_held
 from xbackend_fl.federation.silo.outbox import Outbox
+from xbackend_fl.federation.silo.served import Served
 from xbackend_fl.mapping import Evidence, Proof, pack_evidence, unpack_evidence
 from xbackend_fl.metrics import Metrics
 from xbackend_fl.participant import LOCAL, Arrays, Brought, Contribution, CourseData, OwnSplits, Scope, Worker
@@ -144,6 +145,8 @@ class Silo:
         # Kept: a server that starts again must get the same, and training changes the model.
         self._initial = learner.initial() if self._backend == course.reference else None
         self._schema: Schema | None = None
+        serve = course.deployment.serve
+        self._served = None if serve is None else Served(course.base / serve.engine)
         self.finished = False
         self._answers: dict[str, Callable[[Message], Message]] = {
             "hello": self._hello,
@@ -262,6 +265,8 @@ class Silo:
         arrays, frozen = without_held(request.arrays)
         evidence = unpack_evidence(arrays, wanted.about, schema, "the server's message")
         _, proof, notes = self._learner.bind(schema, evidence)
+        if self._served is not None:
+            self._served.require(schema.fingerprint)
         self._schema, self._kinds = schema, self._kinds_of(schema)
         # Copies: a view would keep the whole frame.
         self._frozen = {name: array.copy() for name, array in frozen.items()}
@@ -282,6 +287,8 @@ class Silo:
         base, beside = self._received(request, wanted.fingerprint)
         vectors = unpacked(beside, self._vectors, base)
         residual, kept = self._carried(wanted.receipts.get(self.name))
+        if self._served is not None and number > 1:
+            self._served.update(self._own(base, kept))
         # Before hours of training that cannot help.
         before, unable = (None, []) if split is None else self._evaluated_before(base, split, kept)
         given = self._learner.train_alone(number, base, self.name, vectors, kept, wanted.watched)
@@ -334,6 +341,8 @@ class Silo:
         wanted = asked(EvaluateAsked, request)
         weights, _ = self._received(request, wanted.fingerprint)
         _, kept = self._carried(wanted.receipts.get(self.name))
+        if self._served is not None:
+            self._served.update(self._own(weights, kept))
         found = {split: self._learner.evaluate(weights, split, kept) for split in wanted.splits}
         return Message(
             "metrics",
@@ -365,12 +374,18 @@ class Silo:
             self._outbox.receipt(wanted.receipts.get(self.name))
             canonical = self._out / "model.safetensors"
             _, kept = self._carried(wanted.receipts.get(self.name))
-            weights = weights.like({**weights, **{n: kept[f"{LOCAL}/{n}"] for n in self._local if kept}})
+            weights = self._own(weights, kept)
+            if self._served is not None:
+                self._served.update(weights)
             native = self._on_disk(self._out, partial(self._learner.save, weights, self._out / "model", kept))
             self._on_disk(self._out, partial(save_weights, canonical, weights))
             return Message("saved", {"files": [native.name, canonical.name]})
         finally:
             self.finished = True
+
+    def _own(self, weights: Weights, kept: Arrays) -> Weights:
+        """The course's weights with the parameters that stay here."""
+        return weights.like({**weights, **{n: kept[f"{LOCAL}/{n}"] for n in self._local if kept}})
 
     def _on_disk(self, folder: Path, write: Callable[[], T]) -> T:
         """What ``write`` returns; a full disk is waited for, since the server waits too."""

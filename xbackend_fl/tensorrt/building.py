@@ -1,0 +1,120 @@
+"""Builds an engine of an ONNX model; no card is needed for one that is not refitted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+
+from xbackend_fl.errors import ConfigError, RefusedInput, UnsupportedError
+from xbackend_fl.tensorrt.library import Messages, library
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a free axis may be long, and what it mostly is."""
+
+    fewest: int
+    usual: int
+    most: int
+
+    @staticmethod
+    def of(text: str) -> Sizes:
+        """From ``1:8:64``.
+
+        Raises:
+            ConfigError: It is something else.
+        """
+        try:
+            found = Sizes(*map(int, text.split(":")))
+        except (TypeError, ValueError):
+            found = Sizes(0, 0, 0)
+        if not 0 < found.fewest <= found.usual <= found.most:
+            raise ConfigError(f"{text!r} are no sizes: expected FEWEST:USUAL:MOST", hint="e.g. batch=1:8:64")
+        return found
+
+
+USUAL = {"batch": Sizes(1, 8, 64)}
+"""Of axes that nobody says anything about."""
+
+
+def build(model: onnx.ModelProto, sizes: Mapping[str, Sizes], *, refittable: bool = False) -> bytes:
+    """A serialized engine, strongly typed and without TF32.
+
+    Args:
+        model: The model, with its weights.
+        sizes: Of free axes, by name; the batch has 1 to 64 if nobody says.
+        refittable: Whether its weights can be replaced, which takes a supported card already now.
+
+    Raises:
+        AdapterError: TensorRT is not installed.
+        UnsupportedError: Its parser lacks an operator; the message names the node.
+        RefusedInput: It cannot be built, or an axis has no sizes.
+    """
+    trt = library()
+    said = Messages(trt)
+    builder = trt.Builder(said.logger)
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, said.logger)
+    if not parser.parse(model.SerializeToString()):
+        raise _unparsed([parser.get_error(index) for index in range(parser.num_errors)], said)
+    config = builder.create_builder_config()
+    config.clear_flag(trt.BuilderFlag.TF32)
+    if refittable:
+        config.set_flag(trt.BuilderFlag.REFIT)
+    profile = builder.create_optimization_profile()
+    for name, shapes in _profile(model, {**USUAL, **sizes}):
+        profile.set_shape(name, *shapes)
+    config.add_optimization_profile(profile)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise said.refusal(
+            "TensorRT cannot build a refittable engine" if refittable else "TensorRT cannot build the engine",
+            "xbfl engine build without --refittable builds anew for every round",
+        )
+    return bytes(plan)
+
+
+def owner(node: str) -> str:
+    """The layer of the reference that a node of our ONNX files is of."""
+    return node.rpartition("/")[0] or node
+
+
+def _unparsed(errors: list[Any], said: Messages) -> RefusedInput:
+    lacking = [
+        f"{error.node_operator()} as {owner(error.node_name())!r} needs it"
+        for error in errors
+        if error.node_operator()
+    ]
+    if not lacking:
+        return said.refusal("TensorRT's parser refuses the file", "xbfl convert writes one that it reads")
+    return UnsupportedError(
+        f"TensorRT's parser has no {', no '.join(dict.fromkeys(lacking))}",
+        hint="say it otherwise in the model, or run model.onnx with ONNX Runtime",
+    )
+
+
+def _profile(
+    model: onnx.ModelProto, sizes: Mapping[str, Sizes]
+) -> Iterator[tuple[str, list[tuple[int, ...]]]]:
+    """Least, usual and largest shape of every input with a free axis."""
+    for item in model.graph.input:
+        dims = item.type.tensor_type.shape.dim
+        free = [dim.dim_param for dim in dims if not dim.HasField("dim_value")]
+        unknown = [name for name in free if name not in sizes]
+        if unknown:
+            raise ConfigError(
+                f"axis {unknown[0]!r} of input {item.name!r} is free, and nobody says how long it is",
+                hint=f"--size {unknown[0]}=FEWEST:USUAL:MOST",
+            )
+        if free:
+            ends = ("fewest", "usual", "most")
+            yield (
+                item.name,
+                [
+                    tuple(dim.dim_value or int(getattr(sizes[dim.dim_param], end)) for dim in dims)
+                    for end in ends
+                ],
+            )

@@ -1,0 +1,188 @@
+"""An engine and the graph beside it, with which it is brought to other weights.
+
+``net.engine`` is TensorRT's own file. ``net.engine.graph`` beside it is the ONNX model without the values of its weights: it never changes,
+so that one rename replaces an engine.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+from xbackend_fl.errors import FileError, SchemaError
+from xbackend_fl.formats.limits import MAX_TENSORS
+from xbackend_fl.tensorrt.building import Sizes, build
+from xbackend_fl.tensorrt.library import library
+from xbackend_fl.tensorrt.refitting import refitted
+from xbackend_fl.text import line
+from xbackend_fl.writing import atomic_write, check_new
+
+Array = NDArray[Any]
+
+_ABOUT = "engine"
+"""Key of the graph's metadata that says how the engine was built."""
+
+
+@final
+@dataclass(frozen=True)
+class Engine:
+    """An engine on disk.
+
+    Attributes:
+        path: ``net.engine``.
+        graph: The model without the values of its weights.
+        version: Of TensorRT.
+        sizes: Of free axes.
+        refittable: Whether its weights can be replaced; else it is built anew.
+    """
+
+    path: Path
+    graph: onnx.ModelProto
+    version: str
+    sizes: Mapping[str, Sizes]
+    refittable: bool
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the schema."""
+        return next((item.value for item in self.graph.metadata_props if item.key == "fingerprint"), "")
+
+    @staticmethod
+    def open(path: Path) -> Engine:
+        """An engine that is to be brought to other weights.
+
+        Raises:
+            AdapterError: TensorRT is not installed.
+            FileError: A file is missing or damaged, or the engine is of another version of TensorRT.
+        """
+        beside = _beside(path)
+        for file in (path, beside):
+            if not file.is_file():
+                raise FileError(
+                    f"no such file: {file}", hint="xbfl engine build makes an engine and the graph beside it"
+                )
+        try:
+            graph = onnx.load_model_from_string(beside.read_bytes())
+            about = json.loads({item.key: item.value for item in graph.metadata_props}[_ABOUT])
+            sizes = {name: Sizes(**ends) for name, ends in about["sizes"].items()}
+            found = Engine(path, graph, str(about["version"]), sizes, bool(about["refittable"]))
+        except Exception as error:  # whatever a damaged file makes protobuf say
+            raise FileError(
+                f"{beside} is no graph of an engine: {line(str(error), 100)}", hint="build the engine again"
+            ) from error
+        installed = library().__version__
+        if found.version != installed:
+            raise FileError(
+                f"{path} was built by TensorRT {line(found.version, 20)}, and {installed} is installed",
+                hint="build it again: xbfl engine build",
+            )
+        return found
+
+    def require(self, fingerprint: str | None) -> None:
+        """Refuse weights of another schema.
+
+        Raises:
+            SchemaError: They are.
+        """
+        if fingerprint != self.fingerprint:
+            raise SchemaError(
+                f"{self.path} is of schema {self.fingerprint[:12]}, the weights are of {str(fingerprint)[:12]}",
+                hint="build an engine of this model: xbfl engine build",
+            )
+
+    def write(self, weights: Mapping[str, Array]) -> None:
+        """Bring it to other weights; the file is the old one or the new one at any time.
+
+        Args:
+            weights: Arrays by canonical name.
+
+        Raises:
+            SchemaError: A weight is missing, or has another shape.
+            RefusedInput: TensorRT cannot do it here.
+        """
+        model = self._with(weights)
+        plan = refitted(self.path.read_bytes(), model) if self.refittable else build(model, self.sizes)
+        with atomic_write(self.path) as partial:
+            partial.write_bytes(plan)
+
+    def _with(self, weights: Mapping[str, Array]) -> onnx.ModelProto:
+        model = onnx.ModelProto()
+        model.CopyFrom(self.graph)
+        for item in model.graph.initializer:
+            array = weights.get(item.name)
+            if array is None or array.shape != tuple(item.dims):
+                raise SchemaError(f"{self.path} needs {item.name!r} of shape {list(item.dims)}")
+            item.raw_data = numpy_helper.from_array(np.ascontiguousarray(array, np.float32)).raw_data
+        return model
+
+
+def build_engine(source: Path, path: Path, sizes: Mapping[str, Sizes], *, refittable: bool = False) -> Engine:
+    """Build an engine and the graph beside it.
+
+    Args:
+        source: An ONNX file of ours, or the folder of a run, which holds ``model.onnx``.
+        path: The new engine.
+        sizes: Of free axes, by name.
+        refittable: Whether its weights can be replaced, on a supported card.
+
+    Raises:
+        FileError: There is no such file, it is none of ours, or an engine is there already.
+        RefusedInput: It cannot be built.
+    """
+    file = source / "model.onnx" if source.is_dir() else source
+    for new in (path, _beside(path)):
+        check_new(new, "choose another file, or xbfl engine refit")
+    if not file.is_file():
+        raise FileError(f"no such file: {file}")
+    try:
+        model = onnx.load_model_from_string(file.read_bytes())
+    except Exception as error:  # whatever protobuf says
+        raise FileError(f"{file} is no ONNX file: {line(str(error), 100)}") from error
+    metadata = {item.key: item.value for item in model.metadata_props}
+    if "fingerprint" not in metadata or len(model.graph.initializer) > MAX_TENSORS:
+        raise FileError(
+            f"{file} says of no schema that it is of it", hint="xbfl convert and xbfl run write files that do"
+        )
+    plan = build(model, sizes, refittable=refittable)
+    about = {
+        "version": library().__version__,
+        "sizes": {name: asdict(ends) for name, ends in sizes.items()},
+        "refittable": refittable,
+    }
+    helper.set_model_props(model, {"fingerprint": metadata["fingerprint"], _ABOUT: json.dumps(about)})
+    for item in model.graph.initializer:
+        item.ClearField("raw_data")
+    with atomic_write(_beside(path)) as partial:
+        partial.write_bytes(model.SerializeToString(deterministic=True))
+    with atomic_write(path) as partial:
+        partial.write_bytes(plan)
+    return Engine.open(path)
+
+
+def refit_engine(path: Path, fingerprint: str | None, weights: Mapping[str, Array]) -> Engine:
+    """Bring an engine to other weights of its schema.
+
+    Args:
+        path: The engine.
+        fingerprint: Of the weights' schema.
+        weights: Arrays by canonical name.
+
+    Raises:
+        RefusedInput: It is of another schema or another version, or cannot be done here.
+    """
+    engine = Engine.open(path)
+    engine.require(fingerprint)
+    engine.write(weights)
+    return engine
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.graph")
