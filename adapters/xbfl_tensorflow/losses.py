@@ -23,6 +23,7 @@ class TensorFlowOperations:
     """
 
     axis: int
+    backend: str = "tensorflow"
 
     exp = staticmethod(tf.exp)
     log = staticmethod(tf.math.log)
@@ -36,7 +37,9 @@ class TensorFlowOperations:
 
     def where(self, condition: Any, one: Any, other: Any, /) -> Any:
         """``tf.where`` takes a whole number for an int32."""
-        like = one if tf.is_tensor(one) else other
+        like = next((x for x in (one, other) if tf.is_tensor(x)), None)
+        if like is None:
+            return tf.where(condition, one, other)
         return tf.where(condition, *(x if tf.is_tensor(x) else tf.cast(x, like.dtype) for x in (one, other)))
 
     def squared_error(self, outputs: Any, targets: Any, /) -> Any:

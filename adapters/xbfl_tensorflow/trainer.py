@@ -255,6 +255,21 @@ class TensorFlowTrainer:
                 number += len(row)
         return LossSum(float(total[0]), int(total[1]))
 
+    def judge(self, output: Array, targets: Array, config: TrainConfig) -> tuple[float, Array | None]:
+        """The loss of an output that is given, in a graph as in training."""
+
+        def graph(value: Any, wanted: Any) -> Any:
+            with tf.GradientTape() as tape:
+                tape.watch(value)
+                loss, _ = mean_loss(value, wanted, config)
+            return loss, tape.gradient(loss, value)
+
+        key = f"judge {config!r}"
+        if key not in self._steps:
+            self._steps[key] = tf.function(graph, autograph=False)
+        loss, gradient = self._steps[key](tf.constant(output), tf.constant(targets))
+        return float(loss), None if gradient is None else tf.convert_to_tensor(gradient).numpy()
+
     @property
     def formats(self) -> tuple[str, ...]:
         """Keras models are written in Keras's formats too."""
@@ -312,6 +327,7 @@ class TensorFlowTrainer:
         masks = _masks(config, trainable)
         # Plain arithmetic: AutoGraph need not rewrite it.
         update = tf.autograph.experimental.do_not_convert(config.optimizer.update)
+        loss_of = tf.autograph.experimental.do_not_convert(mean_loss)
         rule = None
         if config.rule is not None:
             rule = tf.autograph.experimental.do_not_convert(config.rule.gradient)
@@ -319,7 +335,7 @@ class TensorFlowTrainer:
         def step(inputs: Any, targets: Any, numbers: Any, slots: Any, constants: Any) -> Any:
             with tf.GradientTape() as tape:
                 output, *_ = self._call(inputs, training=True)
-                loss, counted = mean_loss(output, targets, config)
+                loss, counted = loss_of(output, targets, config)
             counted = tf.cast(counted, tf.float64)
             sums = tf.stack([tf.cast(loss, tf.float64) * counted, counted])
             grads = _gradients(tape, loss, values)

@@ -29,6 +29,7 @@ from xbackend_fl.adapter.contract import (
     TrainConfig,
 )
 from xbackend_fl.adapter.outputs import output_leaves
+from xbackend_fl.losses import NativeLoss
 from xbfl_torch.convolutions import cheap_biases
 from xbfl_torch.describe import is_tensor, tensors_of
 from xbfl_torch.devices import kernels_for, kernels_on
@@ -197,7 +198,15 @@ def copied(model: torch.nn.Module) -> torch.nn.Module:
 def suits(model: torch.nn.Module, config: TrainConfig) -> bool:
     """Whether every step is the same work: no random masks, no state, nothing that depends on the step's number or on the participant."""
     drops = any(rate > 0 for _, _, rate in dropout_rates(model, config))
-    return not drops and config.optimizer.name == "sgd" and config.rule is None and config.rates is None
+    # A function of the user's own may do what no graph can hold.
+    known = not isinstance(config.loss, NativeLoss)
+    return (
+        not drops
+        and known
+        and config.optimizer.name == "sgd"
+        and config.rule is None
+        and config.rates is None
+    )
 
 
 def train(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeAlias, final
 
 import torch
@@ -26,6 +27,7 @@ class TorchOperations:
     """
 
     axis: int
+    backend: str = "torch"
 
     exp = staticmethod(torch.exp)
     log = staticmethod(torch.log)
@@ -39,12 +41,21 @@ class TorchOperations:
 
     def maximum(self, one: Any, other: Any, /) -> Any:
         """``torch.maximum`` takes no numbers."""
-        tensor, bound = (one, other) if isinstance(one, torch.Tensor) else (other, one)
-        return torch.maximum(tensor, torch.as_tensor(bound, dtype=tensor.dtype, device=tensor.device))
+        if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+            return torch.maximum(one, other)
+        return one.clamp(min=other) if isinstance(one, torch.Tensor) else other.clamp(min=one)
 
     def where(self, condition: Any, one: Any, other: Any, /) -> Any:
-        """A choice."""
-        return torch.where(condition, one, other)
+        """Numbers are filled in: a graph of a GPU must move nothing there."""
+        if not isinstance(one, torch.Tensor) and not isinstance(other, torch.Tensor):
+            return torch.where(condition, one, other)
+        if not isinstance(other, torch.Tensor):
+            return one.masked_fill(~condition, other)
+        return (
+            torch.where(condition, one, other)
+            if isinstance(one, torch.Tensor)
+            else other.masked_fill(condition, one)
+        )
 
     def squared_error(self, outputs: Any, targets: Any, /) -> Any:
         """PyTorch's."""
@@ -77,15 +88,24 @@ class TorchOperations:
 
     def pick(self, numbers: Sequence[float], classes: Any, like: Any, /) -> Any:
         """By class."""
-        return like.new_tensor(numbers)[classes]
+        return _there(tuple(numbers), like.dtype, like.device)[classes]
 
     def row(self, numbers: Sequence[float], scores: Any, /) -> Any:
         """Along classes."""
-        return scores.new_tensor(numbers).reshape(row_shape(len(numbers), scores.ndim, self.axis))
+        numbers = tuple(numbers)
+        return _there(numbers, scores.dtype, scores.device).reshape(
+            row_shape(len(numbers), scores.ndim, self.axis)
+        )
 
     def as_float(self, count: Any, like: Any, /) -> Any:
         """In the dtype of ``like``."""
         return count.to(like.dtype)
+
+
+@cache
+def _there(numbers: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Constants, which graphs of a GPU find where they were when they were captured."""
+    return torch.tensor(numbers, dtype=dtype, device=device)
 
 
 def mean_loss(output: torch.Tensor, targets: torch.Tensor, config: TrainConfig) -> tuple[torch.Tensor, Count]:

@@ -232,6 +232,13 @@ class TorchTrainer:
                 yield found
             self._tensors = tensors_of(self._model)
 
+    def judge(self, output: Array, targets: Array, config: TrainConfig) -> tuple[float, Array | None]:
+        """The loss of an output that is given."""
+        value = self._tensor(output).requires_grad_()
+        loss, _ = mean_loss(value, self._tensor(targets), config)
+        grads = torch.autograd.grad(loss, value, allow_unused=True) if loss.requires_grad else (None,)
+        return float(loss.detach()), None if grads[0] is None else grads[0].cpu().numpy()
+
     def to_device(self, device: str, replicas: int | None = 1, memory_bytes: int | None = None) -> None:
         """Move the model to ``cpu`` or to a GPU."""
         place = torch.device(device)

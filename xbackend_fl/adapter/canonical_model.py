@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.adapter.attributes import training_attributes
-from xbackend_fl.adapter.contract import Batch, LossSum, Rounding, TrainConfig, Trainer
+from xbackend_fl.adapter.contract import Batch, Judging, LossSum, Rounding, TrainConfig, Trainer
 from xbackend_fl.canonical import Binding, Kind, Schema
 from xbackend_fl.canonical.layout import leaves
 from xbackend_fl.errors import RefusedInput, SchemaError
@@ -118,6 +118,22 @@ class CanonicalModel:
         return self.trainer.train(
             (self.native_batch(batch, axis) for batch in batches), self.native_config(config)
         )
+
+    def judge(self, output: Array, targets: Array, config: TrainConfig) -> tuple[float, Array | None]:
+        """What the loss makes of an output and targets, and its gradient; the trainer must be :class:`Judging`.
+
+        Args:
+            output: In ONNX layout, in place of the first output.
+            targets: In ONNX layout.
+            config: As for :meth:`native_config`.
+        """
+        assert isinstance(self.trainer, Judging)
+        axis = config.class_axis if config.loss.targets == "classes" else None
+        axes = self.binding.outputs[0]
+        own = np.ascontiguousarray(axes.to_native(output))
+        wanted = np.ascontiguousarray(axes.without(axis).to_native(targets))
+        value, gradient = self.trainer.judge(own, wanted, self.native_config(config))
+        return value, None if gradient is None else axes.to_canonical(gradient)
 
     def native_inputs(self, inputs: Sequence[Array]) -> list[Array]:
         """Data as the native model takes them, contiguous: in its order of inputs and axes."""

@@ -176,6 +176,21 @@ class CohortTrainer(Protocol):
 
 
 @runtime_checkable
+class Judging(Protocol):
+    """A trainer that can say what the loss makes of any outputs, without its model."""
+
+    def judge(self, output: Array, targets: Array, config: TrainConfig) -> tuple[float, Array | None]:
+        """The mean loss as :meth:`Trainer.train` computes it, and its gradient with respect to the output; ``None`` if no gradient reaches it.
+
+        Args:
+            output: In place of the model's first output, in the model's own layout.
+            targets: As in a batch for the trainer.
+            config: Loss, class axis and what does not count.
+        """
+        ...
+
+
+@runtime_checkable
 class Preserving(Protocol):
     """A trainer that can be probed and leave no trace in the user's model."""
 

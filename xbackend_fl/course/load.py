@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from xbackend_fl.adapter import names
 from xbackend_fl.course import compose, diagnostics, reading, settings, shapes
@@ -19,6 +19,7 @@ from xbackend_fl.course.settings import Path as Keys
 from xbackend_fl.data import absolute
 from xbackend_fl.errors import ConfigError, XbflError
 from xbackend_fl.locate import resolve
+from xbackend_fl.losses import NativeLoss, OwnLoss
 
 
 def site_settings(path: Path) -> list[str]:
@@ -90,6 +91,7 @@ def complete(course: Course) -> dict[str, Any]:
     for name in {"transform", "evaluation_transform"} & plain["data"].keys():
         plain["data"][name] = resolve(plain["data"][name], course.base)
     _absolute_metrics(plain["evaluation"], course)
+    _absolute_loss(plain["training"], course)
     deployment = plain["deployment"]
     places = (
         (plain, "initial"),
@@ -123,6 +125,11 @@ def _absolute_metrics(evaluation: dict[str, Any], course: Course) -> None:
         section[path[-1]] = resolve(text, course.base)
 
 
+def _absolute_loss(training: dict[str, Any], course: Course) -> None:
+    if isinstance(loss := course.loss, OwnLoss | NativeLoss):
+        training["loss"] = TypeAdapter(type(loss)).dump_python(loss, mode="json", by_alias=True)
+
+
 def dump(course: Course) -> str:
     """The course as YAML, complete, with absolute files: what a run folder keeps."""
     return reading.write_text(complete(course))
@@ -145,6 +152,9 @@ def _outside(course: Course) -> list[diagnostics.Mistake]:
             mistakes += _missing(named, course, ("data", name))
     for path, metric in course.evaluation.files:
         mistakes += _missing(metric, course, ("evaluation", *path))
+    if isinstance(course.training.loss, OwnLoss | NativeLoss):
+        for code in course.training.loss.files:
+            mistakes += _missing(code, course, ("training", "loss"))
     # Thousands may name one file.
     looked_at: dict[str, list[diagnostics.Mistake]] = {}
     sections: list[tuple[Keys, Section]] = [(("deployment",), course.deployment)]

@@ -36,6 +36,9 @@ from xbackend_fl.course.section import Section
 from xbackend_fl.course.settings import Path as Keys
 from xbackend_fl.course.training import Training
 from xbackend_fl.errors import ConfigError
+from xbackend_fl.locate import resolve
+from xbackend_fl.losses import Loss, NativeLoss, OwnLoss
+from xbackend_fl.losses.own import NUMPY
 from xbackend_fl.metrics import Choice, Metric
 from xbackend_fl.schedules import Watching, factor_over_rounds
 
@@ -172,6 +175,16 @@ class Course(Section):
         return algorithm.server(self.federate.server.rule(), len(self.participants))
 
     @property
+    def loss(self) -> Loss:
+        """What training minimises; code of the user's own is named by its absolute file."""
+        loss = self.training.loss
+        return (
+            loss.within(lambda text: resolve(text, self._base))
+            if isinstance(loss, OwnLoss | NativeLoss)
+            else loss
+        )
+
+    @property
     def metrics(self) -> tuple[Metric, ...]:
         """What is measured: the loss first."""
         return self.evaluation.measured(self.training.loss, self._base)
@@ -216,6 +229,7 @@ class Course(Section):
                 *self._shapes(),
                 *self._cohort(),
                 *self._evaluation(),
+                *self._functions(),
                 *self._algorithm(),
                 *self._schedule(),
             ]
@@ -316,6 +330,24 @@ class Course(Section):
         if not there(lowest):
             text = f"training.schedule: the learning rate of round {self.rounds} is {lowest:.3g}, which is 0 in float32: nothing would be trained"
             yield mistake(text, keys, None, hint="a floor above 0, a larger gamma, or fewer rounds")
+
+    def _functions(self) -> Iterator[InitErrorDetails]:
+        """Every backend that trains has its function of a loss of the user's own, and some backend or NumPy one to compare with."""
+        loss, place = self.training.loss, ("training", "loss")
+        if not isinstance(loss, NativeLoss):
+            return
+        needed = {participant.backend for participant in self.participants}
+        if missing := sorted(needed - loss.backends):
+            text = f"training.loss has no function for {', '.join(missing)}, and participants train with it"
+            yield mistake(text, place, loss.name, hint=f"{missing[0]}: losses.py:{loss.name}")
+        elif unknown := sorted(loss.backends - self.models.keys() - {NUMPY}):
+            text = f"training.loss has a function for {unknown[0]}, which has no model; models has {', '.join(self.models)}"
+            yield mistake(text, place, loss.name, hint=look_alike(unknown[0], self.models))
+        elif len(needed) > 1 and self.reference not in needed and not {NUMPY, self.reference} & loss.backends:
+            text = f"training.loss has functions that nothing can be compared with: nobody computes it for the reference, {self.reference}"
+            yield mistake(
+                text, place, loss.name, hint=f"numpy: losses.py:{loss.name}, over arrays in ONNX layout"
+            )
 
     def _evaluation(self) -> Iterator[InitErrorDetails]:
         if self.evaluation.validation == "participants":

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, Union
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 
 from xbackend_fl.aggregation import AGGREGATORS, Rule
 from xbackend_fl.algorithms import ALGORITHMS, Algorithm
 from xbackend_fl.course.diagnostics import look_alike, mistake, refuse
 from xbackend_fl.course.excerpt import printed
 from xbackend_fl.course.numbers import single
-from xbackend_fl.losses import LOSSES, Loss
+from xbackend_fl.losses import LOSSES, Loss, NativeLoss, OwnLoss
 from xbackend_fl.schedules import SCHEDULES, Schedule
 
 
@@ -48,6 +48,27 @@ def _several(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else [] if value is None else [value]
 
 
+def _kind_of_loss(value: Any) -> str:
+    """Whether a loss is one of the toolkit's, or one of the user's own in one function or in several."""
+    if isinstance(value, NativeLoss) or (isinstance(value, dict) and value and "name" not in value):
+        return "native"
+    name = value.get("name") if isinstance(value, dict) else value
+    return "own" if isinstance(value, OwnLoss) or (isinstance(name, str) and ":" in name) else "known"
+
+
+def _alone(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+def _by_backend(value: Any) -> Any:
+    """Backends may stand beside what is said of their functions."""
+    if not isinstance(value, dict) or "functions" in value:
+        return value
+    about = {"targets", "applies"} & value.keys()
+    functions = {name: text for name, text in value.items() if name not in about}
+    return {"functions": functions} | {name: value[name] for name in about}
+
+
 if TYPE_CHECKING:
     AlgorithmSection: TypeAlias = Algorithm
     AggregatorSection: TypeAlias = Rule
@@ -56,7 +77,12 @@ if TYPE_CHECKING:
 else:
     AlgorithmSection = section(ALGORITHMS, "federate.algorithm")
     AggregatorSection = section(AGGREGATORS, "federate.aggregator")
-    LossSection = section(LOSSES, "training.loss")
+    LossSection = Annotated[
+        Annotated[section(LOSSES, "training.loss"), Tag("known")]
+        | Annotated[OwnLoss, BeforeValidator(_alone), AfterValidator(_held), Tag("own")]
+        | Annotated[NativeLoss, BeforeValidator(_by_backend), Tag("native")],
+        Discriminator(_kind_of_loss),
+    ]
     ScheduleSections = Annotated[
         tuple[section(SCHEDULES, "training.schedule"), ...], BeforeValidator(_several)
     ]

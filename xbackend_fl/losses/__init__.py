@@ -2,6 +2,7 @@
 
 from xbackend_fl.losses.mean import mean_loss
 from xbackend_fl.losses.operations import NumpyOperations, Operations
+from xbackend_fl.losses.own import NativeLoss, OwnLoss
 from xbackend_fl.losses.protocol import QUANTITIES, BuiltIn, Kernel, Loss, Targets
 from xbackend_fl.losses.registry import LOSSES
 
@@ -11,8 +12,10 @@ __all__ = [
     "BuiltIn",
     "Kernel",
     "Loss",
+    "NativeLoss",
     "NumpyOperations",
     "Operations",
+    "OwnLoss",
     "Targets",
     "mean_loss",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from xbackend_fl.errors import ConfigError
 from xbackend_fl.losses.operations import Operations
 from xbackend_fl.losses.protocol import Loss
 
@@ -22,6 +23,13 @@ def mean_loss(loss: Loss, outputs: Any, targets: Any, counted: Any, ops: Operati
         # Any target that the loss accepts will do where none counts.
         targets = ops.where(counted, targets, 0)
     each, weights = loss.each(outputs, targets, ops), loss.weights(outputs, targets, ops)
+    if len(each.shape) < len(targets.shape):
+        if counted is not None:
+            raise ConfigError(
+                f"the loss {loss.name} gave {'one number for each example' if len(each.shape) else 'one number'}, and some targets do not count",
+                hint="return one number per position (reduction='none'): those of targets that do not count are left out, and the mean is taken",
+            )
+        return ops.mean(each), ops.size(targets)
     if counted is None:
         if weights is None:
             return ops.mean(each), ops.size(targets)

@@ -16,6 +16,11 @@ class Operations(Protocol):
     what they give has the shape of the targets.
     """
 
+    @property
+    def backend(self) -> str:
+        """Whose operations these are."""
+        ...
+
     def exp(self, value: Any, /) -> Any:
         """``e ** value``."""
         ...
@@ -111,6 +116,7 @@ class NumpyOperations:
     """
 
     axis: int = -1
+    backend: str = "numpy"
 
     exp = staticmethod(np.exp)
     log = staticmethod(np.log)
@@ -134,8 +140,9 @@ class NumpyOperations:
 
     def softmax_cross_entropy(self, scores: Any, classes: Any, /) -> Any:
         """Of many classes."""
-        shifted = scores - scores.max(self.axis, keepdims=True)
-        return np.log(np.exp(shifted).sum(self.axis)) - self.take(shifted, classes)
+        rows = np.ascontiguousarray(np.moveaxis(scores, self.axis, -1))
+        shifted = rows - rows.max(-1, keepdims=True)
+        return np.log(np.exp(shifted).sum(-1)) - np.take_along_axis(shifted, classes[..., None], -1)[..., 0]
 
     def log_softmax(self, scores: Any, /) -> Any:
         """Logarithms of shares."""

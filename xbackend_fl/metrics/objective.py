@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, final
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from xbackend_fl.canonical import Schema
 from xbackend_fl.errors import ConfigError
-from xbackend_fl.losses import QUANTITIES, Loss
+from xbackend_fl.losses import QUANTITIES, BuiltIn, Loss
 from xbackend_fl.metrics.features import feature_axis
 
 Array = NDArray[Any]
@@ -43,6 +44,7 @@ class Objective:
         class_axis: Axis of the output, the batch counted, that holds the classes; ``None`` where there are no classes.
         ignore_index: Targets of this value do not count; ``None`` if all count.
         note: How the class axis was found, where the shapes alone leave it open.
+        asked: The mean loss of outputs and targets, both in ONNX layout, where only a backend can compute it.
     """
 
     loss: Loss
@@ -50,6 +52,7 @@ class Objective:
     class_axis: int | None = None
     ignore_index: int | None = None
     note: str = ""
+    asked: Callable[[Array, Array], float] | None = field(default=None, compare=False, repr=False)
 
     @property
     def num_classes(self) -> int:
@@ -187,7 +190,9 @@ def objective_of(
         if not _alike(output, targets.shape[1:]):
             raise ConfigError(
                 f"{loss.name} compares an output {_shown(output)} with targets {_shown(targets.shape[1:])}",
-                hint=f"give targets {_shown(output)}, in ONNX layout, or change the last layer of every model",
+                hint=f"give targets {_shown(output)}, in ONNX layout, or change the last layer of every model"
+                if isinstance(loss, BuiltIn)
+                else f"training.loss: {{…, targets: classes}}, if these are classes; or give targets {_shown(output)}",
             )
         return _fit(Objective(loss, output, None, ignore_index))
     axis, note = _class_axis(schema, targets.shape[1:], class_axis)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.losses import Loss, NumpyOperations
+from xbackend_fl.losses import Loss, NumpyOperations, mean_loss
 from xbackend_fl.metrics.objective import Objective, Shape
 
 MOST_COLUMNS = 64
@@ -83,28 +83,24 @@ def pairs_of(objective: Objective, output: NDArray[Any], targets: NDArray[Any]) 
 
 def _paired(objective: Objective, output: NDArray[Any], targets: NDArray[Any]) -> Pairs:
     counted = objective.counted(targets)
-    if objective.class_axis is not None:
-        output = np.moveaxis(output, objective.class_axis, -1)
-        shape: tuple[int, ...] = (-1, output.shape[-1])
-    else:
-        shape = (-1, 1 if objective.loss.targets == "shares" else columns_of(objective.output))
-    outputs = output.astype(np.float64, order="C")
+    outputs = output.astype(np.float64)
     # Any target that the loss accepts will do where none counts.
     wanted = (targets if counted is None else np.where(counted, targets, 0)).astype(
         np.float64 if objective.class_axis is None else np.int64
     )
-    ops = NumpyOperations(1 if objective.class_axis is None else -1)
-    with np.errstate(over="ignore"):
-        losses = objective.loss.each(outputs, wanted, ops)
-        weights = objective.loss.weights(outputs, wanted, ops)
+    losses, weights = _losses(objective, outputs, wanted, counted)
     labels = _labels(objective, wanted.shape)
+    if objective.class_axis is not None:
+        outputs = np.moveaxis(outputs, objective.class_axis, -1)
+        shape: tuple[int, ...] = (-1, outputs.shape[-1])
+    else:
+        shape = (-1, 1 if objective.loss.targets == "shares" else columns_of(objective.output))
     if counted is not None:
-        outputs, wanted, losses = outputs[counted], wanted[counted], losses[counted]
+        outputs, wanted = outputs[counted], wanted[counted]
         labels = None if labels is None else labels[counted]
-        weights = None if weights is None else weights[counted]
     flat = wanted.reshape(-1) if objective.class_axis is not None else wanted.reshape(shape)
     labels = None if labels is None else labels.reshape(-1)
-    return Pairs(objective, outputs.reshape(shape), flat, losses.reshape(-1), weights, labels)
+    return Pairs(objective, outputs.reshape(shape), flat, losses, weights, labels)
 
 
 def _labels(objective: Objective, shape: Shape) -> NDArray[np.intp] | None:
@@ -113,3 +109,20 @@ def _labels(objective: Objective, shape: Shape) -> NDArray[np.intp] | None:
     if objective.loss.targets != "shares" or columns == 1:
         return None
     return np.broadcast_to(np.arange(columns), (shape[0], columns)).reshape(shape)
+
+
+def _losses(
+    objective: Objective, outputs: NDArray[np.float64], targets: NDArray[Any], counted: NDArray[Any] | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+    """The loss of every target that counts, and its weight; where only a mean is known, that of each."""
+    kept = np.ones(targets.shape, bool) if counted is None else counted
+    if objective.asked is not None:
+        return np.full(
+            kept.sum(), objective.asked(outputs, np.where(kept, targets, objective.ignore_index or 0))
+        ), None
+    loss, ops = objective.loss, NumpyOperations(objective.class_axis or 1)
+    with np.errstate(over="ignore"):
+        each, weights = loss.each(outputs, targets, ops), loss.weights(outputs, targets, ops)
+    if each.ndim < targets.ndim:
+        return np.full(kept.sum(), mean_loss(loss, outputs, targets, counted, ops)[0]), None
+    return each[kept], None if weights is None else weights[kept]

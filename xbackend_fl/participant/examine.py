@@ -20,6 +20,7 @@ from xbackend_fl.data import Column, Dataset, Splits, content, digest, errors_on
 from xbackend_fl.errors import ConfigError, Refusals, RefusedInput
 from xbackend_fl.metrics import Objective
 from xbackend_fl.participant.data_checks import Wanted, examine_data, vocabulary_of
+from xbackend_fl.participant.loss_proof import try_loss
 from xbackend_fl.participant.shards import DataSource
 from xbackend_fl.participant.trial import Trial
 
@@ -148,6 +149,7 @@ class Rehearsal:
         notes = examine_data(looked_at, self._wanted(), refused)
         trials = [*self._trials()]
         notes += self._without_gradient() if scope.common else ()
+        self._try_loss(refused)
         tried = Refusals()
         if not refused:
             errors: list[tuple[str, RefusedInput]] = []
@@ -205,6 +207,12 @@ class Rehearsal:
         """The data of those that the built-in loop trains."""
         own = {p.name for p in self.course.participants if self.course.training_of(p) is not None}
         return {name: data for name, data in self.shards.items() if name not in own}
+
+    def _try_loss(self, refused: Refusals) -> None:
+        """Drawn outputs tell more of a loss than the model's own."""
+        if not refused:
+            with refused:
+                try_loss(self.model, self.objective(self.splits.train))
 
     def _trained_on(self, named: Mapping[str, Dataset]) -> dict[str, Dataset]:
         """Of the named data, those that participants of this backend train on."""

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from itertools import chain, count, islice, repeat
 from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.adapter import Batch
-from xbackend_fl.canonical import Schema
+from xbackend_fl.adapter import Batch, Optimizer, TrainConfig
+from xbackend_fl.adapter.canonical_model import CanonicalModel
 from xbackend_fl.course import Course
 from xbackend_fl.data import Dataset, Examples, Transform, ahead
+from xbackend_fl.losses import NativeLoss
+from xbackend_fl.losses.own import NUMPY
 from xbackend_fl.metrics import Objective, objective_of
 
 
@@ -23,11 +27,11 @@ class Feed:
     Args:
         course: Says how bytes are scaled, and the loss.
         example: One array per input, in ONNX layout and with the dtype that the model takes.
-        schema: The schema.
+        model: Its outputs are what the loss reads.
     """
 
-    def __init__(self, course: Course, example: Sequence[NDArray[Any]], schema: Schema) -> None:
-        self._course, self._example, self._schema = course, example, schema
+    def __init__(self, course: Course, example: Sequence[NDArray[Any]], model: CanonicalModel) -> None:
+        self._course, self._example, self._model = course, example, model
         self._objectives: dict[int, Objective] = {}
         self._training, self._evaluation = (
             None if text is None else Transform(f"data.{key}", text, course.base, course.seed)
@@ -48,14 +52,28 @@ class Feed:
         if key not in self._objectives:
             training = self._course.training
             found = objective_of(
-                self._schema,
-                training.loss,
+                self._model.schema,
+                self._course.loss,
                 data.targets,
                 class_axis=training.class_axis,
                 ignore_index=training.ignore_index,
             )
-            self._objectives[key] = found.counting(data.targets)
+            found = found.counting(data.targets)
+            loss = found.loss
+            if isinstance(loss, NativeLoss) and NUMPY not in loss.backends:
+                found = replace(found, asked=partial(self._judged, found))
+            self._objectives[key] = found
         return self._objectives[key]
+
+    def _judged(self, objective: Objective, output: NDArray[Any], targets: NDArray[Any]) -> float:
+        """A loss that only this backend can compute, of an evaluated batch."""
+        config = TrainConfig(
+            Optimizer(),
+            loss=objective.loss,
+            class_axis=objective.class_axis or 1,
+            ignore_index=objective.ignore_index,
+        )
+        return self._model.judge(output.astype(np.float32), objective.prepared(targets), config)[0]
 
     def prepared(self, inputs: tuple[NDArray[Any], ...]) -> tuple[NDArray[Any], ...]:
         """Inputs in the dtype of the model; bytes are scaled if the course says how."""

@@ -41,8 +41,8 @@ from xbackend_fl.schedules import factor_over_rounds, rates
 from xbackend_fl.weights import Weights
 
 _ONE_BY_ONE = (
-    "participants train one after the other on the device: only PyTorch's plain SGD without dropout or a schedule, with a "
-    "float32 mean and a shared model, trains a whole cohort there"
+    "participants train one after the other on the device: only PyTorch's plain SGD without dropout or a schedule, with a loss "
+    "that is no function of PyTorch's own, a float32 mean and a shared model, trains a whole cohort there"
 )
 
 
@@ -437,7 +437,7 @@ class LocalTraining:
         objective = self._feed.objective(data)
         return TrainConfig(
             training.optimizer.rule(),
-            loss=training.loss,
+            loss=self._course.loss,
             class_axis=objective.class_axis or 1,
             ignore_index=objective.ignore_index,
             clip_norm=training.clip_norm,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, final
 
@@ -47,6 +48,7 @@ from xbackend_fl.participant.examine import Examined, Rehearsal, Scope, digests_
 from xbackend_fl.participant.failures import failing, saving
 from xbackend_fl.participant.feed import Feed
 from xbackend_fl.participant.local_training import Contribution, LocalTraining, PartialSum
+from xbackend_fl.participant.loss_proof import Tried, called, check_against, packed, try_loss
 from xbackend_fl.participant.own_training import Brought, Loop
 from xbackend_fl.participant.shards import CourseData, DataSource
 from xbackend_fl.participant.trial import EVALUATION_BATCH
@@ -141,7 +143,17 @@ class Worker:
         check_writable(model.schema, self._course.opset)
         with explained(f"the {self._backend} model, probed,"):
             check_lengths(model, model.read(), self._example, self._course.free_axes)
-            return model.schema, evidence_of(self._trainer, self._example)
+            first, *others = evidence_of(self._trainer, self._example)
+        return model.schema, (replace(first, losses=packed(self._tried(model))), *others)
+
+    def _tried(self, model: CanonicalModel) -> tuple[Tried, ...]:
+        """What a loss of the user's own makes of drawn outputs."""
+        try:
+            objective = self._feed.objective(self._splits.train)
+        except ConfigError:
+            # Whoever examines the data says what is wrong with the targets, and where.
+            return ()
+        return try_loss(model, objective)
 
     def bind(self, schema: Schema, evidence: Sequence[Evidence]) -> tuple[Binding, Proof, tuple[str, ...]]:
         """Bind this backend's model to the schema, with proof."""
@@ -160,8 +172,11 @@ class Worker:
         require_trainable(name, bound.binding.obstacles, dropout=dropout)
         self._take_over(bound.model)
         self._training.require_freezing()
+        objective = self._feed.objective(self._splits.train)
+        there = called(objective, self._course.reference)
+        check_against(self._tried(bound.model), evidence[0].losses, called(objective, self._backend), there)
         _lay_out(self._trainer)
-        note = self._feed.objective(self._splits.train).layout_note(bound.binding.outputs[0].perm)
+        note = objective.layout_note(bound.binding.outputs[0].perm)
         return bound.binding, bound.proof, (*bound.notes, *([note] if note else []), *self._said_of_loops())
 
     def _said_of_loops(self) -> Iterator[str]:
@@ -192,7 +207,7 @@ class Worker:
 
     def _take_over(self, model: CanonicalModel) -> None:
         self._model = model
-        self._feed = Feed(self._course, self._example, model.schema)
+        self._feed = Feed(self._course, self._example, model)
         self._training = LocalTraining(
             self._course,
             model,

@@ -140,7 +140,7 @@ class SimulationEngine:
                 refused.add(changed(loader))
         if described.answered:
             with refused:
-                check_loss(described.result[0], self._course.training.loss)
+                check_loss(described.result[0], self._course.loss)
         refused.raise_any()
         return *described.result, data
 

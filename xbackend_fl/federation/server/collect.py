@@ -83,7 +83,7 @@ class Collector:
         self._told = told
         self._payload, self._observer, self._began = payload, observer, time.perf_counter()
         self._backends = {participant.name: participant.backend for participant in course.participants}
-        self._loss, self._output, self._most_positions = course.training.loss, output, most_positions
+        self._loss, self._output, self._most_positions = course.loss, output, most_positions
         self._metrics = course.metrics[1:]
         self._each = course.evaluation.validation == "participants"
         self._parts: dict[str, Metrics] = {}

@@ -114,7 +114,7 @@ class DeploymentEngine:
 
     def _take(self, reference: Reference) -> None:
         """Remember what silos bind their models with, and how long an answer can be."""
-        loss, output = self._course.training.loss, reference.schema.outputs[0].shape[1:]
+        loss, output = self._course.loss, reference.schema.outputs[0].shape[1:]
         self._output, self._variances = output, reference.schema.variances
         # The weight of a silo in figures is bounded as its weight in the mean of the updates is.
         self._most_positions = self._rules.max_examples * most_positions_of(loss, output)
@@ -244,7 +244,7 @@ class DeploymentEngine:
                 found = {
                     split: Metrics.of_fields(
                         answer.fields.get(split),
-                        self._course.training.loss,
+                        self._course.loss,
                         self._output,
                         self._course.metrics[1:],
                         most=self._most_positions,

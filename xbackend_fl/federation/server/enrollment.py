@@ -77,7 +77,7 @@ def fetch_references(
         answers = dispatcher.ask(asked, rules.round_timeout_s, enough=lambda: rules.quorum is not None)
         try:
             found = reference_of(name, dict(answers).get(name))
-            check_loss(found.schema, course.training.loss)
+            check_loss(found.schema, course.loss)
         except (UpdateRefused, ConfigError) as error:
             # It may quote names of the schema that came.
             reason = public(error.message)

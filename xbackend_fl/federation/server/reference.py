@@ -139,7 +139,7 @@ def _check_values(schema: Schema, initial: Weights, evidence: Sequence[Evidence]
                 f"its initial weights {quoted(name)} hold {least:.3g}, and no variance is negative"
             )
     for item in evidence:
-        named = (item.statistics, item.gradients, item.moved, item.updated)
+        named = (item.statistics, item.gradients, item.moved, item.updated, item.losses)
         several = [
             # A mask that is added hides by minus infinity.
             *(

@@ -85,6 +85,7 @@ class Evidence:
         updated: Sketch of the running statistics after that step.
         rounding: How far rounding moves the named sketch, one number each, by ``gradients/NAME``, ``moved/NAME``
             and ``updated/NAME``; empty where it was not measured.
+        losses: What a course's own loss makes of drawn outputs, ``DRAW.value`` and ``DRAW.gradient``, beside the reference's first case.
         notes: What was said when the model was described; with lines of its code, so it stays on this machine.
     """
 
@@ -95,6 +96,7 @@ class Evidence:
     moved: Mapping[str, Array] = field(default_factory=dict)
     updated: Mapping[str, Array] = field(default_factory=dict)
     rounding: Mapping[str, Array] = field(default_factory=dict)
+    losses: Mapping[str, Array] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 

@@ -19,7 +19,7 @@ from xbackend_fl.writing import check_new
 
 Array = NDArray[Any]
 
-_NAMED = ("statistics", "gradients", "moved", "updated", "rounding")
+_NAMED = ("statistics", "gradients", "moved", "updated", "rounding", "losses")
 
 
 def write_schema(path: Path, schema: Schema) -> None:
@@ -109,6 +109,7 @@ def unpack_evidence(
             moved=parts.get((index, "moved"), {}),
             updated=parts.get((index, "updated"), {}),
             rounding=parts.get((index, "rounding"), {}),
+            losses=parts.get((index, "losses"), {}),
         )
         for index, plain in enumerate(json.loads(about["cases"]))
     )

@@ -1,0 +1,109 @@
+"""Tries a loss of the user's own in this backend, before the course begins, and holds it against what other backends make of the same draws."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xbackend_fl.adapter import Judging, Optimizer, TrainConfig
+from xbackend_fl.adapter.canonical_model import CanonicalModel
+from xbackend_fl.errors import RefusedInput
+from xbackend_fl.losses import NativeLoss, OwnLoss
+from xbackend_fl.losses.own import NUMPY
+from xbackend_fl.losses.proof import Answer, Draw, Question, check_alone, check_equal, check_numpy, draws
+from xbackend_fl.metrics import Objective
+
+Array = NDArray[Any]
+
+
+class Tried(NamedTuple):
+    """What the loss made of a draw."""
+
+    draw: Draw
+    answer: Answer
+
+
+def try_loss(model: CanonicalModel, objective: Objective) -> tuple[Tried, ...]:
+    """What a loss of the user's own makes of every draw; nothing for a loss of the toolkit's, or where nothing trains.
+
+    Args:
+        model: Its outputs are replaced.
+        objective: How the loss reads them.
+
+    Raises:
+        RefusedInput: It raised, gave another shape, NaN or no gradient; or it is not its own formula in float64.
+    """
+    loss = objective.loss
+    if not isinstance(loss, OwnLoss | NativeLoss) or not isinstance(model.trainer, Judging):
+        return ()
+    what = called(objective, model.binding.backend)
+    asked = Question(loss, objective.output, objective.class_axis, objective.ignore_index)
+    tried = []
+    for draw in draws(asked):
+        ignored = asked.ignore_index if draw.ignoring else None
+        config = TrainConfig(Optimizer(), loss=loss, class_axis=asked.class_axis or 1, ignore_index=ignored)
+        value, gradient = model.judge(draw.outputs, draw.targets, config)
+        if gradient is None:
+            raise _without_gradient(what)
+        answer = Answer(value, gradient)
+        check_alone(what, draw, answer)
+        if isinstance(loss, OwnLoss) or NUMPY in loss.backends:
+            check_numpy(what, asked, draw, answer)
+        tried.append(Tried(draw, answer))
+    if not any(one.answer.gradient.any() for one in tried):
+        raise _without_gradient(what)
+    return tuple(tried)
+
+
+def packed(tried: Sequence[Tried]) -> dict[str, Array]:
+    """As arrays by name, for evidence."""
+    return {
+        f"{place}.{key}": np.asarray(value, np.float64 if key == "value" else np.float32)
+        for place, one in enumerate(tried)
+        for key, value in one.answer._asdict().items()
+    }
+
+
+def check_against(tried: Sequence[Tried], evidence: Mapping[str, Array], what: str, other: str) -> None:
+    """Hold what a loss made of the draws against what it made of them elsewhere.
+
+    Args:
+        tried: Here.
+        evidence: There, as :func:`packed` gives it.
+        what: Where it was tried here.
+        other: Where it was tried there.
+
+    Raises:
+        MismatchError: They are two losses.
+        RefusedInput: The evidence is of other draws.
+    """
+    for place, one in enumerate(tried):
+        value, gradient = (evidence.get(f"{place}.{key}") for key in Answer._fields)
+        if value is None or gradient is None:
+            # Data that have no target that does not count have one draw less.
+            continue
+        if gradient.shape != one.answer.gradient.shape or value.size != 1:
+            raise RefusedInput(
+                f"{what}: the draws have outputs {list(one.answer.gradient.shape)}, and {other} tried {list(gradient.shape)}"
+            )
+        check_equal(what, other, one.draw, one.answer, Answer(value.item(), gradient))
+
+
+def called(objective: Objective, backend: str) -> str:
+    """What messages call a loss in a backend."""
+    loss = objective.loss
+    return (
+        loss.called(backend)
+        if isinstance(loss, OwnLoss | NativeLoss)
+        else f"the loss {loss.name} in {backend}"
+    )
+
+
+def _without_gradient(what: str) -> RefusedInput:
+    return RefusedInput(
+        f"{what} has no gradient: what it gives does not depend on the outputs, or by steps only",
+        hint="argmax, round, comparisons, detach, stop_gradient and numpy() have none: compute with the outputs themselves",
+    )
