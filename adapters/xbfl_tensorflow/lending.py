@@ -14,15 +14,14 @@ from xbackend_fl.adapter.contract import Array, TrainConfig
 from xbackend_fl.adapter.optimizers import Optimizer
 from xbackend_fl.errors import UpdateRefused
 from xbfl_tensorflow.preserve import layers_kept, parts_of, structure_kept
-from xbfl_tensorflow.schema_attributes import schema_attributes
 from xbfl_tensorflow.variables import raw, variable_names
 
 
 @contextmanager
 def lent(
     model: Any,
-    layers: Mapping[str, Any],
     trainable: Mapping[str, Any],
+    frozen: Mapping[str, Any],
     config: TrainConfig,
     masks: Mapping[str, Array],
     uncalled: str,
@@ -31,9 +30,9 @@ def lent(
 
     Args:
         model: The model.
-        layers: Layer by native place.
         trainable: Its ``tf.Variable`` objects that train, by native name.
-        config: Native: attributes, the rule and its slots; its optimizer is compared.
+        frozen: Its variables that the course keeps as they are.
+        config: Native: the rule and its slots; its optimizer is compared.
         masks: Zeros where a variable stays silent, by native name.
         uncalled: What a step is refused with that no rule was asked for.
     """
@@ -41,7 +40,10 @@ def lent(
         stack.enter_context(structure_kept(model))
         stack.enter_context(layers_kept(model))
         _compile_anew(model)
-        stack.enter_context(schema_attributes(layers, config))
+        for variable in frozen.values():
+            if isinstance(variable, keras.Variable) and variable.trainable:
+                stack.callback(setattr, variable, "trainable", True)  # noqa: FBT003  as setattr
+                variable.trainable = False
         found = LentModel(model, trainable, config, masks, uncalled)
         stack.enter_context(found.watched())
         yield found

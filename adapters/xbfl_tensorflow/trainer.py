@@ -221,11 +221,13 @@ class TensorFlowTrainer:
     @contextmanager
     def lend(self, config: TrainConfig, uncalled: str) -> Iterator[LentModel]:
         """The model."""
-        trainable = self._trainable()
+        trainable = self._trained(config)
         masks = _masks(config, trainable)
+        frozen = {name: self._variables[name] for name in config.frozen}
         with (
             self._masters.inside(),
-            lent(self._model, self._layers, trainable, config, masks, uncalled) as found,
+            schema_attributes(self._layers, config, self._still(config)),
+            lent(self._model, trainable, frozen, config, masks, uncalled) as found,
         ):
             yield found
 
@@ -244,10 +246,7 @@ class TensorFlowTrainer:
         first = list(islice(rows, 2))
         alone = len(first) == 1 and len(first[0]) == 1
         quick = unoptimized() if self._outputs else nullcontext()
-        still = {
-            n: raw(v) for n, v in self._variables.items() if n in config.frozen - self._trainable().keys()
-        }
-        with schema_attributes(self._layers, config, still), kernels_needed(), quick:
+        with schema_attributes(self._layers, config, self._still(config)), kernels_needed(), quick:
             for row in chain(first, rows):
                 numbers = _numbers(config, number, len(row))
                 steps = self._steps_of(config, alone=alone)
@@ -310,6 +309,11 @@ class TensorFlowTrainer:
     def _trainable(self) -> dict[str, Any]:
         shared = self._description.binding.owners
         return {n: raw(v) for n, v in self._variables.items() if trainable(v) and n in shared}
+
+    def _still(self, config: TrainConfig) -> dict[str, Any]:
+        """Statistics that are frozen."""
+        names = config.frozen - self._trainable().keys()
+        return {name: raw(variable) for name, variable in self._variables.items() if name in names}
 
     def _trained(self, config: TrainConfig) -> dict[str, Any]:
         return {name: value for name, value in self._trainable().items() if name not in config.frozen}

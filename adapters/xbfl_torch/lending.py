@@ -50,6 +50,8 @@ def lent(
         stack.callback(torch.set_num_threads, threads)
         stack.enter_context(modules_kept(model))
         stack.enter_context(training_mode(model, config, calls))
+        for name in config.frozen & dict(model.named_parameters()).keys():
+            model.get_parameter(name).requires_grad_(False)  # noqa: FBT003  it takes no name
         stack.enter_context(torch.enable_grad())
         found = LentModule(model, names, device, config, uncalled)
         stack.enter_context(found.watched())

@@ -226,7 +226,7 @@ class TorchTrainer:
     @contextmanager
     def lend(self, config: TrainConfig, uncalled: str) -> Iterator[LentModule]:
         """The module; of one that computes weights from others, its plain copy."""
-        names = tuple(self._trainable())
+        names = tuple(name for name in self._trainable() if name not in config.frozen)
         with self._masters.inside():
             with lent(self._model, names, self._device, config, self._calls, uncalled) as found:
                 yield found

@@ -198,6 +198,14 @@ def test_frozen_parameters_stay_frozen_and_that_is_said(opened: Open) -> None:
     assert "it changed '0.weight', which the course keeps frozen" in done.notes[0]
 
 
+@pytest.mark.parametrize(("loop", "backend"), [("train", "torch"), ("keras_train", "tensorflow")])
+def test_what_a_course_freezes_has_no_gradient_in_a_loop(opened: Open, loop: str, backend: str) -> None:
+    frozen = "federate.frozen=['*.bias']"
+    one, other = (trained(opened(name, frozen, backend=backend)) for name in (None, loop))
+    assert furthest(one, other) < 1e-6
+    assert not other.notes
+
+
 def test_flags_that_a_loop_leaves_are_not_the_next_ones(opened: Open) -> None:
     worker = opened("leaves_flags")
     before = worker.initial()
