@@ -13,6 +13,7 @@ from tests.federation.campaign import write_course
 from tests.federation.links import Passing, deployed, light
 from tests.federation.local import LocalLink
 from xbackend_fl import Course, load_course, run_course
+from xbackend_fl.course.agreed import agreed
 from xbackend_fl.errors import ConfigError, RunFailed
 from xbackend_fl.events import Event, Noted, ParticipantEvaluated, RoundFinished
 from xbackend_fl.federation import Silo
@@ -115,6 +116,26 @@ def test_whoever_cannot_evaluate_still_trains(tmp_path: Path) -> None:
         f"server: silo {silos[1].name!r} is not in the validation and test figures: the scanner is off",
     ]
     assert {name for _, name in of_rounds(events)} == {silos[0].name, silos[2].name}
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "evaluation.metrics.1=f1",
+        "evaluation.metrics.1={name: auc, bins: 2048}",
+        "evaluation.held_out=0.3",
+        "evaluation.validation=common",
+    ],
+)
+def test_what_a_silo_measures_is_in_its_first_word(setting: str, course: Course, digits: Path) -> None:
+    best = "evaluation.best=accuracy"
+    other = load_course(digits / "course.yaml", ["participants={torch: 3}", EVALUATION, best, setting])
+    same = load_course(digits / "course.yaml", ["participants={torch: 3}", EVALUATION, best])
+    evaluation = [
+        {k: v for k, v in agreed(c, "torch-1").items() if k.startswith("evaluation.")}
+        for c in (same, course, other)
+    ]
+    assert evaluation[0] == evaluation[1] != evaluation[2]
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from xbackend_fl.algorithms.kinds.fedprox import ProximalRule
 from xbackend_fl.canonical import TrainingEffect
 from xbackend_fl.errors import ConfigError, RefusedInput, SchemaError
 from xbackend_fl.mapping import BoundModel, Proof, find_binding
+from xbackend_fl.metrics import METRICS
 
 Array = NDArray[Any]
 EXAMPLE = (np.zeros((1, 2, 5, 6), np.float32),)
@@ -174,6 +175,8 @@ def test_figures_are_those_of_pytorch_and_scikit_learn(model: nn.Sequential) -> 
         assert found.positions == labels.size
         assert found.figures == pytest.approx({"loss": loss, "accuracy": accuracy}, rel=1e-6)
         assert not side.evaluate([]).figures
+        asked = side.evaluate(data, metrics=[METRICS["perplexity"]("perplexity")])
+        assert asked.figures == pytest.approx({"loss": loss, "perplexity": np.exp(loss)}, rel=1e-6)
 
 
 def test_the_model_of_now_is_asked(model: nn.Sequential) -> None:

@@ -16,7 +16,7 @@ from xbackend_fl.losses import Loss
 from xbackend_fl.losses.kinds.cross_entropy import CrossEntropy
 from xbackend_fl.mapping.match.training import require_trainable
 from xbackend_fl.mapping.proof.verify import Proof
-from xbackend_fl.metrics import Metrics, Objective, evaluated, objective_of
+from xbackend_fl.metrics import Metric, Metrics, Objective, evaluated, objective_of
 from xbackend_fl.weights import Weights
 
 Array = NDArray[Any]
@@ -132,19 +132,21 @@ class BoundModel:
         batches: Iterable[Batch],
         loss: Loss = _CROSS_ENTROPY,
         *,
+        metrics: Sequence[Metric] | None = None,
         class_axis: int | None = None,
         ignore_index: int | None = None,
     ) -> Metrics:
-        """All metrics that fit a loss, over the first output.
+        """The loss and other metrics, over the first output.
 
         Args:
             batches: The data, and targets as for :meth:`train`.
             loss: The loss.
+            metrics: What is measured beside it; by the loss, accuracy, or ``rmse``, ``mae`` and ``r2``, if left out.
             class_axis: Axis of the output that holds the classes, if the shapes leave several.
             ignore_index: Targets of this value do not count; ``None`` if all do.
 
         Returns:
-            Sums, which merge; ``figures`` has ``loss`` and, by the loss, ``accuracy`` or ``rmse``, ``mae`` and ``r2``.
+            Sums, which merge; ``figures`` has each figure that is defined by its name, and ``notes`` why others are not.
 
         Raises:
             RefusedInput: The loss does not accept a target.
@@ -153,7 +155,7 @@ class BoundModel:
         if not ready:
             return Metrics()
         objective = self._objective(ready[0], loss, class_axis, ignore_index)
-        return evaluated(self._renewed(), ready, objective)
+        return evaluated(self._renewed(), ready, objective, metrics)
 
     def _ready(
         self, batches: Iterable[Batch], loss: Loss, class_axis: int | None, ignore_index: int | None
