@@ -1,6 +1,6 @@
 """Draws mutants of what lies between the layers, and binds each to the Keras model of its pair.
 
-``python -m tests.mutations [--count N] [--seed S] [--each M] [words]`` takes pairs of the textbook whose family or name has one of the
+``python -m tests.mutations [--count N] [--seed S] [--each M] [--certificate] [words]`` takes pairs of the textbook whose family or name has one of the
 words, all if there are none, in an order drawn by the seed, and M mutants of each.
 """
 
@@ -23,6 +23,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=200, help="mutants")
     parser.add_argument("--each", type=int, default=6, help="mutants of a pair")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--certificate", action="store_true", help="hold them to a certificate")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     import torch  # noqa: F401
@@ -44,7 +45,7 @@ def main() -> int:
     found: Counter[tuple[str, bool]] = Counter()
     start = time.monotonic()
     for pair in pairs:
-        for verdict in verdicts(pair, arguments.seed, arguments.each):
+        for verdict in verdicts(pair, arguments.seed, arguments.each, certified=arguments.certificate):
             found[verdict.state, verdict.opaque] += verdict.state != NO_PAIR
             print(
                 f"| {pair.family}: {pair.name} | {verdict.what} | {'opaque ' * verdict.opaque}| {verdict.state} | {verdict.said} |",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,9 +20,12 @@ from tests.networks.textbook.pair import Arrays, Pair
 from tests.networks.textbook.proof import flat, keras_outputs, randomise
 from xbackend_fl.adapter import adapter_of
 from xbackend_fl.canonical import Schema
+from xbackend_fl.certificate import Model, certify
+from xbackend_fl.certificate.probes import restored
 from xbackend_fl.errors import MismatchError, XbflError
-from xbackend_fl.mapping import evidence_of
+from xbackend_fl.mapping import Evidence, evidence_of
 from xbackend_fl.mapping.bind import bind_trainer
+from xbackend_fl.mapping.probe.distributions import Distribution
 
 NO_PAIR = "left out"
 """Of a pair that is not bound as it is."""
@@ -52,13 +56,14 @@ class Verdict:
     opaque: bool
 
 
-def verdicts(pair: Pair, seed: int, most: int) -> Iterator[Verdict]:
+def verdicts(pair: Pair, seed: int, most: int, *, certified: bool = False) -> Iterator[Verdict]:
     """Bind mutants of a pair's PyTorch model to its Keras model.
 
     Args:
         pair: One function in both frameworks.
         seed: Draws the mutants.
         most: How many.
+        certified: Whether they are held to a certificate of the Keras model, in place of its own evidence.
     """
     keras.utils.clear_session()
     model, example = pair.torch(), pair.example(np.random.default_rng(0))
@@ -71,6 +76,8 @@ def verdicts(pair: Pair, seed: int, most: int) -> Iterator[Verdict]:
         reference = adapter_of(other).load_model(other, example)
         schema = reference.description.schema
         evidence = evidence_of(reference, example)
+        if certified:
+            evidence = from_certificate(other, example)
         graph = exported(model, example)
         xbackend_fl.bind(plain(graph), schema, example, evidence)
     except Exception as error:  # noqa: BLE001 -- a pair that is refused as it is has no mutants, whatever the reason
@@ -98,6 +105,15 @@ def verdicts(pair: Pair, seed: int, most: int) -> Iterator[Verdict]:
         error = _mapped_difference(pair, mutant.model, other, bound, reference, schema)
         state = SILENT if error > TOLERANCE else OTHER if apart > TOLERANCE else FAINT
         yield Verdict(mutant.what, state, f"{apart:.0e} by name, {error:.0e} as mapped", opaque)
+
+
+def from_certificate(model: Any, example: Arrays) -> tuple[Evidence, ...]:
+    """What a certificate of a model says that it does."""
+    specs = [",".join(map(str, array.shape)) for array in example]
+    statement = certify([Model("a:b", adapter_of(model), model)], example, specs)
+    schema = Schema.from_json(json.dumps(statement.schema))
+    usual = tuple(map(Distribution, statement.usual))
+    return tuple(restored(schema, example, usual, statement.probes))
 
 
 def native_difference(one: nn.Module, two: nn.Module, pair: Pair) -> float:
@@ -129,7 +145,9 @@ def _same_weights(models: list[nn.Module], seed: int) -> None:
         ours, theirs = (dict(model.named_parameters()) for model in models)
         for name, value in ours.items():
             noise = rng.standard_normal(value.shape)
-            new = torch.from_numpy(noise / np.sqrt(value[0].numel()) if value.ndim > 1 else 0.5 + 0.5 * noise)
+            drawn = noise / np.sqrt(value[0].numel()) if value.ndim > 1 else 0.5 + 0.5 * noise
+            # Of a single number, NumPy makes no array.
+            new = torch.from_numpy(np.asarray(drawn))
             value.copy_(new)
             if name in theirs:
                 theirs[name].copy_(new)
