@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from xbackend_fl.adapter import with_axes
     from xbackend_fl.aggregation import OnlineMean
     from xbackend_fl.canonical import Binding, Schema
-    from xbackend_fl.course import Course, load_course
+    from xbackend_fl.course import Course, Participant, load_course
     from xbackend_fl.errors import MismatchError, XbflError
     from xbackend_fl.federation.script import federate
     from xbackend_fl.mapping import BoundModel, Proof, bind, describe, describe_reference, gather_evidence
     from xbackend_fl.participant import Task
-    from xbackend_fl.simulation import Run, run_course
+    from xbackend_fl.simulation import Run, resume_run, run_course
     from xbackend_fl.weights import Weights, load_weights, save_weights
 
 __version__ = "0.1.0"
@@ -31,6 +31,7 @@ __all__ = [
     "MismatchError",
     # Merging
     "OnlineMean",
+    "Participant",
     "Proof",
     "Run",
     "Schema",
@@ -45,6 +46,7 @@ __all__ = [
     "gather_evidence",
     "load_course",
     "load_weights",
+    "resume_run",
     "run_course",
     "save_weights",
     "with_axes",
@@ -56,6 +58,7 @@ _ROOMS = {
     "Course": "course",
     "MismatchError": "errors",
     "OnlineMean": "aggregation",
+    "Participant": "course",
     "Proof": "mapping",
     "Run": "simulation",
     "Schema": "canonical",
@@ -69,6 +72,7 @@ _ROOMS = {
     "gather_evidence": "mapping",
     "load_course": "course",
     "load_weights": "weights",
+    "resume_run": "simulation",
     "run_course": "simulation",
     "save_weights": "weights",
     "with_axes": "adapter",

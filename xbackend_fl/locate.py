@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from xbackend_fl.errors import ConfigError, raised, turned
+from xbackend_fl.objects import function_of, is_held
 from xbackend_fl.places import named, place_of
 
 _USER = "xbfl_user_"
@@ -26,12 +27,14 @@ def load_callable(text: str, base: Path) -> Callable[..., Any]:
     """Import a callable.
 
     Args:
-        text: ``path/to/file.py:name`` (relative to ``base``) or ``package.module:name``.
+        text: ``path/to/file.py:name`` (relative to ``base``) or ``package.module:name``; or the text of an object of Python.
         base: Folder that relative files start from.
 
     Raises:
         ConfigError: The file, the module or the name does not exist.
     """
+    if is_held(text):
+        return function_of(text)
     source, colon, name = text.rpartition(":")
     if not colon or not source or not name:
         raise ConfigError(f"{text!r} is not FILE_OR_MODULE:CALLABLE", hint="for example model.py:build")
@@ -60,7 +63,7 @@ def call(text: str, base: Path, *, anew: bool = False) -> Any:
         ConfigError: It does not exist, or it raised; the message says what and where.
     """
     function = load_callable(text, base)
-    if anew:
+    if anew and not is_held(text):
         source, _, name = text.rpartition(":")
         with explained(source):
             module = (

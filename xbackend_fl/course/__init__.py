@@ -4,6 +4,7 @@ from xbackend_fl.course.load import complete, dump, load_course, site_settings
 from xbackend_fl.course.model import Course
 from xbackend_fl.course.participant import Participant, checked_name
 from xbackend_fl.course.shapes import example_arrays, input_names, named, sequence_axis
+from xbackend_fl.course.written import require_files
 
 __all__ = [
     "Course",
@@ -15,6 +16,7 @@ __all__ = [
     "input_names",
     "load_course",
     "named",
+    "require_files",
     "sequence_axis",
     "site_settings",
 ]

@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 from xbackend_fl.adapter import Scaling
 from xbackend_fl.course.diagnostics import mistake, refuse
 from xbackend_fl.course.numbers import HELD, single, there
-from xbackend_fl.course.section import Section
+from xbackend_fl.course.section import Section, TextSection
 
 
 class Partition(Section):
@@ -53,8 +53,10 @@ class Scale(Section):
 Share = Annotated[float, Field(gt=0), HELD]
 
 
-class Data(Section):
-    """Where examples come from."""
+class Data(TextSection):
+    """Where examples come from: the text of ``source`` alone, or a mapping."""
+
+    alone = "source"
 
     source: str = Field(
         description="FILE_OR_MODULE:CALLABLE returning train, validation and test; or images:FOLDER, parquet:FILE#COLUMNS:TARGET, "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import (
     BeforeValidator,
@@ -106,6 +106,11 @@ class Course(Section):
     keep_checkpoints: PositiveInt = Field(3, description="how many of the latest checkpoints stay on disk")
 
     _base: Path = PrivateAttr(default=Path())
+
+    if TYPE_CHECKING:
+
+        def __init__(self, **keys: Any) -> None:
+            """Keys as arguments; functions, classes, models and data may be objects."""
 
     @property
     def base(self) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
 
@@ -49,6 +49,8 @@ def checked_name(text: str) -> str:
 class Participant(Section):
     """A party with data."""
 
+    positional = ("name", "backend")
+
     name: Name
     backend: str
     training: Annotated[OwnTraining | None, BeforeValidator(only_own)] = Field(
@@ -56,3 +58,10 @@ class Participant(Section):
     )
     data: str | None = Field(None, description="FILE_OR_MODULE:CALLABLE with this participant's own examples")
     train: str | None = Field(None, description=TRAIN)
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self, name: str, backend: str, *, training: Any = None, data: Any = None, train: Any = None
+        ) -> None:
+            """Keys as arguments; data and functions may be objects."""

@@ -1,17 +1,45 @@
-"""What every part of a course file is: fixed keys, plain numbers."""
+"""What every part of a course is: fixed keys, plain numbers."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    GetJsonSchemaHandler,
+    PrivateAttr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, PydanticKnownError
+
+from xbackend_fl.course.written import Called
+from xbackend_fl.objects import HeldObject
 
 
-class Section(BaseModel):
-    """A mapping of a course file: no key but its fields, and nothing changes once it is read."""
+class Section(BaseModel, metaclass=Called):
+    """A mapping of a course file: no key but its fields, and nothing changes once it is read.
+
+    In Python its keys are arguments, and functions, classes, models and data may stand wherever a file has ``FILE:CALLABLE``. A function that an
+    importable file has goes by that; any other object is held, and sent to workers by value.
+
+    Attributes:
+        positional: Arguments that need no name.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    positional: ClassVar[tuple[str, ...]] = ()
+    _held: tuple[HeldObject, ...] = PrivateAttr(default=())
+
+    def holding(self, objects: Iterable[HeldObject]) -> Self:
+        """This section, which keeps objects alive as long as it lives itself."""
+        self._held = tuple(objects)
+        return self
 
     @field_validator("*", mode="before")
     @classmethod
@@ -23,3 +51,27 @@ class Section(BaseModel):
             if field.annotation is not bool:
                 raise PydanticCustomError("switch", "input is a switch, and this is none")
         return value
+
+
+class TextSection(Section):
+    """A section that is most often one text, and then may be written as that alone.
+
+    Attributes:
+        alone: The field that the text is.
+    """
+
+    alone: ClassVar[str]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole(cls, value: Any) -> Any:
+        if not isinstance(value, str | dict | cls):
+            raise PydanticKnownError("string_type")
+        return {cls.alone: value} if isinstance(value, str) else value
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Either form."""
+        return {"anyOf": [{"type": "string"}, handler(schema)]}

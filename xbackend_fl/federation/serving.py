@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from xbackend_fl.course import Course, dump
+from xbackend_fl.course import Course, dump, require_files
 from xbackend_fl.errors import FileError, RunFailed
 from xbackend_fl.events import (
     CourseFinished,
@@ -55,6 +55,7 @@ def serve_course(
         RefusedInput: Course or folder cannot be used, or a silo's model is not the reference's.
         RunFailed: The course could not finish; the checkpoint of the last complete round stays.
     """
+    require_files(course)
     folder = (out if resume and out is not None else RunFolder.place(course, out)).resolve()
     tally = _Tally(observer)
     # From here on: a process may write before whoever started it looks.

@@ -9,6 +9,7 @@ from typing import Any
 from xbackend_fl.course import Course, complete
 from xbackend_fl.course.settings import flat
 from xbackend_fl.errors import ConfigError
+from xbackend_fl.objects import key_of
 from xbackend_fl.text import line
 
 MAY_CHANGE = (
@@ -70,7 +71,7 @@ def require_same(kept: Course, asked: Course, *, grows: bool) -> bool:
 
 def _differing(then: dict[str, Any], now: dict[str, Any], asked: Course, *, grows: bool) -> Iterator[str]:
     for key in dict.fromkeys((*then, *now)):
-        before, after = then.get(key), now.get(key)
+        before, after = _compared(then.get(key)), _compared(now.get(key))
         if before == after or any(fnmatchcase(key, pattern) for pattern in MAY_CHANGE):
             continue
         # A participant is its position too: examples are shared out, and cohorts drawn, in this order.
@@ -79,6 +80,11 @@ def _differing(then: dict[str, Any], now: dict[str, Any], asked: Course, *, grow
         if added and (grows or all(p.data is not None for p in asked.participants)):
             continue
         yield f"  {line(key, _SHOWN)}: {_shown(before)} → {_shown(after)}"
+
+
+def _compared(value: Any) -> Any:
+    """Objects of Python are pickled otherwise by another process: what counts of them is what they are for."""
+    return key_of(value) if isinstance(value, str) else value
 
 
 def _shown(value: Any) -> str:

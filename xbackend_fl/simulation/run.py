@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 from xbackend_fl.course import Course
-from xbackend_fl.errors import FileError
+from xbackend_fl.errors import ConfigError, FileError
 from xbackend_fl.events import Observer
 from xbackend_fl.rounds import Run, RunFolder, full_disk_said, owned, run_with
 from xbackend_fl.simulation.engine import SimulationEngine
@@ -51,6 +51,7 @@ def resume_run(
     path: str | Path,
     overrides: Sequence[str] = (),
     *,
+    course: Course | None = None,
     observer: Observer | None = None,
     should_stop: Callable[[], bool] | None = None,
     in_process: bool = False,
@@ -60,6 +61,7 @@ def resume_run(
     Args:
         path: The run folder.
         overrides: ``a.b=value`` settings, for example ``rounds=40`` to go on further.
+        course: The course as it is to go on, instead of the folder's own: where its objects of Python are needed again, which no folder holds.
         observer: Told about every event.
         should_stop: Asked between rounds.
         in_process: Run the workers in this process.
@@ -76,7 +78,12 @@ def resume_run(
             hint=f"xbfl serve {path} --resume; a simulation has other data",
         )
     with full_disk_said(folder.path), owned(folder.path):
-        course = folder.continued(overrides)
+        if course is None:
+            course = folder.continued(overrides)
+        elif overrides:
+            raise ConfigError("overrides are of the folder's own course", hint="set them in the course")
+        else:
+            folder.go_on_with(course)
         state = folder.latest()
         with closing(SimulationEngine(course, in_process=in_process, states=folder.path / CLIENTS)) as engine:
             return run_with(engine, course, folder, state, observer, should_stop)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from pathlib import Path
 
-from xbackend_fl.course import Course, dump
+from xbackend_fl.course import Course, dump, require_files
 from xbackend_fl.course.address import Address
 from xbackend_fl.errors import ConfigError, RunFailed
 from xbackend_fl.events import Noted, Observer
@@ -45,6 +45,7 @@ def rehearse(
         RefusedInput: Something cannot be used; the message says which silo's.
         RunFailed: The course could not finish.
     """
+    require_files(course)
     names = [participant.name for participant in course.participants]
     if unknown := sorted({*without} - {*names}):
         raise ConfigError(f"the course has no participant {unknown[0]!r}", hint=f"it has {', '.join(names)}")

@@ -1,0 +1,156 @@
+"""Courses that are written in Python: what becomes of objects, and what is said of mistakes."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import pickle
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import xbackend_fl as xb
+from xbackend_fl.course import complete, dump, load_course, require_files
+from xbackend_fl.errors import ConfigError
+from xbackend_fl.locate import call, load_callable
+
+pytestmark = pytest.mark.quick
+
+PART = (np.zeros((4, 2), np.float32), np.zeros(4, np.int64))
+DATA = {"train": PART, "validation": PART, "test": PART}
+
+
+def build() -> list[int]:
+    """A function that this file has."""
+    return [1]
+
+
+class Model:
+    """Called for its outputs, not for a model."""
+
+    def __init__(self) -> None:
+        self.weights = [0]
+
+    def __call__(self, inputs: Any) -> Any:
+        return inputs
+
+
+def course(**keys: Any) -> xb.Course:
+    """A small course."""
+    given = {
+        "name": "small",
+        "rounds": 1,
+        "models": {"torch": build},
+        "input": ["1,2"],
+        "data": DATA,
+        "participants": [xb.Participant("osaka", "torch")],
+    }
+    return xb.Course(**{**given, **keys})
+
+
+def test_a_function_of_a_file_goes_by_its_file(tmp_path: Path) -> None:
+    made = course(models={"torch": build}, data="data.py:load")
+    assert made.models["torch"].build == f"{build.__module__}:build"
+    assert call(made.models["torch"].build, tmp_path) == [1]
+    require_files(made)
+    (tmp_path / "net_of_a_file.py").write_text("def make():\n    return 'made'\n")
+    function = load_callable("net_of_a_file.py:make", tmp_path)
+    assert course(models={"torch": function}).models["torch"].build == f"{tmp_path / 'net_of_a_file.py'}:make"
+
+
+def test_any_other_object_is_held_by_its_course(tmp_path: Path) -> None:
+    bias = 3
+    made = course(
+        models={"torch": lambda: bias},
+        participants=[xb.Participant("osaka", "torch", data=PART, train=functools.partial(print, "x"))],
+    )
+    text = made.models["torch"].build
+    assert text.startswith("object:models.torch#")
+    assert call(text, tmp_path) == 3
+    assert made.participants[0].data is not None
+    assert call(made.participants[0].data, tmp_path)[0] is PART[0]
+    with pytest.raises(
+        ConfigError, match=r"'data', 'models.torch', 'osaka.data' and 1 more .* objects of Python"
+    ):
+        require_files(made)
+    copied = xb.Course(**{**dict(made), "rounds": 7})
+    del made
+    gc.collect()
+    assert call(copied.models["torch"].build, tmp_path) == 3
+    del copied
+    gc.collect()
+    with pytest.raises(ConfigError, match=r"models\.torch was an object of Python") as caught:
+        call(text, tmp_path)
+    assert "resume_run" in str(caught.value.hint)
+
+
+def test_another_process_has_the_objects_of_a_course(tmp_path: Path) -> None:
+    offset = np.arange(3)
+    made = course(models={"torch": lambda: offset + 1})
+    sent = pickle.dumps(made)
+    text = made.models["torch"].build
+    del made
+    gc.collect()
+    received = pickle.loads(sent)
+    assert call(received.models["torch"].build, tmp_path).tolist() == [1, 2, 3]
+    assert received.models["torch"].build == text
+
+
+def test_a_model_is_copied_for_everybody_who_trains_it(tmp_path: Path) -> None:
+    model = Model()
+    made = course(models={"torch": model})
+    text = made.models["torch"].build
+    first, second = call(text, tmp_path), call(text, tmp_path)
+    first.weights.append(1)
+    assert (model.weights, second.weights) == ([0], [0])
+
+
+def test_texts_tell_objects_apart_by_what_they_are() -> None:
+    one, same, other = (course(data={**DATA, "train": (PART[0] + n, PART[1])}) for n in (0, 0, 1))
+    assert one.data.source == same.data.source != other.data.source
+    assert one == same != other
+
+
+def test_a_course_of_objects_is_read_back_without_them(tmp_path: Path) -> None:
+    made = course(models={"torch": lambda: 1})
+    path = tmp_path / "course.yaml"
+    path.write_text(dump(made))
+    assert complete(load_course(path)) == complete(made)
+
+
+def test_mistakes_are_told_in_the_words_of_a_course_file() -> None:
+    with pytest.raises(ConfigError) as caught:
+        xb.Course(name="small", rounds="many", modles={"torch": build}, input=["1,2"], data=DATA)
+    said = caught.value.message
+    assert "`rounds`: input should be a valid integer" in said
+    assert "did you mean `models`?" in said
+    assert "missing key `participants`" in said
+    assert "pydantic" not in said
+    with pytest.raises(ConfigError, match=r"missing key `backend`"):
+        xb.Participant("osaka")  # type: ignore[call-arg]
+    with pytest.raises(ConfigError, match="Participant takes name, backend by position, received 3 values"):
+        xb.Participant("osaka", "torch", PART)  # type: ignore[misc]
+    with pytest.raises(ConfigError, match="received name twice"):
+        xb.Participant("osaka", "torch", name="lyon")  # type: ignore[misc]
+
+
+def test_what_cannot_be_sent_is_refused_with_its_key() -> None:
+    lock = threading.Lock()
+    with pytest.raises(
+        ConfigError, match=r"models.torch: pickling the function raised TypeError.*lock"
+    ) as caught:
+        course(models={"torch": lambda: lock})
+    assert "a function that makes it there" in str(caught.value.hint)
+
+
+def test_data_are_a_text_alone_or_a_mapping(tmp_path: Path) -> None:
+    assert course(data="data.py:load").data == course(data={"source": "data.py:load"}).data
+    path = tmp_path / "course.yaml"
+    (tmp_path / "net.py").write_text("def build(): ...\n")
+    path.write_text(
+        "name: a\nrounds: 1\nmodels: {torch: net.py:build}\ninput: ['1,2']\ndata: net.py:build\nparticipants: {torch: 1}\n"
+    )
+    assert load_course(path).data.source == "net.py:build"

@@ -1,0 +1,68 @@
+"""A course of Python objects is the course of the same functions in files, with workers and without."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import xbackend_fl as xb
+from tests.simulation.conftest import Make
+from xbackend_fl.errors import ConfigError, RefusedInput
+from xbackend_fl.locate import call
+
+
+def test_objects_train_as_files_do(small: Make, tmp_path: Path) -> None:
+    plain = small()
+    expected = xb.run_course(plain, tmp_path / "files", in_process=True)
+    builders = {backend: call_later(model.build, plain.base) for backend, model in plain.models.items()}
+    data = {**dict(plain.data), "source": call(plain.data.source, plain.base)}
+    written = xb.Course(**{**dict(plain), "models": builders, "data": data})
+    received = xb.run_course(written, tmp_path / "objects", in_process=True)
+    assert received.weights.digest == expected.weights.digest
+
+
+def test_workers_have_the_objects_too(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+
+    def some(count: int) -> tuple[Any, Any]:
+        inputs = generator.standard_normal((count, 4), np.float32)
+        return inputs, inputs[:, :3].argmax(1)
+
+    def train(task: xb.Task) -> int:
+        optimizer = torch.optim.SGD(task.model.parameters(), 0.1)
+        inputs, targets = task.data
+        torch.nn.functional.cross_entropy(task.model(torch.tensor(inputs)), torch.tensor(targets)).backward()
+        optimizer.step()
+        return len(targets)
+
+    people = [xb.Participant("osaka", "torch", data=some(12), train=train), xb.Participant("lyon", "torch")]
+    keys = {
+        "name": "written",
+        "models": {"torch": lambda: torch.nn.Sequential(torch.nn.Linear(4, 3))},
+        "input": ["1,4"],
+        "data": {"train": some(20), "validation": some(20), "test": some(20)},
+        "participants": people,
+    }
+    place = tmp_path / "run"
+    run = xb.run_course(xb.Course(**keys, rounds=2), place)
+    assert run.history[-1].metrics["loss"] < run.history[0].metrics["loss"]
+    with pytest.raises(RefusedInput, match="object of Python"):
+        xb.resume_run(place, ["rounds=3"], in_process=True)
+    longer = xb.Course(**keys, rounds=3)
+    with pytest.raises(ConfigError, match="overrides"):
+        xb.resume_run(place, ["rounds=3"], course=longer)
+    parts = {split: some(20) for split in ("train", "validation", "test")}
+    others = xb.Course(**{**keys, "data": parts}, rounds=3)
+    with pytest.raises(RefusedInput, match="data"):
+        xb.resume_run(place, course=others, in_process=True)
+    assert len(xb.resume_run(place, course=longer, in_process=True).history) == 3
+
+
+def call_later(text: str, base: Path) -> Callable[[], Any]:
+    """A function that no module has."""
+    return lambda: call(text, base)

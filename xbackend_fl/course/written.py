@@ -1,0 +1,112 @@
+"""Courses that are written in Python: objects where a file has texts, and mistakes in the words that a file's have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ValidationError
+
+from xbackend_fl.errors import ConfigError
+from xbackend_fl.objects import HeldObject, file_of, held, hold, is_function
+from xbackend_fl.text import shown_names
+
+_PARTS = frozenset({"train", "validation", "test", "owners"})
+_DATA = ("data", "source")
+"""Keys whose values may be examples."""
+
+
+if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass
+else:
+    # It has no public name.
+    ModelMetaclass = type(BaseModel)
+
+
+class Called(ModelMetaclass):
+    """The class of sections: what happens where somebody calls one in Python. A file is read without calling any."""
+
+    def __call__(self: Any, *args: Any, **keys: Any) -> Any:
+        """A section; see :class:`~xbackend_fl.course.section.Section`.
+
+        Raises:
+            ConfigError: All mistakes at once.
+        """
+        positional: tuple[str, ...] = self.positional
+        if len(args) > len(positional):
+            raise ConfigError(
+                f"{self.__name__} takes {', '.join(positional) or 'nothing'} by position, received {len(args)} values",
+                hint=f"give the rest by name: {', '.join(n for n in self.model_fields if n not in positional)}",
+            )
+        given = dict(zip(positional, args, strict=False))
+        if twice := given.keys() & keys.keys():
+            raise ConfigError(f"{self.__name__} received {', '.join(sorted(twice))} twice")
+        given |= keys
+        # What belongs to one of many is told apart by its name.
+        who = given.get("name") if positional else None
+        prefix = (who,) if isinstance(who, str) else ()
+        # Objects live as long as somebody holds them.
+        new: list[HeldObject] = []
+        plain = {key: _text_for(value, (*prefix, key), new) for key, value in given.items()}
+        try:
+            made = super().__call__(**plain)
+        except ValidationError as error:
+            # Both need the sections of a course, which are made by this class.
+            from xbackend_fl.course import diagnostics, excerpt  # noqa: PLC0415
+
+            mistakes, count = diagnostics.explain(error, self)
+            blocks = [excerpt.block(m.message, (), m.hint) for m in mistakes[: excerpt.SHOWN]]
+            raise ConfigError(excerpt.listed(blocks, count)) from error
+        return made.holding(held_by(made))
+
+
+def held_by(value: Any) -> Iterator[HeldObject]:
+    """The objects behind the texts of a value, in sections, mappings and sequences, as far as this process has them."""
+    if isinstance(value, str):
+        if (one := held(value)) is not None:
+            yield one
+        return
+    if isinstance(value, BaseModel):
+        parts: Iterable[Any] = (item for _, item in value)
+    elif isinstance(value, Mapping):
+        parts = value.values()
+    else:
+        parts = value if isinstance(value, list | tuple) else ()
+    for part in parts:
+        yield from held_by(part)
+
+
+def require_files(course: BaseModel) -> None:
+    """Refuse a course with objects: other machines have files.
+
+    Raises:
+        ConfigError: It has some; the message names what they are for.
+    """
+    keys = sorted({one.key for one in held_by(course)})
+    if keys:
+        raise ConfigError(
+            f"{shown_names(keys)} of this course are objects of Python, which silos do not have",
+            hint="write them in a file, from which the course may import them: an importable function goes by its file",
+        )
+
+
+def _text_for(value: Any, path: tuple[str, ...], new: list[HeldObject]) -> Any:
+    """A value as a file would have it; the objects behind its texts are added to ``new``."""
+    if value is None or isinstance(value, str | int | float | BaseModel):
+        return value
+    if is_function(value) and (text := file_of(value)) is not None:
+        return text
+    if callable(value) or (path[-1] in _DATA and _is_data(value)):
+        one = hold(".".join(path), value)
+        new.append(one)
+        return one.text
+    if isinstance(value, Mapping):
+        return {key: _text_for(item, (*path, str(key)), new) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_text_for(item, (*path, str(index)), new) for index, item in enumerate(value)]
+    return value
+
+
+def _is_data(value: Any) -> bool:
+    """Whether a value is examples rather than the keys that say where they are."""
+    return not isinstance(value, Mapping) or {*map(str, value)} >= _PARTS - {"owners"}
