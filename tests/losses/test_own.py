@@ -209,6 +209,7 @@ def test_a_course_names_one(tmp_path: Path) -> None:
         ("{torch: 'losses.py:a', tensorflow: 'losses.py:b', jax: 'losses.py:c'}", "a function for jax"),
         ("'nowhere.py:focal'", "no such file"),
         ("{name: 'losses.py:focal', target: classes}", "target"),
+        ("[cross_entropy, huber]", "a course has one loss, of the model's first output"),
         ("{name: 'losses.py:focal', targets: labels}", "classes"),
     ):
         with pytest.raises(ConfigError, match=words):

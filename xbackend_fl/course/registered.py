@@ -50,6 +50,9 @@ def _several(value: Any) -> Any:
 
 def _kind_of_loss(value: Any) -> str:
     """Whether a loss is one of the toolkit's, or one of the user's own in one function or in several."""
+    if isinstance(value, list | tuple):
+        text = "`training.loss` is a list, and a course has one loss, of the model's first output"
+        refuse([mistake(text, (), value, hint="name one alone: training.loss: huber")])
     if isinstance(value, NativeLoss) or (isinstance(value, dict) and value and "name" not in value):
         return "native"
     name = value.get("name") if isinstance(value, dict) else value
