@@ -23,6 +23,7 @@ from xbackend_fl.canonical import Description, NativeTensor
 from xbackend_fl.canonical.dtypes import HALVES, widened
 from xbackend_fl.errors import RefusedInput
 from xbfl_tensorflow import files
+from xbfl_tensorflow.autocast import autocasting, no_autocast
 from xbfl_tensorflow.calling import call_model
 from xbfl_tensorflow.describe import describe
 from xbfl_tensorflow.exporting import export_onnx
@@ -246,7 +247,8 @@ class TensorFlowTrainer:
         first = list(islice(rows, 2))
         alone = len(first) == 1 and len(first[0]) == 1
         quick = unoptimized() if self._outputs else nullcontext()
-        with schema_attributes(self._layers, config, self._still(config)), kernels_needed(), quick:
+        autocast, still = autocasting(self._model, config), self._still(config)
+        with autocast, schema_attributes(self._layers, config, still), kernels_needed(), quick:
             for row in chain(first, rows):
                 numbers = _numbers(config, number, len(row))
                 steps = self._steps_of(config, alone=alone)
@@ -268,6 +270,10 @@ class TensorFlowTrainer:
             self._steps[key] = tf.function(graph, autograph=False)
         loss, gradient = self._steps[key](tf.constant(output), tf.constant(targets))
         return float(loss), None if gradient is None else tf.convert_to_tensor(gradient).numpy()
+
+    def autocasts(self) -> str:
+        """Models of Keras's layers alone."""
+        return "it holds half precision itself" if self._masters else no_autocast(self._model)
 
     @property
     def formats(self) -> tuple[str, ...]:
@@ -339,7 +345,7 @@ class TensorFlowTrainer:
         def step(inputs: Any, targets: Any, numbers: Any, slots: Any, constants: Any) -> Any:
             with tf.GradientTape() as tape:
                 output, *_ = self._call(inputs, training=True)
-                loss, counted = loss_of(output, targets, config)
+                loss, counted = loss_of(tf.cast(output, tf.float32), targets, config)
             counted = tf.cast(counted, tf.float64)
             sums = tf.stack([tf.cast(loss, tf.float64) * counted, counted])
             grads = _gradients(tape, loss, values)

@@ -204,6 +204,7 @@ def suits(model: torch.nn.Module, config: TrainConfig) -> bool:
         not drops
         and known
         and config.optimizer.name == "sgd"
+        and config.precision == "float32"
         and config.rule is None
         and config.rates is None
     )

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
+
+from xbackend_fl.adapter.contract import TrainConfig
 
 _CONVOLUTIONS = (
     nn.Conv1d,
@@ -32,6 +35,25 @@ def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+# A model's own autocast does nothing while the toolkit computes with it (see Masters); this one does.
+_ENTER: Any = torch.autocast.__enter__
+_LEAVE: Any = torch.autocast.__exit__
+
+
+@contextmanager
+def autocast(device: str, config: TrainConfig) -> Iterator[None]:
+    """Forward passes inside compute in the precision of training; PyTorch decides which operations do."""
+    if config.precision == "float32":
+        yield
+        return
+    inside = torch.autocast(torch.device(device).type, getattr(torch, config.precision))
+    _ENTER(inside)
+    try:
+        yield
+    finally:
+        _LEAVE(inside, None, None, None)
 
 
 @contextmanager

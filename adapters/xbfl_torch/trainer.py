@@ -37,7 +37,7 @@ from xbfl_torch.lending import LentModule, lent
 from xbfl_torch.local_stepper import LocalStepper
 from xbfl_torch.losses import mean_loss
 from xbfl_torch.masters import Masters
-from xbfl_torch.modes import evaluation_mode, few_threads
+from xbfl_torch.modes import autocast, evaluation_mode, few_threads
 from xbfl_torch.parametrizations import materialised
 from xbfl_torch.plain import check_modules, unwrapped
 from xbfl_torch.plan import Plan
@@ -216,8 +216,9 @@ class TorchTrainer:
         total, positions = 0.0, 0
         with training_mode(self._model, config, self._calls), stepper.ready():
             for batch in batches:
-                (output, *_) = self._call(batch.inputs)
-                loss, counted = mean_loss(output, self._tensor(batch.targets), config)
+                with autocast(self._device, config):
+                    (output, *_) = self._call(batch.inputs)
+                loss, counted = mean_loss(output.float(), self._tensor(batch.targets), config)
                 stepper.step(loss)
                 total += float(loss.detach()) * int(counted)
                 positions += int(counted)
@@ -238,6 +239,10 @@ class TorchTrainer:
         loss, _ = mean_loss(value, self._tensor(targets), config)
         grads = torch.autograd.grad(loss, value, allow_unused=True) if loss.requires_grad else (None,)
         return float(loss.detach()), None if grads[0] is None else grads[0].cpu().numpy()
+
+    def autocasts(self) -> str:
+        """Whatever is a module."""
+        return "it holds half precision itself" if self._masters else ""
 
     def to_device(self, device: str, replicas: int | None = 1, memory_bytes: int | None = None) -> None:
         """Move the model to ``cpu`` or to a GPU."""

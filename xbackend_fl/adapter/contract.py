@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,12 +41,18 @@ class Batch:
     targets: Array
 
 
+Precision: TypeAlias = Literal["float32", "bfloat16"]
+"""What forward passes of training compute with."""
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """Local training, the same on every backend.
 
     Attributes:
         optimizer: Update rule.
+        precision: NumPy dtype name of what forward passes compute with where the framework deems it safe; weights, gradients of weights and the
+            step are float32. See :class:`Autocasting`.
         rates: Learning rate of every step, in order; that of the optimizer if ``None``. A trainer that compiles its steps takes them as data.
         loss: What a step makes smaller: its mean over the positions of the batch that count. A batch in which none counts has loss and
             gradient zero.
@@ -70,6 +76,7 @@ class TrainConfig:
     ignore_index: int | None = None
     clip_norm: float | None = None
     dropout: bool = True
+    precision: Precision = "float32"
     attributes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     masked: tuple[Native, ...] = ()
     frozen: frozenset[str] = frozenset()
@@ -270,6 +277,15 @@ class Rounding(Protocol):
         Raises:
             RefusedInput: It takes no such inputs.
         """
+        ...
+
+
+@runtime_checkable
+class Autocasting(Protocol):
+    """A trainer that can train with forward passes in half precision, as its framework does it."""
+
+    def autocasts(self) -> str:
+        """Why it cannot with this model; empty if it can."""
         ...
 
 

@@ -11,6 +11,7 @@ from pydantic_core import InitErrorDetails
 from xbackend_fl.course.diagnostics import mistake, refuse
 from xbackend_fl.course.section import Section
 from xbackend_fl.course.training import OwnTraining, Training
+from xbackend_fl.text import shown_names
 
 S = TypeVar("S", bound=Section)
 
@@ -74,6 +75,18 @@ def own_said(participants: Mapping[str, OwnTraining | None]) -> str:
     said = [f"{name} ({shown_own(own)})" for name, own in participants.items() if own is not None]
     more = f" and {len(said) - _NAMED} more" if len(said) > _NAMED else ""
     return f"settings of their own: {', '.join(said[:_NAMED])}{more}" if said else ""
+
+
+def precision_said(trainings: Mapping[str, Training]) -> str:
+    """One line about participants whose forward passes are rounded; empty if there are none."""
+    found = [name for name, training in trainings.items() if training.precision != "float32"]
+    if not found:
+        return ""
+    who = "all participants" if len(found) == len(trainings) else shown_names(found)
+    return (
+        f"{who} train with forward passes in bfloat16, each as its framework rounds: "
+        "what backends and machines make of one course is not comparable bit by bit"
+    )
 
 
 def _shown(value: Any) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveInt
 
 from xbackend_fl.adapter import Optimizer
+from xbackend_fl.adapter.contract import Precision
 from xbackend_fl.course.numbers import HELD, Decay, Seconds
 from xbackend_fl.course.registered import LossSection, ScheduleSections
 from xbackend_fl.course.section import Section
@@ -42,6 +43,10 @@ class OwnTraining(Section):
     epochs: PositiveInt = 1
     steps: PositiveInt | None = Field(None, description="replaces epochs")
     clip_norm: Annotated[float, Field(gt=0), HELD] | None = None
+    precision: Precision = Field(
+        "float32",
+        description="bfloat16: forward passes by the framework's own mixed precision; weights stay float32, and bits differ between backends",
+    )
     dropout: bool = Field(
         default=True, description="whether dropout layers drop; every backend draws its own masks"
     )

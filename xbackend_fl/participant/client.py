@@ -117,7 +117,11 @@ class Client:
 
     def finish(self, begun: Begun, after: Tensors, lr_sum: float, num_examples: int) -> tuple[Update, Arrays]:
         """What the participant gives, native; and what it keeps if the server accepts that, canonical."""
-        trained = Trained(begun.start, self.native(after), lr_sum, num_examples, begun.sent, begun.state)
+        # A loop of somebody's own may have moved what is frozen.
+        still = {n: begun.start[n] for n, kind in self._native_kinds.items() if kind is Kind.FROZEN}
+        trained = Trained(
+            begun.start, self.native({**after, **still}), lr_sum, num_examples, begun.sent, begun.state
+        )
         update, state = self._side.finish(trained)
         kept = {
             f"{vector}/{name}": array

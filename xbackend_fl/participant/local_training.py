@@ -23,12 +23,13 @@ from xbackend_fl.adapter import (
     Trainer,
 )
 from xbackend_fl.adapter.canonical_model import CanonicalModel
+from xbackend_fl.adapter.contract import Autocasting
 from xbackend_fl.aggregation import LARGEST, MODEL, Partial, Sums, Update, is_within
 from xbackend_fl.course import Course
 from xbackend_fl.course.federate import merging
 from xbackend_fl.course.training import Training
 from xbackend_fl.data import Dataset, batches, seed_of
-from xbackend_fl.errors import ConfigError, Diverged, UpdateRefused
+from xbackend_fl.errors import ConfigError, Diverged, RefusedInput, UpdateRefused
 from xbackend_fl.events import Noted, Observer, ParticipantFailed, ParticipantTrained
 from xbackend_fl.locate import explained
 from xbackend_fl.metrics import Metrics
@@ -131,6 +132,26 @@ class LocalTraining:
     def client(self) -> Client:
         """The algorithm at this model, once that is bound."""
         return Client(self._course, self._model)
+
+    def require_precision(self) -> None:
+        """Raise :class:`RefusedInput` if the model cannot be trained in the precision that the course says."""
+        named = {name: self._trainings[name].precision for name in {**self._shards, **self._loops}}
+        for name in self._loops:
+            if named[name] != "float32":
+                raise ConfigError(
+                    f"{name} trains by a loop of its own, which training.precision {named[name]} does not reach",
+                    hint="let the loop choose its precision, and leave training.precision out for it",
+                )
+        wanted = {*named.values()} - {"float32"}
+        for precision in sorted(wanted):
+            trainer, reason = self._model.trainer, "its adapter has no mixed precision"
+            if isinstance(trainer, Autocasting):
+                reason = trainer.autocasts()
+            if reason:
+                raise RefusedInput(
+                    f"the {self._backend} model cannot be trained with training.precision {precision}: {reason}",
+                    hint="training.precision: float32, for the course or for this backend's participants",
+                )
 
     def require_freezing(self) -> None:
         """Raise :class:`RefusedInput` if the model cannot leave out of training what the course freezes."""
@@ -442,6 +463,7 @@ class LocalTraining:
             ignore_index=objective.ignore_index,
             clip_norm=training.clip_norm,
             dropout=training.dropout,
+            precision=training.precision,
         )
 
     def _native_config(self, data: Dataset, training: Training) -> TrainConfig:

@@ -172,6 +172,7 @@ class Worker:
         require_trainable(name, bound.binding.obstacles, dropout=dropout)
         self._take_over(bound.model)
         self._training.require_freezing()
+        self._training.require_precision()
         objective = self._feed.objective(self._splits.train)
         there = called(objective, self._course.reference)
         check_against(self._tried(bound.model), evidence[0].losses, called(objective, self._backend), there)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from xbackend_fl.canonical import Schema
 from xbackend_fl.course import Course
-from xbackend_fl.course.own_training import own_said
+from xbackend_fl.course.own_training import own_said, precision_said
 from xbackend_fl.errors import SchemaError
 from xbackend_fl.events import CourseFinished, CourseStarted, Event, Noted, Observer, RoundFinished, jsonl
 from xbackend_fl.rounds.checkpoint import CourseState
@@ -69,6 +69,8 @@ def run_with(
     notes = [*make_ready(folder, state)]
     if own := own_said({p.name: p.training for p in course.participants}):
         notes.append(own)
+    if rounded := precision_said(course.trainings):
+        notes.append(rounded)
     if state is not None:
         notes += _none_left(course, state)
     with unwritable_said(folder.path):
