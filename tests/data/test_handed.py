@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils import data as torch_data
 
-from xbackend_fl.data import Dataset, Reading, content, is_steady
+from xbackend_fl.data import Dataset, Reading, content, is_steady, load_dataset
 from xbackend_fl.data.handed import dataset_of
 from xbackend_fl.errors import ConfigError, RunFailed
 
@@ -187,6 +187,19 @@ def test_workers_of_a_loader() -> None:
     )
 
 
+@pytest.mark.slow
+def test_spawned_workers_that_cannot_import_the_data_set_are_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(
+        "import torch\nfrom torch.utils.data import DataLoader, Dataset\n\n\nclass Own(Dataset):\n"
+        "    def __len__(self):\n        return 4\n\n    def __getitem__(self, index):\n        return torch.zeros(3, 4), 0\n\n\n"
+        "def load():\n    return DataLoader(Own(), num_workers=1, multiprocessing_context='spawn')\n"
+    )
+    with pytest.raises(ConfigError, match="element 0 cannot be read") as refused:
+        load_dataset("own.py:load", Reading(tmp_path, HOW.inputs))
+    assert refused.value.hint is not None
+    assert "a module that can be imported" in refused.value.hint
+
+
 def test_tensorflow_s_data_sets() -> None:
     tf = pytest.importorskip("tensorflow")
     one_by_one = tf.data.Dataset.from_tensor_slices((INPUTS, TARGETS))
@@ -212,3 +225,4 @@ def test_items_that_are_batches_are_gone_through() -> None:
     found = dataset_of("data", Sequence(), HOW)
     assert found.stream is not None
     assert np.concatenate([p.inputs[0] for p in found.stream.batches(1)]).tobytes() == INPUTS.tobytes()
+    assert "a Sequence that brings 5 batches of its own (of 10)" in found.notes[0]

@@ -79,8 +79,7 @@ def write(folder: Path, count: int, forms: list[str]) -> None:
             stored = library.create_array(
                 folder / "x.zarr",
                 shape=(count, *SHAPE),
-                chunks=(1, *SHAPE),
-                shards=(4096, *SHAPE),
+                chunks=(16, *SHAPE),
                 dtype="uint8",
                 compressors=None,
             )

@@ -61,10 +61,10 @@ def said_forms(forms: tuple[Form, ...]) -> str:
 
 def unread(where: str, error: BaseException) -> ConfigError:
     """The refusal of what a data set raised in the middle."""
-    hint = None
-    if "daemonic" in str(error):
+    text, hint = str(error), None
+    if "daemonic" in text:
         hint = "num_workers=0: a worker of a simulation has no processes of its own"
-    elif isinstance(error, ModuleNotFoundError | RuntimeError) and "xbfl_user" in str(error):
+    elif "xbfl_user" in text or "exited unexpectedly" in text:
         hint = "num_workers=0; or put the data set's class in a module that can be imported, which processes that are spawned need"
     return ConfigError(f"{where} cannot be read: {type(error).__name__}: {shortened(error)}", hint=hint)
 

@@ -62,10 +62,10 @@ class _Numbered:
     """Goes through what has items by number."""
 
     def __init__(self, source: Any) -> None:
-        self._source = source
+        self.numbered = source
 
     def __iter__(self) -> Iterator[Any]:
-        return (self._source[number] for number in range(len(self._source)))
+        return (self.numbered[number] for number in range(len(self.numbered)))
 
 
 @final
@@ -104,8 +104,9 @@ class _Stream:
             if self._one_by_one
             else f"{sizes.total()} batches of its own (of {shown}); training.batch_size is not used"
         )
+        kind = type(source.numbered if isinstance(source, _Numbered) else source).__name__
         self.notes = [
-            f"{where}: a {type(source).__name__} that brings {brings}; their order is its own: no other backend need see the same, nor a run that goes on"
+            f"{where}: a {kind} that brings {brings}; their order is its own: no other backend need see the same, nor a run that goes on"
         ]
 
     def __len__(self) -> int:
