@@ -85,7 +85,7 @@ def test_a_mapped_file_does_not_stay_in_memory(
 
 
 def test_changes_that_are_in_memory_alone_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(column, "_PAGES_BYTES", 0)
+    monkeypatch.setattr(column, "_PAGES_BYTES", 1000)
     np.save(tmp_path / "x.npy", np.zeros(5000))
     mapped = np.load(tmp_path / "x.npy", mmap_mode="c")
     mapped[7] = 3
