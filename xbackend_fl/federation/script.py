@@ -36,6 +36,9 @@ class Rounds:
 
     The weights that ``task.model`` holds when the loop asks for the next task are this round's update; so :meth:`report` only says how many
     examples they stand for, and may be called before or after the training.
+
+    Attributes:
+        ended: Whether the server is known to have failed.
     """
 
     def __init__(self) -> None:
@@ -47,6 +50,7 @@ class Rounds:
         self._left = threading.Event()
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
+        self.ended: Callable[[], bool] = lambda: False
 
     def __iter__(self) -> Iterator[Task]:
         """Wait for the next round, until the course is over.
@@ -129,6 +133,9 @@ class Rounds:
             try:
                 return self._tasks.get(timeout=_POLL_S)
             except queue.Empty:
+                if self.ended():
+                    self._left.set()
+                    raise RunFailed("the rehearsal has failed; what it said stands above") from None
                 if self._thread.is_alive():
                     continue
                 if self._error is not None:
@@ -207,7 +214,7 @@ def federate(
     rounds, tell = Rounds(), observer or _printed
     with ExitStack() as stack:
         if rehearse:
-            server, keys = stack.enter_context(_rehearsal(found, chosen, where))
+            server, keys = stack.enter_context(_rehearsal(found, chosen, where, rounds))
         way = transport or Flower.of(found, server, None if keys is None else Path(keys), insecure=insecure)
         found_backend = adapter_of(model).name
         wanted = next((p.backend for p in found.participants if p.name == chosen), found_backend)
@@ -216,7 +223,7 @@ def federate(
                 f"the participant {chosen!r} trains with {wanted!r}, and the script's model is one of {found_backend!r}",
                 hint=f"participants: [{{name: {chosen}, backend: {found_backend}}}]",
             )
-        brought = Brought(model, Loop(Path(sys.argv[0]).name or "a script", rounds.train))
+        brought = Brought(model, Loop(Path(sys.argv[0]).name or "a script", rounds.train, own_data=True))
         rounds.run(
             partial(
                 join_course,
@@ -259,8 +266,10 @@ def _require_first_rank() -> None:
 
 
 @contextmanager
-def _rehearsal(course: Course, name: str, out: Path) -> Iterator[tuple[str, Path]]:
+def _rehearsal(course: Course, name: str, out: Path, rounds: Rounds) -> Iterator[tuple[str, Path]]:
     """The server and all other silos as processes of this machine; the address, and this silo's keys.
+
+    Where they end before the course does, so do the rounds.
 
     Raises:
         RunFailed: They ended before there were keys.
@@ -286,6 +295,7 @@ def _rehearsal(course: Course, name: str, out: Path) -> Iterator[tuple[str, Path
             if process.poll() is not None or time.monotonic() - began > _KEYS_S:
                 raise RunFailed("the rehearsal ended before it began; what it said stands above")
             time.sleep(_POLL_S)
+        rounds.ended = lambda: process.poll() not in {None, 0}
         yield server, keys
         process.wait(_LEAVING_S)
     finally:

@@ -394,7 +394,7 @@ class LocalTraining:
             number,
             seed,
             self._trainings[name],
-            None if data is None else len(data),
+            None if data is None or loop.own_data else len(data),
             partial(self._data_of, name),
             partial(self._native_batches, number, name),
             course.federate.algorithm,

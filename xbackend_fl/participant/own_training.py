@@ -39,10 +39,12 @@ class Loop:
     Attributes:
         text: What messages call it: the callable as the course names it.
         function: The callable.
+        own_data: Whether it trains on data that the toolkit does not see, so that it alone knows how many there are.
     """
 
     text: str
     function: Function
+    own_data: bool = False
 
     @staticmethod
     def load(text: str, base: Path) -> Loop:

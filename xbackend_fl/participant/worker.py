@@ -361,7 +361,8 @@ class Worker:
     def num_examples(self) -> dict[str, int | None]:
         """Examples of this backend's participants; ``None`` where only a training loop of their own can say."""
         sizes = {name: len(data) for name, data in self._shards.items()}
-        return dict.fromkeys(self._source.given) | sizes
+        unknown = [name for name, loop in self._loops.items() if loop.own_data]
+        return {**dict.fromkeys(self._source.given), **sizes, **dict.fromkeys(unknown)}
 
     def usage(self) -> Usage:
         """What this process has used."""
