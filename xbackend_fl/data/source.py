@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
 from collections.abc import Sequence
@@ -89,6 +90,7 @@ READING_KEYS = ("splits", "split_by", "owners", "classes", "deduplicate", "on_er
 """Keys of a course's section ``data`` that only some sources read."""
 
 
+@functools.cache
 def kinds() -> tuple[str, ...]:
     """What may stand before the colon of a source, sorted."""
     package = importlib.import_module(_PACKAGE)
