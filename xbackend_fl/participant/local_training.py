@@ -42,8 +42,8 @@ from xbackend_fl.schedules import factor_over_rounds, rates
 from xbackend_fl.weights import Weights
 
 _ONE_BY_ONE = (
-    "participants train one after the other on the device: only PyTorch's plain SGD without dropout or a schedule, with a loss "
-    "that is no function of PyTorch's own, a float32 mean and a shared model, trains a whole cohort there"
+    "participants train one after the other on the device: only PyTorch without dropout or a schedule (in lockstep, or by plain SGD), "
+    "with a loss that is no function of PyTorch's own, a float32 mean and a shared model, trains a whole cohort there"
 )
 
 
