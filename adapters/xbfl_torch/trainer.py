@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, final
@@ -44,7 +43,6 @@ from xbfl_torch.plain import check_modules, unwrapped
 from xbfl_torch.plan import Plan
 from xbfl_torch.preserve import modules_kept
 from xbfl_torch.replicas import Replicas
-from xbfl_torch.stacked.cohorts import Lockstep
 from xbfl_torch.steps import plain_gradients, training_mode
 
 
@@ -91,8 +89,6 @@ class TorchTrainer:
         self._wanted: int | None = 1
         self._data: cohort.Data | None = None
         self._replicas: Replicas | None = None
-        self._lockstep: Lockstep | None = None
-        self._said = ""
 
     @property
     def description(self) -> Description:
@@ -262,8 +258,7 @@ class TorchTrainer:
             if memory_bytes is not None:
                 share = memory_bytes / torch.cuda.mem_get_info()[1]
                 torch.cuda.set_per_process_memory_fraction(min(share, 1.0))
-        self._device, self._wanted = device, replicas
-        self._replicas = self._lockstep = self._data = None
+        self._device, self._wanted, self._replicas, self._data = device, replicas, None, None
         held = self.read() if self._masters else {}
         self._model.to(device)
         _lay_out_images(self._model, torch.channels_last if place.type == "cpu" else torch.contiguous_format)
@@ -276,9 +271,6 @@ class TorchTrainer:
     def load_data(self, inputs: Sequence[Array], targets: Array, scaling: Scaling | None) -> None:
         """Keep data on the device."""
         self._data, self._replicas = cohort.Data.on(self._device, inputs, targets, scaling), None
-        self._lockstep = None
-        if self._data.targets.is_cuda and self._wanted != 1:
-            self._lockstep = Lockstep(self._model, self._floats(), self._dense, self._data)
 
     def device_memory(self) -> tuple[int, int]:
         """By the caching allocator, and by the driver."""
@@ -288,12 +280,14 @@ class TorchTrainer:
         return torch.cuda.max_memory_allocated(), total - free
 
     def supports(self, config: TrainConfig) -> bool:
-        """Any optimizer in lockstep; plain SGD on replicas; neither draws random masks."""
+        """Plain SGD, without random masks."""
         one_by_one = self._way.plain and not self._way.options and self._order[0] == 0
-        if self._data is None or self._masters or not one_by_one or self._calls:
-            return False
-        return cohort.suits(self._model, config) or (
-            self._lockstep is not None and self._lockstep.refusal(config) is None
+        return (
+            self._data is not None
+            and not self._masters
+            and one_by_one
+            and not self._calls
+            and cohort.suits(self._model, config)
         )
 
     def train_cohort(
@@ -303,18 +297,10 @@ class TorchTrainer:
         assert self._data is not None
         if self._data.targets.is_cuda:
             torch.cuda.set_device(self._data.targets.device)
-        notes: tuple[str, ...] = ()
-        if self._lockstep is not None:
-            refusal = self._lockstep.takes(clients, config)
-            if refusal is None:
-                return self._lockstep.train(start, clients, config)
-            note = f"participants train on replicas of the model, not in lockstep: {refusal}"
-            notes, self._said = () if note == self._said else (note,), note
         if self._replicas is None:
             plan = Plan.of(self._tensors, tuple(self._description.binding.owners))
             self._replicas = Replicas(self._model, plan, self._dense, self._data, self._wanted)
-        result = self._replicas.train(start, clients, config)
-        return replace(result, notes=(*notes, *result.notes))
+        return self._replicas.train(start, clients, config)
 
     @property
     def formats(self) -> tuple[str, ...]:
@@ -354,11 +340,6 @@ class TorchTrainer:
     def _tensor(self, array: Array) -> torch.Tensor:
         # from_numpy shares memory and warns about read-only arrays; a batch is small next to a step.
         return torch.tensor(array, device=self._device)
-
-    def _floats(self) -> dict[str, torch.Tensor]:
-        """What is averaged as floats."""
-        shared = self._description.binding.owners
-        return {name: t for name, t in self._tensors.items() if name in shared and t.is_floating_point()}
 
     def _trainable(self) -> dict[str, torch.Tensor]:
         shared = self._description.binding.owners

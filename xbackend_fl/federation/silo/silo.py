@@ -6,7 +6,8 @@ import json
 import logging
 import math
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -131,7 +132,7 @@ class Silo:
         self._data = data
         self.name, self._out, self._learner = name, out, learner
         self._signatures = signatures or Signatures()
-        self._outbox = None if out is None else Outbox(out / "state", keeps_state=course.keeps_state)
+        self._outbox = None if out is None else Outbox(out / "state")
         self._vectors = course.federate.algorithm.vectors
         self._agreed = agreed(course, name)
         self._kinds_of, self._kinds = course.kinds, dict[str, Kind]()
@@ -193,7 +194,7 @@ class Silo:
         own = absolute(str(data), Path()) if isinstance(data, Path | str) else data
         if isinstance(own, str) and own.startswith("npz:") and not Path(own.removeprefix("npz:")).is_file():
             raise FileError(
-                f"{name}: no such file: {data}",
+                f"{name}: no such file: {own.removeprefix('npz:')}",
                 hint="--data-path names this silo's .npz file, or a source: images:FOLDER, parquet:FILE#COLUMNS:TARGET, data.py:load",
             )
         # What others bring is theirs, and no reason to refuse this one.
@@ -221,11 +222,6 @@ class Silo:
         except _UnboundError:
             return Message(UNBOUND, {"message": f"{self.name} has not bound its model yet"})
         except XbflError as error:
-            number = request.fields.get("round")
-            folder = None if self._out is None or type(number) is not int else self._out / "failures"
-            if kept := traceback_kept(folder, f"round-{number}", error):
-                # Whoever mends it is here; the server hears in a line what it was.
-                _LOG.error("%s: %s%s", self.name, error.message, kept)
             return Message.refusal(error)
         except KeyboardInterrupt:
             raise
@@ -234,6 +230,17 @@ class Silo:
             where = lines(traceback.format_exc())
             _LOG.error("%s: the request %s failed\n%s", self.name, line(request.kind, 40), where)
             return Message.raised(error)
+
+    @contextmanager
+    def _tracebacks(self, number: int) -> Iterator[None]:
+        """What a user's code raises while it trains is kept here, where somebody can mend it; the server hears in a line what it was."""
+        try:
+            yield
+        except XbflError as error:
+            folder = None if self._out is None else self._out / "failures"
+            if kept := traceback_kept(folder, f"round-{number}", error):
+                _LOG.error("%s: %s%s", self.name, error.message, kept)
+            raise
 
     def _unknown(self, request: Message) -> Message:
         raise UpdateRefused(f"{self.name} does not know the request '{line(request.kind, 40)}'")
@@ -291,7 +298,8 @@ class Silo:
             self._served.update(self._own(base, kept))
         # Before hours of training that cannot help.
         before, unable = (None, []) if split is None else self._evaluated_before(base, split, kept)
-        given = self._learner.train_alone(number, base, self.name, vectors, kept, wanted.watched)
+        with self._tracebacks(number):
+            given = self._learner.train_alone(number, base, self.name, vectors, kept, wanted.watched)
         update = given.update
         arrays, left = encode(update.model, base, Payload(**wanted.payload.model_dump()), residual)
         arrays |= packed({name: vector for name, vector in update.vectors.items() if name != MODEL})
