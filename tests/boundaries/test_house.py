@@ -125,3 +125,16 @@ def test_the_readme_uses_the_tested_versions(root: Path) -> None:
     assert readme.count("-c constraints.txt") >= 2
     extras = tomllib.loads((root / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert {"torch", "tensorflow", "all", "dev"} <= extras.keys()
+
+
+def test_the_map_and_the_guide_name_every_room(root: Path) -> None:
+    contract = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    rooms = {room.strip() for floor in contract["contracts"][0]["layers"] for room in floor.split("|")}
+    named = {
+        "README.md": {room for room in rooms if (root / "xbackend_fl" / room).is_dir()},
+        "docs/guides/house.md": rooms,
+    }
+    for page, wanted in named.items():
+        text = (root / page).read_text(encoding="utf-8")
+        table = text[text.index("| room |") :]
+        assert {room for room in wanted if f"`{room}`" not in table} == set(), page

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -138,6 +140,75 @@ ROOMS = [
     "testing",
     "weights",
 ]
+
+
+# Who imports a package: rooms and files of the core. What is not here, the core does not import.
+EVERYBODY = {"numpy", "pydantic", "pydantic_core", "annotated_types"}
+PACKAGES = {
+    "PIL": ["data"],
+    "blake3": ["data", "federation", "formats", "rounds"],
+    "cloudpickle": ["objects.py"],
+    "cryptography": ["certificate", "federation", "signing.py"],
+    "cupy": ["aggregation"],
+    "filelock": ["data", "rounds"],
+    "flwr": ["federation/flower"],
+    "google_crc32c": ["formats"],
+    "h5py": ["formats"],
+    "httpx": ["federation/flower"],
+    "ijson": ["data"],
+    "ml_dtypes": ["canonical", "federation/protocol", "formats"],
+    "msgpack": ["formats"],
+    "onnx": ["canonical", "certificate", "mapping", "tensorrt", "weights"],
+    "onnxruntime": ["canonical/onnx_session.py"],
+    "psutil": ["mapping", "participant"],
+    "pyarrow": ["data"],
+    "pyseccomp": ["formats"],
+    "rich": ["cli", "report"],
+    "scipy": ["aggregation/kernels.py"],
+    "typer": ["cli"],
+    "yaml": ["course"],
+}
+
+
+def imported(text: str) -> Iterator[str]:
+    """Packages that a file imports, wherever it does."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None and not node.level:
+            yield node.module.partition(".")[0]
+
+
+def strangers(text: str, file: str) -> set[str]:
+    """What a file of the core imports and is not listed for it."""
+    rooms = {package for package, places in PACKAGES.items() if any(is_in(file, place) for place in places)}
+    return {*imported(text)} - sys.stdlib_module_names - EVERYBODY - rooms - {"xbackend_fl"}
+
+
+def is_in(file: str, place: str) -> bool:
+    return file == place or file.startswith(f"{place}/")
+
+
+def test_the_core_imports_only_packages_that_are_listed(root: Path) -> None:
+    core = root / "xbackend_fl"
+    files = {str(file.relative_to(core)): file.read_text(encoding="utf-8") for file in core.rglob("*.py")}
+    found = {name: strangers(text, name) for name, text in files.items()}
+    assert {name: packages for name, packages in found.items() if packages} == {}
+    used = {package for text in files.values() for package in imported(text)}
+    assert PACKAGES.keys() - used == set()
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("metrics/pairs.py", "import torchvision, transformers"),
+        ("metrics/pairs.py", "def f():\n    from flwr.common import Context"),
+        ("federation/server/engine.py", "import flwr"),
+        ("canonical/graph/builder.py", "import onnxruntime"),
+    ],
+)
+def test_another_package_is_found(file: str, line: str) -> None:
+    assert strangers(line, file) == {*imported(line)}
 
 
 def test_the_core_loads_no_framework() -> None:
