@@ -41,7 +41,7 @@ def load_callable(text: str, base: Path) -> Callable[..., Any]:
     module = _from_file(base / source) if source.endswith(".py") else _from_module(source)
     found = getattr(module, name, None)
     if found is not None and not callable(found):
-        raise ConfigError(f"{name!r} of {source} is a {type(found).__name__}, which cannot be called")
+        raise ConfigError(f"{name!r} of {source} cannot be called: it is of type {type(found).__name__}")
     if found is None:
         close = difflib.get_close_matches(name, dir(module), n=1)
         raise ConfigError(

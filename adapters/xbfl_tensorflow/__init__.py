@@ -59,6 +59,13 @@ class TensorFlowAdapter:
 
         return TensorFlowTrainer(model, example)
 
+    def number_anew(self) -> None:
+        """Count layers without a name from the first; see the contract."""
+        import_frameworks()
+        from xbfl_tensorflow.preserve import number_anew
+
+        number_anew()
+
     def unbuilt(self, model: object) -> AbstractContextManager[None]:
         """Layers without variables are left without; see the contract."""
         import_frameworks()

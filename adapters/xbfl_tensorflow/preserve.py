@@ -20,6 +20,11 @@ _SMALL = 1 << 20
 _PLAIN = (bool, int, float, str, type(None))
 
 
+def number_anew() -> None:
+    """Let Keras count layers from the first, and leave the rest of its state: ``clear_session`` would reset the dtype policy too."""
+    global_state.set_global_attribute("object_name_uids", defaultdict(int))
+
+
 @contextmanager
 def layers_kept(model: Any) -> Iterator[None]:
     """Afterwards the layers of a model have the plain attributes that they had, and hold no tensors of a trace.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
@@ -251,8 +251,8 @@ class TensorFlowTrainer:
         with autocast, schema_attributes(self._layers, config, still), kernels_needed(), quick:
             for row in chain(first, rows):
                 numbers = _numbers(config, number, len(row))
-                steps = self._steps_of(config, alone=alone)
-                total += steps(*_stacked(row), numbers, slots, constants).numpy()
+                given = (*_stacked(row), numbers, slots, constants)
+                total += self._steps_of(config, given, alone=alone)(*given).numpy()
                 number += len(row)
         return LossSum(float(total[0]), int(total[1]))
 
@@ -324,11 +324,25 @@ class TensorFlowTrainer:
     def _trained(self, config: TrainConfig) -> dict[str, Any]:
         return {name: value for name, value in self._trainable().items() if name not in config.frozen}
 
-    def _steps_of(self, config: TrainConfig, *, alone: bool) -> Callable[..., Any]:
-        """Training steps as a graph, or one step; traced anew only when the configuration changes."""
+    def _steps_of(self, config: TrainConfig, given: Sequence[Any], *, alone: bool) -> Callable[..., Any]:
+        """Training steps as a graph, or one step; traced anew only when the configuration changes.
+
+        A graph for batches of one size rounds otherwise than one for batches of any. So it is one of any from the first call, or what was trained
+        before would decide about bits.
+        """
         key = f"train {alone} {config!r}"
         if key not in self._steps:
-            self._steps[key] = self._trace(config, alone=alone)
+            made: Any = self._trace(config, alone=alone)
+            self._steps[key] = made
+            inputs, targets, numbers, *others = given
+            # Some models take batches of one size only.
+            with suppress(ValueError, TypeError, tf.errors.OpError):
+                made.get_concrete_function(
+                    [_of_any_size(item) for item in inputs],
+                    _of_any_size(targets),
+                    tf.TensorSpec((None, *numbers.shape[1:]), numbers.dtype),
+                    *others,
+                )
         return self._steps[key]
 
     def _trace(self, config: TrainConfig, *, alone: bool) -> Callable[..., Any]:
@@ -397,6 +411,11 @@ def _build(model: Any, given: Given, told: Declared) -> None:
         described = describe(model, given, told)
     batch = [np.concatenate([array[:1]] * 2) for array in given.arrays]
     call_once(model, described.way, described.description.binding.native_inputs(batch))
+
+
+def _of_any_size(stacked: Any) -> Any:
+    """Any number of batches of any size."""
+    return tf.TensorSpec((None, None, *stacked.shape[2:]), stacked.dtype)
 
 
 def _rows(batches: Iterable[Batch]) -> Iterator[list[Batch]]:

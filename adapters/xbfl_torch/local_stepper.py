@@ -34,7 +34,7 @@ class LocalStepper:
         dense: Sequence[str],
         config: TrainConfig,
     ) -> None:
-        masks = _masks(config, trainable)
+        masks = masks_of(config, trainable)
         self._optimizer, self._limit, self._rule = config.optimizer, config.clip_norm, config.rule
         self._rates = config.rates
         self._values = list(trainable.values())
@@ -135,7 +135,7 @@ def _constants(config: TrainConfig, name: str, value: torch.Tensor) -> tuple[tor
     return tuple(torch.from_numpy(config.slots[slot][name]).to(value) for slot in config.rule.slots)
 
 
-def _masks(config: TrainConfig, trainable: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def masks_of(config: TrainConfig, trainable: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Zeros where a tensor stays silent, ones elsewhere."""
     masks: dict[str, torch.Tensor] = {}
     for leaf in config.masked:

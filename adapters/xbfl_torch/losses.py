@@ -108,6 +108,19 @@ def _there(numbers: tuple[float, ...], dtype: torch.dtype, device: torch.device)
     return torch.tensor(numbers, dtype=dtype, device=device)
 
 
+def weight_of(output: torch.Tensor, targets: torch.Tensor, config: TrainConfig, count: Count) -> Any:
+    """What the positions of a batch that count weigh together: as many as they are, unless the loss weighs them."""
+    loss, operations = config.loss, TorchOperations(config.class_axis)
+    wanted = targets.long() if loss.targets == "classes" else targets.to(output.dtype)
+    if config.ignore_index is not None:
+        counted = targets != config.ignore_index
+        wanted = torch.where(counted, wanted, 0)
+    weights = loss.weights(output, wanted, operations)
+    if weights is None:
+        return count
+    return weights.sum() if config.ignore_index is None else torch.where(counted, weights, 0).sum()
+
+
 def mean_loss(output: torch.Tensor, targets: torch.Tensor, config: TrainConfig) -> tuple[torch.Tensor, Count]:
     """The loss of one batch, and how many positions it is the mean of.
 

@@ -16,13 +16,16 @@ from xbfl_torch.rehearsal import BatchNorm, DropoutLayer
 
 
 @contextmanager
-def training_mode(model: torch.nn.Module, config: TrainConfig, calls: Sequence[str] = ()) -> Iterator[None]:
+def training_mode(
+    model: torch.nn.Module, config: TrainConfig, calls: Sequence[str] = (), *, corrected: bool = True
+) -> Iterator[None]:
     """Training mode with the schema's dropout rates, padding rows and statistics; everything is put back afterwards.
 
     Args:
         model: The model.
         config: Says the rates by native place.
         calls: Native place of every call that drops, in order, where attributes of modules do not say all rates.
+        corrected: Whether running variances are those of the schema after a module's call; else its caller sees to that.
     """
     with ExitStack() as stack, modes_of_training(model, still_norms(model, config)):
         for name, module in model.named_modules():
@@ -30,7 +33,8 @@ def training_mode(model: torch.nn.Module, config: TrainConfig, calls: Sequence[s
             if isinstance(module, BatchNorm) and module.training:
                 if "momentum" in wanted:
                     _set(stack, module, "momentum", 1.0 - wanted["momentum"])
-                stack.enter_context(_biased_variance(module))
+                if corrected:
+                    stack.enter_context(_biased_variance(module))
             if isinstance(module, torch.nn.Embedding):
                 _plain(stack, module, wanted.get("padding_idx", module.padding_idx))
         for module, attribute, rate in dropout_rates(model, config):

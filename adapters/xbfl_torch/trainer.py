@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, final
@@ -43,6 +44,7 @@ from xbfl_torch.plain import check_modules, unwrapped
 from xbfl_torch.plan import Plan
 from xbfl_torch.preserve import modules_kept
 from xbfl_torch.replicas import Replicas
+from xbfl_torch.stacked.cohorts import Lockstep
 from xbfl_torch.steps import plain_gradients, training_mode
 
 
@@ -89,6 +91,8 @@ class TorchTrainer:
         self._wanted: int | None = 1
         self._data: cohort.Data | None = None
         self._replicas: Replicas | None = None
+        self._lockstep: Lockstep | None = None
+        self._said = ""
 
     @property
     def description(self) -> Description:
@@ -258,7 +262,8 @@ class TorchTrainer:
             if memory_bytes is not None:
                 share = memory_bytes / torch.cuda.mem_get_info()[1]
                 torch.cuda.set_per_process_memory_fraction(min(share, 1.0))
-        self._device, self._wanted, self._replicas, self._data = device, replicas, None, None
+        self._device, self._wanted = device, replicas
+        self._replicas = self._lockstep = self._data = None
         held = self.read() if self._masters else {}
         self._model.to(device)
         _lay_out_images(self._model, torch.channels_last if place.type == "cpu" else torch.contiguous_format)
@@ -271,6 +276,9 @@ class TorchTrainer:
     def load_data(self, inputs: Sequence[Array], targets: Array, scaling: Scaling | None) -> None:
         """Keep data on the device."""
         self._data, self._replicas = cohort.Data.on(self._device, inputs, targets, scaling), None
+        self._lockstep = None
+        if self._data.targets.is_cuda and self._wanted != 1:
+            self._lockstep = Lockstep(self._model, self._floats(), self._dense, self._data)
 
     def device_memory(self) -> tuple[int, int]:
         """By the caching allocator, and by the driver."""
@@ -280,14 +288,12 @@ class TorchTrainer:
         return torch.cuda.max_memory_allocated(), total - free
 
     def supports(self, config: TrainConfig) -> bool:
-        """Plain SGD, without random masks."""
+        """Any optimizer in lockstep; plain SGD on replicas; neither draws random masks."""
         one_by_one = self._way.plain and not self._way.options and self._order[0] == 0
-        return (
-            self._data is not None
-            and not self._masters
-            and one_by_one
-            and not self._calls
-            and cohort.suits(self._model, config)
+        if self._data is None or self._masters or not one_by_one or self._calls:
+            return False
+        return cohort.suits(self._model, config) or (
+            self._lockstep is not None and self._lockstep.refusal(config) is None
         )
 
     def train_cohort(
@@ -297,10 +303,18 @@ class TorchTrainer:
         assert self._data is not None
         if self._data.targets.is_cuda:
             torch.cuda.set_device(self._data.targets.device)
+        notes: tuple[str, ...] = ()
+        if self._lockstep is not None:
+            refusal = self._lockstep.takes(clients, config)
+            if refusal is None:
+                return self._lockstep.train(start, clients, config)
+            note = f"participants train on replicas of the model, not in lockstep: {refusal}"
+            notes, self._said = () if note == self._said else (note,), note
         if self._replicas is None:
             plan = Plan.of(self._tensors, tuple(self._description.binding.owners))
             self._replicas = Replicas(self._model, plan, self._dense, self._data, self._wanted)
-        return self._replicas.train(start, clients, config)
+        result = self._replicas.train(start, clients, config)
+        return replace(result, notes=(*notes, *result.notes))
 
     @property
     def formats(self) -> tuple[str, ...]:
@@ -340,6 +354,11 @@ class TorchTrainer:
     def _tensor(self, array: Array) -> torch.Tensor:
         # from_numpy shares memory and warns about read-only arrays; a batch is small next to a step.
         return torch.tensor(array, device=self._device)
+
+    def _floats(self) -> dict[str, torch.Tensor]:
+        """What is averaged as floats."""
+        shared = self._description.binding.owners
+        return {name: t for name, t in self._tensors.items() if name in shared and t.is_floating_point()}
 
     def _trainable(self) -> dict[str, torch.Tensor]:
         shared = self._description.binding.owners

@@ -9,7 +9,7 @@ import pytest
 
 from tests.algorithms.smooth import NAMES, course_of
 from xbackend_fl import Course, run_course
-from xbackend_fl.errors import ConfigError, RunFailed
+from xbackend_fl.errors import ConfigError
 from xbackend_fl.events import CourseFinished, Event, ParticipantEvaluated
 from xbackend_fl.participant import ClientStates, Worker
 from xbackend_fl.rounds import Run
@@ -108,8 +108,8 @@ def test_a_state_of_another_course_is_not_read(tmp_path: Path) -> None:
         ([SCAFFOLD, "federate.server.name=fedadam"], "federate.server is fedadam"),
         (["federate.algorithm=fedprocks"], "did you mean `fedprox`?"),
         (["federate.algorithm={name: fedprox, mu: -1}"], "greater than or equal to 0"),
-        (["federate.algorithm={name: fedprox, nu: 1}"], "nu"),
-        (["federate.algorithm={name: fedprox, mu: 1e-46}"], "float32"),
+        (["federate.local=norm"], "several stand in brackets, and so does one: [norm]"),
+        (["federate.local=[heads]"], "a pattern of these names, such as 'hidden.*'"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
 )
@@ -161,7 +161,28 @@ def test_a_rule_that_does_not_fit_is_refused(settings: list[str], words: str, tm
     assert words in str(caught.value)
 
 
-def test_a_median_of_two_ends_the_course(tmp_path: Path) -> None:
-    course = course_of(tmp_path, TORCH, "federate.aggregator=median", "federate.cohort=2")
-    with pytest.raises(RunFailed, match="the median of 2 updates"):
-        finished(course, tmp_path / "run")
+@pytest.mark.parametrize(
+    ("settings", "cure"),
+    [
+        (["federate.cohort=2"], "federate.cohort: 3"),
+        (
+            ["federate.cohort=null", "participants=[{name: a, backend: torch}, {name: b, backend: torch}]"],
+            "federate.aggregator: mean",
+        ),
+    ],
+)
+def test_a_median_of_two_is_refused_before_anything_is_trained(
+    settings: list[str], cure: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="median needs 3 updates a round, and 2 take part") as caught:
+        course_of(tmp_path, TORCH, "federate.aggregator=median", *settings)
+    assert cure in str(caught.value)
+    course_of(tmp_path, TORCH, "federate.aggregator=median", *settings, cure.replace(": ", "="))
+
+
+def test_a_participant_with_steps_of_another_kind_is_told_its_own_key(tmp_path: Path) -> None:
+    people = "{name: a, backend: torch}, {name: b, backend: torch, training: {optimizer: {name: adam}}}"
+    settings = ["federate.cohort=null", f"participants=[{people}]", SCAFFOLD]
+    with pytest.raises(ConfigError, match=r"participants\.1\.training\.optimizer: \{name: sgd\}"):
+        course_of(tmp_path, TORCH, *settings)
+    course_of(tmp_path, TORCH, *settings, "participants.1.training.optimizer={name: sgd}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -182,6 +183,22 @@ def test_what_an_update_carries_on_counts_as_long_as_the_update_does(tmp_path: P
     assert len(list(tmp_path.glob("*.carried"))) == 3
     assert outbox.carried(kept[6].identity) == {}
     np.testing.assert_array_equal(outbox.carried(kept[5].identity)["w"], np.full(5, 5))
+
+
+def test_what_is_missing_or_another_updates_is_refused_where_the_course_needs_it(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path, keeps_state=True)
+    one, two = (outbox.keep(update(n, "oslo"), {"w": np.full(5, n, np.float32)}) for n in (1, 2))
+    first, second = (next(tmp_path.glob(f"*.{kept.identity}.carried")) for kept in (one, two))
+    assert outbox.carried(None) == {}
+    shutil.copy(first, second)
+    with pytest.raises(FileError, match="kept from another update"):
+        outbox.carried(two.identity)
+    second.unlink()
+    with pytest.raises(FileError, match="does not hold what this silo kept from its update"):
+        outbox.carried(two.identity)
+    # A loop of the user's own may have nothing to keep.
+    three = outbox.keep(update(3, "oslo"), {})
+    assert outbox.carried(three.identity) == {}
 
 
 def test_a_silo_asked_twice_trains_once(tmp_path: Path) -> None:

@@ -85,3 +85,30 @@ class HasNoDirection:
 def accuracy() -> Ratio:
     """A name that is taken."""
     return Ratio()
+
+
+class HasSwitchValue(HasTextValue):
+    def value(self, sums: Any) -> Any:
+        del sums
+        return True
+
+
+class GivesSwitch(HasTextValue):
+    def measure(self, outputs: Any, targets: Any) -> Any:
+        del outputs, targets
+        return {"one": True, "two": 1.0}
+
+
+class HasSumTwice(HasTextValue):
+    sums = ("one", "one")
+
+
+class TakesOutputsOnly(HasTextValue):
+    def measure(self, outputs: Any) -> Any:
+        del outputs
+        return {"one": 1.0, "two": 1.0}
+
+
+class TakesNoSums(HasTextValue):
+    def value(self) -> Any:
+        return 1.0

@@ -102,6 +102,8 @@ def test_what_no_silo_can_have_is_refused(changes: dict[str, Any], reason: str) 
         ("Divides", "value raised ZeroDivisionError (own_metrics.py:"),
         ("HasNanValue", "value returned nan, expected a finite number"),
         ("HasTextValue", "value returned 'high', expected a finite number"),
+        ("HasSwitchValue", "value returned True, expected a finite number"),
+        ("GivesSwitch", "measure: one is True, expected one number"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(name: str, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,6 +120,9 @@ def test_what_is_wrong_is_said_in_a_line(name: str, words: str, monkeypatch: pyt
     [
         ("HasNoSums", "sums is (), expected 1 to 64 names"),
         ("HasNoDirection", "is no metric: it has no higher_is_better"),
+        ("HasSumTwice", "sums is ('one', 'one'), with a name twice"),
+        ("TakesOutputsOnly", "measure cannot be called with 2 arguments"),
+        ("TakesNoSums", "value cannot be called with 1 argument"),
         ("Nothing", "has no callable 'Nothing'"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import platform
+import re
 import signal
 import subprocess
 import sys
@@ -148,7 +149,7 @@ CHANGES = {
     "training.optimizer.name=adam": "training.optimizer.name: sgd → adam",
     "training.batch_size=7": "training.batch_size: 32 → 7",
     "training.clip_norm=1": "training.clip_norm: nothing → 1.0",
-    "training.loss.label_smoothing=0.1": "training.loss.label_smoothing: 0.0 → 0.1",
+    "training.loss={name: cross_entropy, label_smoothing: 0.1}": "training.loss.label_smoothing: 0.0 → 0.1",
     "training.dropout=off": "training.dropout: True → False",
     "input.0='1,9'": "input.0: 1,40 → 1,9",
     "input=['1,40', '1,2']": "input.1: nothing → 1,2",
@@ -211,9 +212,13 @@ def test_what_may_change_is_kept(folder: RunFolder) -> None:
         "deployment.join_timeout_s": "7", "deployment.round_timeout_s": "8", "deployment.max_examples": "99", "deployment.over_selection": "2",
         "deployment.max_restarts": "1", "early_stopping.patience": "3", "early_stopping.min_delta": "0.1", "early_stopping.metric": "loss", "data.cache": "kept",
     }  # fmt: skip
+    values["data.cache"] = "cache"
     assert values.keys() == set(MAY_CHANGE)
     asked = folder.continued([f"{key}={value}" for key, value in values.items()], deployed=True)
     assert (asked.rounds, asked.deployment.quorum) == (9, 2)
+    guide = (Path(__file__).parents[2] / "docs/guides/courses.md").read_text(encoding="utf-8")
+    listed = guide.partition("### What may change\n")[2].split("\n#", 1)[0]
+    assert set(re.findall(r"`(.+?)`", listed)) == set(MAY_CHANGE)
     # Going on once more, without settings, is going on with these.
     assert folder.continued((), deployed=True).rounds == 9
 

@@ -290,6 +290,15 @@ class Autocasting(Protocol):
 
 
 @runtime_checkable
+class Numbering(Protocol):
+    """An adapter whose framework numbers the layers that have no name, through all models of a process."""
+
+    def number_anew(self) -> None:
+        """Let the next model that is built have the names that it would have as the first of its process."""
+        ...
+
+
+@runtime_checkable
 class Unbuilding(Protocol):
     """An adapter of models that a first call gives their tensors."""
 

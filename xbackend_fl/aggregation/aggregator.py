@@ -109,6 +109,7 @@ class Rule(ABC):
     Attributes:
         streams: Whether updates are merged as they come, and in any layout; else every one is kept until the round is over, in canonical layout.
         vectors: Whether it merges what algorithms send beside the weights.
+        min_updates: So many updates a round needs at least.
         name: What courses call it: the name of its file.
     """
 
@@ -117,6 +118,7 @@ class Rule(ABC):
 
     streams: ClassVar[bool] = True
     vectors: ClassVar[bool] = True
+    min_updates: ClassVar[int] = 1
     name: str
 
     @abstractmethod

@@ -177,7 +177,7 @@ class OnlineMean:
         if self.total + sums.total > MOST_EXAMPLES:
             raise UpdateRefused(f"num_examples of the updates add up to more than {MOST_EXAMPLES}")
         if (max(self._bound.values(), default=0.0) + sums.bound) * ONE >= _LIMIT:
-            raise UpdateRefused("the sums are too large for an exact one", hint="use precision float64")
+            raise UpdateRefused("the sums are too large for an exact one", hint="federate.precision: float64")
         first, borrowed = not self._sums, self._borrowed
         for name, array in sums.arrays.items():
             if first:
@@ -257,7 +257,7 @@ class OnlineMean:
         if (before + bound) * ONE >= _LIMIT:
             raise (SumFull if bound * ONE < _LIMIT else Diverged)(
                 f"parameter {name!r} holds {reach:.3g}, too large for an exact sum over these examples",
-                hint="use precision float64",
+                hint="lower training.optimizer.lr, or what else lets weights grow; federate.precision: float64 takes larger ones",
             )
         return bound
 

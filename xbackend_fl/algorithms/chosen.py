@@ -96,10 +96,16 @@ def _chosen(schema: Schema, wanted: Sequence[str], key: str) -> frozenset[str]:
         if not chosen:
             raise ConfigError(
                 f"{key}: {word!r} chooses no parameter of the model, which has {shown_names(list(schema.by_name))}",
-                hint=f"a role ({', '.join(ROLES)}), or a pattern of canonical names: xbfl inspect lists them",
+                hint=f"a role ({', '.join(ROLES)}), or a pattern of these names, such as '{_pattern(schema)}'",
             )
         found |= chosen
     return frozenset(found)
+
+
+def _pattern(schema: Schema) -> str:
+    """A pattern that chooses something."""
+    first = next(iter(schema.by_name))
+    return f"{first.rpartition('.')[0]}.*" if "." in first else first
 
 
 def _chooses(word: str, parameter: Parameter) -> bool:

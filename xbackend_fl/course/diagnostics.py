@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -166,20 +166,28 @@ def _find(root: Node | None, path: Path, *, at_key: bool) -> tuple[Place | None,
 def _written(loc: tuple[int | str, ...], model: type[BaseModel]) -> Path:
     """The part of pydantic's path that a file has: the alternatives of a field are steps of their own to pydantic."""
     current: list[Any] = [model]
-    for index, step in enumerate(loc):
+    written: list[int | str] = []
+    for step in loc:
         kinds = [inner for kind in current for inner in _flatten(kind)]
         models = [kind for kind in kinds if _is_model(kind)]
+        registered = [kind for kind in kinds if isinstance(kind, type) and is_dataclass(kind)]
         if isinstance(step, int):
             current = kinds
         elif models:
             current = [kind.model_fields[step].annotation for kind in models if step in kind.model_fields]
             if not current:
-                return loc[: index + 1]
+                return (*written, step)
         elif any(get_origin(kind) is dict for kind in kinds):
             current = [get_args(kind)[1] for kind in kinds if get_origin(kind) is dict]
+        elif any(step in {field.name for field in fields(kind)} for kind in registered):
+            return (*written, step)
+        elif registered:
+            # The name of one of several.
+            continue
         else:
-            return loc[:index]
-    return loc
+            return tuple(written)
+        written.append(step)
+    return tuple(written)
 
 
 def _message(detail: ErrorDetails, path: Path) -> str:
@@ -196,6 +204,8 @@ def _message(detail: ErrorDetails, path: Path) -> str:
 
 def _hint(detail: ErrorDetails) -> str | None:
     received = detail["input"]
+    if detail["type"] == "list_type" and isinstance(received, str):
+        return f"several stand in brackets, and so does one: [{printed(received)}]"
     if detail["type"] == "string_type" and isinstance(received, int | float):
         return "a text that looks like a number or a switch stands in quotes"
     if detail["type"] != "literal_error" or not isinstance(received, str):

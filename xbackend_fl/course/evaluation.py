@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, Union
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 from pydantic_core import InitErrorDetails
 
-from xbackend_fl.course.diagnostics import look_alike, mistake, refuse
+from xbackend_fl.course.diagnostics import look_alike, mistake
 from xbackend_fl.course.excerpt import printed
+from xbackend_fl.course.registered import chosen
 from xbackend_fl.course.section import Section
 from xbackend_fl.course.settings import Path as Keys
 from xbackend_fl.locate import resolve
@@ -22,15 +23,10 @@ _OWN = "FILE_OR_MODULE:CALLABLE"
 
 
 def _entry(value: Any) -> Any:
-    """A name alone is a mapping with it, and a file stays a text; a name that is none is said with what it looks like."""
+    """A file stays a text."""
     if isinstance(value, str) and ":" in value:
         return value
-    if isinstance(value, str):
-        value = {"name": value}
-    if isinstance(value, dict) and (name := value.get("name")) not in METRICS:
-        text = f"`evaluation.metrics` has {printed(repr(name))}; there are {', '.join(METRICS)}, and {_OWN}"
-        refuse([mistake(text, (), name, hint=look_alike(str(name), METRICS))])
-    return value
+    return chosen(value, METRICS, "evaluation.metrics", f", and {_OWN}")
 
 
 def _kind(value: Any) -> str | None:

@@ -64,8 +64,8 @@ class Federate(Section):
     )
     replicas: PositiveInt | Literal["auto"] = Field(
         16,
-        description="models that train side by side on a GPU; auto measures on the first cohort, "
-        "and the last bits of sums then depend on what it finds",
+        description="models that train side by side on a GPU where participants cannot train in lockstep; auto measures on the first cohort, "
+        "and the last bits of sums then depend on what it finds; 1: never in lockstep",
     )
     device_memory_mib: PositiveInt | None = Field(
         None, description="most that a worker may allocate on its GPU; all of it if left out"

@@ -290,9 +290,15 @@ class Course(Section):
 
     def _algorithm(self) -> Iterator[InitErrorDetails]:
         if self.federate.algorithm.vectors and not self.federate.aggregator.vectors:
-            name, rule = self.federate.algorithm.name, self.federate.aggregator.name
-            text = f"federate.aggregator {rule} merges weights alone, and {name} sends {', '.join(self.federate.algorithm.vectors)} too"
-            yield mistake(text, ("federate", "aggregator"), rule, hint="federate.aggregator: mean")
+            name, merging = self.federate.algorithm.name, self.federate.aggregator.name
+            text = f"federate.aggregator {merging} merges weights alone, and {name} sends {', '.join(self.federate.algorithm.vectors)} too"
+            yield mistake(text, ("federate", "aggregator"), merging, hint="federate.aggregator: mean")
+        rule, count = self.federate.aggregator, self.federate.cohort or len(self.participants)
+        if count < rule.min_updates:
+            text = f"federate.aggregator {rule.name} needs {rule.min_updates} updates a round, and {count} take part in one"
+            enough = len(self.participants) >= rule.min_updates
+            hint = f"federate.cohort: {rule.min_updates}" if enough else "federate.aggregator: mean"
+            yield mistake(text, ("federate", "aggregator"), rule.name, hint=hint)
         algorithm, server = self.federate.algorithm, self.federate.server.rule()
         hint = "training.optimizer: {name: sgd}, federate.server: {name: fedavg}"
         if reason := algorithm.unfit(self.training.optimizer.rule(), server):
@@ -308,7 +314,8 @@ class Course(Section):
                 yield from misfits(error, keys)
                 continue
             if reason := algorithm.unfit(training.optimizer.rule(), server):
-                yield mistake(f"{participant.name}: {reason}", keys, training.optimizer.name, hint=hint)
+                cure = f"participants.{index}.training.optimizer: {{name: sgd}}"
+                yield mistake(f"{participant.name}: {reason}", keys, training.optimizer.name, hint=cure)
             if any(isinstance(schedule, Watching) for schedule in participant.training.schedule):
                 text = f"{participant.name}: plateau follows the figures of all, and is the course's alone"
                 yield mistake(text, (*keys, "schedule"), None, hint="training.schedule: {name: plateau}")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, Union
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from xbackend_fl.aggregation import AGGREGATORS, Rule
 from xbackend_fl.algorithms import ALGORITHMS, Algorithm
@@ -17,30 +19,68 @@ from xbackend_fl.losses import LOSSES, Loss, NativeLoss, OwnLoss
 from xbackend_fl.schedules import SCHEDULES, Schedule
 
 
-def _held(chosen: Any) -> Any:
-    """What was chosen, with numbers that are numbers in float32, too."""
-    for field in fields(chosen):
-        value = getattr(chosen, field.name)
+def chosen(value: Any, registry: Mapping[str, type[Any]], key: str, others: str = "") -> Any:
+    """What a file says of one of a registry: its name alone, or a mapping with the name and settings.
+
+    Args:
+        value: As the file has it.
+        registry: Classes whose fields are the settings, by name.
+        key: What messages call the place.
+        others: What else may stand there, in words.
+
+    Returns:
+        A mapping, or what is none.
+
+    Raises:
+        ValidationError: No such name, an unknown setting, or a switch for a number; each with its place.
+    """
+    if isinstance(value, str):
+        value = {"name": value}
+    if not isinstance(value, dict):
+        return value
+    there = f"there are {', '.join(registry)}{others}"
+    if "name" not in value:
+        hint = f"{key.rpartition('.')[2]}: {{name: {next(iter(registry))}}}"
+        refuse([mistake(f"`{key}` has no name; {there}", (), value, hint=hint)])
+    name = value["name"]
+    if not isinstance(name, str) or name not in registry:
+        text = f"`{key}` is {printed(repr(name))}; {there}"
+        refuse([mistake(text, (), name, hint=look_alike(str(name), registry))])
+    refuse([*_wrong_settings(value, registry[name], key)])
+    return value
+
+
+def _wrong_settings(value: dict[Any, Any], kind: type[Any], key: str) -> Iterator[InitErrorDetails]:
+    known = {field.name: str(field.type) for field in fields(kind)}
+    for name, given in value.items():
+        where = printed(f"{key}.{name}")
+        if name not in known:
+            others = ", ".join(other for other in known if other != "name") or "nothing but its name"
+            hint = look_alike(str(name), known) or f"{value['name']} has {others}"
+            yield mistake(f"unknown key `{where}`", (str(name),), given, hint=hint, at_key=True)
+        elif isinstance(given, bool) and "bool" not in known[name]:
+            # To pydantic true is also the number 1.
+            yield mistake(f"`{where}`: input is a switch, and this is none, got {given}", (name,), given)
+
+
+def _held(key: str, made: Any) -> Any:
+    """What was made of a section, with numbers that are numbers in float32, too."""
+    for field in fields(made):
+        value = getattr(made, field.name)
         for number in value if isinstance(value, tuple) else (value,):
-            if isinstance(number, float):
-                single(number)
-    return chosen
+            try:
+                if isinstance(number, float):
+                    single(number)
+            except PydanticCustomError as error:
+                refuse([mistake(f"`{key}.{field.name}`: {error.message()}", (field.name,), number)])
+    return made
 
 
 def section(registry: Mapping[str, type[Any]], key: str) -> Any:
     """The type of a key: as many alternatives as there are files, by their name."""
-
-    def named(value: Any) -> Any:
-        """A name alone is a mapping with it; a name that is none is said with what it looks like."""
-        if isinstance(value, str):
-            value = {"name": value}
-        if isinstance(value, dict) and (name := value.get("name")) not in registry:
-            text = f"`{key}` is {printed(repr(name))}; there are {', '.join(registry)}"
-            refuse([mistake(text, (), name, hint=look_alike(str(name), registry))])
-        return value
-
     found: Any = Annotated[Union[tuple(registry.values())], Field(discriminator="name")]  # noqa: UP007
-    return Annotated[found, BeforeValidator(named), AfterValidator(_held)]
+    before = BeforeValidator(partial(chosen, registry=registry, key=key))
+    return Annotated[found, before, AfterValidator(partial(_held, key))]
 
 
 def _several(value: Any) -> Any:
@@ -82,7 +122,9 @@ else:
     AggregatorSection = section(AGGREGATORS, "federate.aggregator")
     LossSection = Annotated[
         Annotated[section(LOSSES, "training.loss"), Tag("known")]
-        | Annotated[OwnLoss, BeforeValidator(_alone), AfterValidator(_held), Tag("own")]
+        | Annotated[
+            OwnLoss, BeforeValidator(_alone), AfterValidator(partial(_held, "training.loss")), Tag("own")
+        ]
         | Annotated[NativeLoss, BeforeValidator(_by_backend), Tag("native")],
         Discriminator(_kind_of_loss),
     ]

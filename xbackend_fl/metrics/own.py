@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -164,10 +165,31 @@ def _check(text: str, own: Any) -> None:
             f"{text}: sums is {_shown(own.sums)}, expected 1 to {MOST_SUMS} names",
             hint='sums = ("hits", "all")',
         )
+    if len({*names}) < len(names):
+        raise ConfigError(
+            f"{text}: sums is {_shown(own.sums)}, with a name twice", hint="one name for each sum"
+        )
+    for method, count in (("measure", 2), ("value", 1)):
+        if not _takes(getattr(own, method), count):
+            raise ConfigError(
+                f"{text}: {method} cannot be called with {count} argument{'s' * (count > 1)}",
+                hint=f"def {'measure(self, outputs, targets)' if count == 2 else 'value(self, sums)'}: ...",
+            )
     if not isinstance(own.higher_is_better, bool):
         raise ConfigError(
             f"{text}: higher_is_better is {_shown(own.higher_is_better)}, expected True or False"
         )
+
+
+def _takes(method: Any, count: int) -> bool:
+    try:
+        inspect.signature(method).bind(*[None] * count)
+    except TypeError:
+        return False
+    except ValueError:
+        # Some callables of C have none.
+        return callable(method)
+    return True
 
 
 def _number(what: str, value: Any) -> float:
@@ -177,13 +199,17 @@ def _number(what: str, value: Any) -> float:
     if not (math.isfinite(number) and number >= 0):
         raise RunFailed(
             f"{what} is {number}, expected a finite number, 0 or more",
-            hint="sums of silos must not cancel: give what is below zero as a sum of its own",
+            hint="sums of silos must not cancel: give what is below zero as a sum of its own"
+            if number < 0 and math.isfinite(number)
+            else "leave out what is not finite: x[np.isfinite(x)].sum()",
         )
     return number
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, Real | np.bool_) or (isinstance(value, np.ndarray) and value.ndim == 0)
+    if isinstance(value, np.ndarray):
+        return value.ndim == 0 and value.dtype.kind in "iuf"
+    return isinstance(value, Real) and not isinstance(value, bool | np.bool_)
 
 
 def _shown(value: Any) -> str:

@@ -13,10 +13,13 @@ from typing import Any, final
 
 from numpy.typing import NDArray
 
+from xbackend_fl.errors import FileError
+from xbackend_fl.text import line
 from xbackend_fl.weights import read_tensors, write_tensors
 
 Arrays = Mapping[str, NDArray[Any]]
 _SUFFIX = ".safetensors"
+_CURE = "put the run's own file back, or start a new run"
 
 
 @final
@@ -61,19 +64,49 @@ class ClientStates:
         self._hold(path, arrays)
         return arrays
 
-    def write(self, name: str, number: int, arrays: Arrays) -> None:
-        """Keep what came of a round, and what earlier ones need that may be repeated.
+    def write(self, name: str, number: int, arrays: Arrays) -> str:
+        """Keep what came of a round, and what earlier ones need that may be repeated; the digest of what is kept.
 
         Raises:
             OSError: There is no space.
         """
         path = self._path(name, number)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_tensors(path, arrays, {})
+        written = write_tensors(path, arrays, {})
         self._hold(path, arrays)
         old = [earlier for earlier in self._rounds(name) if earlier <= number - self._kept]
         for earlier in sorted(old)[:-1]:
             self._drop(self._path(name, earlier))
+        return written
+
+    def require(self, expected: Mapping[str, str], number: int) -> None:
+        """Look at what a course needs that goes on after a round.
+
+        Args:
+            expected: Digest of what each participant keeps, by its name; who keeps nothing is not in it.
+            number: The round.
+
+        Raises:
+            FileError: A file is missing, damaged, or another one.
+        """
+        found = {path.parent.name for path in self._folder.glob(f"*/*{_SUFFIX}")}
+        for name in sorted(found | expected.keys()):
+            rounds = [earlier for earlier in self._rounds(name) if earlier <= number]
+            path = self._path(name, max(rounds, default=number))
+            if name in expected and not rounds:
+                raise _refused(path.parent, f"does not hold what {name!r} kept by round {number}")
+            if name not in expected and rounds:
+                raise _refused(path, f"is there, and {name!r} had kept nothing by round {number}")
+            if rounds and self._digest(path) != expected[name]:
+                raise _refused(path, f"is not what {name!r} had kept by round {number}")
+
+    def _digest(self, path: Path) -> str:
+        try:
+            return read_tensors(path)[1]["digest"]
+        except KeyError:
+            return ""
+        except FileError as error:
+            raise FileError(error.message, hint=_CURE) from error
 
     def forget_from(self, number: int) -> None:
         """Nothing of this round, or of a later one, is there any more: it begins."""
@@ -106,6 +139,10 @@ class ClientStates:
     def _drop(self, path: Path) -> None:
         self._release(path)
         path.unlink(missing_ok=True)
+
+
+def _refused(path: Path, why: str) -> FileError:
+    return FileError(line(f"{path} {why}: the run would go on with another model"), hint=_CURE)
 
 
 def _bytes(arrays: Arrays) -> int:

@@ -42,8 +42,8 @@ from xbackend_fl.schedules import factor_over_rounds, rates
 from xbackend_fl.weights import Weights
 
 _ONE_BY_ONE = (
-    "participants train one after the other on the device: only PyTorch's plain SGD without dropout or a schedule, with a loss "
-    "that is no function of PyTorch's own, a float32 mean and a shared model, trains a whole cohort there"
+    "participants train one after the other on the device: only PyTorch without dropout or a schedule (in lockstep, or by plain SGD), "
+    "with a loss that is no function of PyTorch's own, a float32 mean and a shared model, trains a whole cohort there"
 )
 
 
@@ -54,10 +54,12 @@ class PartialSum:
     Attributes:
         partial: What its participants' updates add up to, in canonical layout.
         failed: Participants whose update was refused, with the reason.
+        states: Digest of what each of the others keeps, by its name; who keeps nothing is not in it.
     """
 
     partial: Partial
     failed: dict[str, str]
+    states: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -195,6 +197,7 @@ class LocalTraining:
         mean = merging(federate, base, sent, folder=self._place(cohort))
         waiting: list[tuple[str, Contribution]] = []
         failed: dict[str, str] = {}
+        states: dict[str, str] = {}
         for name in cohort:
             began = time.perf_counter()
             try:
@@ -202,7 +205,7 @@ class LocalTraining:
                 given = self._train(number, name, self.client.begin(start, sent, kept), kept)
                 if federate.online_aggr:
                     mean.add(self._for(given.update, streams=streams))
-                    self._keep(name, number, given.kept)
+                    states |= self._keep(name, number, given.kept)
                 else:
                     waiting.append((name, given))
             except UpdateRefused as error:
@@ -215,11 +218,11 @@ class LocalTraining:
         for name, given in waiting:
             try:
                 mean.add(self._for(given.update, streams=streams))
-                self._keep(name, number, given.kept)
+                states |= self._keep(name, number, given.kept)
             except UpdateRefused as error:
                 failed[name] = error.message
                 self._tell(self._failed(number, name, error.message))
-        return PartialSum(mean.partial.mapped(self.client.canonical), failed)
+        return PartialSum(mean.partial.mapped(self.client.canonical), failed, states)
 
     def _for(self, update: Update, *, streams: bool) -> Update:
         """An update as it is merged: as it is, or in canonical layout where every one is kept."""
@@ -355,10 +358,11 @@ class LocalTraining:
         """What a participant kept before a round; empty if nothing is."""
         return self.states.read(name, number) if self._keeps_state and self.states is not None else {}
 
-    def _keep(self, name: str, number: int, kept: Arrays) -> None:
-        if kept:
-            assert self.states is not None
-            self.states.write(name, number, kept)
+    def _keep(self, name: str, number: int, kept: Arrays) -> dict[str, str]:
+        if not kept:
+            return {}
+        assert self.states is not None
+        return {name: self.states.write(name, number, kept)}
 
     def _train(self, number: int, name: str, begun: Begun, kept: Arrays) -> Contribution:
         """One participant: the shared model is reset completely before it trains."""

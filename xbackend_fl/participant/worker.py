@@ -14,6 +14,7 @@ from xbackend_fl import weights as files
 from xbackend_fl.adapter import (
     Batch,
     CohortTrainer,
+    Numbering,
     Trainer,
     load,
     wrong_model,
@@ -392,6 +393,8 @@ class Worker:
     def _open(self) -> Trainer:
         where = f"models.{self._backend}"
         if self._brought is None:
+            if isinstance(self._adapter, Numbering):
+                self._adapter.number_anew()
             model = call(self._course.models[self._backend].build, self._course.base)
         else:
             where, model = "the script", self._brought.model

@@ -65,7 +65,7 @@ def require_same(kept: Course, asked: Course, *, grows: bool) -> bool:
     more = f"\n  and {len(differing) - _LISTED} more" if len(differing) > _LISTED else ""
     raise ConfigError(
         "the run was begun with another course:\n" + "\n".join(differing[:_LISTED]) + more,
-        hint=f"leave these as they were, or start a new run; what may change is {', '.join(MAY_CHANGE)}, and participants added at the end",
+        hint="leave these as they were, or start a new run; docs/guides/courses.md, What may change, lists the others",
     )
 
 

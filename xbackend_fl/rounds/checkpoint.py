@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,8 @@ class CourseState:
         server: State of the server's algorithm.
         history: One entry per evaluated round.
         pending: The last round, if it is not in the history yet.
+        states: Digest of what each participant keeps, by its name; who keeps nothing is not in it.
+        run: Name of the run; empty where nobody gave one.
     """
 
     round: int
@@ -50,6 +52,8 @@ class CourseState:
     server: ServerState
     history: tuple[RoundFinished, ...] = ()
     pending: Pending | None = None
+    states: Mapping[str, str] = field(default_factory=dict)
+    run: str = ""
 
     @property
     def best(self) -> RoundFinished | None:
@@ -76,6 +80,8 @@ def save_state(path: Path, state: CourseState) -> None:
         "kinds": json.dumps({name: str(kind) for name, kind in state.weights.kinds.items()}),
         "history": json.dumps([entry.model_dump(mode="json") for entry in state.history]),
         "pending": json.dumps(state.pending and asdict(state.pending)),
+        "states": json.dumps(dict(state.states)),
+        "run": state.run,
     }
     write_tensors(path, arrays, metadata | {"metadata_digest": _digest(metadata)})
 
@@ -98,10 +104,12 @@ def load_state(path: Path) -> CourseState:
         number = int(metadata["round"])
         pending = json.loads(metadata.get("pending", "null"))
         unevaluated = pending and Pending(**pending)
+        states = {str(name): str(of) for name, of in json.loads(metadata.get("states", "{}")).items()}
+        run = metadata.get("run", "")
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise FileError(f"{path} is not a checkpoint: {shortened(error)}") from error
     server = {name.removeprefix(_SERVER): a for name, a in arrays.items() if name.startswith(_SERVER)}
-    return CourseState(number, weights, server, history, unevaluated)
+    return CourseState(number, weights, server, history, unevaluated, states, run)
 
 
 def _digest(metadata: dict[str, str]) -> str:

@@ -45,12 +45,14 @@ class RoundOutcome:
         failed: Participants whose update was refused, with the reason.
         enough: Whether the engine's own rule, a quorum, says that the rest will do.
         before: Metrics on the validation set of the weights that the round started from, if the engine evaluates with training.
+        states: Digest of what each participant that was accepted keeps from now on, by its name; empty where that is elsewhere.
     """
 
     mean: Aggregator
     failed: dict[str, str]
     enough: bool = False
     before: Metrics | None = None
+    states: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

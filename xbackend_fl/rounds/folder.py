@@ -6,9 +6,10 @@ import json
 import platform
 import re
 import shutil
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -65,6 +66,7 @@ class RunFolder:
             with atomic_write(path) as made:
                 (made / "checkpoints").mkdir(parents=True)
                 RunFolder(made).course.write_text(dump(course), encoding="utf-8")
+                RunFolder(made).run.write_text(uuid.uuid4().hex, encoding="utf-8")
         return RunFolder(path)
 
     @staticmethod
@@ -135,6 +137,11 @@ class RunFolder:
     def begun(self) -> Path:
         """A copy of it, since people edit the other one."""
         return self.path / ".course.yaml"
+
+    @property
+    def run(self) -> Path:
+        """The run's name, which its checkpoints bear too."""
+        return self.path / ".run"
 
     @property
     def events(self) -> Path:
@@ -253,7 +260,7 @@ class RunFolder:
             keep: How many stay.
             back: Whether the course may go back by a round: the one before stays then, and so do the best weights of both, three at most.
         """
-        save_state(self._checkpoint(state.round), state)
+        save_state(self._checkpoint(state.round), replace(state, run=self._run()))
         best = {one.round for one in map(best_of, _earlier(state.history)) if one} if back else set[int]()
         for old in self._checkpoints()[: -max(keep, 2 if back else 1)]:
             if old not in map(self._checkpoint, best):
@@ -267,29 +274,41 @@ class RunFolder:
         """The latest checkpoint, if there is one.
 
         Raises:
-            FileError: It is corrupt; the message names it, and the hint the latest one that is not.
+            FileError: It is corrupt, or another run's; the message names it, and the hint the latest one that is not.
         """
         found = self._checkpoints()
         if not found:
             return None
         try:
-            return load_state(found[-1])
+            return self._load(found[-1])
         except FileError as error:
             raise FileError(error.message, hint=self._instead(found)) from error
 
     def readable(self, number: int) -> CourseState | None:
-        """The checkpoint of a round; ``None`` if it is missing or corrupt."""
+        """The checkpoint of a round; ``None`` if it is missing, corrupt or another run's."""
         try:
-            return load_state(self._checkpoint(number))
+            return self._load(self._checkpoint(number))
         except FileError:
             return None
+
+    def _run(self) -> str:
+        try:
+            return self.run.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            return ""
+
+    def _load(self, path: Path) -> CourseState:
+        state = load_state(path)
+        if state.run != self._run():
+            raise FileError(f"{path} is a checkpoint of another run than that of {self.run}")
+        return state
 
     def _instead(self, found: Sequence[Path]) -> str:
         """What helps if the last of some checkpoints is corrupt."""
         corrupt = [found[-1].name]
         for path in reversed(found[:-1]):
             try:
-                load_state(path)
+                self._load(path)
             except FileError:
                 corrupt.insert(0, path.name)
                 continue

@@ -97,7 +97,8 @@ def _one_round(
     _check_finite(number, {**weights, **{f"server state {name}": array for name, array in server.items()}})
     save_weights(folder.last, weights)
     pending = Pending(outcome.mean.num_examples, time.perf_counter() - started)
-    return CourseState(number, weights, server, state.history, pending)
+    states = {**state.states, **outcome.states}
+    return CourseState(number, weights, server, state.history, pending, states)
 
 
 def _check_finite(number: int, arrays: Mapping[str, NDArray[Any]]) -> None:

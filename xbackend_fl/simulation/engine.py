@@ -166,10 +166,12 @@ class SimulationEngine:
                 calls.append(worker.submit(Worker.train_round, number, weights, share, vectors, watched))
         mean = merging(self._course.federate, weights, vectors)
         failed: dict[str, str] = {}
+        states: dict[str, str] = {}
         for partial in collect(calls, observer):
             mean.absorb(partial.partial)
             failed |= partial.failed
-        return RoundOutcome(mean, failed)
+            states |= partial.states
+        return RoundOutcome(mean, failed, states=states)
 
     def participation(self) -> Sequence[Participation]:
         """Nobody is late here."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from xbackend_fl.course import Course
 from xbackend_fl.errors import ConfigError, FileError
 from xbackend_fl.events import Observer
+from xbackend_fl.participant import ClientStates
 from xbackend_fl.rounds import Run, RunFolder, full_disk_said, owned, run_with
 from xbackend_fl.simulation.engine import SimulationEngine
 
@@ -67,7 +68,8 @@ def resume_run(
         in_process: Run the workers in this process.
 
     Raises:
-        FileError: The folder is not a simulation's run, another process owns it, or its checkpoint is corrupt.
+        FileError: The folder is not a simulation's run, another process owns it, its checkpoint is corrupt or another run's, or what a participant
+            keeps is.
         ConfigError: The course is another one.
         SchemaError: The model has changed since.
     """
@@ -85,5 +87,7 @@ def resume_run(
         else:
             folder.go_on_with(course)
         state = folder.latest()
+        if state is not None:
+            ClientStates(folder.path / CLIENTS, 0, 0).require(state.states, state.round)
         with closing(SimulationEngine(course, in_process=in_process, states=folder.path / CLIENTS)) as engine:
             return run_with(engine, course, folder, state, observer, should_stop)

@@ -19,10 +19,11 @@ from xbackend_fl.weights.container import Weights, digest
 from xbackend_fl.weights.store import save
 
 
-def write_tensors(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> None:
-    """Write arrays and metadata, with a digest of the arrays; the file appears whole or not at all."""
+def write_tensors(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> str:
+    """Write arrays and metadata, with a digest of the arrays, which is returned; the file appears whole or not at all."""
     header = {**metadata, "digest": digest(arrays)}
     save(path, arrays, header, format=safetensors.NAME, overwrite=True, verify=False)
+    return header["digest"]
 
 
 def read_tensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
@@ -39,7 +40,7 @@ def read_tensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     if "digest" in archive.metadata and archive.metadata["digest"] != digest(arrays):
         raise FileError(
             f"{path} is corrupt: its content does not match the digest in its header",
-            hint="use an earlier checkpoint of the run",
+            hint="it was damaged after it was written: put back a copy",
         )
     return arrays, dict(archive.metadata)
 

@@ -22,7 +22,7 @@ from xbackend_fl.errors import RunFailed, UpdateRefused
 from xbackend_fl.weights import open as open_weights
 from xbackend_fl.weights import write_tensors
 
-_FEWEST = 3
+_MIN_UPDATES = 3
 _BLOCK = 1 << 22
 """Numbers of all updates together that are in memory at a time."""
 
@@ -74,10 +74,10 @@ class CoordinateMedian:
 
     def result(self) -> Merged:
         """The medians, of counters the largest value; the files of the updates are then gone."""
-        if self.count < _FEWEST:
+        if self.count < _MIN_UPDATES:
             raise RunFailed(
-                f"the median of {self.count} updates resists nobody: {_FEWEST} are the fewest",
-                hint="raise federate.cohort, or use federate.aggregator: mean",
+                f"the median of {self.count} updates resists nobody: {_MIN_UPDATES} are the fewest",
+                hint="others of the round were refused: mend what the messages above say of them, and --resume",
             )
         files = [open_weights(path) for path, _ in self._updates]
         found: dict[str, NDArray[Any]] = {}
@@ -110,6 +110,7 @@ class Median(Rule):
 
     streams: ClassVar[bool] = False
     vectors: ClassVar[bool] = False
+    min_updates: ClassVar[int] = _MIN_UPDATES
     name: Literal["median"] = "median"
 
     def make(self, start: Start) -> Aggregator:

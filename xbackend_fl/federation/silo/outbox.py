@@ -27,6 +27,7 @@ class Outbox:
 
     Args:
         folder: Made if it is not there.
+        keeps_state: Whether what an update carries on belongs to the course, so that the next one cannot be trained without.
 
     Attributes:
         folder: The same.
@@ -35,10 +36,10 @@ class Outbox:
         FileError: The folder cannot be made.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, keeps_state: bool = False) -> None:
         with unwritable_said(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
+        self.folder, self._keeps_state = folder, keeps_state
         self._answer, self._binding = folder / "answer.xbf", folder / "binding.xbf"
         self._data = folder / "data.json"
         self._certain: str | None = None
@@ -68,8 +69,9 @@ class Outbox:
         for old in self.folder.glob("*.carried"):
             if old != certain and old not in earlier[1 - _GENERATIONS :]:
                 old.unlink()
-        if carried:
-            write_tensors(self.folder / f"{run}.{number:08d}.{kept.identity}.carried", carried, {})
+        if carried or self._keeps_state:
+            path = self.folder / f"{run}.{number:08d}.{kept.identity}.carried"
+            write_tensors(path, carried, {"update": kept.identity})
         with atomic_write(self._answer) as path:
             path.write_bytes(kept.frame)
         return kept
@@ -86,9 +88,24 @@ class Outbox:
 
         Args:
             identity: That update, by the server's word. One that came after it does not count, or does not any more.
+
+        Raises:
+            FileError: The file is damaged or another update's; or it is missing, and the course needs it.
         """
         path = self._place(identity)
-        return {} if path is None else read_tensors(path)[0]
+        if path is None:
+            if identity is not None and self._keeps_state:
+                raise FileError(
+                    f"{self.folder} does not hold what this silo kept from its update {identity[:12]}, which counts",
+                    hint="put the folder back as it was; a silo that has lost it can only join a new run",
+                )
+            return {}
+        arrays, metadata = read_tensors(path)
+        if metadata.get("update", identity) != identity:
+            raise FileError(
+                f"{path} holds what was kept from another update", hint="put back the file as it was"
+            )
+        return arrays
 
     def has_other_data(self, run: str, digest: str) -> bool:
         """Whether a run was last trained here on other data than those of this digest."""

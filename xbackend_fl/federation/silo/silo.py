@@ -132,7 +132,7 @@ class Silo:
         self._data = data
         self.name, self._out, self._learner = name, out, learner
         self._signatures = signatures or Signatures()
-        self._outbox = None if out is None else Outbox(out / "state")
+        self._outbox = None if out is None else Outbox(out / "state", keeps_state=course.keeps_state)
         self._vectors = course.federate.algorithm.vectors
         self._agreed = agreed(course, name)
         self._kinds_of, self._kinds = course.kinds, dict[str, Kind]()

@@ -1,0 +1,15 @@
+"""A cohort in lockstep: every participant's tensors stacked along a first axis, all of them one step at a time.
+
+A participant's step is small: a GPU spends it on starting kernels. Here the model's own code runs once for all participants
+(``torch.func.vmap``), and what the stacked form of a layer is known to be faster for has a rule of its own.
+
+* ``lifting.py``: leaves ``vmap`` for a function of stacked tensors.
+* ``layers.py``: which function of PyTorch has a rule; ``dense.py``, ``convolution.py``, ``normalisation.py``, ``groups.py``, ``pooling.py``,
+  ``recurrent.py``: the rules.
+* ``devices.py``: which kernels compute where; ``kernels/``: Triton.
+* ``schedule.py``: who steps when, on which rows.
+* ``packing.py``: where tensors lie in one stacked buffer; ``update.py``: the optimizer's step on it.
+* ``step.py``: one step of everybody; ``wave.py``: all steps of as many as memory allows; ``graphs.py``: recorded once, replayed.
+* ``proof.py``: two participants in lockstep against one after the other, before the first cohort.
+* ``cohorts.py``: the whole, behind one call.
+"""

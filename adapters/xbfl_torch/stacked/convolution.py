@@ -1,0 +1,62 @@
+"""Convolutions of images, each participant with its own kernel: one launch for all on a GPU; elsewhere ``vmap`` makes groups of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from xbfl_torch.stacked import devices
+from xbfl_torch.stacked.lifting import lifted
+
+
+def conv2d(
+    count: torch.Tensor,
+    value: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Any:
+    """``torch.conv2d`` of one participant."""
+    del count
+    kernels = devices.kernels("convolution", value)
+    if kernels is None or groups != 1 or value.ndim != 4 or isinstance(padding, str):
+        return NotImplemented
+    window = kernels.Window(_pair(stride), _pair(padding), _pair(dilation))
+    return lifted(_conv2d, value, weight, bias, window)
+
+
+def _pair(given: Any) -> tuple[int, int]:
+    numbers = (given,) if isinstance(given, int) else tuple(given)
+    return numbers[0], numbers[-1]
+
+
+def _conv2d(
+    value: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, window: Any
+) -> torch.Tensor:
+    result: torch.Tensor = _Convolve.apply(value, weight, bias, window)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _Convolve(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Any, weight: Any, bias: Any, window: Any) -> Any:
+        ctx.save_for_backward(value, weight)
+        ctx.window, ctx.kernels = window, devices.kernels("convolution", value)
+        return ctx.kernels.forward(value, weight, devices.lined_up(bias), window)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        value, weight = ctx.saved_tensors
+        needed, below, of_weight, of_bias = ctx.needs_input_grad, None, None, None
+        if needed[0]:
+            below = ctx.kernels.input_gradient(grads[0], weight, tuple(value.shape[3:]), ctx.window)
+        if needed[1] or needed[2]:
+            size = tuple(weight.shape[3:])
+            of_weight, of_bias = ctx.kernels.weight_gradient(
+                value, grads[0], size, ctx.window, biased=needed[2]
+            )
+        return below, of_weight, of_bias, None

@@ -1,0 +1,195 @@
+"""Dense layers: each participant's own weight, or one weight for all and what every participant added to it.
+
+After some steps of SGD a weight is ``W + rows.T @ columns``: one row and one column for every example of every step. While these are few,
+nobody needs a weight of its own: all participants share one large product with ``W``, and the rest is thin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch.nn import functional
+
+from xbfl_torch.stacked import devices
+from xbfl_torch.stacked.lifting import lifted
+
+Seen = tuple[torch.Tensor, torch.Tensor]
+
+
+@final
+@dataclass(eq=False)
+class Additions:
+    """What the participants have added to one weight so far.
+
+    Attributes:
+        weight: What all of them began with, ``[out, in]``.
+        rows: Gradients of outputs times the negative learning rate, ``[room, out]``: step after step, in each participant after participant.
+        columns: Inputs, ``[room, in]``.
+        starts: First row of every step, ``[steps]``.
+        number: Steps so far, ``[1]``.
+        batch: Rows of a participant's step.
+        anchor: What autograd differentiates for, so that it comes by where neither bias nor inputs train.
+        seen: Gradient of outputs and inputs of the step that is being made, ``[participants, batch, ...]``.
+    """
+
+    weight: torch.Tensor
+    rows: torch.Tensor
+    columns: torch.Tensor
+    starts: torch.Tensor
+    number: torch.Tensor
+    batch: int
+    anchor: torch.Tensor
+    seen: Seen | None = None
+
+    def forward(self, value: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        """``value [participants, batch, in] @ weight.T + bias``, with each one's own weight."""
+        result = (value.flatten(0, 1) @ self.weight.t()).view(*value.shape[:2], -1)
+        if bias is not None:
+            result += bias[:, None]
+        return self._add(result, value, self.columns, self.rows)
+
+    def backward(self, grad: torch.Tensor) -> torch.Tensor:
+        """``grad [participants, batch, out] @ weight``, with each one's own weight."""
+        result = (grad.flatten(0, 1) @ self.weight).view(*grad.shape[:2], -1)
+        return self._add(result, grad, self.rows, self.columns)
+
+    def squared_norms(self) -> torch.Tensor:
+        """Of the gradients of this step, ``[participants]``."""
+        assert self.seen is not None
+        left, right = self.seen
+        kernels = devices.kernels("dense", left)
+        if kernels is not None:
+            return kernels.squared_norms(left, right)  # type: ignore[no-any-return]
+        products = [torch.bmm(value, value.transpose(1, 2)) for value in self.seen]
+        return (products[0] * products[1]).sum((1, 2)).clamp(min=0.0)
+
+    def remember(self, scales: torch.Tensor | None, active: torch.Tensor, lr: torch.Tensor) -> None:
+        """Take this step, of those that are active."""
+        assert self.seen is not None
+        left, right = self.seen
+        self.seen = None
+        kernels = devices.kernels("dense", left)
+        if kernels is not None:
+            past = self._past(kernels)
+            kernels.remember(self.columns, right, None, active, lr, past)
+            ones = torch.ones_like(active, dtype=left.dtype) if scales is None else scales
+            kernels.remember(self.rows, left, ones, active, lr, past)
+            return
+        count = int(active.sum()) * self.batch
+        begin = int(self.starts[self.number])
+        scaled = left if scales is None else left * scales[:, None, None]
+        self.rows[begin : begin + count] = scaled.flatten(0, 1)[:count] * -lr
+        self.columns[begin : begin + count] = right.flatten(0, 1)[:count]
+
+    def change(self, weights: torch.Tensor, good: torch.Tensor, result: torch.Tensor) -> None:
+        """Add ``rows.T @ columns`` of all participants to ``result``, rows times ``weights [rows in use]`` where ``good``."""
+        used = len(weights)
+        rows, columns = self.rows[:used], self.columns[:used]
+        rows.masked_fill_(~good[:, None], 0.0).mul_(weights[:, None])
+        columns.masked_fill_(~good[:, None], 0.0)
+        result.addmm_(rows.t(), columns)
+
+    def finite(self, used: int) -> torch.Tensor:
+        """Whether each of the rows in use is finite."""
+        return torch.isfinite(self.rows[:used].sum(1)) & torch.isfinite(self.columns[:used].sum(1))
+
+    def _add(
+        self, result: torch.Tensor, left: torch.Tensor, near: torch.Tensor, far: torch.Tensor
+    ) -> torch.Tensor:
+        kernels = devices.kernels("dense", left)
+        if kernels is not None:
+            kernels.add_past(result, left, near, far, self._past(kernels))
+            return result
+        steps, count = int(self.number), len(left)
+        if not steps:
+            return result
+        own = torch.arange(count * self.batch).reshape(count, 1, self.batch) + self.starts[:steps, None]
+        own = own.flatten(1)
+        return torch.baddbmm(result, torch.bmm(left, near[own].transpose(1, 2)), far[own])
+
+    def _past(self, kernels: Any) -> Any:
+        return kernels.Past(self.starts, self.number, len(self.starts) * self.batch)
+
+
+@final
+class Dense:
+    """How dense layers compute.
+
+    Args:
+        additions: Of the weights that all participants share, by name.
+    """
+
+    def __init__(self, additions: Mapping[str, Additions]) -> None:
+        self.additions = additions
+        self._by_weight = {id(item.weight): item for item in additions.values()}
+
+    def linear(
+        self, count: torch.Tensor, value: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
+    ) -> Any:
+        """``functional.linear`` of one participant."""
+        found = self._by_weight.get(id(weight))
+        if found is None:
+            return lifted(_products, count, value, weight, bias)
+        return lifted(_shared, count, value, bias, found)
+
+
+def few_enough(shape: torch.Size, rows: int) -> bool:
+    """Whether rows and columns of so many examples are cheaper than a weight of this shape for every participant."""
+    return len(shape) == 2 and 2 * rows <= min(shape)
+
+
+def _products(_: Any, value: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """``value [participants, ..., in] @ weight.transpose(1, 2) + bias``."""
+    if weight.stride(0) == 0:
+        result = functional.linear(value, weight[0])
+        return result if bias is None else result + bias.reshape(len(bias), *[1] * (value.ndim - 2), -1)
+    flat, turned = value.reshape(len(value), -1, value.shape[-1]), weight.transpose(1, 2)
+    result = torch.bmm(flat, turned) if bias is None else torch.baddbmm(bias[:, None], flat, turned)
+    return result.reshape(*value.shape[:-1], weight.shape[1])
+
+
+def _shared(_: Any, value: torch.Tensor, bias: torch.Tensor | None, additions: Additions) -> torch.Tensor:
+    flat = value.reshape(len(value), -1, value.shape[-1])
+    if flat.shape[1] != additions.batch:
+        raise NotImplementedError(f"{flat.shape[1]} rows of {additions.batch} examples")
+    result: torch.Tensor = _Shared.apply(flat, bias, additions.anchor, additions)  # type: ignore[no-untyped-call]
+    return result.reshape(*value.shape[:-1], -1)
+
+
+class _Shared(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Any, bias: Any, _: Any, additions: Additions) -> Any:
+        value = value.contiguous()
+        ctx.save_for_backward(value)
+        ctx.additions = additions
+        return additions.forward(value, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        (value,) = ctx.saved_tensors
+        grad, additions = grads[0].contiguous(), ctx.additions
+        additions.seen = grad, value
+        below = additions.backward(grad) if ctx.needs_input_grad[0] else None
+        return below, grad.sum(1) if ctx.needs_input_grad[1] else None, None, None
+
+
+def additions_of(
+    weights: Mapping[str, torch.Tensor], steps: int, room: int, batch: int, number: torch.Tensor
+) -> dict[str, Additions]:
+    """Memory for what participants will add to the weights that they share: ``room`` rows of examples."""
+    starts = torch.zeros(steps, dtype=torch.int64, device=number.device)
+    return {
+        name: Additions(
+            weight,
+            weight.new_zeros(room, len(weight)),
+            weight.new_zeros(room, weight.shape[1]),
+            starts,
+            number,
+            batch,
+            weight.new_zeros(()).requires_grad_(),
+        )
+        for name, weight in weights.items()
+    }

@@ -1,0 +1,38 @@
+"""Which kernels compute stacked layers on the device where a tensor lies."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+
+def kernels(name: str, tensor: torch.Tensor) -> Any | None:
+    """A module of :mod:`xbfl_torch.stacked.kernels`, if it computes with tensors like this one."""
+    if tensor.device.type != "cuda" or tensor.dtype != torch.float32:
+        return None
+    return _module(name)
+
+
+@functools.cache
+def _module(name: str) -> Any | None:
+    try:
+        return importlib.import_module(f"xbfl_torch.stacked.kernels.{name}")
+    except ModuleNotFoundError:  # PyTorch brings Triton where it supports it
+        return None
+
+
+def lined_up(vectors: torch.Tensor | None) -> torch.Tensor | None:
+    """``[participants, values]`` whose values lie side by side; how far apart participants lie is told to kernels."""
+    return vectors if vectors is None or vectors.stride(-1) == 1 else vectors.contiguous()
+
+
+def compiled(step: Callable[[], None]) -> None:
+    """Compile all kernels of a step side by side; what it computes has no meaning."""
+    launching = _module("launching")
+    if launching is not None:
+        with launching.compiling():
+            step()

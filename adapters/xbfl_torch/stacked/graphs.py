@@ -1,0 +1,53 @@
+"""A step for every number of participants, recorded once and replayed in every round."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, final
+
+import torch
+
+from xbfl_torch.stacked.devices import compiled
+from xbfl_torch.stacked.schedule import rounded
+from xbfl_torch.stacked.wave import Wave
+
+
+@final
+class Graphs:
+    """The recorded steps of a wave; on a processor they are made anew each time.
+
+    Args:
+        wave: Whose steps; what it holds is changed by recording them.
+    """
+
+    def __init__(self, wave: Wave) -> None:
+        self._wave = wave
+        self._found: dict[int, Any] = {}
+        if not wave.totals.is_cuda:
+            return
+        compiled(partial(wave.step, wave.room.slots))
+        stream, pool = torch.cuda.Stream(), None  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        # The largest first: it asks for the memory that all others find room in.
+        for count in sorted({rounded(n + 1) for n in range(wave.room.slots)}, reverse=True):
+            with torch.cuda.stream(stream):
+                wave.rewind()
+                wave.step(count)  # libraries choose kernels and allocate on first use
+            stream.synchronize()
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=pool, stream=stream):
+                wave.step(count)
+            pool = pool or graph.pool()
+            self._found[count] = graph
+
+    @property
+    def recorded(self) -> bool:
+        """Whether steps run without the model."""
+        return bool(self._found)
+
+    def step(self, active: int) -> None:
+        """One step of the first ``active`` participants."""
+        if self._found:
+            self._found[rounded(active)].replay()
+        else:
+            self._wave.step(active)

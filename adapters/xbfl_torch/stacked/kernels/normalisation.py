@@ -1,0 +1,246 @@
+"""Batch normalisation with every participant's own statistics; arrays are ``[participants, batch * places, channels]``.
+
+A participant's first ``counts`` examples count. Statistics of parts are merged by Chan's formula: no difference of large sums is taken.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from xbfl_torch.stacked.kernels.launching import launch
+
+_ROWS = 64
+_WIDE = 64
+_PART = 512
+"""Rows of a part."""
+
+
+def forward(
+    value: torch.Tensor,
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    counts: torch.Tensor,
+    places: int,
+    eps: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The result, and means and biased variances ``[participants, channels]``."""
+    count, rows, channels = value.shape
+    parts, blocks = triton.cdiv(rows, _PART), triton.cdiv(channels, _WIDE)
+    moments = value.new_empty(count, parts, 2, channels)
+    launch(
+        _moments,
+        (parts, blocks, count),
+        value,
+        counts,
+        moments,
+        rows,
+        places,
+        parts,
+        channels,
+        _PART,
+        _ROWS,
+        _WIDE,
+    )
+    result, mean, variance = torch.empty_like(value), *value.new_empty(2, count, channels)
+    some = mean if weight is None else weight
+    other = mean if bias is None else bias
+    launch(
+        _normalise, (triton.cdiv(rows, _ROWS), blocks, count), value, counts, moments, some, other, some.stride(0), other.stride(0),
+        result, mean, variance, rows, places, parts, eps,
+        channels, weight is not None, bias is not None, _PART, _ROWS, _WIDE,
+    )  # fmt: skip
+    return result, mean, variance
+
+
+def backward(
+    grad: torch.Tensor,
+    value: torch.Tensor,
+    mean: torch.Tensor,
+    variance: torch.Tensor,
+    weight: torch.Tensor | None,
+    counts: torch.Tensor,
+    places: int,
+    eps: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gradients of the value, the weight and the bias."""
+    count, rows, channels = value.shape
+    parts, blocks = triton.cdiv(rows, _PART), triton.cdiv(channels, _WIDE)
+    sums = value.new_empty(count, parts, 2, channels)
+    launch(
+        _sums,
+        (parts, blocks, count),
+        grad,
+        value,
+        mean,
+        variance,
+        counts,
+        sums,
+        rows,
+        places,
+        parts,
+        eps,
+        channels,
+        _PART,
+        _ROWS,
+        _WIDE,
+    )
+    some = mean if weight is None else weight
+    below, slope, shift = torch.empty_like(value), *value.new_empty(2, count, channels)
+    launch(
+        _below, (triton.cdiv(rows, _ROWS), blocks, count), grad, value, mean, variance, counts, sums, some, some.stride(0), below, slope, shift,
+        rows, places, parts, eps, channels, weight is not None, _ROWS, _WIDE,
+    )  # fmt: skip
+    return below, slope, shift
+
+
+def move(
+    running_mean: torch.Tensor,
+    running_var: torch.Tensor,
+    mean: torch.Tensor,
+    variance: torch.Tensor,
+    counts: torch.Tensor,
+    momentum: float,
+) -> None:
+    """``running += momentum * (now - running)`` of those whose ``counts`` are not zero; all ``[participants, channels]``."""
+    count, channels = mean.shape
+    launch(
+        _move, (count, 2), running_mean, running_var, mean, variance, counts, running_mean.stride(0), momentum,
+        channels, triton.next_power_of_2(channels), num_warps=1, enable_fp_fusion=False,
+    )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=["momentum"])
+def _move(one, other, mean, variance, counts, stride, momentum, CHANNELS: tl.constexpr, WIDE: tl.constexpr):
+    a = tl.program_id(0).to(tl.int64)
+    if tl.load(counts + a) == 0:
+        return
+    c = tl.arange(0, WIDE)
+    if tl.program_id(1) == 0:
+        place = one + a * stride + c
+        now = tl.load(mean + a * CHANNELS + c, c < CHANNELS, 0.0)
+    else:
+        place = other + a * stride + c
+        now = tl.load(variance + a * CHANNELS + c, c < CHANNELS, 0.0)
+    before = tl.load(place, c < CHANNELS, 0.0)
+    tl.store(place, before + momentum * (now - before), c < CHANNELS)
+
+
+@triton.jit(do_not_specialize=["rows", "places", "parts"])
+def _moments(
+    value, counts, moments, rows, places, parts,
+    CHANNELS: tl.constexpr, PART: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    part, a = tl.program_id(0), tl.program_id(2).to(tl.int64)
+    c = tl.program_id(1) * WIDE + tl.arange(0, WIDE)
+    last = tl.load(counts + a).to(tl.int32) * places
+    mean = tl.zeros([WIDE], tl.float32)
+    spread = tl.zeros([WIDE], tl.float32)
+    done = 0.0
+    for first in range(part * PART, tl.minimum((part + 1) * PART, last), ROWS):
+        m = first + tl.arange(0, ROWS)
+        good = (m < last)[:, None] & (c < CHANNELS)[None, :]
+        v = tl.load(value + a * rows * CHANNELS + m[:, None] * CHANNELS + c[None, :], good, 0.0)
+        here = tl.minimum(last - first, ROWS).to(tl.float32)
+        now = tl.sum(v, 0) / here
+        off = tl.where(good, v - now[None, :], 0.0)
+        apart = now - mean
+        all_ = done + here
+        mean += apart * (here / all_)
+        spread += tl.sum(off * off, 0) + apart * apart * (done * here / all_)
+        done = all_
+    place = moments + ((a * parts + part) * 2) * CHANNELS + c
+    tl.store(place, mean, c < CHANNELS)
+    tl.store(place + CHANNELS, spread, c < CHANNELS)
+
+
+@triton.jit(do_not_specialize=["rows", "places", "parts", "eps"])
+def _normalise(
+    value, counts, moments, weight, bias, wa, ba, result, means, variances, rows, places, parts, eps,
+    CHANNELS: tl.constexpr, WEIGHTED: tl.constexpr, BIASED: tl.constexpr, PART: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    a = tl.program_id(2).to(tl.int64)
+    c = tl.program_id(1) * WIDE + tl.arange(0, WIDE)
+    last = tl.load(counts + a).to(tl.int32) * places
+    mean = tl.zeros([WIDE], tl.float32)
+    spread = tl.zeros([WIDE], tl.float32)
+    done = 0.0
+    for part in range(parts):
+        here = tl.maximum(tl.minimum(last - part * PART, PART), 0).to(tl.float32)
+        place = moments + ((a * parts + part) * 2) * CHANNELS + c
+        all_ = tl.maximum(done + here, 1.0)
+        apart = tl.load(place, c < CHANNELS, 0.0) - mean
+        mean += apart * (here / all_)
+        spread += tl.load(place + CHANNELS, c < CHANNELS, 0.0) + apart * apart * (done * here / all_)
+        done += here
+    variance = spread / tl.maximum(done, 1.0)
+    if tl.program_id(0) == 0:
+        tl.store(means + a * CHANNELS + c, mean, c < CHANNELS)
+        tl.store(variances + a * CHANNELS + c, variance, c < CHANNELS)
+    scale = 1.0 / tl.sqrt(variance + eps)
+    m = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    good = (m < rows)[:, None] & (c < CHANNELS)[None, :]
+    at = a * rows * CHANNELS + m[:, None] * CHANNELS + c[None, :]
+    v = (tl.load(value + at, good, 0.0) - mean[None, :]) * scale[None, :]
+    v = tl.where((m < last)[:, None], v, 0.0)
+    if WEIGHTED:
+        v *= tl.load(weight + a * wa + c, c < CHANNELS, 0.0)[None, :]
+    if BIASED:
+        v += tl.load(bias + a * ba + c, c < CHANNELS, 0.0)[None, :]
+    tl.store(result + at, v, good)
+
+
+@triton.jit(do_not_specialize=["rows", "places", "parts", "eps"])
+def _sums(
+    grad, value, means, variances, counts, sums, rows, places, parts, eps,
+    CHANNELS: tl.constexpr, PART: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    part, a = tl.program_id(0), tl.program_id(2).to(tl.int64)
+    c = tl.program_id(1) * WIDE + tl.arange(0, WIDE)
+    last = tl.load(counts + a).to(tl.int32) * places
+    mean = tl.load(means + a * CHANNELS + c, c < CHANNELS, 0.0)
+    scale = 1.0 / tl.sqrt(tl.load(variances + a * CHANNELS + c, c < CHANNELS, 0.0) + eps)
+    shift = tl.zeros([WIDE], tl.float32)
+    slope = tl.zeros([WIDE], tl.float32)
+    for first in range(part * PART, tl.minimum((part + 1) * PART, last), ROWS):
+        m = first + tl.arange(0, ROWS)
+        good = (m < last)[:, None] & (c < CHANNELS)[None, :]
+        at = a * rows * CHANNELS + m[:, None] * CHANNELS + c[None, :]
+        d = tl.load(grad + at, good, 0.0)
+        shift += tl.sum(d, 0)
+        slope += tl.sum(d * (tl.load(value + at, good, 0.0) - mean[None, :]) * scale[None, :], 0)
+    place = sums + ((a * parts + part) * 2) * CHANNELS + c
+    tl.store(place, shift, c < CHANNELS)
+    tl.store(place + CHANNELS, slope, c < CHANNELS)
+
+
+@triton.jit(do_not_specialize=["rows", "places", "parts", "eps"])
+def _below(
+    grad, value, means, variances, counts, sums, weight, wa, below, slopes, shifts, rows, places, parts, eps,
+    CHANNELS: tl.constexpr, WEIGHTED: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    a = tl.program_id(2).to(tl.int64)
+    c = tl.program_id(1) * WIDE + tl.arange(0, WIDE)
+    last = tl.load(counts + a).to(tl.int32) * places
+    shift = tl.zeros([WIDE], tl.float32)
+    slope = tl.zeros([WIDE], tl.float32)
+    for part in range(parts):
+        place = sums + ((a * parts + part) * 2) * CHANNELS + c
+        shift += tl.load(place, c < CHANNELS, 0.0)
+        slope += tl.load(place + CHANNELS, c < CHANNELS, 0.0)
+    if tl.program_id(0) == 0:
+        tl.store(slopes + a * CHANNELS + c, slope, c < CHANNELS)
+        tl.store(shifts + a * CHANNELS + c, shift, c < CHANNELS)
+    mean = tl.load(means + a * CHANNELS + c, c < CHANNELS, 0.0)
+    scale = 1.0 / tl.sqrt(tl.load(variances + a * CHANNELS + c, c < CHANNELS, 0.0) + eps)
+    number = tl.maximum(last, 1).to(tl.float32)
+    m = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    good = (m < rows)[:, None] & (c < CHANNELS)[None, :]
+    at = a * rows * CHANNELS + m[:, None] * CHANNELS + c[None, :]
+    normal = (tl.load(value + at, good, 0.0) - mean[None, :]) * scale[None, :]
+    d = tl.load(grad + at, good, 0.0) - (shift[None, :] + normal * slope[None, :]) / number
+    d *= scale[None, :]
+    if WEIGHTED:
+        d *= tl.load(weight + a * wa + c, c < CHANNELS, 0.0)[None, :]
+    tl.store(below + at, tl.where((m < last)[:, None], d, 0.0), good)

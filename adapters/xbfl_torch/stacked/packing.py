@@ -1,0 +1,91 @@
+"""Where the tensors of all participants lie: one row of numbers each, ``[participants, width]``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import torch
+
+_ALIGNMENT = 4
+"""Values: kernels load 16 bytes at a time."""
+
+_LAST = {4: (2, 3, 1, 0)}
+"""In which order the axes of a tensor lie, by their number: kernels of images channels last, as kernels on a GPU read them."""
+
+
+@final
+@dataclass(frozen=True)
+class Packing:
+    """The order of tensors in a row: those that train, those that only move, and those of which all participants hold the same.
+
+    Attributes:
+        places: Start and shape of every tensor by native name.
+        trained: Names of those that train, in their order.
+        shared: Names of those that participants do not have for themselves.
+        reach: Values of a row up to the end of the last one that trains.
+        width: Values of a participant's row; the gaps are zero.
+        size: Values of the row of all tensors.
+    """
+
+    places: Mapping[str, tuple[int, torch.Size]]
+    trained: tuple[str, ...]
+    shared: tuple[str, ...]
+    reach: int
+    width: int
+    size: int
+
+    @staticmethod
+    def of(
+        tensors: Mapping[str, torch.Tensor], trained: Sequence[str], shared: Sequence[str] = ()
+    ) -> Packing:
+        """A packing of tensors.
+
+        Args:
+            tensors: By native name.
+            trained: Names of those that train and that every participant has for itself.
+            shared: Names of those that participants do not have for themselves.
+        """
+        moved = [name for name in tensors if name not in trained and name not in shared]
+        places, ends, end = {}, [], 0
+        for names in (trained, moved, shared):
+            for name in names:
+                places[name] = (end, tensors[name].shape)
+                end += -(-tensors[name].numel() // _ALIGNMENT) * _ALIGNMENT
+            ends.append(end)
+        return Packing(places, tuple(trained), tuple(shared), *ends)
+
+    def views(self, rows: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Every tensor in rows ``[..., width or size]``, as ``[..., *shape]``."""
+        return {
+            name: _seen(rows[..., start : start + shape.numel()], shape)
+            for name, (start, shape) in self.places.items()
+            if start < rows.shape[-1]
+        }
+
+    def joined(self, gradients: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Gradients ``[participants, *shape]`` of what trains, side by side: ``[participants, reach]``."""
+        count, parts, end = len(gradients[0]), [], 0
+        for name, gradient in zip(self.trained, gradients, strict=True):
+            start, shape = self.places[name]
+            if start > end:
+                parts.append(gradient.new_zeros(count, start - end))
+            parts.append(gradient.permute(0, *(axis + 1 for axis in _order(shape))).reshape(count, -1))
+            end = start + shape.numel()
+        if end < self.reach:
+            parts.append(gradients[0].new_zeros(count, self.reach - end))
+        return torch.cat(parts, 1)
+
+
+def _order(shape: torch.Size) -> tuple[int, ...]:
+    return _LAST.get(len(shape), tuple(range(len(shape))))
+
+
+def _seen(values: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """``[..., values]`` as ``[..., *shape]``, in the order in which the values lie."""
+    if not shape:
+        return values[..., 0]
+    order, before = _order(shape), values.ndim - 1
+    laid = values.view(*values.shape[:-1], *(shape[axis] for axis in order))
+    return laid.permute(*range(before), *(before + order.index(axis) for axis in range(len(shape))))

@@ -1,0 +1,193 @@
+"""Some participants, from the weights they start with to the sum of what they changed; what varies from round to round lies on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from xbackend_fl.adapter.contract import ClientWork, TrainConfig
+from xbfl_torch.cohort import Data
+from xbfl_torch.local_stepper import masks_of
+from xbfl_torch.stacked.dense import Dense, additions_of
+from xbfl_torch.stacked.packing import Packing
+from xbfl_torch.stacked.schedule import Schedule
+from xbfl_torch.stacked.step import losses
+from xbfl_torch.stacked.update import clip_scales, descend
+
+
+@final
+@dataclass(frozen=True)
+class Room:
+    """How much of everything a wave has place for.
+
+    Attributes:
+        slots: Participants.
+        steps: Of each.
+        batch: Examples of a step.
+        rows: Examples of all steps of all participants.
+    """
+
+    slots: int
+    steps: int
+    batch: int
+    rows: int
+
+    def holds(self, other: Room) -> bool:
+        """Whether there is place for as much as in another."""
+        more = self.steps >= other.steps and self.rows >= other.rows
+        return more and (self.slots, self.batch) == (other.slots, other.batch)
+
+
+@final
+class Wave:
+    """Participants in lockstep.
+
+    Args:
+        model: Runs for all of them; in training mode while they step.
+        packing: Where tensors lie.
+        data: The examples.
+        config: How they train; learning rates are those of :meth:`load`.
+        room: How much there is place for.
+    """
+
+    def __init__(
+        self, model: torch.nn.Module, packing: Packing, data: Data, config: TrainConfig, room: Room
+    ) -> None:
+        device, like = data.targets.device, next(iter(model.parameters()))
+        self._model, self._packing, self._data, self.room = model, packing, data, room
+
+        def zeros(*shape: int, dtype: torch.dtype = like.dtype) -> torch.Tensor:
+            return torch.zeros(shape, dtype=dtype, device=device)
+
+        self._values = zeros(room.slots, packing.width)
+        slots = config.optimizer.num_slots
+        self._state = [zeros(room.slots, packing.reach) for _ in range(slots)]
+        self._totals = zeros(room.slots, 2, dtype=torch.float64)
+        self._rows = zeros(room.steps, room.slots, room.batch, dtype=torch.int64)
+        self._counts = zeros(room.steps, room.slots, dtype=torch.int64)
+        self._number = zeros(1, dtype=torch.int64)
+        self._base, self._sums = zeros(packing.size), zeros(packing.size)
+        views = packing.views(self._base)
+        weights = {name: views[name] for name in packing.shared}
+        self._dense = Dense(additions_of(weights, room.steps, room.rows, room.batch, self._number))
+        self._used = 0
+        self._numbers = zeros(room.steps, 4)
+        self._config = config
+        self._mask = _mask(config, packing, zeros)
+
+    def begin(self, base: torch.Tensor) -> None:
+        """Begin a cohort, which all start from ``base [packing.size]``."""
+        self._base.copy_(base, non_blocking=True)
+        self._sums.zero_()
+
+    def load(self, schedule: Schedule, config: TrainConfig) -> None:
+        """Begin some participants: everybody has the base and no state; learning rates are those of ``config``."""
+        self._values.copy_(self._base[: self._packing.width].expand_as(self._values))
+        self.rewind()
+        for tensor in (*self._state, self._totals):
+            tensor.zero_()
+        steps = len(schedule.active)
+        rates = config.rates or [config.optimizer.lr] * steps
+        numbers = [config.optimizer.numbers(step + 1, rates[step]) for step in range(steps)]
+        self._numbers[:steps].copy_(torch.tensor(numbers, dtype=torch.float64).reshape(steps, 4))
+        self._rows[:steps].copy_(torch.from_numpy(schedule.rows))
+        self._counts[:steps].copy_(torch.from_numpy(schedule.counts))
+        ends = np.cumsum(schedule.active) * self.room.batch
+        self._used = int(ends[-1]) if steps else 0
+        for item in self._dense.additions.values():
+            item.starts[:steps].copy_(torch.from_numpy(np.concatenate([[0], ends[:-1]]).astype(np.int64)))
+
+    def rewind(self) -> None:
+        """The next step is the first one."""
+        self._number.zero_()
+
+    def step(self, count: int) -> None:
+        """One step of the first ``count`` slots."""
+        packing = self._packing
+        rows = self._rows.index_select(0, self._number)[0, :count]
+        counts = self._counts.index_select(0, self._number)[0, :count]
+        own = {name: view.detach() for name, view in packing.views(self._values[:count]).items()}
+        leaves = [own[name].requires_grad_() for name in packing.trained]
+        inputs = [value.view(*rows.shape, *value.shape[1:]) for value in self._data.batch(rows.flatten())]
+        targets = self._data.targets.index_select(0, rows.flatten())
+        targets = targets.view(*rows.shape, *targets.shape[1:])
+        found = losses(self._model, own, inputs, targets, counts, self._config, self._dense)
+        anchors = [item.anchor for item in self._dense.additions.values()]
+        if leaves and found.means.requires_grad:
+            whole = torch.autograd.grad(found.means.sum(), [*leaves, *anchors], materialize_grads=True)
+            gradients = whole[: len(leaves)]
+            with torch.no_grad():
+                self._follow(count, packing.joined(gradients), counts > 0)
+        with torch.no_grad():
+            seen = torch.stack([found.means.detach().double() * found.counted, found.counted.double()], 1)
+            self._totals[:count] += torch.where((counts > 0)[:, None], seen, 0.0)
+            self._number += 1
+
+    def _follow(self, count: int, gradients: torch.Tensor, active: torch.Tensor) -> None:
+        config, reach = self._config, self._packing.reach
+        added = [item for item in self._dense.additions.values() if item.seen is not None]
+        if self._mask is not None:
+            gradients *= self._mask
+        scales = None
+        if config.clip_norm is not None:
+            scales = clip_scales(gradients, [item.squared_norms() for item in added], config.clip_norm)
+        state = [tensor[:count] for tensor in self._state]
+        values = self._values[:count, :reach]
+        numbers = self._numbers.index_select(0, self._number)[0]
+        descend(values, gradients, scales, state, active, config.optimizer, numbers)
+        for item in added:
+            item.remember(scales, active, numbers[0])
+
+    def finish(self, weights: NDArray[np.float64], schedule: Schedule) -> torch.Tensor:
+        """Add what everybody changed, times ``weights [slots]``, to the sums.
+
+        Returns:
+            Whether each slot's loss and change are finite; the others are not in the sums.
+        """
+        width = self._packing.width
+        change = self._values.sub_(self._base[:width])
+        good = torch.isfinite(self._totals[:, 0]) & torch.isfinite(change.sum(1))
+        slots = np.concatenate([np.repeat(np.arange(n), self.room.batch) for n in (0, *schedule.active)])
+        slot = torch.from_numpy(slots).to(good.device)
+        weight = torch.from_numpy(weights).to(change)
+        for item in self._dense.additions.values():
+            bad = (~item.finite(self._used)).to(change.dtype)
+            good &= torch.zeros_like(weight).index_put_((slot,), bad, accumulate=True) == 0
+        change.masked_fill_(~good[:, None], 0.0)
+        self._sums[:width].addmv_(change.t(), weight)
+        views = self._packing.views(self._sums)
+        for name, item in self._dense.additions.items():
+            item.change(weight[slot], good[slot], views[name])
+        return good
+
+    @property
+    def sums(self) -> torch.Tensor:
+        """What all participants since :meth:`begin` changed, weighted, ``[packing.size]``."""
+        return self._sums
+
+    @property
+    def totals(self) -> torch.Tensor:
+        """Sum of losses and number of positions that counted, ``[slots, 2]``."""
+        return self._totals
+
+
+def weights_of(clients: Sequence[ClientWork], order: Sequence[int], slots: int) -> NDArray[np.float64]:
+    """How much each slot's change weighs, ``[slots]``; nothing where nobody is."""
+    numbers = np.zeros(slots)
+    numbers[: len(order)] = [clients[index].num_examples for index in order]
+    return numbers
+
+
+def _mask(config: TrainConfig, packing: Packing, zeros: Any) -> torch.Tensor | None:
+    """Zeros where a tensor stays silent, ones elsewhere, ``[reach]``; ``None`` if none does."""
+    row = zeros(packing.reach) + 1
+    views = packing.views(row)
+    found = masks_of(config, {name: views[name] for name in packing.trained})
+    for name, mask in found.items():
+        views[name].copy_(mask)
+    return row if found else None

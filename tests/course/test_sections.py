@@ -1,0 +1,50 @@
+"""Sections that name one of a registry: messages keep the key, say what was received, and name a cure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from xbackend_fl import load_course
+from xbackend_fl.errors import ConfigError
+
+pytestmark = pytest.mark.quick
+
+COURSE = """\
+name: small
+models: {torch: "net.py:build"}
+input: ["1,4"]
+data: {source: "data.py:load"}
+participants: [{name: a, backend: torch}, {name: b, backend: torch}, {name: c, backend: torch}]
+"""
+SAID = {
+    "federate.algorithm={name: fedprox, nu: 1}": ("unknown key `federate.algorithm.nu`", "fedprox has mu"),
+    "federate.algorithm={mu: 1}": ("`federate.algorithm` has no name; there are fedavg", "algorithm: {name: fedavg}"),
+    "federate.algorithm={name: [a]}": ("`federate.algorithm` is ", "; there are fedavg"),
+    "federate.algorithm={name: fedprox, mu: true}": ("`federate.algorithm.mu`: input is a switch, and this is none, got True",),
+    "federate.algorithm={name: fedprox, mu: .nan}": ("`federate.algorithm.mu`: input should be", "got nan"),
+    "federate.algorithm={name: fedprox, mu: 1e-60}": ("`federate.algorithm.mu`: input should be a number for float32", "there 1e-60 is 0"),
+    "federate.algorithm={name: fedprox, mu: -1}": ("`federate.algorithm.mu`: input should be greater than or equal to 0, got -1",),
+    "federate.algorithm=3": ("`federate.algorithm`: ", "got 3"),
+    "federate.aggregator={name: median, count: 3}": ("unknown key `federate.aggregator.count`",),
+    "federate.aggregator=media": ("`federate.aggregator` is 'media'; there are", "did you mean `median`?"),
+    "training.loss={name: cross_entropy, foo: 2}": ("unknown key `training.loss.foo`",),
+    "training.loss={name: huber, delta: true}": ("`training.loss.delta`: input is a switch",),
+    "training.loss={name: huber, delta: -1}": ("`training.loss.delta`: input should be greater than 0, got -1",),
+    "training.schedule={name: step, every: true}": ("`training.schedule.every`: input is a switch",),
+    "training.schedule={name: step, evry: 3}": ("unknown key `training.schedule.evry`", "did you mean `every`?"),
+    "evaluation.metrics=[{name: top_k, k: true}]": ("`evaluation.metrics.k`: input is a switch",),
+    "evaluation.metrics=[{name: top_k, q: 5}]": ("unknown key `evaluation.metrics.q`",),
+    "evaluation.metrics=[{k: 5}]": ("`evaluation.metrics` has no name; there are",),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("setting", SAID)
+def test_the_key_and_what_was_received_are_said(setting: str, tmp_path: Path) -> None:
+    (tmp_path / "course.yaml").write_text(COURSE)
+    with pytest.raises(ConfigError) as caught:
+        load_course(tmp_path / "course.yaml", [setting])
+    for words in SAID[setting]:
+        assert words in str(caught.value)
+    assert f"--set {setting}"[:30] in str(caught.value)
