@@ -65,6 +65,20 @@ def test_neither_the_order_nor_a_shared_model_decides_anything(algorithm: str, t
             assert all((one[key] == two[key]).all() for key in one), (name, who)
 
 
+@pytest.mark.slow
+def test_keras_models_of_their_own_give_the_bits_of_a_shared_one(tmp_path: Path) -> None:
+    """Layers without a name are numbered through a whole process, and participants have different numbers of examples."""
+    settings = (FEDBN, "federate.cohort=5", "training.batch_size=64", "federate.precision=exact")
+    mixed = ["torch", "tensorflow"]
+    shared, apart = (
+        finished(
+            course_of(tmp_path / name, mixed, *settings, own, norm=True, rounds=3), tmp_path / name / "run"
+        )
+        for name, own in (("shared", "seed=3"), ("apart", "federate.share_local_model=false"))
+    )
+    assert shared.weights.digest == apart.weights.digest
+
+
 def test_what_is_local_stays_with_its_participant(tmp_path: Path) -> None:
     events: list[Event] = []
     course = course_of(tmp_path, TORCH, FEDBN, norm=True, rounds=4)

@@ -18,6 +18,7 @@ NAMES = {
     "Descent": "LocalStepper",
     "Lane": "Replica",
     "Letter": "BufferRef",
+    "Partial": "PartialAggregate",
     "Resident": "CohortTrainer",
     "advance": "on_progress",
     "bones": "core_nodes",

@@ -1,6 +1,6 @@
 """Backend-neutral merging of updates."""
 
-from xbackend_fl.aggregation.aggregator import Aggregator, Partial, Rule, Start
+from xbackend_fl.aggregation.aggregator import Aggregator, PartialAggregate, Rule, Start
 from xbackend_fl.aggregation.bench import bench_mean
 from xbackend_fl.aggregation.kernels import is_finite, is_within
 from xbackend_fl.aggregation.online import LARGEST, OnlineMean, Precision, SumFull, Sums
@@ -16,7 +16,7 @@ __all__ = [
     "MeanAggregator",
     "Merged",
     "OnlineMean",
-    "Partial",
+    "PartialAggregate",
     "Precision",
     "Rule",
     "Start",

@@ -18,7 +18,7 @@ from xbackend_fl.weights import Weights
 
 
 @dataclass(frozen=True)
-class Partial:
+class PartialAggregate:
     """What came of some of a round's participants: plain data that another process can go on with.
 
     Attributes:
@@ -31,9 +31,9 @@ class Partial:
 
     def mapped(
         self, convert: Callable[[str, Mapping[str, NDArray[Any]]], Mapping[str, NDArray[Any]]]
-    ) -> Partial:
+    ) -> PartialAggregate:
         """The same with sums under a linear change of layout, which is given the vector's name and arrays."""
-        return Partial(
+        return PartialAggregate(
             {name: sums.mapped(partial(convert, name)) for name, sums in self.sums.items()}, self.updates
         )
 
@@ -52,7 +52,7 @@ class Aggregator(Protocol):
         ...
 
     @property
-    def partial(self) -> Partial:
+    def partial(self) -> PartialAggregate:
         """What was merged so far, for an aggregator in another process."""
         ...
 
@@ -64,7 +64,7 @@ class Aggregator(Protocol):
         """
         ...
 
-    def absorb(self, partial: Partial) -> None:
+    def absorb(self, partial: PartialAggregate) -> None:
         """Go on with what was merged elsewhere, over other participants, from the same base.
 
         Raises:

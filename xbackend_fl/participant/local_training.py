@@ -24,7 +24,7 @@ from xbackend_fl.adapter import (
 )
 from xbackend_fl.adapter.canonical_model import CanonicalModel
 from xbackend_fl.adapter.contract import Autocasting
-from xbackend_fl.aggregation import LARGEST, MODEL, Partial, Sums, Update, is_within
+from xbackend_fl.aggregation import LARGEST, MODEL, PartialAggregate, Sums, Update, is_within
 from xbackend_fl.course import Course
 from xbackend_fl.course.federate import merging
 from xbackend_fl.course.training import Training
@@ -57,7 +57,7 @@ class PartialSum:
         states: Digest of what each of the others keeps, by its name; who keeps nothing is not in it.
     """
 
-    partial: Partial
+    partial: PartialAggregate
     failed: dict[str, str]
     states: dict[str, str] = field(default_factory=dict)
 
@@ -321,7 +321,7 @@ class LocalTraining:
         # What is not averaged stays as it was.
         sums = Sums({**start, **result.sums}, sum(accepted), len(accepted))
         exported = sums.mapped(partial(self._model.binding.export, copy=False))
-        return PartialSum(Partial({MODEL: exported}), failed)
+        return PartialSum(PartialAggregate({MODEL: exported}), failed)
 
     def _are_sums(self, sums: Tensors, num_examples: int) -> bool:
         """Whether sums may be of updates that a mean accepts one by one."""

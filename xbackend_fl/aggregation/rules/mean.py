@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, final
 
-from xbackend_fl.aggregation.aggregator import Aggregator, Partial, Rule, Start
+from xbackend_fl.aggregation.aggregator import Aggregator, PartialAggregate, Rule, Start
 from xbackend_fl.aggregation.online import OnlineMean, Precision
 from xbackend_fl.aggregation.update import MODEL, Merged, Update, Weighing
 from xbackend_fl.errors import UpdateRefused
@@ -71,11 +71,11 @@ class MeanAggregator:
             self._means[name].add(update.vectors[name], update.num_examples)
 
     @property
-    def partial(self) -> Partial:
+    def partial(self) -> PartialAggregate:
         """What was added up so far; the arrays are the mean's own."""
-        return Partial({name: mean.sums for name, mean in self._means.items()})
+        return PartialAggregate({name: mean.sums for name, mean in self._means.items()})
 
-    def absorb(self, partial: Partial) -> None:
+    def absorb(self, partial: PartialAggregate) -> None:
         """Go on with what was added up elsewhere, over other participants, from the same base.
 
         Raises:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal, final
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.aggregation.aggregator import Aggregator, Partial, Rule, Start
+from xbackend_fl.aggregation.aggregator import Aggregator, PartialAggregate, Rule, Start
 from xbackend_fl.aggregation.online import OnlineMean
 from xbackend_fl.aggregation.update import MODEL, Merged, Update
 from xbackend_fl.canonical import Kind
@@ -53,9 +53,9 @@ class CoordinateMedian:
         return sum(size for _, size in self._updates)
 
     @property
-    def partial(self) -> Partial:
+    def partial(self) -> PartialAggregate:
         """The updates' files."""
-        return Partial(updates=tuple(self._updates))
+        return PartialAggregate(updates=tuple(self._updates))
 
     def add(self, update: Update) -> None:
         """Keep an update; see :class:`~xbackend_fl.aggregation.aggregator.Aggregator`."""
@@ -68,7 +68,7 @@ class CoordinateMedian:
         write_tensors(path, {n: a for n, a in update.model.items() if self._kind(n) not in _KEPT}, {})
         self._updates.append((path, update.num_examples))
 
-    def absorb(self, partial: Partial) -> None:
+    def absorb(self, partial: PartialAggregate) -> None:
         """Go on with updates that lie elsewhere."""
         self._updates += partial.updates
 
