@@ -15,6 +15,7 @@ import torch
 from xbackend_fl.adapter.axes import declared_axes
 from xbackend_fl.adapter.blame import explained, not_accepted
 from xbackend_fl.adapter.contract import (
+    LOCKSTEP,
     Array,
     Batch,
     ClientWork,
@@ -46,6 +47,9 @@ from xbfl_torch.preserve import modules_kept
 from xbfl_torch.replicas import Replicas
 from xbfl_torch.stacked.cohorts import Lockstep
 from xbfl_torch.steps import plain_gradients, training_mode
+
+_REPLICAS = 16
+"""Of a model that cannot train in lockstep."""
 
 
 @final
@@ -92,6 +96,7 @@ class TorchTrainer:
         self._data: cohort.Data | None = None
         self._replicas: Replicas | None = None
         self._lockstep: Lockstep | None = None
+        self._stacks = False
         self._said = ""
 
     @property
@@ -262,7 +267,8 @@ class TorchTrainer:
             if memory_bytes is not None:
                 share = memory_bytes / torch.cuda.mem_get_info()[1]
                 torch.cuda.set_per_process_memory_fraction(min(share, 1.0))
-        self._device, self._wanted = device, replicas
+        self._device, self._stacks = device, replicas == LOCKSTEP
+        self._wanted = _REPLICAS if self._stacks else replicas
         self._replicas = self._lockstep = self._data = None
         held = self.read() if self._masters else {}
         self._model.to(device)
@@ -277,7 +283,7 @@ class TorchTrainer:
         """Keep data on the device."""
         self._data, self._replicas = cohort.Data.on(self._device, inputs, targets, scaling), None
         self._lockstep = None
-        if self._data.targets.is_cuda and self._wanted != 1:
+        if self._data.targets.is_cuda and self._stacks:
             self._lockstep = Lockstep(self._model, self._floats(), self._dense, self._data)
 
     def device_memory(self) -> tuple[int, int]:

@@ -46,7 +46,6 @@ def opened(
     trainer = xbfl_torch.adapter.load_model(build(), EXAMPLE)
     trainer.to_device(device, replicas)
     trainer.load_data((IMAGES,), LABELS, SCALING)
-    trainer._lockstep = None  # what is tested here is for models that cannot
     return trainer
 
 
@@ -180,7 +179,6 @@ def test_an_update_that_is_not_finite_stays_out(device: str) -> None:
     images = IMAGES.astype(np.float32)
     images[89] = np.nan
     trainer.load_data((images,), LABELS, None)
-    trainer._lockstep = None
     clean = np.arange(10)
     bad = ClientWork((np.array([89, 3]),), 2)
     both = trainer.train_cohort(start, [ClientWork((clean,), 10), bad], config)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xbackend_fl import load_course, run_course
-from xbackend_fl.adapter import balance
+from xbackend_fl.adapter import LOCKSTEP, balance
 from xbackend_fl.simulation import bench_course
 from xbackend_fl.simulation.placement import place
 
@@ -76,6 +76,7 @@ def test_every_gpu_has_a_worker(digits: Path, tmp_path: Path, monkeypatch: pytes
     assert placed("federate.device=cpu") == (3, "cpu", 1)
     assert placed("federate.replicas=auto") == (3, "cuda", None)
     assert placed("federate.replicas=5") == (3, "cuda", 5)
+    assert placed("federate.replicas=lockstep") == (3, "cuda", LOCKSTEP)
     assert place(load_course(digits / "course.yaml"), 8).gpus == ("0", "1", "2")
     assert place(load_course(digits / "course.yaml", ["federate.device=cpu"]), 8).gpus == ()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")

@@ -2,6 +2,7 @@
 
 from xbackend_fl.adapter.axes import with_axes
 from xbackend_fl.adapter.contract import (
+    LOCKSTEP,
     Adapter,
     Batch,
     ClientWork,
@@ -28,6 +29,7 @@ from xbackend_fl.adapter.rules import LocalRule
 from xbackend_fl.adapter.scheduling import balance
 
 __all__ = [
+    "LOCKSTEP",
     "Adapter",
     "Batch",
     "ClientWork",

@@ -142,6 +142,10 @@ class CohortResult:
     notes: tuple[str, ...] = ()
 
 
+LOCKSTEP = 0
+"""No copies of a model: what all participants of a cohort hold is stacked."""
+
+
 @runtime_checkable
 class CohortTrainer(Protocol):
     """A trainer that can keep data and sums on a device of its own and train a whole cohort there."""
@@ -151,7 +155,8 @@ class CohortTrainer(Protocol):
 
         Args:
             device: ``cpu``, ``cuda``, or ``cuda:1``, counted from zero.
-            replicas: Copies of the model that a cohort may use at a time; ``None`` to measure how many are fastest.
+            replicas: Copies of the model that a cohort may use at a time; ``None`` to measure how many are fastest, :data:`LOCKSTEP` for one
+                run of the model's code for all participants, where that can be.
             memory_bytes: Most that may be allocated on the device; all of it if left out.
 
         Raises:

@@ -62,10 +62,10 @@ class Federate(Section):
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="where models train; auto: a GPU, if there is one"
     )
-    replicas: PositiveInt | Literal["auto"] = Field(
+    replicas: PositiveInt | Literal["auto", "lockstep"] = Field(
         16,
-        description="models that train side by side on a GPU where participants cannot train in lockstep; auto measures on the first cohort, "
-        "and the last bits of sums then depend on what it finds; 1: never in lockstep",
+        description="models that train side by side on a GPU; auto measures on the first cohort, and the last bits of sums then depend on what "
+        "it finds; lockstep: one run of the model's code for a whole cohort, on trial (PyTorch)",
     )
     device_memory_mib: PositiveInt | None = Field(
         None, description="most that a worker may allocate on its GPU; all of it if left out"

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from xbackend_fl.adapter import LOCKSTEP
 from xbackend_fl.course import Course
 
 _DEVICES = Path("/dev")
@@ -21,7 +22,7 @@ class Placement:
         workers: Processes per backend; one if it has no participants.
         threads: Threads of each.
         device: Where models train.
-        replicas: Copies of the model on the device that train side by side; ``None`` to measure.
+        replicas: Copies of the model on the device that train side by side; ``None`` to measure, :data:`~xbackend_fl.adapter.LOCKSTEP` for none.
         gpus: Name of every worker's GPU, for ``CUDA_VISIBLE_DEVICES``; none if models train on processors.
     """
 
@@ -56,7 +57,8 @@ def place(course: Course, cores: int) -> Placement:
         workers = max(1, min(cores // backends, _MOST_WORKERS, cohort // backends))
     replicas: int | None = 1
     if device == "cuda" and federate.memory == "normal":
-        replicas = None if federate.replicas == "auto" else federate.replicas
+        words = {"auto": None, "lockstep": LOCKSTEP}
+        replicas = words[federate.replicas] if isinstance(federate.replicas, str) else federate.replicas
     threads = max(1, cores // (backends * workers))
     return Placement(workers, threads, device, replicas, gpus[:workers] if device == "cuda" else ())
 
