@@ -170,7 +170,7 @@ def _gemm(context: Context, node: onnx.NodeProto) -> Operand:
     left = axes_ops.transpose(builder, left, (1, 0)) if given.get("transA") else left
     right = axes_ops.transpose(builder, right, (1, 0)) if given.get("transB") else right
     product: Operand = matmul(builder, node.name, left, right)
-    return product if bias is None else combine(builder, "Add", node.name, product, bias)
+    return product if bias is None else combine(builder, "Add", f"{node.name}/bias", product, bias)
 
 
 def _matmul(context: Context, node: onnx.NodeProto) -> Operand:

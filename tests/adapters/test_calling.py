@@ -194,6 +194,7 @@ def test_two_inputs_that_are_exchanged_are_another_function(
         xbackend_fl.bind(MAKERS[kind](form), schema, (USER, ITEM), evidence)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("kind", ["torch", "keras", "module"])
 def test_a_nested_example_is_given_as_the_model_takes_it(kind: str) -> None:
     example = {"who": {"user": USER}, "what": [ITEM]}

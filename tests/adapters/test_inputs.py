@@ -43,6 +43,7 @@ def captioned_in_keras() -> Any:
     return keras.Model([image, text], [K.Dense(2)(K.Concatenate()([seen, said])), seen])
 
 
+@pytest.mark.slow
 def test_two_inputs_and_two_outputs() -> None:
     example = (IMAGE, TOKENS)
     reference = Captioned()

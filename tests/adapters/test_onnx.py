@@ -60,6 +60,7 @@ def prove(path: Path, model: Any, example: Any) -> xbackend_fl.mapping.BoundMode
     return xbackend_fl.bind(model, schema, example, evidence)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("name", EXPORTED)
 def test_a_file_of_the_torch_exporter(name: str, tmp_path: Path) -> None:
     network = next(network for network in NETWORKS if network.name == name)
@@ -152,6 +153,7 @@ def test_recurrent_files_as_the_exporters_write_them_are_bound(
     assert any("inference graph" in note for note in bound.notes)
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("sequences", [False, True])
 def test_an_lstm_of_tf2onnx_is_bound(*, sequences: bool, tmp_path: Path) -> None:
     import tf2onnx

@@ -14,7 +14,7 @@ from xbackend_fl.adapter import adapter_of
 from xbackend_fl.mapping.probe.draw import draw_weights
 
 
-@pytest.mark.one_in(12)
+@pytest.mark.one_in(24)
 @pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS])
 def test_three_runtimes_agree(row: Row) -> None:
     reference, example = row.torch(), row.example()

@@ -71,7 +71,7 @@ FORMS = [
 ]
 
 
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(8)
 @pytest.mark.parametrize(("name", "form"), FORMS)
 def test_there_and_back(
     name: str,

@@ -27,7 +27,7 @@ def _canonical(side: Side) -> dict[str, Any]:
     return side.binding.export(side.trainer.read())
 
 
-@pytest.mark.one_in(16)
+@pytest.mark.one_in(32)
 @pytest.mark.parametrize("row", ROWS, ids=[row.name for row in ROWS])
 def test_bits_survive_three_frameworks(row: Row, tmp_path: Path) -> None:
     example = row.example()

@@ -12,6 +12,7 @@ import pytest
 from nbclient import NotebookClient
 
 
+@pytest.mark.slow
 def test_the_script_of_the_guide_trains(root: Path, tmp_path: Path) -> None:
     page = (root / "docs/guides/python.md").read_text(encoding="utf-8")
     ((name, text),) = re.findall(r"<!-- file: (\S+) -->\n```python\n(.*?)```", page, re.DOTALL)

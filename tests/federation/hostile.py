@@ -401,6 +401,7 @@ class Trial:
 
 
 _FILES = {
+    ".run",
     "course.yaml",
     ".course.yaml",
     "events.jsonl",

@@ -72,6 +72,7 @@ def test_a_rehearsal_is_the_simulation(
     assert processes_of(str(out)) == []
 
 
+@pytest.mark.slow
 def test_a_port_in_use_is_said(digits: Path, tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -92,6 +93,7 @@ def test_an_address_of_another_machine_is_said(digits: Path, tmp_path: Path) -> 
     assert "cannot listen at 192.0.2.1:8000: Cannot assign requested address" in done.stderr
 
 
+@pytest.mark.slow
 def test_no_server_is_said_and_given_up_by_policy(digits: Path, tmp_path: Path) -> None:
     began = time.monotonic()
     done = xbfl(

@@ -38,6 +38,7 @@ def test_a_message_costs_no_import(home: tuple[Path, subprocess.Popen[bytes]], f
     assert forked < cold / 5
 
 
+@pytest.mark.slow
 def test_who_is_forsaken_before_the_fork_listened_runs_the_program(
     home: tuple[Path, subprocess.Popen[bytes]],
 ) -> None:

@@ -40,6 +40,7 @@ def keras_attention(*, turned_first: bool) -> keras.Model:
     return keras.Model([x, a], K.Activation("elu")(ops.matmul(K.Softmax()(scores + (a - 1) * 1e9), h)))
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("turned_first", [True, False])
 def test_the_order_of_creation_decides_nothing(*, turned_first: bool) -> None:
     torch.manual_seed(0)

@@ -216,7 +216,7 @@ FORMS: list[tuple[str, Callable[[], Any], Callable[[], Any], Any]] = [
 ]
 
 
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(8)
 @pytest.mark.parametrize(("name", "ours", "theirs", "example"), FORMS, ids=[row[0] for row in FORMS])
 def test_two_forms_of_one_function_are_mapped(
     name: str, ours: Callable[[], Any], theirs: Callable[[], Any], example: Any

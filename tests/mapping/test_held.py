@@ -124,6 +124,7 @@ def test_a_weight_for_a_constant_of_the_reference() -> None:
     assert len(bound.binding.local) == 2
 
 
+@pytest.mark.slow
 def test_keras_constants_and_weights_as_references() -> None:
     keras.utils.clear_session()
     reference, candidate = placed_keras(weights=True), Placed("tensor")

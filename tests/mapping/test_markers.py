@@ -141,7 +141,7 @@ def each_run(table: dict[str, Pair], slow: Collection[str]) -> list[Any]:
     return [pytest.param(name, marks=pytest.mark.slow if name in slow else ()) for name in table]
 
 
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(8)
 @pytest.mark.parametrize("name", each_run(DIFFERENT, {"loop, -1 masked"}))
 def test_a_branch_that_one_model_takes_alone_is_refused(name: str) -> None:
     with pytest.raises(MismatchError):

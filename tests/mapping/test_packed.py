@@ -91,6 +91,7 @@ def test_lengths_that_are_counted(reference: Any, layers: Any) -> None:
     assert any("ends in zeros" in note for note in found.proof.notes)
 
 
+@pytest.mark.slow
 def test_lengths_that_are_given() -> None:
     assert bound(Series(), KerasSeries, (SERIES, LENGTHS)).proof.proven
 

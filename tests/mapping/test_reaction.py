@@ -44,6 +44,7 @@ def native(*sizes: int) -> keras.Model:
     return keras.Model(x, K.Dense(5)(ops.concatenate([ops.mean(h, axes) for h in (one, two)], 1)))
 
 
+@pytest.mark.one_in(2)
 @pytest.mark.parametrize("sizes", [(32, 32), (400,)], ids=["image", "series"])
 def test_networks_that_react_to_no_noise_are_proven_and_paired_rightly(sizes: tuple[int, ...]) -> None:
     torch.manual_seed(0)

@@ -68,6 +68,7 @@ def twin() -> keras.Model:
     return keras.Model(image, K.Dense(4)(K.GlobalAveragePooling2D()(x)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 def test_a_residual_pair_is_proven_at_every_size_and_its_faults_are_found(
     size: int, *, thorough: bool

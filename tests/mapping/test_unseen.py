@@ -157,6 +157,7 @@ def test_without_evidence_look_alikes_are_paired_by_how_outputs_move() -> None:
     assert difference(pair, left, right) < 1e-5
 
 
+@pytest.mark.slow
 def test_a_bias_that_cancels_is_said_as_it_is() -> None:
     network = next(network for network in NETWORKS if network.name == "transformer encoder")
     example, left = network.example(), network.torch()

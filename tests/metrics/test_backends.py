@@ -131,7 +131,7 @@ def slope(objective: Objective, output: Array, targets: Array) -> Array:
     return np.where(np.expand_dims(counted, axis), each, 0) / max(counted.sum(), 1)
 
 
-@pytest.mark.one_in(4)
+@pytest.mark.one_in(8)
 @pytest.mark.parametrize("name", TASKS)
 def test_a_step_and_the_figures(name: str) -> None:
     task = TASKS[name]

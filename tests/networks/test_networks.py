@@ -28,7 +28,7 @@ def networks(*, same: bool) -> list[Any]:
     ]
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("network", networks(same=True))
 def test_mapped_and_proven(network: Network) -> None:
     example, reference = network.example(), network.torch()

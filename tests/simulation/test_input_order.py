@@ -92,6 +92,7 @@ def weights(folder: Path, name: str, *settings: str) -> dict[str, np.ndarray]:
     return dict(run.weights)
 
 
+@pytest.mark.slow
 def test_a_course_ends_with_the_same_bits_whatever_the_order_of_inputs(folder: Path) -> None:
     keras_keyed = "models.tensorflow=keras_net.py:keyed"
     plain = weights(folder, "plain", "data.source=data.py:listed", "input=['1,6', '1,6']")

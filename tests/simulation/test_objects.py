@@ -16,6 +16,7 @@ from xbackend_fl.errors import ConfigError, RefusedInput
 from xbackend_fl.locate import call
 
 
+@pytest.mark.slow
 def test_objects_train_as_files_do(small: Make, tmp_path: Path) -> None:
     plain = small()
     expected = xb.run_course(plain, tmp_path / "files", in_process=True)

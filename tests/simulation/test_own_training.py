@@ -138,6 +138,7 @@ def test_by_default_a_loop_that_fails_stops_the_course(small: Make, loop: str, t
         run_course(course, tmp_path / "run", in_process=True)
 
 
+@pytest.mark.slow
 def test_the_state_of_a_loop_goes_on_with_the_run(small: Make, loop: str, tmp_path: Path) -> None:
     """A round that is made again finds what was there before it; one that goes on finds what came of the last."""
     course = small("rounds=2", "training.steps=1", f"participants.0.train={loop}:counting")

@@ -58,7 +58,7 @@ def _wrong_settings(value: dict[Any, Any], kind: type[Any], key: str) -> Iterato
             others = ", ".join(other for other in known if other != "name") or "nothing but its name"
             hint = look_alike(str(name), known) or f"{value['name']} has {others}"
             yield mistake(f"unknown key `{where}`", (str(name),), given, hint=hint, at_key=True)
-        elif isinstance(given, bool) and "bool" not in known[name]:
+        elif isinstance(given, bool) and "bool" not in known[name].lower():
             # To pydantic true is also the number 1.
             yield mistake(f"`{where}`: input is a switch, and this is none, got {given}", (name,), given)
 

@@ -63,7 +63,7 @@ class Task:
         return self._batches()
 
     def penalty(self) -> Any:
-        """What the course's algorithm adds to the loss of a step, as FedProx and SCAFFOLD do: ``loss = loss + task.penalty()``.
+        """What the course's algorithm adds to the loss of a step, as rules of clients do: ``loss = loss + task.penalty()``.
 
         It is a scalar tensor of the framework that can be differentiated, and 0 for an algorithm that adds nothing. Use it or
         :meth:`correct_gradients`, once a step, and not both. A norm that the loop clips gradients to is then over the sum.

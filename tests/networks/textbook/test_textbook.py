@@ -36,7 +36,7 @@ def test_names_are_different() -> None:
     assert len(set(names)) == len(names)
 
 
-@pytest.mark.one_in(2)
+@pytest.mark.one_in(4)
 @pytest.mark.parametrize("pair", parameters(same=True))
 def test_one_function(pair: Pair) -> None:
     assert proven(pair) <= 1e-4
