@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -25,14 +25,15 @@ _STRIP = 1 << 18
 _PART = 1 << 21
 _THREADS = int(os.environ.get("OMP_NUM_THREADS", "0")) or os.cpu_count() or 1
 
-try:
-    from scipy.linalg import blas
-except ModuleNotFoundError:  # NumPy is slower, and always there
-    _AXPYS: dict[str, Callable[..., Any]] = {}
-    _SUMS: dict[str, Callable[[Array], float]] = {}
-else:
-    _AXPYS = {"f": blas.saxpy, "d": blas.daxpy}
-    _SUMS = {"f": blas.sasum, "d": blas.dasum}
+
+@functools.cache
+def _blas(name: str) -> Mapping[str, Callable[..., Any]]:
+    """A routine of BLAS for each dtype it has, by the dtype's character; none without SciPy, whose import takes a quarter of a second."""
+    try:
+        from scipy.linalg import blas  # noqa: PLC0415  who only reads a course or a file needs no sums
+    except ModuleNotFoundError:  # NumPy is slower, and always there
+        return {}
+    return {"f": getattr(blas, f"s{name}"), "d": getattr(blas, f"d{name}")}
 
 
 def add_scaled(
@@ -49,7 +50,7 @@ def add_scaled(
         device_kernels.add_scaled(total, values, scales, base)
         return
     same = all(value.dtype == total.dtype for value in values)
-    axpy = _AXPYS.get(total.dtype.char) if base is None and same else None
+    axpy = _blas("axpy").get(total.dtype.char) if base is None and same else None
     if axpy is not None:
         strip = _STRIP if len(values) > 1 else max(1, total.size)
         for start in range(0, total.size, strip):
@@ -136,7 +137,7 @@ def is_within(array: Array, limit: float) -> bool:
 
         return device_kernels.is_within(array, limit)
     flat = array.reshape(-1)
-    total = _SUMS.get(flat.dtype.char)
+    total = _blas("asum").get(flat.dtype.char)
     # No magnitude is larger than the sum of all; BLAS's is the fastest that runs with all threads.
     if total is not None and flat.size and total(flat) <= limit:
         return True
