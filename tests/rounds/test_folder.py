@@ -210,7 +210,7 @@ def test_what_may_change_is_kept(folder: RunFolder) -> None:
         "federate.device_memory_mib": "100", "federate.replicas": "auto", "federate.memory": "low", "federate.state_memory_mib": "10", "deployment.role": "server",
         "deployment.name": "silo-0", "deployment.data_path": "a.npz", "deployment.address": "h:1", "deployment.keys": "keys", "deployment.serve.engine": "net.engine", "deployment.quorum": "2",
         "deployment.join_timeout_s": "7", "deployment.round_timeout_s": "8", "deployment.max_examples": "99", "deployment.over_selection": "2",
-        "deployment.max_restarts": "1", "early_stopping.patience": "3", "early_stopping.min_delta": "0.1", "early_stopping.metric": "loss",
+        "deployment.max_restarts": "1", "early_stopping.patience": "3", "early_stopping.min_delta": "0.1", "early_stopping.metric": "loss", "data.cache": "kept",
     }  # fmt: skip
     assert values.keys() == set(MAY_CHANGE)
     asked = folder.continued([f"{key}={value}" for key, value in values.items()], deployed=True)
