@@ -17,6 +17,7 @@ from xbackend_fl.errors import UnsupportedError
 pytestmark = pytest.mark.quick
 
 
+@pytest.mark.slow
 @given(layouts(), st.data())
 @settings(max_examples=300)
 def test_part_is_a_slice_or_refused(layout: Layout, data: Any) -> None:

@@ -146,6 +146,7 @@ def chain(length: int, name: str) -> Schema:
     return builder.build().schema
 
 
+@pytest.mark.slow
 def test_a_thousand_nodes_take_less_than_a_second_and_more_take_in_proportion(figure: Figure) -> None:
     seconds = {}
     for length in (1000, 8000):

@@ -112,6 +112,7 @@ def test_an_owner_whose_starter_is_gone_has_time_to_leave(folder: RunFolder) -> 
             pass
 
 
+@pytest.mark.slow
 def test_an_owner_whose_starter_is_there_stays(folder: RunFolder) -> None:
     with leaving(folder, os.getpid()), pytest.raises(FileError, match="in use by"), owned(folder.path, 0.1):
         pass

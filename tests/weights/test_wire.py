@@ -83,6 +83,7 @@ def fastest(function: Callable[[], object], repeats: int = 5) -> float:
     return min(times)
 
 
+@pytest.mark.slow
 def test_speed_against_a_copy(figure: Callable[[str, object], None]) -> None:
     arrays = {f"w{i}": np.full(8 << 20, i, np.float32) for i in range(6)}
     targets = [np.zeros_like(array) for array in arrays.values()]
