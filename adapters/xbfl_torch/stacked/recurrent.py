@@ -21,17 +21,17 @@ def lstm(count: torch.Tensor, *arguments: Any) -> Any:
 
 def gru(count: torch.Tensor, *arguments: Any) -> Any:
     """``torch.gru`` of one participant."""
-    return _layers(count, _gru, 1, arguments)
+    return _layers(count, _over_time(_gru_step), 1, arguments)
 
 
 def rnn_tanh(count: torch.Tensor, *arguments: Any) -> Any:
     """``torch.rnn_tanh`` of one participant."""
-    return _layers(count, _rnn(torch.tanh), 1, arguments)
+    return _layers(count, _over_time(lambda gate, own, _: torch.tanh(gate + own)), 1, arguments)
 
 
 def rnn_relu(count: torch.Tensor, *arguments: Any) -> Any:
     """``torch.rnn_relu`` of one participant."""
-    return _layers(count, _rnn(torch.relu), 1, arguments)
+    return _layers(count, _over_time(lambda gate, own, _: torch.relu(gate + own)), 1, arguments)
 
 
 def _layers(count: torch.Tensor, run: Run, states: int, arguments: tuple[Any, ...]) -> Any:
@@ -177,27 +177,9 @@ def _backward(
     d_cell.mul_(f)
 
 
-def _gru(
-    count: torch.Tensor,
-    value: torch.Tensor,
-    weights: Sequence[torch.Tensor | None],
-    first: Sequence[torch.Tensor],
-) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
-    of_input, of_state, bias, other = weights
-    assert of_input is not None
-    assert of_state is not None
-    gates, state, found = _product(count, value, of_input, bias), first[0], []
-    for gate in gates:
-        own = _product(count, state[None], of_state, other)[0]
-        (r, z, n), (hr, hz, hn) = gate.chunk(3, -1), own.chunk(3, -1)
-        reset, update = torch.sigmoid(r + hr), torch.sigmoid(z + hz)
-        fresh = torch.tanh(n + reset * hn)
-        state = fresh + update * (state - fresh)
-        found.append(state)
-    return torch.stack(found), (state,)
+def _over_time(step: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]) -> Run:
+    """A layer whose next state is ``step(what the input gives, what the state gives, the state)``."""
 
-
-def _rnn(activation: Callable[[torch.Tensor], torch.Tensor]) -> Run:
     def run(
         count: torch.Tensor,
         value: torch.Tensor,
@@ -209,8 +191,15 @@ def _rnn(activation: Callable[[torch.Tensor], torch.Tensor]) -> Run:
         assert of_state is not None
         gates, state, found = _product(count, value, of_input, bias), first[0], []
         for gate in gates:
-            state = activation(gate + _product(count, state[None], of_state, other)[0])
+            state = step(gate, _product(count, state[None], of_state, other)[0], state)
             found.append(state)
         return torch.stack(found), (state,)
 
     return run
+
+
+def _gru_step(gate: torch.Tensor, own: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
+    (r, z, n), (hr, hz, hn) = gate.chunk(3, -1), own.chunk(3, -1)
+    reset, update = torch.sigmoid(r + hr), torch.sigmoid(z + hz)
+    fresh = torch.tanh(n + reset * hn)
+    return fresh + update * (state - fresh)
