@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, final
 
 import numpy as np
 import pyarrow as pa
@@ -215,3 +215,27 @@ def files_of(where: str, path: Path, ending: str) -> tuple[Path, ...]:
             f"{where}: no such file: {path}" if not path.is_dir() else f"{where}: {path} holds no *{ending}"
         )
     return files
+
+
+@final
+@dataclass(frozen=True)
+class TableSource:
+    """A source whose data are a table.
+
+    Attributes:
+        table: Makes it, of the place and how it is read.
+    """
+
+    table: Callable[[str, Reading], Table]
+    is_code: bool = False
+    keys: frozenset[str] = KEYS
+
+    def splits(self, place: str, how: Reading, *, anew: bool = False) -> Splits:
+        """Training, validation and test examples; no code is run, so that nothing is read anew."""
+        del anew
+        return self.table(place, how).splits(how)
+
+    def own(self, place: str, how: Reading, *, anew: bool = False) -> Dataset:
+        """All of it, to train on."""
+        del anew
+        return self.table(place, how).own(how)

@@ -4,34 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import final
 
 import pyarrow as pa
 from pyarrow import csv
 
-from xbackend_fl.data.dataset import Dataset, Splits
 from xbackend_fl.data.source import Reading
-from xbackend_fl.data.table import KEYS, Layout, Table, files_of
+from xbackend_fl.data.table import Layout, Table, TableSource, files_of
 from xbackend_fl.errors import FileError, shortened
 
 _SEPARATORS = ",;\t"
-
-
-@final
-class _Csv:
-    is_code = False
-    keys = KEYS
-
-    def splits(self, place: str, how: Reading, *, anew: bool = False) -> Splits:
-        del anew
-        return _table(place, how).splits(how)
-
-    def own(self, place: str, how: Reading, *, anew: bool = False) -> Dataset:
-        del anew
-        return _table(place, how).own(how)
-
-
-SOURCE = _Csv()
 
 
 def _table(place: str, how: Reading) -> Table:
@@ -66,3 +47,6 @@ def _separator(file: Path) -> str:
     with file.open(encoding="utf-8-sig") as stream:
         names = stream.readline()
     return max(_SEPARATORS, key=names.count)
+
+
+SOURCE = TableSource(_table)

@@ -3,35 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import final
 
 import pyarrow as pa
 from pyarrow import parquet
 
-from xbackend_fl.data.dataset import Dataset, Splits
 from xbackend_fl.data.source import Reading
-from xbackend_fl.data.table import KEYS, Layout, Table, files_of
+from xbackend_fl.data.table import Layout, Table, TableSource, files_of
 from xbackend_fl.errors import FileError, shortened
 
 _BATCH_BYTES, _BUFFER_BYTES = 8 << 20, 1 << 20
 _MAX_ROWS = 65_536
-
-
-@final
-class _Parquet:
-    is_code = False
-    keys = KEYS
-
-    def splits(self, place: str, how: Reading, *, anew: bool = False) -> Splits:
-        del anew
-        return _table(place, how).splits(how)
-
-    def own(self, place: str, how: Reading, *, anew: bool = False) -> Dataset:
-        del anew
-        return _table(place, how).own(how)
-
-
-SOURCE = _Parquet()
 
 
 def _table(place: str, how: Reading) -> Table:
@@ -54,3 +35,6 @@ def _table(place: str, how: Reading) -> Table:
     except (pa.ArrowException, OSError) as error:
         raise FileError(f"{where}: {shortened(error)}") from error
     return Table(where, files, tuple(columns), fragment, batches)
+
+
+SOURCE = TableSource(_table)
