@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, WithJs
 from xbackend_fl.errors import ConfigError, raised, turned
 from xbackend_fl.locate import load_callable
 from xbackend_fl.losses.operations import Operations
-from xbackend_fl.losses.protocol import QUANTITIES, Kernel, Targets
+from xbackend_fl.losses.protocol import QUANTITIES, Plain, Targets
 from xbackend_fl.places import defined_at, place_of
 
 NUMPY = "numpy"
@@ -41,7 +41,7 @@ Functions: TypeAlias = Annotated[
 
 
 @dataclass(frozen=True)
-class _Own:
+class _Own(Plain):
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     targets: Targets = "values"
@@ -53,28 +53,9 @@ class _Own:
         return "loss" if self.targets in QUANTITIES else "accuracy"
 
     @property
-    def kernel(self) -> Kernel | None:
-        """Nothing is known of its arithmetic."""
-        return None
-
-    @property
     def bounds(self) -> tuple[float, float]:
         """Nothing is known of its values."""
         return -math.inf, math.inf
-
-    @property
-    def weighs(self) -> bool:
-        """All positions count alike."""
-        return False
-
-    def weights(self, outputs: Any, targets: Any, ops: Operations) -> Any:
-        """All positions count alike."""
-        del outputs, targets, ops
-
-    def unfit(self, output: tuple[int, ...], class_axis: int | None) -> str:
-        """That is found by trying it."""
-        del output, class_axis
-        return ""
 
 
 @final

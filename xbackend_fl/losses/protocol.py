@@ -97,27 +97,13 @@ class Loss(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class BuiltIn:
-    """What most losses have in common. The fields of a loss are the keys of ``training.loss``."""
-
-    # A course has no other keys than the fields.
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
-
-    targets: ClassVar[Targets] = "values"
-    applies: ClassVar[frozenset[str]] = frozenset()
-    metric: ClassVar[str] = "loss"
-    name: str
+class Plain:
+    """What a loss says that is no operation of a framework, and in whose mean all positions count alike."""
 
     @property
     def kernel(self) -> Kernel | None:
         """None: its arithmetic is computed as it is written."""
         return None
-
-    @property
-    def bounds(self) -> tuple[float, float]:
-        """From zero on."""
-        return 0.0, math.inf
 
     @property
     def weighs(self) -> bool:
@@ -132,3 +118,21 @@ class BuiltIn:
         """Any output will do."""
         del output, class_axis
         return ""
+
+
+@dataclass(frozen=True)
+class BuiltIn(Plain):
+    """What most losses have in common. The fields of a loss are the keys of ``training.loss``."""
+
+    # A course has no other keys than the fields.
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    targets: ClassVar[Targets] = "values"
+    applies: ClassVar[frozenset[str]] = frozenset()
+    metric: ClassVar[str] = "loss"
+    name: str
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """From zero on."""
+        return 0.0, math.inf
