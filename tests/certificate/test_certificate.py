@@ -191,7 +191,7 @@ def test_it_travels_in_the_file_of_weights(certificate: Certificate, tmp_path: P
         weights.save_weights(path, held)
     embed(path, certificate)
     assert certificate_in(path) == certificate
-    assert {name: array.tobytes() for name, array in weights.open(path).items()} == {
+    assert {name: array.tobytes() for name, array in weights.open_weights(path).items()} == {
         name: array.tobytes() for name, array in held.items()
     }
     assert line_of(path, certificate).passed

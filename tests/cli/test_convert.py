@@ -58,7 +58,7 @@ def test_from_one_framework_to_the_other_and_back(net: Path, digits: Path, tmp_p
     assert "every canonical bit" in said
     report = json.loads(ok("convert", keras, tmp_path / "back.pt", *BACK, "--json", cwd=digits))["data"]
     assert report["outputs"][0]["relative"] < 1e-4
-    first, again = weights.open(net), weights.open(tmp_path / "back.pt")
+    first, again = weights.open_weights(net), weights.open_weights(tmp_path / "back.pt")
     compared = [name for name in again if not name.endswith("num_batches_tracked")]
     assert len(compared) == 14
     assert all(same_bits(again[name], first[f"state_dict.{name}"]) for name in compared)
@@ -73,7 +73,7 @@ def test_canonical_files_and_bindings(net: Path, digits: Path, tmp_path: Path) -
     binding = ["--binding", tmp_path / "binding.json"]
     ok("convert", tmp_path / "canonical.safetensors", tmp_path / "keras.npz", *binding, cwd=digits)
     ok("convert", tmp_path / "keras.npz", tmp_path / "again.xbf", *binding, cwd=digits)
-    again = weights.open(tmp_path / "again.xbf")
+    again = weights.open_weights(tmp_path / "again.xbf")
     assert again.metadata["fingerprint"] == canonical.fingerprint
     assert all(same_bits(again[name], array) for name, array in canonical.items())
     said = ok(
@@ -89,10 +89,10 @@ def test_canonical_files_and_bindings(net: Path, digits: Path, tmp_path: Path) -
 
 def test_containers_without_models(net: Path, tmp_path: Path) -> None:
     ok("convert", net, tmp_path / "all.safetensors", cwd=tmp_path)
-    assert weights.open(tmp_path / "all.safetensors").keys() == weights.open(net).keys()
+    assert weights.open_weights(tmp_path / "all.safetensors").keys() == weights.open_weights(net).keys()
     chosen = ["--only", "state_dict.hidden.*", "--rename", "state_dict.=", "--dtype", "bfloat16"]
     ok("convert", net, tmp_path / "part.safetensors", *chosen, cwd=tmp_path)
-    part = weights.open(tmp_path / "part.safetensors")
+    part = weights.open_weights(tmp_path / "part.safetensors")
     assert {name: str(entry.dtype) for name, entry in part.entries.items()} == {
         "hidden.weight": "bfloat16",
         "hidden.bias": "bfloat16",
@@ -140,7 +140,7 @@ def test_bad_input(arguments: list[str], words: str, tmp_path: Path) -> None:
 def test_the_wrong_model_is_refused_before_anything_is_written(
     net: Path, digits: Path, tmp_path: Path
 ) -> None:
-    weights.save(tmp_path / "short.npz", dict(list(weights.open(net).items())[2:]))
+    weights.save(tmp_path / "short.npz", dict(list(weights.open_weights(net).items())[2:]))
     source = ["--source-model", MODELS[0], "--input", "1,1,8,8"]
     result = xbfl_here("convert", tmp_path / "short.npz", tmp_path / "x.npz", *source, cwd=digits)
     assert result.returncode == 2

@@ -44,7 +44,7 @@ def write(folder: Path) -> None:
     reader = open_side(xbfl_torch.adapter, Net(), example)
     assert reader.schema is not None
     assert reader.trainer is not None
-    source = weights.open(reader.trainer.save(folder / "native"))
+    source = weights.open_weights(reader.trainer.save(folder / "native"))
     for suffix in CANONICAL:
         convert(source, folder / f"canonical{suffix}", reader=reader)
     (folder / "schema.json").write_text(reader.schema.to_json())

@@ -62,7 +62,7 @@ def _converted(model: Any, example: Any, save: Callable[[Path], object], name: s
     save(folder / name)
     side = open_side(adapter_of(model), model, example)
     arrays = list(example.values()) if isinstance(example, dict) else list(example)
-    report = convert(weights.open(folder / name), folder / "net.onnx", reader=side, example=arrays)
+    report = convert(weights.open_weights(folder / name), folder / "net.onnx", reader=side, example=arrays)
     assert "the framework's own exporter" in " ".join(report.notes)
     assert all(output.relative < 1e-5 for output in report.outputs)
     return folder / "net.onnx"

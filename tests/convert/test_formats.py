@@ -50,7 +50,7 @@ def source(pair: tuple[Side, Side], tmp_path_factory: pytest.TempPathFactory) ->
     assert reader.schema is not None
     assert reader.trainer is not None
     reader.trainer.write(reader.binding.restore(draw_weights(reader.schema, 5)))
-    return weights.open(reader.trainer.save(tmp_path_factory.mktemp("source") / "net"))
+    return weights.open_weights(reader.trainer.save(tmp_path_factory.mktemp("source") / "net"))
 
 
 def same(left: Any, right: Any) -> bool:
@@ -86,9 +86,9 @@ def test_there_and_back(
     assert report.tensors == 14
     assert report.outputs[0].relative < 1e-4
     assert [item.name for item in tmp_path.iterdir()] == [name]
-    archive = weights.open(tmp_path / name, form)
+    archive = weights.open_weights(tmp_path / name, form)
     convert(archive, tmp_path / "back.pt", reader=backwards[0], writer=backwards[1], example=EXAMPLE)
-    assert same(source, weights.open(tmp_path / "back.pt"))
+    assert same(source, weights.open_weights(tmp_path / "back.pt"))
 
 
 def test_onnx_and_canonical(pair: tuple[Side, Side], source: weights.Archive, tmp_path: Path) -> None:
@@ -97,16 +97,20 @@ def test_onnx_and_canonical(pair: tuple[Side, Side], source: weights.Archive, tm
         convert(source, tmp_path / name, reader=reader, example=EXAMPLE)
     assert weights.load_weights(tmp_path / "canonical.safetensors").fingerprint == reader.binding.fingerprint
     for name in ("canonical.safetensors", "canonical.xbf"):
-        convert(weights.open(tmp_path / name), tmp_path / f"{name}.keras", writer=writer, example=EXAMPLE)
+        convert(
+            weights.open_weights(tmp_path / name), tmp_path / f"{name}.keras", writer=writer, example=EXAMPLE
+        )
     stranger = open_side(*keras_model(), EXAMPLE)
     with pytest.raises(SchemaError, match="holds weights of schema"):
-        convert(weights.open(tmp_path / "canonical.xbf"), tmp_path / "x.keras", writer=stranger)
+        convert(weights.open_weights(tmp_path / "canonical.xbf"), tmp_path / "x.keras", writer=stranger)
     with pytest.raises(SchemaError, match="has no canonical parameter"):
-        convert(weights.open(tmp_path / "canonical.pt"), tmp_path / "x.keras", writer=stranger)
+        convert(weights.open_weights(tmp_path / "canonical.pt"), tmp_path / "x.keras", writer=stranger)
     assert reader.schema is not None
     proven = open_side(*keras_model(), EXAMPLE, reader.schema)
     assert proven.comparisons
-    convert(weights.open(tmp_path / "canonical.xbf"), tmp_path / "x.keras", writer=proven, example=EXAMPLE)
+    convert(
+        weights.open_weights(tmp_path / "canonical.xbf"), tmp_path / "x.keras", writer=proven, example=EXAMPLE
+    )
 
 
 def test_bindings_stand_in_for_models(
@@ -118,8 +122,13 @@ def test_bindings_stand_in_for_models(
         files[-1].write_text(side.binding.to_json())
     reader, writer = map(read_side, files)
     convert(source, tmp_path / "keras.safetensors", reader=reader, writer=writer)
-    convert(weights.open(tmp_path / "keras.safetensors"), tmp_path / "back.pt", reader=writer, writer=reader)
-    assert same(weights.open(tmp_path / "back.pt"), source)
+    convert(
+        weights.open_weights(tmp_path / "keras.safetensors"),
+        tmp_path / "back.pt",
+        reader=writer,
+        writer=reader,
+    )
+    assert same(weights.open_weights(tmp_path / "back.pt"), source)
     with pytest.raises(RefusedInput, match="an ONNX file needs the graph"):
         convert(source, tmp_path / "x.onnx", reader=reader)
     with pytest.raises(RefusedInput, match="laid out by the model"):
@@ -134,16 +143,16 @@ def test_a_keras_file_of_another_model(pair: tuple[Side, Side], tmp_path: Path) 
     net = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
     net.save_weights(tmp_path / "other.weights.h5")
     with pytest.raises(SchemaError, match="the file is not of this model"):
-        convert(weights.open(tmp_path / "other.weights.h5"), tmp_path / "x.npz", reader=pair[1])
+        convert(weights.open_weights(tmp_path / "other.weights.h5"), tmp_path / "x.npz", reader=pair[1])
 
 
 def test_a_model_twice_in_one_file(pair: tuple[Side, Side], source: weights.Archive, tmp_path: Path) -> None:
     both = {f"{who}.{name}": array for who in ("model", "average") for name, array in source.items()}
     weights.save(tmp_path / "two.pt", both)
     with pytest.raises(SchemaError, match=r"several times, behind 'model\.' and 'average\.'") as caught:
-        convert(weights.open(tmp_path / "two.pt"), tmp_path / "x.npz", reader=pair[0])
+        convert(weights.open_weights(tmp_path / "two.pt"), tmp_path / "x.npz", reader=pair[0])
     assert "--only" in str(caught.value.hint)
-    one = selected(weights.open(tmp_path / "two.pt"), ["average.*"])
+    one = selected(weights.open_weights(tmp_path / "two.pt"), ["average.*"])
     assert naming(one, pair[0].binding, None, "pytorch")["hidden.bias"] == "average.hidden.bias"
 
 
@@ -158,7 +167,7 @@ def test_files_that_do_not_fit(pair: tuple[Side, Side], source: weights.Archive,
     ):
         weights.save(tmp_path / "odd.pt", changed, overwrite=True)
         with pytest.raises(SchemaError, match=words):
-            convert(weights.open(tmp_path / "odd.pt"), tmp_path / "x.npz", reader=pair[0])
+            convert(weights.open_weights(tmp_path / "odd.pt"), tmp_path / "x.npz", reader=pair[0])
     assert [item.name for item in tmp_path.iterdir()] == ["odd.pt"]
 
 
@@ -167,9 +176,13 @@ def test_half_precision_is_widened_exactly_and_double_never_rounded_silently(
 ) -> None:
     half = selected(source, dtype="bfloat16")
     weights.save(tmp_path / "half.pt", half)
-    convert(weights.open(tmp_path / "half.pt"), tmp_path / "net.keras", reader=pair[0], writer=pair[1])
-    convert(weights.open(tmp_path / "net.keras"), tmp_path / "back.pt", reader=pair[1], writer=pair[0])
-    again = weights.open(tmp_path / "back.pt")
+    convert(
+        weights.open_weights(tmp_path / "half.pt"), tmp_path / "net.keras", reader=pair[0], writer=pair[1]
+    )
+    convert(
+        weights.open_weights(tmp_path / "net.keras"), tmp_path / "back.pt", reader=pair[1], writer=pair[0]
+    )
+    again = weights.open_weights(tmp_path / "back.pt")
     assert all(
         same_bits(again[name], half[name].astype(again[name].dtype))
         for name in again
@@ -224,5 +237,5 @@ def test_a_model_is_left_as_it_was(pair: tuple[Side, Side]) -> None:
 def test_a_file_without_tensors_is_no_source(held: object, tmp_path: Path) -> None:
     torch.save(held, tmp_path / "nothing.pt")
     with pytest.raises(FileError, match=r"nothing\.pt holds no tensors"):
-        convert(weights.open(tmp_path / "nothing.pt"), tmp_path / "new.safetensors")
+        convert(weights.open_weights(tmp_path / "nothing.pt"), tmp_path / "new.safetensors")
     assert not (tmp_path / "new.safetensors").exists()

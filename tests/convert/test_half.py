@@ -43,7 +43,7 @@ def file_of(folder: Path, dtype: str, patterns: np.ndarray[Any, Any] = PATTERNS)
     """A file of the PyTorch model, its first weight every pattern of 16 bits."""
     arrays = {n: np.zeros(t.shape, DTYPES[dtype]) for n, t in torch_net(dtype).state_dict().items()}
     weights.save(folder / "net.pt", arrays | {"0.weight": patterns.view(DTYPES[dtype])})
-    return weights.open(folder / "net.pt")
+    return weights.open_weights(folder / "net.pt")
 
 
 def blind(side: Side) -> Side:
@@ -57,8 +57,8 @@ def there_and_back(
     first, second = sides
     convert(source, middle, named, reader=first, writer=second)
     back = middle.with_name(f"{middle.name}.back.pt")
-    convert(weights.open(middle, named), back, reader=second, writer=first)
-    again = weights.open(back)
+    convert(weights.open_weights(middle, named), back, reader=second, writer=first)
+    again = weights.open_weights(back)
     for name in source:
         assert again[name].dtype == source[name].dtype
         assert again[name].tobytes() == source[name].tobytes(), name
@@ -72,10 +72,12 @@ def test_every_pattern_between_files(dtype: str, tmp_path: Path) -> None:
     for suffix in (".safetensors", ".xbf", *([".npz", ".h5"] if dtype == "float16" else [])):
         there_and_back(source, tmp_path / f"native{suffix}", (blind(side), blind(side)))
     convert(source, tmp_path / "canonical.safetensors", reader=blind(side))
-    canonical = weights.open(tmp_path / "canonical.safetensors")
+    canonical = weights.open_weights(tmp_path / "canonical.safetensors")
     np.testing.assert_array_equal(canonical["0.weight"].view(np.uint16), PATTERNS)
     convert(canonical, tmp_path / "again.pt", writer=blind(side))
-    np.testing.assert_array_equal(weights.open(tmp_path / "again.pt")["0.weight"].view(np.uint16), PATTERNS)
+    np.testing.assert_array_equal(
+        weights.open_weights(tmp_path / "again.pt")["0.weight"].view(np.uint16), PATTERNS
+    )
     loaded = weights.load_weights(tmp_path / "canonical.safetensors")
     assert {array.dtype for array in loaded.values()} == {np.dtype(np.float32)}
 
@@ -108,8 +110,8 @@ def test_onnx_holds_the_same_numbers_in_float32(dtype: str, tmp_path: Path) -> N
     report = convert(source, tmp_path / "net.onnx", reader=side, example=EXAMPLE)
     assert f"weights of {dtype} are float32 in the ONNX file" in report.notes[-1]
     assert report.outputs[0].relative < 1e-5
-    convert(weights.open(tmp_path / "net.onnx"), tmp_path / "back.pt", writer=side, example=EXAMPLE)
-    assert weights.open(tmp_path / "back.pt")["0.weight"].tobytes() == drawn.tobytes()
+    convert(weights.open_weights(tmp_path / "net.onnx"), tmp_path / "back.pt", writer=side, example=EXAMPLE)
+    assert weights.open_weights(tmp_path / "back.pt")["0.weight"].tobytes() == drawn.tobytes()
 
 
 def test_digits_are_never_lost_in_silence(tmp_path: Path) -> None:
@@ -121,19 +123,19 @@ def test_digits_are_never_lost_in_silence(tmp_path: Path) -> None:
     assert wide.schema.fingerprint == half.schema.fingerprint
     fine = {n: t.numpy() for n, t in torch_net("float32").state_dict().items()}
     weights.save(tmp_path / "fine.pt", fine)
-    source = weights.open(tmp_path / "fine.pt")
+    source = weights.open_weights(tmp_path / "fine.pt")
     for reader, writer in ((wide, half), (half, half), (None, half)):
         with pytest.raises(SchemaError, match=r"more digits|the model has bfloat16") as caught:
             convert(source, tmp_path / "x.pt", reader=reader, writer=writer)
         assert "--dtype bfloat16" in str(caught.value.hint)
     rounded = selected(source, dtype="bfloat16")
     convert(rounded, tmp_path / "half.pt", reader=wide, writer=half, rounding=True)
-    made = weights.open(tmp_path / "half.pt")
+    made = weights.open_weights(tmp_path / "half.pt")
     for name, array in fine.items():
         theirs = torch.from_numpy(array).bfloat16().view(torch.int16).numpy()
         np.testing.assert_array_equal(made[name].view(np.int16), theirs)
     convert(made, tmp_path / "wide.pt", reader=half, writer=wide)
-    for name, array in weights.open(tmp_path / "wide.pt").items():
+    for name, array in weights.open_weights(tmp_path / "wide.pt").items():
         np.testing.assert_array_equal(array, made[name].astype(np.float32))
     assert not (tmp_path / "x.pt").exists()
 
@@ -154,12 +156,12 @@ def test_a_sum_needs_more_digits(tmp_path: Path) -> None:
 
     side = open_side(xbfl_torch.adapter, Net().bfloat16(), series)
     assert side.trainer is not None
-    source = weights.open(side.trainer.save(tmp_path / "net"))
+    source = weights.open_weights(side.trainer.save(tmp_path / "net"))
     with pytest.raises(SchemaError, match="have more digits") as caught:
         convert(source, tmp_path / "x.safetensors", reader=side, writer=side)
     assert "recurrent biases" in str(caught.value.hint)
     convert(source, tmp_path / "x.safetensors", reader=side, writer=side, rounding=True)
-    made = weights.open(tmp_path / "x.safetensors")
+    made = weights.open_weights(tmp_path / "x.safetensors")
     total = (torch.from_numpy(source[f"r.bias_{k}_l0"].astype(np.float32)) for k in ("ih", "hh"))
     expected = sum(total, torch.zeros(20)).bfloat16().view(torch.int16).numpy()
     np.testing.assert_array_equal(made["r.bias_ih_l0"].view(np.int16), expected)
@@ -172,7 +174,7 @@ def test_keras_forgets_the_dtype_in_its_oldest_format(tmp_path: Path) -> None:
     with pytest.raises(RefusedInput, match="without a word that they are bfloat16"):
         side.trainer.save(tmp_path / "net", "hdf5")
     with pytest.raises(FileError, match="npz cannot hold"):
-        convert(weights.open(side.trainer.save(tmp_path / "net")), tmp_path / "x.npz", reader=side)
+        convert(weights.open_weights(side.trainer.save(tmp_path / "net")), tmp_path / "x.npz", reader=side)
 
 
 def half_graph(dtype: str, *, casts: bool) -> onnx.ModelProto:

@@ -37,21 +37,23 @@ def test_bits_survive_three_frameworks(row: Row, tmp_path: Path) -> None:
     drawn = draw_weights(reader.schema, 11)
     reader.trainer.write(reader.binding.restore(drawn))
     first = reader.trainer.save(tmp_path / "first")
-    natives = {name: array.copy() for name, array in weights.open(first).items()}
+    natives = {name: array.copy() for name, array in weights.open_weights(first).items()}
     canonical = _canonical(reader)
     assert all(same_bits(canonical[name], array) for name, array in drawn.items())
 
     keras_file = tmp_path / "net.weights.h5"
-    report = convert(weights.open(first), keras_file, reader=reader, writer=keras_side, example=example)
+    report = convert(
+        weights.open_weights(first), keras_file, reader=reader, writer=keras_side, example=example
+    )
     assert report.outputs
     onnx_file = tmp_path / "net.onnx"
-    convert(weights.open(keras_file), onnx_file, reader=keras_side, example=example)
+    convert(weights.open_weights(keras_file), onnx_file, reader=keras_side, example=example)
 
     torch.manual_seed(99)  # the last model starts from other weights
     onnx_side, last = open_pair((ONNX, ONNX.load(onnx_file)), (TORCH, row.torch()), example)
     last_file = tmp_path / "last.pt"
-    convert(weights.open(onnx_file), last_file, reader=onnx_side, writer=last, example=example)
-    again = weights.open(last_file)
+    convert(weights.open_weights(onnx_file), last_file, reader=onnx_side, writer=last, example=example)
+    again = weights.open_weights(last_file)
     assert list(again) == list(natives)
     for name, array in natives.items():
         if name in reader.binding.owners:

@@ -98,7 +98,7 @@ FIXED: dict[str, tuple[Callable[[], nn.Module], Any, list[tuple[int, int]], str]
 def _convert(folder: Path, model: nn.Module, example: Any, axes: list[tuple[int, int]]) -> Path:
     safetensors.torch.save_file(model.state_dict(), folder / "net.safetensors")
     side = open_side(xbfl_torch.adapter, model, example)
-    source, destination = weights.open(folder / "net.safetensors"), folder / "net.onnx"
+    source, destination = weights.open_weights(folder / "net.safetensors"), folder / "net.onnx"
     convert(source, destination, reader=side, example=example, writing=Writing(axes))
     return destination
 
@@ -151,7 +151,7 @@ def test_a_keras_model_of_one_length_is_refused_and_the_cure_works(tmp_path: Pat
         model = build(length)
         model.save_weights(tmp_path / "net.weights.h5")
         side = open_side(xbfl_tensorflow.adapter, model, _series(2))
-        source = weights.open(tmp_path / "net.weights.h5")
+        source = weights.open_weights(tmp_path / "net.weights.h5")
         if length:
             with pytest.raises(RefusedInput, match=r"takes no other length.*\(None, 12, 8\)") as caught:
                 convert(
@@ -171,4 +171,6 @@ def test_a_keras_model_of_one_length_is_refused_and_the_cure_works(tmp_path: Pat
 def test_only_a_new_graph_has_sequence_axes(tmp_path: Path) -> None:
     safetensors.torch.save_file({"a": torch.zeros(2)}, tmp_path / "a.safetensors")
     with pytest.raises(RefusedInput, match="only a new ONNX graph"):
-        convert(weights.open(tmp_path / "a.safetensors"), tmp_path / "a.npz", writing=Writing([(0, 1)]))
+        convert(
+            weights.open_weights(tmp_path / "a.safetensors"), tmp_path / "a.npz", writing=Writing([(0, 1)])
+        )

@@ -51,7 +51,7 @@ class Net(nn.Module):
 
 def _file(net: nn.Module, path: Path) -> weights.Archive:
     torch.save(net.state_dict(), path)
-    return weights.open(path)
+    return weights.open_weights(path)
 
 
 def test_the_model_gives_what_its_file_never_holds(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_the_model_gives_what_its_file_never_holds(tmp_path: Path) -> None:
     (received,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
     np.testing.assert_allclose(received, expected, rtol=1e-5, atol=1e-5)
     convert(source, tmp_path / "x.safetensors", reader=reader)
-    assert len(weights.open(tmp_path / "x.safetensors")) == 5
+    assert len(weights.open_weights(tmp_path / "x.safetensors")) == 5
 
 
 @pytest.mark.parametrize("name", ["y.pt", "y.safetensors"])
@@ -114,7 +114,9 @@ def test_a_variable_that_keras_does_not_save(tmp_path: Path) -> None:
     model.save_weights(tmp_path / "x.weights.h5")
     expected = np.asarray(model(np.ones((2, 4), np.float32)))
     side = open_side(xbfl_tensorflow.adapter, model, example)
-    convert(weights.open(tmp_path / "x.weights.h5"), tmp_path / "x.onnx", reader=side, example=example)
+    convert(
+        weights.open_weights(tmp_path / "x.weights.h5"), tmp_path / "x.onnx", reader=side, example=example
+    )
     session = onnxruntime.InferenceSession(str(tmp_path / "x.onnx"), providers=["CPUExecutionProvider"])
     (received,) = session.run(None, {session.get_inputs()[0].name: np.ones((2, 4), np.float32)})
     np.testing.assert_allclose(received, expected, rtol=1e-5, atol=1e-6)

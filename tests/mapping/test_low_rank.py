@@ -121,16 +121,16 @@ def test_dense_layers_of_keras(layer: Callable[..., nn.Module], tmp_path: Path) 
         for n, t in torch_net(layer).state_dict().items()
     }
     weights.save(tmp_path / "net.pt", drawn)
-    source = weights.open(tmp_path / "net.pt")
+    source = weights.open_weights(tmp_path / "net.pt")
     for number, (suffix, named) in enumerate(((".safetensors", None), (".npz", None), ("", "checkpoint"))):
         there, back = tmp_path / f"net{number}{suffix}", tmp_path / f"back{number}.pt"
         convert(source, there, named, reader=ours, writer=theirs, example=VECTOR)
-        convert(weights.open(there, named), back, reader=theirs, writer=ours, example=VECTOR)
-        again = weights.open(back)
+        convert(weights.open_weights(there, named), back, reader=theirs, writer=ours, example=VECTOR)
+        again = weights.open_weights(back)
         for name, array in drawn.items():
             np.testing.assert_array_equal(again[name], array)
     assert theirs.trainer is not None
-    merged = weights.open(theirs.trainer.save(tmp_path / "merged", "keras"))
+    merged = weights.open_weights(theirs.trainer.save(tmp_path / "merged", "keras"))
     for asked in (
         lambda: convert(source, tmp_path / "net.keras", reader=ours, writer=theirs, example=VECTOR),
         lambda: convert(merged, tmp_path / "x.pt", reader=theirs, writer=ours, example=VECTOR),

@@ -44,7 +44,7 @@ def test_any_file_of_any_of_its_models(backends: list[str], tmp_path: Path) -> N
             found, said = initial_weights(given, engine, prepared.schema, prepared.initial)
             assert found.digest == run.weights.digest, name
             assert ("model" in said) == name.startswith("model"), said
-        other = dict(weights.open(tmp_path / "run" / "model.pt"))
+        other = dict(weights.open_weights(tmp_path / "run" / "model.pt"))
         for change, words in {
             "shape": r"'out.weight' has the shape \[3, 6\]; the model's 'out.weight' has \[2, 6\]",
             "missing": "it has no 'out.weight'",

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from xbackend_fl import Run, load_course, run_course
-from xbackend_fl.weights import open as open_weights
+from xbackend_fl.weights import open_weights
 
 HALF_KERAS = """
 import keras

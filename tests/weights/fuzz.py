@@ -48,7 +48,9 @@ def read(target: str, content: bytes) -> None:
     try:
         os.write(descriptor, content)
         # A format that has sharded data finds none, which is a refusal too.
-        archive = weights.open(f"/proc/self/fd/{descriptor}", "keras-weights" if target == "hdf5" else target)
+        archive = weights.open_weights(
+            f"/proc/self/fd/{descriptor}", "keras-weights" if target == "hdf5" else target
+        )
         for name in archive:
             archive[name]
     except FileError:

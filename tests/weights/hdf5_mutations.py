@@ -102,7 +102,7 @@ def library(content: bytes) -> Arrays | str:
 def attempt(path: Path) -> tuple[str, str]:
     """What becomes of a file, and what should not have."""
     try:
-        ours = {name: np.array(array) for name, array in weights.open(path).items()}
+        ours = {name: np.array(array) for name, array in weights.open_weights(path).items()}
     except FileError as error:
         return f"refused: {error.code}", "" if error.message.isprintable() else "unprintable message"
     except Exception as error:  # noqa: BLE001  that is what is looked for

@@ -178,7 +178,7 @@ def _mutants(count: int, seed: int) -> Iterator[tuple[str, bytes]]:
 
 def _try(path: Path) -> tuple[str, str]:
     try:
-        archive = weights.open(path)
+        archive = weights.open_weights(path)
         arrays = {name: np.array(archive[name]) for name in archive}
     except FileError as error:
         problem = "" if error.message.isprintable() else f"unprintable message {error.message!r}"

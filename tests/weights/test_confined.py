@@ -97,11 +97,11 @@ def test_a_parser_that_dies_is_a_refusal(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(confined, "_PROGRAM", fake)
     monkeypatch.setattr(confined._Server, "control", None)
     with pytest.raises(FormatRefused, match="its parser ended") as caught:
-        weights.open(path)
+        weights.open_weights(path)
     assert caught.value.code == "parser-stopped"
     monkeypatch.undo()
     confined._Server.control = None
-    assert weights.open(path)["w"].tolist() == list(range(100)), "the next file has a new parser"
+    assert weights.open_weights(path)["w"].tolist() == list(range(100)), "the next file has a new parser"
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_a_parser_that_lies_is_not_believed(
     monkeypatch.setattr(confined, "_PROGRAM", fake)
     monkeypatch.setattr(confined._Server, "control", None)
     with pytest.raises(FormatRefused):
-        weights.open(path)
+        weights.open_weights(path)
     confined._Server.control = None
 
 
@@ -137,9 +137,9 @@ def test_files_are_read_after_a_fork(tmp_path: Path) -> None:
     program = (
         "import os, sys\n"
         "from xbackend_fl import weights\n"
-        "weights.open(sys.argv[1])\n"
+        "weights.open_weights(sys.argv[1])\n"
         "child = os.fork()\n"
-        "total = weights.open(sys.argv[1])['w'].sum()\n"
+        "total = weights.open_weights(sys.argv[1])['w'].sum()\n"
         "if child == 0:\n    os._exit(int(total))\n"
         "assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == total == 36\n"
     )

@@ -33,7 +33,7 @@ FOREIGN: dict[str, tuple[bytes, str]] = {
 def test_a_file_without_an_ending(name: str, tmp_path: Path) -> None:
     weights.save(tmp_path / name, ARRAYS)
     (tmp_path / name).rename(tmp_path / "weights")
-    assert weights.open(tmp_path / "weights")["w"].tolist() == [0, 1, 2, 3]
+    assert weights.open_weights(tmp_path / "weights")["w"].tolist() == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("name", FOREIGN)
@@ -41,7 +41,7 @@ def test_files_of_other_programs_are_named(name: str, tmp_path: Path) -> None:
     content, words = FOREIGN[name]
     (tmp_path / name).write_bytes(content)
     with pytest.raises(FormatRefused) as caught:
-        weights.open(tmp_path / name)
+        weights.open_weights(tmp_path / name)
     assert words in str(caught.value)
 
 
@@ -49,18 +49,18 @@ def test_the_folder_of_a_downloaded_model(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     torch.save({"step": 3}, tmp_path / "training_args.bin")
     weights.save(tmp_path / "model.safetensors", ARRAYS)
-    assert list(weights.open(tmp_path)) == ["w"]
+    assert list(weights.open_weights(tmp_path)) == ["w"]
     weights.save(tmp_path / "pytorch_model.bin", ARRAYS)
     with pytest.raises(FileError, match=r"2 models: model\.safetensors, pytorch_model\.bin"):
-        weights.open(tmp_path)
+        weights.open_weights(tmp_path)
     (tmp_path / "model.safetensors").rename(tmp_path / "model-1.safetensors")
     index = {"weight_map": {"w": "model-1.safetensors"}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    assert list(weights.open(tmp_path)) == ["w"], "its one index"
+    assert list(weights.open_weights(tmp_path)) == ["w"], "its one index"
     inner = tmp_path / "pipeline"
     shutil.copytree(tmp_path, inner / "unet", ignore=shutil.ignore_patterns("pipeline"))
     with pytest.raises(FileError, match="its folders do: unet"):
-        weights.open(inner)
+        weights.open_weights(inner)
 
 
 @pytest.mark.parametrize(
@@ -78,6 +78,6 @@ def test_folders_of_other_programs_are_named(names: tuple[str, ...], words: str,
     for name in names:
         (tmp_path / name).write_bytes(b"x")
     with pytest.raises(FormatRefused) as caught:
-        weights.open(tmp_path)
+        weights.open_weights(tmp_path)
     assert caught.value.code == "foreign-format"
     assert words in str(caught.value)

@@ -42,7 +42,7 @@ def test_a_flipped_bit_is_refused(how: str, tmp_path: Path) -> None:
 
 def _opened(path: Path) -> tuple[str, list[float]]:
     try:
-        return "", weights.open(path)["w"].tolist()
+        return "", weights.open_weights(path)["w"].tolist()
     except FormatRefused as error:
         return error.code, []
 
@@ -96,7 +96,7 @@ def test_no_answer_is_taken_for_values_and_no_values_for_an_answer(
     monkeypatch.setattr(confined._Server, "control", None)
     try:
         with pytest.raises(FormatRefused) as caught:
-            weights.open(path)["w"]
+            weights.open_weights(path)["w"]
         assert caught.value.code in {"bad-hdf5", "parser-stopped"}
         assert caught.value.message.isprintable()
     finally:

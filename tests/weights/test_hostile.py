@@ -65,7 +65,7 @@ def _read(path: Path, case: Case) -> tuple[str, str, float]:
     code = message = ""
     began = time.process_time()
     try:
-        archive = weights.open(path, **(case.options or {}))
+        archive = weights.open_weights(path, **(case.options or {}))
         for name in archive:
             archive[name]
     except FileError as error:

@@ -17,10 +17,10 @@ def test_an_empty_dataset(tmp_path: Path) -> None:
         file["whole"] = np.zeros(3, np.float32)
         file["nothing"] = h5py.Empty("f4")
     with pytest.raises(FormatRefused, match="'nothing' has no shape and no values"):
-        weights.open(tmp_path / "a.h5")
+        weights.open_weights(tmp_path / "a.h5")
 
 
 def test_records(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", table=np.zeros(6, [("height", "f4"), ("width", "i4")]))
     with pytest.raises(FormatRefused, match=r"'table\.npy' is a structured array"):
-        weights.open(tmp_path / "a.npz")
+        weights.open_weights(tmp_path / "a.npz")

@@ -47,7 +47,7 @@ def _saved(path: Path, name: str, *, sharded: bool) -> Path:
 def test_parts_are_joined(name: str, sharded: bool, tmp_path: Path) -> None:  # noqa: FBT001  a parameter of the test
     path = _saved(tmp_path / "model.ckpt", name, sharded=sharded)
     reader = tf.train.load_checkpoint(str(path))
-    archive = weights.open(path)
+    archive = weights.open_weights(path)
     assert archive.keys() == reader.get_variable_to_shape_map().keys() == {"plain", "scope/w"}
     for key, array in archive.items():
         assert same_bits(array, np.asarray(reader.get_tensor(key)))
@@ -60,4 +60,4 @@ def test_a_changed_bit_in_a_part_is_refused(tmp_path: Path) -> None:
     content[-1] ^= 1
     data.write_bytes(content)
     with pytest.raises(FormatRefused, match="checksum"):
-        weights.open(path)["scope/w"]
+        weights.open_weights(path)["scope/w"]

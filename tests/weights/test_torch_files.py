@@ -133,7 +133,7 @@ def _loaded(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _same(path: Path, expected: dict[str, torch.Tensor]) -> bool:
-    archive = weights.open(path)
+    archive = weights.open_weights(path)
     plain = {name: tensor.detach().resolve_conj() for name, tensor in expected.items()}
     plain = {name: tensor.resolve_neg() if tensor.is_neg() else tensor for name, tensor in plain.items()}
     return archive.keys() == plain.keys() and all(
@@ -156,7 +156,7 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
     path = tmp_path / "x.pt"
     numbers = [np.float64(0.91), np.int64(3), np.float16(2), np.dtype("f4")]
     torch.save({"w": _draw(2), "best": numbers, "done": {1, 2}}, path)
-    archive = weights.open(path)
+    archive = weights.open_weights(path)
     assert list(archive) == ["w"]
     assert archive.notes == ("5 values that are no tensors were left out",)
 
@@ -192,7 +192,7 @@ def test_refused_by_its_name(name: str, way: str, tmp_path: Path) -> None:
     make, code, words = REFUSED[name]
     torch.save({"w": make()}, tmp_path / "x.pt", **WAYS[way])
     with pytest.raises(FormatRefused, match=words) as caught:
-        weights.open(tmp_path / "x.pt")
+        weights.open_weights(tmp_path / "x.pt")
     assert caught.value.code == code
 
 
@@ -203,7 +203,7 @@ def test_every_name_that_torch_allows_is_known(name: str, tmp_path: Path) -> Non
     program = b"\x80\x02c" + f"{module}\n{last}\n.".encode()
     (tmp_path / "x.pt").write_bytes(torch_file(program))
     try:
-        code = "" if not weights.open(tmp_path / "x.pt") else "read"
+        code = "" if not weights.open_weights(tmp_path / "x.pt") else "read"
     except FormatRefused as error:
         code = error.code
     assert code in {"", "tensor-kind"}
@@ -246,7 +246,7 @@ def test_a_file_without_checksums(tmp_path: Path) -> None:
     finally:
         torch.serialization.set_crc32_options(before)
     assert _same(tmp_path / "x.pt", torch.load(tmp_path / "x.pt", weights_only=True))
-    assert "without checksums" in weights.open(tmp_path / "x.pt").notes[0]
+    assert "without checksums" in weights.open_weights(tmp_path / "x.pt").notes[0]
 
 
 def test_parts_of_a_storage_in_the_old_format(tmp_path: Path) -> None:

@@ -268,7 +268,7 @@ def test_the_corpus_is_large() -> None:
 @pytest.mark.parametrize("label", CASES)
 def test_read_as_its_own_loader_reads(label: str, tmp_path: Path) -> None:
     path, expected = CASES[label](tmp_path)
-    archive = weights.open(path, external_data=label == "onnx external")
+    archive = weights.open_weights(path, external_data=label == "onnx external")
     assert (
         archive.keys() == expected.keys()
         if "optimizer" not in str(list(archive))
@@ -297,7 +297,7 @@ def _foreign(path: Path) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
                     (name, np.asarray(file[name])) for name in ("net.w", "deep/er", "scalar", "empty")
                 )
         case _:
-            yield from weights.open(path).items()
+            yield from weights.open_weights(path).items()
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".npz", ".h5", ".xbf"])
@@ -334,7 +334,7 @@ def test_arrays_larger_than_a_piece(suffix: str, tmp_path: Path) -> None:
         "turned": np.arange(3 * 2_000_003, dtype=np.float32).reshape(-1, 3).T,
     }
     weights.save(tmp_path / f"x{suffix}", arrays)
-    again = weights.open(tmp_path / f"x{suffix}")
+    again = weights.open_weights(tmp_path / f"x{suffix}")
     assert all(same_bits(again[name], array) for name, array in arrays.items())
 
 
@@ -344,11 +344,11 @@ def test_tied_tensors_stay_tied(suffix: str, tmp_path: Path) -> None:
     module.embed, module.out = torch.nn.Embedding(10, 4), torch.nn.Linear(4, 10, bias=False)
     module.out.weight = module.embed.weight
     torch.save(module.state_dict(), tmp_path / "x.pt")
-    archive = weights.open(tmp_path / "x.pt")
+    archive = weights.open_weights(tmp_path / "x.pt")
     assert archive.aliases == {"out.weight": "embed.weight"}
     path = tmp_path / f"again{suffix}"
     weights.save(path, archive)
-    again = weights.open(path)
+    again = weights.open_weights(path)
     assert again.aliases in ({"out.weight": "embed.weight"}, {"embed.weight": "out.weight"})
     assert path.stat().st_size < 2 * archive.num_bytes + (4096 if suffix == ".h5" else 1024)
     if suffix == ".safetensors":
@@ -363,7 +363,7 @@ def test_a_model_that_the_reference_writer_tied(tmp_path: Path) -> None:
     module.one, module.two = torch.nn.Linear(3, 3, bias=False), torch.nn.Linear(3, 3, bias=False)
     module.two.weight = module.one.weight
     safetensors.torch.save_model(module, str(tmp_path / "x.safetensors"))
-    archive = weights.open(tmp_path / "x.safetensors")
+    archive = weights.open_weights(tmp_path / "x.safetensors")
     assert set(archive) == {"one.weight", "two.weight"}
     assert len(archive.aliases) == 1
 
@@ -379,11 +379,11 @@ def test_shards(tmp_path: Path) -> None:
         safetensors.numpy.save_file(arrays, tmp_path / file)
     index = {"metadata": {"total_size": 28}, "weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    archive = weights.open(tmp_path / "model.safetensors.index.json")
+    archive = weights.open_weights(tmp_path / "model.safetensors.index.json")
     assert {name: array.tolist() for name, array in archive.items()} == {"a": [1, 1, 1], "b": [0, 0]}
     torch.save({"a": torch.ones(3)}, tmp_path / "one.bin")
     (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": {"a": "one.bin"}}))
-    assert list(weights.open(tmp_path / "pytorch_model.bin.index.json")) == ["a"]
+    assert list(weights.open_weights(tmp_path / "pytorch_model.bin.index.json")) == ["a"]
 
 
 def test_bfloat16_of_keras(tmp_path: Path) -> None:
@@ -391,4 +391,4 @@ def test_bfloat16_of_keras(tmp_path: Path) -> None:
         values = np.arange(6).astype(ml_dtypes.bfloat16)
         file["w"] = values
         file["w"].attrs["dtype"] = "bfloat16"
-    assert same_bits(weights.open(tmp_path / "x.weights.h5")["w"], values)
+    assert same_bits(weights.open_weights(tmp_path / "x.weights.h5")["w"], values)

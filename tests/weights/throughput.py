@@ -33,13 +33,13 @@ WAYS = {
         "import os, torch\nfrom safetensors.torch import save_file",
         "save_file(torch.load(source, weights_only=True), target); os.fsync(os.open(target, os.O_RDONLY))",
     ),
-    "weights.open + save, verified": (
+    "weights.open_weights + save, verified": (
         "from xbackend_fl import weights",
-        "weights.save(target, weights.open(source, 'pytorch'), format='safetensors')",
+        "weights.save(target, weights.open_weights(source, 'pytorch'), format='safetensors')",
     ),
-    "weights.open + save, not verified": (
+    "weights.open_weights + save, not verified": (
         "from xbackend_fl import weights",
-        "weights.save(target, weights.open(source, 'pytorch'), format='safetensors', verify=False)",
+        "weights.save(target, weights.open_weights(source, 'pytorch'), format='safetensors', verify=False)",
     ),
 }
 Row = tuple[float, float, float]

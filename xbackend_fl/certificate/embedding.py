@@ -36,7 +36,7 @@ def embed(path: Path, certificate: Certificate) -> None:
         FileError: The file has no place for it.
         SchemaError: It holds weights of another schema.
     """
-    archive = weights.open(path)
+    archive = weights.open_weights(path)
     if archive.format not in _FORMATS:
         raise FileError(f"{path} has no place for a certificate", hint="give a .onnx or .safetensors file")
     _require_same(path, archive.metadata, certificate)
@@ -63,7 +63,7 @@ def certificate_in(path: Path) -> Certificate:
     """
     if path.suffix == ".json":
         return read_file(path)
-    text = weights.open(path).metadata.get(KEY)
+    text = weights.open_weights(path).metadata.get(KEY)
     if text is None:
         raise FileError(f"{path} holds no certificate", hint="xbfl certify … --embed writes one into a file")
     return read(text, str(path))
@@ -71,7 +71,7 @@ def certificate_in(path: Path) -> Certificate:
 
 def line_of(path: Path, certificate: Certificate) -> Line:
     """Whether a file of weights is of the certificate's schema, and a graph in it computes what the schema does with its weights."""
-    archive = weights.open(path)
+    archive = weights.open_weights(path)
     statement = certificate.statement
     schema = Schema.from_json(json.dumps(statement.schema))
     try:

@@ -67,7 +67,10 @@ def convert(
     from xbackend_fl.weights.onnx_writing import Writing
 
     archive = selected(
-        weights.open(source, source_format, external_data=external_data), only or (), rename or (), dtype
+        weights.open_weights(source, source_format, external_data=external_data),
+        only or (),
+        rename or (),
+        dtype,
     )
     example: Example = ()
     if source_model or dest_model:

@@ -33,8 +33,8 @@ def diff(
     from xbackend_fl.convert import canonical_of, compare, read_side, selected
 
     sides = [None if path is None else read_side(path) for path in (left_binding, right_binding)]
-    one = weights.open(left, external_data=external_data)
-    two = selected(weights.open(right, external_data=external_data), rename=rename or ())
+    one = weights.open_weights(left, external_data=external_data)
+    two = selected(weights.open_weights(right, external_data=external_data), rename=rename or ())
     found = compare(canonical_of(one, sides[0]), canonical_of(two, sides[1]), only or ())
     equal = all(item.identical for item in found)
     if as_json:

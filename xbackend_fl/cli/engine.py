@@ -55,7 +55,7 @@ def refit(
 ) -> None:
     """Bring an engine to other WEIGHTS of its schema: in place where it is refittable, else built anew."""
     from xbackend_fl.tensorrt import refit_engine
-    from xbackend_fl.weights import open as open_weights
+    from xbackend_fl.weights import open_weights
 
     archive = open_weights(weights, source_format)
     found = refit_engine(engine, archive.metadata.get("fingerprint"), archive)

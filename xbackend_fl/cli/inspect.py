@@ -46,7 +46,7 @@ def _tensors(
     from xbackend_fl import weights
     from xbackend_fl.convert import selected
 
-    archive = selected(weights.open(path, source_format, external_data=external_data), only)
+    archive = selected(weights.open_weights(path, source_format, external_data=external_data), only)
     aliases = archive.aliases
     rows = [_row(name, array) for name, array in archive.items()]
     if as_json:

@@ -14,7 +14,7 @@ from xbackend_fl.convert.outputs import Output, answer_of, check_read_again, com
 from xbackend_fl.errors import RefusedInput
 from xbackend_fl.mapping.probe.draw import draw_inputs
 from xbackend_fl.text import shown_names
-from xbackend_fl.weights import open as open_weights
+from xbackend_fl.weights import open_weights
 from xbackend_fl.weights.onnx_writing import Writing
 
 Array = NDArray[Any]

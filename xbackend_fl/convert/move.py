@@ -228,7 +228,7 @@ def _write(
     if writer is None:
         assert reader is not None
         _write_canonical(partial, kind, canonical, reader, on_progress, writing)
-        check_read_again(canonical, weights.open(partial, kind.name), partial)
+        check_read_again(canonical, weights.open_weights(partial, kind.name), partial)
         return "every canonical bit read again"
     natives = _narrow(writer.binding.restore(canonical), writer.binding)
     unsaved: frozenset[str] = frozenset()
@@ -247,7 +247,7 @@ def _write(
         weights.save(
             partial, own, _provenance(source), format=kind.name, verify=False, on_progress=on_progress
         )
-    check_read_again(canonical, canonical_of(weights.open(partial, kind.name), writer), partial)
+    check_read_again(canonical, canonical_of(weights.open_weights(partial, kind.name), writer), partial)
     return "exported again from the new file, every canonical bit"
 
 

@@ -138,7 +138,7 @@ def _saved_as(trainer: Trainer, file_format: str) -> dict[str, str]:
         # Of two names of one tensor, the later value is there; of half precision, the file has the rounding.
         marked = {name: rounded(array, natives[name].dtype) for name, array in trainer.read().items()}
         with TemporaryDirectory(prefix="xbfl-") as folder:
-            saved = weights.open(trainer.save(Path(folder) / "marked", file_format), file_format)
+            saved = weights.open_weights(trainer.save(Path(folder) / "marked", file_format), file_format)
             places = {_key(saved[name]): name for name in reversed(list(saved))}
     finally:
         trainer.write(before)

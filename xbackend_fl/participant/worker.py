@@ -352,7 +352,7 @@ class Worker:
 
     def read_native(self, path: Path) -> dict[str, NDArray[Any]]:
         """The weights of a file in this model's own names, in canonical form; raises :class:`SchemaError` if it does not fit."""
-        return canonical_file(files.open(path), self._model.binding, self._trainer)
+        return canonical_file(files.open_weights(path), self._model.binding, self._trainer)
 
     def export_native(self, weights: Weights, inputs: Sequence[NDArray[Any]], path: Path) -> Exported:
         """Write the model with ``weights`` as ONNX by the framework's exporter; raises :class:`RefusedInput` if it cannot."""

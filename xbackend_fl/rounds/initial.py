@@ -35,7 +35,7 @@ def initial_file(course: Course) -> Path | None:
     if run.course.is_file():
         path = run.last
     try:
-        files.open(path)
+        files.open_weights(path)
     except FileError as error:
         raise FileError(line(f"initial: {error.message}"), hint=error.hint) from error
     return path
@@ -59,7 +59,7 @@ def initial_weights(
     path = initial_file(course)
     if path is None:
         return Weights.from_schema(schema, own), "the reference model"
-    archive = files.open(path)
+    archive = files.open_weights(path)
     if "fingerprint" in archive.metadata:
         try:
             found, whose = load_weights(path, schema.fingerprint), "canonical weights"

@@ -71,7 +71,7 @@ class TrainerConformance:
         trainer, before = model.trainer, model.trainer.read()
         for file_format in trainer.formats:
             path = trainer.save(tmp_path / file_format, file_format)
-            archive = weights.open(path, file_format)
+            archive = weights.open_weights(path, file_format)
             for native, name in naming(archive, model.binding, trainer, file_format).items():
                 np.testing.assert_array_equal(archive[name], before[native], err_msg=f"{file_format}: {name}")
 

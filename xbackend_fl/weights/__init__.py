@@ -3,7 +3,7 @@
 from xbackend_fl.formats.archive import Archive, Entry
 from xbackend_fl.weights.container import Weights, digest
 from xbackend_fl.weights.files import load_weights, read_tensors, save_weights, write_tensors
-from xbackend_fl.weights.store import open, save  # noqa: A004  as in weights.open(path)
+from xbackend_fl.weights.store import open_weights, save
 
 __all__ = [
     "Archive",
@@ -11,7 +11,7 @@ __all__ = [
     "Weights",
     "digest",
     "load_weights",
-    "open",
+    "open_weights",
     "read_tensors",
     "save",
     "save_weights",

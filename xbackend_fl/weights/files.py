@@ -33,7 +33,7 @@ def read_tensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
         FileError: The file is missing, is not safetensors, or its content does not match its digest.
     """
     try:
-        archive = store.open(path, safetensors.NAME)
+        archive = store.open_weights(path, safetensors.NAME)
     except FormatRefused as error:
         raise FileError(f"{path} is corrupt: {error.reason}") from error
     arrays = {name: np.array(array) for name, array in archive.items()}

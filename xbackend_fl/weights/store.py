@@ -99,7 +99,7 @@ def format_of(path: Path, name: str | None = None) -> Format:
     )
 
 
-def open(  # noqa: A001  as in weights.open(path)
+def open_weights(
     path: Path | str,
     format: str | None = None,  # noqa: A002
     *,

@@ -25,7 +25,7 @@ class _Npz:
     def own(self, place: str, how: Reading, *, anew: bool = False) -> Dataset:
         del anew
         path = how.base / place
-        return dataset_of(str(path), _pair(path, weights.open(path, "npz"), ""), how)
+        return dataset_of(str(path), _pair(path, weights.open_weights(path, "npz"), ""), how)
 
 
 SOURCE = _Npz()
@@ -40,7 +40,7 @@ def load_npz(path: Path) -> Splits:
         FileError: The file is missing or broken.
         ConfigError: An array is missing, empty or uneven.
     """
-    archive = weights.open(path, "npz")
+    archive = weights.open_weights(path, "npz")
     refused = Refusals()
     pairs: dict[str, Any] = {}
     for name in SPLITS:
