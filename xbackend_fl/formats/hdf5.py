@@ -65,7 +65,7 @@ def read_keras(path: Path) -> Archive:
     if weights.method != 0:
         source.refuse("zip-method", "its model.weights.h5 is compressed, which Keras does not do")
     content(source, weights)  # compares the checksum
-    inner = source.part(weights.offset, weights.size, "model.weights.h5")
+    inner = source.window(weights.offset, weights.size, "model.weights.h5")
     return _read(inner, KERAS, about)
 
 
@@ -153,7 +153,7 @@ def _entry(source: Source, reply: Reply, index: int, item: Mapping[str, Any]) ->
     dtype = stored.newbyteorder("=")
     offset = item["offset"]
     if type(offset) is int:
-        view = source.at(offset, size, what)
+        view = source.read(offset, size, what)
         return Entry(shape, dtype, partial(_native, view, stored, shape), item["address"])
     return Entry(shape, dtype, partial(_fetched, reply, index, size, stored, shape), item["address"])
 

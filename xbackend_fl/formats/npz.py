@@ -107,7 +107,7 @@ def _entry(source: Source, member: Member) -> Entry:
 def _head(source: Source, member: Member) -> bytes:
     """The first bytes of a member, without unpacking the rest."""
     if member.method == 0:
-        return bytes(source.at(member.offset, min(member.size, _MAX_HEADER + 12), shown(member.name)))
+        return bytes(source.read(member.offset, min(member.size, _MAX_HEADER + 12), shown(member.name)))
     return bytes(content(source, member)[: _MAX_HEADER + 12])
 
 

@@ -162,7 +162,7 @@ def _outside(others: _Others, tensor: _Tensor, size: int, what: str) -> memoryvi
         if not (plain.isascii() and plain.isdigit() and len(plain) < 19):
             others.source.refuse("bad-header", f"{what} has the {key} {shown(plain)}")
         numbers[key] = int(plain)
-    return others.opened[location].at(numbers["offset"], numbers["length"], what)
+    return others.opened[location].read(numbers["offset"], numbers["length"], what)
 
 
 def _typed(source: Source, tensor: _Tensor, dtype: DType, what: str) -> Callable[[], Array]:

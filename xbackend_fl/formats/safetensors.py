@@ -41,15 +41,15 @@ def read(path: Path) -> Archive:
         FormatRefused: The file breaks the format.
     """
     source = open_source(path)
-    length = int.from_bytes(source.at(0, 8, "the length of the header"), "little")
+    length = int.from_bytes(source.read(0, 8, "the length of the header"), "little")
     if length > MAX_HEADER:
         source.refuse("header-too-large", f"the header has {length} bytes", limit=MAX_HEADER, value=length)
-    raw = bytes(source.at(8, length, "the header"))
+    raw = bytes(source.read(8, length, "the header"))
     if raw[:1] != b"{":
         source.refuse("bad-header", "the header does not start with an opening brace")
     header = parse(source, raw, "the header")
     metadata = _metadata(source, header.pop("__metadata__", {}))
-    body = source.part(8 + length, source.size - 8 - length, "the data")
+    body = source.window(8 + length, source.size - 8 - length, "the data")
     check_count(path, len(header))
     entries: dict[str, Entry] = {}
     spans: list[tuple[int, int]] = []
@@ -111,7 +111,7 @@ def _entry(body: Source, name: str, item: object) -> tuple[Entry, tuple[int, int
     size = check_shape(body.path, name, shape) * dtype.itemsize
     if len(offsets) != 2 or offsets[1] - offsets[0] != size:
         body.refuse("size-mismatch", f"{what} of {size} bytes has the offsets {shown(list(offsets))}")
-    view = body.at(offsets[0], size, what)
+    view = body.read(offsets[0], size, what)
     return Entry(shape, dtype, partial(array_of, view, dtype, shape)), (offsets[0], offsets[1])
 
 

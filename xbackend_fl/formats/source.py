@@ -57,7 +57,7 @@ class Source:
         """Number of bytes."""
         return len(self.view)
 
-    def at(self, offset: int, length: int, what: str) -> memoryview:
+    def read(self, offset: int, length: int, what: str) -> memoryview:
         """Bytes ``[offset, offset + length)``.
 
         Raises:
@@ -73,9 +73,9 @@ class Source:
             )
         return self.view[offset : offset + length]
 
-    def part(self, offset: int, length: int, what: str) -> Source:
+    def window(self, offset: int, length: int, what: str) -> Source:
         """A file inside this one."""
-        return Source(self.path, self.at(offset, length, what), self.file, self.start + offset)
+        return Source(self.path, self.read(offset, length, what), self.file, self.start + offset)
 
     def refuse(self, code: str, message: str, **details: int) -> NoReturn:
         """Raise :class:`FormatRefused` about this file."""

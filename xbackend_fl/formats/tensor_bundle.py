@@ -23,7 +23,7 @@ from xbackend_fl.formats.dtypes import TENSORFLOW, DType
 from xbackend_fl.formats.limits import MAX_HEADER, MAX_NAME, MAX_TENSORS, declared_limit
 from xbackend_fl.formats.protobuf import fields, signed, text, varint
 from xbackend_fl.formats.source import Source, open_beside, open_source, shown
-from xbackend_fl.formats.tensor_slices import PREFIX, Part, part_of, size_of
+from xbackend_fl.formats.tensor_slices import PREFIX, TensorSlice, parse_slice, size_of
 
 NAME = "checkpoint"
 _MAGIC = bytes.fromhex("57fb808b247547db")
@@ -98,7 +98,7 @@ class _Item:
     offset: int
     size: int
     crc: int
-    parts: tuple[Part, ...] = ()
+    parts: tuple[TensorSlice, ...] = ()
 
 
 class _Bundle:
@@ -147,7 +147,7 @@ class _Bundle:
             stem = self.source.path.name.removesuffix(".index")
             name = f"{stem}.data-{item.shard:05d}-of-{self._shards:05d}"
             self._opened[item.shard] = open_beside(self.source.path, name)
-        return self._opened[item.shard].at(item.offset, item.size, what)
+        return self._opened[item.shard].read(item.offset, item.size, what)
 
     def checked_data(self, item: _Item, what: str) -> memoryview:
         """The bytes of a tensor, compared with their checksum."""
@@ -207,14 +207,14 @@ class _Bundle:
         plain = {1: 0, 3: 0, 4: 0, 5: 0}
         shape: tuple[int, ...] = ()
         crc = 0
-        parts: list[Part] = []
+        parts: list[TensorSlice] = []
         for number, wire, content in fields(self.source, value):
             if number == 2 and isinstance(content, memoryview):
                 shape = self._shape(content)
             elif number == 6 and isinstance(content, memoryview) and len(content) == 4:
                 crc = int.from_bytes(content, "little")
             elif number == 7 and isinstance(content, memoryview):
-                parts.append(part_of(self.source, content))
+                parts.append(parse_slice(self.source, content))
             elif number in plain and wire == 0:
                 plain[number] = signed(content)
         return _Item(plain[1], shape, plain[3], plain[4], plain[5], crc, tuple(parts))
@@ -274,7 +274,7 @@ def _unambiguous(found: Mapping[str, str], items: Mapping[str, _Item]) -> dict[s
 
 def _table(source: Source) -> Iterator[tuple[str | bytes, memoryview]]:
     """Keys and values of a sorted table; the key of a part of a variable is bytes."""
-    footer = source.at(source.size - 48, 48, "the footer")
+    footer = source.read(source.size - 48, 48, "the footer")
     if bytes(footer[40:]) != _MAGIC:
         source.refuse("not-a-checkpoint", "is not the index of a TensorFlow checkpoint")
     _, _, at = _handle(source, footer, 0)
@@ -307,14 +307,14 @@ def _handle(source: Source, view: memoryview, at: int) -> tuple[int, int, int]:
 
 def _block(source: Source, offset: int, size: int) -> Iterator[tuple[bytes, memoryview]]:
     """Entries of a block; each key repeats the first bytes of the one before it."""
-    raw = source.at(offset, size + 5, "a block of the index")
+    raw = source.read(offset, size + 5, "a block of the index")
     (crc,) = struct.unpack("<L", raw[size + 1 :])
     if _masked_crc(raw[: size + 1]) != crc:
         source.refuse("checksum", f"the block at byte {offset} of its index does not match its checksum")
     if raw[size] != 0:
         source.refuse("checkpoint-compression", f"its index is compressed (method {raw[size]})")
     (restarts,) = (
-        struct.unpack("<L", source.at(offset + size - 4, 4, "a block of the index")) if size >= 4 else (0,)
+        struct.unpack("<L", source.read(offset + size - 4, 4, "a block of the index")) if size >= 4 else (0,)
     )
     end = size - 4 - 4 * restarts
     if end < 0:

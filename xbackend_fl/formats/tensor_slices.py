@@ -20,7 +20,7 @@ _LONG = 64
 
 
 @dataclass(frozen=True)
-class Part:
+class TensorSlice:
     """A box in a tensor: per axis its start and length, -1 for the whole axis."""
 
     extents: tuple[tuple[int, int], ...]
@@ -45,14 +45,14 @@ class Part:
         return PREFIX + text + b"\x00\x01" + _number(len(self.extents)) + numbers
 
 
-def part_of(source: Source, view: memoryview) -> Part:
+def parse_slice(source: Source, view: memoryview) -> TensorSlice:
     """A ``TensorSliceProto``."""
     extents = []
     for number, _, value in fields(source, view):
         if number == 1 and isinstance(value, memoryview):
             plain = {key: signed(item) for key, wire, item in fields(source, value) if wire == 0}
             extents.append((plain.get(1, 0), plain.get(2, _FULL)))
-    return Part(tuple(extents))
+    return TensorSlice(tuple(extents))
 
 
 def size_of(box: tuple[slice, ...]) -> int:

@@ -158,11 +158,11 @@ def _decode(source: Source) -> Archive:
     end = source.size - _DIGEST
     if _hash(source.view[:end]) != bytes(source.view[end:]):
         source.refuse("checksum", "the frame does not match its checksum")
-    body = source.part(head.body, head.body_length, "the body")
+    body = source.window(head.body, head.body_length, "the body")
     entries: dict[str, Entry] = {}
     for name, dtype_name, shape, offset, length in head.tensors:
         dtype = ALLOWED[dtype_name]
-        view = body.at(offset, length, shown(name))
+        view = body.read(offset, length, shown(name))
         identity = offset if length else None
         entries[name] = Entry(shape, dtype, partial(array_of, view, dtype, shape), identity)
     return checked(Archive(source.path, NAME, entries, head.about))
@@ -174,7 +174,7 @@ def read_head(source: Source) -> Head:
     Raises:
         FormatRefused: The frame breaks the specification.
     """
-    fields = _PREFIX.unpack(source.at(0, _PREFIX.size, "the prefix"))
+    fields = _PREFIX.unpack(source.read(0, _PREFIX.size, "the prefix"))
     magic, major, _, flags, length, crc, body_length, total = fields
     if magic != MAGIC or any(source.view[40 : _PREFIX.size]):
         source.refuse("not-a-frame", "does not start as a frame does")
@@ -184,7 +184,7 @@ def read_head(source: Source) -> Head:
         source.refuse("frame-version", f"needs features that this version does not have: flags {flags:#x}")
     if length > MAX_HEADER:
         source.refuse("header-too-large", f"its header has {length} bytes", limit=MAX_HEADER, value=length)
-    raw = bytes(source.at(_PREFIX.size, length, "the header"))
+    raw = bytes(source.read(_PREFIX.size, length, "the header"))
     start = _PREFIX.size + length + -length % ALIGNMENT
     if total != source.size or start + body_length + _DIGEST != total:
         source.refuse("size-mismatch", f"states {total} bytes and has {source.size}", value=total)
@@ -268,7 +268,7 @@ def _check_places(source: Source, head: Head) -> None:
                 known[offset] = (dtype, shape)
             end += length + -length % ALIGNMENT
             padding = head.body + offset + length
-            if any(source.at(padding, -length % ALIGNMENT, "padding")):
+            if any(source.read(padding, -length % ALIGNMENT, "padding")):
                 source.refuse("trailing-data", f"has something behind the tensor {shown(name)}")
         elif known.get(offset) != (dtype, shape):
             source.refuse(

@@ -64,7 +64,7 @@ def members(source: Source) -> dict[str, Member]:
     """
     start, size, count = _directory(source)
     found: dict[str, Member] = {}
-    for member in _central(source, source.at(start, size, "the table of contents"), count):
+    for member in _central(source, source.read(start, size, "the table of contents"), count):
         if member.name in found:
             source.refuse("duplicate-name", f"holds {shown(member.name)} twice")
         found[member.name] = _located(source, member)
@@ -101,7 +101,7 @@ def content(source: Source, member: Member) -> memoryview:
     Raises:
         FormatRefused: ``bad-zip`` or ``checksum``.
     """
-    raw = source.at(member.offset, member.stored, shown(member.name))
+    raw = source.read(member.offset, member.stored, shown(member.name))
     if member.method == _DEFLATED:
         engine = zlib.decompressobj(-zlib.MAX_WBITS)
         try:
@@ -130,7 +130,7 @@ def _directory(source: Source) -> tuple[int, int, int]:
         source.refuse("trailing-data", "goes on behind its end record", offset=end + 22 + comment)
     if end >= 20 and bytes(source.view[end - 20 : end - 16]) == _LOCATOR64:
         (at64,) = struct.unpack_from("<Q", source.view, end - 20 + 8)
-        record = bytes(source.at(at64, 56, "the ZIP64 end record"))
+        record = bytes(source.read(at64, 56, "the ZIP64 end record"))
         if record[:4] != _END64 or at64 + 56 != end - 20:
             source.refuse("bad-zip", "has no ZIP64 end record where its locator points")
         disk, first, here, count, size, start = struct.unpack_from("<LLQQQQ", record, 16)
@@ -207,11 +207,11 @@ def _name(source: Source, raw: bytes) -> str:
 
 def _located(source: Source, member: Member) -> Member:
     """The member with the offset of its data, after its local header was compared."""
-    head = bytes(source.at(member.header, 30, f"the header of {shown(member.name)}"))
+    head = bytes(source.read(member.header, 30, f"the header of {shown(member.name)}"))
     if head[:4] != _LOCAL:
         source.refuse("bad-zip", f"{shown(member.name)} has no header", offset=member.header)
     flags, method, _, _, crc, stored, size, n, m = struct.unpack_from("<HHHHLLLHH", head, 6)
-    tail = source.at(member.header + 30, n + m, f"the header of {shown(member.name)}")
+    tail = source.read(member.header + 30, n + m, f"the header of {shown(member.name)}")
     size, stored = _wide(source, bytes(tail[n:]), member.name, [size, stored])
     same = (method, bytes(tail[:n]).decode("utf-8", "replace")) == (member.method, member.name)
     local, central = (crc, stored, size), (member.crc, member.stored, member.size)
@@ -219,5 +219,5 @@ def _located(source: Source, member: Member) -> Member:
     if not same or flags & _ENCRYPTED or (local != central and not follows):
         source.refuse("bad-zip", f"{shown(member.name)} differs between the two tables of contents")
     offset = member.header + 30 + n + m
-    source.at(offset, member.stored, shown(member.name))
+    source.read(offset, member.stored, shown(member.name))
     return replace(member, offset=offset)

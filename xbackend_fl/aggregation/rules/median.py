@@ -19,8 +19,7 @@ from xbackend_fl.aggregation.online import OnlineMean
 from xbackend_fl.aggregation.update import MODEL, Merged, Update
 from xbackend_fl.canonical import Kind
 from xbackend_fl.errors import RunFailed, UpdateRefused
-from xbackend_fl.weights import open_weights
-from xbackend_fl.weights import write_tensors
+from xbackend_fl.weights import open_weights, write_tensors
 
 _MIN_UPDATES = 3
 _BLOCK = 1 << 22
