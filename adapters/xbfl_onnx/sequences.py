@@ -91,7 +91,9 @@ def _bias(held: Layout, rows: int, both: bool) -> Layout:  # noqa: FBT001  one c
     if both:
         return held
     parts = [views.index(held, 0, direction) for direction in range(held.shape[0])]
-    return Stack(tuple(Sum((views.part(p, 0, 0, rows), views.part(p, 0, rows, 2 * rows))) for p in parts))
+    return Stack(
+        tuple(Sum((views.slice_axis(p, 0, 0, rows), views.slice_axis(p, 0, rows, 2 * rows))) for p in parts)
+    )
 
 
 def _is_zero(item: Operand | None) -> bool:

@@ -150,8 +150,8 @@ def _gate(
         -1,
         (value.native_shape[0], *shape, cell.filters),
         layouts={
-            "weight": views.part(kernel, 0, low, high),
-            "bias": None if bias is None else views.part(bias, 0, low, high),
+            "weight": views.slice_axis(kernel, 0, low, high),
+            "bias": None if bias is None else views.slice_axis(bias, 0, low, high),
         },
         kernel_shape=window,
         strides=strides,

@@ -65,7 +65,7 @@ class _Cell:
 
     def _rows(self, layout: Layout, number: int) -> Layout:
         rows = layout.shape[0] // self._gates
-        return views.part(layout, 0, number * rows, (number + 1) * rows)
+        return views.slice_axis(layout, 0, number * rows, (number + 1) * rows)
 
 
 def _lstm(context: Context, node: Node) -> Sequence[Value]:

@@ -14,7 +14,7 @@ from xbackend_fl.canonical import Value
 from xbackend_fl.canonical.graph.opaque import Operation, opaque
 from xbackend_fl.canonical.graph.operands import parameter_value
 from xbackend_fl.canonical.layout import Layout, Sum
-from xbackend_fl.canonical.views import part
+from xbackend_fl.canonical.views import slice_axis
 from xbfl_torch.graph import Context
 
 PACKS = "aten._pack_padded_sequence.default"
@@ -54,7 +54,8 @@ def _pieces(tensors: Sequence[Layout], operator: str, gates: int) -> Iterator[La
     """
     width = tensors[0].shape[0] // gates
     cut = [
-        [part(tensor, 0, place * width, (place + 1) * width) for place in range(gates)] for tensor in tensors
+        [slice_axis(tensor, 0, place * width, (place + 1) * width) for place in range(gates)]
+        for tensor in tensors
     ]
     if operator == "GRU" or len(cut) == 2:
         yield from (piece for kind in (cut[0], *cut[2:3], cut[1], *cut[3:]) for piece in kind)

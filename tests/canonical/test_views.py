@@ -26,7 +26,7 @@ def test_part_is_a_slice_or_refused(layout: Layout, data: Any) -> None:
     stop = data.draw(st.integers(start + 1, layout.shape[axis]))
     natives = _natives(layout, np.random.default_rng(0))
     try:
-        cut = views.part(layout, axis, start, stop)
+        cut = views.slice_axis(layout, axis, start, stop)
     except UnsupportedError:
         return
     expected = np.take(forward(layout, natives), range(start, stop), axis=axis)
@@ -49,16 +49,16 @@ def test_transposes_and_reshapes_compose(layout: Layout, data: Any) -> None:
 
 def test_the_parts_that_models_take() -> None:
     fused = Native("in_proj", (12, 4))
-    assert views.part(fused, 0, 4, 8) == Native("in_proj", (12, 4), ((0, 4, 8),))
+    assert views.slice_axis(fused, 0, 4, 8) == Native("in_proj", (12, 4), ((0, 4, 8),))
     heads = Transpose(Reshape(Native("kernel", (4, 3, 2)), (4, 6)), (1, 0))
-    head = views.part(heads, 0, 2, 4)
+    head = views.slice_axis(heads, 0, 2, 4)
     natives = {"kernel": np.arange(24.0).reshape(4, 3, 2)}
     np.testing.assert_array_equal(forward(head, natives), forward(heads, natives)[2:4])
     expert = views.index(Native("experts", (5, 4, 3)), 0, -1)
     assert expert.shape == (4, 3)
     assert not views.whole(expert)
     assert views.whole(heads)
-    gate = views.part(Blocks(Native("w", (8, 2)), 0, (0, 3, 1, 2)), 0, 2, 4)
+    gate = views.slice_axis(Blocks(Native("w", (8, 2)), 0, (0, 3, 1, 2)), 0, 2, 4)
     assert gate == Native("w", (8, 2), ((0, 6, 8),))
     with pytest.raises(UnsupportedError, match="cuts through"):
-        views.part(heads, 0, 1, 3)
+        views.slice_axis(heads, 0, 1, 3)

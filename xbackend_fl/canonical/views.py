@@ -44,7 +44,7 @@ def reshaped(layout: Layout, shape: Shape) -> Layout:
     return layout if layout.shape == shape else Reshape(layout, shape)
 
 
-def part(layout: Layout, axis: int, start: int, stop: int) -> Layout:
+def slice_axis(layout: Layout, axis: int, start: int, stop: int) -> Layout:
     """The range ``start:stop`` of one axis.
 
     Raises:
@@ -61,21 +61,21 @@ def part(layout: Layout, axis: int, start: int, stop: int) -> Layout:
             box = tuple((a, *ranges[a]) for a in sorted(ranges))
             return Native(layout.tensor, layout.full_shape, box)
         case Transpose():
-            return Transpose(part(layout.of, layout.perm[axis], start, stop), layout.perm)
+            return Transpose(slice_axis(layout.of, layout.perm[axis], start, stop), layout.perm)
         case Reshape():
-            return _part_of_reshape(layout, axis, start, stop)
+            return _slice_reshape(layout, axis, start, stop)
         case Blocks():
-            return _part_of_blocks(layout, axis, start, stop)
+            return _slice_blocks(layout, axis, start, stop)
         case Reorder():
-            return _part_of_reorder(layout, axis, start, stop)
+            return _slice_reorder(layout, axis, start, stop)
         case Constant():
             cut = np.take(layout.array, range(start, stop), axis)
             return Constant(cut.shape, tuple(map(float, cut.flat)))
         case Repeat():
-            of = layout.of if axis == 0 else part(layout.of, axis, start, stop)
+            of = layout.of if axis == 0 else slice_axis(layout.of, axis, start, stop)
             return Repeat(of, stop - start if axis == 0 else layout.rows)
         case _:
-            return _part_of_several(layout, axis, start, stop)
+            return _slice_several(layout, axis, start, stop)
 
 
 def index(layout: Layout, axis: int, position: int) -> Layout:
@@ -83,7 +83,7 @@ def index(layout: Layout, axis: int, position: int) -> Layout:
     position %= layout.shape[axis]
     if isinstance(layout, Stack) and axis == 0:
         return layout.parts[position]
-    cut = part(layout, axis, position, position + 1)
+    cut = slice_axis(layout, axis, position, position + 1)
     return reshaped(cut, (*cut.shape[:axis], *cut.shape[axis + 1 :]))
 
 
@@ -100,7 +100,7 @@ def whole(layout: Layout) -> bool:
             return whole(layout.of)
 
 
-def _part_of_reshape(layout: Reshape, axis: int, start: int, stop: int) -> Layout:
+def _slice_reshape(layout: Reshape, axis: int, start: int, stop: int) -> Layout:
     inner, outer = layout.of.shape, layout.shape
     lead, size = math.prod(outer[:axis]), outer[axis]
     starts = [math.prod(inner[:place]) for place in range(len(inner))]
@@ -119,57 +119,57 @@ def _part_of_reshape(layout: Reshape, axis: int, start: int, stop: int) -> Layou
         inside = last == first + 1 and end == place + 2
         if math.prod(inner[place:end]) != size or ((start % rest or stop % rest) and not inside):
             raise _cuts(layout, axis)
-        cut = part(layout.of, place, first, last)
+        cut = slice_axis(layout.of, place, first, last)
         if inside:
-            cut = part(cut, place + 1, start - first * rest, stop - first * rest)
+            cut = slice_axis(cut, place + 1, start - first * rest, stop - first * rest)
     else:
         if length % size:
             raise _cuts(layout, axis)
         rest = length // size
-        cut = part(layout.of, place, start * rest, stop * rest)
+        cut = slice_axis(layout.of, place, start * rest, stop * rest)
     return reshaped(cut, (*outer[:axis], stop - start, *outer[axis + 1 :]))
 
 
-def _part_of_blocks(layout: Blocks, axis: int, start: int, stop: int) -> Layout:
+def _slice_blocks(layout: Blocks, axis: int, start: int, stop: int) -> Layout:
     if axis != layout.axis:
-        return Blocks(part(layout.of, axis, start, stop), layout.axis, layout.order)
+        return Blocks(slice_axis(layout.of, axis, start, stop), layout.axis, layout.order)
     size = layout.shape[axis] // len(layout.order)
     if start % size or stop % size:
         raise _cuts(layout, axis)
     chosen = layout.order[start // size : stop // size]
-    parts = tuple(part(layout.of, axis, block * size, (block + 1) * size) for block in chosen)
+    parts = tuple(slice_axis(layout.of, axis, block * size, (block + 1) * size) for block in chosen)
     return parts[0] if len(parts) == 1 else Join(parts, axis)
 
 
-def _part_of_several(layout: Join | Stack | Sum, axis: int, start: int, stop: int) -> Layout:
+def _slice_several(layout: Join | Stack | Sum, axis: int, start: int, stop: int) -> Layout:
     match layout:
         case Join() if layout.axis == axis:
-            return _part_of_join(layout, start, stop)
+            return _slice_join(layout, start, stop)
         case Join():
-            return Join(tuple(part(item, axis, start, stop) for item in layout.parts), layout.axis)
+            return Join(tuple(slice_axis(item, axis, start, stop) for item in layout.parts), layout.axis)
         case Stack() if axis == 0:
             return Stack(layout.parts[start:stop])
         case Stack():
-            return Stack(tuple(part(item, axis - 1, start, stop) for item in layout.parts))
+            return Stack(tuple(slice_axis(item, axis - 1, start, stop) for item in layout.parts))
         case Sum():
-            return Sum(tuple(part(item, axis, start, stop) for item in layout.parts))
+            return Sum(tuple(slice_axis(item, axis, start, stop) for item in layout.parts))
 
 
-def _part_of_join(layout: Join, start: int, stop: int) -> Layout:
+def _slice_join(layout: Join, start: int, stop: int) -> Layout:
     parts: list[Layout] = []
     offset = 0
     for item in layout.parts:
         length = item.shape[layout.axis]
         low, high = max(start - offset, 0), min(stop - offset, length)
         if low < high:
-            parts.append(part(item, layout.axis, low, high))
+            parts.append(slice_axis(item, layout.axis, low, high))
         offset += length
     return parts[0] if len(parts) == 1 else Join(tuple(parts), layout.axis)
 
 
-def _part_of_reorder(layout: Reorder, axis: int, start: int, stop: int) -> Layout:
+def _slice_reorder(layout: Reorder, axis: int, start: int, stop: int) -> Layout:
     if layout.axis != axis:
-        return Reorder(part(layout.of, axis, start, stop), layout.axis, layout.segments)
+        return Reorder(slice_axis(layout.of, axis, start, stop), layout.axis, layout.segments)
     kept, offset = [], 0
     for segment in layout.segments:
         size = math.prod(segment.shape)
@@ -178,7 +178,7 @@ def _part_of_reorder(layout: Reorder, axis: int, start: int, stop: int) -> Layou
         elif offset < stop and start < offset + size:
             raise _cuts(layout, layout.axis)
         offset += size
-    return Reorder(part(layout.of, layout.axis, start, stop), layout.axis, tuple(kept))
+    return Reorder(slice_axis(layout.of, layout.axis, start, stop), layout.axis, tuple(kept))
 
 
 def _cuts(layout: Layout, axis: int) -> UnsupportedError:

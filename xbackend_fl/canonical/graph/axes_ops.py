@@ -56,7 +56,7 @@ def cut(
     if isinstance(operand, np.ndarray):
         return operand[(*(slice(None) for _ in range(axis)), slice(start, stop, step))]
     if isinstance(operand, Step) and step == 1:
-        return views.part(operand, axis, start, stop)
+        return views.slice_axis(operand, axis, start, stop)
     return builder.slice(name, as_value(builder, operand), axis, start, stop, step)
 
 

@@ -45,7 +45,7 @@ def lookup(
     first = int(rows.flat[0]) if rows.size else 0
     in_front = first == 0 or padding is None or padding < first
     if first >= 0 and in_front and np.array_equal(rows.reshape(-1), np.arange(first, first + rows.size)):
-        cut = views.part(weight, 0, first, first + rows.size)
+        cut = views.slice_axis(weight, 0, first, first + rows.size)
         return views.reshaped(cut, (*rows.shape, weight.shape[1]))
     found = builder.embedding(name, constant_value(builder, rows.reshape(-1)), weight, padding, origin)
     return builder.reshape(name, found, (*rows.shape, weight.shape[1]))
@@ -104,7 +104,7 @@ def _lookup_fields(
     found = []
     for field, (start, stop) in enumerate(zip(starts, [*starts[1:], weight.shape[0]], strict=True)):
         ids = builder.pick(name, data, -1, field)
-        rows = views.part(weight, 0, start, stop)
+        rows = views.slice_axis(weight, 0, start, stop)
         found.append(builder.embedding(f"{name}[{start}:{stop}]", ids, rows, None))
     joined = builder.concat(name, found, -1)
     return builder.reshape(name, joined, (*data.native_shape, weight.shape[1]))

@@ -54,7 +54,7 @@ def _along(builder: GraphBuilder, name: str, operand: Operand, axis: int, flat: 
             return flip(builder, name, operand, [axis])
     if isinstance(operand, Step):
         if sorted(flat.tolist()) == list(range(length)):
-            return Join(tuple(views.part(operand, axis, int(i), int(i) + 1) for i in flat), axis)
+            return Join(tuple(views.slice_axis(operand, axis, int(i), int(i) + 1) for i in flat), axis)
         return _rows(builder, name, operand, axis, flat)
     value = as_value(builder, operand)
     place = value.perm[axis]

@@ -29,7 +29,7 @@ class _Cut:
 
     def of(self, layout: Layout) -> Layout:
         """These rows of a parameter."""
-        parts = tuple(views.part(layout, 0, start, stop) for start, stop in self.ranges)
+        parts = tuple(views.slice_axis(layout, 0, start, stop) for start, stop in self.ranges)
         return parts[0] if len(parts) == 1 else Join(parts, 0)
 
     @property
@@ -171,7 +171,7 @@ def by_inputs(graph: Graph, linear: Draft, concat: Draft) -> Iterator[Draft]:
     offset, values = 0, []
     layouts: dict[str, Layout] = dict(linear.layouts)
     for value, size in zip(concat.inputs, _sizes(graph, linear, concat), strict=True):
-        layouts["weight"] = views.part(linear.layouts["weight"], 1, offset, offset + size)
+        layouts["weight"] = views.slice_axis(linear.layouts["weight"], 1, offset, offset + size)
         name = f"{linear.name}({offset}:{offset + size})"
         offset += size
         if not is_zero(value, graph.producers.get):

@@ -158,7 +158,7 @@ def _cut(item: _Held, axis: int, sizes: Sequence[int], *, strided: bool) -> list
             parts = [views.index(apart, axis + 1, place) for place in range(len(sizes))]
         else:
             ends = list(accumulate(sizes, initial=0))
-            parts = [views.part(layout, axis, *ends[i : i + 2]) for i in range(len(sizes))]
+            parts = [views.slice_axis(layout, axis, *ends[i : i + 2]) for i in range(len(sizes))]
     except UnsupportedError:
         return None
     return [item.seen(str(place), part) for place, part in enumerate(parts)]

@@ -216,7 +216,7 @@ def _apart(layout: Layout, shapes: Sequence[Shape]) -> Iterator[tuple[Layout, ..
         whole, start, parts = views.reshaped(layout, short), 0, []
         try:
             for size in sizes:
-                parts.append(views.part(whole, axis, start, start + size))
+                parts.append(views.slice_axis(whole, axis, start, start + size))
                 start += size
         except UnsupportedError:
             continue

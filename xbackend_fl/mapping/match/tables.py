@@ -110,7 +110,7 @@ def _with_front(description: Description, name: str, start: int, wanted: int) ->
 def _moved(layout: Layout, rows: int) -> Layout:
     """A table with more rows of zeros in front, or fewer rows."""
     if rows < 0:
-        return views.part(layout, 0, -rows, layout.shape[0])
+        return views.slice_axis(layout, 0, -rows, layout.shape[0])
     shape = (rows, *layout.shape[1:])
     return Join((Constant(shape, (0.0,) * int(np.prod(shape))), layout), 0)
 

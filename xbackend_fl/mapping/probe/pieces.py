@@ -37,7 +37,7 @@ class _Piece:
     def of_layout(self, layout: Layout) -> Layout:
         rows = self.parameter.shape[0]
         one_direction = views.index(layout, 0, self.direction)
-        return views.part(one_direction, 0, self.gate * rows, (self.gate + 1) * rows)
+        return views.slice_axis(one_direction, 0, self.gate * rows, (self.gate + 1) * rows)
 
 
 def piece_names(schema: Schema) -> dict[str, list[str]]:
