@@ -24,7 +24,7 @@ ANY: frozenset[Targets] = frozenset(get_args(Targets))
 """What a metric fits that any course has."""
 
 
-class Part(NamedTuple):
+class MetricState(NamedTuple):
     """A metric's sums over some positions.
 
     Attributes:
@@ -110,15 +110,15 @@ class Metric(ABC):
         """Sums over pairs."""
 
     @abstractmethod
-    def figures(self, part: Part) -> Figures:
+    def figures(self, state: MetricState) -> Figures:
         """What sums have come to."""
 
     @abstractmethod
-    def impossible(self, part: Part, output: Shape) -> str | None:
+    def impossible(self, state: MetricState, output: Shape) -> str | None:
         """Why no data have these sums, of an output of this shape without the batch axis; ``None`` if some have."""
 
-    def merge(self, one: Part, other: Part) -> Sums:
-        """Sums over two parts."""
+    def merge(self, one: MetricState, other: MetricState) -> Sums:
+        """Sums over the positions of both."""
         return {name: value + other.sums[name] for name, value in one.sums.items()}
 
 
@@ -141,22 +141,22 @@ class Mean(Metric):
         """See :class:`Metric`."""
         return {self.label: float(self.at(pairs).sum())}
 
-    def figures(self, part: Part) -> Figures:
+    def figures(self, state: MetricState) -> Figures:
         """See :class:`Metric`."""
-        if not part.positions:
+        if not state.positions:
             return Figures({})
-        return Figures({self.label: self.figure(part.sums[self.label] / part.positions)})
+        return Figures({self.label: self.figure(state.sums[self.label] / state.positions)})
 
-    def impossible(self, part: Part, output: Shape) -> str | None:
+    def impossible(self, state: MetricState, output: Shape) -> str | None:
         """See :class:`Metric`."""
         del output
         name = self.label
-        if part.sums.keys() != {name}:
+        if state.sums.keys() != {name}:
             return f"{name} is not one number"
-        highest = self.most * part.positions if part.positions else 0
-        value = part.sums[name]
+        highest = self.most * state.positions if state.positions else 0
+        value = state.sums[name]
         if not 0 <= value <= highest * _ROUNDED:
-            return f"{name} is {value:.6g} over {part.positions} positions"
+            return f"{name} is {value:.6g} over {state.positions} positions"
         if self.whole and (value > highest or not float(value).is_integer()):
             return f"{name} is {value!r} hits, expected a whole number"
         return None

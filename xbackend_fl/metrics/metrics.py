@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from xbackend_fl.errors import Diverged, UpdateRefused
 from xbackend_fl.losses import Loss
 from xbackend_fl.metrics.counts import of_text, to_text
-from xbackend_fl.metrics.metric import Figures, Metric, Part, Sums
+from xbackend_fl.metrics.metric import Figures, Metric, MetricState, Sums
 from xbackend_fl.metrics.objective import Objective, Shape
 from xbackend_fl.metrics.own import Own
 from xbackend_fl.metrics.pairs import pairs_of
@@ -106,8 +106,8 @@ class Metrics:
     @property
     def loss(self) -> float:
         """Mean loss; NaN if nothing counts."""
-        part = Part(self.positions, _own(LOSS, self.sums))
-        return LOSS.figures(part).values.get("loss", math.nan) if part.sums else math.nan
+        state = MetricState(self.positions, _own(LOSS, self.sums))
+        return LOSS.figures(state).values.get("loss", math.nan) if state.sums else math.nan
 
     def to_fields(self) -> dict[str, int | float | str]:
         """A flat mapping of names to numbers, and to texts for arrays of counts; :meth:`of_fields` is the inverse."""
@@ -145,7 +145,7 @@ class Metrics:
         if positions > most:
             raise UpdateRefused(f"figures over {positions} positions, and there can be {most} at most")
         for metric in expected:
-            reason = metric.impossible(Part(positions, _own(metric, sums)), output)
+            reason = metric.impossible(MetricState(positions, _own(metric, sums)), output)
             if reason is not None:
                 raise UpdateRefused(f"impossible figures: {reason}")
         ours = {
@@ -166,7 +166,7 @@ class Metrics:
     def _found(self) -> Iterator[Figures]:
         for metric in self.of:
             if sums := _own(metric, self.sums):
-                yield metric.figures(Part(self.positions, sums))
+                yield metric.figures(MetricState(self.positions, sums))
 
 
 def most_bytes(metrics: Sequence[Metric], output: Shape) -> int:
@@ -223,7 +223,7 @@ def _own(metric: Metric, sums: Sums) -> Sums:
 def _merged(one: Metrics, other: Metrics) -> Metrics:
     sums: dict[str, Any] = {}
     for metric in one.of:
-        parts = [Part(item.positions, _own(metric, item.sums)) for item in (one, other)]
-        if all(part.sums for part in parts):
-            sums |= metric.merge(*parts)
+        states = [MetricState(item.positions, _own(metric, item.sums)) for item in (one, other)]
+        if all(state.sums for state in states):
+            sums |= metric.merge(*states)
     return Metrics(one.positions + other.positions, sums, one.of)

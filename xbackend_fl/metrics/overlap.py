@@ -10,7 +10,7 @@ from annotated_types import Ge
 from numpy.typing import NDArray
 from pydantic import StrictInt
 
-from xbackend_fl.metrics.metric import Figures, OfClasses, Part, Sums, finite
+from xbackend_fl.metrics.metric import Figures, MetricState, OfClasses, Sums, finite
 from xbackend_fl.metrics.objective import Objective, Shape
 from xbackend_fl.metrics.pairs import Pairs, columns_of
 
@@ -63,10 +63,10 @@ class Overlap(OfClasses):
         counted = [np.bincount(kind, minlength=classes) for kind in (found, chosen, there)]
         return {self.label: np.concatenate(counted).astype(np.int64)}
 
-    def figures(self, part: Part) -> Figures:
+    def figures(self, state: MetricState) -> Figures:
         """See :class:`~xbackend_fl.metrics.metric.Metric`."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            scores = self.score(*part.sums[self.label].reshape(3, -1).astype(np.float64))
+            scores = self.score(*state.sums[self.label].reshape(3, -1).astype(np.float64))
         each = finite(scores)
         kept = [value for place, value in each.items() if place != self.background]
         if not kept:
@@ -74,14 +74,14 @@ class Overlap(OfClasses):
         shown = {f"{self.label}.{place}": value for place, value in each.items()} if self.per_class else {}
         return Figures({self.label: float(np.mean(kept))} | shown)
 
-    def impossible(self, part: Part, output: Shape) -> str | None:
+    def impossible(self, state: MetricState, output: Shape) -> str | None:
         """See :class:`~xbackend_fl.metrics.metric.Metric`."""
-        counted: Row = part.sums.get(self.label, np.zeros(0))
-        if len(part.sums) != 1 or len(counted) not in {3, *(3 * n for n in output)}:
+        counted: Row = state.sums.get(self.label, np.zeros(0))
+        if len(state.sums) != 1 or len(counted) not in {3, *(3 * n for n in output)}:
             return f"{self.label} is not three counts for each class"
         found, chosen, there = counted.reshape(3, -1)
         if found.min() < 0 or (found > np.minimum(chosen, there)).any():
             return f"{self.label} has more positions found than there are"
-        if max(chosen.max(), there.max()) > part.positions:
-            return f"{self.label} has more positions than the {part.positions} that count"
+        if max(chosen.max(), there.max()) > state.positions:
+            return f"{self.label} has more positions than the {state.positions} that count"
         return None

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from xbackend_fl.errors import ConfigError, RunFailed, raised, turned
 from xbackend_fl.locate import call
-from xbackend_fl.metrics.metric import ANY, Figures, Metric, Part, Sums
+from xbackend_fl.metrics.metric import ANY, Figures, Metric, MetricState, Sums
 from xbackend_fl.metrics.objective import Shape
 from xbackend_fl.metrics.pairs import Pairs
 from xbackend_fl.places import defined_at, place_of
@@ -102,29 +102,29 @@ class Own(Metric):
             raise RunFailed(f"{what}: measure returned {received}, expected a dict of {', '.join(own.sums)}")
         return {f"{self.name}.{key}": _number(f"{what}: measure: {key}", found[key]) for key in own.sums}
 
-    def figures(self, part: Part) -> Figures:
+    def figures(self, state: MetricState) -> Figures:
         """See :class:`Metric`.
 
         Raises:
             RunFailed: It raised, or its value is no number.
         """
-        found = self._said("value", {key: part.sums[f"{self.name}.{key}"] for key in self._own.sums})
+        found = self._said("value", {key: state.sums[f"{self.name}.{key}"] for key in self._own.sums})
         if found is not None and not (_is_number(found) and math.isfinite(found)):
             raise RunFailed(
                 f"{self._what}: value returned {_shown(found)}, expected a finite number", hint=_HINT
             )
         return Figures({}) if found is None else Figures({self.name: float(found)})
 
-    def impossible(self, part: Part, output: Shape) -> str | None:
+    def impossible(self, state: MetricState, output: Shape) -> str | None:
         """See :class:`Metric`."""
         del output
         sums = self._own.sums
-        if part.sums.keys() != {f"{self.name}.{key}" for key in sums}:
+        if state.sums.keys() != {f"{self.name}.{key}" for key in sums}:
             return f"{self.name} is not the sums {', '.join(sums)}"
-        if min(part.sums.values()) < 0:
+        if min(state.sums.values()) < 0:
             return f"{self.name} has a negative sum"
         try:
-            self.figures(part)
+            self.figures(state)
         except RunFailed as error:
             return error.message
         return None

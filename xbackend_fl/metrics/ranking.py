@@ -19,7 +19,7 @@ from annotated_types import Ge, Le
 from numpy.typing import NDArray
 from pydantic import StrictInt
 
-from xbackend_fl.metrics.metric import Figures, OfClasses, Part, Sums
+from xbackend_fl.metrics.metric import Figures, MetricState, OfClasses, Sums
 from xbackend_fl.metrics.objective import Shape
 from xbackend_fl.metrics.pairs import Pairs, columns_of
 
@@ -165,7 +165,7 @@ class Ranking(OfClasses):
             for place, pair in enumerate(each)
         }
 
-    def merge(self, one: Part, other: Part) -> Sums:
+    def merge(self, one: MetricState, other: MetricState) -> Sums:
         """See :class:`~xbackend_fl.metrics.metric.Metric`."""
         bins = self._bins(len(one.sums))
         return {
@@ -173,10 +173,10 @@ class Ranking(OfClasses):
             for name, counts in one.sums.items()
         }
 
-    def figures(self, part: Part) -> Figures:
+    def figures(self, state: MetricState) -> Figures:
         """See :class:`~xbackend_fl.metrics.metric.Metric`."""
-        found = {name: Histogram.of_sums(counts) for name, counts in part.sums.items()}
-        if not _complete(found.values(), part.positions):
+        found = {name: Histogram.of_sums(counts) for name, counts in state.sums.items()}
+        if not _complete(found.values(), state.positions):
             return Figures({}, f"{self.label} is not defined: some scores are no numbers")
         scored = {name: self.score(one) for name, one in found.items() if one.own.sum() and one.others.sum()}
         if not scored:
@@ -198,22 +198,22 @@ class Ranking(OfClasses):
         shown = {name: value for name, (value, error) in scored.items() if self.per_class and error <= EXACT}
         return Figures({self.label: float(figure)} | shown, note)
 
-    def impossible(self, part: Part, output: Shape) -> str | None:
+    def impossible(self, state: MetricState, output: Shape) -> str | None:
         """See :class:`~xbackend_fl.metrics.metric.Metric`."""
-        classes = len(part.sums)
-        if classes not in {1, *output} or part.sums.keys() != {f"{self.label}.{n}" for n in range(classes)}:
+        classes = len(state.sums)
+        if classes not in {1, *output} or state.sums.keys() != {f"{self.label}.{n}" for n in range(classes)}:
             return f"{self.label} is not a histogram for each class"
         found = {}
-        for name, counts in part.sums.items():
+        for name, counts in state.sums.items():
             if len(counts) % 3 != 1 or len(counts) > 1 + 3 * self._bins(classes):
                 return f"{name} is no histogram of at most {self._bins(classes)} bins"
             found[name] = one = Histogram.of_sums(counts)
             several = np.concatenate([one.own, one.others])
             if not 0 <= one.shift <= 63 or (one.ranks[1:] <= one.ranks[:-1]).any():
                 return f"{name} has bins in no order"
-            if ((several < 0) | (several > part.positions)).any():
-                return f"{name} has counts that {part.positions} positions do not give"
-        if not _complete(found.values(), part.positions):
+            if ((several < 0) | (several > state.positions)).any():
+                return f"{name} has counts that {state.positions} positions do not give"
+        if not _complete(found.values(), state.positions):
             return f"{self.label} does not count every position once"
         return None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from xbackend_fl.metrics.metric import ANY, Figures, Metric, Part, Sums
+from xbackend_fl.metrics.metric import ANY, Figures, Metric, MetricState, Sums
 from xbackend_fl.metrics.objective import Shape
 from xbackend_fl.metrics.pairs import Pairs
 
@@ -25,20 +25,20 @@ class LossMetric(Metric):
         weights = {} if pairs.weights is None else {WEIGHT: float(pairs.weights.sum())}
         return {"loss": float(pairs.losses.sum())} | weights
 
-    def figures(self, part: Part) -> Figures:
+    def figures(self, state: MetricState) -> Figures:
         """See :class:`~xbackend_fl.metrics.metric.Metric`."""
-        weight = part.sums.get(WEIGHT, part.positions)
-        return Figures({"loss": part.sums["loss"] / weight} if weight else {})
+        weight = state.sums.get(WEIGHT, state.positions)
+        return Figures({"loss": state.sums["loss"] / weight} if weight else {})
 
-    def impossible(self, part: Part, output: Shape) -> str | None:
+    def impossible(self, state: MetricState, output: Shape) -> str | None:
         """See :class:`~xbackend_fl.metrics.metric.Metric`."""
         del output
-        if part.sums.keys() not in ({"loss"}, {"loss", WEIGHT}):
+        if state.sums.keys() not in ({"loss"}, {"loss", WEIGHT}):
             return "loss is not one number"
-        if part.sums.get(WEIGHT, 0.0) < 0:
-            return f"{WEIGHT} is {part.sums[WEIGHT]:.6g}"
-        if not part.positions and any(part.sums.values()):
-            return f"loss is {part.sums['loss']:.6g} over 0 positions"
+        if state.sums.get(WEIGHT, 0.0) < 0:
+            return f"{WEIGHT} is {state.sums[WEIGHT]:.6g}"
+        if not state.positions and any(state.sums.values()):
+            return f"loss is {state.sums['loss']:.6g} over 0 positions"
         return None
 
 

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.metrics.metric import Figures, Mean, Part
+from xbackend_fl.metrics.metric import Figures, Mean, MetricState
 from xbackend_fl.metrics.pairs import Pairs
 
 _MOST = math.log(np.finfo(np.float64).max)
@@ -33,11 +33,11 @@ class Perplexity(Mean):
         """See :class:`~xbackend_fl.metrics.metric.Mean`."""
         return math.exp(mean)
 
-    def figures(self, part: Part) -> Figures:
+    def figures(self, state: MetricState) -> Figures:
         """None where the exponential has no float64."""
-        if part.positions and part.sums[self.label] / part.positions > _MOST:
+        if state.positions and state.sums[self.label] / state.positions > _MOST:
             return Figures({}, "perplexity is larger than float64 holds")
-        return super().figures(part)
+        return super().figures(state)
 
 
 METRIC = Perplexity

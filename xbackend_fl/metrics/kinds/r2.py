@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.metrics.metric import Figures, Metric, Part, Sums
+from xbackend_fl.metrics.metric import Figures, Metric, MetricState, Sums
 from xbackend_fl.metrics.objective import Shape
 from xbackend_fl.metrics.pairs import Pairs, columns_of
 
@@ -69,7 +69,7 @@ class R2(Metric):
         spread = np.square(moved - mean).sum(0)
         return _Moments(first + mean, spread, np.square(pairs.outputs - pairs.targets).sum(0)).sums()
 
-    def merge(self, one: Part, other: Part) -> Sums:
+    def merge(self, one: MetricState, other: MetricState) -> Sums:
         """See :class:`~xbackend_fl.metrics.metric.Metric`."""
         left, right, total = _moments(one.sums), _moments(other.sums), one.positions + other.positions
         if not one.positions or not other.positions:
@@ -79,23 +79,23 @@ class R2(Metric):
         between = np.square(apart) * (one.positions / columns) * (other.positions / total)
         return _Moments(mean, left.spread + right.spread + between, left.errors + right.errors).sums()
 
-    def figures(self, part: Part) -> Figures:
+    def figures(self, state: MetricState) -> Figures:
         """See :class:`~xbackend_fl.metrics.metric.Metric`."""
-        moments = _moments(part.sums)
-        if part.positions < 2 * len(moments.mean):
+        moments = _moments(state.sums)
+        if state.positions < 2 * len(moments.mean):
             return Figures({}, "r2 is not defined for fewer than two examples")
         changing = moments.spread != 0
         ratio = np.divide(moments.errors, moments.spread, out=np.ones_like(moments.errors), where=changing)
         scores = np.where(moments.errors == 0, 1.0, 1.0 - ratio)
         return Figures({self.label: float(scores.mean())})
 
-    def impossible(self, part: Part, output: Shape) -> str | None:
+    def impossible(self, state: MetricState, output: Shape) -> str | None:
         """See :class:`~xbackend_fl.metrics.metric.Metric`."""
         columns = columns_of(output)
         expected = {f"r2.{kind}.{column}" for kind in _Moments._fields for column in range(columns)}
-        if part.sums.keys() != expected:
+        if state.sums.keys() != expected:
             return f"r2 is not three sums for each of {columns} outputs"
-        moments = _moments(part.sums)
+        moments = _moments(state.sums)
         if (moments.spread < 0).any() or (moments.errors < 0).any():
             return "r2 has a negative sum of squares"
         return None
