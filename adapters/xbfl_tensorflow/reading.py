@@ -15,7 +15,7 @@ from xbfl_tensorflow.trace import Trace, call_once, raised
 
 Traced = Callable[[Sequence[Axes]], Trace]
 
-_MOST = 64
+_MAX = 64
 """Most ways of reading all inputs that are tried."""
 
 _ONLY = "the model takes no other order"
@@ -68,7 +68,7 @@ def _only_one(model: Any, way: Way, batch: Sequence[Array], given: Sequence[Axes
         else [Axes(order, _ONLY if order != axes.perm else "") for order in orders_of(array.ndim)]
         for axes, array in zip(given, batch, strict=True)
     ]
-    every = islice(product(*options), 1, _MOST)
+    every = islice(product(*options), 1, _MAX)
     found = [list(choice) for choice in every if takes(model, way, choice, batch)]
     return found[0] if len(found) == 1 else list(given)
 

@@ -27,7 +27,7 @@ from xbackend_fl.adapter.outputs import output_leaves
 from xbackend_fl.errors import UnsupportedError, XbflError
 from xbfl_tensorflow.calling import call_model, is_keras
 
-_MOST_STEPS = 128
+_MAX_STEPS = 128
 """Of a recurrent layer whose operations are made one by one."""
 
 
@@ -308,7 +308,7 @@ def _unrolled(layer: Any, given: Any) -> Iterator[None]:
     """
     shapes = (item.shape for item in tf.nest.flatten(given) if tf.is_tensor(item))
     steps = next((shape[1] for shape in shapes if shape.rank > 2), None) or 0
-    if getattr(layer, "unroll", None) is not False or not 0 < steps <= _MOST_STEPS:
+    if getattr(layer, "unroll", None) is not False or not 0 < steps <= _MAX_STEPS:
         yield
         return
     # The legacy package asks the second one which of two implementations it takes.

@@ -19,7 +19,7 @@ from xbfl_torch.constants import fold
 from xbfl_torch.graph import Context, Handler, base_name, native_shape
 from xbfl_torch.smaller import FORMS
 
-_MOST = 200
+_MAX = 200
 """Most operations that stand for one."""
 
 
@@ -98,7 +98,7 @@ def _smaller(context: Context, node: Node, known: frozenset[str]) -> Graph:
         raise _none(node) from error
     graph.eliminate_dead_code()
     calls = [item for item in graph.nodes if item.op == "call_function"]
-    if len(calls) > _MOST or any(item.target == target for item in calls):
+    if len(calls) > _MAX or any(item.target == target for item in calls):
         raise _none(node)
     return graph
 

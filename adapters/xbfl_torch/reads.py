@@ -60,7 +60,7 @@ _MACHINERY = tuple(
 """Files of PyTorch between an operation and who sees it."""
 _PACKING = (str(Path("nn", "modules", "rnn.py")), str(Path("nn", "utils", "rnn.py")))
 """Where PyTorch reads how many sequences are packed, which is how many there are."""
-_MOST = 256
+_MAX = 256
 """Of looks that are kept."""
 
 
@@ -219,7 +219,7 @@ class _Looks(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if not is_library(call.file) or _package(call.file) in self._packages
         )
         first = next(known, None)
-        if first is None or len(self.found) == _MOST or (size and not in_a_test(calls[first])):
+        if first is None or len(self.found) == _MAX or (size and not in_a_test(calls[first])):
             return
         call = calls[first]
         harmless = not inside and (only_refuses(calls[first:]) or (size and only_skips(call)))

@@ -17,7 +17,7 @@ from xbackend_fl.losses import LOSSES
 from xbackend_fl.metrics import (
     Choice,
     Metrics,
-    most_positions_of,
+    max_positions_of,
     objective_of,
     shown,
 )
@@ -188,10 +188,10 @@ def test_figures_for_people(name: str, value: float | None, text: str) -> None:
 def test_no_data_have_more_positions_than_the_bound(loss: Any, output: Any, targets: Any) -> None:
     objective = objective_of(schema_with(output), LOSSES[loss](), np.zeros((4, *targets), np.int64))
     found = Metrics.measured(objective, np.zeros((4, *output), np.float32), np.zeros((4, *targets), np.int64))
-    most = 4 * most_positions_of(LOSSES[loss](), output)
+    most = 4 * max_positions_of(LOSSES[loss](), output)
     assert 0 < found.positions <= most
     with pytest.raises(UpdateRefused, match=f"there can be {found.positions - 1} at most"):
-        Metrics.of_fields(found.to_fields(), LOSSES[loss](), output, most=found.positions - 1)
+        Metrics.of_fields(found.to_fields(), LOSSES[loss](), output, max_positions=found.positions - 1)
 
 
 def test_the_least_loss_of_what_is_wrong_is_below_every_real_one() -> None:

@@ -263,7 +263,7 @@ def by_names(
     if same_names(names, given.names):
         yield made([Leaf(given.names.index(name)) for name in names])
         return
-    if keyed and all(given.names) and len(leaves) <= _MOST_NAMES:
+    if keyed and all(given.names) and len(leaves) <= _MAX_NAMES:
         alike = [[likeness(name, other) for other in given.names] for name in names]
 
         def rank(order: tuple[Leaf, ...]) -> float:
@@ -442,5 +442,5 @@ def not_callable(what: str, parameters: Parameters, failed: Failed) -> Unsupport
     )
 
 
-_MOST_NAMES = 7
+_MAX_NAMES = 7
 """Of inputs whose names are compared in every order."""

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-_MOST = 4
+_MAX = 4
 """Updates of one pass."""
 
 _LANES = 4
 """Values that a thread reads with one instruction."""
 
 _THREADS = 256
-_MOST_BLOCKS = 1 << 20
+_MAX_BLOCKS = 1 << 20
 
 _WITHIN = """
 struct alignas(4 * sizeof(VALUE)) Values { VALUE at[4]; };
@@ -109,8 +109,8 @@ def is_within(array: Array, limit: float) -> bool:
 
 
 def _add(total: Array, values: Sequence[Array], scales: Sequence[Any], base: Array | None) -> None:
-    for start in range(0, len(values), _MOST):
-        part = [_readable(value) for value in values[start : start + _MOST]]
+    for start in range(0, len(values), _MAX):
+        part = [_readable(value) for value in values[start : start + _MAX]]
         origin = [] if base is None else [_readable(base)]
         kernel = _add_kernel(
             total.dtype.char,
@@ -119,12 +119,12 @@ def _add(total: Array, values: Sequence[Array], scales: Sequence[Any], base: Arr
             base=bool(origin),
             wide=_aligned([total, *part, *origin]),
         )
-        _launch(kernel, total.size, (total, *part, *origin, *scales[start : start + _MOST]))
+        _launch(kernel, total.size, (total, *part, *origin, *scales[start : start + _MAX]))
 
 
 def _launch(kernel: Any, size: int, arguments: tuple[Any, ...]) -> None:
     if size:
-        blocks = min(-(-size // (_LANES * _THREADS)), _MOST_BLOCKS)
+        blocks = min(-(-size // (_LANES * _THREADS)), _MAX_BLOCKS)
         kernel((blocks,), (_THREADS,), (*arguments, cupy.int64(size)))
 
 

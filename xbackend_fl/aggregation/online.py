@@ -231,7 +231,7 @@ class OnlineMean:
                     before = bounds.get(name, 0.0)
                     counted = 1 if self._counts_once(name, like) else num_examples
                     bounds[name] = before + self._exact_bound(name, array, counted, before)
-            elif like.kinds[name] is Kind.COUNTER and array.max() > (most := self._most_counted(name)):
+            elif like.kinds[name] is Kind.COUNTER and array.max() > (most := self._max_count(name)):
                 raise UpdateRefused(
                     f"parameter {name!r} counts to {array.max()}, and can count to {most} at most"
                 )
@@ -261,7 +261,7 @@ class OnlineMean:
             )
         return bound
 
-    def _most_counted(self, name: str) -> int:
+    def _max_count(self, name: str) -> int:
         return min(
             MOST_COUNTED, MOST_STEPS + (0 if self._base is None else max(0, int(self._base[name].max())))
         )

@@ -21,7 +21,7 @@ from xbackend_fl.text import line
 LAYOUT_VERSION = 2
 """Version of the layout rules; part of every fingerprint."""
 
-_MOST_AXES = 32
+_MAX_AXES = 32
 """Axes that an array has at most."""
 
 _AGAIN = "describe the reference model again with this version"
@@ -215,7 +215,7 @@ def _check_training(node: Node, parameters: Mapping[str, Parameter]) -> None:
                 expected = f"a row from 0 to {last}, or -1"
             case "shared_axes":
                 good = isinstance(value, tuple) and all(
-                    isinstance(axis, int) and 0 <= axis < _MOST_AXES for axis in value
+                    isinstance(axis, int) and 0 <= axis < _MAX_AXES for axis in value
                 )
                 expected = "numbers of axes"
             case _:

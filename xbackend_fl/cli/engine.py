@@ -23,9 +23,7 @@ def build(
     ],
     size: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="AXIS=FEWEST:USUAL:MOST", help="Lengths of a free axis; batch=1:8:64 if left out."
-        ),
+        typer.Option(metavar="AXIS=MIN:USUAL:MAX", help="Lengths of a free axis; batch=1:8:64 if left out."),
     ] = None,
     refittable: Annotated[
         bool,

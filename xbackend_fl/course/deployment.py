@@ -13,7 +13,7 @@ from xbackend_fl.course.numbers import Seconds
 from xbackend_fl.course.section import Section
 from xbackend_fl.errors import ConfigError
 
-_MOST_EXAMPLES = 1 << 39
+_MAX_EXAMPLES = 1 << 39
 """Of a silo; those of as many as a course may have are still whole numbers in float64."""
 
 
@@ -54,7 +54,7 @@ class DeploymentSection(Section):
     )
     join_timeout_s: Seconds = Field(300.0, description="how long the server waits for silos")
     round_timeout_s: Seconds = Field(3600.0, description="how long the server waits for a round's updates")
-    max_examples: Annotated[int, Field(gt=0, le=_MOST_EXAMPLES)] = Field(
+    max_examples: Annotated[int, Field(gt=0, le=_MAX_EXAMPLES)] = Field(
         10_000_000,
         description="most training examples that a silo may say it has, and so the largest weight of an update",
     )

@@ -20,7 +20,7 @@ NUM_CLASSES = 62
 WRITERS_PER_FILE = 100
 _SIDE = 28
 _POINTS = 6
-_FEWEST, _MOST = 20, 471
+_MIN, _MAX = 20, 471
 _DIGITS_SHARE = 0.5
 
 
@@ -71,7 +71,7 @@ def _writer(
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Images ``[n, 784]`` and labels ``[n]`` of one writer."""
     source = generator(seed, "writer", number)
-    count = int(np.clip(source.normal(MEAN_EXAMPLES, DEVIATION), _FEWEST, _MOST))
+    count = int(np.clip(source.normal(MEAN_EXAMPLES, DEVIATION), _MIN, _MAX))
     digit = source.random(count) < _DIGITS_SHARE
     labels = np.where(digit, source.integers(0, 10, count), source.integers(10, NUM_CLASSES, count))
     slant, size, thickness = source.normal(0, 0.25), source.uniform(0.75, 1.1), source.uniform(0.035, 0.07)

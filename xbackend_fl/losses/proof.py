@@ -20,7 +20,7 @@ Array = NDArray[Any]
 TOLERANCE = 1e-4
 """Largest difference, relative to the largest number of either, that rounding in float32 explains."""
 
-_MOST_CLASSES = 4096
+_MAX_CLASSES = 4096
 _STEP = 1e-4
 _REACH = {"classes": 100.0, "shares": 100.0, "values": 50.0, "counts": 20.0}
 """Outputs that a model may reach when it is sure, or wrong."""
@@ -78,7 +78,7 @@ def draws(asked: Question) -> Iterator[Draw]:
     signs = np.random.default_rng(7).choice([-reach, reach], (4, *asked.output))
     yield Draw(f"extreme outputs, ±{reach:g}", signs.astype(np.float32), _targets(asked, 4, kind, 7))
     if classes:
-        rows = -(-min(classes, _MOST_CLASSES) * classes // prod(asked.output))
+        rows = -(-min(classes, _MAX_CLASSES) * classes // prod(asked.output))
         targets = _targets(asked, rows, kind, 8)
         targets.flat[:classes] = np.arange(min(classes, targets.size))
         outputs = np.random.default_rng(8).standard_normal((rows, *asked.output))

@@ -3,10 +3,10 @@
 from xbackend_fl.metrics.choice import Choice, Direction
 from xbackend_fl.metrics.evaluation import evaluated
 from xbackend_fl.metrics.metric import Metric
-from xbackend_fl.metrics.metrics import Metrics, most_bytes
+from xbackend_fl.metrics.metrics import Metrics, max_bytes
 from xbackend_fl.metrics.objective import Fault, Objective, objective_of
 from xbackend_fl.metrics.own import Own, OwnMetric
-from xbackend_fl.metrics.pairs import most_positions_of
+from xbackend_fl.metrics.pairs import max_positions_of
 from xbackend_fl.metrics.participants import Over, over_participants
 from xbackend_fl.metrics.registry import LOSS, METRICS, fitting, shown, usual_metrics
 
@@ -24,8 +24,8 @@ __all__ = [
     "OwnMetric",
     "evaluated",
     "fitting",
-    "most_bytes",
-    "most_positions_of",
+    "max_bytes",
+    "max_positions_of",
     "objective_of",
     "over_participants",
     "shown",

@@ -18,19 +18,19 @@ def to_text(counts: NDArray[np.int64]) -> str:
     return base64.b64encode(counts.astype("<i8").tobytes()).decode()
 
 
-def of_text(name: str, text: str, most: int) -> NDArray[np.int64]:
+def of_text(name: str, text: str, max_counts: int) -> NDArray[np.int64]:
     """The inverse of :func:`to_text`, for what may be anything.
 
     Args:
         name: What messages call the array.
         text: The text.
-        most: Most numbers that it may have.
+        max_counts: Most numbers that it may have.
 
     Raises:
         UpdateRefused: It is no such text.
     """
-    if len(text) > 4 * (most * _BYTES // 3 + 1):
-        raise UpdateRefused(f"{name} holds more than {most:,} counts, which no data give")
+    if len(text) > 4 * (max_counts * _BYTES // 3 + 1):
+        raise UpdateRefused(f"{name} holds more than {max_counts:,} counts, which no data give")
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:

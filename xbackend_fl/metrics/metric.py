@@ -95,12 +95,12 @@ class Metric(ABC):
         del objective
         return ""
 
-    def most_sums(self, output: Shape) -> int:
+    def max_sums(self, output: Shape) -> int:
         """How many sums it may have, for an output of this shape, the batch not counted."""
         del output
         return 1
 
-    def most_counts(self, output: Shape) -> int:
+    def max_counts(self, output: Shape) -> int:
         """How many counts its arrays may have together, for an output of this shape, the batch not counted."""
         del output
         return 0
@@ -123,14 +123,14 @@ class Metric(ABC):
 
 
 class Mean(Metric):
-    """A metric that is made of a mean over positions, of numbers from 0 to :attr:`most`."""
+    """A metric that is made of a mean over positions, of numbers from 0 to :attr:`upper_bound`."""
 
-    most: ClassVar[float] = math.inf
+    upper_bound: ClassVar[float] = math.inf
     whole: ClassVar[bool] = False
     """Whether what is averaged is a whole number at every position."""
 
     @abstractmethod
-    def at(self, pairs: Pairs) -> NDArray[Any]:
+    def per_position(self, pairs: Pairs) -> NDArray[Any]:
         """What is averaged, at every position."""
 
     def figure(self, mean: float) -> float:
@@ -139,7 +139,7 @@ class Mean(Metric):
 
     def measure(self, pairs: Pairs) -> Sums:
         """See :class:`Metric`."""
-        return {self.label: float(self.at(pairs).sum())}
+        return {self.label: float(self.per_position(pairs).sum())}
 
     def figures(self, state: MetricState) -> Figures:
         """See :class:`Metric`."""
@@ -153,7 +153,7 @@ class Mean(Metric):
         name = self.label
         if state.sums.keys() != {name}:
             return f"{name} is not one number"
-        highest = self.most * state.positions if state.positions else 0
+        highest = self.upper_bound * state.positions if state.positions else 0
         value = state.sums[name]
         if not 0 <= value <= highest * _ROUNDED:
             return f"{name} is {value:.6g} over {state.positions} positions"
@@ -166,7 +166,7 @@ class Share(Mean):
     """The share of positions at which something holds."""
 
     unit = "share"
-    most = 1.0
+    upper_bound = 1.0
     whole = True
 
     @property

@@ -20,7 +20,7 @@ from xbackend_fl.metrics.pairs import pairs_of
 from xbackend_fl.metrics.possible import impossible_beside
 from xbackend_fl.metrics.registry import LOSS, usual_metrics
 
-_MOST_POSITIONS = 1 << 53
+_MAX_POSITIONS = 1 << 53
 _LARGEST = 1e120
 """Squares of float32 numbers add up to less; a thousand times its square is still finite."""
 
@@ -125,7 +125,7 @@ class Metrics:
         metrics: Sequence[Metric] | None = None,
         *,
         training: bool = False,
-        most: int = _MOST_POSITIONS,
+        max_positions: int = _MAX_POSITIONS,
     ) -> Metrics:
         """Figures from elsewhere, which may be anything.
 
@@ -135,15 +135,17 @@ class Metrics:
             output: Shape of the model's output, without the batch axis.
             metrics: What the course measures beside the loss; what is usual with it if left out.
             training: Whether only the loss is expected.
-            most: Positions that may have been looked at: figures over more would outweigh all others in a mean.
+            max_positions: Positions that may have been looked at: figures over more would outweigh all others in a mean.
 
         Raises:
             UpdateRefused: They are not the finite numbers that these metrics have, or no data have such figures.
         """
         expected = (LOSS,) if training else _with_loss(loss, metrics)
         positions, sums = _read(fields, loss, output, expected)
-        if positions > most:
-            raise UpdateRefused(f"figures over {positions} positions, and there can be {most} at most")
+        if positions > max_positions:
+            raise UpdateRefused(
+                f"figures over {positions} positions, and there can be {max_positions} at most"
+            )
         for metric in expected:
             reason = metric.impossible(MetricState(positions, _own(metric, sums)), output)
             if reason is not None:
@@ -169,22 +171,22 @@ class Metrics:
                 yield metric.figures(MetricState(self.positions, sums))
 
 
-def most_bytes(metrics: Sequence[Metric], output: Shape) -> int:
+def max_bytes(metrics: Sequence[Metric], output: Shape) -> int:
     """Bytes of these metrics' fields in a message, at most, but for plain numbers.
 
     Args:
         metrics: What is measured.
         output: Shape of the model's output, without the batch axis.
     """
-    return 11 * sum(metric.most_counts(output) for metric in metrics)
+    return 11 * sum(metric.max_counts(output) for metric in metrics)
 
 
 def _read(fields: Any, loss: Loss, output: Shape, expected: Sequence[Metric]) -> tuple[int, dict[str, Any]]:
     """Positions and sums of a stranger's fields, each one that an expected metric may have, and a finite number or counts."""
     if not isinstance(fields, dict):
         raise UpdateRefused(f"the metrics are a {type(fields).__name__}, expected names with numbers")
-    most = 1 + len(expected) + sum(metric.most_sums(output) for metric in expected)
-    if len(fields) > most:
+    limit = 1 + len(expected) + sum(metric.max_sums(output) for metric in expected)
+    if len(fields) > limit:
         raise UpdateRefused(
             f"the metrics have {len(fields)} entries, expected those of the loss {loss.name!r}"
         )
@@ -194,7 +196,7 @@ def _read(fields: Any, loss: Loss, output: Shape, expected: Sequence[Metric]) ->
         if owner is None and name != "positions":
             raise UpdateRefused(f"the metrics have an entry that no metric of the loss {loss.name!r} has")
         if owner is not None and owner.counts and isinstance(value, str):
-            sums[name] = of_text(name, value, owner.most_counts(output))
+            sums[name] = of_text(name, value, owner.max_counts(output))
             continue
         if type(value) not in {int, float} or (owner is not None and owner.counts):
             kind = "counts" if owner is not None and owner.counts else "a number"
@@ -207,7 +209,7 @@ def _read(fields: Any, loss: Loss, output: Shape, expected: Sequence[Metric]) ->
         if owner is not None:
             sums[name] = float(value)
     positions = fields.get("positions")
-    if type(positions) is not int or not 0 <= positions <= _MOST_POSITIONS:
+    if type(positions) is not int or not 0 <= positions <= _MAX_POSITIONS:
         raise UpdateRefused("positions is no whole number from 0 on")
     return positions, sums
 

@@ -46,7 +46,7 @@ class Overlap(OfClasses):
             return ""
         return f"{self.label}: background is {self.background}, and there are the classes 0 to {classes - 1}"
 
-    def most_counts(self, output: Shape) -> int:
+    def max_counts(self, output: Shape) -> int:
         """See :class:`~xbackend_fl.metrics.metric.Metric`."""
         return 3 * max(output, default=1)
 

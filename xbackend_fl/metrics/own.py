@@ -21,7 +21,7 @@ from xbackend_fl.metrics.objective import Shape
 from xbackend_fl.metrics.pairs import Pairs
 from xbackend_fl.places import defined_at, place_of
 
-MOST_SUMS = 64
+MAX_SUMS = 64
 _HINT = "value returns None where the figure is not defined, as for want of examples"
 
 
@@ -84,10 +84,10 @@ class Own(Metric):
     def _own(self) -> OwnMetric:
         return _loaded(self.text)
 
-    def most_sums(self, output: Shape) -> int:
+    def max_sums(self, output: Shape) -> int:
         """See :class:`Metric`."""
         del output
-        return MOST_SUMS
+        return MAX_SUMS
 
     def measure(self, pairs: Pairs) -> Sums:
         """See :class:`Metric`.
@@ -160,9 +160,9 @@ def _check(text: str, own: Any) -> None:
     if missing:
         raise ConfigError(f"{text} is no metric: it has no {', '.join(missing)}", hint=hint)
     names = own.sums if isinstance(own.sums, tuple | list) else ()
-    if not 0 < len(names) <= MOST_SUMS or not all(isinstance(n, str) and n.isidentifier() for n in names):
+    if not 0 < len(names) <= MAX_SUMS or not all(isinstance(n, str) and n.isidentifier() for n in names):
         raise ConfigError(
-            f"{text}: sums is {_shown(own.sums)}, expected 1 to {MOST_SUMS} names",
+            f"{text}: sums is {_shown(own.sums)}, expected 1 to {MAX_SUMS} names",
             hint='sums = ("hits", "all")',
         )
     if len({*names}) < len(names):

@@ -56,7 +56,7 @@ def columns_of(output: Shape) -> int:
     return lengths[0] if len(lengths) == 1 and lengths[0] <= MOST_COLUMNS else 1
 
 
-def most_positions_of(loss: Loss, output: Shape) -> int:
+def max_positions_of(loss: Loss, output: Shape) -> int:
     """Most targets that one example may have, whichever axis holds the classes.
 
     Args:

@@ -141,11 +141,11 @@ class Ranking(OfClasses):
             found: Has positions of the class and others.
         """
 
-    def most_sums(self, output: Shape) -> int:
+    def max_sums(self, output: Shape) -> int:
         """See :class:`~xbackend_fl.metrics.metric.Metric`."""
         return max(output, default=1)
 
-    def most_counts(self, output: Shape) -> int:
+    def max_counts(self, output: Shape) -> int:
         """See :class:`~xbackend_fl.metrics.metric.Metric`."""
         return 3 * self.bins + 4 * max(output, default=1)
 

@@ -217,12 +217,12 @@ def refusing(who: str, timeout_s: float | None = None) -> Iterator[None]:
         raise UpdateRefused(raised(who, error, f"at {place}" if place else "")) from error
 
 
-def reported(answer: Any, most: int | None = None) -> tuple[int, dict[str, float]]:
+def reported(answer: Any, max_examples: int | None = None) -> tuple[int, dict[str, float]]:
     """The number of examples, and figures, that a loop reports.
 
     Args:
         answer: A whole number, or a mapping with ``num_examples`` and numbers by name.
-        most: How many examples there are; ``None`` if nobody knows.
+        max_examples: How many examples there are; ``None`` if nobody knows.
 
     Raises:
         UpdateRefused: It is something else.
@@ -243,9 +243,9 @@ def reported(answer: Any, most: int | None = None) -> tuple[int, dict[str, float
         raise UpdateRefused(
             f"returned num_examples {repr(count)[:_SHOWN]}, expected a whole number from 1", hint=hint
         )
-    if most is not None and count > most:
+    if max_examples is not None and count > max_examples:
         raise UpdateRefused(
-            f"returned num_examples {count}, and the participant has {most} examples",
+            f"returned num_examples {count}, and the participant has {max_examples} examples",
             hint="count every example once, however often the loop goes through the data",
         )
     figures: dict[str, float] = {}

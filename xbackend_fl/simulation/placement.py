@@ -10,7 +10,7 @@ from xbackend_fl.adapter import LOCKSTEP
 from xbackend_fl.course import Course
 
 _DEVICES = Path("/dev")
-_MOST_WORKERS = 4
+_MAX_WORKERS = 4
 """Every worker holds a model and a framework; more than this is asked for with ``federate.workers``."""
 
 
@@ -54,7 +54,7 @@ def place(course: Course, cores: int) -> Placement:
         workers = federate.workers
     else:
         cohort = federate.cohort or len(course.participants)
-        workers = max(1, min(cores // backends, _MOST_WORKERS, cohort // backends))
+        workers = max(1, min(cores // backends, _MAX_WORKERS, cohort // backends))
     replicas: int | None = 1
     if device == "cuda" and federate.memory == "normal":
         words = {"auto": None, "lockstep": LOCKSTEP}

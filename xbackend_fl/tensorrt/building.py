@@ -16,9 +16,9 @@ from xbackend_fl.tensorrt.library import Messages, library
 class Sizes:
     """What a free axis may be long, and what it mostly is."""
 
-    fewest: int
+    min_size: int
     usual: int
-    most: int
+    max_size: int
 
     @staticmethod
     def of(text: str) -> Sizes:
@@ -31,8 +31,8 @@ class Sizes:
             found = Sizes(*map(int, text.split(":")))
         except (TypeError, ValueError):
             found = Sizes(0, 0, 0)
-        if not 0 < found.fewest <= found.usual <= found.most:
-            raise ConfigError(f"{text!r} are no sizes: expected FEWEST:USUAL:MOST", hint="e.g. batch=1:8:64")
+        if not 0 < found.min_size <= found.usual <= found.max_size:
+            raise ConfigError(f"{text!r} are no sizes: expected MIN:USUAL:MAX", hint="e.g. batch=1:8:64")
         return found
 
 
@@ -107,10 +107,10 @@ def _profile(
         if unknown:
             raise ConfigError(
                 f"axis {unknown[0]!r} of input {item.name!r} is free, and nobody says how long it is",
-                hint=f"--size {unknown[0]}=FEWEST:USUAL:MOST",
+                hint=f"--size {unknown[0]}=MIN:USUAL:MAX",
             )
         if free:
-            ends = ("fewest", "usual", "most")
+            ends = ("min_size", "usual", "max_size")
             yield (
                 item.name,
                 [

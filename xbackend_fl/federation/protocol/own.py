@@ -9,7 +9,7 @@ from typing import Any
 from xbackend_fl.errors import UpdateRefused
 from xbackend_fl.text import line
 
-_MOST, _LONGEST, _NOTES = 64, 60, 8
+_MAX, _LONGEST, _NOTES = 64, 60, 8
 
 
 def own_figures(fields: Mapping[str, Any]) -> dict[str, float]:
@@ -19,8 +19,8 @@ def own_figures(fields: Mapping[str, Any]) -> dict[str, float]:
         UpdateRefused: They are not at most 64 finite numbers by name.
     """
     found = fields.get("figures", {})
-    if not isinstance(found, dict) or len(found) > _MOST:
-        raise UpdateRefused(f"the figures of its own are no mapping of at most {_MOST} numbers")
+    if not isinstance(found, dict) or len(found) > _MAX:
+        raise UpdateRefused(f"the figures of its own are no mapping of at most {_MAX} numbers")
     for name, value in found.items():
         if type(value) not in {int, float} or not math.isfinite(value):
             raise UpdateRefused(f"the figure of its own {line(name, _LONGEST)!r} is no finite number")

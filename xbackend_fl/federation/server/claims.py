@@ -23,11 +23,11 @@ class Claims:
     """What silos have said about their examples.
 
     Args:
-        most: Training examples that any silo may say it has.
+        max_examples: Training examples that any silo may say it has.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, max_examples: int) -> None:
+        self._max_examples = max_examples
         self._stated: dict[str, int] = {}
         self._open: set[str] = set()
         self._told: set[tuple[str, str, int]] = set()
@@ -54,7 +54,7 @@ class Claims:
         size = self._whole(num_examples)
         if name in self._open:
             self._stated[name] = max(size, self._stated.get(name, 0))
-        stated = self._stated.get(name, self._most)
+        stated = self._stated.get(name, self._max_examples)
         if size > stated:
             raise UpdateRefused(
                 f"num_examples is {size}, and the silo said at first that it has {stated}",
@@ -64,9 +64,9 @@ class Claims:
 
     def _whole(self, value: object) -> int:
         # True is 1 to Python.
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= self._most:
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= self._max_examples:
             raise UpdateRefused(
-                f"num_examples is {quoted(value)}, expected a whole number from 1 to {self._most} (deployment.max_examples)"
+                f"num_examples is {quoted(value)}, expected a whole number from 1 to {self._max_examples} (deployment.max_examples)"
             )
         return value
 

@@ -48,7 +48,7 @@ class Collector:
         variances: Names of those of which no value is negative.
         payload: How updates are encoded.
         output: Shape of the model's output, without the batch axis.
-        most_positions: Positions that a silo's figures may be over.
+        max_positions: Positions that a silo's figures may be over.
         told: What silos said of their own training that was passed on.
         observer: Told about every update.
 
@@ -73,7 +73,7 @@ class Collector:
         variances: frozenset[str],
         payload: Payload,
         output: tuple[int, ...],
-        most_positions: int,
+        max_positions: int,
         told: set[tuple[str, str]],
         observer: Observer,
     ) -> None:
@@ -83,7 +83,7 @@ class Collector:
         self._told = told
         self._payload, self._observer, self._began = payload, observer, time.perf_counter()
         self._backends = {participant.name: participant.backend for participant in course.participants}
-        self._loss, self._output, self._most_positions = course.loss, output, most_positions
+        self._loss, self._output, self._max_positions = course.loss, output, max_positions
         self._metrics = course.metrics[1:]
         self._each = course.evaluation.validation == "participants"
         self._parts: dict[str, Metrics] = {}
@@ -280,7 +280,7 @@ class Collector:
         part = None
         if before is not None:
             part = Metrics.of_fields(
-                before, self._loss, self._output, self._metrics, most=self._most_positions
+                before, self._loss, self._output, self._metrics, max_positions=self._max_positions
             )
         trained = Metrics.of_fields(update.fields.get("metrics"), self._loss, self._output, training=True)
         arrays, beside = split(update.arrays)

@@ -16,7 +16,7 @@ from xbackend_fl.federation.transport import Link, Session
 
 _AGAIN_S = 1.0
 """Seconds until a silo is asked again after the way there or back failed; twice as long each time."""
-_AGAIN_AT_MOST_S = 16.0
+_MAX_BACKOFF_S = 16.0
 _IDLE_S = 0.05
 
 
@@ -47,7 +47,7 @@ class Dispatcher:
     Args:
         link: Reaches the silos.
         signatures: The server's key and those of the silos.
-        most_bytes: Longest answer; a longer one is refused before it is read.
+        max_bytes: Longest answer; a longer one is refused before it is read.
         grace_s: Seconds for which a silo that went away is waited for, although the others are enough: it may be starting again.
 
     Attributes:
@@ -62,7 +62,7 @@ class Dispatcher:
         self,
         link: Link,
         signatures: Signatures | None = None,
-        most_bytes: int = (1 << 31) - 1,
+        max_bytes: int = (1 << 31) - 1,
         grace_s: float = 30.0,
     ) -> None:
         self._link, self._signatures, self._grace_s = link, signatures or Signatures(), grace_s
@@ -71,7 +71,7 @@ class Dispatcher:
         self._left: dict[str, float] = {}
         self.expected: Mapping[str, Mapping[str, object]] = {}
         self.hear: Callable[[str, Message], None] = lambda _, __: None
-        self.most_bytes = most_bytes
+        self.max_bytes = max_bytes
         self.binding: Message | None = None
         self.last_errors: dict[str, str] = {}
         self.traffic = Traffic()
@@ -139,7 +139,7 @@ class Dispatcher:
                         self.last_errors[name] = reply.trouble
                         asked.pop(name, None)
                         not_before[name] = time.monotonic() + patience[name]
-                        patience[name] = min(2 * patience[name], _AGAIN_AT_MOST_S)
+                        patience[name] = min(2 * patience[name], _MAX_BACKOFF_S)
                         continue
                     answer = self._open(name, reply.frame, count=True)
                     if answer.kind == UNBOUND and self.binding is not None and name not in bound:
@@ -188,10 +188,10 @@ class Dispatcher:
     def _open(self, name: str, sealed: Frame, *, count: bool = False) -> Message:
         if count:
             self.traffic = replace(self.traffic, received=self.traffic.received + len(sealed))
-        if len(sealed) > self.most_bytes:
+        if len(sealed) > self.max_bytes:
             return Message.refusal(
                 UpdateRefused(
-                    f"{name} sent {len(sealed):,} bytes, and no answer has more than {self.most_bytes:,}"
+                    f"{name} sent {len(sealed):,} bytes, and no answer has more than {self.max_bytes:,}"
                 )
             )
         try:

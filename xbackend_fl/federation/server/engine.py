@@ -28,7 +28,7 @@ from xbackend_fl.federation.server.enrollment import fetch_references, verify_mo
 from xbackend_fl.federation.server.ledger import Ledger
 from xbackend_fl.federation.server.reference import Reference
 from xbackend_fl.federation.server.ruin import Verdict, take_out
-from xbackend_fl.metrics import Metrics, most_bytes, most_positions_of
+from xbackend_fl.metrics import Metrics, max_bytes, max_positions_of
 from xbackend_fl.participant import Usage
 from xbackend_fl.report import Participation
 from xbackend_fl.rounds import Outputs, Prepared, RoundOutcome, Ruined
@@ -68,7 +68,7 @@ class DeploymentEngine:
         self._probe: tuple[np.ndarray[Any, Any], ...] = ()
         self._answered = 0
         self._output: tuple[int, ...] = ()
-        self._most_positions = 1
+        self._max_positions = 1
         self._variances = frozenset[str]()
         self._each = course.evaluation.validation == "participants"
         self._evaluated: dict[tuple[str, str], Metrics] = {}
@@ -117,13 +117,13 @@ class DeploymentEngine:
         loss, output = self._course.loss, reference.schema.outputs[0].shape[1:]
         self._output, self._variances = output, reference.schema.variances
         # The weight of a silo in figures is bounded as its weight in the mean of the updates is.
-        self._most_positions = self._rules.max_examples * most_positions_of(loss, output)
+        self._max_positions = self._rules.max_examples * max_positions_of(loss, output)
         self._dispatcher.binding = reference.binding
         self._probe, self._answered = reference.probe, len(reference.schema.outputs)
         size = sum(array.nbytes for array in reference.initial.values())
         # Figures on two splits at most.
-        figures = 2 * most_bytes(self._course.metrics, output)
-        self._dispatcher.most_bytes = (
+        figures = 2 * max_bytes(self._course.metrics, output)
+        self._dispatcher.max_bytes = (
             (2 + len(self._course.federate.algorithm.vectors)) * size + figures + _OVERHEAD
         )
 
@@ -156,7 +156,7 @@ class DeploymentEngine:
             self._variances,
             self._payload,
             self._output,
-            self._most_positions,
+            self._max_positions,
             self._told,
             observer,
         )
@@ -247,7 +247,7 @@ class DeploymentEngine:
                         self._course.loss,
                         self._output,
                         self._course.metrics[1:],
-                        most=self._most_positions,
+                        max_positions=self._max_positions,
                     )
                     for split in splits
                 }

@@ -19,7 +19,7 @@ from xbackend_fl.mapping.proof.verify import TOLERANCE
 from xbackend_fl.rounds import check_loss
 
 _WAIT_S = 0.2
-_MOST_NOTES = 1000
+_MAX_NOTES = 1000
 
 
 def wait_for_silos(course: Course, dispatcher: Dispatcher, observer: Observer) -> Mapping[str, Message]:
@@ -170,8 +170,8 @@ def _proof(error: object, notes: object) -> tuple[float, tuple[str, ...]]:
     assert isinstance(error, int | float)
     if not 0 <= error <= TOLERANCE:
         raise UpdateRefused(f"no proof passes with a largest error of {error:g}; expected 0 to {TOLERANCE:g}")
-    if len(notes) > _MOST_NOTES:
-        raise UpdateRefused(f"it says {len(notes)} things of its model, expected {_MOST_NOTES} at most")
+    if len(notes) > _MAX_NOTES:
+        raise UpdateRefused(f"it says {len(notes)} things of its model, expected {_MAX_NOTES} at most")
     return float(error), tuple(public(_text(note)) for note in notes)
 
 

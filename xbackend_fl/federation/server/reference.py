@@ -30,7 +30,7 @@ _COARSE = 1e-2
 """Relative error against ONNX Runtime from which evidence is not of the schema that it comes with. The proofs are closer, and made at the silos; this is about what
 no rounding and no device explains."""
 
-_MOST_INITIAL = 2.0**24
+_MAX_INITIAL = 2.0**24
 """Magnitude of a trainable initial weight from which float32 has no room for a change by one: nothing that trains moves it."""
 
 _UNUSUAL = {Kind.TRAINABLE: 1e4, Kind.STATISTIC: 1e8}
@@ -129,7 +129,7 @@ def _check_complete(schema: Schema, evidence: Sequence[Evidence]) -> None:
 def _check_values(schema: Schema, initial: Weights, evidence: Sequence[Evidence]) -> None:
     for name, array in initial.items():
         kind = initial.kinds[name]
-        largest = _MOST_INITIAL if kind is Kind.TRAINABLE else LARGEST.get(kind)
+        largest = _MAX_INITIAL if kind is Kind.TRAINABLE else LARGEST.get(kind)
         if largest is not None and array.dtype.kind == "f" and array.size and not is_within(array, largest):
             raise UpdateRefused(
                 f"its initial weights {quoted(name)} hold NaN, infinity or more than {largest:.1e}"

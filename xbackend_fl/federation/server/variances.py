@@ -29,10 +29,10 @@ _KNOWN = -3.0
 """The others' logarithm from which it is certain that theirs is no dead channel."""
 
 
-def logs_of(update: Weights, names: Collection[str], most: int) -> dict[str, NDArray[Any]]:
+def logs_of(update: Weights, names: Collection[str], sample_size: int) -> dict[str, NDArray[Any]]:
     """Logarithms of evenly spaced variances of an update, about ``most`` of all, at least one of each array."""
     found = {name: update[name].reshape(-1) for name in sorted(names) if name in update and update[name].size}
-    step = max(1, sum(array.size for array in found.values()) // most)
+    step = max(1, sum(array.size for array in found.values()) // sample_size)
     return {
         name: np.log10(np.maximum(array[::step].astype(np.float64), _LEAST)) for name, array in found.items()
     }

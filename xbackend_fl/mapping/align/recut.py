@@ -17,7 +17,7 @@ from xbackend_fl.canonical import Binding, Kind, Parameter, Schema, views
 from xbackend_fl.canonical.layout import Join, Layout, Shape, Stack
 from xbackend_fl.errors import UnsupportedError
 
-MOST = 32
+MAX = 32
 """Most ways of cutting that are proposed."""
 
 _PARTS = 4
@@ -55,7 +55,7 @@ def recut(schema: Schema, own: Schema, binding: Binding, until: float) -> Iterat
         for cuts in _plans(ours, theirs, binding.parameters, until)
         for choice in product(*(cut.layouts for cut in cuts))
     )
-    yield from islice(every, MOST)
+    yield from islice(every, MAX)
 
 
 def length_class(parameter: Parameter) -> tuple[tuple[int, ...], str]:

@@ -22,7 +22,7 @@ Array = NDArray[Any]
 _NO_BOUND = 1e30
 """Bounds that are larger are those of the dtype: no data is."""
 
-_MOST = 12
+_MAX = 12
 """How many values of a graph its draws hold."""
 
 
@@ -74,7 +74,7 @@ def _codes(schema: Schema) -> Iterator[tuple[str, list[Compared]]]:
     for node in schema.nodes:
         numbers = node.attributes.get("value")
         whole = str(node.attributes.get("dtype", "")).startswith("int")
-        if node.operator == "Constant" and whole and isinstance(numbers, tuple) and len(numbers) <= _MOST:
+        if node.operator == "Constant" and whole and isinstance(numbers, tuple) and len(numbers) <= _MAX:
             yield node.outputs[0], list(_usable(numbers, ordering=False))
 
 
@@ -97,7 +97,7 @@ def values(numbers: Iterable[Compared]) -> tuple[float, ...]:
     for item in sorted(numbers):
         step = max(1.0, abs(item.number) / 2) if item.ordering else 0.0
         found |= dict.fromkeys((item.number, item.number + step, item.number - step))
-    return tuple(found)[:_MOST]
+    return tuple(found)[:_MAX]
 
 
 def unseen(

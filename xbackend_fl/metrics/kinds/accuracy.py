@@ -19,7 +19,7 @@ class Accuracy(Share):
     fits = frozenset({"classes", "shares"})
     name: Literal["accuracy"] = "accuracy"
 
-    def at(self, pairs: Pairs) -> NDArray[np.bool_]:
+    def per_position(self, pairs: Pairs) -> NDArray[np.bool_]:
         """See :class:`~xbackend_fl.metrics.metric.Mean`."""
         if pairs.objective.class_axis is not None:
             return np.asarray(pairs.outputs.argmax(1) == pairs.targets)

@@ -19,7 +19,7 @@ class Mae(Mean):
     fits = frozenset({"values"})
     name: Literal["mae"] = "mae"
 
-    def at(self, pairs: Pairs) -> NDArray[np.float64]:
+    def per_position(self, pairs: Pairs) -> NDArray[np.float64]:
         """See :class:`~xbackend_fl.metrics.metric.Mean`."""
         return np.asarray(np.abs(pairs.outputs - pairs.targets))
 

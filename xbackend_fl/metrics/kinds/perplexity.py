@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from xbackend_fl.metrics.metric import Figures, Mean, MetricState
 from xbackend_fl.metrics.pairs import Pairs
 
-_MOST = math.log(np.finfo(np.float64).max)
+_MAX = math.log(np.finfo(np.float64).max)
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,10 @@ class Perplexity(Mean):
     """``exp`` of the mean of ``-log p(class)``."""
 
     fits = frozenset({"classes"})
-    most = 2 * float(np.finfo(np.float32).max)
+    upper_bound = 2 * float(np.finfo(np.float32).max)
     name: Literal["perplexity"] = "perplexity"
 
-    def at(self, pairs: Pairs) -> NDArray[np.float64]:
+    def per_position(self, pairs: Pairs) -> NDArray[np.float64]:
         """See :class:`~xbackend_fl.metrics.metric.Mean`."""
         shifted = pairs.outputs - pairs.outputs.max(1, keepdims=True)
         chosen = np.take_along_axis(shifted, pairs.targets[:, None], 1)[:, 0]
@@ -35,7 +35,7 @@ class Perplexity(Mean):
 
     def figures(self, state: MetricState) -> Figures:
         """None where the exponential has no float64."""
-        if state.positions and state.sums[self.label] / state.positions > _MOST:
+        if state.positions and state.sums[self.label] / state.positions > _MAX:
             return Figures({}, "perplexity is larger than float64 holds")
         return super().figures(state)
 

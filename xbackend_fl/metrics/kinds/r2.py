@@ -53,7 +53,7 @@ class R2(Metric):
         """See :class:`~xbackend_fl.metrics.metric.Metric`."""
         return True
 
-    def most_sums(self, output: Shape) -> int:
+    def max_sums(self, output: Shape) -> int:
         """See :class:`~xbackend_fl.metrics.metric.Metric`."""
         return 3 * columns_of(output)
 

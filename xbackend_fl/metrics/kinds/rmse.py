@@ -20,7 +20,7 @@ class Rmse(Mean):
     fits = frozenset({"values"})
     name: Literal["rmse"] = "rmse"
 
-    def at(self, pairs: Pairs) -> NDArray[np.float64]:
+    def per_position(self, pairs: Pairs) -> NDArray[np.float64]:
         """See :class:`~xbackend_fl.metrics.metric.Mean`."""
         return np.asarray(np.square(pairs.outputs - pairs.targets))
 

@@ -45,7 +45,7 @@ class TopK(Share):
             return ""
         return f"{self.label} is always 1 with {objective.num_classes} classes"
 
-    def at(self, pairs: Pairs) -> NDArray[np.bool_]:
+    def per_position(self, pairs: Pairs) -> NDArray[np.bool_]:
         """See :class:`~xbackend_fl.metrics.metric.Mean`."""
         own = np.take_along_axis(pairs.outputs, pairs.targets[:, None], 1)
         before = np.arange(pairs.outputs.shape[1]) < pairs.targets[:, None]

@@ -29,12 +29,12 @@ class Past(NamedTuple):
     Attributes:
         starts: First row of every step.
         number: Steps so far.
-        most: Rows that a participant may come to.
+        max_rows: Rows that a participant may come to.
     """
 
     starts: torch.Tensor
     number: torch.Tensor
-    most: int
+    max_rows: int
 
 
 def add_past(
@@ -43,7 +43,7 @@ def add_past(
     """``result [participants, batch, out] += left [participants, batch, in] @ near.T @ far`` of each one's own rows."""
     count, rows, ins = left.shape
     outs, side = result.shape[2], _side(rows)
-    blocks = triton.cdiv(past.most, _NEAR)
+    blocks = triton.cdiv(past.max_rows, _NEAR)
     share = triton.cdiv(triton.cdiv(ins, _SPLITS), _WIDE) * _WIDE
     scores = left.new_empty(_SPLITS, count, side, blocks * _NEAR)
     launch(
