@@ -65,8 +65,14 @@ class Recorder:
 
     def unique(self, name: str) -> str:
         """``name``, or ``name@2`` and so on if it is taken."""
-        self._names[name] += 1
-        return name if self._names[name] == 1 else f"{name}@{self._names[name]}"
+        count = self._names[name] + 1
+        # Somebody's own name may be one that is made up here.
+        while count > 1 and f"{name}@{count}" in self._names:
+            count += 1
+        self._names[name] = count
+        found = name if count == 1 else f"{name}@{count}"
+        self._names.setdefault(found, 1)
+        return found
 
     def producer(self, value: str) -> Draft | None:
         """The node that makes ``value``; ``None`` for a data input."""
@@ -117,7 +123,7 @@ class Recorder:
         if operator != "Dropout" and key in self._made:
             return self._made[key]
         name = self.unique(name)
-        outputs = (name, *(f"{name}:{index}" for index in range(1, len(shapes))))
+        outputs = (name, *(self.unique(f"{name}:{index}") for index in range(1, len(shapes))))
         self.drafts[name] = Draft(
             name, operator, reads, outputs, dict(layouts), dict(attributes), origin or name, tuple(shapes)
         )
