@@ -17,7 +17,7 @@ from xbackend_fl.events import Event, Noted, RoundStarted
 from xbackend_fl.rounds import RunFolder
 from xbackend_fl.rounds.ready import make_ready, require_same_data
 from xbackend_fl.simulation import resume_run
-from xbackend_fl.weights import load_weights
+from xbackend_fl.weights import Weights, load_weights, save_weights
 
 LOADERS = """
 import numpy as np
@@ -130,7 +130,16 @@ def foreign_best(folder: RunFolder) -> None:
     shutil.copy(folder.path / "model.pt", folder.best)
 
 
-@pytest.mark.parametrize("harm", [without_best, truncated_best, flipped_best, foreign_best])
+def best_of_another_run(folder: RunFolder) -> None:
+    weights = load_weights(folder.best)
+    other = {name: array + np.ones_like(array) for name, array in weights.items()}
+    save_weights(folder.best, Weights(other, weights.fingerprint, weights.kinds))
+
+
+HARMS = [without_best, truncated_best, flipped_best, foreign_best, best_of_another_run]
+
+
+@pytest.mark.parametrize("harm", HARMS)
 def test_the_best_weights_are_made_again(tried: Tried, harm: Callable[[RunFolder], None]) -> None:
     best = load_weights(tried.folder.best).digest
     harm(tried.folder)

@@ -45,6 +45,7 @@ class CourseState:
         pending: The last round, if it is not in the history yet.
         states: Digest of what each participant keeps, by its name; who keeps nothing is not in it.
         run: Name of the run; empty where nobody gave one.
+        best_digest: Digest of the weights of the best round; empty if there is none, or an earlier version wrote the state.
     """
 
     round: int
@@ -54,6 +55,7 @@ class CourseState:
     pending: Pending | None = None
     states: Mapping[str, str] = field(default_factory=dict)
     run: str = ""
+    best_digest: str = ""
 
     @property
     def best(self) -> RoundFinished | None:
@@ -62,7 +64,8 @@ class CourseState:
 
     def evaluated(self, entry: RoundFinished) -> CourseState:
         """The state with the last round's entry in the history."""
-        return replace(self, history=(*self.history, entry), pending=None)
+        best = self.weights.digest if entry.best else self.best_digest
+        return replace(self, history=(*self.history, entry), pending=None, best_digest=best)
 
 
 def best_of(history: Sequence[RoundFinished]) -> RoundFinished | None:
@@ -82,6 +85,7 @@ def save_state(path: Path, state: CourseState) -> None:
         "pending": json.dumps(state.pending and asdict(state.pending)),
         "states": json.dumps(dict(state.states)),
         "run": state.run,
+        "best_digest": state.best_digest,
     }
     write_tensors(path, arrays, metadata | {"metadata_digest": _digest(metadata)})
 
@@ -105,11 +109,11 @@ def load_state(path: Path) -> CourseState:
         pending = json.loads(metadata.get("pending", "null"))
         unevaluated = pending and Pending(**pending)
         states = {str(name): str(of) for name, of in json.loads(metadata.get("states", "{}")).items()}
-        run = metadata.get("run", "")
+        run, best_digest = metadata.get("run", ""), metadata.get("best_digest", "")
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise FileError(f"{path} is not a checkpoint: {shortened(error)}") from error
     server = {name.removeprefix(_SERVER): a for name, a in arrays.items() if name.startswith(_SERVER)}
-    return CourseState(number, weights, server, history, unevaluated, states, run)
+    return CourseState(number, weights, server, history, unevaluated, states, run, best_digest)
 
 
 def _digest(metadata: dict[str, str]) -> str:

@@ -49,11 +49,10 @@ def make_ready(folder: RunFolder, state: CourseState | None) -> Iterator[str]:
         if folder.best.exists() or folder.last.exists():
             yield f"no checkpoint is left in {folder.checkpoints}: the run begins again with round 1"
         return
-    fingerprint = state.weights.fingerprint
-    if _held(folder.last, fingerprint) != state.weights.digest:
+    if _held(folder.last, state.weights.fingerprint) != state.weights.digest:
         # A process that was killed may have written a round for which there is no checkpoint yet.
         save_weights(folder.last, state.weights)
-    if state.best is not None and (why := _unreadable(folder.best, fingerprint)):
+    if state.best is not None and (why := _unfit(folder.best, state)):
         weights = _best(folder, state)
         if weights is None:
             raise FileError(
@@ -143,8 +142,14 @@ def _held(path: Path, fingerprint: str) -> str | None:
         return None
 
 
-def _unreadable(path: Path, fingerprint: str) -> str:
-    """What is wrong with a file of weights, as the end of a sentence; empty if nothing is."""
+def _unfit(path: Path, state: CourseState) -> str:
+    """What is wrong with the file of the best weights, as the end of a sentence; empty if nothing is."""
+    assert state.best is not None
     if not path.exists():
         return "is missing"
-    return "" if _held(path, fingerprint) else "cannot be read"
+    found = _held(path, state.weights.fingerprint)
+    if found is None:
+        return "cannot be read"
+    # The last round's stand there if the run was killed after their evaluation; it is evaluated again.
+    fit = (state.best_digest, state.weights.digest)
+    return "" if found in fit or not state.best_digest else f"has other weights than those of round {state.best.round}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -57,12 +58,13 @@ def run_rounds(
                 state = _one_round(course, engine, state, folder, observer)
                 # Here the mean and the weights before it are gone from memory.
                 if not engine.evaluates_with_training or state.round == course.rounds:
-                    state = _evaluated(course, engine, state, None, folder, observer)
+                    state = _evaluated(course, engine, state, None, observer)
             elif state.pending is not None:
-                state = _evaluated(course, engine, state, None, folder, observer)
+                state = _evaluated(course, engine, state, None, observer)
             else:
                 return state
             folder.save_checkpoint(state, course.keep_checkpoints, back=back)
+            _keep_best(folder, state)
         except Ruined as error:
             # Its frames hold the weights of the round.
             state = go_back(engine, folder, state, error.with_traceback(None), observer)
@@ -90,7 +92,8 @@ def _one_round(
             else "no update is left to go on with: scale inputs and targets to about 1, lower training.optimizer.lr, or set training.clip_norm, in a new run",
         )
     if state.pending is not None:
-        state = _evaluated(course, engine, state, outcome.before, folder, observer)
+        state = _evaluated(course, engine, state, outcome.before, observer)
+        _keep_best(folder, state)
     merged = outcome.mean.result()
     with np.errstate(over="ignore", invalid="ignore"):
         weights, server = algorithm.apply(state.weights, merged, state.server)
@@ -98,7 +101,13 @@ def _one_round(
     save_weights(folder.last, weights)
     pending = Pending(outcome.mean.num_examples, time.perf_counter() - started)
     states = {**state.states, **outcome.states}
-    return CourseState(number, weights, server, state.history, pending, states)
+    return replace(state, round=number, weights=weights, server=server, pending=pending, states=states)
+
+
+def _keep_best(folder: RunFolder, state: CourseState) -> None:
+    """Write the weights of a round that is the best so far, once a checkpoint has them: a run that is killed before finds them there."""
+    if state.best is not None and state.best.round == state.round:
+        save_weights(folder.best, state.weights)
 
 
 def _check_finite(number: int, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -119,10 +128,9 @@ def _evaluated(
     engine: Engine,
     state: CourseState,
     metrics: Metrics | None,
-    folder: RunFolder,
     observer: Observer,
 ) -> CourseState:
-    """The state with the last round's metrics, evaluated now if nobody has; weights better than all before are kept."""
+    """The state with the last round's metrics, evaluated now if nobody has."""
     assert state.pending is not None
     began = time.perf_counter()
     try:
@@ -147,6 +155,5 @@ def _evaluated(
     )
     if is_better(entry, state.best, course.chosen_by):
         entry = entry.model_copy(update={"best": True})
-        save_weights(folder.best, state.weights)
     observer(entry)
     return state.evaluated(entry)
