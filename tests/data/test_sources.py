@@ -253,7 +253,7 @@ def test_another_dtype_in_the_middle(tmp_path: Path) -> None:
     for number, x in enumerate(([1.0, 2.0], [[3.0], [4.0]])):
         parquet.write_table(pa.table({"x": x, "y": [0, 1]}), tmp_path / "both" / f"{number}.parquet")
     with pytest.raises(
-        ConfigError, match=r"x: rows of float32 \[1\] from row 2 on, after rows of float32 \[\]"
+        ConfigError, match=r"1.parquet: x: rows of float32 \[1\] from row 0 on, after rows of float32 \[\]"
     ):
         own("parquet:both#x:y", reading(tmp_path, (1,)))
 

@@ -97,3 +97,42 @@ def texts(where: str, values: Any, start: int) -> NDArray[np.str_] | None:
         row = start + int(np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))[0])
         raise ConfigError(f"{where}: a missing value in row {row}", hint="leave its example out of the file")
     return np.array(values.to_pylist(), dtype=str)
+
+
+def are_images(kind: Any) -> bool:
+    """Whether values of an Arrow type may be encoded images: bytes, or ``{bytes, path}`` as Hugging Face writes them."""
+    if pa.types.is_struct(kind):
+        place = kind.get_field_index("bytes")
+        return place >= 0 and are_images(kind.field(place).type)
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
+
+
+def encoded(where: str, values: Any, start: int) -> list[bytes | None]:
+    """The bytes of every image of a column; ``None`` where there is none.
+
+    Args:
+        where: Which column, for messages.
+        values: An Arrow array.
+        start: How many rows came before.
+
+    Raises:
+        ConfigError: It holds something else, or only says where an image lies.
+    """
+    kind = values.type
+    if not are_images(kind):
+        raise ConfigError(
+            f"{where}: values of the type {kind}, after images",
+            hint="all files of one source have the same columns",
+        )
+    if not pa.types.is_struct(kind):
+        return list(values.to_pylist())
+    found: list[bytes | None] = []
+    for row, value in enumerate(values.to_pylist(), start):
+        image, path = (None, None) if value is None else (value["bytes"], value.get("path"))
+        if image is None and path:
+            raise ConfigError(
+                f"{where}: row {row} says where an image lies ({path[:80]!r}) and does not hold it",
+                hint="write the images into the file: datasets' to_parquet does it; or name their folder: images:FOLDER",
+            )
+        found.append(image)
+    return found

@@ -2,47 +2,31 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple, final
+from typing import Any, final
 
 import numpy as np
 import pyarrow as pa
 
-from xbackend_fl.data.arrow import cast, numbers, texts
 from xbackend_fl.data.column import Array
 from xbackend_fl.data.dataset import Dataset, Splits
+from xbackend_fl.data.decoder import notes_of
 from xbackend_fl.data.divide import by_names, by_shares, divided
 from xbackend_fl.data.kept import Writer, kept, stamps
 from xbackend_fl.data.labels import classes_of, said
+from xbackend_fl.data.layout import OWNERS, PARTS, TARGET, Layout, layout_of
 from xbackend_fl.data.source import Reading
+from xbackend_fl.data.table_writer import TableWriter
 from xbackend_fl.errors import ConfigError, FileError, shortened
 
 KEYS = frozenset({"splits", "split_by", "owners", "classes", "cache"})
 """Keys of a course's section ``data`` that tables read."""
 
-_ALL = {"", "*"}
-_TARGET, _PARTS, _OWNERS = "target", "parts", "owners"
-
-
-class Layout(NamedTuple):
-    """Which columns are what.
-
-    Attributes:
-        inputs: The columns of every input of the model.
-        labels: The column of targets, of the part that a row belongs to, and of its owner, as far as they are read.
-    """
-
-    inputs: tuple[tuple[str, ...], ...]
-    labels: dict[str, str]
-
-    @property
-    def names(self) -> list[str]:
-        """All columns that are read."""
-        return list(dict.fromkeys((*(name for one in self.inputs for name in one), *self.labels.values())))
+Batches = Iterator[tuple[Path, pa.RecordBatch]]
 
 
 @dataclass(frozen=True)
@@ -54,14 +38,18 @@ class Table:
         files: The files, in order.
         columns: The columns that they have.
         fragment: ``INPUT,INPUT:TARGET``; ``*`` for all other columns.
-        batches: Reads the columns of a layout, as Arrow's batches of rows.
+        batches: Reads the columns of a layout, as Arrow's batches of rows, each with its file.
+        images: The columns that hold encoded images.
+        resize: Whether images of other sizes are brought to that of the model.
     """
 
     where: str
     files: tuple[Path, ...]
     columns: tuple[str, ...]
     fragment: str
-    batches: Callable[[Layout], Iterator[pa.RecordBatch]]
+    batches: Callable[[Layout], Batches]
+    images: frozenset[str] = frozenset()
+    resize: bool = False
 
     def splits(self, how: Reading) -> Splits:
         """Training, validation and test examples."""
@@ -74,13 +62,25 @@ class Table:
         return self._read(how, parts=None)[0]
 
     def _read(self, how: Reading, *, parts: str | None) -> tuple[Dataset, list[str] | None, Array | None]:
-        layout = self._layout(how, {_PARTS: parts, _OWNERS: how.owners})
-        key = ("table", stamps(self.files, self.files[0].parent), layout, [str(e.dtype) for e in how.inputs])
+        beside = {PARTS: parts, OWNERS: how.owners}
+        layout = layout_of(self.where, self.fragment, self.columns, self.images, how, beside)
+        if self.resize and not layout.images:
+            raise ConfigError(f"{self.where}: #resize is for images, and no column that is read holds any")
+        key: tuple[object, ...] = (
+            "table",
+            stamps(self.files, self.files[0].parent),
+            layout,
+            [str(e.dtype) for e in how.inputs],
+        )
+        if layout.images:
+            key += (self.resize, how.on_error, [e.shape[1:] for e in how.inputs])
         found = kept(self.files[0], key, lambda writer: self._write(writer, layout, how), how.cache)
         arrays, labels = found.arrays, found.facts["labels"]
-        if not arrays:
+        if not found.facts["count"]:
             raise ConfigError(f"{self.where}: no rows")
         notes = [f"{self.where}: {note}" for note in found.facts["notes"]]
+        for about in found.facts["images"]:
+            notes += notes_of(self.where, about["done"], about["skipped"], found.facts["count"])
         inputs = []
         for number, example in enumerate(how.inputs):
             array, shape = arrays[f"input{number}"], example.shape[1:]
@@ -91,116 +91,48 @@ class Table:
                     )
                 array = array.reshape(len(array), *shape)
             inputs.append(array)
-        targets = arrays[_TARGET]
-        if _TARGET in labels:
-            where = f"{self.where}: {layout.labels[_TARGET]}"
-            classes = classes_of(where, labels[_TARGET], how)
-            targets = np.array([classes.index(label) for label in labels[_TARGET]], np.int64)[targets]
+        targets = arrays[TARGET]
+        if TARGET in labels:
+            where = f"{self.where}: {layout.labels[TARGET]}"
+            classes = classes_of(where, labels[TARGET], how)
+            targets = np.array([classes.index(label) for label in labels[TARGET]], np.int64)[targets]
             notes.append(said(where, classes, how))
-        rows = {name: np.array(labels[name])[arrays[name]] for name in (_PARTS, _OWNERS) if name in labels}
-        named = None if parts is None else rows[_PARTS].tolist()
-        return Dataset(tuple(inputs), targets, notes=tuple(notes)), named, rows.get(_OWNERS)
-
-    def _layout(self, how: Reading, beside: dict[str, str | None]) -> Layout:
-        listed, colon, target = self.fragment.rpartition(":")
-        if not colon or not target:
-            raise ConfigError(
-                f"{self.where}: which column is the target? It has {', '.join(self.columns)}",
-                hint=f"KIND:FILE#INPUT,INPUT:TARGET, or #*:{self.columns[-1]} for all other columns",
-            )
-        labels = {_TARGET: target} | {key: name for key, name in beside.items() if name is not None}
-        not_inputs = {*labels.values(), how.split_by}
-        names = (
-            [name for name in self.columns if name not in not_inputs]
-            if listed in _ALL
-            else [name.strip() for name in listed.split(",")]
-        )
-        for name in (*names, *labels.values()):
-            if name not in self.columns:
-                close = difflib.get_close_matches(name, self.columns, n=1)
-                raise ConfigError(
-                    f"{self.where}: no column {name!r}; there are {', '.join(self.columns)}",
-                    hint=f"did you mean {close[0]!r}?" if close else None,
-                )
-        if len(how.inputs) < 2:
-            return Layout((tuple(names),), labels)
-        if len(names) != len(how.inputs):
-            raise ConfigError(
-                f"{self.where}: {len(names)} columns, and the course's `input` names {len(how.inputs)} inputs",
-                hint="one column for every input, in their order; several numbers of one input are a list in one column",
-            )
-        return Layout(tuple((name,) for name in names), labels)
+        rows = {name: np.array(labels[name])[arrays[name]] for name in (PARTS, OWNERS) if name in labels}
+        named = None if parts is None else rows[PARTS].tolist()
+        return Dataset(tuple(inputs), targets, notes=tuple(notes)), named, rows.get(OWNERS)
 
     def _write(self, writer: Writer, layout: Layout, how: Reading) -> dict[str, Any]:
-        codes: dict[str, dict[str, int]] = {}
-        rounded: set[str] = set()
-        start = 0
-        for batch in self._batches(layout):
-            for number, (names, example) in enumerate(zip(layout.inputs, how.inputs, strict=True)):
-                array, changed = self._input(batch, names, example.dtype, start)
-                self._add(writer, f"input{number}", array, start, ", ".join(names))
-                rounded.update(changed)
-            for key, name in layout.labels.items():
-                where, values = f"{self.where}: {name}", batch.column(name)
-                found = texts(where, values, start)
-                if found is None and key == _TARGET:
-                    array = numbers(where, values, start)
-                    dtype = np.dtype(np.float32 if array.dtype.kind == "f" else np.int64)
-                    array, changed_target = cast(where, array, dtype, start)
-                    rounded.update([name] if changed_target else [])
-                else:
-                    found = np.array(list(map(str, values.to_pylist()))) if found is None else found
-                    known = codes.setdefault(key, {})
-                    array = np.array(
-                        [known.setdefault(text, len(known)) for text in found.tolist()], np.int64
-                    )
-                self._add(writer, key, array, start, name)
-            start += len(batch)
+        into = TableWriter(self.where, writer, layout, how, resize=self.resize)
+        rows = Counter[Path]()
+        for file, batch in self._batches(layout):
+            where = self.where if len(self.files) == 1 else f"{self.where}: {file.name}"
+            into.add(where, batch, rows[file])
+            rows[file] += len(batch)
         notes = (
             [f"the inputs are the columns {', '.join(layout.inputs[0])}"] if self.fragment[0] in "*:" else []
         )
-        if rounded:
+        if into.rounded:
             notes.append(
-                f"values of {', '.join(sorted(rounded))} are rounded to float32, the nearest to each"
+                f"values of {', '.join(sorted(into.rounded))} are rounded to float32, the nearest to each"
             )
-        return {"labels": {key: [*known] for key, known in codes.items()}, "notes": notes}
+        decoders = [into.decoders[number] for number in layout.images]
+        return {
+            "labels": {key: [*known] for key, known in into.codes.items()},
+            "notes": notes,
+            "count": rows.total(),
+            "images": [{"done": decoder.done, "skipped": decoder.skipped} for decoder in decoders],
+        }
 
-    def _input(
-        self, batch: pa.RecordBatch, names: Sequence[str], dtype: np.dtype[Any], start: int
-    ) -> tuple[Array, set[str]]:
-        """The rows of one input, and the columns that were rounded for it."""
-        arrays = [numbers(f"{self.where}: {name}", batch.column(name), start) for name in names]
-        # Bytes stay bytes: they may be scaled batch by batch.
-        kept_bytes = dtype.kind == "f" and all(array.dtype == np.uint8 for array in arrays)
-        rounded = set()
-        for place, name in enumerate(names if not kept_bytes else ()):
-            arrays[place], changed = cast(f"{self.where}: {name}", arrays[place], dtype, start)
-            rounded.update([name] if changed else [])
-        if len(arrays) > 1 and any(array.ndim > 1 for array in arrays):
-            raise ConfigError(
-                f"{self.where}: {', '.join(names)} are columns of one input, and some hold lists",
-                hint="one column of lists, or columns of numbers; or name several inputs in the course's `input`",
-            )
-        return (np.stack(arrays, 1) if len(arrays) > 1 else arrays[0]), rounded
-
-    def _add(self, writer: Writer, key: str, array: Array, start: int, name: str) -> None:
-        form = (array.dtype.str, list(array.shape[1:]))
-        if key in writer.forms and (before := (writer.forms[key][0], writer.forms[key][1][1:])) != form:
-            raise ConfigError(
-                f"{self.where}: {name}: rows of {np.dtype(form[0])} {form[1]} from row {start} on, after rows of {np.dtype(before[0])} {before[1]}"
-            )
-        writer.add(key, array)
-
-    def _batches(self, layout: Layout) -> Iterator[pa.RecordBatch]:
+    def _batches(self, layout: Layout) -> Batches:
         source = self.batches(layout)
         while True:
             try:
-                batch = next(source, None)
+                found = next(source, None)
             except (pa.ArrowException, OSError) as error:
                 raise ConfigError(f"{self.where}: {shortened(error)}") from error
-            if batch is None:
+            if found is None:
                 return
-            yield batch
+            yield found
 
 
 def files_of(where: str, path: Path, ending: str) -> tuple[Path, ...]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from itertools import repeat
 from pathlib import Path
 
 import pyarrow as pa
 from pyarrow import csv
 
+from xbackend_fl.data.layout import Layout
 from xbackend_fl.data.source import Reading
-from xbackend_fl.data.table import Layout, Table, TableSource, files_of
+from xbackend_fl.data.table import Batches, Table, TableSource, files_of
 from xbackend_fl.errors import FileError, shortened
 
 _SEPARATORS = ",;\t"
@@ -26,7 +27,7 @@ def _table(place: str, how: Reading) -> Table:
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise FileError(f"{where}: {shortened(error)}") from error
 
-    def batches(layout: Layout) -> Iterator[pa.RecordBatch]:
+    def batches(layout: Layout) -> Batches:
         # Inferred types would hang on a file's first rows.
         types = {
             name: pa.float64() if example.dtype.kind == "f" else pa.int64()
@@ -37,7 +38,7 @@ def _table(place: str, how: Reading) -> Table:
         wanted = csv.ConvertOptions(include_columns=layout.names, column_types=types)
         for file in files:
             with csv.open_csv(file, parse_options=parsing, convert_options=wanted) as opened:
-                yield from opened
+                yield from zip(repeat(file), opened)
 
     return Table(where, files, tuple(columns), fragment, batches)
 

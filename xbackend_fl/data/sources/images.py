@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, final
 
-import numpy as np
-
 from xbackend_fl.data.dataset import SPLITS, Dataset, Splits
+from xbackend_fl.data.decoder import Decoder, Encoded, notes_of, wanted_of
 from xbackend_fl.data.divide import by_names, by_shares, divided
 from xbackend_fl.data.kept import Writer, kept, stamps
 from xbackend_fl.data.labels import classes_of, numbered, said
-from xbackend_fl.data.pictures import ENDINGS, BrokenImageError, Pixels, UnfitImageError, Wanted, pixels
+from xbackend_fl.data.pictures import ENDINGS, Wanted
 from xbackend_fl.data.source import Reading
 from xbackend_fl.errors import ConfigError, FileError
 
 _PARTS = {*SPLITS, "val", "valid"}
-_BLOCK = 256
 _SHOWN = 5
-
-_Answer = tuple[Pixels, Sequence[str] | BrokenImageError | UnfitImageError]
 
 
 @final
@@ -61,15 +54,12 @@ def _asked(place: str, how: Reading) -> tuple[str, Path, Wanted]:
     folder = (how.base / name).resolve()
     if not folder.is_dir():
         raise FileError(f"{where}: no such folder: {folder}")
-    shapes = [example.shape[1:] for example in how.inputs]
-    if len(shapes) != 1 or len(shapes[0]) != 3 or shapes[0][0] not in {1, 3}:
-        shown = "; ".join(",".join(map(str, ("1", *shape))) for shape in shapes)
+    if len(how.inputs) != 1:
         raise ConfigError(
-            f"{where}: images are one input of 1 or 3 channels, a height and a width, and the course's `input` is {shown}",
-            hint="input: ['1,3,224,224'], for example",
+            f"{where}: images are one input, and the course's `input` names {len(how.inputs)}",
+            hint="keep them in a column beside the others: parquet:FILE#image,age:outcome",
         )
-    channels, height, width = shapes[0]
-    return where, folder, Wanted(channels, height, width, resize=bool(mark))
+    return where, folder, wanted_of(where, how.inputs[0], resize=bool(mark))
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -105,48 +95,17 @@ def _read(
     files = [file for _, file in listed]
 
     def write(writer: Writer) -> dict[str, Any]:
-        rows, skipped, done = [], [], Counter[str]()
-        for row, (array, about) in enumerate(_decoded(files, wanted)):
-            name = files[row].relative_to(folder)
-            if isinstance(about, UnfitImageError):
-                raise ConfigError(f"{where}: {name} (image {row}) {about}", hint=about.cure)
-            if isinstance(about, BrokenImageError):
-                if how.on_error == "stop":
-                    raise ConfigError(
-                        f"{where}: {name} (image {row}) cannot be read: {about}",
-                        hint="take the file away; or data.on_error: skip, which counts what it leaves out",
-                    )
-                skipped.append(f"{name} (image {row})")
-                continue
+        decoder = Decoder(where, wanted, how.on_error, "take the file away")
+        rows = []
+        names = (f"{file.relative_to(folder)} (image {row})" for row, file in enumerate(files))
+        for row, array in decoder.read([*map(Encoded, names, files)]):
             writer.add("inputs", array[None])
-            done.update(about)
             rows.append(row)
-        return {"rows": rows, "skipped": skipped, "done": done}
+        return {"rows": rows, "skipped": decoder.skipped, "done": decoder.done}
 
     found = kept(folder, ("images", stamps(files, folder), wanted, how.on_error), write, how.cache)
     rows: list[int] = found.facts["rows"]
-    if not rows:
-        raise ConfigError(f"{where}: none of the {len(files)} images can be read")
     notes = [said(where, classes, how)]
-    notes += [f"{where}: {count} images: {what}" for what, count in found.facts["done"].items()]
-    if skipped := found.facts["skipped"]:
-        more = ", …" if len(skipped) > _SHOWN else ""
-        notes.append(
-            f"{where}: {len(skipped)} of {len(files)} images cannot be read and are skipped: {', '.join(skipped[:_SHOWN])}{more}"
-        )
+    notes += notes_of(where, found.facts["done"], found.facts["skipped"], len(files))
     targets = numbered([listed[row][0] for row in rows], classes)
     return Dataset((found.arrays["inputs"],), targets, notes=tuple(notes)), rows
-
-
-def _decoded(files: list[Path], wanted: Wanted) -> Iterator[_Answer]:
-    """Every image, or what is wrong with it, in order; a block of them is in memory."""
-
-    def one(file: Path) -> _Answer:
-        try:
-            return pixels(file, wanted)
-        except (BrokenImageError, UnfitImageError) as error:
-            return np.empty(0, np.uint8), error
-
-    with ThreadPoolExecutor() as pool:
-        for start in range(0, len(files), _BLOCK):
-            yield from pool.map(one, files[start : start + _BLOCK])
