@@ -152,4 +152,8 @@ def _unfit(path: Path, state: CourseState) -> str:
         return "cannot be read"
     # The last round's stand there if the run was killed after their evaluation; it is evaluated again.
     fit = (state.best_digest, state.weights.digest)
-    return "" if found in fit or not state.best_digest else f"has other weights than those of round {state.best.round}"
+    return (
+        ""
+        if found in fit or not state.best_digest
+        else f"has other weights than those of round {state.best.round}"
+    )
