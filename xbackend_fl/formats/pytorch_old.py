@@ -64,7 +64,7 @@ def content(source: Source) -> tuple[Any, dict[str, Block], dict[str, str]]:
             source.refuse("bad-header", f"{what} is of no tensor, or stands twice")
         size = int.from_bytes(source.read(at, 8, what), "little", signed=True) * widths[key]
         source.read(at + 8, size, what)
-        blocks[key] = Block(key, size, partial(source.at, at + 8, size, what))
+        blocks[key] = Block(key, size, partial(source.read, at + 8, size, what))
         at += 8 + size
     if at != source.size:
         source.refuse(
