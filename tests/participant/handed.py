@@ -1,9 +1,10 @@
-"""The good data as the data sets and loaders of PyTorch."""
+"""The good data as the data sets and loaders of PyTorch, and as Hugging Face's."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import datasets
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -17,6 +18,11 @@ def arrays() -> Any:
 def items() -> Any:
     inputs, targets = arrays()
     return TensorDataset(torch.from_numpy(inputs), torch.from_numpy(targets))
+
+
+def hugging_face() -> Any:
+    inputs, targets = arrays()
+    return datasets.Dataset.from_dict({"x": inputs, "label": targets}).with_format("numpy")
 
 
 def loader() -> Any:

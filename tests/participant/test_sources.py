@@ -134,7 +134,10 @@ def test_a_data_set_of_a_framework_trains_to_the_bits_of_arrays(file: Path) -> N
         return dict(worker.train_alone(1, start, "a", {}, {}).update.model)
 
     start = Worker(load_course(file), "torch", 1).initial()
-    assert all(np.array_equal(array, trained("items")[name]) for name, array in trained("arrays").items())
+    expected = trained("arrays")
+    for name in ("items", "hugging_face"):
+        found = trained(name)
+        assert all(np.array_equal(array, found[key]) for key, array in expected.items())
     whole = ("training.batch_size=12", "training.optimizer={name: sgd, lr: 0.1}")
     model = torch_model(start)
     for inputs, targets in handed.loader():
@@ -142,8 +145,8 @@ def test_a_data_set_of_a_framework_trains_to_the_bits_of_arrays(file: Path) -> N
         torch.nn.functional.cross_entropy(model(inputs), targets).backward()
         for parameter in model.parameters():
             parameter.data -= 0.1 * parameter.grad
-    found = [*trained("loader", *whole).values()]
-    for array, parameter in zip(found, model.parameters(), strict=True):
+    weights = trained("loader", *whole).values()
+    for array, parameter in zip(weights, model.parameters(), strict=True):
         np.testing.assert_allclose(array, parameter.detach().numpy(), atol=1e-6)
     streamed = Worker(load_course(file, [f"data.source={ROOM}/handed.py:evaluated"]), "torch", 1)
     streamed.examine(Scope(thorough=True)).raise_any()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -35,22 +38,38 @@ class Element(NamedTuple):
         return tuple((array.shape[batched:], array.dtype) for array in (*self.inputs, self.targets))
 
 
-def element_of(where: str, value: Any, how: Reading) -> Element:
+def element_of(where: str, value: Any, how: Reading, done: Counter[str]) -> Element:
     """What a data set gave, as arrays with the same values and axes.
 
     Args:
         where: Which it is, for messages.
         value: ``(input, target)``, ``((input, input), target)``, ``(input, input, target)``, or a dict.
         how: The inputs that the model takes, and their names.
+        done: Counts what was done to images of Pillow's, which become arrays in the order of ONNX.
 
     Raises:
         ConfigError: It is something else, or what it holds are no numbers.
     """
     inputs, targets = _pair(where, value, how)
     names = [f"{where}: {name}" for name in input_names(len(inputs))]
+    for name, each in zip((*names, f"{where}: targets"), (*inputs, targets), strict=True):
+        if each is None:
+            raise ConfigError(
+                f"{name}: a missing value (None)", hint="fill it, or leave its example out of the data set"
+            )
+    if "PIL" in sys.modules:
+        inputs = tuple(
+            _without_image(names[place], each, how, place, done) for place, each in enumerate(inputs)
+        )
     # A list of one, since a target may be a number without axes.
     arrays = [to_array([array], name)[0][0] for name, array in zip(names, inputs, strict=True)]
     return Element(tuple(arrays), to_array([targets], f"{where}: targets")[0][0])
+
+
+def article(value: object) -> str:
+    """The type of a value with its article."""
+    name = type(value).__name__
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}" if value is not None else "nothing (None)"
 
 
 def said_forms(forms: tuple[Form, ...]) -> str:
@@ -59,14 +78,42 @@ def said_forms(forms: tuple[Form, ...]) -> str:
     return f"inputs of {', '.join(inputs)} and targets of {target}"
 
 
-def unread(where: str, error: BaseException) -> ConfigError:
+def unread(where: str, error: BaseException, hint: str | None = None) -> ConfigError:
     """The refusal of what a data set raised in the middle."""
-    text, hint = str(error), None
+    text = str(error)
     if "daemonic" in text:
         hint = "num_workers=0: a worker of a simulation has no processes of its own"
     elif "xbfl_user" in text or "exited unexpectedly" in text:
         hint = "num_workers=0; or put the data set's class in a module that can be imported, which processes that are spawned need"
     return ConfigError(f"{where} cannot be read: {type(error).__name__}: {shortened(error)}", hint=hint)
+
+
+def _without_image(where: str, value: Any, how: Reading, place: int, done: Counter[str]) -> Any:
+    """An image of Pillow's as ``[channels, height, width]``, and anything else as it is.
+
+    Raises:
+        ConfigError: It has another size or other colours than the model takes, or it is broken.
+    """
+    if not isinstance(value, sys.modules["PIL.Image"].Image) or place >= len(how.inputs):
+        return value
+    shape = how.inputs[place].shape[1:]
+    # Pillow is no requirement of this room.
+    pictures = importlib.import_module("xbackend_fl.data.pictures")
+    if len(shape) != 3 or shape[0] not in {1, 3} or value.mode not in pictures.MODES:
+        return value
+    if value.size != (shape[2], shape[1]):
+        raise ConfigError(
+            f"{where}: an image of {value.width} × {value.height}, and the course's `input` says {shape[2]} × {shape[1]} (width × height)",
+            hint=f"let the data set give image.resize(({shape[2]}, {shape[1]})); or change `input`",
+        )
+    try:
+        found, changes = pictures.of_image(value, pictures.Wanted(*shape, resize=False))
+    except pictures.UnfitImageError as error:
+        raise ConfigError(f"{where} {error}", hint=error.cure) from error
+    except pictures.BrokenImageError as error:
+        raise unread(where, error) from error
+    done.update(changes)
+    return found
 
 
 def _pair(where: str, value: Any, how: Reading) -> tuple[tuple[Any, ...], Any]:
@@ -85,8 +132,13 @@ def _pair(where: str, value: Any, how: Reading) -> tuple[tuple[Any, ...], Any]:
         return tuple(value[:-1]), value[-1]
     size = f" of {len(value)}" if isinstance(value, tuple | list) else ""
     raise ConfigError(
-        f"{where}: a {type(value).__name__}{size}, expected (inputs, target)",
-        hint="let the data set give a pair, or a dict with the names of the course's `input` and 'label'",
+        f"{where}: {article(value)}{size}, expected (inputs, target)",
+        hint="let the data set give a pair, or a dict with the names of the course's `input` and 'label'"
+        + (
+            "; Hugging Face's does: .with_format('numpy')"
+            if hasattr(value, "column_names") or hasattr(value, "iloc")
+            else ""
+        ),
     )
 
 

@@ -11,6 +11,7 @@ from xbackend_fl.data.alike import errors_once
 from xbackend_fl.data.arrays import to_array
 from xbackend_fl.data.column import Array, Column, Sliced, is_stored
 from xbackend_fl.data.dataset import Dataset, input_names
+from xbackend_fl.data.elements import article
 from xbackend_fl.data.items import is_items, items_of
 from xbackend_fl.data.source import Reading
 from xbackend_fl.data.stream import gives_batches, is_stream, stream_of
@@ -52,7 +53,7 @@ def dataset_of(where: str, value: Any, how: Reading) -> Dataset:
         return stream_of(where, value, how)
     size = f" of {len(value)}" if isinstance(value, tuple | list) else ""
     raise ConfigError(
-        f"{where}: expected (inputs, targets), received {_article(value)}{size}",
+        f"{where}: expected (inputs, targets), received {article(value)}{size}",
         hint="return inputs, targets: two arrays, or a tuple of arrays and one array; or a data set or loader of a framework",
     )
 
@@ -128,8 +129,3 @@ def owners_of(where: str, value: Any, num_examples: int) -> Array:
     if len(owners) != num_examples:
         raise ConfigError(f"{where}: owners has {len(owners)} entries for {num_examples} examples")
     return owners
-
-
-def _article(value: object) -> str:
-    name = type(value).__name__
-    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}" if value is not None else "nothing (None)"

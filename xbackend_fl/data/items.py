@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from math import prod
 from typing import Any, final
@@ -10,7 +11,7 @@ import numpy as np
 
 from xbackend_fl.data.column import Array, Column, Rows
 from xbackend_fl.data.dataset import Dataset
-from xbackend_fl.data.elements import Element, Form, element_of, said_forms, unread
+from xbackend_fl.data.elements import Element, Form, article, element_of, said_forms, unread
 from xbackend_fl.data.source import Reading
 from xbackend_fl.errors import ConfigError, RunFailed
 
@@ -51,6 +52,7 @@ class _Items:
     def __init__(self, where: str, source: Any, how: Reading) -> None:
         self._where, self._source, self._how = where, source, how
         self.forms: tuple[Form, ...] = ()
+        self._done = Counter[str]()
         self._last: tuple[bytes, tuple[Array, ...]] = (b"", ())
         count, skipped, rows, targets = len(source), [], [], []
         for index in range(count):
@@ -66,7 +68,8 @@ class _Items:
         if not rows:
             raise skipped[0][1] if skipped else ConfigError(f"{where}: no examples")
         self._rows, self.targets = np.array(rows, np.intp), np.stack(targets)
-        self.notes = [f"{where}: a {type(source).__name__}, read example by example"]
+        self.notes = [f"{where}: {article(source)}, read example by example"]
+        self.notes += [f"{where}: {number} images: {what}" for what, number in self._done.items()]
         if skipped:
             listed = ", ".join(str(index) for index, _ in skipped[:_SHOWN]) + (
                 ", …" if len(skipped) > _SHOWN else ""
@@ -120,7 +123,7 @@ class _Items:
             ) from error
         except Exception as error:  # whatever a user's code raises
             raise unread(where, error) from error
-        found = element_of(where, item, self._how)
+        found = element_of(where, item, self._how, self._done)
         forms = found.forms(batched=False)
         self.forms = self.forms or forms
         if forms != self.forms:

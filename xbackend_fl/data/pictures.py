@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
@@ -18,6 +19,9 @@ from xbackend_fl.errors import shortened
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 ENDINGS = frozenset(ending for ending, name in Image.registered_extensions().items() if name in _FORMATS)
 """Names of files that hold images end like this, in small letters."""
+
+MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"})
+"""Kinds of pixels that are bytes of grey or colour, as Pillow calls them."""
 
 Pixels = NDArray[np.uint8]
 
@@ -62,17 +66,32 @@ def pixels(file: Path | IO[bytes], wanted: Wanted) -> tuple[Pixels, Sequence[str
         BrokenImageError: There is no whole image.
         UnfitImageError: Its size, its colours or its kind are others.
     """
+    with _decoding(), Image.open(file, formats=_FORMATS) as image:
+        return _decoded(image, wanted)
+
+
+def of_image(image: Image.Image, wanted: Wanted) -> tuple[Pixels, Sequence[str]]:
+    """The same of an image that Pillow has opened."""
+    with _decoding():
+        return _decoded(image, wanted)
+
+
+@contextmanager
+def _decoding() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(file, formats=_FORMATS) as image:
-                _check(image, wanted)
-                image.load()
-                return _converted(image, wanted)
+            yield
     except UnfitImageError:
         raise
     except Exception as error:  # whatever a decoder raises
         raise BrokenImageError(shortened(error)) from error
+
+
+def _decoded(image: Image.Image, wanted: Wanted) -> tuple[Pixels, Sequence[str]]:
+    _check(image, wanted)
+    image.load()
+    return _converted(image, wanted)
 
 
 def _check(image: Image.Image, wanted: Wanted) -> None:
@@ -83,7 +102,7 @@ def _check(image: Image.Image, wanted: Wanted) -> None:
             f"is {image.width} × {image.height}, and the course's `input` says {wanted.width} × {wanted.height} (width × height)",
             "add #resize to the source, which brings every image to the size of `input`; or change `input`",
         )
-    if image.mode not in {"1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr"}:
+    if image.mode not in MODES:
         raise UnfitImageError(
             f"has pixels of the kind {image.mode!r}, which are no bytes of grey or colour",
             "read these files in a function of your own: data.source: data.py:load",

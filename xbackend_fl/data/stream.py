@@ -11,12 +11,13 @@ import numpy as np
 
 from xbackend_fl.data.column import Array, Rows
 from xbackend_fl.data.dataset import Dataset, Examples
-from xbackend_fl.data.elements import Element, Form, element_of, said_forms, unread
+from xbackend_fl.data.elements import Element, Form, article, element_of, said_forms, unread
 from xbackend_fl.data.source import Reading
 from xbackend_fl.errors import ConfigError, RunFailed
 
 _KEPT = 256
 _SHOWN = 4
+_NOT_SKIPPED = "nothing can be skipped in what is gone through: let the data set itself leave it out, or give it a length and __getitem__"
 
 
 def is_stream(value: object) -> bool:
@@ -48,7 +49,7 @@ def gives_batches(where: str, source: Any, how: Reading) -> Iterable[Any] | None
     if not len(source):
         return None
     try:
-        found = element_of(f"{where}: example 0", source[0], how)
+        found = element_of(f"{where}: example 0", source[0], how, Counter())
     except Exception:  # noqa: BLE001  said where it is read
         return None
     shapes = [array.shape for array in found.inputs]
@@ -84,6 +85,7 @@ class _Stream:
         self._where, self._source, self._how = where, source, how
         self._check()
         self._forms: tuple[Form, ...] = ()
+        self._done = Counter[str]()
         self._one_by_one = False
         targets, sizes = [], Counter[int]()
         first = last = None
@@ -104,10 +106,11 @@ class _Stream:
             if self._one_by_one
             else f"{sizes.total()} batches of its own (of {shown}); training.batch_size is not used"
         )
-        kind = type(source.numbered if isinstance(source, _Numbered) else source).__name__
+        kind = article(source.numbered if isinstance(source, _Numbered) else source)
         self.notes = [
-            f"{where}: a {kind} that brings {brings}; their order is its own: no other backend need see the same, nor a run that goes on"
+            f"{where}: {kind} that brings {brings}; their order is its own: no other backend need see the same, nor a run that goes on"
         ]
+        self.notes += [f"{where}: {number} images: {what}" for what, number in self._done.items()]
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -171,9 +174,11 @@ class _Stream:
         """Batches; or examples one by one in batches of ``batch_size``, of many if left out."""
         waiting: list[Element] = []
         for number, value in enumerate(self._values()):
-            found = element_of(f"{self._where}: element {number}", value, self._how)
+            found = element_of(f"{self._where}: element {number}", value, self._how, self._done)
             if not self._forms:
-                self._one_by_one = [a.shape for a in found.inputs] == [e.shape[1:] for e in self._how.inputs]
+                self._one_by_one = not found.targets.ndim or (
+                    [a.shape for a in found.inputs] == [e.shape[1:] for e in self._how.inputs]
+                )
                 self._forms = found.forms(batched=not self._one_by_one)
             forms = found.forms(batched=not self._one_by_one)
             if forms != self._forms:
@@ -201,7 +206,10 @@ class _Stream:
             except StopIteration:
                 return
             except Exception as error:  # whatever a user's code raises
-                raise unread(f"{self._where}: element {number}", error) from error
+                skipping = self._how.on_error == "skip"
+                raise unread(
+                    f"{self._where}: element {number}", error, _NOT_SKIPPED if skipping else None
+                ) from error
             yield value
             number += 1
 

@@ -133,6 +133,9 @@ def _check_form(name: str, array: Column, example: Array, *, swapped: bool) -> N
         last = len(array.shape) - 1
         axes = ", ".join(map(str, (0, last, *range(1, last))))
         hint = f"{_ONNX}; this is channels last: hand over x.transpose({axes})"
+        if not isinstance(array, np.ndarray):
+            one = ", ".join(map(str, (last - 1, *range(last - 1))))
+            hint = f"{_ONNX}; this is channels last: let the data set give each example as x.transpose({one})"
     elif swapped:
         hint = "the targets have that shape: return inputs, targets, in this order"
     elif expected[:1] == (1,) and received == expected[1:]:
