@@ -100,7 +100,7 @@ def _declared_ways(model: Any, given: Given) -> Iterator[Way]:
 
 def _parameters(model: Any) -> Parameters:
     function = model.call if is_keras(model) else model.__call__ if isinstance(model, tf.Module) else model
-    return Parameters.of(function, _is_no_data)
+    return Parameters.from_function(function, _is_no_data)
 
 
 def _is_no_data(parameter: inspect.Parameter) -> bool:

@@ -29,7 +29,7 @@ def chosen_way(model: torch.nn.Module, given: Given, batch: Sequence[Array], dec
     Raises:
         UnsupportedError: There are more or fewer inputs than it takes, or it takes containers and none of these.
     """
-    what, parameters = f"forward of {type(model).__name__}", Parameters.of(model.forward)
+    what, parameters = f"forward of {type(model).__name__}", Parameters.from_function(model.forward)
     return first_taken(
         likeliest(what, parameters, given),
         lambda way: _raised(model, way, batch, declared),

@@ -35,7 +35,7 @@ class Plan:
     _staging: torch.Tensor | None = None
 
     @staticmethod
-    def of(tensors: Mapping[str, torch.Tensor], shared: tuple[str, ...]) -> Plan:
+    def from_tensors(tensors: Mapping[str, torch.Tensor], shared: tuple[str, ...]) -> Plan:
         """A plan for those of ``shared`` that hold floats."""
         slots, end = {}, 0
         for name in shared:

@@ -317,7 +317,7 @@ class TorchTrainer:
             note = f"participants train on replicas of the model, not in lockstep: {refusal}"
             notes, self._said = () if note == self._said else (note,), note
         if self._replicas is None:
-            plan = Plan.of(self._tensors, tuple(self._description.binding.owners))
+            plan = Plan.from_tensors(self._tensors, tuple(self._description.binding.owners))
             self._replicas = Replicas(self._model, plan, self._dense, self._data, self._wanted)
         result = self._replicas.train(start, clients, config)
         return replace(result, notes=(*notes, *result.notes))

@@ -43,7 +43,7 @@ def test_uniform_counts_updates_and_statistics_count_examples(precision: str) ->
     [
         (update(1.0, 3, control=np.nan), "NaN"),
         (update(np.nan, 3), "NaN"),
-        (Update.alone(update(1.0, 3).model, 3), "vectors"),
+        (Update.from_weights(update(1.0, 3).model, 3), "vectors"),
         (update(1.0, 0), "positive integer"),
     ],
     ids=["vector", "weights", "missing", "no examples"],
@@ -64,5 +64,5 @@ def test_what_a_local_parameter_holds_is_nobodys_business() -> None:
     base = update(0.0, 1)
     mean = MeanAggregator(base.model)
     found = dict(update(1.0, 3).model) | {"n": np.full(3, np.nan, np.float32)}
-    mean.add(Update.alone(base.model.like(found), 3))
+    mean.add(Update.from_weights(base.model.like(found), 3))
     np.testing.assert_array_equal(mean.result().model["n"], np.zeros(3))

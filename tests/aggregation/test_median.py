@@ -31,7 +31,7 @@ def test_it_is_numpys(count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     rule = AGGREGATORS["median"](name="median")
     ours, theirs = (rule.make(Start(base, folder=tmp_path / side)) for side in ("ours", "theirs"))
     for place, update in enumerate(updates):
-        (ours if place % 2 else theirs).add(Update.alone(update, 10**place))
+        (ours if place % 2 else theirs).add(Update.from_weights(update, 10**place))
     ours.absorb(theirs.partial)
     merged = ours.result()
     assert (merged.count, ours.num_examples) == (count, sum(10**place for place in range(count)))
@@ -49,7 +49,7 @@ def test_what_one_of_three_says_is_within_the_others(tmp_path: Path) -> None:
     base, honest = weights(draw), [weights(draw) for _ in range(2)]
     found = AGGREGATORS["median"](name="median").make(Start(base, folder=tmp_path))
     for update in (*honest, base.like({**base, "w": np.full((7, 5), 1e9, np.float32)})):
-        found.add(Update.alone(update, 1_000_000))
+        found.add(Update.from_weights(update, 1_000_000))
     result = found.result().model["w"]
     np.testing.assert_array_equal(result, np.maximum(honest[0]["w"], honest[1]["w"]))
 
@@ -59,10 +59,10 @@ def test_too_few_updates_and_bad_ones_are_refused(tmp_path: Path) -> None:
     base = weights(draw)
     found = AGGREGATORS["median"](name="median").make(Start(base, folder=tmp_path))
     for _ in range(2):
-        found.add(Update.alone(weights(draw), 1))
+        found.add(Update.from_weights(weights(draw), 1))
     bad = base.like({**base, "w": np.full((7, 5), np.nan, np.float32)})
     with pytest.raises(UpdateRefused, match="NaN"):
-        found.add(Update.alone(bad, 1))
+        found.add(Update.from_weights(bad, 1))
     with pytest.raises(UpdateRefused, match="weights alone"):
         found.add(Update({MODEL: base, "control": base}, 1))
     with pytest.raises(RunFailed, match="the median of 2 updates"):

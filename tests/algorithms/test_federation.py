@@ -27,12 +27,12 @@ class Seen(Passing):
 
     def send(self, frames: Mapping[str, bytes]) -> None:
         for name, frame in frames.items():
-            self._see(Message.of_bytes(frame, name))
+            self._see(Message.from_bytes(frame, name))
         super().send(frames)
 
     def replies(self) -> Iterator[Reply]:
         for reply in super().replies():
-            self._see(Message.of_bytes(reply.frame, reply.name))
+            self._see(Message.from_bytes(reply.frame, reply.name))
             yield reply
 
     def _see(self, message: Message) -> None:

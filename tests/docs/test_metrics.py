@@ -44,7 +44,7 @@ def test_the_metric_on_the_page_is_scikit_learns(page: str, tmp_path: Path) -> N
     draw = np.random.default_rng(0)
     outputs, targets = draw.standard_normal((50, 2)), draw.integers(0, 2, 50)
     classes = Objective(LOSSES["cross_entropy"]("cross_entropy"), (2,), class_axis=1)
-    own = Own.of(f"{tmp_path}/metrics.py:macro_recall")
+    own = Own.from_text(f"{tmp_path}/metrics.py:macro_recall")
     expected = recall_score(targets, outputs.argmax(1), average="macro")
     assert Metrics.measured(classes, outputs, targets, [own]).figures["macro_recall"] == pytest.approx(
         expected

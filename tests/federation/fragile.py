@@ -70,7 +70,7 @@ class Bad(Passing):
 
     def replies(self) -> Any:
         for reply in super().replies():
-            answer = Message.of_bytes(reply.frame, reply.name)
+            answer = Message.from_bytes(reply.frame, reply.name)
             if answer.kind == "trained":
                 self.sent.append((reply.name, answer.fields["round"]))
             if answer.kind != "trained" or answer.fields["round"] not in self._rounds.get(reply.name, ()):

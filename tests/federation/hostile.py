@@ -176,7 +176,7 @@ def mutant(frame: bytes, draw: np.random.Generator) -> bytes:
     if how < 0.2:
         changed = mutate(frame, draw)
         return resealed("x.xbf", changed) if draw.random() < 0.7 else changed
-    message = Message.of_bytes(frame, "a silo")
+    message = Message.from_bytes(frame, "a silo")
     fields, arrays, about = json.loads(json.dumps(message.fields)), dict(message.arrays), {}
     kind: Any = message.kind
     text = ""
@@ -254,7 +254,7 @@ class Scripted:
     def send(self, frames: Mapping[str, bytes]) -> None:
         # A request to several is one object, and is read once.
         kinds = {id(frame): frame for frame in frames.values()}
-        found = {key: Message.of_bytes(frame, "the server").kind for key, frame in kinds.items()}
+        found = {key: Message.from_bytes(frame, "the server").kind for key, frame in kinds.items()}
         self._waiting |= {name: found[id(frame)] for name, frame in frames.items()}
 
     def replies(self) -> Iterator[Reply]:
@@ -289,7 +289,7 @@ class Trial:
         self._engine = DeploymentEngine(self.course, Dispatcher(self._link), self._ledger)
         self._answers = self._link.answers
         self._answer(silos, Message("evidence"), "evidence")
-        evidence = Message.of_bytes(self._answers[self.hostile]["evidence"], "")
+        evidence = Message.from_bytes(self._answers[self.hostile]["evidence"], "")
         bind = {n: a for n, a in evidence.arrays.items() if not n.startswith("weights/")}
         self._answer(silos, Message("bind", evidence.fields, bind), "bind")
         self.events: list[Event] = []

@@ -109,7 +109,7 @@ class Linear:
     ) -> Contribution:
         update, metrics = self.step(number, weights, name)
         if CONTROL not in vectors:
-            return Contribution(Update.alone(update, self.num_examples()[name]), {}, metrics)
+            return Contribution(Update.from_weights(update, self.num_examples()[name]), {}, metrics)
         # What it gives depends on everything that it kept and was sent, so that one lost state shows in the last weights.
         common = vectors[CONTROL]
         own = {n: kept.get(f"{CONTROL}/{n}", np.zeros_like(array)) for n, array in weights.items()}

@@ -71,14 +71,14 @@ class Altered(Passing):
         found = dict(super().silos())
         if self._kind == "hello":
             session = found.pop(self._name)
-            changed = self._change(Message.of_bytes(session.hello, self._name))
+            changed = self._change(Message.from_bytes(session.hello, self._name))
             if changed is not None:
                 found[self._name] = Session(session.identity, changed.to_bytes())
         return found
 
     def replies(self) -> Iterator[Reply]:
         for reply in super().replies():
-            answer = Message.of_bytes(reply.frame, reply.name)
+            answer = Message.from_bytes(reply.frame, reply.name)
             if reply.name != self._name or answer.kind != self._kind:
                 yield reply
             elif (changed := self._change(answer)) is not None:
@@ -111,7 +111,7 @@ class Away(Passing):
         super().send(frames)
 
     def _is_time(self, frame: bytes) -> bool:
-        request = Message.of_bytes(frame, "the server")
+        request = Message.from_bytes(frame, "the server")
         return request.kind == "train" and request.fields["round"] == self._round
 
 

@@ -54,7 +54,7 @@ class Faulty(Passing):
         yield from (reply for due, reply in self._late if due <= now)
         self._late = [(due, reply) for due, reply in self._late if due > now]
         for reply in super().replies():
-            if Message.of_bytes(reply.frame, reply.name).kind != "trained":
+            if Message.from_bytes(reply.frame, reply.name).kind != "trained":
                 yield reply
                 continue
             kinds = ["drop", "slow", "twice", "damage", "nan", "fine"]
@@ -79,7 +79,7 @@ class Faulty(Passing):
 
 
 def _spoilt(frame: bytes) -> bytes:
-    update = Message.of_bytes(frame, "a silo")
+    update = Message.from_bytes(frame, "a silo")
     name, array = next(iter(update.arrays.items()))
     changed = array.copy()
     changed.reshape(-1)[3] = np.nan

@@ -203,7 +203,7 @@ def changes_of(schema: Schema, values: list[float]) -> tuple[dict[str, Change], 
         f"s{i}": base.like({"w": base["w"] + np.float32(0.1 + i / 100), "s": np.full(3, v, np.float32)})
         for i, v in enumerate(values)
     }
-    return {name: Change.of(update, base) for name, update in updates.items()}, base
+    return {name: Change.from_weights(update, base) for name, update in updates.items()}, base
 
 
 def test_statistics_are_looked_at_too() -> None:
@@ -228,9 +228,9 @@ def test_statistics_are_looked_at_too() -> None:
 )
 def test_initial_weights_are_of_a_size_that_trains(value: float, outcome: str, tmp_path: Path) -> None:
     course = write_course(tmp_path / "course", rounds=1, silos=1)
-    answer = Message.of_bytes(light(course)[0].reply(Message("evidence").to_bytes()), "a silo")
+    answer = Message.from_bytes(light(course)[0].reply(Message("evidence").to_bytes()), "a silo")
     arrays = {n: np.full_like(a, value) if n.startswith("weights/") else a for n, a in answer.arrays.items()}
-    changed = Message.of_bytes(replace(answer, arrays=arrays).to_bytes(), "a silo")
+    changed = Message.from_bytes(replace(answer, arrays=arrays).to_bytes(), "a silo")
     if outcome == "refused":
         with pytest.raises(
             UpdateRefused, match=r"initial weights 'dense\.weight' hold NaN, infinity or more than"
@@ -244,9 +244,9 @@ def test_initial_weights_are_of_a_size_that_trains(value: float, outcome: str, t
 
 def test_initial_weights_from_which_little_trains_are_said(tmp_path: Path) -> None:
     course = write_course(tmp_path / "course", rounds=1, silos=1)
-    answer = Message.of_bytes(light(course)[0].reply(Message("evidence").to_bytes()), "a silo")
+    answer = Message.from_bytes(light(course)[0].reply(Message("evidence").to_bytes()), "a silo")
     arrays = {n: np.zeros_like(a) if n.startswith("weights/") else a for n, a in answer.arrays.items()}
-    reference = reference_of("oslo", Message.of_bytes(replace(answer, arrays=arrays).to_bytes(), "a silo"))
+    reference = reference_of("oslo", Message.from_bytes(replace(answer, arrays=arrays).to_bytes(), "a silo"))
     (said,) = reference.notes()
     assert "0 everywhere in 'dense.weight'" in said, "a bias may be zero, and is at first"
     for name, value, words in (

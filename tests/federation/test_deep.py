@@ -60,7 +60,7 @@ def test_a_deep_net_survives_one_silo(server: str, bad: list[int], silos: list[S
 @pytest.mark.slow
 def test_a_silo_that_found_nan_can_be_proven_again(silos: list[Silo]) -> None:
     """A server that starts again binds every model anew: NaN from the training before was in it, and it was refused."""
-    evidence = Message.of_bytes(silos[0].reply(Message("evidence").to_bytes()), "")
+    evidence = Message.from_bytes(silos[0].reply(Message("evidence").to_bytes()), "")
     binding = evidence_alone(evidence)
     assert silos[2].answer(binding).kind == "bound"
     base = initial_weights(Schema.from_json(evidence.fields["schema"]), evidence)
@@ -75,6 +75,6 @@ def test_a_silo_that_found_nan_can_be_proven_again(silos: list[Silo]) -> None:
         "payload": {"kind": "float32", "share": 1.0},
         "evaluate": None,
     }
-    answer = silos[2].answer(Message.of_bytes(Message("train", asked, far).to_bytes(), ""))
+    answer = silos[2].answer(Message.from_bytes(Message("train", asked, far).to_bytes(), ""))
     assert answer.diverged, answer.reason
     assert silos[2].answer(binding).kind == "bound"

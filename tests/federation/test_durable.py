@@ -36,7 +36,7 @@ def update(number: int, silo: str, value: float = 1.0) -> Message:
 
 
 def read(message: Message) -> Message:
-    return Message.of_bytes(message.to_bytes(), "a silo")
+    return Message.from_bytes(message.to_bytes(), "a silo")
 
 
 def test_what_was_accepted_is_there_after_a_crash(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_a_silo_asked_twice_trains_once(tmp_path: Path) -> None:
     assert Silo(course, name, other, out=tmp_path / "silo").reply(request.to_bytes()) == first
     assert other.trained == 0
     fresh = Silo(course, name, Linear(name, course), out=tmp_path / "fresh").reply(request.to_bytes())
-    assert Message.of_bytes(fresh, name).kind == "unbound"
+    assert Message.from_bytes(fresh, name).kind == "unbound"
 
 
 def asked(silo: Silo, learner: Linear) -> Message:

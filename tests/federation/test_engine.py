@@ -167,7 +167,7 @@ def test_evaluation_travels_with_training(tmp_path: Path) -> None:
 
     class Counted(Passing):
         def send(self, frames: Mapping[str, bytes]) -> None:
-            asked.extend(Message.of_bytes(frame, "the server").kind for frame in frames.values())
+            asked.extend(Message.from_bytes(frame, "the server").kind for frame in frames.values())
             super().send(frames)
 
     run, events = deployed(course, Counted(light(course)), tmp_path / "run")
@@ -194,7 +194,7 @@ def test_the_first_answers_of_more_silos_than_needed(tmp_path: Path) -> None:
     class Slow(Passing):
         def replies(self) -> Iterator[Reply]:
             for reply in super().replies():
-                kind = Message.of_bytes(reply.frame, reply.name).kind
+                kind = Message.from_bytes(reply.frame, reply.name).kind
                 if kind != "trained" or reply.name not in slow:
                     yield reply
 

@@ -232,7 +232,7 @@ def test_what_others_cannot_be_measured_by(
     change: Callable[[Message], Message], reason: str, tmp_path: Path
 ) -> None:
     course = write_course(tmp_path / "course", rounds=1, silos=1)
-    answer = change(Message.of_bytes(light(course)[0].reply(Message("evidence").to_bytes()), "a silo"))
+    answer = change(Message.from_bytes(light(course)[0].reply(Message("evidence").to_bytes()), "a silo"))
     with pytest.raises(UpdateRefused, match=reason) as caught:
         reference_of("oslo", answer)
     assert harmless(caught.value.message)
@@ -240,13 +240,13 @@ def test_what_others_cannot_be_measured_by(
 
 def test_a_large_reference_is_run_by_another_process(tmp_path: Path) -> None:
     course = write_course(tmp_path / "course", rounds=1, silos=1, size="1100x1000")
-    answer = Message.of_bytes(light(course)[0].reply(Message("evidence").to_bytes()), "a silo")
+    answer = Message.from_bytes(light(course)[0].reply(Message("evidence").to_bytes()), "a silo")
     assert reference_of("oslo", answer).initial.keys() == {"dense.weight", "dense.bias"}
-    wrong = Message.of_bytes(arrays("outputs", lambda a: -a)(answer).to_bytes(), "a silo")
+    wrong = Message.from_bytes(arrays("outputs", lambda a: -a)(answer).to_bytes(), "a silo")
     with pytest.raises(UpdateRefused, match="ONNX Runtime finds other outputs in the probe 'one'"):
         reference_of("oslo", wrong)
     # What that process trips over is a line about the silo, too.
-    odd = Message.of_bytes(ends_in("No\x1bSuch\n/home/someone/x")(answer).to_bytes(), "a silo")
+    odd = Message.from_bytes(ends_in("No\x1bSuch\n/home/someone/x")(answer).to_bytes(), "a silo")
     with pytest.raises(UpdateRefused, match="its evidence cannot be") as caught:
         reference_of("oslo", odd)
     assert harmless(caught.value.message)

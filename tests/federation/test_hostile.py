@@ -62,7 +62,7 @@ def reason_of(trial: Trial, step: str, frame: bytes) -> str:
 
 
 def with_fields(trial: Trial, step: str, **changes: Any) -> bytes:
-    message = Message.of_bytes(trial.valid[hostile.ASKED.get(step, step)], "a silo")
+    message = Message.from_bytes(trial.valid[hostile.ASKED.get(step, step)], "a silo")
     return frame_of(message.kind, plain_json({**message.fields, **changes}), message.arrays, {})
 
 
@@ -86,7 +86,7 @@ def with_fields(trial: Trial, step: str, **changes: Any) -> bytes:
     ],
 )
 def test_text_that_is_no_message(trial: Trial, step: str, text: str, words: str) -> None:
-    message = Message.of_bytes(trial.valid[hostile.ASKED.get(step, step)], "a silo")
+    message = Message.from_bytes(trial.valid[hostile.ASKED.get(step, step)], "a silo")
     frame = frame_of(message.kind, text, message.arrays, {})
     assert words in reason_of(trial, step, frame)
 
@@ -253,7 +253,7 @@ def test_a_server_cannot_reach_beyond_a_silos_folder(changes: dict[str, Any], tm
     silo = Silo(course, name, learner, out=tmp_path / "silo")
     evidence = silo.answer(Message("evidence"))
     bind = Message("bind", evidence.fields, {n: a for n, a in evidence.arrays.items() if n[0] == "0"})
-    assert silo.answer(Message.of_bytes(bind.to_bytes(), "")).kind == "bound"
+    assert silo.answer(Message.from_bytes(bind.to_bytes(), "")).kind == "bound"
     base = learner.initial()
     asked = {
         "run": "r",
@@ -286,7 +286,7 @@ def test_a_server_cannot_reach_beyond_a_silos_folder(changes: dict[str, Any], tm
 def test_a_long_description_of_a_model_arrives() -> None:
     """A schema of a hundred layers is longer than 64 KiB, which the reader of frames took for an attack."""
     text = "x" * 500_000
-    found = Message.of_bytes(Message("evidence", {"schema": text}).to_bytes(), "a silo")
+    found = Message.from_bytes(Message("evidence", {"schema": text}).to_bytes(), "a silo")
     assert found.fields["schema"] == text
 
 

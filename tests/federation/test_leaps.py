@@ -62,14 +62,14 @@ class Leaping(Passing):
 
     def send(self, frames: Mapping[str, bytes]) -> None:
         for frame in frames.values():
-            request = Message.of_bytes(frame, "the server")
+            request = Message.from_bytes(frame, "the server")
             if request.kind == "train":
                 self._base = {name: np.array(array) for name, array in request.arrays.items()}
         super().send(frames)
 
     def replies(self) -> Iterator[Reply]:
         for reply in super().replies():
-            answer = Message.of_bytes(reply.frame, reply.name)
+            answer = Message.from_bytes(reply.frame, reply.name)
             times, rounds = self._rounds.get(reply.name, (1.0, ()))
             if answer.kind == "trained" and answer.fields["round"] in rounds:
                 arrays = {n: (times * self._base[n]).astype(a.dtype) for n, a in answer.arrays.items()}
@@ -189,7 +189,7 @@ def small(spread: Mapping[str, float], base: float = 1.0) -> tuple[dict[str, Cha
     schema = Schema((Port("x", "float32", (1, 10)),), (Port("y", "float32", (1, 10)),), (), (trained,))
     weights = Weights.from_schema(schema, {"w": np.full((10, 10), base, np.float32)})
     updates = {name: weights.like({"w": weights["w"] + np.float32(by)}) for name, by in spread.items()}
-    return {name: Change.of(update, weights) for name, update in updates.items()}, weights
+    return {name: Change.from_weights(update, weights) for name, update in updates.items()}, weights
 
 
 @pytest.mark.parametrize(
@@ -267,7 +267,9 @@ def variances(values: list[Callable[[Array], Array]]) -> tuple[dict[str, Change]
         f"s{i}": base.like({n: change(draw.uniform(0.5, 2, 16)).astype(np.float32) for n in base})
         for i, change in enumerate([lambda a: a, lambda a: a, lambda a: a, *values])
     }
-    return {name: Change.of(update, base, frozenset(base)) for name, update in updates.items()}, base
+    return {
+        name: Change.from_weights(update, base, frozenset(base)) for name, update in updates.items()
+    }, base
 
 
 @pytest.mark.parametrize("value", [0.0, 1e-30, 1e-12, 1e-7, 3e6, 1e12, 1e30])

@@ -20,7 +20,7 @@ FRAME = SAMPLE.to_bytes()
 
 
 def test_there_and_back() -> None:
-    found = Message.of_bytes(FRAME, "berlin")
+    found = Message.from_bytes(FRAME, "berlin")
     assert (found.kind, found.fields) == (SAMPLE.kind, SAMPLE.fields)
     for name, array in SAMPLE.arrays.items():
         np.testing.assert_array_equal(found.arrays[name], array)
@@ -32,19 +32,19 @@ def test_any_altered_byte_is_refused(place: int, change: int) -> None:
     frame = bytearray(FRAME)
     frame[place] ^= change
     with pytest.raises(UpdateRefused, match="berlin sent a frame that cannot be read"):
-        Message.of_bytes(bytes(frame), "berlin")
+        Message.from_bytes(bytes(frame), "berlin")
 
 
 @given(st.integers(0, len(FRAME) - 1))
 def test_a_frame_cut_short_is_refused(length: int) -> None:
     with pytest.raises(UpdateRefused, match="cannot be read"):
-        Message.of_bytes(FRAME[:length], "berlin")
+        Message.from_bytes(FRAME[:length], "berlin")
 
 
 @given(st.binary(max_size=200))
 def test_noise_is_refused(noise: bytes) -> None:
     with pytest.raises(UpdateRefused):
-        Message.of_bytes(noise, "berlin")
+        Message.from_bytes(noise, "berlin")
 
 
 def test_another_protocol_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,13 +52,13 @@ def test_another_protocol_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     old = SAMPLE.to_bytes()
     monkeypatch.undo()
     with pytest.raises(UpdateRefused, match="berlin speaks protocol '0', expected '3'") as caught:
-        Message.of_bytes(old, "berlin")
+        Message.from_bytes(old, "berlin")
     assert "same version" in str(caught.value.hint)
 
 
 def test_fields_are_an_object() -> None:
     with pytest.raises(UpdateRefused, match="what it says is a list"):
-        Message.of_bytes(Message("train", [1]).to_bytes(), "berlin")  # type: ignore[arg-type]
+        Message.from_bytes(Message("train", [1]).to_bytes(), "berlin")  # type: ignore[arg-type]
 
 
 TRACEBACK = 'Traceback (most recent call last):\n  File "/home/someone/net.py", line 1\nValueError: no'

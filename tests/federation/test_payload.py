@@ -44,7 +44,7 @@ UPDATE = BASE.like({n: a + (0.01 * weights(2)[n]).astype(a.dtype) for n, a in BA
 def test_what_arrives_is_what_was_sent_and_the_rest_is_known(kind: Encoding) -> None:
     payload = Payload(kind, share=0.1)
     sent, left = encode(UPDATE, BASE, payload, {})
-    over = Message.of_bytes(Message("trained", {}, sent).to_bytes(), "a silo").arrays
+    over = Message.from_bytes(Message("trained", {}, sent).to_bytes(), "a silo").arrays
     found = decode(over, BASE, payload)
     np.testing.assert_array_equal(found["count"], UPDATE["count"])
     # What is frozen is as it was, whatever a silo has made of it.

@@ -48,7 +48,7 @@ def _wait(path: Path) -> None:
 
 
 def answers(path: Path) -> bool:
-    return Message.of_bytes(service.ask(path, HELLO), "a silo").kind == "hello"
+    return Message.from_bytes(service.ask(path, HELLO), "a silo").kind == "hello"
 
 
 def sent(*pieces: bytes) -> Callable[[socket.socket], None]:
@@ -149,6 +149,6 @@ def test_frames_of_any_bytes(path: Path) -> None:
     for seed in range(300):
         frame = mutate(HELLO, np.random.default_rng(seed))
         if frame:
-            answer = Message.of_bytes(service.ask(path, frame), "a silo")
+            answer = Message.from_bytes(service.ask(path, frame), "a silo")
             assert harmless(answer.reason)
     assert answers(path)

@@ -82,7 +82,7 @@ def test_a_negative_variance_is_its_own_silos_fault(payload: str, tmp_path: Path
 @pytest.fixture(scope="module")
 def evidence(tmp_path_factory: pytest.TempPathFactory) -> Message:
     course = course_in(tmp_path_factory.mktemp("course"))
-    return Message.of_bytes(Silo.open(course, "a").reply(Message("evidence").to_bytes()), "a silo")
+    return Message.from_bytes(Silo.open(course, "a").reply(Message("evidence").to_bytes()), "a silo")
 
 
 def test_initial_variances_are_not_negative(evidence: Message) -> None:
@@ -90,7 +90,7 @@ def test_initial_variances_are_not_negative(evidence: Message) -> None:
     arrays = {
         n: np.full_like(a, -1e-9) if n == "weights/1.variance" else a for n, a in evidence.arrays.items()
     }
-    changed = Message.of_bytes(replace(evidence, arrays=arrays).to_bytes(), "a silo")
+    changed = Message.from_bytes(replace(evidence, arrays=arrays).to_bytes(), "a silo")
     with pytest.raises(UpdateRefused, match=r"'1\.variance' hold -1e-09, and no variance is negative"):
         reference_of("oslo", changed)
 

@@ -116,7 +116,7 @@ def test_no_text_of_a_silo_does_anything_where_it_is_shown(
 ) -> None:
     """Events, their file, the console, the ledger (by its owner, at the end) and the log."""
     step, changed = change
-    valid = Message.of_bytes(trial.valid[ASKED.get(step, step)], "a silo")
+    valid = Message.from_bytes(trial.valid[ASKED.get(step, step)], "a silo")
     message = changed(valid, text)
     frame = frame_of(
         message.kind, plain_json(dict(message.fields)), message.arrays, {about: text} if about else {}

@@ -239,7 +239,7 @@ def test_a_weighted_figure_is_the_mean_over_all_data(ignored: int | None) -> Non
         Metrics.measured(objective, outputs[rows], targets[rows])
         for rows in np.split(np.arange(40), [3, 4, 30])
     ]
-    sent = [Metrics.of_fields(part.to_fields(), loss, objective.output) for part in parts]
+    sent = [Metrics.from_fields(part.to_fields(), loss, objective.output) for part in parts]
     assert Metrics.total(sent).loss == pytest.approx(expected, rel=1e-12)
     for fields in (
         {k: v for k, v in parts[0].to_fields().items() if k != "loss.weight"},
@@ -247,17 +247,17 @@ def test_a_weighted_figure_is_the_mean_over_all_data(ignored: int | None) -> Non
         {**parts[0].to_fields(), "loss.weight": 1e12},
     ):
         with pytest.raises(UpdateRefused):
-            Metrics.of_fields(fields, loss, objective.output)
+            Metrics.from_fields(fields, loss, objective.output)
     with pytest.raises(UpdateRefused, match=r"loss\.weight is of a loss with weights"):
-        Metrics.of_fields(parts[0].to_fields(), LOSSES["cross_entropy"](), objective.output)
+        Metrics.from_fields(parts[0].to_fields(), LOSSES["cross_entropy"](), objective.output)
 
 
 def test_a_loss_may_be_below_zero_where_it_can() -> None:
     fields = {"positions": 3, "loss": -2.0}
-    assert Metrics.of_fields(fields, LOSSES["poisson"](), ()).loss == pytest.approx(-2 / 3)
+    assert Metrics.from_fields(fields, LOSSES["poisson"](), ()).loss == pytest.approx(-2 / 3)
     for name in ("cross_entropy", "huber"):
         with pytest.raises(UpdateRefused, match="loss is -2 over 3 positions"):
-            Metrics.of_fields(fields, LOSSES[name](), (), training=True)
+            Metrics.from_fields(fields, LOSSES[name](), (), training=True)
 
 
 @pytest.mark.parametrize(

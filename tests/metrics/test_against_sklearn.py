@@ -63,7 +63,7 @@ def over_the_wire(objective: Objective, output: Array, targets: Array) -> Metric
         if b > a
     ]
     return Metrics.total(
-        Metrics.of_fields(json.loads(text), objective.loss, objective.output) for text in sent
+        Metrics.from_fields(json.loads(text), objective.loss, objective.output) for text in sent
     )
 
 

@@ -173,7 +173,7 @@ def test_any_division_has_the_same_figures(
         measured(loss, output[a:b], targets[a:b], metrics) for a, b in itertools.pairwise(edges) if b > a
     ]
     sent = [
-        Metrics.of_fields(json.loads(json.dumps(part.to_fields())), LOSSES[loss](loss), (20,), metrics)
+        Metrics.from_fields(json.loads(json.dumps(part.to_fields())), LOSSES[loss](loss), (20,), metrics)
         for part in parts
     ]
     half = len(sent) // 2
@@ -192,16 +192,16 @@ def test_any_division_has_the_same_figures(
 )
 def test_few_bins_drop_the_same_bits_in_any_division(scores: list[float], cuts: list[int], bins: int) -> None:
     values, own = np.array(scores), np.arange(len(scores)) % 3 == 0
-    whole = Histogram.of_scores(values, own, bins)
+    whole = Histogram.from_scores(values, own, bins)
     edges = [0, *sorted(cuts), len(scores)]
-    parts = [Histogram.of_scores(values[a:b], own[a:b], bins) for a, b in itertools.pairwise(edges)]
+    parts = [Histogram.from_scores(values[a:b], own[a:b], bins) for a, b in itertools.pairwise(edges)]
     found = functools.reduce(lambda one, other: one.added(other, bins), parts)
     assert found.sums().tolist() == whole.sums().tolist()
     assert len(whole.ranks) <= bins
     ordered = np.unique(values + 0.0)
     assert whole.shift > 0 or len(whole.ranks) == len(ordered)
     # As few bits as will do: with one less there would be too many bins.
-    finer = Histogram.of_scores(ordered, np.zeros(len(ordered), bool), 1 << 20).ranks
+    finer = Histogram.from_scores(ordered, np.zeros(len(ordered), bool), 1 << 20).ranks
     assert whole.shift == 0 or len(np.unique(finer >> (whole.shift - 1))) > bins
 
 
@@ -302,7 +302,7 @@ def test_counts_that_no_data_give_are_refused(data: st.DataObject) -> None:
     counts[place] = data.draw(st.sampled_from([-1, 0, 1, 2, 9, 10, 64, 2**62, -(2**63)]))
     text = base64.b64encode(counts.tobytes()[: data.draw(st.sampled_from([None, None, -8, -3]))])
     try:
-        found = Metrics.of_fields(
+        found = Metrics.from_fields(
             fields | {name: text.decode()}, LOSSES["cross_entropy"]("cross_entropy"), (3,), metrics
         )
     except UpdateRefused:
@@ -324,4 +324,4 @@ def test_texts_that_are_no_counts_are_refused(value: Any, reason: str) -> None:
     metrics = [made("f1")]
     fields = measured("cross_entropy", drawn((9, 3), 0), np.arange(9) % 3, metrics).to_fields()
     with pytest.raises(UpdateRefused, match=reason):
-        Metrics.of_fields(fields | {"f1": value}, LOSSES["cross_entropy"]("cross_entropy"), (3,), metrics)
+        Metrics.from_fields(fields | {"f1": value}, LOSSES["cross_entropy"]("cross_entropy"), (3,), metrics)

@@ -24,7 +24,7 @@ VALUES = Objective(LOSSES["mean_squared_error"](), (2,))
 
 
 def own(name: str) -> Own:
-    return Own.of(f"{FILE}:{name}")
+    return Own.from_text(f"{FILE}:{name}")
 
 
 def drawn(seed: int = 0, count: int = 50) -> tuple[Any, Any]:
@@ -65,10 +65,10 @@ def test_numbers_above_and_below_merge_without_cancelling() -> None:
 def test_it_crosses_processes_and_the_wire() -> None:
     found = Metrics.measured(CLASSES, *drawn(), [own("Recall")])
     assert pickle.loads(pickle.dumps(found)) == found
-    again = Metrics.of_fields(found.to_fields(), LOSSES["cross_entropy"](), (3,), [own("Recall")])
+    again = Metrics.from_fields(found.to_fields(), LOSSES["cross_entropy"](), (3,), [own("Recall")])
     assert again == found
     with pytest.raises(UpdateRefused, match="8 entries, expected those of the loss 'cross_entropy'"):
-        Metrics.of_fields(found.to_fields(), LOSSES["cross_entropy"](), (3,))
+        Metrics.from_fields(found.to_fields(), LOSSES["cross_entropy"](), (3,))
 
 
 @pytest.mark.parametrize(
@@ -84,10 +84,10 @@ def test_it_crosses_processes_and_the_wire() -> None:
 def test_what_no_silo_can_have_is_refused(changes: dict[str, Any], reason: str) -> None:
     fields = {**Metrics.measured(CLASSES, *drawn(), [own("Ratio")]).to_fields(), **changes}
     with pytest.raises(UpdateRefused, match=reason):
-        Metrics.of_fields(fields, LOSSES["cross_entropy"](), (3,), [own("Ratio")])
+        Metrics.from_fields(fields, LOSSES["cross_entropy"](), (3,), [own("Ratio")])
     del fields["Ratio.one"]
     with pytest.raises(UpdateRefused):
-        Metrics.of_fields(fields, LOSSES["cross_entropy"](), (3,), [own("Ratio")])
+        Metrics.from_fields(fields, LOSSES["cross_entropy"](), (3,), [own("Ratio")])
 
 
 @pytest.mark.parametrize(

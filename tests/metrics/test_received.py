@@ -65,12 +65,12 @@ VALUES = {"positions": 4, "loss": 2.0, "rmse": 2.0, "mae": 2.0} | {
     ],
 )
 def test_impossible_figures_of_classes(changes: dict[Any, Any], reason: str) -> None:
-    assert Metrics.of_fields(CLASSES, LOSSES["cross_entropy"](), (7,)).figures == {
+    assert Metrics.from_fields(CLASSES, LOSSES["cross_entropy"](), (7,)).figures == {
         "loss": 0.35,
         "accuracy": 0.7,
     }
     with pytest.raises(UpdateRefused) as caught:
-        Metrics.of_fields(CLASSES | changes, LOSSES["cross_entropy"](), (7,))
+        Metrics.from_fields(CLASSES | changes, LOSSES["cross_entropy"](), (7,))
     assert reason in caught.value.message
 
 
@@ -94,30 +94,30 @@ def test_impossible_figures_of_classes(changes: dict[Any, Any], reason: str) -> 
     ],
 )
 def test_impossible_figures_of_values(changes: dict[str, Any], reason: str) -> None:
-    assert Metrics.of_fields(VALUES, LOSSES["mean_squared_error"](), (2,)).figures.keys() == {
+    assert Metrics.from_fields(VALUES, LOSSES["mean_squared_error"](), (2,)).figures.keys() == {
         "loss",
         "mae",
         "r2",
         "rmse",
     }
     with pytest.raises(UpdateRefused) as caught:
-        Metrics.of_fields(VALUES | changes, LOSSES["mean_squared_error"](), (2,))
+        Metrics.from_fields(VALUES | changes, LOSSES["mean_squared_error"](), (2,))
     assert reason in caught.value.message
 
 
 @pytest.mark.parametrize("name", [*VALUES])
 def test_nothing_may_be_missing(name: str) -> None:
     with pytest.raises(UpdateRefused):
-        Metrics.of_fields(
+        Metrics.from_fields(
             {k: v for k, v in VALUES.items() if k != name}, LOSSES["mean_squared_error"](), (2,)
         )
 
 
 def test_training_has_a_loss_only() -> None:
     sent = {"positions": 4, "loss": 2.0}
-    assert Metrics.of_fields(sent, LOSSES["cross_entropy"](), (7,), training=True).figures == {"loss": 0.5}
+    assert Metrics.from_fields(sent, LOSSES["cross_entropy"](), (7,), training=True).figures == {"loss": 0.5}
     with pytest.raises(UpdateRefused, match="accuracy"):
-        Metrics.of_fields(sent, LOSSES["cross_entropy"](), (7,))
+        Metrics.from_fields(sent, LOSSES["cross_entropy"](), (7,))
 
 
 JSON = st.recursive(
@@ -131,7 +131,7 @@ NAMES = st.sampled_from([*VALUES, "accuracy", "r2", "r2.", "positions."]) | st.t
 def test_anything_is_figures_or_refused(fields: Any, *, training: bool) -> None:
     for loss in ("cross_entropy", "mean_squared_error"):
         try:
-            found = Metrics.of_fields(fields, LOSSES[loss](), (2,), training=training)
+            found = Metrics.from_fields(fields, LOSSES[loss](), (2,), training=training)
         except UpdateRefused:
             continue
         assert all(math.isfinite(value) for value in Metrics.total([found] * 1000).figures.values())
@@ -147,7 +147,7 @@ def test_honest_figures_are_never_refused(values: list[float], seed: int) -> Non
     targets = output[np.random.default_rng(seed).permutation(len(output))].clip(-1.8e19, 1.8e19)
     objective = objective_of(schema_with((1,)), LOSSES["mean_squared_error"](), targets)
     sent = json.loads(json.dumps(Metrics.measured(objective, output, targets).to_fields()))
-    assert Metrics.of_fields(sent, LOSSES["mean_squared_error"](), ()).figures["rmse"] >= 0
+    assert Metrics.from_fields(sent, LOSSES["mean_squared_error"](), ()).figures["rmse"] >= 0
 
 
 def test_which_is_better() -> None:
@@ -191,7 +191,7 @@ def test_no_data_have_more_positions_than_the_bound(loss: Any, output: Any, targ
     most = 4 * max_positions_of(LOSSES[loss](), output)
     assert 0 < found.positions <= most
     with pytest.raises(UpdateRefused, match=f"there can be {found.positions - 1} at most"):
-        Metrics.of_fields(found.to_fields(), LOSSES[loss](), output, max_positions=found.positions - 1)
+        Metrics.from_fields(found.to_fields(), LOSSES[loss](), output, max_positions=found.positions - 1)
 
 
 def test_the_least_loss_of_what_is_wrong_is_below_every_real_one() -> None:
@@ -205,6 +205,6 @@ def test_the_least_loss_of_what_is_wrong_is_below_every_real_one() -> None:
         losses = -np.log(shares[np.arange(2000), targets] + 1e-300)
         right = scores.argmax(axis=1) == targets
         wrong = {"positions": int((~right).sum()), "loss": float(losses[~right].sum()), "accuracy": 0}
-        assert Metrics.of_fields(wrong, LOSSES["cross_entropy"](), (classes,)).figures["accuracy"] == 0
+        assert Metrics.from_fields(wrong, LOSSES["cross_entropy"](), (classes,)).figures["accuracy"] == 0
         every = {"positions": 2000, "loss": float(losses.sum()), "accuracy": int(right.sum())}
-        assert Metrics.of_fields(every, LOSSES["cross_entropy"](), (classes,)).loss > 0
+        assert Metrics.from_fields(every, LOSSES["cross_entropy"](), (classes,)).loss > 0

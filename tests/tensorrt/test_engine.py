@@ -132,9 +132,9 @@ def test_a_free_axis_without_sizes_is_refused() -> None:
     name = model.graph.input[0].name
     with pytest.raises(ConfigError, match=f"axis '{name}_1' of input '{name}' is free"):
         build(model, {})
-    assert build(model, {f"{name}_1": Sizes.of("1:4:32")})
+    assert build(model, {f"{name}_1": Sizes.from_text("1:4:32")})
     with pytest.raises(ConfigError, match="are no sizes"):
-        Sizes.of("4:1:32")
+        Sizes.from_text("4:1:32")
 
 
 def test_a_refittable_engine_takes_a_card_and_says_so_in_one_line(schema: Schema) -> None:

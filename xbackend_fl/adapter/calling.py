@@ -142,7 +142,7 @@ class Parameters:
     annotations: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @staticmethod
-    def of(
+    def from_function(
         function: Callable[..., Any], ignored: Callable[[inspect.Parameter], bool] = lambda _: False
     ) -> Parameters:
         """The parameters of a function; one that does not say takes any number by position.

@@ -33,7 +33,7 @@ def checked(example: Example) -> Given:
     Raises:
         RefusedInput: Something is no such array; the message names the input, counted from 0 or by its name.
     """
-    given = Given.of(example)
+    given = Given.from_example(example)
     if not given.arrays:
         raise RefusedInput(
             "the example has no arrays", hint="give one per input of the model: --input 1,3,64,64"

@@ -35,7 +35,7 @@ class Given:
     names: tuple[str, ...]
 
     @staticmethod
-    def of(example: Any) -> Given:
+    def from_example(example: Any) -> Given:
         """The arrays of an example in any form, and the form.
 
         Args:

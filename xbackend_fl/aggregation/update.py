@@ -28,7 +28,7 @@ class Update:
     num_examples: int
 
     @staticmethod
-    def alone(weights: Weights, num_examples: int) -> Update:
+    def from_weights(weights: Weights, num_examples: int) -> Update:
         """An update that is weights only."""
         return Update({MODEL: weights}, num_examples)
 

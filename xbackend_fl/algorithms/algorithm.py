@@ -74,4 +74,4 @@ class PlainClient:
 
     def finish(self, trained: Trained) -> tuple[Update, ClientState]:
         """The weights, and nothing to keep."""
-        return Update.alone(trained.after, trained.num_examples), ClientState()
+        return Update.from_weights(trained.after, trained.num_examples), ClientState()

@@ -126,7 +126,7 @@ def _certified(
 
 def _input(spec: str, array: Array) -> Input:
     kept = spec.endswith(".npy") and array.nbytes <= _SMALL
-    return Input(spec, digest_of([array]), Held.of(array) if kept else None)
+    return Input(spec, digest_of([array]), Held.from_array(array) if kept else None)
 
 
 def _versions() -> dict[str, str]:

@@ -110,14 +110,16 @@ def _recorded(
         asks=tuple(name for name in _FLAGS if getattr(case, name)),
         redrawn=str(case.redrawn),
         inputs=digest,
-        given=tuple(map(Held.of, given)),
+        given=tuple(map(Held.from_array, given)),
         fit=fit,
-        statistics={name: Held.of(array) for name, array in statistics.items()},
-        outputs=tuple(Held.of(_short(sketch(array)) if sketched else array) for array in item.outputs),
+        statistics={name: Held.from_array(array) for name, array in statistics.items()},
+        outputs=tuple(
+            Held.from_array(_short(sketch(array)) if sketched else array) for array in item.outputs
+        ),
         sketched=sketched,
         runtime=error,
         **{
-            part: {name: Held.of(_short(array)) for name, array in getattr(item, part).items()}
+            part: {name: Held.from_array(_short(array)) for name, array in getattr(item, part).items()}
             for part in _SKETCHES
         },
     )

@@ -49,7 +49,7 @@ class Held:
     data: str
 
     @staticmethod
-    def of(array: Array) -> Held:
+    def from_array(array: Array) -> Held:
         """An array as text."""
         little = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False)
         return Held(array.dtype.name, array.shape, base64.b64encode(little.tobytes()).decode())

@@ -40,7 +40,7 @@ def serve(
         loaded = (continued if resume else load_course)(course, settings or ())
         serve_course(
             loaded,
-            Flower.of(loaded, address, keys, insecure=insecure),
+            Flower.from_course(loaded, address, keys, insecure=insecure),
             out=course if resume else out,
             resume=resume,
             observer=observer,
@@ -83,7 +83,7 @@ def join(
     loaded = load_course(course, said)
     join_course(
         loaded,
-        Flower.of(loaded, server, keys, insecure=insecure),
+        Flower.from_course(loaded, server, keys, insecure=insecure),
         name=name,
         data=data_path,
         out=out,

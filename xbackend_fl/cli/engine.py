@@ -36,7 +36,7 @@ def build(
     from xbackend_fl.tensorrt import Sizes, build_engine
 
     named = dict(text.partition("=")[::2] for text in size or ())
-    sizes = {name: Sizes.of(ends) for name, ends in named.items()}
+    sizes = {name: Sizes.from_text(ends) for name, ends in named.items()}
     engine = build_engine(source, output, sizes, refittable=refittable)
     say(
         f"{output}: {output.stat().st_size:,} bytes by TensorRT {engine.version}, schema {engine.fingerprint[:12]}"

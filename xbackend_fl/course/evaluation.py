@@ -125,7 +125,7 @@ class EvaluationSection(Section):
             base: Folder that relative files start from.
         """
         return tuple(
-            Own.of(resolve(metric.text, base)) if isinstance(metric, Own) else metric
+            Own.from_text(resolve(metric.text, base)) if isinstance(metric, Own) else metric
             for metric in self._all(loss)
         )
 
@@ -175,7 +175,7 @@ class EvaluationSection(Section):
 def _metric(entry: Metric | str) -> Metric:
     if not isinstance(entry, str):
         return entry
-    return Own.of(entry) if ":" in entry else METRICS[entry](entry)
+    return Own.from_text(entry) if ":" in entry else METRICS[entry](entry)
 
 
 def _label(best: str) -> str:

@@ -215,7 +215,9 @@ def federate(
     with ExitStack() as stack:
         if rehearse:
             server, keys = stack.enter_context(_rehearsal(found, chosen, where, rounds))
-        way = transport or Flower.of(found, server, None if keys is None else Path(keys), insecure=insecure)
+        way = transport or Flower.from_course(
+            found, server, None if keys is None else Path(keys), insecure=insecure
+        )
         found_backend = adapter_of(model).name
         wanted = next((p.backend for p in found.participants if p.name == chosen), found_backend)
         if wanted != found_backend:

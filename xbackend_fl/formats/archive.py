@@ -42,7 +42,7 @@ class Entry:
         return prod(self.shape) * self.dtype.itemsize
 
     @staticmethod
-    def of(array: Array) -> Entry:
+    def from_array(array: Array) -> Entry:
         """An entry in memory."""
         little = array.dtype.newbyteorder("=")
         held = array if array.dtype == little else array.astype(little)

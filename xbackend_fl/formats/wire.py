@@ -63,7 +63,7 @@ def encode(arrays: Mapping[str, Array], about: Mapping[str, str] | None = None) 
     Raises:
         FileError: A tensor has a dtype that the frame does not know, or the header is too large.
     """
-    entries = {name: Entry.of(array) for name, array in arrays.items()}
+    entries = {name: Entry.from_array(array) for name, array in arrays.items()}
     state = blake3(max_threads=blake3.AUTO)
     frame: list[memoryview] = []
     for part in _parts(entries, about or {}):

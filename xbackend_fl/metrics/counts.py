@@ -18,7 +18,7 @@ def to_text(counts: NDArray[np.int64]) -> str:
     return base64.b64encode(counts.astype("<i8").tobytes()).decode()
 
 
-def of_text(name: str, text: str, max_counts: int) -> NDArray[np.int64]:
+def from_text(name: str, text: str, max_counts: int) -> NDArray[np.int64]:
     """The inverse of :func:`to_text`, for what may be anything.
 
     Args:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from xbackend_fl.errors import Diverged, UpdateRefused
 from xbackend_fl.losses import Loss
-from xbackend_fl.metrics.counts import of_text, to_text
+from xbackend_fl.metrics.counts import from_text, to_text
 from xbackend_fl.metrics.metric import Figures, Metric, MetricState, Sums
 from xbackend_fl.metrics.objective import Objective, Shape
 from xbackend_fl.metrics.own import Own
@@ -110,7 +110,7 @@ class Metrics:
         return LOSS.figures(state).values.get("loss", math.nan) if state.sums else math.nan
 
     def to_fields(self) -> dict[str, int | float | str]:
-        """A flat mapping of names to numbers, and to texts for arrays of counts; :meth:`of_fields` is the inverse."""
+        """A flat mapping of names to numbers, and to texts for arrays of counts; :meth:`from_fields` is the inverse."""
         sums = {
             name: to_text(value) if isinstance(value, np.ndarray) else value
             for name, value in self.sums.items()
@@ -118,7 +118,7 @@ class Metrics:
         return {"positions": self.positions, **sums}
 
     @staticmethod
-    def of_fields(
+    def from_fields(
         fields: Any,
         loss: Loss,
         output: Shape,
@@ -196,7 +196,7 @@ def _read(fields: Any, loss: Loss, output: Shape, expected: Sequence[Metric]) ->
         if owner is None and name != "positions":
             raise UpdateRefused(f"the metrics have an entry that no metric of the loss {loss.name!r} has")
         if owner is not None and owner.counts and isinstance(value, str):
-            sums[name] = of_text(name, value, owner.max_counts(output))
+            sums[name] = from_text(name, value, owner.max_counts(output))
             continue
         if type(value) not in {int, float} or (owner is not None and owner.counts):
             kind = "counts" if owner is not None and owner.counts else "a number"

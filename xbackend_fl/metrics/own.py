@@ -67,7 +67,7 @@ class Own(Metric):
     text: str
 
     @staticmethod
-    def of(text: str) -> Own:
+    def from_text(text: str) -> Own:
         """That of a callable."""
         return Own(text.rpartition(":")[2], text)
 

@@ -47,13 +47,13 @@ class Histogram(NamedTuple):
         return np.concatenate([[self.shift], self.ranks, self.others, self.own]).astype(np.int64)
 
     @staticmethod
-    def of_sums(counts: Counts) -> Histogram:
+    def from_sums(counts: Counts) -> Histogram:
         """The inverse of :meth:`sums`."""
         ranks, others, own = counts[1:].reshape(3, -1)
         return Histogram(int(counts[0]), ranks, others, own)
 
     @staticmethod
-    def of_scores(scores: NDArray[np.float64], own: NDArray[np.bool_], bins: int) -> Histogram:
+    def from_scores(scores: NDArray[np.float64], own: NDArray[np.bool_], bins: int) -> Histogram:
         """Counts of scores; those that are no numbers are not counted.
 
         Args:
@@ -161,7 +161,7 @@ class Ranking(OfClasses):
                 (logits[labels == n], own[labels == n]) for n in range(columns_of(pairs.objective.output))
             ]
         return {
-            f"{self.label}.{place}": Histogram.of_scores(*pair, self._bins(len(each))).sums()
+            f"{self.label}.{place}": Histogram.from_scores(*pair, self._bins(len(each))).sums()
             for place, pair in enumerate(each)
         }
 
@@ -169,13 +169,13 @@ class Ranking(OfClasses):
         """See :class:`~xbackend_fl.metrics.metric.Metric`."""
         bins = self._bins(len(one.sums))
         return {
-            name: Histogram.of_sums(counts).added(Histogram.of_sums(other.sums[name]), bins).sums()
+            name: Histogram.from_sums(counts).added(Histogram.from_sums(other.sums[name]), bins).sums()
             for name, counts in one.sums.items()
         }
 
     def figures(self, state: MetricState) -> Figures:
         """See :class:`~xbackend_fl.metrics.metric.Metric`."""
-        found = {name: Histogram.of_sums(counts) for name, counts in state.sums.items()}
+        found = {name: Histogram.from_sums(counts) for name, counts in state.sums.items()}
         if not _complete(found.values(), state.positions):
             return Figures({}, f"{self.label} is not defined: some scores are no numbers")
         scored = {name: self.score(one) for name, one in found.items() if one.own.sum() and one.others.sum()}
@@ -207,7 +207,7 @@ class Ranking(OfClasses):
         for name, counts in state.sums.items():
             if len(counts) % 3 != 1 or len(counts) > 1 + 3 * self._bins(classes):
                 return f"{name} is no histogram of at most {self._bins(classes)} bins"
-            found[name] = one = Histogram.of_sums(counts)
+            found[name] = one = Histogram.from_sums(counts)
             several = np.concatenate([one.own, one.others])
             if not 0 <= one.shift <= 63 or (one.ranks[1:] <= one.ranks[:-1]).any():
                 return f"{name} has bins in no order"

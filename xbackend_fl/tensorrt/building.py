@@ -21,7 +21,7 @@ class Sizes:
     max_size: int
 
     @staticmethod
-    def of(text: str) -> Sizes:
+    def from_text(text: str) -> Sizes:
         """From ``1:8:64``.
 
         Raises:

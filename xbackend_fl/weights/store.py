@@ -199,7 +199,7 @@ def entries_of(tensors: Mapping[str, NDArray[Any]]) -> Mapping[str, Entry]:
     """Tensors as entries, those of a file not yet read."""
     if isinstance(tensors, Archive):
         return tensors.entries
-    return {name: Entry.of(array) for name, array in tensors.items()}
+    return {name: Entry.from_array(array) for name, array in tensors.items()}
 
 
 def compare(archive: Archive, expected: Mapping[str, Entry], path: Path) -> None:

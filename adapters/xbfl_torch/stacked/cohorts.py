@@ -145,7 +145,7 @@ class Lockstep:
 
     def _packed(self, shared: Sequence[str], config: TrainConfig) -> Packing:
         own = [name for name in self._trained if name not in shared and name not in config.frozen]
-        return Packing.of(self._tensors, own, shared)
+        return Packing.from_tensors(self._tensors, own, shared)
 
     def _ready(self, packing: Packing, wanted: Room, config: TrainConfig) -> tuple[Wave, Graphs]:
         """A wave with enough room, and its steps."""

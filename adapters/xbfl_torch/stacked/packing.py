@@ -37,7 +37,7 @@ class Packing:
     size: int
 
     @staticmethod
-    def of(
+    def from_tensors(
         tensors: Mapping[str, torch.Tensor], trained: Sequence[str], shared: Sequence[str] = ()
     ) -> Packing:
         """A packing of tensors.

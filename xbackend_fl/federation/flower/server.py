@@ -159,7 +159,7 @@ def _hello(reply: Reply) -> tuple[str, Frame]:
     if not trouble:
         try:
             content = Signatures().open(reply.frame, "a node")
-            return str(Message.of_bytes(content, "a node").fields.get("name", "")), reply.frame
+            return str(Message.from_bytes(content, "a node").fields.get("name", "")), reply.frame
         except UpdateRefused as error:
             trouble = error.message
     _LOG.warning("a node did not say who it is: %s", public(trouble))

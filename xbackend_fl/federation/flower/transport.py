@@ -61,7 +61,9 @@ class Flower:
         self.address, self.keys = address, keys
 
     @staticmethod
-    def of(course: Course, address: str | None, keys: Path | None, *, insecure: bool = False) -> Flower:
+    def from_course(
+        course: Course, address: str | None, keys: Path | None, *, insecure: bool = False
+    ) -> Flower:
         """As a course says.
 
         Args:

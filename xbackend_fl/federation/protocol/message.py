@@ -96,7 +96,7 @@ class Message:
         return b"".join(wire.encode(self.arrays, about))
 
     @staticmethod
-    def of_bytes(frame: bytes | memoryview, where: str) -> Message:
+    def from_bytes(frame: bytes | memoryview, where: str) -> Message:
         """Read a frame; the arrays are views of it.
 
         Args:

@@ -125,7 +125,9 @@ class Collector:
         """Merge an answer, or say why not."""
         try:
             size = self._checked(name, answer)
-            metrics = Metrics.of_fields(answer.fields.get("metrics"), self._loss, self._output, training=True)
+            metrics = Metrics.from_fields(
+                answer.fields.get("metrics"), self._loss, self._output, training=True
+            )
             figures = own_figures(answer.fields)
             self._fit_in(name, answer, size)
         except UpdateRefused as error:
@@ -253,7 +255,7 @@ class Collector:
             except SumFull as error:
                 most = max(self._takes, key=lambda silo: self._takes[silo])
                 arrays, _ = split(update.arrays)
-                change = Change.of(decode(arrays, self._weights, self._payload), self._weights)
+                change = Change.from_weights(decode(arrays, self._weights, self._payload), self._weights)
                 if self._takes[most] <= change.largest * num_examples:
                     raise
                 self._take_out(most, f"there is no room for it beside others: {error.message}")
@@ -279,16 +281,16 @@ class Collector:
         before = update.fields.get("before")
         part = None
         if before is not None:
-            part = Metrics.of_fields(
+            part = Metrics.from_fields(
                 before, self._loss, self._output, self._metrics, max_positions=self._max_positions
             )
-        trained = Metrics.of_fields(update.fields.get("metrics"), self._loss, self._output, training=True)
+        trained = Metrics.from_fields(update.fields.get("metrics"), self._loss, self._output, training=True)
         arrays, beside = split(update.arrays)
         weights = decode(arrays, self._weights, self._payload, self._variances)
         vectors = unpacked(beside, self._vectors, self._weights)
         self.mean.add(Update({MODEL: weights, **vectors}, num_examples))
         self._losses[name] = trained.loss
-        self._changes[name] = change = Change.of(weights, self._weights, self._variances)
+        self._changes[name] = change = Change.from_weights(weights, self._weights, self._variances)
         self._takes[name] = change.largest * num_examples
         self.accepted[name] = update.identity
         if part is not None:

@@ -195,6 +195,6 @@ class Dispatcher:
                 )
             )
         try:
-            return Message.of_bytes(self._signatures.open(sealed, name), name)
+            return Message.from_bytes(self._signatures.open(sealed, name), name)
         except UpdateRefused as error:
             return Message.refusal(error)

@@ -242,7 +242,7 @@ class DeploymentEngine:
         for name, answer in self._all(self._evaluation(weights, splits, number)):
             try:
                 found = {
-                    split: Metrics.of_fields(
+                    split: Metrics.from_fields(
                         answer.fields.get(split),
                         self._course.loss,
                         self._output,

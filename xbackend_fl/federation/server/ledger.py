@@ -145,7 +145,7 @@ class Ledger:
                 path.replace(kept[path.name] / path.name)
         for silo, identity, num_examples in found:
             try:
-                update = Message.of_bytes(self._place(identity).read_bytes(), silo)
+                update = Message.from_bytes(self._place(identity).read_bytes(), silo)
             except (OSError, UpdateRefused):
                 self.forget(number, silo)
                 continue

@@ -66,7 +66,7 @@ class Change:
     variances: Logs = field(default_factory=dict, repr=False)
 
     @staticmethod
-    def of(update: Weights, base: Weights, variances: Collection[str] = ()) -> Change:
+    def from_weights(update: Weights, base: Weights, variances: Collection[str] = ()) -> Change:
         """The change from ``base`` to ``update``, in float64, a block at a time.
 
         Args:

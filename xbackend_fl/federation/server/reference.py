@@ -190,7 +190,7 @@ def _check_elsewhere(answer: Message) -> None:
 
 def main(frame: Path) -> None:
     """The program of that process: exit code 3, and the reason, if the evidence is not of its schema."""
-    answer = Message.of_bytes(frame.read_bytes(), "a silo")
+    answer = Message.from_bytes(frame.read_bytes(), "a silo")
     schema = Schema.from_json(answer.fields["schema"])
     evidence = unpack_evidence(evidence_alone(answer).arrays, answer.fields["about"], schema, "what it sent")
     try:

@@ -62,7 +62,7 @@ class Outbox:
         Returns:
             The answer as it will be read back.
         """
-        kept = Message.of_bytes(answer.to_bytes(), "this silo")
+        kept = Message.from_bytes(answer.to_bytes(), "this silo")
         run, number = kept.fields["run"], kept.fields["round"]
         earlier = sorted(path for path in self.folder.glob(f"{run}.*.carried") if _round(path) < number)
         certain = self._place(self._certain)
@@ -138,7 +138,7 @@ class Outbox:
     def _read(self, path: Path) -> Message | None:
         """What is damaged counts as not there: the server asks again."""
         try:
-            return Message.of_bytes(path.read_bytes(), str(path))
+            return Message.from_bytes(path.read_bytes(), str(path))
         except (FileNotFoundError, FileError, UpdateRefused):
             return None
         except IsADirectoryError as error:

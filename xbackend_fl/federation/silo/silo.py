@@ -210,7 +210,7 @@ class Silo:
     def reply(self, sealed: Frame) -> bytes:
         """The answer to a frame, as a frame; both signed where keys are known."""
         try:
-            answer = self.answer(Message.of_bytes(self._signatures.open(sealed, SERVER), SERVER))
+            answer = self.answer(Message.from_bytes(self._signatures.open(sealed, SERVER), SERVER))
         except UpdateRefused as error:
             answer = Message.refusal(error)
         return self._signatures.seal(bytes(answer.frame) if answer.frame else answer.to_bytes())
