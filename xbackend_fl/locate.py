@@ -134,7 +134,7 @@ def _execute(path: Path) -> ModuleType:
     return module
 
 
-def of_each_file(package: ModuleType, name: str) -> dict[str, Any]:
+def discover(package: ModuleType, name: str) -> dict[str, Any]:
     """What every module of a package calls ``name``, by the module: a registry to which a file is added by being there."""
     modules = [module.name for module in pkgutil.iter_modules(package.__path__)]
     return {found: getattr(importlib.import_module(f"{package.__name__}.{found}"), name) for found in modules}

@@ -10,7 +10,7 @@ from xbackend_fl.adapter import walk
 from xbackend_fl.canonical.graph import activations, contractions, reductions
 from xbackend_fl.canonical.graph.operands import Operand, combine, scalar, unary
 from xbackend_fl.canonical.value import Value
-from xbfl_onnx.graph import Context, Handler, attributes, numbers, of_operands, present, require
+from xbfl_onnx.graph import Context, Handler, attributes, numbers, operand_handler, present, require
 
 _DEFAULTS: Mapping[str, Mapping[str, float]] = {
     "LeakyRelu": {"alpha": 0.01},
@@ -144,10 +144,10 @@ HANDLERS: Mapping[str, Handler] = {
     "Clip": _clip,
     **dict.fromkeys(("Softmax", "LogSoftmax"), _along),
     "LpNormalization": _lp_normalization,
-    **{name: of_operands(walk.binary(name)) for name in ("Add", "Sub", "Mul", "Div", "Max", "Min")},
-    "Sum": of_operands(walk.binary("Add")),
+    **{name: operand_handler(walk.binary(name)) for name in ("Add", "Sub", "Mul", "Div", "Max", "Min")},
+    "Sum": operand_handler(walk.binary("Add")),
     "Mean": _mean,
-    "Pow": of_operands(activations.power),
+    "Pow": operand_handler(activations.power),
     "Mod": _mod,
     **dict.fromkeys(
         (

@@ -97,6 +97,6 @@ def numbers(operand: Operand | None, node: onnx.NodeProto) -> list[int]:
 Handler: TypeAlias = Callable[[Context, onnx.NodeProto], "Operand | list[Operand]"]
 
 
-def of_operands(function: Function) -> Handler:
+def operand_handler(function: Function) -> Handler:
     """A handler that makes a function of all inputs."""
     return lambda context, node: function(context.builder, node.name, *present(context, node))

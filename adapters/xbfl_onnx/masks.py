@@ -10,7 +10,7 @@ import onnx
 from xbackend_fl.adapter import walk
 from xbackend_fl.canonical.graph import axes_ops, logic, picking
 from xbackend_fl.canonical.graph.operands import Operand
-from xbfl_onnx.graph import Context, Handler, attributes, numbers, of_operands, present, require
+from xbfl_onnx.graph import Context, Handler, attributes, numbers, operand_handler, present, require
 
 
 def _cast(context: Context, node: onnx.NodeProto) -> Operand:
@@ -49,14 +49,14 @@ def _one_hot(context: Context, node: onnx.NodeProto) -> Operand:
 
 
 HANDLERS: Mapping[str, Handler] = {
-    "Equal": of_operands(walk.compare("eq")),
-    "Less": of_operands(walk.compare("lt")),
-    "LessOrEqual": of_operands(walk.compare("le")),
-    "Greater": of_operands(walk.compare("gt")),
-    "GreaterOrEqual": of_operands(walk.compare("ge")),
-    **{name: of_operands(walk.logical(name)) for name in ("And", "Or", "Xor")},
-    "Not": of_operands(logic.negate),
-    "Where": of_operands(logic.where),
+    "Equal": operand_handler(walk.compare("eq")),
+    "Less": operand_handler(walk.compare("lt")),
+    "LessOrEqual": operand_handler(walk.compare("le")),
+    "Greater": operand_handler(walk.compare("gt")),
+    "GreaterOrEqual": operand_handler(walk.compare("ge")),
+    **{name: operand_handler(walk.logical(name)) for name in ("And", "Or", "Xor")},
+    "Not": operand_handler(logic.negate),
+    "Where": operand_handler(logic.where),
     "Cast": _cast,
     "CastLike": _cast_like,
     "Trilu": _triangle,

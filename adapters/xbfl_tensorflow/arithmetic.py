@@ -10,7 +10,7 @@ import numpy as np
 from xbackend_fl.adapter import walk
 from xbackend_fl.canonical.graph import activations, axes_ops, reductions
 from xbackend_fl.canonical.graph.operands import Operand, combine, scalar, unary
-from xbfl_tensorflow.graph import Context, Operation, node_name, of_operands, require, static_shape
+from xbfl_tensorflow.graph import Context, Operation, node_name, operand_handler, require, static_shape
 
 
 def _leaky(context: Context, node: Any, arguments: list[Operand]) -> Operand:
@@ -103,30 +103,30 @@ def _top_k(context: Context, node: Any, arguments: list[Operand]) -> list[Operan
 _ACTIVATIONS = ("Relu", "Sigmoid", "Tanh", "Softplus", "Softsign")
 
 OPERATIONS: Mapping[str, Operation] = {
-    **{name: of_operands(walk.unary(name)) for name in (*walk.NAMED_FUNCTIONS, *_ACTIVATIONS)},
-    "Rint": of_operands(walk.unary("Round")),
-    "Inv": of_operands(walk.unary("Reciprocal")),
-    "Rsqrt": of_operands(walk.unary("Pow", constant=-0.5)),
-    "Square": of_operands(walk.unary("Pow", constant=2.0)),
-    "Expm1": of_operands(activations.expm1),
-    "Log1p": of_operands(activations.log1p),
+    **{name: operand_handler(walk.unary(name)) for name in (*walk.NAMED_FUNCTIONS, *_ACTIVATIONS)},
+    "Rint": operand_handler(walk.unary("Round")),
+    "Inv": operand_handler(walk.unary("Reciprocal")),
+    "Rsqrt": operand_handler(walk.unary("Pow", constant=-0.5)),
+    "Square": operand_handler(walk.unary("Pow", constant=2.0)),
+    "Expm1": operand_handler(activations.expm1),
+    "Log1p": operand_handler(activations.log1p),
     **{
-        name: of_operands(walk.activation(word))
+        name: operand_handler(walk.activation(word))
         for name, word in (("Relu6", "relu6"), ("Elu", "elu"), ("Selu", "selu"))
     },
     "LeakyRelu": _leaky,
-    "Softmax": of_operands(walk.along("Softmax", -1)),
-    "LogSoftmax": of_operands(walk.along("LogSoftmax", -1)),
-    **dict.fromkeys(("Add", "AddV2", "AddN"), of_operands(walk.binary("Add"))),
-    "Sub": of_operands(walk.binary("Sub")),
-    **dict.fromkeys(("Mul", "MulNoNan"), of_operands(walk.binary("Mul"))),
-    **dict.fromkeys(("RealDiv", "Div"), of_operands(walk.binary("Div"))),
+    "Softmax": operand_handler(walk.along("Softmax", -1)),
+    "LogSoftmax": operand_handler(walk.along("LogSoftmax", -1)),
+    **dict.fromkeys(("Add", "AddV2", "AddN"), operand_handler(walk.binary("Add"))),
+    "Sub": operand_handler(walk.binary("Sub")),
+    **dict.fromkeys(("Mul", "MulNoNan"), operand_handler(walk.binary("Mul"))),
+    **dict.fromkeys(("RealDiv", "Div"), operand_handler(walk.binary("Div"))),
     "DivNoNan": _guarded,
     "FloorDiv": _floor_div,
-    "FloorMod": of_operands(walk.binary("Mod")),
-    "Pow": of_operands(activations.power),
-    "Maximum": of_operands(walk.binary("Max")),
-    "Minimum": of_operands(walk.binary("Min")),
+    "FloorMod": operand_handler(walk.binary("Mod")),
+    "Pow": operand_handler(activations.power),
+    "Maximum": operand_handler(walk.binary("Max")),
+    "Minimum": operand_handler(walk.binary("Min")),
     "SquaredDifference": _squared_difference,
     "BiasAdd": _bias_add,
     "ClipByValue": _clip,

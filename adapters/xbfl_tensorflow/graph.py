@@ -151,7 +151,7 @@ Operation: TypeAlias = Callable[[Context, Any, list[Operand]], "Operand | list[O
 """A graph operation with what its inputs stand for, resources aside."""
 
 
-def of_operands(function: Function) -> Operation:
+def operand_handler(function: Function) -> Operation:
     """A handler that makes a function of all inputs."""
     return lambda context, node, arguments: function(context.builder, node_name(context, node), *arguments)
 

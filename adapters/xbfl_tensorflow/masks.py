@@ -10,7 +10,7 @@ import numpy as np
 from xbackend_fl.adapter import walk
 from xbackend_fl.canonical.graph import logic
 from xbackend_fl.canonical.graph.operands import Operand
-from xbfl_tensorflow.graph import Context, Operation, node_name, of_operands, require, static_shape
+from xbfl_tensorflow.graph import Context, Operation, node_name, operand_handler, require, static_shape
 
 
 def _cast(context: Context, node: Any, arguments: list[Operand]) -> Operand:
@@ -80,16 +80,16 @@ def _select_first(context: Context, node: Any, arguments: list[Operand]) -> Oper
 
 
 OPERATIONS: Mapping[str, Operation] = {
-    "Equal": of_operands(walk.compare("eq")),
-    "NotEqual": of_operands(walk.compare("ne")),
-    "Less": of_operands(walk.compare("lt")),
-    "LessEqual": of_operands(walk.compare("le")),
-    "Greater": of_operands(walk.compare("gt")),
-    "GreaterEqual": of_operands(walk.compare("ge")),
-    "LogicalAnd": of_operands(walk.logical("And")),
-    "LogicalOr": of_operands(walk.logical("Or")),
-    "LogicalNot": of_operands(logic.negate),
-    "SelectV2": of_operands(logic.where),
+    "Equal": operand_handler(walk.compare("eq")),
+    "NotEqual": operand_handler(walk.compare("ne")),
+    "Less": operand_handler(walk.compare("lt")),
+    "LessEqual": operand_handler(walk.compare("le")),
+    "Greater": operand_handler(walk.compare("gt")),
+    "GreaterEqual": operand_handler(walk.compare("ge")),
+    "LogicalAnd": operand_handler(walk.logical("And")),
+    "LogicalOr": operand_handler(walk.logical("Or")),
+    "LogicalNot": operand_handler(logic.negate),
+    "SelectV2": operand_handler(logic.where),
     "Select": _select_first,
     "Cast": _cast,
     "IsFinite": _constant(truth=True),

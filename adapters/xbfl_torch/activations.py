@@ -11,7 +11,7 @@ from xbackend_fl.adapter import walk
 from xbackend_fl.canonical import GraphBuilder, Value
 from xbackend_fl.canonical.graph import activations
 from xbackend_fl.canonical.graph.operands import Operand, combine, scalar
-from xbfl_torch.graph import Context, Handler, of_operands, require
+from xbfl_torch.graph import Context, Handler, operand_handler, require
 
 
 def _given(function: Callable[..., Operand], **names: str) -> Handler:
@@ -87,26 +87,28 @@ def _times(context: Context, node: Node) -> Operand:
 
 
 HANDLERS: Mapping[str, Handler] = {
-    **{name.lower(): of_operands(walk.unary(name)) for name in (*walk.NAMED_FUNCTIONS, "Sigmoid", "Tanh")},
-    **{f"special_{name}": of_operands(walk.unary(name.capitalize())) for name in ("erf", "round")},
-    "special_expit": of_operands(walk.unary("Sigmoid")),
     **{
-        alias: of_operands(walk.unary(name))
+        name.lower(): operand_handler(walk.unary(name)) for name in (*walk.NAMED_FUNCTIONS, "Sigmoid", "Tanh")
+    },
+    **{f"special_{name}": operand_handler(walk.unary(name.capitalize())) for name in ("erf", "round")},
+    "special_expit": operand_handler(walk.unary("Sigmoid")),
+    **{
+        alias: operand_handler(walk.unary(name))
         for alias, name in (("absolute", "Abs"), ("negative", "Neg"), ("sgn", "Sign"))
     },
     **{
-        f"arc{name}": of_operands(walk.unary(f"A{name}"))
+        f"arc{name}": operand_handler(walk.unary(f"A{name}"))
         for name in ("sin", "cos", "tan", "sinh", "cosh", "tanh")
     },
-    "rsqrt": of_operands(walk.unary("Pow", constant=-0.5)),
-    "square": of_operands(walk.unary("Pow", constant=2.0)),
-    **dict.fromkeys(("expm1", "special_expm1"), of_operands(activations.expm1)),
-    **dict.fromkeys(("log1p", "special_log1p"), of_operands(activations.log1p)),
-    **dict.fromkeys(("exp2", "special_exp2"), of_operands(activations.exp2)),
-    "log2": of_operands(activations.log2),
-    "log10": of_operands(activations.log10),
+    "rsqrt": operand_handler(walk.unary("Pow", constant=-0.5)),
+    "square": operand_handler(walk.unary("Pow", constant=2.0)),
+    **dict.fromkeys(("expm1", "special_expm1"), operand_handler(activations.expm1)),
+    **dict.fromkeys(("log1p", "special_log1p"), operand_handler(activations.log1p)),
+    **dict.fromkeys(("exp2", "special_exp2"), operand_handler(activations.exp2)),
+    "log2": operand_handler(activations.log2),
+    "log10": operand_handler(activations.log10),
     **{
-        name: of_operands(walk.activation(word))
+        name: operand_handler(walk.activation(word))
         for name, word in (
             ("relu", "relu"),
             ("relu6", "relu6"),

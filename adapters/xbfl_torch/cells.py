@@ -33,14 +33,14 @@ class _Cell:
         given = [bias for bias in biases if bias is not None]
         if given and summed:
             biases = [Sum(tuple(given)), None]
-        total = self.add(self.of_input(number, biases[0]), self.of_state(number, biases[1]))
+        total = self.add(self.project_input(number, biases[0]), self.project_state(number, biases[1]))
         return self.apply(function, total)
 
-    def of_input(self, number: int, bias: Layout | None) -> Value:
+    def project_input(self, number: int, bias: Layout | None) -> Value:
         """The part of a gate that reads the input."""
         return self._dense(self._input, self._weights[0], number, bias)
 
-    def of_state(self, number: int, bias: Layout | None) -> Value:
+    def project_state(self, number: int, bias: Layout | None) -> Value:
         """The part of a gate that reads the state."""
         return self._dense(as_value(self.builder, self.states[0]), self._weights[1], number, bias)
 
@@ -82,8 +82,8 @@ def _gru(context: Context, node: Node) -> Value:
     cell = _Cell(context, node, 3)
     reset, update = (cell.gate(number, "Sigmoid", summed=False) for number in (0, 1))
     of_input, of_state = cell.biases(2)
-    gated = cell.multiply(reset, cell.of_state(2, of_state))
-    new = cell.apply("Tanh", cell.add(cell.of_input(2, of_input), gated))
+    gated = cell.multiply(reset, cell.project_state(2, of_state))
+    new = cell.apply("Tanh", cell.add(cell.project_input(2, of_input), gated))
     rest = cell.builder.elementwise("Mul", cell.name, update, constant=-1.0)
     kept = cell.builder.elementwise("Add", cell.name, rest, constant=1.0)
     return cell.add(cell.multiply(kept, new), cell.multiply(update, cell.states[0]))

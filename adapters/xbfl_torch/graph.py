@@ -158,7 +158,7 @@ def parameter(operand: Operand | None, where: str) -> Layout:
 Handler: TypeAlias = Callable[[Context, Node], Any]
 
 
-def of_operands(function: Function, count: int = 1) -> Handler:
+def operand_handler(function: Function, count: int = 1) -> Handler:
     """A handler that makes a function of the first ``count`` arguments."""
     return lambda context, node: function(
         context.builder, context.name(node), *map(context.get, node.args[:count])

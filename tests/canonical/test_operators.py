@@ -13,7 +13,7 @@ import pytest
 from xbackend_fl.canonical import OPERATORS, Kind, Node, Parameter, Port, Property, Schema, operators, passes
 from xbackend_fl.canonical.onnx_export import to_onnx
 from xbackend_fl.canonical.ops import read_families
-from xbackend_fl.locate import of_each_file
+from xbackend_fl.locate import discover
 from xbackend_fl.mapping.probe.draw import draw_weights
 
 NEW = """
@@ -57,7 +57,7 @@ def test_a_file_more_is_an_operator_that_onnx_runtime_runs(
 
 
 def test_every_operator_has_one_row() -> None:
-    families = of_each_file(operators, "OPERATORS")
+    families = discover(operators, "OPERATORS")
     count = Counter(row.name for rows in families.values() for row in rows)
     assert set(count.values()) == {1}
     assert count.keys() == OPERATORS.keys()

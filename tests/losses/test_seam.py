@@ -11,7 +11,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from xbackend_fl.course.registered import section
-from xbackend_fl.locate import of_each_file
+from xbackend_fl.locate import discover
 from xbackend_fl.losses import LOSSES, Loss, NumpyOperations, kinds
 
 pytestmark = pytest.mark.quick
@@ -62,7 +62,7 @@ def test_a_loss_is_one_short_file(root: Path) -> None:
 def test_a_file_that_is_there_is_a_loss_of_courses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "log_cosh.py").write_text(LOGCOSH)
     monkeypatch.setattr(kinds, "__path__", [*kinds.__path__, str(tmp_path)])
-    registry = of_each_file(kinds, "LOSS")
+    registry = discover(kinds, "LOSS")
     assert registry.keys() == LOSSES.keys() | {"log_cosh"}
     key = TypeAdapter(section(registry, "training.loss"))
     found = key.validate_python({"name": "log_cosh", "scale": 2.0})

@@ -6,12 +6,12 @@ from itertools import chain
 
 from xbackend_fl.canonical import operators
 from xbackend_fl.canonical.row import Operator, Property
-from xbackend_fl.locate import of_each_file
+from xbackend_fl.locate import discover
 
 
 def read_families() -> dict[str, Operator]:
     """Every row of every file, by its name."""
-    return {row.name: row for row in chain(*of_each_file(operators, "OPERATORS").values())}
+    return {row.name: row for row in chain(*discover(operators, "OPERATORS").values())}
 
 
 OPERATORS = read_families()

@@ -155,7 +155,7 @@ def _error(answers: Answers | None, item: Evidence) -> float | None:
     if answers is None or item.case.redrawn in BROKEN:
         return None
     try:
-        found = answers.of(item)
+        found = answers.outputs(item)
     except GraphRefused:
         return None
     error = max(relative_error(a, b) for a, b in zip(found, item.outputs, strict=True))

@@ -126,7 +126,7 @@ def _outputs(schema: Schema, statement: Statement, evidence: Sequence[Evidence])
         if probe.runtime is None:
             continue
         try:
-            error = _apart(probe, answers.of(item))
+            error = _apart(probe, answers.outputs(item))
         except GraphRefused as refused:
             return Line("onnx runtime", passed=False, said=f"{probe.label}: {line(refused.message)}")
         if not error <= max(statement.tolerance, statement.roundings * probe.runtime):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from xbackend_fl.locate import of_each_file
+from xbackend_fl.locate import discover
 from xbackend_fl.losses import Loss, Targets
 from xbackend_fl.metrics import kinds
 from xbackend_fl.metrics.metric import Metric
 
-METRICS: Mapping[str, type[Metric]] = of_each_file(kinds, "METRIC")
+METRICS: Mapping[str, type[Metric]] = discover(kinds, "METRIC")
 """Metric by the name of its file, which courses write."""
 
 LOSS: Metric = METRICS["loss"]("loss")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from xbackend_fl.locate import of_each_file
+from xbackend_fl.locate import discover
 from xbackend_fl.schedules import kinds
 from xbackend_fl.schedules.schedule import Schedule
 
-SCHEDULES: Mapping[str, type[Schedule]] = of_each_file(kinds, "SCHEDULE")
+SCHEDULES: Mapping[str, type[Schedule]] = discover(kinds, "SCHEDULE")
 """Schedule by the name of its file, which courses write."""

@@ -27,7 +27,7 @@ class _Cut:
         (start, stop), *more = self.ranges
         return f"[{start}:{stop}{' …' if more else ''}]"
 
-    def of(self, layout: Layout) -> Layout:
+    def apply(self, layout: Layout) -> Layout:
         """These rows of a parameter."""
         parts = tuple(views.slice_axis(layout, 0, start, stop) for start, stop in self.ranges)
         return parts[0] if len(parts) == 1 else Join(parts, 0)
@@ -156,7 +156,7 @@ def _part(graph: Graph, draft: Draft, cut: _Cut) -> Iterator[Draft]:
         shape = _narrowed(draft, _feature_axis_of_sum(graph, draft), cut)
         yield replace(draft, name=name, inputs=tuple(values), outputs=(name,), shapes=(shape,))
         return
-    layouts = {role: cut.of(layout) for role, layout in draft.layouts.items()}
+    layouts = {role: cut.apply(layout) for role, layout in draft.layouts.items()}
     shape = _narrowed(draft, feature_axis(draft), cut)
     whole = replace(draft, name=name, outputs=(name,), layouts=layouts, shapes=(shape,))
     source = graph.producers.get(draft.inputs[0])

@@ -69,7 +69,7 @@ class Fingerprints:
             return round(max((_distance(*pair) for pair in pairs), default=0.0), 2)
         if not any(_norm(one) > faint or _norm(two) > faint for one, two, faint in pairs):
             one, two = (
-                effects.of(core.node) for effects, core in zip(self._effects, (ours, theirs), strict=True)
+                effects.arrays(core.node) for effects, core in zip(self._effects, (ours, theirs), strict=True)
             )
             pairs = list(zip(one, two, self._effects[0].still, strict=True))
         # Rounded: what differs by noise alone is equal, and then the name decides.
@@ -102,7 +102,7 @@ class _Effects:
         self._schema, self._data = schema, data
         self._known: dict[str, list[Array]] = {}
 
-    def of(self, node: Node) -> list[Array]:
+    def arrays(self, node: Node) -> list[Array]:
         """The movement of all outputs, one vector for each set of data."""
         if node.name not in self._known:
             weights, other = self._weights

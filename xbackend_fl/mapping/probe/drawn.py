@@ -24,12 +24,12 @@ _TOGETHER = 256 << 20
 
 def drawn_weights(schema: Schema, seed: int) -> dict[str, Array]:
     """What :func:`draw_weights` draws; the arrays are read-only."""
-    return _DRAWS.of(schema, seed, lambda: draw_weights(schema, seed))
+    return _DRAWS.arrays(schema, seed, lambda: draw_weights(schema, seed))
 
 
 def drawn_by_shape(schema: Schema, *, alike: bool = False) -> dict[str, Array]:
     """What :func:`draw_by_shape` draws; the arrays are read-only."""
-    return _DRAWS.of(schema, f"alike: {alike}", lambda: draw_by_shape(schema, alike=alike))
+    return _DRAWS.arrays(schema, f"alike: {alike}", lambda: draw_by_shape(schema, alike=alike))
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class _Draws:
         # A tuple that is replaced as a whole: two threads at worst draw the same twice.
         self._kept: tuple[_Draw, ...] = ()
 
-    def of(self, schema: Schema, key: Hashable, make: _Make) -> dict[str, Array]:
+    def arrays(self, schema: Schema, key: Hashable, make: _Make) -> dict[str, Array]:
         """The weights of a draw, made if they are not kept."""
         kept = self._kept
         found = next((draw for draw in kept if draw.key == key and draw.schema() is schema), None)

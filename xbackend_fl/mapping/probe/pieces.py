@@ -29,12 +29,12 @@ class _Piece:
     direction: int
     gate: int
 
-    def of_array(self, array: Array) -> Array:
+    def slice_array(self, array: Array) -> Array:
         rows = self.parameter.shape[0]
         found: Array = array[self.direction, self.gate * rows : (self.gate + 1) * rows]
         return found
 
-    def of_layout(self, layout: Layout) -> Layout:
+    def slice_layout(self, layout: Layout) -> Layout:
         rows = self.parameter.shape[0]
         one_direction = views.index(layout, 0, self.direction)
         return views.slice_axis(one_direction, 0, self.gate * rows, (self.gate + 1) * rows)
@@ -91,7 +91,9 @@ def binding_in_pieces(schema: Schema, binding: Binding) -> Binding:
     for name, layout in binding.parameters.items():
         pieces = found.get(name)
         layouts |= (
-            {piece.parameter.name: piece.of_layout(layout) for piece in pieces} if pieces else {name: layout}
+            {piece.parameter.name: piece.slice_layout(layout) for piece in pieces}
+            if pieces
+            else {name: layout}
         )
     return replace(binding, parameters=layouts)
 
@@ -102,7 +104,9 @@ def taken_apart(schema: Schema, arrays: Mapping[str, Array]) -> dict[str, Array]
     made: dict[str, Array] = {}
     for name, array in arrays.items():
         pieces = found.get(name)
-        made |= {piece.parameter.name: piece.of_array(array) for piece in pieces} if pieces else {name: array}
+        made |= (
+            {piece.parameter.name: piece.slice_array(array) for piece in pieces} if pieces else {name: array}
+        )
     return made
 
 
@@ -117,7 +121,7 @@ def put_together(schema: Schema, arrays: Mapping[str, Array]) -> dict[str, Array
             continue
         made[whole.name] = np.zeros(whole.shape, whole.dtype)
         for piece in pieces:
-            piece.of_array(made[whole.name])[...] = arrays[piece.parameter.name]
+            piece.slice_array(made[whole.name])[...] = arrays[piece.parameter.name]
     return made
 
 

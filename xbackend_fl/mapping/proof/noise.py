@@ -20,7 +20,7 @@ Run: TypeAlias = Callable[[Mapping[str, Array], Sequence[Array]], Sequence[Array
 """Outputs for canonical weights and data, in ONNX layout."""
 
 
-def of_model(model: CanonicalModel) -> Run:
+def run_of(model: CanonicalModel) -> Run:
     """A native model as something to run; its weights are changed."""
     return lambda weights, inputs: outputs_with(model, weights, inputs)
 

@@ -169,7 +169,7 @@ def moving_outputs(answers: Answers, evidence: Sequence[Evidence], names: Sequen
         weights = weights_of(schema, item.case) | dict(item.statistics)
         others = draw_weights(schema, item.case.seed + 100, frozenset(left))
         try:
-            before = answers.of(item)
+            before = answers.outputs(item)
             if finite(before):
                 found |= set(_those_that_move(answers, item, weights, others, before))
         except GraphRefused:

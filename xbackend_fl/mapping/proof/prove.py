@@ -22,7 +22,7 @@ from xbackend_fl.mapping.probe.redrawn import Redrawn
 from xbackend_fl.mapping.probe.runtime import GraphRefused
 from xbackend_fl.mapping.probe.tables import tables_of
 from xbackend_fl.mapping.proof.agreement import Agreement, agreement
-from xbackend_fl.mapping.proof.noise import of_model, output_noise, widest_noise
+from xbackend_fl.mapping.proof.noise import output_noise, run_of, widest_noise
 from xbackend_fl.mapping.proof.observed import Standing, agreed, seen, standing, unseen_nodes
 from xbackend_fl.mapping.proof.reaction import reactions
 from xbackend_fl.mapping.proof.selection import select
@@ -115,9 +115,7 @@ def prove(
         notes += (f"two opinions, not three: ONNX Runtime cannot run {shown_names(alone)}",)
     checks += [check for check in third if check.case not in loud]
     outputs = [check for check in checks if check.what in _CONTINUOUS]
-    checks += reactions(
-        quiet, outputs, lambda item: output_noise(schema, of_model(model), item, item.outputs)
-    )
+    checks += reactions(quiet, outputs, lambda item: output_noise(schema, run_of(model), item, item.outputs))
     errors = dict(found.errors) if found else {}
     alike = model.trainer.description.schema.fingerprint == schema.fingerprint
     if alike or not all(check.passed for check in checks):
@@ -289,7 +287,7 @@ def _loud(
     None if the outputs of any case differ by more, or are finite on one side only, or for exact numbers: no rounding makes that.
     """
     by_label, schema = {item.case.label: item for item in own}, answers.schema
-    run = of_model(model)
+    run = run_of(model)
     loud: dict[str, float] = {}
     for check in checks:
         if check.passed or check.what not in _CONTINUOUS:
@@ -300,7 +298,7 @@ def _loud(
         if check.case not in loud:
             item = by_label[check.case]
             try:
-                expected = answers.of(item)
+                expected = answers.outputs(item)
             except GraphRefused:
                 # The graph has sizes of the example written in it: the model alone says how it rounds.
                 loud[check.case] = widest_noise(schema, run, item, item.outputs)

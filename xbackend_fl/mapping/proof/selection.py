@@ -31,7 +31,7 @@ from xbackend_fl.mapping.probe.probe import Case, Evidence, is_finite, observe
 from xbackend_fl.mapping.probe.redrawn import Redrawn
 from xbackend_fl.mapping.proof.beyond import beyond_example
 from xbackend_fl.mapping.proof.missing import with_broken_values
-from xbackend_fl.mapping.proof.noise import of_model, output_noise
+from xbackend_fl.mapping.proof.noise import output_noise, run_of
 from xbackend_fl.mapping.proof.observed import faint_nodes
 from xbackend_fl.mapping.proof.reaction import REACTS, reaction
 from xbackend_fl.mapping.proof.sizes import at_other_sizes
@@ -224,4 +224,4 @@ def _faint(model: CanonicalModel, seen: Evidence, usual: Evidence) -> bool:
 
 
 def _rounded(model: CanonicalModel, seen: Evidence) -> bool:
-    return ROUNDINGS * output_noise(model.schema, of_model(model), seen, seen.outputs) > TOLERANCE
+    return ROUNDINGS * output_noise(model.schema, run_of(model), seen, seen.outputs) > TOLERANCE

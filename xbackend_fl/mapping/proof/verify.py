@@ -100,7 +100,7 @@ class Answers:
         self.schema, self.runtime = schema, runtime
         self._known: dict[str, list[NDArray[Any]] | GraphRefused] = {}
 
-    def of(self, item: Evidence) -> list[NDArray[Any]]:
+    def outputs(self, item: Evidence) -> list[NDArray[Any]]:
         """Outputs with the weights and the data of a probe.
 
         Raises:
@@ -118,7 +118,7 @@ class Answers:
             raise found
         return found
 
-    def of_first(self, item: Evidence) -> list[NDArray[Any]]:
+    def first_outputs(self, item: Evidence) -> list[NDArray[Any]]:
         """Outputs for as many of a probe's examples as the user's example has: a graph may have their number written in it.
 
         Raises:
@@ -132,7 +132,7 @@ class Answers:
         """Ask for what will be compared, while the weights that were drawn for it are at hand."""
         if not (self.schema.opaque or item.case.by_shape or item.case.is_far(self.schema)):
             with suppress(GraphRefused):
-                self.of(item)
+                self.outputs(item)
 
 
 def gather(
@@ -249,12 +249,12 @@ def against_runtime(
             # What the models themselves do is known, and a graph mostly has lengths written in it.
             continue
         try:
-            expected = answers.of(item)
+            expected = answers.outputs(item)
         except GraphRefused:
             # Sizes that the model takes from its data are those of the example in its graph.
             enough = len(item.case.inputs[0]) >= schema.inputs[0].shape[0]
             if item.case.at_example(schema) and enough:
-                expected = answers.of_first(item)
+                expected = answers.first_outputs(item)
                 outputs = [array[: len(other)] for array, other in zip(item.outputs, expected, strict=True)]
                 yield output_check("onnx runtime", schema, item.case, outputs, expected, least)
             continue
