@@ -105,7 +105,7 @@ def test_a_flatten_order_left_out() -> None:
     layout = binding.parameters["4.weight"]
     assert isinstance(layout, Reorder)
     proof = prove(
-        CanonicalModel(schema, rebound(binding, **{"4.weight": layout.of}), right),
+        CanonicalModel(schema, rebound(binding, **{"4.weight": layout.base}), right),
         IMAGE,
         evidence_of(left, IMAGE),
     )

@@ -139,7 +139,7 @@ def wrong_layouts(layout: Layout) -> Iterator[Layout]:
         case Blocks():
             yield replace(layout, order=(*layout.order[1:], layout.order[0]))
         case Reorder():
-            yield layout.of
+            yield layout.base
         case Transpose() if len(layout.shape) > 1 and layout.shape[-1] == layout.shape[-2] > 1:
             yield Transpose(
                 layout, (*range(len(layout.shape) - 2), len(layout.shape) - 1, len(layout.shape) - 2)
@@ -154,7 +154,7 @@ def wrong_layouts(layout: Layout) -> Iterator[Layout]:
                 for wrong in wrong_layouts(part):
                     yield Stack((*layout.parts[:index], wrong, *layout.parts[index + 1 :]))
         case Transpose():
-            for wrong in wrong_layouts(layout.of):
+            for wrong in wrong_layouts(layout.base):
                 yield Transpose(wrong, layout.perm)
         case Sum():
             yield Sum(layout.parts[::-1])

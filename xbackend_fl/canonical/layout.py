@@ -58,16 +58,16 @@ class Native:
 
 @dataclass(frozen=True)
 class Transpose:
-    """Axis ``i`` of the result is axis ``perm[i]`` of ``of`` (as ``numpy.transpose``)."""
+    """Axis ``i`` of the result is axis ``perm[i]`` of ``base`` (as ``numpy.transpose``)."""
 
-    of: Layout
+    base: Layout
     perm: tuple[int, ...]
     step: Literal["transpose"] = "transpose"
 
     @property
     def shape(self) -> Shape:
         """Shape after the step."""
-        inner = self.of.shape
+        inner = self.base.shape
         return tuple(inner[axis] for axis in self.perm)
 
 
@@ -75,16 +75,16 @@ class Transpose:
 class Reshape:
     """Row-major reshape to ``shape``."""
 
-    of: Layout
+    base: Layout
     shape: Shape
     step: Literal["reshape"] = "reshape"
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """Cut ``axis`` into equal blocks; block ``i`` of the result is block ``order[i]`` of ``of`` (gate order)."""
+    """Cut ``axis`` into equal blocks; block ``i`` of the result is block ``order[i]`` of ``base`` (gate order)."""
 
-    of: Layout
+    base: Layout
     axis: int
     order: tuple[int, ...]
     step: Literal["blocks"] = "blocks"
@@ -92,7 +92,7 @@ class Blocks:
     @property
     def shape(self) -> Shape:
         """Shape after the step."""
-        return self.of.shape
+        return self.base.shape
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class Segment:
 class Reorder:
     """Bring the features of ``axis`` from the native flatten order into the canonical one."""
 
-    of: Layout
+    base: Layout
     axis: int
     segments: tuple[Segment, ...]
     step: Literal["reorder"] = "reorder"
@@ -161,7 +161,7 @@ class Reorder:
     @property
     def shape(self) -> Shape:
         """Shape after the step."""
-        return self.of.shape
+        return self.base.shape
 
     @property
     def sources(self) -> NDArray[np.intp]:
@@ -188,19 +188,19 @@ class Constant:
 
 @dataclass(frozen=True)
 class Repeat:
-    """The only row of ``of``, ``rows`` times along axis 0: what is added to every row of a table.
+    """The only row of ``base``, ``rows`` times along axis 0: what is added to every row of a table.
 
     It stands behind the first part of a :class:`Sum` and nowhere else, so nothing but zero comes back.
     """
 
-    of: Layout
+    base: Layout
     rows: int
     step: Literal["repeat"] = "repeat"
 
     @property
     def shape(self) -> Shape:
         """Shape after the step."""
-        return (self.rows, *self.of.shape[1:])
+        return (self.rows, *self.base.shape[1:])
 
 
 Step = Native | Transpose | Reshape | Blocks | Join | Stack | Sum | Reorder | Constant | Repeat
@@ -235,11 +235,11 @@ def forward(layout: Layout, natives: Mapping[str, Array]) -> Array:
         case Native():
             return natives[layout.tensor][layout.index]
         case Transpose():
-            return forward(layout.of, natives).transpose(layout.perm)
+            return forward(layout.base, natives).transpose(layout.perm)
         case Reshape():
-            return forward(layout.of, natives).reshape(layout.shape)
+            return forward(layout.base, natives).reshape(layout.shape)
         case Blocks():
-            return _permute_blocks(forward(layout.of, natives), layout.axis, layout.order)
+            return _permute_blocks(forward(layout.base, natives), layout.axis, layout.order)
         case Join():
             held = [forward(part, natives) for part in layout.parts]
             # Constants follow what they are joined with: sums of whole numbers stay whole.
@@ -258,11 +258,11 @@ def forward(layout: Layout, natives: Mapping[str, Array]) -> Array:
                 total += forward(part, natives)
             return total
         case Reorder():
-            return np.take(forward(layout.of, natives), np.argsort(layout.sources), axis=layout.axis)
+            return np.take(forward(layout.base, natives), np.argsort(layout.sources), axis=layout.axis)
         case Constant():
             return layout.array
         case Repeat():
-            return np.broadcast_to(forward(layout.of, natives), layout.shape)
+            return np.broadcast_to(forward(layout.base, natives), layout.shape)
 
 
 def backward(layout: Layout, canonical: Array, natives: Mapping[str, Array]) -> None:
@@ -277,11 +277,11 @@ def backward(layout: Layout, canonical: Array, natives: Mapping[str, Array]) -> 
         case Native():
             natives[layout.tensor][layout.index] = canonical
         case Transpose():
-            backward(layout.of, canonical.transpose(inverse(layout.perm)), natives)
+            backward(layout.base, canonical.transpose(inverse(layout.perm)), natives)
         case Reshape():
-            backward(layout.of, canonical.reshape(layout.of.shape), natives)
+            backward(layout.base, canonical.reshape(layout.base.shape), natives)
         case Blocks():
-            backward(layout.of, _permute_blocks(canonical, layout.axis, inverse(layout.order)), natives)
+            backward(layout.base, _permute_blocks(canonical, layout.axis, inverse(layout.order)), natives)
         case Join():
             start = 0
             for part in layout.parts:
@@ -297,7 +297,7 @@ def backward(layout: Layout, canonical: Array, natives: Mapping[str, Array]) -> 
             for leaf in (leaf for part in layout.parts[1:] for leaf in leaves(part)):
                 natives[leaf.tensor][leaf.index] = 0
         case Reorder():
-            backward(layout.of, np.take(canonical, layout.sources, axis=layout.axis), natives)
+            backward(layout.base, np.take(canonical, layout.sources, axis=layout.axis), natives)
 
 
 def leaves(layout: Layout) -> Iterator[Native]:
@@ -311,7 +311,7 @@ def leaves(layout: Layout) -> Iterator[Native]:
             for part in layout.parts:
                 yield from leaves(part)
         case _:
-            yield from leaves(layout.of)
+            yield from leaves(layout.base)
 
 
 def masked(layout: Layout) -> Iterator[Native]:
@@ -327,7 +327,7 @@ def masked(layout: Layout) -> Iterator[Native]:
             for part in layout.parts:
                 yield from masked(part)
         case _:
-            yield from masked(layout.of)
+            yield from masked(layout.base)
 
 
 def describe(layout: Layout) -> str:
@@ -337,11 +337,11 @@ def describe(layout: Layout) -> str:
             box = ", ".join(f"axis {axis} {start}:{stop}" for axis, start, stop in layout.box)
             return f"{layout.tensor}[{box}]" if box else layout.tensor
         case Transpose():
-            return f"{describe(layout.of)} · transpose{layout.perm}"
+            return f"{describe(layout.base)} · transpose{layout.perm}"
         case Reshape():
-            return f"{describe(layout.of)} · reshape{layout.shape}"
+            return f"{describe(layout.base)} · reshape{layout.shape}"
         case Blocks():
-            return f"{describe(layout.of)} · gates{layout.order} on axis {layout.axis}"
+            return f"{describe(layout.base)} · gates{layout.order} on axis {layout.axis}"
         case Join():
             return f"join({', '.join(map(describe, layout.parts))}; axis {layout.axis})"
         case Stack():
@@ -350,11 +350,11 @@ def describe(layout: Layout) -> str:
             return f"({' + '.join(map(describe, layout.parts))})"
         case Reorder():
             orders = ", ".join(f"{s.shape} by {s.perm}" for s in layout.segments)
-            return f"{describe(layout.of)} · flatten order {orders} on axis {layout.axis}"
+            return f"{describe(layout.base)} · flatten order {orders} on axis {layout.axis}"
         case Constant():
             return f"constant {list(layout.shape)}"
         case Repeat():
-            return f"{describe(layout.of)} · for each of {layout.rows} rows"
+            return f"{describe(layout.base)} · for each of {layout.rows} rows"
 
 
 def _permute_blocks(array: Array, axis: int, order: tuple[int, ...]) -> Array:

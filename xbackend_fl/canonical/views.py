@@ -33,14 +33,14 @@ def transposed(layout: Layout, perm: Sequence[int]) -> Layout:
     perm = tuple(axis % len(perm) for axis in perm)
     if isinstance(layout, Transpose):
         perm = tuple(layout.perm[axis] for axis in perm)
-        layout = layout.of
+        layout = layout.base
     return layout if perm == tuple(range(len(perm))) else Transpose(layout, perm)
 
 
 def reshaped(layout: Layout, shape: Shape) -> Layout:
     """Row-major reshape; two reshapes become one or none."""
     if isinstance(layout, Reshape):
-        layout = layout.of
+        layout = layout.base
     return layout if layout.shape == shape else Reshape(layout, shape)
 
 
@@ -61,7 +61,7 @@ def slice_axis(layout: Layout, axis: int, start: int, stop: int) -> Layout:
             box = tuple((a, *ranges[a]) for a in sorted(ranges))
             return Native(layout.tensor, layout.full_shape, box)
         case Transpose():
-            return Transpose(slice_axis(layout.of, layout.perm[axis], start, stop), layout.perm)
+            return Transpose(slice_axis(layout.base, layout.perm[axis], start, stop), layout.perm)
         case Reshape():
             return _slice_reshape(layout, axis, start, stop)
         case Blocks():
@@ -72,8 +72,8 @@ def slice_axis(layout: Layout, axis: int, start: int, stop: int) -> Layout:
             cut = np.take(layout.array, range(start, stop), axis)
             return Constant(cut.shape, tuple(map(float, cut.flat)))
         case Repeat():
-            of = layout.of if axis == 0 else slice_axis(layout.of, axis, start, stop)
-            return Repeat(of, stop - start if axis == 0 else layout.rows)
+            base = layout.base if axis == 0 else slice_axis(layout.base, axis, start, stop)
+            return Repeat(base, stop - start if axis == 0 else layout.rows)
         case _:
             return _slice_several(layout, axis, start, stop)
 
@@ -97,11 +97,11 @@ def whole(layout: Layout) -> bool:
         case Join() | Stack() | Sum():
             return all(whole(item) for item in layout.parts)
         case _:
-            return whole(layout.of)
+            return whole(layout.base)
 
 
 def _slice_reshape(layout: Reshape, axis: int, start: int, stop: int) -> Layout:
-    inner, outer = layout.of.shape, layout.shape
+    inner, outer = layout.base.shape, layout.shape
     lead, size = math.prod(outer[:axis]), outer[axis]
     starts = [math.prod(inner[:place]) for place in range(len(inner))]
     place = next((p for p, n in enumerate(inner) if starts[p] == lead and n > 1), None)
@@ -119,25 +119,25 @@ def _slice_reshape(layout: Reshape, axis: int, start: int, stop: int) -> Layout:
         inside = last == first + 1 and end == place + 2
         if math.prod(inner[place:end]) != size or ((start % rest or stop % rest) and not inside):
             raise _cuts(layout, axis)
-        cut = slice_axis(layout.of, place, first, last)
+        cut = slice_axis(layout.base, place, first, last)
         if inside:
             cut = slice_axis(cut, place + 1, start - first * rest, stop - first * rest)
     else:
         if length % size:
             raise _cuts(layout, axis)
         rest = length // size
-        cut = slice_axis(layout.of, place, start * rest, stop * rest)
+        cut = slice_axis(layout.base, place, start * rest, stop * rest)
     return reshaped(cut, (*outer[:axis], stop - start, *outer[axis + 1 :]))
 
 
 def _slice_blocks(layout: Blocks, axis: int, start: int, stop: int) -> Layout:
     if axis != layout.axis:
-        return Blocks(slice_axis(layout.of, axis, start, stop), layout.axis, layout.order)
+        return Blocks(slice_axis(layout.base, axis, start, stop), layout.axis, layout.order)
     size = layout.shape[axis] // len(layout.order)
     if start % size or stop % size:
         raise _cuts(layout, axis)
     chosen = layout.order[start // size : stop // size]
-    parts = tuple(slice_axis(layout.of, axis, block * size, (block + 1) * size) for block in chosen)
+    parts = tuple(slice_axis(layout.base, axis, block * size, (block + 1) * size) for block in chosen)
     return parts[0] if len(parts) == 1 else Join(parts, axis)
 
 
@@ -169,7 +169,7 @@ def _slice_join(layout: Join, start: int, stop: int) -> Layout:
 
 def _slice_reorder(layout: Reorder, axis: int, start: int, stop: int) -> Layout:
     if layout.axis != axis:
-        return Reorder(slice_axis(layout.of, axis, start, stop), layout.axis, layout.segments)
+        return Reorder(slice_axis(layout.base, axis, start, stop), layout.axis, layout.segments)
     kept, offset = [], 0
     for segment in layout.segments:
         size = math.prod(segment.shape)
@@ -178,7 +178,7 @@ def _slice_reorder(layout: Reorder, axis: int, start: int, stop: int) -> Layout:
         elif offset < stop and start < offset + size:
             raise _cuts(layout, layout.axis)
         offset += size
-    return Reorder(slice_axis(layout.of, layout.axis, start, stop), layout.axis, tuple(kept))
+    return Reorder(slice_axis(layout.base, layout.axis, start, stop), layout.axis, tuple(kept))
 
 
 def _cuts(layout: Layout, axis: int) -> UnsupportedError:

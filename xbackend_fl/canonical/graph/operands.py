@@ -214,9 +214,9 @@ def as_value(builder: GraphBuilder, operand: Operand) -> Value:
                 value = builder.slice(f"{operand.tensor}.slice", value, axis, start, stop)
             return value
         case Transpose():
-            return builder.transpose(as_value(builder, operand.of), operand.perm)
+            return builder.transpose(as_value(builder, operand.base), operand.perm)
         case Reshape():
-            return _static_reshape(builder, as_value(builder, operand.of), operand.shape)
+            return _static_reshape(builder, as_value(builder, operand.base), operand.shape)
         case _:
             raise UnsupportedError(f"part of a parameter behind a {operand.step} step is used as data")
 

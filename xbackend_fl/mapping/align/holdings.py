@@ -171,7 +171,7 @@ def _apart(layout: Layout, axis: int, count: int) -> Layout:
         perm: list[int] = []
         for place in layout.perm:
             perm += [place + (place > inner), place + 1][: 1 + (place == inner)]
-        return Transpose(_apart(layout.of, inner, count), tuple(perm))
+        return Transpose(_apart(layout.base, inner, count), tuple(perm))
     shape = layout.shape
     return views.reshaped(layout, (*shape[:axis], shape[axis] // count, count, *shape[axis + 1 :]))
 

@@ -25,7 +25,7 @@ class _Piece:
     """One gate of one direction of a recurrent layer's parameter, as the dense layer's that it is."""
 
     parameter: Parameter
-    of: Parameter
+    whole: Parameter
     direction: int
     gate: int
 
@@ -75,7 +75,7 @@ def _gates(node: Node, found: Mapping[str, list[_Piece]]) -> list[Node]:
     layers: dict[str, dict[str, str]] = defaultdict(dict)
     for piece in pieces:
         # Behind the biases of the input, a GRU holds those of the state.
-        of_state = piece.of.role == "recurrent_weight" or piece.gate >= gates
+        of_state = piece.whole.role == "recurrent_weight" or piece.gate >= gates
         layer = f"{node.name}[{piece.direction}.{piece.gate % gates}{' state' if of_state else ''}]"
         layers[layer][piece.parameter.role] = piece.parameter.name
     return [
