@@ -33,13 +33,13 @@ class Metrics:
     Attributes:
         positions: Targets that count.
         sums: By name, the sums of everything that was measured.
-        of: What was measured, in the order in which it is shown.
+        metrics: What was measured, in the order in which it is shown.
         each: Those of every participant, where they are known apart.
     """
 
     positions: int = 0
     sums: Sums = field(default_factory=dict)
-    of: tuple[Metric, ...] = (LOSS,)
+    metrics: tuple[Metric, ...] = (LOSS,)
     each: Mapping[str, Metrics] = field(default_factory=dict)
 
     @staticmethod
@@ -60,9 +60,13 @@ class Metrics:
         Raises:
             RunFailed: A metric of the user's own raised, or returned something else than sums.
         """
-        of = _with_loss(objective.loss, metrics)
+        metrics = _with_loss(objective.loss, metrics)
         return Metrics.total(
-            Metrics(pairs.positions, {k: v for metric in of for k, v in metric.measure(pairs).items()}, of)
+            Metrics(
+                pairs.positions,
+                {k: v for metric in metrics for k, v in metric.measure(pairs).items()},
+                metrics,
+            )
             for pairs in pairs_of(objective, output, targets)
         )
 
@@ -160,13 +164,13 @@ class Metrics:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Metrics):
             return NotImplemented
-        return self.of == other.of and self.to_fields() == other.to_fields()
+        return self.metrics == other.metrics and self.to_fields() == other.to_fields()
 
     def __hash__(self) -> int:
-        return hash((self.positions, self.of))
+        return hash((self.positions, self.metrics))
 
     def _found(self) -> Iterator[Figures]:
-        for metric in self.of:
+        for metric in self.metrics:
             if sums := _own(metric, self.sums):
                 yield metric.figures(MetricState(self.positions, sums))
 
@@ -224,8 +228,8 @@ def _own(metric: Metric, sums: Sums) -> Sums:
 
 def _merged(one: Metrics, other: Metrics) -> Metrics:
     sums: dict[str, Any] = {}
-    for metric in one.of:
+    for metric in one.metrics:
         states = [MetricState(item.positions, _own(metric, item.sums)) for item in (one, other)]
         if all(state.sums for state in states):
             sums |= metric.merge(*states)
-    return Metrics(one.positions + other.positions, sums, one.of)
+    return Metrics(one.positions + other.positions, sums, one.metrics)
