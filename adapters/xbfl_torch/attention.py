@@ -131,7 +131,7 @@ def _mask(context: Context, group: Sequence[Node]) -> Operand | None:
                 waiting += inner
             for member in group:
                 if member in needed:
-                    context.tell(member)
+                    context.handle(member)
             found: Operand = context.values[mask]
             return found
     return None

@@ -167,7 +167,7 @@ def _describe(
         builder.one_way(f"{names} is computed by a parametrization; a plain copy stands for it")
     effects = (*computed, *rehearsal.effects, *effects_of(model))
     training.add_effects(builder, effects, rehearsal.unlike)
-    context = Context(builder, model, rehearsal, _tell)
+    context = Context(builder, model, rehearsal, _handle)
     aliases, tables = _aliases(model, tensors), _tables(model)
     data, read = iter(zip(words, seen.example, perms, notes, strict=True)), _read(traced.graph)
     builder.recorder.notes += (*traced.notes, *rehearsal.notes)
@@ -207,10 +207,10 @@ def _operation(context: Context, node: Node) -> None:
     """Tell the builder about one operation."""
     if attention.attention(context, node):
         return
-    _tell(context, node)
+    _handle(context, node)
 
 
-def _tell(context: Context, node: Node) -> None:
+def _handle(context: Context, node: Node) -> None:
     if node.target is operator.getitem:
         source, index = node.args
         context.values[node] = context.held(source)[index]

@@ -39,10 +39,10 @@ class Context(Walk[Node, Any]):
         builder: GraphBuilder,
         model: torch.nn.Module,
         rehearsal: Rehearsal,
-        tell: Callable[[Context, Node], None],
+        handle: Callable[[Context, Node], None],
     ) -> None:
         super().__init__(builder)
-        self._tell = tell
+        self._handle = handle
         self.modules = dict(model.named_modules(remove_duplicate=False))
         self.training = rehearsal.training
         self._drops = rehearsal.drops
@@ -50,9 +50,9 @@ class Context(Walk[Node, Any]):
         self.buffers = dict(model.named_buffers())
         self.rows: dict[str, Row] = {}
 
-    def tell(self, node: Node) -> None:
+    def handle(self, node: Node) -> None:
         """Tell the builder about a node of a group that is handled at once."""
-        self._tell(self, node)
+        self._handle(self, node)
 
     def rate(self, module: torch.nn.Module) -> float:
         """Rate of a layer that drops inside, 0 if it does not train."""

@@ -28,7 +28,7 @@ import numpy as np
 from tests.federation.campaign import write_course
 from tests.federation.light import Linear
 from tests.weights.mutations import mutate, resealed
-from xbackend_fl.cli.console import say
+from xbackend_fl.cli.console import echo
 from xbackend_fl.events import Event, from_line, jsonl, to_line
 from xbackend_fl.federation import DeploymentEngine, Dispatcher, Ledger, Message, Silo
 from xbackend_fl.federation.protocol.message import PROTOCOL
@@ -382,7 +382,7 @@ class Trial:
             assert len(written) < 20_000
             record(event)
             with contextlib.redirect_stdout(self.console):
-                say(describe(event))
+                echo(describe(event))
         shown = self.console.getvalue()
         assert all(harmless(part) and "/home/" not in part for part in shown.split("\n")), ascii(shown)
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from xbackend_fl.cli.console import say
+from xbackend_fl.cli.console import echo
 from xbackend_fl.cli.options import Json, print_json
 
 
@@ -32,7 +32,7 @@ def adapters(
         print_json(found)
         return
     for name, version in found.items():
-        say(f"{name}: {version}" if version else f"{name}: not installed ({problems[name].hint})")
+        echo(f"{name}: {version}" if version else f"{name}: not installed ({problems[name].hint})")
 
 
 def _operators(*, as_json: bool) -> None:
@@ -43,4 +43,4 @@ def _operators(*, as_json: bool) -> None:
         print_json(rows)
         return
     for name, roles in rows.items():
-        say(f"{name}: {', '.join(roles)}" if roles else name)
+        echo(f"{name}: {', '.join(roles)}" if roles else name)

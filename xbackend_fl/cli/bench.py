@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from xbackend_fl.cli.console import say
+from xbackend_fl.cli.console import echo
 from xbackend_fl.cli.options import Json, Settings, print_json
 from xbackend_fl.cli.table import print_table
 
@@ -52,7 +52,7 @@ def bench(
 
     def show(event: Event) -> None:
         if isinstance(event, Noted):
-            say(describe(event), err=True)
+            echo(describe(event), err=True)
 
     loaded = load_course(Path(course), settings or ())
     found = bench_course(loaded, warm_up=warm_up, repeats=repeats, observer=show)
@@ -76,12 +76,12 @@ def _show(found: Bench) -> None:
     print_table([here, *_PUBLISHED])
     fastest, slowest = (pick(item.seconds for item in found.rounds) for pick in (min, max))
     steps = sum(item.steps for item in found.rounds) / len(found.rounds)
-    say(
+    echo(
         f"{found.values:,} values; {len(found.rounds)} rounds of {steps:.0f} steps: {found.seconds:.3f} s "
         f"({fastest:.3f} to {slowest:.3f}), {found.examples_per_second:,.0f} examples/s, "
         f"{found.cpu_seconds:.2f} processor seconds a round"
     )
-    say(
+    echo(
         f"{found.workers[0]} workers per backend with {found.workers[1]} threads; prepared in {found.prepare_seconds:.1f} s, "
         f"first round {found.first[0].seconds if found.first else float('nan'):.2f} s"
     )
@@ -106,4 +106,4 @@ def _aggregation(values: int, updates: int, repeats: int, device: str, *, as_jso
         ]
     )
     memory = f"; the float32 mean needs {extra:.2f} models of memory" if device == "cpu" else ""
-    say(f"{values:,} values{memory}")
+    echo(f"{values:,} values{memory}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from xbackend_fl.cli.console import say
+from xbackend_fl.cli.console import echo
 from xbackend_fl.cli.options import MODEL, Inputs, Json, print_json
 
 if TYPE_CHECKING:
@@ -53,10 +53,10 @@ def certify(
         return
     for model in statement.models:
         errors = ", ".join(f"{what} {error:.1e}" for what, error in model.errors.items())
-        say(f"{model.source} ({model.framework}): {errors or 'the reference'}")
+        echo(f"{model.source} ({model.framework}): {errors or 'the reference'}")
     for text in statement.not_proven:
-        say(f"not proven: {text}")
-    say(
+        echo(f"not proven: {text}")
+    echo(
         f"{output}: {len(statement.probes)} probes of schema {statement.fingerprint[:12]}, signed by {certificate.key[:12]}…"
     )
 
@@ -86,7 +86,7 @@ def verify(
     found = certificate_in(certificate)
     signer = found.require_trusted(trust or ())
     if not as_json:
-        say(f"ok      signature: {signer.name}")
+        echo(f"ok      signature: {signer.name}")
     statement = found.statement
     failed, shown = 0, []
     several = [] if certificate.suffix == ".json" else [line_of(certificate, found)]
@@ -94,12 +94,12 @@ def verify(
         failed += not item.passed
         shown.append(vars(item))
         if not as_json:
-            say(f"{'ok    ' if item.passed else 'FAILED'}  {item.name}: {item.said}")
+            echo(f"{'ok    ' if item.passed else 'FAILED'}  {item.name}: {item.said}")
     if as_json:
         print_json({"signer": signer.name, "lines": shown, "not_proven": statement.not_proven})
     else:
         for text in statement.not_proven:
-            say(f"not proven: {text}")
+            echo(f"not proven: {text}")
     sys.exit(int(failed > 0))
 
 

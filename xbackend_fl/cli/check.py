@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from xbackend_fl.cli.console import say
+from xbackend_fl.cli.console import echo
 from xbackend_fl.cli.options import Json, Settings, print_json
 
 
@@ -43,13 +43,13 @@ def check(
         )
         return
     for event in found:
-        say(describe(event))
+        echo(describe(event))
     proofs = {event.backend: event for event in found if isinstance(event, ModelBound)}
     for participant in loaded.participants:
         error = proofs[participant.backend].largest_error
-        say(
+        echo(
             f"  {participant.name} ({participant.backend}): model proven against the schema, "
             f"largest error {error:.1e}; {sizes[participant.name]} examples"
             + (f"; its own: {shown_own(participant.training)}" if participant.training else "")
         )
-    say(f"ok: schema {prepared.schema.fingerprint[:12]}, {prepared.schema.num_values:,} values")
+    echo(f"ok: schema {prepared.schema.fingerprint[:12]}, {prepared.schema.num_values:,} values")

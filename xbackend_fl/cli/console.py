@@ -61,7 +61,7 @@ def answer(text: str) -> None:
     _answers[0].flush()
 
 
-def say(text: object, *, err: bool = False) -> None:
+def echo(text: object, *, err: bool = False) -> None:
     """Print text; what of it comes from elsewhere cannot do anything to the terminal.
 
     Args:

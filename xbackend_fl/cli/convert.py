@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from xbackend_fl.cli.console import say
+from xbackend_fl.cli.console import echo
 from xbackend_fl.cli.options import MODEL, External, From, Inputs, Json, Only, Rename, print_json
 from xbackend_fl.cli.progress import progress_bar
 
@@ -156,9 +156,9 @@ def _plain(report: Report, proof: float | None) -> dict[str, Any]:
 
 def _show(report: Report, proof: float | None) -> None:
     for note in report.notes:
-        say(f"note: {note}")
+        echo(f"note: {note}")
     if proof is not None:
-        say(f"proven: both models are one function; largest relative error {proof:.1e}")
+        echo(f"proven: both models are one function; largest relative error {proof:.1e}")
     for output in report.outputs:
-        say(f"output {output.name}: largest difference {output.max_abs:.1e}, relative {output.relative:.1e}")
-    say(f"{report.path}: {report.tensors} tensors, {report.num_bytes:,} bytes; verified: {report.verified}")
+        echo(f"output {output.name}: largest difference {output.max_abs:.1e}, relative {output.relative:.1e}")
+    echo(f"{report.path}: {report.tensors} tensors, {report.num_bytes:,} bytes; verified: {report.verified}")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from xbackend_fl.cli.console import say
+from xbackend_fl.cli.console import echo
 from xbackend_fl.cli.progress import progress_bar
 
 app = typer.Typer(help="Data sets for benchmarks.", no_args_is_help=True)
@@ -27,7 +27,7 @@ def femnist_like(
 
     with progress_bar("writing") as on_progress:
         files = write_femnist_like(folder, writers, seed, on_progress)
-    say(f"{folder}: {writers} writers in {len(files)} files; use it as data.source: leaf:{folder}")
+    echo(f"{folder}: {writers} writers in {len(files)} files; use it as data.source: leaf:{folder}")
 
 
 @app.command("show")
@@ -43,7 +43,7 @@ def show(
     with progress_bar("reading") as on_progress:
         users = read_leaf(folder, deduplicate=deduplicate, on_progress=on_progress)
     sizes = np.diff(users.ends, prepend=0)
-    say(
+    echo(
         f"{len(users.names)} users, {len(users.targets):,} examples; per user {sizes.mean():.2f} ± {sizes.std():.2f} "
         f"({sizes.min()} to {sizes.max()}); inputs {users.inputs.dtype} {list(users.inputs.shape[1:])}, "
         f"{len(np.unique(users.targets))} classes"

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from xbackend_fl.cli.console import say
+from xbackend_fl.cli.console import echo
 from xbackend_fl.cli.interrupts import stop_on_interrupt
 from xbackend_fl.cli.options import Json, Settings
 
@@ -89,7 +89,7 @@ def join(
         out=out,
         socket=socket,
         threads=threads,
-        observer=lambda event: say(describe(event)),
+        observer=lambda event: echo(describe(event)),
         should_stop=stop_on_interrupt(),
     )
 
@@ -142,7 +142,7 @@ def keys(
 
     names = [participant.name for participant in load_course(course).participants]
     make_keys(out, hosts or (), names, days)
-    say(f"{out}/server is the server's, {out}/silos/NAME each silo's, {out}/ca.key yours alone")
+    echo(f"{out}/server is the server's, {out}/silos/NAME each silo's, {out}/ca.key yours alone")
 
 
 def flower_app(
@@ -158,4 +158,4 @@ def flower_app(
     from xbackend_fl.federation.flower.door import write_flower_app
 
     write_flower_app(load_course(course, settings or ()), out, str(keys or ""))
-    say(f"{out}/README.md has the steps; flwr run {out} CONNECTION starts the course")
+    echo(f"{out}/README.md has the steps; flwr run {out} CONNECTION starts the course")

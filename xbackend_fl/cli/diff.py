@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from xbackend_fl.cli.console import say
+from xbackend_fl.cli.console import echo
 from xbackend_fl.cli.options import External, Json, Only, Rename, print_json
 from xbackend_fl.cli.table import print_table
 
@@ -53,7 +53,7 @@ def diff(
         ]
         print_table(rows)
         same = sum(item.identical for item in found)
-        say(f"{same} of {len(found)} tensors are identical")
+        echo(f"{same} of {len(found)} tensors are identical")
     if not equal:
         raise typer.Exit(1)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from xbackend_fl.cli.console import say
+from xbackend_fl.cli.console import echo
 from xbackend_fl.cli.options import Json, print_json
 
 _PACKAGES = ("xbackend-fl", "numpy", "onnx", "onnxruntime", "safetensors", "pydantic", "typer", "rich")
@@ -43,12 +43,12 @@ def doctor(as_json: Json = False) -> None:
     if as_json:
         print_json(report)
     else:
-        say(f"Python {report['python']} on {report['platform']}, {report['processors']} processors")
+        echo(f"Python {report['python']} on {report['platform']}, {report['processors']} processors")
         for package, found in packages.items():
-            say(f"  {package} {found or 'missing'}")
+            echo(f"  {package} {found or 'missing'}")
         for name, found in backends.items():
-            say(f"  backend {name}: {found or 'not installed'}")
+            echo(f"  backend {name}: {found or 'not installed'}")
         for hint in hints:
-            say(hint)
+            echo(hint)
     if not any(backends.values()):
         raise typer.Exit(1)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from xbackend_fl.cli.console import say
+from xbackend_fl.cli.console import echo
 from xbackend_fl.cli.options import From
 
 app = typer.Typer(help="Build engines of TensorRT, and bring them to other weights.", no_args_is_help=True)
@@ -38,7 +38,7 @@ def build(
     named = dict(text.partition("=")[::2] for text in size or ())
     sizes = {name: Sizes.from_text(ends) for name, ends in named.items()}
     engine = build_engine(source, output, sizes, refittable=refittable)
-    say(
+    echo(
         f"{output}: {output.stat().st_size:,} bytes by TensorRT {engine.version}, schema {engine.fingerprint[:12]}"
     )
 
@@ -57,4 +57,4 @@ def refit(
 
     archive = open_weights(weights, source_format)
     found = refit_engine(engine, archive.metadata.get("fingerprint"), archive)
-    say(f"{engine}: {'refitted' if found.refittable else 'built anew'} with {weights}")
+    echo(f"{engine}: {'refitted' if found.refittable else 'built anew'} with {weights}")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from xbackend_fl.cli.console import say
+from xbackend_fl.cli.console import echo
 from xbackend_fl.cli.options import Json, print_json
 
 
@@ -31,6 +31,6 @@ def explain(
         print_json({name: vars(item) for name, item in chosen.items()})
     elif code is None:
         for name, item in chosen.items():
-            say(f"{name:24} {item.meaning}")
+            echo(f"{name:24} {item.meaning}")
     else:
-        say(f"{code}: {chosen[code].meaning}\nWhat to do: {chosen[code].cure}")
+        echo(f"{code}: {chosen[code].meaning}\nWhat to do: {chosen[code].cure}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from xbackend_fl.cli.console import say
+from xbackend_fl.cli.console import echo
 from xbackend_fl.cli.options import External, From, Inputs, Json, Only, print_json
 from xbackend_fl.cli.table import print_table
 from xbackend_fl.text import line
@@ -62,13 +62,13 @@ def _tensors(
         return
     print_table(rows)
     for name, owner in aliases.items():
-        say(f"tied: {name} is {owner}")
+        echo(f"tied: {name} is {owner}")
     for note in archive.notes:
-        say(f"note: {note}")
+        echo(f"note: {note}")
     for key, value in archive.metadata.items():
         if len(value) <= _SHORT:
-            say(f"{line(key)}: {line(value)}")
-    say(f"{archive.format}: {len(archive)} tensors, {archive.num_bytes:,} bytes")
+            echo(f"{line(key)}: {line(value)}")
+    echo(f"{archive.format}: {len(archive)} tensors, {archive.num_bytes:,} bytes")
 
 
 def _row(name: str, array: NDArray[Any]) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def _json_file(path: Path, *, as_json: bool) -> None:
             print_json({"backend": binding.backend, "fingerprint": binding.fingerprint, "parameters": rows})
         else:
             print_table(rows)
-            say(f"{binding.backend} binding of schema {binding.fingerprint}")
+            echo(f"{binding.backend} binding of schema {binding.fingerprint}")
 
 
 def _schema(schema: Any, *, as_json: bool) -> None:
@@ -121,7 +121,7 @@ def _schema(schema: Any, *, as_json: bool) -> None:
         print_json({"fingerprint": schema.fingerprint, "parameters": rows})
         return
     print_table(rows)
-    say(f"{len(schema.nodes)} nodes, {schema.num_values:,} values, fingerprint {schema.fingerprint}")
+    echo(f"{len(schema.nodes)} nodes, {schema.num_values:,} values, fingerprint {schema.fingerprint}")
 
 
 def _run(path: Path, *, as_json: bool) -> None:
@@ -137,7 +137,7 @@ def _run(path: Path, *, as_json: bool) -> None:
         print_json({"path": str(path), "rounds": history})
         return
     print_table([dict(entry) for entry in history])
-    say(f"{len(history)} rounds in {path}; continue with: xbfl run --resume {path}")
+    echo(f"{len(history)} rounds in {path}; continue with: xbfl run --resume {path}")
 
 
 def _model(target: str, inputs: list[str], *, as_json: bool) -> None:
@@ -150,4 +150,4 @@ def _model(target: str, inputs: list[str], *, as_json: bool) -> None:
         binding = description.binding
         show_edges(binding)
         for remark in filter(None, (binding.one_way, binding.inference_only, *map(str, binding.obstacles))):
-            say(f"note: {remark}")
+            echo(f"note: {remark}")

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from xbackend_fl.cli.console import say
+from xbackend_fl.cli.console import echo
 
 INTERRUPTED = 130
 """The exit code of a command that was interrupted."""
@@ -32,7 +32,7 @@ def stop_on_interrupt(notice: str = "") -> Callable[[], bool]:
     def ask(number: int, _: object) -> None:
         nonlocal asked
         if notice and not asked:
-            say(notice, err=True)
+            echo(notice, err=True)
         asked = True
         if number == signal.SIGINT:
             end_on_interrupt()

@@ -26,7 +26,7 @@ from xbackend_fl.cli import (
     run,
     schema,
 )
-from xbackend_fl.cli.console import answer, say, stdout_for_json
+from xbackend_fl.cli.console import answer, echo, stdout_for_json
 from xbackend_fl.cli.interrupts import end_on_interrupt
 from xbackend_fl.errors import CombinedError, FormatRefused, RunFailed, XbflError
 from xbackend_fl.text import line
@@ -104,8 +104,8 @@ def _report(error: XbflError) -> None:
             plain["errors"] = [{"code": e.code, "message": e.message, "hint": e.hint} for e in error.errors]
         answer(json.dumps({"schema_version": 1, "status": "error", "error": plain}))
     if isinstance(error, FormatRefused):
-        say(f"error[{error.code}]: {error.message} (xbfl explain {error.code})", err=True)
+        echo(f"error[{error.code}]: {error.message} (xbfl explain {error.code})", err=True)
         return
     # Several mistakes bring their own "error" lines, one each.
     located = error.message.startswith(("error:", "error["))
-    say(error.message if located else f"error[{error.code}]: {error}", err=True)
+    echo(error.message if located else f"error[{error.code}]: {error}", err=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from xbackend_fl.cli.console import say
+from xbackend_fl.cli.console import echo
 from xbackend_fl.cli.options import MODEL, Inputs, Json, print_json
 from xbackend_fl.cli.table import print_table
 
@@ -93,11 +93,11 @@ def _show(bound: BoundModel) -> None:
     print_table(rows)
     show_edges(bound.binding)
     for note in bound.notes:
-        say(f"note: {note}")
+        echo(f"note: {note}")
     for line in common():
-        say(f"training: {line}")
+        echo(f"training: {line}")
     checks = bound.proof.checks
-    say(
+    echo(
         f"proven: {len(checks)} comparisons ({', '.join(dict.fromkeys(check.what for check in checks))}); "
         f"largest relative error {bound.proof.largest_error:.1e}, tolerance {bound.proof.tolerance:.0e}"
     )

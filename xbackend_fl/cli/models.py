@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from xbackend_fl.cli.console import say
+from xbackend_fl.cli.console import echo
 
 if TYPE_CHECKING:
     from xbackend_fl.adapter import Adapter
@@ -52,6 +52,6 @@ def show_edges(binding: Binding) -> None:
     """Print in which order of axes a model reads and returns its data, and what of it is nobody else's."""
     for word, edges in (("input", binding.inputs), ("output", binding.outputs)):
         for index, axes in enumerate(edges):
-            say(f"{word} {index}: native axes {list(axes.perm)} {axes.note}".rstrip())
+            echo(f"{word} {index}: native axes {list(axes.perm)} {axes.note}".rstrip())
     for name, reason in binding.local.items():
-        say(f"local: {name} ({reason})")
+        echo(f"local: {name} ({reason})")

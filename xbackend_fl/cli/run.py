@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from xbackend_fl.cli.console import say
+from xbackend_fl.cli.console import echo
 from xbackend_fl.cli.interrupts import INTERRUPTED, stop_on_interrupt
 from xbackend_fl.cli.options import Json, Settings
 
@@ -52,5 +52,5 @@ def run(
             assert loaded is not None
             done = run_course(loaded, out, observer=observer, should_stop=asked, in_process=in_process)
     if asked():
-        say(f"interrupted after round {len(done.history)}: xbfl run --resume {done.path}", err=True)
+        echo(f"interrupted after round {len(done.history)}: xbfl run --resume {done.path}", err=True)
         raise typer.Exit(INTERRUPTED)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from xbackend_fl.cli.console import say
+from xbackend_fl.cli.console import echo
 from xbackend_fl.cli.options import MODEL, Inputs, Json, print_json
 
 
@@ -42,7 +42,7 @@ def schema(
     if evidence is not None:
         write_evidence(evidence, found, evidence_of(trainer, example))
     for effect in found.training_effects:
-        say(f"note: {effect}. A course refuses it; {effect.cure}", err=True)
+        echo(f"note: {effect}. A course refuses it; {effect.cure}", err=True)
     if as_json:
         print_json(
             {
@@ -54,6 +54,6 @@ def schema(
     elif output is None:
         typer.echo(found.to_json())
     else:
-        say(
+        echo(
             f"{output}: {len(found.nodes)} nodes, {found.num_values:,} values, fingerprint {found.fingerprint}"
         )

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.live import Live
 
-from xbackend_fl.cli.console import answer, say
+from xbackend_fl.cli.console import answer, echo
 from xbackend_fl.events import Event, Observer, to_line
 from xbackend_fl.report import LiveTable, describe
 
@@ -35,4 +35,4 @@ def view(*, as_json: bool) -> Iterator[Observer]:
 def _print_line(event: Event) -> None:
     line = describe(event)
     if line:
-        say(line)
+        echo(line)

@@ -121,7 +121,7 @@ class Job:
                 return False
             return True
 
-    def tell(self, notice: str) -> None:
+    def post_notice(self, notice: str) -> None:
         """Say what cannot be written into the run's folder."""
         _LOG.warning("%s", line(notice))
         if self.home:

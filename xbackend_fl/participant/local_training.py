@@ -121,7 +121,7 @@ class LocalTraining:
     ) -> None:
         self._course, self._backend, self._trainings = course, model.binding.backend, course.trainings
         self._model, self._open_another, self._feed = model, open_another, feed
-        self._shards, self._split, self._tell = shards, split, observer
+        self._shards, self._split, self._emit = shards, split, observer
         self._loops, self._given = loops, given
         self._keeps_state = course.keeps_state
         self._told: set[tuple[str, str]] = set()
@@ -190,7 +190,7 @@ class LocalTraining:
         sent = self.client.sent(vectors)
         if self.on_device and not self._said:
             self._said = True
-            self._tell(Noted(backend=self._backend, note=_ONE_BY_ONE))
+            self._emit(Noted(backend=self._backend, note=_ONE_BY_ONE))
         federate = self._course.federate
         streams = federate.aggregator.streams
         base = start if streams else self.canonical(MODEL, start)
@@ -212,16 +212,16 @@ class LocalTraining:
                 folder = None if self.states is None else self.states.failures
                 error.message += traceback_kept(folder, f"{name}-round-{number}", error)
                 failed[name] = error.message
-                self._tell(self._failed(number, name, error.message))
+                self._emit(self._failed(number, name, error.message))
                 continue
-            self._tell_of(number, name, given, time.perf_counter() - began)
+            self._emit_trained(number, name, given, time.perf_counter() - began)
         for name, given in waiting:
             try:
                 mean.add(self._for(given.update, streams=streams))
                 states |= self._keep(name, number, given.kept)
             except UpdateRefused as error:
                 failed[name] = error.message
-                self._tell(self._failed(number, name, error.message))
+                self._emit(self._failed(number, name, error.message))
         return PartialSum(mean.partial.mapped(self.client.canonical), failed, states)
 
     def _for(self, update: Update, *, streams: bool) -> Update:
@@ -304,16 +304,16 @@ class LocalTraining:
             # Somebody's weights are too large to be summed up: each is looked at by itself.
             return self._train_in_turn(number, weights, cohort, {})
         for note in result.notes:
-            self._tell(Noted(backend=self._backend, note=note))
+            self._emit(Noted(backend=self._backend, note=note))
         seconds = (time.perf_counter() - began) / max(len(cohort), 1)
         failed: dict[str, str] = {}
         accepted = [part.num_examples for part, good in zip(clients, result.accepted, strict=True) if good]
         for name, loss, good in zip(cohort, result.losses, result.accepted, strict=True):
             if not good:
                 failed[name] = "its loss or its weights are NaN or infinite"
-                self._tell(self._failed(number, name, failed[name]))
+                self._emit(self._failed(number, name, failed[name]))
                 continue
-            self._tell(
+            self._emit(
                 self._trained(
                     number, name, loss.mean if loss.positions else None, seconds, len(self._shards[name])
                 )
@@ -334,13 +334,13 @@ class LocalTraining:
     def _failed(self, number: int, name: str, reason: str) -> ParticipantFailed:
         return ParticipantFailed(round=number, name=name, backend=self._backend, reason=reason)
 
-    def _tell_of(self, number: int, name: str, given: Contribution, seconds: float) -> None:
+    def _emit_trained(self, number: int, name: str, given: Contribution, seconds: float) -> None:
         for note in given.notes:
             if (name, note) not in self._told:
                 self._told.add((name, note))
-                self._tell(Noted(backend=self._backend, note=note))
+                self._emit(Noted(backend=self._backend, note=note))
         found = self._trained(number, name, given.loss, seconds, given.update.num_examples)
-        self._tell(found.model_copy(update={"figures": dict(given.figures)}))
+        self._emit(found.model_copy(update={"figures": dict(given.figures)}))
 
     def _trained(
         self, number: int, name: str, loss: float | None, seconds: float, num_examples: int

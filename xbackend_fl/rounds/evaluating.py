@@ -9,7 +9,7 @@ from xbackend_fl.events import Noted, Observer, ParticipantEvaluated, RoundFinis
 from xbackend_fl.metrics import Choice, Metrics
 
 
-def tell(course: Course, found: Metrics, split: str, number: int, observer: Observer) -> None:
+def emit_evaluations(course: Course, found: Metrics, split: str, number: int, observer: Observer) -> None:
     """Figures of participants, where they are known apart, after a round."""
     backends = {participant.name: participant.backend for participant in course.participants}
     for name, metrics in found.each.items():
@@ -20,7 +20,7 @@ def tell(course: Course, found: Metrics, split: str, number: int, observer: Obse
         )
 
 
-def tell_undefined(found: Metrics, before: Collection[str] | None, observer: Observer) -> None:
+def emit_undefined(found: Metrics, before: Collection[str] | None, observer: Observer) -> None:
     """Why figures are not there, or of what they are not made: after the first round, and where other figures are there than ``before``."""
     if before is None or found.figures.keys() != {*before}:
         for note in found.notes:

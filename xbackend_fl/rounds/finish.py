@@ -19,7 +19,7 @@ from xbackend_fl.report.participants import evaluated_in
 from xbackend_fl.report.summary import Result, summary
 from xbackend_fl.rounds.checkpoint import CourseState
 from xbackend_fl.rounds.engine import Engine, Outputs
-from xbackend_fl.rounds.evaluating import tell
+from xbackend_fl.rounds.evaluating import emit_evaluations
 from xbackend_fl.rounds.export import export
 from xbackend_fl.rounds.folder import RunFolder
 from xbackend_fl.rounds.watching import stopped
@@ -47,7 +47,7 @@ def finish(
     """
     weights = state.weights
     test = engine.evaluate(weights, "test", state.round if course.local else 0)
-    tell(course, test, "test", state.round, observer)
+    emit_evaluations(course, test, "test", state.round, observer)
     chosen, best = state.best, None
     if chosen is not None and chosen.round == state.round:
         best = test

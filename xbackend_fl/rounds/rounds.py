@@ -19,7 +19,7 @@ from xbackend_fl.metrics import Metrics, over_participants
 from xbackend_fl.rounds.back import Ruined, go_back
 from xbackend_fl.rounds.checkpoint import CourseState, Pending
 from xbackend_fl.rounds.engine import Engine
-from xbackend_fl.rounds.evaluating import is_better, tell, tell_undefined
+from xbackend_fl.rounds.evaluating import emit_evaluations, emit_undefined, is_better
 from xbackend_fl.rounds.folder import RunFolder
 from xbackend_fl.rounds.watching import stopped, watched
 from xbackend_fl.weights import save_weights
@@ -140,9 +140,9 @@ def _evaluated(
     except RunFailed as error:
         error.message = f"round {state.round}: {error.message}"
         raise
-    tell(course, found, "validation", state.round, observer)
+    emit_evaluations(course, found, "validation", state.round, observer)
     figures, history = found.figures, state.history
-    tell_undefined(found, history[-1].metrics.keys() if history else None, observer)
+    emit_undefined(found, history[-1].metrics.keys() if history else None, observer)
     entry = RoundFinished(
         round=state.round,
         loss=found.loss,

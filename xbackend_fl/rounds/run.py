@@ -76,12 +76,12 @@ def run_with(
     with unwritable_said(folder.path):
         record = jsonl(folder.events)
 
-    def tell(event: Event) -> None:
+    def emit(event: Event) -> None:
         record(event)
         if observer is not None:
             observer(event)
 
-    tell(
+    emit(
         CourseStarted(
             name=course.name,
             path=str(folder.path),
@@ -91,21 +91,21 @@ def run_with(
         )
     )
     for note in notes:
-        tell(Noted(backend="server", note=note))
-    prepared = engine.prepare(tell)
+        emit(Noted(backend="server", note=note))
+    prepared = engine.prepare(emit)
     if (said := require_same_data(folder, prepared.data, begun=state is not None)) is not None:
-        tell(Noted(backend="server", note=said))
-    schema, begin = _start(course, engine, prepared, folder, state, tell)
+        emit(Noted(backend="server", note=said))
+    schema, begin = _start(course, engine, prepared, folder, state, emit)
     # Handed over, so that no name here keeps the first weights in memory while later ones are trained.
     handed = [begin]
     del state, begin
     asked = should_stop or (lambda: False)
-    state = run_rounds(course, engine, handed.pop(), folder, tell, asked)
+    state = run_rounds(course, engine, handed.pop(), folder, emit, asked)
     if not state.history:
         return Run(state.weights, (), folder.path, None)
     if early := stopped(course, state.history):
-        tell(Noted(backend="server", note=early))
-    result = finish(course, engine, schema, state, folder, tell)
+        emit(Noted(backend="server", note=early))
+    result = finish(course, engine, schema, state, folder, emit)
     best, used = state.best, engine.usage()
     chosen = {} if result.best_test is None else result.best_test.figures
     assert best is not None
@@ -130,7 +130,7 @@ def run_with(
             n: usage.device_peak_bytes for n, usage in used.items() if usage.device_peak_bytes
         },
     )
-    tell(last)
+    emit(last)
     return Run(state.weights, state.history, folder.path, last)
 
 

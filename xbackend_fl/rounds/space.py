@@ -88,7 +88,7 @@ def wait_for_space(folder: Path, should_stop: Callable[[], bool] = lambda: False
 def retry_until_space(
     write: Callable[[], T],
     folder: Path,
-    say: Callable[[str], None],
+    on_wait: Callable[[str], None],
     should_stop: Callable[[], bool] = lambda: False,
 ) -> T:
     """What a function that writes returns, as soon as there is space.
@@ -96,7 +96,7 @@ def retry_until_space(
     Args:
         write: Leaves nothing behind if it fails.
         folder: Where it writes.
-        say: Told why it has to wait, once for each reason.
+        on_wait: Told why it has to wait, once for each reason.
         should_stop: Asked all the time; true gives up, with what ``write`` raised last.
     """
     said = ""
@@ -107,7 +107,7 @@ def retry_until_space(
             if not lacks_space(error):
                 raise
             if (reason := _reason(error)) != said:
-                say(reason)
+                on_wait(reason)
                 said = reason
             if not wait_for_space(folder, should_stop):
                 raise

@@ -59,14 +59,14 @@ class _Outgoing:
         self._events: list[Event] = []
         self._sent = 0.0
 
-    def tell(self, event: Event) -> None:
+    def emit(self, event: Event) -> None:
         self._events.append(event)
         if time.monotonic() - self._sent > _MOMENT_S:
             self._flush()
 
-    def say(self, said: Answered | Refused | Raised) -> None:
+    def reply(self, answer: Answered | Refused | Raised) -> None:
         self._flush()
-        send(self._connection, said)
+        send(self._connection, answer)
 
     def _flush(self) -> None:
         if self._events:
@@ -83,11 +83,11 @@ def serve(connection: Connection, course: Course, backend: str, threads: int) ->
         while (call := receive(connection)) is not None:
             method, arguments, named = call
             try:
-                worker = worker or Worker(course, backend, threads, observer=outgoing.tell)
+                worker = worker or Worker(course, backend, threads, observer=outgoing.emit)
                 value = method(worker, *map(_opened, arguments), **named)
-                outgoing.say(Answered(buffer.write(value) if isinstance(value, PartialSum) else value))
+                outgoing.reply(Answered(buffer.write(value) if isinstance(value, PartialSum) else value))
             except XbflError as error:
-                outgoing.say(Refused(error))
+                outgoing.reply(Refused(error))
             except KeyboardInterrupt:
                 raise
             except OSError as error:
@@ -98,9 +98,9 @@ def serve(connection: Connection, course: Course, backend: str, threads: int) ->
                 )
                 kind = DiskFull if error.errno in {errno.ENOSPC, errno.EDQUOT} else RunFailed
                 hint = "mend that; --resume goes on after the last complete round"
-                outgoing.say(Refused(kind(text, hint=hint)))
+                outgoing.reply(Refused(kind(text, hint=hint)))
             except BaseException:  # noqa: BLE001  whatever a user's model raises goes to the console as it is
-                outgoing.say(Raised(traceback.format_exc()))
+                outgoing.reply(Raised(traceback.format_exc()))
     finally:
         buffer.close()
 

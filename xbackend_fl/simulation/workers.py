@@ -32,7 +32,7 @@ class LocalWorker:
     def __init__(self, course: Course, backend: str, threads: int, gpu: str, shared: SharedValues) -> None:
         del gpu, shared  # the process sees what it sees, and has every value already
         self.backend = backend
-        self._make = partial(Worker, course, backend, threads, observer=self._tell)
+        self._make = partial(Worker, course, backend, threads, observer=self._emit)
         self._worker: Worker | None = None
         self._observer: Observer = lambda _: None
 
@@ -51,7 +51,7 @@ class LocalWorker:
     def close(self) -> None:
         """Nothing to end."""
 
-    def _tell(self, event: Event) -> None:
+    def _emit(self, event: Event) -> None:
         self._observer(event)
 
 

@@ -138,7 +138,7 @@ class Collector:
         seconds = time.perf_counter() - self._began
         self._keep(name, answer, size, seconds)
         if answer.fields.get("data_changed") is True:
-            self._say(
+            self._emit_notes(
                 [f"round {self._number}: silo {name!r} trains on other data than it did before in this run"]
             )
         for note in own_notes(answer.fields):
@@ -188,12 +188,12 @@ class Collector:
         """Sum up the round, and say which updates stand out."""
         if self._parts:
             positions = {name: part.positions for name, part in self._parts.items()}
-            self._say(self._claims.figures("validation", positions))
+            self._emit_notes(self._claims.figures("validation", positions))
         losses = [loss for loss in self._losses.values() if math.isfinite(loss)]
         usual = float(np.median(losses)) if losses else None
         found = tuple(outliers(self._changes))
         self._ledger.stand_out(self._number, found, leaps(self._changes, self._weights), usual)
-        self._say(f"round {self._number}: {note}" for note in unlike(found))
+        self._emit_notes(f"round {self._number}: {note}" for note in unlike(found))
         self._observer(
             RoundCollected(
                 round=self._number,
@@ -273,7 +273,7 @@ class Collector:
         self._merge_again()
         self.reject(name, "refused", reason)
 
-    def _say(self, notes: Iterable[str]) -> None:
+    def _emit_notes(self, notes: Iterable[str]) -> None:
         for note in notes:
             self._observer(Noted(backend="server", note=note))
 
@@ -305,11 +305,11 @@ class Collector:
         deadline = Deadline.within(self._rules.round_timeout_s)
         accept = partial(self._ledger.accept, self._number, name, self.base, update, num_examples, seconds)
 
-        def say(reason: str) -> None:
+        def on_wait(reason: str) -> None:
             note = f"the update of {name} cannot be written ({reason}); waiting for space"
             self._observer(Noted(backend="server", note=note))
 
         try:
-            retry_until_space(accept, self._ledger.folder, say, lambda: deadline.passed)
+            retry_until_space(accept, self._ledger.folder, on_wait, lambda: deadline.passed)
         except OSError as error:
             raise RunFailed(f"the update of {name!r} could not be written: {error}") from error

@@ -94,14 +94,14 @@ class DeploymentEngine:
         """
         self._observer = observer
         announcements = wait_for_silos(self._course, self._dispatcher, observer)
-        self._say(self._claims.notes())
+        self._emit_notes(self._claims.notes())
         refused: MismatchError | RunFailed | None = None
         for found in fetch_references(self._course, self._dispatcher, announcements, observer):
             frozen = held(found.initial.with_kinds(self._course.kinds(found.schema)))
             arrays = {**found.binding.arrays, **frozen}
             reference = replace(found, binding=Message(found.binding.kind, found.binding.fields, arrays))
             self._take(reference)
-            self._say(reference.notes())
+            self._emit_notes(reference.notes())
             try:
                 verify_models(self._course, self._dispatcher, reference, announcements, observer)
             except (MismatchError, RunFailed) as error:
@@ -174,7 +174,7 @@ class DeploymentEngine:
         )
         collector.resume()
         # Of silos that came after the meeting.
-        self._say(self._claims.notes())
+        self._emit_notes(self._claims.notes())
         # What was taken out of this round is not asked for again.
         wanted = [name for name in (*cohort, *spares) if name not in collector.accepted | collector.failed]
         voters = [name for name in cohort if name not in collector.failed]
@@ -256,7 +256,7 @@ class DeploymentEngine:
                 reason = error.message if answer.kind == "metrics" else answer.reason
                 if answer.diverged or (answer.kind == "metrics" and isinstance(error, Diverged)):
                     diverged[name] = reason
-                self._say([f"silo {name!r} is not in the {' and '.join(splits)} figures: {reason}"])
+                self._emit_notes([f"silo {name!r} is not in the {' and '.join(splits)} figures: {reason}"])
                 continue
             for split, metrics in found.items():
                 parts[split][name] = metrics
@@ -271,7 +271,9 @@ class DeploymentEngine:
                     f"no silo evaluated the weights on its {split} examples{blamed and ': '}{blamed}{verdict.earlier}",
                     hint=_hint(blamed, number),
                 )
-            self._say(self._claims.figures(split, {name: found.positions for name, found in several.items()}))
+            self._emit_notes(
+                self._claims.figures(split, {name: found.positions for name, found in several.items()})
+            )
             yield (
                 split,
                 Metrics.over(several)
@@ -279,7 +281,7 @@ class DeploymentEngine:
                 else Metrics.total(several.values()),
             )
 
-    def _say(self, notes: Iterable[str]) -> None:
+    def _emit_notes(self, notes: Iterable[str]) -> None:
         for note in notes:
             self._observer(Noted(backend="server", note=note))
 
@@ -303,7 +305,7 @@ class DeploymentEngine:
             if answer.kind == "outputs":
                 answers[name] = tuple(_real(answer.arrays.get(f"outputs/{i}")) for i in range(self._answered))
             else:
-                self._say([f"silo {name!r} gave no outputs of the trained model: {answer.reason}"])
+                self._emit_notes([f"silo {name!r} gave no outputs of the trained model: {answer.reason}"])
         return Outputs(self._probe, answers, all_needed=self._rules.quorum is None)
 
     def save_native(self, weights: Weights, path: Path, number: int = 0) -> list[Path]:
@@ -313,7 +315,7 @@ class DeploymentEngine:
         request = self._with(weights, "save", run=self._ledger.run, receipts=receipts)
         for name, answer in self._all(request):
             if answer.kind != "saved":
-                self._say([f"silo {name!r} did not write the trained model: {answer.reason}"])
+                self._emit_notes([f"silo {name!r} did not write the trained model: {answer.reason}"])
         return []
 
     def read_native(self, path: Path) -> tuple[Mapping[str, np.ndarray[Any, Any]], str]:

@@ -55,7 +55,7 @@ def _run(job: Job, course: Course, make_link: MakeLink) -> bool:
                 run_with(engine, course, folder, state, should_stop=job.should_stop)
         except DiskFull as error:
             # Silos stay connected meanwhile, and what was accepted is on disk.
-            job.tell(f"{error.message}; waiting for space")
+            job.post_notice(f"{error.message}; waiting for space")
             if wait_for_space(folder.path, job.should_stop):
                 return False
             raise
