@@ -9,7 +9,7 @@ from xbackend_fl.events import Event, Noted, RoundFinished
 from xbackend_fl.losses import LOSSES
 from xbackend_fl.metrics import METRICS, Choice, Metrics, Objective
 from xbackend_fl.metrics.participants import Over
-from xbackend_fl.rounds.evaluating import is_better, tell_undefined
+from xbackend_fl.rounds.evaluating import is_better, emit_undefined
 from xbackend_fl.rounds.watching import losses
 
 pytestmark = pytest.mark.quick
@@ -49,7 +49,7 @@ def test_a_figure_that_is_not_there_is_said_when_that_begins() -> None:
     events: list[Event] = []
     before = None
     for found in (without, without, there, without):
-        tell_undefined(found, before, events.append)
+        emit_undefined(found, before, events.append)
         before = found.figures.keys()
     notes = [event.note for event in events if isinstance(event, Noted)]
     assert notes == ["auc is not defined: no class has positions and others beside it"] * 2
