@@ -67,7 +67,8 @@ def test_silos_end_with_the_simulations_bits(
     run = run_course(course, tmp_path / "simulated", in_process=True)
     data = files_of(course)
     silos = [
-        Silo.open(course, p.name, data / f"{p.name}.npz", out=tmp_path / p.name) for p in course.participants
+        Silo.from_course(course, p.name, data / f"{p.name}.npz", out=tmp_path / p.name)
+        for p in course.participants
     ]
     link = Seen(silos)
     real, _ = deployed(course, link, tmp_path / "deployed")

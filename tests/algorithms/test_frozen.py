@@ -106,7 +106,7 @@ def test_they_cross_once_and_never_move(tmp_path: Path, files_of: Callable[[Cour
     course = course_of(tmp_path / "course", ["torch"], *settings, norm=True, rounds=3)
     run = run_course(course, tmp_path / "run", in_process=True)
     data = files_of(course)
-    silos = [Silo.open(course, n, data / f"{n}.npz", out=tmp_path / n) for n in NAMES]
+    silos = [Silo.from_course(course, n, data / f"{n}.npz", out=tmp_path / n) for n in NAMES]
     link = Counted(silos)
     real, _ = deployed(course, link, tmp_path / "deployed")
     assert real.weights.digest == run.weights.digest
@@ -129,9 +129,9 @@ def test_a_silo_that_has_others_gets_them_again(tmp_path: Path, files_of: Callab
         tmp_path / "course", ["torch"], "federate.frozen=[hidden.*]", "federate.precision=exact", rounds=2
     )
     data = files_of(course)
-    silos = [Silo.open(course, n, data / f"{n}.npz", out=tmp_path / n) for n in NAMES]
+    silos = [Silo.from_course(course, n, data / f"{n}.npz", out=tmp_path / n) for n in NAMES]
     whole, _ = deployed(course, Counted(silos), tmp_path / "whole")
-    again = [Silo.open(course, n, data / f"{n}.npz", out=tmp_path / f"{n}-again") for n in NAMES]
+    again = [Silo.from_course(course, n, data / f"{n}.npz", out=tmp_path / f"{n}-again") for n in NAMES]
     link = Forgetful(again)
     real, _ = deployed(course, link, tmp_path / "real")
     assert link.kinds.count("bind") == len(NAMES) + 1

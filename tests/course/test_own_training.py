@@ -74,7 +74,7 @@ def test_a_silo_with_another_course_is_refused(tmp_path: Path) -> None:
     other = course_of(tmp_path / "there", ["torch"], rounds=1)
     splits = CourseData(course, "torch").splits()
     silos = [
-        Silo.open(other if p.name == "ben" else course, p.name, splits, out=tmp_path / p.name)
+        Silo.from_course(other if p.name == "ben" else course, p.name, splits, out=tmp_path / p.name)
         for p in course.participants
     ]
     with pytest.raises(RunFailed, match=r"'ben': its training.optimizer.lr is 0\.1, expected 0\.3"):

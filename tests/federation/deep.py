@@ -68,4 +68,4 @@ def deep_course(
 
 def open_silos(course: Course, out: Path) -> list[Silo]:
     """All of a course, in this process."""
-    return [Silo.open(course, p.name, out=out / p.name) for p in course.participants]
+    return [Silo.from_course(course, p.name, out=out / p.name) for p in course.participants]

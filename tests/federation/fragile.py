@@ -97,7 +97,7 @@ def led(
 ) -> str:
     """Lead a course, or go on with it; the digest of the last weights."""
     out = folder / "run"
-    run = RunFolder.open(out) if out.is_dir() else RunFolder.create(course, out)
+    run = RunFolder.load(out) if out.is_dir() else RunFolder.create(course, out)
     link = Bad(fragile(course, folder / "silos"), rounds)
     with closing(DeploymentEngine(course, Dispatcher(link), Ledger(run))) as engine:
         return run_with(engine, course, run, run.latest(), observer).weights.digest

@@ -215,7 +215,7 @@ def run_server(folder: Path, link: Any = None) -> None:
     course = load_course(folder / "course.yaml")
     out = folder / "run"
     begun = out.is_dir()
-    run = RunFolder.open(out) if begun else RunFolder.create(course, out)
+    run = RunFolder.load(out) if begun else RunFolder.create(course, out)
     names = [participant.name for participant in course.participants]
     dispatcher = Dispatcher(link or SocketLink(folder, names))
     with closing(DeploymentEngine(course, dispatcher, Ledger(run))) as engine:

@@ -239,9 +239,9 @@ def test_what_one_side_signs_the_other_opens(keys: Path) -> None:
     server = Keys(keys / "server").server_signatures()
     oslo = Keys(keys / "silos" / "oslo").silo_signatures("oslo")
     frame = update(1, "oslo").frame
-    assert server.open(oslo.seal(frame), "oslo") == frame
-    assert oslo.open(server.seal(frame), SERVER) == frame
-    assert Signatures().open(oslo.seal(frame), "oslo") == frame
+    assert server.verify(oslo.sign(frame), "oslo") == frame
+    assert oslo.verify(server.sign(frame), SERVER) == frame
+    assert Signatures().verify(oslo.sign(frame), "oslo") == frame
 
 
 @pytest.mark.parametrize(
@@ -259,11 +259,11 @@ def test_forgeries(forge: Callable[[bytes, bytes], bytes], reason: str, keys: Pa
     server = Keys(keys / "server").server_signatures()
     oslo = Keys(keys / "silos" / "oslo").silo_signatures("oslo")
     berlin = Keys(keys / "silos" / "berlin").silo_signatures("berlin")
-    sealed, other = oslo.seal(update(1, "oslo").frame), berlin.seal(update(2, "oslo").frame)
+    sealed, other = oslo.sign(update(1, "oslo").frame), berlin.sign(update(2, "oslo").frame)
     with pytest.raises(UpdateRefused, match=reason):
-        server.open(forge(sealed, other), "oslo")
+        server.verify(forge(sealed, other), "oslo")
     with pytest.raises(UpdateRefused, match="nobody knows a signing key of paris"):
-        server.open(sealed, "paris")
+        server.verify(sealed, "paris")
 
 
 def test_an_unsigned_silo_does_not_come_in(tmp_path: Path, keys: Path) -> None:
@@ -272,7 +272,7 @@ def test_an_unsigned_silo_does_not_come_in(tmp_path: Path, keys: Path) -> None:
     make_keys(tmp_path / "keys", (), [name])
     server = Keys(tmp_path / "keys" / "server").server_signatures()
     impostor = Keys(keys / "silos" / "oslo").silo_signatures("oslo")
-    hello = server.seal(Message("hello").to_bytes())
+    hello = server.sign(Message("hello").to_bytes())
     for signatures, reason in ((Signatures(), "without a signature"), (impostor, "did not sign")):
         silo = Silo(course, name, Linear(name, course), signatures=signatures)
         dispatcher = Dispatcher(LocalLink([silo], hello), server)

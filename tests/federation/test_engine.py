@@ -33,7 +33,8 @@ def test_a_deployed_course_ends_with_the_simulations_bits(
     course = load_course(digits / "course.yaml", small)
     data = files_of(course)
     silos = [
-        Silo.open(course, p.name, data / f"{p.name}.npz", out=tmp_path / p.name) for p in course.participants
+        Silo.from_course(course, p.name, data / f"{p.name}.npz", out=tmp_path / p.name)
+        for p in course.participants
     ]
     run, _ = deployed(course, LocalLink(silos), tmp_path / "deployed")
     expected = run_course(course, tmp_path / "simulated")
@@ -51,7 +52,7 @@ def test_a_metric_of_the_users_own_is_the_simulations(
     chosen = f"evaluation.best={Path(__file__).parents[1]}/metrics/own_metrics.py:Recall"
     course = load_course(digits / "course.yaml", [*small, TORCH[0], "participants={torch: 2}", chosen])
     data = files_of(course)
-    silos = [Silo.open(course, p.name, data / f"{p.name}.npz") for p in course.participants]
+    silos = [Silo.from_course(course, p.name, data / f"{p.name}.npz") for p in course.participants]
     run, _ = deployed(course, LocalLink(silos), tmp_path / "deployed")
     expected = run_course(course, tmp_path / "simulated", in_process=True)
     assert run.weights.digest == expected.weights.digest
@@ -209,9 +210,9 @@ def test_the_first_answers_of_more_silos_than_needed(tmp_path: Path) -> None:
 def test_a_silo_without_its_data(digits: Path, tmp_path: Path, small: list[str]) -> None:
     course = load_course(digits / "course.yaml", small)
     with pytest.raises(FileError, match=r"berlin: no such file: .*berlin\.npz"):
-        Silo.open(course, "berlin", tmp_path / "berlin.npz")
+        Silo.from_course(course, "berlin", tmp_path / "berlin.npz")
     with pytest.raises(ConfigError, match="no participant 'oslo'"):
-        Silo.open(course, "oslo")
+        Silo.from_course(course, "oslo")
 
 
 @pytest.mark.parametrize(

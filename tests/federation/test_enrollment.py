@@ -40,7 +40,11 @@ def test_another_model_is_refused_before_it_trains(digits: Path, tmp_path: Path,
     course = load_course(digits / "course.yaml", [*small, *TORCH])
     theirs = load_course(digits / "course.yaml", [*small, f"models={{torch: {other}:build}}", TORCH[1]])
     names = [p.name for p in course.participants]
-    silos = [Silo.open(course, names[0]), Silo.open(course, names[1]), Silo.open(theirs, names[2])]
+    silos = [
+        Silo.from_course(course, names[0]),
+        Silo.from_course(course, names[1]),
+        Silo.from_course(theirs, names[2]),
+    ]
     with pytest.raises(MismatchError, match=rf"silo '{names[2]}'"):
         deployed(course, LocalLink(silos), tmp_path / "run")
 

@@ -37,7 +37,7 @@ def of_rounds(events: list[Event]) -> dict[tuple[int, str], dict[str, float]]:
 def test_the_model_at_every_participant_in_both_engines(course: Course, tmp_path: Path) -> None:
     told: list[Event] = []
     expected = run_course(course, tmp_path / "simulated", in_process=True, observer=told.append)
-    silos = [Silo.open(course, p.name) for p in course.participants]
+    silos = [Silo.from_course(course, p.name) for p in course.participants]
     run, events = deployed(course, LocalLink(silos), tmp_path / "deployed")
     assert run.weights.digest == expected.weights.digest
     each = of_rounds(told)
@@ -71,7 +71,7 @@ def test_a_silo_with_data_of_its_own_validates_on_them(
 ) -> None:
     """Nothing is held out of what it trains on: it has brought both."""
     data = files_of(course)
-    silos = [Silo.open(course, p.name, data / f"{p.name}.npz") for p in course.participants]
+    silos = [Silo.from_course(course, p.name, data / f"{p.name}.npz") for p in course.participants]
     run, events = deployed(course, LocalLink(silos), tmp_path / "deployed")
     assert run.history[0].num_examples == sum(_sizes(course).values())
     each = of_rounds(events)

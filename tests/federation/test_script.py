@@ -77,7 +77,7 @@ class Served:
         self.events: list[Event] = []
         self.error: BaseException | None = None
         # Opened one after the other: PyTorch traces one model at a time in a process.
-        self._other = Silo.open(course, "lyon", out=folder / "lyon")
+        self._other = Silo.from_course(course, "lyon", out=folder / "lyon")
         self._thread: threading.Thread | None = None
 
     def connect(self, silo: Silo, patience_s: float, observer: Any, should_stop: Callable[[], bool]) -> None:

@@ -49,7 +49,7 @@ def test_after_each_round_the_engine_has_its_weights(
         assert (path, fingerprint) == (tmp_path / "net.engine", weights.fingerprint)
         written.append(weights.digest)
 
-    monkeypatch.setattr(xbackend_fl.tensorrt.Engine, "open", lambda _: Ready())
+    monkeypatch.setattr(xbackend_fl.tensorrt.Engine, "load", lambda _: Ready())
     monkeypatch.setattr(xbackend_fl.tensorrt, "refit_engine", refit)
     run, _ = deployed(course, LocalLink(silos(course, tmp_path, tmp_path / "net.engine")), tmp_path / "run")
     assert len(written) == len(set(written)) == course.rounds
@@ -62,7 +62,7 @@ def test_what_goes_wrong_with_an_engine_ends_no_course(
     def refit(*_: object) -> None:
         raise FileError("no space")
 
-    monkeypatch.setattr(xbackend_fl.tensorrt.Engine, "open", lambda _: Ready())
+    monkeypatch.setattr(xbackend_fl.tensorrt.Engine, "load", lambda _: Ready())
     monkeypatch.setattr(xbackend_fl.tensorrt, "refit_engine", refit)
     run, _ = deployed(course, LocalLink(silos(course, tmp_path, tmp_path / "net.engine")), tmp_path / "run")
     assert run.result.rounds == course.rounds

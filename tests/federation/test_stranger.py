@@ -64,7 +64,7 @@ def test_a_negative_variance_is_its_own_silos_fault(payload: str, tmp_path: Path
         scales = {n: np.full_like(a, 1.0) for n, a in arrays.items() if n == "scales/1.variance"}
         return replace(answer, arrays=arrays | scales)
 
-    link = Altered([Silo.open(course, name) for name in "abc"], "b", changed)
+    link = Altered([Silo.from_course(course, name) for name in "abc"], "b", changed)
     run, events = deployed(course, link, tmp_path / "run")
     failed = [(event.name, event.reason) for event in events if isinstance(event, ParticipantFailed)]
     assert [name for name, _ in failed] == ["b", "b"]
@@ -82,7 +82,7 @@ def test_a_negative_variance_is_its_own_silos_fault(payload: str, tmp_path: Path
 @pytest.fixture(scope="module")
 def evidence(tmp_path_factory: pytest.TempPathFactory) -> Message:
     course = course_in(tmp_path_factory.mktemp("course"))
-    return Message.from_bytes(Silo.open(course, "a").reply(Message("evidence").to_bytes()), "a silo")
+    return Message.from_bytes(Silo.from_course(course, "a").reply(Message("evidence").to_bytes()), "a silo")
 
 
 def test_initial_variances_are_not_negative(evidence: Message) -> None:

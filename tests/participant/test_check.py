@@ -390,11 +390,11 @@ def test_a_silos_own_file_is_looked_at_as_well(file: Path, tmp_path: Path) -> No
     parts["test_x"][3, 2] = np.nan
     np.savez(tmp_path / "mine.npz", **parts)
     with pytest.raises(ConfigError, match=r"mine.npz: test: inputs: NaN at row 3, column 2"):
-        Silo.open(load_course(file), "torch-1", tmp_path / "mine.npz")
+        Silo.from_course(load_course(file), "torch-1", tmp_path / "mine.npz")
     parts["test_x"] = np.nan_to_num(parts["test_x"]).astype(np.float64)
     np.savez(tmp_path / "mine.npz", **parts)
     said: list[Event] = []
-    Silo.open(load_course(file), "torch-1", tmp_path / "mine.npz", observer=said.append)
+    Silo.from_course(load_course(file), "torch-1", tmp_path / "mine.npz", observer=said.append)
     assert [event.note.split("mine.npz: ")[1] for event in said if isinstance(event, Noted)] == [
         "test: inputs: float64, read as float32; no value changes"
     ]
@@ -413,10 +413,10 @@ def test_a_silo_is_handed_its_data(file: Path) -> None:
 
 def test_a_silo_answers_for_its_own_data_alone(file: Path) -> None:
     course = load_course(file, [own("own", "own_nan", "raises")])
-    assert Silo.open(course, "p0").name == "p0"
-    assert Silo.open(course, "other").name == "other"
+    assert Silo.from_course(course, "p0").name == "p0"
+    assert Silo.from_course(course, "other").name == "other"
     with pytest.raises(ConfigError, match="NaN at row 1, column 1"):
-        Silo.open(course, "p1")
+        Silo.from_course(course, "p1")
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.1])

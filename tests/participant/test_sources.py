@@ -83,11 +83,11 @@ def test_a_silo_s_data_path_is_any_source(
     (tmp_path / "all.parquet").rename(tmp_path / "elsewhere/mine.parquet")
     said: list[Event] = []
     course = load_course(file, ["data.classes=[ape, bee, cat]"])
-    Silo.open(course, "torch-1", "parquet:elsewhere/mine.parquet#x:y", observer=said.append)
+    Silo.from_course(course, "torch-1", "parquet:elsewhere/mine.parquet#x:y", observer=said.append)
     assert any("as data.classes says" in event.note for event in said if isinstance(event, Noted))
-    Silo.open(course, "torch-1", f"{ROOM}/loaders.py:good")
+    Silo.from_course(course, "torch-1", f"{ROOM}/loaders.py:good")
     with pytest.raises(ConfigError, match="the classes are text"):
-        Silo.open(load_course(file), "torch-1", "parquet:elsewhere/mine.parquet#x:y")
+        Silo.from_course(load_course(file), "torch-1", "parquet:elsewhere/mine.parquet#x:y")
 
 
 BOTH = f'models={{torch: "{ROOM}/models.py:build", tensorflow: "{ROOM}/models.py:keras_model"}}'

@@ -9,7 +9,7 @@ from xbackend_fl.events import Event, Noted, RoundFinished
 from xbackend_fl.losses import LOSSES
 from xbackend_fl.metrics import METRICS, Choice, Metrics, Objective
 from xbackend_fl.metrics.participants import Over
-from xbackend_fl.rounds.evaluating import is_better, emit_undefined
+from xbackend_fl.rounds.evaluating import emit_undefined, is_better
 from xbackend_fl.rounds.watching import losses
 
 pytestmark = pytest.mark.quick

@@ -348,7 +348,7 @@ def test_a_folder_in_the_place_of_a_file_has_a_cure(tmp_path: Path, digits: Path
     place.mkdir()
     (place / "kept").touch()
     with pytest.raises(FileError) as caught, owned(begun.path):
-        RunFolder.open(begun.path).keep_course()
+        RunFolder.load(begun.path).keep_course()
     assert str(caught.value).startswith(f"{place} is a folder, and ")
     assert one_line(caught.value)
     assert caught.value.hint is not None
@@ -356,7 +356,7 @@ def test_a_folder_in_the_place_of_a_file_has_a_cure(tmp_path: Path, digits: Path
     for command in caught.value.hint.removeprefix("move it away: ").split(", then "):
         subprocess.run(command.split(), check=True)
     with owned(begun.path):
-        RunFolder.open(begun.path).keep_course()
+        RunFolder.load(begun.path).keep_course()
     assert (begun.path / f"{name}.moved" / "kept").exists()
 
 

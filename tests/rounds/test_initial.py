@@ -82,7 +82,7 @@ def test_it_begins_there_in_both_engines(tmp_path: Path, files_of: Callable[[Cou
     assert (run.weights["hidden.weight"] == moved["hidden.weight"]).all()
     # Of the silos' own course the file is nothing that they need.
     data = files_of(course)
-    silos = [Silo.open(course, n, data / f"{n}.npz", out=tmp_path / n) for n in NAMES]
+    silos = [Silo.from_course(course, n, data / f"{n}.npz", out=tmp_path / n) for n in NAMES]
     real, _ = deployed(again, LocalLink(silos), tmp_path / "deployed")
     assert real.weights.digest == run.weights.digest
     with pytest.raises(RefusedInput, match="only the silos have the code of the model"):

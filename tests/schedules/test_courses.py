@@ -60,7 +60,8 @@ def test_silos_and_whoever_goes_on_end_with_the_same_bits(
     assert resume_run(tmp_path / "half", ["rounds=4"], in_process=True).weights.digest == run.weights.digest
     data = files_of(course)
     silos = [
-        Silo.open(course, p.name, data / f"{p.name}.npz", out=tmp_path / p.name) for p in course.participants
+        Silo.from_course(course, p.name, data / f"{p.name}.npz", out=tmp_path / p.name)
+        for p in course.participants
     ]
     real, _ = deployed(course, LocalLink(silos), tmp_path / "deployed")
     assert real.weights.digest == run.weights.digest

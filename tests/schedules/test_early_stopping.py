@@ -63,7 +63,8 @@ def test_it_ends_in_both_engines_and_goes_on(tmp_path: Path, files_of: Callable[
     assert reason in (tmp_path / "run" / "summary.md").read_text()
     data = files_of(course)
     silos = [
-        Silo.open(course, p.name, data / f"{p.name}.npz", out=tmp_path / p.name) for p in course.participants
+        Silo.from_course(course, p.name, data / f"{p.name}.npz", out=tmp_path / p.name)
+        for p in course.participants
     ]
     real, told = deployed(course, LocalLink(silos), tmp_path / "deployed")
     assert real.weights.digest == run.weights.digest

@@ -52,7 +52,7 @@ def test_a_lost_receiver_leaves_no_file(memory: Path) -> None:
 
 def _read_twice(connection: Connection) -> None:
     for _ in range(2):
-        weights = connection.recv().open()
+        weights = connection.recv().read()
         connection.send((weights.digest, weights["a"].flags.writeable))
 
 
@@ -77,7 +77,7 @@ def test_a_desk_is_used_again(values: int, memory: Path) -> None:
 
 def test_a_desk_grows(memory: Path) -> None:
     buffer = SharedBuffer()
-    small, large = (buffer.write(np.full(values, 3.0)).open() for values in (200_000, 300_000))
+    small, large = (buffer.write(np.full(values, 3.0)).read() for values in (200_000, 300_000))
     assert (small == 3.0).all(), "who reads an old buffer can go on"
     assert (large == 3.0).all()
     assert len(list(memory.iterdir())) == 1
@@ -92,11 +92,11 @@ def test_what_is_shared_is_written_once(memory: Path) -> None:
     number, ref, other = shared.refs((3, first, second))
     assert number == 3
     assert other is second, "what is not shared is sent by value"
-    assert (ref.open() == first).all()
+    assert (ref.read() == first).all()
     assert shared.refs((first,))[0] is ref
     shared.share(second, first)
     refs = shared.refs((first, second))
-    assert [one.open()[0] for one in refs] == [1.0, 2.0]
+    assert [one.read()[0] for one in refs] == [1.0, 2.0]
     assert refs[1].buffer == ref.buffer
     shared.close()
     assert not list(memory.iterdir())

@@ -106,13 +106,13 @@ def test_an_engine_of_another_version_is_refused(engine: Path) -> None:
     helper.set_model_props(model, held | {"engine": json.dumps(about)})
     beside.write_bytes(model.SerializeToString())
     with pytest.raises(FileError, match=r"was built by TensorRT 1\.0, and 1"):
-        Engine.open(engine)
+        Engine.load(engine)
     beside.write_bytes(b"none")
     with pytest.raises(FileError, match="is no graph of an engine"):
-        Engine.open(engine)
+        Engine.load(engine)
     beside.unlink()
     with pytest.raises(FileError, match="no such file"):
-        Engine.open(engine)
+        Engine.load(engine)
 
 
 def test_an_operator_that_the_parser_lacks_is_named_with_its_layer() -> None:
@@ -163,7 +163,7 @@ def test_refit_on_a_card(tmp_path: Path, figure: Figure) -> None:
     network = next(network for network in NETWORKS if network.name == "ResNet-50")
     schema = xbackend_fl.describe(network.torch(), network.example())
     build_engine(written(schema, tmp_path / "model.onnx", 0), tmp_path / "net.engine", {}, refittable=True)
-    engine, weights = Engine.open(tmp_path / "net.engine"), draw_weights(schema, 1)
+    engine, weights = Engine.load(tmp_path / "net.engine"), draw_weights(schema, 1)
     before = time.perf_counter()
     engine.write(weights)
     figure("ResNet-50 refitted and compared, s", f"{time.perf_counter() - before:.2f}")

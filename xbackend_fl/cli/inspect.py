@@ -127,7 +127,7 @@ def _schema(schema: Any, *, as_json: bool) -> None:
 def _run(path: Path, *, as_json: bool) -> None:
     from xbackend_fl.rounds import RunFolder
 
-    folder = RunFolder.open(path)
+    folder = RunFolder.load(path)
     state = folder.latest()
     history: list[Mapping[str, Any]] = [
         {"round": e.round, "loss": e.loss, **e.metrics, "seconds": e.seconds, "best": e.best}

@@ -66,7 +66,7 @@ class Job:
             return load_course(path)
 
     @contextmanager
-    def open(self, course: Course) -> Iterator[tuple[RunFolder, CourseState | None]]:
+    def claim_folder(self, course: Course) -> Iterator[tuple[RunFolder, CourseState | None]]:
         """The course's run folder, which is nobody else's until the block ends, and where to go on in it.
 
         Raises:
@@ -74,7 +74,7 @@ class Job:
         """
         out = Path(self.out)
         begun = out.is_dir()
-        folder = RunFolder.open(out) if begun else RunFolder.create(course, out)
+        folder = RunFolder.load(out) if begun else RunFolder.create(course, out)
         with owned(folder.path, LEAVING_S, self.starter):
             if begun:
                 folder.go_on_with(course, deployed=True)

@@ -67,7 +67,7 @@ def join_course(
     with unwritable_said(where):
         where.mkdir(parents=True, exist_ok=True)
     with owned(where, LEAVING_S):
-        silo = Silo.open(
+        silo = Silo.from_course(
             course,
             chosen,
             path,

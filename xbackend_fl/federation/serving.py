@@ -56,7 +56,7 @@ def serve_course(
         RunFailed: The course could not finish; the checkpoint of the last complete round stays.
     """
     require_files(course)
-    folder = (out if resume and out is not None else RunFolder.place(course, out)).resolve()
+    folder = (out if resume and out is not None else RunFolder.choose_path(course, out)).resolve()
     tally = _Tally(observer)
     # From here on: a process may write before whoever started it looks.
     events = _events(folder / "events.jsonl", complete_bytes(folder / "events.jsonl"))
@@ -87,7 +87,7 @@ def continued(run: Path, settings: Sequence[str] = ()) -> Course:
     Raises:
         RefusedInput: It is no run of a deployed course, or another process owns it.
     """
-    folder = RunFolder.open(run)
+    folder = RunFolder.load(run)
     require_deployed(run)
     # Said before anything is started; the server's process owns the folder then.
     with owned(run, LEAVING_S):

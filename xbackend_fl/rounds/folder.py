@@ -39,7 +39,7 @@ class RunFolder:
     path: Path
 
     @staticmethod
-    def place(course: Course, out: Path | None) -> Path:
+    def choose_path(course: Course, out: Path | None) -> Path:
         """Where a new run goes: ``out``, or ``runs/TIME-NAME``.
 
         Raises:
@@ -60,7 +60,7 @@ class RunFolder:
         Raises:
             FileError: The folder exists, or cannot be made.
         """
-        path = RunFolder.place(course, out)
+        path = RunFolder.choose_path(course, out)
         with unwritable_said(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(path) as made:
@@ -70,7 +70,7 @@ class RunFolder:
         return RunFolder(path)
 
     @staticmethod
-    def open(path: Path) -> RunFolder:
+    def load(path: Path) -> RunFolder:
         """An existing run.
 
         Raises:

@@ -41,7 +41,7 @@ def run_course(
         RunFailed: The course could not finish, as for want of space; the checkpoint of the last complete round stays.
     """
     # Said before workers start; the folder is made when they can.
-    place = RunFolder.place(course, None if out is None else Path(out))
+    place = RunFolder.choose_path(course, None if out is None else Path(out))
     with closing(SimulationEngine(course, in_process=in_process, states=place / CLIENTS)) as engine:
         folder = RunFolder.create(course, place)
         with full_disk_said(folder.path), owned(folder.path), folder.unless_refused():
@@ -73,7 +73,7 @@ def resume_run(
         ConfigError: The course is another one.
         SchemaError: The model has changed since.
     """
-    folder = RunFolder.open(Path(path))
+    folder = RunFolder.load(Path(path))
     if folder.ledger.exists():
         raise FileError(
             f"{path} is the run of a deployed course",

@@ -48,7 +48,7 @@ class BufferRef:
     places: tuple[tuple[int, int], ...]
     content: bytes
 
-    def open(self) -> Any:
+    def read(self) -> Any:
         """The message."""
         if not self.buffer:
             return pickle.loads(self.content)  # noqa: S301  from our own process

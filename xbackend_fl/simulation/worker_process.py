@@ -106,4 +106,4 @@ def serve(connection: Connection, course: Course, backend: str, threads: int) ->
 
 
 def _opened(argument: Any) -> Any:
-    return argument.open() if isinstance(argument, BufferRef) else argument
+    return argument.read() if isinstance(argument, BufferRef) else argument

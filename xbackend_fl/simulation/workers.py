@@ -115,7 +115,7 @@ class ProcessWorker:
                 return None
             case Answered(BufferRef() as ref):
                 self._buffer = ref.buffer
-                return Answer(ref.open())
+                return Answer(ref.read())
             case Answered(value):
                 return Answer(value)
             case Refused(refusal):

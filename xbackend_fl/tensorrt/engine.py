@@ -56,7 +56,7 @@ class Engine:
         return next((item.value for item in self.graph.metadata_props if item.key == "fingerprint"), "")
 
     @staticmethod
-    def open(path: Path) -> Engine:
+    def load(path: Path) -> Engine:
         """An engine that is to be brought to other weights.
 
         Raises:
@@ -164,7 +164,7 @@ def build_engine(source: Path, path: Path, sizes: Mapping[str, Sizes], *, refitt
         partial.write_bytes(model.SerializeToString(deterministic=True))
     with atomic_write(path) as partial:
         partial.write_bytes(plan)
-    return Engine.open(path)
+    return Engine.load(path)
 
 
 def refit_engine(path: Path, fingerprint: str | None, weights: Mapping[str, Array]) -> Engine:
@@ -178,7 +178,7 @@ def refit_engine(path: Path, fingerprint: str | None, weights: Mapping[str, Arra
     Raises:
         RefusedInput: It is of another schema or another version, or cannot be done here.
     """
-    engine = Engine.open(path)
+    engine = Engine.load(path)
     engine.require(fingerprint)
     engine.write(weights)
     return engine

@@ -51,7 +51,7 @@ def rehearse(
         raise ConfigError(f"the course has no participant {unknown[0]!r}", hint=f"it has {', '.join(names)}")
     server = Address(course.deployment.address if without else f"127.0.0.1:{free_port()}")
     threads = str(max(1, (os.cpu_count() or 1) // len(names)))
-    folder = RunFolder.place(course, out).resolve()
+    folder = RunFolder.choose_path(course, out).resolve()
     beside = folder.with_name(f"{folder.name}-silos")
     keys = beside / "keys"
     silos: dict[str, subprocess.Popen[bytes]] = {}

@@ -158,7 +158,7 @@ def _hello(reply: Reply) -> tuple[str, Frame]:
     trouble = reply.trouble
     if not trouble:
         try:
-            content = Signatures().open(reply.frame, "a node")
+            content = Signatures().verify(reply.frame, "a node")
             return str(Message.from_bytes(content, "a node").fields.get("name", "")), reply.frame
         except UpdateRefused as error:
             trouble = error.message

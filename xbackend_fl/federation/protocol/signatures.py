@@ -35,11 +35,11 @@ class Signatures:
     own: Ed25519PrivateKey | None = None
     others: Mapping[str, Ed25519PublicKey] = field(default_factory=dict)
 
-    def seal(self, frame: bytes) -> bytes:
+    def sign(self, frame: bytes) -> bytes:
         """A frame with this side's signature behind it."""
         return frame if self.own is None else frame + self.own.sign(_CONTEXT + wire.digest_of(frame))
 
-    def open(self, sealed: Frame, name: str) -> Frame:
+    def verify(self, sealed: Frame, name: str) -> Frame:
         """The frame, signed by ``name`` if this side knows keys.
 
         Raises:

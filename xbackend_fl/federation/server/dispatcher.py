@@ -179,7 +179,7 @@ class Dispatcher:
         frames: dict[int, bytes] = {}
         for request in requests.values():
             if id(request) not in frames:
-                frames[id(request)] = self._signatures.seal(request.to_bytes())
+                frames[id(request)] = self._signatures.sign(request.to_bytes())
         sent = {name: frames[id(request)] for name, request in requests.items()}
         size = sum(len(frame) for frame in sent.values())
         self.traffic = replace(self.traffic, sent=self.traffic.sent + size)
@@ -195,6 +195,6 @@ class Dispatcher:
                 )
             )
         try:
-            return Message.from_bytes(self._signatures.open(sealed, name), name)
+            return Message.from_bytes(self._signatures.verify(sealed, name), name)
         except UpdateRefused as error:
             return Message.refusal(error)

@@ -43,9 +43,9 @@ def lead(job: Job, make_link: MakeLink) -> None:
 
 def _run(job: Job, course: Course, make_link: MakeLink) -> bool:
     """Lead the course to its end, or until the disk is full and has space again; whether it ended."""
-    with job.open(course) as (folder, state):
+    with job.claim_folder(course) as (folder, state):
         signatures = job.signatures()
-        hello = signatures.seal(Message("hello").to_bytes())
+        hello = signatures.sign(Message("hello").to_bytes())
         link = make_link([participant.name for participant in course.participants], hello)
         try:
             with (

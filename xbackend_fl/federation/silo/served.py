@@ -32,7 +32,7 @@ class Served:
         """
         from xbackend_fl.tensorrt import Engine  # noqa: PLC0415  only who serves an engine has TensorRT
 
-        Engine.open(self._path).require(fingerprint)
+        Engine.load(self._path).require(fingerprint)
 
     def update(self, weights: Weights) -> None:
         """Give it other weights; what goes wrong is said here and ends no training, and the engine is then the one before."""

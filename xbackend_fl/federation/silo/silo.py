@@ -160,7 +160,7 @@ class Silo:
         }
 
     @staticmethod
-    def open(
+    def from_course(
         course: Course,
         name: str,
         data: Path | str | Splits | None = None,
@@ -210,10 +210,10 @@ class Silo:
     def reply(self, sealed: Frame) -> bytes:
         """The answer to a frame, as a frame; both signed where keys are known."""
         try:
-            answer = self.answer(Message.from_bytes(self._signatures.open(sealed, SERVER), SERVER))
+            answer = self.answer(Message.from_bytes(self._signatures.verify(sealed, SERVER), SERVER))
         except UpdateRefused as error:
             answer = Message.refusal(error)
-        return self._signatures.seal(bytes(answer.frame) if answer.frame else answer.to_bytes())
+        return self._signatures.sign(bytes(answer.frame) if answer.frame else answer.to_bytes())
 
     def answer(self, request: Message) -> Message:
         """The answer; a failure of any kind is one too, so that the course can go on without this silo."""

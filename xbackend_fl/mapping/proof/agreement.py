@@ -46,7 +46,7 @@ class Agreement:
     errors: Mapping[str, float]
     pairs: tuple[tuple[Evidence, Evidence], ...] = field(repr=False)
 
-    def open(self) -> bool:
+    def is_undecided(self) -> bool:
         """Whether a gradient or a step is left that the reserve of draws may settle."""
         return bool(self.notes) or any(not c.passed and c.what in _DERIVATIVES for c in self.checks)
 

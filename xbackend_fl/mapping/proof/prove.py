@@ -68,7 +68,7 @@ def prove(
         first = [item for item in evidence if not item.case.reserve and not item.case.by_shape]
         own, notes = gather(model, first, answers)
         found = agreement(schema, evidence, own)
-        if found.open() or unseen_nodes(schema, agreed(found.pairs)):
+        if found.is_undecided() or unseen_nodes(schema, agreed(found.pairs)):
             reserve = [item for item in evidence if item.case.reserve]
             own += gather(model, reserve, answers)[0]
             found = agreement(schema, evidence, own)
