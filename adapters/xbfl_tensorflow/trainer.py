@@ -220,8 +220,9 @@ class TensorFlowTrainer:
         return loss
 
     @contextmanager
-    def lend(self, config: TrainConfig, uncalled: str) -> Iterator[LentModel]:
-        """The model."""
+    def lend(self, config: TrainConfig, uncalled: str, *, training: bool = True) -> Iterator[LentModel]:
+        """The model; a call of it says by itself whether it trains."""
+        del training
         trainable = self._trained(config)
         masks = _masks(config, trainable)
         frozen = {name: self._variables[name] for name in config.frozen}

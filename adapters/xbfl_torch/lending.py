@@ -27,17 +27,17 @@ def lent(
     names: Sequence[str],
     device: str,
     config: TrainConfig,
-    calls: Sequence[str],
+    calls: Sequence[str] | None,
     uncalled: str,
 ) -> Iterator[LentModule]:
-    """A module in training mode, whose optimizers are watched; afterwards all but its weights is as it was before.
+    """A module in training mode, or in evaluation mode, whose optimizers are watched; afterwards all but its weights is as it was before.
 
     Args:
         model: The module.
         names: Its tensors that train.
         device: Where it lies, now and afterwards.
         config: Native: attributes, masked parts, the rule and its slots; its optimizer is compared.
-        calls: Native place of every call that drops, where attributes of modules do not say all rates.
+        calls: Native place of every call that drops, where attributes of modules do not say all rates; ``None`` for evaluation mode.
         uncalled: What a step is refused with that no rule was asked for.
     """
     flags = [(tensor, tensor.requires_grad) for tensor in model.parameters()]
@@ -49,7 +49,10 @@ def lent(
         stack.callback(torch.set_default_dtype, dtype)
         stack.callback(torch.set_num_threads, threads)
         stack.enter_context(modules_kept(model))
-        stack.enter_context(training_mode(model, config, calls))
+        if calls is None:
+            model.eval()
+        else:
+            stack.enter_context(training_mode(model, config, calls))
         for name in config.frozen & dict(model.named_parameters()).keys():
             model.get_parameter(name).requires_grad_(False)  # noqa: FBT003  it takes no name
         stack.enter_context(torch.enable_grad())

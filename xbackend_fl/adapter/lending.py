@@ -68,12 +68,15 @@ class Lent(Protocol):
 class Lending(Protocol):
     """A trainer that lends its model."""
 
-    def lend(self, config: TrainConfig, uncalled: str) -> AbstractContextManager[Lent]:
+    def lend(
+        self, config: TrainConfig, uncalled: str, *, training: bool = True
+    ) -> AbstractContextManager[Lent]:
         """The model, in training mode with the attributes that the schema says of training; afterwards all but its weights is as it was before.
 
         Args:
             config: Native: attributes, masked parts, the rule and its slots are followed, the optimizer is compared.
             uncalled: What :class:`~xbackend_fl.errors.UpdateRefused` says of a step before which nobody asked for the rule; it is raised where
                 steps can be seen.
+            training: False: in evaluation mode, where the framework's models have one.
         """
         ...

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, PositiveInt
 
 from xbackend_fl.course import compose
 from xbackend_fl.course.address import Address
-from xbackend_fl.course.model_section import TRAIN
+from xbackend_fl.course.model_section import EVALUATE, TRAIN
 from xbackend_fl.course.numbers import Seconds
 from xbackend_fl.course.section import Section
 from xbackend_fl.errors import ConfigError
@@ -42,6 +42,7 @@ class DeploymentSection(Section):
         None, description="silo: its .npz file with its own examples, or a source as `data.source` names one"
     )
     train: str | None = Field(None, description=f"silo: {TRAIN}")
+    evaluate: str | None = Field(None, description=f"silo: {EVALUATE}")
     address: Annotated[str, AfterValidator(_address)] = Field(
         "127.0.0.1:8000", description="HOST:PORT of the server"
     )

@@ -17,9 +17,21 @@ from xbackend_fl.course.section import Section
 from xbackend_fl.course.settings import Path as Keys
 from xbackend_fl.locate import resolve
 from xbackend_fl.losses import Loss
-from xbackend_fl.metrics import LOSS, METRICS, Choice, Direction, Metric, Over, Own, fitting, usual_metrics
+from xbackend_fl.metrics import (
+    LOSS,
+    METRICS,
+    Choice,
+    Direction,
+    Metric,
+    Over,
+    Own,
+    Reported,
+    fitting,
+    usual_metrics,
+)
 
 _OWN = "FILE_OR_MODULE:CALLABLE"
+_Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=60)]
 
 
 def _entry(value: Any) -> Any:
@@ -73,6 +85,10 @@ class EvaluationSection(Section):
         description="what is measured beside the loss: names, {name: top_k, k: 5}, and FILE_OR_MODULE:CALLABLE for those of your own; "
         "accuracy, or rmse, mae and r2, by the loss, if left out",
     )
+    reported: dict[_Name, Direction] = Field(
+        default_factory=dict,
+        description="figures that participants report by code of their own (`evaluate`), and where each is better: {recall: max}",
+    )
     best: Annotated[BestSection, BeforeValidator(_best)] = BestSection()
     validation: Literal["common", "participants"] = Field(
         "common",
@@ -93,7 +109,12 @@ class EvaluationSection(Section):
                 yield mistake(f"evaluation.metrics has {metric.label} twice", keys, entry)
             yield from _unfit(metric, entry, keys, loss)
             labels.add(metric.label)
-        if self.best.over != "all" and self.validation == "common":
+        for name in self.reported:
+            if name in labels or any(kind.has(name, built_in) for built_in, kind in METRICS.items()):
+                text = f"evaluation.reported has {name}, which is the name of a metric of the course's"
+                yield mistake(text, ("reported", name), name, hint=f"report it as own_{name}")
+        labels |= {*self.reported}
+        if self.best.over != "all" and self.validation == "common" and self.best.metric not in self.reported:
             text = f"evaluation.best is over participants ({self.best.over}), who are not evaluated"
             yield mistake(text, ("best", "over"), self.best.over, hint="evaluation.validation: participants")
         best = self.best.metric
@@ -150,7 +171,8 @@ class EvaluationSection(Section):
 
     def _listed(self, loss: Loss) -> tuple[Metric, ...]:
         entries = [*usual_metrics(loss)] if self.metrics is None else [_metric(e) for e in self.metrics]
-        return (LOSS, *(metric for metric in entries if metric.name != "loss"))
+        reported = (Reported(name, direction) for name, direction in self.reported.items())
+        return (LOSS, *(metric for metric in entries if metric.name != "loss"), *reported)
 
     def _all(self, loss: Loss) -> tuple[Metric, ...]:
         """What is listed, and what is named under ``best`` alone."""

@@ -14,6 +14,7 @@ from xbackend_fl.adapter import names
 from xbackend_fl.course import compose, diagnostics, reading, settings, shapes
 from xbackend_fl.course.deployment import DeploymentSection
 from xbackend_fl.course.model import Course
+from xbackend_fl.course.model_section import CODE
 from xbackend_fl.course.section import Section
 from xbackend_fl.course.settings import Path as Keys
 from xbackend_fl.data import absolute
@@ -26,7 +27,7 @@ def site_settings(path: Path) -> list[str]:
     """What one machine adds to a shared course, as overrides.
 
     Args:
-        path: A YAML file with fields of ``deployment``: ``name``, ``data_path``, ``train``, ``address``, ``keys``, ``serve``; paths are
+        path: A YAML file with fields of ``deployment``: ``name``, ``data_path``, ``train``, ``evaluate``, ``address``, ``keys``, ``serve``; paths are
             relative to its own folder.
 
     Raises:
@@ -45,8 +46,9 @@ def site_settings(path: Path) -> list[str]:
         plain["data_path"] = absolute(plain["data_path"], home)
     if plain.get("keys") is not None:
         plain["keys"] = str(home / plain["keys"])
-    if plain.get("train") is not None:
-        plain["train"] = resolve(plain["train"], home)
+    for name in CODE:
+        if plain.get(name) is not None:
+            plain[name] = resolve(plain[name], home)
     if plain.get("serve") is not None:
         plain["serve"] = {"engine": str((home / plain["serve"]["engine"]).resolve())}
     return [f"deployment.{name}={json.dumps(value)}" for name, value in plain.items()]
@@ -111,8 +113,8 @@ def complete(course: Course) -> dict[str, Any]:
             # What it leaves out is the course's, and what is null it says itself.
             participant["training"] = said.training.model_dump(mode="json", exclude_unset=True)
     for section in (deployment, *plain["participants"]):
-        if "train" in section:
-            section["train"] = resolve(section["train"], course.base)
+        for name in {*CODE} & section.keys():
+            section[name] = resolve(section[name], course.base)
     return plain
 
 
@@ -145,8 +147,8 @@ def _outside(course: Course) -> list[diagnostics.Mistake]:
             mistakes.append(
                 diagnostics.Mistake(f"unknown backend `{backend}`", ("models", backend), hint, at_key=True)
             )
-        mistakes += _missing(model.build, course, ("models", backend, *(["build"] if model.train else [])))
-        mistakes += _missing(model.train, course, ("models", backend, "train"))
+        short = not any(getattr(model, name) for name in CODE)
+        mistakes += _missing(model.build, course, ("models", backend, *(() if short else ("build",))))
     for name in ("source", "transform", "evaluation_transform"):
         if (named := getattr(course.data, name)) is not None:
             mistakes += _missing(named, course, ("data", name))
@@ -158,9 +160,10 @@ def _outside(course: Course) -> list[diagnostics.Mistake]:
     # Thousands may name one file.
     looked_at: dict[str, list[diagnostics.Mistake]] = {}
     sections: list[tuple[Keys, Section]] = [(("deployment",), course.deployment)]
+    sections += [(("models", backend), model) for backend, model in course.models.items()]
     sections += [(("participants", index), item) for index, item in enumerate(course.participants)]
     for keys, section in sections:
-        for name in ("data", "train"):
+        for name in ("data", *CODE):
             text = getattr(section, name, None)
             if text is None:
                 continue

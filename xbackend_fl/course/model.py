@@ -28,7 +28,7 @@ from xbackend_fl.course.early_stopping import EarlyStopping
 from xbackend_fl.course.evaluation import EvaluationSection
 from xbackend_fl.course.excerpt import printed
 from xbackend_fl.course.federate import Federate
-from xbackend_fl.course.model_section import ModelSection
+from xbackend_fl.course.model_section import CODE, ModelSection
 from xbackend_fl.course.numbers import there
 from xbackend_fl.course.own_training import misfits, overridden
 from xbackend_fl.course.participant import Name, Participant
@@ -146,11 +146,15 @@ class Course(Section):
         """The training loop of a participant's own, or of its model: a callable in words; ``None`` for the built-in one."""
         return participant.train or self.models[participant.backend].train
 
+    def evaluation_of(self, participant: Participant) -> str | None:
+        """What gives a participant's figures of ``evaluation.reported``, or its model's: a callable in words; ``None`` if it reports none."""
+        return participant.evaluate or self.models[participant.backend].evaluate
+
     def at_site(self, name: str) -> Course:
-        """The course as the silo of a participant runs it: its training loop is that of ``deployment``, if that names one."""
-        if self.deployment.train is None:
+        """The course as the silo of a participant runs it: its own code is that of ``deployment``, as far as that names some."""
+        own = {key: code for key in CODE if (code := getattr(self.deployment, key)) is not None}
+        if not own:
             return self
-        own = {"train": self.deployment.train}
         people = [p.model_copy(update=own) if p.name == name else p for p in self.participants]
         return self.model_copy(update={"participants": people}).with_base(self.base)
 
@@ -369,5 +373,14 @@ class Course(Section):
                     yield mistake(
                         text, ("participants", index), one.name, hint="evaluation.validation: common"
                     )
+        if not self.evaluation.reported:
+            sections: list[tuple[Keys, Any]] = [(("deployment",), self.deployment)]
+            sections += [(("models", backend), model) for backend, model in self.models.items()]
+            sections += [(("participants", index), one) for index, one in enumerate(self.participants)]
+            for place, section in sections:
+                if section.evaluate is not None:
+                    text = "`evaluate` gives the figures that evaluation.reported names, and it names none"
+                    hint = "evaluation: {reported: {recall: max}}, by name, and where each is better"
+                    yield mistake(text, (*place, "evaluate"), section.evaluate, hint=hint)
         for found in self.evaluation.mistakes(self.training.loss):
             yield {**found, "loc": ("evaluation", *found.get("loc", ()))}

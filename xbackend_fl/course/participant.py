@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, ValidationError
 
 from xbackend_fl.course.excerpt import printed
-from xbackend_fl.course.model_section import TRAIN
+from xbackend_fl.course.model_section import EVALUATE, TRAIN
 from xbackend_fl.course.own_training import only_own
 from xbackend_fl.course.section import Section
 from xbackend_fl.course.training import OwnTraining
@@ -58,10 +58,18 @@ class Participant(Section):
     )
     data: str | None = Field(None, description="FILE_OR_MODULE:CALLABLE with this participant's own examples")
     train: str | None = Field(None, description=TRAIN)
+    evaluate: str | None = Field(None, description=EVALUATE)
 
     if TYPE_CHECKING:
 
         def __init__(
-            self, name: str, backend: str, *, training: Any = None, data: Any = None, train: Any = None
+            self,
+            name: str,
+            backend: str,
+            *,
+            training: Any = None,
+            data: Any = None,
+            train: Any = None,
+            evaluate: Any = None,
         ) -> None:
             """Keys as arguments; data and functions may be objects."""

@@ -1,14 +1,15 @@
 """Figures about a model, computed in one place from outputs and targets, the same for every backend."""
 
-from xbackend_fl.metrics.choice import Choice, Direction
+from xbackend_fl.metrics.choice import Choice
 from xbackend_fl.metrics.evaluation import evaluated
-from xbackend_fl.metrics.metric import Metric
+from xbackend_fl.metrics.metric import Direction, Metric
 from xbackend_fl.metrics.metrics import Metrics, max_bytes
 from xbackend_fl.metrics.objective import Fault, Objective, objective_of
 from xbackend_fl.metrics.own import Own, OwnMetric
 from xbackend_fl.metrics.pairs import max_positions_of
 from xbackend_fl.metrics.participants import Over, over_participants
 from xbackend_fl.metrics.registry import LOSS, METRICS, fitting, shown, usual_metrics
+from xbackend_fl.metrics.reported import Reported
 
 __all__ = [
     "LOSS",
@@ -22,6 +23,7 @@ __all__ = [
     "Over",
     "Own",
     "OwnMetric",
+    "Reported",
     "evaluated",
     "fitting",
     "max_bytes",

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, final
+from typing import final
 
+from xbackend_fl.metrics.metric import Direction
 from xbackend_fl.metrics.participants import Over
-
-Direction: TypeAlias = Literal["max", "min"]
 
 
 @final

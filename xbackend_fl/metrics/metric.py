@@ -19,6 +19,8 @@ from xbackend_fl.metrics.pairs import Pairs
 Sums: TypeAlias = Mapping[str, Any]
 """By name, numbers, and flat int64 arrays of counts; the names of a metric's are its label, or begin with it and a dot."""
 
+Direction: TypeAlias = Literal["max", "min"]
+"""Where a figure is better."""
 
 ANY: frozenset[Targets] = frozenset(get_args(Targets))
 """What a metric fits that any course has."""
@@ -57,6 +59,7 @@ class Metric(ABC):
         fits: Kinds of targets that it is defined for.
         unit: ``share``: from 0 to 1, shown as a percentage; ``number``: shown as it is.
         counts: Whether its sums are flat arrays of counts, and not numbers.
+        everywhere: Whether all that is measured has it; else the figure is of those that have.
     """
 
     # A course has no other keys than the fields.
@@ -65,6 +68,7 @@ class Metric(ABC):
     fits: ClassVar[frozenset[Targets]]
     unit: ClassVar[Literal["share", "number"]] = "number"
     counts: ClassVar[bool] = False
+    everywhere: ClassVar[bool] = True
     name: str
 
     @property

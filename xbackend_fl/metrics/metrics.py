@@ -19,6 +19,7 @@ from xbackend_fl.metrics.own import Own
 from xbackend_fl.metrics.pairs import pairs_of
 from xbackend_fl.metrics.possible import impossible_beside
 from xbackend_fl.metrics.registry import LOSS, usual_metrics
+from xbackend_fl.metrics.reported import Reported
 
 _MAX_POSITIONS = 1 << 53
 _LARGEST = 1e120
@@ -93,6 +94,33 @@ class Metrics:
         """Those of all participants together, who are known apart; whoever measured nothing is not among them."""
         return replace(Metrics.total(each.values()), each={n: one for n, one in each.items() if one.sums})
 
+    def reporting(
+        self, metrics: Sequence[Metric], figures: Mapping[str, float], num_examples: int
+    ) -> Metrics:
+        """The same, and figures that a participant has reported, of everything that is measured."""
+        sums = {**self.sums}
+        for metric in metrics:
+            if isinstance(metric, Reported) and metric.name in figures:
+                sums |= metric.of(figures[metric.name], num_examples)
+        return replace(self, sums=sums, metrics=(LOSS, *metrics))
+
+    @property
+    def reported(self) -> Metrics:
+        """What participants have reported by code of their own, and nothing else."""
+        sums = {
+            key: value
+            for metric in self.metrics
+            if isinstance(metric, Reported)
+            for key, value in _own(metric, self.sums).items()
+        }
+        return Metrics(0, sums, self.metrics)
+
+    def beside(self, each: Mapping[str, Metrics]) -> Metrics:
+        """The same, with what participants have reported, who are known apart by that."""
+        alone = {name: one.reported for name, one in each.items()}
+        sums = {**self.sums, **Metrics.total(alone.values()).sums}
+        return replace(self, sums=sums, each={name: one for name, one in alone.items() if one.sums})
+
     @property
     def figures(self) -> dict[str, float]:
         """Figures by name, without those that are not defined on these data.
@@ -151,11 +179,18 @@ class Metrics:
                 f"figures over {positions} positions, and there can be {max_positions} at most"
             )
         for metric in expected:
+            if isinstance(metric, Reported) and metric.examples(sums) > max_positions:
+                raise UpdateRefused(
+                    f"{metric.name} over {metric.examples(sums):g} examples, and there can be {max_positions} at most"
+                )
             reason = metric.impossible(MetricState(positions, _own(metric, sums)), output)
             if reason is not None:
                 raise UpdateRefused(f"impossible figures: {reason}")
         ours = {
-            key: sums[key] for metric in expected if not isinstance(metric, Own) for key in _own(metric, sums)
+            key: sums[key]
+            for metric in expected
+            if not isinstance(metric, Own | Reported)
+            for key in _own(metric, sums)
         }
         if (reason := impossible_beside(loss, positions, ours, training=training)) is not None:
             raise UpdateRefused(f"impossible figures: {reason}")
@@ -230,6 +265,9 @@ def _merged(one: Metrics, other: Metrics) -> Metrics:
     sums: dict[str, Any] = {}
     for metric in one.metrics:
         states = [MetricState(item.positions, _own(metric, item.sums)) for item in (one, other)]
-        if all(state.sums for state in states):
+        there = [state for state in states if state.sums]
+        if len(there) == len(states):
             sums |= metric.merge(*states)
+        elif not metric.everywhere:
+            sums |= {name: value for state in there for name, value in state.sums.items()}
     return Metrics(one.positions + other.positions, sums, one.metrics)

@@ -159,7 +159,7 @@ class LocalTraining:
         """Raise :class:`RefusedInput` if the model cannot leave out of training what the course freezes."""
         if self.client.frozen:
             with explained(f"the {self._backend} model, with federate.frozen,"):
-                self._model.trainer.train((), self._native_config(self._split, self._course.training))
+                self._model.trainer.train((), self.native_config(self._split, self._course.training))
 
     def train_round(
         self,
@@ -281,7 +281,7 @@ class LocalTraining:
             and not self._course.training.schedule
             and all(self._trainings[name] is self._course.training for name in cohort)
             and isinstance(self._model.trainer, CohortTrainer)
-            and self._model.trainer.supports(self._native_config(self._split, self._course.training))
+            and self._model.trainer.supports(self.native_config(self._split, self._course.training))
         )
 
     def _train_on_device(self, number: int, weights: Weights, cohort: Sequence[str]) -> PartialSum:
@@ -298,7 +298,7 @@ class LocalTraining:
             clients.append(ClientWork(tuple(rows), len(shard)))
         with failing(training(number, cohort, self._backend)):
             result = trainer.train_cohort(
-                start, clients, self._native_config(self._split, self._course.training)
+                start, clients, self.native_config(self._split, self._course.training)
             )
         if not self._are_sums(result.sums, sum(part.num_examples for part in clients)):
             # Somebody's weights are too large to be summed up: each is looked at by itself.
@@ -377,7 +377,7 @@ class LocalTraining:
         lr = settings.optimizer.lr
         found = rates(settings.schedule, lr, number, len(order), self._watched)
         config = replace(
-            self._native_config(data, settings), rule=begun.plan.rule, slots=begun.plan.slots, rates=found
+            self.native_config(data, settings), rule=begun.plan.rule, slots=begun.plan.slots, rates=found
         )
         steps = self._native_batches(number, name)
         with failing(training(number, [name], self._backend)):
@@ -404,7 +404,7 @@ class LocalTraining:
             course.federate.algorithm,
             self._lr(number, name),
         )
-        plain = self._native_config(self._split if data is None else data, job.training)
+        plain = self.native_config(self._split if data is None else data, job.training)
         optimizer = replace(plain.optimizer, lr=job.lr)
         config = replace(plain, optimizer=optimizer, rule=begun.plan.rule, slots=begun.plan.slots)
         trainer = self.trainer_of(name)
@@ -470,7 +470,8 @@ class LocalTraining:
             precision=training.precision,
         )
 
-    def _native_config(self, data: Dataset, training: Training) -> TrainConfig:
+    def native_config(self, data: Dataset, training: Training) -> TrainConfig:
+        """The same in the model's own layout, with what the course freezes."""
         config = replace(self.config(data, training), frozen=self.client.frozen)
         return self._model.native_config(config)
 

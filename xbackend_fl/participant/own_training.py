@@ -67,7 +67,7 @@ class Loop:
         except TypeError as error:
             raise ConfigError(
                 f"{self.text} cannot be called with a task alone: {error} ({defined_at(self.function)})",
-                hint="def train(task):",
+                hint=f"def {self.text.rpartition(':')[2]}(task):",
             ) from error
         except ValueError:
             # Some callables have no signature to look at.
@@ -102,6 +102,7 @@ class Job:
         batches: Those of the built-in loop, in the model's layout.
         algorithm: The course's.
         lr: The learning rate of the round.
+        split: What the data are for.
     """
 
     participant: str
@@ -114,6 +115,7 @@ class Job:
     batches: Callable[[], Iterator[Batch]] = field(repr=False)
     algorithm: Algorithm
     lr: float
+    split: str = "train"
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,7 @@ def train_own(
         f"called neither task.penalty() nor task.correct_gradients(), and {name} adds a term to every step"
     )
     with refusing(who, limit), lendable(trainer, job.backend).lend(config, uncalled) as lent:
-        task = _task(job, lent, kept)
+        task = task_of(job, lent, kept)
         with ended_after(limit):
             answer = loop.function(task)
         num_examples, figures = reported(answer, job.max_examples)
@@ -230,7 +232,7 @@ def reported(answer: Any, max_examples: int | None = None) -> tuple[int, dict[st
     hint = 'end it with: return {"num_examples": 120, "loss": 0.25}'
     if answer is None:
         raise UpdateRefused(
-            "returned nothing (None), expected the number of examples it trained on", hint=hint
+            "returned nothing (None), expected the number of examples it went through", hint=hint
         )
     found = {"num_examples": answer} if isinstance(answer, _NUMBER) else answer
     if not isinstance(found, Mapping) or "num_examples" not in found:
@@ -264,7 +266,15 @@ def reported(answer: Any, max_examples: int | None = None) -> tuple[int, dict[st
     return int(count), figures
 
 
-def _task(job: Job, lent: Lent, kept: Arrays) -> Task:
+def task_of(job: Job, lent: Lent, kept: Arrays) -> Task:
+    """What a loop is given.
+
+    Args:
+        job: The participant's part of the round.
+        lent: Its model.
+        kept: What it kept from its last round.
+    """
+
     def batches() -> Iterator[tuple[Any, Any]]:
         for batch in job.batches():
             inputs = tuple(map(lent.tensor, batch.inputs))
@@ -279,6 +289,7 @@ def _task(job: Job, lent: Lent, kept: Arrays) -> Task:
         job.lr,
         lent.device,
         unpacked(part_of(kept, STATE), lent.tensor),
+        job.split,
         lent,
         job.given,
         batches,

@@ -16,17 +16,19 @@ class Task:
     """One participant's part of one round, for ``train(task)`` or ``evaluate(task)``.
 
     Attributes:
-        model: The participant's native model, as its ``build`` returned it, in training mode. It holds the weights of the round, with the
-            participant's own local parameters among them. Train this object, in place.
+        model: The participant's native model, as its ``build`` returned it, in training mode, and in evaluation mode to evaluate. It holds the
+            weights of the round, with the participant's own local parameters among them. Train this object, in place; what evaluates leaves it as it is.
         participant: Who trains.
-        round: The round, from 1.
+        round: The round, from 1; 0 to evaluate.
         seed: 31 bits that are this participant's in this round alone, the same in every process.
         settings: ``training.settings`` of the course, as they are.
         lr: ``training.optimizer.lr`` as the course's schedules over rounds have it in this round; what changes within a round is the loop's own.
         device: Where the model lies, as its framework calls that place.
         state: A place that lasts: what is put here is there again in the participant's next round, in a simulation and at a silo, and after an
             interruption. It holds numbers, texts, arrays, tensors of the framework, and lists, tuples and dicts of these, such as
-            ``optimizer.state_dict()``. It counts only if the update does: a round that is lost, or made again, finds what was there before.
+            ``optimizer.state_dict()``. It counts only if the update does: a round that is lost, or made again, finds what was there before. To
+            evaluate it is empty, and nothing of it lasts.
+        split: What the examples are for: ``train``, ``validation`` or ``test``.
     """
 
     model: Any
@@ -37,6 +39,7 @@ class Task:
     lr: float
     device: str
     state: MutableMapping[str, Any]
+    split: str
     _lent: Lent = field(repr=False)
     _given: Callable[[], Any] = field(repr=False)
     _batches: Callable[[], Iterator[tuple[Any, Any]]] = field(repr=False)
@@ -47,11 +50,16 @@ class Task:
 
         Without such a function, its training examples ``(inputs, targets)``: NumPy arrays in ONNX layout ``[N, ...]``, a tuple of them where the
         model has several inputs.
+
+        To evaluate: what that function returned if the toolkit can make no batches of it, so that its code alone reads it; otherwise the examples to
+        evaluate on, its own where ``evaluation.validation`` is ``participants``.
         """
         return self._given()
 
     def batches(self) -> Iterator[tuple[Any, Any]]:
         """The batches that the built-in loop would train on: as many as ``training`` says, in its order, the same on every backend.
+
+        To evaluate, all examples in their order, 256 at a time.
 
         Yields:
             Inputs and targets, tensors of the framework in the model's own layout, batch first, on its device; inputs are a tuple where the model has

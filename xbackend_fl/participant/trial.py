@@ -72,8 +72,9 @@ class Trial:
         for metric in self.course.metrics:
             if reason := metric.unfit(self.objective(data)):
                 raise ConfigError(f"{where}: {reason}")
-        # Of a stream only some examples are looked at.
-        chooses = chooses and data.stream is None
+        name = self.course.chosen_by.name
+        # Of a stream only some examples are looked at, and nothing here reports.
+        chooses = chooses and data.stream is None and name not in self.course.evaluation.reported
         data = data.tried
         size, count = EVALUATION_BATCH, len(data)
         first, last = np.arange(min(size, count)), np.arange(count - (count % size or size), count)
@@ -89,7 +90,6 @@ class Trial:
             self._measured(f"{where}: the {self.backend} model, given {name},", data, rows)
             for name, rows in parts.items()
         ]
-        name = self.course.chosen_by.name
         if chooses and name not in Metrics.total(found).figures and name not in self._without_model(data):
             raise ConfigError(
                 f"{where}: {name}, which chooses the best weights, is not defined for {_counted(count)}",

@@ -30,8 +30,10 @@ from xbackend_fl.errors import (
     ConfigError,
     Refusals,
     RefusedInput,
+    RunFailed,
+    UpdateRefused,
 )
-from xbackend_fl.events import Observer
+from xbackend_fl.events import Noted, Observer
 from xbackend_fl.locate import call, explained
 from xbackend_fl.mapping import (
     Evidence,
@@ -46,10 +48,11 @@ from xbackend_fl.metrics import Metrics, evaluated
 from xbackend_fl.participant.client import Arrays
 from xbackend_fl.participant.client_states import ClientStates
 from xbackend_fl.participant.examine import Examined, Rehearsal, Scope, digests_of, read_data
-from xbackend_fl.participant.failures import failing, saving
+from xbackend_fl.participant.failures import failing, saving, traceback_kept
 from xbackend_fl.participant.feed import Feed
 from xbackend_fl.participant.local_training import Contribution, LocalTraining, PartialSum
 from xbackend_fl.participant.loss_proof import Tried, called, check_against, packed, try_loss
+from xbackend_fl.participant.own_evaluation import OwnEvaluation
 from xbackend_fl.participant.own_training import Brought, Loop
 from xbackend_fl.participant.shards import CourseData, DataSource
 from xbackend_fl.participant.trial import EVALUATION_BATCH
@@ -93,7 +96,12 @@ class Worker:
         self._example = example_arrays(course.input, course.base)
         refused = Refusals()
         data = read_data(course, self._source, self._example, refused)
-        self._loops = self._own_code(course.training_of, refused)
+        self._loops = (
+            self._own_code(course.training_of, refused)
+            if brought is None
+            else dict.fromkeys([*self._source.names, *self._source.loaders], brought.loop)
+        )
+        self._evaluations = self._own_code(course.evaluation_of, refused)
         with refused:
             self._trainer = self._open()
         refused.raise_any()
@@ -221,6 +229,14 @@ class Worker:
             self._source.given,
             self._observer,
         )
+        self._reporting = OwnEvaluation(
+            self._course,
+            model,
+            self._feed,
+            self._evaluations,
+            {name: data for name, data in self._source.given.items() if name not in self._shards},
+            lambda data: self._training.native_config(data, self._course.training),
+        )
 
     def keep_states(self, states: ClientStates) -> None:
         """Where participants keep what they need from one of their rounds to the next."""
@@ -292,13 +308,39 @@ class Worker:
         return self._training.train_alone(number, weights, name, vectors, kept, watched)
 
     def evaluate(self, weights: Weights, split: str, kept: Arrays | None = None) -> Metrics:
-        """Metrics of ``weights`` on a split; of a participant with parameters of its own, given what it ``kept``.
-
-        The worker of a silo has one participant: where participants have validation examples of their own, these are its.
-        """
+        """Metrics of ``weights`` on a split, at the only participant; with parameters of its own, given what it ``kept``."""
         self._training.load(weights, kept)
-        own = [*self._validations.values()] if split == "validation" else []
-        return self._measured(own[0] if own else getattr(self._splits, split), split)
+        (name,) = self.num_examples()
+        return self._measured_at(name, split)
+
+    def evaluate_common(self, weights: Weights, split: str) -> Metrics:
+        """Metrics of ``weights`` on a split of the common data."""
+        self._training.load(weights)
+        return self._measured(getattr(self._splits, split), split)
+
+    def _measured_at(self, name: str, split: str) -> Metrics:
+        """Metrics of the weights that the model holds, at a participant."""
+        data = self._evaluated_on(name, split)
+        found = self._measured(data, split)
+        return found.beside({name: self._reported(name, split)}) if name in self._evaluations else found
+
+    def _evaluated_on(self, name: str, split: str) -> Dataset:
+        own = self._validations if split == "validation" else {}
+        data: Dataset = own[name] if name in own else getattr(self._splits, split)
+        return data
+
+    def _reported(self, name: str, split: str) -> Metrics:
+        """What a participant's own code makes of the weights that the model holds.
+
+        Raises:
+            RunFailed: Nothing.
+        """
+        try:
+            return self._reporting.measured(name, self._evaluated_on(name, split), split)
+        except UpdateRefused as error:
+            states = self._training.states
+            said = traceback_kept(None if states is None else states.failures, f"{name}-evaluation", error)
+            raise RunFailed(f"{error.message}{said}", hint=error.hint) from error.__cause__
 
     def _measured(self, data: Dataset, split: str) -> Metrics:
         batches = (Batch(*part) for part in self._feed.examples(data, EVALUATION_BATCH))
@@ -309,15 +351,31 @@ class Worker:
         self, weights: Weights, split: str, names: Sequence[str], number: int
     ) -> dict[str, Metrics]:
         """Metrics of every participant, on its own validation examples or on a split, with its own parameters as they are after round ``number``."""
-        own = self._validations if split == "validation" else {}
-        found: dict[str, Metrics] = {}
+        return dict(self._at_each(weights, names, number, lambda name: self._measured_at(name, split)))
+
+    def report_participants(
+        self, weights: Weights, split: str, names: Sequence[str], number: int
+    ) -> dict[str, Metrics]:
+        """What the code of these participants' own reports, and nothing else."""
+        return dict(self._at_each(weights, names, number, lambda name: self._reported(name, split)))
+
+    def _at_each(
+        self, weights: Weights, names: Sequence[str], number: int, measure: Callable[[str], Metrics]
+    ) -> Iterator[tuple[str, Metrics]]:
+        """What is measured at every participant that can be; who cannot ends the course, if it says so."""
         for index, name in enumerate(names):
             if self._course.local:
                 self._training.load(weights, self._training.kept(name, number + 1))
             elif not index:
                 self._training.load(weights)
-            found[name] = self._measured(own[name] if name in own else getattr(self._splits, split), split)
-        return found
+            try:
+                yield name, measure(name)
+            except RunFailed as error:
+                if name not in self._evaluations or self._course.federate.on_failure == "stop":
+                    raise
+                self._observer(
+                    Noted(backend=self._backend, note=f"{name} is not in the figures: {error.message}")
+                )
 
     def save_participants(self, weights: Weights, folder: Path, number: int) -> list[Path]:
         """Write the model of every participant of this backend, with its own parameters as they are after round ``number``."""
@@ -373,8 +431,6 @@ class Worker:
     def _own_code(self, named: Callable[[Participant], str | None], refused: Refusals) -> dict[str, Loop]:
         """What participants of this process have instead of the built-in code."""
         mine = {*self._source.names, *self._source.loaders}
-        if self._brought is not None:
-            return dict.fromkeys(mine, self._brought.loop)
         found: dict[str, Loop] = {}
         for participant in self._course.participants:
             text = named(participant)

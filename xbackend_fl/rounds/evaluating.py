@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from xbackend_fl.course import Course
+from xbackend_fl.errors import RunFailed
 from xbackend_fl.events import Noted, Observer, ParticipantEvaluated, RoundFinished
 from xbackend_fl.metrics import Choice, Metrics
 
@@ -25,6 +26,24 @@ def emit_undefined(found: Metrics, before: Collection[str] | None, observer: Obs
     if before is None or found.figures.keys() != {*before}:
         for note in found.notes:
             observer(Noted(backend="server", note=note))
+
+
+def require_reported(course: Course, found: Metrics, number: int) -> None:
+    """Refuse to go on by a figure that a round has not, since nobody reports it.
+
+    Raises:
+        RunFailed: What chooses the best weights, or what early stopping or a schedule watches, is not there.
+    """
+    rule = course.early_stopping
+    followed = [("evaluation.best", course.chosen_by)]
+    followed += [] if rule is None else [("early_stopping", course.figure_called(rule.metric))]
+    followed += [("training.schedule", choice) for _, choice in course.watched]
+    for key, choice in followed:
+        if choice.name in course.evaluation.reported and choice.name not in found.figures:
+            raise RunFailed(
+                f"round {number}: {key} follows {choice.name!r}, and no participant reports it",
+                hint=f'let the `evaluate` of a participant return "{choice.name}", or follow another figure',
+            )
 
 
 def chosen(entry: RoundFinished, choice: Choice) -> Mapping[str, float]:

@@ -19,7 +19,7 @@ from xbackend_fl.metrics import Metrics, over_participants
 from xbackend_fl.rounds.back import Ruined, go_back
 from xbackend_fl.rounds.checkpoint import CourseState, Pending
 from xbackend_fl.rounds.engine import Engine
-from xbackend_fl.rounds.evaluating import emit_evaluations, emit_undefined, is_better
+from xbackend_fl.rounds.evaluating import emit_evaluations, emit_undefined, is_better, require_reported
 from xbackend_fl.rounds.folder import RunFolder
 from xbackend_fl.rounds.watching import stopped, watched
 from xbackend_fl.weights import save_weights
@@ -141,6 +141,7 @@ def _evaluated(
         error.message = f"round {state.round}: {error.message}"
         raise
     emit_evaluations(course, found, "validation", state.round, observer)
+    require_reported(course, found, state.round)
     figures, history = found.figures, state.history
     emit_undefined(found, history[-1].metrics.keys() if history else None, observer)
     entry = RoundFinished(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar, final
@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from xbackend_fl.adapter import balance
 from xbackend_fl.adapter.exporting import Exported
 from xbackend_fl.canonical import Binding, Schema
-from xbackend_fl.course import Course
+from xbackend_fl.course import Course, Participant
 from xbackend_fl.course.federate import merging
-from xbackend_fl.errors import Refusals, RefusedInput, SchemaError
+from xbackend_fl.errors import Refusals, RefusedInput, RunFailed, SchemaError
 from xbackend_fl.events import ModelBound, Noted, Observer
 from xbackend_fl.mapping import Evidence
 from xbackend_fl.metrics import Metrics
@@ -194,19 +194,37 @@ class SimulationEngine:
         ):
             return self._evaluated_each(weights, split, number)
         self._shared.share(weights)
-        return _only(self._workers[0].submit(Worker.evaluate, weights, split))
+        found = _only(self._workers[0].submit(Worker.evaluate_common, weights, split))
+        reporting = [p for p in self._course.participants if self._course.evaluation_of(p) is not None]
+        return found.beside(self._at_each(Worker.report_participants, reporting, weights, split, number))
 
     def _evaluated_each(self, weights: Weights, split: str, number: int) -> Metrics:
         self._shared.share(weights)
-        calls, everybody = [], self._course.participants
+        everybody = self._course.participants
+        found = self._at_each(Worker.evaluate_participants, everybody, weights, split, number)
+        if not found:
+            raise RunFailed(f"no participant could be evaluated on its {split} examples")
+        return Metrics.over(found)
+
+    def _at_each(
+        self,
+        method: Callable[[Worker, Weights, str, Sequence[str], int], dict[str, Metrics]],
+        participants: Sequence[Participant],
+        weights: Weights,
+        split: str,
+        number: int,
+    ) -> dict[str, Metrics]:
+        """What the workers of these participants measure at them, all side by side, in the order of the participants."""
+        calls = []
         for backend, team in self._teams.items():
-            names = [participant.name for participant in everybody if participant.backend == backend]
-            for worker, mine in zip(team, balance(dict.fromkeys(names, 1), len(team)), strict=True):
-                calls.append(worker.submit(Worker.evaluate_participants, weights, split, mine, number))
+            names = [participant.name for participant in participants if participant.backend == backend]
+            if names:
+                for worker, mine in zip(team, balance(dict.fromkeys(names, 1), len(team)), strict=True):
+                    calls.append(worker.submit(method, weights, split, mine, number))
         found: dict[str, Metrics] = {}
-        for answer in collect(calls):
+        for answer in collect(calls, self._observer):
             found |= answer
-        return Metrics.over({participant.name: found[participant.name] for participant in everybody})
+        return {one.name: found[one.name] for one in participants if one.name in found}
 
     def outputs(self, weights: Weights, split: str, count: int) -> Outputs:
         """Answers of every backend."""

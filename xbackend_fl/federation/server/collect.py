@@ -107,7 +107,7 @@ class Collector:
         found = {name: self._parts[name] for name in sorted(self._parts)}
         if not found:
             return None
-        return Metrics.over(found) if self._each else Metrics.total(found.values())
+        return Metrics.over(found) if self._each else Metrics.total(found.values()).beside(found)
 
     @property
     def parts(self) -> Mapping[str, Metrics]:

@@ -278,7 +278,7 @@ class DeploymentEngine:
                 split,
                 Metrics.over(several)
                 if split == "validation" and self._each
-                else Metrics.total(several.values()),
+                else Metrics.total(several.values()).beside(several),
             )
 
     def _emit_notes(self, notes: Iterable[str]) -> None:

@@ -232,13 +232,13 @@ class Silo:
             return Message.raised(error)
 
     @contextmanager
-    def _tracebacks(self, number: int) -> Iterator[None]:
-        """What a user's code raises while it trains is kept here, where somebody can mend it; the server hears in a line what it was."""
+    def _tracebacks(self, name: str) -> Iterator[None]:
+        """What a user's code raises is kept here, where somebody can mend it; the server hears in a line what it was."""
         try:
             yield
         except XbflError as error:
             folder = None if self._out is None else self._out / "failures"
-            if kept := traceback_kept(folder, f"round-{number}", error):
+            if kept := traceback_kept(folder, name, error):
                 _LOG.error("%s: %s%s", self.name, error.message, kept)
             raise
 
@@ -298,7 +298,7 @@ class Silo:
             self._served.update(self._own(base, kept))
         # Before hours of training that cannot help.
         before, unable = (None, []) if split is None else self._evaluated_before(base, split, kept)
-        with self._tracebacks(number):
+        with self._tracebacks(f"round-{number}"):
             given = self._learner.train_alone(number, base, self.name, vectors, kept, wanted.watched)
         update = given.update
         arrays, left = encode(update.model, base, Payload(**wanted.payload.model_dump()), residual)
@@ -337,7 +337,8 @@ class Silo:
             RunFailed: The weights lead to NaN or infinity.
         """
         try:
-            found = self._learner.evaluate(weights, split, kept)
+            with self._tracebacks("evaluation"):
+                found = self._learner.evaluate(weights, split, kept)
         except RunFailed as error:
             if Message.refusal(error).diverged:
                 raise
@@ -351,7 +352,8 @@ class Silo:
         _, kept = self._carried(wanted.receipts.get(self.name))
         if self._served is not None:
             self._served.update(self._own(weights, kept))
-        found = {split: self._learner.evaluate(weights, split, kept) for split in wanted.splits}
+        with self._tracebacks("evaluation"):
+            found = {split: self._learner.evaluate(weights, split, kept) for split in wanted.splits}
         return Message(
             "metrics",
             {
