@@ -151,7 +151,7 @@ def test_figures_merge_by_examples_in_both_engines(room: Path, tmp_path: Path, v
     course = both(room, "by_name", f"evaluation.validation={validation}", best)
     told: list[Event] = []
     simulated = run_course(course, tmp_path / "simulated", in_process=True, observer=told.append)
-    silos = [Silo.open(course, name, out=tmp_path / name) for name in ("osaka", "lyon")]
+    silos = [Silo.from_course(course, name, out=tmp_path / name) for name in ("osaka", "lyon")]
     over_a_transport, events = deployed(course, LocalLink(silos), tmp_path / "deployed")
     for run, heard in ((simulated, told), (over_a_transport, events)):
         (entry,) = run.history
