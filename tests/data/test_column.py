@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,34 @@ def test_every_form_has_one_content(forms: dict[str, Column]) -> None:
     assert {content(form) for form in forms.values()} == {content(ARRAY)}
     data = [Dataset((form,), np.arange(40)).subset(np.arange(5, 30)) for form in forms.values()]
     assert len({part.gather(np.array([3, 1])).inputs[0].tobytes() for part in data}) == 1
+
+
+class Counting:
+    """An array that counts the rows that were read of it, one row a chunk."""
+
+    shape, dtype, chunks = ARRAY.shape, ARRAY.dtype, (1, 3, 2)
+
+    def __init__(self) -> None:
+        self.rows = 0
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        self.rows += len(ARRAY[rows])
+        return ARRAY[rows]
+
+
+def test_a_small_array_is_read_once_and_a_larger_one_as_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(column, "_HELD_BYTES", ARRAY.nbytes)
+    monkeypatch.setattr(column, "_held", weakref.WeakKeyDictionary())
+    held, other = Counting(), Counting()
+    small, second = Sliced(held), Sliced(other)
+    for _ in range(3):
+        for rows in (np.array([5, 2, 39]), np.array([0, 0])):
+            assert small[rows].tobytes() == second[rows].tobytes() == ARRAY[rows].tobytes()
+    assert held.rows == len(ARRAY)
+    assert other.rows == 3 * 4, "there is room for one of them"
+    del small
+    assert Sliced(other)[np.array([7])].tobytes() == ARRAY[7:8].tobytes()
+    assert other.rows == 3 * 4 + len(ARRAY), "the room of what is gone is free again"
 
 
 def test_what_is_in_memory_is_not_taken_for_stored() -> None:
