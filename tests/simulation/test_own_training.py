@@ -84,6 +84,11 @@ def test_a_course_with_a_loop_ends_with_the_bits_of_the_built_in_one(
     assert {name for name, event in trained.items() if event.figures} == {
         name for name, event in trained.items() if event.backend == "torch"
     }
+    page = (other.path / "summary.md").read_text()
+    berlin = next(event for event in trained.values() if event.name == "berlin")
+    assert "| training of its own | round | examples | loss | recall |" in page
+    assert f"| berlin | 1 | {berlin.num_examples} | {berlin.figures['loss']:.4f} | 0.5000 |" in page
+    assert "training of its own" not in (one.path / "summary.md").read_text()
     (said,) = [
         n
         for e in events

@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from xbackend_fl.course import Course
-from xbackend_fl.events import ParticipantEvaluated, RoundFinished, from_line
+from xbackend_fl.events import Event, ParticipantEvaluated, ParticipantTrained, RoundFinished, from_line
 from xbackend_fl.metrics import shown
-from xbackend_fl.text import line
+from xbackend_fl.text import line, shown_names
 
 _ROWS = 30
-_MARK = '"event":"participant_evaluated"'
+_COLUMNS = 12
 
 
 def evaluated_in(events: Path, number: int) -> dict[str, Mapping[str, float]]:
     """Figures of every participant on its validation examples after a round, from a run's events."""
-    found: dict[str, Mapping[str, float]] = {}
-    with events.open(encoding="utf-8") as lines:
+    return {
+        event.name: event.metrics
+        for event in _events(events, '"event":"participant_evaluated"')
+        if isinstance(event, ParticipantEvaluated) and (event.round, event.split) == (number, "validation")
+    }
+
+
+def reported_in(events: Path) -> dict[str, ParticipantTrained]:
+    """The last time that each participant trained and its own loop reported figures, by name, from a run's events."""
+    return {
+        event.name: event
+        for event in _events(events, '"event":"participant_trained"')
+        if isinstance(event, ParticipantTrained) and event.figures
+    }
+
+
+def _events(path: Path, mark: str) -> Iterator[Event]:
+    with path.open(encoding="utf-8") as lines:
         for text in lines:
-            if _MARK not in text:
-                continue
-            event = from_line(text)
-            if isinstance(event, ParticipantEvaluated) and (event.round, event.split) == (
-                number,
-                "validation",
-            ):
-                found[event.name] = event.metrics
-    return found
+            if mark in text:
+                yield from_line(text)
 
 
 def participants_table(
@@ -59,3 +68,31 @@ def participants_table(
         *more,
         "",
     ]
+
+
+def reported_table(found: Mapping[str, ParticipantTrained]) -> list[str]:
+    """What training loops of participants' own have reported, as they say it."""
+    if not found:
+        return []
+    names = list(dict.fromkeys(name for event in found.values() for name in event.figures))
+    chosen = names[:_COLUMNS]
+    more = [f"and {shown_names(names[_COLUMNS:])}, in `events.jsonl`", ""] if names[_COLUMNS:] else []
+    rows = [
+        f"| {_cell(event.name)} | {event.round} | {event.num_examples} | "
+        + " | ".join(shown(name, event.figures.get(name)) for name in chosen)
+        + " |"
+        for event in list(found.values())[:_ROWS]
+    ]
+    hidden = len(found) - len(rows)
+    return [
+        f"| training of its own | round | examples | {' | '.join(map(_cell, chosen))} |",
+        "|---" * (3 + len(chosen)) + "|",
+        *rows,
+        *([f"| … and {hidden} more |{' |' * (2 + len(chosen))}"] if hidden > 0 else []),
+        "",
+        *more,
+    ]
+
+
+def _cell(text: str) -> str:
+    return line(text).replace("|", "\\|")

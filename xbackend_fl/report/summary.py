@@ -8,9 +8,9 @@ from pathlib import Path
 
 from xbackend_fl.canonical import Schema
 from xbackend_fl.course import Course
-from xbackend_fl.events import RoundFinished
+from xbackend_fl.events import ParticipantTrained, RoundFinished
 from xbackend_fl.metrics import Metrics, shown
-from xbackend_fl.report.participants import participants_table
+from xbackend_fl.report.participants import participants_table, reported_table
 from xbackend_fl.text import line
 
 _ROWS = 30
@@ -70,6 +70,7 @@ def summary(
     result: Result,
     took_part: Sequence[Participation],
     each: Mapping[str, Mapping[str, float]],
+    own: Mapping[str, ParticipantTrained],
 ) -> str:
     """The page ``summary.md``.
 
@@ -82,6 +83,7 @@ def summary(
         result: Figures of the finished course.
         took_part: How silos took part; empty in a simulation.
         each: The last round's figures by participant, where participants are evaluated.
+        own: The last time that training loops of participants' own reported figures.
     """
     backends = dict.fromkeys(course.backends, 0)
     for participant in course.participants:
@@ -130,6 +132,7 @@ def summary(
             *rows,
             "",
             *participants_table(course, history[-1], each),
+            *reported_table(own),
             *_participation(took_part),
             "Files: " + ", ".join(f"`{path.name}`" for path in result.files),
             "",

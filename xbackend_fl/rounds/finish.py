@@ -15,7 +15,7 @@ from xbackend_fl.course.own_training import own_said, precision_said
 from xbackend_fl.errors import RefusedInput, RunFailed
 from xbackend_fl.events import Noted, Observer
 from xbackend_fl.mapping.proof.verify import TOLERANCE, relative_error
-from xbackend_fl.report.participants import evaluated_in
+from xbackend_fl.report.participants import evaluated_in, reported_in
 from xbackend_fl.report.summary import Result, summary
 from xbackend_fl.rounds.checkpoint import CourseState
 from xbackend_fl.rounds.engine import Engine, Outputs
@@ -84,6 +84,7 @@ def finish(
         result,
         engine.participation(),
         evaluated_in(folder.events, last.round) if last.participants else {},
+        reported_in(folder.events),
     )
     folder.summary.write_text(page, encoding="utf-8")
     return result
