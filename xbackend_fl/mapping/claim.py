@@ -18,7 +18,7 @@ from xbackend_fl.mapping.align.pairings import Outcome, Proposal, search
 from xbackend_fl.mapping.diagnosis.cause import Cause, cause_of
 from xbackend_fl.mapping.explain import mismatch
 from xbackend_fl.mapping.match.difference import Difference
-from xbackend_fl.mapping.probe.held import Held
+from xbackend_fl.mapping.probe.frozen import FrozenValues
 from xbackend_fl.mapping.probe.probe import Evidence
 from xbackend_fl.mapping.proof.prove import plausible, prove
 
@@ -60,7 +60,7 @@ class Claim:
         """The claim without the probes in which both models keep what nobody trains."""
         if self.evidence is None:
             return self
-        return replace(self, evidence=tuple(item for item in self.evidence if not item.case.held))
+        return replace(self, evidence=tuple(item for item in self.evidence if not item.case.frozen))
 
     def fingerprints(self) -> Fingerprints:
         """What tells nodes apart where structure cannot."""
@@ -77,20 +77,22 @@ class Claim:
     def _under(self, binding: Binding) -> CanonicalModel:
         return CanonicalModel(self.schema, binding, self.trainer)
 
-    def cause(self, apart: Sequence[Difference], found: Outcome | None, held: Held | None) -> Cause | None:
+    def cause(
+        self, apart: Sequence[Difference], found: Outcome | None, frozen: FrozenValues | None
+    ) -> Cause | None:
         """What the values of both graphs say of a difference that no attribute tells.
 
         Args:
             apart: In what the graphs differ.
             found: The likeliest map, whose proof failed, if there is one.
-            held: What both models keep as it is.
+            frozen: What both models keep as it is.
         """
         if not self.diagnosed or not {item.attribute for item in apart} <= _FORMS:
             return None
         if found is not None and not any(c.what == "outputs" and not c.passed for c in found.proof.checks):
             return None
         binding = None if found is None else found.binding
-        return cause_of(self.schema, self.trainer, self.example, held, binding)
+        return cause_of(self.schema, self.trainer, self.example, frozen, binding)
 
     def refusal(self, apart: Sequence[Difference], verdict: str, cause: Cause | None = None) -> MismatchError:
         """The error for two graphs that differ.

@@ -18,7 +18,7 @@ from xbackend_fl.mapping.finite import check_weights
 from xbackend_fl.mapping.match.difference import Difference
 from xbackend_fl.mapping.match.ports import trailing_notes
 from xbackend_fl.mapping.match.tables import tables_as_in
-from xbackend_fl.mapping.probe.held import Held, held_on_both
+from xbackend_fl.mapping.probe.frozen import FrozenValues, frozen_on_both
 from xbackend_fl.mapping.probe.memory import MemoryRefused, check_memory
 from xbackend_fl.mapping.proof.beyond import BEYOND, beyond_notes
 from xbackend_fl.mapping.proof.missing import missing_notes, split
@@ -49,7 +49,7 @@ def proven(claim: Claim) -> BoundModel:
     )
     trainer, schema, own = claim.trainer, claim.schema, claim.own
     check_weights(trainer)
-    held = held_on_both(schema, CanonicalModel(own.schema, own.binding, trainer), claim.evidence or ())
+    frozen = frozen_on_both(schema, CanonicalModel(own.schema, own.binding, trainer), claim.evidence or ())
     claim = claim.without_held()
     found: Outcome | None = None
     apart: tuple[Difference, ...] = ()
@@ -57,7 +57,7 @@ def proven(claim: Claim) -> BoundModel:
         found = claim.search(bindings(schema, own, claim.fingerprints()))
     except StructureError as error:
         apart = error.found
-    for kept in (None, held) if held else (None,):
+    for kept in (None, frozen) if frozen else (None,):
         if found is not None and not contradicted(found.proof):
             break
         try:
@@ -67,10 +67,10 @@ def proven(claim: Claim) -> BoundModel:
         else:
             found = other if found is None or not contradicted(other.proof) else found
     if found is None or (apart and contradicted(found.proof)):
-        cause = claim.cause(apart, found, held)
+        cause = claim.cause(apart, found, frozen)
         raise claim.refusal(apart, _verdict(claim, apart, found), cause) from None
     if not found.proof.proven:
-        raise failure(found, schema, trainer.description, claim.cause(apart, found, held))
+        raise failure(found, schema, trainer.description, claim.cause(apart, found, frozen))
     model = CanonicalModel(schema, found.binding, trainer)
     told = precision_notes(model, claim.evidence)
     missing = missing_notes(model, claim.evidence, broken)
@@ -103,7 +103,7 @@ def _matched_alone(claim: Claim, lacking: MemoryRefused) -> MismatchError | Unpr
     )
 
 
-def _in_other_form(claim: Claim, apart: Sequence[Difference], kept: Held | None) -> Outcome:
+def _in_other_form(claim: Claim, apart: Sequence[Difference], kept: FrozenValues | None) -> Outcome:
     """What comes of pairing parameters by what they do, on weights of which some are kept as both models hold them.
 
     Raises:

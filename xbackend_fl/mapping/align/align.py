@@ -31,7 +31,7 @@ from xbackend_fl.mapping.align.recut import length_class, recut
 from xbackend_fl.mapping.align.row_orders import row_orders
 from xbackend_fl.mapping.match.ports import fit_outputs
 from xbackend_fl.mapping.probe.draw import features
-from xbackend_fl.mapping.probe.held import Held, without
+from xbackend_fl.mapping.probe.frozen import FrozenValues, without
 from xbackend_fl.mapping.probe.native import SizeRefused, outputs_with
 from xbackend_fl.mapping.probe.norms import norm_of
 from xbackend_fl.mapping.probe.pieces import (
@@ -95,7 +95,7 @@ class _Pair:
 
 
 def alignments(
-    schema: Schema, trainer: Trainer, evidence: Sequence[Evidence] | None, held: Held | None = None
+    schema: Schema, trainer: Trainer, evidence: Sequence[Evidence] | None, frozen: FrozenValues | None = None
 ) -> Iterator[Alignment]:
     """Pair the parameters of a candidate with a reference's by gradients: the likeliest pairing first, nothing if they do not fit.
 
@@ -105,7 +105,7 @@ def alignments(
         schema: The reference's schema.
         trainer: The candidate; its weights are changed.
         evidence: What the reference did, the probes by shape included.
-        held: What both models keep as it is; everything trains or is drawn if left out.
+        frozen: What both models keep as it is; everything trains or is drawn if left out.
     """
     try:
         fitted = fit_outputs(schema, trainer.description)
@@ -114,9 +114,11 @@ def alignments(
         return
     # From here on parameters are pieces: a layer and a cell by hand have the same.
     published, undivided = schema, trainer.description.schema
-    if held is not None:
-        schema, undivided = without(schema, frozenset(held.values)), without(undivided, held.own)
-        fitted = replace(fitted, parameters={n: x for n, x in fitted.parameters.items() if n not in held.own})
+    if frozen is not None:
+        schema, undivided = without(schema, frozenset(frozen.values)), without(undivided, frozen.own)
+        fitted = replace(
+            fitted, parameters={n: x for n, x in fitted.parameters.items() if n not in frozen.own}
+        )
     whole, schema = schema, in_pieces(schema)
     sides = schema, in_pieces(undivided), binding_in_pieces(undivided, fitted)
     until = time.process_time() + SECONDS
@@ -130,7 +132,7 @@ def alignments(
         for pairs in chain([chosen], _exchanged(schema, chosen, near)):
             alignment = _bound(schema, own, binding, pairs, near)
             found = _together(whole, alignment, fitted, undivided)
-            yield found if held is None else replace(found, binding=held.bound(published, found.binding))
+            yield found if frozen is None else replace(found, binding=frozen.bound(published, found.binding))
 
 
 def _agreeing(

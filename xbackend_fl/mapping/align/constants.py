@@ -9,24 +9,24 @@ from numpy.typing import NDArray
 
 from xbackend_fl.canonical import Schema
 from xbackend_fl.mapping.match.difference import Difference
-from xbackend_fl.mapping.probe.held import Held
+from xbackend_fl.mapping.probe.frozen import FrozenValues
 from xbackend_fl.mapping.probe.tables import constants_of, tables_of, unlike
 
 Array = NDArray[Any]
 
 
-def unlike_tables(schema: Schema, own: Schema, held: Held | None) -> Iterator[Difference]:
+def unlike_tables(schema: Schema, own: Schema, frozen: FrozenValues | None) -> Iterator[Difference]:
     """Tables of which the two models have the same values, but for a few.
 
     Args:
         schema: The reference's schema.
         own: The candidate's.
-        held: What both models keep as it is, if they do: a table of the one may be a constant of the other.
+        frozen: What both models keep as it is, if they do: a table of the one may be a constant of the other.
     """
     yield from _apart(tables_of(schema), tables_of(own))
-    if held:
-        yield from _apart(held.values, constants_of(own))
-        yield from _apart(constants_of(schema), held.tables)
+    if frozen:
+        yield from _apart(frozen.values, constants_of(own))
+        yield from _apart(constants_of(schema), frozen.tables)
 
 
 def _apart(ours: Mapping[str, Array], theirs: Mapping[str, Array]) -> Iterator[Difference]:

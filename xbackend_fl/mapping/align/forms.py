@@ -21,7 +21,7 @@ from xbackend_fl.mapping.match.difference import Difference
 from xbackend_fl.mapping.match.match import Matching
 from xbackend_fl.mapping.match.skeleton import rounded, skeleton_of
 from xbackend_fl.mapping.match.training import followed, pair_dropouts, training_report
-from xbackend_fl.mapping.probe.held import Held
+from xbackend_fl.mapping.probe.frozen import FrozenValues
 from xbackend_fl.mapping.probe.probe import Evidence
 from xbackend_fl.text import line
 
@@ -55,7 +55,7 @@ def one_function(
     trainer: Trainer,
     evidence: Sequence[Evidence] | None,
     found: Sequence[Difference],
-    held: Held | None = None,
+    frozen: FrozenValues | None = None,
 ) -> Iterator[Proposal]:
     """Bindings of a candidate whose graph has another form, the likeliest first, as proposals for the proof.
 
@@ -64,18 +64,18 @@ def one_function(
         trainer: The candidate; its weights are changed.
         evidence: What the reference did.
         found: How the graphs differ.
-        held: What both models keep as it is, if they do.
+        frozen: What both models keep as it is, if they do.
 
     Raises:
         UnlikeError: Parameters do not fit each other, or layers that both models have differ in an attribute.
     """
     if any(item.attribute in _SUBTLE for item in found):
         raise UnlikeError
-    description, several = trainer.description, alignments(schema, trainer, evidence, held)
+    description, several = trainer.description, alignments(schema, trainer, evidence, frozen)
     first = next(several, None)
     if first is None:
         raise UnlikeError
-    apart = (*_unlike_floors(schema, description.schema), *unlike_tables(schema, description.schema, held))
+    apart = (*_unlike_floors(schema, description.schema), *unlike_tables(schema, description.schema, frozen))
     for alignment in chain([first], several):
         if unequal := (*_unequal(schema, description.schema, alignment.nodes), *apart):
             raise UnlikeError(unequal)
@@ -83,7 +83,7 @@ def one_function(
         nodes = {**alignment.nodes, **dropouts}
         binding = _with_nodes(alignment.binding, description, nodes)
         binding, notes = followed(binding, training_report(schema, description, binding, nodes))
-        kept = held.notes() if held else ()
+        kept = frozen.notes() if frozen else ()
         yield binding, (*notes, *_said(found, alignment), *ordered, *kept)
 
 

@@ -19,7 +19,7 @@ from xbackend_fl.mapping.diagnosis.weightings import weightings
 from xbackend_fl.mapping.diagnosis.words import cure, found_lines
 from xbackend_fl.mapping.probe.cases import by_shape_cases
 from xbackend_fl.mapping.probe.distributions import Distribution
-from xbackend_fl.mapping.probe.held import Held
+from xbackend_fl.mapping.probe.frozen import FrozenValues
 from xbackend_fl.mapping.probe.memory import check_memory
 
 Array = NDArray[Any]
@@ -53,7 +53,11 @@ class Cause:
 
 
 def cause_of(
-    schema: Schema, trainer: Trainer, example: Sequence[Array], held: Held | None, binding: Binding | None
+    schema: Schema,
+    trainer: Trainer,
+    example: Sequence[Array],
+    frozen: FrozenValues | None,
+    binding: Binding | None,
 ) -> Cause | None:
     """Why a candidate is another function than the reference; ``None`` if it does not show in the values of their graphs.
 
@@ -61,11 +65,11 @@ def cause_of(
         schema: The reference.
         trainer: The candidate; its weights are read only.
         example: One array per input, in ONNX layout.
-        held: What both models keep as it is.
+        frozen: What both models keep as it is.
         binding: A map that the numbers contradict, if there is one.
     """
     own = trainer.description.schema
-    found = _by_values(schema, trainer, example, held, binding)
+    found = _by_values(schema, trainer, example, frozen, binding)
     if found is not None:
         return found
     apart = tuple(_numbers_apart(schema, own))
@@ -73,7 +77,11 @@ def cause_of(
 
 
 def _by_values(
-    schema: Schema, trainer: Trainer, example: Sequence[Array], held: Held | None, binding: Binding | None
+    schema: Schema,
+    trainer: Trainer,
+    example: Sequence[Array],
+    frozen: FrozenValues | None,
+    binding: Binding | None,
 ) -> Cause | None:
     """What runs of both graphs say; ``None`` if they cannot run, or are alike."""
     own = trainer.description.schema
@@ -89,7 +97,7 @@ def _by_values(
     pairs = _outputs(schema, own)
     if not data or not pairs:
         return None
-    found = finding(both, weightings(schema, trainer, held, binding, until), data, pairs, SECONDS)
+    found = finding(both, weightings(schema, trainer, frozen, binding, until), data, pairs, SECONDS)
     if found is None:
         return None
     places = trainer.description.places

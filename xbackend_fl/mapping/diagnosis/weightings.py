@@ -18,7 +18,7 @@ from xbackend_fl.mapping.align.holdings import holdings
 from xbackend_fl.mapping.align.recut import recut
 from xbackend_fl.mapping.probe.draw import draw_by_shape
 from xbackend_fl.mapping.probe.drawn import drawn_weights
-from xbackend_fl.mapping.probe.held import Held, without
+from xbackend_fl.mapping.probe.frozen import FrozenValues, without
 from xbackend_fl.mapping.probe.pieces import binding_in_pieces, in_pieces, put_together, taken_apart
 
 Array = NDArray[Any]
@@ -55,20 +55,20 @@ _WAYS = 8
 
 
 def weightings(
-    schema: Schema, trainer: Trainer, held: Held | None, binding: Binding | None, until: float
+    schema: Schema, trainer: Trainer, frozen: FrozenValues | None, binding: Binding | None, until: float
 ) -> Iterator[Draw]:
     """Equal weights of both: under a map that was found, else by shape, features weighing as they are and alike.
 
     Args:
         schema: The reference.
         trainer: The candidate.
-        held: What both models keep as it is.
+        frozen: What both models keep as it is.
         binding: A map that the numbers contradict, if there is one.
         until: Processor time after which no further way to see the parameters is looked for.
     """
     own = trainer.description.binding
-    natives = {**trainer.read(), **(held.natives if held else {})}
-    kept = held.values if held else {}
+    natives = {**trainer.read(), **(frozen.natives if frozen else {})}
+    kept = frozen.values if frozen else {}
 
     def candidate(restored: Mapping[str, Array]) -> dict[str, Array]:
         return own.export({**natives, **restored})
@@ -86,18 +86,18 @@ def weightings(
             mapped(0)
             yield mapped
     # What nobody trains is a weight like others where both models have it, and a constant where one has.
-    for one in (None, held) if held and held.values and held.own else (held,):
+    for one in (None, frozen) if frozen and frozen.values and frozen.own else (frozen,):
         yield from _by_shape(schema, trainer, one, until)
 
 
-def _by_shape(schema: Schema, trainer: Trainer, held: Held | None, until: float) -> Iterator[Draw]:
+def _by_shape(schema: Schema, trainer: Trainer, frozen: FrozenValues | None, until: float) -> Iterator[Draw]:
     """Equal weights by shape, features weighing as they are and alike, for every way to see the candidate's parameters."""
     own, plain = trainer.description.binding, trainer.description.schema
-    natives, kept = {**trainer.read(), **(held.natives if held else {})}, held.values if held else {}
+    natives, kept = {**trainer.read(), **(frozen.natives if frozen else {})}, frozen.values if frozen else {}
     ours, theirs, layouts = schema, plain, own
-    if held is not None:
-        ours, theirs = without(schema, frozenset(kept)), without(plain, held.own)
-        layouts = replace(own, parameters={n: x for n, x in own.parameters.items() if n not in held.own})
+    if frozen is not None:
+        ours, theirs = without(schema, frozenset(kept)), without(plain, frozen.own)
+        layouts = replace(own, parameters={n: x for n, x in own.parameters.items() if n not in frozen.own})
     sides = in_pieces(ours), in_pieces(theirs), binding_in_pieces(theirs, layouts)
     # A branch that one model alone has holds parameters of its own; the others have equal shapes all the same.
     shapes = [sorted(item.shape for item in side.parameters) for side in sides[:2]]

@@ -41,7 +41,7 @@ class Case:
         quiet: Whether weights by shape are an eighth of their usual size: a sigmoid is then not at its end.
         redrawn: What becomes of the weights that are drawn, or of the data when it is run (:class:`Redrawn`); nothing if it is
             empty. Outputs alone are compared then.
-        held: Whether what does not train has the values that the reference holds: another model may have constants there.
+        frozen: Whether what does not train has the values that the reference holds: another model may have constants there.
     """
 
     label: str
@@ -54,7 +54,7 @@ class Case:
     alike: bool = False
     rounding: bool = False
     quiet: bool = False
-    held: bool = False
+    frozen: bool = False
     redrawn: str = ""
 
     def at_example(self, schema: Schema) -> bool:
@@ -136,7 +136,7 @@ def observe(
     statistics: Mapping[str, Array] | None = None,
     runtime: Executor | None = None,
     fit: Sequence[Array] | None = None,
-    held: Mapping[str, Array] | None = None,
+    frozen: Mapping[str, Array] | None = None,
 ) -> Evidence:
     """Run one case on a model; its weights are whatever the last step left.
 
@@ -146,12 +146,12 @@ def observe(
         statistics: Running statistics that the reference used; without them they are fitted here.
         runtime: What runs the schema, if several cases share one.
         fit: Data that the statistics are fitted to; the case's own if left out.
-        held: What the reference holds, by canonical name, where the case takes it.
+        frozen: What the reference holds, by canonical name, where the case takes it.
 
     Raises:
         SizeRefused: The model does not accept the case's size.
     """
-    schema, weights = model.schema, weights_of(model.schema, case) | dict(held or {})
+    schema, weights = model.schema, weights_of(model.schema, case) | dict(frozen or {})
     if statistics is None:
         statistics = {}
         if not case.by_shape:
@@ -165,7 +165,7 @@ def observe(
                 if case.at_example(schema):
                     raise
                 raise SizeRefused(error.message, hint=error.hint) from error
-        statistics |= held or {}
+        statistics |= frozen or {}
     weights |= statistics
     broken = case.redrawn in BROKEN
     inputs = with_broken(schema, case.inputs, Redrawn(case.redrawn)) if broken else case.inputs

@@ -23,7 +23,7 @@ from xbackend_fl.mapping.probe.cases import (
 )
 from xbackend_fl.mapping.probe.distributions import Assignment, Distribution, assignments, far, structured
 from xbackend_fl.mapping.probe.executor import Executor, executor_of
-from xbackend_fl.mapping.probe.held import held_values
+from xbackend_fl.mapping.probe.frozen import frozen_values
 from xbackend_fl.mapping.probe.memory import check_memory
 from xbackend_fl.mapping.probe.native import SizeRefused
 from xbackend_fl.mapping.probe.norms import norm_of
@@ -66,7 +66,7 @@ def select(
     """
     schema = model.schema
     check_memory(schema)
-    held = {} if alone else held_values(model)
+    frozen = {} if alone else frozen_values(model)
     runtime = executor_of(model)
     notes: list[str] = []
     undefined: list[Evidence] = []
@@ -102,8 +102,8 @@ def select(
             if not alone:
                 found.append(observe(model, twin, None, runtime))
     found += longer
-    if held:
-        found += _held(model, tuple(found), usual, runtime, held)
+    if frozen:
+        found += _held(model, tuple(found), usual, runtime, frozen)
     found += () if alone else tuple(filter(is_finite, with_broken_values(model, found[0])))
     beyond = None if alone else beyond_example(model, example, usual, found[0].case.inputs)
     found += [beyond] if beyond is not None else []
@@ -123,14 +123,14 @@ def _held(
     found: Sequence[Evidence],
     usual: Assignment,
     runtime: Executor,
-    held: Mapping[str, Array],
+    frozen: Mapping[str, Array],
 ) -> Iterator[Evidence]:
     """The same probes, those in reserve aside, with what does not train as the model holds it."""
     for item in found:
-        case = replace(item.case, label=f"{item.case.label}, as held", held=True)
+        case = replace(item.case, label=f"{item.case.label}, as held", frozen=True)
         if not case.reserve:
             fit = None if case.differentiate else usual_data(model.schema, case, usual)
-            seen = observe(model, case, None, runtime, fit, held)
+            seen = observe(model, case, None, runtime, fit, frozen)
             if is_finite(seen):
                 yield seen
 

@@ -154,5 +154,5 @@ def _by_example(places: Sequence[NDArray[np.bool_]], count: int) -> NDArray[np.b
 
 
 def _is_normal(case: Case) -> bool:
-    plain = not (case.by_shape or case.redrawn or case.held)
+    plain = not (case.by_shape or case.redrawn or case.frozen)
     return plain and case.label.startswith("draw ") and not any(kind in case.label for kind in Distribution)

@@ -19,25 +19,25 @@ from xbackend_fl.mapping.probe.tables import constants_of, twin_of
 Array = NDArray[Any]
 
 
-def held_names(schema: Schema) -> frozenset[str]:
+def frozen_names(schema: Schema) -> frozenset[str]:
     """Parameters that nobody trains, if they are small enough for constants of a graph."""
     frozen = [item for item in schema.parameters if item.kind is Kind.FROZEN]
     values = sum(math.prod(item.shape) for item in frozen)
     return frozenset(item.name for item in frozen) if values <= LARGEST_CONSTANT else frozenset()
 
 
-def held_values(model: CanonicalModel) -> dict[str, Array]:
-    """What a model holds of :func:`held_names`, in canonical layout.
+def frozen_values(model: CanonicalModel) -> dict[str, Array]:
+    """What a model holds of :func:`frozen_names`, in canonical layout.
 
     Args:
         model: The model, as its author made it.
     """
-    names = held_names(model.schema)
+    names = frozen_names(model.schema)
     return replace(model, binding=model.binding.subset(names)).read() if names else {}
 
 
 @dataclass(frozen=True)
-class Held:
+class FrozenValues:
     """What both models keep as they hold it: constants of the one, weights that nobody trains of the other.
 
     Attributes:
@@ -87,7 +87,9 @@ class Held:
         )
 
 
-def held_on_both(schema: Schema, model: CanonicalModel, evidence: Sequence[Evidence]) -> Held | None:
+def frozen_on_both(
+    schema: Schema, model: CanonicalModel, evidence: Sequence[Evidence]
+) -> FrozenValues | None:
     """What two models hold; ``None`` if neither holds anything, or what the reference holds was not published.
 
     Args:
@@ -96,8 +98,8 @@ def held_on_both(schema: Schema, model: CanonicalModel, evidence: Sequence[Evide
         evidence: What the reference did.
     """
     own = model.schema
-    names, theirs = held_names(schema), held_names(own)
-    shown = tuple(item for item in evidence if item.case.held == bool(names))
+    names, theirs = frozen_names(schema), frozen_names(own)
+    shown = tuple(item for item in evidence if item.case.frozen == bool(names))
     if not (names or theirs) or not shown:
         return None
     statistics = shown[0].statistics
@@ -109,7 +111,7 @@ def held_on_both(schema: Schema, model: CanonicalModel, evidence: Sequence[Evide
     every = constants_of(own)
     twins = {name: twin_of(array, every) for name, array in values.items()}
     constants = {name: twin.values for name, twin in twins.items() if twin}
-    return Held(values, theirs, natives, shown, constants, held_values(model))
+    return FrozenValues(values, theirs, natives, shown, constants, frozen_values(model))
 
 
 def without(schema: Schema, names: frozenset[str]) -> Schema:

@@ -167,5 +167,5 @@ def test_published_evidence_says_what_is_held(tmp_path: Path) -> None:
     assert xbackend_fl.bind(placed_keras(weights=False), schema, ROWS, read).proof.proven
     with pytest.raises(XbflError):
         xbackend_fl.bind(
-            placed_keras(weights=False), schema, ROWS, [item for item in read if not item.case.held]
+            placed_keras(weights=False), schema, ROWS, [item for item in read if not item.case.frozen]
         )
