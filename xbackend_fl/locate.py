@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from xbackend_fl.errors import ConfigError, raised, turned
-from xbackend_fl.objects import function_of, is_held
+from xbackend_fl.objects import function_of, is_registered
 from xbackend_fl.places import named, place_of
 
 _USER = "xbfl_user_"
@@ -33,7 +33,7 @@ def load_callable(text: str, base: Path) -> Callable[..., Any]:
     Raises:
         ConfigError: The file, the module or the name does not exist.
     """
-    if is_held(text):
+    if is_registered(text):
         return function_of(text)
     source, colon, name = text.rpartition(":")
     if not colon or not source or not name:
@@ -63,7 +63,7 @@ def call(text: str, base: Path, *, anew: bool = False) -> Any:
         ConfigError: It does not exist, or it raised; the message says what and where.
     """
     function = load_callable(text, base)
-    if anew and not is_held(text):
+    if anew and not is_registered(text):
         source, _, name = text.rpartition(":")
         with explained(source):
             module = (

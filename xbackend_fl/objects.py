@@ -28,7 +28,7 @@ _DIGITS = 12
 
 @final
 @dataclass(frozen=True, eq=False)
-class HeldObject:
+class RegisteredObject:
     """An object and its text. Whoever is sent it has the object, by value where no module has it.
 
     Attributes:
@@ -40,7 +40,7 @@ class HeldObject:
     value: Any = field(repr=False)
 
     def __post_init__(self) -> None:
-        _HELD[self.text] = self
+        _REGISTERED[self.text] = self
 
     @property
     def key(self) -> str:
@@ -48,7 +48,7 @@ class HeldObject:
         return key_of(self.text).removeprefix(_SOURCE)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, HeldObject) and self.text == other.text
+        return isinstance(other, RegisteredObject) and self.text == other.text
 
     def __hash__(self) -> int:
         return hash(self.text)
@@ -57,14 +57,14 @@ class HeldObject:
         return _received, (self.text, cloudpickle.dumps(self.value))
 
 
-_HELD: WeakValueDictionary[str, HeldObject] = WeakValueDictionary()
+_REGISTERED: WeakValueDictionary[str, RegisteredObject] = WeakValueDictionary()
 
 
-def _received(text: str, pickled: bytes) -> HeldObject:
-    return HeldObject(text, pickle.loads(pickled))  # noqa: S301  of the process that started this one
+def _received(text: str, pickled: bytes) -> RegisteredObject:
+    return RegisteredObject(text, pickle.loads(pickled))  # noqa: S301  of the process that started this one
 
 
-def hold(key: str, value: Any) -> HeldObject:
+def register_object(key: str, value: Any) -> RegisteredObject:
     """Give an object a text.
 
     Args:
@@ -86,22 +86,22 @@ def hold(key: str, value: Any) -> HeldObject:
     digest = hashlib.sha256(pickled)
     for buffer in buffers:
         digest.update(buffer.raw())
-    return HeldObject(f"{_SOURCE}{key}#{digest.hexdigest()[:_DIGITS]}", value)
+    return RegisteredObject(f"{_SOURCE}{key}#{digest.hexdigest()[:_DIGITS]}", value)
 
 
-def is_held(text: str) -> bool:
+def is_registered(text: str) -> bool:
     """Whether a text stands for an object."""
     return text.startswith(_SOURCE)
 
 
-def held(text: str) -> HeldObject | None:
+def find_object(text: str) -> RegisteredObject | None:
     """The object behind a text, if it is one that this process has."""
-    return _HELD.get(text) if is_held(text) else None
+    return _REGISTERED.get(text) if is_registered(text) else None
 
 
 def key_of(text: str) -> str:
     """The text of an object without its digest, which may differ in another process."""
-    return text.partition("#")[0] if is_held(text) else text
+    return text.partition("#")[0] if is_registered(text) else text
 
 
 def function_of(text: str) -> Callable[..., Any]:
@@ -110,7 +110,7 @@ def function_of(text: str) -> Callable[..., Any]:
     Raises:
         ConfigError: This process was never given it.
     """
-    found = held(text)
+    found = find_object(text)
     if found is None:
         key = key_of(text).removeprefix(_SOURCE)
         raise ConfigError(

@@ -25,7 +25,7 @@ _Swap: TypeAlias = tuple[Callable[[Any], None], Any, Any]
 
 
 @dataclass
-class _Held:
+class _MasterWeight:
     """A variable in half precision, its master, and what puts either where the model has it."""
 
     own: Any
@@ -51,8 +51,8 @@ class Masters:
     def __init__(self, model: Any) -> None:
         self.dtypes: dict[str, str] = {}
         self._inside = False
-        self._held: dict[int, _Held] = {}
-        self._names: dict[str, _Held] = {}
+        self._held: dict[int, _MasterWeight] = {}
+        self._names: dict[str, _MasterWeight] = {}
         self._swaps: list[_Swap] = []
         computes: set[str] = set()
         for part in parts_of(model):
@@ -115,7 +115,7 @@ class Masters:
         held.master.assign(widened(array))
         return True
 
-    def hold(self, model: Any) -> bool:
+    def cover(self, model: Any) -> bool:
         """Whether the half-precision variables of a model are those whose masters stand here, when nothing computes."""
         halves = {id(raw(v)) for v in _variables(model) if dtype_name(v) in HALVES}
         return halves == self._held.keys()
@@ -136,7 +136,7 @@ class Masters:
         name = own.name.partition(":")[0]
         with tf.init_scope():
             master = tf.Variable(tf.cast(own, tf.float32), trainable=own.trainable, name=name)
-        held = self._held[id(own)] = _Held(own, master)
+        held = self._held[id(own)] = _MasterWeight(own, master)
         if isinstance(variable, keras.Variable):
             held.swaps.append((partial(setattr, variable, "_value"), own, master))
             held.swaps.append((partial(setattr, variable, "_dtype"), dtype_name(own), _FLOAT32))

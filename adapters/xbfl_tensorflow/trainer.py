@@ -101,7 +101,7 @@ class TensorFlowTrainer:
 
     def renew(self) -> None:
         """Hold the model's variables of now: attributes may have been given others."""
-        masters = self._masters if self._masters.hold(self._model) else Masters(self._model)
+        masters = self._masters if self._masters.cover(self._model) else Masters(self._model)
         with masters.inside():
             found = variable_names(self._model)
             masters.name(found)

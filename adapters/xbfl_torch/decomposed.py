@@ -51,7 +51,7 @@ def decomposed(context: Context, node: Node, handlers: Mapping[str, Handler]) ->
 
 def _made(context: Context, node: Node, handlers: Mapping[str, Handler]) -> Any:
     if node.target is operator.getitem:
-        return context.held(node.args[0])[node.args[1]]
+        return context.stored(node.args[0])[node.args[1]]
     if (folded := fold(context, node)) is not None:
         return folded
     if (handler := handlers.get(base_name(node))) is None:

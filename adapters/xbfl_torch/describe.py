@@ -172,8 +172,8 @@ def _describe(
     data, read = iter(zip(words, seen.example, perms, notes, strict=True)), _read(traced.graph)
     builder.recorder.notes += (*traced.notes, *rehearsal.notes)
     for node in traced.graph.nodes:
-        if node.op == "placeholder" and node.name in traced.held:
-            name = aliases[traced.held[node.name]]
+        if node.op == "placeholder" and node.name in traced.parameters:
+            name = aliases[traced.parameters[node.name]]
             tensor = tensors[name]
             # Whole numbers do not train and have no mean, and what no file holds is no weight: both are constants of the model.
             fixed = not tensor.is_floating_point() or (name in tables and tensor.numel() <= LARGEST_CONSTANT)
@@ -197,7 +197,7 @@ def _describe(
             returned: Any = node.args[0]
             for index, (key, made) in enumerate(zip(seen.keys, returned, strict=True)):
                 dtype = str(made.meta["val"].dtype).removeprefix("torch.")
-                context.output(index, key, _returned(context.held(made), key), dtype, declared)
+                context.output(index, key, _returned(context.stored(made), key), dtype, declared)
     description = builder.build().with_inputs(way.back)
     packs = any(str(node.target) == PACKS for node in traced.graph.nodes)
     return Described(description, context.calls, way, packs)
@@ -213,7 +213,7 @@ def _operation(context: Context, node: Node) -> None:
 def _handle(context: Context, node: Node) -> None:
     if node.target is operator.getitem:
         source, index = node.args
-        context.values[node] = context.held(source)[index]
+        context.values[node] = context.stored(source)[index]
     elif (folded := fold(context, node)) is not None:
         context.values[node] = folded
     else:

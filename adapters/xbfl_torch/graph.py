@@ -88,7 +88,7 @@ class Context(Walk[Node, Any]):
             return [self.get(item) for item in argument]
         return argument
 
-    def held(self, argument: Any) -> Any:
+    def stored(self, argument: Any) -> Any:
         """An argument as it is kept: the states of a recurrent layer by their rows."""
         return self.values[argument] if isinstance(argument, Node) else argument
 

@@ -23,7 +23,7 @@ _Put: TypeAlias = Callable[[torch.Tensor], None]
 
 
 @dataclass
-class _Held:
+class _MasterWeight:
     """A tensor in half precision, its master, and what finds or puts a tensor where the module has it."""
 
     own: torch.Tensor
@@ -50,8 +50,8 @@ class Masters:
     def __init__(self, model: torch.nn.Module) -> None:
         self.computes: set[str] = set()
         self._inside = False
-        self._held: dict[int, _Held] = {}
-        self._names: dict[str, _Held] = {}
+        self._held: dict[int, _MasterWeight] = {}
+        self._names: dict[str, _MasterWeight] = {}
         for module in model.modules():
             for parameter in module.parameters(recurse=False):
                 if _is_half(parameter):
@@ -73,7 +73,7 @@ class Masters:
         held = self._held.get(id(tensor))
         if held is None:
             own = tensor.data if isinstance(tensor, torch.nn.Parameter) else tensor
-            self._held[id(tensor)] = _Held(own, own.detach().float(), get, [put])
+            self._held[id(tensor)] = _MasterWeight(own, own.detach().float(), get, [put])
         elif not isinstance(tensor, torch.nn.Parameter):
             held.put.append(put)
 
@@ -131,7 +131,7 @@ class Masters:
             self._tensor(held).copy_(torch.from_numpy(widened(array)))
         return True
 
-    def hold(self, tensors: Mapping[str, torch.Tensor]) -> bool:
+    def cover(self, tensors: Mapping[str, torch.Tensor]) -> bool:
         """Whether these are the module's tensors whose masters stand here, and no other is in half precision.
 
         Args:
@@ -151,7 +151,7 @@ class Masters:
             largest = master.detach().abs().amax().cpu().numpy() if master.numel() else np.zeros(())
             check_fits(name, _dtype_name(held.own), largest)
 
-    def _tensor(self, held: _Held) -> torch.Tensor:
+    def _tensor(self, held: _MasterWeight) -> torch.Tensor:
         return held.get() if self._inside else held.master
 
     @torch.no_grad()

@@ -39,7 +39,7 @@ def _recurrent(operator: str, activation: str | None = None) -> Handler:
         tensors: list[Layout] = a["params"]
         name = context.name(node, tensors[0])
         given = node.args[1] if isinstance(node.args[1], list | tuple) else [node.args[1]]
-        begun = [context.held(item) for item in given]
+        begun = [context.stored(item) for item in given]
         directions, per = (2 if a["bidirectional"] else 1), (4 if a["has_biases"] else 2)
         hidden = tensors[1].shape[1]
         require(tensors[0].shape[0] == len(gates) * hidden, name, "proj_size is not ONNX's")
@@ -106,7 +106,7 @@ def _state_row(context: Context, states: State, index: int) -> Value:
 
 def _select(context: Context, node: Node) -> Any:
     a = context.arguments(node)
-    held = context.held(node.args[0])
+    held = context.stored(node.args[0])
     if isinstance(held, State) and a["dim"] in {0, -3}:
         return _state_row(context, held, a["index"] % len(held.rows))
     return axes_ops.pick(context.builder, context.name(node), a["self"], a["dim"], a["index"])
@@ -128,7 +128,7 @@ def _stack(context: Context, node: Node) -> Operand:
 
 
 def _squeeze(context: Context, node: Node) -> Operand:
-    held = context.held(node.args[0])
+    held = context.stored(node.args[0])
     if isinstance(held, State) and len(held.rows) == 1:
         operand: Operand = _state_row(context, held, 0)
     else:
@@ -137,7 +137,7 @@ def _squeeze(context: Context, node: Node) -> Operand:
 
 
 def _slice(context: Context, node: Node) -> Any:
-    a, held = context.arguments(node), context.held(node.args[0])
+    a, held = context.arguments(node), context.stored(node.args[0])
     axis = a["dim"] % len(native_shape(node))
     length = operand_shape(a["self"])[axis]
     start = a["start"] or 0
@@ -154,7 +154,7 @@ def _slice(context: Context, node: Node) -> Any:
 
 
 def _unbind(context: Context, node: Node) -> list[Operand]:
-    a, held = context.arguments(node), context.held(node.args[0])
+    a, held = context.arguments(node), context.stored(node.args[0])
     if isinstance(held, State) and a["dim"] in {0, -3}:
         return [_state_row(context, held, index) for index in range(len(held.rows))]
     length = operand_shape(a["self"])[a["dim"]]

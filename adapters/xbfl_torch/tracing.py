@@ -32,14 +32,14 @@ class Traced:
 
     Attributes:
         graph: The operations.
-        held: Nodes that stand for parameters and buffers, by name, to the tensor's name in the module.
+        parameters: Nodes that stand for parameters and buffers, by name, to the tensor's name in the module.
         constants: Nodes that stand for other tensors, by name.
         data: Names of the nodes that stand for inputs, in order.
         notes: How the graph was made, if that is worth saying.
     """
 
     graph: Graph
-    held: Mapping[str, str]
+    parameters: Mapping[str, str]
     constants: Mapping[str, Array] = field(default_factory=dict)
     data: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

@@ -117,7 +117,7 @@ class TorchTrainer:
         """Hold the module's tensors of now, and materialise computed weights again: a plain copy does not follow them."""
         natives = self._description.binding.natives
         live = tensors_of(self._source)
-        if not self._masters.hold(live):
+        if not self._masters.cover(live):
             self._masters = Masters(self._source)
         with self._masters.inside():
             model, computed = materialised(self._source)

@@ -29,12 +29,12 @@ NAMED_FUNCTIONS = tuple(row.name for row in functions.OPERATORS)
 """Operators of one value that mathematics names, and every framework after it."""
 
 Key = TypeVar("Key")
-Held = TypeVar("Held")
+Item = TypeVar("Item")
 Made = TypeVar("Made")
 Handler = TypeVar("Handler")
 
 
-class Walk(Generic[Key, Held]):
+class Walk(Generic[Key, Item]):
     """State of one walk.
 
     Attributes:
@@ -44,7 +44,7 @@ class Walk(Generic[Key, Held]):
 
     def __init__(self, builder: GraphBuilder) -> None:
         self.builder = builder
-        self.values: dict[Key, Held] = {}
+        self.values: dict[Key, Item] = {}
 
     def data(self, operand: Operand) -> Value:
         """An operand as data; a parameter or constant becomes a node that yields it."""

@@ -18,7 +18,7 @@ from xbackend_fl.adapter import Adapter
 from xbackend_fl.adapter.example import Example, checked
 from xbackend_fl.canonical import Binding
 from xbackend_fl.certificate.probes import recorded, usual_kind
-from xbackend_fl.certificate.statement import Certified, Held, Input, Probe, Statement, digest_of
+from xbackend_fl.certificate.statement import Certified, Input, Probe, Statement, StoredArray, digest_of
 from xbackend_fl.mapping import as_known, bind_trainer, evidence_of
 from xbackend_fl.mapping.bound import BoundModel
 from xbackend_fl.mapping.proof.verify import ROUNDINGS, TOLERANCE
@@ -126,7 +126,7 @@ def _certified(
 
 def _input(spec: str, array: Array) -> Input:
     kept = spec.endswith(".npy") and array.nbytes <= _SMALL
-    return Input(spec, digest_of([array]), Held.from_array(array) if kept else None)
+    return Input(spec, digest_of([array]), StoredArray.from_array(array) if kept else None)
 
 
 def _versions() -> dict[str, str]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.canonical import Schema
-from xbackend_fl.certificate.statement import Held, Probe, digest_of
+from xbackend_fl.certificate.statement import Probe, StoredArray, digest_of
 from xbackend_fl.errors import RefusedInput
 from xbackend_fl.mapping.probe.cases import by_shape_cases, cases, further, larger, usual_data
 from xbackend_fl.mapping.probe.distributions import Assignment, Distribution, assignments, far, structured
@@ -110,16 +110,16 @@ def _recorded(
         asks=tuple(name for name in _FLAGS if getattr(case, name)),
         redrawn=str(case.redrawn),
         inputs=digest,
-        given=tuple(map(Held.from_array, given)),
+        given=tuple(map(StoredArray.from_array, given)),
         fit=fit,
-        statistics={name: Held.from_array(array) for name, array in statistics.items()},
+        statistics={name: StoredArray.from_array(array) for name, array in statistics.items()},
         outputs=tuple(
-            Held.from_array(_short(sketch(array)) if sketched else array) for array in item.outputs
+            StoredArray.from_array(_short(sketch(array)) if sketched else array) for array in item.outputs
         ),
         sketched=sketched,
         runtime=error,
         **{
-            part: {name: Held.from_array(_short(array)) for name, array in getattr(item, part).items()}
+            part: {name: StoredArray.from_array(_short(array)) for name, array in getattr(item, part).items()}
             for part in _SKETCHES
         },
     )

@@ -35,7 +35,7 @@ _DTYPES = frozenset({"float32", "float64", "int32", "int64", "bool", "uint8", "i
 
 
 @dataclass(frozen=True)
-class Held:
+class StoredArray:
     """An array.
 
     Attributes:
@@ -49,10 +49,10 @@ class Held:
     data: str
 
     @staticmethod
-    def from_array(array: Array) -> Held:
+    def from_array(array: Array) -> StoredArray:
         """An array as text."""
         little = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False)
-        return Held(array.dtype.name, array.shape, base64.b64encode(little.tobytes()).decode())
+        return StoredArray(array.dtype.name, array.shape, base64.b64encode(little.tobytes()).decode())
 
     def array(self) -> Array:
         """The array.
@@ -82,7 +82,7 @@ class Input:
 
     spec: str
     digest: str
-    values: Held | None = None
+    values: StoredArray | None = None
 
 
 @dataclass(frozen=True)
@@ -112,16 +112,16 @@ class Probe:
     asks: tuple[str, ...]
     redrawn: str
     inputs: str
-    given: tuple[Held, ...]
+    given: tuple[StoredArray, ...]
     fit: str
-    statistics: Mapping[str, Held]
-    outputs: tuple[Held, ...]
+    statistics: Mapping[str, StoredArray]
+    outputs: tuple[StoredArray, ...]
     sketched: bool
     runtime: float | None
-    gradients: Mapping[str, Held]
-    moved: Mapping[str, Held]
-    updated: Mapping[str, Held]
-    rounding: Mapping[str, Held]
+    gradients: Mapping[str, StoredArray]
+    moved: Mapping[str, StoredArray]
+    updated: Mapping[str, StoredArray]
+    rounding: Mapping[str, StoredArray]
 
 
 @dataclass(frozen=True)

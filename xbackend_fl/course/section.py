@@ -18,7 +18,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, PydanticKnownError
 
 from xbackend_fl.course.written import Called
-from xbackend_fl.objects import HeldObject
+from xbackend_fl.objects import RegisteredObject
 
 
 class Section(BaseModel, metaclass=Called):
@@ -34,9 +34,9 @@ class Section(BaseModel, metaclass=Called):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     positional: ClassVar[tuple[str, ...]] = ()
-    _held: tuple[HeldObject, ...] = PrivateAttr(default=())
+    _held: tuple[RegisteredObject, ...] = PrivateAttr(default=())
 
-    def holding(self, objects: Iterable[HeldObject]) -> Self:
+    def with_objects(self, objects: Iterable[RegisteredObject]) -> Self:
         """This section, which keeps objects alive as long as it lives itself."""
         self._held = tuple(objects)
         return self

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ValidationError
 
 from xbackend_fl.errors import ConfigError
-from xbackend_fl.objects import HeldObject, file_of, held, hold, is_function
+from xbackend_fl.objects import RegisteredObject, file_of, find_object, is_function, register_object
 from xbackend_fl.text import shown_names
 
 _PARTS = frozenset({"train", "validation", "test", "owners"})
@@ -46,7 +46,7 @@ class Called(ModelMetaclass):
         who = given.get("name") if positional else None
         prefix = (who,) if isinstance(who, str) else ()
         # Objects live as long as somebody holds them.
-        new: list[HeldObject] = []
+        new: list[RegisteredObject] = []
         plain = {key: _text_for(value, (*prefix, key), new) for key, value in given.items()}
         try:
             made = super().__call__(**plain)
@@ -57,13 +57,13 @@ class Called(ModelMetaclass):
             mistakes, count = diagnostics.explain(error, self)
             blocks = [excerpt.block(m.message, (), m.hint) for m in mistakes[: excerpt.SHOWN]]
             raise ConfigError(excerpt.listed(blocks, count)) from error
-        return made.holding(held_by(made))
+        return made.with_objects(objects_in(made))
 
 
-def held_by(value: Any) -> Iterator[HeldObject]:
+def objects_in(value: Any) -> Iterator[RegisteredObject]:
     """The objects behind the texts of a value, in sections, mappings and sequences, as far as this process has them."""
     if isinstance(value, str):
-        if (one := held(value)) is not None:
+        if (one := find_object(value)) is not None:
             yield one
         return
     if isinstance(value, BaseModel):
@@ -73,7 +73,7 @@ def held_by(value: Any) -> Iterator[HeldObject]:
     else:
         parts = value if isinstance(value, list | tuple) else ()
     for part in parts:
-        yield from held_by(part)
+        yield from objects_in(part)
 
 
 def require_files(course: BaseModel) -> None:
@@ -82,7 +82,7 @@ def require_files(course: BaseModel) -> None:
     Raises:
         ConfigError: It has some; the message names what they are for.
     """
-    keys = sorted({one.key for one in held_by(course)})
+    keys = sorted({one.key for one in objects_in(course)})
     if keys:
         raise ConfigError(
             f"{shown_names(keys)} of this course are objects of Python, which silos do not have",
@@ -90,14 +90,14 @@ def require_files(course: BaseModel) -> None:
         )
 
 
-def _text_for(value: Any, path: tuple[str, ...], new: list[HeldObject]) -> Any:
+def _text_for(value: Any, path: tuple[str, ...], new: list[RegisteredObject]) -> Any:
     """A value as a file would have it; the objects behind its texts are added to ``new``."""
     if value is None or isinstance(value, str | int | float | BaseModel):
         return value
     if is_function(value) and (text := file_of(value)) is not None:
         return text
     if callable(value) or (path[-1] in _DATA and _is_data(value)):
-        one = hold(".".join(path), value)
+        one = register_object(".".join(path), value)
         new.append(one)
         return one.text
     if isinstance(value, Mapping):

@@ -17,7 +17,7 @@ from xbackend_fl.weights import Weights
 from xbackend_fl.weights.container import digest
 
 Arrays = Mapping[str, NDArray[Any]]
-_PREFIX, _HELD = "vectors/", "frozen/"
+_PREFIX, _FROZEN = "vectors/", "frozen/"
 
 
 def shared(weights: Weights) -> dict[str, NDArray[Any]]:
@@ -27,19 +27,19 @@ def shared(weights: Weights) -> dict[str, NDArray[Any]]:
     }
 
 
-def held(weights: Weights) -> dict[str, NDArray[Any]]:
+def frozen_arrays(weights: Weights) -> dict[str, NDArray[Any]]:
     """The frozen parameters as they are sent, once."""
-    return {_HELD + name: array for name, array in weights.items() if weights.kinds[name] is Kind.FROZEN}
+    return {_FROZEN + name: array for name, array in weights.items() if weights.kinds[name] is Kind.FROZEN}
 
 
-def without_held(arrays: Arrays) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
+def split_frozen(arrays: Arrays) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[Any]]]:
     """The arrays of a message, and the frozen parameters among them."""
-    frozen = {n.removeprefix(_HELD): array for n, array in arrays.items() if n.startswith(_HELD)}
-    return {name: array for name, array in arrays.items() if not name.startswith(_HELD)}, frozen
+    frozen = {n.removeprefix(_FROZEN): array for n, array in arrays.items() if n.startswith(_FROZEN)}
+    return {name: array for name, array in arrays.items() if not name.startswith(_FROZEN)}, frozen
 
 
 def digest_of(frozen: Arrays) -> str:
-    """SHA-256 (hex) of frozen parameters, as :func:`held` gives them; empty if there are none."""
+    """SHA-256 (hex) of frozen parameters, as :func:`frozen_arrays` gives them; empty if there are none."""
     return digest(frozen) if frozen else ""
 
 

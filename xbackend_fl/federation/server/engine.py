@@ -20,7 +20,7 @@ from xbackend_fl.errors import Diverged, MismatchError, RefusedInput, RunFailed,
 from xbackend_fl.events import Noted, Observer
 from xbackend_fl.federation.protocol.message import Message
 from xbackend_fl.federation.protocol.payload import Payload
-from xbackend_fl.federation.protocol.vectors import digest_of, held, packed, shared, without_held
+from xbackend_fl.federation.protocol.vectors import digest_of, frozen_arrays, packed, shared, split_frozen
 from xbackend_fl.federation.server.claims import Claims
 from xbackend_fl.federation.server.collect import Collector
 from xbackend_fl.federation.server.dispatcher import Dispatcher
@@ -97,7 +97,7 @@ class DeploymentEngine:
         self._emit_notes(self._claims.notes())
         refused: MismatchError | RunFailed | None = None
         for found in fetch_references(self._course, self._dispatcher, announcements, observer):
-            frozen = held(found.initial.with_kinds(self._course.kinds(found.schema)))
+            frozen = frozen_arrays(found.initial.with_kinds(self._course.kinds(found.schema)))
             arrays = {**found.binding.arrays, **frozen}
             reference = replace(found, binding=Message(found.binding.kind, found.binding.fields, arrays))
             self._take(reference)
@@ -377,10 +377,10 @@ class DeploymentEngine:
         """The digest of the frozen parameters; a silo that has others, or none, gets them with the binding before it answers."""
         if self._frozen is None:
             # They never change: once for a course is enough.
-            frozen, binding = held(weights), self._dispatcher.binding
+            frozen, binding = frozen_arrays(weights), self._dispatcher.binding
             self._frozen = digest_of(frozen)
             if binding is not None:
-                evidence, _ = without_held(binding.arrays)
+                evidence, _ = split_frozen(binding.arrays)
                 self._dispatcher.binding = Message(binding.kind, binding.fields, {**evidence, **frozen})
         return self._frozen
 

@@ -27,7 +27,7 @@ from xbackend_fl.federation.protocol.message import UNBOUND, Message
 from xbackend_fl.federation.protocol.payload import Payload, encode
 from xbackend_fl.federation.protocol.requests import BindAsked, EvaluateAsked, SaveAsked, TrainAsked, asked
 from xbackend_fl.federation.protocol.signatures import SERVER, Frame, Signatures
-from xbackend_fl.federation.protocol.vectors import digest_of, packed, received, split, unpacked, without_held
+from xbackend_fl.federation.protocol.vectors import digest_of, packed, received, split, split_frozen, unpacked
 from xbackend_fl.federation.silo.outbox import Outbox
 from xbackend_fl.federation.silo.served import Served
 from xbackend_fl.mapping import Evidence, Proof, pack_evidence, unpack_evidence
@@ -269,7 +269,7 @@ class Silo:
     def _bind(self, request: Message) -> Message:
         wanted = asked(BindAsked, request)
         schema = Schema.from_json(wanted.text)
-        arrays, frozen = without_held(request.arrays)
+        arrays, frozen = split_frozen(request.arrays)
         evidence = unpack_evidence(arrays, wanted.about, schema, "the server's message")
         _, proof, notes = self._learner.bind(schema, evidence)
         if self._served is not None:
