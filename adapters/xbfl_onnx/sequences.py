@@ -13,7 +13,7 @@ from xbackend_fl.canonical import views
 from xbackend_fl.canonical.graph import axes_ops
 from xbackend_fl.canonical.graph.attention import attention as dot_product_attention
 from xbackend_fl.canonical.graph.attention import join_heads, split_heads
-from xbackend_fl.canonical.graph.expressions import Computed
+from xbackend_fl.canonical.graph.expressions import ComputedParameter
 from xbackend_fl.canonical.graph.operands import Operand, is_causal_mask, native_shape
 from xbackend_fl.canonical.graph.recurrent import recurrent as run
 from xbackend_fl.canonical.layout import Layout, Native, Stack, Sum
@@ -41,7 +41,7 @@ def _recurrent(context: Context, node: onnx.NodeProto) -> list[Operand]:
     if node.op_type == "RNN":
         more["activation"] = names[0] if names else "Tanh"
     layouts = {"weight": _parameter(weight, node), "recurrent_weight": _parameter(recurrent, node)}
-    if isinstance(bias, Computed) and bias.operator == "Concat" and _is_zero(bias.operands[-1]):
+    if isinstance(bias, ComputedParameter) and bias.operator == "Concat" and _is_zero(bias.operands[-1]):
         # One bias, filled up with zeros where ONNX has a second one.
         layouts["bias"] = _parameter(bias.operands[0], node)
     elif (held := layout(bias, node)) is not None:

@@ -251,7 +251,7 @@ def _captures(context: Context, graph: Any, variables: Mapping[str, Any]) -> Non
             variable = handles.get(id(outside))
             context.handles[inside.name] = None if variable is None else context.native(variable)
             if variable is None:
-                context.tables[inside.name] = outside
+                context.lookups[inside.name] = outside
         else:
             context.values[inside.name] = outside.numpy()
 
@@ -425,8 +425,8 @@ def _function_call(context: Context, graph: Any, operation: Any) -> None:
     for outside, inside in zip(operation.inputs, inner.inputs, strict=True):
         if inside.dtype == tf.resource:
             child.handles[inside.name] = context.handles.get(outside.name)
-            if outside.name in context.tables:
-                child.tables[inside.name] = context.tables[outside.name]
+            if outside.name in context.lookups:
+                child.lookups[inside.name] = context.lookups[outside.name]
         else:
             child.values[inside.name] = context.tensor(outside)
     _walk(child, inner, (), inner.outputs)

@@ -27,7 +27,7 @@ class Context(Walk[str, Operand]):
 
     Attributes:
         handles: What each resource tensor, by name, gives access to; ``None`` for a stranger's variable.
-        tables: Resource tensors, by name, that are no variables: what a preprocessing layer looks up.
+        lookups: Resource tensors, by name, that are no variables: what a preprocessing layer looks up.
         names: Variable (by identity) to its native name.
         layers: Layer by native place: its name, and ``@2`` and so on for its further calls.
         active: Whether a marked call, by identity, drops or moves statistics in training.
@@ -41,7 +41,7 @@ class Context(Walk[str, Operand]):
     def __init__(self, builder: GraphBuilder, names: dict[int, str]) -> None:
         super().__init__(builder)
         self.handles: dict[str, Native | None] = {}
-        self.tables: dict[str, Any] = {}
+        self.lookups: dict[str, Any] = {}
         self.names = names
         self.layers: dict[str, Any] = {}
         self.prefix = ""

@@ -64,8 +64,8 @@ def placeholders(context: Context, call: Any) -> list[Operand]:
 def _arguments(context: Context, operation: Any, tensor: Any, where: str) -> list[Operand]:
     if tensor.dtype != tf.resource:
         return [context.tensor(tensor)]
-    if operation.type == "LookupTableFindV2" and tensor.name in context.tables:
-        return _table(context.tables[tensor.name], operation)
+    if operation.type == "LookupTableFindV2" and tensor.name in context.lookups:
+        return _table(context.lookups[tensor.name], operation)
     layout = context.handles.get(tensor.name)
     if layout is None:
         raise UnsupportedError(f"tensorflow operation {where!r} reads a variable that the model does not own")

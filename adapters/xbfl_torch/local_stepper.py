@@ -11,7 +11,7 @@ import torch
 from xbackend_fl.adapter.contract import TrainConfig
 from xbackend_fl.adapter.optimizers import Optimizer, StepNumbers
 from xbfl_torch import devices, outer_product
-from xbfl_torch.outer_product import Factors
+from xbfl_torch.outer_product import OuterProduct
 
 State = list[tuple[torch.Tensor, ...]]
 
@@ -46,7 +46,7 @@ class LocalStepper:
             tuple(torch.zeros_like(v) for _ in range(self._optimizer.num_slots)) for v in self._values
         ]
         self._constants = [_constants(config, name, value) for name, value in trainable.items()]
-        self._found: list[Factors] = []
+        self._found: list[OuterProduct] = []
         self._number = 0
 
     @property
@@ -94,7 +94,7 @@ class LocalStepper:
                 item.descend(numbers.lr, self._optimizer.weight_decay)
 
 
-def _clip(grads: list[torch.Tensor], found: list[Factors], limit: float | None) -> None:
+def _clip(grads: list[torch.Tensor], found: list[OuterProduct], limit: float | None) -> None:
     """Scale gradients to a global norm of at most ``limit``."""
     if limit is None or not (grads or found):
         return

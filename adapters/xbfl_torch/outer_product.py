@@ -22,7 +22,7 @@ from xbfl_torch import devices
 
 
 @dataclass
-class Factors:
+class OuterProduct:
     """The gradient of one layer's weight.
 
     Attributes:
@@ -74,12 +74,12 @@ def suits(config: TrainConfig) -> bool:
 
 
 @contextmanager
-def recorded(modules: Sequence[nn.Linear]) -> Iterator[list[Factors]]:
+def recorded(modules: Sequence[nn.Linear]) -> Iterator[list[OuterProduct]]:
     """Inside, these layers give factors to the list when a loss is differentiated, and no gradient of the weight.
 
     A layer with too many rows for that gives its gradient as always.
     """
-    found: list[Factors] = []
+    found: list[OuterProduct] = []
     with ExitStack() as stack:
         for module in modules:
             stack.callback(module.__dict__.pop, "forward", None)
@@ -88,7 +88,7 @@ def recorded(modules: Sequence[nn.Linear]) -> Iterator[list[Factors]]:
 
 
 class _Forward:
-    def __init__(self, module: nn.Linear, found: list[Factors]) -> None:
+    def __init__(self, module: nn.Linear, found: list[OuterProduct]) -> None:
         self._module, self._found = module, found
 
     def __call__(self, value: torch.Tensor) -> torch.Tensor:
@@ -100,7 +100,7 @@ class _Forward:
 
 class _Dense(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, value: Any, weight: Any, bias: Any, found: list[Factors]) -> Any:
+    def forward(ctx: Any, value: Any, weight: Any, bias: Any, found: list[OuterProduct]) -> Any:
         ctx.save_for_backward(value)
         ctx.weight, ctx.found = weight, found
         return devices.dense(value, weight, bias)
@@ -115,7 +115,7 @@ class _Dense(torch.autograd.Function):
         whole = None
         if ctx.needs_input_grad[1]:
             if rows.shape[0] * sum(weight.shape) <= weight.numel():
-                ctx.found.append(Factors(weight, rows, columns))
+                ctx.found.append(OuterProduct(weight, rows, columns))
             else:
                 whole = rows.t() @ columns
         return below, whole, bias, None

@@ -16,7 +16,7 @@ from torch import nn
 import xbfl_torch
 from xbackend_fl.adapter import Batch, Optimizer, TrainConfig
 from xbfl_torch.local_stepper import LocalStepper
-from xbfl_torch.outer_product import Factors
+from xbfl_torch.outer_product import OuterProduct
 from xbfl_torch.trainer import TorchTrainer
 
 EXAMPLE = (np.zeros((1, 6), np.float32),)
@@ -82,7 +82,7 @@ def test_the_same_numbers(
     arrays(np.float32, (4, 5), elements=floats(-8, 8, width=32)),
 )
 def test_norm_against_the_whole_gradient_in_float64(columns: Any, rows: Any) -> None:
-    found = Factors(torch.zeros(5, 7), torch.from_numpy(rows), torch.from_numpy(columns)).norm()
+    found = OuterProduct(torch.zeros(5, 7), torch.from_numpy(rows), torch.from_numpy(columns)).norm()
     whole = rows.T.astype(np.float64) @ columns.astype(np.float64)
     # A sum of squares of float32: what cancels in it is bounded by the factors' own norms.
     scale = float(np.linalg.norm(rows) * np.linalg.norm(columns))

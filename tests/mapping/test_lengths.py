@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import xbackend_fl
-from xbackend_fl.mapping.probe.larger import behind_channels, factors, longer, many_examples, series
+from xbackend_fl.mapping.probe.larger import behind_channels, length_factors, longer, many_examples, series
 
 Function = Callable[..., Any]
 RANDOM = np.random.default_rng(1)
@@ -182,11 +182,11 @@ def test_work_and_memory_bound_the_draws() -> None:
         nn.Sequential(nn.Linear(512, 512), nn.Linear(512, 4096)), (numbers(2, 6, 512),)
     )
     shapes = [(2, 6, 512)]
-    found = factors(schema, shapes, series(schema, shapes))
+    found = length_factors(schema, shapes, series(schema, shapes))
     assert found[0] == 2
     assert found[-1] * 6 * 2 * (4096 + 512) <= 1 << 22
     image = xbackend_fl.describe(nn.Conv2d(3, 4, 3), (numbers(1, 3, 200, 200),))
-    assert factors(image, [(1, 3, 200, 200)], behind_channels([(1, 3, 200, 200)])) == []
+    assert length_factors(image, [(1, 3, 200, 200)], behind_channels([(1, 3, 200, 200)])) == []
     assert many_examples(image, [(1, 3, 200, 200)]) == 0
 
 

@@ -87,14 +87,14 @@ def test_a_desk_grows(memory: Path) -> None:
 
 def test_what_is_shared_is_written_once(memory: Path) -> None:
     shared, first, second = SharedValues(), np.full(400_000, 1.0), np.full(400_000, 2.0)
-    shared.share(first)
+    shared.publish(first)
     assert not list(memory.iterdir()), "nothing is written that no call carries"
     number, ref, other = shared.refs((3, first, second))
     assert number == 3
     assert other is second, "what is not shared is sent by value"
     assert (ref.read() == first).all()
     assert shared.refs((first,))[0] is ref
-    shared.share(second, first)
+    shared.publish(second, first)
     refs = shared.refs((first, second))
     assert [one.read()[0] for one in refs] == [1.0, 2.0]
     assert refs[1].buffer == ref.buffer

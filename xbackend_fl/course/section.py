@@ -17,7 +17,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, PydanticKnownError
 
-from xbackend_fl.course.written import Called
+from xbackend_fl.course.in_python import Called
 from xbackend_fl.objects import RegisteredObject
 
 

@@ -158,7 +158,7 @@ class SimulationEngine:
             self._begun = True
             self._states.forget_from(number)
         backends = {participant.name: participant.backend for participant in self._course.participants}
-        self._shared.share(weights, vectors)
+        self._shared.publish(weights, vectors)
         calls = []
         for backend, team in self._teams.items():
             sizes = {name: self._sizes[name] for name in sorted(cohort) if backends[name] == backend}
@@ -193,13 +193,13 @@ class SimulationEngine:
             self._course.evaluation.validation == "participants" and split == "validation"
         ):
             return self._evaluated_each(weights, split, number)
-        self._shared.share(weights)
+        self._shared.publish(weights)
         found = _only(self._workers[0].submit(Worker.evaluate_common, weights, split))
         reporting = [p for p in self._course.participants if self._course.evaluation_of(p) is not None]
         return found.beside(self._at_each(Worker.report_participants, reporting, weights, split, number))
 
     def _evaluated_each(self, weights: Weights, split: str, number: int) -> Metrics:
-        self._shared.share(weights)
+        self._shared.publish(weights)
         everybody = self._course.participants
         found = self._at_each(Worker.evaluate_participants, everybody, weights, split, number)
         if not found:
@@ -228,14 +228,14 @@ class SimulationEngine:
 
     def outputs(self, weights: Weights, split: str, count: int) -> Outputs:
         """Answers of every backend."""
-        self._shared.share(weights)
+        self._shared.publish(weights)
         answers = collect([worker.submit(Worker.outputs, weights, split, count) for worker in self._first])
         by_backend = {w.backend: answer[1] for w, answer in zip(self._first, answers, strict=True)}
         return Outputs(answers[0][0], by_backend)
 
     def save_native(self, weights: Weights, path: Path, number: int = 0) -> list[Path]:
         """One file per backend; where parameters are local, also one per participant with its own."""
-        self._shared.share(weights)
+        self._shared.publish(weights)
         files = collect([worker.submit(Worker.save, weights, path) for worker in self._first])
         if self._course.local:
             place = path.parent / "participants"
@@ -268,7 +268,7 @@ class SimulationEngine:
 
     def export_native(self, weights: Weights, inputs: Sequence[NDArray[Any]], path: Path) -> Exported:
         """By the reference's framework, else by the next that can."""
-        self._shared.share(weights)
+        self._shared.publish(weights)
         reasons = []
         for worker in self._first:
             try:

@@ -99,7 +99,7 @@ class SharedValues:
     def __init__(self) -> None:
         self._slots: list[_Slot] = []
 
-    def share(self, *values: Any) -> None:
+    def publish(self, *values: Any) -> None:
         """Let calls carry these values; the first takes the place of the first of before, and so on.
 
         Args:
@@ -113,7 +113,7 @@ class SharedValues:
     def refs(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         """Arguments of a call, as they are sent: where those lie that are shared."""
         return tuple(
-            next((slot.written() for slot in self._slots if slot.value is argument), argument)
+            next((slot.write() for slot in self._slots if slot.value is argument), argument)
             for argument in arguments
         )
 
@@ -131,7 +131,7 @@ class _Slot:
     value: Any = None
     ref: BufferRef | None = None
 
-    def written(self) -> BufferRef:
+    def write(self) -> BufferRef:
         """Where the value lies; it is written when the first call needs that."""
         self.ref = self.ref or self.buffer.write(self.value)
         return self.ref

@@ -220,7 +220,7 @@ def _attention() -> list[Pair]:
     ]
 
 
-def _tables() -> list[Pair]:
+def _embeddings() -> list[Pair]:
     angles = torch.outer(torch.arange(5.0), torch.tensor([1.0, 0.1]))
 
     def turned_torch(m: Any, x: torch.Tensor) -> torch.Tensor:
@@ -280,6 +280,6 @@ PAIRS: list[Pair] = [
     *(_two(name, *both) for name, both in _TWO.items()),
     *_weighted(),
     *_attention(),
-    *_tables(),
+    *_embeddings(),
     *_steps(),
 ]

@@ -9,7 +9,7 @@ import numpy as np
 
 from xbackend_fl.canonical import views
 from xbackend_fl.canonical.graph.builder import GraphBuilder
-from xbackend_fl.canonical.graph.expressions import Computed, Scaled
+from xbackend_fl.canonical.graph.expressions import ComputedParameter, Scaled
 from xbackend_fl.canonical.graph.operands import Operand, as_value, expand, native_shape
 from xbackend_fl.canonical.layout import Join, Shape, Step
 from xbackend_fl.canonical.value import Value
@@ -74,7 +74,7 @@ def concat(builder: GraphBuilder, name: str, operands: Sequence[Operand], axis: 
         shape = list(native_shape(operands[0]))
         shape[axis] = sum(native_shape(operand)[axis] for operand in operands)
         parts = tuple(item for item in operands if not isinstance(item, Value | Scaled))
-        return Computed("Concat", parts, tuple(shape), float(axis))
+        return ComputedParameter("Concat", parts, tuple(shape), float(axis))
     values = [as_value(builder, operand) for operand in operands]
     return values[0] if len(values) == 1 else builder.concat(name, values, axis)
 

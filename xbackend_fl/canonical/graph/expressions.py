@@ -16,7 +16,7 @@ from xbackend_fl.canonical.value import Value
 
 
 @dataclass(frozen=True, eq=False)
-class Computed:
+class ComputedParameter:
     """Arithmetic on parameters that no layout step expresses, such as ``rsqrt(variance + epsilon)``.
 
     Attributes:
@@ -37,7 +37,7 @@ class Scaled:
     """Data times computed parameters, before anything is added to it."""
 
     value: Value
-    factor: Computed
+    factor: ComputedParameter
 
     @property
     def shape(self) -> Shape:
@@ -45,7 +45,7 @@ class Scaled:
         return self.value.native_shape
 
 
-Expression: TypeAlias = Layout | Array | Computed | float | int
+Expression: TypeAlias = Layout | Array | ComputedParameter | float | int
 """What parameters are computed from."""
 
 
@@ -60,7 +60,7 @@ class Normalisation:
     epsilon: float
 
 
-def spelled_normalisation(factor: Computed, shift: object, sign: float) -> Normalisation | None:
+def spelled_normalisation(factor: ComputedParameter, shift: object, sign: float) -> Normalisation | None:
     """Read ``x · factor + sign · shift`` as a batch normalisation; ``None`` if it is not one."""
     inverse, weight = _split(factor)
     root = _pow(inverse)
@@ -73,24 +73,28 @@ def spelled_normalisation(factor: Computed, shift: object, sign: float) -> Norma
     return Normalisation(mean, variance, weight, bias, epsilon)
 
 
-def _split(factor: Computed) -> tuple[Expression, Layout | None]:
+def _split(factor: ComputedParameter) -> tuple[Expression, Layout | None]:
     """``rsqrt(…)`` and gamma of ``rsqrt(…) · gamma``."""
     if factor.operator != "Mul":
         return factor, None
     layouts = [item for item in factor.operands if isinstance(item, Step)]
-    others = [item for item in factor.operands if isinstance(item, Computed)]
+    others = [item for item in factor.operands if isinstance(item, ComputedParameter)]
     return (others[0], layouts[0]) if len(layouts) == len(others) == 1 else (factor, None)
 
 
 def _pow(expression: Expression) -> Expression | None:
     """What ``expression`` is the inverse square root of."""
-    if isinstance(expression, Computed) and expression.operator == "Pow" and expression.constant == -0.5:
+    if (
+        isinstance(expression, ComputedParameter)
+        and expression.operator == "Pow"
+        and expression.constant == -0.5
+    ):
         return expression.operands[0]
     return None
 
 
 def _sum_with_constant(expression: Expression) -> tuple[Layout | None, float]:
-    if not isinstance(expression, Computed) or expression.operator != "Add":
+    if not isinstance(expression, ComputedParameter) or expression.operator != "Add":
         return None, 0.0
     layouts = [item for item in expression.operands if isinstance(item, Step)]
     numbers = [item for item in expression.operands if isinstance(item, np.ndarray | float | int)]
@@ -100,15 +104,17 @@ def _sum_with_constant(expression: Expression) -> tuple[Layout | None, float]:
     return layouts[0], float(f"{float(np.asarray(numbers[0]).item()):.6g}")
 
 
-def _centre(factor: Computed, shift: object, sign: float) -> tuple[Layout | None, Layout | None]:
+def _centre(factor: ComputedParameter, shift: object, sign: float) -> tuple[Layout | None, Layout | None]:
     """Mean and beta of ``beta - mean · factor``, or mean alone."""
-    if not isinstance(shift, Computed):
+    if not isinstance(shift, ComputedParameter):
         return None, None
     if shift.operator == "Sub" and sign > 0:
         bias, product = shift.operands
         return (_mean(factor, product), bias) if isinstance(bias, Step) else (None, None)
     if shift.operator == "Mul":
-        negated = [item for item in shift.operands if isinstance(item, Computed) and item.operator == "Neg"]
+        negated = [
+            item for item in shift.operands if isinstance(item, ComputedParameter) and item.operator == "Neg"
+        ]
         if sign > 0 and negated:
             plain = [item for item in shift.operands if item is not negated[0]]
             mean = negated[0].operands[0]
@@ -117,8 +123,8 @@ def _centre(factor: Computed, shift: object, sign: float) -> tuple[Layout | None
     return None, None
 
 
-def _mean(factor: Computed, product: object) -> Layout | None:
-    if not isinstance(product, Computed) or product.operator != "Mul":
+def _mean(factor: ComputedParameter, product: object) -> Layout | None:
+    if not isinstance(product, ComputedParameter) or product.operator != "Mul":
         return None
     others = [item for item in product.operands if item is not factor]
     return others[0] if len(others) == 1 and isinstance(others[0], Step) else None

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from xbackend_fl.canonical.graph.builder import GraphBuilder
-from xbackend_fl.canonical.graph.expressions import Computed, Scaled
+from xbackend_fl.canonical.graph.expressions import ComputedParameter, Scaled
 from xbackend_fl.canonical.graph.operands import LARGEST_CONSTANT, Operand, as_value
 from xbackend_fl.canonical.layout import Shape, Step
 from xbackend_fl.canonical.row import OPAQUE
@@ -102,7 +102,7 @@ def _operands(items: Sequence[Any]) -> Iterator[Operand]:
 def _is_operand(item: object) -> bool:
     if isinstance(item, np.ndarray):
         return item.size <= LARGEST_CONSTANT and item.dtype.kind in "fiub"
-    return isinstance(item, Value | Step | Computed | Scaled)
+    return isinstance(item, Value | Step | ComputedParameter | Scaled)
 
 
 def _word(item: Any) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 from xbackend_fl.canonical import views
 from xbackend_fl.canonical.graph.builder import GraphBuilder
-from xbackend_fl.canonical.graph.expressions import Computed, Scaled, spelled_normalisation
+from xbackend_fl.canonical.graph.expressions import ComputedParameter, Scaled, spelled_normalisation
 from xbackend_fl.canonical.layout import (
     Array,
     Layout,
@@ -31,7 +31,7 @@ from xbackend_fl.canonical.node import AttributeValue
 from xbackend_fl.canonical.value import Value
 from xbackend_fl.errors import UnsupportedError
 
-Operand: TypeAlias = Value | Layout | Array | Computed | Scaled | float | int
+Operand: TypeAlias = Value | Layout | Array | ComputedParameter | Scaled | float | int
 """What an edge of a native graph carries."""
 
 LARGEST_CONSTANT = 1 << 18
@@ -100,9 +100,9 @@ def combine(builder: GraphBuilder, operator: str, name: str, left: Operand, righ
         shape = np.broadcast_shapes(native_shape(left), native_shape(right))
         if operator == "Mul" and any(isinstance(o, np.ndarray) and not o.any() for o in (left, right)):
             return np.zeros(shape, np.float32)
-        return Computed(operator, (left, right), shape)
+        return ComputedParameter(operator, (left, right), shape)
     for value, other in ((left, right), (right, left)):
-        if operator == "Mul" and isinstance(value, Value) and isinstance(other, Computed):
+        if operator == "Mul" and isinstance(value, Value) and isinstance(other, ComputedParameter):
             return Scaled(value, other)
         if operator == "Add" and isinstance(value, Value) and _hides_the_future(other):
             return builder.elementwise("CausalMask", name, value)
@@ -126,10 +126,10 @@ def unary(
     builder: GraphBuilder, operator: str, name: str, operand: Operand, **attributes: AttributeValue
 ) -> Operand:
     """An operation on every element of one operand."""
-    if isinstance(operand, Step | Computed):
+    if isinstance(operand, Step | ComputedParameter):
         constant = attributes.get("constant")
         number = float(constant) if isinstance(constant, float) else None
-        return Computed(operator, (operand,), native_shape(operand), number)
+        return ComputedParameter(operator, (operand,), native_shape(operand), number)
     if operator == "Neg":
         return builder.elementwise("Mul", name, as_value(builder, operand), constant=-1.0)
     return builder.elementwise(operator, name, as_value(builder, operand), **attributes)
@@ -143,7 +143,8 @@ def _normalised(builder: GraphBuilder, operator: str, name: str, left: Operand, 
     found = spelled_normalisation(scaled.factor, shift, sign)
     if found is None:
         one, two = (
-            as_value(builder, item) if isinstance(item, Scaled | Computed) else item for item in (left, right)
+            as_value(builder, item) if isinstance(item, Scaled | ComputedParameter) else item
+            for item in (left, right)
         )
         return as_value(builder, combine(builder, operator, name, one, two))
     channels = [axis for axis, n in enumerate(scaled.factor.shape) if n != 1]
@@ -165,7 +166,7 @@ def _normalised(builder: GraphBuilder, operator: str, name: str, left: Operand, 
     )
 
 
-def _carried_out(builder: GraphBuilder, computed: Computed) -> Value:
+def _carried_out(builder: GraphBuilder, computed: ComputedParameter) -> Value:
     """Arithmetic on parameters as nodes: what a layout step cannot say, the graph does."""
     first, *rest = computed.operands
     name = computed.operator.lower()
@@ -195,7 +196,7 @@ def as_value(builder: GraphBuilder, operand: Operand) -> Value:
         return as_value(
             builder, combine(builder, "Mul", "scaled", operand.value, as_value(builder, operand.factor))
         )
-    if isinstance(operand, Computed):
+    if isinstance(operand, ComputedParameter):
         return _carried_out(builder, operand)
     if isinstance(operand, np.ndarray | float | int):
         array = np.asarray(operand)

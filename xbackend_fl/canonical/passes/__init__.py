@@ -39,11 +39,11 @@ from xbackend_fl.canonical.passes.repeats import add_once_for_all
 from xbackend_fl.canonical.passes.roots import settle_roots
 from xbackend_fl.canonical.passes.rows import keep_rows_apart
 from xbackend_fl.canonical.passes.scales import pull_scales
+from xbackend_fl.canonical.passes.single_rows import add_single_rows
 from xbackend_fl.canonical.passes.slices import slice_before_functions
 from xbackend_fl.canonical.passes.squeezes import squeeze_features
 from xbackend_fl.canonical.passes.states import read_last_states
 from xbackend_fl.canonical.passes.sums import add_joined_parts
-from xbackend_fl.canonical.passes.tables import add_single_rows
 from xbackend_fl.canonical.passes.trims import trim_convolutions
 from xbackend_fl.canonical.passes.truths import settle_truths
 

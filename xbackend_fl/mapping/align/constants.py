@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from xbackend_fl.canonical import Schema
 from xbackend_fl.mapping.match.difference import Difference
 from xbackend_fl.mapping.probe.frozen import FrozenValues
-from xbackend_fl.mapping.probe.tables import constants_of, tables_of, unlike
+from xbackend_fl.mapping.probe.lookups import constants_of, lookups_of, unlike
 
 Array = NDArray[Any]
 
 
-def unlike_tables(schema: Schema, own: Schema, frozen: FrozenValues | None) -> Iterator[Difference]:
+def unlike_constants(schema: Schema, own: Schema, frozen: FrozenValues | None) -> Iterator[Difference]:
     """Tables of which the two models have the same values, but for a few.
 
     Args:
@@ -23,10 +23,10 @@ def unlike_tables(schema: Schema, own: Schema, frozen: FrozenValues | None) -> I
         own: The candidate's.
         frozen: What both models keep as it is, if they do: a table of the one may be a constant of the other.
     """
-    yield from _apart(tables_of(schema), tables_of(own))
+    yield from _apart(lookups_of(schema), lookups_of(own))
     if frozen:
         yield from _apart(frozen.values, constants_of(own))
-        yield from _apart(constants_of(schema), frozen.tables)
+        yield from _apart(constants_of(schema), frozen.own_values)
 
 
 def _apart(ours: Mapping[str, Array], theirs: Mapping[str, Array]) -> Iterator[Difference]:

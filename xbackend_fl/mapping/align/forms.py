@@ -15,7 +15,7 @@ from xbackend_fl.adapter.contract import Trainer
 from xbackend_fl.canonical import OPERATORS, Binding, Description, Effect, Node, Property, Schema, has
 from xbackend_fl.canonical.node import AttributeValue
 from xbackend_fl.mapping.align.align import Alignment, alignments
-from xbackend_fl.mapping.align.constants import unlike_tables
+from xbackend_fl.mapping.align.constants import unlike_constants
 from xbackend_fl.mapping.align.pairings import Proposal
 from xbackend_fl.mapping.match.difference import Difference
 from xbackend_fl.mapping.match.match import Matching
@@ -75,7 +75,10 @@ def one_function(
     first = next(several, None)
     if first is None:
         raise UnlikeError
-    apart = (*_unlike_floors(schema, description.schema), *unlike_tables(schema, description.schema, frozen))
+    apart = (
+        *_unlike_floors(schema, description.schema),
+        *unlike_constants(schema, description.schema, frozen),
+    )
     for alignment in chain([first], several):
         if unequal := (*_unequal(schema, description.schema, alignment.nodes), *apart):
             raise UnlikeError(unequal)

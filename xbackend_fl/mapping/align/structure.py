@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from xbackend_fl.canonical import Description, Schema
-from xbackend_fl.mapping.align.constants import unlike_tables
+from xbackend_fl.mapping.align.constants import unlike_constants
 from xbackend_fl.mapping.align.pairings import Proposal, pairings
 from xbackend_fl.mapping.match.causes import causes
 from xbackend_fl.mapping.match.diagnose import compare, differences
@@ -68,7 +68,7 @@ def bindings(
                 sized = tuple(f"{item}; at the example's size both are one" for item in apart)
                 apart = ()
     # One graph may hold other numbers: of those that no draw need read, all are compared.
-    tables = tuple(unlike_tables(schema, description.schema, None))
+    tables = tuple(unlike_constants(schema, description.schema, None))
     one = False
     for matching in pairings(reference, candidate, resemblance):
         one = True

@@ -48,7 +48,7 @@ Changes: TypeAlias = Iterator[Change]
 
 
 class Pool:
-    """What the other graph is made of: the numbers, tables and attributes that may stand here as well.
+    """What the other graph is made of: the numbers, constants and attributes that may stand here as well.
 
     Args:
         graph: The other graph.
@@ -56,7 +56,7 @@ class Pool:
 
     def __init__(self, graph: Graph) -> None:
         numbers: dict[float, None] = {}
-        self.tables: list[Array] = []
+        self.constants: list[Array] = []
         self._sets: dict[str, list[Mapping[str, Any]]] = {}
         self._attributes: dict[tuple[str, str], dict[str, Any]] = {}
         for step in graph.steps:
@@ -67,7 +67,7 @@ class Pool:
                 if array.size == 1:
                     numbers.setdefault(float(array.reshape(()).item()))
                 else:
-                    self.tables.append(array)
+                    self.constants.append(array)
             sets = self._sets.setdefault(step.operator, [])
             if step.attributes not in sets:
                 sets.append(step.attributes)

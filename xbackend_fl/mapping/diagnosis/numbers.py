@@ -65,7 +65,7 @@ def constants(graph: Graph, index: int, step: Step, pool: Pool) -> Changes:
                     new, added = with_constant(step, place, np.full(array.shape, other, array.dtype), "n")
                     yield Change(index, (new,), "constant", words(own), words(other), added)
             continue
-        for table in pool.tables:
+        for table in pool.constants:
             for other_table in _as_here(table, array):
                 if not np.allclose(other_table, array, rtol=1e-5, atol=1e-7):
                     new, added = with_constant(step, place, other_table, "t")

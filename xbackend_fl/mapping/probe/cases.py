@@ -26,15 +26,15 @@ from xbackend_fl.mapping.probe.larger import (
     EXAMPLES,
     Axes,
     behind_channels,
-    factors,
+    length_factors,
     longer,
     many_examples,
     others,
     series,
 )
+from xbackend_fl.mapping.probe.lookups import lookups_of
 from xbackend_fl.mapping.probe.probe import Case
 from xbackend_fl.mapping.probe.redrawn import Redrawn, divides, rounds, rounds_exact_sums
-from xbackend_fl.mapping.probe.tables import tables_of
 
 Array = NDArray[Any]
 
@@ -136,7 +136,7 @@ def _far(schema: Schema, example: Sequence[Array], axes: Axes, seed: int, usual:
     shapes = [array.shape for array in example]
     drawn = (
         _draw(schema, example, longer(shapes, axes, times), seed, usual, differentiate=False)
-        for times in factors(schema, shapes, axes)
+        for times in length_factors(schema, shapes, axes)
     )
     return [replace(case, inputs=tuple(array[:EXAMPLES] for array in case.inputs)) for case in drawn]
 
@@ -179,7 +179,7 @@ def every_index(schema: Schema, example: Sequence[Array], usual: Assignment) -> 
     """
     rows = {
         name: count
-        for name, count in vocabularies(schema, {k: len(a) for k, a in tables_of(schema).items()}).items()
+        for name, count in vocabularies(schema, {k: len(a) for k, a in lookups_of(schema).items()}).items()
         if not next(port for port in schema.inputs if port.name == name).padded
     }
     lengths = {

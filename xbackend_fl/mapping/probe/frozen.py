@@ -13,8 +13,8 @@ from xbackend_fl.adapter.canonical_model import CanonicalModel
 from xbackend_fl.canonical import Binding, Kind, Schema
 from xbackend_fl.canonical.graph.operands import LARGEST_CONSTANT
 from xbackend_fl.canonical.layout import Constant, leaves
+from xbackend_fl.mapping.probe.lookups import constants_of, twin_of
 from xbackend_fl.mapping.probe.probe import Evidence
-from xbackend_fl.mapping.probe.tables import constants_of, twin_of
 
 Array = NDArray[Any]
 
@@ -46,7 +46,7 @@ class FrozenValues:
         natives: What the candidate holds of these, by native name.
         evidence: What the reference did with the values that it holds.
         constants: The candidate's own constants for ``values``, where it has them in this form, with the axes of these.
-        tables: What the candidate holds of ``own``, in canonical layout.
+        own_values: What the candidate holds of ``own``, in canonical layout.
     """
 
     values: dict[str, Array]
@@ -54,7 +54,7 @@ class FrozenValues:
     natives: dict[str, Array]
     evidence: tuple[Evidence, ...]
     constants: dict[str, Array] = field(default_factory=dict)
-    tables: dict[str, Array] = field(default_factory=dict)
+    own_values: dict[str, Array] = field(default_factory=dict)
 
     def notes(self) -> tuple[str, ...]:
         """What is said with the map."""

@@ -95,7 +95,7 @@ def longer(shapes: Sequence[Shape], axes: Axes, times: int = 1, more: int = 0) -
     ]
 
 
-def factors(schema: Schema, shapes: Sequence[Shape], axes: Axes) -> list[int]:
+def length_factors(schema: Schema, shapes: Sequence[Shape], axes: Axes) -> list[int]:
     """How many times as long the axes are in the draws beyond one step more, in ascending order; bounded by work and memory.
 
     Args:

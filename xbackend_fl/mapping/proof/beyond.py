@@ -13,9 +13,9 @@ from xbackend_fl.canonical import Schema
 from xbackend_fl.errors import RefusedInput
 from xbackend_fl.mapping.probe.distributions import Assignment, vocabularies
 from xbackend_fl.mapping.probe.draw import draw_inputs, range_of
+from xbackend_fl.mapping.probe.lookups import lookups_of
 from xbackend_fl.mapping.probe.markers import compared, values
 from xbackend_fl.mapping.probe.probe import Case, Evidence, is_finite, observe
-from xbackend_fl.mapping.probe.tables import tables_of
 from xbackend_fl.mapping.proof.verify import TOLERANCE, relative_error
 
 Array = NDArray[Any]
@@ -100,7 +100,7 @@ def _cases(schema: Schema, example: Sequence[Array], usual: Assignment) -> Itera
     generator = np.random.Generator(np.random.Philox(key=[_SEED, 2]))
     known = max(int(example[index].max()) for index in places)
     most = max(_LARGEST, min(2 * known + 2, np.iinfo(np.int32).max))
-    rows = min([most, *tables, *map(len, tables_of(schema).values())])
+    rows = min([most, *tables, *map(len, lookups_of(schema).values())])
     for largest in dict.fromkeys((most, rows, (known + rows) // 2)):
         if largest <= known + 1:
             continue

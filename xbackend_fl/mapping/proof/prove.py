@@ -16,11 +16,11 @@ from xbackend_fl.errors import RefusedInput
 from xbackend_fl.mapping.probe.cases import EVERY_INDEX, ONE
 from xbackend_fl.mapping.probe.distributions import Distribution, vocabularies
 from xbackend_fl.mapping.probe.executor import executor_of
+from xbackend_fl.mapping.probe.lookups import lookups_of
 from xbackend_fl.mapping.probe.markers import unseen
 from xbackend_fl.mapping.probe.probe import Evidence
 from xbackend_fl.mapping.probe.redrawn import Redrawn
 from xbackend_fl.mapping.probe.runtime import GraphRefused
-from xbackend_fl.mapping.probe.tables import tables_of
 from xbackend_fl.mapping.proof.agreement import Agreement, agreement
 from xbackend_fl.mapping.proof.noise import output_noise, run_of, widest_noise
 from xbackend_fl.mapping.proof.observed import Standing, agreed, seen, standing, unseen_nodes
@@ -152,7 +152,7 @@ def _floors_of_norms(schema: Schema) -> Iterator[str]:
 
 def _some_rows(schema: Schema, own: Sequence[Evidence]) -> Iterator[str]:
     """Tables of constants that no draw reads whole."""
-    rows = {name: len(array) for name, array in tables_of(schema).items()}
+    rows = {name: len(array) for name, array in lookups_of(schema).items()}
     read = vocabularies(schema, rows)
     if rows and read and not any(EVERY_INDEX in item.case.label for item in own):
         yield f"the draws read some entries alone of what {shown_names(list(read))} looks up: others were compared where both hold them"

@@ -57,7 +57,7 @@ def constants_of(schema: Schema) -> dict[str, Array]:
     return found
 
 
-def tables_of(schema: Schema) -> dict[str, Array]:
+def lookups_of(schema: Schema) -> dict[str, Array]:
     """The constants of a graph of which places are read, by the name of the node that holds one."""
     constants = constants_of(schema)
     origins = {value: node.name for node in schema.nodes for value in node.outputs if node.name in constants}

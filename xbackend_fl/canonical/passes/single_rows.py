@@ -32,7 +32,7 @@ def add_single_rows(graph: Graph) -> tuple[Draft, ...]:
         (rest,) = (value for value in addition.inputs if value != own[0])
         tables = [
             table
-            for table, behind in _tables(graph, addition, own[0])
+            for table, behind in _embeddings(graph, addition, own[0])
             if behind == own[1]
             and table.name not in new
             and all(tensors[leaf.tensor] == 1 for leaf in leaves(table.layouts["weight"]))
@@ -86,7 +86,7 @@ def _features(graph: Graph, chain: list[Draft]) -> int | None:
     return len(last) - axis if last[axis] == table.layouts["weight"].shape[-1] else None
 
 
-def _tables(graph: Graph, addition: Draft, own: str) -> Iterator[tuple[Draft, int]]:
+def _embeddings(graph: Graph, addition: Draft, own: str) -> Iterator[tuple[Draft, int]]:
     """Tables of rows among the terms of a sum, inner sums and the sums that alone read it included, but for one term."""
     top = addition
     while (reader := graph.only_reader(top.outputs[0])) is not None and _is_sum(reader):

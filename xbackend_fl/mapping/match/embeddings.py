@@ -31,14 +31,14 @@ class _Read:
         return one == two and self.start != other.start and 0 in (self.start, other.start)
 
 
-def tables_as_in(reference: Schema, description: Description) -> tuple[Description, tuple[str, ...]]:
+def embeddings_as_in(reference: Schema, description: Description) -> tuple[Description, tuple[str, ...]]:
     """A candidate whose tables have as many rows in front of those that are read as the reference's have, and a note for each.
 
     Args:
         reference: The reference's schema.
         description: The candidate's own.
     """
-    ours, theirs = _tables(reference), _tables(description.schema)
+    ours, theirs = _embeddings(reference), _embeddings(description.schema)
     free = Counter(ours.values()) - Counter(theirs.values())
     notes = []
     for name, read in theirs.items():
@@ -57,7 +57,7 @@ def tables_as_in(reference: Schema, description: Description) -> tuple[Descripti
     return description, tuple(notes)
 
 
-def _tables(schema: Schema) -> dict[str, _Read]:
+def _embeddings(schema: Schema) -> dict[str, _Read]:
     """Every parameter that is data and of which one range of rows is read, by the name of its node."""
     readers: dict[str, list[Node]] = defaultdict(list)
     for node in schema.nodes:
