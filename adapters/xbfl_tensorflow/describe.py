@@ -264,7 +264,7 @@ def _walk(context: Context, graph: Any, calls: Sequence[Call], outputs: Sequence
             if _made_by(step).name not in read and not context.knows((step.arguments, step.options)):
                 # It looks at what the model does not compute with; its turn among the calls that drop it takes all the same.
                 if hasattr(step.target, "rate"):
-                    context.place(step.target)
+                    context.register_call(step.target)
                 continue
             name = getattr(step.target, "name", step.target)
             with context.reading(f"the layer {name!r}", partial(_frames, _made_by(step))):

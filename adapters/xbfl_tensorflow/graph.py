@@ -88,7 +88,7 @@ class Context(Walk[str, Operand]):
         """Node name of a layer."""
         return f"{self.prefix}{layer.name}"
 
-    def place(self, layer: Any) -> str:
+    def register_call(self, layer: Any) -> str:
         """A new native place: a call of a layer whose training attributes the schema says."""
         name, count = self.name(layer), 1
         place = name

@@ -233,7 +233,7 @@ def _batch_norm(context: Context, layer: Any, value: Value) -> Value:
         value,
         _axis(layer),
         layouts=_affine(context, layer) | statistics,
-        origin=context.place(layer),
+        origin=context.register_call(layer),
         epsilon=float(layer.epsilon),
         momentum=float(layer.momentum) if context.trains else 1.0,
     )
@@ -289,7 +289,9 @@ def embedding(context: Context, layer: Any, indices: Operand) -> Operand:
         "mask_zero=True changes the layers behind it; PyTorch has no masks",
         f"keras: {name}: mask_zero=False, and multiply by a mask that is an input of the model",
     )
-    return lookup(context.builder, name, context.native(layer.embeddings), indices, -1, context.place(layer))
+    return lookup(
+        context.builder, name, context.native(layer.embeddings), indices, -1, context.register_call(layer)
+    )
 
 
 def _embedding(context: Context, layer: Any, value: Value) -> Value:

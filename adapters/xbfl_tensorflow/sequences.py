@@ -50,7 +50,7 @@ def attention(context: Context, layer: Any, arguments: list[Any], options: Mappi
         scale=1.0 / math.sqrt(heads[0].native_shape[-1]),
         causal=causal,
         dropout=float(layer._dropout) if layer._dropout and context.trains else None,  # noqa: SLF001  Keras keeps its rate private
-        origin=context.place(layer),
+        origin=context.register_call(layer),
     )
     joined = join_heads(builder, f"{name}.heads", mixed)
     return _projection(context, f"{name}.output", layer._output_dense, joined, 2)  # noqa: SLF001

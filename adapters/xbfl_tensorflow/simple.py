@@ -73,7 +73,7 @@ def _dropout(context: Context, layer: Any, value: Value) -> Value:
         shared = [*(range(2, rank) if first else range(1, rank - 1))]
     else:
         shared = [axis for axis, n in enumerate(shape or ()) if n == 1]
-    place = context.place(layer)
+    place = context.register_call(layer)
     if not (layer.rate and context.trains):
         # Keras gives it no generator, or it is called with training=False: the schema cannot make it drop.
         return value

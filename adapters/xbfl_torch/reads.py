@@ -69,21 +69,21 @@ class Read:
     """One place at which Python code looks into the data.
 
     Attributes:
-        place: ``FILE:LINE``.
+        location: ``FILE:LINE``.
         code: The line.
         own: Whether it is a line of the user's own, and not of a library.
         decides: Whether what the module computes may depend on it; a look that only refuses or prints does not.
         caught: Whether an exception of it ends inside the module.
     """
 
-    place: str
+    location: str
     code: str
     own: bool
     decides: bool
     caught: bool
 
     def __str__(self) -> str:
-        return f"{self.place}, {self.code!r}" if self.code else self.place
+        return f"{self.location}, {self.code!r}" if self.code else self.location
 
 
 def reads_of(

@@ -226,9 +226,9 @@ OTHERS: dict[str, Step] = {
 def test_every_way_to_decide_by_the_data_is_seen(step: Step) -> None:
     found = [read for read in seen(step) if read.own and read.decides]
     assert found
-    assert all("test_control_flow_torch.py:" in read.place for read in found)
+    assert all("test_control_flow_torch.py:" in read.location for read in found)
     code = step.__code__
-    inside = [int(read.place.rsplit(":", 1)[1]) for read in found]
+    inside = [int(read.location.rsplit(":", 1)[1]) for read in found]
     assert min(inside) >= code.co_firstlineno or step in {caught, suppressed}
 
 

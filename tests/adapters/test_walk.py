@@ -85,7 +85,7 @@ def test_a_failure_has_the_line_of_the_user() -> None:
         context.reading("aten.foo", lambda: [(__file__, 7)]),
     ):
         raise KeyError
-    assert context.builder.recorder.place.endswith("test_walk.py:7")
+    assert context.builder.recorder.location.endswith("test_walk.py:7")
 
 
 def test_an_operation_has_one_handler() -> None:

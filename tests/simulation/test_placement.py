@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from xbackend_fl import load_course, run_course
 from xbackend_fl.adapter import LOCKSTEP, balance
 from xbackend_fl.simulation import bench_course
-from xbackend_fl.simulation.placement import place
+from xbackend_fl.simulation.placement import choose_placement
 
 SMALL = ["rounds=2", "training.steps=4", "models={torch: torch_model.py:build}", "participants={torch: 6}"]
 
@@ -47,7 +47,7 @@ def test_shares_are_within_a_third_of_the_best(sizes: list[int], workers: int) -
 
 def test_workers_for_a_machine(digits: Path) -> None:
     def workers(cores: int, *settings: str) -> tuple[int, int]:
-        found = place(load_course(digits / "course.yaml", settings), cores)
+        found = choose_placement(load_course(digits / "course.yaml", settings), cores)
         return found.workers, found.threads
 
     assert workers(2) == (1, 1)
@@ -67,7 +67,7 @@ def test_every_gpu_has_a_worker(digits: Path, tmp_path: Path, monkeypatch: pytes
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
     def placed(*settings: str) -> tuple[int, str, int | None]:
-        found = place(load_course(digits / "course.yaml", settings), 8)
+        found = choose_placement(load_course(digits / "course.yaml", settings), 8)
         return found.workers, found.device, found.replicas
 
     assert placed() == (3, "cuda", 16)
@@ -77,12 +77,12 @@ def test_every_gpu_has_a_worker(digits: Path, tmp_path: Path, monkeypatch: pytes
     assert placed("federate.replicas=auto") == (3, "cuda", None)
     assert placed("federate.replicas=5") == (3, "cuda", 5)
     assert placed("federate.replicas=lockstep") == (3, "cuda", LOCKSTEP)
-    assert place(load_course(digits / "course.yaml"), 8).gpus == ("0", "1", "2")
-    assert place(load_course(digits / "course.yaml", ["federate.device=cpu"]), 8).gpus == ()
+    assert choose_placement(load_course(digits / "course.yaml"), 8).gpus == ("0", "1", "2")
+    assert choose_placement(load_course(digits / "course.yaml", ["federate.device=cpu"]), 8).gpus == ()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     assert placed() == (1, "cuda", 16)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-8932f937")
-    assert place(load_course(digits / "course.yaml"), 8).gpus == ("2", "GPU-8932f937")
+    assert choose_placement(load_course(digits / "course.yaml"), 8).gpus == ("2", "GPU-8932f937")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert placed()[1] == "cpu"
 

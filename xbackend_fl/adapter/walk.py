@@ -59,7 +59,7 @@ class Walk(Generic[Key, Item]):
         Raises:
             UnsupportedError: The block raised something that nobody foresaw.
         """
-        self.builder.recorder.place = users_place(frames())
+        self.builder.recorder.location = users_place(frames())
         with explained(f"reading {what}", model, frames):
             yield
 

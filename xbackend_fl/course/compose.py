@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from xbackend_fl.course.excerpt import SHOWN, Place, printed
+from xbackend_fl.course.excerpt import SHOWN, Location, printed
 
 MAX_VALUES = 75_000
 MAX_DEPTH = 32
@@ -58,7 +58,7 @@ class Node:
     height: int = 0
 
     @property
-    def place(self) -> Place:
+    def location(self) -> Location:
         """Where it begins."""
         return _place(self.event)
 
@@ -76,9 +76,9 @@ class Node:
 class Misread(Exception):  # noqa: N818  caught by the reader
     """A mistake that ends the reading."""
 
-    def __init__(self, message: str, place: Place | None = None, hint: str | None = None) -> None:
+    def __init__(self, message: str, place: Location | None = None, hint: str | None = None) -> None:
         super().__init__(message)
-        self.message, self.place, self.hint = message, place, hint
+        self.message, self.location, self.hint = message, place, hint
 
 
 class Several(Exception):  # noqa: N818  caught by the reader
@@ -157,7 +157,7 @@ class Composer:
             listed = isinstance(parent.value, list) and len(self._open) == 2
             if listed and len(siblings) > MAX_PARTICIPANTS and self._section == "participants":
                 # Here, because there may be more of them than there may be values.
-                raise Misread(f"{TOO_MANY}, and this is the {len(siblings)}st", node.place)
+                raise Misread(f"{TOO_MANY}, and this is the {len(siblings)}st", node.location)
         else:
             self._root = node
 
@@ -195,20 +195,20 @@ class Composer:
         merged: list[Node] = []
         for key, value in zip(children[::2], children[1::2], strict=True):
             if isinstance(key.value, dict | list):
-                raise Misread(f"a key is a text, received {named_kind(plain(key))}", key.place)
+                raise Misread(f"a key is a text, received {named_kind(plain(key))}", key.location)
             if key.text == "<<" and not key.quoted:
                 merged += value.value if isinstance(value.value, list) else [value]
             elif key.text in node.value:
                 message = f"the key `{printed(key.text)}` stands here a second time"
-                first = node.value[key.text][0].place.row + 1
-                self._mistakes.append(Misread(message, key.place, f"it stands in line {first} already"))
+                first = node.value[key.text][0].location.row + 1
+                self._mistakes.append(Misread(message, key.location, f"it stands in line {first} already"))
                 if len(self._mistakes) == SHOWN:
                     raise Several(self._mistakes)
             else:
                 node.value[key.text] = (key, value)
         for other in merged:
             if not isinstance(other.value, dict):
-                raise Misread(f"`<<` takes mappings, received {named_kind(plain(other))}", other.place)
+                raise Misread(f"`<<` takes mappings, received {named_kind(plain(other))}", other.location)
             for name, pair in other.value.items():
                 node.value.setdefault(name, pair)
 
@@ -255,6 +255,8 @@ def _check_tag(tag: str | None, event: yaml.Event) -> None:
         raise Misread(f"the tag `{printed(str(tag))}` is not known", _place(event), "leave the tag out")
 
 
-def _place(event: Any) -> Place:
+def _place(event: Any) -> Location:
     start, end = event.start_mark, event.end_mark
-    return Place(start.line, start.column, max(1, end.column - start.column) if end.line == start.line else 1)
+    return Location(
+        start.line, start.column, max(1, end.column - start.column) if end.line == start.line else 1
+    )

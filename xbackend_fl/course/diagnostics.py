@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from xbackend_fl.course.compose import Node, named_kind
-from xbackend_fl.course.excerpt import SHOWN, Place, block, listed, printed
+from xbackend_fl.course.excerpt import SHOWN, Location, block, listed, printed
 from xbackend_fl.course.reading import Document
 from xbackend_fl.course.settings import Path, Setting
 
@@ -146,18 +146,18 @@ def _where(mistake: Mistake, document: Document, settings: Sequence[Setting]) ->
     yield from document.source.where(place)
 
 
-def _find(root: Node | None, path: Path, *, at_key: bool) -> tuple[Place | None, int]:
+def _find(root: Node | None, path: Path, *, at_key: bool) -> tuple[Location | None, int]:
     """The place of a path, or of its deepest part that is written in the file, and how many steps these are."""
     if root is None:
         return None, 0
-    node, place = root, root.place
+    node, place = root, root.location
     for index, step in enumerate(path):
         if isinstance(node.value, dict) and str(step) in node.value:
             key, node = node.value[str(step)]
             place = (key if at_key and index == len(path) - 1 else node).place
         elif isinstance(node.value, list) and isinstance(step, int) and step < len(node.value):
             node = node.value[step]
-            place = node.place
+            place = node.location
         else:
             return place, index
     return place, len(path)

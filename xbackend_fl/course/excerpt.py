@@ -15,7 +15,7 @@ _WORD = 80
 
 
 @dataclass(frozen=True)
-class Place:
+class Location:
     """Where something stands.
 
     Attributes:
@@ -41,7 +41,7 @@ class Source:
     name: str
     lines: list[str] = field(default_factory=list)
 
-    def where(self, place: Place | None) -> Iterator[str]:
+    def where(self, place: Location | None) -> Iterator[str]:
         """File, line and column, and the line with a mark below; a long line is cut."""
         if place is None:
             yield f"  --> {self.name}"

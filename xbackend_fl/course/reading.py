@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from xbackend_fl.course.compose import TOO_DEEP, Composer, Core, Misread, Node, Several, named_kind, plain
-from xbackend_fl.course.excerpt import Place, Source, block, listed, printed
+from xbackend_fl.course.excerpt import Location, Source, block, listed, printed
 from xbackend_fl.errors import ConfigError
 
 MAX_BYTES = 4 << 20
@@ -95,7 +95,7 @@ def read_text(content: bytes | str, name: str, *, located: bool = True) -> Docum
         return Document(Source(name, _LINE.split(text)), root)
     source = Source(name, _LINE.split(text))
     raise ConfigError(
-        listed([block(m.message, source.where(m.place if located else None), m.hint) for m in mistakes])
+        listed([block(m.message, source.where(m.location if located else None), m.hint) for m in mistakes])
     )
 
 
@@ -104,13 +104,13 @@ def _syntax(error: yaml.YAMLError) -> Misread:
     problem = str(getattr(error, "problem", None) or error)
     # libyaml has a limit of its own, and looks ahead.
     reason = TOO_DEEP if "nesting depth" in problem else f"not YAML: {printed(problem)}"
-    return Misread(reason, mark and Place(mark.line, mark.column))
+    return Misread(reason, mark and Location(mark.line, mark.column))
 
 
 def _check_characters(text: str) -> None:
     if (bad := _UNREADABLE.search(text)) is not None:
         before = _LINE.split(text[: bad.start()])
-        raise Misread(f"not YAML: the character {bad[0]!a}", Place(len(before) - 1, len(before[-1])))
+        raise Misread(f"not YAML: the character {bad[0]!a}", Location(len(before) - 1, len(before[-1])))
 
 
 def write_text(value: dict[str, Any]) -> str:

@@ -34,7 +34,7 @@ def not_held(array: Column, dtype: np.dtype[Any]) -> str | None:
         if lost.any():
             where = tuple(np.argwhere(lost)[0])
             count += int(lost.sum())
-            first = first or f"{block[where]!s} at {place(where, start)}"
+            first = first or f"{block[where]!s} at {shown_index(where, start)}"
     return f"{count} of {_count(prod(array.shape), 'value')}, as {first}" if count else None
 
 
@@ -44,11 +44,11 @@ def out_of_range(array: Column, low: float, high: float) -> str | None:
         wrong = (block < low) | (block > high)
         if wrong.any():
             where = tuple(np.argwhere(wrong)[0])
-            return f"{block[where]!s} at {place(where, start)}"
+            return f"{block[where]!s} at {shown_index(where, start)}"
     return None
 
 
-def place(index: Sequence[int] | Array, start: int = 0) -> str:
+def shown_index(index: Sequence[int] | Array, start: int = 0) -> str:
     """An index in words: ``row 3, column 5``."""
     row, *rest = map(int, index)
     words = f"row {row + start}"
@@ -135,7 +135,7 @@ class _Finite:
         self._counts["NaN"] += int(np.isnan(block).sum())
         self._counts["infinity"] += int(np.isinf(block).sum())
         self._rows += int(bad.reshape(len(block), -1).any(1).sum())
-        self._first = self._first or place(np.argwhere(bad)[0], start)
+        self._first = self._first or shown_index(np.argwhere(bad)[0], start)
 
     def found(self) -> str | None:
         if not self._rows:

@@ -24,7 +24,7 @@ from xbackend_fl.participant import ClientStates, Scope, Usage, Worker, changed
 from xbackend_fl.report import Participation
 from xbackend_fl.rounds import Outputs, Prepared, RoundOutcome, check_loss
 from xbackend_fl.simulation.calls import Handle, Pending, collect, settle
-from xbackend_fl.simulation.placement import Placement, place
+from xbackend_fl.simulation.placement import Placement, choose_placement
 from xbackend_fl.simulation.shared_memory import SharedValues
 from xbackend_fl.simulation.workers import LocalWorker, ProcessWorker
 from xbackend_fl.weights import Weights, digest
@@ -60,7 +60,7 @@ class SimulationEngine:
         self._observer: Observer = lambda _: None
         # In one process, a second worker would only train in its turn.
         alone = in_process and course.federate.workers is None
-        placement = self.placement = place(course, 1 if alone else os.cpu_count() or 1)
+        placement = self.placement = choose_placement(course, 1 if alone else os.cpu_count() or 1)
         # To try a course, two processes are enough: what they load and build is compared.
         workers = min(placement.workers, 2 // len(course.backends) or 1) if thorough else placement.workers
         busy = {participant.backend for participant in course.participants}

@@ -33,7 +33,7 @@ class Placement:
     gpus: tuple[str, ...] = ()
 
 
-def place(course: Course, cores: int) -> Placement:
+def choose_placement(course: Course, cores: int) -> Placement:
     """Workers and threads for a machine.
 
     One thread in each of two workers trains two participants faster than two threads train one: small steps leave a second

@@ -53,7 +53,7 @@ class Recorder:
         self.training_effects: list[TrainingEffect] = []
         self.kept: set[str] = set()
         self._closed_layouts: set[tuple[str, Layout]] = set()
-        self.place = ""
+        self.location = ""
         self.notes: list[str] = []
         self._places: dict[str, str] = {}
 
@@ -127,8 +127,8 @@ class Recorder:
         self.drafts[name] = Draft(
             name, operator, reads, outputs, dict(layouts), dict(attributes), origin or name, tuple(shapes)
         )
-        if self.place:
-            self._places[name] = self.place
+        if self.location:
+            self._places[name] = self.location
         self._producers |= dict.fromkeys(outputs, name)
         self._shapes |= dict(zip(outputs, shapes, strict=True))
         given = [self._dtypes[value] for value in reads]

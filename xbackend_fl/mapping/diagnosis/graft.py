@@ -27,7 +27,7 @@ class Graft:
 
     Attributes:
         side: The graph that takes it: 0 for the reference, 1 for the candidate.
-        place: The value that it replaces there.
+        location: The value that it replaces there.
         readers: The steps that read it instead; all if there are none.
         source: The value of the other graph.
         gone: The steps that the taking graph has for it, from where both agree.
@@ -35,7 +35,7 @@ class Graft:
     """
 
     side: int
-    place: str
+    location: str
     readers: tuple[int, ...]
     source: str
     gone: tuple[int, ...]
@@ -43,15 +43,15 @@ class Graft:
 
     def steps(self, graph: Graph, array: Array) -> tuple[dict[int, tuple[Step, ...]], dict[str, Array]]:
         """The changed steps of the graph that takes the value, by index, and the constants that they read."""
-        name = f"_grafted_{self.place}"
+        name = f"_grafted_{self.location}"
         if not self.readers:
-            index = next(i for i, step in enumerate(graph.steps) if self.place in step.outputs)
+            index = next(i for i, step in enumerate(graph.steps) if self.location in step.outputs)
             step = graph.steps[index]
-            return {index: (Step("Identity", (name,), (self.place,), {}, step.owner),)}, {name: array}
+            return {index: (Step("Identity", (name,), (self.location,), {}, step.owner),)}, {name: array}
         found: dict[int, tuple[Step, ...]] = {}
         for index in self.readers:
             step = graph.steps[index]
-            inputs = tuple(name if read == self.place else read for read in step.inputs)
+            inputs = tuple(name if read == self.location else read for read in step.inputs)
             found[index] = (replace(step, inputs=inputs),)
         return found, {name: array}
 

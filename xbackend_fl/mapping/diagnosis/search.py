@@ -181,7 +181,7 @@ def _with_branch(
     for graft in grafts(graphs, nothing.partings, runs[0].values):
         if time.process_time() > until:
             return None
-        if graphs[graft.side].also_read(graft.place):
+        if graphs[graft.side].also_read(graft.location):
             # A value that is taken over would not show what else these weights are read for.
             continue
         apart = partial(_grafted, graphs, graft, outputs=outputs)
@@ -229,9 +229,9 @@ def _grafted(
     """How far the outputs of a graph with a value of the other one are from the other's, at most."""
     side = graft.side
     own, other = run.values[side], run.values[1 - side]
-    if own[graft.place].size != other[graft.source].size:
+    if own[graft.location].size != other[graft.source].size:
         return float("inf")
-    new, constants = graft.steps(graphs[side], fitted(other[graft.source], own[graft.place]))
+    new, constants = graft.steps(graphs[side], fitted(other[graft.source], own[graft.location]))
     found = graphs[side].changed(own, new, constants)
     if found is None:
         return float("inf")

@@ -55,7 +55,7 @@ def _branch(graft: Graft, graphs: tuple[Graph, Graph], places: Mapping[str, str]
     """What each side does between values that agree and one behind which all agrees."""
     branches = (graft.gone, graft.new)[:: 1 if graft.side == 0 else -1]
     told = [_goes_on(graphs[side], branches[side], places if side else {}) for side in (0, 1)]
-    ends = (graft.place, graft.source)[:: 1 if graft.side == 0 else -1]
+    ends = (graft.location, graft.source)[:: 1 if graft.side == 0 else -1]
     for side in (0, 1):
         if told[side] == _NOTHING:
             return f"{told[1 - side]} of the {_SIDES[1 - side]}, in front of {ends[1 - side]!r}: missing in the {_SIDES[side]}, which goes on with {ends[side]!r}"
