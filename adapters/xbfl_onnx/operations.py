@@ -77,7 +77,7 @@ def _slice(context: Context, node: onnx.NodeProto) -> Operand:
             operand = axes_ops.cut(context.builder, node.name, operand, axis, start, end, step)
         else:
             places = range(native_shape(operand)[axis])[slice(start, end, step)]
-            operand = picking.take(context.builder, node.name, operand, axis, np.array(places))
+            operand = picking.gather_constant(context.builder, node.name, operand, axis, np.array(places))
     return operand
 
 

@@ -58,7 +58,7 @@ class TensorFlowOperations:
         """TensorFlow's."""
         return tf.nn.log_softmax(scores, self.axis)
 
-    def take(self, scores: Any, classes: Any, /) -> Any:
+    def gather(self, scores: Any, classes: Any, /) -> Any:
         """Numbers of classes."""
         return tf.gather(self._classes_last(scores), classes, batch_dims=len(classes.shape))
 

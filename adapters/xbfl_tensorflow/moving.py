@@ -94,7 +94,7 @@ def _strided_slice(context: Context, node: Any, arguments: list[Operand]) -> Ope
                     context.builder, name, value, axis, first, max(first, places.stop), places.step
                 )
             else:
-                value = picking.take(context.builder, name, value, axis, np.array(places))
+                value = picking.gather_constant(context.builder, name, value, axis, np.array(places))
             axis += 1
     return value
 

@@ -246,14 +246,14 @@ class TensorFlowTrainer:
         total, number = np.zeros(2), 0
         rows = _rows(batches)
         first = list(islice(rows, 2))
-        alone = len(first) == 1 and len(first[0]) == 1
+        single = len(first) == 1 and len(first[0]) == 1
         quick = unoptimized() if self._outputs else nullcontext()
         autocast, still = autocasting(self._model, config), self._still(config)
         with autocast, schema_attributes(self._layers, config, still), kernels_needed(), quick:
             for row in chain(first, rows):
                 numbers = _numbers(config, number, len(row))
                 given = (*_stacked(row), numbers, slots, constants)
-                total += self._steps_of(config, given, alone=alone)(*given).numpy()
+                total += self._steps_of(config, given, single=single)(*given).numpy()
                 number += len(row)
         return LossSum(float(total[0]), int(total[1]))
 
@@ -325,15 +325,15 @@ class TensorFlowTrainer:
     def _trained(self, config: TrainConfig) -> dict[str, Any]:
         return {name: value for name, value in self._trainable().items() if name not in config.frozen}
 
-    def _steps_of(self, config: TrainConfig, given: Sequence[Any], *, alone: bool) -> Callable[..., Any]:
+    def _steps_of(self, config: TrainConfig, given: Sequence[Any], *, single: bool) -> Callable[..., Any]:
         """Training steps as a graph, or one step; traced anew only when the configuration changes.
 
         A graph for batches of one size rounds otherwise than one for batches of any. So it is one of any from the first call, or what was trained
         before would decide about bits.
         """
-        key = f"train {alone} {config!r}"
+        key = f"train {single} {config!r}"
         if key not in self._steps:
-            made: Any = self._trace(config, alone=alone)
+            made: Any = self._trace(config, single=single)
             self._steps[key] = made
             inputs, targets, numbers, *others = given
             # Some models take batches of one size only.
@@ -346,7 +346,7 @@ class TensorFlowTrainer:
                 )
         return self._steps[key]
 
-    def _trace(self, config: TrainConfig, *, alone: bool) -> Callable[..., Any]:
+    def _trace(self, config: TrainConfig, *, single: bool) -> Callable[..., Any]:
         trainable = self._trained(config)
         values = list(trainable.values())
         masks = _masks(config, trainable)
@@ -401,7 +401,7 @@ class TensorFlowTrainer:
             return step([item[0] for item in inputs], targets[0], numbers[0], slots, constants)
 
         compiled: Callable[..., Any] = tf.function(
-            one_step if alone else steps, autograph=wants_autograph(self._model), reduce_retracing=True
+            one_step if single else steps, autograph=wants_autograph(self._model), reduce_retracing=True
         )
         return compiled
 

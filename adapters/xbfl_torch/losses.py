@@ -74,7 +74,7 @@ class TorchOperations:
         """PyTorch's."""
         return torch.log_softmax(scores, self.axis)
 
-    def take(self, scores: Any, classes: Any, /) -> Any:
+    def gather(self, scores: Any, classes: Any, /) -> Any:
         """Numbers of classes."""
         return torch.gather(scores, self.axis, classes.unsqueeze(self.axis)).squeeze(self.axis)
 

@@ -44,7 +44,7 @@ def _repeat_interleave(context: Context, node: Node) -> Operand:
         axis = 0
     if isinstance(times, np.ndarray):
         indices = np.repeat(np.arange(operand_shape(operand)[axis]), times)
-        return picking.take(context.builder, name, operand, axis, indices)
+        return picking.gather_constant(context.builder, name, operand, axis, indices)
     require(isinstance(times, int), name, "repeats that depend on the data")
     return picking.repeat(context.builder, name, operand, axis, times)
 

@@ -29,7 +29,7 @@ class LogCosh:
 
 def naive(outputs: Any, targets: Any, ops: Any) -> Any:
     shares = ops.exp(outputs)
-    return -ops.log(ops.take(shares, targets) / ops.sum(shares))
+    return -ops.log(ops.gather(shares, targets) / ops.sum(shares))
 
 
 def naive_cured(outputs: Any, targets: Any, ops: Any) -> Any:
@@ -55,7 +55,7 @@ def of_classes(outputs: Any, targets: Any, ops: Any) -> Any:
 
 
 def of_classes_cured(outputs: Any, targets: Any, ops: Any) -> Any:
-    return -ops.take(ops.log_softmax(outputs), targets)
+    return -ops.gather(ops.log_softmax(outputs), targets)
 
 
 def number(outputs: Any, targets: Any, ops: Any) -> Any:
@@ -68,11 +68,11 @@ def number_cured(outputs: Any, targets: Any, ops: Any) -> Any:
 
 
 def steps(outputs: Any, targets: Any, ops: Any) -> Any:
-    return ops.where(ops.take(outputs, targets) > 0, 0.0, 1.0)
+    return ops.where(ops.gather(outputs, targets) > 0, 0.0, 1.0)
 
 
 def steps_cured(outputs: Any, targets: Any, ops: Any) -> Any:
-    return ops.maximum(1.0 - ops.take(outputs, targets), 0.0)
+    return ops.maximum(1.0 - ops.gather(outputs, targets), 0.0)
 
 
 class WithoutEach:

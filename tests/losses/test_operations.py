@@ -38,9 +38,9 @@ FORMULAS: dict[str, tuple[Any, Callable[[Any, Any, Operations], Any]]] = {
 OF_CLASSES: dict[str, Callable[[Any, Any, Operations], Any]] = {
     "softmax_cross_entropy": lambda x, y, ops: ops.softmax_cross_entropy(x, y),
     "log_softmax": lambda x, _, ops: ops.log_softmax(x),
-    "take": lambda x, y, ops: ops.take(x * x, y),
+    "gather": lambda x, y, ops: ops.gather(x * x, y),
     "sum": lambda x, _, ops: ops.sum(x * x),
-    "row": lambda x, y, ops: ops.take(x * ops.row([1.0, -2.0, 0.5, 3.0], x), y),
+    "row": lambda x, y, ops: ops.gather(x * ops.row([1.0, -2.0, 0.5, 3.0], x), y),
 }
 
 

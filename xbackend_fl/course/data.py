@@ -56,7 +56,7 @@ Share = Annotated[float, Field(gt=0), HELD]
 class Data(TextSection):
     """Where examples come from: the text of ``source`` alone, or a mapping."""
 
-    alone = "source"
+    text_field = "source"
 
     source: str = Field(
         description="FILE_OR_MODULE:CALLABLE returning train, validation and test; or images:FOLDER, parquet:FILE#COLUMNS:TARGET, "

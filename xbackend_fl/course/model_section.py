@@ -17,7 +17,7 @@ CODE = ("train", "evaluate")
 class ModelSection(TextSection):
     """A backend's model: the text of ``build`` alone, or a mapping."""
 
-    alone = "build"
+    text_field = "build"
 
     build: str = Field(description="FILE_OR_MODULE:CALLABLE that returns the model")
     train: str | None = Field(None, description=TRAIN)

@@ -57,17 +57,17 @@ class TextSection(Section):
     """A section that is most often one text, and then may be written as that alone.
 
     Attributes:
-        alone: The field that the text is.
+        text_field: The field that the text is.
     """
 
-    alone: ClassVar[str]
+    text_field: ClassVar[str]
 
     @model_validator(mode="before")
     @classmethod
     def _whole(cls, value: Any) -> Any:
         if not isinstance(value, str | dict | cls):
             raise PydanticKnownError("string_type")
-        return {cls.alone: value} if isinstance(value, str) else value
+        return {cls.text_field: value} if isinstance(value, str) else value
 
     @classmethod
     def __get_pydantic_json_schema__(

@@ -126,7 +126,7 @@ class Machine:
 
     # Reading the program
 
-    def take(self, length: int) -> bytes:
+    def read(self, length: int) -> bytes:
         """The next bytes."""
         if length < 0 or self._at + length > len(self._program):
             self._source.refuse("bad-pickle", f"its pickle breaks off at byte {self._at}", offset=self._at)
@@ -135,7 +135,7 @@ class Machine:
 
     def number(self, form: str) -> Any:
         """A number in the given :mod:`struct` format."""
-        return struct.unpack(form, self.take(struct.calcsize(form)))[0]
+        return struct.unpack(form, self.read(struct.calcsize(form)))[0]
 
     def byte(self) -> int:
         """The next byte, which most programs consist of."""
@@ -146,7 +146,7 @@ class Machine:
         """Push text."""
         if length > _MAX_TEXT:
             self._source.refuse("pickle-limit", f"its pickle holds text of {length} bytes", limit=_MAX_TEXT)
-        value = self.take(length).decode("utf-8", "surrogatepass")
+        value = self.read(length).decode("utf-8", "surrogatepass")
         self._texts += getsizeof(value)
         if self._texts > _MAX_TEXTS:
             self._too_many("bytes of text", _MAX_TEXTS)
@@ -325,7 +325,7 @@ def _protocol(machine: Machine) -> None:
 
 
 def _long(machine: Machine) -> None:
-    content = machine.take(machine.byte())
+    content = machine.read(machine.byte())
     # No size and no name needs more; a state beside the weights may.
     machine.push(
         int.from_bytes(content, "little", signed=True) if len(content) <= 8 else Other("a large number")

@@ -65,7 +65,7 @@ class Operations(Protocol):
         """``log(softmax(scores))`` over the classes, in the shape of ``scores``."""
         ...
 
-    def take(self, scores: Any, classes: Any, /) -> Any:
+    def gather(self, scores: Any, classes: Any, /) -> Any:
         """The number of each position's class, in the shape of ``classes``."""
         ...
 
@@ -149,7 +149,7 @@ class NumpyOperations:
         shifted = scores - scores.max(self.axis, keepdims=True)
         return shifted - np.log(np.exp(shifted).sum(self.axis, keepdims=True))
 
-    def take(self, scores: Any, classes: Any, /) -> Any:
+    def gather(self, scores: Any, classes: Any, /) -> Any:
         """Numbers of classes."""
         return np.take_along_axis(scores, np.expand_dims(classes, self.axis), self.axis).squeeze(self.axis)
 

@@ -168,7 +168,7 @@ class Rehearsal:
         if not refused and not tried:
             with tried:
                 for trial in trials:
-                    trial.alone()
+                    trial.check_single_examples()
                     if scope.thorough:
                         notes += tuple(trial.steps(self._trained_on(named)))
         if tried and not scope.common:

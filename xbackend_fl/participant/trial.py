@@ -135,7 +135,7 @@ class Trial:
             raise ConfigError(f"{what} has a loss of {found.loss} {when}")
         return found
 
-    def alone(self) -> None:
+    def check_single_examples(self) -> None:
         """A step with one example, where there will be one and batch normalisation averages.
 
         Raises:

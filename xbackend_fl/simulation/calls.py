@@ -30,19 +30,19 @@ class Pending(Generic[T_co]):
     """A call whose answer is on its way.
 
     Args:
-        take: Takes what the worker says next: tells the observer what happens, and returns the answer if it was that.
-        connection: Where that comes from; without one, ``take`` runs the call.
+        receive: Takes what the worker says next: tells the observer what happens, and returns the answer if it was that.
+        connection: Where that comes from; without one, ``receive`` runs the call.
     """
 
     def __init__(
-        self, take: Callable[[Observer], Answer[T_co] | None], connection: Connection | None = None
+        self, receive: Callable[[Observer], Answer[T_co] | None], connection: Connection | None = None
     ) -> None:
-        self._take, self.connection = take, connection
+        self._receive, self.connection = receive, connection
         self._answer: Answer[T_co] | None = None
 
-    def take_next(self, observer: Observer) -> bool:
+    def receive_next(self, observer: Observer) -> bool:
         """Take what comes next; whether it was the answer."""
-        self._answer = self._take(observer)
+        self._answer = self._receive(observer)
         return self._answer is not None
 
     @property
@@ -94,12 +94,12 @@ def settle(pending: Iterable[Pending[Any]], observer: Observer, refused: Refusal
             waiting[call.connection] = call
             continue
         with kept:
-            call.take_next(observer)
+            call.receive_next(observer)
     while waiting:
         for connection in wait(list(waiting)):
             over = True
             with kept:
-                over = waiting[connection].take_next(observer)
+                over = waiting[connection].receive_next(observer)
             if over:
                 del waiting[connection]
 

@@ -41,12 +41,12 @@ class LocalWorker:
     ) -> Pending[T]:
         """Remember the call; it runs when it is settled."""
 
-        def take(observer: Observer) -> Answer[T]:
+        def receive(observer: Observer) -> Answer[T]:
             self._observer = observer
             self._worker = self._worker or self._make()
             return Answer(method(self._worker, *arguments, **named))
 
-        return Pending(take)
+        return Pending(receive)
 
     def close(self) -> None:
         """Nothing to end."""
@@ -83,7 +83,7 @@ class ProcessWorker:
             send(self._connection, (method, self._shared.refs(arguments), named))
         except OSError as error:
             raise self._death() from error
-        return Pending(self._take, self._connection)
+        return Pending(self._receive, self._connection)
 
     def close(self) -> None:
         """Ask the process to end, then make it."""
@@ -97,7 +97,7 @@ class ProcessWorker:
         if self._buffer:
             Path(self._buffer).unlink(missing_ok=True)
 
-    def _take(self, observer: Observer) -> Answer[Any] | None:
+    def _receive(self, observer: Observer) -> Answer[Any] | None:
         """What the process says next.
 
         Raises:

@@ -19,7 +19,7 @@ from xbackend_fl.canonical.value import Value
 from xbackend_fl.errors import UnsupportedError
 
 
-def take(builder: GraphBuilder, name: str, operand: Operand, axis: int, indices: Array) -> Operand:
+def gather_constant(builder: GraphBuilder, name: str, operand: Operand, axis: int, indices: Array) -> Operand:
     """Positions of a native axis by constant indices of any shape, which takes the place of the axis.
 
     One position is a Select, an even rise a Slice, the whole axis backwards a Flip; anything else a Take.
@@ -36,7 +36,7 @@ def take(builder: GraphBuilder, name: str, operand: Operand, axis: int, indices:
     if indices.ndim == 0:
         return axes_ops.pick(builder, name, operand, axis, int(flat[0]))
     if axis == 0 and isinstance(operand, Step) and for_each_example(builder, indices):
-        one = as_value(builder, take(builder, name, operand, 0, indices[:1]))
+        one = as_value(builder, gather_constant(builder, name, operand, 0, indices[:1]))
         return expand(builder, name, one, (*indices.shape, *shape[1:]))
     picked = _along(builder, name, operand, axis, flat)
     wanted = (*shape[:axis], *indices.shape, *shape[axis + 1 :])
@@ -86,7 +86,7 @@ def index(builder: GraphBuilder, name: str, operand: Operand, indices: Sequence[
     if all(isinstance(item, np.ndarray) for item in given):
         arrays = [np.asarray(item) for item in given]
         if len(places) == 1:
-            return take(builder, name, operand, places[0], arrays[0])
+            return gather_constant(builder, name, operand, places[0], arrays[0])
         return _by_constants(builder, name, operand, places, arrays)
     if len(given) == 1:
         return gather(builder, name, operand, places[0], given[0])
@@ -110,7 +110,7 @@ def _by_constants(
     )
     merged = (*shape[:first], math.prod(sizes), *shape[last + 1 :])
     joined = axes_ops.reshape(builder, name, operand, merged)
-    return take(builder, name, joined, first, np.asarray(flat))
+    return gather_constant(builder, name, joined, first, np.asarray(flat))
 
 
 def _batch_of(operand: Operand, batch: int) -> bool | None:
@@ -133,7 +133,7 @@ def gather(
     rank = len(native_shape(operand))
     axis %= rank
     if isinstance(indices, np.ndarray) and not batch_dims:
-        return take(builder, name, operand, axis, indices)
+        return gather_constant(builder, name, operand, axis, indices)
     if isinstance(operand, Step) and axis == 0:
         table = views.reshaped(operand, (operand.shape[0], math.prod(operand.shape[1:])))
         found = lookup(builder, name, table, indices)

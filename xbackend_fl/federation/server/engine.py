@@ -100,7 +100,7 @@ class DeploymentEngine:
             frozen = frozen_arrays(found.initial.with_kinds(self._course.kinds(found.schema)))
             arrays = {**found.binding.arrays, **frozen}
             reference = replace(found, binding=Message(found.binding.kind, found.binding.fields, arrays))
-            self._take(reference)
+            self._adopt(reference)
             self._emit_notes(reference.notes())
             try:
                 verify_models(self._course, self._dispatcher, reference, announcements, observer)
@@ -112,7 +112,7 @@ class DeploymentEngine:
         assert refused is not None
         raise refused
 
-    def _take(self, reference: Reference) -> None:
+    def _adopt(self, reference: Reference) -> None:
         """Remember what silos bind their models with, and how long an answer can be."""
         loss, output = self._course.loss, reference.schema.outputs[0].shape[1:]
         self._output, self._variances = output, reference.schema.variances

@@ -62,7 +62,7 @@ def prove(
     found: Agreement | None = None
     if evidence is None:
         _require_opinion(alone)
-        own, notes = select(model, example, alone=True)
+        own, notes = select(model, example, standalone=True)
         notes += ("not compared: gradients and step (no evidence from the reference)",)
     else:
         first = [item for item in evidence if not item.case.reserve and not item.case.by_shape]

@@ -51,7 +51,7 @@ ATTEMPTS = 32
 
 
 def select(
-    model: CanonicalModel, example: Sequence[Array], *, alone: bool = False
+    model: CanonicalModel, example: Sequence[Array], *, standalone: bool = False
 ) -> tuple[tuple[Evidence, ...], tuple[str, ...]]:
     """Evidence of a reference, for probes chosen by what it does with them, and a note for every probe left out.
 
@@ -62,17 +62,17 @@ def select(
     Args:
         model: The model; its weights are changed.
         example: One array per input, in ONNX layout.
-        alone: Whether nobody compares gradients and steps with it: the draws held in reserve are left out.
+        standalone: Whether nobody compares gradients and steps with it: the draws held in reserve are left out.
     """
     schema = model.schema
     check_memory(schema)
-    frozen = {} if alone else frozen_values(model)
+    frozen = {} if standalone else frozen_values(model)
     runtime = executor_of(model)
     notes: list[str] = []
     undefined: list[Evidence] = []
     usual, found = _usual(model, example, runtime)
     planned = cases(schema, example, usual)[1:]
-    if alone:
+    if standalone:
         planned = [replace(case, step=False) for case in planned if not case.reserve and not case.by_shape]
         planned[0] = replace(planned[0], rounding=True)
     for case in planned:
@@ -99,15 +99,15 @@ def select(
         if is_finite(seen) and left != faint:
             faint = left
             found.append(seen)
-            if not alone:
+            if not standalone:
                 found.append(observe(model, twin, None, runtime))
     found += longer
     if frozen:
         found += _held(model, tuple(found), usual, runtime, frozen)
-    found += () if alone else tuple(filter(is_finite, with_broken_values(model, found[0])))
-    beyond = None if alone else beyond_example(model, example, usual, found[0].case.inputs)
+    found += () if standalone else tuple(filter(is_finite, with_broken_values(model, found[0])))
+    beyond = None if standalone else beyond_example(model, example, usual, found[0].case.inputs)
     found += [beyond] if beyond is not None else []
-    return (*found, *(() if alone else undefined)), tuple(notes)
+    return (*found, *(() if standalone else undefined)), tuple(notes)
 
 
 def _refused(model: CanonicalModel, case: Case) -> Iterator[str]:
