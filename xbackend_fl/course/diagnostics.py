@@ -154,7 +154,7 @@ def _find(root: Node | None, path: Path, *, at_key: bool) -> tuple[Location | No
     for index, step in enumerate(path):
         if isinstance(node.value, dict) and str(step) in node.value:
             key, node = node.value[str(step)]
-            place = (key if at_key and index == len(path) - 1 else node).place
+            place = (key if at_key and index == len(path) - 1 else node).location
         elif isinstance(node.value, list) and isinstance(step, int) and step < len(node.value):
             node = node.value[step]
             place = node.location
