@@ -109,10 +109,10 @@ def test_the_walk_of_the_guide_walks(root: Path) -> None:
         SimpleNamespace(name="e", operation="exp", inputs=["x"], frames=[]),
         SimpleNamespace(name="s", operation="add", inputs=["e", "y"], frames=[]),
     ]
-    names["tell"](context, nodes)
+    names["handle"](context, nodes)
     context.output(0, "", context.values["s"], "float32", Declared())
     session = onnxruntime.InferenceSession(to_onnx(context.builder.build().schema, {}).SerializeToString())
     (found,) = session.run(None, {"x": ONE, "y": TWO})
     np.testing.assert_allclose(found, np.exp(ONE) + TWO, rtol=1e-5)
     with pytest.raises(UnsupportedError, match="my operation fold at 'f' has no canonical form"):
-        names["tell"](context, [SimpleNamespace(name="f", operation="fold", inputs=[], frames=[])])
+        names["handle"](context, [SimpleNamespace(name="f", operation="fold", inputs=[], frames=[])])
