@@ -140,7 +140,7 @@ FILES: dict[str, tuple[str | bytes, str]] = {
     "nothing for a section": (changed("{server: {name: fedavg}, cohort: 2}", ""), "`federate`"),
     "a huge number of participants": (
         changed(PAIR, "{torch: 1000000}"),
-        "at most 10000 participants, not 1000000",
+        "at most 100000 participants by number, not 1000000",
     ),
     "twenty thousand participants": (
         changed(PAIR, "\n  ".join(f"- {{name: p{i}, backend: torch}}" for i in range(20_000))),
@@ -254,7 +254,7 @@ SETTINGS = {
     f"participants.{'9' * 5000}.name=x": "has the entries 0 to 1",
     "participants.name=x": "has the entries 0 to 1, not 'name'",
     "participants=[]": "at least 1 item",
-    "participants={torch: 99999999}": "at most 10000 participants",
+    "participants={torch: 99999999}": "at most 100000 participants",
     "participants.0.name=lyon": "two participants are called 'lyon'",
     "participants.0.backend=mxnet": "which has no model",
     "name.first=x": "name is not a section",

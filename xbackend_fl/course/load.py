@@ -12,6 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from xbackend_fl.adapter import names
 from xbackend_fl.course import compose, diagnostics, reading, settings, shapes
+from xbackend_fl.course.counted import counted
 from xbackend_fl.course.deployment import DeploymentSection
 from xbackend_fl.course.model import Course
 from xbackend_fl.course.model_section import CODE
@@ -134,7 +135,8 @@ def _absolute_loss(training: dict[str, Any], course: Course) -> None:
 
 def dump(course: Course) -> str:
     """The course as YAML, complete, with absolute files: what a run folder keeps."""
-    return reading.write_text(complete(course))
+    plain = complete(course)
+    return reading.write_text(plain | {"participants": counted(plain["participants"])})
 
 
 def _outside(course: Course) -> list[diagnostics.Mistake]:

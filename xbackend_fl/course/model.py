@@ -20,7 +20,8 @@ from xbackend_fl.algorithms import Algorithm, ServerAlgorithm
 from xbackend_fl.algorithms.chosen import kinds_in_course
 from xbackend_fl.canonical import Kind, Schema
 from xbackend_fl.canonical.onnx_opset import NEWEST, OLDEST, OPSET
-from xbackend_fl.course import compose, shapes
+from xbackend_fl.course import shapes
+from xbackend_fl.course.counted import written_out
 from xbackend_fl.course.data import Data
 from xbackend_fl.course.deployment import DeploymentSection
 from xbackend_fl.course.diagnostics import look_alike, mistake, refuse
@@ -41,29 +42,6 @@ from xbackend_fl.losses import Loss, NativeLoss, OwnLoss
 from xbackend_fl.losses.own import NUMPY
 from xbackend_fl.metrics import Choice, Metric
 from xbackend_fl.schedules import Watching, factor_over_rounds
-
-
-def _named(value: Any) -> Any:
-    """``{torch: 500, tensorflow: 500}`` as a list of named participants."""
-    if isinstance(value, list) and len(value) > compose.MAX_PARTICIPANTS:
-        refuse([mistake(f"{compose.TOO_MANY}, not {len(value)}", (), value)])
-    if not isinstance(value, dict):
-        return value
-    refuse(
-        [
-            mistake(f"`participants.{backend}` is a number of participants, from 1", (backend,), count)
-            for backend, count in value.items()
-            if not isinstance(count, int) or isinstance(count, bool) or count < 1
-        ]
-    )
-    total = sum(value.values())
-    if total > compose.MAX_PARTICIPANTS:
-        refuse([mistake(f"{compose.TOO_MANY}, not {total}", (), value)])
-    return [
-        {"name": f"{backend}-{index:0{len(str(count))}d}", "backend": backend}
-        for backend, count in value.items()
-        for index in range(1, count + 1)
-    ]
 
 
 class Course(Section):
@@ -97,7 +75,7 @@ class Course(Section):
         OPSET, ge=OLDEST, le=NEWEST, description="version of ONNX's operators that model.onnx is of"
     )
     data: Data
-    participants: Annotated[list[Participant], BeforeValidator(_named), Field(min_length=1)]
+    participants: Annotated[list[Participant], BeforeValidator(written_out), Field(min_length=1)]
     training: Training = Training()
     evaluation: EvaluationSection = EvaluationSection()
     federate: Federate = Federate()

@@ -1,0 +1,50 @@
+"""A number of participants per backend stays a number in the course that a run folder keeps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.course.test_hostile import GOOD, NET
+from xbackend_fl import load_course
+from xbackend_fl.course import Course, dump
+
+pytestmark = pytest.mark.quick
+
+
+def loaded(folder: Path, participants: Any) -> Course:
+    (folder / "net.py").write_text(NET)
+    file = folder / "course.yaml"
+    file.write_text(
+        yaml.safe_dump(
+            yaml.safe_load(GOOD) | {"participants": participants, "federate": {"cohort": 1}}, sort_keys=False
+        )
+    )
+    return load_course(file)
+
+
+def test_a_hundred_thousand_are_kept_as_a_number_and_read_again(tmp_path: Path) -> None:
+    course = loaded(tmp_path, {"torch": 60_000, "tensorflow": 40_000})
+    assert [course.participants[i].name for i in (0, -1)] == ["torch-00001", "tensorflow-40000"]
+    text = dump(course)
+    assert yaml.safe_load(text)["participants"] == {"torch": 60_000, "tensorflow": 40_000}
+    (tmp_path / "course.yaml").write_text(text)
+    assert load_course(tmp_path / "course.yaml").participants == course.participants
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"name": "torch-1", "backend": "torch", "data": "net.py:build"},
+        {"name": "torch-01", "backend": "torch"},
+        {"name": "torch-2", "backend": "torch"},
+        {"name": "tensorflow-1", "backend": "torch"},
+    ],
+)
+def test_a_list_that_says_more_than_numbers_stays_a_list(tmp_path: Path, said: dict[str, str]) -> None:
+    kept = yaml.safe_load(dump(loaded(tmp_path, [said])))["participants"]
+    assert isinstance(kept, list)
+    assert kept[0]["name"] == said["name"]
