@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ from xbackend_fl.cli.table import print_table
 if TYPE_CHECKING:
     from xbackend_fl.events import Event
     from xbackend_fl.simulation import Bench
+    from xbackend_fl.simulation.sweep import Point
 
 _PUBLISHED = (
     {
@@ -27,23 +29,36 @@ _PUBLISHED = (
 
 
 def bench(
-    course: Annotated[str, typer.Argument(help="Course file, or the word aggregation.")],
+    course: Annotated[str, typer.Argument(help="Course file, or the word aggregation or scaling.")],
     settings: Settings = None,
+    over: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=A,B,C",
+            help="Measure the course with each value of a key, the smallest first; repeatable.",
+        ),
+    ] = None,
     warm_up: Annotated[int, typer.Option(min=0, help="Rounds before the clock counts.")] = 1,
     repeats: Annotated[int, typer.Option(min=1, help="Rounds (or repetitions) that count.")] = 5,
     values: Annotated[int, typer.Option(min=1, help="aggregation: values of the model.")] = 25_000_000,
     updates: Annotated[int, typer.Option(min=1, help="aggregation: updates of a round.")] = 10,
     device: Annotated[str, typer.Option(help="aggregation: cpu, or cuda for the mean by CuPy.")] = "cpu",
+    backend: Annotated[str, typer.Option(help="scaling: who trains, torch or tensorflow.")] = "torch",
     as_json: Json = False,
 ) -> None:
     """Time rounds of COURSE: training, merging and the server's step, without evaluation and files.
 
-    xbfl bench examples/femnist/course.yaml
+    xbfl bench examples/femnist/course.yaml --over federate.cohort=10,40,200
 
     xbfl bench aggregation --values 100000000
+
+    xbfl bench scaling
     """
     if course == "aggregation":
         _aggregation(values, updates, repeats, device, as_json=as_json)
+        return
+    if course == "scaling" or over:
+        _growing(course, over or [], settings or [], warm_up, repeats, backend, as_json=as_json)
         return
     from xbackend_fl.course import load_course
     from xbackend_fl.events import Noted
@@ -85,6 +100,62 @@ def _show(found: Bench) -> None:
         f"{found.workers[0]} workers per backend with {found.workers[1]} threads; prepared in {found.prepare_seconds:.1f} s, "
         f"first round {found.first[0].seconds if found.first else float('nan'):.2f} s"
     )
+
+
+def _growing(
+    course: str,
+    over: list[str],
+    settings: list[str],
+    warm_up: int,
+    repeats: int,
+    backend: str,
+    *,
+    as_json: bool,
+) -> None:
+    import tempfile
+
+    from xbackend_fl.simulation.scaling import scaling_sweeps, write_scaling_course
+    from xbackend_fl.simulation.sweep import Sweep, measure
+
+    sweeps = [Sweep.parse(text) for text in over] or scaling_sweeps(backend)
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        file = write_scaling_course(Path(folder), backend) if course == "scaling" else Path(course)
+        for sweep in sweeps:
+            points = []
+            for point in measure(file, sweep, settings, warm_up=warm_up, repeats=repeats):
+                echo(f"{sweep.key}={point.choice}: {point.seconds:.3f} s a round", err=True)
+                points.append(point)
+            found[sweep.key] = points
+            if not as_json:
+                print_table(_rows(sweep.key, points))
+    if as_json:
+        print_json({key: [vars(point) for point in points] for key, points in found.items()})
+    else:
+        echo(
+            "growth, from a row to the next: 1 is in step with the size, 0 not at all; MiB: largest resident sets of all processes"
+        )
+
+
+def _rows(key: str, points: Sequence[Point]) -> list[dict[str, object]]:
+    from xbackend_fl.simulation.sweep import growth
+
+    slopes: list[float | str] = ["", *growth(points, lambda point: point.seconds)]
+    rows: list[dict[str, object]] = []
+    for point, slope in zip(points, slopes, strict=True):
+        row: dict[str, object] = {key.rpartition(".")[2]: point.choice.rpartition(":")[2]}
+        if not point.choice.replace(".", "").isdigit():
+            row |= {"values": f"{point.size:,.0f}"}
+        row |= {"s a round": point.seconds, "growth": slope}
+        if point.peak_bytes:
+            row |= {
+                "processor seconds": point.cpu_seconds,
+                "resident MiB": f"{point.peak_bytes / (1 << 20):,.0f}",
+            }
+        else:
+            row |= {"last tenth / first": point.later}
+        rows.append(row)
+    return rows
 
 
 def _aggregation(values: int, updates: int, repeats: int, device: str, *, as_json: bool) -> None:
