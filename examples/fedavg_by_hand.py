@@ -9,13 +9,13 @@ import numpy as np
 from digits import data, keras_model, torch_model
 
 import xbackend_fl as xb
-from xbackend_fl.adapter import Batch, Optimizer, TrainConfig
+from xbackend_fl.adapter import OPTIMIZERS, Batch, TrainConfig
 from xbackend_fl.data import batches, dirichlet, seed_of
 
 EXAMPLE = (np.zeros((1, 1, 8, 8), np.float32),)
 SITES = dict.fromkeys(["amsterdam", "berlin", "cairo"], "torch")
 SITES |= dict.fromkeys(["delhi", "edinburgh", "fukuoka"], "tensorflow")
-CONFIG = TrainConfig(Optimizer("momentum", lr=0.02, momentum=0.9))
+CONFIG = TrainConfig(OPTIMIZERS["momentum"](lr=0.02, momentum=0.9))
 
 
 def fedavg(rounds: int, seed: int = 7) -> xb.Weights:

@@ -7,7 +7,6 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
-import pkgutil
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -132,12 +131,6 @@ def _execute(path: Path) -> ModuleType:
             sys.modules[name] = before
         raise
     return module
-
-
-def discover(package: ModuleType, name: str) -> dict[str, Any]:
-    """What every module of a package calls ``name``, by the module: a registry to which a file is added by being there."""
-    modules = [module.name for module in pkgutil.iter_modules(package.__path__)]
-    return {found: getattr(importlib.import_module(f"{package.__name__}.{found}"), name) for found in modules}
 
 
 def explained(what: str, function: Callable[..., Any] | None = None) -> AbstractContextManager[None]:

@@ -200,7 +200,7 @@ def _structure(model: Any) -> dict[str, str]:
 
 def _unlike(optimizer: Any, wanted: Optimizer) -> str:
     """How an optimizer differs from plain steps of the course's; empty if it does not, or if these are not plain."""
-    if wanted.name != "sgd":
+    if not wanted.plain:
         return ""
     if not isinstance(optimizer, keras.optimizers.SGD):
         return f"{type(optimizer).__name__} instead of SGD"

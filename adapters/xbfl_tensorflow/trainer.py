@@ -374,7 +374,7 @@ class TensorFlowTrainer:
                 ]
                 scale = 1.0
             given = StepNumbers(*tf.unstack(numbers))
-            if config.optimizer.name == "sgd" and not config.optimizer.weight_decay:
+            if config.optimizer.plain and not config.optimizer.weight_decay:
                 _descend(values, grads, given.lr * scale)
                 return sums
             if config.clip_norm is not None and rule is None:

@@ -203,7 +203,7 @@ def suits(model: torch.nn.Module, config: TrainConfig) -> bool:
     return (
         not drops
         and known
-        and config.optimizer.name == "sgd"
+        and config.optimizer.plain
         and config.precision == "float32"
         and config.rule is None
         and config.rates is None

@@ -194,7 +194,7 @@ def _structure(model: torch.nn.Module) -> dict[str, str]:
 
 def _unlike(optimizer: torch.optim.Optimizer, wanted: Optimizer) -> str:
     """How an optimizer differs from plain steps of the course's; empty if it does not, or if these are not plain."""
-    if wanted.name != "sgd":
+    if not wanted.plain:
         return ""
     plain = {"lr": wanted.lr, "weight_decay": wanted.weight_decay, "momentum": 0.0}
     for group in optimizer.param_groups:

@@ -114,7 +114,7 @@ def _update(
     numbers: StepNumbers,
 ) -> State:
     """One step in place; returns the new state."""
-    if rule.name == "sgd":
+    if rule.plain:
         if values and rule.weight_decay:
             torch._foreach_add_(grads, values, alpha=rule.weight_decay)
         if values:

@@ -69,7 +69,7 @@ def called_once(model: nn.Module, call: Any, inputs: Sequence[Any]) -> tuple[str
 
 def suits(config: TrainConfig) -> bool:
     """Whether a step is the gradient alone, and keeps nothing of it."""
-    plain = config.optimizer.name == "sgd" and config.rule is None
+    plain = config.optimizer.plain and config.rule is None
     return plain and config.precision == "float32"
 
 

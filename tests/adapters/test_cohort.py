@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import xbfl_torch
-from xbackend_fl.adapter import Batch, ClientWork, CohortTrainer, Optimizer, Scaling, TrainConfig
+from xbackend_fl.adapter import OPTIMIZERS, Batch, ClientWork, CohortTrainer, Scaling, TrainConfig
 from xbackend_fl.adapter.contract import CohortResult
 from xbackend_fl.errors import AdapterError, RunFailed
 from xbfl_torch import cohort
@@ -62,7 +62,7 @@ def clients(count: int = 5) -> list[ClientWork]:
 @pytest.mark.parametrize("replicas", [1, 3])
 @pytest.mark.parametrize(("clip", "ignored"), [(None, None), (0.3, None), (0.3, 2)])
 def test_the_same_as_one_by_one(device: str, replicas: int, clip: float | None, ignored: int | None) -> None:
-    config = TrainConfig(Optimizer("sgd", lr=0.1, weight_decay=0.01), clip_norm=clip, ignore_index=ignored)
+    config = TrainConfig(OPTIMIZERS["sgd"](lr=0.1, weight_decay=0.01), clip_norm=clip, ignore_index=ignored)
     trainer = opened(device=device, replicas=replicas)
     assert isinstance(trainer, CohortTrainer)
     assert trainer.supports(config)
@@ -99,7 +99,7 @@ def test_a_device_that_is_too_small(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Fewer copies of the model, and the same result; with one copy, a refusal that says what was tried."""
-    config, room, tried = TrainConfig(Optimizer("sgd", lr=0.1)), 2, []
+    config, room, tried = TrainConfig(OPTIMIZERS["sgd"](lr=0.1)), 2, []
     train = cohort.train
 
     def limited(replicas: Sequence[cohort.Replica], *rest: Any) -> CohortResult:
@@ -124,7 +124,7 @@ def test_a_device_that_is_too_small(
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_the_number_of_replicas_is_measured_once(device: str) -> None:
-    config = TrainConfig(Optimizer("sgd", lr=0.1))
+    config = TrainConfig(OPTIMIZERS["sgd"](lr=0.1))
     trainer = opened(device=device, replicas=None)
     start = {n: a for n, a in trainer.read().items() if n in trainer.description.binding.owners}
     first = trainer.train_cohort(start, clients(), config)
@@ -151,7 +151,7 @@ def test_measuring_stops_where_memory_ends(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(cohort, "train", limited)
     trainer = opened(replicas=None)
     start = {n: a for n, a in trainer.read().items() if n in trainer.description.binding.owners}
-    (note,) = trainer.train_cohort(start, clients(), TrainConfig(Optimizer("sgd", lr=0.1))).notes
+    (note,) = trainer.train_cohort(start, clients(), TrainConfig(OPTIMIZERS["sgd"](lr=0.1))).notes
     assert note.startswith("1 replicas train")
     assert note.endswith("; more do not fit)")
 
@@ -172,7 +172,7 @@ def test_more_replicas_must_be_worth_their_memory(seconds: dict[int, float], pic
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_an_update_that_is_not_finite_stays_out(device: str) -> None:
-    config = TrainConfig(Optimizer("sgd", lr=0.1))
+    config = TrainConfig(OPTIMIZERS["sgd"](lr=0.1))
     trainer = opened(device=device)
     start = {n: a for n, a in trainer.read().items() if n in trainer.description.binding.owners}
     good = trainer.train_cohort(start, clients(1), config)
@@ -195,7 +195,7 @@ def test_a_file_of_a_model_that_trained_a_cohort(tmp_path: Path) -> None:
     """Its tensors are views of one buffer; the file holds them and nothing else."""
     trainer = opened()
     start = {n: a for n, a in trainer.read().items() if n in trainer.description.binding.owners}
-    trainer.train_cohort(start, clients(), TrainConfig(Optimizer("sgd", lr=0.1)))
+    trainer.train_cohort(start, clients(), TrainConfig(OPTIMIZERS["sgd"](lr=0.1)))
     saved = torch.load(trainer.save(tmp_path / "model"), weights_only=True)
     read = trainer.read()
     assert saved.keys() == read.keys()
@@ -211,13 +211,13 @@ def test_what_must_be_trained_one_by_one() -> None:
     def off() -> nn.Module:
         return nn.Sequential(nn.Flatten(), nn.Dropout(0.0), nn.Linear(64, 4))
 
-    sgd = Optimizer("sgd", lr=0.1)
+    sgd = OPTIMIZERS["sgd"](lr=0.1)
     wanted = {"1": {"ratio": 0.5}}
     assert not opened(off).supports(TrainConfig(sgd, attributes=wanted)), "the schema's rate counts"
     assert opened(off).supports(TrainConfig(sgd))
     assert not opened(dropping).supports(TrainConfig(sgd))
     assert opened(dropping).supports(TrainConfig(sgd, dropout=False))
-    assert not opened().supports(TrainConfig(Optimizer("adam")))
+    assert not opened().supports(TrainConfig(OPTIMIZERS["adam"]()))
     assert not xbfl_torch.adapter.load_model(normalised(), EXAMPLE).supports(TrainConfig(sgd))
 
 

@@ -14,7 +14,7 @@ from keras import layers as K
 from torch import nn
 
 import xbfl_torch.local_stepper
-from xbackend_fl.adapter import Optimizer, TrainConfig, Trainer
+from xbackend_fl.adapter import OPTIMIZERS, Optimizer, TrainConfig, Trainer
 from xbackend_fl.testing import TrainerConformance
 from xbfl_tensorflow.trainer import TensorFlowTrainer
 from xbfl_torch.trainer import TorchTrainer
@@ -94,9 +94,9 @@ class _Inside(TestTorch):
     ("name", "change"),
     [
         ("adam", lambda rule: replace(rule, eps=2 * rule.eps)),
-        ("adamw", lambda rule: replace(rule, name="adam")),
+        ("adamw", lambda rule: OPTIMIZERS["adam"](**(vars(rule) | {"name": "adam"}))),
         ("momentum", lambda rule: replace(rule, weight_decay=0.0)),
-        ("nesterov", lambda rule: replace(rule, name="momentum")),
+        ("nesterov", lambda rule: OPTIMIZERS["momentum"](**(vars(rule) | {"name": "momentum"}))),
         ("adagrad", lambda rule: replace(rule, lr=1.01 * rule.lr)),
         ("rmsprop", lambda rule: replace(rule, alpha=0.9)),
         ("sgd", lambda rule: replace(rule, weight_decay=0.09) if rule.weight_decay else rule),

@@ -12,7 +12,7 @@ from torch import nn
 
 from tests.adapters.row import Lambda, chain
 from tests.adapters.sequences import attend
-from xbackend_fl.adapter import Batch, Optimizer, TrainConfig, Trainer
+from xbackend_fl.adapter import OPTIMIZERS, Batch, TrainConfig, Trainer
 from xbackend_fl.errors import RefusedInput
 from xbackend_fl.losses import LOSSES
 from xbfl_tensorflow.trainer import TensorFlowTrainer
@@ -43,11 +43,11 @@ def test_the_schemas_rate_is_applied(side: int) -> None:
     name = {0: "0", 1: "drop"}[side]
     for rate in (0.75, 0.25):
         config = TrainConfig(
-            Optimizer("sgd", lr=0.1), loss=LOSSES["mean_squared_error"](), attributes={name: {"ratio": rate}}
+            OPTIMIZERS["sgd"](lr=0.1), loss=LOSSES["mean_squared_error"](), attributes={name: {"ratio": rate}}
         )
         measured = np.mean([share_of_dropped(trainer, config, seed) for seed in range(40)])
         assert abs(measured - rate) < 0.05
-    off = TrainConfig(Optimizer("sgd", lr=0.1), loss=LOSSES["mean_squared_error"](), dropout=False)
+    off = TrainConfig(OPTIMIZERS["sgd"](lr=0.1), loss=LOSSES["mean_squared_error"](), dropout=False)
     assert share_of_dropped(trainer, off, 0) == 0
 
 
@@ -56,7 +56,7 @@ def test_the_seed_decides_the_mask(side: int) -> None:
     trainer = dense(0.5)[side]
     binding = trainer.description.binding
     (name,) = binding.parameters
-    config = TrainConfig(Optimizer("sgd", lr=0.1), loss=LOSSES["mean_squared_error"]())
+    config = TrainConfig(OPTIMIZERS["sgd"](lr=0.1), loss=LOSSES["mean_squared_error"]())
 
     def mask(seed: int) -> bytes:
         share_of_dropped(trainer, config, seed)
@@ -104,7 +104,7 @@ def test_attention_drops_at_the_schemas_rate(side: int) -> None:
 
     def spread(rate: float, *, dropout: bool = True) -> float:
         config = TrainConfig(
-            Optimizer("sgd", lr=1e-6),
+            OPTIMIZERS["sgd"](lr=1e-6),
             loss=LOSSES["mean_squared_error"](),
             dropout=dropout,
             attributes={name: {"dropout": rate}},
@@ -123,7 +123,7 @@ def test_attention_drops_at_the_schemas_rate(side: int) -> None:
 def test_a_layer_built_without_dropout_cannot_be_given_any() -> None:
     _, trainer = dense(0.0)
     config = TrainConfig(
-        Optimizer("sgd"), loss=LOSSES["mean_squared_error"](), attributes={"drop": {"ratio": 0.5}}
+        OPTIMIZERS["sgd"](), loss=LOSSES["mean_squared_error"](), attributes={"drop": {"ratio": 0.5}}
     )
     with pytest.raises(RefusedInput, match="rate of 0"):
         share_of_dropped(trainer, config, 0)

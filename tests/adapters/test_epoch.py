@@ -17,7 +17,7 @@ import xbfl_tensorflow
 import xbfl_torch
 from tests.adapters.zoo import ROWS
 from tests.conftest import Figure
-from xbackend_fl.adapter import Batch, Optimizer, TrainConfig, Trainer
+from xbackend_fl.adapter import OPTIMIZERS, Batch, Optimizer, TrainConfig, Trainer
 from xbackend_fl.course import load_course
 from xbackend_fl.data import Reading, batches, load_splits
 from xbackend_fl.losses import LOSSES
@@ -30,6 +30,7 @@ from xbfl_torch.trainer import TorchTrainer
 
 RATES = {
     "sgd": 0.05, "momentum": 0.02, "nesterov": 0.02, "adam": 1e-3, "adamw": 1e-3, "adagrad": 0.01, "rmsprop": 1e-3,
+    "adadelta": 1.0,
 }  # fmt: skip
 
 
@@ -50,7 +51,7 @@ def test_an_epoch_of_the_digits_course(name: str, digits: Path, figure: Figure, 
     may pick differently, and the rest of the epoch amplifies it. That is rare, so the median of three
     seeds is held to the bound and every seed is printed. The smooth model's epoch has every optimizer in every run."""
     if name != "momentum" and not thorough:
-        pytest.skip("one of seven: --thorough")
+        pytest.skip("one of eight: --thorough")
     apart, moved = [], []
     for seed in (7, 8, 9):
         settings = [
@@ -107,7 +108,7 @@ def test_an_epoch_without_comparisons(name: str, clip: float | None, digits: Pat
     schema = sides[0].schema
     start = Weights.from_schema(schema, draw_weights(schema, 3))
     data = load_splits("data.py:load", Reading(digits)).train.gather(np.arange(400))
-    rule = Optimizer(name=name, lr=RATES[name], weight_decay=1e-3)
+    rule = OPTIMIZERS[name](lr=RATES[name], weight_decay=1e-3)
     one, two = (
         trained(side, start, data.inputs[0], data.targets, rule, "cross_entropy", clip) for side in sides
     )
@@ -136,7 +137,7 @@ def test_losses_and_layers(name: str, loss: str) -> None:
     generator = np.random.default_rng(0)
     inputs = generator.standard_normal((96, *schema.inputs[0].shape[1:])).astype(np.float32)
     targets = generator.integers(0, 2, (96, *schema.outputs[0].shape[1:])).astype(np.float32)
-    rule = Optimizer("nesterov", lr=0.05, weight_decay=1e-2)
+    rule = OPTIMIZERS["nesterov"](lr=0.05, weight_decay=1e-2)
     one, two = (trained(side, start, inputs, targets, rule, loss, 0.3) for side in sides)
     for side in sides:
         for leaf in side.binding.masked:

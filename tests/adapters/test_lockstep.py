@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from xbackend_fl.adapter import ClientWork, Optimizer, Scaling, TrainConfig
+from xbackend_fl.adapter import OPTIMIZERS, ClientWork, Scaling, TrainConfig
 from xbackend_fl.canonical.layout import Native
 from xbackend_fl.losses.kinds.cross_entropy import CrossEntropy
 from xbackend_fl.losses.kinds.mean_squared_error import MeanSquaredError
@@ -32,7 +32,7 @@ IMAGES = GENERATOR.normal(size=(90, 1, 8, 8))
 LABELS = GENERATOR.integers(0, 4, 90)
 # On a processor in float64, so that nothing but another formula can differ; on a GPU with its kernels, which are of float32.
 PLACES = [("cpu", torch.float64), *([("cuda", torch.float32)] if torch.cuda.is_available() else [])]
-SGD = TrainConfig(Optimizer("sgd", lr=0.1, weight_decay=0.01))
+SGD = TrainConfig(OPTIMIZERS["sgd"](lr=0.1, weight_decay=0.01))
 
 
 @pytest.fixture(autouse=True)
@@ -192,7 +192,7 @@ def one_by_one(
 )
 def test_layers(build: Any, clip: float | None, place: Any) -> None:
     lockstep, model = opened(build, place)
-    config = TrainConfig(Optimizer("sgd", lr=0.1), clip_norm=clip)
+    config = TrainConfig(OPTIMIZERS["sgd"](lr=0.1), clip_norm=clip)
     assert lockstep.takes(clients(), config) is None
     result = lockstep.train(start_of(model), clients(), config)
     expected = one_by_one(
@@ -206,7 +206,7 @@ def test_layers(build: Any, clip: float | None, place: Any) -> None:
 def test_weights_that_nobody_needs_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     """By the numbers of examples alone; with more of them, everybody has a weight of its own, and the result is the same."""
     lockstep, model = opened(wide, PLACES[0])
-    config = TrainConfig(Optimizer("sgd", lr=0.1), clip_norm=0.05)
+    config = TrainConfig(OPTIMIZERS["sgd"](lr=0.1), clip_norm=0.05)
     assert lockstep._shared(clients(), config) == ("1.weight", "3.weight")
     assert lockstep._shared(clients(12), config) == ()
     assert lockstep._shared(clients(), SGD) == ()
@@ -232,7 +232,7 @@ def test_weights_that_nobody_needs_for_itself(monkeypatch: pytest.MonkeyPatch) -
 )
 def test_optimizers(name: Any, theirs: Any, place: Any) -> None:
     lockstep, model = opened(wide, place)
-    config = TrainConfig(Optimizer(name, lr=0.02, weight_decay=0.01), clip_norm=0.3)
+    config = TrainConfig(OPTIMIZERS[name](lr=0.02, weight_decay=0.01), clip_norm=0.3)
     assert lockstep.refusal(config) is None
     found = lockstep.train(start_of(model), clients(), config).sums
     expected = one_by_one(model, clients(), theirs, functional.cross_entropy, 0.3)
@@ -270,7 +270,7 @@ def test_losses(config: TrainConfig, theirs: Any, place: Any) -> None:
 def test_rates_that_change_from_step_to_step(place: Any) -> None:
     lockstep, model = opened(wide, place)
     work = [ClientWork((np.arange(8), np.arange(8, 16)), 16)]
-    config = TrainConfig(Optimizer("sgd", lr=9.0))
+    config = TrainConfig(OPTIMIZERS["sgd"](lr=9.0))
     start = start_of(model)
     sums = lockstep.train(start, work, replace(config, rates=(0.1, 0.2))).sums
     found = {name: array.copy() for name, array in sums.items()}
@@ -287,7 +287,7 @@ def test_rates_that_change_from_step_to_step(place: Any) -> None:
 def test_waves_and_repetition(place: Any) -> None:
     """As many participants at a time as memory allows; the same participants twice give the same bits."""
     lockstep, model = opened(normalised, place)
-    config = TrainConfig(Optimizer("momentum", lr=0.1))
+    config = TrainConfig(OPTIMIZERS["momentum"](lr=0.1))
     start = start_of(model)
     whole = {name: array.copy() for name, array in lockstep.train(start, clients(), config).sums.items()}
     for name, array in lockstep.train(start, clients(), config).sums.items():
@@ -319,7 +319,7 @@ def test_who_is_refused_spoils_nobody(build: Any, place: Any) -> None:
     images = IMAGES.copy()
     images[89] = np.nan
     lockstep, model = opened(build, place, images)
-    config = TrainConfig(Optimizer("sgd", lr=0.1))
+    config = TrainConfig(OPTIMIZERS["sgd"](lr=0.1))
     clean = [
         ClientWork((np.arange(8), np.arange(8, 11)), 11),
         ClientWork((np.arange(11, 19), np.arange(5)), 13),
@@ -334,7 +334,7 @@ def test_who_is_refused_spoils_nobody(build: Any, place: Any) -> None:
 
 def test_what_is_frozen_stays() -> None:
     lockstep, model = opened(wide, PLACES[0])
-    config = TrainConfig(Optimizer("sgd", lr=0.1), frozen=frozenset({"1.weight", "6.bias"}))
+    config = TrainConfig(OPTIMIZERS["sgd"](lr=0.1), frozen=frozenset({"1.weight", "6.bias"}))
     assert lockstep._shared(clients(), config) == ("3.weight",)
     found = lockstep.train(start_of(model), clients(), config).sums
     assert not found["1.weight"].any()
@@ -361,7 +361,7 @@ def test_a_last_gradient_that_is_not_finite(place: Any) -> None:
     images = IMAGES.copy()
     images[89, 0, 0, 0] = 7
     lockstep, model = opened(Steep, place, images)
-    config = TrainConfig(Optimizer("sgd", lr=0.1))
+    config = TrainConfig(OPTIMIZERS["sgd"](lr=0.1))
     clean, bad = ClientWork((np.arange(8),), 8), ClientWork((np.array([3, 89]),), 2)
     start = start_of(model)
     assert lockstep._shared([clean, bad], config) == ("first.weight",)
@@ -377,7 +377,7 @@ def test_a_last_gradient_that_is_not_finite(place: Any) -> None:
 def test_who_is_done_changes_no_more(monkeypatch: pytest.MonkeyPatch, build: Any, optimizer: Any) -> None:
     """A recorded step is of more participants than are left."""
     lockstep, model = opened(build, PLACES[0])
-    config, start = TrainConfig(Optimizer(optimizer, lr=0.1)), start_of(model)
+    config, start = TrainConfig(OPTIMIZERS[optimizer](lr=0.1)), start_of(model)
     found = {name: array.copy() for name, array in lockstep.train(start, clients(), config).sums.items()}
     monkeypatch.setattr(Graphs, "step", lambda self, _: self._wave.step(self._wave.room.slots))
     assert apart(lockstep.train(start, clients(), config).sums, found) < 1e-12

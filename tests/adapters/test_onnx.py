@@ -20,7 +20,7 @@ import xbackend_fl
 from tests.adapters.row import Row
 from tests.adapters.zoo import ROWS
 from tests.networks.catalogue import NETWORKS
-from xbackend_fl.adapter import Optimizer, TrainConfig
+from xbackend_fl.adapter import OPTIMIZERS, TrainConfig
 from xbackend_fl.canonical.onnx_export import to_onnx
 from xbackend_fl.errors import FileError, RefusedInput, UnsupportedError
 from xbackend_fl.mapping.probe.draw import draw_weights
@@ -209,7 +209,7 @@ def test_a_reference_does_not_train(tmp_path: Path) -> None:
         read(torch_file(nn.Linear(4, 2), example, tmp_path / "m.onnx", optimize=False)), example
     )
     with pytest.raises(RefusedInput, match="does not train"):
-        trainer.train([], TrainConfig(Optimizer()))
+        trainer.train([], TrainConfig(OPTIMIZERS["sgd"]()))
     weights = draw_weights(trainer.description.schema, 0)
     trainer.write(trainer.description.binding.restore(weights))
     saved = read(trainer.save(tmp_path / "again"))

@@ -14,7 +14,7 @@ from hypothesis.strategies import floats
 from torch import nn
 
 import xbfl_torch
-from xbackend_fl.adapter import Batch, Optimizer, TrainConfig
+from xbackend_fl.adapter import OPTIMIZERS, Batch, TrainConfig
 from xbfl_torch.local_stepper import LocalStepper
 from xbfl_torch.outer_product import OuterProduct
 from xbfl_torch.trainer import TorchTrainer
@@ -57,7 +57,7 @@ def mixed() -> nn.Module:
 
 
 def sgd(decay: float = 0.0, clip: float | None = None) -> TrainConfig:
-    return TrainConfig(Optimizer("sgd", lr=0.1, weight_decay=decay), clip_norm=clip)
+    return TrainConfig(OPTIMIZERS["sgd"](lr=0.1, weight_decay=decay), clip_norm=clip)
 
 
 @pytest.mark.one_in(2)
@@ -100,7 +100,7 @@ def test_which_layers_give_factors() -> None:
     assert count(dense, sgd()) == 3
     assert count(dense, sgd(), frozen="2.weight") == 2
     assert count(Shared, sgd()) == 1, "a layer that is called twice has the sum of two gradients"
-    assert count(dense, TrainConfig(Optimizer("momentum", lr=0.1))) == 0, "momentum keeps the gradient"
+    assert count(dense, TrainConfig(OPTIMIZERS["momentum"](lr=0.1))) == 0, "momentum keeps the gradient"
 
 
 def test_nothing_is_left_behind() -> None:
@@ -124,4 +124,4 @@ def test_the_largest_gradient_is_never_stored(clip: float | None) -> None:
 
     whole = 2048 * 2048 * 4
     assert peak(sgd(clip=clip)) < whole / 8
-    assert peak(TrainConfig(Optimizer("momentum", lr=0.1), clip_norm=clip)) >= whole
+    assert peak(TrainConfig(OPTIMIZERS["momentum"](lr=0.1), clip_norm=clip)) >= whole

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 import xbackend_fl
 from tests.adapters.row import Lambda, chain
-from xbackend_fl.adapter import Batch, Optimizer, TrainConfig, Trainer, adapter_of
+from xbackend_fl.adapter import OPTIMIZERS, Batch, TrainConfig, Trainer, adapter_of
 from xbackend_fl.adapter.attributes import training_attributes
 from xbackend_fl.losses import LOSSES
 from xbackend_fl.mapping import find_binding
@@ -79,7 +79,7 @@ def steps(trainer: Trainer, schema: Any, seeds: range, *, dropout: bool = True) 
     """Moves of both weights in one step from zero: those of inputs that were dropped are zero."""
     binding, _ = find_binding(schema, trainer.description)
     config = TrainConfig(
-        Optimizer("sgd", lr=0.1),
+        OPTIMIZERS["sgd"](lr=0.1),
         loss=LOSSES["mean_squared_error"](),
         dropout=dropout,
         attributes=training_attributes(schema, binding),
@@ -141,7 +141,7 @@ def test_a_stacked_recurrent_layer_drops_between_its_layers() -> None:
     values = {p.name: np.eye(WIDTH, dtype=np.float32)[None] if p.role == "weight" else np.zeros(p.shape, np.float32)
               for p in schema.parameters}  # fmt: skip
     config = TrainConfig(
-        Optimizer("sgd", lr=0.0),
+        OPTIMIZERS["sgd"](lr=0.0),
         loss=LOSSES["mean_squared_error"](),
         attributes=training_attributes(schema, binding),
     )
@@ -165,7 +165,7 @@ def test_a_recurrent_layer_alone_keeps_its_rate(kind: type[nn.RNNBase], both_way
 
     def losses(*, dropout: bool) -> set[float]:
         config = TrainConfig(
-            Optimizer("sgd", lr=0.0),
+            OPTIMIZERS["sgd"](lr=0.0),
             loss=LOSSES["mean_squared_error"](),
             dropout=dropout,
             attributes=training_attributes(schema, binding),
@@ -242,7 +242,7 @@ def test_a_padding_row_has_no_gradient_where_it_is_read(build: Callable[[], Any]
     start = adapter_of(reference).load_model(reference, WORDS)
     trainer.write(binding.restore(start.description.binding.export(start.read())))
     config = TrainConfig(
-        Optimizer("sgd", lr=1.0),
+        OPTIMIZERS["sgd"](lr=1.0),
         loss=LOSSES["mean_squared_error"](),
         attributes=training_attributes(schema, binding),
     )

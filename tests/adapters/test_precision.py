@@ -16,7 +16,7 @@ import xbfl_tensorflow
 import xbfl_torch
 from tests.algorithms.smooth import course_of
 from xbackend_fl import run_course
-from xbackend_fl.adapter import Batch, Optimizer, TrainConfig
+from xbackend_fl.adapter import OPTIMIZERS, Batch, TrainConfig
 from xbackend_fl.errors import RefusedInput
 from xbackend_fl.events import Event, Noted
 from xbackend_fl.losses.kinds.mean_squared_error import MeanSquaredError
@@ -27,8 +27,8 @@ BATCHES = [
     for _ in range(3)
 ]
 EXAMPLE = (np.zeros((1, 4), np.float32),)
-HALF = TrainConfig(Optimizer("sgd", lr=0.2), MeanSquaredError(), precision="bfloat16")
-FULL = TrainConfig(Optimizer("sgd", lr=0.2), MeanSquaredError())
+HALF = TrainConfig(OPTIMIZERS["sgd"](lr=0.2), MeanSquaredError(), precision="bfloat16")
+FULL = TrainConfig(OPTIMIZERS["sgd"](lr=0.2), MeanSquaredError())
 
 
 def test_pytorch_computes_what_autocast_does() -> None:

@@ -9,10 +9,10 @@ import keras
 import numpy as np
 from keras import layers
 
-from xbackend_fl.adapter import Batch, Numbering, Optimizer, TrainConfig, load
+from xbackend_fl.adapter import OPTIMIZERS, Batch, Numbering, TrainConfig, load
 from xbackend_fl.losses import LOSSES
 
-CONFIG = TrainConfig(Optimizer("sgd", lr=0.1), loss=LOSSES["cross_entropy"](), class_axis=1)
+CONFIG = TrainConfig(OPTIMIZERS["sgd"](lr=0.1), loss=LOSSES["cross_entropy"](), class_axis=1)
 
 
 def network() -> keras.Model:

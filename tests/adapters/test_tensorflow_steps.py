@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import xbfl_tensorflow
-from xbackend_fl.adapter import Batch, Optimizer, TrainConfig
+from xbackend_fl.adapter import OPTIMIZERS, Batch, TrainConfig
 from xbfl_tensorflow import trainer as module
 from xbfl_tensorflow.trainer import TensorFlowTrainer
 
@@ -32,7 +32,7 @@ def batches(*sizes: int) -> list[Batch]:
 @pytest.mark.parametrize("name", ["sgd", "adam"])
 def test_two_traces_serve_every_participant(name: str) -> None:
     trainer = opened()
-    config = TrainConfig(Optimizer(name, lr=0.01))
+    config = TrainConfig(OPTIMIZERS[name](lr=0.01))
     for sizes in ((8, 8, 3), (8, 5), (8, 8, 8, 8, 1), (2,), (8, 8, 7, 8)):
         found = trainer.train(batches(*sizes), config)
         assert found.positions == sum(sizes)
@@ -42,7 +42,7 @@ def test_two_traces_serve_every_participant(name: str) -> None:
 
 
 def test_a_batch_alone_takes_the_step_of_several() -> None:
-    work, config = batches(8, 5, 2), TrainConfig(Optimizer("sgd", lr=0.01), clip_norm=0.5)
+    work, config = batches(8, 5, 2), TrainConfig(OPTIMIZERS["sgd"](lr=0.01), clip_norm=0.5)
     together, alone = opened(), opened()
     expected = together.train(work, config)
     found = [alone.train([batch], config) for batch in work]
@@ -54,7 +54,7 @@ def test_a_batch_alone_takes_the_step_of_several() -> None:
 @pytest.mark.parametrize("name", ["sgd", "adam"])
 def test_steps_together_are_steps_one_by_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     work = batches(8, 8, 8, 5, 5, 2)
-    config = TrainConfig(Optimizer(name, lr=0.01), clip_norm=0.5)
+    config = TrainConfig(OPTIMIZERS[name](lr=0.01), clip_norm=0.5)
     together = opened()
     expected = together.train(work, config)
     monkeypatch.setattr(module, "_LONGEST", 1)
@@ -69,7 +69,7 @@ def test_steps_together_are_steps_one_by_one(name: str, monkeypatch: pytest.Monk
 
 def test_other_rates_need_no_other_trace() -> None:
     trainer, work, rates = opened(), batches(8, 8, 8), (0.1, 0.02, 0.3)
-    rule = Optimizer("sgd", lr=0.01, weight_decay=0.1)
+    rule = OPTIMIZERS["sgd"](lr=0.01, weight_decay=0.1)
     start = trainer.read()
     trainer.train(work, TrainConfig(rule, rates=rates))
     changed = trainer.read()
@@ -78,6 +78,6 @@ def test_other_rates_need_no_other_trace() -> None:
     assert several.experimental_get_tracing_count() == 1  # type: ignore[attr-defined]
     trainer.write(start)
     for rate, batch in zip(rates, work, strict=True):
-        trainer.train([batch], TrainConfig(Optimizer("sgd", lr=rate, weight_decay=0.1)))
+        trainer.train([batch], TrainConfig(OPTIMIZERS["sgd"](lr=rate, weight_decay=0.1)))
     for found, expected in zip(trainer.read().values(), changed.values(), strict=True):
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)

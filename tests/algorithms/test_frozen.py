@@ -19,7 +19,7 @@ from tests.algorithms.test_federation import Seen
 from tests.federation.conftest import files_of  # noqa: F401  a fixture
 from tests.federation.links import deployed
 from xbackend_fl import Course, run_course
-from xbackend_fl.adapter import Batch, Optimizer, TrainConfig
+from xbackend_fl.adapter import OPTIMIZERS, Batch, TrainConfig
 from xbackend_fl.errors import ConfigError
 from xbackend_fl.federation import Silo
 from xbackend_fl.federation.protocol.message import Message
@@ -31,7 +31,7 @@ BATCHES = [
     for _ in range(3)
 ]
 EXAMPLE = (np.zeros((1, 4), np.float32),)
-RULE = Optimizer("momentum", lr=0.2, weight_decay=0.01)
+RULE = OPTIMIZERS["momentum"](lr=0.2, weight_decay=0.01)
 LAYER = frozenset({"0.weight", "1.weight", "1.bias", "1.running_mean", "1.running_var"})
 
 
@@ -83,7 +83,7 @@ def test_keras_trains_so_with_layers_that_are_not_trainable(whole: bool) -> None
     trainer: Any = xbfl_tensorflow.adapter.load_model(build(), EXAMPLE)
     before = trainer.read()
     frozen = frozenset(n for n in before if "/first/" in n or (whole and "/norm/" in n))
-    rule = Optimizer("momentum", lr=0.2)
+    rule = OPTIMIZERS["momentum"](lr=0.2)
     trainer.train(BATCHES, TrainConfig(rule, MeanSquaredError(), clip_norm=0.3, frozen=frozen))
     for batch in BATCHES:
         theirs.train_on_batch(batch.inputs[0], batch.targets)

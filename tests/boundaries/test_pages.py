@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import re
 import tomllib
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import get_args
 
@@ -68,13 +70,19 @@ def test_contributors_read_one_page_in_two_places(root: Path) -> None:
 def _is_a_key(path: list[str], section: object = Course) -> bool:
     if not path:
         return True
-    models = [
-        kind
-        for kind in (section, *get_args(section))
-        if isinstance(kind, type) and issubclass(kind, BaseModel)
-    ]
-    fields = models[0].model_fields if models else {}
-    return path[0] in fields and _is_a_key(path[1:], fields[path[0]].annotation)
+    found: dict[str, object] = {}
+    for kind in _kinds(section):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            found |= {name: field.annotation for name, field in kind.model_fields.items()}
+        elif isinstance(kind, type) and is_dataclass(kind):
+            found |= {field.name: field.type for field in fields(kind)}
+    return path[0] in found and _is_a_key(path[1:], found[path[0]])
+
+
+def _kinds(annotation: object) -> Iterator[object]:
+    yield annotation
+    for inner in get_args(annotation):
+        yield from _kinds(inner)
 
 
 def _pages(root: Path) -> list[Path]:

@@ -13,8 +13,8 @@ import pytest
 from xbackend_fl.canonical import OPERATORS, Kind, Node, Parameter, Port, Property, Schema, operators, passes
 from xbackend_fl.canonical.onnx_export import to_onnx
 from xbackend_fl.canonical.ops import read_families
-from xbackend_fl.locate import discover
 from xbackend_fl.mapping.probe.draw import draw_weights
+from xbackend_fl.registry import discover
 
 NEW = """
 from xbackend_fl.canonical.row import Effect, Operator, Property, Slot

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,10 @@ from tests.algorithms.smooth import course_of
 from tests.federation.links import deployed
 from tests.federation.local import LocalLink
 from xbackend_fl import load_course, run_course
+from xbackend_fl.adapter.optimizers.kinds.adagrad import Adagrad
+from xbackend_fl.adapter.optimizers.kinds.adam import Adam
+from xbackend_fl.adapter.optimizers.kinds.adamw import AdamW
+from xbackend_fl.adapter.optimizers.kinds.momentum import Momentum
 from xbackend_fl.course import dump
 from xbackend_fl.errors import ConfigError, RunFailed
 from xbackend_fl.events import Event, Noted
@@ -29,6 +34,26 @@ def test_what_a_participant_leaves_out_is_the_courses(tmp_path: Path) -> None:
     (tmp_path / "again.yaml").write_text(dump(course))
     again = load_course(tmp_path / "again.yaml", ["training.epochs=7"])
     assert again.trainings["ben"] == mine.model_copy(update={"epochs": 7})
+
+
+@pytest.mark.quick
+def test_an_optimizer_of_another_name_keeps_what_both_have(tmp_path: Path) -> None:
+    settings = [
+        "training.optimizer={name: adam, lr: 0.3, beta1: 0.8, eps: 1e-5}",
+        "participants.0.training={optimizer: {beta1: 0.7}}",
+        "participants.1.training={optimizer: {name: adamw, weight_decay: 0.1}}",
+        "participants.2.training={optimizer: {name: momentum, momentum: 0.5}}",
+        "participants.3.training={optimizer: adagrad}",
+    ]
+    course = course_of(tmp_path, ["torch"], *settings)
+    found = course.trainings
+    assert found["ada"].optimizer == Adam(lr=0.3, beta1=0.7, eps=1e-5)
+    assert found["ben"].optimizer == AdamW(lr=0.3, beta1=0.8, eps=1e-5, weight_decay=0.1)
+    assert found["dora"].optimizer == Adagrad(lr=0.3, eps=1e-5)
+    assert found["cem"].optimizer == Momentum(lr=0.3, momentum=0.5)
+    (tmp_path / "again.yaml").write_text(dump(course))
+    assert load_course(tmp_path / "again.yaml").trainings == found
+    assert pickle.loads(pickle.dumps(course)).trainings == found
 
 
 @pytest.mark.quick

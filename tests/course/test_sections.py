@@ -13,6 +13,7 @@ pytestmark = pytest.mark.quick
 
 COURSE = """\
 name: small
+rounds: 1
 models: {torch: "net.py:build"}
 input: ["1,4"]
 data: {source: "data.py:load"}
@@ -32,6 +33,21 @@ SAID = {
     "training.loss={name: cross_entropy, foo: 2}": ("unknown key `training.loss.foo`",),
     "training.loss={name: huber, delta: true}": ("`training.loss.delta`: input is a switch",),
     "training.loss={name: huber, delta: -1}": ("`training.loss.delta`: input should be greater than 0, got -1",),
+    "training.optimizer=adan": ("`training.optimizer` is 'adan'; there are adadelta", "did you mean `adam`?"),
+    "training.optimizer={name: adan, lr: fast, mass: 1}": ("did you mean `adam`?", "`training.optimizer.lr`: input should be a valid number", "got 'fast'", "unknown key `training.optimizer.mass`"),
+    "training.optimizer={lr: 0}": ("`training.optimizer.lr`: input should be greater than 0, got 0",),
+    "training.optimizer={name: sgd, momentum: 0.9}": ("unknown key `training.optimizer.momentum`", "sgd has lr, weight_decay; momentum, nesterov have momentum"),
+    "training.optimizer={momentum: 0.9}": ("unknown key `training.optimizer.momentum`", "momentum, nesterov have momentum"),
+    "training.optimizer={name: momentum, momentun: 0.9}": ("unknown key `training.optimizer.momentun`", "did you mean `momentum`?"),
+    "training.optimizer={name: momentum, momentum: true}": ("`training.optimizer.momentum`: input is a switch",),
+    "training.optimizer={name: momentum, momentum: 1}": ("`training.optimizer.momentum`: input should be less than 1, got 1",),
+    "training.optimizer={name: adam, beta2: 0.99999999999}": ("`training.optimizer.beta2`: input should be a number for float32", "there 0.99999999999 is 1"),
+    "training.optimizer=3": ("`training.optimizer`: ", "got 3"),
+    "training.optimizer=": ("`training.optimizer`: ",),
+    "participants.0.training={optimizer: {momentum: 0.5}}": ("unknown key `participants.0.training.optimizer.momentum`", "sgd has lr"),
+    "participants.0.training={optimizer: {lr: 0}}": ("`participants.0.training.optimizer.lr`: input should be greater than 0, got 0",),
+    "participants.0.training={optimizer: {name: adan}}": ("`participants.0.training.optimizer.name`", "did you mean `adam`?"),
+    "participants.0.training={optimizer: {lrr: 1}}": ("unknown key `participants.0.training.optimizer.lrr`", "did you mean `lr`?"),
     "training.schedule={name: step, every: true}": ("`training.schedule.every`: input is a switch",),
     "training.schedule={name: step, evry: 3}": ("unknown key `training.schedule.evry`", "did you mean `every`?"),
     "evaluation.metrics=[{name: top_k, k: true}]": ("`evaluation.metrics.k`: input is a switch",),

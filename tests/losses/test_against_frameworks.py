@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional as F
 
 from tests.metrics.models import schema_with
-from xbackend_fl.adapter import Optimizer, TrainConfig
+from xbackend_fl.adapter import OPTIMIZERS, TrainConfig
 from xbackend_fl.errors import ConfigError, UpdateRefused
 from xbackend_fl.losses import LOSSES, Loss, NumpyOperations, mean_loss
 from xbackend_fl.metrics import Metrics, objective_of
@@ -133,7 +133,7 @@ def test_value_and_gradient(name: str, shape: tuple[int, ...], axis: int) -> Non
     for seed, ignoring in enumerate([False, True, True] if may_ignore else [False, False]):
         outputs, targets = drawn(loss, shape, axis, seed, ignoring=ignoring)
         config = TrainConfig(
-            Optimizer(),
+            OPTIMIZERS["sgd"](),
             loss=loss,
             class_axis=axis % len(shape),
             ignore_index=IGNORED if ignoring else None,
@@ -187,7 +187,7 @@ def test_where_nothing_counts_there_is_no_gradient(name: str) -> None:
     if loss.targets not in {"classes", "shares"}:
         return
     targets = np.full(4 if loss.targets == "classes" else (4, 3), IGNORED)
-    config = TrainConfig(Optimizer(), loss=loss, class_axis=1, ignore_index=IGNORED)
+    config = TrainConfig(OPTIMIZERS["sgd"](), loss=loss, class_axis=1, ignore_index=IGNORED)
     outputs = torch.ones(4, 3, requires_grad=True)
     value, count = in_torch.mean_loss(outputs, torch.tensor(targets), config)
     value.backward()  # type: ignore[no-untyped-call]
@@ -207,7 +207,7 @@ def test_every_label_has_a_weight_of_its_own() -> None:
     expected = F.binary_cross_entropy_with_logits(
         torch.tensor(outputs), torch.tensor(targets), pos_weight=torch.tensor(weights)
     ).item()
-    config = TrainConfig(Optimizer(), loss=loss, class_axis=1)
+    config = TrainConfig(OPTIMIZERS["sgd"](), loss=loss, class_axis=1)
     for found in (
         mean_loss(loss, outputs, targets, None, NumpyOperations(1))[0],
         in_torch.mean_loss(torch.tensor(outputs), torch.tensor(targets), config)[0],
@@ -221,7 +221,7 @@ def test_every_label_has_a_weight_of_its_own() -> None:
 def test_where_everything_weighs_nothing_there_is_no_gradient() -> None:
     """PyTorch divides zero by zero there."""
     loss = LOSSES["cross_entropy"](class_weights=(0.0, 1.0, 1.0))
-    config = TrainConfig(Optimizer(), loss=loss, class_axis=1)
+    config = TrainConfig(OPTIMIZERS["sgd"](), loss=loss, class_axis=1)
     outputs = torch.ones(4, 3, requires_grad=True)
     value, _ = in_torch.mean_loss(outputs, torch.zeros(4), config)
     value.backward()  # type: ignore[no-untyped-call]

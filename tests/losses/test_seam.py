@@ -11,8 +11,8 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from xbackend_fl.course.registered import section
-from xbackend_fl.locate import discover
 from xbackend_fl.losses import LOSSES, Loss, NumpyOperations, kinds
+from xbackend_fl.registry import discover
 
 pytestmark = pytest.mark.quick
 

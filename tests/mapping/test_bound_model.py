@@ -19,7 +19,7 @@ from torch.nn.utils import parametrizations
 import xbackend_fl as xb
 import xbfl_tensorflow
 import xbfl_torch
-from xbackend_fl.adapter import Batch, Optimizer, TrainConfig
+from xbackend_fl.adapter import OPTIMIZERS, Batch, TrainConfig
 from xbackend_fl.adapter.canonical_model import CanonicalModel
 from xbackend_fl.algorithms.kinds.fedprox import ProximalRule
 from xbackend_fl.canonical import TrainingEffect
@@ -29,7 +29,7 @@ from xbackend_fl.metrics import METRICS
 
 Array = NDArray[Any]
 EXAMPLE = (np.zeros((1, 2, 5, 6), np.float32),)
-RULE = Optimizer("momentum", lr=0.1, momentum=0.9)
+RULE = OPTIMIZERS["momentum"](lr=0.1, momentum=0.9)
 
 
 def torch_net() -> nn.Sequential:

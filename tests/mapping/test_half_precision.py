@@ -14,7 +14,7 @@ from torch import nn
 
 import xbackend_fl as xb
 import xbfl_torch
-from xbackend_fl.adapter import Batch, Optimizer, TrainConfig
+from xbackend_fl.adapter import OPTIMIZERS, Batch, TrainConfig
 from xbackend_fl.errors import MismatchError, RefusedInput
 from xbackend_fl.losses import LOSSES
 
@@ -211,7 +211,7 @@ def test_steps_below_half_a_unit_move_the_model() -> None:
         stepper.zero_grad()
         F.mse_loss(lost(torch.from_numpy(x).bfloat16()), torch.from_numpy(y).bfloat16()).backward()
         stepper.step()
-    config = TrainConfig(Optimizer(lr=rate), loss=LOSSES["mean_squared_error"]())
+    config = TrainConfig(OPTIMIZERS["sgd"](lr=rate), loss=LOSSES["mean_squared_error"]())
     trainers = [xbfl_torch.adapter.load_model(model, VECTOR) for model in (half, whole)]
     for _ in range(rounds):
         # A round: weights come as float32, are trained, and go.

@@ -11,7 +11,7 @@ import torch
 import xbackend_fl
 from tests.mapping.recurrent import PAIRS, SERIES, UNLIKE, Pair, U
 from xbackend_fl.adapter.contract import Batch, TrainConfig
-from xbackend_fl.adapter.optimizers import Optimizer
+from xbackend_fl.adapter.optimizers import OPTIMIZERS
 from xbackend_fl.errors import MismatchError
 from xbackend_fl.losses import LOSSES
 
@@ -66,7 +66,7 @@ def test_a_layer_and_a_cell_by_hand_train_as_the_cell_does() -> None:
     own = pair.torch()
     own.load_state_dict(reference.state_dict())
     targets = np.random.default_rng(2).standard_normal((2, 2)).astype(np.float32)
-    config = TrainConfig(Optimizer("sgd", lr=0.5), loss=LOSSES["mean_squared_error"]())
+    config = TrainConfig(OPTIMIZERS["sgd"](lr=0.5), loss=LOSSES["mean_squared_error"]())
     for bound in (here, there):
         bound.trainer.train([Batch((SERIES,), targets)], config)
     optimizer = torch.optim.SGD(own.parameters(), lr=0.5)

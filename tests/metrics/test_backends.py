@@ -16,7 +16,7 @@ from torch import nn
 
 import xbfl_tensorflow
 import xbfl_torch
-from xbackend_fl.adapter import Batch, Optimizer, TrainConfig
+from xbackend_fl.adapter import OPTIMIZERS, Batch, TrainConfig
 from xbackend_fl.canonical import Schema
 from xbackend_fl.losses import LOSSES, Loss
 from xbackend_fl.mapping import BoundModel, bind_trainer
@@ -158,7 +158,7 @@ def one_step(side: BoundModel, objective: Objective, inputs: Array, targets: Arr
     expected = side.gradients((inputs,), [slope(objective, output, targets).astype(np.float32)])
     before = side.read()
     config = TrainConfig(
-        Optimizer("sgd", lr=RATE),
+        OPTIMIZERS["sgd"](lr=RATE),
         loss=objective.loss,
         class_axis=objective.class_axis or 1,
         ignore_index=objective.ignore_index,

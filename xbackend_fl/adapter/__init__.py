@@ -23,13 +23,14 @@ from xbackend_fl.adapter.contract import (
     Unbuilding,
 )
 from xbackend_fl.adapter.lending import Lending, Lent
-from xbackend_fl.adapter.optimizers import Optimizer
+from xbackend_fl.adapter.optimizers import OPTIMIZERS, Optimizer
 from xbackend_fl.adapter.registry import adapter_of, load, names, wrong_model
 from xbackend_fl.adapter.rules import LocalRule
 from xbackend_fl.adapter.scheduling import balance
 
 __all__ = [
     "LOCKSTEP",
+    "OPTIMIZERS",
     "Adapter",
     "Batch",
     "ClientWork",

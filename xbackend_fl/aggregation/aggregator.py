@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 from numpy.typing import NDArray
-from pydantic import ConfigDict
 
 from xbackend_fl.aggregation.online import Precision, Sums
 from xbackend_fl.aggregation.update import Merged, Update, Weighing
+from xbackend_fl.registry import Registered
 from xbackend_fl.weights import Weights
 
 
@@ -103,7 +103,7 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Rule(ABC):
+class Rule(Registered, ABC):
     """The settings of a way to merge; its fields are the keys of ``federate.aggregator``.
 
     Attributes:
@@ -112,9 +112,6 @@ class Rule(ABC):
         min_updates: So many updates a round needs at least.
         name: What courses call it: the name of its file.
     """
-
-    # A course has no other keys than the fields.
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     streams: ClassVar[bool] = True
     vectors: ClassVar[bool] = True

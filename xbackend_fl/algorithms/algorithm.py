@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pydantic import ConfigDict
-
 from xbackend_fl.adapter import Optimizer
 from xbackend_fl.aggregation import Update, Weighing
 from xbackend_fl.algorithms.fedopt import ServerOptimizer
@@ -18,11 +16,12 @@ from xbackend_fl.algorithms.protocol import (
     ServerAlgorithm,
     Trained,
 )
+from xbackend_fl.registry import Registered
 from xbackend_fl.weights import Weights
 
 
 @dataclass(frozen=True)
-class Algorithm:
+class Algorithm(Registered):
     """FedAvg's sides, which an algorithm replaces as far as it differs. Its fields are the keys of ``federate.algorithm``.
 
     Attributes:
@@ -33,9 +32,6 @@ class Algorithm:
         local: What stays with its participant: roles and patterns of parameters, beside those of the course.
         keeps_state: Whether a participant keeps something from one of its rounds to the next.
     """
-
-    # A course has no other keys than the fields.
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     weighing: ClassVar[Weighing] = "examples"
     vectors: ClassVar[tuple[str, ...]] = ()

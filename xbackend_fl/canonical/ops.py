@@ -6,7 +6,7 @@ from itertools import chain
 
 from xbackend_fl.canonical import operators
 from xbackend_fl.canonical.row import Operator, Property
-from xbackend_fl.locate import discover
+from xbackend_fl.registry import discover
 
 
 def read_families() -> dict[str, Operator]:

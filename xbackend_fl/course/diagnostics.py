@@ -109,10 +109,10 @@ def explain(error: ValidationError, model: type[BaseModel]) -> tuple[list[Mistak
                 hint = f"`{_dotted(loc)}` is now `{_MOVED[loc]}`"
             mistakes[loc] = Mistake(f"unknown key `{_dotted(loc)}`", loc, hint, at_key=True)
         elif detail["type"] == "course":
-            said = dict(detail["ctx"])
-            mistakes[loc] = Mistake(said.pop("said"), loc, **said)
+            context = dict(detail["ctx"])
+            mistakes[loc] = Mistake(context.pop("said"), loc, **context)
         else:
-            mistakes[loc] = Mistake(_message(detail, loc), loc, _hint(detail))
+            mistakes[loc] = Mistake(said(detail, loc), loc, _hint(detail))
     return list(mistakes.values()), len(mistakes) + left_out
 
 
@@ -190,7 +190,8 @@ def _written(loc: tuple[int | str, ...], model: type[BaseModel]) -> Path:
     return tuple(written)
 
 
-def _message(detail: ErrorDetails, path: Path) -> str:
+def said(detail: ErrorDetails, path: Path) -> str:
+    """Pydantic's message about the value at a path, with what was received."""
     message = detail["msg"].removeprefix("Value error, ")
     where = _dotted(path)
     received = detail["input"]

@@ -283,7 +283,7 @@ class Course(Section):
             yield mistake(text, ("federate", "aggregator"), rule.name, hint=hint)
         algorithm, server = self.federate.algorithm, self.federate.server.rule()
         hint = "training.optimizer: {name: sgd}, federate.server: {name: fedavg}"
-        if reason := algorithm.unfit(self.training.optimizer.rule(), server):
+        if reason := algorithm.unfit(self.training.optimizer, server):
             yield mistake(reason, ("federate", "algorithm"), algorithm.name, hint=hint)
             return
         for index, participant in enumerate(self.participants):
@@ -295,7 +295,7 @@ class Course(Section):
             except ValidationError as error:
                 yield from misfits(error, keys)
                 continue
-            if reason := algorithm.unfit(training.optimizer.rule(), server):
+            if reason := algorithm.unfit(training.optimizer, server):
                 cure = f"participants.{index}.training.optimizer: {{name: sgd}}"
                 yield mistake(f"{participant.name}: {reason}", keys, training.optimizer.name, hint=cure)
             if any(isinstance(schedule, Watching) for schedule in participant.training.schedule):

@@ -19,13 +19,13 @@ def there(value: float) -> float:
     return 0.0 if abs(found) < _TINY else found
 
 
-def single(value: float) -> float:
-    """A number that is finite where models compute, and 0 there only if it is 0.
+def single(value: float, below: float = math.inf) -> float:
+    """A number that is finite where models compute, below a bound there too, and 0 there only if it is 0.
 
     Numbers below the smallest normal one are 0 to some frameworks, which flush them, and not to others.
     """
     found = there(value)
-    if math.isinf(found) or found == 0 != value:
+    if math.isinf(found) or found == 0 != value or found >= below:
         raise PydanticCustomError("single", _SINGLE, {"value": f"{value!r}", "there": f"{found:g}"})
     return value
 

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from pydantic_core import InitErrorDetails
 
+from xbackend_fl.adapter import OPTIMIZERS
+from xbackend_fl.course.any_kind import completed
 from xbackend_fl.course.diagnostics import mistake, refuse
 from xbackend_fl.course.section import Section
 from xbackend_fl.course.training import OwnTraining, Training
@@ -46,11 +48,9 @@ def overridden(section: S, own: Section | None) -> S:
         return section
     said = {name: getattr(own, name) for name in own.model_fields_set}
     held = {name: getattr(section, name) for name in type(section).model_fields}
-    inner = {
-        name: overridden(held[name], value) if isinstance(value, Section) else value
-        for name, value in said.items()
-    }
-    return type(section).model_validate({**held, **inner})
+    if isinstance(optimizer := said.get("optimizer"), Section):
+        said["optimizer"] = completed(optimizer, held["optimizer"], OPTIMIZERS)
+    return type(section).model_validate({**held, **said})
 
 
 def said_by(own: Section, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -97,5 +97,13 @@ def _shown(value: Any) -> str:
 
 def misfits(error: ValidationError, place: tuple[int | str, ...]) -> Iterator[InitErrorDetails]:
     """What does not go together with the course's section, at a participant's place."""
+    where = ".".join(map(str, place))
     for detail in error.errors(include_url=False):
-        yield mistake(detail["msg"], (*place, *detail["loc"]), detail["input"])
+        about = detail.get("ctx", {})
+        yield mistake(
+            detail["msg"].replace("`training.", f"`{where}."),
+            (*place, *detail["loc"]),
+            detail["input"],
+            hint=about.get("hint") or "",
+            at_key=bool(about.get("at_key")),
+        )

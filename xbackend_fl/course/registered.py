@@ -2,24 +2,46 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, Union
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, Union, get_type_hints
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from annotated_types import Lt
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    GetJsonSchemaHandler,
+    Tag,
+    ValidationError,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
 
+from xbackend_fl.adapter import OPTIMIZERS, Optimizer
+from xbackend_fl.adapter.optimizers.kinds.sgd import SGD
 from xbackend_fl.aggregation import AGGREGATORS, Rule
 from xbackend_fl.algorithms import ALGORITHMS, Algorithm
-from xbackend_fl.course.diagnostics import look_alike, mistake, refuse
+from xbackend_fl.course.any_kind import any_kind
+from xbackend_fl.course.diagnostics import look_alike, mistake, refuse, said
 from xbackend_fl.course.excerpt import printed
 from xbackend_fl.course.numbers import single
 from xbackend_fl.losses import LOSSES, Loss, NativeLoss, OwnLoss
 from xbackend_fl.schedules import SCHEDULES, Schedule
 
 
-def chosen(value: Any, registry: Mapping[str, type[Any]], key: str, others: str = "") -> Any:
+def chosen(
+    value: Any,
+    registry: Mapping[str, type[Any]],
+    key: str,
+    others: str = "",
+    *,
+    named: str = "name",
+    default: str | None = None,
+) -> Any:
     """What a file says of one of a registry: its name alone, or a mapping with the name and settings.
 
     Args:
@@ -27,6 +49,8 @@ def chosen(value: Any, registry: Mapping[str, type[Any]], key: str, others: str 
         registry: Classes whose fields are the settings, by name.
         key: What messages call the place.
         others: What else may stand there, in words.
+        named: The key that says which.
+        default: Which it is if none is named.
 
     Returns:
         A mapping, or what is none.
@@ -35,28 +59,57 @@ def chosen(value: Any, registry: Mapping[str, type[Any]], key: str, others: str 
         ValidationError: No such name, an unknown setting, or a switch for a number; each with its place.
     """
     if isinstance(value, str):
-        value = {"name": value}
+        value = {named: value}
     if not isinstance(value, dict):
         return value
     there = f"there are {', '.join(registry)}{others}"
-    if "name" not in value:
-        hint = f"{key.rpartition('.')[2]}: {{name: {next(iter(registry))}}}"
-        refuse([mistake(f"`{key}` has no name; {there}", (), value, hint=hint)])
-    name = value["name"]
+    if default is not None:
+        value = {named: default} | value
+    if named not in value:
+        hint = f"{key.rpartition('.')[2]}: {{{named}: {next(iter(registry))}}}"
+        refuse([mistake(f"`{key}` has no {named}; {there}", (), value, hint=hint)])
+    name = value[named]
     if not isinstance(name, str) or name not in registry:
         text = f"`{key}` is {printed(repr(name))}; {there}"
-        refuse([mistake(text, (), name, hint=look_alike(str(name), registry))])
-    refuse([*_wrong_settings(value, registry[name], key)])
+        settings = {inner: given for inner, given in value.items() if inner != named}
+        unnamed = mistake(text, (named,), name, hint=look_alike(str(name), registry))
+        refuse([unnamed, *_settings_of_none(settings, registry, key, named)])
+    refuse([*_wrong_settings(value, registry, key, named)])
     return value
 
 
-def _wrong_settings(value: dict[Any, Any], kind: type[Any], key: str) -> Iterator[InitErrorDetails]:
-    known = {field.name: str(field.type) for field in fields(kind)}
+def _settings_of_none(
+    settings: dict[Any, Any], registry: Mapping[str, type[Any]], key: str, named: str
+) -> Iterator[InitErrorDetails]:
+    """Mistakes in settings of nobody knows which: those that are mistakes whichever it is."""
+    try:
+        any_kind(registry, "Any", "", __name__, named).model_validate(settings)
+    except ValidationError as error:
+        for detail in error.errors(include_url=False):
+            name = detail["loc"][0]
+            text = (
+                f"unknown key `{printed(f'{key}.{name}')}`"
+                if detail["type"] == "extra_forbidden"
+                else said(detail, (key, name))
+            )
+            yield mistake(text, (name,), detail["input"], at_key=detail["type"] == "extra_forbidden")
+
+
+def _wrong_settings(
+    value: dict[Any, Any], registry: Mapping[str, type[Any]], key: str, named: str
+) -> Iterator[InitErrorDetails]:
+    chosen = value[named]
+    known = {field.name: str(field.type) for field in fields(registry[chosen])}
     for name, given in value.items():
         where = printed(f"{key}.{name}")
         if name not in known:
-            others = ", ".join(other for other in known if other != "name") or "nothing but its name"
-            hint = look_alike(str(name), known) or f"{value['name']} has {others}"
+            others = ", ".join(other for other in known if other != named) or f"nothing but its {named}"
+            having = [
+                other for other, kind in registry.items() if name in {field.name for field in fields(kind)}
+            ]
+            hint = look_alike(str(name), known) or f"{chosen} has {others}"
+            if having:
+                hint = f"{chosen} has {others}; {', '.join(having)} {'has' if len(having) == 1 else 'have'} {name}"
             yield mistake(f"unknown key `{where}`", (str(name),), given, hint=hint, at_key=True)
         elif isinstance(given, bool) and "bool" not in known[name].lower():
             # To pydantic true is also the number 1.
@@ -65,22 +118,55 @@ def _wrong_settings(value: dict[Any, Any], kind: type[Any], key: str) -> Iterato
 
 def _held(key: str, made: Any) -> Any:
     """What was made of a section, with numbers that are numbers in float32, too."""
+    hints = get_type_hints(type(made), include_extras=True)
     for field in fields(made):
         value = getattr(made, field.name)
+        # A number below a bound must be below it where models compute, too.
+        about: Any = getattr(hints[field.name], "__metadata__", ())
+        limits: list[Any] = [item.lt for item in about if isinstance(item, Lt)]
         for number in value if isinstance(value, tuple) else (value,):
             try:
                 if isinstance(number, float):
-                    single(number)
+                    single(number, min(limits, default=math.inf))
             except PydanticCustomError as error:
                 refuse([mistake(f"`{key}.{field.name}`: {error.message()}", (field.name,), number)])
     return made
 
 
-def section(registry: Mapping[str, type[Any]], key: str) -> Any:
-    """The type of a key: as many alternatives as there are files, by their name."""
-    found: Any = Annotated[Union[tuple(registry.values())], Field(discriminator="name")]  # noqa: UP007
-    before = BeforeValidator(partial(chosen, registry=registry, key=key))
-    return Annotated[found, before, AfterValidator(partial(_held, key))]
+@dataclass(frozen=True)
+class _InSchema:
+    """How a key stands in the JSON Schema: a name alone, or a mapping that says which, unless that is the default."""
+
+    names: tuple[str, ...]
+    named: str
+    default: str | None
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        found = handler(schema)
+        for one in found["oneOf"]:
+            kind = handler.resolve_ref_schema(one)
+            if kind["properties"][self.named]["const"] != self.default:
+                kind["required"] = [self.named]
+        return {"anyOf": [{"type": "string", "enum": list(self.names)}, found]}
+
+
+def section(
+    registry: Mapping[str, type[Any]], key: str, *, named: str = "name", default: str | None = None
+) -> Any:
+    """The type of a key: as many alternatives as there are files, by their name.
+
+    Args:
+        registry: Classes whose fields are the settings, by name.
+        key: What messages call the place.
+        named: The key that says which.
+        default: Which it is if none is named.
+    """
+    found: Any = Annotated[Union[tuple(registry.values())], Field(discriminator=named)]  # noqa: UP007
+    before = BeforeValidator(partial(chosen, registry=registry, key=key, named=named, default=default))
+    written = _InSchema(tuple(registry), named, default)
+    return Annotated[found, before, AfterValidator(partial(_held, key)), written]
 
 
 def _several(value: Any) -> Any:
@@ -116,6 +202,8 @@ if TYPE_CHECKING:
     AlgorithmSection: TypeAlias = Algorithm
     AggregatorSection: TypeAlias = Rule
     LossSection: TypeAlias = Loss
+    OptimizerSection: TypeAlias = Optimizer
+    OwnOptimizer: TypeAlias = object
     ScheduleSections: TypeAlias = tuple[Schedule, ...]
 else:
     AlgorithmSection = section(ALGORITHMS, "federate.algorithm")
@@ -128,6 +216,13 @@ else:
         | Annotated[NativeLoss, BeforeValidator(_by_backend), Tag("native")],
         Discriminator(_kind_of_loss),
     ]
+    OptimizerSection = section(OPTIMIZERS, "training.optimizer", default=SGD().name)
+    OwnOptimizer = any_kind(
+        OPTIMIZERS,
+        "OwnOptimizer",
+        "What a participant's optimizer has otherwise than the course's.",
+        __name__,
+    )
     ScheduleSections = Annotated[
         tuple[section(SCHEDULES, "training.schedule"), ...], BeforeValidator(_several)
     ]

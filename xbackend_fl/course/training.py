@@ -2,39 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, PositiveInt
 
-from xbackend_fl.adapter import Optimizer
 from xbackend_fl.adapter.contract import Precision
-from xbackend_fl.course.numbers import HELD, Decay, Seconds
-from xbackend_fl.course.registered import LossSection, ScheduleSections
+from xbackend_fl.adapter.optimizers.kinds.sgd import SGD
+from xbackend_fl.course.numbers import HELD, Seconds
+from xbackend_fl.course.registered import LossSection, OptimizerSection, OwnOptimizer, ScheduleSections
 from xbackend_fl.course.section import Section
 from xbackend_fl.losses.kinds.cross_entropy import CrossEntropy
-
-
-class OptimizerSection(Section):
-    """The participants' optimizer; the same arithmetic on every backend."""
-
-    name: Literal["sgd", "momentum", "nesterov", "adam", "adamw", "adagrad", "rmsprop"] = "sgd"
-    lr: Annotated[float, Field(gt=0), HELD] = 0.01
-    momentum: Decay = 0.9
-    beta1: Decay = 0.9
-    beta2: Decay = 0.999
-    alpha: Decay = 0.99
-    eps: Annotated[float, Field(gt=0), HELD] = 1e-8
-    weight_decay: Annotated[float, Field(ge=0), HELD] = 0.0
-
-    def rule(self) -> Optimizer:
-        """As plain data for adapters."""
-        return Optimizer(**self.model_dump())
 
 
 class OwnTraining(Section):
     """Local training as far as participants may differ in it."""
 
-    optimizer: OptimizerSection = OptimizerSection()
+    optimizer: OwnOptimizer = OwnOptimizer()
     schedule: ScheduleSections = Field(
         (),
         description="what multiplies the learning rate over rounds or steps: one, or several that multiply",
@@ -63,6 +46,9 @@ class OwnTraining(Section):
 class Training(OwnTraining):
     """Local training of every participant."""
 
+    optimizer: OptimizerSection = Field(
+        SGD(), description="what a step does with a gradient; the same arithmetic on every backend"
+    )
     loss: LossSection = CrossEntropy()
     ignore_index: int | None = Field(
         -100, description="classes and binary outputs: targets of this value do not count; null if all do"

@@ -8,15 +8,16 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeAlias, final
+from typing import Annotated, Any, TypeAlias, final
 
-from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 from xbackend_fl.errors import ConfigError, raised, turned
 from xbackend_fl.locate import load_callable
 from xbackend_fl.losses.operations import Operations
 from xbackend_fl.losses.protocol import QUANTITIES, Plain, Targets
 from xbackend_fl.places import defined_at, place_of
+from xbackend_fl.registry import Registered
 
 NUMPY = "numpy"
 """What stands beside backends: a formula for figures and for the proof, in float64."""
@@ -41,9 +42,7 @@ Functions: TypeAlias = Annotated[
 
 
 @dataclass(frozen=True)
-class _Own(Plain):
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
-
+class _Own(Registered, Plain):
     targets: Targets = "values"
     applies: Annotated[frozenset[str], PlainSerializer(sorted)] = frozenset()
 

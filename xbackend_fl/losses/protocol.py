@@ -8,9 +8,9 @@ from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeAlias
 
 import numpy as np
 from annotated_types import Ge, Le
-from pydantic import ConfigDict
 
 from xbackend_fl.losses.operations import Operations
+from xbackend_fl.registry import Registered
 
 Targets: TypeAlias = Literal["classes", "shares", "values", "counts"]
 """``classes``: whole numbers, in the shape of the output without its class axis. ``shares``: numbers from 0 to 1; ``values``: any finite numbers;
@@ -121,11 +121,8 @@ class Plain:
 
 
 @dataclass(frozen=True)
-class BuiltIn(Plain):
+class BuiltIn(Registered, Plain):
     """What most losses have in common. The fields of a loss are the keys of ``training.loss``."""
-
-    # A course has no other keys than the fields.
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     targets: ClassVar[Targets] = "values"
     applies: ClassVar[frozenset[str]] = frozenset()

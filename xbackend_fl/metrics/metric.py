@@ -10,11 +10,12 @@ from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict, StrictBool
+from pydantic import StrictBool
 
 from xbackend_fl.losses import Targets
 from xbackend_fl.metrics.objective import Objective, Shape
 from xbackend_fl.metrics.pairs import Pairs
+from xbackend_fl.registry import Registered
 
 Sums: TypeAlias = Mapping[str, Any]
 """By name, numbers, and flat int64 arrays of counts; the names of a metric's are its label, or begin with it and a dot."""
@@ -51,7 +52,7 @@ class Figures(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Metric(ABC):
+class Metric(Registered, ABC):
     """A figure about a model, from outputs and targets. The fields of a metric are the keys of an entry of ``evaluation.metrics``.
 
     Attributes:
@@ -61,9 +62,6 @@ class Metric(ABC):
         counts: Whether its sums are flat arrays of counts, and not numbers.
         everywhere: Whether all that is measured has it; else the figure is of those that have.
     """
-
-    # A course has no other keys than the fields.
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     fits: ClassVar[frozenset[Targets]]
     unit: ClassVar[Literal["share", "number"]] = "number"

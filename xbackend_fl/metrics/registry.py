@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from xbackend_fl.locate import discover
 from xbackend_fl.losses import Loss, Targets
 from xbackend_fl.metrics import kinds
 from xbackend_fl.metrics.metric import Metric
+from xbackend_fl.registry import discover
 
 METRICS: Mapping[str, type[Metric]] = discover(kinds, "METRIC")
 """Metric by the name of its file, which courses write."""

@@ -11,8 +11,9 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.adapter import Batch, Optimizer, TrainConfig
+from xbackend_fl.adapter import Batch, TrainConfig
 from xbackend_fl.adapter.canonical_model import CanonicalModel
+from xbackend_fl.adapter.optimizers.kinds.sgd import SGD
 from xbackend_fl.course import Course
 from xbackend_fl.data import Dataset, Examples, Transform, ahead
 from xbackend_fl.losses import NativeLoss
@@ -68,7 +69,7 @@ class Feed:
     def _judged(self, objective: Objective, output: NDArray[Any], targets: NDArray[Any]) -> float:
         """A loss that only this backend can compute, of an evaluated batch."""
         config = TrainConfig(
-            Optimizer(),
+            SGD(),
             loss=objective.loss,
             class_axis=objective.class_axis or 1,
             ignore_index=objective.ignore_index,

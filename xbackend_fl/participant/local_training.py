@@ -461,7 +461,7 @@ class LocalTraining:
         """How a participant with these data and settings trains, but for the algorithm's rule; in ONNX layout."""
         objective = self._feed.objective(data)
         return TrainConfig(
-            training.optimizer.rule(),
+            training.optimizer,
             loss=self._course.loss,
             class_axis=objective.class_axis or 1,
             ignore_index=objective.ignore_index,

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.adapter import Judging, Optimizer, TrainConfig
+from xbackend_fl.adapter import Judging, TrainConfig
 from xbackend_fl.adapter.canonical_model import CanonicalModel
+from xbackend_fl.adapter.optimizers.kinds.sgd import SGD
 from xbackend_fl.errors import RefusedInput
 from xbackend_fl.losses import NativeLoss, OwnLoss
 from xbackend_fl.losses.own import NUMPY
@@ -44,7 +45,7 @@ def try_loss(model: CanonicalModel, objective: Objective) -> tuple[Tried, ...]:
     tried = []
     for draw in draws(asked):
         ignored = asked.ignore_index if draw.ignoring else None
-        config = TrainConfig(Optimizer(), loss=loss, class_axis=asked.class_axis or 1, ignore_index=ignored)
+        config = TrainConfig(SGD(), loss=loss, class_axis=asked.class_axis or 1, ignore_index=ignored)
         value, gradient = model.judge(draw.outputs, draw.targets, config)
         if gradient is None:
             raise _without_gradient(what)

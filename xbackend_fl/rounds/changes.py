@@ -79,7 +79,15 @@ def _differing(then: dict[str, Any], now: dict[str, Any], asked: Course, *, grow
         added = section == "participants" and f"{section}.{rest.partition('.')[0]}.name" not in then
         if added and (grows or all(p.data is not None for p in asked.participants)):
             continue
+        if _follows(key, then, now):
+            continue
         yield f"  {line(key, _SHOWN)}: {_shown(before)} → {_shown(after)}"
+
+
+def _follows(key: str, then: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Whether a setting is there, or is not, because its section names something else now, which is said already."""
+    named = f"{key.rpartition('.')[0]}.name"
+    return (key in then) != (key in now) and named in then.keys() & now.keys() and then[named] != now[named]
 
 
 def _compared(value: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from xbackend_fl.locate import discover
+from xbackend_fl.registry import discover
 from xbackend_fl.schedules import kinds
 from xbackend_fl.schedules.schedule import Schedule
 

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
-from pydantic import ConfigDict
+from xbackend_fl.registry import Registered
 
 
 @dataclass(frozen=True)
-class Schedule:
+class Schedule(Registered):
     """A factor of the learning rate. The fields of a kind are the keys of ``training.schedule``.
 
     Attributes:
         name: What courses call it: the name of its file.
         per: What it counts: rounds of the course, or steps of a participant in a round, each from 0.
     """
-
-    # A course has no other keys than the fields.
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     name: str
     per: Literal["round", "step"] = "round"

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl import weights
-from xbackend_fl.adapter import Batch, Optimizer, TrainConfig, Trainer
+from xbackend_fl.adapter import OPTIMIZERS, Batch, Optimizer, TrainConfig, Trainer
 from xbackend_fl.adapter.canonical_model import CanonicalModel
 from xbackend_fl.adapter.contract import LossSum
-from xbackend_fl.adapter.optimizers import Name
+from xbackend_fl.adapter.optimizers.kinds.adam import Adam
+from xbackend_fl.adapter.optimizers.kinds.sgd import SGD
 from xbackend_fl.canonical import Kind
 from xbackend_fl.losses.kinds.mean_squared_error import MeanSquaredError
 from xbackend_fl.mapping.names import naming
@@ -123,7 +125,7 @@ class TrainerConformance:
 
         def value(step: float) -> float:
             moved = {name: (start[name] + step * g).astype(np.float32) for name, g in gradient.items()}
-            return self._train(model, [batch], start | moved, Optimizer("sgd", lr=0.0)).mean
+            return self._train(model, [batch], start | moved, SGD(lr=0.0)).mean
 
         measured = (value(size) - value(-size)) / (2 * size)
         assert abs(measured - squared) <= 0.05 * squared
@@ -135,8 +137,8 @@ class TrainerConformance:
         slope = self._gradient(model, batch, start, {})
         norm = float(np.sqrt(sum(float((g**2).sum()) for g in slope.values())))
         before = {name: start[name] for name in slope}
-        rules = [Optimizer(name, lr=0.05, eps=0.1 * norm, weight_decay=0.1) for name in get_args(Name)]
-        for rule, limit in [*((rule, None) for rule in rules), (Optimizer("sgd", lr=0.05), 0.5 * norm)]:
+        rules = [_made(kind, lr=0.05, eps=0.1 * norm, weight_decay=0.1) for kind in OPTIMIZERS.values()]
+        for rule, limit in [*((rule, None) for rule in rules), (SGD(lr=0.05), 0.5 * norm)]:
             expected = descend(rule, before, partial(self._gradient, model, batch, start), 2, limit)
             trained = self._train(model, [batch, batch], start, rule, limit)
             assert trained.positions == 2 * batch.targets.size
@@ -151,7 +153,7 @@ class TrainerConformance:
         """After a reset, the same weights and batches give the same bits; nothing of the last run is left."""
         model, batch = self._drawn()
         start = model.read()
-        config = TrainConfig(Optimizer("adam", lr=1e-2), loss=MeanSquaredError())
+        config = TrainConfig(Adam(lr=1e-2), loss=MeanSquaredError())
         results = []
         for _ in range(2):
             model.reset(3)
@@ -182,7 +184,7 @@ class TrainerConformance:
         """What one step of plain SGD follows, by the name of what trains; a long step loses few digits."""
         rate = 1024.0
         at = {**start, **{name: value.astype(np.float32) for name, value in weights.items()}}
-        self._train(model, [batch], at, Optimizer("sgd", lr=rate))
+        self._train(model, [batch], at, SGD(lr=rate))
         after = model.read()
         moving = [item.name for item in model.schema.parameters if item.kind is Kind.TRAINABLE]
         return {name: (at[name].astype(np.float64) - after[name]) / rate for name in moving}
@@ -194,3 +196,9 @@ class TrainerConformance:
         (output,) = model.forward(inputs)
         targets = np.random.default_rng(1).standard_normal(output.shape).astype(np.float32)
         return model, Batch(inputs, targets)
+
+
+def _made(kind: type[Optimizer], **settings: Any) -> Optimizer:
+    """An optimizer with those of some settings that it has."""
+    own = {field.name for field in fields(kind)}
+    return kind(**{name: value for name, value in settings.items() if name in own})

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from xbackend_fl.adapter.contract import ClientWork, TrainConfig
-from xbackend_fl.adapter.optimizers import Optimizer
+from xbackend_fl.adapter.optimizers.kinds.sgd import SGD
 from xbackend_fl.adapter.outputs import output_leaves
 from xbackend_fl.errors import shortened
 from xbfl_torch.cohort import Data
@@ -44,7 +44,7 @@ def prove(model: torch.nn.Module, packing: Packing, data: Data, config: TrainCon
     """
     # The optimizer works on each number by itself; Adam would make of the rounding of a gradient that is zero a whole step.
     limit = min(config.clip_norm or _NORM, _NORM)
-    config = replace(config, optimizer=Optimizer("sgd", lr=0.01), rates=None, clip_norm=limit)
+    config = replace(config, optimizer=SGD(lr=0.01), rates=None, clip_norm=limit)
     work = [ClientWork((_rows(data, 0, 4), _rows(data, 4, 3)), 7), ClientWork((_rows(data, 7, 3),), 3)]
     tensors = {name: tensor.detach() for name, tensor in tensors_of(model).items() if name in packing.places}
     base = torch.zeros(packing.size, dtype=next(model.parameters()).dtype, device=data.targets.device)

@@ -48,7 +48,7 @@ def descend(
         numbers: Of this step, ``[4]``.
     """
     kernels = devices.kernels("update", gradients)
-    if kernels is not None and optimizer.name == "sgd":
+    if kernels is not None and optimizer.plain:
         kernels.descend(values, gradients, scales, active, numbers[0], optimizer.weight_decay)
         return
     if scales is not None:

@@ -125,7 +125,7 @@ class Scaffold(Algorithm):
 
     def unfit(self, optimizer: Optimizer, server: ServerOptimizer) -> str:
         """It is defined for plain steps, on both sides."""
-        if optimizer.name != "sgd":
+        if not optimizer.plain:
             return (
                 f"scaffold is defined for plain steps, and training.optimizer is {optimizer.name}: after {optimizer.name} "
                 "the way that a participant went is no sum of gradients"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from xbackend_fl.adapter.canonical_model import CanonicalModel
 from xbackend_fl.adapter.contract import Batch, TrainConfig
-from xbackend_fl.adapter.optimizers import Optimizer
+from xbackend_fl.adapter.optimizers.kinds.sgd import SGD
 from xbackend_fl.canonical import Kind
 from xbackend_fl.mapping.probe.norms import norm_of
 from xbackend_fl.mapping.probe.pieces import taken_apart
@@ -19,7 +19,7 @@ from xbackend_fl.mapping.probe.sketch import columns, sketch, sketch_of_change, 
 
 Array = NDArray[Any]
 
-STEP = Optimizer("sgd", lr=2.0**20)
+STEP = SGD(lr=2.0**20)
 """One step of plain SGD. The rate is huge and a power of two, so that nothing of a small gradient is lost when it is added to a weight."""
 
 SHIFT = 2.0**-20

@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 
 from xbackend_fl.adapter.canonical_model import CanonicalModel
 from xbackend_fl.adapter.contract import Batch, TrainConfig
-from xbackend_fl.adapter.optimizers import Optimizer
+from xbackend_fl.adapter.optimizers.kinds.sgd import SGD
 from xbackend_fl.losses.kinds.mean_squared_error import MeanSquaredError
 from xbackend_fl.mapping.probe.native import outputs_with
 from xbackend_fl.mapping.probe.runtime import Runtime
 
 Array = NDArray[Any]
 
-_STILL = Optimizer("sgd", lr=2.0**-100)
+_STILL = SGD(lr=2.0**-100)
 """A step that moves no weight."""
 
 

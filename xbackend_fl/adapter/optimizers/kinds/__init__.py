@@ -1,0 +1,1 @@
+"""The local optimizers, one a file; a file that is put here is found by its ``OPTIMIZER``."""

@@ -1,0 +1,12 @@
+"""All local optimizers by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from xbackend_fl.adapter.optimizers import kinds
+from xbackend_fl.adapter.optimizers.optimizer import Optimizer
+from xbackend_fl.registry import discover
+
+OPTIMIZERS: Mapping[str, type[Optimizer]] = discover(kinds, "OPTIMIZER")
+"""Optimizer by the name of its file, which courses write."""

@@ -1,0 +1,23 @@
+"""Registries: every file of a package is one of a kind, and is found by being there."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from types import ModuleType
+from typing import Any, ClassVar
+
+from pydantic import ConfigDict
+
+
+class Registered:
+    """What a course names and gives settings: a frozen dataclass whose fields are the keys, with their defaults and bounds."""
+
+    # There are no other keys than the fields.
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+
+def discover(package: ModuleType, name: str) -> dict[str, Any]:
+    """What every module of a package calls ``name``, by the module: a registry to which a file is added by being there."""
+    modules = [module.name for module in pkgutil.iter_modules(package.__path__)]
+    return {found: getattr(importlib.import_module(f"{package.__name__}.{found}"), name) for found in modules}
