@@ -151,6 +151,8 @@ class Replica:
     def capture(self, block: StepBlock, config: TrainConfig) -> None:
         """Record the steps of a block."""
         rows = torch.zeros(block.steps, block.size, dtype=torch.int64, device=self.totals.device)
+        # They, and the weights, are being written in another stream.
+        self.stream.wait_stream(torch.cuda.current_stream())
         with self.queue():
             for _ in range(_WARM_UP):
                 self.step(rows[0], config)
