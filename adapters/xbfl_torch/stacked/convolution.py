@@ -25,13 +25,8 @@ def conv2d(
     kernels = devices.kernels("convolution", value)
     if kernels is None or groups != 1 or value.ndim != 4 or isinstance(padding, str):
         return NotImplemented
-    window = kernels.Window(_pair(stride), _pair(padding), _pair(dilation))
+    window = kernels.Window(*map(devices.pair, (stride, padding, dilation)))
     return lifted(_conv2d, value, weight, bias, window)
-
-
-def _pair(given: Any) -> tuple[int, int]:
-    numbers = (given,) if isinstance(given, int) else tuple(given)
-    return numbers[0], numbers[-1]
 
 
 def _conv2d(

@@ -30,6 +30,12 @@ def lined_up(vectors: torch.Tensor | None) -> torch.Tensor | None:
     return vectors if vectors is None or vectors.stride(-1) == 1 else vectors.contiguous()
 
 
+def pair(given: Any) -> tuple[int, int]:
+    """What kernels are told of two axes, where a function of PyTorch takes one number or several."""
+    numbers = (given,) if isinstance(given, int) else tuple(given)
+    return numbers[0], numbers[-1]
+
+
 def compiled(step: Callable[[], None]) -> None:
     """Compile all kernels of a step side by side; what it computes has no meaning."""
     launching = _module("launching")

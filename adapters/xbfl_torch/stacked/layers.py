@@ -31,6 +31,8 @@ class StackedLayers(TorchFunctionMode):
             functional.batch_norm: normalisation.batch_norm,
             functional.group_norm: groups.group_norm,
             functional.adaptive_avg_pool2d: pooling.adaptive_avg_pool2d,
+            functional.max_pool2d: pooling.max_pool2d,
+            torch.max_pool2d: pooling.max_pool2d,
             torch.lstm: recurrent.lstm,
             torch.gru: recurrent.gru,
             torch.rnn_tanh: recurrent.rnn_tanh,

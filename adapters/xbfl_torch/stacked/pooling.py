@@ -1,4 +1,4 @@
-"""Pooling of whole images; ``vmap`` has no rule for the function of images that lie channels last."""
+"""Pooling: of whole images, for which ``vmap`` has no rule where channels lie last; and the largest of windows side by side, by a kernel each way."""
 
 from __future__ import annotations
 
@@ -6,9 +6,52 @@ from typing import Any
 
 import torch
 
+from xbfl_torch.stacked import devices
+from xbfl_torch.stacked.lifting import lifted
+
 
 def adaptive_avg_pool2d(count: torch.Tensor, value: torch.Tensor, output_size: Any) -> Any:
     """``functional.adaptive_avg_pool2d`` of one participant."""
     del count
     sizes = (output_size,) if isinstance(output_size, int) else tuple(output_size)
     return value.mean((-2, -1), keepdim=True) if set(sizes) == {1} else NotImplemented
+
+
+def max_pool2d(
+    count: torch.Tensor,
+    value: torch.Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,  # noqa: FBT001, FBT002
+    return_indices: bool = False,  # noqa: FBT001, FBT002
+) -> Any:
+    """``functional.max_pool2d`` of one participant."""
+    window = devices.pair(kernel_size)
+    apart = devices.pair(padding) == (0, 0) and devices.pair(dilation) == (1, 1)
+    apart = apart and (not stride or devices.pair(stride) == window)
+    kernels = devices.kernels("pooling", value)
+    if kernels is None or value.ndim != 4 or not apart or ceil_mode or return_indices:
+        return NotImplemented
+    return lifted(_max_pool2d, count, value, window)
+
+
+def _max_pool2d(_: Any, value: torch.Tensor, window: tuple[int, int]) -> torch.Tensor:
+    result: torch.Tensor = _Largest.apply(value, window)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _Largest(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Any, window: Any) -> Any:
+        ctx.kernels, ctx.window, ctx.size = devices.kernels("pooling", value), window, value.shape[3:]
+        result, chosen = ctx.kernels.forward(value.movedim(2, -1).contiguous(), window)
+        ctx.save_for_backward(chosen)
+        return result.movedim(-1, 2)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        grad = grads[0].movedim(2, -1).contiguous()
+        below = ctx.kernels.backward(grad, *ctx.saved_tensors, *ctx.size, ctx.window)
+        return below.movedim(-1, 2), None

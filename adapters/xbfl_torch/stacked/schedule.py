@@ -38,23 +38,30 @@ def by_steps(clients: Sequence[ClientWork]) -> list[int]:
 def schedule(clients: Sequence[ClientWork], order: Sequence[int], slots: int, batch: int) -> Schedule:
     """The steps of those in ``order``, in ``slots`` slots and batches of room for ``batch`` examples."""
     work = [clients[index].batches for index in order]
+    numbers = np.array([len(batches) for batches in work], np.int64)
     lengths = np.array([len(rows) for batches in work for rows in batches], np.int64)
-    steps = max(map(len, work), default=0)
+    steps = int(numbers.max(initial=0))
     rows = np.zeros((steps, slots, batch), np.int64)
     counts = np.zeros((steps, slots), np.int64)
     if len(lengths):
-        slot = np.repeat(np.arange(len(work)), [len(batches) for batches in work])
-        step = np.concatenate([np.arange(len(batches)) for batches in work])
+        slot, step = _places(numbers)
         every = np.concatenate([rows_ for batches in work for rows_ in batches])
         first = every[np.cumsum(lengths) - lengths]
         # A participant that is done goes on looking at an example of its own, which changes nothing.
-        rows[:, slot] = first[None, :, None]
+        some = np.flatnonzero(numbers)
+        rows[:, some] = first[(np.cumsum(numbers) - numbers)[some], None]
         rows[step, slot] = first[:, None]
         counts[step, slot] = lengths
-        place = np.concatenate([np.arange(length) for length in lengths])
-        rows[np.repeat(step, lengths), np.repeat(slot, lengths), place] = every
+        index, place = _places(lengths)
+        rows[step[index], slot[index], place] = every
     active = tuple(int(number) for number in (counts > 0).sum(1))
     return Schedule(tuple(order), active, rows, counts)
+
+
+def _places(lengths: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """For every item of lists of these lengths, side by side: its list, and its place in that."""
+    whose = np.repeat(np.arange(len(lengths)), lengths)
+    return whose, np.arange(len(whose)) - (np.cumsum(lengths) - lengths)[whose]
 
 
 def largest_batch(clients: Sequence[ClientWork]) -> int:

@@ -94,13 +94,13 @@ class Wave:
         steps = len(schedule.active)
         rates = config.rates or [config.optimizer.lr] * steps
         numbers = [config.optimizer.numbers(step + 1, rates[step]) for step in range(steps)]
-        self._numbers[:steps].copy_(torch.tensor(numbers, dtype=torch.float64).reshape(steps, 4))
-        self._rows[:steps].copy_(torch.from_numpy(schedule.rows))
-        self._counts[:steps].copy_(torch.from_numpy(schedule.counts))
+        _put(self._numbers[:steps], np.array(numbers, np.float64).reshape(steps, 4))
+        _put(self._rows[:steps], schedule.rows)
+        _put(self._counts[:steps], schedule.counts)
         ends = np.cumsum(schedule.active) * self.room.batch
         self._used = int(ends[-1]) if steps else 0
         for item in self._dense.additions.values():
-            item.starts[:steps].copy_(torch.from_numpy(np.concatenate([[0], ends[:-1]]).astype(np.int64)))
+            _put(item.starts[:steps], np.concatenate([[0], ends[:-1]]).astype(np.int64))
 
     def rewind(self) -> None:
         """The next step is the first one."""
@@ -153,8 +153,8 @@ class Wave:
         change = self._values.sub_(self._base[:width])
         good = torch.isfinite(self._totals[:, 0]) & torch.isfinite(change.sum(1))
         slots = np.concatenate([np.repeat(np.arange(n), self.room.batch) for n in (0, *schedule.active)])
-        slot = torch.from_numpy(slots).to(good.device)
-        weight = torch.from_numpy(weights).to(change)
+        slot = torch.from_numpy(slots).to(good.device, non_blocking=True)
+        weight = torch.from_numpy(weights).to(change, non_blocking=True)
         for item in self._dense.additions.values():
             bad = (~item.finite(self._used)).to(change.dtype)
             good &= torch.zeros_like(weight).index_put_((slot,), bad, accumulate=True) == 0
@@ -181,6 +181,11 @@ def weights_of(clients: Sequence[ClientWork], order: Sequence[int], slots: int) 
     numbers = np.zeros(slots)
     numbers[: len(order)] = [clients[index].num_examples for index in order]
     return numbers
+
+
+def _put(target: torch.Tensor, array: NDArray[Any]) -> None:
+    """Write an array to the device, behind what it has to do before; the array may change at once."""
+    target.copy_(torch.from_numpy(array), non_blocking=True)
 
 
 def _mask(config: TrainConfig, packing: Packing, zeros: Any) -> torch.Tensor | None:

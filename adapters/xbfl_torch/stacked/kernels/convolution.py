@@ -39,14 +39,14 @@ def forward(
     (s, p, d), (outs, _, kh, kw) = window, weight.shape[1:]
     height = (value.shape[3] + 2 * p[0] - d[0] * (kh - 1) - 1) // s[0] + 1
     width = (value.shape[4] + 2 * p[1] - d[1] * (kw - 1) - 1) // s[1] + 1
-    return _launch(value, _laid(weight), bias, (outs, height, width), window, backward=False)
+    return _launch(value, weight, bias, (outs, height, width), window, backward=False)
 
 
 def input_gradient(
     grad: torch.Tensor, weight: torch.Tensor, size: tuple[int, int], window: Window
 ) -> torch.Tensor:
     """Of an input of ``size``: ``[participants, batch, in, *size]``."""
-    return _launch(grad, _laid(weight), None, (weight.shape[2], *size), window, backward=True)
+    return _launch(grad, weight.transpose(1, 2), None, (weight.shape[2], *size), window, backward=True)
 
 
 def weight_gradient(
@@ -57,17 +57,17 @@ def weight_gradient(
     outs, rows = grad.shape[2], batch * grad.shape[3] * grad.shape[4]
     inner = kernel[0] * kernel[1] * ins
     wide = min(64, max(16, triton.next_power_of_2(outs)))
-    long = 64 if ins % _INNER == 0 else _INNER
+    long = _long(inner)
     blocks = triton.cdiv(inner, long) * triton.cdiv(outs, wide)
     parts = max(1, min(triton.cdiv(_PROGRAMS, blocks * count), triton.cdiv(rows, 256)))
-    share = triton.cdiv(triton.cdiv(rows, parts), _ROWS) * _ROWS
+    share = triton.cdiv(triton.cdiv(rows, parts), _INNER) * _INNER
     found = value.new_empty(parts, count, inner, outs)
     sums = value.new_empty(parts, count, outs) if biased else found
     grid = (triton.cdiv(inner, long), triton.cdiv(outs, wide), parts * count)
     launch(
         _weights, grid, value, grad, found, sums, count, rows, share, *value.stride(), *grad.stride(),
         ins, outs, height, width, grad.shape[3], grad.shape[4], *kernel, *window.stride, *window.padding, *window.dilation,
-        ins % long == 0, biased, _ROWS, wide, long, num_warps=4, num_stages=2,
+        min(ins & -ins, long), biased, _INNER, wide, long, num_warps=2 if long == _INNER else 4, num_stages=3,
     )  # fmt: skip
     whole = found.sum(0) if parts > 1 else found[0]
     weight = whole.view(count, *kernel, ins, outs).permute(0, 4, 3, 1, 2)
@@ -76,10 +76,11 @@ def weight_gradient(
     return weight, sums.sum(0) if parts > 1 else sums[0]
 
 
-def _laid(weight: torch.Tensor) -> torch.Tensor:
-    """``[participants, height, width, in, out]``, of which all but the first axis is one block of memory."""
-    laid = weight.permute(0, 3, 4, 2, 1)
-    return laid if laid[0].is_contiguous() else laid.contiguous()
+def _long(inner: int) -> int:
+    """Rows of a block of a weight's gradient: 128, if no more than an eighth of them are for nothing."""
+    if inner <= _INNER:
+        return _INNER
+    return 128 if triton.cdiv(inner, 128) * 128 * 8 <= inner * 9 else 64
 
 
 def _launch(
@@ -91,19 +92,26 @@ def _launch(
     *,
     backward: bool,
 ) -> torch.Tensor:
-    """Weights are ``[participants, height, width, in, out]``; backwards their last two axes change places."""
+    """Weights are ``[participants, outs of the product, ins, height, width]``."""
     count, batch, ins = value.shape[:3]
     outs, height, width = size
+    # Matrix units read them along the inner axis of the product, and parted in two.
+    parted = value.new_empty(2, count, *weight.shape[3:], outs, ins)
+    blocks = triton.cdiv(outs, _ROWS) * triton.cdiv(ins, _ROWS)
+    launch(
+        _part, (blocks, parted[0, 0, ..., 0, 0].numel(), count), weight, parted[0], parted[1], *weight.stride(),
+        outs, ins, weight.shape[4], _ROWS, num_warps=4,
+    )  # fmt: skip
     rows = batch * height * width
     wide = min(64, max(16, triton.next_power_of_2(outs)))
     result = value.new_empty(count, batch, height, width, outs)
     grid = (triton.cdiv(rows, _ROWS), triton.cdiv(outs, wide), count)
     launch(
-        _product, grid, value, weight, weight if bias is None else bias, result, rows, *value.stride(), weight.stride(0),
+        _product, grid, value, parted[0], parted[1], value if bias is None else bias, result, rows, *value.stride(),
         0 if bias is None else bias.stride(0),
-        ins, outs, value.shape[3], value.shape[4], height, width, weight.shape[1], weight.shape[2],
+        ins, outs, value.shape[3], value.shape[4], height, width, *weight.shape[3:],
         *window.stride, *window.padding, *window.dilation,
-        ins % _INNER == 0, bias is not None, backward, _ROWS, wide, _INNER, num_warps=4, num_stages=3,
+        min(ins & -ins, _INNER), bias is not None, backward, _ROWS, wide, _INNER, num_warps=4, num_stages=3,
     )  # fmt: skip
     return result.permute(0, 1, 4, 2, 3)
 
@@ -119,12 +127,34 @@ def _place(o, k, STRIDE: tl.constexpr, PAD: tl.constexpr, DILATION: tl.constexpr
         return at, at >= 0
 
 
+@triton.jit
+def _high(value):
+    """The nearest number of matrix units' shorter format; what is left is one too, but for the last bits of float32."""
+    return ((value.to(tl.int32, bitcast=True) + 4096) & -8192).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _part(
+    weight, highs, lows, wa, wo, wi, wh, ww, OUTS: tl.constexpr, INS: tl.constexpr, KW: tl.constexpr, SIDE: tl.constexpr
+):  # fmt: skip
+    place, a = tl.program_id(1), tl.program_id(2).to(tl.int64)
+    blocks: tl.constexpr = (INS + SIDE - 1) // SIDE
+    o = (tl.program_id(0) // blocks * SIDE + tl.arange(0, SIDE))[:, None]
+    i = (tl.program_id(0) % blocks * SIDE + tl.arange(0, SIDE))[None, :]
+    good = (o < OUTS) & (i < INS)
+    value = tl.load(weight + a * wa + place // KW * wh + place % KW * ww + o * wo + i * wi, good, 0.0)
+    high = _high(value)
+    at = (a * tl.num_programs(1) + place) * (OUTS * INS) + o * INS + i
+    tl.store(highs + at, high, good)
+    tl.store(lows + at, value - high, good)
+
+
 @triton.jit(do_not_specialize=["rows"])
 def _product(
-    value, weight, bias, result, rows, va, vb, vc, vh, vw, wa, ba,
+    value, highs, lows, bias, result, rows, va, vb, vc, vh, vw, ba,
     INS: tl.constexpr, OUTS: tl.constexpr, H: tl.constexpr, W: tl.constexpr, OH: tl.constexpr, OW: tl.constexpr,
     KH: tl.constexpr, KW: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr,
-    DH: tl.constexpr, DW: tl.constexpr, WHOLE: tl.constexpr, BIASED: tl.constexpr, BACKWARD: tl.constexpr,
+    DH: tl.constexpr, DW: tl.constexpr, RUN: tl.constexpr, BIASED: tl.constexpr, BACKWARD: tl.constexpr,
     ROWS: tl.constexpr, WIDE: tl.constexpr, INNER: tl.constexpr,
 ):  # fmt: skip
     a = tl.program_id(2).to(tl.int64)
@@ -134,33 +164,40 @@ def _product(
     inside = m < rows
     b, y, x = m // (OH * OW), (m // OW) % OH, m % OW
     length: tl.constexpr = KH * KW * INS
-    source = value + a * va + b * vb
-    kernel = weight + a * wa
+    source, off = value + a * va, b * vb
+    one, other = highs + a * (length * OUTS), lows + a * (length * OUTS)
+    tile = i[:, None] + (n * INS)[None, :]
     total = tl.zeros([ROWS, WIDE], tl.float32)
     for start in range(0, length, INNER):
         k = start + i
-        if WHOLE:
+        # RUN channels lie side by side, from a multiple of it on: without the hint each is loaded by itself.
+        if RUN == INNER:
             # One place of the kernel.
-            place, c = start // INS, start % INS
+            place, c = start // INS, tl.multiple_of(start % INS, INNER)
             ih, up = _place(y, place // KW, SH, PH, DH, BACKWARD)
             iw, left = _place(x, place % KW, SW, PW, DW, BACKWARD)
             good = inside & up & left & (ih < H) & (iw < W)
-            near = tl.load((source + ih * vh + iw * vw)[:, None] + (c + i)[None, :] * vc, good[:, None], 0.0)
+            near = tl.load(
+                source + ((off + ih * vh + iw * vw)[:, None] + (c + i)[None, :] * vc), good[:, None], 0.0
+            )
+            at, there = place * (INS * OUTS) + c + tile, (n < OUTS)[None, :]
         else:
-            place, c = k // INS, k % INS
+            place, c = k // INS, tl.max_contiguous(tl.multiple_of(k % INS, RUN), RUN)
             ih, up = _place(y[:, None], (place // KW)[None, :], SH, PH, DH, BACKWARD)
             iw, left = _place(x[:, None], (place % KW)[None, :], SW, PW, DW, BACKWARD)
             good = inside[:, None] & (k < length)[None, :] & up & left & (ih < H) & (iw < W)
-            near = tl.load(source[:, None] + ih * vh + iw * vw + (c * vc)[None, :], good, 0.0)
-        if BACKWARD:
-            at = ((k // INS) * (INS * OUTS) + k % INS)[:, None] + (n * INS)[None, :]
+            near = tl.load(source + (off[:, None] + ih * vh + iw * vw + (c * vc)[None, :]), good, 0.0)
+            at = (place * (INS * OUTS) + c)[:, None] + (n * INS)[None, :]
+            there = (k < length)[:, None] & (n < OUTS)[None, :]
+        if RUN == INNER and OUTS % WIDE == 0:
+            far, rest = tl.load(one + at), tl.load(other + at)
         else:
-            at = k[:, None] * OUTS + n[None, :]
-        if WHOLE and OUTS % WIDE == 0:
-            far = tl.load(kernel + at)
-        else:
-            far = tl.load(kernel + at, (k < length)[:, None] & (n < OUTS)[None, :], 0.0)
-        total = tl.dot(near, far, total, input_precision="tf32x3")
+            far, rest = tl.load(one + at, there, 0.0), tl.load(other + at, there, 0.0)
+        high = _high(near)
+        part = tl.dot(near - high, far, input_precision="tf32")
+        part = tl.dot(high, rest, part, input_precision="tf32")
+        # Matrix units round sums towards zero: long ones are made outside.
+        total += tl.dot(high, far, part, input_precision="tf32")
     if BIASED:
         total += tl.load(bias + a * ba + n, n < OUTS, 0.0)[None, :]
     place = result + a * rows * OUTS + m[:, None] * OUTS + n[None, :]
@@ -172,36 +209,29 @@ def _weights(
     value, grad, result, sums, count, rows, share, va, vb, vc, vh, vw, ga, gb, gc, gh, gw,
     INS: tl.constexpr, OUTS: tl.constexpr, H: tl.constexpr, W: tl.constexpr, OH: tl.constexpr, OW: tl.constexpr,
     KH: tl.constexpr, KW: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr,
-    DH: tl.constexpr, DW: tl.constexpr, WHOLE: tl.constexpr, BIASED: tl.constexpr,
+    DH: tl.constexpr, DW: tl.constexpr, RUN: tl.constexpr, BIASED: tl.constexpr,
     ROWS: tl.constexpr, WIDE: tl.constexpr, INNER: tl.constexpr,
 ):  # fmt: skip
     slot = tl.program_id(2).to(tl.int64)
-    a, part = slot % count, slot // count
-    start = tl.program_id(0) * INNER
-    k = start + tl.arange(0, INNER)
+    a, part = slot % count, (slot // count).to(tl.int32)
+    k = tl.program_id(0) * INNER + tl.arange(0, INNER)
     n = tl.program_id(1) * WIDE + tl.arange(0, WIDE)
     length: tl.constexpr = KH * KW * INS
+    # As above.
+    c = tl.max_contiguous(tl.multiple_of(k % INS, RUN), RUN)
+    kh, kw = (k // INS // KW)[:, None], (k // INS % KW)[:, None]
+    source = value + a * va
     total = tl.zeros([INNER, WIDE], tl.float32)
     bias = tl.zeros([WIDE], tl.float32)
-    for first in range(part.to(tl.int32) * share, tl.minimum((part.to(tl.int32) + 1) * share, rows), ROWS):
+    for first in range(part * share, tl.minimum((part + 1) * share, rows), ROWS):
         m = first + tl.arange(0, ROWS)
         inside = m < rows
         b, y, x = m // (OH * OW), (m // OW) % OH, m % OW
-        if WHOLE:
-            place, c = start // INS, start % INS
-            ih, up = _place(y, place // KW, SH, PH, DH, False)
-            iw, left = _place(x, place % KW, SW, PW, DW, False)
-            good = inside & up & left & (ih < H) & (iw < W)
-            from_ = value + a * va + b * vb + ih * vh + iw * vw
-            near = tl.load(from_[None, :] + (c + tl.arange(0, INNER))[:, None] * vc, good[None, :], 0.0)
-        else:
-            place, c = k // INS, k % INS
-            ih, up = _place(y[None, :], (place // KW)[:, None], SH, PH, DH, False)
-            iw, left = _place(x[None, :], (place % KW)[:, None], SW, PW, DW, False)
-            good = inside[None, :] & (k < length)[:, None] & up & left & (ih < H) & (iw < W)
-            from_ = value + a * va + (b * vb)[None, :] + (c * vc)[:, None]
-            near = tl.load(from_ + ih * vh + iw * vw, good, 0.0)
-        at = grad + a * ga + (b * gb + y * gh + x * gw)[:, None] + (n * gc)[None, :]
+        ih, up = _place(y[None, :], kh, SH, PH, DH, False)
+        iw, left = _place(x[None, :], kw, SW, PW, DW, False)
+        good = inside[None, :] & (k < length)[:, None] & up & left & (ih < H) & (iw < W)
+        near = tl.load(source + ((b * vb)[None, :] + ih * vh + iw * vw + (c * vc)[:, None]), good, 0.0)
+        at = grad + a * ga + ((b * gb + y * gh + x * gw)[:, None] + (n * gc)[None, :])
         far = tl.load(at, inside[:, None] & (n < OUTS)[None, :], 0.0)
         total = tl.dot(near, far, total, input_precision="tf32x3")
         if BIASED:
@@ -209,5 +239,5 @@ def _weights(
     place = result + slot * length * OUTS + k[:, None] * OUTS + n[None, :]
     tl.store(place, total, (k < length)[:, None] & (n < OUTS)[None, :])
     if BIASED:  # noqa: SIM102  Triton compiles the outer question away
-        if start == 0:
+        if tl.program_id(0) == 0:
             tl.store(sums + slot * OUTS + n, bias, n < OUTS)

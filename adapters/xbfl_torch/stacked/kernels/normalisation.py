@@ -11,10 +11,11 @@ import triton.language as tl
 
 from xbfl_torch.stacked.kernels.launching import launch
 
-_ROWS = 64
-_WIDE = 64
+_BLOCK = 4096
 _PART = 512
-"""Rows of a part."""
+"""Rows of a part at least."""
+
+_MOST_PARTS = 32
 
 
 def forward(
@@ -27,29 +28,19 @@ def forward(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The result, and means and biased variances ``[participants, channels]``."""
     count, rows, channels = value.shape
-    parts, blocks = triton.cdiv(rows, _PART), triton.cdiv(channels, _WIDE)
+    part, tile, wide = _sizes(rows, channels)
+    parts, blocks = triton.cdiv(rows, part), triton.cdiv(channels, wide)
     moments = value.new_empty(count, parts, 2, channels)
     launch(
-        _moments,
-        (parts, blocks, count),
-        value,
-        counts,
-        moments,
-        rows,
-        places,
-        parts,
-        channels,
-        _PART,
-        _ROWS,
-        _WIDE,
-    )
+        _moments, (parts, blocks, count), value, counts, moments, rows, places, parts, channels, part, tile, wide, num_warps=4
+    )  # fmt: skip
     result, mean, variance = torch.empty_like(value), *value.new_empty(2, count, channels)
     some = mean if weight is None else weight
     other = mean if bias is None else bias
     launch(
-        _normalise, (triton.cdiv(rows, _ROWS), blocks, count), value, counts, moments, some, other, some.stride(0), other.stride(0),
+        _normalise, (triton.cdiv(rows, tile), blocks, count), value, counts, moments, some, other, some.stride(0), other.stride(0),
         result, mean, variance, rows, places, parts, eps,
-        channels, weight is not None, bias is not None, _PART, _ROWS, _WIDE,
+        channels, weight is not None, bias is not None, part, triton.next_power_of_2(parts), tile, wide, num_warps=4,
     )  # fmt: skip
     return result, mean, variance
 
@@ -66,33 +57,26 @@ def backward(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradients of the value, the weight and the bias."""
     count, rows, channels = value.shape
-    parts, blocks = triton.cdiv(rows, _PART), triton.cdiv(channels, _WIDE)
+    part, tile, wide = _sizes(rows, channels)
+    parts, blocks = triton.cdiv(rows, part), triton.cdiv(channels, wide)
     sums = value.new_empty(count, parts, 2, channels)
     launch(
-        _sums,
-        (parts, blocks, count),
-        grad,
-        value,
-        mean,
-        variance,
-        counts,
-        sums,
-        rows,
-        places,
-        parts,
-        eps,
-        channels,
-        _PART,
-        _ROWS,
-        _WIDE,
-    )
+        _sums, (parts, blocks, count), grad, value, mean, variance, counts, sums, rows, places, parts, eps,
+        channels, part, tile, wide, num_warps=4,
+    )  # fmt: skip
     some = mean if weight is None else weight
     below, slope, shift = torch.empty_like(value), *value.new_empty(2, count, channels)
     launch(
-        _below, (triton.cdiv(rows, _ROWS), blocks, count), grad, value, mean, variance, counts, sums, some, some.stride(0), below, slope, shift,
-        rows, places, parts, eps, channels, weight is not None, _ROWS, _WIDE,
+        _below, (triton.cdiv(rows, tile), blocks, count), grad, value, mean, variance, counts, sums, some, some.stride(0), below, slope, shift,
+        rows, places, parts, eps, channels, weight is not None, triton.next_power_of_2(parts), tile, wide, num_warps=4,
     )  # fmt: skip
     return below, slope, shift
+
+
+def _sizes(rows: int, channels: int) -> tuple[int, int, int]:
+    """Rows of a part, rows and channels of a block: no lane without a channel, and so few parts that a block of all is one load."""
+    wide = min(64, max(16, triton.next_power_of_2(channels)))
+    return max(_PART, triton.next_power_of_2(triton.cdiv(rows, _MOST_PARTS))), _BLOCK // wide, wide
 
 
 def move(
@@ -158,23 +142,21 @@ def _moments(
 @triton.jit(do_not_specialize=["rows", "places", "parts", "eps"])
 def _normalise(
     value, counts, moments, weight, bias, wa, ba, result, means, variances, rows, places, parts, eps,
-    CHANNELS: tl.constexpr, WEIGHTED: tl.constexpr, BIASED: tl.constexpr, PART: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr,
+    CHANNELS: tl.constexpr, WEIGHTED: tl.constexpr, BIASED: tl.constexpr, PART: tl.constexpr, PARTS: tl.constexpr,
+    ROWS: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     a = tl.program_id(2).to(tl.int64)
     c = tl.program_id(1) * WIDE + tl.arange(0, WIDE)
     last = tl.load(counts + a).to(tl.int32) * places
-    mean = tl.zeros([WIDE], tl.float32)
-    spread = tl.zeros([WIDE], tl.float32)
-    done = 0.0
-    for part in range(parts):
-        here = tl.maximum(tl.minimum(last - part * PART, PART), 0).to(tl.float32)
-        place = moments + ((a * parts + part) * 2) * CHANNELS + c
-        all_ = tl.maximum(done + here, 1.0)
-        apart = tl.load(place, c < CHANNELS, 0.0) - mean
-        mean += apart * (here / all_)
-        spread += tl.load(place + CHANNELS, c < CHANNELS, 0.0) + apart * apart * (done * here / all_)
-        done += here
-    variance = spread / tl.maximum(done, 1.0)
+    p = tl.arange(0, PARTS)
+    here = tl.maximum(tl.minimum(last - p * PART, PART), 0).to(tl.float32)[:, None]
+    place = moments + ((a * parts + p[:, None]) * 2) * CHANNELS + c[None, :]
+    good = (p < parts)[:, None] & (c < CHANNELS)[None, :]
+    done = tl.maximum(last, 1).to(tl.float32)
+    means_ = tl.load(place, good, 0.0)
+    mean = tl.sum(means_ * (here / done), 0)
+    apart = tl.where(good, means_ - mean[None, :], 0.0)
+    variance = tl.sum(tl.load(place + CHANNELS, good, 0.0) + apart * apart * here, 0) / done
     if tl.program_id(0) == 0:
         tl.store(means + a * CHANNELS + c, mean, c < CHANNELS)
         tl.store(variances + a * CHANNELS + c, variance, c < CHANNELS)
@@ -218,17 +200,16 @@ def _sums(
 @triton.jit(do_not_specialize=["rows", "places", "parts", "eps"])
 def _below(
     grad, value, means, variances, counts, sums, weight, wa, below, slopes, shifts, rows, places, parts, eps,
-    CHANNELS: tl.constexpr, WEIGHTED: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr,
+    CHANNELS: tl.constexpr, WEIGHTED: tl.constexpr, PARTS: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     a = tl.program_id(2).to(tl.int64)
     c = tl.program_id(1) * WIDE + tl.arange(0, WIDE)
     last = tl.load(counts + a).to(tl.int32) * places
-    shift = tl.zeros([WIDE], tl.float32)
-    slope = tl.zeros([WIDE], tl.float32)
-    for part in range(parts):
-        place = sums + ((a * parts + part) * 2) * CHANNELS + c
-        shift += tl.load(place, c < CHANNELS, 0.0)
-        slope += tl.load(place + CHANNELS, c < CHANNELS, 0.0)
+    p = tl.arange(0, PARTS)
+    place = sums + ((a * parts + p[:, None]) * 2) * CHANNELS + c[None, :]
+    good = (p < parts)[:, None] & (c < CHANNELS)[None, :]
+    shift = tl.sum(tl.load(place, good, 0.0), 0)
+    slope = tl.sum(tl.load(place + CHANNELS, good, 0.0), 0)
     if tl.program_id(0) == 0:
         tl.store(slopes + a * CHANNELS + c, slope, c < CHANNELS)
         tl.store(shifts + a * CHANNELS + c, shift, c < CHANNELS)
