@@ -13,10 +13,10 @@ class Deadline:
     """A moment on a clock that nobody sets.
 
     Attributes:
-        at: Seconds of ``time.monotonic``.
+        end: Seconds of ``time.monotonic``.
     """
 
-    at: float
+    end: float
 
     @staticmethod
     def within(seconds: float) -> Deadline:
@@ -26,8 +26,8 @@ class Deadline:
     @property
     def passed(self) -> bool:
         """Whether it is over."""
-        return time.monotonic() > self.at
+        return time.monotonic() > self.end
 
     def later(self, seconds: float) -> Deadline:
         """The same, so many seconds later."""
-        return Deadline(self.at + seconds)
+        return Deadline(self.end + seconds)

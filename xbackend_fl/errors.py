@@ -68,12 +68,12 @@ def _rebuild(kind: type[XbflError], message: str, hint: str | None, state: dict[
 
 def shortened(error: BaseException, limit: int = 300) -> str:
     """A framework's own message in one line of at most ``limit`` characters."""
-    return line(said(error), limit) or type(error).__name__
+    return line(message_of(error), limit) or type(error).__name__
 
 
 def raised(who: str, error: BaseException, place: str = "") -> str:
     """What somebody's code raised, in one line: who, the type, in brackets where, and the message."""
-    text = shortened(error) if said(error).strip() else "no message"
+    text = shortened(error) if message_of(error).strip() else "no message"
     return f"{who} raised {type(error).__name__}{f' ({place})' if place else ''}: {text}"
 
 
@@ -94,7 +94,7 @@ def turned(refusal: Callable[[BaseException], XbflError]) -> Iterator[None]:
         raise refusal(error) from error
 
 
-def said(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
     """An exception's own message; an empty one if its ``__str__`` raises, as one of a user's own can."""
     try:
         # A KeyError writes its message as a string in a program.

@@ -24,7 +24,7 @@ def check_new(path: Path, hint: str, what: str = "") -> None:
     Raises:
         FileError: It is there, or cannot be looked at.
     """
-    with unwritable_said(path):
+    with explain_unwritable(path):
         # A folder without rights is no answer: Python 3.11 says that nothing is there.
         taken = path.exists() or path.is_symlink()
     if taken:
@@ -64,7 +64,7 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def unwritable_said(folder: Path) -> Iterator[None]:
+def explain_unwritable(folder: Path) -> Iterator[None]:
     """What the system says of a folder that cannot be written, in one line.
 
     Raises:

@@ -29,7 +29,7 @@ from xbackend_fl.federation.flower import server
 from xbackend_fl.federation.job import Job
 from xbackend_fl.federation.server import ledger as ledger_module
 from xbackend_fl.federation.silo import outbox as outbox_module
-from xbackend_fl.rounds import RunFolder, export, full_disk_said, space, wait_for_space
+from xbackend_fl.rounds import RunFolder, explain_full_disk, export, space, wait_for_space
 from xbackend_fl.simulation import resume_run
 from xbackend_fl.weights import load_weights, store
 from xbackend_fl.writing import atomic_write
@@ -182,7 +182,7 @@ def test_what_the_disk_says_to_whoever_writes_onnx(tmp_path: Path, size: int) ->
     ],
 )
 def test_only_a_full_disk_is_one(error: Exception, kind: type[Exception], tmp_path: Path) -> None:
-    with pytest.raises(kind) as caught, full_disk_said(tmp_path):
+    with pytest.raises(kind) as caught, explain_full_disk(tmp_path):
         raise error
     assert type(caught.value) is kind
 

@@ -21,7 +21,7 @@ from xbackend_fl.errors import Diverged, RunFailed
 from xbackend_fl.events import Event, Noted, ParticipantFailed
 from xbackend_fl.federation import DeploymentEngine, Dispatcher, Ledger, Message, Silo
 from xbackend_fl.federation.server.outliers import Change, leaps, outliers, ruinous, unlike
-from xbackend_fl.federation.server.ruin import Verdict, suspects
+from xbackend_fl.federation.server.verdict import Verdict, suspects
 from xbackend_fl.federation.transport import Reply
 from xbackend_fl.metrics import Metrics
 from xbackend_fl.rounds import RunFolder, run_with

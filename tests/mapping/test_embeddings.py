@@ -15,7 +15,7 @@ import xbackend_fl
 from xbackend_fl.adapter import adapter_of
 from xbackend_fl.canonical.layout import Constant, Join, Native, backward, forward
 from xbackend_fl.errors import MismatchError
-from xbackend_fl.mapping.match.embeddings import embeddings_as_in
+from xbackend_fl.mapping.match.embeddings import match_embeddings
 from xbackend_fl.mapping.probe.draw import draw_inputs
 
 ROWS, WIDTH, STEPS = 11, 4, 5
@@ -86,7 +86,7 @@ def test_other_rows_are_another_table(rows: int, first: int) -> None:
     schema = xbackend_fl.describe(Placed(11, 2), (IDS,))
     other = keras_placed(rows, first)
     found = adapter_of(other).load_model(other, (IDS,)).description
-    assert embeddings_as_in(schema, found) == (found, ())
+    assert match_embeddings(schema, found) == (found, ())
     if (rows, first) == (8, 0):
         with pytest.raises(MismatchError):
             xbackend_fl.bind(other, schema, (IDS,))
@@ -103,7 +103,7 @@ def test_one_number_is_no_table() -> None:
 
     x = (np.ones((2, 3), np.float32),)
     trainer = adapter_of(model := Warm()).load_model(model, x)
-    assert embeddings_as_in(trainer.description.schema, trainer.description) == (trainer.description, ())
+    assert match_embeddings(trainer.description.schema, trainer.description) == (trainer.description, ())
 
 
 def test_whole_numbers_that_are_joined_with_constants_stay_whole() -> None:

@@ -21,7 +21,7 @@ from tests.federation.light import Linear
 from xbackend_fl import Course, load_course
 from xbackend_fl.errors import ConfigError, FileError, RefusedInput, RunFailed
 from xbackend_fl.events import Noted, from_line, jsonl
-from xbackend_fl.rounds import CourseState, RunFolder, full_disk_said, load_state, owned, save_state
+from xbackend_fl.rounds import CourseState, RunFolder, explain_full_disk, load_state, owned, save_state
 from xbackend_fl.rounds.changes import MAY_CHANGE
 from xbackend_fl.simulation import resume_run, run_course
 from xbackend_fl.weights import load_weights, write_tensors
@@ -371,12 +371,12 @@ def test_a_disk_that_becomes_read_only(folder: RunFolder) -> None:
     place = folder.path / "checkpoints" / "round-00002.safetensors"
     with (
         pytest.raises(RunFailed, match="cannot be written: Read-only file system") as caught,
-        full_disk_said(folder.path),
+        explain_full_disk(folder.path),
     ):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(place))
     assert "\n" not in caught.value.message
     # What is not the run's has another reason.
-    with pytest.raises(FileNotFoundError), full_disk_said(folder.path):
+    with pytest.raises(FileNotFoundError), explain_full_disk(folder.path):
         (folder.path.parent / "data.npz").read_bytes()
 
 

@@ -92,7 +92,7 @@ def test_events_come_before_the_answer_and_before_a_refusal(monkeypatch: pytest.
     shown: list[Any] = []
     for one in said:
         match one:
-            case worker_process.Told(events):
+            case worker_process.EventBatch(events):
                 shown += [event.note for event in events if isinstance(event, Noted)]
             case worker_process.Answered(value):
                 shown.append(value)

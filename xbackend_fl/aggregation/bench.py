@@ -32,13 +32,13 @@ class MeanTiming:
     Attributes:
         name: What was timed.
         seconds: Median time of one update.
-        share: Speed in parts of the limit's.
+        fraction: Speed in parts of the limit's.
         gigabytes_per_second: At 12 bytes a value.
     """
 
     name: str
     seconds: float
-    share: float
+    fraction: float
     gigabytes_per_second: float
 
 

@@ -171,7 +171,7 @@ def _aggregation(values: int, updates: int, repeats: int, device: str, *, as_jso
                 "what": item.name,
                 "ms an update": 1000 * item.seconds,
                 "GB/s": item.gigabytes_per_second,
-                "of the limit": f"{item.share:.0%}",
+                "of the limit": f"{item.fraction:.0%}",
             }
             for item in timings
         ]

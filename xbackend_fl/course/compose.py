@@ -73,7 +73,7 @@ class Node:
         return isinstance(self.event, yaml.ScalarEvent) and bool(self.event.style)
 
 
-class Misread(Exception):  # noqa: N818  caught by the reader
+class ReadingError(Exception):
     """A mistake that ends the reading."""
 
     def __init__(self, message: str, place: Location | None = None, hint: str | None = None) -> None:
@@ -84,7 +84,7 @@ class Misread(Exception):  # noqa: N818  caught by the reader
 class Several(Exception):  # noqa: N818  caught by the reader
     """Mistakes that do not."""
 
-    def __init__(self, mistakes: list[Misread]) -> None:
+    def __init__(self, mistakes: list[ReadingError]) -> None:
         super().__init__()
         self.mistakes = mistakes
 
@@ -112,13 +112,13 @@ class Composer:
         self._open: list[tuple[Node, str | None, list[Node]]] = []
         self._root: Node | None = None
         self._count = 0
-        self._mistakes: list[Misread] = []
+        self._mistakes: list[ReadingError] = []
 
     def compose(self, text: str) -> Node | None:
         """The root of a text; ``None`` if it says nothing.
 
         Raises:
-            Misread: It is too much, or says what no course says.
+            ReadingError: It is too much, or says what no course says.
             Several: Keys stand twice.
             yaml.YAMLError: It is no YAML.
         """
@@ -127,7 +127,7 @@ class Composer:
             if isinstance(event, yaml.DocumentStartEvent):
                 documents += 1
                 if documents > 1:
-                    raise Misread("a second document begins here; a course is one", _place(event))
+                    raise ReadingError("a second document begins here; a course is one", _place(event))
             elif isinstance(event, yaml.ScalarEvent):
                 self._count_in(1, event)
                 self._add(Node(event, _scalar(event)), event.anchor)
@@ -139,7 +139,7 @@ class Composer:
                 mapping = isinstance(event, yaml.MappingStartEvent)
                 self._open.append((Node(event, {} if mapping else []), event.anchor, []))
                 if len(self._open) > MAX_DEPTH:
-                    raise Misread(TOO_DEEP, _place(event))
+                    raise ReadingError(TOO_DEEP, _place(event))
             elif isinstance(event, yaml.SequenceEndEvent | yaml.MappingEndEvent):
                 node, anchor, children = self._open.pop()
                 self._fill(node, children)
@@ -157,7 +157,7 @@ class Composer:
             listed = isinstance(parent.value, list) and len(self._open) == 2
             if listed and len(siblings) > MAX_PARTICIPANTS and self._section == "participants":
                 # Here, because there may be more of them than there may be values.
-                raise Misread(f"{TOO_MANY}, and this is the {len(siblings)}st", node.location)
+                raise ReadingError(f"{TOO_MANY}, and this is the {len(siblings)}st", node.location)
         else:
             self._root = node
 
@@ -171,20 +171,20 @@ class Composer:
         anchor = str(event.anchor)
         name = printed(anchor)
         if any(anchor == other for _, other, _ in self._open):
-            raise Misread(f"`*{name}` is a part of itself", _place(event))
+            raise ReadingError(f"`*{name}` is a part of itself", _place(event))
         found = self._anchors.get(anchor)
         if found is None:
-            raise Misread(f"`*{name}` is not defined above with `&{name}`", _place(event))
+            raise ReadingError(f"`*{name}` is not defined above with `&{name}`", _place(event))
         self._count_in(found.size, event)
         if len(self._open) + found.height > MAX_DEPTH:
-            raise Misread(TOO_DEEP, _place(event))
+            raise ReadingError(TOO_DEEP, _place(event))
         return found
 
     def _count_in(self, values: int, event: yaml.Event) -> None:
         self._count += values
         if self._count > MAX_VALUES:
             where = f"; this one is under `{printed(self._section)}`" if self._section else ""
-            raise Misread(f"more than {MAX_VALUES} values, aliases written out{where}", _place(event))
+            raise ReadingError(f"more than {MAX_VALUES} values, aliases written out{where}", _place(event))
 
     def _fill(self, node: Node, children: list[Node]) -> None:
         node.size = 1 + sum(child.size for child in children)
@@ -195,20 +195,24 @@ class Composer:
         merged: list[Node] = []
         for key, value in zip(children[::2], children[1::2], strict=True):
             if isinstance(key.value, dict | list):
-                raise Misread(f"a key is a text, received {named_kind(plain(key))}", key.location)
+                raise ReadingError(f"a key is a text, received {named_kind(plain(key))}", key.location)
             if key.text == "<<" and not key.quoted:
                 merged += value.value if isinstance(value.value, list) else [value]
             elif key.text in node.value:
                 message = f"the key `{printed(key.text)}` stands here a second time"
                 first = node.value[key.text][0].location.row + 1
-                self._mistakes.append(Misread(message, key.location, f"it stands in line {first} already"))
+                self._mistakes.append(
+                    ReadingError(message, key.location, f"it stands in line {first} already")
+                )
                 if len(self._mistakes) == SHOWN:
                     raise Several(self._mistakes)
             else:
                 node.value[key.text] = (key, value)
         for other in merged:
             if not isinstance(other.value, dict):
-                raise Misread(f"`<<` takes mappings, received {named_kind(plain(other))}", other.location)
+                raise ReadingError(
+                    f"`<<` takes mappings, received {named_kind(plain(other))}", other.location
+                )
             for name, pair in other.value.items():
                 node.value.setdefault(name, pair)
 
@@ -224,7 +228,7 @@ def _scalar(event: yaml.ScalarEvent) -> Any:
         return text
     # Of a tag that is written out, as `!!int "7"`, the text must be of that kind, or a whole number for a float.
     if _resolved(text, (True, False)) not in {tag, _TAG + "int" if kind == "float" else tag}:
-        raise Misread(f"{printed(text)!r} is no {kind}", _place(event), "leave the tag out")
+        raise ReadingError(f"{printed(text)!r} is no {kind}", _place(event), "leave the tag out")
     if kind == "null":
         return None
     if kind == "bool":
@@ -246,13 +250,13 @@ def _whole(text: str, event: yaml.Event) -> int:
     digits = text.lstrip("+-")
     if len(digits) > MAX_DIGITS:
         reason = f"a whole number of {len(digits)} digits"
-        raise Misread(reason, _place(event), f"at most {MAX_DIGITS} digits are read")
+        raise ReadingError(reason, _place(event), f"at most {MAX_DIGITS} digits are read")
     return int(text, {"0o": 8, "0x": 16}.get(digits[:2], 10))
 
 
 def _check_tag(tag: str | None, event: yaml.Event) -> None:
     if tag not in _TAGS:
-        raise Misread(f"the tag `{printed(str(tag))}` is not known", _place(event), "leave the tag out")
+        raise ReadingError(f"the tag `{printed(str(tag))}` is not known", _place(event), "leave the tag out")
 
 
 def _place(event: Any) -> Location:

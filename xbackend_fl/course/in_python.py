@@ -23,7 +23,7 @@ else:
     ModelMetaclass = type(BaseModel)
 
 
-class Called(ModelMetaclass):
+class SectionMeta(ModelMetaclass):
     """The class of sections: what happens where somebody calls one in Python. A file is read without calling any."""
 
     def __call__(self: Any, *args: Any, **keys: Any) -> Any:

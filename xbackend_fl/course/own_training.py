@@ -53,31 +53,31 @@ def overridden(section: S, own: Section | None) -> S:
     return type(section).model_validate({**held, **said})
 
 
-def said_by(own: Section, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def dotted_items(own: Section, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """What a section says itself, by dotted key."""
     for name in type(own).model_fields:
         value = getattr(own, name)
         if name not in own.model_fields_set:
             continue
         if isinstance(value, Section):
-            yield from said_by(value, f"{prefix}{name}.")
+            yield from dotted_items(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
 
 
 def shown_own(own: OwnTraining) -> str:
     """What a participant says itself, in words: ``batch_size 8, optimizer.lr 0.01``."""
-    return ", ".join(f"{key} {_shown(value)}" for key, value in said_by(own))
+    return ", ".join(f"{key} {_shown(value)}" for key, value in dotted_items(own))
 
 
-def own_said(participants: Mapping[str, OwnTraining | None]) -> str:
+def own_training_note(participants: Mapping[str, OwnTraining | None]) -> str:
     """One line about the participants that have settings of their own; empty if none has."""
     said = [f"{name} ({shown_own(own)})" for name, own in participants.items() if own is not None]
     more = f" and {len(said) - _NAMED} more" if len(said) > _NAMED else ""
     return f"settings of their own: {', '.join(said[:_NAMED])}{more}" if said else ""
 
 
-def precision_said(trainings: Mapping[str, Training]) -> str:
+def precision_note(trainings: Mapping[str, Training]) -> str:
     """One line about participants whose forward passes are rounded; empty if there are none."""
     found = [name for name, training in trainings.items() if training.precision != "float32"]
     if not found:

@@ -10,7 +10,16 @@ from typing import Any
 
 import yaml
 
-from xbackend_fl.course.compose import TOO_DEEP, Composer, Core, Misread, Node, Several, named_kind, plain
+from xbackend_fl.course.compose import (
+    TOO_DEEP,
+    Composer,
+    Core,
+    Node,
+    ReadingError,
+    Several,
+    named_kind,
+    plain,
+)
 from xbackend_fl.course.excerpt import Location, Source, block, listed, printed
 from xbackend_fl.errors import ConfigError
 
@@ -87,7 +96,7 @@ def read_text(content: bytes | str, name: str, *, located: bool = True) -> Docum
         root = Composer().compose(text)
     except yaml.YAMLError as error:
         mistakes = [_syntax(error)]
-    except Misread as error:
+    except ReadingError as error:
         mistakes = [error]
     except Several as error:
         mistakes = error.mistakes
@@ -99,18 +108,18 @@ def read_text(content: bytes | str, name: str, *, located: bool = True) -> Docum
     )
 
 
-def _syntax(error: yaml.YAMLError) -> Misread:
+def _syntax(error: yaml.YAMLError) -> ReadingError:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     problem = str(getattr(error, "problem", None) or error)
     # libyaml has a limit of its own, and looks ahead.
     reason = TOO_DEEP if "nesting depth" in problem else f"not YAML: {printed(problem)}"
-    return Misread(reason, mark and Location(mark.line, mark.column))
+    return ReadingError(reason, mark and Location(mark.line, mark.column))
 
 
 def _check_characters(text: str) -> None:
     if (bad := _UNREADABLE.search(text)) is not None:
         before = _LINE.split(text[: bad.start()])
-        raise Misread(f"not YAML: the character {bad[0]!a}", Location(len(before) - 1, len(before[-1])))
+        raise ReadingError(f"not YAML: the character {bad[0]!a}", Location(len(before) - 1, len(before[-1])))
 
 
 def write_text(value: dict[str, Any]) -> str:
@@ -120,7 +129,7 @@ def write_text(value: dict[str, Any]) -> str:
 
 def _text(content: bytes | str) -> str:
     if len(content) > MAX_BYTES:
-        raise Misread(f"more than {MAX_BYTES >> 20} MiB, which no course needs")
+        raise ReadingError(f"more than {MAX_BYTES >> 20} MiB, which no course needs")
     if isinstance(content, str):
         return content
     content = content.removeprefix(codecs.BOM_UTF8)
@@ -131,4 +140,4 @@ def _text(content: bytes | str) -> str:
         row, column = before.count("\n") + 1, len(before) - before.rfind("\n")
         # The line is not shown: what follows is not known to be text.
         message = f"not UTF-8: byte 0x{content[error.start]:02x} in line {row}, column {column}"
-        raise Misread(message, hint="save the file as UTF-8") from None
+        raise ReadingError(message, hint="save the file as UTF-8") from None

@@ -17,11 +17,11 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, PydanticKnownError
 
-from xbackend_fl.course.in_python import Called
+from xbackend_fl.course.in_python import SectionMeta
 from xbackend_fl.objects import RegisteredObject
 
 
-class Section(BaseModel, metaclass=Called):
+class Section(BaseModel, metaclass=SectionMeta):
     """A mapping of a course file: no key but its fields, and nothing changes once it is read.
 
     In Python its keys are arguments, and functions, classes, models and data may stand wherever a file has ``FILE:CALLABLE``. A function that an

@@ -72,7 +72,7 @@ def article(value: object) -> str:
     return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}" if value is not None else "nothing (None)"
 
 
-def said_forms(forms: tuple[Form, ...]) -> str:
+def forms_text(forms: tuple[Form, ...]) -> str:
     """Forms in words."""
     *inputs, target = (f"{dtype} {list(shape)}" for shape, dtype in forms)
     return f"inputs of {', '.join(inputs)} and targets of {target}"

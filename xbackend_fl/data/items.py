@@ -11,7 +11,7 @@ import numpy as np
 
 from xbackend_fl.data.column import Array, Column, Rows
 from xbackend_fl.data.dataset import Dataset
-from xbackend_fl.data.elements import Element, Form, article, element_of, said_forms, unread
+from xbackend_fl.data.elements import Element, Form, article, element_of, forms_text, unread
 from xbackend_fl.data.source import Reading
 from xbackend_fl.errors import ConfigError, RunFailed
 
@@ -128,7 +128,7 @@ class _Items:
         self.forms = self.forms or forms
         if forms != self.forms:
             raise ConfigError(
-                f"{where} has {said_forms(forms)}, and those before have {said_forms(self.forms)}"
+                f"{where} has {forms_text(forms)}, and those before have {forms_text(self.forms)}"
             )
         return found
 

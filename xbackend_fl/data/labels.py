@@ -41,7 +41,7 @@ def classes_of(where: str, found: Sequence[str], how: Reading) -> tuple[str, ...
     return how.classes
 
 
-def said(where: str, classes: Sequence[str], how: Reading) -> str:
+def classes_note(where: str, classes: Sequence[str], how: Reading) -> str:
     """The note that says which class has which number."""
     numbered = _listed([f"{number} {name}" for number, name in enumerate(classes)])
     return f"{where}: classes {numbered}, {'as data.classes says' if how.classes else 'sorted by name'}"

@@ -11,7 +11,7 @@ import numpy as np
 
 from xbackend_fl.data.column import Array, Rows
 from xbackend_fl.data.dataset import Dataset, Examples
-from xbackend_fl.data.elements import Element, Form, article, element_of, said_forms, unread
+from xbackend_fl.data.elements import Element, Form, article, element_of, forms_text, unread
 from xbackend_fl.data.source import Reading
 from xbackend_fl.errors import ConfigError, RunFailed
 
@@ -183,7 +183,7 @@ class _Stream:
             forms = found.forms(batched=not self._one_by_one)
             if forms != self._forms:
                 raise ConfigError(
-                    f"{self._where}: element {number} has {said_forms(forms)}, and those before have {said_forms(self._forms)}"
+                    f"{self._where}: element {number} has {forms_text(forms)}, and those before have {forms_text(self._forms)}"
                 )
             if not self._one_by_one:
                 lengths = {len(array) for array in (*found.inputs, found.targets)}

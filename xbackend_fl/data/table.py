@@ -17,7 +17,7 @@ from xbackend_fl.data.dataset import Dataset, Splits
 from xbackend_fl.data.decoder import notes_of
 from xbackend_fl.data.divide import by_names, by_shares, divided
 from xbackend_fl.data.kept import Writer, kept, stamps
-from xbackend_fl.data.labels import classes_of, said
+from xbackend_fl.data.labels import classes_note, classes_of
 from xbackend_fl.data.layout import OWNERS, PARTS, TARGET, Layout, layout_of
 from xbackend_fl.data.source import Reading
 from xbackend_fl.data.table_writer import TableWriter
@@ -96,7 +96,7 @@ class Table:
             where = f"{self.where}: {layout.labels[TARGET]}"
             classes = classes_of(where, labels[TARGET], how)
             targets = np.array([classes.index(label) for label in labels[TARGET]], np.int64)[targets]
-            notes.append(said(where, classes, how))
+            notes.append(classes_note(where, classes, how))
         rows = {name: np.array(labels[name])[arrays[name]] for name in (PARTS, OWNERS) if name in labels}
         named = None if parts is None else rows[PARTS].tolist()
         return Dataset(tuple(inputs), targets, notes=tuple(notes)), named, rows.get(OWNERS)

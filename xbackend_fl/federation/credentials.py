@@ -22,7 +22,7 @@ from xbackend_fl.course.address import host_name
 from xbackend_fl.errors import ConfigError, FileError, RefusedInput
 from xbackend_fl.federation.protocol.signatures import SERVER, Signatures
 from xbackend_fl.signing import new_pair, read_private, read_public
-from xbackend_fl.writing import atomic_write, check_new, unwritable_said
+from xbackend_fl.writing import atomic_write, check_new, explain_unwritable
 
 _MAX_DAYS = 36_500
 _PUBLIC = ".ed25519.pem"
@@ -157,7 +157,7 @@ def make_keys(folder: Path, hosts: Sequence[str], names: Sequence[str], days: in
     checked = [checked_name(name) for name in names]
     if len({name.lower() for name in checked}) < len(checked):
         raise ConfigError("two silos have one name, but for capitals")
-    with unwritable_said(folder):
+    with explain_unwritable(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         # Whole or not at all: half a set of keys would be in the way of the next try.
         with atomic_write(folder) as made:

@@ -17,7 +17,7 @@ from xbackend_fl.federation.silo.silo import Silo
 from xbackend_fl.federation.transport import Transport
 from xbackend_fl.participant import Brought
 from xbackend_fl.rounds import LEAVING_S, owned
-from xbackend_fl.writing import unwritable_said
+from xbackend_fl.writing import explain_unwritable
 
 _POLL_S = 0.5
 
@@ -64,7 +64,7 @@ def join_course(
         signatures = transport.keys.silo_signatures(chosen)
     path = data or (absolute(rules.data_path, course.base) if rules.data_path else None)
     where = out or Path("silos") / chosen
-    with unwritable_said(where):
+    with explain_unwritable(where):
         where.mkdir(parents=True, exist_ok=True)
     with owned(where, LEAVING_S):
         silo = Silo.from_course(

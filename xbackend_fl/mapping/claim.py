@@ -13,7 +13,7 @@ from xbackend_fl.adapter.canonical_model import CanonicalModel
 from xbackend_fl.canonical import Binding, Description, Schema
 from xbackend_fl.errors import MismatchError
 from xbackend_fl.mapping.align.fingerprint import Fingerprints
-from xbackend_fl.mapping.align.inputs import masks_as_in
+from xbackend_fl.mapping.align.inputs import match_masks
 from xbackend_fl.mapping.align.pairings import Outcome, Proposal, search
 from xbackend_fl.mapping.diagnosis.cause import Cause, cause_of
 from xbackend_fl.mapping.explain import mismatch
@@ -54,7 +54,7 @@ class Claim:
     @property
     def own(self) -> Description:
         """The candidate as it was described, with masks where the reference has them."""
-        return masks_as_in(self.schema, self.trainer.description)
+        return match_masks(self.schema, self.trainer.description)
 
     def without_held(self) -> Claim:
         """The claim without the probes in which both models keep what nobody trains."""

@@ -16,7 +16,7 @@ from xbackend_fl.mapping.claim import Claim
 from xbackend_fl.mapping.explain import apart_somewhere, failure, not_finite_apart, verdict_by_shape
 from xbackend_fl.mapping.finite import check_weights
 from xbackend_fl.mapping.match.difference import Difference
-from xbackend_fl.mapping.match.embeddings import embeddings_as_in
+from xbackend_fl.mapping.match.embeddings import match_embeddings
 from xbackend_fl.mapping.match.ports import trailing_notes
 from xbackend_fl.mapping.probe.frozen import FrozenValues, frozen_on_both
 from xbackend_fl.mapping.probe.memory import MemoryRefused, check_memory
@@ -38,7 +38,7 @@ def proven(claim: Claim) -> BoundModel:
         check_memory(claim.schema)
     except MemoryRefused as error:
         raise _matched_alone(claim, error) from None
-    described, rows = embeddings_as_in(claim.schema, claim.trainer.description)
+    described, rows = match_embeddings(claim.schema, claim.trainer.description)
     if rows:
         claim = replace(claim, trainer=Turned(claim.trainer, described))
     evidence, broken = split(claim.evidence)

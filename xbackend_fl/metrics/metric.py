@@ -164,7 +164,7 @@ class Mean(Metric):
         return None
 
 
-class Share(Mean):
+class Proportion(Mean):
     """The share of positions at which something holds."""
 
     unit = "share"

@@ -9,7 +9,7 @@ from xbackend_fl.rounds.owner import LEAVING_S, owned
 from xbackend_fl.rounds.preflight import check_loss
 from xbackend_fl.rounds.rounds import run_rounds
 from xbackend_fl.rounds.run import Run, run_with
-from xbackend_fl.rounds.space import full_disk_said, retry_until_space, wait_for_space
+from xbackend_fl.rounds.space import explain_full_disk, retry_until_space, wait_for_space
 
 __all__ = [
     "LEAVING_S",
@@ -22,8 +22,8 @@ __all__ = [
     "Run",
     "RunFolder",
     "check_loss",
+    "explain_full_disk",
     "finish",
-    "full_disk_said",
     "load_state",
     "owned",
     "retry_until_space",

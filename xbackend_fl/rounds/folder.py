@@ -21,7 +21,7 @@ from xbackend_fl.rounds.changes import require_same
 from xbackend_fl.rounds.checkpoint import CourseState, best_of, load_state, save_state
 from xbackend_fl.rounds.engine import Prepared
 from xbackend_fl.text import line
-from xbackend_fl.writing import atomic_write, check_new, unwritable_said
+from xbackend_fl.writing import atomic_write, check_new, explain_unwritable
 
 _BEFORE = 2
 """Entries of the history that a round adds at most: its own, and that of the round before if it was evaluated with it."""
@@ -61,7 +61,7 @@ class RunFolder:
             FileError: The folder exists, or cannot be made.
         """
         path = RunFolder.choose_path(course, out)
-        with unwritable_said(path):
+        with explain_unwritable(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(path) as made:
                 (made / "checkpoints").mkdir(parents=True)
@@ -77,7 +77,7 @@ class RunFolder:
             FileError: The folder is not a run.
         """
         folder = RunFolder(path)
-        with unwritable_said(path):
+        with explain_unwritable(path):
             found = folder.course.is_file()
             in_the_way = folder.course.is_dir()
         if in_the_way:
@@ -115,7 +115,7 @@ class RunFolder:
         text = dump(asked)
         for place, is_old in ((self.course, changed), (self.begun, changed and is_copied)):
             if is_old:
-                with unwritable_said(self.path), atomic_write(place) as path:
+                with explain_unwritable(self.path), atomic_write(place) as path:
                     path.write_text(text, encoding="utf-8")
 
     @contextmanager
@@ -224,7 +224,7 @@ class RunFolder:
         Raises:
             FileError: The folder cannot be written.
         """
-        with unwritable_said(self.path):
+        with explain_unwritable(self.path):
             self._write_models(prepared)
 
     def keep_course(self) -> None:
@@ -234,7 +234,7 @@ class RunFolder:
             FileError: The folder cannot be written.
         """
         if not self.begun.is_file():
-            with unwritable_said(self.path), atomic_write(self.begun) as path:
+            with explain_unwritable(self.path), atomic_write(self.begun) as path:
                 path.write_bytes(self.course.read_bytes())
 
     def _write_models(self, prepared: Prepared) -> None:

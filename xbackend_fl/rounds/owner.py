@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from xbackend_fl.errors import FileError
 from xbackend_fl.text import line
-from xbackend_fl.writing import atomic_write, refuse_folder, unwritable_said
+from xbackend_fl.writing import atomic_write, explain_unwritable, refuse_folder
 
 LEAVING_S = 10.0
 """How long a process takes to leave whose starter was killed."""
@@ -48,7 +48,7 @@ def owned(folder: Path, patience_s: float = 0.0, starter: int = 0) -> Iterator[N
         raise FileError(f"nothing can be written in {folder}: {error.strerror}") from error
     try:
         _refuse_links(folder)
-        with unwritable_said(folder):
+        with explain_unwritable(folder):
             _sign(folder, starter)
         yield
     finally:

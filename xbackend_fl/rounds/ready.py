@@ -12,7 +12,7 @@ from xbackend_fl.rounds.checkpoint import CourseState
 from xbackend_fl.rounds.folder import RunFolder
 from xbackend_fl.text import line
 from xbackend_fl.weights import Weights, load_weights, save_weights
-from xbackend_fl.writing import atomic_write, unwritable_said
+from xbackend_fl.writing import atomic_write, explain_unwritable
 
 _SHOWN = 5
 
@@ -31,14 +31,14 @@ def make_ready(folder: RunFolder, state: CourseState | None) -> Iterator[str]:
         FileError: Something else is in a place, or cannot be written; or the best weights are gone, and nothing has them.
     """
     for path in folder.files:
-        with unwritable_said(path):
+        with explain_unwritable(path):
             taken = path.is_dir()
         if taken:
             raise FileError(
                 f"{path} is a folder, where the run writes a file", hint="move it away; nothing was run"
             )
     for path in (folder.path, folder.checkpoints, folder.bindings):
-        with unwritable_said(path):
+        with explain_unwritable(path):
             if path.is_file():
                 raise FileError(
                     f"{path} is a file, where the run keeps a folder", hint="move it away; nothing was run"
@@ -99,7 +99,7 @@ def require_same_data(folder: RunFolder, found: Mapping[str, str], *, begun: boo
             hint=f"put them back, or start a new run; to go on with the data as they are now, delete {folder.data}",
         )
     if kept != found:
-        with unwritable_said(folder.path), atomic_write(folder.data) as path:
+        with explain_unwritable(folder.path), atomic_write(folder.data) as path:
             path.write_text(json.dumps(dict(found), indent=1), encoding="utf-8")
     if begun and not kept:
         return f"{folder.data} was missing: the run goes on with the data as they are now"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from xbackend_fl.canonical import Schema
 from xbackend_fl.course import Course
-from xbackend_fl.course.own_training import own_said, precision_said
+from xbackend_fl.course.own_training import own_training_note, precision_note
 from xbackend_fl.errors import SchemaError
 from xbackend_fl.events import CourseFinished, CourseStarted, Event, Noted, Observer, RoundFinished, jsonl
 from xbackend_fl.rounds.checkpoint import CourseState
@@ -21,7 +21,7 @@ from xbackend_fl.rounds.ready import make_ready, require_same_data
 from xbackend_fl.rounds.rounds import run_rounds
 from xbackend_fl.rounds.watching import stopped
 from xbackend_fl.weights import Weights
-from xbackend_fl.writing import unwritable_said
+from xbackend_fl.writing import explain_unwritable
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,13 @@ def run_with(
     if state is None:
         initial_file(course)
     notes = [*make_ready(folder, state)]
-    if own := own_said({p.name: p.training for p in course.participants}):
+    if own := own_training_note({p.name: p.training for p in course.participants}):
         notes.append(own)
-    if rounded := precision_said(course.trainings):
+    if rounded := precision_note(course.trainings):
         notes.append(rounded)
     if state is not None:
         notes += _none_left(course, state)
-    with unwritable_said(folder.path):
+    with explain_unwritable(folder.path):
         record = jsonl(folder.events)
 
     def emit(event: Event) -> None:

@@ -34,7 +34,7 @@ def lacks_space(error: BaseException | None) -> bool:
 
 
 @contextmanager
-def full_disk_said(folder: Path) -> Iterator[None]:
+def explain_full_disk(folder: Path) -> Iterator[None]:
     """Whatever a full disk raises is one error.
 
     Args:

@@ -10,7 +10,7 @@ from xbackend_fl.course import Course
 from xbackend_fl.errors import ConfigError, FileError
 from xbackend_fl.events import Observer
 from xbackend_fl.participant import ClientStates
-from xbackend_fl.rounds import Run, RunFolder, full_disk_said, owned, run_with
+from xbackend_fl.rounds import Run, RunFolder, explain_full_disk, owned, run_with
 from xbackend_fl.simulation.engine import SimulationEngine
 
 CLIENTS = "clients"
@@ -44,7 +44,7 @@ def run_course(
     place = RunFolder.choose_path(course, None if out is None else Path(out))
     with closing(SimulationEngine(course, in_process=in_process, states=place / CLIENTS)) as engine:
         folder = RunFolder.create(course, place)
-        with full_disk_said(folder.path), owned(folder.path), folder.unless_refused():
+        with explain_full_disk(folder.path), owned(folder.path), folder.unless_refused():
             return run_with(engine, course, folder, None, observer, should_stop)
 
 
@@ -79,7 +79,7 @@ def resume_run(
             f"{path} is the run of a deployed course",
             hint=f"xbfl serve {path} --resume; a simulation has other data",
         )
-    with full_disk_said(folder.path), owned(folder.path):
+    with explain_full_disk(folder.path), owned(folder.path):
         if course is None:
             course = folder.continued(overrides)
         elif overrides:

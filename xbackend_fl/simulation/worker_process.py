@@ -20,7 +20,7 @@ _MOMENT_S = 0.05
 
 
 @dataclass(frozen=True)
-class Told:
+class EventBatch:
     """Events, in their order."""
 
     events: tuple[Event, ...]
@@ -47,7 +47,7 @@ class Raised:
     text: str
 
 
-Said: TypeAlias = Told | Answered | Refused | Raised
+Said: TypeAlias = EventBatch | Answered | Refused | Raised
 
 
 @final
@@ -70,7 +70,7 @@ class _Outgoing:
 
     def _flush(self) -> None:
         if self._events:
-            send(self._connection, Told(tuple(self._events)))
+            send(self._connection, EventBatch(tuple(self._events)))
             self._events.clear()
         self._sent = time.monotonic()
 

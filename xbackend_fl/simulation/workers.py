@@ -18,7 +18,7 @@ from xbackend_fl.events import Event, Observer
 from xbackend_fl.participant import Worker
 from xbackend_fl.simulation.calls import Answer, Pending
 from xbackend_fl.simulation.shared_memory import BufferRef, SharedValues, receive, send
-from xbackend_fl.simulation.worker_process import Answered, Raised, Refused, Said, Told, serve
+from xbackend_fl.simulation.worker_process import Answered, EventBatch, Raised, Refused, Said, serve
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -109,7 +109,7 @@ class ProcessWorker:
         except (EOFError, OSError) as error:
             raise self._death() from error
         match said:
-            case Told(events):
+            case EventBatch(events):
                 for event in events:
                     observer(event)
                 return None

@@ -9,7 +9,7 @@ from xbackend_fl.data.dataset import SPLITS, Dataset, Splits
 from xbackend_fl.data.decoder import Decoder, Encoded, notes_of, wanted_of
 from xbackend_fl.data.divide import by_names, by_shares, divided
 from xbackend_fl.data.kept import Writer, kept, stamps
-from xbackend_fl.data.labels import classes_of, numbered, said
+from xbackend_fl.data.labels import classes_note, classes_of, numbered
 from xbackend_fl.data.pictures import ENDINGS, Wanted
 from xbackend_fl.data.source import Reading
 from xbackend_fl.errors import ConfigError, FileError
@@ -105,7 +105,7 @@ def _read(
 
     found = kept(folder, ("images", stamps(files, folder), wanted, how.on_error), write, how.cache)
     rows: list[int] = found.facts["rows"]
-    notes = [said(where, classes, how)]
+    notes = [classes_note(where, classes, how)]
     notes += notes_of(where, found.facts["done"], found.facts["skipped"], len(files))
     targets = numbered([listed[row][0] for row in rows], classes)
     return Dataset((found.arrays["inputs"],), targets, notes=tuple(notes)), rows

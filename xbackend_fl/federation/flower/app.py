@@ -7,7 +7,7 @@ from pathlib import Path
 
 from xbackend_fl.course import Course, dump
 from xbackend_fl.federation.job import Job
-from xbackend_fl.writing import atomic_write, check_new, unwritable_said
+from xbackend_fl.writing import atomic_write, check_new, explain_unwritable
 
 _APP = """\
 [project]
@@ -88,7 +88,7 @@ def write_flower_app(course: Course, folder: Path, keys: str = "") -> None:
     out = f"xbfl-runs/{course.name}"
     names = [participant.name for participant in course.participants]
     steps = _STEPS.format(name=course.name, silo=names[0], silos=", ".join(names), out=out)
-    with unwritable_said(folder):
+    with explain_unwritable(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(folder) as made:
             made.mkdir()

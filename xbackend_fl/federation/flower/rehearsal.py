@@ -19,7 +19,7 @@ from xbackend_fl.federation.flower.processes import free_port
 from xbackend_fl.federation.flower.transport import Flower
 from xbackend_fl.federation.serving import serve_course
 from xbackend_fl.rounds import LEAVING_S, RunFolder, owned
-from xbackend_fl.writing import unwritable_said
+from xbackend_fl.writing import explain_unwritable
 
 
 def rehearse(
@@ -69,7 +69,7 @@ def rehearse(
             observer(Noted(backend="server", note=f"the course goes on without it: {said}"))
         return should_stop()
 
-    with unwritable_said(beside):
+    with explain_unwritable(beside):
         beside.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         # A first try that was killed left keys behind; they were for nothing else.
@@ -77,7 +77,7 @@ def rehearse(
         shutil.rmtree(keys, ignore_errors=True)
         make_keys(keys, (), names)
         file = beside / "course.yaml"
-        with unwritable_said(file):
+        with explain_unwritable(file):
             file.write_text(dump(course), encoding="utf-8")
         for name in without:
             note = f"{name} comes by itself, to {server.text} and with the keys in {keys / 'silos' / name}"

@@ -17,7 +17,7 @@ from typing import Any, final
 
 from numpy.typing import NDArray
 
-from xbackend_fl.errors import Diverged, UpdateRefused, XbflError, said, shortened
+from xbackend_fl.errors import Diverged, UpdateRefused, XbflError, message_of, shortened
 from xbackend_fl.formats import wire
 from xbackend_fl.formats.source import Source
 from xbackend_fl.formats.strict_json import parse
@@ -130,7 +130,9 @@ def _endless(error: BaseException) -> bool:
     if isinstance(error, Diverged):
         return True
     cause = error.__cause__ if isinstance(error, XbflError) else error
-    return cause is not None and (isinstance(cause, FloatingPointError) or bool(_ENDLESS.search(said(cause))))
+    return cause is not None and (
+        isinstance(cause, FloatingPointError) or bool(_ENDLESS.search(message_of(cause)))
+    )
 
 
 def public(text: str) -> str:

@@ -27,21 +27,21 @@ class _Request(BaseModel):
 R = TypeVar("R", bound=_Request)
 
 
-class PayloadAsked(_Request):
+class PayloadRequest(_Request):
     """How an update is to be encoded; see :class:`~xbackend_fl.federation.protocol.payload.Payload`."""
 
     kind: Encoding
     share: Annotated[float, Field(gt=0, le=1)]
 
 
-class BindAsked(_Request):
+class BindRequest(_Request):
     """The schema, as JSON, and what is said of the evidence."""
 
     text: str = Field(alias="schema")
     about: dict[str, str]
 
 
-class TrainAsked(_Request):
+class TrainRequest(_Request):
     """A round: which one of which run, from which weights, which earlier update is certain, and what validation makes of the learning rate."""
 
     run: Identifier
@@ -50,12 +50,12 @@ class TrainAsked(_Request):
     fingerprint: Identifier
     frozen: Frozen = ""
     receipts: Receipts
-    payload: PayloadAsked
+    payload: PayloadRequest
     watched: Annotated[float, Field(gt=0, le=1)] = 1.0
     evaluate: Split | None
 
 
-class EvaluateAsked(_Request):
+class EvaluateRequest(_Request):
     """Splits to evaluate weights on, and which earlier updates are in these."""
 
     run: Identifier
@@ -65,7 +65,7 @@ class EvaluateAsked(_Request):
     splits: Annotated[list[Split], Field(max_length=2)]
 
 
-class SaveAsked(_Request):
+class SaveRequest(_Request):
     """The end of the course."""
 
     run: Identifier

@@ -32,7 +32,7 @@ class Claims:
         self._open: set[str] = set()
         self._told: set[tuple[str, str, int]] = set()
 
-    def hear(self, name: str, hello: Message) -> None:
+    def on_hello(self, name: str, hello: Message) -> None:
         """A silo says who it is, for the first time or again.
 
         One that trains by a loop of its own on data of a kind of its own states nothing (``null``): every update of it says how many they are.

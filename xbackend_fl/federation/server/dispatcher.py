@@ -52,7 +52,7 @@ class Dispatcher:
 
     Attributes:
         expected: By silo, fields that its hello must have.
-        hear: Told what a silo says about itself; raises :class:`UpdateRefused` if it cannot be.
+        on_hello: Told what a silo says about itself; raises :class:`UpdateRefused` if it cannot be.
         binding: What a silo needs that knows no schema.
         last_errors: By silo, what went wrong on the way since its last answer.
         traffic: What went over the link so far.
@@ -70,7 +70,7 @@ class Dispatcher:
         # When silos went away that are not back yet.
         self._left: dict[str, float] = {}
         self.expected: Mapping[str, Mapping[str, object]] = {}
-        self.hear: Callable[[str, Message], None] = lambda _, __: None
+        self.on_hello: Callable[[str, Message], None] = lambda _, __: None
         self.max_bytes = max_bytes
         self.binding: Message | None = None
         self.last_errors: dict[str, str] = {}
@@ -168,7 +168,7 @@ class Dispatcher:
                 return Message.refusal(UpdateRefused(f"its {key} is {quoted(found)}, expected {value!r}"))
         try:
             if hello.kind == "hello":
-                self.hear(name, hello)
+                self.on_hello(name, hello)
         except UpdateRefused as error:
             return Message.refusal(error)
         return hello

@@ -27,7 +27,7 @@ from xbackend_fl.federation.server.dispatcher import Dispatcher
 from xbackend_fl.federation.server.enrollment import fetch_references, verify_models, wait_for_silos
 from xbackend_fl.federation.server.ledger import Ledger
 from xbackend_fl.federation.server.reference import Reference
-from xbackend_fl.federation.server.ruin import Verdict, take_out
+from xbackend_fl.federation.server.verdict import Verdict, take_out
 from xbackend_fl.metrics import Metrics, max_bytes, max_positions_of
 from xbackend_fl.participant import Usage
 from xbackend_fl.report import Participation
@@ -62,7 +62,7 @@ class DeploymentEngine:
             for name, backend in self._backends.items()
         }
         self._claims = Claims(self._rules.max_examples)
-        dispatcher.hear = self._claims.hear
+        dispatcher.on_hello = self._claims.on_hello
         self._observer: Observer = lambda _: None
         # Inputs of the reference's evidence, and how many outputs belong to them.
         self._probe: tuple[np.ndarray[Any, Any], ...] = ()

@@ -14,7 +14,7 @@ from xbackend_fl.federation.server.dispatcher import Dispatcher
 from xbackend_fl.federation.server.engine import DeploymentEngine
 from xbackend_fl.federation.server.ledger import Ledger
 from xbackend_fl.federation.transport import MakeLink
-from xbackend_fl.rounds import full_disk_said, run_with, wait_for_space
+from xbackend_fl.rounds import explain_full_disk, run_with, wait_for_space
 
 
 def lead(job: Job, make_link: MakeLink) -> None:
@@ -49,7 +49,7 @@ def _run(job: Job, course: Course, make_link: MakeLink) -> bool:
         link = make_link([participant.name for participant in course.participants], hello)
         try:
             with (
-                full_disk_said(folder.path),
+                explain_full_disk(folder.path),
                 closing(DeploymentEngine(course, Dispatcher(link, signatures), Ledger(folder))) as engine,
             ):
                 run_with(engine, course, folder, state, should_stop=job.should_stop)

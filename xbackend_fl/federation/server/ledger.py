@@ -22,7 +22,7 @@ from xbackend_fl.federation.server.outliers import TIMES, Outlier
 from xbackend_fl.report import Participation
 from xbackend_fl.rounds import RunFolder
 from xbackend_fl.text import line
-from xbackend_fl.writing import atomic_write, unwritable_said
+from xbackend_fl.writing import atomic_write, explain_unwritable
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -72,7 +72,7 @@ class Ledger:
         self._spool = self.folder / "spool"
         self._before = self.folder / "spool-before"
         for place in (self._spool, self._before):
-            with unwritable_said(place):
+            with explain_unwritable(place):
                 place.mkdir(parents=True, exist_ok=True)
         self._path = folder.ledger
         hint = "restore it, or start a new run"

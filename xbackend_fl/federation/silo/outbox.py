@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from xbackend_fl.errors import FileError, UpdateRefused
 from xbackend_fl.federation.protocol.message import Message
 from xbackend_fl.weights import read_tensors, write_tensors
-from xbackend_fl.writing import atomic_write, unwritable_said
+from xbackend_fl.writing import atomic_write, explain_unwritable
 
 _GENERATIONS = 3
 """Updates whose state is kept: the server may take the latest ones out of its rounds again."""
@@ -37,7 +37,7 @@ class Outbox:
     """
 
     def __init__(self, folder: Path, *, keeps_state: bool = False) -> None:
-        with unwritable_said(folder):
+        with explain_unwritable(folder):
             folder.mkdir(parents=True, exist_ok=True)
         self.folder, self._keeps_state = folder, keeps_state
         self._answer, self._binding = folder / "answer.xbf", folder / "binding.xbf"

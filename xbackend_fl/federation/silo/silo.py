@@ -25,7 +25,13 @@ from xbackend_fl.errors import ConfigError, Diverged, FileError, RunFailed, Upda
 from xbackend_fl.events import Noted, Observer
 from xbackend_fl.federation.protocol.message import UNBOUND, Message
 from xbackend_fl.federation.protocol.payload import Payload, encode
-from xbackend_fl.federation.protocol.requests import BindAsked, EvaluateAsked, SaveAsked, TrainAsked, asked
+from xbackend_fl.federation.protocol.requests import (
+    BindRequest,
+    EvaluateRequest,
+    SaveRequest,
+    TrainRequest,
+    asked,
+)
 from xbackend_fl.federation.protocol.signatures import SERVER, Frame, Signatures
 from xbackend_fl.federation.protocol.vectors import digest_of, packed, received, split, split_frozen, unpacked
 from xbackend_fl.federation.silo.outbox import Outbox
@@ -267,7 +273,7 @@ class Silo:
         return Message("evidence", {"schema": schema.to_json(), "about": about}, {**arrays, **initial})
 
     def _bind(self, request: Message) -> Message:
-        wanted = asked(BindAsked, request)
+        wanted = asked(BindRequest, request)
         schema = Schema.from_json(wanted.text)
         arrays, frozen = split_frozen(request.arrays)
         evidence = unpack_evidence(arrays, wanted.about, schema, "the server's message")
@@ -284,7 +290,7 @@ class Silo:
         return Message("bound", {"fingerprint": schema.fingerprint, **found})
 
     def _train(self, request: Message) -> Message:
-        wanted = asked(TrainAsked, request)
+        wanted = asked(TrainRequest, request)
         run, number, start, split = wanted.run, wanted.round, wanted.base, wanted.evaluate
         if self._outbox is not None:
             self._outbox.receipt(wanted.receipts.get(self.name))
@@ -347,7 +353,7 @@ class Silo:
         return _sent(found, f"the course's weights on its {split} examples"), []
 
     def _evaluate(self, request: Message) -> Message:
-        wanted = asked(EvaluateAsked, request)
+        wanted = asked(EvaluateRequest, request)
         weights, _ = self._received(request, wanted.fingerprint)
         _, kept = self._carried(wanted.receipts.get(self.name))
         if self._served is not None:
@@ -376,7 +382,7 @@ class Silo:
 
     def _save(self, request: Message) -> Message:
         """The trained model in the silo's own format and in the canonical one, in its own folder."""
-        wanted = asked(SaveAsked, request)
+        wanted = asked(SaveRequest, request)
         weights, _ = self._received(request, wanted.fingerprint)
         try:
             if self._out is None or self._outbox is None:

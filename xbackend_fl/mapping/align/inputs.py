@@ -67,12 +67,12 @@ def matching_first(reference: Schema, description: Description, orders: Sequence
     wanted = skeleton_of(reference)
 
     def unlike(order: Order) -> bool:
-        return not _is_one(wanted, masks_as_in(reference, description.with_inputs(order)).schema)
+        return not _is_one(wanted, match_masks(reference, description.with_inputs(order)).schema)
 
     return sorted(orders, key=unlike)
 
 
-def masks_as_in(reference: Schema, description: Description) -> Description:
+def match_masks(reference: Schema, description: Description) -> Description:
     """A candidate whose inputs are masks where the reference's are: in its own order the example said so of others."""
     ports = tuple(
         replace(port, binary=other.binary)

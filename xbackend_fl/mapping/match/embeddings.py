@@ -31,7 +31,7 @@ class _Read:
         return one == two and self.start != other.start and 0 in (self.start, other.start)
 
 
-def embeddings_as_in(reference: Schema, description: Description) -> tuple[Description, tuple[str, ...]]:
+def match_embeddings(reference: Schema, description: Description) -> tuple[Description, tuple[str, ...]]:
     """A candidate whose tables have as many rows in front of those that are read as the reference's have, and a note for each.
 
     Args:

@@ -8,12 +8,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.metrics.metric import Share
+from xbackend_fl.metrics.metric import Proportion
 from xbackend_fl.metrics.pairs import Pairs
 
 
 @dataclass(frozen=True)
-class Accuracy(Share):
+class Accuracy(Proportion):
     """The largest score is the label's, of equal ones the first; a logit is on the target's side."""
 
     fits = frozenset({"classes", "shares"})

@@ -11,13 +11,13 @@ from annotated_types import Ge
 from numpy.typing import NDArray
 from pydantic import StrictInt
 
-from xbackend_fl.metrics.metric import Share
+from xbackend_fl.metrics.metric import Proportion
 from xbackend_fl.metrics.objective import Objective
 from xbackend_fl.metrics.pairs import Pairs
 
 
 @dataclass(frozen=True)
-class TopK(Share):
+class TopK(Proportion):
     """The class is among the ``k`` largest scores; of equal ones the first count as larger, so that ``k = 1`` is accuracy.
 
     Attributes:
