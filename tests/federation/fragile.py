@@ -22,7 +22,7 @@ from xbackend_fl.course import Course
 from xbackend_fl.errors import Diverged
 from xbackend_fl.events import Event
 from xbackend_fl.federation import DeploymentEngine, Dispatcher, Ledger, Message, Silo
-from xbackend_fl.federation.server import ruin
+from xbackend_fl.federation.server import verdict
 from xbackend_fl.federation.transport import Reply
 from xbackend_fl.metrics import Metrics
 from xbackend_fl.rounds import RunFolder, back, ready, run_with
@@ -108,7 +108,7 @@ _GOING_BACK: frozenset[CodeType] = frozenset(
         back.go_back.__code__,
         ready.put_back.__code__,
         RunFolder.drop_checkpoint.__code__,
-        ruin.take_out.__code__,
+        verdict.take_out.__code__,
         Ledger.take_out.__code__,
         Ledger.begin.__code__,
         RunFolder.save_checkpoint.__code__,
