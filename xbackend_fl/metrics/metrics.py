@@ -101,7 +101,7 @@ class Metrics:
         sums = {**self.sums}
         for metric in metrics:
             if isinstance(metric, Reported) and metric.name in figures:
-                sums |= metric.of(figures[metric.name], num_examples)
+                sums |= metric.to_sums(figures[metric.name], num_examples)
         return replace(self, sums=sums, metrics=(LOSS, *metrics))
 
     @property

@@ -30,7 +30,7 @@ class Reported(Metric):
         """See :class:`Metric`."""
         return self.direction == "max"
 
-    def of(self, figure: float, num_examples: int) -> Sums:
+    def to_sums(self, figure: float, num_examples: int) -> Sums:
         """The sums of a figure over some examples."""
         return {self.name: figure * num_examples, self._examples: float(num_examples)}
 
