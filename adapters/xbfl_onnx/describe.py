@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from xbackend_fl.adapter.calling import MOST_WAYS, Way, by_names, way_of
+from xbackend_fl.adapter.calling import MAX_WAYS, Way, by_names, way_of
 from xbackend_fl.adapter.contract import Array
 from xbackend_fl.adapter.structure import Given, Leaf
 from xbackend_fl.adapter.walk import handler_of, table
@@ -76,7 +76,7 @@ def way_of_file(model: onnx.ModelProto, given: Given) -> Way:
     def made(leaves: Sequence[Leaf]) -> Way:
         return way_of([], list(zip(names, leaves, strict=True)))
 
-    several = list(islice(by_names(names, given, made), MOST_WAYS))
+    several = list(islice(by_names(names, given, made), MAX_WAYS))
     fitting = (way for way in several if all(map(_is_declared, data, way.own(given.arrays))))
     return next(fitting, several[0])
 

@@ -50,7 +50,7 @@ def dense(value: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) 
     library of PyTorch takes 3.5 and 3.5 (one thread, AMD EPYC).
     """
     kernels = kernels_for(value)
-    if kernels is not None and len(value) <= kernels.MOST_ROWS:
+    if kernels is not None and len(value) <= kernels.MAX_ROWS:
         return kernels.dense(value.contiguous(), weight, bias)  # type: ignore[no-any-return]
     if _ONEDNN is None or value.device.type != "cpu" or value.dtype != torch.float32:
         return functional.linear(value, weight, bias)
@@ -60,7 +60,7 @@ def dense(value: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) 
 def dense_below(grad: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """``grad [rows, out] @ weight [out, in]``."""
     kernels = kernels_for(grad)
-    if kernels is not None and len(grad) <= kernels.MOST_ROWS:
+    if kernels is not None and len(grad) <= kernels.MAX_ROWS:
         return kernels.dense_below(grad.contiguous(), weight)  # type: ignore[no-any-return]
     return dense(grad, weight.t(), None) if grad.device.type == "cpu" else grad @ weight
 
@@ -75,7 +75,7 @@ def descend(
 ) -> None:
     """``weight <- (1 - lr * weight_decay) * weight - lr * scale * rows.t() @ columns`` in place."""
     kernels = kernels_for(weight)
-    if kernels is not None and len(rows) <= kernels.MOST_ROWS:
+    if kernels is not None and len(rows) <= kernels.MAX_ROWS:
         kernels.descend(weight, rows.contiguous(), columns.contiguous(), scale, lr, weight_decay)
         return
     # Others may hold the rows.
@@ -86,7 +86,7 @@ def descend(
 def product_norm(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
     """Euclidean norm of ``rows.t() @ columns``, by the products of each factor with itself (Goodfellow 2015, arXiv 1510.01799)."""
     kernels = kernels_for(rows)
-    if kernels is not None and len(rows) <= kernels.MOST_ROWS:
+    if kernels is not None and len(rows) <= kernels.MAX_ROWS:
         return kernels.product_norm(rows.contiguous(), columns.contiguous())  # type: ignore[no-any-return]
     square = (rows @ rows.t()).mul_(columns @ columns.t()).sum()
     return square.clamp_(min=0.0).sqrt_()

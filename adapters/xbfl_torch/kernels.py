@@ -12,10 +12,10 @@ import torch
 import triton
 import triton.language as tl
 
-MOST_ROWS = 64
+MAX_ROWS = 64
 """Rows of a batch up to which the dense kernels are used."""
 
-MOST_SCORES = 1 << 14
+MAX_SCORES = 1 << 14
 """Rows times classes, both rounded up to powers of two, up to which one program computes a loss."""
 
 _LEAST = 16
@@ -119,7 +119,7 @@ def scores_fit(scores: torch.Tensor) -> bool:
     """Whether one program can compute the loss of these ``[rows, classes]``."""
     if scores.ndim != 2 or not scores.is_contiguous():
         return False
-    return triton.next_power_of_2(scores.shape[0]) * triton.next_power_of_2(scores.shape[1]) <= MOST_SCORES
+    return triton.next_power_of_2(scores.shape[0]) * triton.next_power_of_2(scores.shape[1]) <= MAX_SCORES
 
 
 def cross_entropy(

@@ -26,7 +26,7 @@ from xbackend_fl.adapter.structure import (
 )
 from xbackend_fl.errors import UnsupportedError, shortened
 
-MOST_WAYS = 64
+MAX_WAYS = 64
 """Ways of calling a model that are tried."""
 
 
@@ -174,8 +174,8 @@ class Parameters:
     @property
     def number(self) -> str:
         """How many arrays it takes, in words."""
-        most, least = len(self.placed) + len(self.named), len(self.required)
-        return f"{least}" if least == most or self.takes_rest else f"{least} to {most}"
+        limit, least = len(self.placed) + len(self.named), len(self.required)
+        return f"{least}" if least == limit or self.takes_rest else f"{least} to {limit}"
 
 
 def ways(parameters: Parameters, given: Given) -> Iterator[Way]:
@@ -188,7 +188,7 @@ def ways(parameters: Parameters, given: Given) -> Iterator[Way]:
         given: The example.
     """
     known: set[str] = set()
-    for way in islice(_every(parameters, given), MOST_WAYS):
+    for way in islice(_every(parameters, given), MAX_WAYS):
         if repr(way) not in known:
             known.add(repr(way))
             yield way
@@ -237,7 +237,7 @@ def first_taken(
         UnsupportedError: It takes containers, and none of those that were tried.
     """
     failed: list[tuple[Way, BaseException]] = []
-    for way in islice(several, MOST_WAYS):
+    for way in islice(several, MAX_WAYS):
         if not failed and way.plain and len(way.order) == 1:
             return way
         if (error := raises(way)) is None:

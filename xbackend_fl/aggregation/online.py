@@ -28,13 +28,13 @@ Precision: TypeAlias = Literal["float32", "float64", "exact"]
 _LIMIT = float(1 << 62)
 _KEPT = frozenset({Kind.FROZEN, Kind.LOCAL})
 
-MOST_EXAMPLES = 1 << 53
+MAX_EXAMPLES = 1 << 53
 """Of all updates of a mean: more have no exact float64."""
 
-MOST_COUNTED = 1 << 53
+MAX_COUNTED = 1 << 53
 """Of a counter."""
 
-MOST_STEPS = 1 << 32
+MAX_STEPS = 1 << 32
 """What a counter may grow by in one round, or one participant would fill it for all."""
 
 LARGEST: Mapping[Kind, float] = {Kind.TRAINABLE: 2.0**50, Kind.STATISTIC: 2.0**70}
@@ -151,8 +151,8 @@ class OnlineMean:
                 raise UpdateRefused(f"num_examples must be a positive integer, received {num_examples}")
             like = like or weights
             self._check(weights, int(num_examples), like, bounds)
-        if self.total + sum(int(num_examples) for _, num_examples in updates) > MOST_EXAMPLES:
-            raise UpdateRefused(f"num_examples of the updates add up to more than {MOST_EXAMPLES}")
+        if self.total + sum(int(num_examples) for _, num_examples in updates) > MAX_EXAMPLES:
+            raise UpdateRefused(f"num_examples of the updates add up to more than {MAX_EXAMPLES}")
         return bounds
 
     @property
@@ -174,8 +174,8 @@ class OnlineMean:
         like = self._like
         if self.precision != sums.precision or like is None or like.keys() != sums.arrays.keys():
             raise UpdateRefused("two means can only be merged if their base and precision are the same")
-        if self.total + sums.total > MOST_EXAMPLES:
-            raise UpdateRefused(f"num_examples of the updates add up to more than {MOST_EXAMPLES}")
+        if self.total + sums.total > MAX_EXAMPLES:
+            raise UpdateRefused(f"num_examples of the updates add up to more than {MAX_EXAMPLES}")
         if (max(self._bound.values(), default=0.0) + sums.bound) * ONE >= _LIMIT:
             raise UpdateRefused("the sums are too large for an exact one", hint="federate.precision: float64")
         first, borrowed = not self._sums, self._borrowed
@@ -231,9 +231,9 @@ class OnlineMean:
                     before = bounds.get(name, 0.0)
                     counted = 1 if self._counts_once(name, like) else num_examples
                     bounds[name] = before + self._exact_bound(name, array, counted, before)
-            elif like.kinds[name] is Kind.COUNTER and array.max() > (most := self._max_count(name)):
+            elif like.kinds[name] is Kind.COUNTER and array.max() > (limit := self._max_count(name)):
                 raise UpdateRefused(
-                    f"parameter {name!r} counts to {array.max()}, and can count to {most} at most"
+                    f"parameter {name!r} counts to {array.max()}, and can count to {limit} at most"
                 )
 
     def _check_size(self, name: str, array: Array, kind: Kind) -> None:
@@ -263,7 +263,7 @@ class OnlineMean:
 
     def _max_count(self, name: str) -> int:
         return min(
-            MOST_COUNTED, MOST_STEPS + (0 if self._base is None else max(0, int(self._base[name].max())))
+            MAX_COUNTED, MAX_STEPS + (0 if self._base is None else max(0, int(self._base[name].max())))
         )
 
     def _counts_once(self, name: str, like: Weights | None) -> bool:

@@ -143,7 +143,7 @@ def _follow(
 ) -> None:
     """Tell what the server's process writes down, until the course is over."""
     checked, took = time.monotonic(), 0.0
-    meeting = True
+    enrolling = True
     while True:
         # Asked before the events are read: what a process wrote last is then seen before its end is.
         ended, gone = job.ended, served.is_gone()
@@ -157,7 +157,7 @@ def _follow(
             if event is None:
                 break
             observer(event)
-            meeting = meeting and not isinstance(event, RoundStarted)
+            enrolling = enrolling and not isinstance(event, RoundStarted)
             if isinstance(event, CourseFinished):
                 return
         if notice := job.notice():
@@ -172,7 +172,7 @@ def _follow(
                 hint=f"xbfl serve --resume {job.out}",
             )
         if should_stop():
-            if meeting:
+            if enrolling:
                 # No round will be complete before all are there.
                 raise RunFailed("stopped while waiting for the silos", hint=f"xbfl serve {job.out} --resume")
             job.stop()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from xbackend_fl.losses import Loss, NumpyOperations, mean_loss
 from xbackend_fl.metrics.objective import Objective, Shape
 
-MOST_COLUMNS = 64
+MAX_COLUMNS = 64
 """An output ``[N, K]`` of at most so many numbers is so many quantities, or labels; a longer one is values of one kind, such as pixels."""
 
 _BLOCK = 1 << 20
@@ -53,7 +53,7 @@ def columns_of(output: Shape) -> int:
         output: Shape of the output, without the batch axis.
     """
     lengths = [n for n in output if n != 1]
-    return lengths[0] if len(lengths) == 1 and lengths[0] <= MOST_COLUMNS else 1
+    return lengths[0] if len(lengths) == 1 and lengths[0] <= MAX_COLUMNS else 1
 
 
 def max_positions_of(loss: Loss, output: Shape) -> int:

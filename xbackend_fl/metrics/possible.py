@@ -43,18 +43,18 @@ def impossible_beside(loss: Loss, positions: int, sums: Sums, *, training: bool)
         kind = name if name in highest else name.rpartition(".")[0]
         if kind != "r2.mean" and kind not in highest:
             continue
-        most = LARGEST_TARGET if kind == "r2.mean" else positions * highest[kind]
-        if abs(value) > most * _ROUNDED:
-            return f"{name} is {value:.3g} over {positions} positions, and can be {most:.3g} at most"
+        limit = LARGEST_TARGET if kind == "r2.mean" else positions * highest[kind]
+        if abs(value) > limit * _ROUNDED:
+            return f"{name} is {value:.3g} over {positions} positions, and can be {limit:.3g} at most"
     if reason := _unequal_squares(positions, sums, squares=squares):
         return reason
     if classes and "accuracy" in sums:
         wrong = positions - sums["accuracy"]
-        most = sums["accuracy"] * _RIGHT + wrong * 2 * LARGEST_OUTPUT
+        limit = sums["accuracy"] * _RIGHT + wrong * 2 * LARGEST_OUTPUT
         if sums["loss"] < (least := wrong * _WRONG):
             return f"loss is {sums['loss']:.3g} over {positions} positions of which {wrong:.0f} are wrong, and can be {least:.3g} at least"
-        if sums["loss"] > most * _ROUNDED:
-            return f"loss is {sums['loss']:.3g} over {positions} positions of which {wrong:.0f} are wrong, and can be {most:.3g} at most"
+        if sums["loss"] > limit * _ROUNDED:
+            return f"loss is {sums['loss']:.3g} over {positions} positions of which {wrong:.0f} are wrong, and can be {limit:.3g} at most"
     return None
 
 

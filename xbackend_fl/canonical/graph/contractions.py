@@ -117,10 +117,10 @@ def _spelled(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
         rank - len(word.replace("...", "")) if "..." in word else 0
         for word, rank in zip(words, ranks, strict=True)
     ]
-    most = max(rests, default=0)
-    wide = "".join(spare[:most])
+    longest = max(rests, default=0)
+    wide = "".join(spare[:longest])
     spelled = [
-        word.replace("...", wide[most - rest :] if rest else "")
+        word.replace("...", wide[longest - rest :] if rest else "")
         for word, rest in zip(words, rests, strict=True)
     ]
     if arrow:

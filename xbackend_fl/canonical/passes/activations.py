@@ -239,13 +239,13 @@ def _log_sum_exp(draft: Draft, producers: Mapping[str, Draft]) -> Draft | None:
         if total is None or shifted is None or shifted.operator != "Sub":
             continue
         largest = _before_moves(producers, shifted.inputs[1])
-        most = producers.get(largest)
-        if most is None or most.operator != "ReduceMax" or most.inputs != shifted.inputs[:1]:
+        peak = producers.get(largest)
+        if peak is None or peak.operator != "ReduceMax" or peak.inputs != shifted.inputs[:1]:
             continue
-        if _before_moves(producers, two) == largest and most.attributes["axes"] == total.attributes["axes"]:
-            keep = len(draft.shape) == len(most.shape)
-            attributes = {**total.attributes, "keepdims": keep and bool(most.attributes["keepdims"])}
-            return replace(draft, operator="ReduceLogSumExp", inputs=most.inputs, attributes=attributes)
+        if _before_moves(producers, two) == largest and peak.attributes["axes"] == total.attributes["axes"]:
+            keep = len(draft.shape) == len(peak.shape)
+            attributes = {**total.attributes, "keepdims": keep and bool(peak.attributes["keepdims"])}
+            return replace(draft, operator="ReduceLogSumExp", inputs=peak.inputs, attributes=attributes)
     return None
 
 

@@ -253,12 +253,12 @@ class Collector:
             try:
                 self._merge(name, update, num_examples)
             except SumFull as error:
-                most = max(self._takes, key=lambda silo: self._takes[silo])
+                heaviest = max(self._takes, key=lambda silo: self._takes[silo])
                 arrays, _ = split(update.arrays)
                 change = Change.from_weights(decode(arrays, self._weights, self._payload), self._weights)
-                if self._takes[most] <= change.largest * num_examples:
+                if self._takes[heaviest] <= change.largest * num_examples:
                     raise
-                self._take_out(most, f"there is no room for it beside others: {error.message}")
+                self._take_out(heaviest, f"there is no room for it beside others: {error.message}")
             else:
                 return
 

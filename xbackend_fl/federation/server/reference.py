@@ -63,11 +63,11 @@ class Reference:
     def notes(self) -> Iterator[str]:
         """What is unusual about its weights, from which everybody starts."""
         for name, array in self.initial.items():
-            most = _UNUSUAL.get(self.initial.kinds[name])
-            if most is None or not array.size:
+            limit = _UNUSUAL.get(self.initial.kinds[name])
+            if limit is None or not array.size:
                 continue
             given = f"the initial weights that silo {self.name!r} gives hold"
-            if not is_within(array, most):
+            if not is_within(array, limit):
                 reach = float(abs(array).max())
                 yield f"{given} values up to {reach:.1e} in {quoted(name)}: few models train from there"
             if array.any():

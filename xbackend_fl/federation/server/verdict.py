@@ -41,11 +41,11 @@ class Verdict:
         if not self._suspects or self._usual is None:
             return {}
         # Some losses may be below zero.
-        most = _WORSE * (self._usual if self._usual > 0 else max(1.0, -self._usual))
+        limit = _WORSE * (self._usual if self._usual > 0 else max(1.0, -self._usual))
         return {
             name: f"its loss with them is {metrics.loss:.1e}, and no more than {self._usual:.1e} was usual in training"
             for name, metrics in found.items()
-            if metrics.loss > most
+            if metrics.loss > limit
         }
 
     def is_certain(self, diverged: Collection[str], asked: Collection[str]) -> bool:

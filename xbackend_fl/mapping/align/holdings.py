@@ -32,18 +32,18 @@ _DEEP = 6
 
 
 @dataclass(frozen=True)
-class _Held:
+class _Holding:
     parameter: Parameter
     layout: Layout
     owner: Node
 
-    def seen(self, label: str, layout: Layout) -> _Held:
+    def seen(self, label: str, layout: Layout) -> _Holding:
         """A part of it, or more than it, under a name of its own."""
         named = replace(self.parameter, name=f"{self.parameter.name}[{label}]", shape=layout.shape)
         return replace(self, parameter=named, layout=layout)
 
 
-_Change: TypeAlias = list[tuple[tuple[_Held, ...], list[_Held]]]
+_Change: TypeAlias = list[tuple[tuple[_Holding, ...], list[_Holding]]]
 """What is taken away, and what stands there instead."""
 
 
@@ -63,7 +63,7 @@ def holdings(reference: Schema, own: Schema, binding: Binding) -> Iterator[tuple
     for node in own.nodes:
         for name in node.parameters.values():
             owners.setdefault(name, node)
-    held = [_Held(p, binding.parameters[p.name], owners[p.name]) for p in own.parameters]
+    held = [_Holding(p, binding.parameters[p.name], owners[p.name]) for p in own.parameters]
     wanted = Counter(map(length_class, reference.parameters))
     for found in _solved(held, wanted, 0):
         if found is held:
@@ -80,7 +80,7 @@ def holdings(reference: Schema, own: Schema, binding: Binding) -> Iterator[tuple
         )
 
 
-def _solved(held: list[_Held], wanted: Counter[Class], depth: int) -> Iterator[list[_Held]]:
+def _solved(held: list[_Holding], wanted: Counter[Class], depth: int) -> Iterator[list[_Holding]]:
     """Cut or join the parameters of the largest class that the reference has fewer of, and so on."""
     have = Counter(length_class(item.parameter) for item in held)
     over, lacks = have - wanted, wanted - have
@@ -99,18 +99,18 @@ def _solved(held: list[_Held], wanted: Counter[Class], depth: int) -> Iterator[l
                 yield from _solved(_changed(held, change), wanted, depth + 1)
 
 
-def _changed(held: Sequence[_Held], change: _Change) -> list[_Held]:
+def _changed(held: Sequence[_Holding], change: _Change) -> list[_Holding]:
     """What is held after a change; what is new stands where the first of the old stood."""
     gone = {item.parameter.name for old, _ in change for item in old}
     first = {old[0].parameter.name: new for old, new in change}
-    found: list[_Held] = []
+    found: list[_Holding] = []
     for item in held:
         name = item.parameter.name
         found += first.get(name, []) if name in gone else [item]
     return found
 
 
-def _bias(weight: _Held, axis: int, held: Sequence[_Held]) -> _Held | None:
+def _bias(weight: _Holding, axis: int, held: Sequence[_Holding]) -> _Holding | None:
     """The bias that lies along the rows of a weight, if these are cut or joined."""
     if axis or weight.parameter.role != "weight" or not OPERATORS[weight.parameter.operator].features_first:
         return None
@@ -119,7 +119,9 @@ def _bias(weight: _Held, axis: int, held: Sequence[_Held]) -> _Held | None:
     return found if found and found.parameter.shape == weight.parameter.shape[:1] else None
 
 
-def _cuts(some: Sequence[_Held], held: Sequence[_Held], lacks: Mapping[Class, int]) -> Iterator[_Change]:
+def _cuts(
+    some: Sequence[_Holding], held: Sequence[_Holding], lacks: Mapping[Class, int]
+) -> Iterator[_Change]:
     """All of some parameters cut in one way, their biases with them."""
     for axis, length in enumerate(some[0].parameter.shape):
         for sizes, strided in _ways(length, lacks):
@@ -147,7 +149,7 @@ def _ways(length: int, lacks: Mapping[Class, int]) -> Iterator[tuple[tuple[int, 
                 yield sizes, False
 
 
-def _cut(item: _Held, axis: int, sizes: Sequence[int], *, strided: bool) -> list[_Held] | None:
+def _cut(item: _Holding, axis: int, sizes: Sequence[int], *, strided: bool) -> list[_Holding] | None:
     """The parts of a parameter along an axis; ``None`` if no layout says so."""
     layout, shape = item.layout, item.layout.shape
     if axis >= len(shape) or sum(sizes) != shape[axis]:
@@ -176,7 +178,9 @@ def _apart(layout: Layout, axis: int, count: int) -> Layout:
     return views.reshaped(layout, (*shape[:axis], shape[axis] // count, count, *shape[axis + 1 :]))
 
 
-def _joins(some: Sequence[_Held], held: Sequence[_Held], lacks: Mapping[Class, int]) -> Iterator[_Change]:
+def _joins(
+    some: Sequence[_Holding], held: Sequence[_Holding], lacks: Mapping[Class, int]
+) -> Iterator[_Change]:
     """Some parameters joined in groups, their biases with them."""
     size = math.prod(some[0].parameter.shape)
     counts = {math.prod(shape) // size for shape, _ in lacks if math.prod(shape) % size == 0}
@@ -187,11 +191,11 @@ def _joins(some: Sequence[_Held], held: Sequence[_Held], lacks: Mapping[Class, i
                 yield [pair for change in choice for pair in change]
 
 
-def _groupings(some: Sequence[_Held], count: int) -> Iterator[list[list[_Held]]]:
+def _groupings(some: Sequence[_Holding], count: int) -> Iterator[list[list[_Holding]]]:
     """Groups of so many: what lies in one tensor, what stands beside each other, what alternates."""
     if len(some) % count:
         return
-    by_tensor: dict[frozenset[str], list[_Held]] = defaultdict(list)
+    by_tensor: dict[frozenset[str], list[_Holding]] = defaultdict(list)
     for item in some:
         by_tensor[frozenset(leaf.tensor for leaf in leaves(item.layout))].append(item)
     if all(len(group) == count for group in by_tensor.values()):
@@ -202,7 +206,9 @@ def _groupings(some: Sequence[_Held], count: int) -> Iterator[list[list[_Held]]]
         yield [list(some[start::step]) for start in range(step)]
 
 
-def _joined(group: Sequence[_Held], held: Sequence[_Held], lacks: Mapping[Class, int]) -> Iterator[_Change]:
+def _joined(
+    group: Sequence[_Holding], held: Sequence[_Holding], lacks: Mapping[Class, int]
+) -> Iterator[_Change]:
     """One group joined along each axis, one behind the other or alternating, or stacked, where the reference has such a parameter."""
     shape = group[0].layout.shape
     if any(item.layout.shape != shape for item in group):

@@ -129,8 +129,8 @@ def _ranked(
             found.append((_share(graphs, run), draw, run))
         if time.process_time() > until:
             break
-    most = max((share for share, _, _ in found), default=0.0)
-    found.sort(key=lambda item: item[0] < most - _BETTER)
+    best = max((share for share, _, _ in found), default=0.0)
+    found.sort(key=lambda item: item[0] < best - _BETTER)
     return [(draw, run) for _, draw, run in found]
 
 

@@ -99,9 +99,9 @@ def _cases(schema: Schema, example: Sequence[Array], usual: Assignment) -> Itera
     tables = [schema.by_name[n.parameters["weight"]].shape[0] for n in schema.nodes if n.operator == "Gather"]
     generator = np.random.Generator(np.random.Philox(key=[_SEED, 2]))
     known = max(int(example[index].max()) for index in places)
-    most = max(_LARGEST, min(2 * known + 2, np.iinfo(np.int32).max))
-    rows = min([most, *tables, *map(len, lookups_of(schema).values())])
-    for largest in dict.fromkeys((most, rows, (known + rows) // 2)):
+    limit = max(_LARGEST, min(2 * known + 2, np.iinfo(np.int32).max))
+    rows = min([limit, *tables, *map(len, lookups_of(schema).values())])
+    for largest in dict.fromkeys((limit, rows, (known + rows) // 2)):
         if largest <= known + 1:
             continue
         inputs = list(plain)

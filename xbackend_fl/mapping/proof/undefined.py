@@ -110,10 +110,10 @@ def _refused(said: str) -> MismatchError:
 
 
 def _note(side: str, found: Sequence[tuple[str, int]]) -> str:
-    most, labels = max(count for _, count in found), shown_names([label for label, _ in found])
+    limit, labels = max(count for _, count in found), shown_names([label for label, _ in found])
     blank = any(Distribution.BLANK in label for label, _ in found)
     return no_number(
-        f"{side}, in up to {most} examples of {labels}" + (f" ({BLANK_EXAMPLE})" if blank else "")
+        f"{side}, in up to {limit} examples of {labels}" + (f" ({BLANK_EXAMPLE})" if blank else "")
     )
 
 

@@ -14,7 +14,7 @@ import triton.language as tl
 
 from xbfl_torch.stacked.kernels.launching import launch
 
-MOST_ROWS = 64
+MAX_ROWS = 64
 """Rows of a participant's batch up to which these kernels are used."""
 
 _NEAR = 32

@@ -8,13 +8,13 @@ import triton.language as tl
 
 from xbfl_torch.stacked.kernels.launching import launch
 
-MOST_SCORES = 1 << 14
+MAX_SCORES = 1 << 14
 """Rows times classes of a batch, both rounded up to powers of two, up to which one program computes a loss."""
 
 
 def fits(scores: torch.Tensor) -> bool:
     """Whether one program can compute the loss of one participant's ``scores [batch, classes]``."""
-    return triton.next_power_of_2(scores.shape[-2]) * triton.next_power_of_2(scores.shape[-1]) <= MOST_SCORES
+    return triton.next_power_of_2(scores.shape[-2]) * triton.next_power_of_2(scores.shape[-1]) <= MAX_SCORES
 
 
 def cross_entropy(

@@ -15,7 +15,7 @@ _BLOCK = 4096
 _PART = 512
 """Rows of a part at least."""
 
-_MOST_PARTS = 32
+_MAX_PARTS = 32
 
 
 def forward(
@@ -76,7 +76,7 @@ def backward(
 def _sizes(rows: int, channels: int) -> tuple[int, int, int]:
     """Rows of a part, rows and channels of a block: no lane without a channel, and so few parts that a block of all is one load."""
     wide = min(64, max(16, triton.next_power_of_2(channels)))
-    return max(_PART, triton.next_power_of_2(triton.cdiv(rows, _MOST_PARTS))), _BLOCK // wide, wide
+    return max(_PART, triton.next_power_of_2(triton.cdiv(rows, _MAX_PARTS))), _BLOCK // wide, wide
 
 
 def move(
