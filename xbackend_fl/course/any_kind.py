@@ -14,7 +14,7 @@ from xbackend_fl.course.section import Section, TextSection
 class _Named(TextSection):
     """A name alone is a mapping with it."""
 
-    alone: ClassVar[str] = "name"
+    text_field: ClassVar[str] = "name"
 
 
 def any_kind(
