@@ -5,9 +5,14 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeAlias
 
+from annotated_types import Ge, Gt, Lt
 from pydantic import ConfigDict
+
+Decay: TypeAlias = Annotated[float, Ge(0), Lt(1)]
+"""What is kept of an average from one step to the next."""
+Positive: TypeAlias = Annotated[float, Gt(0)]
 
 
 class Registered:

@@ -22,7 +22,8 @@ SOFT_SIGN = """
     from dataclasses import dataclass
     from typing import Any, Literal
 
-    from xbackend_fl.adapter.optimizers.optimizer import Optimizer, Positive
+    from xbackend_fl.adapter.optimizers.optimizer import Optimizer
+    from xbackend_fl.registry import Positive
 
 
     @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Server optimizers against the formulas of Reddi et al. 2021, written out in float64."""
+"""Server optimizers against the formulas of Reddi et al. 2021, written out in float64, and against torch.optim where it has the rule."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 
 from xbackend_fl import Weights
 from xbackend_fl.aggregation import MODEL, Merged
-from xbackend_fl.algorithms import ServerOptimizer
+from xbackend_fl.algorithms import SERVERS
 from xbackend_fl.canonical import Kind
 
 pytestmark = pytest.mark.quick
@@ -22,29 +22,29 @@ def pair(generator: np.random.Generator) -> Weights:
 
 @pytest.mark.parametrize("name", ["fedavg", "fedavgm", "fedadagrad", "fedadam", "fedyogi"])
 def test_three_rounds(name: str) -> None:
-    rule = ServerOptimizer(name=name, lr=0.3)
+    rule = SERVERS[name](lr=0.3)
     generator = np.random.default_rng(0)
     current = pair(generator)
     state = rule.init(current)
     x = current["w"].astype(np.float64)
-    m, v = np.zeros(50), np.full(50, rule.tau**2)
+    m, v = np.zeros(50), np.full(50, 1e-6)
     for _ in range(3):
         mean = pair(generator)
         delta = mean["w"] - x
         if name == "fedavg":
             x = x + rule.lr * delta
         elif name == "fedavgm":
-            m = rule.momentum * m + delta
+            m = 0.9 * m + delta
             x = x + rule.lr * m
         else:
-            m = rule.beta1 * m + (1 - rule.beta1) * delta
+            m = 0.9 * m + (1 - 0.9) * delta
             if name == "fedadagrad":
                 v = v + delta**2
             elif name == "fedadam":
-                v = rule.beta2 * v + (1 - rule.beta2) * delta**2
+                v = 0.99 * v + (1 - 0.99) * delta**2
             else:
-                v = v - (1 - rule.beta2) * delta**2 * np.sign(v - delta**2)
-            x = x + rule.lr * m / (np.sqrt(v) + rule.tau)
+                v = v - (1 - 0.99) * delta**2 * np.sign(v - delta**2)
+            x = x + rule.lr * m / (np.sqrt(v) + 1e-3)
         current, state = rule.apply(current, Merged({MODEL: mean}, 1), state)
         np.testing.assert_allclose(current["w"], x, rtol=2e-5, atol=2e-6)
         np.testing.assert_array_equal(current["m"], mean["m"])
@@ -53,4 +53,26 @@ def test_three_rounds(name: str) -> None:
 def test_fedavg_with_unit_rate_is_exactly_the_mean() -> None:
     generator = np.random.default_rng(1)
     start, mean = pair(generator), pair(generator)
-    assert ServerOptimizer().apply(start, Merged({MODEL: mean}, 1), {})[0].digest == mean.digest
+    assert SERVERS["fedavg"]().apply(start, Merged({MODEL: mean}, 1), {})[0].digest == mean.digest
+
+
+def test_every_server_optimizer_has_an_oracle() -> None:
+    assert SERVERS.keys() == {"fedavg", "fedavgm", "fedadagrad", "fedadam", "fedyogi", "nesterov"}
+
+
+@pytest.mark.parametrize(("name", "nesterov"), [("fedavgm", False), ("nesterov", True)])
+def test_momentum_over_rounds_is_that_of_torch(name: str, *, nesterov: bool) -> None:
+    """The way back from the mean is the gradient."""
+    import torch
+
+    rule, generator = SERVERS[name](lr=0.7, momentum=0.8), np.random.default_rng(2)
+    current = pair(generator)
+    state = rule.init(current)
+    theirs = torch.nn.Parameter(torch.tensor(current["w"], dtype=torch.float64))
+    optimizer = torch.optim.SGD([theirs], 0.7, momentum=0.8, nesterov=nesterov)
+    for _ in range(4):
+        mean = pair(generator)
+        theirs.grad = theirs.detach() - torch.tensor(mean["w"], dtype=torch.float64)
+        optimizer.step()
+        current, state = rule.apply(current, Merged({MODEL: mean}, 1), state)
+        np.testing.assert_allclose(current["w"], theirs.detach().numpy(), rtol=0, atol=5e-6)

@@ -309,7 +309,9 @@ def test_what_is_odd_and_no_mistake_is_noted(check: Check, note: str) -> None:
     assert note in check(*NOTES[note])
 
 
-@pytest.mark.parametrize("setting", ["training.optimizer.eps=1e-45", "training.optimizer.lr=1e-38"])
+@pytest.mark.parametrize(
+    "setting", ["training.optimizer={name: adam, eps: 1e-45}", "training.optimizer.lr=1e-38"]
+)
 def test_numbers_that_some_frameworks_flush_to_zero(room: Path, setting: str) -> None:
     with pytest.raises(RefusedInput, match="is 0, got"):
         load_course(room / "course.yaml", [setting])

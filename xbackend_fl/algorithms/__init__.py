@@ -1,7 +1,6 @@
 """Federated algorithms: arithmetic and names, without a framework."""
 
 from xbackend_fl.algorithms.algorithm import Algorithm, PlainClient
-from xbackend_fl.algorithms.fedopt import ServerOptimizer
 from xbackend_fl.algorithms.protocol import (
     ClientAlgorithm,
     ClientState,
@@ -10,10 +9,12 @@ from xbackend_fl.algorithms.protocol import (
     State,
     Trained,
 )
-from xbackend_fl.algorithms.registry import ALGORITHMS
+from xbackend_fl.algorithms.registry import ALGORITHMS, SERVERS
+from xbackend_fl.algorithms.server_optimizer import ServerOptimizer
 
 __all__ = [
     "ALGORITHMS",
+    "SERVERS",
     "Algorithm",
     "ClientAlgorithm",
     "ClientState",

@@ -8,7 +8,6 @@ from typing import ClassVar
 
 from xbackend_fl.adapter import Optimizer
 from xbackend_fl.aggregation import Update, Weighing
-from xbackend_fl.algorithms.fedopt import ServerOptimizer
 from xbackend_fl.algorithms.protocol import (
     ClientAlgorithm,
     ClientState,
@@ -16,6 +15,7 @@ from xbackend_fl.algorithms.protocol import (
     ServerAlgorithm,
     Trained,
 )
+from xbackend_fl.algorithms.server_optimizer import ServerOptimizer
 from xbackend_fl.registry import Registered
 from xbackend_fl.weights import Weights
 

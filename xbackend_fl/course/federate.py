@@ -10,27 +10,11 @@ from pydantic import Field, PositiveInt
 
 from xbackend_fl.aggregation import Aggregator, Precision, Start
 from xbackend_fl.aggregation.rules.mean import Mean
-from xbackend_fl.algorithms import ServerOptimizer
 from xbackend_fl.algorithms.kinds.fedavg import FedAvg
-from xbackend_fl.course.numbers import HELD, Decay
-from xbackend_fl.course.registered import AggregatorSection, AlgorithmSection
+from xbackend_fl.algorithms.servers.fedavg import FedAvgServer
+from xbackend_fl.course.registered import AggregatorSection, AlgorithmSection, ServerSection
 from xbackend_fl.course.section import Section
 from xbackend_fl.weights import Weights
-
-
-class ServerSection(Section):
-    """The server optimizer."""
-
-    name: Literal["fedavg", "fedavgm", "fedadagrad", "fedadam", "fedyogi"] = "fedavg"
-    lr: Annotated[float, Field(gt=0), HELD] = 1.0
-    momentum: Decay = 0.9
-    beta1: Decay = 0.9
-    beta2: Decay = 0.99
-    tau: Annotated[float, Field(gt=0), HELD] = 1e-3
-
-    def rule(self) -> ServerOptimizer:
-        """As plain data for the round loop."""
-        return ServerOptimizer(**self.model_dump())
 
 
 class Federate(Section):
@@ -50,7 +34,9 @@ class Federate(Section):
         default_factory=list,
         description="parameters that are not trained, and sent once: roles and patterns as in local, for example ['encoder.*']",
     )
-    server: ServerSection = ServerSection()
+    server: ServerSection = Field(
+        FedAvgServer(), description="what the mean of a round does to the global weights"
+    )
     precision: Precision = "float32"
     on_failure: Literal["stop", "continue"] = Field(
         "stop", description="what a refused update does: stop the course, or go on with the rest"

@@ -159,7 +159,7 @@ class Course(Section):
     def server_algorithm(self) -> ServerAlgorithm:
         """The server's side of the algorithm."""
         algorithm: Algorithm = self.federate.algorithm
-        return algorithm.server(self.federate.server.rule(), len(self.participants))
+        return algorithm.server(self.federate.server, len(self.participants))
 
     @property
     def loss(self) -> Loss:
@@ -281,7 +281,7 @@ class Course(Section):
             enough = len(self.participants) >= rule.min_updates
             hint = f"federate.cohort: {rule.min_updates}" if enough else "federate.aggregator: mean"
             yield mistake(text, ("federate", "aggregator"), rule.name, hint=hint)
-        algorithm, server = self.federate.algorithm, self.federate.server.rule()
+        algorithm, server = self.federate.algorithm, self.federate.server
         hint = "training.optimizer: {name: sgd}, federate.server: {name: fedavg}"
         if reason := algorithm.unfit(self.training.optimizer, server):
             yield mistake(reason, ("federate", "algorithm"), algorithm.name, hint=hint)

@@ -19,7 +19,7 @@ def there(value: float) -> float:
     return 0.0 if abs(found) < _TINY else found
 
 
-def single(value: float, below: float = math.inf) -> float:
+def single(value: float, *, below: float = math.inf) -> float:
     """A number that is finite where models compute, below a bound there too, and 0 there only if it is 0.
 
     Numbers below the smallest normal one are 0 to some frameworks, which flush them, and not to others.
@@ -30,17 +30,9 @@ def single(value: float, below: float = math.inf) -> float:
     return value
 
 
-def _part(value: float) -> float:
-    """A number below 1 that is below 1 where models compute, too."""
-    if there(value) == 1:
-        raise PydanticCustomError("single", _SINGLE, {"value": f"{value!r}", "there": "1"})
-    return value
-
-
 _SINGLE = "input should be a number for float32, in which models compute; there {value} is {there}"
 # Behind the limits of a field, which JSON Schema then has in its own words.
 HELD = AfterValidator(single)
-Decay = Annotated[float, Field(ge=0, lt=1), HELD, AfterValidator(_part)]
 _LONGEST_S = 31_536_000
 """A year: whoever waits longer does not wait for a training."""
 Seconds = Annotated[float, Field(gt=0, le=_LONGEST_S)]

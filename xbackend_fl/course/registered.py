@@ -24,7 +24,8 @@ from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
 from xbackend_fl.adapter import OPTIMIZERS, Optimizer
 from xbackend_fl.adapter.optimizers.kinds.sgd import SGD
 from xbackend_fl.aggregation import AGGREGATORS, Rule
-from xbackend_fl.algorithms import ALGORITHMS, Algorithm
+from xbackend_fl.algorithms import ALGORITHMS, SERVERS, Algorithm, ServerOptimizer
+from xbackend_fl.algorithms.servers.fedavg import FedAvgServer
 from xbackend_fl.course.any_kind import any_kind
 from xbackend_fl.course.diagnostics import look_alike, mistake, refuse, said
 from xbackend_fl.course.excerpt import printed
@@ -127,9 +128,15 @@ def _held(key: str, made: Any) -> Any:
         for number in value if isinstance(value, tuple) else (value,):
             try:
                 if isinstance(number, float):
-                    single(number, min(limits, default=math.inf))
+                    single(number, below=min(limits, default=math.inf))
             except PydanticCustomError as error:
-                refuse([mistake(f"`{key}.{field.name}`: {error.message()}", (field.name,), number)])
+                refuse(
+                    [
+                        mistake(
+                            f"`{key}.{field.name}`: {error.message()}, got {number!r}", (field.name,), number
+                        )
+                    ]
+                )
     return made
 
 
@@ -204,6 +211,7 @@ if TYPE_CHECKING:
     LossSection: TypeAlias = Loss
     OptimizerSection: TypeAlias = Optimizer
     OwnOptimizer: TypeAlias = object
+    ServerSection: TypeAlias = ServerOptimizer
     ScheduleSections: TypeAlias = tuple[Schedule, ...]
 else:
     AlgorithmSection = section(ALGORITHMS, "federate.algorithm")
@@ -223,6 +231,7 @@ else:
         "What a participant's optimizer has otherwise than the course's.",
         __name__,
     )
+    ServerSection = section(SERVERS, "federate.server", default=FedAvgServer().name)
     ScheduleSections = Annotated[
         tuple[section(SCHEDULES, "training.schedule"), ...], BeforeValidator(_several)
     ]

@@ -208,7 +208,7 @@ class Trial:
                 _, first, after = self._step(data, rows, self.config(data, self.training))
             kinds = {name: schema.by_name[name].kind for name in first}
             weights = Weights(first, schema.fingerprint, kinds)
-            rule = self.course.federate.server.rule()
+            rule = self.course.federate.server
             merged = Merged({MODEL: Weights(after, schema.fingerprint, kinds)}, 1)
             self._require_fit(f"{what} has after one step", after, weights)
             with np.errstate(all="ignore"):

@@ -5,15 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from xbackend_fl.adapter.optimizers.optimizer import (
-    Decay,
-    Optimizer,
-    Positive,
-    Slots,
-    Sqrt,
-    StepNumbers,
-    Stepped,
-)
+from xbackend_fl.adapter.optimizers.optimizer import Optimizer, Slots, Sqrt, StepNumbers, Stepped
+from xbackend_fl.registry import Decay, Positive
 
 
 @dataclass(frozen=True)

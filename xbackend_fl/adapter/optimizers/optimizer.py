@@ -12,13 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, NamedTuple, TypeAlias
 
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge
 
-from xbackend_fl.registry import Registered
+from xbackend_fl.registry import Positive, Registered
 
-Decay: TypeAlias = Annotated[float, Ge(0), Lt(1)]
-"""What is kept of an average from one step to the next."""
-Positive: TypeAlias = Annotated[float, Gt(0)]
 Slots: TypeAlias = Sequence[Any]
 """State of one parameter: arrays of its shape."""
 Sqrt: TypeAlias = Callable[[Any], Any]

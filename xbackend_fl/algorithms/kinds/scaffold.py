@@ -21,7 +21,6 @@ import numpy as np
 from xbackend_fl.adapter import Optimizer
 from xbackend_fl.aggregation import MODEL, Merged, Update
 from xbackend_fl.algorithms.algorithm import Algorithm
-from xbackend_fl.algorithms.fedopt import ServerOptimizer
 from xbackend_fl.algorithms.protocol import (
     ClientAlgorithm,
     ClientState,
@@ -30,6 +29,7 @@ from xbackend_fl.algorithms.protocol import (
     State,
     Trained,
 )
+from xbackend_fl.algorithms.server_optimizer import ServerOptimizer
 from xbackend_fl.algorithms.vectors import trainable, vector, zeros
 from xbackend_fl.weights import Weights
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from xbackend_fl.adapter.optimizers.optimizer import Decay, Optimizer, Slots, Sqrt, StepNumbers, Stepped
+from xbackend_fl.adapter.optimizers.optimizer import Optimizer, Slots, Sqrt, StepNumbers, Stepped
+from xbackend_fl.registry import Decay
 
 
 @dataclass(frozen=True)
