@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import os
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,8 @@ from xbackend_fl import load_course, run_course
 from xbackend_fl.events import Event, ParticipantFailed, ParticipantTrained
 
 LOOPS = {"osaka": "lightning", "lyon": "keras", "kyoto": "transformers", "turin": ""}
-SCRIPTS = ("torch_script.py", "keras_script.py", "lightning_script.py")
+SCRIPTS = ("torch_script.py", "keras_script.py", "lightning_script.py", "trainer_script.py")
+NO_TORCHVISION = str(Path(__file__).parent / "no_torchvision")
 FEW = ["rounds=2", "participants.3.training={steps: 4}"]
 
 
@@ -39,15 +42,23 @@ def test_a_tutorial_script_joins_with_at_most_five_changed_lines(root: Path, scr
     assert sum(line.startswith("- ") for line in changed) <= 1, "the head of its loop"
 
 
-@pytest.fixture
-def libraries() -> None:
-    """What the loops are written with; they look at torchvision, which must be built for the torch that is installed."""
-    code = "import lightning; from transformers import Trainer"
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        pytest.skip(f"pip install 'xbackend-fl[examples]': {done.stderr.strip().splitlines()[-1]}")
+@pytest.fixture(scope="module")
+def libraries() -> Iterator[None]:
+    """What the loops are written with. Processes that a test starts have no torchvision where it cannot be imported: these libraries do without."""
+    with pytest.MonkeyPatch.context() as patch:
+        if _missing("torchvision"):
+            known = os.environ.get("PYTHONPATH", "")
+            patch.setenv("PYTHONPATH", os.pathsep.join([NO_TORCHVISION, *known.split(os.pathsep)]))
+        if problem := _missing("lightning, accelerate; from transformers import Trainer"):
+            pytest.skip(f"pip install 'xbackend-fl[examples]': {problem}")
+        yield
+
+
+def _missing(names: str) -> str:
+    """Why these cannot be imported; empty if they can."""
+    command = [sys.executable, "-W", "ignore", "-c", f"import {names}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stderr.strip().splitlines()[-1] if done.returncode else ""
 
 
 @pytest.mark.slow
