@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
 from xbackend_fl.adapter.words import code
 from xbackend_fl.errors import AdapterError, RefusedInput
+from xbackend_fl.hushing import stderr_aside
 from xbfl_tensorflow.words import WORDS
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def import_frameworks() -> None:
     """
     set_environment()
     if "tensorflow" not in sys.modules:
-        with _silent_stderr():
+        with stderr_aside():
             import tensorflow as tf
         # Its advice on retracing is for loops over shapes; our steps are traced once per configuration.
         tf.get_logger().setLevel("ERROR")
@@ -140,19 +140,6 @@ def import_frameworks() -> None:
             f"Keras runs on {keras.backend.backend()!r} in this process; the adapter needs 'tensorflow'",
             hint="set KERAS_BACKEND=tensorflow before anything imports keras",
         )
-
-
-@contextmanager
-def _silent_stderr() -> Iterator[None]:
-    """Send file descriptor 2 to nowhere: TensorFlow's C++ writes there before any log level applies."""
-    saved = os.dup(2)
-    with Path(os.devnull).open("wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
 
 
 adapter = TensorFlowAdapter()

@@ -13,8 +13,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from xbackend_fl.adapter.exporting import hushed
 from xbackend_fl.errors import RefusedInput
+from xbackend_fl.hushing import hushed
 
 _OPSET = 18
 """The newest that tf2onnx writes."""
@@ -78,7 +78,7 @@ def export_onnx(
         for index, variable in enumerate(given.values())
     ]
     try:
-        with _quiet(), _without_compiler():
+        with hushed("tf2onnx"), contextlib.redirect_stderr(io.StringIO()), without_compiler():
             function = tf.function(answer, input_signature=[*signature, *weights], autograph=False)
             proto, _ = tf2onnx.convert.from_function(
                 function, function.input_signature, opset=_OPSET, custom_op_handlers={"Erfc": (_erfc, [])}
@@ -110,7 +110,7 @@ def _erfc(ctx: Any, node: Any, name: str, arguments: Sequence[Any]) -> None:
 
 
 @contextmanager
-def _without_compiler() -> Iterator[None]:
+def without_compiler() -> Iterator[None]:
     """Keras compiles grouped convolutions in a function of their own, which tf2onnx cannot look into."""
     usual = tf.function
 
@@ -124,10 +124,3 @@ def _without_compiler() -> Iterator[None]:
         yield
     finally:
         tf.function = usual
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """tf2onnx logs what it cannot write and goes on, and TensorFlow prints as it traces."""
-    with hushed("tf2onnx"), contextlib.redirect_stderr(io.StringIO()):
-        yield

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import ast
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from xbackend_fl.adapter.exporting import hushed
 from xbackend_fl.errors import RefusedInput
+from xbackend_fl.hushing import hushed
 
 _HELD = "model."
 
 
-class _Flat(torch.nn.Module):
+class Flat(torch.nn.Module):
     """A module whose inputs are positional and whose outputs are a tuple, whatever form the user's have."""
 
     def __init__(self, model: torch.nn.Module, call: Callable[..., tuple[torch.Tensor, ...]]) -> None:
@@ -25,6 +24,7 @@ class _Flat(torch.nn.Module):
         self._call = call
 
     def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The outputs in their order."""
         return self._call(inputs)
 
 
@@ -51,9 +51,9 @@ def export_onnx(
         RefusedInput: The exporter is not installed, or cannot write this model.
     """
     batch = torch.export.Dim("batch")
-    flat = _Flat(model, call).eval()
+    flat = Flat(model, call).eval()
     try:
-        with _quiet():
+        with hushed("torch.onnx"):
             program = torch.onnx.export(
                 flat,
                 tuple(inputs),
@@ -70,22 +70,32 @@ def export_onnx(
             f"PyTorch's exporter needs {error.name}", hint=f"pip install {error.name}"
         ) from error
     except Exception as error:  # whatever the exporter raises, from many packages
-        raise RefusedInput(f"PyTorch's exporter cannot write it: {_reason(error)}") from error
+        raise RefusedInput(f"PyTorch's exporter cannot write it: {reason(error)}") from error
+    _place(proto.graph)
+    for item in (proto, *proto.functions):
+        del item.metadata_props[:]
     path.write_bytes(proto.SerializeToString())
     return {tensor.name: tensor.name.removeprefix(_HELD) for tensor in proto.graph.initializer}
 
 
-def _reason(error: BaseException) -> str:
+def _place(graph: Any) -> None:
+    """Call nodes after the modules that they come from, and leave out what the exporter writes of this machine: lines of the user's files."""
+    for index, node in enumerate(graph.node):
+        told = {item.key: item.value for item in node.metadata_props}
+        # "['', 'model', 'model.blocks.0', 'linear']": the last one is the operation itself.
+        *modules, _ = ast.literal_eval(told.get("pkg.torch.onnx.name_scopes") or "['']")
+        module = modules[-1].removeprefix("model").removeprefix(".") if modules else ""
+        node.name = f"{module or 'forward'}/{node.op_type}_{index}"
+        for attribute in node.attribute:
+            for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
+                _place(inner)
+    for item in (graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info):
+        del item.metadata_props[:]
+
+
+def reason(error: BaseException) -> str:
     """The first cause of an exporter's error, its first line: what wraps it says which step failed, and gives advice of pages."""
     cause: Any = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
     return f"{type(cause).__name__}: {str(cause).strip().splitlines()[0] if str(cause).strip() else 'no reason given'}"
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The exporter warns of its own internals, and logs what it leaves out."""
-    with hushed("torch.onnx"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

@@ -65,6 +65,8 @@ def _converted(model: Any, example: Any, save: Callable[[Path], object], name: s
     report = convert(weights.open_weights(folder / name), folder / "net.onnx", reader=side, example=arrays)
     assert "the framework's own exporter" in " ".join(report.notes)
     assert all(output.relative < 1e-5 for output in report.outputs)
+    # PyTorch's exporter writes the lines that a node comes from, with their files, into the graph.
+    assert str(Path(__file__).parent).encode() not in (folder / "net.onnx").read_bytes()
     return folder / "net.onnx"
 
 
@@ -83,6 +85,8 @@ def test_a_module_with_two_inputs_and_named_outputs(tmp_path: Path) -> None:
     np.testing.assert_array_equal(held["norm.weight"], model.norm.weight.detach().numpy())
     np.testing.assert_array_equal(held["inner.weight"], model.inner.weight.detach().numpy())
     assert "lstm.weight" not in held
+    layers = {node.name.rpartition("/")[0] for node in onnx.load(str(file)).graph.node if node.name}
+    assert {"inner", "norm", "lstm", "outer", "forward"} <= layers
 
 
 def test_keras_images_are_channels_first_in_the_file(tmp_path: Path) -> None:

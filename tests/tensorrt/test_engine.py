@@ -92,6 +92,8 @@ def test_weights_of_another_schema_are_refused(schema: Schema, engine: Path) -> 
     before = engine.read_bytes()
     with pytest.raises(SchemaError, match=f"is of schema {schema.fingerprint[:12]}, the weights are of ffff"):
         refit_engine(engine, "f" * 64, draw_weights(schema, 1))
+    with pytest.raises(SchemaError, match="do not say of which schema they are"):
+        refit_engine(engine, None, draw_weights(schema, 1))
     one = {**draw_weights(schema, 1), "4.weight": np.zeros((2, 3), np.float32)}
     with pytest.raises(SchemaError, match=r"needs '4.weight' of shape \[2, 24\]"):
         refit_engine(engine, schema.fingerprint, one)
@@ -133,11 +135,27 @@ def test_a_free_axis_without_sizes_is_refused() -> None:
     with pytest.raises(ConfigError, match=f"axis '{name}_1' of input '{name}' is free"):
         build(model, {})
     assert build(model, {f"{name}_1": Sizes.from_text("1:4:32")})
+    with pytest.raises(ConfigError, match="no input has a free axis 'length'") as caught:
+        build(model, {"length": Sizes.from_text("1:4:32")})
+    assert f"batch or {name}_1" in str(caught.value.hint)
     with pytest.raises(ConfigError, match="are no sizes"):
         Sizes.from_text("4:1:32")
 
 
-def test_a_refittable_engine_takes_a_card_and_says_so_in_one_line(schema: Schema) -> None:
+def test_an_operator_that_the_parser_refuses_here_is_said_with_its_reason() -> None:
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 3]) for name in ("x", "y")]
+    nodes = [
+        helper.make_node("Cast", ["x"], ["bytes"], name="blocks.0/Cast_0", to=TensorProto.UINT8),
+        helper.make_node("Cast", ["bytes"], ["y"], name="blocks.0/Cast_1", to=TensorProto.FLOAT),
+    ]
+    model = helper.make_model(helper.make_graph(nodes, "g", ports[:1], ports[1:]), ir_version=10)
+    with pytest.raises(UnsupportedError, match=r"no Cast as 'blocks\.0' needs it: .*UINT8"):
+        build(model, {})
+
+
+def test_a_refittable_engine_takes_a_card_and_says_so_in_one_line(
+    schema: Schema, capfd: pytest.CaptureFixture[str]
+) -> None:
     if served():
         pytest.skip("this machine has one")
     with pytest.raises(
@@ -146,6 +164,7 @@ def test_a_refittable_engine_takes_a_card_and_says_so_in_one_line(schema: Schema
         build(to_onnx(schema, draw_weights(schema, 0)), {}, refittable=True)
     assert len(caught.value.message.splitlines()) == 1
     assert "8.0, 8.6, 8.9, 12.0" in str(caught.value.hint)
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,18 +18,6 @@ Array = NDArray[Any]
 
 _BATCH = 2
 """Examples at least: exporters take a batch of one for a constant."""
-
-
-@contextmanager
-def hushed(logger: str) -> Iterator[None]:
-    """Without what an exporter logs of its own internals: what it wrote is run afterwards, and tells more."""
-    found = logging.getLogger(logger)
-    level = found.level
-    found.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        found.setLevel(level)
 
 
 @dataclass(frozen=True)

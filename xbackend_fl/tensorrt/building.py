@@ -9,7 +9,9 @@ from typing import Any
 import onnx
 
 from xbackend_fl.errors import ConfigError, RefusedInput, UnsupportedError
+from xbackend_fl.hushing import stderr_aside
 from xbackend_fl.tensorrt.library import Messages, library
+from xbackend_fl.text import line
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ def build(model: onnx.ModelProto, sizes: Mapping[str, Sizes], *, refittable: boo
         UnsupportedError: Its parser lacks an operator; the message names the node.
         RefusedInput: It cannot be built, or an axis has no sizes.
     """
+    profiles = list(_profile(model, sizes))
     trt = library()
     said = Messages(trt)
     builder = trt.Builder(said.logger)
@@ -65,10 +68,12 @@ def build(model: onnx.ModelProto, sizes: Mapping[str, Sizes], *, refittable: boo
     if refittable:
         config.set_flag(trt.BuilderFlag.REFIT)
     profile = builder.create_optimization_profile()
-    for name, shapes in _profile(model, {**USUAL, **sizes}):
+    for name, shapes in profiles:
         profile.set_shape(name, *shapes)
     config.add_optimization_profile(profile)
-    plan = builder.build_serialized_network(network, config)
+    # Some of its parts write to the terminal, whoever listens.
+    with stderr_aside():
+        plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise said.refusal(
             "TensorRT cannot build a refittable engine" if refittable else "TensorRT cannot build the engine",
@@ -83,25 +88,38 @@ def owner(node: str) -> str:
 
 
 def _unparsed(errors: list[Any], said: Messages) -> RefusedInput:
-    lacking = [
-        f"{error.node_operator()} as {owner(error.node_name())!r} needs it"
-        for error in errors
-        if error.node_operator()
-    ]
-    if not lacking:
+    refused = dict.fromkeys(_reason(error) for error in errors if error.node_operator())
+    if not refused:
         return said.refusal("TensorRT's parser refuses the file", "xbfl convert writes one that it reads")
     return UnsupportedError(
-        f"TensorRT's parser has no {', no '.join(dict.fromkeys(lacking))}",
+        f"TensorRT's parser has no {'; no '.join(refused)}",
         hint="say it otherwise in the model, or run model.onnx with ONNX Runtime",
     )
+
+
+def _reason(error: Any) -> str:
+    """What is lacking and who needs it; why, where the parser knows the operator and refuses it here."""
+    needed = f"{error.node_operator()} as {owner(error.node_name())!r} needs it"
+    # "Assertion failed: CONDITION: WHY", without a why where nobody knows the operator.
+    why = str(error.desc()).removeprefix("Assertion failed: ").partition(": ")[2]
+    return f"{needed}: {line(why, 200)}" if why else needed
 
 
 def _profile(
     model: onnx.ModelProto, sizes: Mapping[str, Sizes]
 ) -> Iterator[tuple[str, list[tuple[int, ...]]]]:
     """Least, usual and largest shape of every input with a free axis."""
-    for item in model.graph.input:
-        dims = item.type.tensor_type.shape.dim
+    shapes = [item.type.tensor_type.shape.dim for item in model.graph.input]
+    known = {dim.dim_param for dims in shapes for dim in dims if not dim.HasField("dim_value")}
+    if other := sorted(sizes.keys() - known):
+        raise ConfigError(
+            f"no input has a free axis {other[0]!r}",
+            hint=f"--size is of {' or '.join(sorted(known))}"
+            if known
+            else "leave --size out: every axis is fixed",
+        )
+    sizes = {**USUAL, **sizes}
+    for item, dims in zip(model.graph.input, shapes, strict=True):
         free = [dim.dim_param for dim in dims if not dim.HasField("dim_value")]
         unknown = [name for name in free if name not in sizes]
         if unknown:

@@ -92,9 +92,14 @@ class Engine:
         Raises:
             SchemaError: They are.
         """
+        if fingerprint is None:
+            raise SchemaError(
+                f"the weights for {self.path} do not say of which schema they are",
+                hint="give canonical weights: best.safetensors of a run, or model.onnx",
+            )
         if fingerprint != self.fingerprint:
             raise SchemaError(
-                f"{self.path} is of schema {self.fingerprint[:12]}, the weights are of {str(fingerprint)[:12]}",
+                f"{self.path} is of schema {self.fingerprint[:12]}, the weights are of {fingerprint[:12]}",
                 hint="build an engine of this model: xbfl engine build",
             )
 

@@ -18,7 +18,7 @@ from xbackend_fl.canonical.layout import inverse
 Array = NDArray[Any]
 
 _NATIVE = "native/"
-"""In front of every name of the exporter's."""
+"""In front of the name of every value of the exporter's."""
 
 _AXES = 5
 """Axes of a parameter up to which their order is looked for."""
@@ -43,8 +43,8 @@ def in_canonical_words(
     Returns:
         Canonical parameters that the file does not hold by their names.
     """
-    # Values of the exporter's may have the names of parameters and of ports.
-    model = compose.add_prefix(onnx.load(str(file)), _NATIVE)
+    # Values of the exporter's may have the names of parameters and of ports; nodes are called after the user's layers.
+    model = compose.add_prefix(onnx.load(str(file)), _NATIVE, rename_nodes=False)
     graph = model.graph
     fronts: list[onnx.NodeProto] = []
     backs: list[onnx.NodeProto] = []
