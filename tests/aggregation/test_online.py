@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xbackend_fl import OnlineMean, Weights
-from xbackend_fl.aggregation import MODEL, Merged, Precision
+from xbackend_fl.aggregation import MODEL, Merged, Precision, kernels
 from xbackend_fl.algorithms import SERVERS
 from xbackend_fl.canonical import Kind
 from xbackend_fl.errors import RunFailed, UpdateRefused
@@ -189,6 +189,44 @@ def test_several_at_once_have_the_bits_of_one_after_the_other(
     several.add_all(parts[3:])
     assert several.result().digest == one.result().digest
     assert (several.total, several.count) == (one.total, one.count)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64", "exact"])
+def test_threads_leave_the_bits_as_they_are(monkeypatch: pytest.MonkeyPatch, precision: Precision) -> None:
+    parts = [(weights(seed), 3 * seed + 1) for seed in range(3)]
+    found = []
+    for threads, part, block in ((1, 1 << 21, 1 << 18), (3, 5000, 700)):
+        monkeypatch.setattr(kernels, "_THREADS", threads)
+        monkeypatch.setattr(kernels, "_PART", part)
+        monkeypatch.setattr(kernels, "BLOCK", block)
+        mean = OnlineMean(weights(99), precision)
+        mean.add_all(parts)
+        found.append(mean.result().digest)
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("size", [1, 4096, 20_001])
+def test_the_largest_magnitude_is_numpys(
+    monkeypatch: pytest.MonkeyPatch, size: int, dtype: Any, threads: int
+) -> None:
+    """Wherever it lies, and if squares are too large for the dtype."""
+    monkeypatch.setattr(kernels, "_THREADS", threads)
+    monkeypatch.setattr(kernels, "_PART", 6000)
+    most = float(np.finfo(dtype).max)
+    for place in {0, size // 2, size - 1}:
+        array = np.random.default_rng(size).standard_normal(size).astype(dtype)
+        for value in (9.0, -9.0, most, -most):
+            array[place] = value
+            expected = float(np.abs(array).max())
+            assert kernels.reach(array) == expected
+            assert kernels.is_within(array, expected)
+            assert not kernels.is_within(array, float(np.nextafter(np.float64(expected), 0.0)))
+        for value in (np.nan, np.inf, -np.inf):
+            array[place] = value
+            assert not np.isfinite(kernels.reach(array))
+            assert not kernels.is_within(array, most)
 
 
 def test_several_at_once_enter_together_or_not_at_all() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, final
@@ -14,9 +15,9 @@ from xbackend_fl.aggregation.kernels import (
     add_fixed,
     add_scaled,
     divided,
-    is_finite,
     is_within,
     on_device,
+    reach,
 )
 from xbackend_fl.canonical import Kind
 from xbackend_fl.errors import Diverged, RunFailed, UpdateRefused
@@ -104,6 +105,7 @@ class OnlineMean:
         self._like: Weights | None = base or like
         self._sums: dict[str, Array] = {}
         self._bound: dict[str, float] = {}
+        self._base_reach: dict[str, float] = {}
         self._borrowed = False
 
     def add(self, weights: Weights, num_examples: int) -> None:
@@ -224,7 +226,8 @@ class OnlineMean:
             if not array.size or like.kinds[name] is Kind.LOCAL:
                 continue
             if array.dtype.kind == "f":
-                self._check_size(name, array, like.kinds[name])
+                if self.precision != "exact":
+                    self._check_size(name, array, like.kinds[name])
                 if name in self._variances and (least := float(array.min())) < 0:
                     raise UpdateRefused(f"parameter {name!r} holds {least:.3g}, and no variance is negative")
                 if self.precision == "exact":
@@ -240,23 +243,22 @@ class OnlineMean:
         largest = LARGEST.get(kind, float(np.finfo(array.dtype).max))
         if is_within(array, largest):
             return
-        if not is_finite(array):
-            raise Diverged(f"parameter {name!r} holds NaN or infinity")
-        if self.precision != "exact":
-            reach = max(abs(float(array.min())), abs(float(array.max())))
-            raise Diverged(
-                f"parameter {name!r} holds {reach:.3g}, and no {kind} value is larger than {largest:.3g}",
-                hint="its training diverged: lower the learning rate, or set training.clip_norm",
-            )
+        found = _finite_reach(name, array)
+        raise Diverged(
+            f"parameter {name!r} holds {found:.3g}, and no {kind} value is larger than {largest:.3g}",
+            hint="its training diverged: lower the learning rate, or set training.clip_norm",
+        )
 
     def _exact_bound(self, name: str, array: Array, num_examples: int, before: float) -> float:
-        reach = max(abs(float(array.min())), abs(float(array.max())))
+        found = _finite_reach(name, array)
         if self._base is not None:
-            reach += float(abs(self._base[name]).max()) if self._base[name].size else 0.0
-        bound = reach * num_examples
+            if name not in self._base_reach:
+                self._base_reach[name] = reach(self._base[name])
+            found += self._base_reach[name]
+        bound = found * num_examples
         if (before + bound) * ONE >= _LIMIT:
             raise (SumFull if bound * ONE < _LIMIT else Diverged)(
-                f"parameter {name!r} holds {reach:.3g}, too large for an exact sum over these examples",
+                f"parameter {name!r} holds {found:.3g}, too large for an exact sum over these examples",
                 hint="lower training.optimizer.lr, or what else lets weights grow; federate.precision: float64 takes larger ones",
             )
         return bound
@@ -309,6 +311,14 @@ class OnlineMean:
         )
         mean = divided(total, divisor, None if self._base is None else self._base[name], dtype)
         return np.maximum(mean, 0, out=mean) if name in self._variances else mean
+
+
+def _finite_reach(name: str, array: Array) -> float:
+    """The largest magnitude of an array, all of whose values are finite."""
+    found = reach(array)
+    if not math.isfinite(found):
+        raise Diverged(f"parameter {name!r} holds NaN or infinity")
+    return found
 
 
 def _flat(array: Array) -> Array:
