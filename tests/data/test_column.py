@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import resource
+import time
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xbackend_fl.data import Column, Dataset, Sliced, blocks, column, content, not_finite
-from xbackend_fl.data.column import is_stored, read
+from xbackend_fl.data.column import is_stored, prefetch, read
 from xbackend_fl.data.examine import extreme_values
 
 pytestmark = pytest.mark.quick
@@ -111,6 +115,43 @@ def test_a_mapped_file_does_not_stay_in_memory(
         assert not block.any()
         most = max(most, _mapped_mib() - before)
     assert most < 80
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda whole: whole,
+        lambda whole: whole[5:].transpose(0, 2, 1),
+        lambda whole: whole[::2, ::-1],
+        lambda whole: whole[::-1],
+    ],
+    ids=["whole", "transposed", "steps", "backwards"],
+)
+def test_rows_that_are_announced_are_in_memory_when_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, view: Callable[[np.ndarray], np.ndarray]
+) -> None:
+    """The kernel counts what it had to wait for: nothing, of rows that were announced."""
+    monkeypatch.setattr(column, "_PAGES_BYTES", 0)
+    np.save(tmp_path / "x.npy", np.arange(200 * 64 * 64).reshape(200, 64, 64))
+    rows = np.array([3, 90, 41, 12, 77])
+
+    def waited(*, announce: bool) -> int:
+        mapped = view(np.load(tmp_path / "x.npy", mmap_mode="r"))
+        with (tmp_path / "x.npy").open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        if announce:
+            prefetch(mapped, rows)
+            time.sleep(0.2)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_majflt
+        found = read(mapped, rows)
+        count = resource.getrusage(resource.RUSAGE_SELF).ru_majflt - before
+        assert found.tobytes() == np.array(mapped)[rows].tobytes()
+        return count
+
+    if not waited(announce=False):
+        pytest.skip("this file system keeps files in memory")
+    assert not waited(announce=True)
 
 
 def test_changes_that_are_in_memory_alone_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -150,8 +150,8 @@ def test_a_data_set_of_a_framework_trains_to_the_bits_of_arrays(file: Path) -> N
         np.testing.assert_allclose(array, parameter.detach().numpy(), atol=1e-6)
     streamed = Worker(load_course(file, [f"data.source={ROOM}/handed.py:evaluated"]), "torch", 1)
     streamed.examine(Scope(thorough=True)).raise_any()
-    figures = Worker(load_course(file), "torch", 1).evaluate(start, "validation").figures
-    assert streamed.evaluate(start, "validation").figures == pytest.approx(figures)
+    figures = Worker(load_course(file), "torch", 1).evaluate_common(start, "validation").figures
+    assert streamed.evaluate_common(start, "validation").figures == pytest.approx(figures)
     with pytest.raises(ConfigError, match="cannot be shared out"):
         Worker(load_course(file, [f"data.source={ROOM}/handed.py:every_split"]), "torch", 1)
 

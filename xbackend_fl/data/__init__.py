@@ -1,6 +1,6 @@
 """Federated data: loading, sharing out, and every random choice of a course."""
 
-from xbackend_fl.data.ahead import ahead
+from xbackend_fl.data.ahead import ahead, announced
 from xbackend_fl.data.alike import errors_once, notes_once
 from xbackend_fl.data.column import Column, Sliced, blocks, is_steady
 from xbackend_fl.data.dataset import Dataset, Examples, Splits, extreme_rows, input_names
@@ -26,6 +26,7 @@ __all__ = [
     "Transform",
     "absolute",
     "ahead",
+    "announced",
     "batches",
     "blocks",
     "by_id",

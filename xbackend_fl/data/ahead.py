@@ -1,9 +1,9 @@
-"""Reads ahead: the next batches are made in a thread while one is trained on."""
+"""Reads ahead: the next batches are made in a thread while one is trained on, or the system is told which rows they need."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -21,3 +21,14 @@ def ahead(items: Iterable[T]) -> Iterator[T]:
         while (found := waiting.popleft().result()) is not _END:
             waiting.append(pool.submit(next, source, _END))
             yield found  # type: ignore[misc]  # not the end
+
+
+def announced(items: Iterable[T], announce: Callable[[T], None]) -> Iterator[T]:
+    """The items, in their order; each is announced before the three in front of it are handed out."""
+    waiting = deque[T]()
+    for item in items:
+        announce(item)
+        waiting.append(item)
+        if len(waiting) > _DEPTH:
+            yield waiting.popleft()
+    yield from waiting

@@ -9,6 +9,7 @@ from math import prod
 from typing import Any, Protocol, final, runtime_checkable
 
 import numpy as np
+from numpy.lib.array_utils import byte_bounds
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
@@ -156,14 +157,29 @@ def read(column: Column, rows: slice | Rows) -> Array:
     return found
 
 
-def is_read(column: Column) -> bool:
-    """Whether its rows take time to be had, and have nothing to do with the thread that reads them.
+def prefetch(column: Column, rows: Rows) -> None:
+    """Let the system read some examples of a mapped file while something else is computed; of other columns nothing happens.
 
-    What draws at random would share a framework's generators with the training.
+    Without it each row waits for the disk by itself: 1 to 3 ms were measured, against 10 µs.
     """
-    if not isinstance(column, np.ndarray):
-        return is_steady(column)
-    return column.nbytes > _PAGES_BYTES and _mapping(column) is not None
+    if not isinstance(column, np.ndarray) or column.nbytes <= _PAGES_BYTES:
+        return
+    if (mapping := _mapping(column)) is None:
+        return
+    first = np.frombuffer(mapping, np.uint8, 1).__array_interface__["data"][0]
+    low, high = byte_bounds(column[:1])
+    for row in rows.tolist():
+        start = low - first + row * column.strides[0]
+        page = start - start % mmap.PAGESIZE
+        mapping.madvise(mmap.MADV_WILLNEED, page, start + high - low - page)
+
+
+def is_read(column: Column) -> bool:
+    """Whether its rows are read by code that takes time, and has nothing to do with the thread that runs it.
+
+    What draws at random would share a framework's generators with the training; mapped files are read by the system.
+    """
+    return not isinstance(column, np.ndarray) and is_steady(column)
 
 
 def _mapping(array: Array) -> mmap.mmap | None:

@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.data.column import Array, Column, is_read, read
+from xbackend_fl.data.column import Array, Column, is_read, prefetch, read
 from xbackend_fl.data.examine import extreme_values
 from xbackend_fl.errors import ConfigError
 
@@ -88,6 +88,12 @@ class Dataset:
         """Copies of the examples at ``indices``, in memory."""
         rows = indices if self.rows is None else self.rows[indices]
         return Examples(tuple(read(column, rows) for column in self.inputs), read(self.targets, rows))
+
+    def prefetch(self, indices: NDArray[np.intp]) -> None:
+        """Let the system read the examples at ``indices`` that lie in files, before they are asked for."""
+        rows = indices if self.rows is None else self.rows[indices]
+        for column in self.inputs:
+            prefetch(column, rows)
 
     @property
     def tried(self) -> Dataset:

@@ -15,7 +15,7 @@ from xbackend_fl.adapter import Batch, TrainConfig
 from xbackend_fl.adapter.canonical_model import CanonicalModel
 from xbackend_fl.adapter.optimizers.kinds.sgd import SGD
 from xbackend_fl.course import Course
-from xbackend_fl.data import Dataset, Examples, Transform, ahead
+from xbackend_fl.data import Dataset, Examples, Transform, ahead, announced
 from xbackend_fl.losses import NativeLoss
 from xbackend_fl.losses.own import NUMPY
 from xbackend_fl.metrics import Objective, objective_of
@@ -84,7 +84,8 @@ class Feed:
             return tuple(array.astype(wanted.dtype, copy=False) for array, wanted in pairs)
         factor, offset = map(np.float32, (scale.rule().factor, scale.rule().offset))
         return tuple(
-            a * factor + offset if a.dtype == np.uint8 else a.astype(e.dtype, copy=False) for a, e in pairs
+            _scaled(a, factor, offset) if a.dtype == np.uint8 else a.astype(e.dtype, copy=False)
+            for a, e in pairs
         )
 
     def examples(self, data: Dataset, size: int) -> Iterator[Examples]:
@@ -97,7 +98,10 @@ class Feed:
         if data.stream is not None:
             return map(self._evaluated, data.stream.batches(size), count())
         parts = (np.arange(start, min(start + size, len(data))) for start in range(0, len(data), size))
-        found = (self._evaluated(data.gather(part), number) for number, part in enumerate(parts))
+        found = (
+            self._evaluated(data.gather(part), number)
+            for number, part in enumerate(announced(parts, data.prefetch))
+        )
         return ahead(found) if data.is_read else found
 
     def _evaluated(self, part: Examples, number: int) -> Examples:
@@ -131,10 +135,17 @@ class Feed:
                 self._trained(data, part, *key, number)
                 for number, part in enumerate(islice(passes, len(order)))
             )
-        found = (self._trained(data, data.gather(part), *key, number) for number, part in enumerate(order))
+        told = announced(order, data.prefetch)
+        found = (self._trained(data, data.gather(part), *key, number) for number, part in enumerate(told))
         return ahead(found) if data.is_read or self.transforms else found
 
     def _trained(self, data: Dataset, part: Examples, *key: int | str) -> Batch:
         if self._training is not None:
             part = self._training(part, *key)
         return Batch(self.prepared(part.inputs), self.objective(data).prepared(part.targets))
+
+
+def _scaled(array: NDArray[np.uint8], factor: np.float32, offset: np.float32) -> NDArray[np.float32]:
+    found: NDArray[np.float32] = array * factor
+    found += offset
+    return found

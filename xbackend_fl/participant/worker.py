@@ -45,6 +45,7 @@ from xbackend_fl.mapping import (
 from xbackend_fl.mapping.match.training import require_trainable
 from xbackend_fl.mapping.native_file import canonical_file
 from xbackend_fl.metrics import Metrics, evaluated
+from xbackend_fl.participant.allocator import keep_freed_memory
 from xbackend_fl.participant.client import Arrays
 from xbackend_fl.participant.client_states import ClientStates
 from xbackend_fl.participant.examine import Examined, Rehearsal, Scope, digests_of, read_data
@@ -93,6 +94,7 @@ class Worker:
         self._adapter = load(backend)
         if brought is None:
             self._adapter.configure_process(threads, course.seed)
+            keep_freed_memory()
         self._example = example_arrays(course.input, course.base)
         refused = Refusals()
         data = read_data(course, self._source, self._example, refused)
