@@ -10,7 +10,7 @@ from digits import data, keras_model, torch_model
 
 import xbackend_fl as xb
 from xbackend_fl.adapter import OPTIMIZERS, Batch, TrainConfig
-from xbackend_fl.data import batches, dirichlet, seed_of
+from xbackend_fl.data import PARTITIONS, Pool, batches, seed_of
 
 EXAMPLE = (np.zeros((1, 1, 8, 8), np.float32),)
 SITES = dict.fromkeys(["amsterdam", "berlin", "cairo"], "torch")
@@ -25,7 +25,7 @@ def fedavg(rounds: int, seed: int = 7) -> xb.Weights:
     models = {"torch": xb.bind(torch_side, schema, EXAMPLE, evidence)}
     models["tensorflow"] = xb.bind(keras_side, schema, EXAMPLE, evidence)  # proven, or xb.MismatchError
     images, labels = data.load()["train"]
-    shards = dirichlet(labels, list(SITES), alpha=0.5, min_examples=32, seed=seed)
+    shards = PARTITIONS["dirichlet"](min_examples=32).shards(Pool(len(labels), labels), list(SITES), seed)
     weights = models["torch"].read()
     for number in range(1, rounds + 1):
         mean = xb.OnlineMean(weights)  # memory of one model, however many participants

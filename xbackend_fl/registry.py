@@ -24,5 +24,12 @@ class Registered:
 
 def discover(package: ModuleType, name: str) -> dict[str, Any]:
     """What every module of a package calls ``name``, by the module: a registry to which a file is added by being there."""
-    modules = [module.name for module in pkgutil.iter_modules(package.__path__)]
-    return {found: getattr(importlib.import_module(f"{package.__name__}.{found}"), name) for found in modules}
+    return {
+        file: getattr(importlib.import_module(f"{package.__name__}.{file}"), name)
+        for file in files_of(package)
+    }
+
+
+def files_of(package: ModuleType) -> list[str]:
+    """Names of a package's modules, sorted; none is imported."""
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))

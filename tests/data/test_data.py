@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xbackend_fl.data import batches, cohort, dirichlet, generator, iid, seed_of
+from xbackend_fl.data import PARTITIONS, Pool, batches, cohort, generator, seed_of
 from xbackend_fl.errors import ConfigError
 
 pytestmark = pytest.mark.quick
@@ -16,31 +19,57 @@ NAMES = [f"p{index}" for index in range(7)]
 TARGETS = np.random.default_rng(0).integers(0, 10, 900)
 
 
-@pytest.mark.parametrize("kind", ["iid", "dirichlet"])
-def test_every_example_belongs_to_one_participant(kind: str) -> None:
-    parts = iid(900, NAMES, 3) if kind == "iid" else dirichlet(TARGETS, NAMES, 0.3, 5, 3)
+def shards(
+    kind: str, names: list[str], seed: int, count: int = 900, **settings: Any
+) -> dict[str, np.ndarray]:
+    return PARTITIONS[kind](**settings).shards(Pool(count, TARGETS[:count]), names, seed)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    {
+        "iid": {},
+        "dirichlet": {"alpha": 0.3, "min_examples": 5},
+        "quantity_dirichlet": {"alpha": 0.3, "min_examples": 5},
+    }.items(),
+)
+def test_every_example_belongs_to_one_participant(kind: str, settings: dict[str, Any]) -> None:
+    parts = shards(kind, NAMES, 3, **settings)
     assert sorted(np.concatenate(list(parts.values())).tolist()) == list(range(900))
     assert min(map(len, parts.values())) >= 5
-    turned = list(reversed(NAMES))
-    again = iid(900, turned, 3) if kind == "iid" else dirichlet(TARGETS, turned, 0.3, 5, 3)
+    again = shards(kind, NAMES[::-1], 3, **settings)
     for name in NAMES:
         np.testing.assert_array_equal(parts[name], again[name])
 
 
-def test_dirichlet_skews_labels_and_iid_does_not() -> None:
+def test_dirichlet_skews_labels_and_others_do_not() -> None:
     def skew(parts: dict[str, np.ndarray]) -> float:
         shares = [np.bincount(TARGETS[part], minlength=10) / len(part) for part in parts.values()]
         return float(np.mean([share.max() for share in shares]))
 
-    assert skew(dirichlet(TARGETS, NAMES, 0.1, 5, 0)) > 0.4
-    assert skew(iid(900, NAMES, 0)) < 0.2
+    assert skew(shards("dirichlet", NAMES, 0, alpha=0.1, min_examples=5)) > 0.4
+    assert skew(shards("iid", NAMES, 0)) < 0.2
+    assert skew(shards("quantity_dirichlet", NAMES, 0, alpha=1.0, min_examples=60)) < 0.2
+
+
+@pytest.mark.parametrize("alpha", [0.5, 2.0])
+def test_sizes_are_distributed_as_scipy_draws_them(alpha: float) -> None:
+    """Of a draw from Dirichlet(alpha) every one has the marginal Beta(alpha, (n - 1) * alpha)."""
+    names, count = NAMES[:4], 100_000
+    rule = PARTITIONS["quantity_dirichlet"](alpha=alpha)
+    drawn = [rule.shards(Pool(count), names, seed) for seed in range(300)]
+    for name in (names[0], names[-1]):
+        sizes = [len(parts[name]) / count for parts in drawn]
+        assert scipy.stats.kstest(sizes, scipy.stats.beta(alpha, 3 * alpha).cdf).pvalue > 0.01
 
 
 def test_too_many_participants_are_refused() -> None:
-    with pytest.raises(ConfigError, match="has 0 examples, expected at least 1"):
-        dirichlet(TARGETS[:20], [str(i) for i in range(200)], 0.1, 1, 0)
+    many = [str(i) for i in range(200)]
+    for kind in ("dirichlet", "quantity_dirichlet"):
+        with pytest.raises(ConfigError, match="has 0 examples, expected at least 1"):
+            shards(kind, many, 0, count=20, alpha=0.1)
     with pytest.raises(ConfigError, match="has no examples"):
-        iid(3, NAMES, 0)
+        shards("iid", NAMES, 0, count=3)
 
 
 @given(st.integers(1, 60), st.integers(1, 20), st.integers(1, 3))

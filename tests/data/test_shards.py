@@ -10,13 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xbackend_fl import weights
-from xbackend_fl.data import Dataset, by_id, load_npz, pathological, quantity
+from xbackend_fl.data import PARTITIONS, Dataset, Pool, load_npz
 from xbackend_fl.errors import ConfigError
 
 pytestmark = pytest.mark.quick
 
 NAMES = [f"p{index}" for index in range(7)]
 TARGETS = np.random.default_rng(0).integers(0, 10, 900)
+PATHOLOGICAL = PARTITIONS["pathological"](classes=2)
 
 
 def whole(parts: dict[str, np.ndarray], count: int) -> None:
@@ -25,42 +26,44 @@ def whole(parts: dict[str, np.ndarray], count: int) -> None:
 
 
 def test_pathological_gives_few_classes() -> None:
-    parts = pathological(TARGETS, NAMES, 2, 0)
+    parts = PATHOLOGICAL.shards(Pool(900, TARGETS), NAMES, 0)
     whole(parts, 900)
     assert max(len(np.unique(TARGETS[part])) for part in parts.values()) <= 4
-    again = pathological(TARGETS, NAMES[::-1], 2, 0)
+    again = PATHOLOGICAL.shards(Pool(900, TARGETS), NAMES[::-1], 0)
     assert all(np.array_equal(parts[name], again[name]) for name in NAMES)
     with pytest.raises(ConfigError, match="has no examples"):
-        pathological(TARGETS[:5], NAMES, 2, 0)
+        PATHOLOGICAL.shards(Pool(5, TARGETS[:5]), NAMES, 0)
 
 
 @given(st.integers(7, 500), st.floats(0, 3), st.integers(0, 99))
 @settings(max_examples=60)
 def test_quantity_is_complete_and_nobody_is_empty(count: int, sigma: float, seed: int) -> None:
-    whole(quantity(count, NAMES, sigma, seed), count)
+    whole(PARTITIONS["quantity"](sigma=sigma).shards(Pool(count), NAMES, seed), count)
 
 
 def test_quantity_skews_sizes() -> None:
     def spread(sigma: float) -> float:
-        sizes = [len(part) for part in quantity(9000, NAMES, sigma, 1).values()]
+        sizes = [
+            len(part) for part in PARTITIONS["quantity"](sigma=sigma).shards(Pool(9000), NAMES, 1).values()
+        ]
         return max(sizes) / min(sizes)
 
     assert spread(0) < 1.01
     assert spread(1.5) > 5
     with pytest.raises(ConfigError, match="cannot share"):
-        quantity(3, NAMES, 1, 0)
+        PARTITIONS["quantity"](sigma=1).shards(Pool(3), NAMES, 0)
 
 
 def test_owners_keep_what_is_theirs() -> None:
     owners = np.array(["x", "z", "x", "y", "y", "x", "w"])
-    parts = by_id(owners, ["b", "a"])
+    parts = PARTITIONS["by_id"]().shards(Pool(7, owners=owners), ["b", "a"], 0)
     whole(parts, 7)
     assert {str(o) for o in owners[parts["a"]]} == {"w", "y"}
     assert {str(o) for o in owners[parts["b"]]} == {"x", "z"}
     with pytest.raises(ConfigError, match="4 owners for 5 participants"):
-        by_id(owners, list("abcde"))
+        PARTITIONS["by_id"]().shards(Pool(7, owners=owners), list("abcde"), 0)
     with pytest.raises(ConfigError, match="do not say whose"):
-        by_id(None, ["a"])
+        PARTITIONS["by_id"]().shards(Pool(7), ["a"], 0)
 
 
 def test_parts_share_the_arrays() -> None:

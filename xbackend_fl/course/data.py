@@ -4,27 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from xbackend_fl.adapter import Scaling
 from xbackend_fl.course.diagnostics import mistake, refuse
 from xbackend_fl.course.numbers import HELD, single, there
+from xbackend_fl.course.registered import PartitionSection
 from xbackend_fl.course.section import Section, TextSection
-
-
-class Partition(Section):
-    """How the training data are shared out."""
-
-    kind: Literal["iid", "dirichlet", "pathological", "quantity", "by_id"] = "iid"
-    alpha: Annotated[float, Field(gt=0, description="dirichlet: small values skew more"), HELD] = 0.5
-    min_examples: PositiveInt = Field(1, description="dirichlet: fewest examples of a participant")
-    classes: PositiveInt = Field(
-        2, description="pathological: shards, and so about classes, of a participant"
-    )
-    sigma: Annotated[
-        float, Field(ge=0, le=50, description="quantity: spread of the logarithm of the sizes")
-    ] = 1.0
+from xbackend_fl.data.partitions.iid import IID
 
 
 class Scale(Section):
@@ -62,7 +50,7 @@ class Data(TextSection):
         description="FILE_OR_MODULE:CALLABLE returning train, validation and test; or images:FOLDER, parquet:FILE#COLUMNS:TARGET, "
         "csv:FILE#COLUMNS:TARGET, npz:FILE, leaf:FOLDER"
     )
-    partition: Partition = Partition()
+    partition: PartitionSection = Field(IID(), description="how the training data are shared out")
     splits: tuple[Share, Share, Share] = Field(
         (0.6, 0.2, 0.2),
         description="images, parquet, csv, and leaf for every user: shares of training, validation and test",

@@ -30,6 +30,8 @@ from xbackend_fl.course.any_kind import any_kind
 from xbackend_fl.course.diagnostics import look_alike, mistake, refuse, said
 from xbackend_fl.course.excerpt import printed
 from xbackend_fl.course.numbers import single
+from xbackend_fl.data import PARTITIONS, Partition
+from xbackend_fl.data.partitions.iid import IID
 from xbackend_fl.losses import LOSSES, Loss, NativeLoss, OwnLoss
 from xbackend_fl.schedules import SCHEDULES, Schedule
 
@@ -212,6 +214,7 @@ if TYPE_CHECKING:
     OptimizerSection: TypeAlias = Optimizer
     OwnOptimizer: TypeAlias = object
     ServerSection: TypeAlias = ServerOptimizer
+    PartitionSection: TypeAlias = Partition
     ScheduleSections: TypeAlias = tuple[Schedule, ...]
 else:
     AlgorithmSection = section(ALGORITHMS, "federate.algorithm")
@@ -232,6 +235,7 @@ else:
         __name__,
     )
     ServerSection = section(SERVERS, "federate.server", default=FedAvgServer().name)
+    PartitionSection = section(PARTITIONS, "data.partition", named="kind", default=IID().kind)
     ScheduleSections = Annotated[
         tuple[section(SCHEDULES, "training.schedule"), ...], BeforeValidator(_several)
     ]

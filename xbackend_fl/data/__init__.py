@@ -8,17 +8,21 @@ from xbackend_fl.data.draws import batches, cohort, generator, seed_of
 from xbackend_fl.data.examine import content, digest, not_finite, not_held, out_of_range
 from xbackend_fl.data.handed import dataset_of
 from xbackend_fl.data.leaf import read_leaf, split_users
-from xbackend_fl.data.partition import by_id, dirichlet, iid, pathological, quantity
+from xbackend_fl.data.partition import Partition, Pool
+from xbackend_fl.data.registry import PARTITIONS
 from xbackend_fl.data.source import READING_KEYS, Reading, Source, absolute, source_of
 from xbackend_fl.data.sources.code import load_dataset, load_splits
 from xbackend_fl.data.sources.npz import load_npz
 from xbackend_fl.data.transform import Transform
 
 __all__ = [
+    "PARTITIONS",
     "READING_KEYS",
     "Column",
     "Dataset",
     "Examples",
+    "Partition",
+    "Pool",
     "Reading",
     "Sliced",
     "Source",
@@ -29,16 +33,13 @@ __all__ = [
     "announced",
     "batches",
     "blocks",
-    "by_id",
     "cohort",
     "content",
     "dataset_of",
     "digest",
-    "dirichlet",
     "errors_once",
     "extreme_rows",
     "generator",
-    "iid",
     "input_names",
     "is_steady",
     "load_dataset",
@@ -48,8 +49,6 @@ __all__ = [
     "not_held",
     "notes_once",
     "out_of_range",
-    "pathological",
-    "quantity",
     "read_leaf",
     "seed_of",
     "source_of",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import pkgutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 from xbackend_fl.data.dataset import Dataset, Splits
 from xbackend_fl.errors import ConfigError
 from xbackend_fl.locate import resolve
+from xbackend_fl.registry import files_of
 
 _PACKAGE = "xbackend_fl.data.sources"
 _CODE = "code"
@@ -93,8 +93,7 @@ READING_KEYS = ("splits", "split_by", "owners", "classes", "deduplicate", "on_er
 @functools.cache
 def kinds() -> tuple[str, ...]:
     """What may stand before the colon of a source, sorted."""
-    package = importlib.import_module(_PACKAGE)
-    return tuple(sorted({module.name for module in pkgutil.iter_modules(package.__path__)} - {_CODE}))
+    return tuple(name for name in files_of(importlib.import_module(_PACKAGE)) if name != _CODE)
 
 
 def source_of(text: str) -> tuple[Source, str]:

@@ -13,15 +13,11 @@ from xbackend_fl.course.data import Data
 from xbackend_fl.data import (
     READING_KEYS,
     Dataset,
+    Pool,
     Reading,
     Splits,
-    by_id,
     dataset_of,
-    dirichlet,
-    iid,
     not_held,
-    pathological,
-    quantity,
     source_of,
 )
 from xbackend_fl.errors import CombinedError, ConfigError, Refusals, RefusedInput
@@ -224,24 +220,15 @@ def reading_of(course: Course, *, shared: bool) -> Reading:
 
 
 def _partition(course: Course, names: list[str], splits: Splits) -> dict[str, NDArray[np.intp]]:
-    rule, train = course.data.partition, splits.train
-    if rule.kind in {"dirichlet", "pathological"} and not _is_classes(train):
+    partition, train = course.data.partition, splits.train
+    if partition.by_class and not _is_classes(train):
         raise ConfigError(
-            f"data.partition {rule.kind} shares examples out by their class, and the training targets are "
+            f"data.partition {partition.kind} shares examples out by their class, and the training targets are "
             f"{train.targets.dtype} {['N', *train.targets.shape[1:]]!s}".replace("'", ""),
             hint="one class for every example, [N]; or data.partition: {kind: iid}",
         )
-    match rule.kind:
-        case "iid":
-            return iid(len(train), names, course.seed)
-        case "dirichlet":
-            return dirichlet(train.labels.reshape(-1), names, rule.alpha, rule.min_examples, course.seed)
-        case "pathological":
-            return pathological(train.labels.reshape(-1), names, rule.classes, course.seed)
-        case "quantity":
-            return quantity(len(train), names, rule.sigma, course.seed)
-        case "by_id":
-            return by_id(splits.owners, names)
+    classes = train.labels.reshape(-1) if partition.by_class else None
+    return partition.shards(Pool(len(train), classes, splits.owners), names, course.seed)
 
 
 def _is_classes(data: Dataset) -> bool:

@@ -86,8 +86,9 @@ def _differing(then: dict[str, Any], now: dict[str, Any], asked: Course, *, grow
 
 def _follows(key: str, then: dict[str, Any], now: dict[str, Any]) -> bool:
     """Whether a setting is there, or is not, because its section names something else now, which is said already."""
-    named = f"{key.rpartition('.')[0]}.name"
-    return (key in then) != (key in now) and named in then.keys() & now.keys() and then[named] != now[named]
+    section = key.rpartition(".")[0]
+    named = {f"{section}.name", f"{section}.kind"} & then.keys() & now.keys()
+    return (key in then) != (key in now) and any(then[name] != now[name] for name in named)
 
 
 def _compared(value: Any) -> Any:

@@ -1,0 +1,1 @@
+"""The partitions, one a file; a file that is put here is found by its ``PARTITION``."""
