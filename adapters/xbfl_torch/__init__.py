@@ -13,6 +13,7 @@ from xbfl_torch.words import WORDS
 
 if TYPE_CHECKING:
     from xbackend_fl.adapter.example import Example
+    from xbfl_torch.peers import TorchPeers
     from xbfl_torch.trainer import TorchTrainer
 
 
@@ -59,6 +60,12 @@ class TorchAdapter:
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         # The schema is float32; a GPU's shorter format has a mantissa of ten bits.
         torch.backends.cudnn.allow_tf32 = False
+
+    def peers(self) -> TorchPeers | None:
+        """Those of ``torch.distributed``."""
+        from xbfl_torch.peers import peers
+
+        return peers()
 
 
 adapter = TorchAdapter()

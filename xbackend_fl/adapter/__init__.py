@@ -24,6 +24,7 @@ from xbackend_fl.adapter.contract import (
 )
 from xbackend_fl.adapter.lending import Lending, Lent
 from xbackend_fl.adapter.optimizers import OPTIMIZERS, Optimizer
+from xbackend_fl.adapter.peers import Distributed, Peers
 from xbackend_fl.adapter.registry import adapter_of, load, names, wrong_model
 from xbackend_fl.adapter.rules import LocalRule
 from xbackend_fl.adapter.scheduling import balance
@@ -36,6 +37,7 @@ __all__ = [
     "ClientWork",
     "CohortResult",
     "CohortTrainer",
+    "Distributed",
     "Exporting",
     "Judging",
     "Lending",
@@ -44,6 +46,7 @@ __all__ = [
     "LossSum",
     "Numbering",
     "Optimizer",
+    "Peers",
     "Preserving",
     "Renewing",
     "Reordering",

@@ -14,7 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, final
 
-from xbackend_fl.adapter import adapter_of
+from xbackend_fl.adapter import Distributed, Peers, adapter_of
+from xbackend_fl.algorithms import PlainClient
 from xbackend_fl.course import Course, dump, load_course
 from xbackend_fl.data import Splits
 from xbackend_fl.errors import ConfigError, RunFailed, UpdateRefused
@@ -22,6 +23,7 @@ from xbackend_fl.events import Noted, Observer
 from xbackend_fl.federation.flower.door import Flower
 from xbackend_fl.federation.flower.processes import free_port
 from xbackend_fl.federation.joining import join_course
+from xbackend_fl.federation.ranks import Following, Leading
 from xbackend_fl.federation.transport import Transport
 from xbackend_fl.participant import Brought, Loop, Task
 
@@ -37,11 +39,15 @@ class Rounds:
     The weights that ``task.model`` holds when the loop asks for the next task are this round's update; so :meth:`report` only says how many
     examples they stand for, and may be called before or after the training.
 
+    Args:
+        peers: The processes of a distributed script, of which this is rank 0; they hear of every round, and get its weights.
+
     Attributes:
         ended: Whether the server is known to have failed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, peers: Peers | None = None) -> None:
+        self._leading = None if peers is None else Leading(peers)
         self._tasks: queue.Queue[Task] = queue.Queue()
         self._answered = threading.Event()
         self._answer: Any = None
@@ -58,7 +64,7 @@ class Rounds:
         Raises:
             XbflError: The silo cannot take part, or not any longer.
         """
-        while (task := self._next()) is not None:
+        while (task := self._led()) is not None:
             self._open, self._reported = task, None
             yield task
             self._close(self._reported)
@@ -111,6 +117,8 @@ class Rounds:
 
     def leave(self, error: BaseException | None) -> None:
         """The script goes on without the course: a round that is open is answered with the reason."""
+        if self._leading is not None and error is None:
+            self._leading.end()
         if self._open is not None:
             interrupted = isinstance(error, KeyboardInterrupt | GeneratorExit)
             self._close(
@@ -127,12 +135,29 @@ class Rounds:
         """Whether the script takes no more rounds."""
         return self._left.is_set()
 
+    def _led(self) -> Task | None:
+        """The next task, of which all processes of the script hear; ``None`` at the end."""
+        if self._leading is None:
+            return self._next()
+        try:
+            task = self._next()
+        except Exception as error:
+            self._leading.fail(error)
+            raise
+        if task is None:
+            self._leading.end()
+        else:
+            self._leading.begin(task)
+        return task
+
     def _next(self) -> Task | None:
         assert self._thread is not None
         while not self._left.is_set():
             try:
                 return self._tasks.get(timeout=_POLL_S)
             except queue.Empty:
+                if self._leading is not None:
+                    self._leading.wait()
                 if self.ended():
                     self._left.set()
                     raise RunFailed("the rehearsal has failed; what it said stands above") from None
@@ -171,7 +196,7 @@ def federate(
     transport: Transport | None = None,
     rehearse: bool = False,
     observer: Observer | None = None,
-) -> Iterator[Rounds]:
+) -> Iterator[Rounds | Following]:
     """Take part in a course from a script that has its own main loop.
 
     ::
@@ -180,6 +205,8 @@ def federate(
             for task in rounds:
                 train_one_epoch(model, loader)
                 rounds.report(len(loader.dataset))
+
+    In a distributed script (``torchrun``) every process does the same: rank 0 takes part, and all others get the rounds and their weights from it.
 
     Every task finds the round's weights in ``model``; what ``model`` holds when the loop comes round again is sent. A round without a report is
     skipped; an exception in the block goes on, and the server is told of it with its line; leaving the loop early leaves the course. With a quorum
@@ -200,18 +227,23 @@ def federate(
         observer: Hears of what happens; it is printed if left out.
 
     Raises:
-        RefusedInput: The model is not the course's, or something else cannot be used; this is rank 1 or more of a distributed script.
+        RefusedInput: The model is not the course's, or something else cannot be used.
         RunFailed: The server was out of reach.
     """
-    _require_first_rank()
     found = course if isinstance(course, Course) else load_course(course)
+    peers = _peers(model, found)
+    if peers is not None and peers.rank:
+        following = Following(peers, model)
+        yield following
+        following.leave()
+        return
     chosen = name or found.deployment.name
     if chosen is None:
         raise ConfigError(
             "which participant is this?", hint="xb.federate(model, course, NAME), or deployment.name"
         )
     where = Path(out) if out is not None else Path("silos") / chosen
-    rounds, tell = Rounds(), observer or _printed
+    rounds, tell = Rounds(peers), observer or _printed
     with ExitStack() as stack:
         if rehearse:
             server, keys = stack.enter_context(_rehearsal(found, chosen, where, rounds))
@@ -252,19 +284,26 @@ def _printed(event: Any) -> None:
         print(f"{event.backend}: {event.note}", file=sys.stderr)  # noqa: T201  a script's own output stays its own
 
 
-def _require_first_rank() -> None:
-    """Only one process of a distributed script may speak to the server.
+def _peers(model: object, course: Course) -> Peers | None:
+    """The processes of a distributed script; ``None`` if this is the only one.
 
     Raises:
-        ConfigError: This is another.
+        ConfigError: They cannot hear of each other, or the course's algorithm adds to every step what one process alone could.
     """
-    rank = os.environ.get("RANK", "0")
-    if rank != "0":
+    adapter, rank = adapter_of(model), os.environ.get("RANK", "0")
+    peers = adapter.peers() if isinstance(adapter, Distributed) else None
+    if peers is None and rank != "0":
         raise ConfigError(
-            f"this is rank {rank} of a distributed script, and one process alone takes part in a course: rank 0",
-            hint="call xb.federate where RANK is 0, and send task.model's weights and the end of the loop to the others, "
-            "as torch.distributed.broadcast does",
+            f"this is rank {rank} of a distributed script, whose processes cannot hear of each other yet",
+            hint="torch.distributed.init_process_group() before xb.federate(); then rank 0 takes part, and the others follow it",
         )
+    algorithm = course.federate.algorithm
+    if peers is not None and type(algorithm.client()) is not PlainClient:
+        raise ConfigError(
+            f"{algorithm.name} adds to every step, and steps of a distributed script are made of the gradients of several processes",
+            hint="federate.algorithm: fedavg, or a script of one process",
+        )
+    return peers
 
 
 @contextmanager
