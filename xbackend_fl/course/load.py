@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,6 @@ from pydantic import TypeAdapter, ValidationError
 from xbackend_fl.adapter import names
 from xbackend_fl.course import compose, diagnostics, reading, settings, shapes
 from xbackend_fl.course.counted import counted
-from xbackend_fl.course.deployment import DeploymentSection
 from xbackend_fl.course.model import Course
 from xbackend_fl.course.model_section import CODE
 from xbackend_fl.course.section import Section
@@ -22,37 +20,6 @@ from xbackend_fl.data import absolute
 from xbackend_fl.errors import ConfigError, XbflError
 from xbackend_fl.locate import resolve
 from xbackend_fl.losses import NativeLoss, OwnLoss
-
-
-def site_settings(path: Path) -> list[str]:
-    """What one machine adds to a shared course, as overrides.
-
-    Args:
-        path: A YAML file with fields of ``deployment``: ``name``, ``data_path``, ``train``, ``evaluate``, ``address``, ``keys``, ``serve``; paths are
-            relative to its own folder.
-
-    Raises:
-        ConfigError: It is missing, or says something else; with line and column.
-    """
-    document = reading.read_file(path, "site")
-    assert document.root is not None
-    plain = compose.plain(document.root)
-    try:
-        DeploymentSection.model_validate(plain)
-    except ValidationError as error:
-        found, count = diagnostics.explain(error, DeploymentSection)
-        raise ConfigError(diagnostics.render(found, document, count=count)) from error
-    home = path.resolve().parent
-    if plain.get("data_path") is not None:
-        plain["data_path"] = absolute(plain["data_path"], home)
-    if plain.get("keys") is not None:
-        plain["keys"] = str(home / plain["keys"])
-    for name in CODE:
-        if plain.get(name) is not None:
-            plain[name] = resolve(plain[name], home)
-    if plain.get("serve") is not None:
-        plain["serve"] = {"engine": str((home / plain["serve"]["engine"]).resolve())}
-    return [f"deployment.{name}={json.dumps(value)}" for name, value in plain.items()]
 
 
 def load_course(path: str | Path, overrides: Sequence[str] = ()) -> Course:
