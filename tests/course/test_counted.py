@@ -35,16 +35,14 @@ def test_a_hundred_thousand_are_kept_as_a_number_and_read_again(tmp_path: Path) 
     assert load_course(tmp_path / "course.yaml").participants == course.participants
 
 
-@pytest.mark.parametrize(
-    "said",
-    [
-        {"name": "torch-1", "backend": "torch", "data": "net.py:build"},
-        {"name": "torch-01", "backend": "torch"},
-        {"name": "torch-2", "backend": "torch"},
-        {"name": "tensorflow-1", "backend": "torch"},
-    ],
-)
-def test_a_list_that_says_more_than_numbers_stays_a_list(tmp_path: Path, said: dict[str, str]) -> None:
-    kept = yaml.safe_load(dump(loaded(tmp_path, [said])))["participants"]
-    assert isinstance(kept, list)
-    assert kept[0]["name"] == said["name"]
+def test_a_shorter_list_stays_a_list_whose_entries_can_be_set(tmp_path: Path) -> None:
+    course = loaded(tmp_path, {"torch": 3})
+    kept = yaml.safe_load(dump(course))["participants"]
+    assert [entry["name"] for entry in kept] == ["torch-1", "torch-2", "torch-3"]
+
+
+def test_a_long_list_that_says_more_than_numbers_stays_one(tmp_path: Path) -> None:
+    course = loaded(tmp_path, {"torch": 10_001})
+    named = course.participants[0].model_copy(update={"name": "berlin"})
+    other = course.model_copy(update={"participants": [named, *course.participants[1:]]}).with_base(tmp_path)
+    assert yaml.safe_load(dump(other))["participants"][0] == {"name": "berlin", "backend": "torch"}

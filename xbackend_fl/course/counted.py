@@ -36,7 +36,9 @@ def written_out(value: Any) -> Any:
 
 
 def counted(participants: list[dict[str, Any]]) -> list[dict[str, Any]] | dict[str, int]:
-    """What :func:`written_out` makes this list of, if it makes it of something: a file has no room for 100,000 entries."""
+    """What :func:`written_out` makes a list of that is longer than a file may have; a shorter one stays, so that its entries can be named."""
+    if len(participants) <= compose.MAX_PARTICIPANTS:
+        return participants
     counts = dict(Counter(str(participant["backend"]) for participant in participants))
     return counts if _named(counts) == participants else participants
 
