@@ -98,6 +98,26 @@ def furthest(one: Contribution, other: Contribution, vector: str = "model") -> f
     return max(float(np.abs(first[name] - second[name]).max()) for name in first)
 
 
+SCHEDULE = (
+    "training.schedule=[{name: step, every: 2, gamma: 0.5}, {name: warmup, per: step, length: 4, start: 0.2}]"
+)
+
+
+def test_a_loop_may_follow_the_schedule_within_a_round(opened: Open) -> None:
+    one, other = (trained(opened(name, SCHEDULE), number=3) for name in (None, "follows_the_schedule"))
+    assert furthest(one, other) < 1e-7
+    assert furthest(one, trained(opened(None), number=3)) > 1e-3
+    assert other.figures == pytest.approx({"first": 0.1 * 0.5 * 0.2, "second": 0.1 * 0.5 * 0.4})
+    with pytest.raises(UpdateRefused, match=r"task.lr_at\(-1\): steps of a round are counted from 0"):
+        trained(opened("counts_from_one"))
+
+
+def test_a_loop_s_steps_are_equally_long_to_scaffold(opened: Open) -> None:
+    worker = opened("follows_the_schedule", SCHEDULE, "federate.algorithm=scaffold")
+    with pytest.raises(UpdateRefused, match="takes the steps of a loop of your own as equally long"):
+        trained(worker, vectors={"control": worker.initial()})
+
+
 @pytest.mark.parametrize(
     ("loop", "backend"),
     [("train", "torch"), ("keras_train", "tensorflow"), ("keras_fit", "tensorflow")],

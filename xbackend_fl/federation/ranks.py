@@ -12,7 +12,7 @@ from xbackend_fl.participant import Task
 
 _WAITING_S = 30.0
 """Seconds after which those who wait for the next round hear that it takes longer: a broadcast ends after minutes."""
-_PLAIN = ("participant", "round", "seed", "settings", "lr", "split")
+_PLAIN = ("participant", "round", "seed", "settings", "lr", "split", "_within")
 
 
 @final

@@ -280,6 +280,7 @@ def task_of(job: Job, lent: Lent, kept: Arrays) -> Task:
             inputs = tuple(map(lent.tensor, batch.inputs))
             yield (inputs[0] if len(inputs) == 1 else inputs), lent.tensor(batch.targets)
 
+    within = tuple(schedule for schedule in job.training.schedule if schedule.per == "step")
     return Task(
         lent.model,
         job.participant,
@@ -293,6 +294,7 @@ def task_of(job: Job, lent: Lent, kept: Arrays) -> Task:
         lent,
         job.given,
         batches,
+        None if within and job.algorithm.counts_steps else within,
     )
 
 

@@ -8,6 +8,8 @@ from functools import cached_property
 from typing import Any, final
 
 from xbackend_fl.adapter import Lent
+from xbackend_fl.errors import ConfigError
+from xbackend_fl.schedules import Schedule, factor_over_steps
 
 
 @final
@@ -22,7 +24,7 @@ class Task:
         round: The round, from 1; 0 to evaluate.
         seed: 31 bits that are this participant's in this round alone, the same in every process.
         settings: ``training.settings`` of the course, as they are.
-        lr: ``training.optimizer.lr`` as the course's schedules over rounds have it in this round; what changes within a round is the loop's own.
+        lr: ``training.optimizer.lr`` as the course's schedules over rounds have it in this round; :meth:`lr_at` has those within it too.
         device: Where the model lies, as its framework calls that place.
         state: A place that lasts: what is put here is there again in the participant's next round, in a simulation and at a silo, and after an
             interruption. It holds numbers, texts, arrays, tensors of the framework, and lists, tuples and dicts of these, such as
@@ -43,6 +45,7 @@ class Task:
     _lent: Lent = field(repr=False)
     _given: Callable[[], Any] = field(repr=False)
     _batches: Callable[[], Iterator[tuple[Any, Any]]] = field(repr=False)
+    _within: tuple[Schedule, ...] | None = field(default=(), repr=False)
 
     @cached_property
     def data(self) -> Any:
@@ -69,6 +72,24 @@ class Task:
             ConfigError: The data are none of which batches can be made.
         """
         return self._batches()
+
+    def lr_at(self, step: int) -> float:
+        """The learning rate of a step, with all schedules of the course: what the built-in loop has.
+
+        Args:
+            step: The step in this round, from 0. A loop counts its own.
+
+        Raises:
+            ConfigError: The step is before the first; or a schedule of steps goes with an algorithm that takes all steps of a round as equal.
+        """
+        if step < 0:
+            raise ConfigError(f"task.lr_at({step}): steps of a round are counted from 0")
+        if self._within is None:
+            raise ConfigError(
+                "task.lr_at: the course's algorithm takes the steps of a loop of your own as equally long, and training.schedule changes them within a round",
+                hint="use task.lr for all steps; or leave `per: step` out of training.schedule",
+            )
+        return self.lr * factor_over_steps(self._within, step)
 
     def penalty(self) -> Any:
         """What the course's algorithm adds to the loss of a step, as rules of clients do: ``loss = loss + task.penalty()``.

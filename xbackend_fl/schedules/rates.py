@@ -23,6 +23,16 @@ def factor_over_rounds(schedules: Sequence[Schedule], number: int, watched: floa
     )
 
 
+def factor_over_steps(schedules: Sequence[Schedule], step: int) -> float:
+    """What multiplies the learning rate of a round in one step.
+
+    Args:
+        schedules: Those of a participant; those over rounds are left out.
+        step: The step in the round, from 0.
+    """
+    return prod(schedule.factor(step) for schedule in schedules if schedule.per == "step")
+
+
 def rates(
     schedules: Sequence[Schedule], lr: float, number: int, steps: int, watched: float
 ) -> tuple[float, ...] | None:
@@ -38,5 +48,4 @@ def rates(
     if not schedules:
         return None
     base = lr * factor_over_rounds(schedules, number, watched)
-    inside = [schedule for schedule in schedules if schedule.per == "step"]
-    return tuple(base * prod(schedule.factor(step) for schedule in inside) for step in range(steps))
+    return tuple(base * factor_over_steps(schedules, step) for step in range(steps))
