@@ -33,7 +33,7 @@ from xbackend_fl.events import Event, from_line, jsonl, to_line
 from xbackend_fl.federation import DeploymentEngine, Dispatcher, Ledger, Message, Silo
 from xbackend_fl.federation.protocol.message import PROTOCOL
 from xbackend_fl.federation.transport import Reply, Session
-from xbackend_fl.formats import wire
+from xbackend_fl.formats.kinds import wire
 from xbackend_fl.report import describe
 from xbackend_fl.rounds import RunFolder
 from xbackend_fl.weights import Weights

@@ -28,7 +28,7 @@ from onnx import numpy_helper
 from tests.weights.corpus import proto_attacks
 from xbackend_fl import weights
 from xbackend_fl.errors import FileError
-from xbackend_fl.formats import wire
+from xbackend_fl.formats.kinds import wire
 from xbackend_fl.weights.store import same_bits
 
 Arrays = Mapping[str, Any]

@@ -47,7 +47,7 @@ def test_a_fault_is_found(root: Path, tmp_path: Path) -> None:
     program = (
         "import sys\n"
         "from tests.weights import fuzz\n"
-        "from xbackend_fl.formats import safetensors\n"
+        "from xbackend_fl.formats.kinds import safetensors\n"
         "def broken(source, spans):\n    raise IndexError('planted')\n"
         "safetensors._check_spans = broken\n"
         f"sys.argv = ['fuzz', 'safetensors', '-runs=1000', '-artifact_prefix={tmp_path}/']\n"

@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 
 from tests.weights.golden import GOLDEN
 from xbackend_fl.errors import FormatRefused
-from xbackend_fl.formats import wire
+from xbackend_fl.formats.kinds import wire
 from xbackend_fl.weights.store import same_bits
 
 pytestmark = pytest.mark.quick

@@ -21,12 +21,13 @@ from xbackend_fl.convert.exporting import by_exporter, needs_exporter
 from xbackend_fl.convert.models import Side
 from xbackend_fl.convert.outputs import Output, check_read_again, compared_outputs
 from xbackend_fl.errors import FileError, RefusedInput, SchemaError
+from xbackend_fl.formats.format import Format
 from xbackend_fl.mapping import check_lengths
 from xbackend_fl.mapping.names import naming, not_saved
 from xbackend_fl.mapping.native_file import has_digits, natives_of
 from xbackend_fl.weights import Archive, Weights, digest
 from xbackend_fl.weights.onnx_writing import Writing
-from xbackend_fl.weights.store import Format, format_of, same_bits
+from xbackend_fl.weights.store import format_of, same_bits
 from xbackend_fl.writing import atomic_write, check_new
 
 Array = NDArray[Any]

@@ -53,6 +53,11 @@ class Member:
     offset: int = 0
 
 
+def is_zip(head: bytes) -> bool:
+    """Whether a file begins as a ZIP archive does."""
+    return head.startswith(b"PK")
+
+
 def members(source: Source) -> dict[str, Member]:
     """The files of an archive by name.
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from xbackend_fl.canonical import Kind
 from xbackend_fl.canonical.dtypes import rounded, widened
 from xbackend_fl.errors import FileError, FormatRefused, SchemaError, shortened
-from xbackend_fl.formats import safetensors
+from xbackend_fl.formats.kinds import safetensors
 from xbackend_fl.weights import store
 from xbackend_fl.weights.container import Weights, digest
 from xbackend_fl.weights.store import save

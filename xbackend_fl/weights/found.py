@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from xbackend_fl.errors import FileError
-from xbackend_fl.formats import hdf5, npz, pytorch, safetensors, wire
 from xbackend_fl.formats.foreign import refuse_folder
-from xbackend_fl.formats.source import Source, open_source
-from xbackend_fl.formats.zip_archive import members
+from xbackend_fl.formats.format import HEAD, Format
+from xbackend_fl.formats.registry import FORMATS
+from xbackend_fl.formats.source import open_source
 
 INDEX = ".index.json"
 _BESIDE = ("training_args", "optimizer", "scheduler", "scaler", "rng_state", "random_states")
@@ -50,27 +50,8 @@ def in_folder(folder: Path, suffixes: tuple[str, ...]) -> Path | None:
     )
 
 
-def by_content(path: Path) -> str | None:
-    """Name of the format of a file whose ending is none of a format, by its first bytes."""
+def by_content(path: Path) -> Format | None:
+    """The format of a file whose ending is none of a format, by its content."""
     source = open_source(path)
-    head = bytes(source.view[:512])
-    if head.startswith(hdf5.SIGNATURE):
-        return hdf5.NAME
-    if head.startswith(wire.MAGIC):
-        return wire.NAME
-    if head.startswith(b"PK"):
-        return _zip(source)
-    if head.startswith(b"\x80") or head[257:262] == b"ustar":
-        return pytorch.NAME
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= source.size - 8:
-        return safetensors.NAME
-    return None
-
-
-def _zip(source: Source) -> str | None:
-    names = list(members(source))
-    if "model.weights.h5" in names:
-        return hdf5.KERAS
-    if any(name.endswith("/data.pkl") for name in names):
-        return pytorch.NAME
-    return npz.NAME if names and all(name.endswith(".npy") for name in names) else None
+    head = bytes(source.view[:HEAD])
+    return next((item for item in FORMATS.values() if item.matches(head, source)), None)

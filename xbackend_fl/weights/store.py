@@ -3,72 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
+from operator import itemgetter
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.errors import FileError
-from xbackend_fl.formats import (
-    hdf5,
-    npz,
-    onnx_model,
-    pytorch,
-    safetensors,
-    shards,
-    tensor_bundle,
-    wire,
-)
+from xbackend_fl.formats import shards
 from xbackend_fl.formats.archive import Archive, Entry
 from xbackend_fl.formats.foreign import refuse_file
+from xbackend_fl.formats.format import Format
+from xbackend_fl.formats.registry import FORMATS
 from xbackend_fl.formats.source import forget_pages
 from xbackend_fl.weights import found
 from xbackend_fl.writing import atomic_write, check_new
-
-Reader: TypeAlias = Callable[[Path], Archive]
-Writer: TypeAlias = Callable[[IO[bytes], Mapping[str, Entry], Mapping[str, str], Callable[[int], None]], None]
 
 _BLOCK = 1 << 20
 _FORGET = 64 << 20
 
 
-@dataclass(frozen=True)
-class Format:
-    """A kind of weight file.
-
-    Attributes:
-        name: What ``--from`` and ``--to`` call it.
-        suffixes: Endings of its files, longest first.
-        read: Opens one.
-        write: Writes one from any tensors; ``None`` where only the model's own framework can.
-    """
-
-    name: str
-    suffixes: tuple[str, ...]
-    read: Reader
-    write: Writer | None
-
-
-FORMATS: Mapping[str, Format] = {
-    item.name: item
-    for item in (
-        Format(safetensors.NAME, (".safetensors",), safetensors.read, safetensors.write),
-        Format(
-            pytorch.NAME, (".pth.tar", ".pt.tar", ".pt", ".pth", ".bin", ".ckpt"), pytorch.read, pytorch.write
-        ),
-        Format(hdf5.KERAS, (".keras",), hdf5.read_keras, None),
-        Format("keras-weights", (".weights.h5",), hdf5.read, None),
-        Format(hdf5.NAME, (".h5", ".hdf5"), hdf5.read, hdf5.write),
-        Format(tensor_bundle.NAME, (".index",), tensor_bundle.read, None),
-        Format("saved-model", (), tensor_bundle.read, None),
-        Format(onnx_model.NAME, (".onnx",), onnx_model.read, None),
-        Format(npz.NAME, (".npz",), npz.read, npz.write),
-        Format(wire.NAME, (".xbf",), wire.read, wire.write),
-    )
-}
 _SUFFIXES = tuple(suffix for item in FORMATS.values() for suffix in item.suffixes)
 
 
@@ -82,21 +37,22 @@ def format_of(path: Path, name: str | None = None) -> Format:
         if name not in FORMATS:
             raise FileError(f"there is no format {name!r}", hint=f"one of {', '.join(FORMATS)}")
         return FORMATS[name]
-    if (path / "saved_model.pb").is_file():
-        return FORMATS["saved-model"]
-    if path.is_dir() or (not path.exists() and path.with_name(f"{path.name}.index").is_file()):
-        return FORMATS[tensor_bundle.NAME]
-    plain = path.name.removesuffix(found.INDEX)
-    for item in FORMATS.values():
-        if plain.endswith(item.suffixes):
-            return item
-    kind = found.by_content(path) if path.is_file() else None
+    kind = (
+        next((item for item in FORMATS.values() if item.is_at(path)), None)
+        or _by_ending(path.name.removesuffix(found.INDEX))
+        or (found.by_content(path) if path.is_file() else None)
+    )
     if kind is not None:
-        return FORMATS[kind]
+        return kind
     raise FileError(
         f"cannot tell the format of {path} by its name",
         hint=f"name the format, or use one of {' '.join(_SUFFIXES)}",
     )
+
+
+def _by_ending(name: str) -> Format | None:
+    fitting = [(len(end), item) for item in FORMATS.values() for end in item.suffixes if name.endswith(end)]
+    return max(fitting, key=itemgetter(0))[1] if fitting else None
 
 
 def open_weights(
@@ -125,11 +81,7 @@ def open_weights(
         path = found.in_folder(path, _SUFFIXES) or path
     refuse_file(path)
     kind = format_of(path, format)
-    read = (
-        partial(onnx_model.read, external=True)
-        if external_data and kind.name == onnx_model.NAME
-        else kind.read
-    )
+    read = (kind.read_beside if external_data else None) or kind.read
     if path.name.endswith(found.INDEX):
         return shards.read(path, read)
     archive = read(path)

@@ -18,7 +18,7 @@ from typing import Any, final
 from numpy.typing import NDArray
 
 from xbackend_fl.errors import Diverged, UpdateRefused, XbflError, message_of, shortened
-from xbackend_fl.formats import wire
+from xbackend_fl.formats.kinds import wire
 from xbackend_fl.formats.source import Source
 from xbackend_fl.formats.strict_json import parse
 from xbackend_fl.text import line

@@ -13,7 +13,7 @@ from typing import TypeAlias, final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from xbackend_fl.errors import UpdateRefused
-from xbackend_fl.formats import wire
+from xbackend_fl.formats.kinds import wire
 from xbackend_fl.signing import LENGTH, is_signed
 
 Frame: TypeAlias = bytes | memoryview

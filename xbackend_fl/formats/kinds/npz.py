@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from xbackend_fl.errors import FileError
 from xbackend_fl.formats.archive import Archive, Entry, array_of, check_shape, checked
 from xbackend_fl.formats.dtypes import DESCRIPTIONS
+from xbackend_fl.formats.format import Format
 from xbackend_fl.formats.source import Source, open_source, shown
 from xbackend_fl.formats.streams import write_array
-from xbackend_fl.formats.zip_archive import Member, content, members
+from xbackend_fl.formats.zip_archive import Member, content, is_zip, members
 
 NAME = "npz"
 _MAGIC = b"\x93NUMPY"
@@ -124,3 +125,11 @@ def _array(
     array = array_of(raw, dtype, shape[::-1] if fortran else shape)
     array = array.astype(dtype.newbyteorder("="), copy=False)
     return array.T if fortran else array
+
+
+def _matches(head: bytes, source: Source) -> bool:
+    names = members(source) if is_zip(head) else ()
+    return bool(names) and all(name.endswith(".npy") for name in names)
+
+
+FORMAT = Format(NAME, read, (".npz",), write, matches=_matches)

@@ -1,4 +1,4 @@
-"""HDF5 (``.h5``, ``.weights.h5``) and Keras's archives around it (``.keras``), as data only.
+"""HDF5 (``.h5``), also in Keras's formats, as data only.
 
 The HDF5 library runs in a confined process; contiguous datasets are then read where they lie in the file.
 """
@@ -22,13 +22,12 @@ from xbackend_fl.formats.archive import (
 )
 from xbackend_fl.formats.confined import Reply
 from xbackend_fl.formats.dtypes import BFLOAT16, DESCRIPTIONS, DType
+from xbackend_fl.formats.format import Format
 from xbackend_fl.formats.source import Source, open_source, shown
 from xbackend_fl.formats.streams import PIECE
-from xbackend_fl.formats.strict_json import parse
-from xbackend_fl.formats.zip_archive import content, members
 
-NAME, KERAS = "hdf5", "keras"
-SIGNATURE = b"\x89HDF\r\n\x1a\n"
+NAME = "hdf5"
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _ALL_GUARDS = 3
 
 
@@ -38,35 +37,7 @@ def read(path: Path) -> Archive:
     Raises:
         FormatRefused: The file breaks the format, keeps data elsewhere, or its parser had to be stopped.
     """
-    return _read(open_source(path), NAME, {})
-
-
-def read_keras(path: Path) -> Archive:
-    """The weights of a ``.keras`` archive. Its configuration is parsed as JSON and never built.
-
-    Raises:
-        FormatRefused: The archive or the weights inside break their format.
-    """
-    source = open_source(path)
-    found = members(source)
-    about: dict[str, str] = {}
-    for name in ("metadata.json", "config.json"):
-        if name not in found:
-            source.refuse("not-keras", f"is a ZIP archive without {name}")
-        parsed = parse(source, bytes(content(source, found[name])), name)
-        about |= {
-            k: v
-            for k, v in parsed.items()
-            if k in ("keras_version", "date_saved", "class_name") and type(v) is str
-        }
-    weights = found.get("model.weights.h5")
-    if weights is None:
-        source.refuse("not-keras", "is a Keras archive without model.weights.h5")
-    if weights.method != 0:
-        source.refuse("zip-method", "its model.weights.h5 is compressed, which Keras does not do")
-    content(source, weights)  # compares the checksum
-    inner = source.window(weights.offset, weights.size, "model.weights.h5")
-    return _read(inner, KERAS, about)
+    return read_source(open_source(path), NAME, {})
 
 
 def write(
@@ -120,8 +91,18 @@ def _fill(dataset: Any, array: Array, on_bytes: Callable[[int], None]) -> None:
         on_bytes(part.nbytes)
 
 
-def _read(source: Source, name: str, about: Mapping[str, str]) -> Archive:
-    if bytes(source.view[:8]) != SIGNATURE:
+def read_source(source: Source, name: str, about: Mapping[str, str]) -> Archive:
+    """Datasets of a file, or of one inside an archive.
+
+    Args:
+        source: Its content.
+        name: The format that the archive is said to be.
+        about: What is known of it beside what it says.
+
+    Raises:
+        FormatRefused: As :func:`read`.
+    """
+    if bytes(source.view[:8]) != _SIGNATURE:
         source.refuse("bad-hdf5", "does not start as HDF5 files do")
     reply = Reply(source)
     header = reply.header
@@ -164,3 +145,11 @@ def _native(view: memoryview, stored: DType, shape: tuple[int, ...]) -> Array:
 
 def _fetched(reply: Reply, index: int, size: int, stored: DType, shape: tuple[int, ...]) -> Array:
     return _native(reply.data(index, size).toreadonly(), stored, shape)
+
+
+def _matches(head: bytes, source: Source) -> bool:
+    del source
+    return head.startswith(_SIGNATURE)
+
+
+FORMAT = Format(NAME, read, (".h5", ".hdf5"), write, matches=_matches)

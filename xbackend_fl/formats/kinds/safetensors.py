@@ -21,6 +21,7 @@ from xbackend_fl.formats.archive import (
     checked,
 )
 from xbackend_fl.formats.dtypes import SAFETENSORS
+from xbackend_fl.formats.format import Format
 from xbackend_fl.formats.limits import MAX_HEADER
 from xbackend_fl.formats.source import Source, open_source, shown
 from xbackend_fl.formats.streams import write_array
@@ -134,3 +135,10 @@ def _check_spans(body: Source, spans: list[tuple[int, int]]) -> None:
         body.refuse(
             "trailing-data", f"{body.size - end} bytes after the last tensor belong to none", offset=end
         )
+
+
+def _matches(head: bytes, source: Source) -> bool:
+    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= source.size - 8
+
+
+FORMAT = Format(NAME, read, (".safetensors",), write, matches=_matches)

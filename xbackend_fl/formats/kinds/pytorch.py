@@ -17,13 +17,14 @@ from xbackend_fl.errors import FileError
 from xbackend_fl.formats import pytorch_old
 from xbackend_fl.formats.archive import Archive, Array, Entry, aliases_of, check_shape, checked
 from xbackend_fl.formats.dtypes import NAMES, TORCH_STORAGES
+from xbackend_fl.formats.format import Format
 from xbackend_fl.formats.limits import MAX_TENSORS, declared_limit
 from xbackend_fl.formats.pickle_machine import MAX_BYTES, Machine
 from xbackend_fl.formats.pickle_names import Global, Other, StridedTensor
 from xbackend_fl.formats.pytorch_old import Block
 from xbackend_fl.formats.source import Source, open_source, shown
 from xbackend_fl.formats.streams import write_array
-from xbackend_fl.formats.zip_archive import Member, content, members, unchecked
+from xbackend_fl.formats.zip_archive import Member, content, is_zip, members, unchecked
 
 NAME = "pytorch"
 _STORAGE_NAMES = {dtype: name for name, dtype in TORCH_STORAGES.items()}
@@ -279,3 +280,13 @@ def _integer(value: int) -> bytes:
         return b"J" + struct.pack("<i", value)
     raw = value.to_bytes(8, "little", signed=True)
     return b"\x8a" + struct.pack("<B", len(raw)) + raw
+
+
+def _matches(head: bytes, source: Source) -> bool:
+    if is_zip(head):
+        return any(name.endswith("/data.pkl") for name in members(source))
+    # The length of a safetensors header may begin with the byte of a pickle, and ends in zeros.
+    return (head.startswith(b"\x80") and head[4:9] != b"\0\0\0\0{") or head[257:262] == b"ustar"
+
+
+FORMAT = Format(NAME, read, (".pth.tar", ".pt.tar", ".pt", ".pth", ".bin", ".ckpt"), write, matches=_matches)

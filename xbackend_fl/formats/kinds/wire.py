@@ -26,6 +26,7 @@ from xbackend_fl.formats.archive import (
     checked,
 )
 from xbackend_fl.formats.dtypes import ALLOWED, NAMES
+from xbackend_fl.formats.format import Format
 from xbackend_fl.formats.limits import MAX_HEADER, MAX_NAME, MAX_RANK, MAX_TENSORS
 from xbackend_fl.formats.source import Source, open_source, shown
 from xbackend_fl.formats.streams import pieces
@@ -276,3 +277,11 @@ def _check_places(source: Source, head: Head) -> None:
             )
     if end != head.body_length:
         source.refuse("trailing-data", f"{head.body_length - end} bytes of its body belong to no tensor")
+
+
+def _matches(head: bytes, source: Source) -> bool:
+    del source
+    return head.startswith(MAGIC)
+
+
+FORMAT = Format(NAME, read, (".xbf",), write, matches=_matches)

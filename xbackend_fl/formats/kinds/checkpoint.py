@@ -20,12 +20,15 @@ import numpy as np
 from xbackend_fl.errors import FileError
 from xbackend_fl.formats.archive import Archive, Array, Entry, array_of, check_shape, checked
 from xbackend_fl.formats.dtypes import TENSORFLOW, DType
+from xbackend_fl.formats.format import Format
 from xbackend_fl.formats.limits import MAX_HEADER, MAX_NAME, MAX_TENSORS, declared_limit
 from xbackend_fl.formats.protobuf import fields, signed, text, varint
 from xbackend_fl.formats.source import Source, open_beside, open_source, shown
 from xbackend_fl.formats.tensor_slices import PREFIX, TensorSlice, parse_slice, size_of
 
 NAME = "checkpoint"
+GRAPH = "saved_model.pb"
+"""What lies in a SavedModel's folder beside its checkpoint."""
 _MAGIC = bytes.fromhex("57fb808b247547db")
 _OBJECTS = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
@@ -339,3 +342,13 @@ def _masked_crc(view: memoryview) -> int:
     for start in range(0, len(view), 1 << 20):
         crc = google_crc32c.extend(crc, bytes(view[start : start + (1 << 20)]))
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def _is_at(path: Path) -> bool:
+    """A folder that is no SavedModel's, or the path of an index without its ending."""
+    if path.is_dir():
+        return not (path / GRAPH).is_file()
+    return not path.exists() and path.with_name(f"{path.name}.index").is_file()
+
+
+FORMAT = Format(NAME, read, (".index",), is_at=_is_at)

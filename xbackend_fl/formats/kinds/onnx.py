@@ -16,6 +16,7 @@ import numpy as np
 
 from xbackend_fl.formats.archive import Archive, Array, Entry, array_of, check_shape, checked
 from xbackend_fl.formats.dtypes import ONNX, DType
+from xbackend_fl.formats.format import Format
 from xbackend_fl.formats.limits import MAX_TENSORS
 from xbackend_fl.formats.protobuf import count_varints, fields, packed_varints, signed, text
 from xbackend_fl.formats.source import Source, open_beside, open_source, shown
@@ -198,3 +199,6 @@ def _typed(source: Source, tensor: _Tensor, dtype: DType, what: str) -> Callable
 
 def _single(value: int, dtype: DType) -> Array:
     return np.array([signed(value)], np.int64).astype(dtype)
+
+
+FORMAT = Format(NAME, read, (".onnx",), read_beside=partial(read, external=True))
