@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 from xbackend_fl.adapter import OPTIMIZERS, ClientWork, Scaling, TrainConfig
+from xbackend_fl.algorithms.kinds.fedprox import ProximalRule
 from xbackend_fl.canonical.layout import Native
 from xbackend_fl.losses.kinds.cross_entropy import CrossEntropy
 from xbackend_fl.losses.kinds.mean_squared_error import MeanSquaredError
@@ -409,6 +410,36 @@ def test_who_is_done_changes_no_more(monkeypatch: pytest.MonkeyPatch, build: Any
     found = {name: array.copy() for name, array in lockstep.train(start, clients(), config).sums.items()}
     monkeypatch.setattr(Graphs, "step", lambda self, _: self._wave.step(self._wave.room.slots))
     assert apart(lockstep.train(start, clients(), config).sums, found) < 1e-12
+
+
+class Pulled(torch.optim.SGD):
+    """Adds the gradient of ``0.7 / 2 * |x - w|**2`` for the values ``w`` that it saw first, of all tensors but the fourth."""
+
+    def __init__(self, parameters: Any) -> None:
+        super().__init__(parameters, lr=0.05, momentum=0.9, weight_decay=0.01)
+        self._first = [p.detach().clone() for p in self.param_groups[0]["params"]]
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        for place, (p, first) in enumerate(zip(self.param_groups[0]["params"], self._first, strict=True)):
+            p.grad += 0.7 * (p.detach() - first) * (place != 3)
+        super().step(closure)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("clip", [None, 0.3])
+def test_a_rule_of_an_algorithm(clip: float | None, place: Any) -> None:
+    lockstep, model = opened(wide, place)
+    start = start_of(model)
+    anchor = {name: array for name, array in start.items() if name != "3.bias"}
+    config = TrainConfig(
+        OPTIMIZERS["momentum"](lr=0.05, weight_decay=0.01),
+        clip_norm=clip,
+        rule=ProximalRule(0.7),
+        slots={"anchor": anchor},
+    )
+    assert lockstep.takes(clients(), config) is None
+    found = lockstep.train(start, clients(), config).sums
+    check(found, place, partial(one_by_one, model, clients(), Pulled, functional.cross_entropy, clip))
 
 
 def test_parts_that_stay_silent() -> None:

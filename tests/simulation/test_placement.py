@@ -70,8 +70,8 @@ def test_every_gpu_has_a_worker(digits: Path, tmp_path: Path, monkeypatch: pytes
         found = choose_placement(load_course(digits / "course.yaml", settings), 8)
         return found.workers, found.device, found.replicas
 
-    assert placed() == (3, "cuda", 16)
-    assert placed("federate.workers=2") == (2, "cuda", 16)
+    assert placed() == (3, "cuda", LOCKSTEP)
+    assert placed("federate.workers=2") == (2, "cuda", LOCKSTEP)
     assert placed("federate.memory=low") == (1, "cuda", 1)
     assert placed("federate.device=cpu") == (3, "cpu", 1)
     assert placed("federate.replicas=auto") == (3, "cuda", None)
@@ -80,7 +80,7 @@ def test_every_gpu_has_a_worker(digits: Path, tmp_path: Path, monkeypatch: pytes
     assert choose_placement(load_course(digits / "course.yaml"), 8).gpus == ("0", "1", "2")
     assert choose_placement(load_course(digits / "course.yaml", ["federate.device=cpu"]), 8).gpus == ()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    assert placed() == (1, "cuda", 16)
+    assert placed() == (1, "cuda", LOCKSTEP)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-8932f937")
     assert choose_placement(load_course(digits / "course.yaml"), 8).gpus == ("2", "GPU-8932f937")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")

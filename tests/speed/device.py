@@ -24,7 +24,9 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=Path(tempfile.gettempdir()) / "femnist-like")
-    parser.add_argument("--replicas", type=int, nargs="*", default=[1, 4, 8, 16, 24])
+    parser.add_argument(
+        "--replicas", type=int, nargs="*", default=[0, 1, 4, 8, 16, 24], help="0: in lockstep"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     if not options.data.is_dir():

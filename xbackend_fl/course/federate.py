@@ -49,9 +49,9 @@ class Federate(Section):
         "auto", description="where models train; auto: a GPU, if there is one"
     )
     replicas: PositiveInt | Literal["auto", "lockstep"] = Field(
-        16,
-        description="models that train side by side on a GPU; auto measures on the first cohort, and the last bits of sums then depend on what "
-        "it finds; lockstep: one run of the model's code for a whole cohort, on trial (PyTorch)",
+        "lockstep",
+        description="how a cohort trains on a GPU (PyTorch); lockstep: one run of the model's code for all participants, or 16 copies side by side "
+        "where that cannot be; a number: so many copies; auto measures on the first cohort, and the last bits of sums then depend on what it finds",
     )
     device_memory_mib: PositiveInt | None = Field(
         None, description="most that a worker may allocate on its GPU; all of it if left out"

@@ -55,7 +55,7 @@ class Client:
         local: Names of the canonical parameters that stay here.
         frozen: Names of those that the model would train, and the course does not.
         kinds: Of the canonical parameters in this course.
-        plain: Whether it trains from the weights as they came, gives weights only, by its examples, and keeps nothing.
+        plain: Whether everybody trains by one plan from the weights as they came, gives weights only, by its examples, and keeps nothing.
 
     Raises:
         ConfigError: ``federate.local`` or ``federate.frozen`` does not fit the model.
@@ -76,8 +76,10 @@ class Client:
         _check_apart(binding, self.frozen, "frozen")
         tensors = model.trainer.read() if self.local else {}
         self._own = {name: np.array(tensors[name]) for name in self._own_part.owners}
-        # Of a class that changes one of its sides nothing is known.
-        self.plain = type(self._side) is PlainClient and algorithm.weighing == "examples" and not self.local
+        # What is given must be the weights: of a class that says something else nothing is known.
+        gives = isinstance(self._side, PlainClient) and type(self._side).finish is PlainClient.finish
+        apart = algorithm.vectors or algorithm.keeps_state or self.local
+        self.plain = gives and algorithm.weighing == "examples" and not apart
 
     def _of(self, kind: Kind) -> frozenset[str]:
         return frozenset(name for name, found in self.kinds.items() if found is kind)
@@ -106,6 +108,10 @@ class Client:
         state = self._state(kept)
         mine = self.mine(start, kept)
         return Begun(mine, self._side.begin(mine, sent, state), sent, state)
+
+    def plan(self, start: Tensors) -> LocalPlan:
+        """How everybody trains from native tensors, where that is one plan: see :attr:`plain`."""
+        return self._side.begin(self.native(start), {}, ClientState())
 
     def mine(self, start: Weights, kept: Arrays) -> Weights:
         """Weights with the participant's own parameters."""

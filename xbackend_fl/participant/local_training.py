@@ -42,7 +42,7 @@ from xbackend_fl.schedules import factor_over_rounds, rates
 from xbackend_fl.weights import Weights
 
 _ONE_BY_ONE = (
-    "participants train one after the other on the device: only PyTorch without dropout or a schedule (in lockstep, or by plain SGD), "
+    "participants train one after the other on the device: only PyTorch without dropout or a schedule, by FedAvg or FedProx (in lockstep, or by plain SGD), "
     "with a loss that is no function of PyTorch's own, a float32 mean and a shared model, trains a whole cohort there"
 )
 
@@ -179,8 +179,9 @@ class LocalTraining:
             watched: Factor of the learning rate by schedules that follow validation figures.
         """
         self._watched = watched
-        if self._stays_on_device(cohort):
-            return self._train_on_device(number, weights, cohort)
+        config = self._config_on_device(weights, cohort)
+        if config is not None:
+            return self._train_on_device(number, weights, cohort, config)
         return self._train_in_turn(number, weights, cohort, vectors)
 
     def _train_in_turn(
@@ -268,23 +269,22 @@ class LocalTraining:
             }
             return replace(given, update=Update(found, given.update.num_examples))
 
-    def _stays_on_device(self, cohort: Sequence[str]) -> bool:
-        """Whether a whole cohort can stay on a device, with the results that one by one would have."""
-        federate = self._course.federate
-        plain = federate.precision == "float32" and federate.share_local_model and federate.online_aggr
-        plain = (
-            plain and not self._feed.transforms and self.client.plain and federate.aggregator.name == "mean"
-        )
-        return (
-            plain
-            and not self._loops
-            and not self._course.training.schedule
-            and all(self._trainings[name] is self._course.training for name in cohort)
-            and isinstance(self._model.trainer, CohortTrainer)
-            and self._model.trainer.supports(self.native_config(self._split, self._course.training))
-        )
+    def _config_on_device(self, weights: Weights, cohort: Sequence[str]) -> TrainConfig | None:
+        """How a whole cohort trains on a device; ``None`` if it cannot, with the results that one by one would have."""
+        federate, settings, trainer = self._course.federate, self._course.training, self._model.trainer
+        plain = federate.precision == "float32" and federate.aggregator.name == "mean" and self.client.plain
+        shared = federate.share_local_model and federate.online_aggr and not self._loops
+        same = all(self._trainings[name] is settings for name in cohort) and not settings.schedule
+        together = plain and shared and same and not self._feed.transforms
+        if not together or not isinstance(trainer, CohortTrainer):
+            return None
+        plan = self.client.plan(self._model.binding.restore(weights, copy=False))
+        config = replace(self.native_config(self._split, settings), rule=plan.rule, slots=plan.slots)
+        return config if trainer.supports(config) else None
 
-    def _train_on_device(self, number: int, weights: Weights, cohort: Sequence[str]) -> PartialSum:
+    def _train_on_device(
+        self, number: int, weights: Weights, cohort: Sequence[str], config: TrainConfig
+    ) -> PartialSum:
         trainer = self._model.trainer
         assert isinstance(trainer, CohortTrainer)
         start = self._model.binding.restore(weights, copy=False)
@@ -297,9 +297,7 @@ class LocalTraining:
             ]
             clients.append(ClientWork(tuple(rows), len(shard)))
         with failing(training(number, cohort, self._backend)):
-            result = trainer.train_cohort(
-                start, clients, self.native_config(self._split, self._course.training)
-            )
+            result = trainer.train_cohort(start, clients, config)
         if not self._are_sums(result.sums, sum(part.num_examples for part in clients)):
             # Somebody's weights are too large to be summed up: each is looked at by itself.
             return self._train_in_turn(number, weights, cohort, {})

@@ -192,8 +192,6 @@ def _check(model: torch.nn.Module, config: TrainConfig) -> None:
         raise CannotStack("the loss is a function of the user's own, which may do what no graph can hold")
     if config.precision != "float32":
         raise CannotStack(f"forward passes compute with {config.precision}")
-    if config.rule is not None:
-        raise CannotStack("the algorithm changes gradients by what a participant keeps")
 
 
 def _key(config: TrainConfig) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 
 
 def kernels(name: str, tensor: torch.Tensor) -> Any | None:
@@ -28,6 +29,11 @@ def _module(name: str) -> Any | None:
 def lined_up(vectors: torch.Tensor | None) -> torch.Tensor | None:
     """``[participants, values]`` whose values lie side by side; how far apart participants lie is told to kernels."""
     return vectors if vectors is None or vectors.stride(-1) == 1 else vectors.contiguous()
+
+
+def put(target: torch.Tensor, array: NDArray[Any]) -> None:
+    """Write an array to the device, behind what that has to do before; the array may change at once."""
+    target.copy_(torch.from_numpy(array), non_blocking=True)
 
 
 def pair(given: Any) -> tuple[int, int]:

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from xbackend_fl.adapter.contract import ClientWork, TrainConfig
 from xbfl_torch.cohort import Data
 from xbfl_torch.local_stepper import masks_of
+from xbfl_torch.stacked.constants import Constants
 from xbfl_torch.stacked.dense import Dense, additions_of
+from xbfl_torch.stacked.devices import put
 from xbfl_torch.stacked.packing import Packing
 from xbfl_torch.stacked.schedule import Schedule
 from xbfl_torch.stacked.step import losses
@@ -79,6 +81,7 @@ class Wave:
         self._numbers = zeros(room.steps, 4)
         self._config = config
         self._mask = _mask(config, packing, zeros)
+        self._constants = Constants.for_rule(config, packing, zeros)
 
     def begin(self, base: torch.Tensor) -> None:
         """Begin a cohort, which all start from ``base [packing.size]``."""
@@ -88,19 +91,21 @@ class Wave:
     def load(self, schedule: Schedule, config: TrainConfig) -> None:
         """Begin some participants: everybody has the base and no state; learning rates are those of ``config``."""
         self._values.copy_(self._base[: self._packing.width].expand_as(self._values))
+        if self._constants is not None:
+            self._constants.load(config, self._packing)
         self.rewind()
         for tensor in (*self._state, self._totals):
             tensor.zero_()
         steps = len(schedule.active)
         rates = config.rates or [config.optimizer.lr] * steps
         numbers = [config.optimizer.numbers(step + 1, rates[step]) for step in range(steps)]
-        _put(self._numbers[:steps], np.array(numbers, np.float64).reshape(steps, 4))
-        _put(self._rows[:steps], schedule.rows)
-        _put(self._counts[:steps], schedule.counts)
+        put(self._numbers[:steps], np.array(numbers, np.float64).reshape(steps, 4))
+        put(self._rows[:steps], schedule.rows)
+        put(self._counts[:steps], schedule.counts)
         ends = np.cumsum(schedule.active) * self.room.batch
         self._used = int(ends[-1]) if steps else 0
         for item in self._dense.additions.values():
-            _put(item.starts[:steps], np.concatenate([[0], ends[:-1]]).astype(np.int64))
+            put(item.starts[:steps], np.concatenate([[0], ends[:-1]]).astype(np.int64))
 
     def rewind(self) -> None:
         """The next step is the first one."""
@@ -138,6 +143,8 @@ class Wave:
             scales = clip_scales(gradients, [item.squared_norms() for item in added], config.clip_norm)
         state = [tensor[:count] for tensor in self._state]
         values = self._values[:count, :reach]
+        if self._constants is not None:
+            gradients, scales = self._constants.followed(gradients, values, scales), None
         numbers = self._numbers.index_select(0, self._number)[0]
         descend(values, gradients, scales, state, active, config.optimizer, numbers)
         for item in added:
@@ -181,11 +188,6 @@ def weights_of(clients: Sequence[ClientWork], order: Sequence[int], slots: int) 
     numbers = np.zeros(slots)
     numbers[: len(order)] = [clients[index].num_examples for index in order]
     return numbers
-
-
-def _put(target: torch.Tensor, array: NDArray[Any]) -> None:
-    """Write an array to the device, behind what it has to do before; the array may change at once."""
-    target.copy_(torch.from_numpy(array), non_blocking=True)
 
 
 def _mask(config: TrainConfig, packing: Packing, zeros: Any) -> torch.Tensor | None:
