@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from xbackend_fl.adapter.axes import Declared, declared_axes
 from xbackend_fl.adapter.blame import explained, not_accepted
-from xbackend_fl.adapter.contract import Array, Batch, LossSum, TrainConfig
+from xbackend_fl.adapter.contract import Array, Batch, LiteModel, LossSum, TrainConfig
 from xbackend_fl.adapter.example import Example, checked, with_masks
 from xbackend_fl.adapter.optimizers import StepNumbers
 from xbackend_fl.adapter.renewing import check_same
@@ -29,6 +29,7 @@ from xbfl_tensorflow.describe import describe
 from xbfl_tensorflow.exporting import export_onnx
 from xbfl_tensorflow.kernels import kernels_needed
 from xbfl_tensorflow.lending import LentModel, lent
+from xbfl_tensorflow.lite import export_lite
 from xbfl_tensorflow.losses import mean_loss
 from xbfl_tensorflow.masters import Masters
 from xbfl_tensorflow.preserve import is_unbuilt, layers_kept, unbuilt_kept
@@ -296,6 +297,18 @@ class TensorFlowTrainer:
 
         with self._masters.inside():
             return export_onnx(call, self._variables, _tensors(inputs), batch_axes, path)
+
+    @property
+    def lite_format(self) -> str:
+        """LiteRT's models."""
+        return "tflite"
+
+    def export_lite(self, path: Path, inputs: Sequence[Array], batch_axes: Sequence[int]) -> LiteModel:
+        """Write the model for LiteRT."""
+        names = [port.name for port in self._description.schema.inputs]
+        call, autograph = self._plain_outputs, wants_autograph(self._model)
+        with self._masters.inside():
+            return export_lite(call, _tensors(inputs), names, batch_axes, path, autograph=autograph)
 
     def _plain_outputs(self, inputs: Sequence[Any]) -> tuple[Any, ...]:
         return self._call(inputs, training=False)

@@ -187,7 +187,7 @@ def _describe(
             (word, key), array, perm, note = next(data)
             context.values[node] = builder.input(word, str(array.dtype), array.shape, perm, note, key=key)
         elif node.op == "call_function" and node not in context.values:
-            with context.reading(str(node.target), partial(_frames, node), model):
+            with context.reading(str(node.target), partial(frames_of, node), model):
                 refuse_hidden_changes(node)
                 if node in read:
                     _operation(context, node)
@@ -250,7 +250,7 @@ def _read(graph: Graph) -> set[Node]:
     return found
 
 
-def _frames(node: Node) -> list[tuple[str, int]]:
+def frames_of(node: Node) -> list[tuple[str, int]]:
     """The calls that a node comes from, as the exporter noted them."""
     trace = str(node.meta.get("stack_trace") or "")
     return [(file, int(line)) for file, line in re.findall(r'File "([^"]+)", line (\d+)', trace)]

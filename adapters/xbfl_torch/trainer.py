@@ -20,6 +20,7 @@ from xbackend_fl.adapter.contract import (
     Batch,
     ClientWork,
     CohortResult,
+    LiteModel,
     LossSum,
     Scaling,
     Tensors,
@@ -36,6 +37,7 @@ from xbfl_torch.describe import describe, is_tensor, tensors_of
 from xbfl_torch.devices import seed_generators
 from xbfl_torch.exporting import export_onnx
 from xbfl_torch.lending import LentModule, lent
+from xbfl_torch.lite import export_lite
 from xbfl_torch.local_stepper import LocalStepper
 from xbfl_torch.losses import mean_loss
 from xbfl_torch.masters import Masters
@@ -342,6 +344,17 @@ class TorchTrainer:
         with self._masters.inside(), evaluation_mode(self._model):
             tensors = [self._tensor(array) for array in inputs]
             return export_onnx(self._model, self._returned, tensors, batch_axes, path)
+
+    @property
+    def lite_format(self) -> str:
+        """ExecuTorch's programs."""
+        return "pte"
+
+    def export_lite(self, path: Path, inputs: Sequence[Array], batch_axes: Sequence[int]) -> LiteModel:
+        """Write the module for ExecuTorch."""
+        with self._masters.inside(), evaluation_mode(self._model):
+            tensors = [self._tensor(array) for array in inputs]
+            return export_lite(self._model, self._returned, tensors, batch_axes, path)
 
     @cached_property
     def _dense(self) -> tuple[str, ...]:

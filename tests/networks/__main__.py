@@ -2,7 +2,7 @@
 
 ``--corpus textbook`` takes the pairs that were written twice by hand, and compares the map with a person's;
 ``--corpus packages`` those whose sides come from public packages (the extra ``corpus``), with the packages' own map;
-``--corpus files`` what others say of each network's ONNX file.
+``--corpus files`` what others say of each network's ONNX file; ``--corpus lite`` what LiteRT and ExecuTorch do (their extras).
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.networks")
     parser.add_argument("only", nargs="*", help="parts of names")
     parser.add_argument("--traceback", action="store_true")
-    parser.add_argument("--corpus", choices=("networks", "textbook", "packages", "files"), default="networks")
+    parser.add_argument(
+        "--corpus", choices=("networks", "textbook", "packages", "files", "lite"), default="networks"
+    )
     parser.add_argument("--kind", choices=("pairs", "look-alikes"), help="of a corpus, one kind alone")
     parser.add_argument("--limit", type=int, default=300, metavar="SECONDS", help="of each pair of a corpus")
     parser.add_argument("--opset", type=int, action="append", help="of the files; repeatable")
@@ -41,6 +43,10 @@ def main() -> int:
         from tests.networks.files import table
 
         return table(arguments.only, arguments.opset or [21])
+    if arguments.corpus == "lite":
+        from tests.networks.lite import table as lite_table
+
+        return lite_table(arguments.only)
     if arguments.corpus != "networks":
         from tests.networks.textbook.measure import measure
 

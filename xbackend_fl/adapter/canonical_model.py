@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, final
@@ -78,6 +78,12 @@ class CanonicalModel:
         """Outputs in the precision of the model itself, which must be :class:`Rounding`."""
         assert isinstance(self.trainer, Rounding)
         return self._outputs(self.trainer.forward_by_itself(self.native_inputs(inputs)))
+
+    def through(
+        self, run: Callable[[Sequence[Array]], tuple[Array, ...]], inputs: Sequence[Array]
+    ) -> tuple[Array, ...]:
+        """Outputs of something that takes and returns arrays as the native model does."""
+        return self._outputs(run(self.native_inputs(inputs)))
 
     def predict(self, batches: Iterable[Sequence[Array]]) -> Iterator[tuple[Array, ...]]:
         """Outputs in evaluation mode, batch by batch."""

@@ -6,7 +6,7 @@ model consumes. The core converts, with the binding, on its own side of this sea
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -260,6 +260,47 @@ class Exporting(Protocol):
 
         Raises:
             RefusedInput: The exporter is not installed, or cannot write this model.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class LiteModel:
+    """A file for small machines that a framework wrote, opened by its runtime.
+
+    Attributes:
+        runtime: Name and version of the runtime.
+        inputs: What each input is called in the file; empty where they have places and no names.
+        examples: Fewest and most examples that it takes at once; ``None`` for any number.
+        run: Takes and returns arrays as the trainer does; raises :class:`RefusedInput` if the runtime cannot run it.
+    """
+
+    runtime: str
+    inputs: tuple[str, ...]
+    examples: tuple[int, int | None]
+    run: Callable[[Sequence[Array]], tuple[Array, ...]] = field(repr=False)
+
+
+@runtime_checkable
+class LiteExporting(Protocol):
+    """A trainer whose framework writes files for a runtime on small machines, which has neither the framework nor the model's code."""
+
+    @property
+    def lite_format(self) -> str:
+        """What these files end in, without the dot."""
+        ...
+
+    def export_lite(self, path: Path, inputs: Sequence[Array], batch_axes: Sequence[int]) -> LiteModel:
+        """Write the model in evaluation mode with the weights that it holds, and open the file.
+
+        Args:
+            path: The new file.
+            inputs: An example, with the most examples that the file has to take.
+            batch_axes: Where each input has its batch.
+
+        Raises:
+            AdapterError: The exporter or the runtime is not installed.
+            RefusedInput: The exporter or the runtime cannot do it; the message names the operator and its place.
         """
         ...
 

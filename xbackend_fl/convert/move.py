@@ -18,6 +18,7 @@ from xbackend_fl.canonical import Binding
 from xbackend_fl.canonical.dtypes import HALVES, rounded, widened
 from xbackend_fl.canonical.onnx_export import to_bytes, to_onnx
 from xbackend_fl.convert.exporting import by_exporter, needs_exporter
+from xbackend_fl.convert.lite import by_lite_exporter, lite_exporter, lite_format
 from xbackend_fl.convert.models import Side
 from xbackend_fl.convert.outputs import Output, check_read_again, compared_outputs
 from xbackend_fl.errors import FileError, RefusedInput, SchemaError
@@ -90,7 +91,6 @@ def convert(
         RefusedInput: The destination cannot be written so.
         RunFailed: What was written is not what was read, or the models disagree.
     """
-    kind = format_of(destination, file_format)
     if not len(source):
         said = "".join(f"; {note}" for note in source.notes)
         raise FileError(
@@ -99,6 +99,19 @@ def convert(
         )
     if not overwrite:
         check_new(destination, "choose another file, or --force")
+    if (lite := lite_format(destination, file_format)) is not None:
+        return _for_small_machines(
+            lite,
+            source,
+            destination,
+            reader,
+            writer,
+            example,
+            writing,
+            rounding=rounding,
+            overwrite=overwrite,
+        )
+    kind = format_of(destination, file_format)
     if writing.asks and (
         reader is None or reader.trainer is None or writer is not None or kind.name != "onnx"
     ):
@@ -116,11 +129,7 @@ def convert(
             on_progress=on_progress,
         )
         return Report(destination, len(source), source.num_bytes, "every bit read again", notes=source.notes)
-    places = {} if reader is None else _places(source, reader)
-    canonical = _canonical(source, reader, writer, places)
-    if writer is not None and any(native.dtype in HALVES for native in writer.binding.natives.values()):
-        # What a file can hold, and is compared with.
-        canonical = writer.binding.export(_stored(canonical, writer.binding, rounding=rounding))
+    places, canonical = _moved(source, reader, writer, rounding=rounding)
     with atomic_write(destination) as partial:
         own: tuple[str, ...] = ()
         if kind.name == "onnx" and writer is None and reader is not None and needs_exporter(reader):
@@ -137,6 +146,41 @@ def convert(
     told = () if writer is not None or reader is None else _held_in(kind, reader.binding)
     size = sum(array.nbytes for array in canonical.values())
     return Report(destination, len(canonical), size, verified, outputs, (*source.notes, *own, *left, *told))
+
+
+def _for_small_machines(
+    lite: str,
+    source: Archive,
+    destination: Path,
+    reader: Side | None,
+    writer: Side | None,
+    example: Sequence[Array],
+    writing: Writing,
+    *,
+    rounding: bool,
+    overwrite: bool,
+) -> Report:
+    """A model with the weights of the file, as a file of a runtime."""
+    side, exporter = lite_exporter(lite, writer or reader, writing)
+    places, canonical = _moved(source, reader, writer, rounding=rounding)
+    with atomic_write(destination) as partial:
+        verified, outputs, notes = by_lite_exporter(partial, exporter, side, canonical, example)
+        _replace(destination, overwrite=overwrite)
+    left = () if reader is None else _left_out(source, places, reader.binding)
+    size = sum(array.nbytes for array in canonical.values())
+    return Report(destination, len(canonical), size, verified, outputs, (*source.notes, *notes, *left))
+
+
+def _moved(
+    source: Archive, reader: Side | None, writer: Side | None, *, rounding: bool
+) -> tuple[Mapping[str, str], Canonical]:
+    """Where the tensors of the file belong, and what they are in canonical form."""
+    places = {} if reader is None else _places(source, reader)
+    canonical = _canonical(source, reader, writer, places)
+    if writer is not None and any(native.dtype in HALVES for native in writer.binding.natives.values()):
+        # What a file can hold, and is compared with.
+        canonical = writer.binding.export(_stored(canonical, writer.binding, rounding=rounding))
+    return places, canonical
 
 
 def _canonical(

@@ -52,28 +52,37 @@ def compared_outputs(
     schema = sides[0].schema
     assert schema is not None
     inputs = draw_inputs(schema, [array.shape for array in example], 0)
-    answers = [answer_of(side, canonical, inputs) for side in sides]
-    if len(answers) == 1:
-        if schema.opaque:
-            return ()
-        answers.append(tuple(execute(schema, canonical, inputs)))
-    return compared(schema, *answers)
+    one, *others = [answer_of(side, canonical, inputs) for side in sides]
+    if not others and schema.opaque:
+        return ()
+    two = others[0] if others else tuple(execute(schema, canonical, inputs))
+    return compared(schema, one, two)
 
 
-def compared(schema: Schema, ones: Sequence[Array], twos: Sequence[Array]) -> tuple[Output, ...]:
+def compared(
+    schema: Schema, ones: Sequence[Array], twos: Sequence[Array], who: str = "the two sides"
+) -> tuple[Output, ...]:
     """The differences of two answers.
+
+    Args:
+        schema: Names the outputs.
+        ones: What is right.
+        twos: What is held against it.
+        who: Whose answers they are, for the error.
 
     Raises:
         RunFailed: One is larger than the tolerance of the proof.
     """
     result = []
     for port, one, two in zip(schema.outputs, ones, twos, strict=True):
+        if one.shape != two.shape:
+            raise RunFailed(
+                f"{who} disagree about the shape of output {port.name!r}: {list(two.shape)} and {list(one.shape)}; nothing was kept"
+            )
         error = relative_error(two, one)
         result.append(Output(port.name, float(np.max(np.abs(one - two), initial=0.0)), error))
         if not error <= TOLERANCE:
-            raise RunFailed(
-                f"the two sides disagree about output {port.name!r} by {error:.1e}; nothing was kept"
-            )
+            raise RunFailed(f"{who} disagree about output {port.name!r} by {error:.1e}; nothing was kept")
     return tuple(result)
 
 
