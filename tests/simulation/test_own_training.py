@@ -14,6 +14,9 @@ from xbackend_fl.events import Event, ModelBound, Noted, ParticipantFailed, Part
 from xbackend_fl.simulation import resume_run
 
 LOOP = """
+import collections
+import itertools
+
 import torch
 from torch.nn import functional
 
@@ -55,6 +58,19 @@ def fails(task):
 
 def forgets(task):
     return 3
+
+
+def raises_once(task):
+    if (task.participant, task.round) == ('berlin', 1):
+        raise OSError(28, 'the scanner is full')
+    return train(task)
+
+
+def hangs_once(task):
+    if (task.participant, task.round) == ('berlin', 1):
+        # A loop of C that holds Python's lock and looks at no signal.
+        collections.deque(itertools.repeat(0), maxlen=0)
+    return train(task)
 """
 SHA_OF_DIGITS = "6ecbb2a8370ad26a63b9ac683f81cae59621b87130055122ac99b0170d5a2ffd"
 
@@ -67,6 +83,10 @@ def loop(tmp_path: Path) -> str:
 
 def own(loop: str, name: str) -> str:
     return f"models.torch={{build: torch_model.py:build, train: '{loop}:{name}'}}"
+
+
+def alone(loop: str, name: str) -> str:
+    return f"models={{torch: {{build: torch_model.py:build, train: '{loop}:{name}'}}}}"
 
 
 def test_a_course_with_a_loop_ends_with_the_bits_of_the_built_in_one(
@@ -156,3 +176,29 @@ def test_the_state_of_a_loop_goes_on_with_the_run(small: Make, loop: str, tmp_pa
         if r["event"] == "participant_trained" and "rounds" in r["figures"]
     ]
     assert found == [1, 2, 3]
+
+
+@pytest.mark.slow
+def test_a_loop_that_nothing_interrupts_costs_its_process_and_not_the_course(
+    small: Make, loop: str, tmp_path: Path
+) -> None:
+    """All participants of PyTorch share one process: the others train again in a new one, with the bits of a course in which the loop had raised."""
+    people = ", ".join(f"{{name: {name}, backend: torch}}" for name in ("amsterdam", "berlin", "cairo"))
+    course = [f"participants=[{people}]", "rounds=2", "training.steps=2", "federate.cohort=3"]
+    settings = [*course, "federate.workers=1", "training.timeout_s=5"]
+    goes_on = [*settings, "federate.on_failure=continue"]
+    events: list[Event] = []
+    expected = run_course(small(*goes_on, alone(loop, "raises_once")), tmp_path / "raised")
+    run = run_course(small(*goes_on, alone(loop, "hangs_once")), tmp_path / "hung", observer=events.append)
+    assert run.weights.digest == expected.weights.digest
+    assert [entry.metrics for entry in run.history] == [entry.metrics for entry in expected.history]
+    (failed,) = [event for event in events if isinstance(event, ParticipantFailed)]
+    assert (failed.name, failed.round) == ("berlin", 1)
+    assert "did not return within 5 s (training.timeout_s), and could not be interrupted" in failed.reason
+    assert failed.reason.endswith("(traceback: failures/berlin-round-1.txt)")
+    assert f'File "{loop}"' in (tmp_path / "hung" / "failures" / "berlin-round-1.txt").read_text()
+    assert [path.name for path in (tmp_path / "hung" / "failures").iterdir()] == ["berlin-round-1.txt"]
+    told = [(e.round, e.name) for e in events if isinstance(e, ParticipantTrained)]
+    assert len(told) == len({*told}) == 5
+    with pytest.raises(RunFailed, match="the training of berlin in round 1 did not return within 5 s"):
+        run_course(small(*settings, alone(loop, "hangs_once")), tmp_path / "stops")

@@ -47,6 +47,10 @@ class ClientStates:
         """Beside the states: where tracebacks of training loops lie."""
         return self._folder.with_name("failures")
 
+    def trace(self, name: str, number: int) -> Path:
+        """Of a training loop in a round."""
+        return self.failures / f"{name}-round-{number}.txt"
+
     def read(self, name: str, before: int) -> Arrays:
         """What a participant has kept before a round; empty if nothing.
 

@@ -149,3 +149,9 @@ def _scaled(array: NDArray[np.uint8], factor: np.float32, offset: np.float32) ->
     found: NDArray[np.float32] = array * factor
     found += offset
     return found
+
+
+def whole(data: Dataset) -> tuple[Any, Any]:
+    """All examples of a data set as ``task.data`` has them: inputs, a tuple of them where there are several, and targets."""
+    inputs, targets = data.gather(np.arange(len(data)))
+    return inputs[0] if len(inputs) == 1 else inputs, targets

@@ -36,7 +36,7 @@ from xbackend_fl.metrics import Metrics
 from xbackend_fl.participant.client import Arrays, Begun, Client
 from xbackend_fl.participant.client_states import ClientStates
 from xbackend_fl.participant.failures import failing, finite, traceback_kept, training, undone
-from xbackend_fl.participant.feed import Feed
+from xbackend_fl.participant.feed import Feed, whole
 from xbackend_fl.participant.own_training import Job, Loop, train_own
 from xbackend_fl.schedules import factor_over_rounds, rates
 from xbackend_fl.weights import Weights
@@ -401,6 +401,7 @@ class LocalTraining:
             partial(self._native_batches, number, name),
             course.federate.algorithm,
             self._lr(number, name),
+            trace=None if self.states is None else self.states.trace(name, number),
         )
         plain = self.native_config(self._split if data is None else data, job.training)
         optimizer = replace(plain.optimizer, lr=job.lr)
@@ -423,9 +424,7 @@ class LocalTraining:
         """What a loop finds in ``task.data``."""
         if name in self._given:
             return self._given[name]
-        data = self._shards[name]
-        inputs, targets = data.gather(np.arange(len(data)))
-        return inputs[0] if len(inputs) == 1 else inputs, targets
+        return whole(self._shards[name])
 
     def _native_batches(self, number: int, name: str) -> Iterator[Batch]:
         """The batches of a participant, as the model takes them.

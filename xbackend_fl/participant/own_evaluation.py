@@ -15,7 +15,7 @@ from xbackend_fl.course import Course
 from xbackend_fl.data import Dataset, seed_of
 from xbackend_fl.errors import UpdateRefused
 from xbackend_fl.metrics import Metrics
-from xbackend_fl.participant.feed import Feed
+from xbackend_fl.participant.feed import Feed, whole
 from xbackend_fl.participant.overtime import ended_after
 from xbackend_fl.participant.own_training import Job, Loop, lendable, refusing, reported, task_of
 from xbackend_fl.participant.trial import EVALUATION_BATCH
@@ -63,7 +63,7 @@ class OwnEvaluation:
             seed_of(course.seed, "evaluation", 0, name),
             training,
             None if name in self.given else len(data),
-            (lambda: self.given[name]) if name in self.given else partial(_whole, data),
+            (lambda: self.given[name]) if name in self.given else partial(whole, data),
             partial(self._batches, data),
             course.federate.algorithm,
             training.optimizer.lr,
@@ -130,9 +130,3 @@ def _check_still(before: Tensors, after: Tensors) -> None:
             f"changed {shown_names(moved)}, and whoever evaluates leaves the weights as they are",
             hint="leave out optimizer steps and model.train()",
         )
-
-
-def _whole(data: Dataset) -> tuple[Any, Any]:
-    """All examples, as ``task.data`` has them."""
-    inputs, targets = data.gather(np.arange(len(data)))
-    return inputs[0] if len(inputs) == 1 else inputs, targets

@@ -103,6 +103,7 @@ class Job:
         algorithm: The course's.
         lr: The learning rate of the round.
         split: What the data are for.
+        trace: Where a process that ends since a loop could not be interrupted writes where it was.
     """
 
     participant: str
@@ -116,6 +117,7 @@ class Job:
     algorithm: Algorithm
     lr: float
     split: str = "train"
+    trace: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,7 @@ def train_own(
     )
     with refusing(who, limit), lendable(trainer, job.backend).lend(config, uncalled) as lent:
         task = task_of(job, lent, kept)
-        with ended_after(limit):
+        with ended_after(limit, job.trace):
             answer = loop.function(task)
         num_examples, figures = reported(answer, job.max_examples)
         if config.rule is not None and not lent.called:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar, final
 
-from xbackend_fl.errors import Refusals
 from xbackend_fl.events import Observer
 from xbackend_fl.participant import Worker
 
@@ -79,13 +78,15 @@ class Handle(Protocol):
         ...
 
 
-def settle(pending: Iterable[Pending[Any]], observer: Observer, refused: Refusals | None = None) -> None:
+def settle(
+    pending: Iterable[Pending[Any]], observer: Observer, refused: AbstractContextManager[None] | None = None
+) -> None:
     """Bring the answers of calls; workers of this process run theirs now, in order.
 
     Args:
         pending: The calls.
         observer: Told about every event as it comes.
-        refused: Gathers the refusals of all workers, whose calls then have no answer. The first refusal is raised if left out.
+        refused: Gathers what workers raise, whose calls then have no answer: each is received in it. What comes first is raised if left out.
     """
     waiting: dict[Any, Pending[Any]] = {}
     kept = nullcontext() if refused is None else refused

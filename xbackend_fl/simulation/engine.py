@@ -17,13 +17,14 @@ from xbackend_fl.canonical import Binding, Schema
 from xbackend_fl.course import Course, Participant
 from xbackend_fl.course.federate import merging
 from xbackend_fl.errors import Refusals, RefusedInput, RunFailed, SchemaError
-from xbackend_fl.events import ModelBound, Noted, Observer
+from xbackend_fl.events import ModelBound, Noted, Observer, ParticipantFailed
 from xbackend_fl.mapping import Evidence
 from xbackend_fl.metrics import Metrics
-from xbackend_fl.participant import ClientStates, Scope, Usage, Worker, changed
+from xbackend_fl.participant import ClientStates, PartialSum, Scope, Usage, Worker, changed
 from xbackend_fl.report import Participation
 from xbackend_fl.rounds import Outputs, Prepared, RoundOutcome, check_loss
 from xbackend_fl.simulation.calls import Handle, Pending, collect, settle
+from xbackend_fl.simulation.ended import Ended, Once
 from xbackend_fl.simulation.placement import Placement, choose_placement
 from xbackend_fl.simulation.shared_memory import SharedValues
 from xbackend_fl.simulation.workers import LocalWorker, ProcessWorker
@@ -73,10 +74,17 @@ class SimulationEngine:
             ]
             for backend in course.backends
         }
-        self._workers = [worker for team in self._teams.values() for worker in team]
-        self._first = [team[0] for team in self._teams.values()]
         self._thorough = thorough
+        self._adopted: dict[str, tuple[Schema, Binding]] = {}
         self._sizes: dict[str, int] = {}
+
+    @property
+    def _workers(self) -> list[Handle]:
+        return [worker for team in self._teams.values() for worker in team]
+
+    @property
+    def _first(self) -> list[Handle]:
+        return [team[0] for team in self._teams.values()]
 
     def prepare(self, observer: Observer) -> Prepared:
         """Look at all data, open every model; the reference's evidence proves the others."""
@@ -99,14 +107,30 @@ class SimulationEngine:
                     seconds=time.perf_counter() - began,
                 )
             )
+        self._adopted = {backend: (schema, binding) for backend, binding in bindings.items()}
         for backend, team in self._teams.items():
             collect([worker.submit(Worker.adopt, schema, bindings[backend]) for worker in team[1:]])
-        collect([worker.submit(Worker.keep_states, self._states) for worker in self._workers])
-        if (device := self.placement.device) != "cpu":
-            replicas = self.placement.replicas
-            collect([worker.submit(Worker.to_device, device, replicas) for worker in self._workers])
+        self._complete(self._workers)
         self._sizes = self.num_examples()
         return Prepared(schema, bindings, _only(reference.submit(Worker.initial)), data)
+
+    def _complete(self, workers: Sequence[Handle]) -> None:
+        """Tell workers whose models are bound where states are, and where to train."""
+        collect([worker.submit(Worker.keep_states, self._states) for worker in workers])
+        if (device := self.placement.device) != "cpu":
+            replicas = self.placement.replicas
+            collect([worker.submit(Worker.to_device, device, replicas) for worker in workers])
+
+    def _restart(self, backend: str, index: int) -> None:
+        """A new worker in the place of one whose process has ended."""
+        self._teams[backend][index].close()
+        placement = self.placement
+        worker = ProcessWorker(
+            self._course, backend, placement.threads, _seen(placement)[index], self._shared
+        )
+        self._teams[backend][index] = worker
+        collect([worker.submit(Worker.adopt, *self._adopted[backend])])
+        self._complete([worker])
 
     def _examine(self, observer: Observer) -> tuple[Schema, tuple[Evidence, ...], dict[str, str]]:
         """Try everything but the training, in every backend; the reference's schema and evidence, and digests of the data.
@@ -159,15 +183,33 @@ class SimulationEngine:
             self._states.forget_from(number)
         backends = {participant.name: participant.backend for participant in self._course.participants}
         self._shared.publish(weights, vectors)
-        calls = []
+        waiting: dict[tuple[str, int], list[str]] = {}
         for backend, team in self._teams.items():
             sizes = {name: self._sizes[name] for name in sorted(cohort) if backends[name] == backend}
-            for worker, share in zip(team, balance(sizes, len(team)), strict=True):
-                calls.append(worker.submit(Worker.train_round, number, weights, share, vectors, watched))
-        mean = merging(self._course.federate, weights, vectors)
+            waiting |= {(backend, i): list(names) for i, names in enumerate(balance(sizes, len(team)))}
+        order, once = tuple(waiting), Once(observer)
+        partials: dict[tuple[str, int], PartialSum] = {}
         failed: dict[str, str] = {}
+        while waiting:
+            ended = Ended()
+            calls = {
+                (backend, i): self._teams[backend][i].submit(
+                    Worker.train_round, number, weights, names, vectors, watched
+                )
+                for (backend, i), names in waiting.items()
+            }
+            settle(calls.values(), once, ended)
+            partials |= {place: call.result for place, call in calls.items() if call.answered}
+            waiting = {place: names for place, names in waiting.items() if place not in partials}
+            for (backend, i), names in waiting.items():
+                name, reason = ended.by(self._course, names, number, self._states)
+                failed[name] = reason
+                once(ParticipantFailed(round=number, name=name, backend=backend, reason=reason))
+                names.remove(name)
+                self._restart(backend, i)
+        mean = merging(self._course.federate, weights, vectors)
         states: dict[str, str] = {}
-        for partial in collect(calls, observer):
+        for partial in (partials[place] for place in order):
             mean.absorb(partial.partial)
             failed |= partial.failed
             states |= partial.states
