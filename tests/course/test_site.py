@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from xbackend_fl.course import Course, site_settings
+from tests.algorithms.smooth import course_of
+from xbackend_fl.course import Course, complete, site_settings
 from xbackend_fl.course.deployment import DeploymentSection
 from xbackend_fl.course.training import Training
 from xbackend_fl.errors import ConfigError
@@ -43,3 +44,20 @@ def test_a_key_of_the_course_is_sent_there(tmp_path: Path, text: str, cure: str)
 def test_every_key_of_a_course_has_a_place(tmp_path: Path) -> None:
     for key in {*Course.model_fields, *Training.model_fields} - DeploymentSection.model_fields.keys():
         assert "does not stand in a file of one machine" in refused(tmp_path, f"{key}: 1"), key
+
+
+def test_code_of_a_site_is_that_of_its_own_participant_alone(tmp_path: Path) -> None:
+    """Paths start from the folder of the site file, and the course that is written down has absolute ones."""
+    site = tmp_path / "site"
+    site.mkdir()
+    for name in ("loop.py", "judge.py"):
+        (site / name).write_text("def own(task): ...")
+    (site / "site.yaml").write_text("name: ben\ntrain: loop.py:own\nevaluate: judge.py:own\n")
+    reported = "evaluation.reported={recall: max}"
+    course = course_of(tmp_path, ["torch"], reported, *site_settings(site / "site.yaml"))
+    found = course.at_site("ben")
+    own = {p.name: (found.training_of(p), found.evaluation_of(p)) for p in found.participants}
+    assert own.pop("ben") == (f"{site}/loop.py:own", f"{site}/judge.py:own")
+    assert {*own.values()} == {(None, None)}
+    written = complete(found)["participants"][1]
+    assert (written["train"], written["evaluate"]) == (f"{site}/loop.py:own", f"{site}/judge.py:own")
