@@ -28,6 +28,7 @@ from xbfl_torch.stacked import cohorts
 from xbfl_torch.stacked.cohorts import Lockstep
 from xbfl_torch.stacked.graphs import Graphs
 from xbfl_torch.stacked.schedule import by_steps, rounded, schedule
+from xbfl_torch.stacked.wave import Room
 
 GENERATOR = np.random.default_rng(0)
 IMAGES = GENERATOR.normal(size=(90, 1, 8, 8))
@@ -333,13 +334,17 @@ def test_memory_that_ends(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCap
     started = cohorts.Wave
 
     def limited(*arguments: Any) -> Any:
-        if arguments[-1].slots > 2:
+        if not isinstance(arguments[-1], Room) or arguments[-1].slots > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return started(*arguments)
 
     monkeypatch.setattr(cohorts, "Wave", limited)
     lockstep.train(start_of(model), clients(), SGD)
     assert "4 participants do not fit on the device together; going on with 2" in caplog.text
+    assert "2 participants do not fit on the device together; going on with 1" in caplog.text
+    monkeypatch.setattr(cohorts, "prove", limited)
+    lockstep, _ = opened(wide, PLACES[0])
+    assert lockstep.refusal(SGD) == "two participants in lockstep do not fit on the device"
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -66,8 +66,12 @@ class Lockstep:
                 prove(self._model, self._packed(shared, config), self._data, config)
             except CannotStack as reason:
                 self._refused[key] = str(reason)
+            except torch.OutOfMemoryError:
+                self._refused[key] = "two participants in lockstep do not fit on the device"
             else:
                 self._refused[key] = None
+            if self._refused[key] is not None and self._data.targets.is_cuda:
+                torch.cuda.empty_cache()
         return self._refused[key]
 
     def takes(self, clients: Sequence[ClientWork], config: TrainConfig) -> str | None:
@@ -87,7 +91,7 @@ class Lockstep:
             try:
                 return self._train(start, clients, config)
             except torch.OutOfMemoryError as error:
-                slots = self._wave.room.slots if self._wave else rounded(len(clients))
+                slots = self._slots_for(clients)
                 self._wave = self._graphs = None
                 if slots == 1:
                     raise RunFailed(
@@ -103,8 +107,7 @@ class Lockstep:
 
     def _train(self, start: Tensors, clients: Sequence[ClientWork], config: TrainConfig) -> CohortResult:
         order = by_steps(clients)
-        slots = rounded(len(clients))
-        slots = slots if self._slots is None else min(slots, self._slots)
+        slots = self._slots_for(clients)
         parts = [order[begin : begin + slots] for begin in range(0, len(order), slots)]
         device, batch = self._data.targets.device, largest_batch(clients)
         steps = [[len(clients[index].batches) for index in part] for part in parts]
@@ -132,6 +135,10 @@ class Lockstep:
         losses = tuple(LossSum(loss, int(counted)) for loss, counted in totals.cpu().tolist())
         found = {name: view.numpy() for name, view in packing.views(host).items()}
         return CohortResult(found, losses, tuple(finite.cpu().tolist()))
+
+    def _slots_for(self, clients: Sequence[ClientWork]) -> int:
+        slots = rounded(len(clients))
+        return slots if self._slots is None else min(slots, self._slots)
 
     def _shared(self, clients: Sequence[ClientWork], config: TrainConfig) -> tuple[str, ...]:
         """Weights that nobody needs for itself, by the numbers of steps and examples alone: a run repeats its bits."""

@@ -26,6 +26,7 @@ class Additions:
 
     Attributes:
         weight: What all of them began with, ``[out, in]``.
+        turned: The same ``[in, out]``, where kernels read it so.
         rows: Gradients of outputs times the negative learning rate, ``[room, out]``: step after step, in each participant after participant.
         columns: Inputs, ``[room, in]``.
         starts: First row of every step, ``[steps]``.
@@ -36,6 +37,7 @@ class Additions:
     """
 
     weight: torch.Tensor
+    turned: torch.Tensor | None
     rows: torch.Tensor
     columns: torch.Tensor
     starts: torch.Tensor
@@ -46,15 +48,17 @@ class Additions:
 
     def forward(self, value: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         """``value [participants, batch, in] @ weight.T + bias``, with each one's own weight."""
-        result = (value.flatten(0, 1) @ self.weight.t()).view(*value.shape[:2], -1)
-        if bias is not None:
-            result += bias[:, None]
-        return self._add(result, value, self.columns, self.rows)
+        return self._product(value, self.weight, bias, self.columns, self.rows)
 
     def backward(self, grad: torch.Tensor) -> torch.Tensor:
         """``grad [participants, batch, out] @ weight``, with each one's own weight."""
-        result = (grad.flatten(0, 1) @ self.weight).view(*grad.shape[:2], -1)
-        return self._add(result, grad, self.rows, self.columns)
+        weight = self.weight.t() if self.turned is None else self.turned
+        return self._product(grad, weight, None, self.rows, self.columns)
+
+    def begin(self) -> None:
+        """Everybody has the weight as it now is."""
+        if self.turned is not None:
+            self.turned.copy_(self.weight.t())
 
     def squared_norms(self) -> torch.Tensor:
         """Of the gradients of this step, ``[participants]``."""
@@ -96,13 +100,21 @@ class Additions:
         """Whether each of the rows in use is finite."""
         return torch.isfinite(self.rows[:used].sum(1)) & torch.isfinite(self.columns[:used].sum(1))
 
-    def _add(
-        self, result: torch.Tensor, left: torch.Tensor, near: torch.Tensor, far: torch.Tensor
+    def _product(
+        self,
+        left: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        near: torch.Tensor,
+        far: torch.Tensor,
     ) -> torch.Tensor:
         kernels = devices.kernels("dense", left)
         if kernels is not None:
-            kernels.add_past(result, left, near, far, self._past(kernels))
-            return result
+            parts = kernels.product(left.flatten(0, 1), weight)
+            return kernels.add_past(parts, devices.lined_up(bias), left, near, far, self._past(kernels))  # type: ignore[no-any-return]
+        result = (left.flatten(0, 1) @ weight.t()).view(*left.shape[:2], -1)
+        if bias is not None:
+            result += bias[:, None]
         steps, count = int(self.number), len(left)
         if not steps:
             return result
@@ -184,6 +196,7 @@ def additions_of(
     return {
         name: Additions(
             weight,
+            None if devices.kernels("dense", weight) is None else torch.empty_like(weight.t().contiguous()),
             weight.new_zeros(room, len(weight)),
             weight.new_zeros(room, weight.shape[1]),
             starts,

@@ -86,6 +86,8 @@ class Wave:
     def begin(self, base: torch.Tensor) -> None:
         """Begin a cohort, which all start from ``base [packing.size]``."""
         self._base.copy_(base, non_blocking=True)
+        for item in self._dense.additions.values():
+            item.begin()
         self._sums.zero_()
 
     def load(self, schedule: Schedule, config: TrainConfig) -> None:

@@ -37,12 +37,31 @@ class Past(NamedTuple):
     max_rows: int
 
 
+def product(left: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """``left [rows, in] @ weight [out, in].T``, of every part of the inner axis by itself: ``[parts, rows, out]``."""
+    (rows, ins), outs = left.shape, len(weight)
+    share = triton.cdiv(triton.cdiv(ins, _SPLITS), _NEAR) * _NEAR
+    parts = left.new_empty(_SPLITS, rows, outs)
+    grid = (triton.cdiv(rows, _WIDE), triton.cdiv(outs, _WIDE), _SPLITS)
+    launch(
+        _product, grid, left, weight, parts, rows, ins, outs, share, ins % _NEAR == 0 and outs % _WIDE == 0, _WIDE, _NEAR,
+        num_warps=4, num_stages=3,
+    )  # fmt: skip
+    return parts
+
+
 def add_past(
-    result: torch.Tensor, left: torch.Tensor, near: torch.Tensor, far: torch.Tensor, past: Past
-) -> None:
-    """``result [participants, batch, out] += left [participants, batch, in] @ near.T @ far`` of each one's own rows."""
+    parts: torch.Tensor,
+    bias: torch.Tensor | None,
+    left: torch.Tensor,
+    near: torch.Tensor,
+    far: torch.Tensor,
+    past: Past,
+) -> torch.Tensor:
+    """The sum of parts, of ``bias [participants, out]`` and of ``left [participants, batch, in] @ near.T @ far`` of each one's own rows."""
     count, rows, ins = left.shape
-    outs, side = result.shape[2], _side(rows)
+    outs, side = parts.shape[2], _side(rows)
+    result = left.new_empty(count, rows, outs)
     blocks = triton.cdiv(past.max_rows, _NEAR)
     share = triton.cdiv(triton.cdiv(ins, _SPLITS), _WIDE) * _WIDE
     scores = left.new_empty(_SPLITS, count, side, blocks * _NEAR)
@@ -50,10 +69,12 @@ def add_past(
         _scores, (blocks, _SPLITS, count), left, near, past.starts, past.number, scores, count, rows, ins, share,
         blocks * _NEAR, side, _NEAR, _WIDE, num_warps=4,
     )  # fmt: skip
+    some = parts if bias is None else bias
     launch(
-        _add, (triton.cdiv(outs, _WIDE), count), scores, far, past.starts, past.number, result, count, rows, outs,
-        blocks * _NEAR, _SPLITS, side, _NEAR, _WIDE, num_warps=4,
+        _add, (triton.cdiv(outs, _WIDE), count), scores, far, past.starts, past.number, parts, some, some.stride(0), result,
+        count, rows, outs, blocks * _NEAR, bias is not None, _SPLITS, side, _NEAR, _WIDE, num_warps=4,
     )  # fmt: skip
+    return result
 
 
 def remember(
@@ -124,16 +145,39 @@ def _scores(
     tl.store(place, total)
 
 
+@triton.jit(do_not_specialize=["rows"])
+def _product(
+    left, weight, parts, rows, ins, outs, SHARE: tl.constexpr, EVEN: tl.constexpr, SIDE: tl.constexpr, INNER: tl.constexpr
+):  # fmt: skip
+    part = tl.program_id(2).to(tl.int64)
+    m = (tl.program_id(0) * SIDE + tl.arange(0, SIDE)).to(tl.int64)
+    n = (tl.program_id(1) * SIDE + tl.arange(0, SIDE)).to(tl.int64)
+    i = tl.arange(0, INNER)
+    one, two = left + m[:, None] * ins + i[None, :], weight + n[None, :] * ins + i[:, None]
+    total = tl.zeros([SIDE, SIDE], tl.float32)
+    first = tl.program_id(2) * SHARE
+    for start in range(first, tl.minimum(first + SHARE, ins), INNER):
+        if EVEN:
+            near, far = tl.load(one + start, (m < rows)[:, None], 0.0), tl.load(two + start)
+        else:
+            inside = start + i < ins
+            near = tl.load(one + start, (m < rows)[:, None] & inside[None, :], 0.0)
+            far = tl.load(two + start, (n < outs)[None, :] & inside[:, None], 0.0)
+        total = tl.dot(near, far, total, input_precision="tf32x3")
+    place = parts + part * rows * outs + m[:, None] * outs + n[None, :]
+    tl.store(place, total, (m < rows)[:, None] & (n < outs)[None, :])
+
+
 @triton.jit(do_not_specialize=["count", "rows"])
 def _add(
-    scores, rows_, starts, number, result, count, rows, outs, length,
+    scores, rows_, starts, number, parts, bias, ba, result, count, rows, outs, length, BIASED: tl.constexpr,
     SPLITS: tl.constexpr, SIDE: tl.constexpr, NEAR: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     a = tl.program_id(1).to(tl.int64)
     far = tl.load(number).to(tl.int32) * rows
-    if far == 0:
-        return
     r, n = tl.arange(0, SIDE), tl.program_id(0) * WIDE + tl.arange(0, WIDE)
+    good = (r < rows)[:, None] & (n < outs)[None, :]
+    place = a * rows * outs + r[:, None] * outs + n[None, :]
     total = tl.zeros([SIDE, WIDE], tl.float32)
     for first in range(0, far, NEAR):
         j = first + tl.arange(0, NEAR)
@@ -145,9 +189,11 @@ def _add(
             rows_ + own[:, None] * outs + n[None, :], (j < far)[:, None] & (n < outs)[None, :], 0.0
         )
         total = tl.dot(score, value, total, input_precision="tf32x3")
-    place = result + a * rows * outs + r[:, None] * outs + n[None, :]
-    good = (r < rows)[:, None] & (n < outs)[None, :]
-    tl.store(place, tl.load(place, good, 0.0) + total, good)
+    for split in tl.static_range(SPLITS):
+        total += tl.load(parts + split * (count * rows * outs) + place, good, 0.0)
+    if BIASED:
+        total += tl.load(bias + a * ba + n, n < outs, 0.0)[None, :]
+    tl.store(result + place, total, good)
 
 
 @triton.jit(do_not_specialize=["rows"])
