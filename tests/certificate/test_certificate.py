@@ -160,6 +160,25 @@ def test_who_is_unknown_and_what_was_altered_is_refused(certificate: Certificate
         replace(certificate, signature="AAAA").require_trusted([alice])
 
 
+def test_what_nobody_signed_stands_in_no_certificate(certificate: Certificate) -> None:
+    """The signature is over what was understood, so that a claim beside it would look signed."""
+    plain = json.loads(certificate.to_json())
+    beside = plain | {"authority": None}
+    inside = plain | {"statement": plain["statement"] | {"approved": "for clinics"}}
+    probes = [plain["statement"]["probes"][0] | {"trusted": True}, *plain["statement"]["probes"][1:]]
+    deep = plain | {"statement": plain["statement"] | {"probes": probes}}
+    for changed, place in (
+        (beside, "authority"),
+        (inside, "statement.approved"),
+        (deep, r"statement.probes\[0\].trusted"),
+    ):
+        with pytest.raises(FileError, match=f"holds {place}, which is no part of a certificate"):
+            read(json.dumps(changed), "c.json")
+    twice = certificate.to_json().replace('"tolerance":', '"tolerance":0.5,"tolerance":', 1)
+    with pytest.raises(FileError, match="a key stands in it twice"):
+        read(twice, "c.json")
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [({"version": 2, "statement": "of tomorrow"}, "version 2, and this program reads up to 1"), ({"key": None}, "is no certificate"), ({"signature": "ä"}, "is no certificate")],

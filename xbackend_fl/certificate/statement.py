@@ -252,10 +252,10 @@ def read(text: str, where: str) -> Certificate:
         where: For messages.
 
     Raises:
-        FileError: It is none, or of a later version.
+        FileError: It is none, or of a later version, or holds what is not signed.
     """
     try:
-        plain = json.loads(text)
+        plain = json.loads(text, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise FileError(f"{where} is no certificate: {line(str(error))}") from error
     version = plain.get("version") if isinstance(plain, dict) else None
@@ -270,7 +270,36 @@ def read(text: str, where: str) -> Certificate:
     except (ValidationError, ValueError) as error:
         what = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
         raise FileError(f"{where} is no certificate: {line(str(what))}") from error
+    # What is signed is what was understood: whoever looks at the file must see nothing else.
+    if strange := _strange(plain, json.loads(found.to_json())):
+        raise FileError(
+            f"{where} holds {line(strange, 100)}, which is no part of a certificate and is not signed",
+            hint="get the certificate again from whoever made it",
+        )
     return found
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands in it twice")
+    return found
+
+
+def _strange(given: Any, understood: Any, place: str = "") -> str:
+    """The first place where JSON is not what was understood of it; empty if there is none."""
+    if isinstance(given, dict) and isinstance(understood, dict):
+        for key in sorted(given | understood):
+            name = f"{place}.{key}".lstrip(".")
+            if key not in given or key not in understood:
+                return name
+            if found := _strange(given[key], understood[key], name):
+                return found
+        return ""
+    if isinstance(given, list) and isinstance(understood, list) and len(given) == len(understood):
+        pairs = enumerate(zip(given, understood, strict=True))
+        return next((found for i, (a, b) in pairs if (found := _strange(a, b, f"{place}[{i}]"))), "")
+    return "" if _compact(given) == _compact(understood) else place
 
 
 def read_file(path: Path) -> Certificate:
