@@ -15,8 +15,6 @@ from tests.command import xbfl
 from xbackend_fl.formats.registry import FORMATS
 from xbackend_fl.weights.store import format_of, open_weights, save
 
-pytestmark = pytest.mark.quick
-
 PACKAGE = "xbackend_fl.formats.kinds"
 MATRIX_MARKET = """
     import numpy as np
@@ -44,6 +42,7 @@ MATRIX_MARKET = """
 """
 
 
+@pytest.mark.quick
 def test_a_format_is_one_file_of_its_name(root: Path) -> None:
     folder = root / "xbackend_fl/formats/kinds"
     files = {path.stem for path in folder.glob("*.py") if path.stem != "__init__"}
@@ -82,6 +81,7 @@ def test_a_file_that_is_there_is_a_format(name: str, tmp_path: Path) -> None:
     assert "size-mismatch" in broken.stderr
 
 
+@pytest.mark.quick
 def test_a_header_whose_length_begins_like_a_pickle_is_safetensors(tmp_path: Path) -> None:
     """Its first byte is that of a pickle, as of one file in 32."""
     for length in range(200):
