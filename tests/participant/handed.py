@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import datasets
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -39,3 +40,42 @@ def evaluated() -> Any:
         inputs, targets = map(torch.from_numpy, found[name])
         found[name] = DataLoader(TensorDataset(inputs, targets), batch_size=5)
     return found
+
+
+class Shrinking:
+    """Fewer examples from the third time on: it is counted, and trained on once."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def __iter__(self) -> Any:
+        self.times += 1
+        inputs, targets = arrays()
+        ends = len(targets) if self.times < 3 else 20
+        for start in range(0, ends, 10):
+            yield inputs[start : start + 10], targets[start : start + 10]
+
+
+def shrinking() -> Any:
+    return Shrinking()
+
+
+def damaged() -> Any:
+    """An array of which the last rows cannot be read."""
+    inputs, targets = arrays()
+
+    class Stored:
+        shape, dtype, chunks = inputs.shape, inputs.dtype, (10, 8)
+
+        def __getitem__(self, rows: slice) -> Any:
+            if rows.indices(len(inputs))[1] > 40:
+                raise OSError("checksum")
+            return inputs[rows]
+
+    return Stored(), targets
+
+
+def of_two() -> Any:
+    """Targets of two numbers for each example."""
+    found = loaders.good()
+    return {name: (inputs, np.stack([targets, targets], 1)) for name, (inputs, targets) in found.items()}

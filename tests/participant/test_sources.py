@@ -14,7 +14,7 @@ from pyarrow import parquet
 from tests.participant import handed, loaders
 from tests.participant.models import build
 from xbackend_fl import load_course
-from xbackend_fl.errors import ConfigError
+from xbackend_fl.errors import ConfigError, RunFailed
 from xbackend_fl.events import Event, Noted
 from xbackend_fl.federation.silo.silo import Silo
 from xbackend_fl.participant import Scope, Worker
@@ -154,6 +154,31 @@ def test_a_data_set_of_a_framework_trains_to_the_bits_of_arrays(file: Path) -> N
     assert streamed.evaluate_common(start, "validation").figures == pytest.approx(figures)
     with pytest.raises(ConfigError, match="cannot be shared out"):
         Worker(load_course(file, [f"data.source={ROOM}/handed.py:every_split"]), "torch", 1)
+
+
+def test_what_breaks_is_said_with_whose_it_is(file: Path) -> None:
+    def worker(name: str) -> Worker:
+        own = f'participants=[{{name: a, backend: torch, data: "{ROOM}/handed.py:{name}"}}, {{name: b, backend: torch}}]'
+        return Worker(load_course(file, [own]), "torch", 1)
+
+    shrinking = worker("shrinking")
+    start = shrinking.initial()
+    shrinking.train_alone(1, start, "a", {}, {})
+    message = r"while training participant 'a' \(torch\) in round 2: .* ended after 20"
+    with pytest.raises(RunFailed, match=message):
+        shrinking.train_alone(2, start, "a", {}, {})
+    with pytest.raises(
+        ConfigError, match=r"participant 'a': .*:damaged: inputs: row 40 cannot be read: OSError"
+    ):
+        worker("damaged").examine(Scope()).raise_any()
+
+
+def test_wrong_targets_are_said_once_by_all_backends(file: Path) -> None:
+    """Who does not look at the common data says of them what the one says who does."""
+    worker = Worker(load_course(file, [f"data.source={ROOM}/handed.py:of_two"]), "torch", 1)
+    first, second = (worker.examine(Scope(common=common)).refused for common in (True, False))
+    assert [error.message for error in first] == [error.message for error in second]
+    assert len(first) == 1
 
 
 def torch_model(weights: Mapping[str, np.ndarray]) -> torch.nn.Module:

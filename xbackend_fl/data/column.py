@@ -12,6 +12,8 @@ import numpy as np
 from numpy.lib.array_utils import byte_bounds
 from numpy.typing import NDArray
 
+from xbackend_fl.errors import ConfigError, shortened
+
 Array = NDArray[Any]
 Rows = NDArray[np.intp]
 
@@ -73,10 +75,11 @@ class Sliced:
 
     Args:
         stored: Has a shape and a NumPy dtype, and gives an array for a slice of rows.
+        where: What messages call it.
     """
 
-    def __init__(self, stored: Any) -> None:
-        self._stored = stored
+    def __init__(self, stored: Any, where: str = "an array") -> None:
+        self._stored, self._where = stored, where
         self.shape: tuple[int, ...] = tuple(map(int, stored.shape))
         self.dtype: np.dtype[Any] = stored.dtype.newbyteorder("=")
         self.nbytes = prod(self.shape) * self.dtype.itemsize
@@ -92,17 +95,40 @@ class Sliced:
         asked, places = np.unique(rows, return_inverse=True)
         if hasattr(self._stored, "oindex"):
             # Of zarr, which reads several pieces at a time.
-            found = np.asarray(self._stored.oindex[asked]).astype(self.dtype, copy=False)
+            try:
+                found = np.asarray(self._stored.oindex[asked]).astype(self.dtype, copy=False)
+            except Exception as error:  # whatever a library raises
+                raise self._unread(asked, error) from error
             return np.asarray(found[places])
         found = np.empty((len(asked), *self.shape[1:]), self.dtype)
         # Libraries differ in which lists of rows they take; a slice they all take.
         for run in np.split(np.arange(len(asked)), np.flatnonzero(np.diff(asked) > 1) + 1):
             if len(run):
-                found[run] = self._stored[int(asked[run[0]]) : int(asked[run[-1]]) + 1]
+                found[run] = self._sliced(slice(int(asked[run[0]]), int(asked[run[-1]]) + 1))
         return np.asarray(found[places])
 
     def _sliced(self, rows: slice) -> Array:
-        return np.asarray(self._stored[rows]).astype(self.dtype, copy=False)
+        try:
+            return np.asarray(self._stored[rows]).astype(self.dtype, copy=False)
+        except Exception as error:  # whatever a library raises
+            raise self._unread(np.arange(*rows.indices(len(self))), error) from error
+
+    def _unread(self, rows: Rows, error: Exception) -> ConfigError:
+        """The refusal that names the first of some rows that cannot be read."""
+        low, high = 0, len(rows)
+        while high - low > 1:
+            middle = (low + high) // 2
+            try:
+                for row in rows[low:middle].tolist():
+                    self._stored[row : row + 1]
+            except Exception as found:  # noqa: BLE001  as above
+                high, error = middle, found
+            else:
+                low = middle
+        return ConfigError(
+            f"{self._where}: row {rows[low]} cannot be read: {type(error).__name__}: {shortened(error)}",
+            hint="the file that it lies in is damaged: write it again, or hand over the other rows alone",
+        )
 
     def _whole(self) -> Array | None:
         """All of it, if there is room."""

@@ -18,6 +18,9 @@ from xbackend_fl.errors import ConfigError, shortened
 
 _TARGETS = ("label", "labels", "target", "targets", "y")
 
+ONE_FORM = "give all examples one shape and one dtype: pad, cut or cast them in the data set"
+"""The cure of examples that differ in form."""
+
 Form = tuple[tuple[int, ...], np.dtype[Any]]
 """Shape of one example, and dtype."""
 

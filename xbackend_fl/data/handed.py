@@ -15,7 +15,7 @@ from xbackend_fl.data.elements import article
 from xbackend_fl.data.items import is_items, items_of
 from xbackend_fl.data.source import Reading
 from xbackend_fl.data.stream import gives_batches, is_stream, stream_of
-from xbackend_fl.errors import ConfigError, Refusals, RefusedInput
+from xbackend_fl.errors import ConfigError, Refusals, RefusedInput, shortened
 
 
 def parts_of(where: str, pairs: dict[str, Any], how: Reading, refused: Refusals) -> dict[str, Dataset]:
@@ -79,7 +79,10 @@ def _of_pair(where: str, pair: tuple[Any, Any], how: Reading) -> Dataset:
     }
     if len({*lengths.values()}) != 1:
         shown = ", ".join(f"{length} in {name}" for name, length in lengths.items())
-        raise ConfigError(f"{where}: inputs and targets differ in length: {shown}")
+        raise ConfigError(
+            f"{where}: inputs and targets differ in length: {shown}",
+            hint="every example has one of each: hand over as many",
+        )
     if not len(targets):
         raise ConfigError(f"{where}: no examples")
     return Dataset(tuple(columns), targets, notes=tuple(notes))
@@ -87,11 +90,19 @@ def _of_pair(where: str, pair: tuple[Any, Any], how: Reading) -> Dataset:
 
 def _column(value: Any, where: str) -> tuple[Column, str | None]:
     """An array, or a column of what a library reads from files; and a note, if it was something else before."""
-    if not is_stored(value):
+    try:
+        stored = is_stored(value)
+    except Exception as error:  # whatever a library raises
+        raise ConfigError(
+            f"{where}: {article(value)} that cannot be read: {shortened(error)}",
+            hint="leave its file open as long as the course runs: h5py.File('x.h5')['x'], without `with`",
+        ) from error
+    if not stored:
         return to_array(value, where)
     # Its dtype is judged by an example, as that of an array is.
-    to_array(value[:1], where)
-    return Sliced(value), None
+    found = Sliced(value, where)
+    to_array(found[:1], where)
+    return found, None
 
 
 def _several(where: str, value: Any, num_inputs: int | None, names: Sequence[str]) -> Sequence[Any]:

@@ -11,12 +11,13 @@ import numpy as np
 
 from xbackend_fl.data.column import Array, Column, Rows
 from xbackend_fl.data.dataset import Dataset
-from xbackend_fl.data.elements import Element, Form, article, element_of, forms_text, unread
+from xbackend_fl.data.elements import ONE_FORM, Element, Form, article, element_of, forms_text, unread
 from xbackend_fl.data.source import Reading
 from xbackend_fl.errors import ConfigError, RunFailed
 
 _TRIED = 16
 _SHOWN = 5
+_SKIP = "mend it, or leave it out of the data set; or data.on_error: skip, which counts what it leaves out"
 
 
 def is_items(value: object) -> bool:
@@ -119,16 +120,18 @@ class _Items:
             item = self._source[index]
         except IndexError as error:
             raise ConfigError(
-                f"{where} is not there: the data set said that it has {len(self._source)}, and ends early"
+                f"{where} is not there: the data set said that it has {len(self._source)}, and ends early",
+                hint="let __len__ give the number of examples that __getitem__ has",
             ) from error
         except Exception as error:  # whatever a user's code raises
-            raise unread(where, error) from error
+            raise unread(where, error, _SKIP if self._how.on_error == "stop" else None) from error
         found = element_of(where, item, self._how, self._done)
         forms = found.forms(batched=False)
         self.forms = self.forms or forms
         if forms != self.forms:
             raise ConfigError(
-                f"{where} has {forms_text(forms)}, and those before have {forms_text(self.forms)}"
+                f"{where} has {forms_text(forms)}, and those before have {forms_text(self.forms)}",
+                hint=ONE_FORM,
             )
         return found
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from xbackend_fl.data.column import Array, Rows
 from xbackend_fl.data.dataset import Dataset, Examples
-from xbackend_fl.data.elements import Element, Form, article, element_of, forms_text, unread
+from xbackend_fl.data.elements import ONE_FORM, Element, Form, article, element_of, forms_text, unread
 from xbackend_fl.data.source import Reading
 from xbackend_fl.errors import ConfigError, RunFailed
 
@@ -183,12 +183,17 @@ class _Stream:
             forms = found.forms(batched=not self._one_by_one)
             if forms != self._forms:
                 raise ConfigError(
-                    f"{self._where}: element {number} has {forms_text(forms)}, and those before have {forms_text(self._forms)}"
+                    f"{self._where}: element {number} has {forms_text(forms)}, and those before have {forms_text(self._forms)}",
+                    hint=ONE_FORM,
                 )
             if not self._one_by_one:
                 lengths = {len(array) for array in (*found.inputs, found.targets)}
                 if len(lengths) != 1:
-                    raise ConfigError(f"{self._where}: element {number}: inputs and targets differ in length")
+                    sizes = ", ".join(str(len(array)) for array in found.inputs)
+                    raise ConfigError(
+                        f"{self._where}: element {number}: inputs and targets differ in length: {sizes} and {len(found.targets)}",
+                        hint="every example of a batch has one of each",
+                    )
                 yield found
                 continue
             waiting.append(Element(tuple(array[None] for array in found.inputs), found.targets[None]))
@@ -206,10 +211,7 @@ class _Stream:
             except StopIteration:
                 return
             except Exception as error:  # whatever a user's code raises
-                skipping = self._how.on_error == "skip"
-                raise unread(
-                    f"{self._where}: element {number}", error, _NOT_SKIPPED if skipping else None
-                ) from error
+                raise unread(f"{self._where}: element {number}", error, _NOT_SKIPPED) from error
             yield value
             number += 1
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -26,8 +27,6 @@ from xbackend_fl.errors import ConfigError, FileError, shortened
 KEYS = frozenset({"splits", "split_by", "owners", "classes", "cache"})
 """Keys of a course's section ``data`` that tables read."""
 
-Batches = Iterator[tuple[Path, pa.RecordBatch]]
-
 
 @dataclass(frozen=True)
 class Table:
@@ -36,18 +35,20 @@ class Table:
     Attributes:
         where: What messages call it.
         files: The files, in order.
-        columns: The columns that they have.
+        columns_of: The columns that one of them has.
         fragment: ``INPUT,INPUT:TARGET``; ``*`` for all other columns.
-        batches: Reads the columns of a layout, as Arrow's batches of rows, each with its file.
+        batches: Reads the columns of a layout from a file, given what messages call it, as Arrow's batches of rows.
+        cure: What is done about a file that cannot be read.
         images: The columns that hold encoded images.
         resize: Whether images of other sizes are brought to that of the model.
     """
 
     where: str
     files: tuple[Path, ...]
-    columns: tuple[str, ...]
+    columns_of: Callable[[Path], Sequence[str]]
     fragment: str
-    batches: Callable[[Layout], Batches]
+    batches: Callable[[str, Path, Layout], Iterator[pa.RecordBatch]]
+    cure: str
     images: frozenset[str] = frozenset()
     resize: bool = False
 
@@ -63,7 +64,9 @@ class Table:
 
     def _read(self, how: Reading, *, parts: str | None) -> tuple[Dataset, list[str] | None, Array | None]:
         beside = {PARTS: parts, OWNERS: how.owners}
-        layout = layout_of(self.where, self.fragment, self.columns, self.images, how, beside)
+        layout = layout_of(
+            self.where, self.fragment, self.columns_of(self.files[0]), self.images, how, beside
+        )
         if self.resize and not layout.images:
             raise ConfigError(f"{self.where}: #resize is for images, and no column that is read holds any")
         key: tuple[object, ...] = (
@@ -101,12 +104,15 @@ class Table:
         named = None if parts is None else rows[PARTS].tolist()
         return Dataset(tuple(inputs), targets, notes=tuple(notes)), named, rows.get(OWNERS)
 
+    def where_of(self, file: Path) -> str:
+        """What messages call one of the files."""
+        return self.where if len(self.files) == 1 else f"{self.where}: {file.name}"
+
     def _write(self, writer: Writer, layout: Layout, how: Reading) -> dict[str, Any]:
         into = TableWriter(self.where, writer, layout, how, resize=self.resize)
         rows = Counter[Path]()
         for file, batch in self._batches(layout):
-            where = self.where if len(self.files) == 1 else f"{self.where}: {file.name}"
-            into.add(where, batch, rows[file])
+            into.add(self.where_of(file), batch, rows[file])
             rows[file] += len(batch)
         notes = (
             [f"the inputs are the columns {', '.join(layout.inputs[0])}"] if self.fragment[0] in "*:" else []
@@ -123,16 +129,32 @@ class Table:
             "images": [{"done": decoder.done, "skipped": decoder.skipped} for decoder in decoders],
         }
 
-    def _batches(self, layout: Layout) -> Batches:
-        source = self.batches(layout)
-        while True:
-            try:
-                found = next(source, None)
-            except (pa.ArrowException, OSError) as error:
-                raise ConfigError(f"{self.where}: {shortened(error)}") from error
-            if found is None:
-                return
-            yield found
+    def _batches(self, layout: Layout) -> Iterator[tuple[Path, pa.RecordBatch]]:
+        for file in self.files:
+            where = self.where_of(file)
+            columns = self.columns_of(file)
+            if missing := [name for name in layout.names if name not in columns]:
+                raise ConfigError(
+                    f"{where} has no column {missing[0]!r}, which {self.files[0].name} has; it has {', '.join(columns)}",
+                    hint="all files of one source have the same columns",
+                )
+            with readable(where, self.cure):
+                source = self.batches(where, file, layout)
+            while True:
+                with readable(where, self.cure):
+                    batch = next(source, None)
+                if batch is None:
+                    break
+                yield file, batch
+
+
+@contextmanager
+def readable(where: str, cure: str) -> Iterator[None]:
+    """Raise :class:`FileError` with a cure for whatever a library says of a file."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise FileError(f"{where}: {shortened(error)}", hint=cure) from error
 
 
 def files_of(where: str, path: Path, ending: str) -> tuple[Path, ...]:

@@ -95,6 +95,11 @@ class TableWriter:
     def _labels(self, where: str, key: str, values: Any, start: int, name: str) -> Array:
         """Targets that are numbers; or numbers of texts."""
         found = texts(f"{where}: {name}", values, start)
+        if key == TARGET and key in self._writer.forms and (found is None) == (key in self.codes):
+            raise ConfigError(
+                f"{where}: {name}: {values.type} values from row {start} on, after {'text' if found is None else 'numbers'}",
+                hint="write all targets of a source as text, or all as numbers",
+            )
         if found is None and key == TARGET:
             array = numbers(f"{where}: {name}", values, start)
             dtype = np.dtype(np.float32 if array.dtype.kind == "f" else np.int64)

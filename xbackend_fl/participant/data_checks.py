@@ -84,11 +84,19 @@ def examine_data(named: Mapping[str, Dataset], wanted: Wanted, refused: Refusals
         with wrong:
             _check_targets(f"{where}: targets", data, wanted, said.append)
         notes += [(where, note) for note in said]
-        errors += [(where, error) for error in wrong.errors]
+        errors += [(where, _owned(where, error)) for error in wrong.errors]
     for error in errors_once(errors):
         refused.add(error)
     _check_scale(named, wanted, refused)
     return tuple(notes_once(notes))
+
+
+def _owned(where: str, error: RefusedInput) -> RefusedInput:
+    """An error of a column, which does not know whose it is, as one of that participant."""
+    owner, _, rest = where.partition(": ")
+    if rest and not error.message.startswith(where) and error.message.startswith(rest):
+        return ConfigError(f"{owner}: {error.message}", hint=error.hint)
+    return error
 
 
 def _check_inputs(

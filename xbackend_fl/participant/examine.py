@@ -149,7 +149,7 @@ class Rehearsal:
         notes = examine_data(looked_at, self._wanted(), refused)
         trials = [*self._trials()]
         notes += self._without_gradient() if scope.common else ()
-        self._try_loss(refused)
+        self._try_loss(named, refused)
         tried = Refusals()
         if not refused:
             errors: list[tuple[str, RefusedInput]] = []
@@ -177,13 +177,25 @@ class Rehearsal:
         if not refused:
             for problem in tried.errors:
                 refused.add(problem)
-        found = digests_of(self.source, self.splits, self.shards)
-        contents = contents_of(self.source, self.splits if scope.common else None, self.shards)
-        if scope.thorough:
+        read = self._digests(scope, refused)
+        found, contents = read or ({}, {})
+        if scope.thorough and read:
             for other in self._load_again(contents, common=scope.common):
                 refused.add(other)
         notes += (*self.source.notes, *equal_parts(contents))
         return Examined(refused.errors, notes, found, contents)
+
+    def _digests(self, scope: Scope, refused: Refusals) -> tuple[dict[str, str], dict[str, str]] | None:
+        """Digests of all data that are read here; ``None`` if some cannot be, which is said if nothing was wrong before."""
+        try:
+            return (
+                digests_of(self.source, self.splits, self.shards),
+                contents_of(self.source, self.splits if scope.common else None, self.shards),
+            )
+        except RefusedInput as error:
+            if not refused:
+                refused.add(error)
+            return None
 
     def _trials(self) -> Iterator[Trial]:
         """One for each way in which the built-in loop trains participants of this backend."""
@@ -208,11 +220,18 @@ class Rehearsal:
         own = {p.name for p in self.course.participants if self.course.training_of(p) is not None}
         return {name: data for name, data in self.shards.items() if name not in own}
 
-    def _try_loss(self, refused: Refusals) -> None:
+    def _try_loss(self, named: Mapping[str, Dataset], refused: Refusals) -> None:
         """Drawn outputs tell more of a loss than the model's own."""
-        if not refused:
-            with refused:
-                try_loss(self.model, self.objective(self.splits.train))
+        if refused:
+            return
+        try:
+            objective = self.objective(self.splits.train)
+        except ConfigError:
+            # Of the common data, which another process looks at: said in the same words, and so once.
+            examine_data(named, self._wanted(), refused)
+            return
+        with refused:
+            try_loss(self.model, objective)
 
     def _trained_on(self, named: Mapping[str, Dataset]) -> dict[str, Dataset]:
         """Of the named data, those that participants of this backend train on."""

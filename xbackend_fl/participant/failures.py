@@ -5,14 +5,17 @@ from __future__ import annotations
 import errno
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from xbackend_fl.aggregation import is_finite
 from xbackend_fl.errors import DiskFull, Diverged, RunFailed, XbflError, raised, turned
 from xbackend_fl.places import place_of
 from xbackend_fl.weights import Weights
+
+T = TypeVar("T")
 
 _NAMED = 3
 """Participants that a message names."""
@@ -40,6 +43,20 @@ def training(number: int, names: Sequence[str], backend: str) -> str:
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     who = ", ".join(map(repr, names[:_NAMED])) + more
     return f"while training participant{'s' if len(names) > 1 else ''} {who} ({backend}) in round {number}"
+
+
+def read_for(when: str, steps: Iterable[T]) -> Iterator[T]:
+    """The steps; if they cannot be read, it is said whose they are.
+
+    Raises:
+        RunFailed: Data are broken, or are not what they were.
+    """
+    try:
+        yield from steps
+    except DiskFull:
+        raise
+    except XbflError as error:
+        raise RunFailed(f"{when}: {error.message}", hint=error.hint) from error
 
 
 @contextmanager

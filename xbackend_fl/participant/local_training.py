@@ -35,7 +35,7 @@ from xbackend_fl.locate import explained
 from xbackend_fl.metrics import Metrics
 from xbackend_fl.participant.client import Arrays, Begun, Client
 from xbackend_fl.participant.client_states import ClientStates
-from xbackend_fl.participant.failures import failing, finite, traceback_kept, training, undone
+from xbackend_fl.participant.failures import failing, finite, read_for, traceback_kept, training, undone
 from xbackend_fl.participant.feed import Feed, whole
 from xbackend_fl.participant.own_training import Job, Loop, train_own
 from xbackend_fl.schedules import factor_over_rounds, rates
@@ -378,8 +378,9 @@ class LocalTraining:
             self.native_config(data, settings), rule=begun.plan.rule, slots=begun.plan.slots, rates=found
         )
         steps = self._native_batches(number, name)
-        with failing(training(number, [name], self._backend)):
-            loss = trainer.train(steps, config)
+        when = training(number, [name], self._backend)
+        with failing(when):
+            loss = trainer.train(read_for(when, steps), config)
         if not math.isfinite(loss.total):
             raise Diverged(f"the training loss is {loss.mean}")
         lr_sum = len(order) * lr if found is None else math.fsum(found)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import repeat
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,24 +11,29 @@ from pyarrow import csv
 
 from xbackend_fl.data.layout import Layout
 from xbackend_fl.data.source import Reading
-from xbackend_fl.data.table import Batches, Table, TableSource, files_of
-from xbackend_fl.errors import FileError, shortened
+from xbackend_fl.data.table import Table, TableSource, files_of, readable
+from xbackend_fl.errors import ConfigError
 
 _SEPARATORS = ",;\t"
+_CURE = (
+    "UTF-8 text, a line of names, and as many fields in every line; quote a field that holds the separator"
+)
+_NO_NUMBER = re.compile(
+    r"In CSV column #(\d+): Row #(\d+): CSV conversion error to \w+: invalid value '(.*)'"
+)
 
 
 def _table(place: str, how: Reading) -> Table:
     name, _, fragment = place.partition("#")
     where = f"csv:{name}"
     files = files_of(where, (how.base / name).resolve(), ".csv")
-    try:
-        parsing = csv.ParseOptions(delimiter=_separator(files[0]))
-        with csv.open_csv(files[0], parse_options=parsing) as opened:
-            columns = opened.schema.names
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise FileError(f"{where}: {shortened(error)}") from error
 
-    def batches(layout: Layout) -> Batches:
+    def columns_of(file: Path) -> Sequence[str]:
+        place = where if len(files) == 1 else f"{where}: {file.name}"
+        with readable(place, _CURE), csv.open_csv(file, parse_options=_parsing(file)) as opened:
+            return list(opened.schema.names)
+
+    def batches(where: str, file: Path, layout: Layout) -> Iterator[pa.RecordBatch]:
         # Inferred types would hang on a file's first rows.
         types = {
             name: pa.float64() if example.dtype.kind == "f" else pa.int64()
@@ -36,18 +42,26 @@ def _table(place: str, how: Reading) -> Table:
         }
         types |= {name: pa.string() for key, name in layout.labels.items() if key != "target"}
         wanted = csv.ConvertOptions(include_columns=layout.names, column_types=types)
-        for file in files:
-            with csv.open_csv(file, parse_options=parsing, convert_options=wanted) as opened:
-                yield from zip(repeat(file), opened)
+        try:
+            with csv.open_csv(file, parse_options=_parsing(file), convert_options=wanted) as opened:
+                yield from opened
+        except pa.ArrowInvalid as error:
+            if (found := _NO_NUMBER.search(str(error))) is None:
+                raise
+            column, line, value = found.groups()
+            raise ConfigError(
+                f"{where}: {columns_of(file)[int(column)]}: {value!r} in line {line} is no number",
+                hint="number it, leave its line out, or name other columns as inputs",
+            ) from error
 
-    return Table(where, files, tuple(columns), fragment, batches)
+    return Table(where, files, columns_of, fragment, batches, _CURE)
 
 
-def _separator(file: Path) -> str:
-    """What stands between the names of the first line."""
+def _parsing(file: Path) -> csv.ParseOptions:
+    """Fields are separated by what stands between the names of the first line."""
     with file.open(encoding="utf-8-sig") as stream:
         names = stream.readline()
-    return max(_SEPARATORS, key=names.count)
+    return csv.ParseOptions(delimiter=max(_SEPARATORS, key=names.count))
 
 
 SOURCE = TableSource(_table)

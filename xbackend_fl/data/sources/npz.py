@@ -60,5 +60,8 @@ def _pair(path: Path, archive: Mapping[str, Any], prefix: str) -> tuple[tuple[An
         f"{prefix}x{index}" for index in range(len(archive)) if f"{prefix}x{index}" in archive
     ]
     if not inputs or f"{prefix}y" not in archive:
-        raise ConfigError(f"{path} has no {prefix}x or no {prefix}y; it holds {', '.join(archive)}")
+        raise ConfigError(
+            f"{path} has no {prefix}x or no {prefix}y; it holds {', '.join(archive)}",
+            hint=f"np.savez(FILE, {prefix}x=inputs, {prefix}y=targets, …)",
+        )
     return tuple(archive[key] for key in inputs), archive[f"{prefix}y"]

@@ -6,7 +6,8 @@ to the size that the model takes.
 
 from __future__ import annotations
 
-from itertools import repeat
+from collections.abc import Iterator
+from pathlib import Path
 
 import pyarrow as pa
 from pyarrow import parquet
@@ -14,12 +15,12 @@ from pyarrow import parquet
 from xbackend_fl.data.arrow import are_images
 from xbackend_fl.data.layout import Layout
 from xbackend_fl.data.source import Reading
-from xbackend_fl.data.table import KEYS, Batches, Table, TableSource, files_of
-from xbackend_fl.errors import ConfigError, FileError, shortened
+from xbackend_fl.data.table import KEYS, Table, TableSource, files_of, readable
 
 _BATCH_BYTES, _BUFFER_BYTES = 8 << 20, 1 << 20
 _MAX_ROWS = 65_536
 _RESIZE = "#resize"
+_CURE = "it is damaged or was cut short: copy or write it again"
 
 
 def _table(place: str, how: Reading) -> Table:
@@ -27,33 +28,27 @@ def _table(place: str, how: Reading) -> Table:
     where = f"parquet:{name}"
     files = files_of(where, (how.base / name).resolve(), ".parquet")
 
-    def batches(layout: Layout) -> Batches:
-        for file in files:
-            # Its own reading ahead would hold whole groups of rows.
-            with parquet.ParquetFile(file, pre_buffer=False, buffer_size=_BUFFER_BYTES) as opened:
-                about = opened.metadata
-                if missing := [name for name in layout.names if name not in opened.schema_arrow.names]:
-                    raise ConfigError(
-                        f"{where}: {file.name} has no column {missing[0]!r}, which {files[0].name} has; it has {', '.join(opened.schema_arrow.names)}",
-                        hint="all files of one source have the same columns",
-                    )
-                groups = (about.row_group(number) for number in range(about.num_row_groups))
-                size = sum(group.total_byte_size for group in groups) // max(about.num_rows, 1)
-                rows = max(1, _BATCH_BYTES // max(size, 1))
-                found = opened.iter_batches(min(rows, _MAX_ROWS), columns=layout.names, use_threads=False)
-                yield from zip(repeat(file), found)
+    def schema_of(file: Path) -> pa.Schema:
+        with readable(where if len(files) == 1 else f"{where}: {file.name}", _CURE):
+            return parquet.read_schema(file)
 
-    try:
-        schema = parquet.read_schema(files[0])
-    except (pa.ArrowException, OSError) as error:
-        raise FileError(f"{where}: {shortened(error)}") from error
-    images = frozenset(field.name for field in schema if are_images(field.type))
+    def batches(_: str, file: Path, layout: Layout) -> Iterator[pa.RecordBatch]:
+        # Its own reading ahead would hold whole groups of rows.
+        with parquet.ParquetFile(file, pre_buffer=False, buffer_size=_BUFFER_BYTES) as opened:
+            about = opened.metadata
+            groups = (about.row_group(number) for number in range(about.num_row_groups))
+            size = sum(group.total_byte_size for group in groups) // max(about.num_rows, 1)
+            rows = max(1, _BATCH_BYTES // max(size, 1))
+            yield from opened.iter_batches(min(rows, _MAX_ROWS), columns=layout.names, use_threads=False)
+
+    images = frozenset(field.name for field in schema_of(files[0]) if are_images(field.type))
     return Table(
         where,
         files,
-        tuple(schema.names),
+        lambda file: list(schema_of(file).names),
         fragment.removesuffix(_RESIZE),
         batches,
+        _CURE,
         images,
         resize=fragment.endswith(_RESIZE),
     )
