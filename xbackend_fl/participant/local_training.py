@@ -42,7 +42,7 @@ from xbackend_fl.schedules import factor_over_rounds, rates
 from xbackend_fl.weights import Weights
 
 _ONE_BY_ONE = (
-    "participants train one after the other on the device: only PyTorch without dropout or a schedule, by FedAvg or FedProx (in lockstep, or by plain SGD), "
+    "participants train one after the other on the device: only PyTorch without dropout or a schedule (in lockstep, or by plain SGD), with an algorithm that keeps nothing, "
     "with a loss that is no function of PyTorch's own, a float32 mean and a shared model, trains a whole cohort there"
 )
 
