@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from dataclasses import fields
 from types import ModuleType
 from typing import Annotated, Any, ClassVar, TypeAlias
 
 from annotated_types import Ge, Gt, Lt
 from pydantic import ConfigDict
+
+from xbackend_fl.errors import ConfigError
 
 Decay: TypeAlias = Annotated[float, Ge(0), Lt(1)]
 """What is kept of an average from one step to the next."""
@@ -23,11 +26,55 @@ class Registered:
 
 
 def discover(package: ModuleType, name: str) -> dict[str, Any]:
-    """What every module of a package calls ``name``, by the module: a registry to which a file is added by being there."""
-    return {
-        file: getattr(importlib.import_module(f"{package.__name__}.{file}"), name)
-        for file in files_of(package)
-    }
+    """What every module of a package calls ``name``, by the module: a registry to which a file is added by being there.
+
+    Raises:
+        ConfigError: A file has none, or a class that courses cannot name by its file.
+    """
+    found = {}
+    for file in files_of(package):
+        module = importlib.import_module(f"{package.__name__}.{file}")
+        if not hasattr(module, name):
+            raise ConfigError(
+                f"{module.__file__} has no {name}", hint=f"end the file with {name} = its class"
+            )
+        found[file] = getattr(module, name)
+    return found
+
+
+def discover_kinds(
+    package: ModuleType, name: str, base: type[Any], *, named: str = "name"
+) -> dict[str, type[Any]]:
+    """As :func:`discover`, where all are classes that courses name.
+
+    Args:
+        package: Has the files.
+        name: What each of them calls its class.
+        base: What the classes are.
+        named: The field that says which it is, by default the name of the file.
+
+    Raises:
+        ConfigError: A file has no such class.
+    """
+    found = discover(package, name)
+    for file, kind in found.items():
+        where = f"{name} of {package.__name__}.{file}"
+        if not (isinstance(kind, type) and issubclass(kind, base)):
+            raise ConfigError(
+                f"{where} is {kind!r}, expected a class made of {base.__name__}",
+                hint=f"{name} = THE_CLASS, without brackets",
+            )
+        if "__dataclass_fields__" not in vars(kind):
+            raise ConfigError(
+                f"{where}: {kind.__name__} is no dataclass", hint="write @dataclass(frozen=True) above it"
+            )
+        default = next((field.default for field in fields(kind) if field.name == named), None)
+        if default != file:
+            raise ConfigError(
+                f"{where}: {kind.__name__}.{named} is {default!r} by default, and a course names it by its file",
+                hint=f'{named}: Literal["{file}"] = "{file}"',
+            )
+    return found
 
 
 def files_of(package: ModuleType) -> list[str]:

@@ -117,7 +117,7 @@ def test_a_state_of_another_course_is_not_read(tmp_path: Path) -> None:
     ("settings", "words"),
     [
         (["federate.local=[heads]"], "'heads' chooses no parameter of the model"),
-        (["federate.local=['*']"], "leave nothing to train together"),
+        (["federate.local=['*']"], "nothing is left to train together"),
         ([FEDBN], "'norm' chooses no parameter of the model"),
         ([SCAFFOLD, "training.optimizer.name=adam"], "training.optimizer is adam"),
         ([SCAFFOLD, "federate.server.name=fedadam"], "federate.server is fedadam"),

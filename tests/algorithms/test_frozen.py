@@ -142,7 +142,7 @@ def test_a_silo_that_has_others_gets_them_again(tmp_path: Path, files_of: Callab
     ("frozen", "words"),
     {
         "[nothing.*]": "federate.frozen: 'nothing.*' chooses no parameter",
-        "['*']": "freeze everything that trains",
+        "['*']": "everything that trains is frozen",
         "[norm.mean]": "of the statistics of 'norm', 'norm.mean' is frozen and 'norm.variance' is not",
         "[norm], federate.local: [norm]": "are local too",
         "['hidden.*', 'norm.*'], federate.local: ['out.*']": "leave nothing to train together",

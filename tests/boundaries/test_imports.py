@@ -18,6 +18,9 @@ PLANTED = [
     ("xbackend_fl/canonical/ops.py", "import xbackend_fl.rounds", "Rooms import only lower floors"),
     ("xbackend_fl/data/draws.py", "import xbackend_fl.aggregation", "Rooms import only lower floors"),
     ("xbackend_fl/data/draws.py", "import torch", "The core imports no framework and no adapter"),
+    ("xbackend_fl/cli/check.py", "import flwr", "Flower is imported in its room alone"),
+    ("xbackend_fl/federation/server/engine.py", "import flwr", "Flower is imported in its room alone"),
+    ("xbackend_fl/data/draws.py", "import torchvision", "The core imports no framework and no adapter"),
     (
         "xbackend_fl/mapping/match/match.py",
         "import xbfl_torch",

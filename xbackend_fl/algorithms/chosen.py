@@ -54,7 +54,7 @@ def local_parameters(schema: Schema, wanted: Sequence[str]) -> frozenset[str]:
     found = _chosen(schema, wanted, "federate.local")
     if found and not _trains_beside(schema, found):
         raise ConfigError(
-            f"federate.local: {', '.join(map(repr, wanted))} leave nothing to train together: every trainable parameter is local",
+            f"federate.local: with {', '.join(map(repr, wanted))} nothing is left to train together: every trainable parameter is local",
             hint="leave a layer out of federate.local; participants who share nothing need no federation",
         )
     return found
@@ -71,7 +71,7 @@ def frozen_parameters(schema: Schema, wanted: Sequence[str]) -> frozenset[str]:
     found = _chosen(schema, wanted, "federate.frozen")
     if found and not _trains_beside(schema, found):
         raise ConfigError(
-            f"federate.frozen: {', '.join(map(repr, wanted))} freeze everything that trains",
+            f"federate.frozen: with {', '.join(map(repr, wanted))} everything that trains is frozen",
             hint="leave a layer out of federate.frozen",
         )
     for node in schema.nodes:

@@ -10,16 +10,17 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.errors import Diverged, UpdateRefused
+from xbackend_fl.errors import Diverged, RunFailed, UpdateRefused, raised, turned
 from xbackend_fl.losses import Loss
 from xbackend_fl.metrics.counts import from_text, to_text
 from xbackend_fl.metrics.metric import Figures, Metric, MetricState, Sums
 from xbackend_fl.metrics.objective import Objective, Shape
 from xbackend_fl.metrics.own import Own
-from xbackend_fl.metrics.pairs import pairs_of
+from xbackend_fl.metrics.pairs import Pairs, pairs_of
 from xbackend_fl.metrics.possible import impossible_beside
 from xbackend_fl.metrics.registry import LOSS, usual_metrics
 from xbackend_fl.metrics.reported import Reported
+from xbackend_fl.places import place_of
 
 _MAX_POSITIONS = 1 << 53
 _LARGEST = 1e120
@@ -59,13 +60,13 @@ class Metrics:
             metrics: What is measured beside the loss; what is usual with it if left out.
 
         Raises:
-            RunFailed: A metric of the user's own raised, or returned something else than sums.
+            RunFailed: A metric raised, or one of the user's own returned something else than sums.
         """
         metrics = _with_loss(objective.loss, metrics)
         return Metrics.total(
             Metrics(
                 pairs.positions,
-                {k: v for metric in metrics for k, v in metric.measure(pairs).items()},
+                {k: v for metric in metrics for k, v in _measure(metric, pairs).items()},
                 metrics,
             )
             for pairs in pairs_of(objective, output, targets)
@@ -126,7 +127,7 @@ class Metrics:
         """Figures by name, without those that are not defined on these data.
 
         Raises:
-            RunFailed: A metric of the user's own raised, or its value is no number.
+            RunFailed: A metric raised, or its figure is none.
         """
         return {name: value for found in self._found() for name, value in found.values.items()}
 
@@ -207,7 +208,7 @@ class Metrics:
     def _found(self) -> Iterator[Figures]:
         for metric in self.metrics:
             if sums := _own(metric, self.sums):
-                yield metric.figures(MetricState(self.positions, sums))
+                yield _figures(metric, MetricState(self.positions, sums))
 
 
 def max_bytes(metrics: Sequence[Metric], output: Shape) -> int:
@@ -255,6 +256,28 @@ def _read(fields: Any, loss: Loss, output: Shape, expected: Sequence[Metric]) ->
 
 def _with_loss(loss: Loss, metrics: Sequence[Metric] | None) -> tuple[Metric, ...]:
     return (LOSS, *(usual_metrics(loss) if metrics is None else metrics))
+
+
+def _measure(metric: Metric, pairs: Pairs) -> Sums:
+    with turned(lambda error: _failed(metric, "measure", error)):
+        return metric.measure(pairs)
+
+
+def _figures(metric: Metric, state: MetricState) -> Figures:
+    with turned(lambda error: _failed(metric, "figures", error)):
+        found = metric.figures(state)
+    for name, value in found.values.items():
+        # A loss that is not finite is looked at where it comes from.
+        if not math.isfinite(value) and metric != LOSS:
+            raise RunFailed(
+                f"the metric {metric.name}: figures returned {value} for {name}",
+                hint="leave a figure out where it is not defined, and say why in its note",
+            )
+    return found
+
+
+def _failed(metric: Metric, method: str, error: BaseException) -> RunFailed:
+    return RunFailed(raised(f"the metric {metric.name}: {method}", error, place_of(error)))
 
 
 def _own(metric: Metric, sums: Sums) -> Sums:

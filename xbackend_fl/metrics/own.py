@@ -98,7 +98,11 @@ class Own(Metric):
         own, what = self._own, self._what
         found = self._said("measure", pairs.outputs, pairs.targets)
         if not isinstance(found, Mapping) or found.keys() != {*own.sums}:
-            received = ", ".join(map(str, found)) if isinstance(found, Mapping) else type(found).__name__
+            received = (
+                (", ".join(map(str, found)) or "an empty dict")
+                if isinstance(found, Mapping)
+                else type(found).__name__
+            )
             raise RunFailed(f"{what}: measure returned {received}, expected a dict of {', '.join(own.sums)}")
         return {f"{self.name}.{key}": _number(f"{what}: measure: {key}", found[key]) for key in own.sums}
 
@@ -109,7 +113,7 @@ class Own(Metric):
             RunFailed: It raised, or its value is no number.
         """
         found = self._said("value", {key: state.sums[f"{self.name}.{key}"] for key in self._own.sums})
-        if found is not None and not (_is_number(found) and math.isfinite(found)):
+        if found is not None and not (_is_number(found) and math.isfinite(_float(found))):
             raise RunFailed(
                 f"{self._what}: value returned {_shown(found)}, expected a finite number", hint=_HINT
             )
@@ -195,7 +199,7 @@ def _takes(method: Any, count: int) -> bool:
 def _number(what: str, value: Any) -> float:
     if not _is_number(value):
         raise RunFailed(f"{what} is {_shown(value)}, expected one number", hint="sum it up: float(x.sum())")
-    number = float(value)
+    number = _float(value)
     if not (math.isfinite(number) and number >= 0):
         raise RunFailed(
             f"{what} is {number}, expected a finite number, 0 or more",
@@ -204,6 +208,14 @@ def _number(what: str, value: Any) -> float:
             else "leave out what is not finite: x[np.isfinite(x)].sum()",
         )
     return number
+
+
+def _float(value: Any) -> float:
+    """Infinite where a whole number has more digits than a float."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def _is_number(value: Any) -> bool:

@@ -31,6 +31,8 @@ class Pairs:
         losses: The loss of every target, ``[P]`` or ``[P * columns]``.
         weights: How much each counts in the mean of the losses; ``None`` if all count alike.
         labels: Of an output ``[N, K]`` of logits, which label each of them is, ``[P]``; ``None`` if there is one.
+
+    Nobody can write into the arrays: all metrics read the same.
     """
 
     objective: Objective
@@ -39,6 +41,11 @@ class Pairs:
     losses: NDArray[np.float64]
     weights: NDArray[np.float64] | None = None
     labels: NDArray[np.intp] | None = None
+
+    def __post_init__(self) -> None:
+        for array in (self.outputs, self.targets, self.losses, self.weights, self.labels):
+            if array is not None:
+                array.flags.writeable = False
 
     @property
     def positions(self) -> int:

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from xbackend_fl.losses import Loss, Targets
 from xbackend_fl.metrics import kinds
 from xbackend_fl.metrics.metric import Metric
-from xbackend_fl.registry import discover
+from xbackend_fl.registry import discover_kinds
 
-METRICS: Mapping[str, type[Metric]] = discover(kinds, "METRIC")
+METRICS: Mapping[str, type[Metric]] = discover_kinds(kinds, "METRIC", Metric)
 """Metric by the name of its file, which courses write."""
 
 LOSS: Metric = METRICS["loss"]("loss")

@@ -173,7 +173,7 @@ class DeploymentEngine:
             evaluate="validation" if self.evaluates_with_training and number > 1 else None,
         )
         collector.resume()
-        # Of silos that came after the meeting.
+        # Of silos that came after the enrollment.
         self._emit_notes(self._claims.notes())
         # What was taken out of this round is not asked for again.
         wanted = [name for name in (*cohort, *spares) if name not in collector.accepted | collector.failed]
