@@ -61,6 +61,7 @@ def test_an_optimizer_is_one_short_file(root: Path) -> None:
     assert [line for line in found.stdout.splitlines() if "optimizers/kinds/" not in line] == []
 
 
+@pytest.mark.slow
 def test_a_file_that_is_there_trains_a_course(tmp_path: Path) -> None:
     """Both backends take the steps that the file says, of which float64 NumPy has the same."""
     course = course_of(tmp_path / "course", ["torch", "tensorflow"], rounds=1)

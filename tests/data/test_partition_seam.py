@@ -65,6 +65,7 @@ def test_a_partition_is_one_short_file(root: Path) -> None:
     assert [line for line in found.stdout.splitlines() if "data/partitions/" not in line] == []
 
 
+@pytest.mark.slow
 def test_a_file_that_is_there_shares_out_a_courses_data(tmp_path: Path) -> None:
     """It ends with the bits of a course whose data say themselves whose each example is."""
     folder = tmp_path / "course"

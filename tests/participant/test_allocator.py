@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-pytestmark = [pytest.mark.quick, pytest.mark.skipif(sys.platform != "linux", reason="glibc is Linux's")]
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="glibc is Linux's")
 
 STEPS = """
 import resource
@@ -53,6 +53,7 @@ def test_steps_fault_no_more() -> None:
     assert after < before / 100
 
 
+@pytest.mark.slow
 def test_whoever_has_chosen_is_left_alone() -> None:
     before, after = counted(MALLOC_MMAP_THRESHOLD_=str(1 << 20))
     assert after > before / 2

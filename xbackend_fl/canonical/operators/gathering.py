@@ -1,6 +1,6 @@
 """What is looked up or picked: rows of an embedding, places of data.
 
-The passes ``tables`` and ``picks`` bring these to one form.
+The passes ``single_rows`` and ``picks`` bring these to one form.
 """
 
 from __future__ import annotations
