@@ -22,12 +22,12 @@ input: ["1,{inputs}"]
 data: {{source: "npz:{data}", partition: {{kind: iid}}}}
 participants: {{{backend}: 1000}}
 training: {{optimizer: {{name: sgd, lr: 0.01}}, batch_size: {each}, steps: 1}}
-federate: {{cohort: 50, workers: 1}}
+federate: {{cohort: 10, workers: 1}}
 """
 
 
 def write_scaling_course(folder: Path, backend: str) -> Path:
-    """Write the course and its data: 1,000 participants by default, 50 of them a round with a step each, 1 million values.
+    """Write the course and its data: 1,000 participants by default, 10 of them a round with a step each, 1 million values.
 
     Args:
         folder: Receives both; the data have 256 MB.
