@@ -98,10 +98,14 @@ def is_unbuilt(model: Any) -> bool:
 def structure_kept(model: Any) -> Iterator[None]:
     """Afterwards the layers of a model are those that it had, with the attributes and variables that they had, and it is compiled as it was."""
     held = _Unbuilt(model, whole=True)
+    # What a layer passes on when it is frozen lies in the variables, which are no part of it.
+    trains = [(each, each.trainable) for each in _variables(model) if isinstance(each, keras.Variable)]
     try:
         yield
     finally:
         held.bring_back()
+        for variable, before in trains:
+            variable.trainable = before
 
 
 class _Unbuilt:

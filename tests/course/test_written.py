@@ -87,6 +87,28 @@ def test_any_other_object_is_held_by_its_course(tmp_path: Path) -> None:
     assert "resume_run" in str(caught.value.hint)
 
 
+def test_settings_of_a_loop_are_what_a_file_could_say() -> None:
+    given = {
+        "lr": np.float32(0.5),
+        "deep": {"n": np.int64(3), "on": np.bool_(1)},
+        "pair": (1, "a"),
+        "none": None,
+    }
+    found = course(training={"settings": given}).training.settings
+    assert found == {"lr": 0.5, "deep": {"n": 3, "on": True}, "pair": [1, "a"], "none": None}
+    assert type(found["lr"]) is float
+
+
+@pytest.mark.parametrize("value", [print, lambda: 1, dict, np.zeros(3), b"x", {1, 2}, object()])
+def test_a_setting_that_no_file_could_say_is_refused_by_its_key(value: object) -> None:
+    name = type(value).__name__
+    with pytest.raises(
+        ConfigError, match=rf"`training\.settings\.f\.0` is a {name}; settings are numbers"
+    ) as refused:
+        course(training={"settings": {"f": [value]}})
+    assert refused.value.hint
+
+
 def test_another_process_has_the_objects_of_a_course(tmp_path: Path) -> None:
     offset = np.arange(3)
     made = course(models={"torch": lambda: offset + 1})

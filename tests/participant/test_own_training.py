@@ -234,6 +234,16 @@ def test_flags_that_a_loop_leaves_are_not_the_next_ones(opened: Open) -> None:
     assert all(parameter.requires_grad for parameter in worker._trainer._model.parameters())
 
 
+def test_layers_of_keras_that_a_loop_freezes_train_for_the_next_one(opened: Open) -> None:
+    worker = opened("keras_freezes", backend="tensorflow")
+    before = worker.initial()
+    done = trained(worker)
+    np.testing.assert_array_equal(done.update.model["first.weight"], before["first.weight"])
+    assert np.any(done.update.model["second.weight"] != before["second.weight"])
+    model = worker._trainer._model
+    assert len(model.trainable_variables) == len(model.variables) == 4
+
+
 @pytest.mark.parametrize("loop", ["waits", "hurries_not"])
 def test_a_loop_that_does_not_return_is_interrupted(opened: Open, loop: str) -> None:
     with pytest.raises(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from xbackend_fl.errors import ConfigError
@@ -94,6 +95,8 @@ def _text_for(value: Any, path: tuple[str, ...], new: list[RegisteredObject]) ->
     """A value as a file would have it; the objects behind its texts are added to ``new``."""
     if value is None or isinstance(value, str | int | float | BaseModel):
         return value
+    if "settings" in path:
+        return _setting(value, path)
     if is_function(value) and (text := file_of(value)) is not None:
         return text
     if callable(value) or (path[-1] in _DATA and _is_data(value)):
@@ -105,6 +108,24 @@ def _text_for(value: Any, path: tuple[str, ...], new: list[RegisteredObject]) ->
     if isinstance(value, list | tuple):
         return [_text_for(item, (*path, str(index)), new) for index, item in enumerate(value)]
     return value
+
+
+def _setting(value: Any, path: tuple[str, ...]) -> Any:
+    """What a loop of the user's own is given, as a file would have it: a number of NumPy is the number, a tuple is a list.
+
+    Raises:
+        ConfigError: No file could say it.
+    """
+    if isinstance(value, np.generic) and value.dtype.kind in "biufU":
+        return value.item()
+    if isinstance(value, Mapping):
+        return {key: _text_for(item, (*path, str(key)), []) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_text_for(item, (*path, str(index)), []) for index, item in enumerate(value)]
+    raise ConfigError(
+        f"`{'.'.join(path)}` is a {type(value).__name__}; settings are numbers, texts, switches, lists and mappings",
+        hint="let the loop hold it: a function that train calls, or a variable around it",
+    )
 
 
 def _is_data(value: Any) -> bool:
