@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 
+@pytest.mark.slow
 def test_the_program_of_the_page_runs(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = (root / "docs/guides/certificates.md").read_text(encoding="utf-8")
     (program,) = re.findall(r"<!-- certificates\.py -->\n```python\n(.*?)```", page, re.DOTALL)

@@ -50,6 +50,7 @@ def seen(room: Path, rank: int) -> list[Any]:
     return found
 
 
+@pytest.mark.slow
 def test_all_ranks_train_from_the_weights_of_the_round(room: Path) -> None:
     done = started(room)
     assert [one.returncode for one in done] == [0, 0], done[0].stderr + done[1].stderr

@@ -47,6 +47,7 @@ def counted(**environment: str) -> tuple[int, int]:
     return before, after
 
 
+@pytest.mark.slow
 def test_steps_fault_no_more() -> None:
     before, after = counted()
     assert before > 10_000
