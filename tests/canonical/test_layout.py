@@ -30,8 +30,6 @@ from xbackend_fl.canonical.layout import (
     masked,
 )
 
-pytestmark = pytest.mark.quick
-
 SHAPES = st.lists(st.sampled_from([1, 2, 3, 4, 6]), min_size=1, max_size=4).map(tuple)
 
 

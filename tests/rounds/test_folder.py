@@ -26,8 +26,6 @@ from xbackend_fl.rounds.changes import MAY_CHANGE
 from xbackend_fl.simulation import resume_run, run_course
 from xbackend_fl.weights import load_weights, write_tensors
 
-pytestmark = pytest.mark.quick
-
 HOLD = """
 import sys, time
 from pathlib import Path

@@ -12,8 +12,6 @@ import pytest
 from xbackend_fl.simulation.shared_memory import BufferRef, SharedBuffer, SharedValues, receive, send
 from xbackend_fl.weights import Weights
 
-pytestmark = pytest.mark.quick
-
 
 @pytest.fixture
 def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
