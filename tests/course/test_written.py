@@ -99,6 +99,14 @@ def test_settings_of_a_loop_are_what_a_file_could_say() -> None:
     assert type(found["lr"]) is float
 
 
+def test_a_participant_may_be_called_settings(tmp_path: Path) -> None:
+    made = course(
+        participants=[xb.Participant("settings", "torch", data=PART, train=functools.partial(print, "x"))]
+    )
+    assert made.participants[0].data is not None
+    assert call(made.participants[0].data, tmp_path)[0] is PART[0]
+
+
 @pytest.mark.parametrize("value", [print, lambda: 1, dict, np.zeros(3), b"x", {1, 2}, object()])
 def test_a_setting_that_no_file_could_say_is_refused_by_its_key(value: object) -> None:
     name = type(value).__name__

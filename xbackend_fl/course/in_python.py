@@ -15,6 +15,8 @@ from xbackend_fl.text import shown_names
 _PARTS = frozenset({"train", "validation", "test", "owners"})
 _DATA = ("data", "source")
 """Keys whose values may be examples."""
+_SETTINGS = "settings"
+"""The key whose values are a loop's of the user's own."""
 
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ class SectionMeta(ModelMetaclass):
         prefix = (who,) if isinstance(who, str) else ()
         # Objects live as long as somebody holds them.
         new: list[RegisteredObject] = []
-        plain = {key: _text_for(value, (*prefix, key), new) for key, value in given.items()}
+        plain = _texts(given, prefix, new)
         try:
             made = super().__call__(**plain)
         except ValidationError as error:
@@ -95,8 +97,6 @@ def _text_for(value: Any, path: tuple[str, ...], new: list[RegisteredObject]) ->
     """A value as a file would have it; the objects behind its texts are added to ``new``."""
     if value is None or isinstance(value, str | int | float | BaseModel):
         return value
-    if "settings" in path:
-        return _setting(value, path)
     if is_function(value) and (text := file_of(value)) is not None:
         return text
     if callable(value) or (path[-1] in _DATA and _is_data(value)):
@@ -104,10 +104,18 @@ def _text_for(value: Any, path: tuple[str, ...], new: list[RegisteredObject]) ->
         new.append(one)
         return one.text
     if isinstance(value, Mapping):
-        return {key: _text_for(item, (*path, str(key)), new) for key, item in value.items()}
+        return _texts(value, path, new)
     if isinstance(value, list | tuple):
         return [_text_for(item, (*path, str(index)), new) for index, item in enumerate(value)]
     return value
+
+
+def _texts(given: Mapping[Any, Any], path: tuple[str, ...], new: list[RegisteredObject]) -> dict[Any, Any]:
+    """Values by their keys as a file would have them."""
+    return {
+        key: _setting(value, (*path, key)) if key == _SETTINGS else _text_for(value, (*path, str(key)), new)
+        for key, value in given.items()
+    }
 
 
 def _setting(value: Any, path: tuple[str, ...]) -> Any:
@@ -116,12 +124,14 @@ def _setting(value: Any, path: tuple[str, ...]) -> Any:
     Raises:
         ConfigError: No file could say it.
     """
+    if value is None or isinstance(value, str | int | float):
+        return value
     if isinstance(value, np.generic) and value.dtype.kind in "biufU":
         return value.item()
     if isinstance(value, Mapping):
-        return {key: _text_for(item, (*path, str(key)), []) for key, item in value.items()}
+        return {key: _setting(item, (*path, str(key))) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_text_for(item, (*path, str(index)), []) for index, item in enumerate(value)]
+        return [_setting(item, (*path, str(index))) for index, item in enumerate(value)]
     raise ConfigError(
         f"`{'.'.join(path)}` is a {type(value).__name__}; settings are numbers, texts, switches, lists and mappings",
         hint="let the loop hold it: a function that train calls, or a variable around it",
