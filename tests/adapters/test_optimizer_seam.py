@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import fields
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.algorithms.smooth import Model, course_of, steps_of
-from tests.beside import beside
+from tests.beside import beside, naming
 from tests.command import xbfl
 from xbackend_fl.adapter import OPTIMIZERS
 from xbackend_fl.participant import CourseData
@@ -51,14 +50,7 @@ def test_an_optimizer_is_one_short_file(root: Path) -> None:
         assert hash(OPTIMIZERS[name](name)) == hash(OPTIMIZERS[name](name))
     # Momentum is a key of BatchNormalization, too, and Nesterov's a server optimizer.
     names = '"' + '"|"'.join(files.keys() - {"momentum", "nesterov"}) + '"'
-    found = subprocess.run(
-        ["git", "grep", "-lE", names, "--", "adapters/xbfl_*", "xbackend_fl/*.py"],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert [line for line in found.stdout.splitlines() if "optimizers/kinds/" not in line] == []
+    assert naming(root, names, outside="optimizers/kinds/") == []
 
 
 @pytest.mark.slow

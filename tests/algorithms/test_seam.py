@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.beside import naming
 from xbackend_fl import Weights
 from xbackend_fl.aggregation import MODEL
 from xbackend_fl.algorithms import ALGORITHMS, ClientState, Trained
@@ -25,15 +25,7 @@ def test_an_algorithm_is_one_short_file(root: Path) -> None:
         assert len(path.read_text().splitlines()) <= 150
         assert next(f for f in fields(ALGORITHMS[name]) if f.name == "name").default == name
     names = "|".join(name for name in files if name != "fedavg")
-    found = subprocess.run(
-        ["git", "grep", "-liE", names, "--", "adapters/xbfl_*", "xbackend_fl/*.py"],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    others = [line for line in found.stdout.splitlines() if "algorithms/" not in line]
-    assert not others
+    assert not naming(root, names, outside="algorithms/", ignore_case=True)
 
 
 def test_a_control_is_the_gradient_after_one_full_step() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import fields
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.algorithms.smooth import course_of
-from tests.beside import beside
+from tests.beside import beside, naming
 from tests.command import xbfl
 from xbackend_fl.algorithms import SERVERS
 from xbackend_fl.rounds.folder import RunFolder
@@ -54,14 +53,7 @@ def test_a_server_optimizer_is_one_short_file(root: Path) -> None:
         assert next(f for f in fields(SERVERS[name]) if f.name == "name").default == name
     # FedAvg is the algorithm, too, and Nesterov a local optimizer.
     names = '"' + '"|"'.join(files.keys() - {"fedavg", "nesterov"}) + '"'
-    found = subprocess.run(
-        ["git", "grep", "-lE", names, "--", "adapters/xbfl_*", "xbackend_fl/*.py"],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert [line for line in found.stdout.splitlines() if "algorithms/servers/" not in line] == []
+    assert naming(root, names, outside="algorithms/servers/") == []
 
 
 def test_a_file_that_is_there_leads_a_course(tmp_path: Path) -> None:

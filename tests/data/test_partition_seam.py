@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from tests.algorithms.smooth import course_of
-from tests.beside import beside
+from tests.beside import beside, naming
 from tests.command import xbfl
 from xbackend_fl.data import PARTITIONS
 from xbackend_fl.rounds.folder import RunFolder
@@ -55,14 +54,7 @@ def test_a_partition_is_one_short_file(root: Path) -> None:
     for name, path in files.items():
         assert len(path.read_text().splitlines()) <= 100
         assert next(f for f in fields(PARTITIONS[name]) if f.name == "kind").default == name
-    found = subprocess.run(
-        ["git", "grep", "-lE", '"' + '"|"'.join(files) + '"', "--", "adapters/xbfl_*", "xbackend_fl/*.py"],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert [line for line in found.stdout.splitlines() if "data/partitions/" not in line] == []
+    assert naming(root, '"' + '"|"'.join(files) + '"', outside="data/partitions/") == []
 
 
 @pytest.mark.slow

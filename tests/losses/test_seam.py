@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import fields
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
+from tests.beside import naming
 from xbackend_fl.course.registered import section
 from xbackend_fl.losses import LOSSES, Loss, NumpyOperations, kinds
 from xbackend_fl.registry import discover
@@ -49,14 +49,7 @@ def test_a_loss_is_one_short_file(root: Path) -> None:
         assert next(f for f in fields(LOSSES[name]) if f.name == "name").default == name
         loss: Loss = LOSSES[name](name=name)
         assert hash(loss) == hash(LOSSES[name](name=name))
-    found = subprocess.run(
-        ["git", "grep", "-lE", '"' + '"|"'.join(files) + '"', "--", "adapters/xbfl_*", "xbackend_fl/*.py"],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert [line for line in found.stdout.splitlines() if "losses/kinds/" not in line] == []
+    assert naming(root, '"' + '"|"'.join(files) + '"', outside="losses/kinds/") == []
 
 
 def test_a_file_that_is_there_is_a_loss_of_courses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 import safetensors.numpy
 import scipy.io
 
-from tests.beside import beside
+from tests.beside import beside, naming
 from tests.command import xbfl
 from xbackend_fl.formats.registry import FORMATS
 from xbackend_fl.weights.store import format_of, open_weights, save
@@ -50,14 +49,7 @@ def test_a_format_is_one_file_of_its_name(root: Path) -> None:
     endings = [ending for item in FORMATS.values() for ending in item.suffixes]
     assert len(set(endings)) == len(endings)
     names = r'formats\.(kinds )?import .*(hdf5|keras|npz|onnx|pytorch|checkpoint|saved_model)|FORMATS\["'
-    found = subprocess.run(
-        ["git", "grep", "-lE", names, "--", "adapters/xbfl_*", "xbackend_fl/*.py"],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert [line for line in found.stdout.splitlines() if "formats/" not in line] == []
+    assert naming(root, names, outside="formats/") == []
 
 
 @pytest.mark.parametrize("name", ["net.mtx", "net.download"])
