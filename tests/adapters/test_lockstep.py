@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
@@ -27,7 +25,6 @@ from xbfl_torch.outer_product import called_once
 from xbfl_torch.stacked import cohorts
 from xbfl_torch.stacked.cohorts import Lockstep
 from xbfl_torch.stacked.graphs import Graphs
-from xbfl_torch.stacked.schedule import by_steps, rounded, schedule
 from xbfl_torch.stacked.wave import Room
 
 GENERATOR = np.random.default_rng(0)
@@ -487,24 +484,3 @@ def test_what_does_not_run_in_lockstep() -> None:
     lockstep, _ = opened(lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.BatchNorm1d(4)), PLACES[0])
     assert lockstep.takes(clients(2), SGD) is None
     assert "no variance" in str(lockstep.takes([ClientWork((np.arange(1),), 1)], SGD))
-
-
-@settings(max_examples=40)
-@given(st.lists(st.lists(st.integers(1, 4), max_size=5), min_size=1, max_size=6))
-def test_schedules(sizes: list[list[int]]) -> None:
-    """Every participant sees its batches, in order, while it is active; active ones come first."""
-    work = [ClientWork(tuple(np.arange(n) + 10 * k for k, n in enumerate(part)), 1) for part in sizes]
-    plan = schedule(work, by_steps(work), len(work) + 1, 4)
-    assert sorted(plan.order) == list(range(len(work)))
-    assert list(plan.active) == sorted(plan.active, reverse=True)
-    for slot, index in enumerate(plan.order):
-        for step, rows in enumerate(work[index].batches):
-            assert slot < plan.active[step]
-            np.testing.assert_array_equal(plan.rows[step, slot, : plan.counts[step, slot]], rows)
-        assert not plan.counts[len(work[index].batches) :, slot].any()
-
-
-@given(st.integers(1, 10_000))
-def test_rounding(count: int) -> None:
-    assert count <= rounded(count) <= 1.25 * count
-    assert rounded(rounded(count)) == rounded(count)

@@ -1,0 +1,31 @@
+"""Which participant does which step of a cohort in lockstep."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from xbackend_fl.adapter import ClientWork
+from xbfl_torch.stacked.schedule import by_steps, rounded, schedule
+
+
+@settings(max_examples=40)
+@given(st.lists(st.lists(st.integers(1, 4), max_size=5), min_size=1, max_size=6))
+def test_schedules(sizes: list[list[int]]) -> None:
+    """Every participant sees its batches, in order, while it is active; active ones come first."""
+    work = [ClientWork(tuple(np.arange(n) + 10 * k for k, n in enumerate(part)), 1) for part in sizes]
+    plan = schedule(work, by_steps(work), len(work) + 1, 4)
+    assert sorted(plan.order) == list(range(len(work)))
+    assert list(plan.active) == sorted(plan.active, reverse=True)
+    for slot, index in enumerate(plan.order):
+        for step, rows in enumerate(work[index].batches):
+            assert slot < plan.active[step]
+            np.testing.assert_array_equal(plan.rows[step, slot, : plan.counts[step, slot]], rows)
+        assert not plan.counts[len(work[index].batches) :, slot].any()
+
+
+@given(st.integers(1, 10_000))
+def test_rounding(count: int) -> None:
+    assert count <= rounded(count) <= 1.25 * count
+    assert rounded(rounded(count)) == rounded(count)
