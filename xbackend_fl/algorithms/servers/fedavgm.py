@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
-from xbackend_fl.algorithms.server_optimizer import Array, ServerOptimizer, Slots
-from xbackend_fl.registry import Decay
+from xbackend_fl.algorithms.decaying import Decaying
+from xbackend_fl.algorithms.server_optimizer import Array
 
 
 @dataclass(frozen=True)
-class FedAvgM(ServerOptimizer):
+class FedAvgM(Decaying):
     """Steps along a decaying sum of the ways to the mean.
 
     Attributes:
@@ -21,17 +18,11 @@ class FedAvgM(ServerOptimizer):
     """
 
     name: Literal["fedavgm"] = "fedavgm"
-    momentum: Decay = 0.9
 
-    @property
-    def slots(self) -> Mapping[str, float]:
-        """The sum."""
-        return {"first": 0.0}
-
-    def step(self, delta: Array, slots: Slots) -> tuple[Array, Slots]:
-        """See :class:`~xbackend_fl.algorithms.server_optimizer.ServerOptimizer`."""
-        first = np.asarray(self.momentum * slots["first"] + delta)
-        return first, {"first": first}
+    def direction(self, delta: Array, first: Array) -> Array:
+        """See :class:`~xbackend_fl.algorithms.decaying.Decaying`."""
+        del delta
+        return first
 
 
 SERVER = FedAvgM
