@@ -417,8 +417,8 @@ def test_who_is_done_changes_no_more(monkeypatch: pytest.MonkeyPatch, build: Any
 class Pulled(torch.optim.SGD):
     """Adds the gradient of ``0.7 / 2 * |x - w|**2`` for the values ``w`` that it saw first, of all tensors but the fourth."""
 
-    def __init__(self, parameters: Any) -> None:
-        super().__init__(parameters, lr=0.05, momentum=0.9, weight_decay=0.01)
+    def __init__(self, parameters: Any, **settings: float) -> None:
+        super().__init__(parameters, lr=0.05, **settings)
         self._first = [p.detach().clone() for p in self.param_groups[0]["params"]]
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -429,19 +429,23 @@ class Pulled(torch.optim.SGD):
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("clip", [None, 0.3])
-def test_a_rule_of_an_algorithm(clip: float | None, place: Any) -> None:
+@pytest.mark.parametrize(
+    ("name", "options"), [("sgd", {}), ("momentum", {"momentum": 0.9, "weight_decay": 0.01})]
+)
+def test_a_rule_of_an_algorithm(name: Any, options: Any, clip: float | None, place: Any) -> None:
     lockstep, model = opened(wide, place)
     start = start_of(model)
     anchor = {name: array for name, array in start.items() if name != "3.bias"}
     config = TrainConfig(
-        OPTIMIZERS["momentum"](lr=0.05, weight_decay=0.01),
+        OPTIMIZERS[name](lr=0.05, **options),
         clip_norm=clip,
         rule=ProximalRule(0.7),
         slots={"anchor": anchor},
     )
     assert lockstep.takes(clients(), config) is None
     found = lockstep.train(start, clients(), config).sums
-    check(found, place, partial(one_by_one, model, clients(), Pulled, functional.cross_entropy, clip))
+    theirs = partial(Pulled, **options)
+    check(found, place, partial(one_by_one, model, clients(), theirs, functional.cross_entropy, clip))
 
 
 def test_parts_that_stay_silent() -> None:

@@ -143,7 +143,7 @@ class Lockstep:
     def _shared(self, clients: Sequence[ClientWork], config: TrainConfig) -> tuple[str, ...]:
         """Weights that nobody needs for itself, by the numbers of steps and examples alone: a run repeats its bits."""
         optimizer, masked = config.optimizer, {leaf.tensor for leaf in config.masked}
-        if not optimizer.plain or optimizer.weight_decay:
+        if not optimizer.plain or optimizer.weight_decay or config.rule is not None:
             return ()
         rows = largest_batch(clients) * max((len(client.batches) for client in clients), default=0)
         names = [name for name in self._dense if name not in masked | config.frozen]
