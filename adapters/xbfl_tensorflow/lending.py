@@ -12,9 +12,24 @@ import tensorflow as tf
 
 from xbackend_fl.adapter.contract import Array, TrainConfig
 from xbackend_fl.adapter.optimizers import Optimizer
+from xbackend_fl.adapter.preserve import settings_kept
 from xbackend_fl.errors import UpdateRefused
 from xbfl_tensorflow.preserve import layers_kept, parts_of, structure_kept
 from xbfl_tensorflow.variables import raw, variable_names
+
+_SETTINGS = (
+    (keras.config.floatx, keras.config.set_floatx),
+    (keras.config.epsilon, keras.config.set_epsilon),
+    (keras.config.image_data_format, keras.config.set_image_data_format),
+    (keras.config.dtype_policy, keras.config.set_dtype_policy),
+    (tf.config.functions_run_eagerly, tf.config.run_functions_eagerly),
+    (tf.config.optimizer.get_jit, tf.config.optimizer.set_jit),
+    (
+        tf.config.experimental.tensor_float_32_execution_enabled,
+        tf.config.experimental.enable_tensor_float_32_execution,
+    ),
+)
+"""What Keras and TensorFlow have for a whole process: how it is read, and set."""
 
 
 @contextmanager
@@ -37,6 +52,7 @@ def lent(
         uncalled: What a step is refused with that no rule was asked for.
     """
     with ExitStack() as stack:
+        stack.enter_context(settings_kept(_SETTINGS))
         stack.enter_context(structure_kept(model))
         stack.enter_context(layers_kept(model))
         _compile_anew(model)
@@ -112,7 +128,7 @@ class LentModel:
         variables = [raw(variable) for variable in self.model.trainable_variables]
         if gradients is None or len(gradients) != len(variables):
             raise UpdateRefused(
-                f"task.correct_gradients() was given {'nothing' if gradients is None else f'{len(gradients)} gradients'}, "
+                f"called task.correct_gradients() with {'nothing' if gradients is None else f'{len(gradients)} gradients'}, "
                 f"and the model has {len(variables)} trainable variables",
                 hint="gradients = task.correct_gradients(tape.gradient(loss, task.model.trainable_variables))",
             )
@@ -148,7 +164,7 @@ class LentModel:
         )
         if changed:
             raise UpdateRefused(
-                f"it has changed the model: {changed[0]} was {self._built.get(changed[0], 'not there')}, "
+                f"has changed the model: {changed[0]} was {self._built.get(changed[0], 'not there')}, "
                 f"and is {found.get(changed[0], 'not there any more')}",
                 hint="every participant of a course trains the model that was proven: keep layers and shapes as they are",
             )

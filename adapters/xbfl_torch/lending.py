@@ -15,9 +15,11 @@ from torch.optim.optimizer import (
 
 from xbackend_fl.adapter.contract import Array, TrainConfig
 from xbackend_fl.adapter.optimizers import Optimizer
+from xbackend_fl.adapter.preserve import settings_kept
 from xbackend_fl.errors import UpdateRefused
 from xbfl_torch.describe import tensors_of
-from xbfl_torch.preserve import modules_kept
+from xbfl_torch.preserve import modules_kept, places_kept
+from xbfl_torch.settings import SETTINGS
 from xbfl_torch.steps import training_mode
 
 
@@ -40,14 +42,9 @@ def lent(
         calls: Native place of every call that drops, where attributes of modules do not say all rates; ``None`` for evaluation mode.
         uncalled: What a step is refused with that no rule was asked for.
     """
-    flags = [(tensor, tensor.requires_grad) for tensor in model.parameters()]
-    threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
     with ExitStack() as stack:
-        for tensor, flag in flags:
-            stack.callback(_restored, tensor, flag)
-        stack.callback(model.to, device)
-        stack.callback(torch.set_default_dtype, dtype)
-        stack.callback(torch.set_num_threads, threads)
+        stack.enter_context(places_kept(model))
+        stack.enter_context(settings_kept(SETTINGS))
         stack.enter_context(modules_kept(model))
         if calls is None:
             model.eval()
@@ -59,11 +56,6 @@ def lent(
         found = LentModule(model, names, device, config, uncalled)
         stack.enter_context(found.watched())
         yield found
-
-
-def _restored(tensor: torch.Tensor, flag: bool) -> None:  # noqa: FBT001  a callback
-    tensor.requires_grad_(flag)
-    tensor.grad = None
 
 
 @final
@@ -112,7 +104,7 @@ class LentModule:
         """Change what ``backward()`` has left in the parameters."""
         if gradients is not None:
             raise UpdateRefused(
-                "task.correct_gradients() takes no gradients of PyTorch: it changes those that backward() leaves in the parameters",
+                "called task.correct_gradients() with gradients, and with PyTorch it takes none: it changes those that backward() leaves in the parameters",
                 hint="call task.correct_gradients() between loss.backward() and optimizer.step()",
             )
         self.called = True
@@ -144,7 +136,7 @@ class LentModule:
         if changed:
             first = changed[0]
             raise UpdateRefused(
-                f"it has changed the model: {first or 'the model itself'} was {self._built.get(first, 'not there')}, "
+                f"has changed the model: {first or 'the model itself'} was {self._built.get(first, 'not there')}, "
                 f"and is {found.get(first, 'not there any more')}",
                 hint="every participant of a course trains the model that was proven: keep layers and shapes as they are",
             )
@@ -189,7 +181,10 @@ class LentModule:
 def _structure(model: torch.nn.Module) -> dict[str, str]:
     """The class of every module and the shape of every tensor, by its place."""
     found = {name: f"{type(m).__module__}.{type(m).__qualname__}" for name, m in model.named_modules()}
-    return found | {n: f"{list(t.shape)} of {t.dtype}" for n, t in tensors_of(model).items()}
+    return found | {
+        n: f"{list(t.shape)} of {t.dtype}{' without values' if t.is_meta else ''}"
+        for n, t in tensors_of(model).items()
+    }
 
 
 def _unlike(optimizer: torch.optim.Optimizer, wanted: Optimizer) -> str:

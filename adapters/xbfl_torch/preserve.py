@@ -32,3 +32,26 @@ def modules_kept(model: torch.nn.Module) -> Iterator[None]:
             vars(module).clear()
             vars(module).update(attributes)
         containers.bring_back()
+
+
+@contextmanager
+def places_kept(model: torch.nn.Module) -> Iterator[None]:
+    """Afterwards every parameter and buffer lies where it did and has the dtype that it had, and trains if it did; it keeps its values.
+
+    ``model.double()``, ``model.to("cuda")`` and ``tensor.data = …`` give the same tensors another memory.
+    """
+    tensors = [*model.parameters(), *model.buffers()]
+    before = [(tensor, tensor.data, tensor.requires_grad) for tensor in tensors]
+    try:
+        yield
+    finally:
+        for tensor, data, trains in before:
+            if tensor.data_ptr() != data.data_ptr() or tensor.dtype != data.dtype:
+                if tensor.shape == data.shape and not tensor.is_meta:
+                    data.copy_(tensor.detach())
+                tensor.grad = None
+                tensor.data = data
+            if not tensor.is_leaf:
+                tensor.detach_()
+            tensor.requires_grad_(trains)
+            tensor.grad = None

@@ -194,6 +194,60 @@ def leaves_flags(task: Task) -> Any:
     return _descend(task)
 
 
+def doubles(task: Task) -> Any:
+    task.model.double()
+    return 32
+
+
+def halves(task: Task) -> Any:
+    task.model.half()
+    return 32
+
+
+def moves(task: Task) -> Any:
+    task.model.to("meta")
+    return 32
+
+
+def swaps_memory(task: Task) -> Any:
+    """Gives its weights to tensors of another dtype, and raises before it takes them back."""
+    import torch
+
+    for value in task.model.parameters():
+        value.data = torch.zeros_like(value, dtype=torch.bfloat16)
+    raise ValueError("in the middle")
+
+
+def sets_everything(task: Task) -> Any:
+    """Whatever PyTorch has for a whole process."""
+    import torch
+
+    torch.set_default_dtype(torch.float64)
+    torch.set_default_device("meta")
+    torch.set_num_threads(3)
+    torch.use_deterministic_algorithms(mode=True, warn_only=True)
+    torch.set_float32_matmul_precision("medium")
+    torch.backends.mkldnn.conv.fp32_precision = "bf16"
+    torch.backends.cudnn.benchmark = True
+    torch.autograd.set_detect_anomaly(mode=True)
+    torch.set_grad_enabled(mode=False)
+    raise ValueError(f"after all settings, {task.participant}")
+
+
+def keras_sets_everything(task: Task) -> Any:
+    import keras
+    import tensorflow as tf
+
+    keras.config.set_floatx("float64")
+    keras.config.set_epsilon(1e-3)
+    keras.config.set_image_data_format("channels_first")
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    tf.config.run_functions_eagerly(run_eagerly=True)
+    for layer in task.model.layers:
+        layer.dtype_policy = keras.DTypePolicy("mixed_bfloat16")
+    raise ValueError(f"after all settings, {task.participant}")
+
+
 def waits(_: Task) -> Any:
     lock = threading.Lock()
     lock.acquire()

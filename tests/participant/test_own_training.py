@@ -16,6 +16,7 @@ from tests.participant import own_loops
 from xbackend_fl import load_course
 from xbackend_fl.errors import ConfigError, Diverged, UpdateRefused
 from xbackend_fl.participant import Contribution, Worker
+from xbackend_fl.participant.local_training import PartialSum
 
 LOOPS = "tests.participant.own_loops"
 FILES = {
@@ -108,7 +109,9 @@ def test_a_loop_may_follow_the_schedule_within_a_round(opened: Open) -> None:
     assert furthest(one, other) < 1e-7
     assert furthest(one, trained(opened(None), number=3)) > 1e-3
     assert other.figures == pytest.approx({"first": 0.1 * 0.5 * 0.2, "second": 0.1 * 0.5 * 0.4})
-    with pytest.raises(UpdateRefused, match=r"task.lr_at\(-1\): steps of a round are counted from 0"):
+    with pytest.raises(
+        UpdateRefused, match=r"in round 1: task.lr_at\(-1\): steps of a round are counted from 0"
+    ):
         trained(opened("counts_from_one"))
 
 
@@ -170,7 +173,7 @@ def test_what_is_put_into_the_state_is_there_in_the_next_round(opened: Open) -> 
         ("exits", r"raised SystemExit \(at .*own_loops.py:\d+\): 3"),
         ("another_layer", r"changed the model: 1.bias was \[1\] of torch.float32, and is \[2\]"),
         ("another_activation", "changed the model: 2 was not there, and is torch.nn.modules.activation.ReLU"),
-        ("keeps_an_object", r"task.state\['model'\]\['best'\]\[0\] is a Sequential, which cannot be kept"),
+        ("keeps_an_object", r"left task.state\['model'\]\['best'\]\[0\] as an object of Sequential, which"),
     ],
 )
 def test_a_wrong_loop_is_refused_with_its_name_and_the_model_is_as_it_was(
@@ -242,6 +245,51 @@ def test_layers_of_keras_that_a_loop_freezes_train_for_the_next_one(opened: Open
     assert np.any(done.update.model["second.weight"] != before["second.weight"])
     model = worker._trainer._model
     assert len(model.trainable_variables) == len(model.variables) == 4
+
+
+@pytest.mark.parametrize(
+    ("loop", "said"),
+    [
+        ("doubles", "0.bias was .* of torch.float32, and is .* of torch.float64"),
+        ("halves", "0.bias was .* of torch.float32, and is .* of torch.float16"),
+        (
+            "moves",
+            "has changed the model: 0.bias was .* of torch.float32, and is .* of torch.float32 without values",
+        ),
+        ("swaps_memory", "in the middle"),
+        ("sets_everything", "after all settings"),
+        ("keras_sets_everything", "after all settings"),
+    ],
+)
+def test_the_next_one_trains_as_if_the_one_before_had_raised(opened: Open, loop: str, said: str) -> None:
+    backend = "tensorflow" if loop.startswith("keras") else "torch"
+    batches = (trained(opened(backend=backend)),)
+
+    def both(name: str) -> PartialSum:
+        people = f"participants=[{{name: osaka, backend: {backend}, train: '{LOOPS}:{name}'}}, {{name: lyon, backend: {backend}}}]"
+        worker = opened(None, people, backend=backend)
+        return worker.train_round(1, worker.initial(), ["osaka", "lyon"], {})
+
+    expected, found = both("raises"), both(loop)
+    assert re.search(f"the training of osaka .*{said}", found.failed["osaka"])
+    for name, array in expected.partial.sums["model"].arrays.items():
+        np.testing.assert_array_equal(found.partial.sums["model"].arrays[name], array)
+    assert furthest(*batches, trained(opened(backend=backend))) == 0.0
+
+
+def test_keras_has_the_settings_that_it_had_before_a_loop(opened: Open) -> None:
+    import keras
+    import tensorflow as tf
+
+    def settings() -> list[Any]:
+        config = keras.config
+        named = [config.floatx(), config.epsilon(), config.image_data_format(), config.dtype_policy().name]
+        return [*named, tf.config.functions_run_eagerly()]
+
+    before = settings()
+    with pytest.raises(UpdateRefused, match="after all settings"):
+        trained(opened("keras_sets_everything", backend="tensorflow"))
+    assert settings() == before
 
 
 @pytest.mark.parametrize("loop", ["waits", "hurries_not"])

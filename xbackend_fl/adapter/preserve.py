@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +20,22 @@ def generators_kept() -> Iterator[None]:
     finally:
         random.setstate(python)
         np.random.set_state(numpy)  # noqa: NPY002  see above
+
+
+@contextmanager
+def settings_kept(settings: Sequence[tuple[Callable[[], Any], Callable[[Any], Any]]]) -> Iterator[None]:
+    """What a framework has for a whole process is afterwards as it was before.
+
+    Args:
+        settings: How each is read, and how it is set, in the order in which they are set.
+    """
+    before = [read() for read, _ in settings]
+    try:
+        yield
+    finally:
+        for (read, write), value in zip(settings, before, strict=True):
+            if read() != value:
+                write(value)
 
 
 class Containers:

@@ -33,7 +33,7 @@ def packed(
 
     def outline(item: Any, place: str, depth: int) -> Any:
         if depth > _DEEPEST:
-            raise UpdateRefused(f"{place[:100]}… is nested more than {_DEEPEST} levels deep")
+            raise UpdateRefused(f"left {place[:100]}… nested more than {_DEEPEST} levels deep")
         if item is None or type(item) in {bool, int, float, str}:
             return item
         if isinstance(item, list | tuple):
@@ -54,7 +54,7 @@ def packed(
         if found is None or found.dtype.kind not in "biuf":
             kind = type(item).__name__ if found is None else f"{type(item).__name__} of {found.dtype}"
             raise UpdateRefused(
-                f"{place} is a {kind}, which cannot be kept",
+                f"left {place} as an object of {kind}, which cannot be kept",
                 hint="keep numbers, texts, arrays and tensors, in lists, tuples and dicts",
             )
         name = str(len(arrays))

@@ -208,8 +208,10 @@ def refusing(who: str, timeout_s: float | None = None) -> Iterator[None]:
     except KeyboardInterrupt:
         raise
     except XbflError as error:
-        kind = type(error) if isinstance(error, UpdateRefused) else UpdateRefused
-        raise kind(f"{who} {error.message}", hint=error.hint) from error
+        # What is said of a loop itself begins with a verb; anything else is a sentence of its own.
+        if isinstance(error, UpdateRefused):
+            raise type(error)(f"{who} {error.message}", hint=error.hint) from error
+        raise UpdateRefused(f"{who}: {error.message}", hint=error.hint) from error
     except Overtime as error:
         place = place_of(error)
         where = f" and was at {place} then" if place else ""
