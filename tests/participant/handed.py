@@ -79,3 +79,43 @@ def of_two() -> Any:
     """Targets of two numbers for each example."""
     found = loaders.good()
     return {name: (inputs, np.stack([targets, targets], 1)) for name, (inputs, targets) in found.items()}
+
+
+def some_ignored() -> Any:
+    """Targets that do not count where ``transforms.py`` makes them so."""
+    inputs, targets = arrays()
+    return inputs, np.where(inputs[:, 0] > 0, -100, targets)
+
+
+class Later:
+    """A class that is none of the model from the third time on: it is counted, and trained on once."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def __iter__(self) -> Any:
+        self.times += 1
+        inputs, targets = arrays()
+        for start in range(0, len(targets), 12):
+            found = targets[start : start + 12].copy()
+            found[4] = 7 if self.times > 2 and start == 24 else found[4]
+            yield inputs[start : start + 12], found
+
+
+def later() -> Any:
+    return Later()
+
+
+def binary() -> dict[str, Any]:
+    """The same with one label for each example."""
+    found = loaders.good()
+    return {
+        name: (inputs, (labels[:, None] == 0).astype(np.float32)) for name, (inputs, labels) in found.items()
+    }
+
+
+def words() -> dict[str, Any]:
+    """Five words of twenty for each example."""
+    rng = np.random.default_rng(0)
+    found = loaders.good()
+    return {name: (rng.integers(0, 20, (len(labels), 5)), labels) for name, (_, labels) in found.items()}

@@ -33,10 +33,12 @@ class Stream(Protocol):
     """Examples that come in batches and in an order of their own.
 
     Attributes:
+        where: Whose they are, for messages.
         some: The first and the last examples.
         sizes: How many batches there are of each size; empty if examples come one by one.
     """
 
+    where: str
     some: Examples
     sizes: Mapping[int, int]
 

@@ -74,6 +74,7 @@ class _Stream:
     """Examples that come in batches of their own. All are gone through once, to count them and to know their form.
 
     Attributes:
+        where: Whose they are, for messages.
         columns: The inputs, for looks at every value; they have no rows by number.
         targets: Of all examples, in the order of the first time.
         sizes: Batches by their number of examples; empty if examples come one by one.
@@ -82,7 +83,7 @@ class _Stream:
     """
 
     def __init__(self, where: str, source: Any, how: Reading) -> None:
-        self._where, self._source, self._how = where, source, how
+        self.where, self._source, self._how = where, source, how
         self._check()
         self._forms: tuple[Form, ...] = ()
         self._done = Counter[str]()
@@ -141,7 +142,7 @@ class _Stream:
         # Before the last batch is handed out: whoever wants no more would not hear of it.
         if count != len(self):
             raise RunFailed(
-                f"{self._where}: ended after {count} examples, and had {len(self)} when the course began",
+                f"{self.where}: ended after {count} examples, and had {len(self)} when the course began",
                 hint="let it give as many each time",
             )
         assert waiting is not None
@@ -155,11 +156,11 @@ class _Stream:
         source = self._source
         if isinstance(source, set | frozenset):
             raise ConfigError(
-                f"{self._where}: a {type(source).__name__} has no order", hint="hand over a list"
+                f"{self.where}: a {type(source).__name__} has no order", hint="hand over a list"
             )
         if iter(source) is source:
             raise ConfigError(
-                f"{self._where}: a {type(source).__name__} can be gone through once, and every round begins anew",
+                f"{self.where}: a {type(source).__name__} can be gone through once, and every round begins anew",
                 hint="hand over an object whose __iter__ begins anew: a data loader, or a class with def __iter__(self): yield …",
             )
         try:
@@ -167,14 +168,14 @@ class _Stream:
         except TypeError as error:
             if "infinite" in str(error):
                 raise ConfigError(
-                    f"{self._where}: a data set without an end", hint="end it: .take(1000)"
+                    f"{self.where}: a data set without an end", hint="end it: .take(1000)"
                 ) from error
 
     def _pass(self, batch_size: int | None) -> Iterator[Element]:
         """Batches; or examples one by one in batches of ``batch_size``, of many if left out."""
         waiting: list[Element] = []
         for number, value in enumerate(self._values()):
-            found = element_of(f"{self._where}: element {number}", value, self._how, self._done)
+            found = element_of(f"{self.where}: element {number}", value, self._how, self._done)
             if not self._forms:
                 self._one_by_one = not found.targets.ndim or (
                     [a.shape for a in found.inputs] == [e.shape[1:] for e in self._how.inputs]
@@ -183,7 +184,7 @@ class _Stream:
             forms = found.forms(batched=not self._one_by_one)
             if forms != self._forms:
                 raise ConfigError(
-                    f"{self._where}: element {number} has {forms_text(forms)}, and those before have {forms_text(self._forms)}",
+                    f"{self.where}: element {number} has {forms_text(forms)}, and those before have {forms_text(self._forms)}",
                     hint=ONE_FORM,
                 )
             if not self._one_by_one:
@@ -191,7 +192,7 @@ class _Stream:
                 if len(lengths) != 1:
                     sizes = ", ".join(str(len(array)) for array in found.inputs)
                     raise ConfigError(
-                        f"{self._where}: element {number}: inputs and targets differ in length: {sizes} and {len(found.targets)}",
+                        f"{self.where}: element {number}: inputs and targets differ in length: {sizes} and {len(found.targets)}",
                         hint="every example of a batch has one of each",
                     )
                 yield found
@@ -211,7 +212,7 @@ class _Stream:
             except StopIteration:
                 return
             except Exception as error:  # whatever a user's code raises
-                raise unread(f"{self._where}: element {number}", error, _NOT_SKIPPED) from error
+                raise unread(f"{self.where}: element {number}", error, _NOT_SKIPPED) from error
             yield value
             number += 1
 

@@ -27,12 +27,15 @@ class Transform:
         base: Folder that relative files start from.
         seed: The course's seed.
 
+    Attributes:
+        what: What messages call it.
+
     Raises:
         ConfigError: There is no such function.
     """
 
     def __init__(self, key: str, text: str, base: Path, seed: int) -> None:
-        self._what, self._seed = f"{key} {text}", seed
+        self.what, self._seed = f"{key} {text}", seed
         self._function = load_callable(text, base)
 
     def __call__(self, examples: Examples, *key: int | str) -> Examples:
@@ -47,16 +50,16 @@ class Transform:
         """
         inputs = examples.inputs
         handed = inputs[0] if len(inputs) == 1 else inputs
-        with explained(self._what, self._function):
+        with explained(self.what, self._function):
             returned = self._function(handed, examples.targets, generator(self._seed, "transform", *key))
         if not isinstance(returned, tuple) or len(returned) != 2:
             raise ConfigError(
-                f"{self._what}: returned {type(returned).__name__}, expected (inputs, targets)",
+                f"{self.what}: returned {type(returned).__name__}, expected (inputs, targets)",
                 hint="end the function with: return inputs, targets",
             )
         found = (returned[0],) if len(inputs) == 1 else tuple(returned[0])
         if len(found) != len(inputs):
-            raise ConfigError(f"{self._what}: returned {len(found)} inputs of {len(inputs)}")
+            raise ConfigError(f"{self.what}: returned {len(found)} inputs of {len(inputs)}")
         names = input_names(len(inputs))
         checked = tuple(map(self._checked, names, found, inputs))
         return Examples(checked, self._checked("targets", returned[1], examples.targets))
@@ -68,7 +71,7 @@ class Transform:
             array = array.astype(np.float32)
         if array.shape != before.shape or array.dtype not in {before.dtype, np.dtype(np.float32)}:
             raise ConfigError(
-                f"{self._what}: returned {name} of {array.dtype} {list(array.shape)}, expected {before.dtype} {list(before.shape)}, or float32",
+                f"{self.what}: returned {name} of {array.dtype} {list(array.shape)}, expected {before.dtype} {list(before.shape)}, or float32",
                 hint="a transform changes values, not shapes; pad before you crop",
             )
         return array

@@ -19,6 +19,11 @@ from xbackend_fl.data import Dataset, Examples, Transform, ahead, announced
 from xbackend_fl.losses import NativeLoss
 from xbackend_fl.losses.own import NUMPY
 from xbackend_fl.metrics import Objective, objective_of
+from xbackend_fl.participant.batch_checks import BatchChecks
+from xbackend_fl.participant.data_checks import vocabulary_of
+
+_SAME = "let the data set give what the model and its loss take, whenever it is gone through"
+_MEND = "let it return what the model and its loss take, or choose another training.loss"
 
 
 @final
@@ -34,6 +39,7 @@ class Feed:
     def __init__(self, course: Course, example: Sequence[NDArray[Any]], model: CanonicalModel) -> None:
         self._course, self._example, self._model = course, example, model
         self._objectives: dict[int, Objective] = {}
+        self._check = BatchChecks(vocabulary_of(model.schema))
         self._training, self._evaluation = (
             None if text is None else Transform(f"data.{key}", text, course.base, course.seed)
             for key, text in (
@@ -59,12 +65,27 @@ class Feed:
                 class_axis=training.class_axis,
                 ignore_index=training.ignore_index,
             )
-            found = found.counting(data.targets)
-            loss = found.loss
+            counting, loss = found.counting(data.targets), found.loss
+            if isinstance(loss, NativeLoss) or not self._varies(data):
+                # A loss of the user's own may give one number for each example, of which nothing can be left out.
+                found = counting
             if isinstance(loss, NativeLoss) and NUMPY not in loss.backends:
                 found = replace(found, asked=partial(self._judged, found))
             self._objectives[key] = found
         return self._objectives[key]
+
+    def _varies(self, data: Dataset) -> bool:
+        """Whether a batch may have other targets than the data set had when it was looked at."""
+        return data.stream is not None or self._training is not None or self._evaluation is not None
+
+    def uncounted(self, data: Dataset) -> str:
+        """What is said if no target of what was trained on has counted; empty where the data set itself has such examples."""
+        ignored = self.objective(data).ignore_index
+        if (data.stream is None and self._training is None) or ignored is None:
+            return ""
+        what = f"the data set {data.stream.where}" if data.stream is not None else ""
+        what = what if self._training is None else self._training.what
+        return f"no target counts: all that {what} gave are {ignored}, which is training.ignore_index"
 
     def _judged(self, objective: Objective, output: NDArray[Any], targets: NDArray[Any]) -> float:
         """A loss that only this backend can compute, of an evaluated batch."""
@@ -96,27 +117,26 @@ class Feed:
             size: Examples of a batch, where the data set does not bring its own.
         """
         if data.stream is not None:
-            return map(self._evaluated, data.stream.batches(size), count())
+            return map(partial(self._evaluated, data), data.stream.batches(size), count())
         parts = (np.arange(start, min(start + size, len(data))) for start in range(0, len(data), size))
         found = (
-            self._evaluated(data.gather(part), number)
+            self._evaluated(data, data.gather(part), number)
             for number, part in enumerate(announced(parts, data.prefetch))
         )
         return ahead(found) if data.is_read else found
 
-    def _evaluated(self, part: Examples, number: int) -> Examples:
-        if self._evaluation is not None:
-            part = self._evaluation(part, "evaluation", number)
+    def _evaluated(self, data: Dataset, part: Examples, number: int) -> Examples:
+        part = self._looked_at(data, part, self._evaluation, number, "evaluation", number)
         return Examples(self.prepared(part.inputs), part.targets)
 
     def batch(self, data: Dataset, indices: NDArray[np.intp]) -> Batch:
         """Some rows of a data set as they are evaluated."""
-        part = self._evaluated(data.gather(indices), 0)
+        part = self._evaluated(data, data.gather(indices), 0)
         return Batch(part.inputs, self.objective(data).prepared(part.targets))
 
     def step(self, data: Dataset, indices: NDArray[np.intp]) -> Batch:
         """Some rows of a data set as they are trained on."""
-        return self._trained(data, data.gather(indices))
+        return self._trained(data, data.gather(indices), 0)
 
     def steps(
         self, data: Dataset, order: Sequence[NDArray[np.intp]], size: int, *key: int | str
@@ -132,17 +152,33 @@ class Feed:
         if data.stream is not None:
             passes = chain.from_iterable(data.stream.batches(size) for _ in repeat(None))
             return (
-                self._trained(data, part, *key, number)
+                self._trained(data, part, number, *key, number)
                 for number, part in enumerate(islice(passes, len(order)))
             )
         told = announced(order, data.prefetch)
-        found = (self._trained(data, data.gather(part), *key, number) for number, part in enumerate(told))
+        found = (
+            self._trained(data, data.gather(part), number, *key, number) for number, part in enumerate(told)
+        )
         return ahead(found) if data.is_read or self.transforms else found
 
-    def _trained(self, data: Dataset, part: Examples, *key: int | str) -> Batch:
-        if self._training is not None:
-            part = self._training(part, *key)
+    def _trained(self, data: Dataset, part: Examples, number: int, *key: int | str) -> Batch:
+        part = self._looked_at(data, part, self._training, number, *key)
         return Batch(self.prepared(part.inputs), self.objective(data).prepared(part.targets))
+
+    def _looked_at(
+        self, data: Dataset, part: Examples, transform: Transform | None, number: int, *key: int | str
+    ) -> Examples:
+        """A batch transformed, and looked at wherever nobody has seen it before.
+
+        Raises:
+            ConfigError: The data set, or the transform, gave what the model or its loss does not take.
+        """
+        if data.stream is not None:
+            self._check(f"{data.stream.where}: batch {number}:", part, self.objective(data), _SAME)
+        if transform is not None:
+            part = transform(part, *key)
+            self._check(f"{transform.what}: batch {number}: returned", part, self.objective(data), _MEND)
+        return part
 
 
 def _scaled(array: NDArray[np.uint8], factor: np.float32, offset: np.float32) -> NDArray[np.float32]:

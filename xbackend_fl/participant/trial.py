@@ -30,6 +30,7 @@ _SIZES = 6
 _STEEP = 1e3
 _NAMED = 6
 """Rows that a message lists."""
+_KEEP = "leave some targets as they are; training.ignore_index is the target that does not count"
 
 
 @dataclass(frozen=True)
@@ -90,14 +91,20 @@ class Trial:
             self._measured(f"{where}: the {self.backend} model, given {name},", data, rows)
             for name, rows in parts.items()
         ]
-        if chooses and name not in Metrics.total(found).figures and name not in self._without_model(data):
+        if not chooses or name in Metrics.total(found).figures:
+            return
+        alone = self._without_model(data)
+        if name not in alone.figures:
+            none = "" if alone.positions else ", of which no target counts after data.evaluation_transform"
             raise ConfigError(
-                f"{where}: {name}, which chooses the best weights, is not defined for {_counted(count)}",
-                hint="give more examples, or choose by another metric: evaluation.best: loss",
+                f"{where}: {name}, which chooses the best weights, is not defined for {_counted(count)}{none}",
+                hint=_KEEP
+                if none
+                else "give more examples, or choose by another metric: evaluation.best: loss",
             )
 
-    def _without_model(self, data: Dataset) -> Mapping[str, float]:
-        """Figures of all examples of a data set if every output is zero: those that its targets define."""
+    def _without_model(self, data: Dataset) -> Metrics:
+        """Metrics of all examples of a data set if every output is zero: those that its targets define."""
         objective, shape = self.objective(data), self.model.schema.outputs[0].shape[1:]
         starts = range(0, len(data), EVALUATION_BATCH)
         blocks = (
@@ -107,7 +114,7 @@ class Trial:
         return Metrics.total(
             Metrics.measured(objective, zero[: len(block)], block, self.course.metrics[1:])
             for zero, block in zip(zeros, blocks, strict=True)
-        ).figures
+        )
 
     def _measured(
         self, what: str, data: Dataset, rows: NDArray[np.intp], when: str = "before any training"
@@ -146,10 +153,11 @@ class Trial:
         alone = {name: data for name, data in self.shards.items() if 1 in self._sizes(data)}
         if not normalised or not alone:
             return
-        data = next(iter(alone.values()))
+        data = next(iter(alone.values())).tried
+        batch = self.step(data, np.arange(1))
         try:
             with explained("one example"):
-                _, before, after = self._step(data.tried, np.arange(1), self._still(data.tried))
+                _, before, after = self._step(batch, self._still(data))
         except ConfigError as error:
             raise self._one_example(normalised[0], alone, shortened(error.__cause__ or error)) from error
         for node in normalised:
@@ -172,6 +180,7 @@ class Trial:
             ConfigError: A step fails, or weights or outputs after one are none to go on with.
         """
         for where, data in ((where, data.tried) for where, data in named.items()):
+            self._require_counting(where, data)
             sizes = sorted(
                 {n for shard in self.shards.values() for n in self._sizes(shard) if n <= len(data)}
             )
@@ -186,9 +195,24 @@ class Trial:
                 where, data, np.concatenate([extreme, rest])[: max(size, len(extreme))]
             )
 
+    def _require_counting(self, where: str, data: Dataset) -> None:
+        """Refuse a transform that leaves none of the first targets of a data set, of which some count."""
+        rows, objective = np.arange(min(EVALUATION_BATCH, len(data))), self.objective(data)
+        before, after = (
+            objective.counted(targets)
+            for targets in (data.gather(rows).targets, self.step(data, rows).targets)
+        )
+        if before is not None and before.any() and after is not None and not after.any():
+            raise ConfigError(
+                f"{where}: no target of the first {_counted(len(rows))} counts after data.transform: "
+                f"all are {objective.ignore_index}, which is training.ignore_index",
+                hint=_KEEP,
+            )
+
     def _still_step(self, what: str, data: Dataset, rows: NDArray[np.intp]) -> None:
+        batch = self.step(data, rows)
         with explained(what):
-            loss, _, after = self._step(data, rows, self._still(data))
+            loss, _, after = self._step(batch, self._still(data))
         if not np.isfinite(loss):
             raise ConfigError(f"{what} has a loss of {loss} before any training")
         bad = [name for name, array in after.items() if not np.isfinite(array).all()]
@@ -202,10 +226,10 @@ class Trial:
         )
         trainer, schema = self.model.trainer, self.model.schema
         start = trainer.read()
-        before = self._measured(what, data, rows)
+        batch, before = self.step(data, rows), self._measured(what, data, rows)
         try:
             with explained(what):
-                _, first, after = self._step(data, rows, self.config(data, self.training))
+                _, first, after = self._step(batch, self.config(data, self.training))
             kinds = {name: schema.by_name[name].kind for name in first}
             weights = Weights(first, schema.fingerprint, kinds)
             rule = self.course.federate.server
@@ -236,15 +260,13 @@ class Trial:
         config = self.config(data, self.training)
         return replace(config, optimizer=replace(config.optimizer, lr=0.0))
 
-    def _step(
-        self, data: Dataset, rows: NDArray[np.intp], config: TrainConfig
-    ) -> tuple[float, Tensors, Tensors]:
+    def _step(self, batch: Batch, config: TrainConfig) -> tuple[float, Tensors, Tensors]:
         """The loss of a training step, and canonical tensors before and after it."""
         trainer = self.model.trainer
         start, before = trainer.read(), self.model.read()
         try:
             self.model.reset(0)
-            loss = self.model.train([self.step(data, rows)], config).total
+            loss = self.model.train([batch], config).total
             return loss, before, self.model.read()
         finally:
             trainer.write(start)

@@ -49,7 +49,7 @@ from xbackend_fl.participant.allocator import keep_freed_memory
 from xbackend_fl.participant.client import Arrays
 from xbackend_fl.participant.client_states import ClientStates
 from xbackend_fl.participant.examine import Examined, Rehearsal, Scope, digests_of, read_data
-from xbackend_fl.participant.failures import failing, saving, traceback_kept
+from xbackend_fl.participant.failures import failing, read_for, saving, traceback_kept
 from xbackend_fl.participant.feed import Feed
 from xbackend_fl.participant.local_training import Contribution, LocalTraining, PartialSum
 from xbackend_fl.participant.loss_proof import Tried, called, check_against, packed, try_loss
@@ -323,7 +323,7 @@ class Worker:
     def _measured_at(self, name: str, split: str) -> Metrics:
         """Metrics of the weights that the model holds, at a participant."""
         data = self._evaluated_on(name, split)
-        found = self._measured(data, split)
+        found = self._measured(data, split, f" participant {name!r}")
         return found.beside({name: self._reported(name, split)}) if name in self._evaluations else found
 
     def _evaluated_on(self, name: str, split: str) -> Dataset:
@@ -344,9 +344,10 @@ class Worker:
             said = traceback_kept(None if states is None else states.failures, f"{name}-evaluation", error)
             raise RunFailed(f"{error.message}{said}", hint=error.hint) from error.__cause__
 
-    def _measured(self, data: Dataset, split: str) -> Metrics:
-        batches = (Batch(*part) for part in self._feed.examples(data, EVALUATION_BATCH))
-        with failing(f"while evaluating on the {split} examples ({self._backend})"):
+    def _measured(self, data: Dataset, split: str, whose: str = "") -> Metrics:
+        when = f"while evaluating{whose} on the {split} examples ({self._backend})"
+        batches = read_for(when, (Batch(*part) for part in self._feed.examples(data, EVALUATION_BATCH)))
+        with failing(when):
             return evaluated(self._model, batches, self._feed.objective(data), self._course.metrics[1:])
 
     def evaluate_participants(
