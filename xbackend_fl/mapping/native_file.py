@@ -13,6 +13,7 @@ from xbackend_fl.canonical import Binding
 from xbackend_fl.canonical.dtypes import HALVES, rounded, widened
 from xbackend_fl.errors import SchemaError
 from xbackend_fl.formats.dtypes import is_float
+from xbackend_fl.mapping.beside import left_out
 from xbackend_fl.mapping.names import naming
 from xbackend_fl.weights import Archive
 from xbackend_fl.weights.store import same_bits
@@ -20,14 +21,15 @@ from xbackend_fl.weights.store import same_bits
 Array = NDArray[Any]
 
 
-def canonical_file(source: Archive, binding: Binding, trainer: Trainer) -> dict[str, Array]:
-    """The weights of a model's own file in canonical form.
+def canonical_file(source: Archive, binding: Binding, trainer: Trainer) -> tuple[dict[str, Array], list[str]]:
+    """The weights of a model's own file in canonical form, and the tensors of the file that are none of them.
 
     Raises:
-        SchemaError: A tensor is missing, or has another shape or dtype.
+        SchemaError: A tensor is missing, has another shape or dtype, or is one that the model has no place for.
     """
     places = naming(source, binding, trainer, source.format)
-    return binding.export(natives_of(source, binding, trainer, places))
+    found = binding.export(natives_of(source, binding, trainer, places))
+    return found, left_out(source, binding, trainer, places)
 
 
 def natives_of(

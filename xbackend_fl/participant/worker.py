@@ -411,8 +411,8 @@ class Worker:
         with saving(path, self._backend):
             return self._trainer.save(path)
 
-    def read_native(self, path: Path) -> dict[str, NDArray[Any]]:
-        """The weights of a file in this model's own names, in canonical form; raises :class:`SchemaError` if it does not fit."""
+    def read_native(self, path: Path) -> tuple[dict[str, NDArray[Any]], list[str]]:
+        """The weights of a file in this model's own names, in canonical form, and what was left out; raises :class:`SchemaError` if it does not fit."""
         return canonical_file(files.open_weights(path), self._model.binding, self._trainer)
 
     def export_native(self, weights: Weights, inputs: Sequence[NDArray[Any]], path: Path) -> Exported:

@@ -28,6 +28,7 @@ from xbackend_fl.simulation.ended import Ended, Once
 from xbackend_fl.simulation.placement import Placement, choose_placement
 from xbackend_fl.simulation.shared_memory import SharedValues
 from xbackend_fl.simulation.workers import LocalWorker, ProcessWorker
+from xbackend_fl.text import shown_names
 from xbackend_fl.weights import Weights, digest
 
 T = TypeVar("T")
@@ -289,24 +290,27 @@ class SimulationEngine:
 
     def read_native(self, path: Path) -> tuple[Mapping[str, NDArray[Any]], str]:
         """In the names of the reference, else of the next model that it fits."""
-        found: dict[str, Mapping[str, NDArray[Any]]] = {}
-        reasons = []
+        found: dict[str, tuple[Mapping[str, NDArray[Any]], list[str]]] = {}
+        refused: list[tuple[str, RefusedInput]] = []
         for worker in self._first:
             try:
                 found[worker.backend] = _only(worker.submit(Worker.read_native, path))
             except RefusedInput as error:
-                reasons.append(f"{worker.backend}: {error.message}")
+                refused.append((worker.backend, error))
         if not found:
+            reasons = "\n  ".join(f"{backend}: {error.message}" for backend, error in refused)
             raise SchemaError(
-                f"initial: {path} is of none of the course's models:\n  " + "\n  ".join(reasons)
+                f"initial: {path} is of none of the course's models:\n  {reasons}",
+                hint=next((error.hint for _, error in refused if error.hint), None),
             )
-        if len({digest(arrays) for arrays in found.values()}) > 1:
+        if len({digest(arrays) for arrays, _ in found.values()}) > 1:
             raise SchemaError(
                 f"initial: {path} could be of {' and of '.join(found)}, and is other weights for each",
                 hint="say whose it is: xbfl convert FILE initial.safetensors --source-model BACKEND:FILE:CALLABLE",
             )
-        backend = next(iter(found))
-        return found[backend], f"in the names of the {backend} model"
+        backend, (arrays, rest) = next(iter(found.items()))
+        left = f"; left out: {shown_names(rest)}" if rest else ""
+        return arrays, f"in the names of the {backend} model{left}"
 
     def export_native(self, weights: Weights, inputs: Sequence[NDArray[Any]], path: Path) -> Exported:
         """By the reference's framework, else by the next that can."""
