@@ -13,7 +13,7 @@ from torch.utils import data as torch_data
 
 from xbackend_fl.data import Dataset, Reading, content, is_steady, load_dataset
 from xbackend_fl.data.handed import dataset_of
-from xbackend_fl.errors import ConfigError, RunFailed
+from xbackend_fl.errors import ConfigError
 
 RNG = np.random.default_rng(0)
 INPUTS, TARGETS = RNG.standard_normal((50, 3, 4)).astype(np.float32), RNG.integers(0, 5, 50)
@@ -140,7 +140,7 @@ def test_examples_that_change_are_said_or_stop_the_run() -> None:
     later = dataset_of("data", source, HOW)
     source.change = lambda x, y: (x, y + 1)
     with pytest.raises(
-        RunFailed, match=rf"example 7 had the target {TARGETS[7]} and now has {TARGETS[7] + 1}"
+        ConfigError, match=rf"example 7 had the target {TARGETS[7]} and now has {TARGETS[7] + 1}"
     ):
         later.gather(np.arange(10))
 
@@ -175,7 +175,7 @@ def test_a_stream_that_changes_its_length_stops_the_run(ends: int) -> None:
     found = dataset_of("data", source, HOW)
     assert found.stream is not None
     source.ends = ends
-    with pytest.raises(RunFailed, match=f"ended after {ends} examples, and had 50 when the course began"):
+    with pytest.raises(ConfigError, match=f"ended after {ends} examples, and had 50 when the course began"):
         [*found.stream.batches(16)]
 
 

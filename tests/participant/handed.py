@@ -119,3 +119,37 @@ def words() -> dict[str, Any]:
     rng = np.random.default_rng(0)
     found = loaders.good()
     return {name: (rng.integers(0, 20, (len(labels), 5)), labels) for name, (_, labels) in found.items()}
+
+
+class Failing:
+    """Examples by number, of which one is no more what it was after so many have been read."""
+
+    def __init__(self, what: str, after: int) -> None:
+        self.what, self.after, self.read = what, after, 0
+        self.inputs, self.targets = arrays()
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> Any:
+        self.read += 1
+        found, target = self.inputs[index], self.targets[index]
+        if self.read <= self.after or index != 13:
+            return found, target
+        if self.what == "gone":
+            raise OSError("the disk is gone")
+        if self.what == "early":
+            raise IndexError(index)
+        changed = {
+            "target": (found, target + 1),
+            "dtype": (found.astype(np.float64), target),
+            "shape": (found[:3], target),
+            "nan": (found * np.float32("nan"), target),
+        }
+        return changed[self.what]
+
+
+def failing(what: str, rounds: int) -> Any:
+    """A data set that breaks after so many rounds; it is read once when it is opened, and 32 examples of it again."""
+    size = len(arrays()[1])
+    return Failing(what, size + 32 + rounds * size)

@@ -115,7 +115,7 @@ def test_a_later_pass_of_a_data_set_is_named(course: Path, backend: str) -> None
 
 def test_a_transform_that_leaves_no_target_is_said(course: Path) -> None:
     worker = Worker(load_course(course, [transform("ignored")]), "torch", 1)
-    words = r"no target counts: all that data.transform \S+:ignored gave are -100"
+    words = r"data.transform \S+:ignored: no target counts: all are -100"
     with pytest.raises(RunFailed, match=rf"participant 'a' \(torch\) in round 1: {words}"):
         worker.train_alone(1, worker.initial(), "a", {}, {})
     with pytest.raises(ConfigError, match=r"no target of the first 48 examples counts after data.transform"):

@@ -173,6 +173,44 @@ def test_what_breaks_is_said_with_whose_it_is(file: Path) -> None:
         worker("damaged").examine(Scope()).raise_any()
 
 
+BROKEN = {
+    "gone": "cannot be read: OSError: the disk is gone",
+    "early": "is not there: the data set said that it has 48, and ends early",
+    "target": r"had the target \d and now has \d",
+    "dtype": r"has inputs of float64 \[8\]",
+    "shape": r"has inputs of float32 \[3\]",
+    "nan": "has NaN or infinity in its inputs, and none had when the data set was opened",
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_an_example_that_breaks_later_is_said_with_participant_and_round(file: Path, what: str) -> None:
+    """Whatever ``data.on_error`` is, it ends the run, or costs the participant its update; before any round it is said whose it is."""
+
+    def worker(rounds: int, *settings: str) -> Worker:
+        loader = file.with_name(f"after_{rounds}.py")
+        loader.write_text(
+            f"from tests.participant import handed\ndef load(): return handed.failing({what!r}, {rounds})\n"
+        )
+        who = f"participants=[{{name: a, backend: torch, data: 'after_{rounds}.py:load'}}, {{name: b, backend: torch}}]"
+        return Worker(load_course(file, [who, *settings]), "torch", 1)
+
+    message = (
+        rf"while training participant 'a' \(torch\) in round 2: after_1.py:load: example 13 {BROKEN[what]}"
+    )
+    for settings in ((), ("data.on_error=skip",)):
+        late = worker(1, *settings)
+        late.train_alone(1, late.initial(), "a", {}, {})
+        with pytest.raises(RunFailed, match=message) as caught:
+            late.train_alone(2, late.initial(), "a", {}, {})
+        assert "which counts what it leaves out" not in str(caught.value.hint)
+    late = worker(1, "federate.on_failure=continue")
+    assert not late.train_round(1, late.initial(), ["a", "b"], {}).failed
+    assert [*late.train_round(2, late.initial(), ["a", "b"], {}).failed] == ["a"]
+    with pytest.raises(ConfigError, match=rf"^participant 'a': after_0.py:load: example 13 {BROKEN[what]}"):
+        worker(0).examine(Scope()).raise_any()
+
+
 def test_wrong_targets_are_said_once_by_all_backends(file: Path) -> None:
     """Who does not look at the common data says of them what the one says who does."""
     worker = Worker(load_course(file, [f"data.source={ROOM}/handed.py:of_two"]), "torch", 1)

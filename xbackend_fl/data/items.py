@@ -13,11 +13,15 @@ from xbackend_fl.data.column import Array, Column, Rows
 from xbackend_fl.data.dataset import Dataset
 from xbackend_fl.data.elements import ONE_FORM, Element, Form, article, element_of, forms_text, unread
 from xbackend_fl.data.source import Reading
-from xbackend_fl.errors import ConfigError, RunFailed
+from xbackend_fl.errors import ConfigError
 
 _TRIED = 16
 _SHOWN = 5
 _SKIP = "mend it, or leave it out of the data set; or data.on_error: skip, which counts what it leaves out"
+_LATE = (
+    "it could be read when the data set was opened, and data.on_error: skip leaves out what cannot be read then; mend it: "
+    "a run goes on with --resume"
+)
 
 
 def is_items(value: object) -> bool:
@@ -55,7 +59,9 @@ class _Items:
         self.forms: tuple[Form, ...] = ()
         self._done = Counter[str]()
         self._last: tuple[bytes, tuple[Array, ...]] = (b"", ())
-        count, skipped, rows, targets = len(source), [], [], []
+        self._count = count = len(source)
+        self._finite = True
+        skipped, rows, targets = [], [], []
         for index in range(count):
             try:
                 found = self._element(index)
@@ -66,6 +72,7 @@ class _Items:
                 continue
             rows.append(index)
             targets.append(found.targets)
+            self._finite = self._finite and all(map(_is_finite, found.inputs))
         if not rows:
             raise skipped[0][1] if skipped else ConfigError(f"{where}: no examples")
         self._rows, self.targets = np.array(rows, np.intp), np.stack(targets)
@@ -91,40 +98,43 @@ class _Items:
         """The inputs of some examples.
 
         Raises:
-            RunFailed: One cannot be read any more, or is not what it was.
+            ConfigError: One cannot be read any more, or is not what it was.
         """
         asked = np.asarray(rows).tobytes()
         if asked != self._last[0]:
             found = tuple(np.empty((len(rows), *shape), dtype) for shape, dtype in self.forms[:-1])
             for place, row in enumerate(rows.tolist()):
                 index = int(self._rows[row])
-                try:
-                    one = self._element(index)
-                except ConfigError as error:
-                    raise RunFailed(error.message, hint=error.hint) from error
+                one = self._element(index, _LATE)
                 if not np.array_equal(
                     one.targets, self.targets[row], equal_nan=one.targets.dtype.kind == "f"
                 ):
-                    raise RunFailed(
+                    raise ConfigError(
                         f"{self._where}: example {index} had the target {self.targets[row]} and now has {one.targets}",
                         hint="an example must keep its target; data.transform may change both of a batch",
+                    )
+                if self._finite and not all(map(_is_finite, one.inputs)):
+                    raise ConfigError(
+                        f"{self._where}: example {index} has NaN or infinity in its inputs, and none had when the data set was opened",
+                        hint="let the data set give numbers each time it is asked",
                     )
                 for array, value in zip(found, one.inputs, strict=True):
                     array[place] = value
             self._last = (asked, found)
         return self._last[1]
 
-    def _element(self, index: int) -> Element:
+    def _element(self, index: int, late: str | None = None) -> Element:
+        """An example; ``late`` is the help if it cannot be read any more."""
         where = f"{self._where}: example {index}"
         try:
             item = self._source[index]
         except IndexError as error:
             raise ConfigError(
-                f"{where} is not there: the data set said that it has {len(self._source)}, and ends early",
+                f"{where} is not there: the data set said that it has {self._count}, and ends early",
                 hint="let __len__ give the number of examples that __getitem__ has",
             ) from error
         except Exception as error:  # whatever a user's code raises
-            raise unread(where, error, _SKIP if self._how.on_error == "stop" else None) from error
+            raise unread(where, error, late or (_SKIP if self._how.on_error == "stop" else None)) from error
         found = element_of(where, item, self._how, self._done)
         forms = found.forms(batched=False)
         self.forms = self.forms or forms
@@ -143,6 +153,10 @@ class _Items:
         again = self.read(tried)
         self._last = (b"", ())
         return any(one.tobytes() != two.tobytes() for one, two in zip(first, again, strict=True))
+
+
+def _is_finite(array: Array) -> bool:
+    return array.dtype.kind != "f" or bool(np.isfinite(array).all())
 
 
 @final

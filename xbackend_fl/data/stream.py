@@ -13,7 +13,7 @@ from xbackend_fl.data.column import Array, Rows
 from xbackend_fl.data.dataset import Dataset, Examples
 from xbackend_fl.data.elements import ONE_FORM, Element, Form, article, element_of, forms_text, unread
 from xbackend_fl.data.source import Reading
-from xbackend_fl.errors import ConfigError, RunFailed
+from xbackend_fl.errors import ConfigError
 
 _KEPT = 256
 _SHOWN = 4
@@ -127,21 +127,18 @@ class _Stream:
             batch_size: Examples of a batch, if they come one by one; others come as they are.
 
         Raises:
-            RunFailed: They are others than at first: fewer, more, or of another shape or dtype.
+            ConfigError: They are others than at first: fewer, more, or of another shape or dtype.
         """
         count = 0
         waiting: Element | None = None
-        try:
-            for batch in self._pass(batch_size):
-                count += len(batch.targets)
-                if waiting is not None and count <= len(self):
-                    yield Examples(*waiting)
-                waiting = batch
-        except ConfigError as error:
-            raise RunFailed(error.message, hint=error.hint) from error
+        for batch in self._pass(batch_size):
+            count += len(batch.targets)
+            if waiting is not None and count <= len(self):
+                yield Examples(*waiting)
+            waiting = batch
         # Before the last batch is handed out: whoever wants no more would not hear of it.
         if count != len(self):
-            raise RunFailed(
+            raise ConfigError(
                 f"{self.where}: ended after {count} examples, and had {len(self)} when the course began",
                 hint="let it give as many each time",
             )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -84,19 +85,35 @@ def examine_data(named: Mapping[str, Dataset], wanted: Wanted, refused: Refusals
         with wrong:
             _check_targets(f"{where}: targets", data, wanted, said.append)
         notes += [(where, note) for note in said]
-        errors += [(where, _owned(where, error)) for error in wrong.errors]
+        errors += [(where, owned(where, error)) for error in wrong.errors]
     for error in errors_once(errors):
         refused.add(error)
     _check_scale(named, wanted, refused)
     return tuple(notes_once(notes))
 
 
-def _owned(where: str, error: RefusedInput) -> RefusedInput:
-    """An error of a column, which does not know whose it is, as one of that participant."""
+def owned(where: str, error: RefusedInput) -> RefusedInput:
+    """An error of a column, which does not know whose it is, as one of that participant.
+
+    Args:
+        where: What messages call its data set.
+        error: The error.
+    """
     owner, _, rest = where.partition(": ")
     if rest and not error.message.startswith(where) and error.message.startswith(rest):
         return ConfigError(f"{owner}: {error.message}", hint=error.hint)
     return error
+
+
+@contextmanager
+def owning(where: str) -> Iterator[None]:
+    """Errors of a column in the block are those of its data set; see :func:`owned`."""
+    try:
+        yield
+    except RefusedInput as error:
+        if (found := owned(where, error)) is error:
+            raise
+        raise found from error
 
 
 def _check_inputs(

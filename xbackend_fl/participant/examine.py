@@ -19,7 +19,7 @@ from xbackend_fl.course.training import Training
 from xbackend_fl.data import Column, Dataset, Splits, content, digest, errors_once, input_names, is_steady
 from xbackend_fl.errors import ConfigError, Refusals, RefusedInput
 from xbackend_fl.metrics import Objective
-from xbackend_fl.participant.data_checks import Wanted, examine_data, vocabulary_of
+from xbackend_fl.participant.data_checks import Wanted, examine_data, owning, vocabulary_of
 from xbackend_fl.participant.loss_proof import try_loss
 from xbackend_fl.participant.shards import DataSource
 from xbackend_fl.participant.trial import Trial
@@ -155,7 +155,7 @@ class Rehearsal:
             errors: list[tuple[str, RefusedInput]] = []
             for where, data in named.items():
                 wrong = Refusals()
-                with wrong:
+                with wrong, owning(where):
                     trials[0].answer(
                         where,
                         data,
@@ -298,7 +298,8 @@ def digests_of(source: DataSource, splits: Splits, shards: Mapping[str, Dataset]
     for name, loader in source.loaders.items():
         if name in shards:
             data = shards[name]
-            found[f"{loader} (participant {name!r})"] = digest(_columns(data))
+            with owning(f"participant {name!r}: {loader}"):
+                found[f"{loader} (participant {name!r})"] = digest(_columns(data))
     return found
 
 
@@ -306,6 +307,7 @@ def contents_of(source: DataSource, splits: Splits | None, shards: Mapping[str, 
     """Digests of all values: of the common data, if they are given, and of what participants bring, by names that stay."""
     parts = {} if splits is None else {name: getattr(splits, name) for name in _SPLITS}
     parts |= {f"participant {name!r}": shards[name] for name in source.loaders if name in shards}
+    owners = {f"participant {name!r}": loader for name, loader in source.loaders.items()}
     # Parts of a data set share its arrays.
     known: dict[int, str] = {}
     found: dict[str, str] = {}
@@ -316,7 +318,8 @@ def contents_of(source: DataSource, splits: Splits | None, shards: Mapping[str, 
                 found[f"{where}: {_FORM}{name}"] = f"{array.shape} {array.dtype}"
                 continue
             key = f"{where}: {name}"
-            found[key] = known.get(id(array)) or known.setdefault(id(array), content(array))
+            with owning(f"{where}: {owners.get(where, '')}"):
+                found[key] = known.get(id(array)) or known.setdefault(id(array), content(array))
         if data.rows is not None:
             found[f"{where}: rows"] = content(data.rows)
     if splits is not None and splits.owners is not None:

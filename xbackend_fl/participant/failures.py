@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from xbackend_fl.aggregation import is_finite
-from xbackend_fl.errors import DiskFull, Diverged, RunFailed, XbflError, raised, turned
+from xbackend_fl.errors import DiskFull, Diverged, RunFailed, UpdateRefused, XbflError, raised, turned
 from xbackend_fl.places import place_of
 from xbackend_fl.weights import Weights
 
@@ -45,18 +45,24 @@ def training(number: int, names: Sequence[str], backend: str) -> str:
     return f"while training participant{'s' if len(names) > 1 else ''} {who} ({backend}) in round {number}"
 
 
-def read_for(when: str, steps: Iterable[T]) -> Iterator[T]:
+def read_for(when: str, steps: Iterable[T], *, goes_on: bool = False) -> Iterator[T]:
     """The steps; if they cannot be read, it is said whose they are.
 
+    Args:
+        when: What was done, for whom and in which round.
+        steps: Read from data.
+        goes_on: Whether the course goes on without the update of whoever cannot read.
+
     Raises:
-        RunFailed: Data are broken, or are not what they were.
+        RunFailed: Data are broken, or are not what they were; :class:`UpdateRefused` if the course goes on.
     """
     try:
         yield from steps
     except DiskFull:
         raise
     except XbflError as error:
-        raise RunFailed(f"{when}: {error.message}", hint=error.hint) from error
+        kind = UpdateRefused if goes_on else RunFailed
+        raise kind(f"{when}: {error.message}", hint=error.hint) from error
 
 
 @contextmanager

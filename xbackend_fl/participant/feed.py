@@ -16,6 +16,7 @@ from xbackend_fl.adapter.canonical_model import CanonicalModel
 from xbackend_fl.adapter.optimizers.kinds.sgd import SGD
 from xbackend_fl.course import Course
 from xbackend_fl.data import Dataset, Examples, Transform, ahead, announced
+from xbackend_fl.errors import ConfigError
 from xbackend_fl.losses import NativeLoss
 from xbackend_fl.losses.own import NUMPY
 from xbackend_fl.metrics import Objective, objective_of
@@ -78,14 +79,21 @@ class Feed:
         """Whether a batch may have other targets than the data set had when it was looked at."""
         return data.stream is not None or self._training is not None or self._evaluation is not None
 
-    def uncounted(self, data: Dataset) -> str:
-        """What is said if no target of what was trained on has counted; empty where the data set itself has such examples."""
-        ignored = self.objective(data).ignore_index
-        if (data.stream is None and self._training is None) or ignored is None:
-            return ""
-        what = f"the data set {data.stream.where}" if data.stream is not None else ""
-        what = what if self._training is None else self._training.what
-        return f"no target counts: all that {what} gave are {ignored}, which is training.ignore_index"
+    def _some_counting(self, where: str, objective: Objective, steps: Iterator[Batch]) -> Iterator[Batch]:
+        """The steps, of which one target at least must count: else nothing is learnt.
+
+        Raises:
+            ConfigError: None does.
+        """
+        counts = False
+        for step in steps:
+            counts = counts or (counted := objective.counted(step.targets)) is None or bool(counted.any())
+            yield step
+        if not counts:
+            raise ConfigError(
+                f"{where}: no target counts: all are {objective.ignore_index}, which is training.ignore_index",
+                hint="leave some targets as they are",
+            )
 
     def _judged(self, objective: Objective, output: NDArray[Any], targets: NDArray[Any]) -> float:
         """A loss that only this backend can compute, of an evaluated batch."""
@@ -149,17 +157,17 @@ class Feed:
             size: Examples of a batch, where they come one by one.
             key: What the random numbers of ``data.transform`` are for.
         """
+        objective = self.objective(data)
         if data.stream is not None:
             passes = chain.from_iterable(data.stream.batches(size) for _ in repeat(None))
-            return (
-                self._trained(data, part, number, *key, number)
-                for number, part in enumerate(islice(passes, len(order)))
-            )
-        told = announced(order, data.prefetch)
-        found = (
-            self._trained(data, data.gather(part), number, *key, number) for number, part in enumerate(told)
-        )
-        return ahead(found) if data.is_read or self.transforms else found
+            streamed = enumerate(islice(passes, len(order)))
+            found = (self._trained(data, part, number, *key, number) for number, part in streamed)
+            return self._some_counting(data.stream.where, objective, found)
+        told = enumerate(announced(order, data.prefetch))
+        found = (self._trained(data, data.gather(part), number, *key, number) for number, part in told)
+        if self._training is not None:
+            return self._some_counting(self._training.what, objective, ahead(found))
+        return ahead(found) if data.is_read else found
 
     def _trained(self, data: Dataset, part: Examples, number: int, *key: int | str) -> Batch:
         part = self._looked_at(data, part, self._training, number, *key)

@@ -29,7 +29,7 @@ from xbackend_fl.course import Course
 from xbackend_fl.course.federate import merging
 from xbackend_fl.course.training import Training
 from xbackend_fl.data import Dataset, batches, seed_of
-from xbackend_fl.errors import ConfigError, Diverged, RefusedInput, RunFailed, UpdateRefused
+from xbackend_fl.errors import ConfigError, Diverged, RefusedInput, UpdateRefused
 from xbackend_fl.events import Noted, Observer, ParticipantFailed, ParticipantTrained
 from xbackend_fl.locate import explained
 from xbackend_fl.metrics import Metrics
@@ -377,14 +377,12 @@ class LocalTraining:
         config = replace(
             self.native_config(data, settings), rule=begun.plan.rule, slots=begun.plan.slots, rates=found
         )
-        steps = self._native_batches(number, name)
-        when = training(number, [name], self._backend)
+        when, goes_on = training(number, [name], self._backend), self._course.federate.on_failure != "stop"
         with failing(when):
-            loss = trainer.train(read_for(when, steps), config)
+            steps = read_for(when, self._native_batches(number, name), goes_on=goes_on)
+            loss = trainer.train(steps, config)
         if not math.isfinite(loss.total):
             raise Diverged(f"the training loss is {loss.mean}")
-        if not loss.positions and (reason := self._feed.uncounted(data)):
-            raise RunFailed(f"{when}: {reason}", hint="leave some targets as they are")
         lr_sum = len(order) * lr if found is None else math.fsum(found)
         update, state = self.client.finish(begun, trainer.read(), lr_sum, len(data))
         return Contribution(update, state, Metrics(loss.positions, {"loss": loss.total}))

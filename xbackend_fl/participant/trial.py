@@ -19,6 +19,7 @@ from xbackend_fl.data import Dataset, extreme_rows
 from xbackend_fl.errors import ConfigError, RefusedInput, RunFailed, shortened
 from xbackend_fl.locate import explained
 from xbackend_fl.metrics import Metrics, Objective
+from xbackend_fl.participant.data_checks import owning
 from xbackend_fl.weights import Weights
 
 Array = NDArray[Any]
@@ -180,20 +181,22 @@ class Trial:
             ConfigError: A step fails, or weights or outputs after one are none to go on with.
         """
         for where, data in ((where, data.tried) for where, data in named.items()):
-            self._require_counting(where, data)
-            sizes = sorted(
-                {n for shard in self.shards.values() for n in self._sizes(shard) if n <= len(data)}
+            with owning(where):
+                notes = [*self._tried(where, data)]
+            yield from notes
+
+    def _tried(self, where: str, data: Dataset) -> Iterator[str]:
+        """The steps on one data set."""
+        self._require_counting(where, data)
+        sizes = sorted({n for shard in self.shards.values() for n in self._sizes(shard) if n <= len(data)})
+        for size in sizes[-_SIZES:]:
+            self._still_step(
+                f"{where}: the {self.backend} model, trained on {_counted(size)},", data, np.arange(size)
             )
-            for size in sizes[-_SIZES:]:
-                self._still_step(
-                    f"{where}: the {self.backend} model, trained on {_counted(size)},", data, np.arange(size)
-                )
-            size = min(self.training.batch_size, len(data))
-            extreme = extreme_rows(data)
-            rest = np.setdiff1d(np.arange(min(len(data), size + len(extreme))), extreme)
-            yield from self._first_step(
-                where, data, np.concatenate([extreme, rest])[: max(size, len(extreme))]
-            )
+        size = min(self.training.batch_size, len(data))
+        extreme = extreme_rows(data)
+        rest = np.setdiff1d(np.arange(min(len(data), size + len(extreme))), extreme)
+        yield from self._first_step(where, data, np.concatenate([extreme, rest])[: max(size, len(extreme))])
 
     def _require_counting(self, where: str, data: Dataset) -> None:
         """Refuse a transform that leaves none of the first targets of a data set, of which some count."""

@@ -396,7 +396,10 @@ class Worker:
         """The first ``count`` inputs of a split and the model's answers, both in ONNX layout."""
         data: Dataset = getattr(self._splits, split)
         tried = data.tried
-        inputs = self._feed.batch(tried, np.arange(min(count, len(tried)))).inputs
+        rows = np.arange(min(count, len(tried)))
+        when = f"while the trained model answers ({self._backend})"
+        (batch,) = read_for(when, (self._feed.batch(tried, part) for part in (rows,)))
+        inputs = batch.inputs
         return inputs, self.answers(weights, inputs)
 
     def answers(self, weights: Weights, inputs: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], ...]:

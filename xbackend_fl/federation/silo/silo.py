@@ -239,13 +239,12 @@ class Silo:
 
     @contextmanager
     def _tracebacks(self, name: str) -> Iterator[None]:
-        """What a user's code raises is kept here, where somebody can mend it; the server hears in a line what it was."""
+        """What breaks is said here, and kept if a user's code raised it: here somebody can mend it. The server hears in a line what it was."""
         try:
             yield
         except XbflError as error:
             folder = None if self._out is None else self._out / "failures"
-            if kept := traceback_kept(folder, name, error):
-                _LOG.error("%s: %s%s", self.name, error.message, kept)
+            _LOG.error("%s: %s%s", self.name, error.message, traceback_kept(folder, name, error))
             raise
 
     def _unknown(self, request: Message) -> Message:
@@ -348,7 +347,6 @@ class Silo:
         except RunFailed as error:
             if Message.refusal(error).diverged:
                 raise
-            _LOG.error("%s: %s", self.name, error.message)
             return None, [f"it is not in the {split} figures: {error.message}"]
         return _sent(found, f"the course's weights on its {split} examples"), []
 
