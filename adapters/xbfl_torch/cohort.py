@@ -19,15 +19,8 @@ import numpy as np
 import torch
 
 from xbackend_fl.adapter import balance
-from xbackend_fl.adapter.contract import (
-    Array,
-    ClientWork,
-    CohortResult,
-    LossSum,
-    Scaling,
-    Tensors,
-    TrainConfig,
-)
+from xbackend_fl.adapter.cohort import ClientWork, CohortResult
+from xbackend_fl.adapter.contract import Array, LossSum, Scaling, Tensors, TrainConfig
 from xbackend_fl.adapter.outputs import output_leaves
 from xbackend_fl.losses import NativeLoss
 from xbfl_torch.convolutions import cheap_biases

@@ -10,7 +10,8 @@ from typing import final
 
 import torch
 
-from xbackend_fl.adapter.contract import ClientWork, CohortResult, Tensors, TrainConfig
+from xbackend_fl.adapter.cohort import ClientWork, CohortResult
+from xbackend_fl.adapter.contract import Tensors, TrainConfig
 from xbackend_fl.errors import RunFailed
 from xbfl_torch import cohort
 from xbfl_torch.cohort import Data, Replica

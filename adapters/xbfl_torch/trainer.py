@@ -14,18 +14,8 @@ import torch
 
 from xbackend_fl.adapter.axes import declared_axes
 from xbackend_fl.adapter.blame import explained, not_accepted
-from xbackend_fl.adapter.contract import (
-    LOCKSTEP,
-    Array,
-    Batch,
-    ClientWork,
-    CohortResult,
-    LiteModel,
-    LossSum,
-    Scaling,
-    Tensors,
-    TrainConfig,
-)
+from xbackend_fl.adapter.cohort import LOCKSTEP, ClientResult, ClientWork, CohortResult
+from xbackend_fl.adapter.contract import Array, Batch, LiteModel, LossSum, Scaling, Tensors, TrainConfig
 from xbackend_fl.adapter.example import Example, checked, with_masks
 from xbackend_fl.adapter.outputs import output_leaves
 from xbackend_fl.adapter.renewing import check_same
@@ -296,14 +286,24 @@ class TorchTrainer:
         free, total = torch.cuda.mem_get_info()
         return torch.cuda.max_memory_allocated(), total - free
 
-    def supports(self, config: TrainConfig) -> bool:
-        """Any optimizer in lockstep; plain SGD on replicas; neither draws random masks."""
+    def supports(self, config: TrainConfig, clients: Sequence[ClientWork] = ()) -> bool:
+        """Any optimizer in lockstep; plain SGD on replicas, if nobody has anything of its own; neither draws random masks."""
         one_by_one = self._way.plain and not self._way.options and self._order[0] == 0
         if self._data is None or self._masters or not one_by_one or self._calls:
             return False
-        return cohort.suits(self._model, config) or (
-            self._lockstep is not None and self._lockstep.refusal(config) is None
-        )
+        if not any(client.own for client in clients) and cohort.suits(self._model, config):
+            return True
+        return self._lockstep is not None and self._lockstep.takes(clients, config) is None
+
+    def train_apart(
+        self, start: Tensors, clients: Sequence[ClientWork], config: TrainConfig
+    ) -> Iterator[ClientResult]:
+        """Train every part in lockstep."""
+        assert self._lockstep is not None
+        assert self._data is not None
+        if self._data.targets.is_cuda:
+            torch.cuda.set_device(self._data.targets.device)
+        return self._lockstep.train_apart(start, clients, config)
 
     def train_cohort(
         self, start: Tensors, clients: Sequence[ClientWork], config: TrainConfig

@@ -14,7 +14,7 @@ from torch import nn
 
 import xbfl_torch
 from xbackend_fl.adapter import OPTIMIZERS, Batch, ClientWork, CohortTrainer, Scaling, TrainConfig
-from xbackend_fl.adapter.contract import CohortResult
+from xbackend_fl.adapter.cohort import CohortResult
 from xbackend_fl.errors import AdapterError, RunFailed
 from xbfl_torch import cohort
 from xbfl_torch.replicas import chosen

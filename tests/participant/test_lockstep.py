@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from xbackend_fl.adapter.contract import Batch
-from xbackend_fl.course import load_course
-from xbackend_fl.participant.local_training import PartialSum
+from xbackend_fl.algorithms.kinds.scaffold import ScaffoldServer
+from xbackend_fl.course import Course, load_course
+from xbackend_fl.course.federate import merging
+from xbackend_fl.participant.client_states import ClientStates
 from xbackend_fl.participant.worker import Worker
 from xbfl_torch.stacked.cohorts import Lockstep
 from xbfl_torch.trainer import TorchTrainer
@@ -29,23 +32,62 @@ def let_stack(worker: Worker) -> None:
     assert trainer._data is not None
     trainer._lockstep = Lockstep(trainer._model, trainer._floats(), trainer._dense, trainer._data)
 
+    worker._training.on_device = True
 
-@pytest.mark.parametrize("algorithm", ["fedavg", "{name: fedprox, mu: 0.7}"])
-def test_the_same_sums(digits: Path, algorithm: str) -> None:
+
+def opened(digits: Path, folder: Path, settings: list[str]) -> tuple[Course, Worker]:
     course = load_course(
         digits / "course.yaml",
-        [f"federate.algorithm={algorithm}", "participants={torch: 3}", "training.dropout=false"],
+        ["participants={torch: 3}", "training.dropout=false", "training.steps=4", *settings],
     )
     worker = Worker(course, "torch", 1)
-    names, weights = [participant.name for participant in course.participants], worker.initial()
+    worker.keep_states(ClientStates(folder, 1 << 20, 2))
+    return course, worker
 
-    def sums(partial: PartialSum) -> dict[str, np.ndarray]:
-        assert not partial.failed
-        return {name: array.copy() for name, array in partial.partial.sums["model"].arrays.items()}
 
-    expected = sums(worker.train_round(1, weights, names, {}))
-    let_stack(worker)
-    found = sums(worker.train_round(1, weights, names, {}))
-    assert worker._trainer._lockstep._wave is not None  # type: ignore[attr-defined]
-    for name, array in expected.items():
-        np.testing.assert_allclose(found[name], array, rtol=0, atol=1e-5 * max(1.0, np.abs(array).max()))
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["federate.algorithm=fedavg"],
+        ["federate.algorithm={name: fedprox, mu: 0.7}"],
+        [
+            "federate.algorithm=scaffold",
+            "training.optimizer={name: sgd, lr: 0.05}",
+            "training.schedule=[{name: cosine, per: step, length: 40}]",
+            "training.steps=null",
+            "training.batch_size=150",
+        ],
+        ["federate.algorithm=fedbn", "training.optimizer={name: momentum, lr: 0.05}"],
+        ["federate.local=[classifier.*]", "training.optimizer={name: sgd, lr: 0.05}"],
+        ["federate.aggregator=median"],
+        ["federate.precision=float64"],
+        ["training.schedule=[{name: cosine, per: step, length: 9}, {name: exponential, gamma: 0.5}]"],
+    ],
+    ids=lambda settings: settings[0],
+)
+def test_the_same_rounds(digits: Path, tmp_path: Path, settings: list[str]) -> None:
+    """Two of them, with what the algorithm sends and what participants keep in between."""
+    seen: dict[str, list[Mapping[str, np.ndarray]]] = {"device": [], "processor": []}
+    for side, rounds in seen.items():
+        course, worker = opened(digits, tmp_path / side, settings)
+        if side == "device":
+            let_stack(worker)
+        names, weights = [participant.name for participant in course.participants], worker.initial()
+        server = course.federate.algorithm.server(course.federate.server, len(names))
+        state = server.init(weights)
+        for number in (1, 2):
+            sent = server.vectors(weights, state) if isinstance(server, ScaffoldServer) else {}
+            partial = worker.train_round(number, weights, names, sent)
+            assert not partial.failed
+            mean = merging(course.federate, weights, sent, folder=tmp_path / side / f"merged{number}")
+            mean.absorb(partial.partial)
+            weights, state = server.apply(weights, mean.result(), state)
+            rounds.extend([weights, *(worker._training.kept(name, number + 1) for name in names)])
+        if side == "device":
+            assert worker._trainer._lockstep._wave is not None  # type: ignore[attr-defined]
+    for one, other in zip(*seen.values(), strict=True):
+        assert one.keys() == other.keys()
+        for name, array in other.items():
+            np.testing.assert_allclose(
+                one[name], array, rtol=0, atol=1e-5 * max(1.0, np.abs(array).max()), err_msg=name
+            )

@@ -1,13 +1,10 @@
 """The seam between the core and the frameworks."""
 
 from xbackend_fl.adapter.axes import with_axes
+from xbackend_fl.adapter.cohort import LOCKSTEP, ClientResult, ClientWork, CohortResult, CohortTrainer
 from xbackend_fl.adapter.contract import (
-    LOCKSTEP,
     Adapter,
     Batch,
-    ClientWork,
-    CohortResult,
-    CohortTrainer,
     Exporting,
     Judging,
     LiteExporting,
@@ -36,6 +33,7 @@ __all__ = [
     "OPTIMIZERS",
     "Adapter",
     "Batch",
+    "ClientResult",
     "ClientWork",
     "CohortResult",
     "CohortTrainer",

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
-import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.adapter.example import Example
@@ -109,82 +108,6 @@ class Scaling:
 
     factor: float
     offset: float
-
-
-@dataclass(frozen=True)
-class ClientWork:
-    """One participant's work in a cohort.
-
-    Attributes:
-        batches: Rows of every step, of the arrays that the trainer holds.
-        num_examples: How much its update weighs.
-    """
-
-    batches: tuple[NDArray[np.intp], ...]
-    num_examples: int
-
-
-@dataclass(frozen=True)
-class CohortResult:
-    """What came of a cohort.
-
-    Attributes:
-        sums: For every shared native tensor of floats, the sum over accepted clients of ``num_examples * (after - start)``; valid
-            until the next cohort.
-        losses: Training loss of every part.
-        accepted: Whether each part's loss and update are finite; the others are not in the sums.
-        notes: What was decided on the way, one line each, for people.
-    """
-
-    sums: dict[str, Array]
-    losses: tuple[LossSum, ...]
-    accepted: tuple[bool, ...]
-    notes: tuple[str, ...] = ()
-
-
-LOCKSTEP = 0
-"""No copies of a model: what all participants of a cohort hold is stacked."""
-
-
-@runtime_checkable
-class CohortTrainer(Protocol):
-    """A trainer that can keep data and sums on a device of its own and train a whole cohort there."""
-
-    def to_device(self, device: str, replicas: int | None = 1, memory_bytes: int | None = None) -> None:
-        """Move the model to ``cpu`` or to a GPU.
-
-        Args:
-            device: ``cpu``, ``cuda``, or ``cuda:1``, counted from zero.
-            replicas: Copies of the model that a cohort may use at a time; ``None`` to measure how many are fastest, :data:`LOCKSTEP` for one
-                run of the model's code for all participants, where that can be.
-            memory_bytes: Most that may be allocated on the device; all of it if left out.
-
-        Raises:
-            AdapterError: The device is not there.
-        """
-        ...
-
-    def load_data(self, inputs: Sequence[Array], targets: Array, scaling: Scaling | None) -> None:
-        """Keep data on the device, in the model's own axis order, batch first; ``scaling`` is for inputs of bytes."""
-        ...
-
-    def device_memory(self) -> tuple[int, int]:
-        """Bytes: most that was allocated on the device so far, and what is in use on it now; zeros on a processor."""
-        ...
-
-    def supports(self, config: TrainConfig) -> bool:
-        """Whether :meth:`train_cohort` would compute what :meth:`Trainer.train` does."""
-        ...
-
-    def train_cohort(
-        self, start: Tensors, clients: Sequence[ClientWork], config: TrainConfig
-    ) -> CohortResult:
-        """Train every part from ``start``, each with one pass over its batches.
-
-        Raises:
-            RunFailed: The device has not enough memory.
-        """
-        ...
 
 
 @runtime_checkable

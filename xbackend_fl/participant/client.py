@@ -109,9 +109,14 @@ class Client:
         mine = self.mine(start, kept)
         return Begun(mine, self._side.begin(mine, sent, state), sent, state)
 
-    def plan(self, start: Tensors) -> LocalPlan:
-        """How everybody trains from native tensors, where that is one plan: see :attr:`plain`."""
-        return self._side.begin(self.native(start), {}, ClientState())
+    @property
+    def own_tensors(self) -> frozenset[str]:
+        """Native tensors that stay here."""
+        return frozenset(self._own)
+
+    def plan(self, start: Weights, sent: Mapping[str, Weights]) -> LocalPlan:
+        """How somebody trains that has kept nothing; everybody does, where that is one plan: see :attr:`plain`."""
+        return self._side.begin(start, sent, ClientState())
 
     def mine(self, start: Weights, kept: Arrays) -> Weights:
         """Weights with the participant's own parameters."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from itertools import repeat
 from pathlib import Path
@@ -16,15 +16,13 @@ from numpy.typing import NDArray
 
 from xbackend_fl.adapter import (
     Batch,
-    ClientWork,
     CohortTrainer,
-    Tensors,
     TrainConfig,
     Trainer,
 )
 from xbackend_fl.adapter.canonical_model import CanonicalModel
 from xbackend_fl.adapter.contract import Autocasting
-from xbackend_fl.aggregation import LARGEST, MODEL, PartialAggregate, Sums, Update, is_within
+from xbackend_fl.aggregation import MODEL, PartialAggregate, Sums, Update
 from xbackend_fl.course import Course
 from xbackend_fl.course.federate import merging
 from xbackend_fl.course.training import Training
@@ -35,55 +33,18 @@ from xbackend_fl.locate import explained
 from xbackend_fl.metrics import Metrics
 from xbackend_fl.participant.client import Arrays, Begun, Client
 from xbackend_fl.participant.client_states import ClientStates
+from xbackend_fl.participant.contribution import Contribution, Given, PartialSum
 from xbackend_fl.participant.failures import failing, finite, read_for, traceback_kept, training, undone
 from xbackend_fl.participant.feed import Feed, whole
 from xbackend_fl.participant.own_training import Job, Loop, train_own
+from xbackend_fl.participant.side_by_side import CohortOrder, SideBySide, are_sums
 from xbackend_fl.schedules import factor_over_rounds, rates
 from xbackend_fl.weights import Weights
 
 _ONE_BY_ONE = (
-    "participants train one after the other on the device: only PyTorch without dropout or a schedule (in lockstep, or by plain SGD), with an algorithm that keeps nothing, "
-    "with a loss that is no function of PyTorch's own, a float32 mean and a shared model, trains a whole cohort there"
+    "participants train one after the other on the device: a whole cohort trains there only with PyTorch, without dropout, with a loss that is no function of PyTorch's own, "
+    "with a shared model, data and settings, and where the model runs in lockstep or steps by plain SGD"
 )
-
-
-@dataclass(frozen=True)
-class PartialSum:
-    """A worker's share of a round.
-
-    Attributes:
-        partial: What its participants' updates add up to, in canonical layout.
-        failed: Participants whose update was refused, with the reason.
-        states: Digest of what each of the others keeps, by its name; who keeps nothing is not in it.
-    """
-
-    partial: PartialAggregate
-    failed: dict[str, str]
-    states: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Contribution:
-    """What one participant gives for a round.
-
-    Attributes:
-        update: For the mean.
-        kept: What it keeps if that is accepted, in canonical layout.
-        metrics: Figures of its training that merge with those of others.
-        figures: What a training loop of its own reports.
-        notes: What people may want to know, one line each.
-    """
-
-    update: Update
-    kept: Arrays
-    metrics: Metrics
-    figures: Mapping[str, float] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-
-    @property
-    def loss(self) -> float | None:
-        """The mean training loss; ``None`` if nobody knows."""
-        return self.metrics.figures.get("loss", self.figures.get("loss"))
 
 
 @final
@@ -135,6 +96,21 @@ class LocalTraining:
         """The algorithm at this model, once that is bound."""
         return Client(self._course, self._model)
 
+    @cached_property
+    def _side_by_side(self) -> SideBySide | None:
+        """Cohorts all at once; ``None`` where the course, the data or the trainer has no place for that."""
+        plain = not (self._loops or self._feed.transforms)
+        if not plain or not isinstance(self._model.trainer, CohortTrainer):
+            return None
+        return SideBySide(
+            self._course,
+            self._model,
+            self.client,
+            self._shards,
+            lambda: self.native_config(self._split, self._course.training),
+            self._order,
+        )
+
     def require_precision(self) -> None:
         """Raise :class:`RefusedInput` if the model cannot be trained in the precision that the course says."""
         named = {name: self._trainings[name].precision for name in {**self._shards, **self._loops}}
@@ -179,19 +155,45 @@ class LocalTraining:
             watched: Factor of the learning rate by schedules that follow validation figures.
         """
         self._watched = watched
-        config = self._config_on_device(weights, cohort)
-        if config is not None:
-            return self._train_on_device(number, weights, cohort, config)
-        return self._train_in_turn(number, weights, cohort, vectors)
-
-    def _train_in_turn(
-        self, number: int, weights: Weights, cohort: Sequence[str], vectors: Mapping[str, Weights]
-    ) -> PartialSum:
-        start = self.client.received(weights)
-        sent = self.client.sent(vectors)
+        ready = self._side_by_side if self.on_device else None
+        together = ready is not None and ready.adds_up
+        if ready is not None and together:
+            order = ready.order(number, weights, cohort, watched)
+            if order is not None:
+                return self._train_on_device(number, weights, cohort, order)
+        start, sent = self.client.received(weights), self.client.sent(vectors)
+        if ready is not None and not together:
+            given = ready.train(number, cohort, start, sent, self.kept, watched)
+            if given is not None:
+                return self._merged(number, cohort, start, sent, given)
         if self.on_device and not self._said:
             self._said = True
             self._emit(Noted(backend=self._backend, note=_ONE_BY_ONE))
+        return self._merged(number, cohort, start, sent, self._train_in_turn(number, cohort, start, sent))
+
+    def _train_in_turn(
+        self, number: int, cohort: Sequence[str], start: Weights, sent: Mapping[str, Weights]
+    ) -> Iterator[Given]:
+        """One after the other, on the shared model or on models of their own."""
+        for name in cohort:
+            began = time.perf_counter()
+            try:
+                kept = self.kept(name, number)
+                given = self._train(number, name, self.client.begin(start, sent, kept), kept)
+            except UpdateRefused as error:
+                yield name, error, 0.0
+            else:
+                yield name, given, time.perf_counter() - began
+
+    def _merged(
+        self,
+        number: int,
+        cohort: Sequence[str],
+        start: Weights,
+        sent: Mapping[str, Weights],
+        given: Iterable[Given],
+    ) -> PartialSum:
+        """The sum of what participants give, as they give it."""
         federate = self._course.federate
         streams = federate.aggregator.streams
         base = start if streams else self.canonical(MODEL, start)
@@ -199,27 +201,26 @@ class LocalTraining:
         waiting: list[tuple[str, Contribution]] = []
         failed: dict[str, str] = {}
         states: dict[str, str] = {}
-        for name in cohort:
-            began = time.perf_counter()
+        for name, found, seconds in given:
             try:
-                kept = self.kept(name, number)
-                given = self._train(number, name, self.client.begin(start, sent, kept), kept)
+                if isinstance(found, UpdateRefused):
+                    raise found
                 if federate.online_aggr:
-                    mean.add(self._for(given.update, streams=streams))
-                    states |= self._keep(name, number, given.kept)
+                    mean.add(self._for(found.update, streams=streams))
+                    states |= self._keep(name, number, found.kept)
                 else:
-                    waiting.append((name, given))
+                    waiting.append((name, found))
             except UpdateRefused as error:
                 folder = None if self.states is None else self.states.failures
                 error.message += traceback_kept(folder, f"{name}-round-{number}", error)
                 failed[name] = error.message
                 self._emit(self._failed(number, name, error.message))
                 continue
-            self._emit_trained(number, name, given, time.perf_counter() - began)
-        for name, given in waiting:
+            self._emit_trained(number, name, found, seconds)
+        for name, late in waiting:
             try:
-                mean.add(self._for(given.update, streams=streams))
-                states |= self._keep(name, number, given.kept)
+                mean.add(self._for(late.update, streams=streams))
+                states |= self._keep(name, number, late.kept)
             except UpdateRefused as error:
                 failed[name] = error.message
                 self._emit(self._failed(number, name, error.message))
@@ -269,38 +270,24 @@ class LocalTraining:
             }
             return replace(given, update=Update(found, given.update.num_examples))
 
-    def _config_on_device(self, weights: Weights, cohort: Sequence[str]) -> TrainConfig | None:
-        """How a whole cohort trains on a device; ``None`` if it cannot, with the results that one by one would have."""
-        federate, settings, trainer = self._course.federate, self._course.training, self._model.trainer
-        plain = federate.precision == "float32" and federate.aggregator.name == "mean" and self.client.plain
-        shared = federate.share_local_model and federate.online_aggr and not self._loops
-        same = all(self._trainings[name] is settings for name in cohort) and not settings.schedule
-        together = plain and shared and same and not self._feed.transforms
-        if not together or not isinstance(trainer, CohortTrainer):
-            return None
-        plan = self.client.plan(self._model.binding.restore(weights, copy=False))
-        config = replace(self.native_config(self._split, settings), rule=plan.rule, slots=plan.slots)
-        return config if trainer.supports(config) else None
-
     def _train_on_device(
-        self, number: int, weights: Weights, cohort: Sequence[str], config: TrainConfig
+        self,
+        number: int,
+        weights: Weights,
+        cohort: Sequence[str],
+        order: CohortOrder,
     ) -> PartialSum:
-        trainer = self._model.trainer
+        trainer, clients = self._model.trainer, order.work
         assert isinstance(trainer, CohortTrainer)
         start = self._model.binding.restore(weights, copy=False)
         began = time.perf_counter()
-        clients = []
-        for name in cohort:
-            shard = self._shards[name]
-            rows = [
-                shard.rows[part] if shard.rows is not None else part for part in self._order(number, name)
-            ]
-            clients.append(ClientWork(tuple(rows), len(shard)))
         with failing(training(number, cohort, self._backend)):
-            result = trainer.train_cohort(start, clients, config)
-        if not self._are_sums(result.sums, sum(part.num_examples for part in clients)):
+            result = trainer.train_cohort(start, clients, order.config)
+        if not are_sums(self._model, result.sums, sum(part.num_examples for part in clients)):
             # Somebody's weights are too large to be summed up: each is looked at by itself.
-            return self._train_in_turn(number, weights, cohort, {})
+            received = self.client.received(weights)
+            given = self._train_in_turn(number, cohort, received, {})
+            return self._merged(number, cohort, received, {}, given)
         for note in result.notes:
             self._emit(Noted(backend=self._backend, note=note))
         seconds = (time.perf_counter() - began) / max(len(cohort), 1)
@@ -320,14 +307,6 @@ class LocalTraining:
         sums = Sums({**start, **result.sums}, sum(accepted), len(accepted))
         exported = sums.mapped(partial(self._model.binding.export, copy=False))
         return PartialSum(PartialAggregate({MODEL: exported}), failed)
-
-    def _are_sums(self, sums: Tensors, num_examples: int) -> bool:
-        """Whether sums may be of updates that a mean accepts one by one."""
-        owners = self._model.binding.owners
-        limits = {name: LARGEST.get(self._model.schema.by_name[owners[name]].kind, 0.0) for name in sums}
-        return all(
-            is_within(array, 2 * limits[name] * num_examples) for name, array in sums.items() if array.size
-        )
 
     def _failed(self, number: int, name: str, reason: str) -> ParticipantFailed:
         return ParticipantFailed(round=number, name=name, backend=self._backend, reason=reason)

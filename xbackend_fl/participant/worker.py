@@ -48,10 +48,11 @@ from xbackend_fl.metrics import Metrics, evaluated
 from xbackend_fl.participant.allocator import keep_freed_memory
 from xbackend_fl.participant.client import Arrays
 from xbackend_fl.participant.client_states import ClientStates
+from xbackend_fl.participant.contribution import Contribution, PartialSum
 from xbackend_fl.participant.examine import Examined, Rehearsal, Scope, digests_of, read_data
 from xbackend_fl.participant.failures import failing, read_for, saving, traceback_kept
 from xbackend_fl.participant.feed import Feed
-from xbackend_fl.participant.local_training import Contribution, LocalTraining, PartialSum
+from xbackend_fl.participant.local_training import LocalTraining
 from xbackend_fl.participant.loss_proof import Tried, called, check_against, packed, try_loss
 from xbackend_fl.participant.own_evaluation import OwnEvaluation
 from xbackend_fl.participant.own_training import Brought, Loop

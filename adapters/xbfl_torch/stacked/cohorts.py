@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from operator import itemgetter
 from typing import final
 
 import numpy as np
 import torch
 
-from xbackend_fl.adapter.contract import ClientWork, CohortResult, LossSum, Tensors, TrainConfig
+from xbackend_fl.adapter.cohort import ClientResult, ClientWork, CohortResult
+from xbackend_fl.adapter.contract import LossSum, Tensors, TrainConfig
 from xbackend_fl.errors import RunFailed
 from xbackend_fl.losses import NativeLoss
 from xbfl_torch.cohort import Data
@@ -19,7 +21,7 @@ from xbfl_torch.stacked.dense import few_enough
 from xbfl_torch.stacked.graphs import Graphs
 from xbfl_torch.stacked.packing import Packing
 from xbfl_torch.stacked.proof import CannotStack, prove
-from xbfl_torch.stacked.schedule import by_steps, largest_batch, rounded, schedule
+from xbfl_torch.stacked.schedule import Schedule, by_steps, largest_batch, rounded, schedule
 from xbfl_torch.stacked.step import lockstep
 from xbfl_torch.stacked.wave import Room, Wave, weights_of
 from xbfl_torch.steps import dropout_rates
@@ -91,37 +93,59 @@ class Lockstep:
             try:
                 return self._train(start, clients, config)
             except torch.OutOfMemoryError as error:
-                slots = self._slots_for(clients)
-                self._wave = self._graphs = None
-                if slots == 1:
-                    raise RunFailed(
-                        "one participant with its step does not fit on the device",
-                        hint="a smaller training.batch_size, a larger federate.device_memory_mib, or federate.device: cpu",
-                    ) from error
-                self._slots = slots // 2
-                _LOG.warning(
-                    "%d participants do not fit on the device together; going on with %d", slots, self._slots
-                )
+                self._halve(clients, error)
             # Outside the handler: the exception holds what is to be freed.
             torch.cuda.empty_cache()
 
-    def _train(self, start: Tensors, clients: Sequence[ClientWork], config: TrainConfig) -> CohortResult:
-        order = by_steps(clients)
+    def train_apart(
+        self, start: Tensors, clients: Sequence[ClientWork], config: TrainConfig
+    ) -> Iterator[ClientResult]:
+        """Train every part from what it has for itself, and the rest from ``start``; as many at a time as there is memory for.
+
+        Raises:
+            RunFailed: There is none for a single one.
+        """
+        left = by_steps(clients)
+        while left:
+            part = left[: self._slots_for(clients)]
+            try:
+                wave, plan = self._stepped(start, clients, part, config)
+            except torch.OutOfMemoryError as error:
+                self._halve(clients, error)
+            else:
+                totals, row = wave.totals.cpu().tolist(), self._staging(wave.packing)
+                for slot, index in sorted(enumerate(part), key=itemgetter(1)):
+                    row.copy_(wave.after(slot, plan))
+                    after = {name: view.numpy() for name, view in wave.packing.views(row).items()}
+                    loss, counted = totals[slot]
+                    yield ClientResult(index, after, LossSum(loss, int(counted)))
+                left = left[len(part) :]
+                continue
+            torch.cuda.empty_cache()
+
+    def _halve(self, clients: Sequence[ClientWork], error: Exception) -> None:
+        """Go on with half as many at a time."""
         slots = self._slots_for(clients)
-        parts = [order[begin : begin + slots] for begin in range(0, len(order), slots)]
-        device, batch = self._data.targets.device, largest_batch(clients)
-        steps = [[len(clients[index].batches) for index in part] for part in parts]
-        packing = self._packed(self._shared(clients, config), config)
-        rows = batch * max(map(sum, steps), default=0) if packing.shared else 0
-        longest = max((max(numbers) for numbers in steps), default=0)
-        # More steps than these, and a few more rows: the next cohort has somebody with more.
-        room = Room(slots, 1 << max(longest - 1, 0).bit_length(), batch, _roomy(rows))
-        wave, graphs = self._ready(packing, room, config)
+        self._wave = self._graphs = None
+        if slots == 1:
+            raise RunFailed(
+                "one participant with its step does not fit on the device",
+                hint="a smaller training.batch_size, a larger federate.device_memory_mib, or federate.device: cpu",
+            ) from error
+        self._slots = slots // 2
+        _LOG.warning(
+            "%d participants do not fit on the device together; going on with %d", slots, self._slots
+        )
+
+    def _train(self, start: Tensors, clients: Sequence[ClientWork], config: TrainConfig) -> CohortResult:
+        order, slots = by_steps(clients), self._slots_for(clients)
+        wave, graphs = self._ready(clients, config, apart=False)
+        packing, batch, device = wave.packing, wave.room.batch, self._data.targets.device
         wave.begin(self._staged(packing, start))
         totals = torch.zeros(len(clients), 2, dtype=torch.float64, device=device)
         finite = torch.zeros(len(clients), dtype=torch.bool, device=device)
         with nullcontext() if graphs.recorded else lockstep(self._model, config):
-            for part in parts:
+            for part in (order[begin : begin + slots] for begin in range(0, len(order), slots)):
                 plan = schedule(clients, part, slots, batch)
                 wave.load(plan, config)
                 for active in plan.active:
@@ -146,7 +170,9 @@ class Lockstep:
         if not optimizer.plain or optimizer.weight_decay or config.rule is not None:
             return ()
         rows = largest_batch(clients) * max((len(client.batches) for client in clients), default=0)
-        names = [name for name in self._dense if name not in masked | config.frozen]
+        own = clients[0].own if clients else None
+        apart = {*own().tensors} if own is not None else set()
+        names = [name for name in self._dense if name not in masked | config.frozen | apart]
         found = tuple(name for name in names if few_enough(self._tensors[name].shape, rows))
         return () if found and self.refusal(config, found) is not None else found
 
@@ -154,8 +180,18 @@ class Lockstep:
         own = [name for name in self._trained if name not in shared and name not in config.frozen]
         return Packing.from_tensors(self._tensors, own, shared)
 
-    def _ready(self, packing: Packing, wanted: Room, config: TrainConfig) -> tuple[Wave, Graphs]:
-        """A wave with enough room, and its steps."""
+    def _ready(
+        self, clients: Sequence[ClientWork], config: TrainConfig, *, apart: bool
+    ) -> tuple[Wave, Graphs]:
+        """A wave with enough room for these participants, and its steps."""
+        slots, batch = self._slots_for(clients), largest_batch(clients)
+        numbers = [len(clients[index].batches) for index in by_steps(clients)]
+        packing = self._packed(self._shared(clients, config), config)
+        parts = [sum(numbers[begin : begin + slots]) for begin in range(0, len(numbers), slots)]
+        rows = batch * max(parts, default=0) if packing.shared else 0
+        # More steps than these, and a few more rows: the next cohort has somebody with more.
+        longest = 1 << max(max(numbers, default=0) - 1, 0).bit_length()
+        wanted = Room(slots, longest, batch, _roomy(rows), apart)
         key = f"{_key(config)} {packing.shared}"
         if (
             self._wave is None
@@ -168,6 +204,19 @@ class Lockstep:
             with lockstep(self._model, config):
                 self._wave, self._graphs, self._captured = wave, Graphs(wave), key
         return self._wave, self._graphs
+
+    def _stepped(
+        self, start: Tensors, clients: Sequence[ClientWork], part: Sequence[int], config: TrainConfig
+    ) -> tuple[Wave, Schedule]:
+        """All steps of some participants, each with something of its own."""
+        wave, graphs = self._ready(clients, config, apart=True)
+        wave.begin(self._staged(wave.packing, start))
+        plan = schedule(clients, part, wave.room.slots, wave.room.batch)
+        wave.load(plan, config, (own() for index in part if (own := clients[index].own) is not None))
+        with nullcontext() if graphs.recorded else lockstep(self._model, config):
+            for active in plan.active:
+                graphs.step(active)
+        return wave, plan
 
     def _staged(self, packing: Packing, start: Tensors) -> torch.Tensor:
         """The weights of a round, where the device reads them."""

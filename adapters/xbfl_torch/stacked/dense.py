@@ -96,6 +96,10 @@ class Additions:
         columns.masked_fill_(~good[:, None], 0.0)
         result.addmm_(rows.t(), columns)
 
+    def add_to(self, weight: torch.Tensor, places: torch.Tensor) -> None:
+        """Add ``rows.T @ columns`` of some rows to a weight."""
+        weight.addmm_(self.rows[places].t(), self.columns[places])
+
     def finite(self, used: int) -> torch.Tensor:
         """Whether each of the rows in use is finite."""
         return torch.isfinite(self.rows[:used].sum(1)) & torch.isfinite(self.columns[:used].sum(1))

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from xbackend_fl.adapter.contract import ClientWork, TrainConfig
+from xbackend_fl.adapter.cohort import ClientWork
+from xbackend_fl.adapter.contract import TrainConfig
 from xbackend_fl.adapter.optimizers.kinds.sgd import SGD
 from xbackend_fl.adapter.outputs import output_leaves
 from xbackend_fl.errors import shortened

@@ -9,7 +9,7 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.adapter.contract import ClientWork
+from xbackend_fl.adapter.cohort import ClientWork
 
 
 @final

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from xbackend_fl.adapter.contract import ClientWork, TrainConfig
+from xbackend_fl.adapter.cohort import ClientWork, Own
+from xbackend_fl.adapter.contract import TrainConfig
 from xbfl_torch.cohort import Data
 from xbfl_torch.local_stepper import masks_of
 from xbfl_torch.stacked.constants import Constants
@@ -32,17 +33,19 @@ class Room:
         steps: Of each.
         batch: Examples of a step.
         rows: Examples of all steps of all participants.
+        apart: Whether everybody begins with something of its own.
     """
 
     slots: int
     steps: int
     batch: int
     rows: int
+    apart: bool = False
 
     def holds(self, other: Room) -> bool:
         """Whether there is place for as much as in another."""
         more = self.steps >= other.steps and self.rows >= other.rows
-        return more and (self.slots, self.batch) == (other.slots, other.batch)
+        return more and (self.slots, self.batch, self.apart) == (other.slots, other.batch, other.apart)
 
 
 @final
@@ -61,7 +64,7 @@ class Wave:
         self, model: torch.nn.Module, packing: Packing, data: Data, config: TrainConfig, room: Room
     ) -> None:
         device, like = data.targets.device, next(iter(model.parameters()))
-        self._model, self._packing, self._data, self.room = model, packing, data, room
+        self._model, self.packing, self._data, self.room = model, packing, data, room
 
         def zeros(*shape: int, dtype: torch.dtype = like.dtype) -> torch.Tensor:
             return torch.zeros(shape, dtype=dtype, device=device)
@@ -81,7 +84,8 @@ class Wave:
         self._numbers = zeros(room.steps, 4)
         self._config = config
         self._mask = _mask(config, packing, zeros)
-        self._constants = Constants.for_rule(config, packing, zeros)
+        shape = (room.slots, packing.reach) if room.apart else (packing.reach,)
+        self._constants = Constants.for_rule(config, packing, shape, zeros)
 
     def begin(self, base: torch.Tensor) -> None:
         """Begin a cohort, which all start from ``base [packing.size]``."""
@@ -90,11 +94,23 @@ class Wave:
             item.begin()
         self._sums.zero_()
 
-    def load(self, schedule: Schedule, config: TrainConfig) -> None:
-        """Begin some participants: everybody has the base and no state; learning rates are those of ``config``."""
-        self._values.copy_(self._base[: self._packing.width].expand_as(self._values))
-        if self._constants is not None:
-            self._constants.load(config, self._packing)
+    def load(self, schedule: Schedule, config: TrainConfig, own: Iterable[Own] = ()) -> None:
+        """Begin some participants: everybody has the base and no state; learning rates are those of ``config``.
+
+        Args:
+            schedule: Who steps when.
+            config: Says the rates, and the constants of a rule where these are everybody's.
+            own: What each begins with beside that, one after the other.
+        """
+        self._values.copy_(self._base[: self.packing.width].expand_as(self._values))
+        if self._constants is not None and not self.room.apart:
+            self._constants.load(config.slots, self.packing)
+        for place, mine in enumerate(own):
+            views = self.packing.views(self._values[place])
+            for name, array in mine.tensors.items():
+                put(views[name], np.ascontiguousarray(array))
+            if self._constants is not None:
+                self._constants.load(mine.slots, self.packing, place)
         self.rewind()
         for tensor in (*self._state, self._totals):
             tensor.zero_()
@@ -115,7 +131,7 @@ class Wave:
 
     def step(self, count: int) -> None:
         """One step of the first ``count`` slots."""
-        packing = self._packing
+        packing = self.packing
         rows = self._rows.index_select(0, self._number)[0, :count]
         counts = self._counts.index_select(0, self._number)[0, :count]
         own = {name: view.detach() for name, view in packing.views(self._values[:count]).items()}
@@ -136,7 +152,7 @@ class Wave:
             self._number += 1
 
     def _follow(self, count: int, gradients: torch.Tensor, active: torch.Tensor) -> None:
-        config, reach = self._config, self._packing.reach
+        config, reach = self._config, self.packing.reach
         added = [item for item in self._dense.additions.values() if item.seen is not None]
         if self._mask is not None:
             gradients *= self._mask
@@ -158,7 +174,7 @@ class Wave:
         Returns:
             Whether each slot's loss and change are finite; the others are not in the sums.
         """
-        width = self._packing.width
+        width = self.packing.width
         change = self._values.sub_(self._base[:width])
         good = torch.isfinite(self._totals[:, 0]) & torch.isfinite(change.sum(1))
         slots = np.concatenate([np.repeat(np.arange(n), self.room.batch) for n in (0, *schedule.active)])
@@ -169,10 +185,21 @@ class Wave:
             good &= torch.zeros_like(weight).index_put_((slot,), bad, accumulate=True) == 0
         change.masked_fill_(~good[:, None], 0.0)
         self._sums[:width].addmv_(change.t(), weight)
-        views = self._packing.views(self._sums)
+        views = self.packing.views(self._sums)
         for name, item in self._dense.additions.items():
             item.change(weight[slot], good[slot], views[name])
         return good
+
+    def after(self, slot: int, schedule: Schedule) -> torch.Tensor:
+        """What the participant in a slot has after its last step, ``[packing.size]``; valid until the next is asked for."""
+        self._sums.copy_(self._base)
+        self._sums[: self.packing.width] = self._values[slot]
+        views, batch = self.packing.views(self._sums), self.room.batch
+        begins = np.cumsum([0, *schedule.active[:-1]])[schedule.counts[:, slot] > 0] * batch
+        rows = torch.from_numpy((begins[:, None] + slot * batch + np.arange(batch)).reshape(-1))
+        for name, item in self._dense.additions.items():
+            item.add_to(views[name], rows.to(self._sums.device))
+        return self._sums
 
     @property
     def sums(self) -> torch.Tensor:
