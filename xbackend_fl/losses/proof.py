@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import prod
 from typing import Any, NamedTuple
@@ -22,6 +22,15 @@ TOLERANCE = 1e-4
 
 _MAX_CLASSES = 4096
 _STEP = 1e-4
+_STEPS = (2e-2, 2e-3)
+_ROUGH = 0.02
+"""Share of the slope that float32 and corners on the way may hide."""
+
+_ROUNDING = 32 * float(np.finfo(np.float32).eps)
+"""Of a value in float32, relative: what it may be wrong by."""
+
+_MANY = 1 << 18
+
 _REACH = {"classes": 100.0, "shares": 100.0, "values": 50.0, "counts": 20.0}
 """Outputs that a model may reach when it is sure, or wrong."""
 
@@ -207,7 +216,62 @@ def check_numpy(what: str, asked: Question, draw: Draw, found: Answer) -> None:
         what, "its formula in float64", draw, found._replace(gradient=np.zeros(1)), Answer(value, np.zeros(1))
     )
     if not abs(along - slope) <= 10 * TOLERANCE * max(size, abs(slope), 1e-6):
-        raise MismatchError(
-            f"{what} has a gradient that is not its own value's: for {draw.label} the value changes by {slope:.7g} along a direction, and the gradient says {along:.7g}",
-            hint="a part of it is cut off from the gradient: detach, stop_gradient, or a comparison",
+        raise _not_its_slope(what, draw, slope, along)
+
+
+def check_slope(what: str, draw: Draw, found: Answer, value: Callable[[Array], float]) -> None:
+    """Refuse a gradient that is not the slope of its own value, where nothing but float32 says the value.
+
+    The value is looked at on both sides along the signs of the gradient, which show a factor, and along random signs, which show a part that is cut
+    off. Two steps must agree about the slope, else there is a corner, or noise, and nothing is said.
+
+    Args:
+        what: Whose answer it is.
+        draw: What was drawn.
+        found: The answer.
+        value: The value for other outputs.
+
+    Raises:
+        MismatchError: It is not.
+    """
+    if draw.label == "outputs of zero" or draw.outputs.size > _MANY:
+        # Where a formula may have a corner, and where each look takes long; there are other draws.
+        return
+    signs = np.random.default_rng(11).choice([-1.0, 1.0], draw.outputs.shape)
+    for direction in (np.sign(found.gradient), signs):
+        products = found.gradient.astype(np.float64) * direction
+        along, size = float(products.sum()), float(np.abs(products).sum())
+        for step in _STEPS:
+            slope, allowed = _slope(draw, found.value, value, direction, step, size)
+            if slope is not None and not abs(along - slope) <= allowed:
+                raise _not_its_slope(what, draw, slope, along)
+            if slope is not None:
+                break
+
+
+def _slope(
+    draw: Draw, middle: float, value: Callable[[Array], float], direction: Array, step: float, size: float
+) -> tuple[float | None, float]:
+    """How fast a value in float32 changes along a direction, if two steps agree about it; and what it may be wrong by.
+
+    A corner beside the middle is not seen in the slopes over both sides, which agree, but in what the sides differ by: that is half as much for half a
+    step where the value is smooth, and the same where there is a corner.
+    """
+
+    def sides(step: float) -> tuple[float, float]:
+        ahead, behind = (
+            value((draw.outputs + sign * step * direction).astype(np.float32)) for sign in (1, -1)
         )
+        return (ahead - behind) / (2 * step), (ahead - 2 * middle + behind) / step
+
+    (one, bend), (other, half) = sides(step), sides(step / 2)
+    allowed = _ROUGH * max(size, abs(one))
+    agree = abs(one - other) <= allowed / 4 and abs(2 * half - bend) <= allowed / 2
+    return other if agree else None, allowed + _ROUNDING * max(1.0, abs(middle)) / step
+
+
+def _not_its_slope(what: str, draw: Draw, slope: float, along: float) -> MismatchError:
+    return MismatchError(
+        f"{what} has a gradient that is not its own value's: for {draw.label} the value changes by {slope:.7g} along a direction, and the gradient says {along:.7g}",
+        hint="a part of it is cut off from the gradient: detach, stop_gradient, or a comparison",
+    )

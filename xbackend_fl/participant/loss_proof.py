@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +14,16 @@ from xbackend_fl.adapter.optimizers.kinds.sgd import SGD
 from xbackend_fl.errors import RefusedInput
 from xbackend_fl.losses import NativeLoss, OwnLoss
 from xbackend_fl.losses.own import NUMPY
-from xbackend_fl.losses.proof import Answer, Draw, Question, check_alone, check_equal, check_numpy, draws
+from xbackend_fl.losses.proof import (
+    Answer,
+    Draw,
+    Question,
+    check_alone,
+    check_equal,
+    check_numpy,
+    check_slope,
+    draws,
+)
 from xbackend_fl.metrics import Objective
 
 Array = NDArray[Any]
@@ -53,10 +62,17 @@ def try_loss(model: CanonicalModel, objective: Objective) -> tuple[Tried, ...]:
         check_alone(what, draw, answer)
         if isinstance(loss, OwnLoss) or NUMPY in loss.backends:
             check_numpy(what, asked, draw, answer)
+        else:
+            check_slope(what, draw, answer, _value(model, draw, config))
         tried.append(Tried(draw, answer))
     if not any(one.answer.gradient.any() for one in tried):
         raise _without_gradient(what)
     return tuple(tried)
+
+
+def _value(model: CanonicalModel, draw: Draw, config: TrainConfig) -> Callable[[Array], float]:
+    """What a loss makes of other outputs and the same targets."""
+    return lambda outputs: model.judge(outputs, draw.targets, config)[0]
 
 
 def packed(tried: Sequence[Tried]) -> dict[str, Array]:
