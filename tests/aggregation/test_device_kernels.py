@@ -68,6 +68,29 @@ def test_what_is_not_finite_is_refused(bad: float, place: int) -> None:
     np.testing.assert_array_equal(cupy.asnumpy(mean.result()["w"]), before)
 
 
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_a_refused_update_leaves_every_bit(precision: Precision) -> None:
+    """Also where it is refused for its last array, among several, and with the next one added afterwards."""
+    base, parts = moved(weights(0)), [moved(weights(seed)) for seed in range(1, 5)]
+    mean, clean = (OnlineMean(base, precision, frozenset({"m"})) for _ in range(2))
+    for part in parts:
+        part["m"][:] = cupy.abs(part["m"])
+    broken, negative = moved(weights(7)), moved(weights(8))
+    broken["m"][:], broken["odd"][5] = 1, np.nan
+    negative["m"][:], negative["m"][3] = 1, -1
+    for part in parts:
+        mean.add(part, 3)
+        clean.add(part, 3)
+        for refused in (broken, negative):
+            with pytest.raises(
+                UpdateRefused, match="'odd'" if refused is broken else "no variance is negative"
+            ):
+                mean.add_all([(parts[0], 2), (refused, 3)])
+        for name, array in clean.sums.arrays.items():
+            np.testing.assert_array_equal(cupy.asnumpy(mean.sums.arrays[name]), cupy.asnumpy(array))
+    assert (mean.count, mean.total) == (4, 12)
+
+
 def test_an_update_elsewhere_is_refused() -> None:
     mean = OnlineMean(moved(weights(0)))
     with pytest.raises(UpdateRefused, match="not on the same device"):

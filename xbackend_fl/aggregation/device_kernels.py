@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, final
 
 import cupy
+import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
@@ -52,33 +53,51 @@ __device__ __forceinline__ SUM added(SUM sum, VALUE value, VALUE base, SCALE sca
 #endif
 }
 
-extern "C" __global__ void add(SUM* sums, POINTERS SCALES long long size) {
+extern "C" __global__ void add(const SUM* sums, SUM* result, POINTERS SCALES LOOKS long long size) {
     const VALUE* const values[COUNT] = {NAMES};
     const VALUE* const base = BASE;
     const SCALE scales[COUNT] = {FACTORS};
     const long long step = (long long)gridDim.x * blockDim.x;
     const long long first = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     const long long vectors = WIDE ? size / 4 : 0;
+#if LOOK
+    bool found = false;
+#endif
     for (long long at = first; at < vectors; at += step) {
         Values read[COUNT];
         #pragma unroll
         for (int k = 0; k < COUNT; ++k) read[k] = reinterpret_cast<const Values*>(values[k])[at];
         Values origin = {};
         if (base) origin = reinterpret_cast<const Values*>(base)[at];
-        Sums sum = reinterpret_cast<Sums*>(sums)[at];
+        Sums sum = reinterpret_cast<const Sums*>(sums)[at];
         #pragma unroll
         for (int k = 0; k < COUNT; ++k) {
             #pragma unroll
             for (int i = 0; i < 4; ++i) sum.at[i] = added(sum.at[i], read[k].at[i], origin.at[i], scales[k]);
         }
-        reinterpret_cast<Sums*>(sums)[at] = sum;
+        reinterpret_cast<Sums*>(result)[at] = sum;
+#if LOOK
+        #pragma unroll
+        for (int k = 0; k < COUNT; ++k) {
+            #pragma unroll
+            for (int i = 0; i < 4; ++i) found |= !(fabs(read[k].at[i]) <= largest && read[k].at[i] >= smallest);
+        }
+#endif
     }
     for (long long at = 4 * vectors + first; at < size; at += step) {
         SUM sum = sums[at];
         #pragma unroll
-        for (int k = 0; k < COUNT; ++k) sum = added(sum, values[k][at], base ? base[at] : (VALUE)0, scales[k]);
-        sums[at] = sum;
+        for (int k = 0; k < COUNT; ++k) {
+            sum = added(sum, values[k][at], base ? base[at] : (VALUE)0, scales[k]);
+#if LOOK
+            found |= !(fabs(values[k][at]) <= largest && values[k][at] >= smallest);
+#endif
+        }
+        result[at] = sum;
     }
+#if LOOK
+    if (found) *bad = 1;
+#endif
 }
 """
 
@@ -108,18 +127,69 @@ def is_within(array: Array, limit: float) -> bool:
     return not int(bad[0])
 
 
-def _add(total: Array, values: Sequence[Array], scales: Sequence[Any], base: Array | None) -> None:
+@final
+class Trial:
+    """Additions that count once it is known that no value was out of bounds: sums are written beside what they were.
+
+    The look costs no pass of its own, and the host waits once for all arrays: the kernels write what they find into the host's memory.
+    """
+
+    def __init__(self) -> None:
+        self._pinned = cupy.cuda.alloc_pinned_memory(4)
+        self._bad = np.frombuffer(self._pinned, np.int32, 1)
+        self._bad[0] = 0
+
+    def add_scaled(
+        self,
+        total: Array,
+        result: Array,
+        values: Sequence[Array],
+        scales: Sequence[int],
+        base: Array | None,
+        bounds: tuple[float, float],
+    ) -> None:
+        """``result = total + scale * (value - base)`` for flat arrays, with the bits of :func:`add_scaled`.
+
+        Args:
+            total: The sums, which stay.
+            result: The new sums.
+            values: What is added.
+            scales: How often each is.
+            base: What is taken off each; ``None`` for nothing.
+            bounds: Least value, and largest magnitude.
+        """
+        look = (self._pinned.ptr, *bounds)
+        _add(total, values, [total.dtype.type(scale) for scale in scales], base, result, look)
+
+    def good(self) -> bool:
+        """Whether all values that were added so far are within their bounds; waits for the device."""
+        cupy.cuda.get_current_stream().synchronize()
+        return not self._bad[0]
+
+
+def _add(
+    total: Array,
+    values: Sequence[Array],
+    scales: Sequence[Any],
+    base: Array | None,
+    result: Array | None = None,
+    look: tuple[int, float, float] | None = None,
+) -> None:
     for start in range(0, len(values), _MAX):
         part = [_readable(value) for value in values[start : start + _MAX]]
         origin = [] if base is None else [_readable(base)]
+        out = total if result is None else result
         kernel = _add_kernel(
             total.dtype.char,
             part[0].dtype.char,
             len(part),
             base=bool(origin),
-            wide=_aligned([total, *part, *origin]),
+            wide=_aligned([total, out, *part, *origin]),
+            look=look is not None,
         )
-        _launch(kernel, total.size, (total, *part, *origin, *scales[start : start + _MAX]))
+        bounds = () if look is None else (np.uint64(look[0]), *map(part[0].dtype.type, look[1:]))
+        _launch(kernel, total.size, (total, out, *part, *origin, *scales[start : start + _MAX], *bounds))
+        total = out
 
 
 def _launch(kernel: Any, size: int, arguments: tuple[Any, ...]) -> None:
@@ -144,7 +214,7 @@ def _within_kernel(value: str, *, wide: bool) -> Any:
 
 
 @functools.cache
-def _add_kernel(sums: str, value: str, count: int, *, base: bool, wide: bool) -> Any:
+def _add_kernel(sums: str, value: str, count: int, *, base: bool, wide: bool, look: bool) -> Any:
     """A kernel for these dtypes and so many updates; CuPy compiles it once per device."""
     fixed, single = sums not in "fd", sums == "f"
     names = {
@@ -154,6 +224,8 @@ def _add_kernel(sums: str, value: str, count: int, *, base: bool, wide: bool) ->
         "COUNT": str(count),
         "WIDE": str(int(wide)),
         "FIXED": str(int(fixed)),
+        "LOOK": str(int(look)),
+        "LOOKS": "int* bad, VALUE smallest, VALUE largest," if look else "",
         "ADD": "__fadd_rn" if single else "__dadd_rn",
         "SUB": "__fsub_rn" if single else "__dsub_rn",
         "MUL": "__fmul_rn" if single else "__dmul_rn",

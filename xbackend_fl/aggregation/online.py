@@ -27,6 +27,7 @@ Array = NDArray[Any]
 Precision: TypeAlias = Literal["float32", "float64", "exact"]
 
 _LIMIT = float(1 << 62)
+_AVERAGED = frozenset({Kind.TRAINABLE, Kind.STATISTIC})
 _KEPT = frozenset({Kind.FROZEN, Kind.LOCAL})
 
 MAX_EXAMPLES = 1 << 53
@@ -104,6 +105,7 @@ class OnlineMean:
         self._base = base
         self._like: Weights | None = base or like
         self._sums: dict[str, Array] = {}
+        self._spare: dict[str, Array] = {}
         self._bound: dict[str, float] = {}
         self._base_reach: dict[str, float] = {}
         self._borrowed = False
@@ -136,23 +138,52 @@ class OnlineMean:
         """
         if not updates:
             return
-        bounds = self._checked(updates)
-        self._start(updates[0][0])
-        scales = [int(num_examples) for _, num_examples in updates]
-        for name in self._sums:
-            self._merge_one(name, [weights[name] for weights, _ in updates], scales)
-        self._bound = bounds
-        self.total += sum(scales)
+        if not self._tried(updates):
+            bounds = self._checked(updates)
+            self._start(updates[0][0])
+            for name in self._sums:
+                self._merge_one(name, updates)
+            self._bound = bounds
+        self.total += sum(int(num_examples) for _, num_examples in updates)
         self.count += len(updates)
 
-    def _checked(self, updates: Sequence[tuple[Weights, int]]) -> dict[str, float]:
-        """What exact sums will not exceed with these updates, each of which is fit to be merged."""
+    def _tried(self, updates: Sequence[tuple[Weights, int]]) -> bool:
+        """On a device, add beside the sums and look at the same time; whether that was done, which it is not where a value is refused."""
+        if self.precision == "exact" or not self._sums or not all(map(on_device, self._sums.values())):
+            return False
+        self._checked(updates, look=False)
+        from xbackend_fl.aggregation import device_kernels  # noqa: PLC0415  CuPy is there if an array of its is
+
+        self._start(updates[0][0])
+        trial = device_kernels.Trial()
+        found: dict[str, Array] = {}
+        for name, total in self._sums.items():
+            kind = self._kind(name)
+            if kind not in _AVERAGED or not total.size:
+                continue
+            result = found[name] = self._spare[name] if name in self._spare else np.empty_like(total)
+            arrays = [_flat(weights[name]) for weights, _ in updates]
+            base = None if self._base is None else _flat(self._base[name])
+            smallest = 0.0 if name in self._variances else -math.inf
+            largest = min(LARGEST[kind], *(float(np.finfo(array.dtype).max) for array in arrays))
+            scales = self._scales(name, updates)
+            trial.add_scaled(total.reshape(-1), result.reshape(-1), arrays, scales, base, (smallest, largest))
+        if not trial.good():
+            return False
+        self._spare = {name: self._sums[name] for name in found}
+        self._sums |= found
+        for name in self._sums.keys() - found.keys():
+            self._merge_one(name, updates)
+        return True
+
+    def _checked(self, updates: Sequence[tuple[Weights, int]], *, look: bool = True) -> dict[str, float]:
+        """What exact sums will not exceed with these updates, each of which is fit to be merged; ``look`` at their values too."""
         like, bounds = self._like, dict(self._bound)
         for weights, num_examples in updates:
             if isinstance(num_examples, bool) or num_examples != int(num_examples) or num_examples <= 0:
                 raise UpdateRefused(f"num_examples must be a positive integer, received {num_examples}")
             like = like or weights
-            self._check(weights, int(num_examples), like, bounds)
+            self._check(weights, int(num_examples), like, bounds, look=look)
         if self.total + sum(int(num_examples) for _, num_examples in updates) > MAX_EXAMPLES:
             raise UpdateRefused(f"num_examples of the updates add up to more than {MAX_EXAMPLES}")
         return bounds
@@ -205,7 +236,9 @@ class OnlineMean:
             raise RunFailed("the mean of no updates: no participant delivered one")
         return self._like.like({name: self._mean(name) for name in self._like})
 
-    def _check(self, weights: Weights, num_examples: int, like: Weights, bounds: dict[str, float]) -> None:
+    def _check(
+        self, weights: Weights, num_examples: int, like: Weights, bounds: dict[str, float], *, look: bool
+    ) -> None:
         """Refuse what must not enter, before anything is touched; ``bounds`` grow."""
         if weights.fingerprint != like.fingerprint:
             raise UpdateRefused(
@@ -226,18 +259,24 @@ class OnlineMean:
             if not array.size or like.kinds[name] is Kind.LOCAL:
                 continue
             if array.dtype.kind == "f":
-                if self.precision != "exact":
-                    self._check_size(name, array, like.kinds[name])
-                if name in self._variances and (least := float(array.min())) < 0:
-                    raise UpdateRefused(f"parameter {name!r} holds {least:.3g}, and no variance is negative")
-                if self.precision == "exact":
-                    before = bounds.get(name, 0.0)
-                    counted = 1 if self._counts_once(name, like) else num_examples
-                    bounds[name] = before + self._exact_bound(name, array, counted, before)
+                if look or like.kinds[name] not in _AVERAGED:
+                    self._check_values(name, array, num_examples, like, bounds)
             elif like.kinds[name] is Kind.COUNTER and array.max() > (limit := self._max_count(name)):
                 raise UpdateRefused(
                     f"parameter {name!r} counts to {array.max()}, and can count to {limit} at most"
                 )
+
+    def _check_values(
+        self, name: str, array: Array, num_examples: int, like: Weights, bounds: dict[str, float]
+    ) -> None:
+        if self.precision != "exact":
+            self._check_size(name, array, like.kinds[name])
+        if name in self._variances and (least := float(array.min())) < 0:
+            raise UpdateRefused(f"parameter {name!r} holds {least:.3g}, and no variance is negative")
+        if self.precision == "exact":
+            before = bounds.get(name, 0.0)
+            counted = 1 if self._counts_once(name, like) else num_examples
+            bounds[name] = before + self._exact_bound(name, array, counted, before)
 
     def _check_size(self, name: str, array: Array, kind: Kind) -> None:
         largest = LARGEST.get(kind, float(np.finfo(array.dtype).max))
@@ -284,22 +323,24 @@ class OnlineMean:
         self._like = self._like or weights
         dtype = {"float32": np.float32, "float64": np.float64, "exact": np.int64}[self.precision]
         for name, array in self._like.items():
-            averaged = self._kind(name) in {Kind.TRAINABLE, Kind.STATISTIC}
+            averaged = self._kind(name) in _AVERAGED
             self._sums[name] = np.zeros_like(array, dtype, order="C") if averaged else array.copy()
 
-    def _merge_one(self, name: str, arrays: Sequence[Array], scales: Sequence[int]) -> None:
-        total = self._sums[name]
+    def _scales(self, name: str, updates: Sequence[tuple[Weights, int]]) -> list[int]:
+        once = self._counts_once(name, self._like)
+        return [1 if once else int(num_examples) for _, num_examples in updates]
+
+    def _merge_one(self, name: str, updates: Sequence[tuple[Weights, int]]) -> None:
+        total, arrays = self._sums[name], [weights[name] for weights, _ in updates]
         kind = self._kind(name)
         if kind is Kind.COUNTER:
             for array in arrays:
                 np.maximum(total, array, out=total)
         if kind in {Kind.COUNTER, *_KEPT}:
             return
-        if self._counts_once(name, self._like):
-            scales = [1] * len(scales)
         base = None if self._base is None else _flat(self._base[name])
         add = add_fixed if self.precision == "exact" else add_scaled
-        add(total.reshape(-1), [_flat(array) for array in arrays], scales, base)
+        add(total.reshape(-1), [_flat(array) for array in arrays], self._scales(name, updates), base)
 
     def _mean(self, name: str) -> Array:
         assert self._like is not None
