@@ -60,8 +60,8 @@ def test_an_optimizer_of_another_name_keeps_what_both_have(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("setting", "words"),
     {
-        "training={loss: cross_entropy}": "`loss` is the same for everybody",
-        "training={ignore_index: 0}": "`ignore_index` is the same for everybody",
+        "training={loss: cross_entropy}": "`participants.1.training.loss` is the same for everybody",
+        "training={ignore_index: 0}": "`participants.1.training.ignore_index` is the same for everybody",
         "training={batch_size: 0}": "`participants.1.training.batch_size`: input should be greater than 0",
         "training={batchsize: 4}": "did you mean `batch_size`",
         "training={schedule: {name: plateau}}": "ben: plateau follows the figures of all",

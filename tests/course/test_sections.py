@@ -34,7 +34,7 @@ SAID = {
     "training.loss={name: huber, delta: true}": ("`training.loss.delta`: input is a switch",),
     "training.loss={name: huber, delta: -1}": ("`training.loss.delta`: input should be greater than 0, got -1",),
     "training.optimizer=adan": ("`training.optimizer` is 'adan'; there are adadelta", "did you mean `adam`?"),
-    "training.optimizer={name: adan, lr: fast, mass: 1}": ("did you mean `adam`?", "`training.optimizer.lr`: input should be a valid number", "got 'fast'", "unknown key `training.optimizer.mass`"),
+    "training.optimizer={name: adan, lr: fast, mass: 1}": ("did you mean `adam`?", "`training.optimizer.lr`: input should be a number", "got 'fast'", "unknown key `training.optimizer.mass`"),
     "training.optimizer={lr: 0}": ("`training.optimizer.lr`: input should be greater than 0, got 0",),
     "training.optimizer={name: sgd, momentum: 0.9}": ("unknown key `training.optimizer.momentum`", "sgd has lr, weight_decay; momentum, nesterov have momentum"),
     "training.optimizer={momentum: 0.9}": ("unknown key `training.optimizer.momentum`", "momentum, nesterov have momentum"),
@@ -58,9 +58,9 @@ SAID = {
     "data.partition={kind: dirichlet, min_examples: true}": ("`data.partition.min_examples`: input is a switch",),
     "training.schedule={name: step, every: true}": ("`training.schedule.every`: input is a switch",),
     "training.schedule={name: step, evry: 3}": ("unknown key `training.schedule.evry`", "did you mean `every`?"),
-    "evaluation.metrics=[{name: top_k, k: true}]": ("`evaluation.metrics.k`: input is a switch",),
+    "evaluation.metrics=[{name: top_k, k: true}]": ("`evaluation.metrics.0.k`: input is a switch",),
     "evaluation.metrics=[{name: top_k, q: 5}]": ("unknown key `evaluation.metrics.q`",),
-    "evaluation.metrics=[{k: 5}]": ("`evaluation.metrics` has no name; there are",),
+    "evaluation.metrics=[{k: 5}]": ("`evaluation.metrics.0` has no name; there are",),
 }  # fmt: skip
 
 

@@ -155,7 +155,7 @@ def test_mistakes_are_told_in_the_words_of_a_course_file() -> None:
     with pytest.raises(ConfigError) as caught:
         xb.Course(name="small", rounds="many", modles={"torch": build}, input=["1,2"], data=DATA)
     said = caught.value.message
-    assert "`rounds`: input should be a valid integer" in said
+    assert "`rounds`: input should be a whole number" in said
     assert "did you mean `models`?" in said
     assert "missing key `participants`" in said
     assert "pydantic" not in said

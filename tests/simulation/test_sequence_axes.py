@@ -79,7 +79,7 @@ def test_a_model_that_fixes_the_length_is_refused_before_training(course: Path, 
         ("'1.1'", "there is no input 1"),
         ("'0.0'", "axis 0 is the batch"),
         ("'0.3'", "input 0 has 3 axes"),
-        ("0.1", "valid string"),
+        ("0.1", "should be a text"),
     ],
 )
 def test_what_is_no_axis_is_a_mistake_with_a_place(course: Path, axis: str, reason: str) -> None:

@@ -15,6 +15,7 @@ class _Named(TextSection):
     """A name alone is a mapping with it."""
 
     text_field: ClassVar[str] = "name"
+    whole: ClassVar[str] = "a name, or a mapping with settings"
 
 
 def any_kind(

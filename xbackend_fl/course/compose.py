@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from xbackend_fl.course.excerpt import SHOWN, Location, printed
+from xbackend_fl.objects import is_function
 
 MAX_VALUES = 75_000
 MAX_DEPTH = 32
@@ -98,10 +99,27 @@ def plain(node: Node) -> Any:
     return node.value
 
 
+_KINDS = {
+    dict: "a mapping",
+    list: "a list",
+    tuple: "a list",
+    str: "a text",
+    bool: "a switch",
+    int: "a number",
+    float: "a number",
+    bytes: "bytes",
+    set: "a set",
+    type(None): "nothing",
+}
+
+
 def named_kind(value: Any) -> str:
-    """What a value is, in words."""
-    kinds = {dict: "a mapping", list: "a list", str: "a text", bool: "a switch", type(None): "nothing"}
-    return kinds.get(type(value), "a number")
+    """What a value is, in words; in Python it may be anything."""
+    if (known := _KINDS.get(type(value))) is not None:
+        return known
+    if hasattr(value, "__array__"):
+        return "an array"
+    return "a function" if is_function(value) else f"an object of the class {type(value).__name__}"
 
 
 class Composer:

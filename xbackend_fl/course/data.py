@@ -45,6 +45,7 @@ class Data(TextSection):
     """Where examples come from: the text of ``source`` alone, or a mapping."""
 
     text_field = "source"
+    whole = "FILE_OR_MODULE:CALLABLE or a source such as images:FOLDER, or a mapping with source (in Python examples or a function, too)"
 
     source: str = Field(
         description="FILE_OR_MODULE:CALLABLE returning train, validation and test; or images:FOLDER, parquet:FILE#COLUMNS:TARGET, "

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
-from xbackend_fl.course.compose import Node, named_kind
+from xbackend_fl.course.compose import Node
 from xbackend_fl.course.excerpt import SHOWN, Location, block, listed, printed
 from xbackend_fl.course.reading import Document
 from xbackend_fl.course.settings import Path, Setting
+from xbackend_fl.course.wording import as_given, dotted, hint_for, in_full, said, whose
 
 _LONGEST = 100
 RENAMED = {
@@ -80,8 +82,20 @@ def refuse(found: Sequence[InitErrorDetails]) -> None:
         raise ValidationError.from_exception_data("course", list(found))
 
 
-def explain(error: ValidationError, model: type[BaseModel]) -> tuple[list[Mistake], int]:
-    """Pydantic's errors in our words, with look-alikes: the first ones, and how many there are."""
+def explain(
+    error: ValidationError,
+    model: type[BaseModel],
+    given: object = None,
+    objects: Mapping[str, Any] | None = None,
+) -> tuple[list[Mistake], int]:
+    """Pydantic's errors in our words, with look-alikes: the first ones, and how many there are.
+
+    Args:
+        error: What it found.
+        model: The section that was read.
+        given: What was read, which says what participants are called.
+        objects: What stood where a course in Python has these texts now.
+    """
     details = error.errors(include_url=False)
     unknown = {tuple(d["loc"]): str(d["loc"][-1]) for d in details if d["type"] == "extra_forbidden"}
     missing = {tuple(d["loc"]): str(d["loc"][-1]) for d in details if d["type"] == "missing"}
@@ -91,7 +105,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> tuple[list[Mistak
         if len(mistakes) == SHOWN:
             left_out += 1
             continue
-        loc = _written(detail["loc"], model)
+        loc = as_given(_written(detail["loc"], model), given)
         if loc in mistakes:
             # Of the alternatives of a field, the first that was missed is told.
             continue
@@ -99,21 +113,23 @@ def explain(error: ValidationError, model: type[BaseModel]) -> tuple[list[Mistak
             # A missing key beside a look-alike unknown one is one mistake, reported at the unknown key.
             beside = [name for path, name in unknown.items() if path[:-1] == loc[:-1]]
             if _suggest(str(loc[-1]), beside) is None:
-                mistakes[loc] = Mistake(f"missing key `{_dotted(loc)}`", loc[:-1], at_key=bool(loc[:-1]))
+                mistakes[loc] = Mistake(f"missing key `{dotted(loc)}`", loc[:-1], at_key=bool(loc[:-1]))
         elif detail["type"] == "extra_forbidden":
             lacking = [name for path, name in missing.items() if path[:-1] == loc[:-1]]
             hint = _suggest(str(loc[-1]), [*lacking, *_keys(model, loc[:-1])])
             if (now := RENAMED.get(str(loc[-1]))) in _keys(model, loc[:-1]):
                 hint = f"`{loc[-1]}` is now `{now}`"
             if loc in _MOVED:
-                hint = f"`{_dotted(loc)}` is now `{_MOVED[loc]}`"
-            mistakes[loc] = Mistake(f"unknown key `{_dotted(loc)}`", loc, hint, at_key=True)
+                hint = f"`{dotted(loc)}` is now `{_MOVED[loc]}`"
+            mistakes[loc] = Mistake(f"unknown key `{dotted(loc)}`", loc, hint, at_key=True)
         elif detail["type"] == "course":
             context = dict(detail["ctx"])
-            mistakes[loc] = Mistake(context.pop("said"), loc, **context)
+            mistakes[loc] = Mistake(in_full(context.pop("said"), loc), loc, **context)
         else:
-            mistakes[loc] = Mistake(said(detail, loc), loc, _hint(detail))
-    return list(mistakes.values()), len(mistakes) + left_out
+            field = _field(model, loc)
+            hint = hint_for(detail, field) or _meant(detail)
+            mistakes[loc] = Mistake(said(detail, loc, field, objects), loc, hint)
+    return [owned(one, given) for one in mistakes.values()], len(mistakes) + left_out
 
 
 def render(
@@ -173,6 +189,8 @@ def _written(loc: tuple[int | str, ...], model: type[BaseModel]) -> Path:
         registered = [kind for kind in kinds if isinstance(kind, type) and is_dataclass(kind)]
         if isinstance(step, int):
             current = kinds
+        elif step == "[key]":
+            return tuple(written[:-1])
         elif models:
             current = [kind.model_fields[step].annotation for kind in models if step in kind.model_fields]
             if not current:
@@ -190,29 +208,25 @@ def _written(loc: tuple[int | str, ...], model: type[BaseModel]) -> Path:
     return tuple(written)
 
 
-def said(detail: ErrorDetails, path: Path) -> str:
-    """Pydantic's message about the value at a path, with what was received."""
-    message = detail["msg"].removeprefix("Value error, ")
-    where = _dotted(path)
+def _meant(detail: ErrorDetails) -> str | None:
     received = detail["input"]
-    shown = (
-        printed(repr(received))
-        if isinstance(received, str | int | float | bool | type(None))
-        else named_kind(received)
-    )
-    return f"`{where}`: {message[:1].lower()}{message[1:]}, got {shown}" if where else message
-
-
-def _hint(detail: ErrorDetails) -> str | None:
-    received = detail["input"]
-    if detail["type"] == "list_type" and isinstance(received, str):
-        return f"several stand in brackets, and so does one: [{printed(received)}]"
-    if detail["type"] == "string_type" and isinstance(received, int | float):
-        return "a text that looks like a number or a switch stands in quotes"
     if detail["type"] != "literal_error" or not isinstance(received, str):
         return None
     expected = str(detail.get("ctx", {}).get("expected", ""))
     return _suggest(received, [word.strip("' ") for word in expected.replace(" or ", ", ").split(",")])
+
+
+def owned(found: Mistake, given: object) -> Mistake:
+    """A mistake of a participant with its name, which a place in a list does not tell.
+
+    Args:
+        found: The mistake.
+        given: What was read.
+    """
+    name = whose(found.path, given)
+    if not name or name in found.message:
+        return found
+    return replace(found, message=f"participant {printed(repr(name))}: {found.message}")
 
 
 def look_alike(word: str, known: Iterable[str]) -> str:
@@ -230,15 +244,25 @@ def _suggest(word: str, known: Sequence[str]) -> str | None:
 
 def _keys(model: type[BaseModel], path: Path) -> list[str]:
     """Keys that are allowed at a path."""
+    field = _field(model, path)
+    if field is None and path:
+        return []
+    current = model if field is None else next(filter(_is_model, _flatten(field.annotation)), None)
+    return [] if current is None else list(current.model_fields)
+
+
+def _field(model: type[BaseModel], path: Path) -> FieldInfo | None:
+    """The field at a path; ``None`` if a section has none, or something else has it."""
     current: Any = model
+    found = None
     for step in path:
         if isinstance(step, int):
             continue
-        field = current.model_fields.get(step) if _is_model(current) else None
-        if field is None:
-            return []
-        current = next((kind for kind in _flatten(field.annotation) if _is_model(kind)), None)
-    return list(current.model_fields) if _is_model(current) else []
+        found = current.model_fields.get(step) if _is_model(current) else None
+        if found is None:
+            return None
+        current = next(filter(_is_model, _flatten(found.annotation)), None)
+    return found
 
 
 def _flatten(annotation: Any) -> Iterator[Any]:
@@ -249,7 +273,3 @@ def _flatten(annotation: Any) -> Iterator[Any]:
 
 def _is_model(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, BaseModel)
-
-
-def _dotted(path: Sequence[int | str]) -> str:
-    return printed(".".join(map(str, path)))

@@ -49,7 +49,7 @@ class SectionMeta(ModelMetaclass):
         who = given.get("name") if positional else None
         prefix = (who,) if isinstance(who, str) else ()
         # Objects live as long as somebody holds them.
-        new: list[RegisteredObject] = []
+        new: dict[str, Any] = {}
         plain = _texts(given, prefix, new)
         try:
             made = super().__call__(**plain)
@@ -57,8 +57,12 @@ class SectionMeta(ModelMetaclass):
             # Both need the sections of a course, which are made by this class.
             from xbackend_fl.course import diagnostics, excerpt  # noqa: PLC0415
 
-            mistakes, count = diagnostics.explain(error, self)
-            blocks = [excerpt.block(m.message, (), m.hint) for m in mistakes[: excerpt.SHOWN]]
+            objects = {
+                text: one.value if isinstance(one, RegisteredObject) else one for text, one in new.items()
+            }
+            mistakes, count = diagnostics.explain(error, self, plain, objects)
+            whose = f"{self.__name__.lower()}{f' {who!r}' if prefix else ''}: " if positional else ""
+            blocks = [excerpt.block(f"{whose}{m.message}", (), m.hint) for m in mistakes[: excerpt.SHOWN]]
             raise ConfigError(excerpt.listed(blocks, count)) from error
         return made.with_objects(objects_in(made))
 
@@ -93,15 +97,16 @@ def require_files(course: BaseModel) -> None:
         )
 
 
-def _text_for(value: Any, path: tuple[str, ...], new: list[RegisteredObject]) -> Any:
-    """A value as a file would have it; the objects behind its texts are added to ``new``."""
+def _text_for(value: Any, path: tuple[str, ...], new: dict[str, Any]) -> Any:
+    """A value as a file would have it; what its texts stand for is added to ``new``."""
     if value is None or isinstance(value, str | int | float | BaseModel):
         return value
     if is_function(value) and (text := file_of(value)) is not None:
+        new[text] = value
         return text
-    if callable(value) or (path[-1] in _DATA and _is_data(value)):
+    if callable(value) or (path[-1] in _DATA and _is_data(".".join(path), value)):
         one = register_object(".".join(path), value)
-        new.append(one)
+        new[one.text] = one
         return one.text
     if isinstance(value, Mapping):
         return _texts(value, path, new)
@@ -110,7 +115,7 @@ def _text_for(value: Any, path: tuple[str, ...], new: list[RegisteredObject]) ->
     return value
 
 
-def _texts(given: Mapping[Any, Any], path: tuple[str, ...], new: list[RegisteredObject]) -> dict[Any, Any]:
+def _texts(given: Mapping[Any, Any], path: tuple[str, ...], new: dict[str, Any]) -> dict[Any, Any]:
     """Values by their keys as a file would have them."""
     return {
         key: _setting(value, (*path, key)) if key == _SETTINGS else _text_for(value, (*path, str(key)), new)
@@ -138,6 +143,30 @@ def _setting(value: Any, path: tuple[str, ...]) -> Any:
     )
 
 
-def _is_data(value: Any) -> bool:
-    """Whether a value is examples rather than the keys that say where they are."""
-    return not isinstance(value, Mapping) or {*map(str, value)} >= _PARTS - {"owners"}
+def _is_data(key: str, value: Any) -> bool:
+    """Whether a value is examples rather than the keys that say where they are.
+
+    Raises:
+        ConfigError: It is a mapping of some parts of examples, and not of all.
+    """
+    if not isinstance(value, Mapping):
+        return not isinstance(value, list | tuple) or not _is_plain(value)
+    keys = {*map(str, value)}
+    needed = _PARTS - {"owners"}
+    if keys & needed and not (needed <= keys <= _PARTS):
+        missing, unknown = sorted(needed - keys), sorted(keys - _PARTS)
+        what = [f"no {', '.join(missing)}"] * bool(missing) + [f"unknown {shown_names(unknown)}"] * bool(
+            unknown
+        )
+        raise ConfigError(
+            f"`{key}`: examples are a mapping with train, validation and test, and this one has {' and '.join(what)}",
+            hint=f"rename {unknown[0]!r}; train, validation, test and perhaps owners are read"
+            if unknown
+            else f"add {' and '.join(missing)}; of files, a source makes all three: data='parquet:FILE#COLUMNS:TARGET'",
+        )
+    return bool(keys & needed)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a sequence holds nothing but what a file could say."""
+    return all(item is None or isinstance(item, str | int | float) for item in value)

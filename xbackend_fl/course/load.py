@@ -12,10 +12,12 @@ from pydantic import TypeAdapter, ValidationError
 from xbackend_fl.adapter import names
 from xbackend_fl.course import compose, diagnostics, reading, settings, shapes
 from xbackend_fl.course.counted import counted
+from xbackend_fl.course.excerpt import printed
 from xbackend_fl.course.model import Course
 from xbackend_fl.course.model_section import CODE
 from xbackend_fl.course.section import Section
 from xbackend_fl.course.settings import Path as Keys
+from xbackend_fl.course.wording import dotted
 from xbackend_fl.data import absolute
 from xbackend_fl.errors import ConfigError, XbflError
 from xbackend_fl.locate import resolve
@@ -40,7 +42,7 @@ def load_course(path: str | Path, overrides: Sequence[str] = ()) -> Course:
     try:
         course = Course.model_validate(plain).with_base(path.resolve().parent)
     except ValidationError as error:
-        mistakes, count = diagnostics.explain(error, Course)
+        mistakes, count = diagnostics.explain(error, Course, plain)
         raise ConfigError(diagnostics.render(mistakes, document, replaced, count)) from error
     mistakes = _outside(course)
     if mistakes:
@@ -139,7 +141,12 @@ def _outside(course: Course) -> list[diagnostics.Mistake]:
             if text not in looked_at:
                 looked_at[text] = _missing(text, course, ())
             mistakes += [replace(one, path=(*keys, name)) for one in looked_at[text]]
-    return mistakes
+    given = {"participants": course.participants}
+    return [diagnostics.owned(_with_key(one), given) for one in mistakes]
+
+
+def _with_key(found: diagnostics.Mistake) -> diagnostics.Mistake:
+    return found if found.at_key else replace(found, message=f"`{dotted(found.path)}`: {found.message}")
 
 
 def _missing(text: str | None, course: Course, path: tuple[int | str, ...]) -> list[diagnostics.Mistake]:
@@ -150,5 +157,5 @@ def _missing(text: str | None, course: Course, path: tuple[int | str, ...]) -> l
     except XbflError as error:
         return [diagnostics.Mistake(error.message, path)]
     if ":" not in text:
-        return [diagnostics.Mistake(f"`{text}` is not FILE_OR_MODULE:CALLABLE", path)]
+        return [diagnostics.Mistake(f"{printed(repr(text))} is not FILE_OR_MODULE:CALLABLE", path)]
     return []

@@ -258,7 +258,8 @@ class Course(Section):
             try:
                 shapes.sequence_axis(text, self.input)
             except ConfigError as error:
-                yield mistake(error.message, ("sequence_axes", index), text, hint=error.hint or "")
+                said = f"`sequence_axes.{index}`: {error.message}"
+                yield mistake(said, ("sequence_axes", index), text, hint=error.hint or "")
 
     def _cohort(self) -> Iterator[InitErrorDetails]:
         cohort, count = self.federate.cohort, len(self.participants)

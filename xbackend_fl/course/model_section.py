@@ -18,6 +18,7 @@ class ModelSection(TextSection):
     """A backend's model: the text of ``build`` alone, or a mapping."""
 
     text_field = "build"
+    whole = "FILE_OR_MODULE:CALLABLE, or a mapping with build (in Python a function or a model, too)"
 
     build: str = Field(description="FILE_OR_MODULE:CALLABLE that returns the model")
     train: str | None = Field(None, description=TRAIN)

@@ -12,6 +12,7 @@ from xbackend_fl.course.model_section import EVALUATE, TRAIN
 from xbackend_fl.course.own_training import only_own
 from xbackend_fl.course.section import Section
 from xbackend_fl.course.training import OwnTraining
+from xbackend_fl.course.wording import said
 from xbackend_fl.errors import ConfigError
 
 _MAX_NAME = 100
@@ -41,9 +42,8 @@ def checked_name(text: str) -> str:
     try:
         return _NAME.validate_python(text)
     except ValidationError as error:
-        raise ConfigError(
-            f"{printed(repr(text))} is no name of a participant: {error.errors()[0]['msg']}"
-        ) from error
+        why = said(error.errors(include_url=False)[0], ())
+        raise ConfigError(f"{printed(repr(text))} is no name of a participant: {why}") from error
 
 
 class Participant(Section):

@@ -27,9 +27,10 @@ from xbackend_fl.aggregation import AGGREGATORS, Rule
 from xbackend_fl.algorithms import ALGORITHMS, SERVERS, Algorithm, ServerOptimizer
 from xbackend_fl.algorithms.servers.fedavg import FedAvgServer
 from xbackend_fl.course.any_kind import any_kind
-from xbackend_fl.course.diagnostics import look_alike, mistake, refuse, said
+from xbackend_fl.course.diagnostics import look_alike, mistake, refuse
 from xbackend_fl.course.excerpt import printed
 from xbackend_fl.course.numbers import single
+from xbackend_fl.course.wording import said, shown
 from xbackend_fl.data import PARTITIONS, Partition
 from xbackend_fl.data.partitions.iid import IID
 from xbackend_fl.losses import LOSSES, Loss, NativeLoss, OwnLoss
@@ -63,9 +64,12 @@ def chosen(
     """
     if isinstance(value, str):
         value = {named: value}
-    if not isinstance(value, dict):
-        return value
     there = f"there are {', '.join(registry)}{others}"
+    if isinstance(value, tuple(registry.values())):
+        return value
+    if not isinstance(value, dict):
+        text = f"`{key}`: input should be a name, or a mapping with {named}, got {shown(value)}"
+        refuse([mistake(text, (), value, hint=there)])
     if default is not None:
         value = {named: default} | value
     if named not in value:

@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, PydanticCustomError, PydanticKnownError
+from pydantic_core import CoreSchema, PydanticCustomError
 
 from xbackend_fl.course.in_python import SectionMeta
 from xbackend_fl.objects import RegisteredObject
@@ -58,15 +58,17 @@ class TextSection(Section):
 
     Attributes:
         text_field: The field that the text is.
+        whole: What may stand there, in words.
     """
 
     text_field: ClassVar[str]
+    whole: ClassVar[str]
 
     @model_validator(mode="before")
     @classmethod
     def _whole(cls, value: Any) -> Any:
         if not isinstance(value, str | dict | cls):
-            raise PydanticKnownError("string_type")
+            raise PydanticCustomError("text_section", "input should be {whole}", {"whole": cls.whole})
         return {cls.text_field: value} if isinstance(value, str) else value
 
     @classmethod
