@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from xbackend_fl.adapter.asking import Asked
 from xbackend_fl.adapter.contract import Array, TrainConfig
 from xbackend_fl.adapter.optimizers import Optimizer
 from xbackend_fl.adapter.preserve import settings_kept
@@ -39,7 +40,7 @@ def lent(
     frozen: Mapping[str, Any],
     config: TrainConfig,
     masks: Mapping[str, Array],
-    uncalled: str,
+    algorithm: str,
 ) -> Iterator[LentModel]:
     """A model whose optimizers are watched; afterwards all but its weights is as it was before, and it is compiled as it was before.
 
@@ -49,7 +50,7 @@ def lent(
         frozen: Its variables that the course keeps as they are.
         config: Native: the rule and its slots; its optimizer is compared.
         masks: Zeros where a variable stays silent, by native name.
-        uncalled: What a step is refused with that no rule was asked for.
+        algorithm: Whose rule it is, for messages.
     """
     with ExitStack() as stack:
         stack.enter_context(settings_kept(_SETTINGS))
@@ -60,7 +61,7 @@ def lent(
             if isinstance(variable, keras.Variable) and variable.trainable:
                 stack.callback(setattr, variable, "trainable", True)  # noqa: FBT003  as setattr
                 variable.trainable = False
-        found = LentModel(model, trainable, config, masks, uncalled)
+        found = LentModel(model, trainable, config, masks, algorithm)
         stack.enter_context(found.watched())
         yield found
 
@@ -86,10 +87,10 @@ class LentModel:
         trainable: Mapping[str, Any],
         config: TrainConfig,
         masks: Mapping[str, Array],
-        uncalled: str,
+        algorithm: str,
     ) -> None:
-        self.model, self.called = model, False
-        self._trainable, self._config, self._uncalled = trainable, config, uncalled
+        self.model, self.asked = model, Asked(algorithm, adds=config.rule is not None)
+        self._trainable, self._config = trainable, config
         self._masks = {id(trainable[name]): tf.constant(mask) for name, mask in masks.items()}
         self._built = _structure(model)
         self._seen: list[tuple[keras.optimizers.Optimizer, int]] = []
@@ -112,16 +113,32 @@ class LentModel:
 
     def penalty(self) -> Any:
         """See :meth:`~xbackend_fl.adapter.lending.Lent.penalty`."""
-        self.called = True
         rule = self._config.rule
+        self._called(self.asked.penalty)
         if rule is None:
             return tf.zeros(())
-        return tf.add_n(
-            [
-                tf.reduce_sum(rule.term(self._trainable[name].value(), slots))
-                for name, slots in self._constants.items()
-            ]
+
+        def watched(term: Any) -> tuple[Any, Callable[[Any], Any]]:
+            def gradient(upstream: Any) -> Any:
+                self._called(self.asked.added)
+                return upstream
+
+            return tf.identity(term), gradient
+
+        return tf.custom_gradient(watched)(
+            tf.add_n(
+                [
+                    tf.reduce_sum(rule.term(self._trainable[name].value(), slots))
+                    for name, slots in self._constants.items()
+                ]
+            )
         )
+
+    def _called(self, note: Callable[[], None]) -> None:
+        note()
+        if not tf.executing_eagerly():
+            # A graph runs without this from then on.
+            self.asked.compiled()
 
     def corrected(self, gradients: Any) -> list[Any]:
         """Gradients in the order of ``model.trainable_variables``, as the rule changes them."""
@@ -132,7 +149,12 @@ class LentModel:
                 f"and the model has {len(variables)} trainable variables",
                 hint="gradients = task.correct_gradients(tape.gradient(loss, task.model.trainable_variables))",
             )
-        self.called = True
+        if self._config.rule is not None and gradients and all(gradient is None for gradient in gradients):
+            raise UpdateRefused(
+                "called task.correct_gradients() with no gradient at all: None for every variable",
+                hint="compute the loss with task.model inside of the tape",
+            )
+        self._called(self.asked.corrected)
         rule, names = self._config.rule, {id(variable): name for name, variable in self._trainable.items()}
         found = []
         for gradient, variable in zip(gradients, variables, strict=True):
@@ -188,9 +210,10 @@ class LentModel:
             with tf.init_scope():
                 if all(optimizer is not one for one, _ in self._seen):
                     self._seen.append((optimizer, int(optimizer.iterations.numpy())))
-            if self._config.rule is not None and not self.called:
-                raise UpdateRefused(self._uncalled)
             variables = list(trainable_variables or ())
+            ruled = {id(self._trainable[name]) for name in self._constants}
+            if not variables or any(id(raw(variable)) in ruled for variable in variables):
+                self.asked.check(optimizer)
             grads = (
                 [self._masked(grad, variable) for grad, variable in zip(grads, variables, strict=True)]
                 if variables

@@ -221,7 +221,7 @@ class TensorFlowTrainer:
         return loss
 
     @contextmanager
-    def lend(self, config: TrainConfig, uncalled: str, *, training: bool = True) -> Iterator[LentModel]:
+    def lend(self, config: TrainConfig, algorithm: str, *, training: bool = True) -> Iterator[LentModel]:
         """The model; a call of it says by itself whether it trains."""
         del training
         trainable = self._trained(config)
@@ -230,7 +230,7 @@ class TensorFlowTrainer:
         with (
             self._masters.inside(),
             schema_attributes(self._layers, config, self._still(config)),
-            lent(self._model, trainable, frozen, config, masks, uncalled) as found,
+            lent(self._model, trainable, frozen, config, masks, algorithm) as found,
         ):
             yield found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, final
 
@@ -13,6 +13,7 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
+from xbackend_fl.adapter.asking import Asked
 from xbackend_fl.adapter.contract import Array, TrainConfig
 from xbackend_fl.adapter.optimizers import Optimizer
 from xbackend_fl.adapter.preserve import settings_kept
@@ -30,7 +31,7 @@ def lent(
     device: str,
     config: TrainConfig,
     calls: Sequence[str] | None,
-    uncalled: str,
+    algorithm: str,
 ) -> Iterator[LentModule]:
     """A module in training mode, or in evaluation mode, whose optimizers are watched; afterwards all but its weights is as it was before.
 
@@ -40,7 +41,7 @@ def lent(
         device: Where it lies, now and afterwards.
         config: Native: attributes, masked parts, the rule and its slots; its optimizer is compared.
         calls: Native place of every call that drops, where attributes of modules do not say all rates; ``None`` for evaluation mode.
-        uncalled: What a step is refused with that no rule was asked for.
+        algorithm: Whose rule it is, for messages.
     """
     with ExitStack() as stack:
         stack.enter_context(places_kept(model))
@@ -53,7 +54,7 @@ def lent(
         for name in config.frozen & dict(model.named_parameters()).keys():
             model.get_parameter(name).requires_grad_(False)  # noqa: FBT003  it takes no name
         stack.enter_context(torch.enable_grad())
-        found = LentModule(model, names, device, config, uncalled)
+        found = LentModule(model, names, device, config, algorithm)
         stack.enter_context(found.watched())
         yield found
 
@@ -63,13 +64,14 @@ class LentModule:
     """See :class:`~xbackend_fl.adapter.lending.Lent`."""
 
     def __init__(
-        self, model: torch.nn.Module, names: Sequence[str], device: str, config: TrainConfig, uncalled: str
+        self, model: torch.nn.Module, names: Sequence[str], device: str, config: TrainConfig, algorithm: str
     ) -> None:
-        self.model, self.device, self.called = model, device, False
-        self._names, self._config, self._uncalled = names, config, uncalled
+        self.model, self.device, self.asked = model, device, Asked(algorithm, adds=config.rule is not None)
+        self._names, self._config = names, config
         self._built = _structure(model)
         self._steps: dict[int, tuple[torch.optim.Optimizer, int]] = {}
         self._unlike = ""
+        self._corrected: torch.Tensor | None = None
         rule = config.rule
         self._constants = {
             name: tuple(torch.from_numpy(config.slots[slot][name]) for slot in rule.slots)
@@ -88,17 +90,27 @@ class LentModule:
         found: Array = value.detach().cpu().numpy()
         return found.copy()
 
-    def penalty(self) -> torch.Tensor:
+    def penalty(self) -> Any:
         """See :meth:`~xbackend_fl.adapter.lending.Lent.penalty`."""
-        self.called = True
         rule, now = self._config.rule, tensors_of(self.model)
+        self._called(self.asked.penalty)
         if rule is None:
             return torch.zeros((), device=self.device)
         terms = [
             rule.term(now[name], [slot.to(now[name]) for slot in slots]).sum()
             for name, slots in self._constants.items()
         ]
-        return torch.stack(terms).sum()
+        term: Any = torch.stack(terms).sum()
+        if term.requires_grad and not torch.compiler.is_compiling():
+            term.register_hook(lambda _: self.asked.added())
+        elif torch.is_grad_enabled():
+            # Nothing that has a term trains now.
+            self._called(self.asked.added)
+        return term
+
+    def _called(self, note: Callable[[], None]) -> None:
+        # What is compiled runs without this from then on.
+        (self.asked.compiled if torch.compiler.is_compiling() else note)()
 
     def corrected(self, gradients: Any) -> None:
         """Change what ``backward()`` has left in the parameters."""
@@ -107,15 +119,28 @@ class LentModule:
                 "called task.correct_gradients() with gradients, and with PyTorch it takes none: it changes those that backward() leaves in the parameters",
                 hint="call task.correct_gradients() between loss.backward() and optimizer.step()",
             )
-        self.called = True
         rule, now = self._config.rule, tensors_of(self.model)
+        self._called(self.asked.corrected)
         if rule is None:
             return
+        trains = [now[name] for name in self._constants if now[name].requires_grad]
+        found = next((tensor.grad for tensor in trains if tensor.grad is not None), None)
+        if trains and found is None:
+            raise UpdateRefused(
+                "called task.correct_gradients() where no parameter has a gradient: before backward(), or behind zero_grad()",
+                hint="call it between loss.backward() and optimizer.step()",
+            )
+        if found is not None and found is self._corrected:
+            raise UpdateRefused(
+                "called task.correct_gradients() for gradients that have its term already",
+                hint="call it once a step, behind the last backward()",
+            )
         with torch.no_grad():
             for name, slots in self._constants.items():
                 value = now[name]
                 grad = torch.zeros_like(value) if value.grad is None else value.grad
                 value.grad = rule.gradient(grad, value, [slot.to(value) for slot in slots])
+        self._corrected = next((tensor.grad for tensor in trains if tensor.grad is not None), None)
 
     @property
     def steps(self) -> int | None:
@@ -163,19 +188,36 @@ class LentModule:
             for handle in handles:
                 handle.remove()
 
-    def _before(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        if self._is_ours(optimizer) and self._config.rule is not None and not self.called:
-            raise UpdateRefused(self._uncalled)
+    def _before(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: Any) -> None:
+        if not _has_closure(args, kwargs):
+            self._check(optimizer)
 
-    def _after(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    def _after(self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: Any) -> None:
+        if _has_closure(args, kwargs):
+            # It went backward within the step.
+            self._check(optimizer)
+        self._corrected = None
         if self._is_ours(optimizer):
             before = self._steps.get(id(optimizer))
             self._steps[id(optimizer)] = (optimizer, 1 if before is None else before[1] + 1)
             self._unlike = self._unlike or _unlike(optimizer, self._config.optimizer)
 
+    def _check(self, optimizer: torch.optim.Optimizer) -> None:
+        if self._trains(optimizer, self._constants):
+            self.asked.check(optimizer)
+
     def _is_ours(self, optimizer: torch.optim.Optimizer) -> bool:
-        ours = set(map(id, self.model.parameters()))
+        return self._trains(optimizer, dict(self.model.named_parameters()))
+
+    def _trains(self, optimizer: torch.optim.Optimizer, names: Container[str]) -> bool:
+        """Whether an optimizer has some of the model's tensors."""
+        ours = {id(tensor) for name, tensor in self.model.named_parameters() if name in names}
         return any(id(item) in ours for group in optimizer.param_groups for item in group["params"])
+
+
+def _has_closure(args: tuple[Any, ...], kwargs: Any) -> bool:
+    """Whether an optimizer's step computes gradients itself; the first argument is the optimizer."""
+    return (args[1] if len(args) > 1 else kwargs.get("closure")) is not None
 
 
 def _structure(model: torch.nn.Module) -> dict[str, str]:

@@ -226,12 +226,12 @@ class TorchTrainer:
         return LossSum(total, positions)
 
     @contextmanager
-    def lend(self, config: TrainConfig, uncalled: str, *, training: bool = True) -> Iterator[LentModule]:
+    def lend(self, config: TrainConfig, algorithm: str, *, training: bool = True) -> Iterator[LentModule]:
         """The module; of one that computes weights from others, its plain copy."""
         names = tuple(name for name in self._trainable() if name not in config.frozen)
         with self._masters.inside():
             calls = self._calls if training else None
-            with lent(self._model, names, self._device, config, calls, uncalled) as found:
+            with lent(self._model, names, self._device, config, calls, algorithm) as found:
                 yield found
             self._tensors = tensors_of(self._model)
 

@@ -87,6 +87,168 @@ def corrected(task: Task) -> dict[str, float]:
     return _descend(task, between=task.correct_gradients)
 
 
+def penalised_once(task: Task) -> dict[str, float]:
+    left = [task.penalty()]
+    return _descend(task, lambda loss: loss + left.pop() if left else loss)
+
+
+def penalised_in_vain(task: Task) -> dict[str, float]:
+    def change(loss: Any) -> Any:
+        task.penalty()
+        return loss
+
+    return _descend(task, change)
+
+
+def penalised_by_a_number(task: Task) -> dict[str, float]:
+    return _descend(task, lambda loss: loss + float(task.penalty().detach()))
+
+
+def both(task: Task) -> dict[str, float]:
+    return _descend(task, lambda loss: loss + task.penalty(), task.correct_gradients)
+
+
+def corrected_once(task: Task) -> dict[str, float]:
+    left = [task.correct_gradients]
+    return _descend(task, between=lambda: left.pop()() if left else None)
+
+
+def corrected_twice(task: Task) -> dict[str, float]:
+    def twice() -> None:
+        task.correct_gradients()
+        task.correct_gradients()
+
+    return _descend(task, between=twice)
+
+
+def corrected_too_early(task: Task) -> dict[str, float]:
+    def change(loss: Any) -> Any:
+        task.correct_gradients()
+        return loss
+
+    return _descend(task, change)
+
+
+def accumulates(task: Task) -> dict[str, float]:
+    """Two backward passes a step, each with half of what the algorithm adds."""
+    import torch
+    from torch.nn import functional
+
+    optimizer = torch.optim.SGD(task.model.parameters(), lr=0.1)
+    for number, (inputs, targets) in enumerate(task.batches()):
+        loss = functional.mse_loss(task.model(inputs), targets) + task.penalty()
+        (loss / 2).backward()
+        if number % 2:
+            optimizer.step()
+            optimizer.zero_grad()
+    return {"num_examples": len(task.data[1])}
+
+
+def accumulates_and_corrects(task: Task) -> dict[str, float]:
+    import torch
+    from torch.nn import functional
+
+    optimizer = torch.optim.SGD(task.model.parameters(), lr=0.1)
+    for number, (inputs, targets) in enumerate(task.batches()):
+        (functional.mse_loss(task.model(inputs), targets) / 2).backward()
+        if number % 2:
+            task.correct_gradients()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=False)
+    return {"num_examples": len(task.data[1])}
+
+
+def closes(task: Task) -> dict[str, float]:
+    """Goes backward within the step, as Lightning does."""
+    import torch
+    from torch.nn import functional
+
+    optimizer = torch.optim.SGD(task.model.parameters(), lr=0.1)
+    for inputs, targets in task.batches():
+
+        def closure(inputs: Any = inputs, targets: Any = targets) -> Any:
+            optimizer.zero_grad()
+            loss = functional.mse_loss(task.model(inputs), targets) + task.penalty()
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+    return {"num_examples": len(task.data[1])}
+
+
+def two_optimizers(task: Task) -> dict[str, float]:
+    """Each trains a part."""
+    import torch
+    from torch.nn import functional
+
+    parts = [torch.optim.SGD(layer.parameters(), lr=0.1) for layer in task.model]
+    for inputs, targets in task.batches():
+        task.model.zero_grad()
+        (functional.mse_loss(task.model(inputs), targets) + task.penalty()).backward()
+        for optimizer in parts:
+            optimizer.step()
+    return {"num_examples": len(task.data[1])}
+
+
+def compiled(task: Task) -> dict[str, float]:
+    import torch
+
+    return _descend(task, torch.compile(lambda loss: loss + task.penalty(), backend="eager"))
+
+
+def _keras_steps(task: Task, gradients_of: Any, lr: float = 0.1) -> dict[str, float]:
+    import keras
+
+    optimizer, variables = keras.optimizers.SGD(lr), task.model.trainable_variables
+    for number, (inputs, targets) in enumerate(task.batches()):
+        optimizer.apply(gradients_of(task, number, inputs, targets), variables)
+    return {"num_examples": len(task.data[1])}
+
+
+def _keras_gradients(task: Task, inputs: Any, targets: Any, *, penalised: bool) -> Any:
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean(tf.square(task.model(inputs, training=True) - targets))
+        if penalised:
+            loss += task.penalty()
+    return tape.gradient(loss, task.model.trainable_variables)
+
+
+def keras_penalised(task: Task) -> dict[str, float]:
+    return _keras_steps(task, lambda t, _, x, y: _keras_gradients(t, x, y, penalised=True))
+
+
+def keras_penalised_once(task: Task) -> dict[str, float]:
+    return _keras_steps(task, lambda t, n, x, y: _keras_gradients(t, x, y, penalised=n == 0))
+
+
+def keras_penalised_in_vain(task: Task) -> dict[str, float]:
+    def found(_: Task, __: int, inputs: Any, targets: Any) -> Any:
+        task.penalty()
+        return _keras_gradients(task, inputs, targets, penalised=False)
+
+    return _keras_steps(task, found)
+
+
+def keras_both(task: Task) -> dict[str, float]:
+    return _keras_steps(
+        task, lambda t, _, x, y: t.correct_gradients(_keras_gradients(t, x, y, penalised=True))
+    )
+
+
+def keras_corrects_nothing(task: Task) -> dict[str, float]:
+    return _keras_steps(task, lambda t, *_: t.correct_gradients([None] * len(t.model.trainable_variables)))
+
+
+def keras_graph(task: Task) -> dict[str, float]:
+    """What is made a graph calls the task once, and every step has the term all the same."""
+    import tensorflow as tf
+
+    found = tf.function(lambda x, y: _keras_gradients(task, x, y, penalised=True))
+    return _keras_steps(task, lambda _, __, x, y: found(x, y))
+
+
 def counts(task: Task) -> dict[str, float]:
     """Keeps Adam's state and counts its rounds."""
     import torch

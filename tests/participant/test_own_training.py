@@ -328,6 +328,46 @@ def test_a_rule_that_nobody_asked_for_is_refused_at_the_first_step(opened: Open)
     assert any(file.endswith("torch/optim/optimizer.py") for file in files)
 
 
+@pytest.mark.parametrize(
+    ("loop", "said"),
+    [
+        ("penalised_once", "called neither task.penalty.* for step 2, and fedprox adds a term to every step"),
+        ("corrected_once", "called neither task.penalty.* for step 2, and fedprox adds a term to every step"),
+        ("penalised_in_vain", "called task.penalty.* for step 1, and no gradient went through what it"),
+        ("penalised_by_a_number", "called task.penalty.* for step 1, and no gradient went through what it"),
+        ("both", "called both task.penalty.* and task.correct_gradients.* for step 1"),
+        ("corrected_twice", "for gradients that have its term already"),
+        ("corrected_too_early", "where no parameter has a gradient: before backward"),
+        ("keras_penalised_once", "called neither task.penalty.* for step 2, and fedprox adds a term"),
+        ("keras_penalised_in_vain", "called task.penalty.* for step 1, and no gradient went through what it"),
+        ("keras_both", "called both task.penalty.* and task.correct_gradients.* for step 1"),
+        ("keras_corrects_nothing", "with no gradient at all: None for every variable"),
+    ],
+)
+def test_a_term_that_a_step_has_not_or_has_twice_is_refused(opened: Open, loop: str, said: str) -> None:
+    backend = "tensorflow" if loop.startswith("keras") else "torch"
+    with pytest.raises(UpdateRefused, match=said) as caught:
+        trained(opened(loop, "federate.algorithm={name: fedprox, mu: 0.5}", backend=backend))
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "loop",
+    [
+        *("accumulates", "accumulates_and_corrects", "closes", "two_optimizers", "compiled"),
+        *("keras_penalised", "keras_graph"),
+    ],
+)
+def test_steps_of_any_kind_have_the_term_once(opened: Open, loop: str) -> None:
+    backend = "tensorflow" if loop.startswith("keras") else "torch"
+    prox = ["federate.algorithm={name: fedprox, mu: 0.5}"]
+    if loop.startswith("accumulates"):
+        prox.append("training.batch_size=16")
+    built_in = trained(opened(None, *prox, backend=backend))
+    own = trained(opened(loop, prox[0], backend=backend))
+    assert furthest(built_in, own) < 1e-6
+
+
 @pytest.mark.parametrize("loop", ["penalised", "corrected"])
 def test_scaffold_counts_the_steps_of_a_loop(opened: Open, loop: str) -> None:
     scaffold = "federate.algorithm=scaffold"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, runtime_checkable
 
+from xbackend_fl.adapter.asking import Asked
 from xbackend_fl.adapter.contract import Array, TrainConfig
 
 
@@ -14,12 +15,12 @@ class Lent(Protocol):
     Attributes:
         model: The native model, as the user built it.
         device: Where it lies, as its framework calls that place.
-        called: Whether the rule was asked for, by :meth:`penalty` or :meth:`corrected`.
+        asked: How often the rule was asked for, by :meth:`penalty` or :meth:`corrected`.
     """
 
     model: Any
     device: str
-    called: bool
+    asked: Asked
 
     def tensor(self, array: Array) -> Any:
         """An array as a tensor of the framework, on the model's device."""
@@ -69,14 +70,13 @@ class Lending(Protocol):
     """A trainer that lends its model."""
 
     def lend(
-        self, config: TrainConfig, uncalled: str, *, training: bool = True
+        self, config: TrainConfig, algorithm: str, *, training: bool = True
     ) -> AbstractContextManager[Lent]:
         """The model, in training mode with the attributes that the schema says of training; afterwards all but its weights is as it was before.
 
         Args:
             config: Native: attributes, masked parts, the rule and its slots are followed, the optimizer is compared.
-            uncalled: What :class:`~xbackend_fl.errors.UpdateRefused` says of a step before which nobody asked for the rule; it is raised where
-                steps can be seen.
+            algorithm: Whose rule it is, for messages: a step that has not what it adds is refused where steps can be seen.
             training: False: in evaluation mode, where the framework's models have one.
         """
         ...

@@ -160,19 +160,12 @@ def train_own(
     """
     name, limit = job.algorithm.name, job.training.timeout_s
     who = f"the training of {job.participant} ({job.backend}, {loop.text}) in round {job.round}"
-    uncalled = (
-        f"called neither task.penalty() nor task.correct_gradients(), and {name} adds a term to every step"
-    )
-    with refusing(who, limit), lendable(trainer, job.backend).lend(config, uncalled) as lent:
+    with refusing(who, limit), lendable(trainer, job.backend).lend(config, name) as lent:
         task = task_of(job, lent, kept)
         with ended_after(limit, job.trace):
             answer = loop.function(task)
         num_examples, figures = reported(answer, job.max_examples)
-        if config.rule is not None and not lent.called:
-            raise UpdateRefused(
-                uncalled,
-                hint="loss = loss + task.penalty(), or task.correct_gradients() between loss.backward() and optimizer.step()",
-            )
+        lent.asked.check_all()
         steps, figures = _steps(lent, figures, name) if job.algorithm.counts_steps else (0, figures)
         state = packed(task.state, lent.array, "task.state") if task.state else {}
         after, notes = _checked(start, lent.read(), config)
