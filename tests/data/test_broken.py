@@ -120,7 +120,10 @@ def test_a_second_file_that_differs_is_named(tmp_path: Path, kind: str) -> None:
 def test_a_word_in_a_column_of_numbers_is_named_by_column_and_line(tmp_path: Path) -> None:
     table("csv", tmp_path / "t.csv", TARGETS, c3=["hello" if row == 7 else "1.5" for row in range(50)])
     source, place = source_of("csv:t.csv#*:y")
-    with pytest.raises(RefusedInput, match=r"csv:t.csv: c3: 'hello' in line 9 is no number") as refused:
+    with pytest.raises(
+        RefusedInput,
+        match=r"csv:t.csv: c3: 'hello' in row 7 \(counted from 0, behind the line of names\) is no number",
+    ) as refused:
         source.own(place, how(tmp_path))
     assert refused.value.hint is not None
 

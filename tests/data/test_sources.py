@@ -65,6 +65,24 @@ def test_shares_divide_every_row_once(count: int, shares: tuple[float, float, fl
     )
 
 
+def test_a_part_of_which_no_image_can_be_read_is_said_as_that(tmp_path: Path) -> None:
+    for part in ("train", "validation", "test"):
+        for kind in ("cat", "dog"):
+            path = picture(tmp_path / "zoo" / part / kind / "1.png")
+            if part == "train":
+                path.write_bytes(b"no image")
+    message = "no train examples, of 4 in all: 2 images that cannot be read are left out"
+    with pytest.raises(ConfigError, match=message) as caught:
+        load("images:zoo", reading(tmp_path, (3, 5, 6), on_error="skip"))
+    assert caught.value.hint == "data.on_error: stop says what is wrong with the first of them"
+
+
+def test_a_row_of_text_is_counted_as_every_other_is(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a,b,y\n" + "1,2,0\n" * 19 + "1,0\n")
+    with pytest.raises(FileError, match=r"csv:t.csv: .*row 19 \(counted from 0, behind the line of names\)"):
+        own("csv:t.csv#a,b:y", reading(tmp_path))
+
+
 def test_images_are_those_that_pillow_reads(zoo: Path) -> None:
     how = reading(zoo, (3, 5, 6))
     data = own("images:zoo", how)

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from PIL import Image
 from pyarrow import parquet
 
 from tests.participant import handed, loaders
@@ -209,6 +210,25 @@ def test_an_example_that_breaks_later_is_said_with_participant_and_round(file: P
     assert [*late.train_round(2, late.initial(), ["a", "b"], {}).failed] == ["a"]
     with pytest.raises(ConfigError, match=rf"^participant 'a': after_0.py:load: example 13 {BROKEN[what]}"):
         worker(0).examine(Scope()).raise_any()
+
+
+def test_an_image_that_cannot_be_read_is_the_only_mistake(file: Path) -> None:
+    """Nothing is known of the inputs then, and so nothing is said of what scales them."""
+    for kind in ("cat", "dog"):
+        for number in range(4):
+            path = file.parent / "zoo" / kind / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (5, 6)).save(path)
+    path.write_bytes(b"no image")
+    settings = (
+        "data={source: 'images:zoo', scale: {}}",
+        "input=['1,3,6,5']",
+        f"models.torch={ROOM}/models.py:image",
+    )
+    with pytest.raises(ConfigError) as caught:
+        Worker(load_course(file, settings), "torch", 1)
+    assert "dog/3.png (image 7) cannot be read" in caught.value.message
+    assert "data.scale" not in str(caught.value)
 
 
 def test_wrong_targets_are_said_once_by_all_backends(file: Path) -> None:

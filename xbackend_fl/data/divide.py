@@ -37,14 +37,26 @@ def by_names(where: str, values: Sequence[str]) -> list[Rows]:
     return [np.flatnonzero(names == name) for name in SPLITS]
 
 
-def divided(where: str, data: Dataset, parts: list[Rows], owners: Array | None) -> Splits:
+def divided(where: str, data: Dataset, parts: list[Rows], owners: Array | None, skipped: int = 0) -> Splits:
     """The parts of a data set.
+
+    Args:
+        where: What messages call it.
+        data: The data set.
+        parts: Rows of training, validation and test.
+        owners: Whose each row is.
+        skipped: How many examples could not be read, and are not among them.
 
     Raises:
         ConfigError: A part is empty.
     """
     empty = [name for name, rows in zip(SPLITS, parts, strict=True) if not len(rows)]
     if empty:
+        if skipped:
+            raise ConfigError(
+                f"{where}: no {empty[0]} examples, of {len(data)} in all: {skipped} images that cannot be read are left out",
+                hint="data.on_error: stop says what is wrong with the first of them",
+            )
         raise ConfigError(
             f"{where}: no {empty[0]} examples, of {len(data)} in all",
             hint="data.splits: other shares; or data.split_by: the column that names the part of every row",

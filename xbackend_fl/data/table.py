@@ -54,15 +54,18 @@ class Table:
 
     def splits(self, how: Reading) -> Splits:
         """Training, validation and test examples."""
-        data, parts, owners = self._read(how, parts=how.split_by)
+        data, parts, owners, skipped = self._read(how, parts=how.split_by)
         rows = by_shares(len(data), how.splits, how.seed) if parts is None else by_names(self.where, parts)
-        return divided(self.where, data, rows, owners)
+        return divided(self.where, data, rows, owners, skipped)
 
     def own(self, how: Reading) -> Dataset:
         """All of it, to train on."""
         return self._read(how, parts=None)[0]
 
-    def _read(self, how: Reading, *, parts: str | None) -> tuple[Dataset, list[str] | None, Array | None]:
+    def _read(
+        self, how: Reading, *, parts: str | None
+    ) -> tuple[Dataset, list[str] | None, Array | None, int]:
+        """The rows, the part of each, whose each is, and how many could not be read."""
         beside = {PARTS: parts, OWNERS: how.owners}
         layout = layout_of(
             self.where, self.fragment, self.columns_of(self.files[0]), self.images, how, beside
@@ -102,7 +105,8 @@ class Table:
             notes.append(classes_note(where, classes, how))
         rows = {name: np.array(labels[name])[arrays[name]] for name in (PARTS, OWNERS) if name in labels}
         named = None if parts is None else rows[PARTS].tolist()
-        return Dataset(tuple(inputs), targets, notes=tuple(notes)), named, rows.get(OWNERS)
+        skipped = found.facts["count"] - len(targets)
+        return Dataset(tuple(inputs), targets, notes=tuple(notes)), named, rows.get(OWNERS), skipped
 
     def where_of(self, file: Path) -> str:
         """What messages call one of the files."""

@@ -64,13 +64,16 @@ def vocabulary_of(schema: Schema) -> dict[int, int]:
     return found
 
 
-def examine_data(named: Mapping[str, Dataset], wanted: Wanted, refused: Refusals) -> tuple[str, ...]:
+def examine_data(
+    named: Mapping[str, Dataset], wanted: Wanted, refused: Refusals, *, all_there: bool = True
+) -> tuple[str, ...]:
     """Look at data sets, all their values included.
 
     Args:
         named: Data sets by what messages call them. Arrays that several share are looked at once.
         wanted: What the models take.
         refused: Gathers what is wrong.
+        all_there: Whether every data set could be read.
 
     Returns:
         What is cast without loss, one line each, for people.
@@ -88,7 +91,7 @@ def examine_data(named: Mapping[str, Dataset], wanted: Wanted, refused: Refusals
         errors += [(where, owned(where, error)) for error in wrong.errors]
     for error in errors_once(errors):
         refused.add(error)
-    _check_scale(named, wanted, refused)
+    _check_scale(named, wanted, refused, all_there=all_there)
     return tuple(notes_once(notes))
 
 
@@ -194,7 +197,7 @@ def _cast_hint(received: np.dtype[Any], wanted: np.dtype[Any]) -> str:
     return "scale them, and round: (x / LARGEST).astype(np.float32)"
 
 
-def _check_scale(named: Mapping[str, Dataset], wanted: Wanted, refused: Refusals) -> None:
+def _check_scale(named: Mapping[str, Dataset], wanted: Wanted, refused: Refusals, *, all_there: bool) -> None:
     """``data.scale`` acts on bytes alone; where some data are bytes and others are not, the model would see two scales."""
     for index, example in enumerate(wanted.example):
         kinds = {where: data.inputs[index].dtype for where, data in named.items() if index < len(data.inputs)}
@@ -207,7 +210,11 @@ def _check_scale(named: Mapping[str, Dataset], wanted: Wanted, refused: Refusals
                     hint="hand over uint8 everywhere, or scaled floats everywhere",
                 )
             )
-    if wanted.scaled and all(a.dtype != np.uint8 for data in named.values() for a in data.inputs):
+    if (
+        wanted.scaled
+        and all_there
+        and all(a.dtype != np.uint8 for data in named.values() for a in data.inputs)
+    ):
         refused.add(
             ConfigError(
                 "data.scale scales uint8 inputs, and no input is uint8",

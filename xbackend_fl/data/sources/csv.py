@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,7 +14,7 @@ from pyarrow import csv
 from xbackend_fl.data.layout import Layout
 from xbackend_fl.data.source import Reading
 from xbackend_fl.data.table import Table, TableSource, files_of, readable
-from xbackend_fl.errors import ConfigError
+from xbackend_fl.errors import ConfigError, FileError, shortened
 
 _SEPARATORS = ",;\t"
 _CURE = (
@@ -21,6 +23,7 @@ _CURE = (
 _NO_NUMBER = re.compile(
     r"In CSV column #(\d+): Row #(\d+): CSV conversion error to \w+: invalid value '(.*)'"
 )
+_ROW = re.compile(r"Row #(\d+)")
 
 
 def _table(place: str, how: Reading) -> Table:
@@ -30,7 +33,11 @@ def _table(place: str, how: Reading) -> Table:
 
     def columns_of(file: Path) -> Sequence[str]:
         place = where if len(files) == 1 else f"{where}: {file.name}"
-        with readable(place, _CURE), csv.open_csv(file, parse_options=_parsing(file)) as opened:
+        with (
+            readable(place, _CURE),
+            _counting(place),
+            csv.open_csv(file, parse_options=_parsing(file)) as opened,
+        ):
             return list(opened.schema.names)
 
     def batches(where: str, file: Path, layout: Layout) -> Iterator[pa.RecordBatch]:
@@ -42,19 +49,34 @@ def _table(place: str, how: Reading) -> Table:
         }
         types |= {name: pa.string() for key, name in layout.labels.items() if key != "target"}
         wanted = csv.ConvertOptions(include_columns=layout.names, column_types=types)
-        try:
-            with csv.open_csv(file, parse_options=_parsing(file), convert_options=wanted) as opened:
-                yield from opened
-        except pa.ArrowInvalid as error:
-            if (found := _NO_NUMBER.search(str(error))) is None:
-                raise
-            column, line, value = found.groups()
-            raise ConfigError(
-                f"{where}: {columns_of(file)[int(column)]}: {value!r} in line {line} is no number",
-                hint="number it, leave its line out, or name other columns as inputs",
-            ) from error
+        with (
+            _counting(where, partial(columns_of, file)),
+            csv.open_csv(file, parse_options=_parsing(file), convert_options=wanted) as opened,
+        ):
+            yield from opened
 
     return Table(where, files, columns_of, fragment, batches, _CURE)
+
+
+@contextmanager
+def _counting(where: str, columns: Callable[[], Sequence[str]] = tuple) -> Iterator[None]:
+    """Say what Arrow finds wrong in a text with rows as every other message counts them, and with the names of ``columns``."""
+    try:
+        yield
+    except pa.ArrowInvalid as error:
+        if found := _NO_NUMBER.search(str(error)):
+            column, row, value = found.groups()
+            raise ConfigError(
+                f"{where}: {columns()[int(column)]}: {value!r} in {_row(row)} is no number",
+                hint="number it, leave its row out, or name other columns as inputs",
+            ) from error
+        text = _ROW.sub(lambda found: _row(found[1]), shortened(error))
+        raise FileError(f"{where}: {text}", hint=_CURE) from error
+
+
+def _row(number: str) -> str:
+    """A row that Arrow counts from 1, the line of names among them, as every other message counts it."""
+    return f"row {int(number) - 2} (counted from 0, behind the line of names)"
 
 
 def _parsing(file: Path) -> csv.ParseOptions:

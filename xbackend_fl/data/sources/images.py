@@ -26,14 +26,17 @@ class _Images:
     def splits(self, place: str, how: Reading, *, anew: bool = False) -> Splits:
         del anew
         where, folder, wanted = _asked(place, how)
-        found = {path.name for path in _folders(folder)}
-        parts = sorted(found) if found and found <= _PARTS else []
+        there = {path.name for path in _folders(folder)}
+        parts = sorted(there) if there and there <= _PARTS else []
         listed = [(part, *row) for part in parts or ["."] for row in _listed(where, folder / part, how)]
         names = [part for part, *_ in listed] if parts else None
         data, rows = _read(where, folder, [row[1:] for row in listed], wanted, how)
-        if names is not None:
-            return divided(where, data, by_names(where, [names[row] for row in rows]), None)
-        return divided(where, data, by_shares(len(data), how.splits, how.seed), None)
+        found = (
+            by_shares(len(data), how.splits, how.seed)
+            if names is None
+            else by_names(where, [names[row] for row in rows])
+        )
+        return divided(where, data, found, None, len(listed) - len(rows))
 
     def own(self, place: str, how: Reading, *, anew: bool = False) -> Dataset:
         del anew
