@@ -11,8 +11,9 @@ import functools
 import hashlib
 import inspect
 import pickle
+import secrets
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
@@ -34,10 +35,12 @@ class RegisteredObject:
     Attributes:
         text: ``object:KEY#DIGEST``.
         value: The object.
+        unsent: Why no other process can be sent it; ``None`` if one can.
     """
 
     text: str
     value: Any = field(repr=False)
+    unsent: ConfigError | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         _REGISTERED[self.text] = self
@@ -54,6 +57,8 @@ class RegisteredObject:
         return hash(self.text)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[str, bytes]]:
+        if self.unsent is not None:
+            raise self.unsent
         return _received, (self.text, cloudpickle.dumps(self.value))
 
 
@@ -69,24 +74,51 @@ def register_object(key: str, value: Any) -> RegisteredObject:
 
     Args:
         key: What it is for: ``models.torch``.
-        value: Anything that cloudpickle takes.
-
-    Raises:
-        ConfigError: Cloudpickle does not take it: an open file, a lock, a generator.
+        value: Anything. What cloudpickle does not take (an open file, a lock, a ``tf.data.Dataset``) is for this process alone, and
+            whoever sends it raises :class:`ConfigError`.
     """
     buffers: list[pickle.PickleBuffer] = []
     try:
         # Arrays are digested where they lie.
         pickled = cloudpickle.dumps(value, protocol=5, buffer_callback=buffers.append)
-    except Exception as error:
-        raise ConfigError(
-            f"{key}: {raised(f'pickling the {type(value).__name__}', error, '')}",
-            hint="workers are processes of their own: give a function that makes it there",
-        ) from error
+    except Exception as error:  # noqa: BLE001  whatever a library raises
+        # Two such objects are never the same.
+        text = f"{_SOURCE}{key}#{secrets.token_hex(_DIGITS // 2)}"
+        return RegisteredObject(text, value, _unsent(key, value, error))
     digest = hashlib.sha256(pickled)
     for buffer in buffers:
         digest.update(buffer.raw())
     return RegisteredObject(f"{_SOURCE}{key}#{digest.hexdigest()[:_DIGITS]}", value)
+
+
+def _unsent(key: str, value: Any, error: Exception) -> ConfigError:
+    """Why an object cannot be sent, and what to give instead."""
+    what, name = value, key
+    while isinstance(what, Mapping | tuple | list):
+        parts = what.items() if isinstance(what, Mapping) else enumerate(what)
+        part = next((place for place, one in parts if not _is_sent(one)), None)
+        if part is None:
+            break
+        name, what = f"{name}: {part}" if isinstance(what, Mapping) else name, what[part]
+    hint = f"give a function that makes it in each process: def load(): return …, and {key.rpartition('.')[2]}=load"
+    if inspect.isroutine(what):
+        hint = "let the function make what it needs, in each process, and not take it from around it"
+    elif isinstance(what, Iterator):
+        hint = "give what begins anew in every round: an object of a class with def __iter__(self): yield …"
+    return ConfigError(
+        f"{name}: workers are processes of their own, and a {type(what).__name__} cannot be sent to them ({raised('pickling it', error)})",
+        hint=hint
+        if isinstance(what, Iterator)
+        else f"{hint}; or in_process=True, which has no other processes",
+    )
+
+
+def _is_sent(value: Any) -> bool:
+    try:
+        cloudpickle.dumps(value, protocol=5, buffer_callback=lambda _: None)
+    except Exception:  # noqa: BLE001  as above
+        return False
+    return True
 
 
 def is_registered(text: str) -> bool:

@@ -167,13 +167,46 @@ def test_mistakes_are_told_in_the_words_of_a_course_file() -> None:
         xb.Participant("osaka", "torch", name="lyon")  # type: ignore[misc]
 
 
-def test_what_cannot_be_sent_is_refused_with_its_key() -> None:
-    lock = threading.Lock()
+class Locked:
+    """Examples that no other process can be sent."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+
+
+UNSENT = {
+    "a function": ("models.torch", lambda lock: {"models": {"torch": lambda: lock}}, "let the function make what it needs"),
+    "an object": ("data", lambda lock: {"data": lock}, "data=load; or in_process=True"),
+    "a part": ("data: train", lambda lock: {"data": {**DATA, "train": lock}}, "data=load; or in_process=True"),
+    "a participant's": (
+        "osaka.data",
+        lambda lock: {"participants": [xb.Participant("osaka", "torch", data=lock)]},
+        "data=load; or in_process=True",
+    ),
+    "a generator": ("data", lambda _: {"data": (n for n in range(3))}, "begins anew in every round"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", UNSENT)
+def test_what_cannot_be_sent_is_taken_here_and_refused_with_its_key_where_it_is_sent(
+    case: str, tmp_path: Path
+) -> None:
+    key, keys, help_ = UNSENT[case]
+    made = course(**keys(Locked()))
+    again = course(**keys(Locked()))
+    assert made != again, "nothing tells what two such objects are"
+    (text,) = {made.models["torch"].build, made.data.source, str(made.participants[0].data)} - {
+        f"{build.__module__}:build",
+        course().data.source,
+        "None",
+    }
+    assert call(text, tmp_path) is not None
     with pytest.raises(
-        ConfigError, match=r"models.torch: pickling the function raised TypeError.*lock"
+        ConfigError,
+        match=rf"^{key}: workers are processes .*, and a \w+ cannot be sent .*pickling it raised TypeError",
     ) as caught:
-        course(models={"torch": lambda: lock})
-    assert "a function that makes it there" in str(caught.value.hint)
+        pickle.dumps(made)
+    assert help_ in str(caught.value.hint)
 
 
 def test_data_are_a_text_alone_or_a_mapping(tmp_path: Path) -> None:

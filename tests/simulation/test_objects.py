@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -67,3 +68,53 @@ def test_workers_have_the_objects_too(tmp_path: Path) -> None:
 def call_later(text: str, base: Path) -> Callable[[], Any]:
     """A function that no module has."""
     return lambda: call(text, base)
+
+
+@pytest.mark.slow
+def test_what_no_process_can_be_sent_trains_in_this_one(tmp_path: Path) -> None:
+    """A data set of TensorFlow's and an open HDF5 file give the bits of arrays; with workers they are refused, and functions are the cure."""
+    inputs = np.random.default_rng(0).standard_normal((24, 4), np.float32)
+    targets = inputs[:, :3].argmax(1)
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["x"] = inputs
+
+    def course(data: Any) -> xb.Course:
+        parts = (inputs, targets)
+        return xb.Course(
+            name="sent",
+            rounds=1,
+            models={"torch": build},
+            input=["1,4"],
+            data={"train": parts, "validation": parts, "test": parts},
+            participants=[xb.Participant("osaka", "torch", data=data)],
+            training={"batch_size": 8},
+        )
+
+    def trained(data: Any, name: str, *, in_process: bool = True) -> str:
+        return xb.run_course(course(data), tmp_path / name, in_process=in_process).weights.digest
+
+    def from_tensorflow() -> Any:
+        import tensorflow as tf
+
+        return tf.data.Dataset.from_tensor_slices((inputs, targets)).batch(8)
+
+    def from_hdf5() -> Any:
+        return h5py.File(tmp_path / "x.h5")["x"], targets
+
+    assert trained(from_hdf5(), "hdf5") == trained((inputs, targets), "arrays")
+    assert trained(from_tensorflow(), "tensorflow") == trained(from_tensorflow, "function")
+    for number, data in enumerate((from_hdf5(), from_tensorflow())):
+        with pytest.raises(
+            ConfigError,
+            match=r"osaka\.data: workers are processes .*, and a (Dataset|_BatchDataset) cannot be sent",
+        ) as caught:
+            trained(data, f"refused_{number}", in_process=False)
+        assert "data=load; or in_process=True" in str(caught.value.hint)
+    assert trained(from_hdf5, "made_there", in_process=False) == trained(from_hdf5, "made_here")
+    with pytest.raises(ConfigError, match="can be gone through once"):
+        trained((pair for pair in zip(inputs, targets, strict=True)), "generator")
+
+
+def build() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(4, 3))
