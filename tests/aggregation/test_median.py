@@ -41,7 +41,7 @@ def test_it_is_numpys(count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert merged.model["n"] == max(update["n"] for update in updates)
     for name in ("f", "l"):
         np.testing.assert_array_equal(merged.model[name], base[name])
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not [*tmp_path.iterdir()]
 
 
 def test_what_one_of_three_says_is_within_the_others(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from xbackend_fl.canonical import Schema
 from xbackend_fl.course import Course
-from xbackend_fl.course.own_training import own_training_note, precision_note
+from xbackend_fl.course.notes import settings_notes
 from xbackend_fl.errors import RefusedInput, RunFailed
 from xbackend_fl.events import Noted, Observer
 from xbackend_fl.mapping.proof.verify import TOLERANCE, relative_error
@@ -92,10 +92,7 @@ def finish(
 
 def _notes(course: Course, state: CourseState) -> Iterator[str]:
     """What the page says of the course beside its figures."""
-    if own := own_training_note({p.name: p.training for p in course.participants}):
-        yield own
-    if rounded := precision_note(course.trainings):
-        yield rounded
+    yield from settings_notes(course)
     if early := stopped(course, state.history):
         yield early
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from xbackend_fl.canonical import Schema
 from xbackend_fl.course import Course
-from xbackend_fl.course.own_training import own_training_note, precision_note
+from xbackend_fl.course.notes import settings_notes
 from xbackend_fl.errors import SchemaError
 from xbackend_fl.events import CourseFinished, CourseStarted, Event, Noted, Observer, RoundFinished, jsonl
 from xbackend_fl.rounds.checkpoint import CourseState
@@ -66,11 +66,7 @@ def run_with(
     began, chosen_by = time.perf_counter(), course.chosen_by
     if state is None:
         initial_file(course)
-    notes = [*make_ready(folder, state)]
-    if own := own_training_note({p.name: p.training for p in course.participants}):
-        notes.append(own)
-    if rounded := precision_note(course.trainings):
-        notes.append(rounded)
+    notes = [*make_ready(folder, state), *settings_notes(course)]
     if state is not None:
         notes += _none_left(course, state)
     with explain_unwritable(folder.path):

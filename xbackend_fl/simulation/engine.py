@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar, final
@@ -343,6 +344,9 @@ class SimulationEngine:
         """End the workers."""
         for worker in self._workers:
             worker.close()
+        with suppress(OSError):
+            # Not there, or with updates of a round that did not end.
+            self._states.spool.rmdir()
         self._shared.close()
         if self._passing is not None:
             self._passing.cleanup()

@@ -6,6 +6,7 @@ Updates lie on disk until the round is over and are read a block of numbers at a
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
@@ -72,7 +73,7 @@ class CoordinateMedian:
         self._updates += partial.updates
 
     def result(self) -> Merged:
-        """The medians, of counters the largest value; the files of the updates are then gone."""
+        """The medians, of counters the largest value; the files of the updates are then gone, and folders that held nothing else."""
         if self.count < _MIN_UPDATES:
             raise RunFailed(
                 f"the median of {self.count} updates resists nobody: {_MIN_UPDATES} are the fewest",
@@ -94,6 +95,9 @@ class CoordinateMedian:
         del files
         for path, _ in self._updates:
             path.unlink(missing_ok=True)
+        for folder in {path.parent for path, _ in self._updates}:
+            with suppress(OSError):
+                folder.rmdir()
         return Merged({MODEL: self._base.like(found)}, self.count)
 
     def _kind(self, name: str) -> Kind:
