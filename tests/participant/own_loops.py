@@ -332,6 +332,21 @@ def leaves_nan(task: Task) -> Any:
     return 64
 
 
+def leaves_a_negative_variance(task: Task) -> Any:
+    task.model[1].running_var[2] = -0.5
+    return 8
+
+
+def leaves_a_statistic_without_value(task: Task) -> Any:
+    task.model[1].running_mean[2] = float("inf")
+    return 8
+
+
+def keras_leaves_a_negative_variance(task: Task) -> Any:
+    task.model.layers[1].moving_variance.assign([-0.5] * 8)
+    return 8
+
+
 def forgets(task: Task) -> Any:
     """Trains a copy."""
     import torch

@@ -43,6 +43,11 @@ FILES = {
             dense = keras.layers.Dense
             keras.utils.set_random_seed(1)
             return keras.Sequential([keras.Input((4,)), dense(8, name="first"), dense(1, name="second")])
+
+        def normalised():
+            layers = keras.layers
+            norm = layers.BatchNormalization(momentum=0.9, epsilon=1e-5)
+            return keras.Sequential([keras.Input((4,)), layers.Dense(8), norm, layers.Dropout(0.3), layers.Dense(1)])
         """,
     "data.py": """
         import numpy as np
@@ -202,6 +207,31 @@ def test_a_model_of_keras_gets_its_layers_back(opened: Open) -> None:
 def test_nan_is_refused_by_the_name_of_the_parameter(opened: Open) -> None:
     with pytest.raises(Diverged, match=r"parameter '0.weight' holds NaN"):
         trained(opened("leaves_nan"))
+
+
+@pytest.mark.parametrize(
+    ("loop", "backend", "said"),
+    [
+        ("leaves_a_negative_variance", "torch", "holds -0.5.*, and no variance is negative"),
+        ("leaves_a_statistic_without_value", "torch", "holds NaN or infinity"),
+        ("keras_leaves_a_negative_variance", "tensorflow", "holds -0.5.*, and no variance is negative"),
+    ],
+)
+@pytest.mark.parametrize("how", ["federate={}", "federate={local: [norm]}", "federate={aggregator: median}"])
+def test_an_impossible_statistic_is_refused_in_its_round(
+    opened: Open, loop: str, backend: str, said: str, how: str
+) -> None:
+    build = "models={torch: torch_net.py:normalised, tensorflow: keras_net.py:normalised}"
+    people = f"participants=[{{name: osaka, backend: {backend}, train: '{LOOPS}:{loop}'}}"
+    people += f", {{name: lyon, backend: {backend}}}, {{name: turin, backend: {backend}}}]"
+    worker = opened(None, build, people, how, backend=backend)
+    # What others keep has no place without a folder.
+    others = [] if "local" in how else ["lyon"]
+    found = worker.train_round(1, worker.initial(), ["osaka", *others], {})
+    assert list(found.failed) == ["osaka"]
+    assert re.search(said, found.failed["osaka"])
+    with pytest.raises(UpdateRefused, match=said):
+        worker.train_alone(1, worker.initial(), "osaka", {}, {})
 
 
 def test_weights_that_are_as_they_were_are_said(opened: Open) -> None:

@@ -17,6 +17,7 @@ from xbackend_fl.canonical import Binding, Kind
 from xbackend_fl.canonical.layout import leaves
 from xbackend_fl.course import Course
 from xbackend_fl.errors import ConfigError
+from xbackend_fl.participant.failures import possible
 from xbackend_fl.weights import Weights
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -54,6 +55,7 @@ class Client:
     Attributes:
         local: Names of the canonical parameters that stay here.
         frozen: Names of those that the model would train, and the course does not.
+        variances: Native names of the tensors of which no value is negative.
         kinds: Of the canonical parameters in this course.
         plain: Whether everybody trains by one plan from the weights as they came, gives weights only, by its examples, and keeps nothing.
 
@@ -70,6 +72,8 @@ class Client:
         self.frozen = self._of(Kind.FROZEN) & trained
         self._binding, self._fingerprint = binding, f"{schema.fingerprint}:{binding.backend}"
         self._native_kinds = {native: self.kinds[owner] for native, owner in binding.owners.items()}
+        self._schema = schema
+        self.variances = frozenset(n for n, owner in binding.owners.items() if owner in schema.variances)
         self._vectors = binding.subset({n for n, kind in self.kinds.items() if kind is Kind.TRAINABLE})
         self._own_part = binding.subset(self.local)
         _check_apart(binding, self.local, "local")
@@ -140,7 +144,10 @@ class Client:
             for name, array in self._vectors.export(weights).items()
         }
         if self.local:
-            own = self._own_part.export({name: after[name] for name in self._own})
+            # Nobody merges it, and so nobody else would look at it.
+            own = possible(
+                self._own_part.export({name: after[name] for name in self._own}), self._schema.variances
+            )
             kept |= {f"{LOCAL}/{name}": array for name, array in own.items()}
         return update, kept
 

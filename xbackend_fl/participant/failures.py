@@ -5,17 +5,17 @@ from __future__ import annotations
 import errno
 import tempfile
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from xbackend_fl.aggregation import is_finite
 from xbackend_fl.errors import DiskFull, Diverged, RunFailed, UpdateRefused, XbflError, raised, turned
 from xbackend_fl.places import place_of
-from xbackend_fl.weights import Weights
 
 T = TypeVar("T")
+W = TypeVar("W", bound=Mapping[str, Any])
 
 _NAMED = 3
 """Participants that a message names."""
@@ -75,15 +75,24 @@ def undone(load: Callable[[], object]) -> Iterator[None]:
         raise
 
 
-def finite(weights: Weights) -> Weights:
+def possible(weights: W, variances: Collection[str] = ()) -> W:
     """The same weights.
+
+    Args:
+        weights: Arrays by name.
+        variances: Names of those of which no value is negative.
 
     Raises:
         Diverged: One is NaN or infinite.
+        UpdateRefused: A variance is negative.
     """
     for name, array in weights.items():
         if array.dtype.kind == "f" and array.size and not is_finite(array):
             raise Diverged(f"parameter {name!r} holds NaN or infinity after training")
+        if name in variances and array.size and (least := float(array.min())) < 0:
+            raise UpdateRefused(
+                f"parameter {name!r} holds {least:.3g} after training, and no variance is negative"
+            )
     return weights
 
 

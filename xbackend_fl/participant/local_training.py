@@ -34,7 +34,7 @@ from xbackend_fl.metrics import Metrics
 from xbackend_fl.participant.client import Arrays, Begun, Client
 from xbackend_fl.participant.client_states import ClientStates
 from xbackend_fl.participant.contribution import Contribution, Given, PartialSum
-from xbackend_fl.participant.failures import failing, finite, read_for, traceback_kept, training, undone
+from xbackend_fl.participant.failures import failing, possible, read_for, traceback_kept, training, undone
 from xbackend_fl.participant.feed import Feed, whole
 from xbackend_fl.participant.own_training import Job, Loop, train_own
 from xbackend_fl.participant.side_by_side import CohortOrder, SideBySide, are_sums
@@ -197,7 +197,8 @@ class LocalTraining:
         federate = self._course.federate
         streams = federate.aggregator.streams
         base = start if streams else self.canonical(MODEL, start)
-        mean = merging(federate, base, sent, folder=self._place(cohort))
+        variances = self.client.variances if streams else self._model.schema.variances
+        mean = merging(federate, base, sent, variances=variances, folder=self._place(cohort))
         waiting: list[tuple[str, Contribution]] = []
         failed: dict[str, str] = {}
         states: dict[str, str] = {}
@@ -265,7 +266,9 @@ class LocalTraining:
             begun = self.client.begin(start, self.client.sent(vectors), kept)
             given = self._train(number, name, begun, kept)
             found = {
-                vector: finite(self.canonical(vector, arrays))
+                vector: possible(
+                    self.canonical(vector, arrays), self._model.schema.variances if vector == MODEL else ()
+                )
                 for vector, arrays in given.update.vectors.items()
             }
             return replace(given, update=Update(found, given.update.num_examples))
