@@ -19,7 +19,9 @@ def end_on_interrupt() -> None:
 
 
 def stop_on_interrupt(notice: str = "") -> Callable[[], bool]:
-    """From now on the first Ctrl-C, or a request to terminate, asks the command to stop; a second Ctrl-C ends it at once.
+    """From now on the first Ctrl-C, or a request to terminate, asks the command to stop; a second Ctrl-C ends it at once, and so does SIGHUP.
+
+    SIGHUP is what a command hears whose terminal is closed, or whose rehearsal nobody waits for any more.
 
     Args:
         notice: What to say of the first.
@@ -39,6 +41,10 @@ def stop_on_interrupt(notice: str = "") -> Callable[[], bool]:
 
     signal.signal(signal.SIGINT, ask)
     signal.signal(signal.SIGTERM, ask)
+    # Who is started with nohup goes on; and Windows has no such signal.
+    hangup = getattr(signal, "SIGHUP", None)
+    if hangup is not None and signal.getsignal(hangup) is signal.SIG_DFL:
+        signal.signal(hangup, _end)
     return lambda: asked
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import queue
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, final
@@ -21,7 +22,7 @@ from xbackend_fl.data import Splits
 from xbackend_fl.errors import ConfigError, RunFailed, UpdateRefused
 from xbackend_fl.events import Noted, Observer
 from xbackend_fl.federation.flower.door import Flower
-from xbackend_fl.federation.flower.processes import free_port
+from xbackend_fl.federation.flower.processes import end, free_port, tied
 from xbackend_fl.federation.joining import join_course
 from xbackend_fl.federation.ranks import Following, Leading
 from xbackend_fl.federation.transport import Transport
@@ -30,6 +31,8 @@ from xbackend_fl.participant import Brought, Loop, Task
 _POLL_S = 0.1
 _LEAVING_S = 60.0
 _KEYS_S = 60.0
+_ENDING_S = 40.0
+"""Seconds in which a rehearsal ends all its silos."""
 
 
 @final
@@ -44,6 +47,7 @@ class Rounds:
 
     Attributes:
         ended: Whether the server is known to have failed.
+        over: Whether the course has ended by itself.
     """
 
     def __init__(self, peers: Peers | None = None) -> None:
@@ -57,6 +61,7 @@ class Rounds:
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
         self.ended: Callable[[], bool] = lambda: False
+        self.over = False
 
     def __iter__(self) -> Iterator[Task]:
         """Wait for the next round, until the course is over.
@@ -165,6 +170,7 @@ class Rounds:
                     continue
                 if self._error is not None:
                     raise self._error from None
+                self.over = True
                 return None
         raise RunFailed(
             "the round took longer than training.timeout_s allows, and this silo has left the course",
@@ -328,7 +334,10 @@ def _rehearsal(course: Course, name: str, out: Path, rounds: Rounds) -> Iterator
         "--without",
         name,
     ]
-    process = subprocess.Popen([*command, "--set", f"deployment.address={server}"])  # noqa: S603  our own command
+    # In a group of its own: Ctrl-C is the script's, and the end of the script is the rehearsal's, whatever it was.
+    process = subprocess.Popen(  # noqa: S603  our own command
+        tied([*command, "--set", f"deployment.address={server}"], signal.SIGHUP), start_new_session=True
+    )
     keys = run.with_name(f"{run.name}-silos") / "keys" / "silos" / name
     try:
         began = time.monotonic()
@@ -338,7 +347,9 @@ def _rehearsal(course: Course, name: str, out: Path, rounds: Rounds) -> Iterator
             time.sleep(_POLL_S)
         rounds.ended = lambda: process.poll() not in {None, 0}
         yield server, keys
-        process.wait(_LEAVING_S)
+        if rounds.over or course.deployment.quorum is not None:
+            # Else the others wait for this silo, which has left.
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_LEAVING_S)
     finally:
-        process.terminate()
-        process.wait()
+        end(process, signal.SIGHUP, _ENDING_S)

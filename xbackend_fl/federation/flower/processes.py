@@ -42,11 +42,14 @@ _FORKSERVER = "forkserver"
 """Socket of what Flower's program is forked from."""
 _TIED = """\
 import ctypes, os, signal, sys
+parent, number, *command = sys.argv[1:]
 if sys.platform == "linux":
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-os.execv(sys.argv[1], sys.argv[1:])
+    ctypes.CDLL(None).prctl(1, int(number))
+    if os.getppid() != int(parent):
+        os.kill(os.getpid(), int(number))
+os.execv(command[0], command)
 """
-"""Becomes another program, which ends when the process that started it does, however that ends (PR_SET_PDEATHSIG)."""
+"""Becomes another program, which gets a signal when the process that started it ends, however that ends (PR_SET_PDEATHSIG)."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,11 @@ def flower_environment(home: Path) -> dict[str, str]:
     }
 
 
+def tied(command: Sequence[str], number: signal.Signals = signal.SIGTERM) -> list[str]:
+    """A command that gets a signal when this process ends, on Linux, with the program's whole path first."""
+    return [sys.executable, "-c", _TIED, str(os.getpid()), str(int(number)), *command]
+
+
 @contextmanager
 def running(
     command: Sequence[str], environment: Mapping[str, str], log: Path
@@ -124,7 +132,7 @@ def running(
         raise AdapterError(f"{command[0]} is not installed", hint="pip install 'xbackend-fl[flower]'")
     with log.open("ab") as file:
         process = subprocess.Popen(  # noqa: S603  our own command, without a shell
-            [sys.executable, "-c", _TIED, str(program), *command[1:]],
+            tied([str(program), *command[1:]]),
             env=dict(environment),
             stdout=file,
             stderr=subprocess.STDOUT,
@@ -134,17 +142,20 @@ def running(
     try:
         yield process
     finally:
-        _end(process)
+        end(process)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    for how, patience in ((signal.SIGTERM, _STOP_S), (signal.SIGKILL, _STOP_S)):
+def end(
+    process: subprocess.Popen[bytes], how: signal.Signals = signal.SIGTERM, patience: float = _STOP_S
+) -> None:
+    """End the group of a process: by a signal that asks, and by SIGKILL if it has not ended some seconds later."""
+    for number, seconds in ((how, patience), (signal.SIGKILL, _STOP_S)):
         try:
-            os.killpg(process.pid, how)
+            os.killpg(process.pid, number)
         except ProcessLookupError:
             break
         try:
-            process.wait(patience)
+            process.wait(seconds)
         except subprocess.TimeoutExpired:
             continue
         # Children of the group may be a moment behind.
