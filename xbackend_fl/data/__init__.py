@@ -2,7 +2,7 @@
 
 from xbackend_fl.data.ahead import ahead, announced
 from xbackend_fl.data.alike import errors_once, notes_once
-from xbackend_fl.data.column import Column, Sliced, blocks, is_steady
+from xbackend_fl.data.column import Column, Sliced, blocks, is_steady, mapped_file
 from xbackend_fl.data.dataset import Dataset, Examples, Splits, extreme_rows, input_names
 from xbackend_fl.data.draws import batches, cohort, generator, seed_of
 from xbackend_fl.data.examine import content, digest, not_finite, not_held, out_of_range
@@ -45,6 +45,7 @@ __all__ = [
     "load_dataset",
     "load_npz",
     "load_splits",
+    "mapped_file",
     "not_finite",
     "not_held",
     "notes_once",

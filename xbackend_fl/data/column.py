@@ -6,6 +6,7 @@ import mmap
 import weakref
 from collections.abc import Iterator
 from math import prod
+from pathlib import Path
 from typing import Any, Protocol, final, runtime_checkable
 
 import numpy as np
@@ -206,6 +207,16 @@ def is_read(column: Column) -> bool:
     What draws at random would share a framework's generators with the training; mapped files are read by the system.
     """
     return not isinstance(column, np.ndarray) and is_steady(column)
+
+
+def mapped_file(column: Column) -> Path | None:
+    """The file that NumPy has mapped for an array; ``None`` if none is behind it."""
+    base: Any = column
+    while isinstance(base, np.ndarray):
+        if isinstance(base, np.memmap) and base.filename is not None:
+            return Path(base.filename)
+        base = base.base
+    return None
 
 
 def _mapping(array: Array) -> mmap.mmap | None:

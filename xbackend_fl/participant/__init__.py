@@ -4,6 +4,7 @@ from xbackend_fl.participant.client import LOCAL, Arrays
 from xbackend_fl.participant.client_states import ClientStates
 from xbackend_fl.participant.contribution import Contribution, PartialSum
 from xbackend_fl.participant.examine import Scope, changed
+from xbackend_fl.participant.mapped import MappedFile
 from xbackend_fl.participant.overtime import has_ended
 from xbackend_fl.participant.own_training import Brought, Loop
 from xbackend_fl.participant.shards import CourseData, DataSource, OwnSplits
@@ -20,6 +21,7 @@ __all__ = [
     "CourseData",
     "DataSource",
     "Loop",
+    "MappedFile",
     "OwnSplits",
     "PartialSum",
     "Scope",

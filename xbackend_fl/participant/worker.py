@@ -54,6 +54,7 @@ from xbackend_fl.participant.failures import failing, read_for, saving, tracebac
 from xbackend_fl.participant.feed import Feed
 from xbackend_fl.participant.local_training import LocalTraining
 from xbackend_fl.participant.loss_proof import Tried, called, check_against, packed, try_loss
+from xbackend_fl.participant.mapped import MappedFile, mapped_files
 from xbackend_fl.participant.own_evaluation import OwnEvaluation
 from xbackend_fl.participant.own_training import Brought, Loop
 from xbackend_fl.participant.shards import CourseData, DataSource
@@ -429,6 +430,11 @@ class Worker:
         sizes = {name: len(data) for name, data in self._shards.items()}
         unknown = [name for name, loop in self._loops.items() if loop.own_data]
         return {**dict.fromkeys(self._source.given), **sizes, **dict.fromkeys(unknown)}
+
+    def mapped(self) -> tuple[MappedFile, ...]:
+        """The files that its data are mapped from."""
+        own = {name: data for name, data in self._shards.items() if name in self._source.loaders}
+        return mapped_files(self._splits, own)
 
     def usage(self) -> Usage:
         """What this process has used."""

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, final
 from xbackend_fl.course import Course
 from xbackend_fl.errors import DiskFull, RunFailed, XbflError
 from xbackend_fl.events import Event
-from xbackend_fl.participant import PartialSum, Worker
+from xbackend_fl.participant import MappedFile, PartialSum, Worker
 from xbackend_fl.simulation.shared_memory import BufferRef, SharedBuffer, receive, send
 from xbackend_fl.text import line
 
@@ -47,7 +47,14 @@ class Raised:
     text: str
 
 
-Said: TypeAlias = EventBatch | Answered | Refused | Raised
+@dataclass(frozen=True)
+class Opened:
+    """What the worker reads, once it has opened it."""
+
+    mapped: tuple[MappedFile, ...]
+
+
+Said: TypeAlias = EventBatch | Opened | Answered | Refused | Raised
 
 
 @final
@@ -64,7 +71,7 @@ class _Outgoing:
         if time.monotonic() - self._sent > _MOMENT_S:
             self._flush()
 
-    def reply(self, answer: Answered | Refused | Raised) -> None:
+    def reply(self, answer: Opened | Answered | Refused | Raised) -> None:
         self._flush()
         send(self._connection, answer)
 
@@ -83,7 +90,9 @@ def serve(connection: Connection, course: Course, backend: str, threads: int) ->
         while (call := receive(connection)) is not None:
             method, arguments, named = call
             try:
-                worker = worker or Worker(course, backend, threads, observer=outgoing.emit)
+                if worker is None:
+                    worker = Worker(course, backend, threads, observer=outgoing.emit)
+                    outgoing.reply(Opened(worker.mapped()))
                 value = method(worker, *map(_opened, arguments), **named)
                 outgoing.reply(Answered(buffer.write(value) if isinstance(value, PartialSum) else value))
             except XbflError as error:

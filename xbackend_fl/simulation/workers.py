@@ -15,10 +15,10 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, final
 from xbackend_fl.course import Course
 from xbackend_fl.errors import WorkerDied
 from xbackend_fl.events import Event, Observer
-from xbackend_fl.participant import Worker
+from xbackend_fl.participant import MappedFile, Worker
 from xbackend_fl.simulation.calls import Answer, Pending
 from xbackend_fl.simulation.shared_memory import BufferRef, SharedValues, receive, send
-from xbackend_fl.simulation.worker_process import Answered, EventBatch, Raised, Refused, Said, serve
+from xbackend_fl.simulation.worker_process import Answered, EventBatch, Opened, Raised, Refused, Said, serve
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -64,6 +64,7 @@ class ProcessWorker:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._shared, self._buffer = shared, ""
+        self._mapped: tuple[MappedFile, ...] = ()
         self._process = context.Process(
             target=serve, args=(theirs, course, backend, threads), name=f"xbfl-{backend}", daemon=True
         )
@@ -113,6 +114,9 @@ class ProcessWorker:
                 for event in events:
                     observer(event)
                 return None
+            case Opened(mapped):
+                self._mapped = mapped
+                return None
             case Answered(BufferRef() as ref):
                 self._buffer = ref.buffer
                 return Answer(ref.read())
@@ -128,8 +132,15 @@ class ProcessWorker:
         self._process.join(_JOIN_S)
         code = self._process.exitcode
         how = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
+        what = f"the {self.backend} worker (process {self._process.pid}) ended with {how}"
+        if code == -signal.SIGBUS:
+            cut = "; ".join(file.cut for file in self._mapped if file.cut)
+            return WorkerDied(
+                f"{what}: {cut or 'a file that it had mapped was cut while it was read, or its disk has an error'}",
+                hint="write a file anew beside the old one, and rename it over that; the checkpoint of the last round stays: --resume",
+            )
         return WorkerDied(
-            f"the {self.backend} worker (process {self._process.pid}) ended with {how}",
+            what,
             hint="out of memory, or killed from outside; the checkpoint of the last round stays: --resume",
         )
 
