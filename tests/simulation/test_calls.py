@@ -59,6 +59,9 @@ class Echo:
             self._observer(Noted(backend="echo", note=str(number)))
         return count
 
+    def mapped(self) -> tuple[()]:
+        return ()
+
     def refuse(self) -> None:
         self.tell(2)
         raise ConfigError("no")

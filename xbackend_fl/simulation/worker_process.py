@@ -92,7 +92,8 @@ def serve(connection: Connection, course: Course, backend: str, threads: int) ->
             try:
                 if worker is None:
                     worker = Worker(course, backend, threads, observer=outgoing.emit)
-                    outgoing.reply(Opened(worker.mapped()))
+                    if mapped := worker.mapped():
+                        outgoing.reply(Opened(mapped))
                 value = method(worker, *map(_opened, arguments), **named)
                 outgoing.reply(Answered(buffer.write(value) if isinstance(value, PartialSum) else value))
             except XbflError as error:
