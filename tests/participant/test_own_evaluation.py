@@ -172,10 +172,32 @@ def test_whoever_fails_is_not_in_the_figures_if_the_course_goes_on(room: Path, t
     run = run_course(course, tmp_path / "run", in_process=True, observer=told.append)
     assert run.history[0].metrics["error"] == 4.0
     (note, *_) = [event.note for event in told if isinstance(event, Noted) and "scanner" in event.note]
-    assert note.startswith("lyon is not in the figures: the evaluation of lyon (torch")
+    assert note.startswith("lyon is not in the figures of its own code: the evaluation of lyon (torch")
     assert "no scanner today" in next((tmp_path / "run" / "failures").glob("lyon-evaluation.txt")).read_text()
     with pytest.raises(RunFailed, match="round 1: the evaluation of lyon"):
         run_course(both(room, "at_osaka"), tmp_path / "stops", in_process=True)
+
+
+def test_the_toolkit_s_figures_remain_of_whoever_s_own_code_fails(room: Path, tmp_path: Path) -> None:
+    """In both engines, and over the examples of all: only the figure of the code is of the others."""
+    course = both(room, "at_osaka", "federate.on_failure=continue", "evaluation.validation=participants")
+    fine = both(room, "judge", "federate.on_failure=continue", "evaluation.validation=participants")
+    expected = run_course(fine, tmp_path / "fine", in_process=True)
+    told: list[Event] = []
+    simulated = run_course(course, tmp_path / "simulated", in_process=True, observer=told.append)
+    silos = [Silo.from_course(course, name, out=tmp_path / name) for name in ("osaka", "lyon")]
+    real, events = deployed(course, LocalLink(silos), tmp_path / "deployed")
+    for run, heard in ((simulated, told), (real, events)):
+        (entry,), (other,) = run.history, expected.history
+        assert entry.metrics["error"] == 4.0
+        assert {**entry.metrics, "error": 0.0} == pytest.approx({**other.metrics, "error": 0.0})
+        each = {e.name: set(e.metrics) for e in heard if isinstance(e, ParticipantEvaluated)}
+        assert each["osaka"] - each["lyon"] == {"error"}
+        assert each["lyon"] >= {"loss", "mae"}
+        said = [event.note for event in heard if isinstance(event, Noted) and "scanner" in event.note]
+        assert all("of its own code: the evaluation of lyon (torch" in note for note in said)
+        assert said
+    assert "no scanner today" in (tmp_path / "lyon" / "failures" / "evaluation.txt").read_text()
 
 
 def test_a_figure_that_nobody_reports_is_refused_by_name(room: Path, tmp_path: Path) -> None:

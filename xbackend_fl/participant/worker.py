@@ -30,10 +30,8 @@ from xbackend_fl.errors import (
     ConfigError,
     Refusals,
     RefusedInput,
-    RunFailed,
-    UpdateRefused,
 )
-from xbackend_fl.events import Noted, Observer
+from xbackend_fl.events import Observer
 from xbackend_fl.locate import call, explained
 from xbackend_fl.mapping import (
     Evidence,
@@ -44,13 +42,14 @@ from xbackend_fl.mapping import (
 )
 from xbackend_fl.mapping.match.training import require_trainable
 from xbackend_fl.mapping.native_file import canonical_file
-from xbackend_fl.metrics import Metrics, evaluated
+from xbackend_fl.metrics import Metrics
 from xbackend_fl.participant.allocator import keep_freed_memory
 from xbackend_fl.participant.client import Arrays
 from xbackend_fl.participant.client_states import ClientStates
 from xbackend_fl.participant.contribution import Contribution, PartialSum
+from xbackend_fl.participant.evaluating import Evaluating, Refused
 from xbackend_fl.participant.examine import Examined, Rehearsal, Scope, digests_of, read_data
-from xbackend_fl.participant.failures import failing, read_for, saving, traceback_kept
+from xbackend_fl.participant.failures import failing, read_for, saving
 from xbackend_fl.participant.feed import Feed
 from xbackend_fl.participant.local_training import LocalTraining
 from xbackend_fl.participant.loss_proof import Tried, called, check_against, packed, try_loss
@@ -58,7 +57,6 @@ from xbackend_fl.participant.mapped import MappedFile, mapped_files
 from xbackend_fl.participant.own_evaluation import OwnEvaluation
 from xbackend_fl.participant.own_training import Brought, Loop
 from xbackend_fl.participant.shards import CourseData, DataSource
-from xbackend_fl.participant.trial import EVALUATION_BATCH
 from xbackend_fl.participant.usage import Usage
 from xbackend_fl.text import shown_names
 from xbackend_fl.weights import Weights
@@ -233,13 +231,23 @@ class Worker:
             self._source.given,
             self._observer,
         )
-        self._reporting = OwnEvaluation(
+        own = OwnEvaluation(
             self._course,
             model,
             self._feed,
             self._evaluations,
             {name: data for name, data in self._source.given.items() if name not in self._shards},
             lambda data: self._training.native_config(data, self._course.training),
+        )
+        self._evaluating = Evaluating(
+            self._course,
+            model,
+            self._feed,
+            self._splits,
+            self._validations,
+            self._training,
+            own,
+            self._observer,
         )
 
     def keep_states(self, states: ClientStates) -> None:
@@ -311,76 +319,29 @@ class Worker:
         """Train one participant; see :meth:`LocalTraining.train_alone`."""
         return self._training.train_alone(number, weights, name, vectors, kept, watched)
 
-    def evaluate(self, weights: Weights, split: str, kept: Arrays | None = None) -> Metrics:
-        """Metrics of ``weights`` on a split, at the only participant; with parameters of its own, given what it ``kept``."""
+    def evaluate(
+        self, weights: Weights, split: str, kept: Arrays | None = None, refused: Refused | None = None
+    ) -> Metrics:
+        """Metrics of ``weights`` on a split, at the only participant; with parameters of its own, given what it ``kept``; see :meth:`Evaluating.measured`."""
         self._training.load(weights, kept)
         (name,) = self.num_examples()
-        return self._measured_at(name, split)
+        return self._evaluating.measured(name, split, refused)
 
     def evaluate_common(self, weights: Weights, split: str) -> Metrics:
         """Metrics of ``weights`` on a split of the common data."""
-        self._training.load(weights)
-        return self._measured(getattr(self._splits, split), split)
-
-    def _measured_at(self, name: str, split: str) -> Metrics:
-        """Metrics of the weights that the model holds, at a participant."""
-        data = self._evaluated_on(name, split)
-        found = self._measured(data, split, f" participant {name!r}")
-        return found.beside({name: self._reported(name, split)}) if name in self._evaluations else found
-
-    def _evaluated_on(self, name: str, split: str) -> Dataset:
-        own = self._validations if split == "validation" else {}
-        data: Dataset = own[name] if name in own else getattr(self._splits, split)
-        return data
-
-    def _reported(self, name: str, split: str) -> Metrics:
-        """What a participant's own code makes of the weights that the model holds.
-
-        Raises:
-            RunFailed: Nothing.
-        """
-        try:
-            return self._reporting.measured(name, self._evaluated_on(name, split), split)
-        except UpdateRefused as error:
-            states = self._training.states
-            said = traceback_kept(None if states is None else states.failures, f"{name}-evaluation", error)
-            raise RunFailed(f"{error.message}{said}", hint=error.hint) from error.__cause__
-
-    def _measured(self, data: Dataset, split: str, whose: str = "") -> Metrics:
-        when = f"while evaluating{whose} on the {split} examples ({self._backend})"
-        batches = read_for(when, (Batch(*part) for part in self._feed.examples(data, EVALUATION_BATCH)))
-        with failing(when):
-            return evaluated(self._model, batches, self._feed.objective(data), self._course.metrics[1:])
+        return self._evaluating.common(weights, split)
 
     def evaluate_participants(
         self, weights: Weights, split: str, names: Sequence[str], number: int
     ) -> dict[str, Metrics]:
-        """Metrics of every participant, on its own validation examples or on a split, with its own parameters as they are after round ``number``."""
-        return dict(self._at_each(weights, names, number, lambda name: self._measured_at(name, split)))
+        """Metrics of every participant after round ``number``; see :meth:`Evaluating.participants`."""
+        return self._evaluating.participants(weights, split, names, number)
 
     def report_participants(
         self, weights: Weights, split: str, names: Sequence[str], number: int
     ) -> dict[str, Metrics]:
         """What the code of these participants' own reports, and nothing else."""
-        return dict(self._at_each(weights, names, number, lambda name: self._reported(name, split)))
-
-    def _at_each(
-        self, weights: Weights, names: Sequence[str], number: int, measure: Callable[[str], Metrics]
-    ) -> Iterator[tuple[str, Metrics]]:
-        """What is measured at every participant that can be; who cannot ends the course, if it says so."""
-        for index, name in enumerate(names):
-            if self._course.local:
-                self._training.load(weights, self._training.kept(name, number + 1))
-            elif not index:
-                self._training.load(weights)
-            try:
-                yield name, measure(name)
-            except RunFailed as error:
-                if name not in self._evaluations or self._course.federate.on_failure == "stop":
-                    raise
-                self._observer(
-                    Noted(backend=self._backend, note=f"{name} is not in the figures: {error.message}")
-                )
+        return self._evaluating.reports(weights, split, names, number)
 
     def save_participants(self, weights: Weights, folder: Path, number: int) -> list[Path]:
         """Write the model of every participant of this backend, with its own parameters as they are after round ``number``."""

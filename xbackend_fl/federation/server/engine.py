@@ -18,7 +18,8 @@ from xbackend_fl.course.agreed import agreed
 from xbackend_fl.data import cohort as draw
 from xbackend_fl.errors import Diverged, MismatchError, RefusedInput, RunFailed, UpdateRefused
 from xbackend_fl.events import Noted, Observer
-from xbackend_fl.federation.protocol.message import Message
+from xbackend_fl.federation.protocol.message import Message, public
+from xbackend_fl.federation.protocol.own import own_notes
 from xbackend_fl.federation.protocol.payload import Payload
 from xbackend_fl.federation.protocol.vectors import digest_of, frozen_arrays, packed, shared, split_frozen
 from xbackend_fl.federation.server.claims import Claims
@@ -258,6 +259,7 @@ class DeploymentEngine:
                     diverged[name] = reason
                 self._emit_notes([f"silo {name!r} is not in the {' and '.join(splits)} figures: {reason}"])
                 continue
+            self._emit_notes(f"silo {name!r}: {public(note)}" for note in own_notes(answer.fields))
             for split, metrics in found.items():
                 parts[split][name] = metrics
         fine = {name for several in parts.values() for name in several}

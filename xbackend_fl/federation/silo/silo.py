@@ -7,7 +7,7 @@ import logging
 import math
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -95,8 +95,10 @@ class Learner(Protocol):
         """
         ...
 
-    def evaluate(self, weights: Weights, split: str, kept: Arrays | None = None) -> Metrics:
-        """Metrics of ``weights`` on a split, with the participant's own parameters of what it ``kept``."""
+    def evaluate(
+        self, weights: Weights, split: str, kept: Arrays | None, refused: Callable[[RunFailed], None], /
+    ) -> Metrics:
+        """Metrics of ``weights`` on a split, with the participant's own parameters of what it ``kept``; ``refused`` hears why its own code gives none."""
         ...
 
     def answers(self, weights: Weights, inputs: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], ...]:
@@ -342,13 +344,24 @@ class Silo:
             RunFailed: The weights lead to NaN or infinity.
         """
         try:
-            with self._tracebacks("evaluation"):
-                found = self._learner.evaluate(weights, split, kept)
+            found, unable = self._figures(weights, split, kept)
         except RunFailed as error:
             if Message.refusal(error).diverged:
                 raise
             return None, [f"it is not in the {split} figures: {error.message}"]
-        return _sent(found, f"the course's weights on its {split} examples"), []
+        return _sent(found, f"the course's weights on its {split} examples"), unable
+
+    def _figures(self, weights: Weights, split: str, kept: Arrays) -> tuple[Metrics, list[str]]:
+        """What is measured here; and why the silo's own code has no part in it, if that failed."""
+        unable: list[str] = []
+
+        def refused(error: RunFailed) -> None:
+            with suppress(RunFailed), self._tracebacks("evaluation"):
+                raise error
+            unable.append(f"it is not in the {split} figures of its own code: {error.message}")
+
+        with self._tracebacks("evaluation"):
+            return self._learner.evaluate(weights, split, kept, refused), unable
 
     def _evaluate(self, request: Message) -> Message:
         wanted = asked(EvaluateRequest, request)
@@ -356,14 +369,13 @@ class Silo:
         _, kept = self._carried(wanted.receipts.get(self.name))
         if self._served is not None:
             self._served.update(self._own(weights, kept))
-        with self._tracebacks("evaluation"):
-            found = {split: self._learner.evaluate(weights, split, kept) for split in wanted.splits}
+        found = {split: self._figures(weights, split, kept) for split in wanted.splits}
+        fields: dict[str, Any] = {
+            split: _sent(metrics, f"the course's weights on its {split} examples")
+            for split, (metrics, _) in found.items()
+        }
         return Message(
-            "metrics",
-            {
-                split: _sent(metrics, f"the course's weights on its {split} examples")
-                for split, metrics in found.items()
-            },
+            "metrics", {**fields, "notes": [note for _, notes in found.values() for note in notes]}
         )
 
     def _outputs(self, request: Message) -> Message:
