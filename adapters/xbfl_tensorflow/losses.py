@@ -97,7 +97,7 @@ def mean_loss(output: Any, targets: Any, config: TrainConfig) -> tuple[Any, Any]
     """The loss of one batch, and how many positions it is the mean of, an int32 tensor.
 
     Args:
-        output: The model's first output.
+        output: The output.
         targets: In its shape, without its class axis if the loss is of classes.
         config: Loss, class axis and what does not count.
     """

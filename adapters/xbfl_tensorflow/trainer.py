@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from xbackend_fl.adapter.axes import Declared, declared_axes
+from xbackend_fl.adapter.batch_loss import batch_loss
 from xbackend_fl.adapter.blame import explained, not_accepted
 from xbackend_fl.adapter.contract import Array, Batch, LiteModel, LossSum, TrainConfig
 from xbackend_fl.adapter.example import Example, checked, with_masks
@@ -34,13 +35,10 @@ from xbfl_tensorflow.losses import mean_loss
 from xbfl_tensorflow.masters import Masters
 from xbfl_tensorflow.preserve import is_unbuilt, layers_kept, unbuilt_kept
 from xbfl_tensorflow.repeated import Repeated, unoptimized
+from xbfl_tensorflow.rows import numbers_of, of_any_size, rows_of, stacked
 from xbfl_tensorflow.schema_attributes import schema_attributes
 from xbfl_tensorflow.trace import call_once, callable_of, outputs_of, wants_autograph
 from xbfl_tensorflow.variables import dtype_name, raw, trainable, variable_names
-
-_LONGEST = 64
-_LARGEST = 16 << 20
-"""Batches, and about how many bytes of them, that one call of a graph takes."""
 
 
 @final
@@ -245,15 +243,15 @@ class TensorFlowTrainer:
             for name in self._trained(config)
         ]
         total, number = np.zeros(2), 0
-        rows = _rows(batches)
+        rows = rows_of(batches)
         first = list(islice(rows, 2))
         single = len(first) == 1 and len(first[0]) == 1
         quick = unoptimized() if self._outputs else nullcontext()
         autocast, still = autocasting(self._model, config), self._still(config)
         with autocast, schema_attributes(self._layers, config, still), kernels_needed(), quick:
             for row in chain(first, rows):
-                numbers = _numbers(config, number, len(row))
-                given = (*_stacked(row), numbers, slots, constants)
+                numbers = numbers_of(config, number, len(row))
+                given = (*stacked(row), numbers, slots, constants)
                 total += self._steps_of(config, given, single=single)(*given).numpy()
                 number += len(row)
         return LossSum(float(total[0]), int(total[1]))
@@ -272,6 +270,10 @@ class TensorFlowTrainer:
             self._steps[key] = tf.function(graph, autograph=False)
         loss, gradient = self._steps[key](tf.constant(output), tf.constant(targets))
         return float(loss), None if gradient is None else tf.convert_to_tensor(gradient).numpy()
+
+    def trains_heads(self) -> str:
+        """Whatever returns them."""
+        return ""
 
     def autocasts(self) -> str:
         """Models of Keras's layers alone."""
@@ -352,8 +354,7 @@ class TensorFlowTrainer:
             # Some models take batches of one size only.
             with suppress(ValueError, TypeError, tf.errors.OpError):
                 made.get_concrete_function(
-                    [_of_any_size(item) for item in inputs],
-                    _of_any_size(targets),
+                    *tf.nest.map_structure(of_any_size, (inputs, targets)),
                     tf.TensorSpec((None, *numbers.shape[1:]), numbers.dtype),
                     *others,
                 )
@@ -365,15 +366,15 @@ class TensorFlowTrainer:
         masks = _masks(config, trainable)
         # Plain arithmetic: AutoGraph need not rewrite it.
         update = tf.autograph.experimental.do_not_convert(config.optimizer.update)
-        loss_of = tf.autograph.experimental.do_not_convert(mean_loss)
+        loss_of = tf.autograph.experimental.do_not_convert(batch_loss)
         rule = None
         if config.rule is not None:
             rule = tf.autograph.experimental.do_not_convert(config.rule.gradient)
 
         def step(inputs: Any, targets: Any, numbers: Any, slots: Any, constants: Any) -> Any:
             with tf.GradientTape() as tape:
-                output, *_ = self._call(inputs, training=True)
-                loss, counted = loss_of(tf.cast(output, tf.float32), targets, config)
+                outputs = [tf.cast(o, tf.float32) for o in self._call(inputs, training=True)]
+                loss, counted = loss_of(outputs, targets, config, mean_loss)
             counted = tf.cast(counted, tf.float64)
             sums = tf.stack([tf.cast(loss, tf.float64) * counted, counted])
             grads = _gradients(tape, loss, values)
@@ -402,16 +403,16 @@ class TensorFlowTrainer:
 
         def steps(inputs: Any, targets: Any, numbers: Any, slots: Any, constants: Any) -> Any:
             def one(index: Any, total: Any) -> Any:
-                given = [item[index] for item in inputs]
-                sums = step(given, targets[index], numbers[index], slots, constants)
-                return index + 1, total + sums
+                given, wanted = tf.nest.map_structure(lambda item: item[index], (inputs, targets))
+                return index + 1, total + step(given, wanted, numbers[index], slots, constants)
 
-            count = tf.shape(targets)[0]
+            count = tf.shape(numbers)[0]
             start = (tf.constant(0), tf.zeros(2, tf.float64))
             return tf.while_loop(lambda index, _: index < count, one, start, parallel_iterations=1)[1]
 
         def one_step(inputs: Any, targets: Any, numbers: Any, slots: Any, constants: Any) -> Any:
-            return step([item[0] for item in inputs], targets[0], numbers[0], slots, constants)
+            given, wanted = tf.nest.map_structure(lambda item: item[0], (inputs, targets))
+            return step(given, wanted, numbers[0], slots, constants)
 
         compiled: Callable[..., Any] = tf.function(
             one_step if single else steps, autograph=wants_autograph(self._model), reduce_retracing=True
@@ -425,40 +426,6 @@ def _build(model: Any, given: Given, told: Declared) -> None:
         described = describe(model, given, told)
     batch = [np.concatenate([array[:1]] * 2) for array in given.arrays]
     call_once(model, described.way, described.description.binding.native_inputs(batch))
-
-
-def _of_any_size(stacked: Any) -> Any:
-    """Any number of batches of any size."""
-    return tf.TensorSpec((None, None, *stacked.shape[2:]), stacked.dtype)
-
-
-def _rows(batches: Iterable[Batch]) -> Iterator[list[Batch]]:
-    """Batches in a row that have one size, not more of them than are small beside a model."""
-    row: list[Batch] = []
-    for batch in batches:
-        size = sum(array.nbytes for array in batch.inputs)
-        if row and (_shapes(row[0]) != _shapes(batch) or len(row) == _LONGEST or size * len(row) >= _LARGEST):
-            yield row
-            row = []
-        row.append(batch)
-    if row:
-        yield row
-
-
-def _shapes(batch: Batch) -> tuple[Any, ...]:
-    return (batch.targets.shape, *(array.shape for array in batch.inputs))
-
-
-def _numbers(config: TrainConfig, done: int, count: int) -> Array:
-    """Numbers of the optimizer for the next steps, ``[count, 4]``."""
-    rates = config.rates[done : done + count] if config.rates else (None,) * count
-    rows = [config.optimizer.numbers(done + 1 + i, rate) for i, rate in enumerate(rates)]
-    return np.array(rows, np.float32)
-
-
-def _stacked(row: Sequence[Batch]) -> tuple[list[Any], Any]:
-    inputs = [tf.convert_to_tensor(np.stack(arrays)) for arrays in zip(*(b.inputs for b in row), strict=True)]
-    return inputs, tf.convert_to_tensor(np.stack([batch.targets for batch in row]))
 
 
 def _tensors(inputs: Sequence[Any]) -> list[Any]:

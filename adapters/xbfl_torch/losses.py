@@ -125,7 +125,7 @@ def mean_loss(output: torch.Tensor, targets: torch.Tensor, config: TrainConfig) 
     """The loss of one batch, and how many positions it is the mean of.
 
     Args:
-        output: The model's first output.
+        output: The output.
         targets: In its shape, without its class axis if the loss is of classes.
         config: Loss, class axis and what does not count.
     """

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from xbackend_fl.adapter.axes import declared_axes
+from xbackend_fl.adapter.batch_loss import batch_loss
 from xbackend_fl.adapter.blame import explained, not_accepted
 from xbackend_fl.adapter.cohort import LOCKSTEP, ClientResult, ClientWork, CohortResult
 from xbackend_fl.adapter.contract import Array, Batch, LiteModel, LossSum, Scaling, Tensors, TrainConfig
@@ -22,6 +23,7 @@ from xbackend_fl.adapter.renewing import check_same
 from xbackend_fl.canonical import Description, NativeTensor
 from xbackend_fl.canonical.dtypes import widened
 from xbackend_fl.errors import AdapterError, RefusedInput
+from xbackend_fl.losses import each_of
 from xbfl_torch import cohort, outer_product
 from xbfl_torch.describe import describe, is_tensor, tensors_of
 from xbfl_torch.devices import seed_generators
@@ -218,8 +220,9 @@ class TorchTrainer:
         with training_mode(self._model, config, self._calls), stepper.ready():
             for batch in batches:
                 with autocast(self._device, config):
-                    (output, *_) = self._call(batch.inputs)
-                loss, counted = mean_loss(output.float(), self._tensor(batch.targets), config)
+                    outputs = self._call(batch.inputs)
+                targets = each_of(batch.targets, self._tensor)
+                loss, counted = batch_loss([o.float() for o in outputs], targets, config, mean_loss)
                 stepper.step(loss)
                 total += float(loss.detach()) * int(counted)
                 positions += int(counted)
@@ -241,6 +244,10 @@ class TorchTrainer:
         loss, _ = mean_loss(value, self._tensor(targets), config)
         grads = torch.autograd.grad(loss, value, allow_unused=True) if loss.requires_grad else (None,)
         return float(loss.detach()), None if grads[0] is None else grads[0].cpu().numpy()
+
+    def trains_heads(self) -> str:
+        """Whatever returns them."""
+        return ""
 
     def autocasts(self) -> str:
         """Whatever is a module."""
@@ -287,9 +294,9 @@ class TorchTrainer:
         return torch.cuda.max_memory_allocated(), total - free
 
     def supports(self, config: TrainConfig, clients: Sequence[ClientWork] = ()) -> bool:
-        """Any optimizer in lockstep; plain SGD on replicas, if nobody has anything of its own; neither draws random masks."""
+        """Any optimizer in lockstep; plain SGD on replicas, if nobody has anything of its own; neither draws random masks, nor has several losses."""
         one_by_one = self._way.plain and not self._way.options and self._order[0] == 0
-        if self._data is None or self._masters or not one_by_one or self._calls:
+        if self._data is None or config.heads or self._masters or not one_by_one or self._calls:
             return False
         if not any(client.own for client in clients) and cohort.suits(self._model, config):
             return True

@@ -184,4 +184,4 @@ def test_what_is_no_evaluation_is_refused(settings: list[str], words: str, digit
 def test_what_chooses(settings: list[str], figure: str, direction: str, digits: Path) -> None:
     course = load_course(digits / "course.yaml", settings)
     assert (course.chosen_by.name, course.chosen_by.direction) == (figure, direction)
-    assert course.evaluation.gives(figure, course.training.loss)
+    assert course.figures.gives(figure)

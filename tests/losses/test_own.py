@@ -22,9 +22,9 @@ from xbackend_fl.course import Course, dump
 from xbackend_fl.errors import ConfigError, MismatchError, RefusedInput
 from xbackend_fl.losses import LOSSES, Loss, NativeLoss, OwnLoss
 from xbackend_fl.mapping import pack_evidence, unpack_evidence
-from xbackend_fl.metrics import Metrics, Objective, objective_of
+from xbackend_fl.metrics import Head, Metrics, Objective, Objectives, Read, objective_of
 from xbackend_fl.participant import Worker
-from xbackend_fl.participant.loss_proof import check_against, packed, try_loss
+from xbackend_fl.participant.loss_proof import check_against, packed, try_losses
 
 FILE = Path(__file__).with_name("own_losses.py")
 ROOM = Path(models.__file__).parent
@@ -52,14 +52,18 @@ def reading(loss: Loss, *, ignored: int | None = None) -> Objective:
     return Objective(loss, (4,), 1 if loss.targets == "classes" else None, ignored)
 
 
+def alone(objective: Objective) -> Objectives:
+    """Of a course with one loss."""
+    return Objectives((Read(Head("", objective.loss, ()), 0, objective),))
+
+
 def proven(loss: Any, *, ignored: int | None = None) -> None:
     """As both engines do it: the reference's answers travel, and the others are held against them."""
-    objective = reading(loss, ignored=ignored)
-    evidence = packed(try_loss(model("torch"), objective))
-    there = loss.called("torch")
-    tried = try_loss(model("tensorflow"), objective)
-    assert len(tried) == 5 + (ignored is not None) - (loss.targets != "classes")
-    check_against(tried, evidence, loss.called("tensorflow"), there)
+    objectives = alone(reading(loss, ignored=ignored))
+    evidence = packed(try_losses(model("torch"), objectives))
+    tried = try_losses(model("tensorflow"), objectives)
+    assert len(tried[""]) == 5 + (ignored is not None) - (loss.targets != "classes")
+    check_against(tried, evidence, objectives, "tensorflow", "torch")
 
 
 @pytest.mark.parametrize(
@@ -108,11 +112,11 @@ def test_what_is_wrong_is_said_with_its_place_and_a_cure(
 ) -> None:
     monkeypatch.chdir(FILE.parent)
     with pytest.raises(RefusedInput, match=words) as caught:
-        try_loss(model(backend), reading(own(wrong)))
+        try_losses(model(backend), alone(reading(own(wrong))))
     assert "\n" not in caught.value.message
     if cured is not None:
         assert caught.value.hint or "expected [4]" in caught.value.message
-        try_loss(model(backend), reading(own(cured)))
+        try_losses(model(backend), alone(reading(own(cured))))
 
 
 @pytest.mark.parametrize(
@@ -129,7 +133,7 @@ def test_a_gradient_that_is_not_its_value_s_is_refused_where_nobody_else_contrad
         rf"the loss {name} .* has a gradient that is not its own value's: for \w+ \w+ the value changes by"
     )
     with pytest.raises(MismatchError, match=words):
-        try_loss(model(backend), reading(native(**{backend: name})))
+        try_losses(model(backend), alone(reading(native(**{backend: name}))))
 
 
 @pytest.mark.parametrize("size", [4, 400])
@@ -140,19 +144,19 @@ def test_a_gradient_that_is_not_its_value_s_is_refused_where_nobody_else_contrad
 def test_corners_large_values_and_steep_ones_are_no_wrong_gradient(name: str, size: int) -> None:
     example = (np.zeros((2, 3), np.float32),)
     wide = CanonicalModel.described(xbfl_torch.adapter.load_model(torch.nn.Linear(3, size), example))
-    assert try_loss(wide, Objective(native(torch=name), (size,), 1, None))
+    assert try_losses(wide, alone(Objective(native(torch=name), (size,), 1, None)))[""]
 
 
 def test_a_formula_that_is_steep_where_a_model_is_sure_is_found() -> None:
     """``x ** 0.5`` has no derivative at 0, which only a draw with sure answers reaches."""
     for backend in BACKENDS:
         with pytest.raises(RefusedInput, match="has a gradient of NaN for extreme outputs, ±100"):
-            try_loss(model(backend), reading(own("focal", gamma=0.5)))
+            try_losses(model(backend), alone(reading(own("focal", gamma=0.5))))
 
 
 def test_a_setting_that_it_has_not_is_said() -> None:
     with pytest.raises(RefusedInput, match="unexpected keyword argument 'gama'") as caught:
-        try_loss(model("torch"), reading(own("focal", gama=1.0)))
+        try_losses(model("torch"), alone(reading(own("focal", gama=1.0))))
     assert "def focal(outputs, targets, ops)" in str(caught.value.hint)
 
 
@@ -176,16 +180,16 @@ def test_two_losses_are_told_apart(
 def test_a_gradient_that_is_not_its_value_s_is_seen_by_one_backend_alone() -> None:
     loss = native(torch="torch_cut", tensorflow="keras_smooth", numpy="numpy_smooth")
     with pytest.raises(MismatchError, match="a gradient that is not its own value's"):
-        try_loss(model("torch"), reading(loss))
+        try_losses(model("torch"), alone(reading(loss)))
     with pytest.raises(MismatchError, match="its formula in float64"):
-        try_loss(model("tensorflow"), reading(native(tensorflow="keras_less", numpy="numpy_smooth")))
+        try_losses(model("tensorflow"), alone(reading(native(tensorflow="keras_less", numpy="numpy_smooth"))))
 
 
 def test_targets_that_do_not_count_need_one_number_per_position() -> None:
     proven(own("focal"), ignored=-100)
     proven(native(torch="torch_each", tensorflow="keras_smooth"), ignored=-100)
     with pytest.raises(ConfigError, match="gave one number, and some targets do not count") as caught:
-        try_loss(model("torch"), reading(native(torch="torch_smooth"), ignored=-100))
+        try_losses(model("torch"), alone(reading(native(torch="torch_smooth"), ignored=-100)))
     assert "reduction='none'" in str(caught.value.hint)
 
 
@@ -228,16 +232,17 @@ def test_a_course_names_one(tmp_path: Path) -> None:
     }
     for text, kind in said.items():
         course = course_of(tmp_path, text)
-        assert isinstance(course.loss, kind)
-        assert pickle.loads(pickle.dumps(course.loss)) == course.loss
+        (head,) = course.heads.each
+        assert isinstance(head.loss, kind)
+        assert pickle.loads(pickle.dumps(head)) == head
         (tmp_path / "again.yaml").write_text(dump(course))
-        assert load_course(tmp_path / "again.yaml").loss == course.loss
+        assert load_course(tmp_path / "again.yaml").heads == course.heads
     for text, words in (
         ("{torch: 'losses.py:torch_smooth', targets: classes}", "no function for tensorflow"),
         ("{torch: 'losses.py:a', tensorflow: 'losses.py:b', jax: 'losses.py:c'}", "a function for jax"),
         ("'nowhere.py:focal'", "no such file"),
         ("{name: 'losses.py:focal', target: classes}", "target"),
-        ("[cross_entropy, huber]", "a course has one loss, of the model's first output"),
+        ("[cross_entropy, huber]", "the loss is a list, and an output has one"),
         ("{name: 'losses.py:focal', targets: labels}", "classes"),
     ):
         with pytest.raises(ConfigError, match=words):

@@ -90,6 +90,14 @@ def test_outputs_of_other_lengths_that_trade_places_are_named() -> None:
     assert error.message.startswith("two outputs are exchanged")
 
 
+def test_lengths_tell_which_output_is_which_where_one_side_has_names() -> None:
+    """There is one order to try, and it is not that in which the candidate's are sorted."""
+    reference = Heads(lambda a, b, _: (a, b[:, :2]))
+    assert is_bound(reference, keras_heads(lambda a, b, _: {"small": a, "age": b[:, :2]}))
+    error = refusal(reference, keras_heads(lambda a, b, _: {"small": a, "age": ops.sigmoid(b[:, :2])}))
+    assert "they agree in no order" in error.message
+
+
 def test_another_difference_is_no_exchange() -> None:
     error = refusal(Heads(lambda a, b, _: (a, b)), keras_heads(lambda a, b, _: [a, ops.sigmoid(b)]))
     assert "exchanged" not in error.message

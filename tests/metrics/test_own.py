@@ -134,12 +134,12 @@ def test_what_is_no_metric_is_refused(name: str, words: str) -> None:
 
 def test_a_course_names_one(digits: Path, tmp_path: Path) -> None:
     course = load_course(digits / "course.yaml", [f"evaluation.best={FILE}:Recall"])
-    assert [metric.label for metric in course.metrics] == ["loss", "accuracy", "Recall"]
+    assert course.figures.labels == ["loss", "accuracy", "Recall"]
     assert course.chosen_by.name == "Recall"
     (tmp_path / "course.yaml").write_text(dump(course))
-    assert load_course(tmp_path / "course.yaml").metrics == course.metrics
+    assert load_course(tmp_path / "course.yaml").heads == course.heads
     listed = load_course(digits / "course.yaml", [f"evaluation.metrics=[auc, {FILE}:Recall]"])
-    assert [metric.label for metric in listed.metrics] == ["loss", "auc", "Recall"]
+    assert listed.figures.labels == ["loss", "auc", "Recall"]
     assert listed.chosen_by.name == "loss"
     for said, words in (
         (f"{FILE}:accuracy", "a metric called accuracy is there already"),

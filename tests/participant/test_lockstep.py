@@ -25,9 +25,8 @@ def let_stack(worker: Worker) -> None:
     objective = worker._feed.objective(train)
     inputs, _ = train.gather(np.arange(len(train)))
     arrays = tuple(array.astype(np.float32) for array in inputs)
-    whole = worker._model.native_batch(
-        Batch(arrays, objective.prepared(train.targets)), objective.class_axis or 1
-    )
+    config = worker._training.config(train, worker._course.training)
+    whole = worker._model.native_batch(Batch(arrays, objective.prepared(train.targets)), config)
     trainer.load_data(whole.inputs, whole.targets, None)
     assert trainer._data is not None
     trainer._lockstep = Lockstep(trainer._model, trainer._floats(), trainer._dense, trainer._data)

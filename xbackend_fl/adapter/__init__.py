@@ -21,6 +21,7 @@ from xbackend_fl.adapter.contract import (
     Trainer,
     Unbuilding,
 )
+from xbackend_fl.adapter.heads import HeadConfig, TrainsHeads
 from xbackend_fl.adapter.lending import Lending, Lent
 from xbackend_fl.adapter.optimizers import OPTIMIZERS, Optimizer
 from xbackend_fl.adapter.peers import Distributed, Peers
@@ -39,6 +40,7 @@ __all__ = [
     "CohortTrainer",
     "Distributed",
     "Exporting",
+    "HeadConfig",
     "Judging",
     "Lending",
     "Lent",
@@ -57,6 +59,7 @@ __all__ = [
     "Tensors",
     "TrainConfig",
     "Trainer",
+    "TrainsHeads",
     "Unbuilding",
     "adapter_of",
     "balance",

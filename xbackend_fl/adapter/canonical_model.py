@@ -15,6 +15,7 @@ from xbackend_fl.adapter.contract import Batch, Judging, LossSum, Rounding, Trai
 from xbackend_fl.canonical import Binding, Kind, Schema
 from xbackend_fl.canonical.layout import leaves
 from xbackend_fl.errors import RefusedInput, SchemaError
+from xbackend_fl.losses import joined
 
 Array = NDArray[Any]
 
@@ -120,24 +121,22 @@ class CanonicalModel:
             batches: In ONNX layout.
             config: As for :meth:`native_config`.
         """
-        axis = config.class_axis if config.loss.targets == "classes" else None
         return self.trainer.train(
-            (self.native_batch(batch, axis) for batch in batches), self.native_config(config)
+            (self.native_batch(batch, config) for batch in batches), self.native_config(config)
         )
 
     def judge(self, output: Array, targets: Array, config: TrainConfig) -> tuple[float, Array | None]:
         """What the loss makes of an output and targets, and its gradient; the trainer must be :class:`Judging`.
 
         Args:
-            output: In ONNX layout, in place of the first output.
+            output: In ONNX layout, in place of the output that the loss reads.
             targets: In ONNX layout.
-            config: As for :meth:`native_config`.
+            config: As for :meth:`native_config`, of one loss.
         """
         assert isinstance(self.trainer, Judging)
-        axis = config.class_axis if config.loss.targets == "classes" else None
-        axes = self.binding.outputs[0]
+        axes = self.binding.outputs[config.output]
         own = np.ascontiguousarray(axes.to_native(output))
-        wanted = np.ascontiguousarray(axes.without(axis).to_native(targets))
+        wanted = self._native_targets(targets, config)
         value, gradient = self.trainer.judge(own, wanted, self.native_config(config))
         return value, None if gradient is None else axes.to_canonical(gradient)
 
@@ -145,17 +144,26 @@ class CanonicalModel:
         """Data as the native model takes them, contiguous: in its order of inputs and axes."""
         return [np.asarray(array, order="C") for array in self.binding.native_inputs(inputs)]
 
-    def native_batch(self, batch: Batch, class_axis: int | None) -> Batch:
+    def native_batch(self, batch: Batch, config: TrainConfig) -> Batch:
         """A batch as the native model takes it.
 
         Args:
             batch: In ONNX layout.
-            class_axis: Axis of the first output that the targets lack, in ONNX layout; ``None`` if they have its shape.
+            config: What the losses read, as for :meth:`native_config`.
         """
-        axes = self.binding.outputs[0].without(class_axis)
-        return Batch(
-            tuple(self.native_inputs(batch.inputs)), np.ascontiguousarray(axes.to_native(batch.targets))
-        )
+        inputs = tuple(self.native_inputs(batch.inputs))
+        if not config.heads:
+            return Batch(inputs, self._native_targets(batch.targets, config))
+        parts = {
+            head.name: self._native_targets(batch.targets[head.name], config.of_head(head))
+            for head in config.heads
+        }
+        return Batch(inputs, joined(parts))
+
+    def _native_targets(self, targets: Array, config: TrainConfig) -> Array:
+        """The targets of one output, contiguous."""
+        axis = config.class_axis if config.loss.targets == "classes" else None
+        return np.ascontiguousarray(self.binding.outputs[config.output].without(axis).to_native(targets))
 
     def native_config(self, config: TrainConfig) -> TrainConfig:
         """Local training as the native model is told of it.
@@ -167,10 +175,13 @@ class CanonicalModel:
         Raises:
             SchemaError: A slot lacks a trainable parameter, or has one that is not in the schema.
         """
-        perm = self.binding.outputs[0].perm
         return replace(
             config,
-            class_axis=perm.index(config.class_axis) if config.class_axis in perm else config.class_axis,
+            class_axis=self._native_axis(config.output, config.class_axis),
+            heads=tuple(
+                replace(head, class_axis=self._native_axis(head.output, head.class_axis))
+                for head in config.heads
+            ),
             attributes=config.attributes or self.attributes,
             masked=self.binding.masked,
             frozen=frozenset(
@@ -178,6 +189,11 @@ class CanonicalModel:
             ),
             slots={slot: self._native_slot(slot, arrays, config) for slot, arrays in config.slots.items()},
         )
+
+    def _native_axis(self, output: int, axis: int) -> int:
+        """Where an axis of an output in ONNX layout lies; itself if it has no such axis."""
+        perm = self.binding.outputs[output].perm
+        return perm.index(axis) if axis in perm else axis
 
     @cached_property
     def attributes(self) -> dict[str, dict[str, float]]:

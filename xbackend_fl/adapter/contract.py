@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from numpy.typing import NDArray
 
 from xbackend_fl.adapter.example import Example
+from xbackend_fl.adapter.heads import HeadConfig
 from xbackend_fl.adapter.optimizers import Optimizer
 from xbackend_fl.adapter.rules import LocalRule
 from xbackend_fl.canonical import Description
@@ -33,7 +34,8 @@ class Batch:
 
     Attributes:
         inputs: One array per input, batch first.
-        targets: In the shape of the model's first output, without its class axis if the loss is of classes.
+        targets: In the shape of the model's output, without its class axis if the loss is of classes. Where several outputs have a loss each, a
+            structured array ``[N]`` with a field for every one, which holds its targets.
     """
 
     inputs: tuple[Array, ...]
@@ -55,8 +57,11 @@ class TrainConfig:
         rates: Learning rate of every step, in order; that of the optimizer if ``None``. A trainer that compiles its steps takes them as data.
         loss: What a step makes smaller: its mean over the positions of the batch that count. A batch in which none counts has loss and
             gradient zero.
-        class_axis: Axis of the first output that holds the classes, or the labels of an output ``[N, labels]``; native for a trainer.
+        class_axis: Axis of the output that holds the classes, or the labels of an output ``[N, labels]``; native for a trainer.
         ignore_index: Targets of this value do not count; ``None`` if all do.
+        output: The place of the output that the loss reads.
+        heads: Several outputs with a loss each, which a step makes smaller together; the four above say nothing then. Only for who
+            :class:`~xbackend_fl.adapter.heads.TrainsHeads`.
         clip_norm: Largest global gradient norm; ``None`` for no clipping.
         dropout: Whether dropout layers drop. Every backend draws its own masks.
         attributes: Layer or module name to the schema's values of attributes that only training sees
@@ -73,6 +78,8 @@ class TrainConfig:
     loss: Loss = field(default_factory=CrossEntropy)
     class_axis: int = 1
     ignore_index: int | None = None
+    output: int = 0
+    heads: tuple[HeadConfig, ...] = ()
     clip_norm: float | None = None
     dropout: bool = True
     precision: Precision = "float32"
@@ -82,6 +89,17 @@ class TrainConfig:
     rule: LocalRule | None = None
     slots: Mapping[str, Tensors] = field(default_factory=dict, repr=False)
     rates: tuple[float, ...] | None = field(default=None, repr=False)
+
+    def of_head(self, head: HeadConfig) -> TrainConfig:
+        """The same for the loss of one head alone."""
+        return replace(
+            self,
+            loss=head.loss,
+            class_axis=head.class_axis,
+            ignore_index=head.ignore_index,
+            output=head.output,
+            heads=(),
+        )
 
 
 @dataclass(frozen=True)
@@ -112,13 +130,13 @@ class Scaling:
 
 @runtime_checkable
 class Judging(Protocol):
-    """A trainer that can say what the loss makes of any outputs, without its model."""
+    """A trainer that can say what a loss makes of any output, without its model."""
 
     def judge(self, output: Array, targets: Array, config: TrainConfig) -> tuple[float, Array | None]:
         """The mean loss as :meth:`Trainer.train` computes it, and its gradient with respect to the output; ``None`` if no gradient reaches it.
 
         Args:
-            output: In place of the model's first output, in the model's own layout.
+            output: In place of the output that the loss reads, in the model's own layout.
             targets: As in a batch for the trainer.
             config: Loss, class axis and what does not count.
         """

@@ -8,6 +8,8 @@ from typing import Any
 from xbackend_fl.course.model import Course
 from xbackend_fl.course.settings import flat
 from xbackend_fl.course.training import OwnTraining
+from xbackend_fl.losses import BuiltIn
+from xbackend_fl.metrics import OF
 
 
 def agreed(course: Course, name: str) -> dict[str, Any]:
@@ -20,8 +22,16 @@ def agreed(course: Course, name: str) -> dict[str, Any]:
     training = course.trainings[name].model_dump(mode="json", include=set(OwnTraining.model_fields))
     federate = course.federate.model_dump(mode="json", include={"algorithm", "local", "frozen"})
     evaluation = course.evaluation.model_dump(mode="json", include={"validation", "held_out"})
+    heads = course.heads
+    measured = {f"{h.name}{OF}{m.label}" if h.name else m.label: m for h in heads.each for m in h.metrics}
     # Of a metric of the user's own the file may be elsewhere.
     evaluation |= {
-        "metrics": {m.label: {k: v for k, v in asdict(m).items() if k != "text"} for m in course.metrics}
+        "metrics": {
+            label: {k: v for k, v in asdict(m).items() if k != "text"} for label, m in measured.items()
+        }
     }
+    for head in heads.each if heads.names else ():
+        # Of a loss of the user's own too; that it is one loss everywhere is proven.
+        loss = asdict(head.loss) if isinstance(head.loss, BuiltIn) else {"name": head.loss.name}
+        training[f"outputs.{head.name}"] = {"output": head.output, "weight": head.weight, "loss": loss}
     return flat({"seed": course.seed, "training": training, "federate": federate, "evaluation": evaluation})

@@ -244,30 +244,35 @@ def _suggest(word: str, known: Sequence[str]) -> str | None:
 
 def _keys(model: type[BaseModel], path: Path) -> list[str]:
     """Keys that are allowed at a path."""
-    field = _field(model, path)
-    if field is None and path:
-        return []
-    current = model if field is None else next(filter(_is_model, _flatten(field.annotation)), None)
-    return [] if current is None else list(current.model_fields)
+    kinds = _at(model, path)[1]
+    return next((list(kind.model_fields) for kind in kinds if _is_model(kind)), [])
 
 
 def _field(model: type[BaseModel], path: Path) -> FieldInfo | None:
     """The field at a path; ``None`` if a section has none, or something else has it."""
-    current: Any = model
+    return _at(model, path)[0]
+
+
+def _at(model: type[BaseModel], path: Path) -> tuple[FieldInfo | None, list[Any]]:
+    """The field at a path, and what may stand there; a key of a mapping is of the mapping's field."""
+    kinds: list[Any] = [model]
     found = None
     for step in path:
         if isinstance(step, int):
             continue
-        found = current.model_fields.get(step) if _is_model(current) else None
-        if found is None:
-            return None
-        current = next(filter(_is_model, _flatten(found.annotation)), None)
-    return found
+        own = [k.model_fields[step] for k in kinds if _is_model(k) and step in k.model_fields]
+        held = [own[0].annotation] if own else [get_args(k)[1] for k in kinds if get_origin(k) is dict]
+        if not held:
+            return None, []
+        found = own[0] if own else found
+        kinds = [inner for kind in held for inner in _flatten(kind)]
+    return found, kinds
 
 
 def _flatten(annotation: Any) -> Iterator[Any]:
+    """An annotation and those that it is made of; what a mapping's values are, its own key says first."""
     yield annotation
-    for inner in get_args(annotation):
+    for inner in get_args(annotation) if get_origin(annotation) is not dict else ():
         yield from _flatten(inner)
 
 

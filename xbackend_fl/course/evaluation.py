@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, Union
 
@@ -31,14 +32,15 @@ from xbackend_fl.metrics import (
 )
 
 _OWN = "FILE_OR_MODULE:CALLABLE"
+_LOSS: Keys = ("training", "loss")
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=60)]
 
 
-def _entry(value: Any) -> Any:
+def _entry(key: str, value: Any) -> Any:
     """A file stays a text."""
     if isinstance(value, str) and ":" in value:
         return value
-    return chosen(value, METRICS, "evaluation.metrics", f", and {_OWN}")
+    return chosen(value, METRICS, key, f", and {_OWN}")
 
 
 def _kind(value: Any) -> str | None:
@@ -50,10 +52,14 @@ def _kind(value: Any) -> str | None:
 
 if TYPE_CHECKING:
     Entry: TypeAlias = Metric | str
+    OutputEntry: TypeAlias = Metric | str
 else:
     _kinds = [Annotated[str, Tag(_OWN), Field(pattern=":")]]
     _kinds += [Annotated[kind, Tag(name)] for name, kind in METRICS.items()]
-    Entry = Annotated[Union[tuple(_kinds)], Discriminator(_kind), BeforeValidator(_entry)]  # noqa: UP007
+    Entry, OutputEntry = (
+        Annotated[Union[tuple(_kinds)], Discriminator(_kind), BeforeValidator(partial(_entry, key))]  # noqa: UP007
+        for key in ("evaluation.metrics", "training.outputs.OUTPUT.metrics")
+    )
 
 
 class BestSection(Section):
@@ -100,23 +106,23 @@ class EvaluationSection(Section):
         description="validation: participants: share of a participant's examples that it does not train on, if it brings none to validate on",
     )
 
-    def mistakes(self, loss: Loss) -> Iterator[InitErrorDetails]:
-        """What no key can say for itself, at its place from the section."""
+    def mistakes(self, loss: Loss, beside: Keys = _LOSS) -> Iterator[InitErrorDetails]:
+        """What no key can say for itself, at its place from the section.
+
+        Args:
+            loss: What is minimised.
+            beside: Keys that lead to it.
+        """
         fits, labels = fitting(loss), {"loss"}
         for place, entry in enumerate(self.metrics or ()):
             metric, keys = _metric(entry), ("metrics", place)
             if metric.name != "loss" and metric.label in labels:
-                yield mistake(f"evaluation.metrics has {metric.label} twice", keys, entry)
-            yield from _unfit(metric, entry, keys, loss)
+                where = ".".join(map(str, ("evaluation",) if beside == _LOSS else beside[:-1]))
+                yield mistake(f"{where}.metrics has {metric.label} twice", keys, entry)
+            yield from _unfit(metric, entry, keys, loss, beside)
             labels.add(metric.label)
-        for name in self.reported:
-            if name in labels or any(kind.has(name, built_in) for built_in, kind in METRICS.items()):
-                text = f"evaluation.reported has {name}, which is the name of a metric of the course's"
-                yield mistake(text, ("reported", name), name, hint=f"report it as own_{name}")
+        yield from self.unfit(labels)
         labels |= {*self.reported}
-        if self.best.over != "all" and self.validation == "common" and self.best.metric not in self.reported:
-            text = f"evaluation.best is over participants ({self.best.over}), who are not evaluated"
-            yield mistake(text, ("best", "over"), self.best.over, hint="evaluation.validation: participants")
         best = self.best.metric
         if best is None:
             return
@@ -124,11 +130,25 @@ class EvaluationSection(Section):
         if ":" in best:
             if isinstance(there, Own) and there.text != best:
                 yield mistake(f"two metrics are called {there.name}", ("best", "metric"), best)
-            yield from _unfit(_metric(best), best, ("best", "metric"), loss)
+            yield from _unfit(_metric(best), best, ("best", "metric"), loss, beside)
         elif there is None and best not in fits:
             known = [*fits, *sorted(labels - {*fits})]
             text = f"evaluation.best is {printed(best)}, but the loss is {loss.name}, which has {', '.join(known)}"
             yield mistake(text, ("best", "metric"), best, hint=look_alike(best, known))
+
+    def unfit(self, labels: Container[str]) -> Iterator[InitErrorDetails]:
+        """Figures of participants' own that are called as others, and a choice over participants who are not evaluated, at their places from the section.
+
+        Args:
+            labels: Names of the figures that are measured.
+        """
+        for name in self.reported:
+            if name in labels or any(kind.has(name, built_in) for built_in, kind in METRICS.items()):
+                text = f"evaluation.reported has {name}, which is the name of a metric of the course's"
+                yield mistake(text, ("reported", name), name, hint=f"report it as own_{name}")
+        if self.best.over != "all" and self.validation == "common" and self.best.metric not in self.reported:
+            text = f"evaluation.best is over participants ({self.best.over}), who are not evaluated"
+            yield mistake(text, ("best", "over"), self.best.over, hint="evaluation.validation: participants")
 
     def labels(self, loss: Loss) -> list[str]:
         """Names of the figures that are measured, but for those of single classes."""
@@ -205,7 +225,9 @@ def _label(best: str) -> str:
     return best.rpartition(":")[2]
 
 
-def _unfit(metric: Metric, entry: Metric | str, keys: Keys, loss: Loss) -> Iterator[InitErrorDetails]:
+def _unfit(
+    metric: Metric, entry: Metric | str, keys: Keys, loss: Loss, beside: Keys
+) -> Iterator[InitErrorDetails]:
     """What is wrong with one metric beside a loss."""
     if isinstance(metric, Own):
         if any(kind.has(metric.name, name) for name, kind in METRICS.items()):
@@ -213,4 +235,4 @@ def _unfit(metric: Metric, entry: Metric | str, keys: Keys, loss: Loss) -> Itera
             yield mistake(text, keys, entry, hint="give the callable another name")
     elif metric.name not in (fits := fitting(loss)):
         text = f"{metric.name} does not fit the loss {loss.name}, which has {', '.join(fits)}"
-        yield mistake(text, keys, metric.name, beside=("training", "loss"))
+        yield mistake(text, keys, metric.name, beside=beside)

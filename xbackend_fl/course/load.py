@@ -15,6 +15,7 @@ from xbackend_fl.course.counted import counted
 from xbackend_fl.course.excerpt import printed
 from xbackend_fl.course.model import Course
 from xbackend_fl.course.model_section import CODE
+from xbackend_fl.course.outputs import ONE_LOSS
 from xbackend_fl.course.section import Section
 from xbackend_fl.course.settings import Path as Keys
 from xbackend_fl.course.wording import dotted
@@ -62,8 +63,8 @@ def complete(course: Course) -> dict[str, Any]:
     plain["data"]["source"] = absolute(course.data.source, course.base)
     for name in {"transform", "evaluation_transform"} & plain["data"].keys():
         plain["data"][name] = resolve(plain["data"][name], course.base)
-    _absolute_metrics(plain["evaluation"], course)
-    _absolute_loss(plain["training"], course)
+    _absolute_metrics(plain, course)
+    _absolute_losses(plain, course)
     deployment = plain["deployment"]
     places = (
         (plain, "initial"),
@@ -88,18 +89,26 @@ def complete(course: Course) -> dict[str, Any]:
     return plain
 
 
-def _absolute_metrics(evaluation: dict[str, Any], course: Course) -> None:
+def _absolute_metrics(plain: dict[str, Any], course: Course) -> None:
     """Metrics of the user's own by their absolute files."""
-    for path, text in course.evaluation.files:
-        section: Any = evaluation
+    for path, text in course.figures.files:
+        section: Any = plain
         for step in path[:-1]:
             section = section[step]
         section[path[-1]] = resolve(text, course.base)
 
 
-def _absolute_loss(training: dict[str, Any], course: Course) -> None:
-    if isinstance(loss := course.loss, OwnLoss | NativeLoss):
-        training["loss"] = TypeAdapter(type(loss)).dump_python(loss, mode="json", by_alias=True)
+def _absolute_losses(plain: dict[str, Any], course: Course) -> None:
+    for head, (*path, key) in zip(course.heads.each, course.losses, strict=True):
+        section: Any = plain
+        for step in path:
+            section = section[step]
+        if isinstance(loss := head.loss, OwnLoss | NativeLoss):
+            section[key] = TypeAdapter(type(loss)).dump_python(loss, mode="json", by_alias=True)
+    if course.training.outputs is not None:
+        # What is of one loss alone says nothing.
+        for key in ONE_LOSS:
+            plain["training"].pop(key, None)
 
 
 def dump(course: Course) -> str:
@@ -123,11 +132,11 @@ def _outside(course: Course) -> list[diagnostics.Mistake]:
     for name in ("source", "transform", "evaluation_transform"):
         if (named := getattr(course.data, name)) is not None:
             mistakes += _missing(named, course, ("data", name))
-    for path, metric in course.evaluation.files:
-        mistakes += _missing(metric, course, ("evaluation", *path))
-    if isinstance(course.training.loss, OwnLoss | NativeLoss):
-        for code in course.training.loss.files:
-            mistakes += _missing(code, course, ("training", "loss"))
+    for path, metric in course.figures.files:
+        mistakes += _missing(metric, course, path)
+    for path, loss in course.losses.items():
+        for code in loss.files if isinstance(loss, OwnLoss | NativeLoss) else ():
+            mistakes += _missing(code, course, path)
     # Thousands may name one file.
     looked_at: dict[str, list[diagnostics.Mistake]] = {}
     sections: list[tuple[Keys, Section]] = [(("deployment",), course.deployment)]

@@ -29,6 +29,7 @@ from xbackend_fl.course.early_stopping import EarlyStopping
 from xbackend_fl.course.evaluation import EvaluationSection
 from xbackend_fl.course.excerpt import printed
 from xbackend_fl.course.federate import Federate
+from xbackend_fl.course.figures import Figures
 from xbackend_fl.course.model_section import CODE, ModelSection
 from xbackend_fl.course.numbers import there
 from xbackend_fl.course.own_training import misfits, overridden
@@ -37,10 +38,9 @@ from xbackend_fl.course.section import Section
 from xbackend_fl.course.settings import Path as Keys
 from xbackend_fl.course.training import Training
 from xbackend_fl.errors import ConfigError
-from xbackend_fl.locate import resolve
-from xbackend_fl.losses import Loss, NativeLoss, OwnLoss
+from xbackend_fl.losses import Loss, NativeLoss
 from xbackend_fl.losses.own import NUMPY
-from xbackend_fl.metrics import Choice, Metric
+from xbackend_fl.metrics import Choice, Heads
 from xbackend_fl.schedules import Watching, factor_over_rounds
 
 
@@ -162,19 +162,22 @@ class Course(Section):
         return algorithm.server(self.federate.server, len(self.participants))
 
     @property
-    def loss(self) -> Loss:
-        """What training minimises; code of the user's own is named by its absolute file."""
-        loss = self.training.loss
-        return (
-            loss.within(lambda text: resolve(text, self._base))
-            if isinstance(loss, OwnLoss | NativeLoss)
-            else loss
-        )
+    def figures(self) -> Figures:
+        """What it minimises and measures."""
+        return Figures(self.training, self.evaluation, self._base)
 
     @property
-    def metrics(self) -> tuple[Metric, ...]:
-        """What is measured: the loss first."""
-        return self.evaluation.measured(self.training.loss, self._base)
+    def heads(self) -> Heads:
+        """The outputs of the model that its losses read; code of the user's own is named by its absolute file."""
+        return self.figures.heads
+
+    @property
+    def losses(self) -> dict[Keys, Loss]:
+        """What training minimises, as the course says it, by the keys that lead there."""
+        outputs = self.training.outputs
+        if outputs is None:
+            return {("training", "loss"): self.training.loss}
+        return {("training", "outputs", name, "loss"): one.loss for name, one in outputs.items()}
 
     @property
     def chosen_by(self) -> Choice:
@@ -183,13 +186,11 @@ class Course(Section):
         Raises:
             ConfigError: It is a metric of the user's own, and cannot be loaded.
         """
-        return self.evaluation.chosen_by(self.training.loss, self._base)
+        return self.figures.chosen_by
 
     def figure_called(self, name: str | None) -> Choice:
         """A figure that is watched; what chooses the best weights if it has no name."""
-        if name is None:
-            return self.chosen_by
-        return self.evaluation.choice(self.training.loss, self._base, name)
+        return self.chosen_by if name is None else self.figures.choice(name)
 
     @property
     def free_axes(self) -> list[tuple[int, int]]:
@@ -314,8 +315,8 @@ class Course(Section):
         if self.early_stopping is not None:
             watching["early_stopping",] = self.early_stopping.metric
         for place, name in watching.items():
-            if name is not None and not self.evaluation.gives(name, self.training.loss):
-                known = self.evaluation.labels(self.training.loss)
+            if name is not None and not self.figures.gives(name):
+                known = self.figures.labels
                 text = f"{place[0]}.{'metric' if len(place) == 1 else 'schedule'} watches {printed(repr(name))}; evaluation.metrics has {', '.join(known)}"
                 yield mistake(text, (*place, "metric"), name, hint=look_alike(name, known))
         yield from self._lowest(self.training, keys)
@@ -328,18 +329,21 @@ class Course(Section):
 
     def _functions(self) -> Iterator[InitErrorDetails]:
         """Every backend that trains has its function of a loss of the user's own, and some backend or NumPy one to compare with."""
-        loss, place = self.training.loss, ("training", "loss")
-        if not isinstance(loss, NativeLoss):
-            return
+        for place, loss in self.losses.items():
+            if isinstance(loss, NativeLoss):
+                yield from self._functions_of(loss, place)
+
+    def _functions_of(self, loss: NativeLoss, place: Keys) -> Iterator[InitErrorDetails]:
+        key = ".".join(map(str, place))
         needed = {participant.backend for participant in self.participants}
         if missing := sorted(needed - loss.backends):
-            text = f"training.loss has no function for {', '.join(missing)}, and participants train with it"
+            text = f"{key} has no function for {', '.join(missing)}, and participants train with it"
             yield mistake(text, place, loss.name, hint=f"{missing[0]}: losses.py:{loss.name}")
         elif unknown := sorted(loss.backends - self.models.keys() - {NUMPY}):
-            text = f"training.loss has a function for {unknown[0]}, which has no model; models has {', '.join(self.models)}"
+            text = f"{key} has a function for {unknown[0]}, which has no model; models has {', '.join(self.models)}"
             yield mistake(text, place, loss.name, hint=look_alike(unknown[0], self.models))
         elif len(needed) > 1 and self.reference not in needed and not {NUMPY, self.reference} & loss.backends:
-            text = f"training.loss has functions that nothing can be compared with: nobody computes it for the reference, {self.reference}"
+            text = f"{key} has functions that nothing can be compared with: nobody computes it for the reference, {self.reference}"
             yield mistake(
                 text, place, loss.name, hint=f"numpy: losses.py:{loss.name}, over arrays in ONNX layout"
             )
@@ -361,5 +365,4 @@ class Course(Section):
                     text = "`evaluate` gives the figures that evaluation.reported names, and it names none"
                     hint = "evaluation: {reported: {recall: max}}, by name, and where each is better"
                     yield mistake(text, (*place, "evaluate"), section.evaluate, hint=hint)
-        for found in self.evaluation.mistakes(self.training.loss):
-            yield {**found, "loc": ("evaluation", *found.get("loc", ()))}
+        yield from self.figures.mistakes()

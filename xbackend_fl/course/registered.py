@@ -190,8 +190,9 @@ def _several(value: Any) -> Any:
 def _kind_of_loss(value: Any) -> str:
     """Whether a loss is one of the toolkit's, or one of the user's own in one function or in several."""
     if isinstance(value, list | tuple):
-        text = "`training.loss` is a list, and a course has one loss, of the model's first output"
-        refuse([mistake(text, (), value, hint="name one alone: training.loss: huber")])
+        text = "the loss is a list, and an output has one"
+        hint = "name one alone: loss: huber; several outputs have one each in training.outputs"
+        refuse([mistake(text, (), value, hint=hint)])
     if isinstance(value, NativeLoss) or (isinstance(value, dict) and value and "name" not in value):
         return "native"
     name = value.get("name") if isinstance(value, dict) else value
@@ -215,6 +216,7 @@ if TYPE_CHECKING:
     AlgorithmSection: TypeAlias = Algorithm
     AggregatorSection: TypeAlias = Rule
     LossSection: TypeAlias = Loss
+    OutputLoss: TypeAlias = Loss
     OptimizerSection: TypeAlias = Optimizer
     OwnOptimizer: TypeAlias = object
     ServerSection: TypeAlias = ServerOptimizer
@@ -223,14 +225,15 @@ if TYPE_CHECKING:
 else:
     AlgorithmSection = section(ALGORITHMS, "federate.algorithm")
     AggregatorSection = section(AGGREGATORS, "federate.aggregator")
-    LossSection = Annotated[
-        Annotated[section(LOSSES, "training.loss"), Tag("known")]
-        | Annotated[
-            OwnLoss, BeforeValidator(_alone), AfterValidator(partial(_held, "training.loss")), Tag("own")
+    LossSection, OutputLoss = (
+        Annotated[
+            Annotated[section(LOSSES, key), Tag("known")]
+            | Annotated[OwnLoss, BeforeValidator(_alone), AfterValidator(partial(_held, key)), Tag("own")]
+            | Annotated[NativeLoss, BeforeValidator(_by_backend), Tag("native")],
+            Discriminator(_kind_of_loss),
         ]
-        | Annotated[NativeLoss, BeforeValidator(_by_backend), Tag("native")],
-        Discriminator(_kind_of_loss),
-    ]
+        for key in ("training.loss", "training.outputs.OUTPUT.loss")
+    )
     OptimizerSection = section(OPTIMIZERS, "training.optimizer", default=SGD().name)
     OwnOptimizer = any_kind(
         OPTIMIZERS,

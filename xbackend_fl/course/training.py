@@ -9,6 +9,7 @@ from pydantic import Field, PositiveInt
 from xbackend_fl.adapter.contract import Precision
 from xbackend_fl.adapter.optimizers.kinds.sgd import SGD
 from xbackend_fl.course.numbers import HELD, Seconds
+from xbackend_fl.course.outputs import OutputSections
 from xbackend_fl.course.registered import LossSection, OptimizerSection, OwnOptimizer, ScheduleSections
 from xbackend_fl.course.section import Section
 from xbackend_fl.losses.kinds.cross_entropy import CrossEntropy
@@ -50,6 +51,11 @@ class Training(OwnTraining):
         SGD(), description="what a step does with a gradient; the same arithmetic on every backend"
     )
     loss: LossSection = CrossEntropy()
+    outputs: OutputSections | None = Field(
+        None,
+        description="several outputs with a loss each, of which training minimises the sum; replaces loss, ignore_index and class_axis. "
+        "The name of an output is that of its targets, too",
+    )
     ignore_index: int | None = Field(
         -100, description="classes and binary outputs: targets of this value do not count; null if all do"
     )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from xbackend_fl.data.column import Array, Column, is_read, prefetch, read
 from xbackend_fl.data.examine import extreme_values
 from xbackend_fl.errors import ConfigError
+from xbackend_fl.losses import parts_of
 
 SPLITS = ("train", "validation", "test")
 """The parts of a data set, by the names that loaders give them."""
@@ -57,7 +58,8 @@ class Dataset:
 
     Attributes:
         inputs: One array, or one column that reads rows when they are asked for, per model input; batch first, channels first.
-        targets: Class indices in the shape of the output without its class axis, or numbers in the shape of the output, ``[N, ...]``.
+        targets: Class indices in the shape of the output without its class axis, or numbers in the shape of the output, ``[N, ...]``. For several
+            outputs with a loss each a structured array ``[N]`` with a field for every one.
         rows: Which examples of the arrays belong to it, in its own order; all if left out. Parts of a data set share
             its arrays: a thousand participants need no more memory than one.
         notes: What was handed over as something else than arrays, one line each, for people.
@@ -135,7 +137,8 @@ def extreme_rows(data: Dataset) -> NDArray[np.intp]:
 
     Those with the floats closest to zero are among them; so are those with the extreme integers of each column.
     """
-    columns = (*data.inputs, *([data.targets] if data.targets.dtype.kind == "f" else []))
+    targets = [part for part in parts_of(data.targets).values() if part.dtype.kind == "f"]
+    columns = (*data.inputs, *targets)
     found = {row for column in columns for row in extreme_values(column, data.rows)}
     return np.asarray(sorted(found), np.intp)
 

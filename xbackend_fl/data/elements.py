@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +14,9 @@ from xbackend_fl.data.arrays import to_array
 from xbackend_fl.data.column import Array
 from xbackend_fl.data.dataset import input_names
 from xbackend_fl.data.source import Reading
+from xbackend_fl.data.targets import apart, named
 from xbackend_fl.errors import ConfigError, shortened
+from xbackend_fl.losses import joined
 
 _TARGETS = ("label", "labels", "target", "targets", "y")
 
@@ -55,7 +57,9 @@ def element_of(where: str, value: Any, how: Reading, done: Counter[str]) -> Elem
     """
     inputs, targets = _pair(where, value, how)
     names = [f"{where}: {name}" for name in input_names(len(inputs))]
-    for name, each in zip((*names, f"{where}: targets"), (*inputs, targets), strict=True):
+    parts = apart(f"{where}: targets", targets, how.heads)
+    called = [named(f"{where}: targets", name) for name in parts]
+    for name, each in zip((*names, *called), (*inputs, *parts.values()), strict=True):
         if each is None:
             raise ConfigError(
                 f"{name}: a missing value (None)", hint="fill it, or leave its example out of the data set"
@@ -65,8 +69,27 @@ def element_of(where: str, value: Any, how: Reading, done: Counter[str]) -> Elem
             _without_image(names[place], each, how, place, done) for place, each in enumerate(inputs)
         )
     # A list of one, since a target may be a number without axes.
-    arrays = [to_array([array], name)[0][0] for name, array in zip(names, inputs, strict=True)]
-    return Element(tuple(arrays), to_array([targets], f"{where}: targets")[0][0])
+    arrays = tuple(to_array([array], name)[0][0] for name, array in zip(names, inputs, strict=True))
+    wanted = {
+        name: to_array([each], place)[0][0] for (name, each), place in zip(parts.items(), called, strict=True)
+    }
+    return Element(arrays, _joined(where, wanted, arrays, how))
+
+
+def _joined(where: str, parts: Mapping[str, Array], inputs: Sequence[Array], how: Reading) -> Array:
+    """Targets of one example or of a batch, with a field for every head if there are several."""
+    if "" in parts:
+        return parts[""]
+    alone = [array.shape for array in inputs] == [example.shape[1:] for example in how.inputs]
+    if alone or not all(array.ndim for array in parts.values()):
+        return joined({name: array[None] for name, array in parts.items()}).reshape(())
+    lengths = {f"targets: {name}": len(array) for name, array in parts.items()}
+    if len({*lengths.values()}) != 1:
+        shown = ", ".join(f"{length} in {name}" for name, length in lengths.items())
+        raise ConfigError(
+            f"{where}: targets differ in length: {shown}", hint="every example of a batch has one of each"
+        )
+    return joined(parts)
 
 
 def article(value: object) -> str:
@@ -77,8 +100,15 @@ def article(value: object) -> str:
 
 def forms_text(forms: tuple[Form, ...]) -> str:
     """Forms in words."""
-    *inputs, target = (f"{dtype} {list(shape)}" for shape, dtype in forms)
+    *inputs, target = (_form_text(*form) for form in forms)
     return f"inputs of {', '.join(inputs)} and targets of {target}"
+
+
+def _form_text(shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
+    if dtype.names is None:
+        return f"{dtype} {list(shape)}"
+    fields = ((name, dtype[name]) for name in dtype.names)
+    return ", ".join(f"{name} {field.base} {list(field.shape)}" for name, field in fields)
 
 
 def unread(where: str, error: BaseException, hint: str | None = None) -> ConfigError:
@@ -133,6 +163,8 @@ def _pair(where: str, value: Any, how: Reading) -> tuple[tuple[Any, ...], Any]:
             return tuple(inputs), targets
     if isinstance(value, tuple | list) and len(value) == count + 1 > 2:
         return tuple(value[:-1]), value[-1]
+    if isinstance(value, tuple | list) and len(value) == count + len(how.heads) > count:
+        return tuple(value[:count]), tuple(value[count:])
     size = f" of {len(value)}" if isinstance(value, tuple | list) else ""
     raise ConfigError(
         f"{where}: {article(value)}{size}, expected (inputs, target)",
@@ -146,6 +178,9 @@ def _pair(where: str, value: Any, how: Reading) -> tuple[tuple[Any, ...], Any]:
 
 
 def _of_mapping(where: str, value: Mapping[str, Any], how: Reading) -> tuple[tuple[Any, ...], Any]:
+    if how.heads and {*how.heads} <= {*value}:
+        parts = {name: value[name] for name in how.heads}
+        value = {name: one for name, one in value.items() if name not in parts} | {_TARGETS[0]: parts}
     targets = [name for name in _TARGETS if name in value and name not in how.names]
     rest = [name for name in value if name not in targets]
     names = list(how.names) if {*how.names} <= {*value} and how.names else rest

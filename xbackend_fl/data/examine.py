@@ -76,13 +76,14 @@ def digest(arrays: Sequence[Column]) -> str:
     """
     found = hashlib.sha256()
     for array in arrays:
-        found.update(f"{array.shape} {array.dtype.str};".encode())
+        found.update(f"{array.shape} {_form(array.dtype)};".encode())
         rows = np.unique(np.linspace(0, len(array) - 1, min(len(array), _SAMPLED)).astype(np.intp))
         if not is_steady(array):
             continue
         sample = read(array, rows)
         # Longer floats have bytes that mean nothing.
-        sample = sample.astype(np.float64) if sample.dtype.itemsize > _WIDEST else sample
+        is_long = sample.dtype.kind == "f" and sample.dtype.itemsize > _WIDEST
+        sample = sample.astype(np.float64) if is_long else sample
         found.update(np.ascontiguousarray(sample).tobytes())
     return found.hexdigest()
 
@@ -177,7 +178,7 @@ class _Extremes:
 @final
 class _Content:
     def __init__(self, column: Column) -> None:
-        self._digest = blake3(f"{column.shape} {column.dtype.str};".encode())
+        self._digest = blake3(f"{column.shape} {_form(column.dtype)};".encode())
 
     def see(self, start: int, block: Array) -> None:
         del start
@@ -187,6 +188,11 @@ class _Content:
 
     def found(self) -> str:
         return self._digest.hexdigest()
+
+
+def _form(dtype: np.dtype[Any]) -> str:
+    """A dtype in words: of a row of several targets, with the names, dtypes and shapes of all."""
+    return dtype.str if dtype.names is None else str(dtype.descr)
 
 
 def _held(block: Array, dtype: np.dtype[Any]) -> NDArray[np.bool_]:

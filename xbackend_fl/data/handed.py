@@ -15,7 +15,9 @@ from xbackend_fl.data.elements import article
 from xbackend_fl.data.items import is_items, items_of
 from xbackend_fl.data.source import Reading
 from xbackend_fl.data.stream import gives_batches, is_stream, stream_of
+from xbackend_fl.data.targets import named, targets_of
 from xbackend_fl.errors import ConfigError, Refusals, RefusedInput, shortened
+from xbackend_fl.losses import joined
 
 
 def parts_of(where: str, pairs: dict[str, Any], how: Reading, refused: Refusals) -> dict[str, Dataset]:
@@ -69,23 +71,22 @@ def _of_pair(where: str, pair: tuple[Any, Any], how: Reading) -> Dataset:
             column, note = _column(value, f"{where}: {name}")
             columns.append(column)
             notes += [note] if note else []
-    targets = np.empty(0)
+    parts: dict[str, Array] = {}
     with refused:
-        targets, note = to_array(pair[1], f"{where}: targets")
-        notes += [note] if note else []
+        parts, said = targets_of(f"{where}: targets", pair[1], how.heads)
+        notes += said
     refused.raise_any()
-    lengths = {
-        name: len(column) for name, column in zip([*names, "targets"], [*columns, targets], strict=True)
-    }
+    names = [*names, *(named("targets", name) for name in parts)]
+    lengths = {name: len(column) for name, column in zip(names, [*columns, *parts.values()], strict=True)}
     if len({*lengths.values()}) != 1:
         shown = ", ".join(f"{length} in {name}" for name, length in lengths.items())
         raise ConfigError(
             f"{where}: inputs and targets differ in length: {shown}",
             hint="every example has one of each: hand over as many",
         )
-    if not len(targets):
+    if not max(lengths.values()):
         raise ConfigError(f"{where}: no examples")
-    return Dataset(tuple(columns), targets, notes=tuple(notes))
+    return Dataset(tuple(columns), joined(parts), notes=tuple(notes))
 
 
 def _column(value: Any, where: str) -> tuple[Column, str | None]:

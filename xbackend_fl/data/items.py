@@ -14,6 +14,7 @@ from xbackend_fl.data.dataset import Dataset
 from xbackend_fl.data.elements import ONE_FORM, Element, Form, article, element_of, forms_text, unread
 from xbackend_fl.data.source import Reading
 from xbackend_fl.errors import ConfigError
+from xbackend_fl.losses import parts_of
 
 _TRIED = 16
 _SHOWN = 5
@@ -106,9 +107,7 @@ class _Items:
             for place, row in enumerate(rows.tolist()):
                 index = int(self._rows[row])
                 one = self._element(index, _LATE)
-                if not np.array_equal(
-                    one.targets, self.targets[row], equal_nan=one.targets.dtype.kind == "f"
-                ):
+                if not _same(one.targets, self.targets[row : row + 1]):
                     raise ConfigError(
                         f"{self._where}: example {index} had the target {self.targets[row]} and now has {one.targets}",
                         hint="an example must keep its target; data.transform may change both of a batch",
@@ -157,6 +156,12 @@ class _Items:
 
 def _is_finite(array: Array) -> bool:
     return array.dtype.kind != "f" or bool(np.isfinite(array).all())
+
+
+def _same(one: Array, other: Array) -> bool:
+    """Whether a target is the only one of an array."""
+    pairs = zip(parts_of(one[None]).values(), parts_of(other).values(), strict=True)
+    return all(np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in pairs)
 
 
 @final

@@ -20,7 +20,7 @@ class Layout(NamedTuple):
 
     Attributes:
         inputs: The columns of every input of the model.
-        labels: The column of targets, of the part that a row belongs to, and of its owner, as far as they are read.
+        labels: The column of targets (of every head's, ``target.NAME``), of the part that a row belongs to, and of its owner, as far as they are read.
         images: Numbers of the inputs whose column holds encoded images.
     """
 
@@ -32,6 +32,16 @@ class Layout(NamedTuple):
     def names(self) -> list[str]:
         """All columns that are read."""
         return list(dict.fromkeys((*(name for one in self.inputs for name in one), *self.labels.values())))
+
+    @property
+    def targets(self) -> dict[str, str]:
+        """Labels that are targets, by the head's name; by an empty one where a course has one loss."""
+        return {key.removeprefix(TARGET).removeprefix("."): key for key in self.labels if is_target(key)}
+
+
+def is_target(key: str) -> bool:
+    """Whether a label is a target."""
+    return key == TARGET or key.startswith(f"{TARGET}.")
 
 
 def layout_of(
@@ -46,7 +56,7 @@ def layout_of(
 
     Args:
         where: Which table, for messages.
-        fragment: ``INPUT,INPUT:TARGET``; ``*`` for all other columns.
+        fragment: ``INPUT,INPUT:TARGET``; ``*`` for all other columns; ``HEAD,HEAD=COLUMN`` for the targets of several heads.
         columns: All of the table.
         images: Those that hold encoded images.
         how: The inputs that the model takes.
@@ -61,7 +71,7 @@ def layout_of(
             f"{where}: which column is the target? It has {', '.join(columns)}",
             hint=f"KIND:FILE#INPUT,INPUT:TARGET, or #*:{columns[-1]} for all other columns",
         )
-    labels = {TARGET: target} | {key: name for key, name in beside.items() if name is not None}
+    labels = _targets(where, target, how) | {key: name for key, name in beside.items() if name is not None}
     not_inputs = {*labels.values(), how.split_by}
     names = (
         [name for name in columns if name not in not_inputs]
@@ -92,3 +102,19 @@ def layout_of(
                 hint="name the column of images alone; or name several inputs in the course's `input`",
             )
     return Layout(inputs, labels, tuple(found))
+
+
+def _targets(where: str, text: str, how: Reading) -> dict[str, str]:
+    """The columns of targets: one; or one for each head, ``HEAD=COLUMN``, or ``HEAD`` if the column is called so."""
+    if not how.heads:
+        return {TARGET: text}
+    if len(how.heads) == 1 and "=" not in text:
+        return {f"{TARGET}.{how.heads[0]}": text}
+    pairs = (entry.strip().partition("=") for entry in text.split(","))
+    found = {name.strip(): (column or name).strip() for name, _, column in pairs}
+    if {*found} != {*how.heads}:
+        raise ConfigError(
+            f"{where}: the targets are {', '.join(found)}, and training.outputs reads {', '.join(how.heads)}",
+            hint=f"KIND:FILE#*:{','.join(f'{name}=COLUMN' for name in how.heads)}",
+        )
+    return {f"{TARGET}.{name}": found[name] for name in how.heads}

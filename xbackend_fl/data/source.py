@@ -39,6 +39,7 @@ class Reading:
         deduplicate: LEAF: drop examples that a user has twice.
         on_error: What becomes of an example that cannot be read.
         cache: Folder for what was read into arrays; beside the data if left out.
+        heads: Names of several outputs with a loss, and targets, each, in order; empty where a course has one loss.
     """
 
     base: Path
@@ -53,6 +54,7 @@ class Reading:
     deduplicate: bool = False
     on_error: Literal["stop", "skip"] = "stop"
     cache: Path | None = None
+    heads: Sequence[str] = ()
 
     @property
     def num_inputs(self) -> int | None:

@@ -19,10 +19,11 @@ from xbackend_fl.data.decoder import notes_of
 from xbackend_fl.data.divide import by_names, by_shares, divided
 from xbackend_fl.data.kept import Writer, kept, stamps
 from xbackend_fl.data.labels import classes_note, classes_of
-from xbackend_fl.data.layout import OWNERS, PARTS, TARGET, Layout, layout_of
+from xbackend_fl.data.layout import OWNERS, PARTS, Layout, layout_of
 from xbackend_fl.data.source import Reading
 from xbackend_fl.data.table_writer import TableWriter
 from xbackend_fl.errors import ConfigError, FileError, shortened
+from xbackend_fl.losses import joined
 
 KEYS = frozenset({"splits", "split_by", "owners", "classes", "cache"})
 """Keys of a course's section ``data`` that tables read."""
@@ -97,16 +98,20 @@ class Table:
                     )
                 array = array.reshape(len(array), *shape)
             inputs.append(array)
-        targets = arrays[TARGET]
-        if TARGET in labels:
-            where = f"{self.where}: {layout.labels[TARGET]}"
-            classes = classes_of(where, labels[TARGET], how)
-            targets = np.array([classes.index(label) for label in labels[TARGET]], np.int64)[targets]
-            notes.append(classes_note(where, classes, how))
+        targets = {}
+        for name, label in layout.targets.items():
+            targets[name] = arrays[label]
+            if label in labels:
+                where = f"{self.where}: {layout.labels[label]}"
+                classes = classes_of(where, labels[label], how)
+                numbers = np.array([classes.index(text) for text in labels[label]], np.int64)
+                targets[name] = numbers[arrays[label]]
+                notes.append(classes_note(where, classes, how))
         rows = {name: np.array(labels[name])[arrays[name]] for name in (PARTS, OWNERS) if name in labels}
         named = None if parts is None else rows[PARTS].tolist()
-        skipped = found.facts["count"] - len(targets)
-        return Dataset(tuple(inputs), targets, notes=tuple(notes)), named, rows.get(OWNERS), skipped
+        whole = joined(targets)
+        skipped = found.facts["count"] - len(whole)
+        return Dataset(tuple(inputs), whole, notes=tuple(notes)), named, rows.get(OWNERS), skipped
 
     def where_of(self, file: Path) -> str:
         """What messages call one of the files."""

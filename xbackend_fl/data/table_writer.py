@@ -13,7 +13,7 @@ from xbackend_fl.data.arrow import cast, encoded, numbers, texts
 from xbackend_fl.data.column import Array
 from xbackend_fl.data.decoder import Decoder, Encoded, wanted_of
 from xbackend_fl.data.kept import Writer
-from xbackend_fl.data.layout import TARGET, Layout
+from xbackend_fl.data.layout import Layout, is_target
 from xbackend_fl.data.pictures import Pixels
 from xbackend_fl.data.source import Reading
 from xbackend_fl.errors import ConfigError
@@ -95,12 +95,12 @@ class TableWriter:
     def _labels(self, where: str, key: str, values: Any, start: int, name: str) -> Array:
         """Targets that are numbers; or numbers of texts."""
         found = texts(f"{where}: {name}", values, start)
-        if key == TARGET and key in self._writer.forms and (found is None) == (key in self.codes):
+        if is_target(key) and key in self._writer.forms and (found is None) == (key in self.codes):
             raise ConfigError(
                 f"{where}: {name}: {values.type} values from row {start} on, after {'text' if found is None else 'numbers'}",
                 hint="write all targets of a source as text, or all as numbers",
             )
-        if found is None and key == TARGET:
+        if found is None and is_target(key):
             array = numbers(f"{where}: {name}", values, start)
             dtype = np.dtype(np.float32 if array.dtype.kind == "f" else np.int64)
             array, changed = cast(f"{where}: {name}", array, dtype, start)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, final
 
@@ -9,8 +10,10 @@ import numpy as np
 
 from xbackend_fl.data.dataset import Examples, input_names
 from xbackend_fl.data.draws import generator
+from xbackend_fl.data.targets import named
 from xbackend_fl.errors import ConfigError
 from xbackend_fl.locate import explained, load_callable
+from xbackend_fl.losses import each_of, joined, parts_of
 
 
 @final
@@ -18,7 +21,7 @@ class Transform:
     """A function over batches in ONNX layout: ``inputs, targets = function(inputs, targets, rng)``.
 
     ``inputs`` is an array, or a tuple of arrays if the model takes several, as the data hold them: bytes are not scaled yet. The arrays
-    are copies, which it may change. ``rng`` is a NumPy generator; whoever draws from it alone gives the same on every backend, in any
+    are copies, which it may change; targets of several outputs are a dict of arrays. ``rng`` is a NumPy generator; whoever draws from it alone gives the same on every backend, in any
     process.
 
     Args:
@@ -51,7 +54,8 @@ class Transform:
         inputs = examples.inputs
         handed = inputs[0] if len(inputs) == 1 else inputs
         with explained(self.what, self._function):
-            returned = self._function(handed, examples.targets, generator(self._seed, "transform", *key))
+            targets = each_of(examples.targets, np.ascontiguousarray)
+            returned = self._function(handed, targets, generator(self._seed, "transform", *key))
         if not isinstance(returned, tuple) or len(returned) != 2:
             raise ConfigError(
                 f"{self.what}: returned {type(returned).__name__}, expected (inputs, targets)",
@@ -62,7 +66,18 @@ class Transform:
             raise ConfigError(f"{self.what}: returned {len(found)} inputs of {len(inputs)}")
         names = input_names(len(inputs))
         checked = tuple(map(self._checked, names, found, inputs))
-        return Examples(checked, self._checked("targets", returned[1], examples.targets))
+        before = parts_of(examples.targets)
+        found_targets = {"": returned[1]} if "" in before else returned[1]
+        if not isinstance(found_targets, Mapping) or found_targets.keys() != before.keys():
+            raise ConfigError(
+                f"{self.what}: returned targets that are not a dict of {', '.join(before)}",
+                hint="it is given one, and returns one with the same keys",
+            )
+        named_targets = {
+            name: self._checked(named("targets", name), found_targets[name], part)
+            for name, part in before.items()
+        }
+        return Examples(checked, joined(named_targets))
 
     def _checked(self, name: str, found: Any, before: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         array = np.asarray(found)

@@ -5,6 +5,7 @@ from xbackend_fl.losses.operations import NumpyOperations, Operations
 from xbackend_fl.losses.own import NativeLoss, OwnLoss
 from xbackend_fl.losses.protocol import QUANTITIES, BuiltIn, Kernel, Loss, Targets
 from xbackend_fl.losses.registry import LOSSES
+from xbackend_fl.losses.targets import each_of, joined, parts_of
 
 __all__ = [
     "LOSSES",
@@ -17,5 +18,8 @@ __all__ = [
     "Operations",
     "OwnLoss",
     "Targets",
+    "each_of",
+    "joined",
     "mean_loss",
+    "parts_of",
 ]

@@ -102,7 +102,7 @@ class BoundModel:
         """Train the model as one participant does: from the weights that it has, one step per batch, with an optimizer that remembers nothing.
 
         Args:
-            batches: The data, and targets of the first output's shape, without its class axis if the loss is of classes.
+            batches: The data, and targets in the shape of the output that the loss reads, without its class axis if the loss is of classes.
             config: How. ``class_axis`` is in ONNX layout; an array of a slot goes by canonical name, and each slot has one for every
                 trainable parameter; ``attributes`` and ``masked`` are the schema's, whatever is given.
             seed: Of dropout and other noise.
@@ -111,8 +111,14 @@ class BoundModel:
             The loss as it was on the way.
 
         Raises:
-            RefusedInput: The model computes some of its weights, or cannot be trained as the schema says; or the loss does not accept a target.
+            RefusedInput: The model computes some of its weights, or cannot be trained as the schema says; or the loss does not accept a target, or
+                there are several.
         """
+        if config.heads:
+            raise ConfigError(
+                f"train has one loss, and config.heads has {len(config.heads)}",
+                hint="TrainConfig(…, loss=…, output=0) for one of them; a course trains several: training.outputs",
+            )
         self._require_two_ways()
         if self.binding.inference_only:
             raise RefusedInput(
@@ -123,9 +129,8 @@ class BoundModel:
         model = self._renewed()
         model.reset(seed)
         axis = config.class_axis if config.loss.targets == "classes" else None
-        return model.train(
-            self._ready(batches, config.loss, axis, config.ignore_index), replace(config, attributes={})
-        )
+        ready = self._ready(batches, config.loss, axis, config.ignore_index, config.output)
+        return model.train(ready, replace(config, attributes={}))
 
     def evaluate(
         self,
@@ -155,23 +160,37 @@ class BoundModel:
         if not ready:
             return Metrics()
         objective = self._objective(ready[0], loss, class_axis, ignore_index)
-        return evaluated(self._renewed(), ready, objective, metrics)
+        return evaluated(
+            self._renewed(),
+            ready,
+            lambda outputs, targets: Metrics.measured(objective, outputs[0], targets, metrics),
+        )
 
     def _ready(
-        self, batches: Iterable[Batch], loss: Loss, class_axis: int | None, ignore_index: int | None
+        self,
+        batches: Iterable[Batch],
+        loss: Loss,
+        class_axis: int | None,
+        ignore_index: int | None,
+        output: int = 0,
     ) -> Iterator[Batch]:
         """Batches that fit, with targets as the loss reads them."""
         for number, batch in enumerate(batches):
-            objective = self._objective(batch, loss, class_axis, ignore_index)
+            objective = self._objective(batch, loss, class_axis, ignore_index, output)
             if fault := objective.fault(batch.targets):
                 raise ConfigError(f"batch {number}, row {fault.row}: {fault.reason}")
             yield Batch(tuple(self._fitting(batch.inputs)), objective.prepared(batch.targets))
 
     def _objective(
-        self, batch: Batch, loss: Loss, class_axis: int | None, ignore_index: int | None
+        self, batch: Batch, loss: Loss, class_axis: int | None, ignore_index: int | None, output: int = 0
     ) -> Objective:
         return objective_of(
-            self.schema, loss, batch.targets, class_axis=class_axis, ignore_index=ignore_index
+            self.schema,
+            loss,
+            batch.targets,
+            place=output,
+            class_axis=class_axis,
+            ignore_index=ignore_index,
         )
 
     def _fitting(self, inputs: Sequence[Array]) -> Sequence[Array]:

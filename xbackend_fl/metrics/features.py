@@ -8,13 +8,14 @@ from xbackend_fl.canonical import OPERATORS, Property, Schema, has
 from xbackend_fl.canonical.node import Node
 
 
-def feature_axis(schema: Schema) -> int | None:
-    """The axis of the first output, the batch counted, that the last layer with weights fills with features.
+def feature_axis(schema: Schema, place: int = 0) -> int | None:
+    """The axis of an output, the batch counted, that the last layer with weights fills with features.
 
     ``None`` if operators in between rearrange values so that no single axis holds them.
     """
     makers = {name: node for node in schema.nodes for name in node.outputs}
-    return _axis(schema.outputs[0].name, len(schema.outputs[0].shape), makers)
+    output = schema.outputs[place]
+    return _axis(output.name, len(output.shape), makers)
 
 
 def _axis(value: str, rank: int, makers: Mapping[str, Node]) -> int | None:

@@ -160,15 +160,17 @@ def objective_of(
     loss: Loss,
     targets: Array,
     *,
+    place: int = 0,
     class_axis: int | None = None,
     ignore_index: int | None = None,
 ) -> Objective:
-    """How a loss reads a model's first output and these targets.
+    """How a loss reads an output of a model and these targets.
 
     Args:
         schema: The model's schema, described at an example of the size of the data.
         loss: The loss.
         targets: ``[N, ...]``; their kind of number and their shape are looked at here, their values by :meth:`Objective.fault`.
+        place: The place of the output.
         class_axis: The declared axis of the classes, the batch counted; negative ones count from the end. It decides where
             the shapes leave several.
         ignore_index: Targets of this value do not count, if the loss has classes or shares.
@@ -176,7 +178,7 @@ def objective_of(
     Raises:
         ConfigError: The targets are no numbers, or no axis of the output can hold the classes, or several can.
     """
-    output, kind = schema.outputs[0].shape[1:], loss.targets
+    output, kind = schema.outputs[place].shape[1:], loss.targets
     if targets.dtype.kind not in "biuf":
         raise ConfigError(
             f"the targets are of dtype {targets.dtype}, which are no numbers",
@@ -195,7 +197,7 @@ def objective_of(
                 else f"training.loss: {{…, targets: classes}}, if these are classes; or give targets {_shown(output)}",
             )
         return _fit(Objective(loss, output, None, ignore_index))
-    axis, note = _class_axis(schema, targets.shape[1:], class_axis)
+    axis, note = _class_axis(schema, place, targets.shape[1:], class_axis)
     if output[axis - 1] < 2:
         raise ConfigError(
             f"{loss.name} chooses between classes, and the output {_shown(output)} has one",
@@ -210,9 +212,9 @@ def _fit(found: Objective) -> Objective:
     return found
 
 
-def _class_axis(schema: Schema, targets: Shape, declared: int | None) -> tuple[int, str]:
+def _class_axis(schema: Schema, place: int, targets: Shape, declared: int | None) -> tuple[int, str]:
     """The axis of the output that targets lack, and how it was found where several would do."""
-    output = schema.outputs[0].shape[1:]
+    output = schema.outputs[place].shape[1:]
     axes = range(1, len(output) + 1)
     rest = {axis: output[: axis - 1] + output[axis:] for axis in axes}
     found = [axis for axis in axes if rest[axis] == targets] or [
@@ -226,12 +228,12 @@ def _class_axis(schema: Schema, targets: Shape, declared: int | None) -> tuple[i
             raise ConfigError(_unlike(output, targets) + f", and training.class_axis is {declared}")
         return axis, ""
     if not found:
-        raise ConfigError(_unlike(output, targets), hint=_cure(output, targets, feature_axis(schema)))
+        raise ConfigError(_unlike(output, targets), hint=_cure(output, targets, feature_axis(schema, place)))
     if len(found) == 1:
         return found[0], ""
-    features = feature_axis(schema)
+    features = feature_axis(schema, place)
     if features in found:
-        name = schema.outputs[0].name
+        name = schema.outputs[place].name
         return (
             features,
             f"the classes are axis {features} of the output {_shown(output)}: there {name!r} has its features",

@@ -36,6 +36,5 @@ def over_participants(found: Metrics) -> dict[str, dict[str, float]]:
 def _worst_first(
     found: Metrics, name: str, values: Iterable[float]
 ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    higher = any(metric.owns(name) and metric.higher_is_better for metric in found.metrics)
     rising = np.sort(np.array([*values], np.float64))
-    return rising if higher else rising[::-1]
+    return rising if found.higher_is_better(name) else rising[::-1]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from xbackend_fl.losses import Loss
 from xbackend_fl.losses.protocol import LARGEST_OUTPUT, LARGEST_TARGET, LARGEST_WEIGHT
+from xbackend_fl.losses.summed import Bounded
 from xbackend_fl.metrics.kinds.loss import WEIGHT
 from xbackend_fl.metrics.metric import Sums
 
@@ -22,11 +22,11 @@ _WRONG = math.log(2) / 8
 losses that weigh classes."""
 
 
-def impossible_beside(loss: Loss, positions: int, sums: Sums, *, training: bool) -> str | None:
+def impossible_beside(loss: Bounded, positions: int, sums: Sums, *, training: bool) -> str | None:
     """Why no model and no data have all these sums; ``None`` if some have.
 
     Args:
-        loss: The course's loss.
+        loss: What is known of the course's loss.
         positions: How many targets were counted.
         sums: Of the loss, and of what was measured beside it; of metrics of the user's own nothing is known.
         training: Whether they were seen in training, which has means of batches alone.

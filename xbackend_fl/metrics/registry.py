@@ -36,9 +36,15 @@ def usual_metrics(loss: Loss) -> tuple[Metric, ...]:
 
 
 def shown(name: str, value: float | None) -> str:
-    """A figure for people: shares in percent; a dash where there is none."""
+    """A figure for people: shares in percent; a dash where there is none.
+
+    Args:
+        name: Its name, perhaps behind that of a head and a slash.
+        value: The figure.
+    """
     if value is None:
         return "-"
+    name = name.rpartition("/")[2]
     if any(metric.unit == "share" and metric.has(name, kind) for kind, metric in METRICS.items()):
         return f"{value:.2%}"
     return (

@@ -9,7 +9,7 @@ from typing import final
 from xbackend_fl.aggregation import is_finite
 from xbackend_fl.data import Examples, input_names, not_finite, out_of_range
 from xbackend_fl.errors import ConfigError
-from xbackend_fl.metrics import Objective
+from xbackend_fl.metrics import Objectives
 
 
 @final
@@ -23,13 +23,13 @@ class BatchChecks:
 
     vocabulary: Mapping[int, int]
 
-    def __call__(self, where: str, part: Examples, objective: Objective, hint: str) -> None:
+    def __call__(self, where: str, part: Examples, objective: Objectives, hint: str) -> None:
         """Look at a batch, in ONNX layout and as the data hold it.
 
         Args:
             where: Whose it is, for messages; what is wrong, and in which row of the batch, follows behind a blank.
             part: The batch.
-            objective: How the loss reads its targets.
+            objective: How the losses read its targets.
             hint: What can be done about it.
 
         Raises:

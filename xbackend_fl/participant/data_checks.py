@@ -24,8 +24,8 @@ from xbackend_fl.data import (
     out_of_range,
 )
 from xbackend_fl.errors import ConfigError, Refusals, RefusedInput
-from xbackend_fl.losses import QUANTITIES
-from xbackend_fl.metrics import Objective
+from xbackend_fl.losses import QUANTITIES, parts_of
+from xbackend_fl.metrics import Objective, Objectives
 
 Array = NDArray[Any]
 Note = Callable[[str], None]
@@ -42,13 +42,13 @@ class Wanted:
     Attributes:
         example: One array per input, in ONNX layout, batch first.
         scaled: Whether bytes become floats by ``data.scale``.
-        objective: How the loss reads the targets of a data set; ``None`` as long as no model is open.
+        objective: How the losses read the targets of a data set; ``None`` as long as no model is open.
         vocabulary: For every input that a table is looked up with, the rows of the table.
     """
 
     example: tuple[Array, ...]
     scaled: bool
-    objective: Callable[[Dataset], Objective] | None = None
+    objective: Callable[[Dataset], Objectives] | None = None
     vocabulary: Mapping[int, int] = field(default_factory=dict)
 
 
@@ -225,14 +225,28 @@ def _check_scale(named: Mapping[str, Dataset], wanted: Wanted, refused: Refusals
 
 def _check_targets(name: str, data: Dataset, wanted: Wanted, note: Note) -> None:
     targets = data.labels
-    if bad := not_finite(targets):
-        raise ConfigError(f"{name}: {bad}", hint="leave these examples out")
+    for part, array in parts_of(targets).items():
+        if bad := not_finite(array):
+            raise ConfigError(f"{_named(name, part)}: {bad}", hint="leave these examples out")
     if wanted.objective is None:
         return
     try:
-        objective = wanted.objective(data)
+        objectives = wanted.objective(data)
     except ConfigError as error:
         raise ConfigError(f"{name}: {error.message}", hint=error.hint) from error
+    for read, array in objectives.apart(targets):
+        try:
+            _check_part(_named(name, read.head.name), array, read.objective, note)
+        except ConfigError as error:
+            raise read.head.of_it(error) from error
+
+
+def _named(name: str, part: str) -> str:
+    """What messages call targets, or those of one head."""
+    return f"{name}: {part}" if part else name
+
+
+def _check_part(name: str, targets: Array, objective: Objective, note: Note) -> None:
     if objective.note:
         note(f"{name}: {objective.note}")
     for start, block in blocks(targets):
@@ -242,7 +256,7 @@ def _check_targets(name: str, data: Dataset, wanted: Wanted, note: Note) -> None
             )
     counted = objective.counted(targets)
     low, high = (f(targets if counted is None else targets[counted]) for f in (np.min, np.max))
-    if low == high and len(data) > 1:
+    if low == high and len(targets) > 1:
         note(f"{name}: every target is {low}")
     if objective.class_axis is None:
         _check_values(name, targets, np.dtype(np.float32), note)

@@ -115,7 +115,7 @@ class Evaluating:
         when = f"while evaluating{whose} on the {split} examples ({self.model.binding.backend})"
         batches = read_for(when, (Batch(*part) for part in self.feed.examples(data, EVALUATION_BATCH)))
         with failing(when):
-            return evaluated(self.model, batches, self.feed.objective(data), self.course.metrics[1:])
+            return evaluated(self.model, batches, self.feed.objective(data).measured)
 
     def _at_each(
         self, weights: Weights, names: Sequence[str], number: int, measure: Callable[[str], Metrics]

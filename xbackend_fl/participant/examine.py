@@ -13,14 +13,13 @@ from xbackend_fl.adapter import Batch, TrainConfig
 from xbackend_fl.adapter.canonical_model import CanonicalModel
 from xbackend_fl.canonical import Kind
 from xbackend_fl.canonical.layout import leaves
-from xbackend_fl.canonical.schema import parameters_behind
 from xbackend_fl.course import Course
 from xbackend_fl.course.training import Training
 from xbackend_fl.data import Column, Dataset, Splits, content, digest, errors_once, input_names, is_steady
 from xbackend_fl.errors import ConfigError, Refusals, RefusedInput
-from xbackend_fl.metrics import Objective
+from xbackend_fl.metrics import Objectives, parameters_of
 from xbackend_fl.participant.data_checks import Wanted, examine_data, owning, vocabulary_of
-from xbackend_fl.participant.loss_proof import try_loss
+from xbackend_fl.participant.loss_proof import try_losses
 from xbackend_fl.participant.shards import DataSource
 from xbackend_fl.participant.trial import Trial
 
@@ -125,7 +124,7 @@ class Rehearsal:
         shards: The data of the backend's participants.
         batch: Makes a batch of rows of a data set, as evaluation does.
         step: The same, as training does.
-        objective: How the loss reads the targets of a data set.
+        objective: How the losses read the targets of a data set.
         config: How the model is trained on a data set with such settings.
     """
 
@@ -138,7 +137,7 @@ class Rehearsal:
     shards: Mapping[str, Dataset]
     batch: Callable[[Dataset, NDArray[np.intp]], Batch]
     step: Callable[[Dataset, NDArray[np.intp]], Batch]
-    objective: Callable[[Dataset], Objective]
+    objective: Callable[[Dataset], Objectives]
     config: Callable[[Dataset, Training], TrainConfig]
 
     def examine(self, scope: Scope) -> Examined:
@@ -231,7 +230,7 @@ class Rehearsal:
             examine_data(named, self._wanted(), refused)
             return
         with refused:
-            try_loss(self.model, objective)
+            try_losses(self.model, objective)
 
     def _trained_on(self, named: Mapping[str, Dataset]) -> dict[str, Dataset]:
         """Of the named data, those that participants of this backend train on."""
@@ -244,10 +243,18 @@ class Rehearsal:
         }
 
     def _without_gradient(self) -> tuple[str, ...]:
-        """A note about parameters that reach other outputs than the first alone, which is the one that the loss reads."""
-        schema, trainings = self.model.schema, self.course.trainings
+        """Notes about outputs that no loss reads, and about parameters that reach these alone."""
+        schema, trainings, heads = self.model.schema, self.course.trainings, self.course.heads
         decay = any(trainings[name].optimizer.weight_decay for name in self.shards)
-        behind = parameters_behind(schema, schema.outputs[0].name)
+        try:
+            places = {read.index for read in self.objective(self.splits.train).each}
+        except ConfigError:
+            # Said where the data are looked at.
+            return ()
+        behind = parameters_of(schema, places)
+        rest = [port.key or str(place) for place, port in enumerate(schema.outputs) if place not in places]
+        idle = f"the outputs {', '.join(rest)} of the model have no loss, and play no part in training"
+        said = (idle,) if rest and heads.names else ()
         names = [
             leaf.tensor
             for parameter in schema.parameters
@@ -255,16 +262,17 @@ class Rehearsal:
             for leaf in leaves(self.model.binding.parameters[parameter.name])
         ]
         if not names:
-            return ()
+            return said
         shown = ", ".join(names[:_NAMED]) + (
             f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         )
         change = "weight decay alone changes them" if decay else "they stay as they are"
+        reads = f"losses read {', '.join(heads.names)}" if heads.names else "the loss reads the first output"
         note = (
-            f"the loss reads the first output, and these parameters of the {self.backend} model reach others alone: {shown}; "
+            f"{reads}, and these parameters of the {self.backend} model reach others alone: {shown}; "
             f"they have no gradient, and {change}"
         )
-        return (note,)
+        return (*said, note)
 
     def _wanted(self) -> Wanted:
         scaled = self.course.data.scale is not None

@@ -17,9 +17,9 @@ from xbackend_fl.adapter.optimizers.kinds.sgd import SGD
 from xbackend_fl.course import Course
 from xbackend_fl.data import Dataset, Examples, Transform, ahead, announced
 from xbackend_fl.errors import ConfigError
-from xbackend_fl.losses import NativeLoss
+from xbackend_fl.losses import NativeLoss, each_of
 from xbackend_fl.losses.own import NUMPY
-from xbackend_fl.metrics import Objective, objective_of
+from xbackend_fl.metrics import Objectives, Read, objectives_of
 from xbackend_fl.participant.batch_checks import BatchChecks
 from xbackend_fl.participant.data_checks import vocabulary_of
 
@@ -32,14 +32,18 @@ class Feed:
     """Makes the batches of one model, in ONNX layout.
 
     Args:
-        course: Says how bytes are scaled, and the loss.
+        course: Says how bytes are scaled, and the losses.
         example: One array per input, in ONNX layout and with the dtype that the model takes.
-        model: Its outputs are what the loss reads.
+        model: Its outputs are what the losses read.
+        is_reference: Whether its schema is the reference's; else it is not proven yet.
     """
 
-    def __init__(self, course: Course, example: Sequence[NDArray[Any]], model: CanonicalModel) -> None:
+    def __init__(
+        self, course: Course, example: Sequence[NDArray[Any]], model: CanonicalModel, *, is_reference: bool
+    ) -> None:
         self._course, self._example, self._model = course, example, model
-        self._objectives: dict[int, Objective] = {}
+        self._is_reference = is_reference
+        self._objectives: dict[int, Objectives] = {}
         self._check = BatchChecks(vocabulary_of(model.schema))
         self._training, self._evaluation = (
             None if text is None else Transform(f"data.{key}", text, course.base, course.seed)
@@ -54,32 +58,25 @@ class Feed:
         """Whether what is trained on is transformed, so that no two rounds see the same."""
         return self._training is not None
 
-    def objective(self, data: Dataset) -> Objective:
-        """How the loss reads the targets of a data set."""
+    def objective(self, data: Dataset) -> Objectives:
+        """How the losses read the targets of a data set."""
         key = id(data.targets)
         if key not in self._objectives:
-            training = self._course.training
-            found = objective_of(
+            found = objectives_of(
                 self._model.schema,
-                self._course.loss,
+                self._course.heads,
                 data.targets,
-                class_axis=training.class_axis,
-                ignore_index=training.ignore_index,
+                is_reference=self._is_reference,
+                varies=self._varies(data),
             )
-            counting, loss = found.counting(data.targets), found.loss
-            if isinstance(loss, NativeLoss) or not self._varies(data):
-                # A loss of the user's own may give one number for each example, of which nothing can be left out.
-                found = counting
-            if isinstance(loss, NativeLoss) and NUMPY not in loss.backends:
-                found = replace(found, asked=partial(self._judged, found))
-            self._objectives[key] = found
+            self._objectives[key] = replace(found, each=tuple(map(self._answered, found.each)))
         return self._objectives[key]
 
     def _varies(self, data: Dataset) -> bool:
         """Whether a batch may have other targets than the data set had when it was looked at."""
         return data.stream is not None or self._training is not None or self._evaluation is not None
 
-    def _some_counting(self, where: str, objective: Objective, steps: Iterator[Batch]) -> Iterator[Batch]:
+    def _some_counting(self, where: str, objective: Objectives, steps: Iterator[Batch]) -> Iterator[Batch]:
         """The steps, of which one target at least must count: else nothing is learnt.
 
         Raises:
@@ -87,23 +84,26 @@ class Feed:
         """
         counts = False
         for step in steps:
-            counts = counts or (counted := objective.counted(step.targets)) is None or bool(counted.any())
+            counts = counts or objective.counts(step.targets)
             yield step
         if not counts:
             raise ConfigError(
-                f"{where}: no target counts: all are {objective.ignore_index}, which is training.ignore_index",
+                f"{where}: no target counts: all are {objective.ignored}",
                 hint="leave some targets as they are",
             )
 
-    def _judged(self, objective: Objective, output: NDArray[Any], targets: NDArray[Any]) -> float:
+    def _answered(self, read: Read) -> Read:
+        """A head whose loss only this backend can compute, with a way to ask it."""
+        loss = read.objective.loss
+        if not isinstance(loss, NativeLoss) or NUMPY in loss.backends:
+            return read
+        return replace(read, objective=replace(read.objective, asked=partial(self._judged, read)))
+
+    def _judged(self, read: Read, output: NDArray[Any], targets: NDArray[Any]) -> float:
         """A loss that only this backend can compute, of an evaluated batch."""
-        config = TrainConfig(
-            SGD(),
-            loss=objective.loss,
-            class_axis=objective.class_axis or 1,
-            ignore_index=objective.ignore_index,
-        )
-        return self._model.judge(output.astype(np.float32), objective.prepared(targets), config)[0]
+        config = read.told(TrainConfig(SGD()))
+        prepared = read.objective.prepared(targets)
+        return self._model.judge(output.astype(np.float32), prepared, config)[0]
 
     def prepared(self, inputs: tuple[NDArray[Any], ...]) -> tuple[NDArray[Any], ...]:
         """Inputs in the dtype of the model; bytes are scaled if the course says how."""
@@ -196,6 +196,6 @@ def _scaled(array: NDArray[np.uint8], factor: np.float32, offset: np.float32) ->
 
 
 def whole(data: Dataset) -> tuple[Any, Any]:
-    """All examples of a data set as ``task.data`` has them: inputs, a tuple of them where there are several, and targets."""
+    """All examples of a data set as ``task.data`` has them: inputs, a tuple of them where there are several, and targets, a dict where there are several."""
     inputs, targets = data.gather(np.arange(len(data)))
-    return inputs[0] if len(inputs) == 1 else inputs, targets
+    return inputs[0] if len(inputs) == 1 else inputs, each_of(targets, np.ascontiguousarray)

@@ -42,7 +42,7 @@ from xbackend_fl.schedules import factor_over_rounds, rates
 from xbackend_fl.weights import Weights
 
 _ONE_BY_ONE = (
-    "participants train one after the other on the device: a whole cohort trains there only with PyTorch, without dropout, with a loss that is no function of PyTorch's own, "
+    "participants train one after the other on the device: a whole cohort trains there only with PyTorch, without dropout, with one loss that is no function of PyTorch's own, "
     "with a shared model, data and settings, and where the model runs in lockstep or steps by plain SGD"
 )
 
@@ -421,10 +421,10 @@ class LocalTraining:
                 hint="go through task.data yourself, or let its data function return inputs, targets: two arrays",
             )
         data = self._shards[name]
-        axis = self._feed.objective(data).class_axis
+        config = self.config(data, self._trainings[name])
         size = self._trainings[name].batch_size
         for batch in self._feed.steps(data, list(self._order(number, name)), size, number, name):
-            yield self._model.native_batch(batch, axis)
+            yield self._model.native_batch(batch, config)
 
     def _order(self, number: int, name: str) -> Iterator[NDArray[np.intp]]:
         """Which examples each step of a participant sees."""
@@ -439,16 +439,13 @@ class LocalTraining:
 
     def config(self, data: Dataset, training: Training) -> TrainConfig:
         """How a participant with these data and settings trains, but for the algorithm's rule; in ONNX layout."""
-        objective = self._feed.objective(data)
-        return TrainConfig(
+        plain = TrainConfig(
             training.optimizer,
-            loss=self._course.loss,
-            class_axis=objective.class_axis or 1,
-            ignore_index=objective.ignore_index,
             clip_norm=training.clip_norm,
             dropout=training.dropout,
             precision=training.precision,
         )
+        return self._feed.objective(data).told(plain)
 
     def native_config(self, data: Dataset, training: Training) -> TrainConfig:
         """The same in the model's own layout, with what the course freezes."""

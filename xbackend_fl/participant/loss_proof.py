@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +25,7 @@ from xbackend_fl.losses.proof import (
     check_slope,
     draws,
 )
-from xbackend_fl.metrics import Objective
+from xbackend_fl.metrics import OF, Objective, Objectives, Read
 
 Array = NDArray[Any]
 
@@ -36,25 +37,30 @@ class Tried(NamedTuple):
     answer: Answer
 
 
-def try_loss(model: CanonicalModel, objective: Objective) -> tuple[Tried, ...]:
-    """What a loss of the user's own makes of every draw; nothing for a loss of the toolkit's, or where nothing trains.
+def try_losses(model: CanonicalModel, objectives: Objectives) -> dict[str, tuple[Tried, ...]]:
+    """What losses of the user's own make of every draw, by head; nothing for a loss of the toolkit's, or where nothing trains.
 
     Args:
         model: Its outputs are replaced.
-        objective: How the loss reads them.
+        objectives: How the losses read them.
 
     Raises:
-        RefusedInput: It raised, gave another shape, NaN or no gradient; or it is not its own formula in float64.
+        RefusedInput: One raised, gave another shape, NaN or no gradient; or it is not its own formula in float64.
     """
+    return {read.head.name: _try_loss(model, read) for read in objectives.each}
+
+
+def _try_loss(model: CanonicalModel, read: Read) -> tuple[Tried, ...]:
+    objective = read.objective
     loss = objective.loss
     if not isinstance(loss, OwnLoss | NativeLoss) or not isinstance(model.trainer, Judging):
         return ()
-    what = called(objective, model.binding.backend)
+    what = _called(objective, model.binding.backend)
     asked = Question(loss, objective.output, objective.class_axis, objective.ignore_index)
     tried = []
     for draw in draws(asked):
         ignored = asked.ignore_index if draw.ignoring else None
-        config = TrainConfig(SGD(), loss=loss, class_axis=asked.class_axis or 1, ignore_index=ignored)
+        config = replace(read.told(TrainConfig(SGD())), ignore_index=ignored)
         value, gradient = model.judge(draw.outputs, draw.targets, config)
         if gradient is None:
             raise _without_gradient(what)
@@ -75,41 +81,56 @@ def _value(model: CanonicalModel, draw: Draw, config: TrainConfig) -> Callable[[
     return lambda outputs: model.judge(outputs, draw.targets, config)[0]
 
 
-def packed(tried: Sequence[Tried]) -> dict[str, Array]:
+def packed(tried: Mapping[str, Sequence[Tried]]) -> dict[str, Array]:
     """As arrays by name, for evidence."""
     return {
-        f"{place}.{key}": np.asarray(value, np.float64 if key == "value" else np.float32)
-        for place, one in enumerate(tried)
+        f"{_prefix(head)}{place}.{key}": np.asarray(value, np.float64 if key == "value" else np.float32)
+        for head, each in tried.items()
+        for place, one in enumerate(each)
         for key, value in one.answer._asdict().items()
     }
 
 
-def check_against(tried: Sequence[Tried], evidence: Mapping[str, Array], what: str, other: str) -> None:
-    """Hold what a loss made of the draws against what it made of them elsewhere.
+def check_against(
+    tried: Mapping[str, Sequence[Tried]],
+    evidence: Mapping[str, Array],
+    objectives: Objectives,
+    here: str,
+    there: str,
+) -> None:
+    """Hold what losses made of the draws against what they made of them elsewhere.
 
     Args:
-        tried: Here.
+        tried: Here, by head.
         evidence: There, as :func:`packed` gives it.
-        what: Where it was tried here.
-        other: Where it was tried there.
+        objectives: How the losses read outputs.
+        here: The backend that tried them here.
+        there: The one that tried them there.
 
     Raises:
         MismatchError: They are two losses.
         RefusedInput: The evidence is of other draws.
     """
-    for place, one in enumerate(tried):
-        value, gradient = (evidence.get(f"{place}.{key}") for key in Answer._fields)
-        if value is None or gradient is None:
-            # Data that have no target that does not count have one draw less.
-            continue
-        if gradient.shape != one.answer.gradient.shape or value.size != 1:
-            raise RefusedInput(
-                f"{what}: the draws have outputs {list(one.answer.gradient.shape)}, and {other} tried {list(gradient.shape)}"
-            )
-        check_equal(what, other, one.draw, one.answer, Answer(value.item(), gradient))
+    for read in objectives.each:
+        what, other = (_called(read.objective, backend) for backend in (here, there))
+        for place, one in enumerate(tried[read.head.name]):
+            names = (f"{_prefix(read.head.name)}{place}.{key}" for key in Answer._fields)
+            value, gradient = map(evidence.get, names)
+            if value is None or gradient is None:
+                # Data that have no target that does not count have one draw less.
+                continue
+            if gradient.shape != one.answer.gradient.shape or value.size != 1:
+                raise RefusedInput(
+                    f"{what}: the draws have outputs {list(one.answer.gradient.shape)}, and {other} tried {list(gradient.shape)}"
+                )
+            check_equal(what, other, one.draw, one.answer, Answer(value.item(), gradient))
 
 
-def called(objective: Objective, backend: str) -> str:
+def _prefix(head: str) -> str:
+    return f"{head}{OF}" if head else ""
+
+
+def _called(objective: Objective, backend: str) -> str:
     """What messages call a loss in a backend."""
     loss = objective.loss
     return (

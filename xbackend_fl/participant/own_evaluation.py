@@ -11,6 +11,7 @@ import numpy as np
 
 from xbackend_fl.adapter import Batch, Tensors, TrainConfig, Trainer
 from xbackend_fl.adapter.canonical_model import CanonicalModel
+from xbackend_fl.adapter.optimizers.kinds.sgd import SGD
 from xbackend_fl.course import Course
 from xbackend_fl.data import Dataset, seed_of
 from xbackend_fl.errors import UpdateRefused
@@ -72,12 +73,13 @@ class OwnEvaluation:
         num_examples, figures = evaluate_own(
             loop, job, self.model.trainer, self.config(data), course.evaluation.reported
         )
-        return Metrics().reporting(course.metrics[1:], figures, num_examples)
+        return Metrics().reporting(course.heads.metrics, figures, num_examples)
 
     def _batches(self, data: Dataset) -> Iterator[Batch]:
         objective = self.feed.objective(data)
+        config = objective.told(TrainConfig(SGD()))
         for inputs, targets in self.feed.examples(data, EVALUATION_BATCH):
-            yield self.model.native_batch(Batch(inputs, objective.prepared(targets)), objective.class_axis)
+            yield self.model.native_batch(Batch(inputs, objective.prepared(targets)), config)
 
 
 def evaluate_own(

@@ -19,6 +19,7 @@ from xbackend_fl.canonical import Kind
 from xbackend_fl.course.training import Training
 from xbackend_fl.errors import ConfigError, UpdateRefused, XbflError, raised
 from xbackend_fl.locate import load_callable
+from xbackend_fl.losses import each_of
 from xbackend_fl.participant.client import STATE, Arrays, part_of
 from xbackend_fl.participant.nested import packed, unpacked
 from xbackend_fl.participant.overtime import Overtime, ended_after
@@ -275,7 +276,7 @@ def task_of(job: Job, lent: Lent, kept: Arrays) -> Task:
     def batches() -> Iterator[tuple[Any, Any]]:
         for batch in job.batches():
             inputs = tuple(map(lent.tensor, batch.inputs))
-            yield (inputs[0] if len(inputs) == 1 else inputs), lent.tensor(batch.targets)
+            yield (inputs[0] if len(inputs) == 1 else inputs), each_of(batch.targets, lent.tensor)
 
     within = tuple(schedule for schedule in job.training.schedule if schedule.per == "step")
     return Task(

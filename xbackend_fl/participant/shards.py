@@ -216,11 +216,18 @@ def reading_of(course: Course, *, shared: bool) -> Reading:
         data.deduplicate,
         data.on_error,
         None if data.cache is None else course.base / data.cache,
+        course.heads.names,
     )
 
 
 def _partition(course: Course, names: list[str], splits: Splits) -> dict[str, NDArray[np.intp]]:
     partition, train = course.data.partition, splits.train
+    if partition.by_class and train.targets.dtype.names:
+        raise ConfigError(
+            f"data.partition {partition.kind} shares examples out by their class, and training.outputs reads several targets of each: "
+            f"{', '.join(train.targets.dtype.names)}",
+            hint="data.partition: {kind: iid}; or let every participant name its own: participants: [{…, data: data.py:load}]",
+        )
     if partition.by_class and not _is_classes(train):
         raise ConfigError(
             f"data.partition {partition.kind} shares examples out by their class, and the training targets are "

@@ -52,7 +52,7 @@ class Task:
         """What the participant's own data function returned, untouched: the same object in every round of a process.
 
         Without such a function, its training examples ``(inputs, targets)``: NumPy arrays in ONNX layout ``[N, ...]``, a tuple of them where the
-        model has several inputs.
+        model has several inputs, and a dict of them by name where several outputs have a loss.
 
         To evaluate: what that function returned if the toolkit can make no batches of it, so that its code alone reads it; otherwise the examples to
         evaluate on, its own where ``evaluation.validation`` is ``participants``.
@@ -66,7 +66,7 @@ class Task:
 
         Yields:
             Inputs and targets, tensors of the framework in the model's own layout, batch first, on its device; inputs are a tuple where the model has
-            several.
+            several, targets a dict by name where several outputs have a loss.
 
         Raises:
             ConfigError: The data are none of which batches can be made.

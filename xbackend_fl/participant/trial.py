@@ -18,7 +18,7 @@ from xbackend_fl.course.training import Training
 from xbackend_fl.data import Dataset, extreme_rows
 from xbackend_fl.errors import ConfigError, RefusedInput, RunFailed, shortened
 from xbackend_fl.locate import explained
-from xbackend_fl.metrics import Metrics, Objective
+from xbackend_fl.metrics import Metrics, Objectives
 from xbackend_fl.participant.data_checks import owning
 from xbackend_fl.weights import Weights
 
@@ -46,7 +46,7 @@ class Trial:
         shards: Their data.
         batch: Makes a batch of rows of a data set, as evaluation does.
         step: The same, as training does.
-        objective: How the loss reads the targets of a data set.
+        objective: How the losses read the targets of a data set.
         config: How the model is trained on a data set with such settings.
     """
 
@@ -57,7 +57,7 @@ class Trial:
     shards: Mapping[str, Dataset]
     batch: Callable[[Dataset, NDArray[np.intp]], Batch]
     step: Callable[[Dataset, NDArray[np.intp]], Batch]
-    objective: Callable[[Dataset], Objective]
+    objective: Callable[[Dataset], Objectives]
     config: Callable[[Dataset, Training], TrainConfig]
 
     def answer(self, where: str, data: Dataset, *, chooses: bool = False) -> None:
@@ -71,9 +71,8 @@ class Trial:
         Raises:
             ConfigError: An answer or a loss is not finite, or there is no figure to choose by.
         """
-        for metric in self.course.metrics:
-            if reason := metric.unfit(self.objective(data)):
-                raise ConfigError(f"{where}: {reason}")
+        if reason := self.objective(data).unfit():
+            raise ConfigError(f"{where}: {reason}")
         name = self.course.chosen_by.name
         # Of a stream only some examples are looked at, and nothing here reports.
         chooses = chooses and data.stream is None and name not in self.course.evaluation.reported
@@ -106,16 +105,11 @@ class Trial:
 
     def _without_model(self, data: Dataset) -> Metrics:
         """Metrics of all examples of a data set if every output is zero: those that its targets define."""
-        objective, shape = self.objective(data), self.model.schema.outputs[0].shape[1:]
-        starts = range(0, len(data), EVALUATION_BATCH)
+        objective, starts = self.objective(data), range(0, len(data), EVALUATION_BATCH)
         blocks = (
             self.batch(data, np.arange(i, min(i + EVALUATION_BATCH, len(data)))).targets for i in starts
         )
-        zeros = (np.broadcast_to(np.float32(0), (EVALUATION_BATCH, *shape)) for _ in starts)
-        return Metrics.total(
-            Metrics.measured(objective, zero[: len(block)], block, self.course.metrics[1:])
-            for zero, block in zip(zeros, blocks, strict=True)
-        )
+        return Metrics.total(map(objective.of_zeros, blocks))
 
     def _measured(
         self, what: str, data: Dataset, rows: NDArray[np.intp], when: str = "before any training"
@@ -132,9 +126,7 @@ class Trial:
             raise ConfigError(f"{what} answers with NaN or infinity {when}")
         try:
             with explained(f"{what} measured,"):
-                found = Metrics.measured(
-                    self.objective(data), outputs[0], batch.targets, self.course.metrics[1:]
-                )
+                found = self.objective(data).measured(outputs, batch.targets)
                 # A metric of the user's own may raise here, too.
                 _ = found.figures
         except RunFailed as error:
@@ -202,15 +194,17 @@ class Trial:
         """Refuse a transform that leaves none of the first targets of a data set, of which some count."""
         rows, objective = np.arange(min(EVALUATION_BATCH, len(data))), self.objective(data)
         before, after = (
-            objective.counted(targets)
+            [read.objective.counted(own) for read, own in objective.apart(targets)]
             for targets in (data.gather(rows).targets, self.step(data, rows).targets)
         )
-        if before is not None and before.any() and after is not None and not after.any():
-            raise ConfigError(
-                f"{where}: no target of the first {_counted(len(rows))} counts after data.transform: "
-                f"all are {objective.ignore_index}, which is training.ignore_index",
-                hint=_KEEP,
-            )
+        for read, first, then in zip(objective.each, before, after, strict=True):
+            if first is not None and first.any() and then is not None and not then.any():
+                which = f"{read.head.name}: " if read.head.name else ""
+                raise ConfigError(
+                    f"{where}: {which}no target of the first {_counted(len(rows))} counts after data.transform: "
+                    f"all are {read.ignored}",
+                    hint=_KEEP,
+                )
 
     def _still_step(self, what: str, data: Dataset, rows: NDArray[np.intp]) -> None:
         batch = self.step(data, rows)

@@ -21,8 +21,7 @@ from xbackend_fl.adapter import (
 )
 from xbackend_fl.adapter.canonical_model import CanonicalModel
 from xbackend_fl.adapter.exporting import Exported, export_native
-from xbackend_fl.canonical import Binding, Kind, Schema
-from xbackend_fl.canonical.schema import parameters_behind
+from xbackend_fl.canonical import Binding, Schema
 from xbackend_fl.course import Course, Participant, example_arrays, named
 from xbackend_fl.data import Dataset
 from xbackend_fl.errors import (
@@ -52,11 +51,12 @@ from xbackend_fl.participant.examine import Examined, Rehearsal, Scope, digests_
 from xbackend_fl.participant.failures import failing, read_for, saving
 from xbackend_fl.participant.feed import Feed
 from xbackend_fl.participant.local_training import LocalTraining
-from xbackend_fl.participant.loss_proof import Tried, called, check_against, packed, try_loss
+from xbackend_fl.participant.loss_proof import Tried, check_against, packed, try_losses
 from xbackend_fl.participant.mapped import MappedFile, mapped_files
 from xbackend_fl.participant.own_evaluation import OwnEvaluation
 from xbackend_fl.participant.own_training import Brought, Loop
 from xbackend_fl.participant.shards import CourseData, DataSource
+from xbackend_fl.participant.trained_outputs import check_heads, check_trains
 from xbackend_fl.participant.usage import Usage
 from xbackend_fl.text import shown_names
 from xbackend_fl.weights import Weights
@@ -114,7 +114,7 @@ class Worker:
             with refused:
                 self._shards, self._validations = self._source.apart(self._splits, self._shards)
             refused.raise_any()
-        self._take_over(CanonicalModel.described(self._trainer))
+        self._take_over(CanonicalModel.described(self._trainer), is_reference=backend == course.reference)
 
     def version(self) -> str:
         """Framework and version."""
@@ -149,22 +149,21 @@ class Worker:
         from xbackend_fl.canonical.onnx_export import check_writable  # noqa: PLC0415  a server does without
 
         model = CanonicalModel.described(self._trainer)
-        _check_one_output(model.schema)
-        _check_trains(self._backend, model.schema)
+        check_trains(model, self._course.heads)
         check_writable(model.schema, self._course.opset)
         with explained(f"the {self._backend} model, probed,"):
             check_lengths(model, model.read(), self._example, self._course.free_axes)
             first, *others = evidence_of(self._trainer, self._example)
         return model.schema, (replace(first, losses=packed(self._tried(model))), *others)
 
-    def _tried(self, model: CanonicalModel) -> tuple[Tried, ...]:
-        """What a loss of the user's own makes of drawn outputs."""
+    def _tried(self, model: CanonicalModel) -> dict[str, tuple[Tried, ...]]:
+        """What losses of the user's own make of drawn outputs."""
         try:
             objective = self._feed.objective(self._splits.train)
         except ConfigError:
             # Whoever examines the data says what is wrong with the targets, and where.
-            return ()
-        return try_loss(model, objective)
+            return {}
+        return try_losses(model, objective)
 
     def bind(self, schema: Schema, evidence: Sequence[Evidence]) -> tuple[Binding, Proof, tuple[str, ...]]:
         """Bind this backend's model to the schema, with proof."""
@@ -181,15 +180,16 @@ class Worker:
             if free := self._course.free_axes:
                 check_lengths(bound.model, bound.model.read(), self._example, free, required=False)
         require_trainable(name, bound.binding.obstacles, dropout=dropout)
+        check_heads(bound.model, self._course.heads)
         self._take_over(bound.model)
         self._training.require_freezing()
         self._training.require_precision()
         objective = self._feed.objective(self._splits.train)
-        there = called(objective, self._course.reference)
-        check_against(self._tried(bound.model), evidence[0].losses, called(objective, self._backend), there)
+        tried, there = self._tried(bound.model), self._course.reference
+        check_against(tried, evidence[0].losses, objective, self._backend, there)
         _lay_out(self._trainer)
-        note = objective.layout_note(bound.binding.outputs[0].perm)
-        return bound.binding, bound.proof, (*bound.notes, *([note] if note else []), *self._said_of_loops())
+        said = objective.layout_notes(bound.binding)
+        return bound.binding, bound.proof, (*bound.notes, *said, *self._said_of_loops())
 
     def _said_of_loops(self) -> Iterator[str]:
         """What is not proven where participants bring their own code, once for each piece of it."""
@@ -217,9 +217,9 @@ class Worker:
                 hint="the function must build the same layers every time",
             )
 
-    def _take_over(self, model: CanonicalModel) -> None:
+    def _take_over(self, model: CanonicalModel, *, is_reference: bool = True) -> None:
         self._model = model
-        self._feed = Feed(self._course, self._example, model)
+        self._feed = Feed(self._course, self._example, model, is_reference=is_reference)
         self._training = LocalTraining(
             self._course,
             model,
@@ -280,6 +280,7 @@ class Worker:
             or turned
             or len(arrays) < len(train.inputs)
             or self._feed.transforms
+            or self._course.heads.names
         ):
             return
         scale = self._course.data.scale
@@ -289,7 +290,7 @@ class Worker:
         )
         objective = self._feed.objective(train)
         whole = Batch(inputs, objective.prepared(train.targets))
-        native = self._model.native_batch(whole, objective.class_axis)
+        native = self._model.native_batch(whole, self._training.config(train, self._course.training))
         trainer.load_data(native.inputs, native.targets, None if scale is None else scale.rule())
 
     def initial(self) -> Weights:
@@ -432,25 +433,6 @@ class Worker:
             raise wrong_model(where, model, self._backend)
         with explained(f"the model of {where}"):
             return self._adapter.load_model(model, named(self._course.input, self._example))
-
-
-def _check_one_output(schema: Schema) -> None:
-    names = [port.key for port in schema.outputs if port.key]
-    if len(names) > 1:
-        # Names have no order, and the loss is of the first output.
-        raise ConfigError(
-            f"the model returns several outputs by name ({', '.join(names)}); a course computes its loss of one",
-            hint="return it alone for training, or a tuple in which it is the first",
-        )
-
-
-def _check_trains(backend: str, schema: Schema) -> None:
-    behind = parameters_behind(schema, schema.outputs[0].name)
-    if not any(p.kind is Kind.TRAINABLE and p.name in behind for p in schema.parameters):
-        raise ConfigError(
-            f"nothing trains in the {backend} model, the reference: the loss reads no trainable parameter",
-            hint="leave something to train: parameter.requires_grad_(True) in PyTorch, layer.trainable = True in Keras",
-        )
 
 
 def _lay_out(trainer: Trainer) -> None:

@@ -51,7 +51,7 @@ def participants_table(
     """
     if not entry.participants:
         return []
-    names = [metric.label for metric in course.metrics]
+    names = course.figures.labels
 
     def row(what: str, figures: Mapping[str, float]) -> str:
         return f"| {what} | {' | '.join(shown(name, figures.get(name)) for name in names)} |"

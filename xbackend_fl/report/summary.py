@@ -89,7 +89,7 @@ def summary(
     for participant in course.participants:
         backends[participant.backend] += 1
     parties = ", ".join(f"{count} in {backend}" for backend, count in backends.items())
-    names = [metric.label for metric in course.metrics]
+    names = course.figures.labels
     rows = [
         "| "
         + " | ".join(
@@ -150,7 +150,7 @@ def _who(schema: Schema, result: Result) -> str:
 def _test_line(course: Course, weights: str, metrics: Metrics) -> str:
     """What chooses the best weights first, and in bold."""
     figures, chosen = metrics.figures, course.chosen_by.name
-    others = [metric.label for metric in course.metrics if metric.label != chosen]
+    others = [label for label in course.figures.labels if label != chosen]
     rest = ", ".join(f"{name} {shown(name, figures.get(name))}" for name in others)
     return f"* Test {chosen} {weights}: **{shown(chosen, figures.get(chosen))}** ({rest})"
 

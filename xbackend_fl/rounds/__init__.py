@@ -6,7 +6,7 @@ from xbackend_fl.rounds.engine import Engine, Outputs, Prepared, RoundOutcome
 from xbackend_fl.rounds.finish import finish
 from xbackend_fl.rounds.folder import RunFolder
 from xbackend_fl.rounds.owner import LEAVING_S, owned
-from xbackend_fl.rounds.preflight import check_loss
+from xbackend_fl.rounds.preflight import check_losses
 from xbackend_fl.rounds.rounds import run_rounds
 from xbackend_fl.rounds.run import Run, run_with
 from xbackend_fl.rounds.space import explain_full_disk, retry_until_space, wait_for_space
@@ -21,7 +21,7 @@ __all__ = [
     "Ruined",
     "Run",
     "RunFolder",
-    "check_loss",
+    "check_losses",
     "explain_full_disk",
     "finish",
     "load_state",

@@ -23,7 +23,7 @@ from xbackend_fl.mapping import Evidence
 from xbackend_fl.metrics import Metrics
 from xbackend_fl.participant import ClientStates, PartialSum, Scope, Usage, Worker, changed
 from xbackend_fl.report import Participation
-from xbackend_fl.rounds import Outputs, Prepared, RoundOutcome, check_loss
+from xbackend_fl.rounds import Outputs, Prepared, RoundOutcome, check_losses
 from xbackend_fl.simulation.calls import Handle, Pending, collect, settle
 from xbackend_fl.simulation.ended import Ended, Once
 from xbackend_fl.simulation.placement import Placement, choose_placement
@@ -166,7 +166,7 @@ class SimulationEngine:
                 refused.add(changed(loader))
         if described.answered:
             with refused:
-                check_loss(described.result[0], self._course.loss)
+                check_losses(described.result[0], self._course.heads)
         refused.raise_any()
         return *described.result, data
 

@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl import weights
-from xbackend_fl.adapter import OPTIMIZERS, Batch, Optimizer, TrainConfig, Trainer
+from xbackend_fl.adapter import OPTIMIZERS, Batch, HeadConfig, Optimizer, TrainConfig, Trainer, TrainsHeads
 from xbackend_fl.adapter.canonical_model import CanonicalModel
 from xbackend_fl.adapter.contract import LossSum
 from xbackend_fl.adapter.optimizers.kinds.adam import Adam
 from xbackend_fl.adapter.optimizers.kinds.sgd import SGD
 from xbackend_fl.canonical import Kind
+from xbackend_fl.losses import joined
 from xbackend_fl.losses.kinds.mean_squared_error import MeanSquaredError
 from xbackend_fl.mapping.names import naming
 from xbackend_fl.mapping.probe.cases import cases
@@ -148,6 +149,27 @@ class TrainerConformance:
                 longest = float(np.abs(value - before[name]).max())
                 error = float(np.abs(after[name] - value).max())
                 assert error <= 1e-3 * longest + 1e-6, f"{rule.name}, clip_norm {limit}: {name}"
+
+    def test_several_losses_are_their_weighted_sum(self) -> None:
+        """Two losses of one output, with a quarter and three quarters of the weight, step as one whose targets lie between theirs."""
+        model, batch = self._drawn()
+        if not isinstance(model.trainer, TrainsHeads) or model.trainer.trains_heads():
+            return
+        start, loss = model.read(), MeanSquaredError()
+        gradient = self._gradient(model, batch, start, {})
+        far = batch.targets + 4
+        heads = HeadConfig("near", 0, loss, 0.25), HeadConfig("far", 0, loss, 0.75)
+        model.reset(0)
+        model.write(start)
+        both = Batch(batch.inputs, joined({"near": batch.targets, "far": far}))
+        trained = model.train([both], TrainConfig(SGD(lr=1024.0), heads=heads, dropout=False))
+        assert trained.positions == 2 * batch.targets.size
+        after = model.read()
+        between = self._gradient(model, Batch(batch.inputs, batch.targets + 3), start, {})
+        assert any(np.abs(between[name] - slope).max() > 1e-3 for name, slope in gradient.items())
+        for name, slope in between.items():
+            stepped = (start[name].astype(np.float64) - after[name]) / 1024.0
+            assert np.abs(stepped - slope).max() <= 1e-3 * np.abs(slope).max() + 1e-6, name
 
     def test_reset_makes_training_repeatable(self) -> None:
         """After a reset, the same weights and batches give the same bits; nothing of the last run is left."""

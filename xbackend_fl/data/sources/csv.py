@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 from pyarrow import csv
 
-from xbackend_fl.data.layout import Layout
+from xbackend_fl.data.layout import Layout, is_target
 from xbackend_fl.data.source import Reading
 from xbackend_fl.data.table import Table, TableSource, files_of, readable
 from xbackend_fl.errors import ConfigError, FileError, shortened
@@ -47,7 +47,7 @@ def _table(place: str, how: Reading) -> Table:
             for names, example in zip(layout.inputs, how.inputs, strict=True)
             for name in names
         }
-        types |= {name: pa.string() for key, name in layout.labels.items() if key != "target"}
+        types |= {name: pa.string() for key, name in layout.labels.items() if not is_target(key)}
         wanted = csv.ConvertOptions(include_columns=layout.names, column_types=types)
         with (
             _counting(where, partial(columns_of, file)),

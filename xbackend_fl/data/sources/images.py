@@ -12,6 +12,7 @@ from xbackend_fl.data.kept import Writer, kept, stamps
 from xbackend_fl.data.labels import classes_note, classes_of, numbered
 from xbackend_fl.data.pictures import ENDINGS, Wanted
 from xbackend_fl.data.source import Reading
+from xbackend_fl.data.targets import of_one
 from xbackend_fl.errors import ConfigError, FileError
 
 _PARTS = {*SPLITS, "val", "valid"}
@@ -110,5 +111,5 @@ def _read(
     rows: list[int] = found.facts["rows"]
     notes = [classes_note(where, classes, how)]
     notes += notes_of(where, found.facts["done"], found.facts["skipped"], len(files))
-    targets = numbered([listed[row][0] for row in rows], classes)
+    targets = of_one(where, numbered([listed[row][0] for row in rows], classes), how.heads)
     return Dataset((found.arrays["inputs"],), targets, notes=tuple(notes)), rows

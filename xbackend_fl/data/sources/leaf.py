@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import final
 
 from xbackend_fl.data.dataset import Dataset, Splits
-from xbackend_fl.data.leaf import read_leaf, split_users
+from xbackend_fl.data.leaf import Users, read_leaf, split_users
 from xbackend_fl.data.source import Reading
+from xbackend_fl.data.targets import of_one
 
 
 @final
@@ -16,13 +18,18 @@ class _Leaf:
 
     def splits(self, place: str, how: Reading, *, anew: bool = False) -> Splits:
         del anew
-        users = read_leaf(how.base / place, deduplicate=how.deduplicate)
+        users = _read(place, how)
         return split_users(users, how.splits, how.seed)
 
     def own(self, place: str, how: Reading, *, anew: bool = False) -> Dataset:
         del anew
-        users = read_leaf(how.base / place, deduplicate=how.deduplicate)
+        users = _read(place, how)
         return Dataset((users.inputs,), users.targets)
 
 
 SOURCE = _Leaf()
+
+
+def _read(place: str, how: Reading) -> Users:
+    users = read_leaf(how.base / place, deduplicate=how.deduplicate)
+    return replace(users, targets=of_one(f"leaf:{place}", users.targets, how.heads))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -20,21 +20,25 @@ class _Npz:
 
     def splits(self, place: str, how: Reading, *, anew: bool = False) -> Splits:
         del anew
-        return load_npz(how.base / place)
+        return load_npz(how.base / place, how.heads)
 
     def own(self, place: str, how: Reading, *, anew: bool = False) -> Dataset:
         del anew
         path = how.base / place
-        return dataset_of(str(path), _pair(path, weights.open_weights(path, "npz"), ""), how)
+        return dataset_of(str(path), _pair(path, weights.open_weights(path, "npz"), "", how.heads), how)
 
 
 SOURCE = _Npz()
 
 
-def load_npz(path: Path) -> Splits:
+def load_npz(path: Path, heads: Sequence[str] = ()) -> Splits:
     """Read ``train_x``, ``train_y``, ``validation_x``, … and perhaps ``owners`` from an ``.npz`` file.
 
-    Several inputs are ``train_x0``, ``train_x1``, …
+    Several inputs are ``train_x0``, ``train_x1``, …; targets of several heads are ``train_y_NAME``.
+
+    Args:
+        path: The file.
+        heads: Names of several outputs with a loss each; empty for one loss.
 
     Raises:
         FileError: The file is missing or broken.
@@ -44,8 +48,8 @@ def load_npz(path: Path) -> Splits:
     refused = Refusals()
     pairs: dict[str, Any] = {}
     for name in SPLITS:
-        pairs[name] = _pair(path, archive, f"{name}_")
-    found = parts_of(str(path), pairs, Reading(path.parent), refused)
+        pairs[name] = _pair(path, archive, f"{name}_", heads)
+    found = parts_of(str(path), pairs, Reading(path.parent, heads=heads), refused)
     owners = None
     if "owners" in archive and "train" in found:
         with refused:
@@ -54,14 +58,19 @@ def load_npz(path: Path) -> Splits:
     return Splits(**found, owners=owners)
 
 
-def _pair(path: Path, archive: Mapping[str, Any], prefix: str) -> tuple[tuple[Any, ...], Any]:
+def _pair(
+    path: Path, archive: Mapping[str, Any], prefix: str, heads: Sequence[str]
+) -> tuple[tuple[Any, ...], Any]:
     inputs = [f"{prefix}x"] if f"{prefix}x" in archive else []
     inputs = inputs or [
         f"{prefix}x{index}" for index in range(len(archive)) if f"{prefix}x{index}" in archive
     ]
-    if not inputs or f"{prefix}y" not in archive:
+    targets = {name: f"{prefix}y_{name}" for name in heads} or {"": f"{prefix}y"}
+    missing = [key for key in targets.values() if key not in archive]
+    if not inputs or missing:
         raise ConfigError(
-            f"{path} has no {prefix}x or no {prefix}y; it holds {', '.join(archive)}",
-            hint=f"np.savez(FILE, {prefix}x=inputs, {prefix}y=targets, …)",
+            f"{path} has no {prefix}x or no {(missing or [f'{prefix}y'])[0]}; it holds {', '.join(archive)}",
+            hint=f"np.savez(FILE, {prefix}x=inputs, {', '.join(f'{key}=targets' for key in targets.values())}, …)",
         )
-    return tuple(archive[key] for key in inputs), archive[f"{prefix}y"]
+    found = {name: archive[key] for name, key in targets.items()}
+    return tuple(archive[key] for key in inputs), found if heads else found[""]

@@ -29,7 +29,7 @@ from xbackend_fl.federation.protocol.vectors import split, unpacked
 from xbackend_fl.federation.server.claims import Claims
 from xbackend_fl.federation.server.ledger import Ledger
 from xbackend_fl.federation.server.outliers import Change, leaps, outliers, ruinous, unlike
-from xbackend_fl.metrics import Metrics
+from xbackend_fl.metrics import Expected, Metrics
 from xbackend_fl.rounds import retry_until_space
 from xbackend_fl.weights import Weights
 
@@ -47,8 +47,7 @@ class Collector:
         vectors: What the algorithm sends beside them.
         variances: Names of those of which no value is negative.
         payload: How updates are encoded.
-        output: Shape of the model's output, without the batch axis.
-        max_positions: Positions that a silo's figures may be over.
+        expected: What a silo can measure.
         told: What silos said of their own training that was passed on.
         observer: Told about every update.
 
@@ -72,8 +71,7 @@ class Collector:
         vectors: Mapping[str, Weights],
         variances: frozenset[str],
         payload: Payload,
-        output: tuple[int, ...],
-        max_positions: int,
+        expected: Expected,
         told: set[tuple[str, str]],
         observer: Observer,
     ) -> None:
@@ -83,8 +81,7 @@ class Collector:
         self._told = told
         self._payload, self._observer, self._began = payload, observer, time.perf_counter()
         self._backends = {participant.name: participant.backend for participant in course.participants}
-        self._loss, self._output, self._max_positions = course.loss, output, max_positions
-        self._metrics = course.metrics[1:]
+        self._expected = expected
         self._each = course.evaluation.validation == "participants"
         self._parts: dict[str, Metrics] = {}
         self._changes: dict[str, Change] = {}
@@ -125,9 +122,7 @@ class Collector:
         """Merge an answer, or say why not."""
         try:
             size = self._checked(name, answer)
-            metrics = Metrics.from_fields(
-                answer.fields.get("metrics"), self._loss, self._output, training=True
-            )
+            metrics = self._expected.trained(answer.fields.get("metrics"))
             figures = own_figures(answer.fields)
             self._fit_in(name, answer, size)
         except UpdateRefused as error:
@@ -281,10 +276,8 @@ class Collector:
         before = update.fields.get("before")
         part = None
         if before is not None:
-            part = Metrics.from_fields(
-                before, self._loss, self._output, self._metrics, max_positions=self._max_positions
-            )
-        trained = Metrics.from_fields(update.fields.get("metrics"), self._loss, self._output, training=True)
+            part = self._expected.evaluated(before)
+        trained = self._expected.trained(update.fields.get("metrics"))
         arrays, beside = split(update.arrays)
         weights = decode(arrays, self._weights, self._payload, self._variances)
         vectors = unpacked(beside, self._vectors, self._weights)

@@ -29,7 +29,7 @@ from xbackend_fl.federation.server.enrollment import fetch_references, verify_mo
 from xbackend_fl.federation.server.ledger import Ledger
 from xbackend_fl.federation.server.reference import Reference
 from xbackend_fl.federation.server.verdict import Verdict, take_out
-from xbackend_fl.metrics import Metrics, max_bytes, max_positions_of
+from xbackend_fl.metrics import Expected, Metrics
 from xbackend_fl.participant import Usage
 from xbackend_fl.report import Participation
 from xbackend_fl.rounds import Outputs, Prepared, RoundOutcome, Ruined
@@ -68,8 +68,7 @@ class DeploymentEngine:
         # Inputs of the reference's evidence, and how many outputs belong to them.
         self._probe: tuple[np.ndarray[Any, Any], ...] = ()
         self._answered = 0
-        self._output: tuple[int, ...] = ()
-        self._max_positions = 1
+        self._expected = Expected(course.heads, ((),) * len(course.heads.each), 1)
         self._variances = frozenset[str]()
         self._each = course.evaluation.validation == "participants"
         self._evaluated: dict[tuple[str, str], Metrics] = {}
@@ -115,15 +114,14 @@ class DeploymentEngine:
 
     def _adopt(self, reference: Reference) -> None:
         """Remember what silos bind their models with, and how long an answer can be."""
-        loss, output = self._course.loss, reference.schema.outputs[0].shape[1:]
-        self._output, self._variances = output, reference.schema.variances
+        self._variances = reference.schema.variances
         # The weight of a silo in figures is bounded as its weight in the mean of the updates is.
-        self._max_positions = self._rules.max_examples * max_positions_of(loss, output)
+        self._expected = Expected.from_schema(self._course.heads, reference.schema, self._rules.max_examples)
         self._dispatcher.binding = reference.binding
         self._probe, self._answered = reference.probe, len(reference.schema.outputs)
         size = sum(array.nbytes for array in reference.initial.values())
         # Figures on two splits at most.
-        figures = 2 * max_bytes(self._course.metrics, output)
+        figures = 2 * self._expected.max_bytes
         self._dispatcher.max_bytes = (
             (2 + len(self._course.federate.algorithm.vectors)) * size + figures + _OVERHEAD
         )
@@ -156,8 +154,7 @@ class DeploymentEngine:
             vectors,
             self._variances,
             self._payload,
-            self._output,
-            self._max_positions,
+            self._expected,
             self._told,
             observer,
         )
@@ -242,16 +239,7 @@ class DeploymentEngine:
         verdict = Verdict(self._ledger, number, "evaluate")
         for name, answer in self._all(self._evaluation(weights, splits, number)):
             try:
-                found = {
-                    split: Metrics.from_fields(
-                        answer.fields.get(split),
-                        self._course.loss,
-                        self._output,
-                        self._course.metrics[1:],
-                        max_positions=self._max_positions,
-                    )
-                    for split in splits
-                }
+                found = {split: self._expected.evaluated(answer.fields.get(split)) for split in splits}
             except UpdateRefused as error:
                 # Whoever does not evaluate is left out of the figures; it still trains.
                 reason = error.message if answer.kind == "metrics" else answer.reason

@@ -16,7 +16,7 @@ from xbackend_fl.federation.protocol.message import Message, public, quoted
 from xbackend_fl.federation.server.dispatcher import Dispatcher
 from xbackend_fl.federation.server.reference import Reference, reference_of
 from xbackend_fl.mapping.proof.verify import TOLERANCE
-from xbackend_fl.rounds import check_loss
+from xbackend_fl.rounds import check_losses
 
 _WAIT_S = 0.2
 _MAX_NOTES = 1000
@@ -77,7 +77,7 @@ def fetch_references(
         answers = dispatcher.ask(asked, rules.round_timeout_s, enough=lambda: rules.quorum is not None)
         try:
             found = reference_of(name, dict(answers).get(name))
-            check_loss(found.schema, course.loss)
+            check_losses(found.schema, course.heads)
         except (UpdateRefused, ConfigError) as error:
             # It may quote names of the schema that came.
             reason = public(error.message)
