@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.simulation.conftest import Make
-from xbackend_fl import run_course
+from xbackend_fl import Course, run_course
 from xbackend_fl.errors import RunFailed
 from xbackend_fl.events import Event, ModelBound, Noted, ParticipantFailed, ParticipantTrained
 from xbackend_fl.simulation import resume_run
@@ -71,6 +71,18 @@ def hangs_once(task):
         # A loop of C that holds Python's lock and looks at no signal.
         collections.deque(itertools.repeat(0), maxlen=0)
     return train(task)
+
+
+def judges(task):
+    if task.participant == 'berlin':
+        raise ValueError('no scanner today')
+    return {'num_examples': 4, 'hits': 0.5}
+
+
+def hangs_judging(task):
+    if task.participant == 'berlin':
+        collections.deque(itertools.repeat(0), maxlen=0)
+    return {'num_examples': 4, 'hits': 0.5}
 """
 SHA_OF_DIGITS = "6ecbb2a8370ad26a63b9ac683f81cae59621b87130055122ac99b0170d5a2ffd"
 
@@ -202,3 +214,31 @@ def test_a_loop_that_nothing_interrupts_costs_its_process_and_not_the_course(
     assert len(told) == len({*told}) == 5
     with pytest.raises(RunFailed, match="the training of berlin in round 1 did not return within 5 s"):
         run_course(small(*settings, alone(loop, "hangs_once")), tmp_path / "stops")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("validation", ["common", "participants"])
+def test_an_evaluation_that_nothing_interrupts_costs_its_process_and_not_the_course(
+    small: Make, loop: str, tmp_path: Path, validation: str
+) -> None:
+    """With the bits and figures of a course in which it had raised."""
+    people = ", ".join(f"{{name: {name}, backend: torch}}" for name in ("amsterdam", "berlin", "cairo"))
+    settings = [f"participants=[{people}]", "rounds=1", "training.steps=2", "federate.cohort=3"]
+    settings += ["federate.workers=1", "training.timeout_s=5", "evaluation.reported={hits: max}"]
+    settings += [f"evaluation.validation={validation}"]
+
+    def judged(name: str, *more: str) -> Course:
+        model = f"models={{torch: {{build: torch_model.py:build, evaluate: '{loop}:{name}'}}}}"
+        return small(*settings, *more, model)
+
+    goes_on = "federate.on_failure=continue"
+    events: list[Event] = []
+    expected = run_course(judged("judges", goes_on), tmp_path / "raised")
+    run = run_course(judged("hangs_judging", goes_on), tmp_path / "hung", observer=events.append)
+    assert run.weights.digest == expected.weights.digest
+    assert [entry.metrics for entry in run.history] == [entry.metrics for entry in expected.history]
+    said = [event.note for event in events if isinstance(event, Noted) and "berlin is not in" in event.note]
+    assert all("did not return within 5 s (training.timeout_s), and could not be" in note for note in said)
+    assert len(said) == 2, "of the validation and of the test examples"
+    with pytest.raises(RunFailed, match="the evaluation of berlin on the validation examples did not return"):
+        run_course(judged("hangs_judging"), tmp_path / "stops")

@@ -51,6 +51,10 @@ class ClientStates:
         """Of a training loop in a round."""
         return self.failures / f"{name}-round-{number}.txt"
 
+    def trace_of_evaluation(self, name: str, number: int) -> Path:
+        """Of code that evaluates after a round."""
+        return self.failures / f"{name}-evaluation-{number}.txt"
+
     def read(self, name: str, before: int) -> Arrays:
         """What a participant has kept before a round; empty if nothing.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import final
@@ -55,20 +55,26 @@ class Evaluating:
         self.training.load(weights)
         return self._measured(getattr(self.splits, split), split)
 
-    def measured(self, name: str, split: str, refused: Refused | None) -> Metrics:
+    def measured(
+        self, name: str, split: str, refused: Refused | None, number: int = 0, *, asked: bool = True
+    ) -> Metrics:
         """Metrics of the weights that the model holds, at a participant.
 
         Args:
             name: Who.
             split: Of which examples.
             refused: Hears why its own code gives none, and the toolkit's remain; the error is raised if it is left out.
+            number: After which round.
+            asked: Whether its own code is.
 
         Raises:
             RunFailed: The model or the data cannot be used; or the participant's own code.
         """
         found = self._measured(self._data_of(name, split), split, f" participant {name!r}")
+        if name not in self.own.loops or not asked:
+            return found
         try:
-            return found.beside({name: self._reported(name, split)}) if name in self.own.loops else found
+            return found.beside({name: self._reported(name, split, number)})
         except RunFailed as error:
             if refused is None:
                 raise
@@ -76,18 +82,22 @@ class Evaluating:
             return found
 
     def participants(
-        self, weights: Weights, split: str, names: Sequence[str], number: int
+        self, weights: Weights, split: str, names: Sequence[str], number: int, but: Collection[str]
     ) -> dict[str, Metrics]:
         """Metrics of every participant, on its own validation examples or on a split, with its own parameters as they are after a round."""
 
         def measure(name: str) -> Metrics:
-            return self.measured(name, split, partial(self._tell, name) if self._goes_on else None)
+            refused = partial(self._tell, name) if self._goes_on else None
+            return self.measured(name, split, refused, number, asked=name not in but)
 
         return dict(self._at_each(weights, names, number, measure))
 
-    def reports(self, weights: Weights, split: str, names: Sequence[str], number: int) -> dict[str, Metrics]:
+    def reports(
+        self, weights: Weights, split: str, names: Sequence[str], number: int, but: Collection[str]
+    ) -> dict[str, Metrics]:
         """What the code of these participants' own reports, and nothing else."""
-        return dict(self._at_each(weights, names, number, lambda name: self._reported(name, split)))
+        wanted = [name for name in names if name not in but]
+        return dict(self._at_each(weights, wanted, number, lambda name: self._reported(name, split, number)))
 
     @property
     def _goes_on(self) -> bool:
@@ -98,16 +108,17 @@ class Evaluating:
         data: Dataset = own[name] if name in own else getattr(self.splits, split)
         return data
 
-    def _reported(self, name: str, split: str) -> Metrics:
+    def _reported(self, name: str, split: str, number: int) -> Metrics:
         """What a participant's own code makes of the weights that the model holds.
 
         Raises:
             RunFailed: Nothing.
         """
+        states = self.training.states
+        trace = None if states is None else states.trace_of_evaluation(name, number)
         try:
-            return self.own.measured(name, self._data_of(name, split), split)
+            return self.own.measured(name, self._data_of(name, split), split, trace)
         except UpdateRefused as error:
-            states = self.training.states
             said = traceback_kept(None if states is None else states.failures, f"{name}-evaluation", error)
             raise RunFailed(f"{error.message}{said}", hint=error.hint) from error.__cause__
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, final
 
 import numpy as np
@@ -44,13 +45,14 @@ class OwnEvaluation:
     given: Mapping[str, Any]
     config: Callable[[Dataset], TrainConfig]
 
-    def measured(self, name: str, data: Dataset, split: str) -> Metrics:
+    def measured(self, name: str, data: Dataset, split: str, trace: Path | None = None) -> Metrics:
         """What a participant reports of the weights that the model holds.
 
         Args:
             name: Who.
             data: Examples to evaluate on, where it has no data that its code alone reads.
             split: ``validation`` or ``test``.
+            trace: Where a process that ends since its code could not be interrupted writes where it was.
 
         Raises:
             UpdateRefused: Its code raised, took too long, returned something else than it should, or changed the model, which is as it was then.
@@ -69,6 +71,7 @@ class OwnEvaluation:
             course.federate.algorithm,
             training.optimizer.lr,
             split,
+            trace,
         )
         num_examples, figures = evaluate_own(
             loop, job, self.model.trainer, self.config(data), course.evaluation.reported
@@ -104,7 +107,7 @@ def evaluate_own(
     who = f"the evaluation of {job.participant} ({job.backend}, {loop.text}) on the {job.split} examples"
     try:
         with refusing(who, limit), lendable(trainer, job.backend).lend(config, "", training=False) as lent:
-            with ended_after(limit):
+            with ended_after(limit, job.trace):
                 answer = loop.function(task_of(job, lent, {}))
             num_examples, figures = reported(answer, job.max_examples)
             _check_names(figures, names)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, final
@@ -333,16 +333,16 @@ class Worker:
         return self._evaluating.common(weights, split)
 
     def evaluate_participants(
-        self, weights: Weights, split: str, names: Sequence[str], number: int
+        self, weights: Weights, split: str, names: Sequence[str], number: int, but: Collection[str] = ()
     ) -> dict[str, Metrics]:
-        """Metrics of every participant after round ``number``; see :meth:`Evaluating.participants`."""
-        return self._evaluating.participants(weights, split, names, number)
+        """Metrics of every participant after round ``number``, with its own code's of all ``but`` some; see :meth:`Evaluating.participants`."""
+        return self._evaluating.participants(weights, split, names, number, but)
 
     def report_participants(
-        self, weights: Weights, split: str, names: Sequence[str], number: int
+        self, weights: Weights, split: str, names: Sequence[str], number: int, but: Collection[str] = ()
     ) -> dict[str, Metrics]:
-        """What the code of these participants' own reports, and nothing else."""
-        return self._evaluating.reports(weights, split, names, number)
+        """What the code of these participants' own reports, and nothing else; of all ``but`` some."""
+        return self._evaluating.reports(weights, split, names, number, but)
 
     def save_participants(self, weights: Weights, folder: Path, number: int) -> list[Path]:
         """Write the model of every participant of this backend, with its own parameters as they are after round ``number``."""

@@ -1,14 +1,15 @@
-"""Workers whose process has ended: of a training loop that could not be interrupted, the course may go on without it."""
+"""Workers whose process has ended: of code of a participant's own that could not be interrupted, the course may go on without it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from pathlib import Path
 from typing import final
 
 from xbackend_fl.course import Course
 from xbackend_fl.errors import RunFailed, WorkerDied
 from xbackend_fl.events import Event, Observer, ParticipantFailed, ParticipantTrained
-from xbackend_fl.participant import ClientStates, has_ended
+from xbackend_fl.participant import has_ended
 
 
 @final
@@ -28,19 +29,23 @@ class Ended:
             return True
         return False
 
-    def by(self, course: Course, names: Sequence[str], number: int, states: ClientStates) -> tuple[str, str]:
-        """Which of these participants a process has ended by, and what is said of it.
+    def by(self, course: Course, traces: Mapping[str, tuple[str, Path]]) -> tuple[str, str]:
+        """Which participant a process has ended by, and what is said of it.
+
+        Args:
+            course: The course.
+            traces: By participant, what its code was to do, in words, and where a process writes that it ends by it.
 
         Raises:
             WorkerDied: By none: it was ended by something else.
             RunFailed: The course does not go on without an update.
         """
-        name = next((one for one in names if has_ended(states.trace(one, number))), None)
+        name = next((one for one, (_, trace) in traces.items() if has_ended(trace)), None)
         if name is None:
             raise self._errors[0]
-        limit, trace = course.trainings[name].timeout_s, states.trace(name, number)
+        limit, (what, trace) = course.trainings[name].timeout_s, traces[name]
         reason = (
-            f"the training of {name} in round {number} did not return within {limit:g} s (training.timeout_s), and could not be interrupted: "
+            f"{what} did not return within {limit:g} s (training.timeout_s), and could not be interrupted: "
             f"its process was ended (traceback: {trace.parent.name}/{trace.name})"
         )
         if course.federate.on_failure == "stop":

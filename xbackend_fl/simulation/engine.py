@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -204,7 +204,13 @@ class SimulationEngine:
             partials |= {place: call.result for place, call in calls.items() if call.answered}
             waiting = {place: names for place, names in waiting.items() if place not in partials}
             for (backend, i), names in waiting.items():
-                name, reason = ended.by(self._course, names, number, self._states)
+                name, reason = ended.by(
+                    self._course,
+                    {
+                        one: (f"the training of {one} in round {number}", self._states.trace(one, number))
+                        for one in names
+                    },
+                )
                 failed[name] = reason
                 once(ParticipantFailed(round=number, name=name, backend=backend, reason=reason))
                 names.remove(name)
@@ -252,22 +258,47 @@ class SimulationEngine:
 
     def _at_each(
         self,
-        method: Callable[[Worker, Weights, str, Sequence[str], int], dict[str, Metrics]],
+        method: Callable[[Worker, Weights, str, Sequence[str], int, Collection[str]], dict[str, Metrics]],
         participants: Sequence[Participant],
         weights: Weights,
         split: str,
         number: int,
     ) -> dict[str, Metrics]:
         """What the workers of these participants measure at them, all side by side, in the order of the participants."""
-        calls = []
+        waiting: dict[tuple[str, int], Sequence[str]] = {}
         for backend, team in self._teams.items():
-            names = [participant.name for participant in participants if participant.backend == backend]
-            if names:
-                for worker, mine in zip(team, balance(dict.fromkeys(names, 1), len(team)), strict=True):
-                    calls.append(worker.submit(method, weights, split, mine, number))
+            sizes = dict.fromkeys((one.name for one in participants if one.backend == backend), 1)
+            waiting |= {(backend, i): mine for i, mine in enumerate(balance(sizes, len(team))) if sizes}
         found: dict[str, Metrics] = {}
-        for answer in collect(calls, self._observer):
-            found |= answer
+        gone: set[str] = set()
+        while waiting:
+            ended = Ended()
+            calls = {
+                (backend, i): self._teams[backend][i].submit(
+                    method, weights, split, names, number, tuple(gone)
+                )
+                for (backend, i), names in waiting.items()
+            }
+            settle(calls.values(), self._observer, ended)
+            for call in calls.values():
+                found |= call.result if call.answered else {}
+            waiting = {place: names for place, names in waiting.items() if not calls[place].answered}
+            for (backend, i), names in waiting.items():
+                name, reason = ended.by(
+                    self._course,
+                    {
+                        one: (
+                            f"the evaluation of {one} on the {split} examples",
+                            self._states.trace_of_evaluation(one, number),
+                        )
+                        for one in names
+                        if one not in gone
+                    },
+                )
+                gone.add(name)
+                note = f"{name} is not in the figures of its own code: {reason}"
+                self._observer(Noted(backend=backend, note=note))
+                self._restart(backend, i)
         return {one.name: found[one.name] for one in participants if one.name in found}
 
     def outputs(self, weights: Weights, split: str, count: int) -> Outputs:
