@@ -47,6 +47,10 @@ def counts_from_one(task: Task) -> dict[str, float]:
     return {"num_examples": len(task.data[1]), "rate": task.lr_at(-1)}
 
 
+def counts_halves(task: Task) -> dict[str, float]:
+    return {"num_examples": len(task.data[1]), "rate": task.lr_at(1.5)}  # type: ignore[arg-type]
+
+
 def keras_freezes(task: Task) -> dict[str, float]:
     task.model.layers[0].trainable = False
     return keras_train(task)

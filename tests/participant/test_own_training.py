@@ -118,6 +118,8 @@ def test_a_loop_may_follow_the_schedule_within_a_round(opened: Open) -> None:
         UpdateRefused, match=r"in round 1: task.lr_at\(-1\): steps of a round are counted from 0"
     ):
         trained(opened("counts_from_one"))
+    with pytest.raises(UpdateRefused, match=r"in round 1: task.lr_at\(1.5\): a step is a whole number"):
+        trained(opened("counts_halves"))
 
 
 def test_a_loop_s_steps_are_equally_long_to_scaffold(opened: Open) -> None:

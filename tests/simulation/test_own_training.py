@@ -190,6 +190,16 @@ def test_the_state_of_a_loop_goes_on_with_the_run(small: Make, loop: str, tmp_pa
     assert found == [1, 2, 3]
 
 
+def test_the_cure_of_a_loop_that_failed_alone_is_to_mend_it(small: Make, loop: str, tmp_path: Path) -> None:
+    one = "participants=[{name: berlin, backend: torch}]"
+    with pytest.raises(RunFailed, match="round 1: 1 of 1 updates were refused") as caught:
+        run_course(small(one, alone(loop, "fails"), "federate.cohort=1"), tmp_path / "run", in_process=True)
+    assert (
+        caught.value.hint
+        == "no update is left to go on with: mend what their own training loops did, and --resume"
+    )
+
+
 @pytest.mark.slow
 def test_a_loop_that_nothing_interrupts_costs_its_process_and_not_the_course(
     small: Make, loop: str, tmp_path: Path

@@ -80,8 +80,13 @@ class Task:
             step: The step in this round, from 0. A loop counts its own.
 
         Raises:
-            ConfigError: The step is before the first; or a schedule of steps goes with an algorithm that takes all steps of a round as equal.
+            ConfigError: The step is no whole number, or before the first; or a schedule of steps goes with an algorithm that takes all steps of a round as equal.
         """
+        if isinstance(step, bool) or not hasattr(step, "__index__"):
+            raise ConfigError(
+                f"task.lr_at({step!r}): a step is a whole number",
+                hint="count the steps of the round: task.lr_at(number)",
+            )
         if step < 0:
             raise ConfigError(f"task.lr_at({step}): steps of a round are counted from 0")
         if self._within is None:

@@ -85,11 +85,17 @@ def _one_round(
     strict = course.federate.on_failure == "stop" and not outcome.enough
     if outcome.failed and (strict or outcome.mean.count == 0):
         reasons = "\n".join(f"  participant {name!r}: {reason}" for name, reason in outcome.failed.items())
+        loops = {one.name for one in course.participants if course.training_of(one) is not None}
+        cure = (
+            "mend what their own training loops did, and --resume"
+            if loops.issuperset(outcome.failed)
+            else "scale inputs and targets to about 1, lower training.optimizer.lr, or set training.clip_norm, in a new run"
+        )
         raise RunFailed(
             f"round {number}: {len(outcome.failed)} of {len(chosen)} updates were refused:\n{reasons}",
             hint="federate.on_failure: continue goes on with the rest; --resume starts at the last checkpoint"
             if outcome.mean.count
-            else "no update is left to go on with: scale inputs and targets to about 1, lower training.optimizer.lr, or set training.clip_norm, in a new run",
+            else f"no update is left to go on with: {cure}",
         )
     if state.pending is not None:
         state = _evaluated(course, engine, state, outcome.before, observer)
