@@ -9,7 +9,8 @@ sum of the updates stay on the device until the cohort is done.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -250,7 +251,8 @@ def train(
     for replica in replicas[1:]:
         first.add_(replica.sums)
     losses = tuple(LossSum(loss, int(counted)) for loss, counted in totals.cpu().tolist())
-    return CohortResult(plan.unload(first), losses, tuple(finite.cpu().tolist()))
+    largest = largest_of(plan.views(first))
+    return CohortResult(plan.unload(first), largest, losses, tuple(finite.cpu().tolist()))
 
 
 def _queue(
@@ -285,6 +287,15 @@ def _add(replica: Replica, weight: int, base: torch.Tensor, finite: torch.Tensor
     good = torch.isfinite(replica.totals[0]) & torch.isfinite(change.sum())
     finite.copy_(good)
     replica.sums.add_(change.masked_fill_(~good, 0.0), alpha=weight)
+
+
+def largest_of(tensors: Mapping[str, torch.Tensor]) -> dict[str, float]:
+    """The largest magnitude of each tensor, NaN if a value is: on the device, which reads them in no time."""
+    if not tensors:
+        return {}
+    found = [torch.linalg.vector_norm(tensor, math.inf) for tensor in tensors.values() if tensor.numel()]
+    names = [name for name, tensor in tensors.items() if tensor.numel()]
+    return dict(zip(names, torch.stack(found).tolist(), strict=True))
 
 
 def _fence(device: torch.device) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -40,6 +41,7 @@ from xbfl_torch.plan import Plan
 from xbfl_torch.preserve import modules_kept
 from xbfl_torch.replicas import Replicas
 from xbfl_torch.stacked.cohorts import Lockstep
+from xbfl_torch.stacked.memory import highest
 from xbfl_torch.steps import plain_gradients, training_mode
 
 _REPLICAS = 16
@@ -264,10 +266,12 @@ class TorchTrainer:
                     hint="federate.device: cpu, or auto",
                 )
             torch.cuda.set_device(place.index or 0)
+            # cuBLAS keeps 32 MiB for every stream and thread that it has seen on a Hopper; cohorts are no slower with 8.
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:2")
             if memory_bytes is not None:
                 share = memory_bytes / torch.cuda.mem_get_info()[1]
                 torch.cuda.set_per_process_memory_fraction(min(share, 1.0))
-        self._device, self._stacks = device, replicas == LOCKSTEP
+        self._device, self._stacks, self._limit = device, replicas == LOCKSTEP, memory_bytes
         self._wanted = _REPLICAS if self._stacks else replicas
         self._replicas = self._lockstep = self._data = None
         held = self.read() if self._masters else {}
@@ -284,17 +288,27 @@ class TorchTrainer:
         self._data, self._replicas = cohort.Data.on(self._device, inputs, targets, scaling), None
         self._lockstep = None
         if self._data.targets.is_cuda and self._stacks:
-            self._lockstep = Lockstep(self._model, self._floats(), self._dense, self._data)
+            self._lockstep = Lockstep(self._model, self._floats(), self._dense, self._data, self._limit)
 
     def device_memory(self) -> tuple[int, int]:
         """By the caching allocator, and by the driver."""
         if torch.device(self._device).type != "cuda":
             return 0, 0
         free, total = torch.cuda.mem_get_info()
-        return torch.cuda.max_memory_allocated(), total - free
+        return highest(torch.device(self._device)), total - free
+
+    def begin(self, start: Tensors) -> None:
+        """In lockstep, copy it to where the device reads it, while others do something else."""
+        if self._lockstep is not None:
+            self._lockstep.begin(start)
+
+    def expect(self, steps: Sequence[int], batch: int) -> None:
+        """In lockstep, record steps with room for the largest."""
+        if self._lockstep is not None:
+            self._lockstep.expect(steps, batch)
 
     def supports(self, config: TrainConfig, clients: Sequence[ClientWork] = ()) -> bool:
-        """Any optimizer in lockstep; plain SGD on replicas, if nobody has anything of its own; neither draws random masks, nor has several losses."""
+        """Any optimizer in lockstep; plain SGD on replicas, if nobody has anything of its own, and nothing drops; one loss in either."""
         one_by_one = self._way.plain and not self._way.options and self._order[0] == 0
         if self._data is None or config.heads or self._masters or not one_by_one or self._calls:
             return False

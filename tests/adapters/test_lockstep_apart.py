@@ -84,7 +84,9 @@ def biased(module: Any, inputs: Any, _: Any) -> None:
 def test_what_each_one_has(build: Any, mine: list[str], ruled: bool, slots: int | None, place: Any) -> None:  # noqa: FBT001
     """Local parameters, controls and rates of steps; all at once, or two at a time."""
     lockstep, model = opened(build, place)
-    lockstep._slots, start = slots, start_of(model)
+    start = start_of(model)
+    if slots:
+        lockstep._upper = slots
     trained = [name for name, _ in model.named_parameters()]
     nothing = {name: np.zeros_like(start[name]) for name in trained}
     common = drawn(nothing, trained, 99) if ruled else nothing

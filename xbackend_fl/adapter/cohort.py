@@ -32,11 +32,13 @@ class ClientWork:
     Attributes:
         batches: Rows of every step, of the arrays that the trainer holds.
         num_examples: How much its update weighs.
+        seed: What its random choices come from.
         own: What it begins with, asked for when its turn comes; ``None`` where all begin with the same.
     """
 
     batches: tuple[NDArray[np.intp], ...]
     num_examples: int
+    seed: int = 0
     own: Callable[[], Own] | None = None
 
 
@@ -47,12 +49,14 @@ class CohortResult:
     Attributes:
         sums: For every shared native tensor of floats, the sum over accepted clients of ``num_examples * (after - start)``; valid
             until the next cohort.
+        largest: The largest magnitude in each of these; NaN if a value is.
         losses: Training loss of every part.
         accepted: Whether each part's loss and update are finite; the others are not in the sums.
         notes: What was decided on the way, one line each, for people.
     """
 
     sums: dict[str, Array]
+    largest: Mapping[str, float]
     losses: tuple[LossSum, ...]
     accepted: tuple[bool, ...]
     notes: tuple[str, ...] = ()
@@ -101,6 +105,19 @@ class CohortTrainer(Protocol):
 
     def device_memory(self) -> tuple[int, int]:
         """Bytes: most that was allocated on the device so far, and what is in use on it now; zeros on a processor."""
+        ...
+
+    def begin(self, start: Tensors) -> None:
+        """Begin to move to the device what the next cohort starts from, if that is given to :meth:`train_cohort` next; it is only read."""
+        ...
+
+    def expect(self, steps: Sequence[int], batch: int) -> None:
+        """Learn who may be in a cohort, to make room once for all that may come.
+
+        Args:
+            steps: Of every participant.
+            batch: Examples of the largest batch.
+        """
         ...
 
     def supports(self, config: TrainConfig, clients: Sequence[ClientWork] = ()) -> bool:

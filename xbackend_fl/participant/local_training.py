@@ -42,7 +42,7 @@ from xbackend_fl.schedules import factor_over_rounds, rates
 from xbackend_fl.weights import Weights
 
 _ONE_BY_ONE = (
-    "participants train one after the other on the device: a whole cohort trains there only with PyTorch, without dropout, with one loss that is no function of PyTorch's own, "
+    "participants train one after the other on the device: a whole cohort trains there only with PyTorch, with one loss that is no function of PyTorch's own, "
     "with a shared model, data and settings, and where the model runs in lockstep or steps by plain SGD"
 )
 
@@ -282,11 +282,10 @@ class LocalTraining:
     ) -> PartialSum:
         trainer, clients = self._model.trainer, order.work
         assert isinstance(trainer, CohortTrainer)
-        start = self._model.binding.restore(weights, copy=False)
-        began = time.perf_counter()
+        start, began = order.start, time.perf_counter()
         with failing(training(number, cohort, self._backend)):
             result = trainer.train_cohort(start, clients, order.config)
-        if not are_sums(self._model, result.sums, sum(part.num_examples for part in clients)):
+        if not are_sums(self._model, result, sum(part.num_examples for part in clients)):
             # Somebody's weights are too large to be summed up: each is looked at by itself.
             received = self.client.received(weights)
             given = self._train_in_turn(number, cohort, received, {})

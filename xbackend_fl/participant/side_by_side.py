@@ -12,12 +12,12 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.adapter import ClientWork, CohortTrainer, Tensors, TrainConfig
+from xbackend_fl.adapter import ClientWork, CohortResult, CohortTrainer, TrainConfig
 from xbackend_fl.adapter.canonical_model import CanonicalModel
 from xbackend_fl.adapter.cohort import Own
-from xbackend_fl.aggregation import LARGEST, is_within
+from xbackend_fl.aggregation import LARGEST
 from xbackend_fl.course import Course
-from xbackend_fl.data import Dataset
+from xbackend_fl.data import Dataset, seed_of
 from xbackend_fl.errors import Diverged, UpdateRefused
 from xbackend_fl.metrics import Metrics
 from xbackend_fl.participant.client import Arrays, Client
@@ -32,10 +32,12 @@ class CohortOrder:
     """What a trainer is told to do with a cohort.
 
     Attributes:
+        start: What they start from.
         work: Of every participant.
         config: How all of them train.
     """
 
+    start: Weights
     work: Sequence[ClientWork]
     config: TrainConfig
 
@@ -64,7 +66,7 @@ class SideBySide:
     ) -> None:
         assert isinstance(model.trainer, CohortTrainer)
         self._course, self._client, self._shards = course, client, shards
-        self._trainings = course.trainings
+        self._trainings, self._told = course.trainings, False
         self._model, self._trainer, self._config, self._order = model, model.trainer, config, order
 
     @property
@@ -77,10 +79,12 @@ class SideBySide:
         self, number: int, weights: Weights, cohort: Sequence[str], watched: float
     ) -> CohortOrder | None:
         """What gives the sum of a cohort's updates; ``None`` if the cohort cannot train at once."""
+        start = self._client.native(self._model.binding.restore(weights, copy=False))
+        # Examples are put in order while the weights are on their way.
+        self._trainer.begin(start)
         work = self._work(number, cohort)
         if work is None:
             return None
-        start = self._client.native(self._model.binding.restore(weights, copy=False))
         return self._supported(number, start, {}, work, watched)
 
     def train(
@@ -149,13 +153,29 @@ class SideBySide:
         same = all(self._trainings[name] is self._course.training for name in cohort)
         if not (federate.share_local_model and federate.online_aggr and same):
             return None
+        self._expect()
         work = []
         for name in cohort:
             shard = self._shards[name]
             orders = self._order(number, name)
             rows = [shard.rows[part] if shard.rows is not None else part for part in orders]
-            work.append(ClientWork(tuple(rows), len(shard)))
+            seed = seed_of(self._course.seed, "dropout", number, name)
+            work.append(ClientWork(tuple(rows), len(shard), seed))
         return work
+
+    def _expect(self) -> None:
+        """Tell the trainer, once, what participants of this course are like."""
+        settings = self._course.training
+        if self._told:
+            return
+        self._told = True
+        sizes = [
+            len(self._shards[name])
+            for name, own in self._trainings.items()
+            if own is settings and name in self._shards
+        ]
+        steps = [settings.steps or settings.epochs * -(-size // settings.batch_size) for size in sizes]
+        self._trainer.expect(steps, min(settings.batch_size, max(sizes, default=0)))
 
     def _supported(
         self,
@@ -171,13 +191,12 @@ class SideBySide:
         # The rate of a step is everybody's: some have more steps than others.
         found = rates(settings.schedule, settings.optimizer.lr, number, steps, watched)
         config = replace(self._config(), rule=plan.rule, slots=plan.slots, rates=found)
-        return CohortOrder(work, config) if self._trainer.supports(config, work) else None
+        return CohortOrder(start, work, config) if self._trainer.supports(config, work) else None
 
 
-def are_sums(model: CanonicalModel, sums: Tensors, num_examples: int) -> bool:
+def are_sums(model: CanonicalModel, result: CohortResult, num_examples: int) -> bool:
     """Whether sums may be of updates that a mean accepts one by one."""
-    owners = model.binding.owners
-    limits = {name: LARGEST.get(model.schema.by_name[owners[name]].kind, 0.0) for name in sums}
-    return all(
-        is_within(array, 2 * limits[name] * num_examples) for name, array in sums.items() if array.size
-    )
+    owners, kinds = model.binding.owners, model.schema.by_name
+    limits = {name: LARGEST.get(kinds[owners[name]].kind, 0.0) for name in result.sums}
+    # No comparison with NaN is true.
+    return all(found <= 2 * limits[name] * num_examples for name, found in result.largest.items())

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from operator import itemgetter
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -16,15 +19,25 @@ from xbackend_fl.adapter.cohort import ClientResult, ClientWork, CohortResult
 from xbackend_fl.adapter.contract import LossSum, Tensors, TrainConfig
 from xbackend_fl.errors import RunFailed
 from xbackend_fl.losses import NativeLoss
-from xbfl_torch.cohort import Data
+from xbfl_torch.cohort import Data, largest_of
+from xbfl_torch.stacked import devices
 from xbfl_torch.stacked.dense import few_enough
-from xbfl_torch.stacked.graphs import Graphs
+from xbfl_torch.stacked.dropout import MASKED
+from xbfl_torch.stacked.graphs import Graphs, step_alone
+from xbfl_torch.stacked.memory import StepBytes, fitting, free_bytes, wave_bytes, with_spare
 from xbfl_torch.stacked.packing import Packing
 from xbfl_torch.stacked.proof import CannotStack, prove
-from xbfl_torch.stacked.schedule import Schedule, by_steps, largest_batch, rounded, schedule
+from xbfl_torch.stacked.room import Expected, Room, needed_room, with_margin
+from xbfl_torch.stacked.schedule import Schedule, by_steps, rounded, schedule
 from xbfl_torch.stacked.step import lockstep
-from xbfl_torch.stacked.wave import Room, Wave, weights_of
+from xbfl_torch.stacked.wave import Wave, weights_of
 from xbfl_torch.steps import dropout_rates
+
+_COPIERS = 4
+"""Threads that copy weights: one takes 6 ms for 26 MB while another puts examples in order."""
+
+_PIECE = 4 << 20
+"""Bytes that one of them copies at a time."""
 
 _LOG = logging.getLogger("xbfl")
 
@@ -38,6 +51,7 @@ class Lockstep:
         tensors: Its averaged tensors of floats, by native name.
         dense: Names of dense layers whose weights are their own and that are called once.
         data: The examples.
+        limit: Bytes that may be allocated on the device; ``None`` for all.
     """
 
     def __init__(
@@ -46,8 +60,9 @@ class Lockstep:
         tensors: dict[str, torch.Tensor],
         dense: Sequence[str],
         data: Data,
+        limit: int | None = None,
     ) -> None:
-        self._model, self._tensors, self._data = model, tensors, data
+        self._model, self._tensors, self._data, self._limit = model, tensors, data, limit
         self._trained = [name for name, tensor in tensors.items() if tensor.requires_grad]
         weights = {f"{name}.weight" if name else "weight" for name in dense}
         self._dense = [name for name in self._trained if name in weights]
@@ -56,8 +71,22 @@ class Lockstep:
         self._captured = ""
         self._wave: Wave | None = None
         self._graphs: Graphs | None = None
-        self._slots: int | None = None
+        self._slots, self._upper = 1, sys.maxsize
+        self._planned: dict[str, int] = {}
+        self._expected = Expected()
+        self._copier = ThreadPoolExecutor(_COPIERS, "xbfl-weights")
+        self._begun: tuple[Tensors, Packing, list[Future[None]]] | None = None
         self._host: torch.Tensor | None = None
+
+    def expect(self, steps: Sequence[int], batch: int) -> None:
+        """Make room for participants of so many steps, of batches of so many examples at most."""
+        self._expected = Expected(np.array(steps, np.int64), batch)
+
+    def begin(self, start: Tensors) -> None:
+        """Copy to pinned memory what the next cohort starts from, in threads."""
+        if self._wave is not None:
+            packing = self._wave.packing
+            self._begun = start, packing, self._copies(packing, start)
 
     def refusal(self, config: TrainConfig, shared: Sequence[str] = ()) -> str | None:
         """Why participants cannot train so in lockstep; ``None`` if they can, which has been tried."""
@@ -93,7 +122,7 @@ class Lockstep:
             try:
                 return self._train(start, clients, config)
             except torch.OutOfMemoryError as error:
-                self._halve(clients, error)
+                self._halve(error)
             # Outside the handler: the exception holds what is to be freed.
             torch.cuda.empty_cache()
 
@@ -107,12 +136,12 @@ class Lockstep:
         """
         left = by_steps(clients)
         while left:
-            part = left[: self._slots_for(clients)]
             try:
-                wave, plan = self._stepped(start, clients, part, config)
+                wave, plan = self._stepped(start, clients, left, config)
             except torch.OutOfMemoryError as error:
-                self._halve(clients, error)
+                self._halve(error)
             else:
+                part = plan.order
                 totals, row = wave.totals.cpu().tolist(), self._staging(wave.packing)
                 for slot, index in sorted(enumerate(part), key=itemgetter(1)):
                     row.copy_(wave.after(slot, plan))
@@ -123,25 +152,25 @@ class Lockstep:
                 continue
             torch.cuda.empty_cache()
 
-    def _halve(self, clients: Sequence[ClientWork], error: Exception) -> None:
-        """Go on with half as many at a time."""
-        slots = self._slots_for(clients)
-        self._wave = self._graphs = None
+    def _halve(self, error: Exception) -> None:
+        """Go on with half as many at a time: somebody else has taken memory since it was planned, or it was planned wrongly."""
+        slots, self._wave, self._graphs = self._slots, None, None
         if slots == 1:
             raise RunFailed(
                 "one participant with its step does not fit on the device",
                 hint="a smaller training.batch_size, a larger federate.device_memory_mib, or federate.device: cpu",
             ) from error
-        self._slots = slots // 2
+        self._upper = slots // 2
         _LOG.warning(
-            "%d participants do not fit on the device together; going on with %d", slots, self._slots
+            "%d participants do not fit on the device together; going on with %d", slots, self._upper
         )
 
     def _train(self, start: Tensors, clients: Sequence[ClientWork], config: TrainConfig) -> CohortResult:
-        order, slots = by_steps(clients), self._slots_for(clients)
+        order = by_steps(clients)
         wave, graphs = self._ready(clients, config, apart=False)
-        packing, batch, device = wave.packing, wave.room.batch, self._data.targets.device
-        wave.begin(self._staged(packing, start))
+        packing, device = wave.packing, self._data.targets.device
+        slots, batch = wave.room.slots, wave.room.batch
+        wave.begin(self._moved(packing, start))
         totals = torch.zeros(len(clients), 2, dtype=torch.float64, device=device)
         finite = torch.zeros(len(clients), dtype=torch.bool, device=device)
         with nullcontext() if graphs.recorded else lockstep(self._model, config):
@@ -156,20 +185,18 @@ class Lockstep:
                 totals[places], finite[places] = wave.totals[: len(part)], good[: len(part)]
         host = self._staging(packing)
         host.copy_(wave.sums, non_blocking=True)
+        largest = largest_of(packing.views(wave.sums))
         losses = tuple(LossSum(loss, int(counted)) for loss, counted in totals.cpu().tolist())
         found = {name: view.numpy() for name, view in packing.views(host).items()}
-        return CohortResult(found, losses, tuple(finite.cpu().tolist()))
-
-    def _slots_for(self, clients: Sequence[ClientWork]) -> int:
-        slots = rounded(len(clients))
-        return slots if self._slots is None else min(slots, self._slots)
+        return CohortResult(found, largest, losses, tuple(finite.cpu().tolist()))
 
     def _shared(self, clients: Sequence[ClientWork], config: TrainConfig) -> tuple[str, ...]:
         """Weights that nobody needs for itself, by the numbers of steps and examples alone: a run repeats its bits."""
         optimizer, masked = config.optimizer, {leaf.tensor for leaf in config.masked}
         if not optimizer.plain or optimizer.weight_decay or config.rule is not None:
             return ()
-        rows = largest_batch(clients) * max((len(client.batches) for client in clients), default=0)
+        room = needed_room(clients, 1, self._expected, shared=True, apart=False)
+        rows = room.batch * room.steps
         own = clients[0].own if clients else None
         apart = {*own().tensors} if own is not None else set()
         names = [name for name in self._dense if name not in masked | config.frozen | apart]
@@ -184,15 +211,19 @@ class Lockstep:
         self, clients: Sequence[ClientWork], config: TrainConfig, *, apart: bool
     ) -> tuple[Wave, Graphs]:
         """A wave with enough room for these participants, and its steps."""
-        slots, batch = self._slots_for(clients), largest_batch(clients)
-        numbers = [len(clients[index].batches) for index in by_steps(clients)]
         packing = self._packed(self._shared(clients, config), config)
-        parts = [sum(numbers[begin : begin + slots]) for begin in range(0, len(numbers), slots)]
-        rows = batch * max(parts, default=0) if packing.shared else 0
-        # More steps than these, and a few more rows: the next cohort has somebody with more.
-        longest = 1 << max(max(numbers, default=0) - 1, 0).bit_length()
-        wanted = Room(slots, longest, batch, _roomy(rows), apart)
         key = f"{_key(config)} {packing.shared}"
+
+        def room(slots: int) -> Room:
+            shared = bool(packing.shared)
+            return needed_room(clients, slots, self._expected, shared=shared, apart=apart)
+
+        planned = f"{key} {apart} {rounded(len(clients))} {self._upper}"
+        if planned not in self._planned:
+            self._wave = self._graphs = None
+            self._planned[planned] = self._fitting(len(clients), packing, config, room)
+        self._slots = self._planned[planned]
+        wanted = room(self._slots)
         if (
             self._wave is None
             or self._graphs is None
@@ -200,17 +231,44 @@ class Lockstep:
             or not self._wave.room.holds(wanted)
         ):
             self._wave = self._graphs = None
-            wave = Wave(self._model, packing, self._data, config, wanted)
+            wave = Wave(self._model, packing, self._data, config, with_margin(wanted, self._expected))
             with lockstep(self._model, config):
                 self._wave, self._graphs, self._captured = wave, Graphs(wave), key
         return self._wave, self._graphs
 
+    def _fitting(self, count: int, packing: Packing, config: TrainConfig, room: Callable[[int], Room]) -> int:
+        """How many participants train at a time: as many as there is memory for, and no more than were found to fit."""
+        device, upper = self._data.targets.device, self._upper
+        if device.type != "cuda":
+            return min(rounded(count), upper)
+        torch.cuda.empty_cache()
+        try:
+            pair = Wave(self._model, packing, self._data, config, with_margin(room(2), self._expected))
+            with lockstep(self._model, config):
+                step = StepBytes.measured(partial(step_alone, pair), device)
+        except torch.OutOfMemoryError:
+            return 1
+        del pair
+
+        def needed(slots: int) -> int:
+            wanted, size = with_margin(room(slots), self._expected), next(self._model.parameters())
+            rows, apart = wanted.rows, wanted.apart
+            held = wave_bytes(packing, config, slots, rows, apart=apart, itemsize=size.element_size())
+            return with_spare(held, step.of(slots)) if slots <= upper else free + 1
+
+        free = free_bytes(device, self._limit)
+        slots = fitting(count, needed, free)
+        if slots < count:
+            _LOG.info("%d of %d participants at a time: %d MiB are free", slots, count, free >> 20)
+        return slots
+
     def _stepped(
-        self, start: Tensors, clients: Sequence[ClientWork], part: Sequence[int], config: TrainConfig
+        self, start: Tensors, clients: Sequence[ClientWork], left: Sequence[int], config: TrainConfig
     ) -> tuple[Wave, Schedule]:
-        """All steps of some participants, each with something of its own."""
+        """All steps of the first of those who are left, each with something of its own."""
         wave, graphs = self._ready(clients, config, apart=True)
-        wave.begin(self._staged(wave.packing, start))
+        part = left[: wave.room.slots]
+        wave.begin(self._moved(wave.packing, start))
         plan = schedule(clients, part, wave.room.slots, wave.room.batch)
         wave.load(plan, config, (own() for index in part if (own := clients[index].own) is not None))
         with nullcontext() if graphs.recorded else lockstep(self._model, config):
@@ -218,13 +276,28 @@ class Lockstep:
                 graphs.step(active)
         return wave, plan
 
-    def _staged(self, packing: Packing, start: Tensors) -> torch.Tensor:
-        """The weights of a round, where the device reads them."""
-        host = self._staging(packing)
-        for name, view in packing.views(host).items():
-            # One thread: many are woken no faster than it copies, and on a busy host much more slowly.
-            np.copyto(view.numpy(), start[name])
-        return host
+    def _moved(self, packing: Packing, start: Tensors) -> torch.Tensor:
+        """The weights of a round, where the device reads them: those that were begun with, if it is these."""
+        begun, self._begun = self._begun, None
+        for copied in begun[2] if begun is not None else ():
+            copied.result()
+        if begun is None or begun[0] is not start or begun[1] is not packing:
+            for copied in self._copies(packing, start):
+                copied.result()
+        return self._staging(packing)
+
+    def _copies(self, packing: Packing, start: Tensors) -> list[Future[None]]:
+        """Weights on their way to pinned memory, in pieces."""
+        pieces: list[tuple[Any, Any]] = []
+        for name, view in packing.views(self._staging(packing)).items():
+            target, source = view.numpy(), start[name]
+            rows = max(1, _PIECE // max(target[:1].nbytes, 1)) if target.ndim else 1
+            parts = range(0, len(target), rows) if target.ndim else (...,)
+            pieces += [
+                (target[at : at + rows], source[at : at + rows]) if isinstance(at, int) else (target, source)
+                for at in parts
+            ]
+        return [self._copier.submit(np.copyto, *piece) for piece in pieces]
 
     def _staging(self, packing: Packing) -> torch.Tensor:
         if self._host is None or len(self._host) != packing.size:
@@ -233,17 +306,15 @@ class Lockstep:
         return self._host
 
 
-def _roomy(rows: int) -> int:
-    """Rows to make room for: the next cohort has a few more."""
-    wanted = rows + rows // 8
-    part = 1 << max(wanted.bit_length() - 4, 0)
-    return -(-wanted // part) * part
-
-
 def _check(model: torch.nn.Module, config: TrainConfig) -> None:
+    values = next(model.parameters())
+    if values.is_cuda and devices.kernels("update", values) is None:
+        raise CannotStack(
+            "steps on a GPU are recorded, and without Triton, or in float64, some wait for the host"
+        )
     for module, _, rate in dropout_rates(model, config):
-        if rate > 0:
-            raise CannotStack(f"{type(module).__name__} drops: every participant draws masks of its own")
+        if rate > 0 and type(module) not in MASKED:
+            raise CannotStack(f"{type(module).__name__} drops, which has no stacked form")
     if isinstance(config.loss, NativeLoss):
         raise CannotStack("the loss is a function of the user's own, which may do what no graph can hold")
     if config.precision != "float32":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from functools import partial
 from typing import Any, final
 
@@ -26,14 +27,18 @@ class Graphs:
         if not wave.totals.is_cuda:
             return
         compiled(partial(wave.step, wave.room.slots))
-        stream, pool = torch.cuda.Stream(), None  # type: ignore[no-untyped-call]
+        stream, pool = _recording(torch.cuda.current_device()), None
         stream.wait_stream(torch.cuda.current_stream())
         # The largest first: it asks for the memory that all others find room in.
-        for count in sorted({rounded(n + 1) for n in range(wave.room.slots)}, reverse=True):
-            with torch.cuda.stream(stream):
+        counts = sorted({rounded(n + 1) for n in range(wave.room.slots)}, reverse=True)
+        with torch.cuda.stream(stream):
+            for count in counts:
                 wave.rewind()
                 wave.step(count)  # libraries choose kernels and allocate on first use
-            stream.synchronize()
+        stream.synchronize()
+        # What these steps took is not what a recording may take.
+        torch.cuda.empty_cache()
+        for count in counts:
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, pool=pool, stream=stream):
                 wave.step(count)
@@ -51,3 +56,15 @@ class Graphs:
             self._found[rounded(active)].replay()
         else:
             self._wave.step(active)
+
+
+@functools.cache
+def _recording(device: int) -> Any:
+    """The stream in which steps are recorded: libraries keep memory for each that they have seen."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+
+def step_alone(wave: Wave, count: int) -> None:
+    """Allocate what a step allocates, as its first one, and compile its kernels, which do not run."""
+    wave.rewind()
+    compiled(partial(wave.step, count))

@@ -11,6 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from xbfl_torch.stacked import convolution, groups, normalisation, pooling, recurrent
 from xbfl_torch.stacked.dense import Dense
+from xbfl_torch.stacked.dropout import Drawing
 
 
 @final
@@ -20,9 +21,10 @@ class StackedLayers(TorchFunctionMode):
     Args:
         count: How many examples of this participant's batch count, a scalar that ``vmap`` holds for all of them.
         dense: How dense layers compute.
+        drawing: Draws the masks of dropout.
     """
 
-    def __init__(self, count: torch.Tensor, dense: Dense) -> None:
+    def __init__(self, count: torch.Tensor, dense: Dense, drawing: Drawing) -> None:
         super().__init__()
         self._count = count
         self._rules: Mapping[Any, Callable[..., Any]] = {
@@ -37,6 +39,7 @@ class StackedLayers(TorchFunctionMode):
             torch.gru: recurrent.gru,
             torch.rnn_tanh: recurrent.rnn_tanh,
             torch.rnn_relu: recurrent.rnn_relu,
+            **drawing.rules,
         }
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -19,11 +19,13 @@ from xbfl_torch.cohort import Data
 from xbfl_torch.describe import is_tensor, tensors_of
 from xbfl_torch.local_stepper import LocalStepper
 from xbfl_torch.losses import mean_loss
+from xbfl_torch.stacked.dropout import DrawnForOne
 from xbfl_torch.stacked.graphs import Graphs
 from xbfl_torch.stacked.packing import Packing
+from xbfl_torch.stacked.room import Room
 from xbfl_torch.stacked.schedule import by_steps, largest_batch, schedule
 from xbfl_torch.stacked.step import lockstep, places
-from xbfl_torch.stacked.wave import Room, Wave
+from xbfl_torch.stacked.wave import Wave
 from xbfl_torch.steps import training_mode
 
 _CLOSE = 0.02
@@ -46,7 +48,10 @@ def prove(model: torch.nn.Module, packing: Packing, data: Data, config: TrainCon
     # The optimizer works on each number by itself; Adam would make of the rounding of a gradient that is zero a whole step.
     limit = min(config.clip_norm or _NORM, _NORM)
     config = replace(config, optimizer=SGD(lr=0.01), rates=None, clip_norm=limit)
-    work = [ClientWork((_rows(data, 0, 4), _rows(data, 4, 3)), 7), ClientWork((_rows(data, 7, 3),), 3)]
+    work = [
+        ClientWork((_rows(data, 0, 4), _rows(data, 4, 3)), 7, seed=1),
+        ClientWork((_rows(data, 7, 3),), 3, seed=2),
+    ]
     tensors = {name: tensor.detach() for name, tensor in tensors_of(model).items() if name in packing.places}
     base = torch.zeros(packing.size, dtype=next(model.parameters()).dtype, device=data.targets.device)
     for name, view in packing.views(base).items():
@@ -116,10 +121,11 @@ def _in_turn(
             config,
         )
         with training_mode(copied, config), stepper.ready():
-            for rows in part.batches:
+            for step, rows in enumerate(part.batches):
                 places_ = torch.from_numpy(rows).to(data.targets.device)
                 inputs = [value.cpu() for value in data.batch(places_)]
-                _, output = output_leaves(copied(*inputs), is_tensor)[0]
+                with DrawnForOne(part.seed, step):
+                    _, output = output_leaves(copied(*inputs), is_tensor)[0]
                 stepper.step(mean_loss(output, data.targets[places_].cpu(), config)[0])
         for name, tensor in tensors.items():
             views[name] += tensor.detach() - start[name]

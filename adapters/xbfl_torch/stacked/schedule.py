@@ -22,12 +22,14 @@ class Schedule:
         active: How many of them take each step.
         rows: Examples of every step, ``[steps, slots, batch]``; a short batch is filled up with its first example.
         counts: Examples of every step that count, ``[steps, slots]``; 0 where a participant is done.
+        seeds: What each one's random choices come from, ``[slots]``.
     """
 
     order: tuple[int, ...]
     active: tuple[int, ...]
     rows: NDArray[np.int64]
     counts: NDArray[np.int64]
+    seeds: NDArray[np.int64]
 
 
 def by_steps(clients: Sequence[ClientWork]) -> list[int]:
@@ -55,7 +57,9 @@ def schedule(clients: Sequence[ClientWork], order: Sequence[int], slots: int, ba
         index, place = _places(lengths)
         rows[step[index], slot[index], place] = every
     active = tuple(int(number) for number in (counts > 0).sum(1))
-    return Schedule(tuple(order), active, rows, counts)
+    seeds = np.zeros(slots, np.int64)
+    seeds[: len(order)] = [clients[index].seed for index in order]
+    return Schedule(tuple(order), active, rows, counts, seeds)
 
 
 def _places(lengths: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -17,6 +17,7 @@ from xbfl_torch.describe import is_tensor
 from xbfl_torch.losses import mean_loss, weight_of
 from xbfl_torch.stacked import devices
 from xbfl_torch.stacked.dense import Dense
+from xbfl_torch.stacked.dropout import Drawing
 from xbfl_torch.stacked.layers import StackedLayers
 from xbfl_torch.stacked.lifting import lifted
 from xbfl_torch.steps import training_mode
@@ -42,6 +43,7 @@ def losses(
     counts: torch.Tensor,
     config: TrainConfig,
     dense: Dense,
+    drawing: Drawing,
 ) -> Losses:
     """Losses of all participants.
 
@@ -53,11 +55,14 @@ def losses(
         counts: Examples of each batch that count, ``[participants]``.
         config: The loss.
         dense: How dense layers compute.
+        drawing: Draws the masks of dropout.
     """
     shared = {name: item.weight for name, item in dense.additions.items()}
 
-    def one(tensors: Any, values: Any, wanted: Any, count: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        with StackedLayers(count, dense):
+    def one(
+        tensors: Any, values: Any, wanted: Any, count: Any, seed: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        with StackedLayers(count, dense, Drawing(seed, drawing.step)):
             _, output = output_leaves(
                 functional_call(model, {**tensors, **shared}, tuple(values)), is_tensor
             )[0]
@@ -69,7 +74,7 @@ def losses(
         total = torch.where(real & (weights > 0), means * weights, 0.0).sum()
         return total / torch.where(weight > 0, weight, 1), torch.where(real, numbers, 0).sum()
 
-    return Losses(*vmap(one, randomness="error")(dict(own), list(inputs), targets, counts))
+    return Losses(*vmap(one, randomness="error")(dict(own), list(inputs), targets, counts, drawing.seeds))
 
 
 def _is_plain(output: torch.Tensor, config: TrainConfig) -> bool:

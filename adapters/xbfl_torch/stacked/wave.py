@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
@@ -17,35 +16,12 @@ from xbfl_torch.local_stepper import masks_of
 from xbfl_torch.stacked.constants import Constants
 from xbfl_torch.stacked.dense import Dense, additions_of
 from xbfl_torch.stacked.devices import put
+from xbfl_torch.stacked.dropout import Drawing
 from xbfl_torch.stacked.packing import Packing
+from xbfl_torch.stacked.room import Room
 from xbfl_torch.stacked.schedule import Schedule
 from xbfl_torch.stacked.step import losses
 from xbfl_torch.stacked.update import clip_scales, descend
-
-
-@final
-@dataclass(frozen=True)
-class Room:
-    """How much of everything a wave has place for.
-
-    Attributes:
-        slots: Participants.
-        steps: Of each.
-        batch: Examples of a step.
-        rows: Examples of all steps of all participants.
-        apart: Whether everybody begins with something of its own.
-    """
-
-    slots: int
-    steps: int
-    batch: int
-    rows: int
-    apart: bool = False
-
-    def holds(self, other: Room) -> bool:
-        """Whether there is place for as much as in another."""
-        more = self.steps >= other.steps and self.rows >= other.rows
-        return more and (self.slots, self.batch, self.apart) == (other.slots, other.batch, other.apart)
 
 
 @final
@@ -76,6 +52,7 @@ class Wave:
         self._rows = zeros(room.steps, room.slots, room.batch, dtype=torch.int64)
         self._counts = zeros(room.steps, room.slots, dtype=torch.int64)
         self._number = zeros(1, dtype=torch.int64)
+        self._seeds = zeros(room.slots, dtype=torch.int64)
         self._base, self._sums = zeros(packing.size), zeros(packing.size)
         views = packing.views(self._base)
         weights = {name: views[name] for name in packing.shared}
@@ -118,6 +95,7 @@ class Wave:
         rates = config.rates or [config.optimizer.lr] * steps
         numbers = [config.optimizer.numbers(step + 1, rates[step]) for step in range(steps)]
         put(self._numbers[:steps], np.array(numbers, np.float64).reshape(steps, 4))
+        put(self._seeds, schedule.seeds)
         put(self._rows[:steps], schedule.rows)
         put(self._counts[:steps], schedule.counts)
         ends = np.cumsum(schedule.active) * self.room.batch
@@ -139,7 +117,8 @@ class Wave:
         inputs = [value.view(*rows.shape, *value.shape[1:]) for value in self._data.batch(rows.flatten())]
         targets = self._data.targets.index_select(0, rows.flatten())
         targets = targets.view(*rows.shape, *targets.shape[1:])
-        found = losses(self._model, own, inputs, targets, counts, self._config, self._dense)
+        drawing = Drawing(self._seeds[:count], self._number)
+        found = losses(self._model, own, inputs, targets, counts, self._config, self._dense, drawing)
         anchors = [item.anchor for item in self._dense.additions.values()]
         if leaves and found.means.requires_grad:
             whole = torch.autograd.grad(found.means.sum(), [*leaves, *anchors], materialize_grads=True)
