@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -327,7 +327,11 @@ class TorchTrainer:
         return self._lockstep.train_apart(start, clients, config)
 
     def train_cohort(
-        self, start: Tensors, clients: Sequence[ClientWork], config: TrainConfig
+        self,
+        start: Tensors,
+        clients: Sequence[ClientWork],
+        config: TrainConfig,
+        meanwhile: Callable[[], None] = lambda: None,
     ) -> CohortResult:
         """Train every part from ``start``, several side by side."""
         assert self._data is not None
@@ -337,13 +341,14 @@ class TorchTrainer:
         if self._lockstep is not None:
             refusal = self._lockstep.takes(clients, config)
             if refusal is None:
-                return self._lockstep.train(start, clients, config)
+                return self._lockstep.train(start, clients, config, meanwhile)
             note = f"participants train on replicas of the model, not in lockstep: {refusal}"
             notes, self._said = () if note == self._said else (note,), note
         if self._replicas is None:
             plan = Plan.from_tensors(self._tensors, tuple(self._description.binding.owners))
             self._replicas = Replicas(self._model, plan, self._dense, self._data, self._wanted)
         result = self._replicas.train(start, clients, config)
+        meanwhile()
         return replace(result, notes=(*notes, *result.notes))
 
     @property

@@ -91,12 +91,12 @@ def test_what_a_wave_holds(build: Any, config: Any, own: bool) -> None:  # noqa:
 @given(st.integers(1, 300), st.integers(0, 50), st.integers(0, 9), st.integers(0, 4000))
 def test_as_few_waves_as_fit(count: int, common: int, each: int, free: int) -> None:
     step = StepBytes(common, each)
-    slots = fitting(count, step.of, free)
+    slots = fitting(count, step.total, free)
     assert 1 <= slots <= rounded(count)
-    assert slots == 1 or step.of(slots) <= free
+    assert slots == 1 or step.total(slots) <= free
     fewer = -(-count // slots) - 1
     if fewer:
-        assert step.of(rounded(-(-count // fewer))) > free
+        assert step.total(rounded(-(-count // fewer))) > free
 
 
 def test_room_for_cohorts_that_were_not_drawn_yet() -> None:

@@ -12,6 +12,7 @@ from xbackend_fl.adapter.contract import Batch
 from xbackend_fl.algorithms.kinds.scaffold import ScaffoldServer
 from xbackend_fl.course import Course, load_course
 from xbackend_fl.course.federate import merging
+from xbackend_fl.data import cohort
 from xbackend_fl.participant.client_states import ClientStates
 from xbackend_fl.participant.worker import Worker
 from xbfl_torch.stacked.cohorts import Lockstep
@@ -90,3 +91,27 @@ def test_the_same_rounds(digits: Path, tmp_path: Path, settings: list[str]) -> N
             np.testing.assert_allclose(
                 one[name], array, rtol=0, atol=1e-5 * max(1.0, np.abs(array).max()), err_msg=name
             )
+
+
+def test_the_next_round_is_put_in_order_while_the_device_computes(digits: Path, tmp_path: Path) -> None:
+    """The examples are those that it would have seen, and who was not drawn is looked up as always."""
+    course, worker = opened(digits, tmp_path, ["federate.cohort=2"])
+    let_stack(worker)
+    names, weights = [participant.name for participant in course.participants], worker.initial()
+    chosen = cohort(names, 2, course.seed, "cohort", 1), cohort(names, 2, course.seed, "cohort", 2)
+    worker.train_round(1, weights, chosen[0], {})
+    side, asked = worker._training._side_by_side, []
+    assert side is not None
+    order = side._order
+    side._order = lambda number, name: asked.append(name) or order(number, name)
+    found = side._work(2, chosen[1])
+    assert found is not None
+    assert not asked
+    for name, work in zip(chosen[1], found, strict=True):
+        fresh = side._work_of(2, name)
+        assert work.seed == fresh.seed
+        for one, other in zip(work.batches, fresh.batches, strict=True):
+            np.testing.assert_array_equal(one, other)
+    asked.clear()
+    side._work(2, names)
+    assert asked == [name for name in names if name not in chosen[1]]

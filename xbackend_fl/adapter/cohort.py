@@ -125,9 +125,19 @@ class CohortTrainer(Protocol):
         ...
 
     def train_cohort(
-        self, start: Tensors, clients: Sequence[ClientWork], config: TrainConfig
+        self,
+        start: Tensors,
+        clients: Sequence[ClientWork],
+        config: TrainConfig,
+        meanwhile: Callable[[], None] = lambda: None,
     ) -> CohortResult:
         """Train every part from ``start``, each with one pass over its batches.
+
+        Args:
+            start: What they start from.
+            clients: Their work.
+            config: How all of them train.
+            meanwhile: Called when nothing is left to do but to wait for the device; more than once where a cohort has to begin again.
 
         Raises:
             RunFailed: The device has not enough memory.

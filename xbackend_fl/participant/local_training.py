@@ -284,7 +284,7 @@ class LocalTraining:
         assert isinstance(trainer, CohortTrainer)
         start, began = order.start, time.perf_counter()
         with failing(training(number, cohort, self._backend)):
-            result = trainer.train_cohort(start, clients, order.config)
+            result = trainer.train_cohort(start, clients, order.config, order.meanwhile)
         if not are_sums(self._model, result, sum(part.num_examples for part in clients)):
             # Somebody's weights are too large to be summed up: each is looked at by itself.
             received = self.client.received(weights)

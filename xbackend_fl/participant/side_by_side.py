@@ -17,7 +17,7 @@ from xbackend_fl.adapter.canonical_model import CanonicalModel
 from xbackend_fl.adapter.cohort import Own
 from xbackend_fl.aggregation import LARGEST
 from xbackend_fl.course import Course
-from xbackend_fl.data import Dataset, seed_of
+from xbackend_fl.data import Dataset, cohort, seed_of
 from xbackend_fl.errors import Diverged, UpdateRefused
 from xbackend_fl.metrics import Metrics
 from xbackend_fl.participant.client import Arrays, Client
@@ -35,11 +35,13 @@ class CohortOrder:
         start: What they start from.
         work: Of every participant.
         config: How all of them train.
+        meanwhile: Puts the examples of the next round in order.
     """
 
     start: Weights
     work: Sequence[ClientWork]
     config: TrainConfig
+    meanwhile: Callable[[], None]
 
 
 @final
@@ -67,6 +69,7 @@ class SideBySide:
         assert isinstance(model.trainer, CohortTrainer)
         self._course, self._client, self._shards = course, client, shards
         self._trainings, self._told = course.trainings, False
+        self._ahead: tuple[int, dict[str, ClientWork]] = (0, {})
         self._model, self._trainer, self._config, self._order = model, model.trainer, config, order
 
     @property
@@ -154,14 +157,20 @@ class SideBySide:
         if not (federate.share_local_model and federate.online_aggr and same):
             return None
         self._expect()
-        work = []
-        for name in cohort:
-            shard = self._shards[name]
-            orders = self._order(number, name)
-            rows = [shard.rows[part] if shard.rows is not None else part for part in orders]
-            seed = seed_of(self._course.seed, "dropout", number, name)
-            work.append(ClientWork(tuple(rows), len(shard), seed))
-        return work
+        ahead = self._ahead[1] if self._ahead[0] == number else {}
+        return [ahead.get(name) or self._work_of(number, name) for name in cohort]
+
+    def _work_of(self, number: int, name: str) -> ClientWork:
+        shard = self._shards[name]
+        orders = self._order(number, name)
+        rows = [shard.rows[part] if shard.rows is not None else part for part in orders]
+        return ClientWork(tuple(rows), len(shard), seed_of(self._course.seed, "dropout", number, name))
+
+    def _look_ahead(self, number: int) -> None:
+        """Put in order the examples of those who are drawn for a round, as far as they are here; who is not there then does not matter."""
+        names = [*self._trainings]
+        drawn = cohort(names, self._course.federate.cohort or len(names), self._course.seed, "cohort", number)
+        self._ahead = number, {n: self._work_of(number, n) for n in drawn if n in self._shards}
 
     def _expect(self) -> None:
         """Tell the trainer, once, what participants of this course are like."""
@@ -191,7 +200,8 @@ class SideBySide:
         # The rate of a step is everybody's: some have more steps than others.
         found = rates(settings.schedule, settings.optimizer.lr, number, steps, watched)
         config = replace(self._config(), rule=plan.rule, slots=plan.slots, rates=found)
-        return CohortOrder(start, work, config) if self._trainer.supports(config, work) else None
+        meanwhile = partial(self._look_ahead, number + 1)
+        return CohortOrder(start, work, config, meanwhile) if self._trainer.supports(config, work) else None
 
 
 def are_sums(model: CanonicalModel, result: CohortResult, num_examples: int) -> bool:

@@ -112,15 +112,21 @@ class Lockstep:
             return "a batch of one example has no variance"
         return self.refusal(config, self._shared(clients, config))
 
-    def train(self, start: Tensors, clients: Sequence[ClientWork], config: TrainConfig) -> CohortResult:
-        """Train every part from ``start``; as many at a time as there is memory for.
+    def train(
+        self,
+        start: Tensors,
+        clients: Sequence[ClientWork],
+        config: TrainConfig,
+        meanwhile: Callable[[], None] = lambda: None,
+    ) -> CohortResult:
+        """Train every part from ``start``; as many at a time as there is memory for. ``meanwhile`` the host has something else to do.
 
         Raises:
             RunFailed: There is none for a single one.
         """
         while True:
             try:
-                return self._train(start, clients, config)
+                return self._train(start, clients, config, meanwhile)
             except torch.OutOfMemoryError as error:
                 self._halve(error)
             # Outside the handler: the exception holds what is to be freed.
@@ -165,7 +171,13 @@ class Lockstep:
             "%d participants do not fit on the device together; going on with %d", slots, self._upper
         )
 
-    def _train(self, start: Tensors, clients: Sequence[ClientWork], config: TrainConfig) -> CohortResult:
+    def _train(
+        self,
+        start: Tensors,
+        clients: Sequence[ClientWork],
+        config: TrainConfig,
+        meanwhile: Callable[[], None],
+    ) -> CohortResult:
         order = by_steps(clients)
         wave, graphs = self._ready(clients, config, apart=False)
         packing, device = wave.packing, self._data.targets.device
@@ -185,6 +197,7 @@ class Lockstep:
                 totals[places], finite[places] = wave.totals[: len(part)], good[: len(part)]
         host = self._staging(packing)
         host.copy_(wave.sums, non_blocking=True)
+        meanwhile()
         largest = largest_of(packing.views(wave.sums))
         losses = tuple(LossSum(loss, int(counted)) for loss, counted in totals.cpu().tolist())
         found = {name: view.numpy() for name, view in packing.views(host).items()}
@@ -254,7 +267,7 @@ class Lockstep:
             wanted, size = with_margin(room(slots), self._expected), next(self._model.parameters())
             rows, apart = wanted.rows, wanted.apart
             held = wave_bytes(packing, config, slots, rows, apart=apart, itemsize=size.element_size())
-            return with_spare(held, step.of(slots)) if slots <= upper else free + 1
+            return with_spare(held, step.total(slots)) if slots <= upper else free + 1
 
         free = free_bytes(device, self._limit)
         slots = fitting(count, needed, free)

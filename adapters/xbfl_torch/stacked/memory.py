@@ -43,7 +43,7 @@ class StepBytes:
         each = max(two - one, 0)
         return StepBytes(max(one - each, 0), each)
 
-    def of(self, count: int) -> int:
+    def total(self, count: int) -> int:
         """Of so many participants."""
         return self.common + self.each * count
 
