@@ -19,11 +19,15 @@ from torch.nn.utils import parametrizations
 import xbackend_fl as xb
 import xbfl_tensorflow
 import xbfl_torch
-from xbackend_fl.adapter import OPTIMIZERS, Batch, TrainConfig
+from tests.simulation import two_heads
+from xbackend_fl.adapter import OPTIMIZERS, Batch, HeadConfig, TrainConfig
 from xbackend_fl.adapter.canonical_model import CanonicalModel
+from xbackend_fl.adapter.optimizers.kinds.sgd import SGD
 from xbackend_fl.algorithms.kinds.fedprox import ProximalRule
 from xbackend_fl.canonical import TrainingEffect
 from xbackend_fl.errors import ConfigError, RefusedInput, SchemaError
+from xbackend_fl.losses.kinds.cross_entropy import CrossEntropy
+from xbackend_fl.losses.kinds.mean_squared_error import MeanSquaredError
 from xbackend_fl.mapping import BoundModel, Proof, find_binding
 from xbackend_fl.metrics import METRICS
 
@@ -273,3 +277,22 @@ def test_arrays_by_canonical_name_are_weights(model: nn.Sequential) -> None:
     np.testing.assert_array_equal(model[0].weight.detach(), moved["0.weight"])
     with pytest.raises(SchemaError, match="unknown \\['more'\\]"):
         side.write({**moved, "more": np.zeros(3, np.float32)})
+
+
+def test_one_of_several_outputs_is_trained_and_several_are_refused() -> None:
+    model = two_heads.torch_tuple()
+    example = (np.zeros((2, 6), np.float32),)
+    schema, _ = xb.describe_reference(model, example)
+    bound = xb.bind(model, schema, example)
+    inputs, targets = two_heads.examples(0, 8)
+    before, loss = bound.read(), MeanSquaredError()
+    bound.train([Batch((inputs,), targets["age"])], TrainConfig(SGD(lr=0.1), loss=loss, output=1))
+    after = bound.read()
+    assert np.array_equal(after["organ.weight"], before["organ.weight"])
+    hidden = np.tanh(inputs @ before["body.weight"].T + before["body.bias"])
+    errors = hidden @ before["age.weight"].T + before["age.bias"] - targets["age"]
+    slope = 2 * (errors * hidden).mean(0, keepdims=True)
+    np.testing.assert_allclose(after["age.weight"], before["age.weight"] - 0.1 * slope, atol=1e-6)
+    heads = (HeadConfig("organ", 0, CrossEntropy()), HeadConfig("age", 1, loss))
+    with pytest.raises(ConfigError, match=r"train has one loss, and config\.heads has 2"):
+        bound.train([], TrainConfig(SGD(), heads=heads))

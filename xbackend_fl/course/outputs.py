@@ -13,6 +13,7 @@ from xbackend_fl.course.evaluation import EvaluationSection, OutputEntry
 from xbackend_fl.course.numbers import HELD
 from xbackend_fl.course.registered import OutputLoss
 from xbackend_fl.course.section import Section
+from xbackend_fl.losses.protocol import LARGEST_WEIGHT
 
 OutputName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$", max_length=60)]
 
@@ -21,7 +22,7 @@ class OutputSection(Section):
     """What training minimises of one output, and what is measured of it."""
 
     loss: OutputLoss
-    weight: Annotated[float, Field(gt=0), HELD] = Field(
+    weight: Annotated[float, Field(gt=0, le=LARGEST_WEIGHT), HELD] = Field(
         1.0, description="what its loss counts in the sum of all, which training minimises"
     )
     metrics: list[OutputEntry] | None = Field(
