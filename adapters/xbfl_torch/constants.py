@@ -42,9 +42,9 @@ _DATA = object()
 def _constant(context: Context, item: Any, word: str) -> Any:
     """An argument as PyTorch takes it; ``_DATA`` if it is no constant."""
     if isinstance(item, np.ndarray) and item.dtype == ml_dtypes.bfloat16:
-        return torch.from_numpy(np.ascontiguousarray(item).view(np.int16)).view(torch.bfloat16)
+        return torch.from_numpy(np.asarray(item, order="C").view(np.int16)).view(torch.bfloat16)
     if isinstance(item, np.ndarray):
-        return torch.from_numpy(np.ascontiguousarray(item))
+        return torch.from_numpy(np.asarray(item, order="C"))
     if isinstance(item, Native) and word in _DISCRETE and item.tensor in context.buffers:
         whole = context.buffers[item.tensor].detach().cpu()
         return whole[item.index]

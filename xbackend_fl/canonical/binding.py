@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TypeVar
 
 import numpy as np
@@ -175,7 +175,7 @@ class Binding:
             natives: Native arrays by name.
             copy: Whether the result is never memory of ``natives``.
         """
-        make = np.array if copy else np.ascontiguousarray
+        make = np.array if copy else partial(np.asarray, order="C")
         return {name: make(forward(layout, natives)) for name, layout in self.parameters.items()}
 
     def restore(self, canonical: Mapping[str, Array], *, copy: bool = True) -> dict[str, Array]:

@@ -107,7 +107,7 @@ def _model(
             element = helper.np_dtype_to_tensor_dtype(np.dtype(parameter.dtype))
             given.append(helper.make_tensor_value_info(parameter.name, element, parameter.shape))
         else:
-            array = np.ascontiguousarray(weights[parameter.name])
+            array = np.asarray(weights[parameter.name], order="C")
             initializers.append(numpy_helper.from_array(array, parameter.name))
     proto = helper.make_graph(
         [*graph.constants.values(), *graph.nodes],

@@ -58,7 +58,7 @@ def in_canonical_words(
         if name and perm is not None:
             held.add(name)
             fronts.append(helper.make_node("Transpose", [name], [tensor.name], perm=perm))
-            tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(weights[name]), name))
+            tensor.CopyFrom(numpy_helper.from_array(np.asarray(weights[name], order="C"), name))
     ports = dict(zip((port.name for port in schema.inputs), list(graph.input), strict=True))
     own = binding.in_own_order(list(schema.inputs))
     for port, native, axes in zip(own, list(graph.input), binding.inputs, strict=True):

@@ -51,7 +51,7 @@ class Constants:
         for slot, row in zip(self.rule.slots, self.rows, strict=True):
             views = packing.views(row if place is None else row[place])
             for name in self.names:
-                put(views[name], np.ascontiguousarray(slots[slot][name]))
+                put(views[name], np.asarray(slots[slot][name], order="C"))
 
     def followed(
         self, gradients: torch.Tensor, values: torch.Tensor, scales: torch.Tensor | None

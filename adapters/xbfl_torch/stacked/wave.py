@@ -85,7 +85,7 @@ class Wave:
         for place, mine in enumerate(own):
             views = self.packing.views(self._values[place])
             for name, array in mine.tensors.items():
-                put(views[name], np.ascontiguousarray(array))
+                put(views[name], np.asarray(array, order="C"))
             if self._constants is not None:
                 self._constants.load(mine.slots, self.packing, place)
         self.rewind()

@@ -89,7 +89,7 @@ class Runtime:
     def _feeds(self, weights: Mapping[str, Array], inputs: Sequence[Array]) -> dict[str, Array]:
         data = zip((port.name for port in self._schema.inputs), inputs, strict=True)
         held = ((parameter.name, weights[parameter.name]) for parameter in self._schema.parameters)
-        return {name: np.ascontiguousarray(array) for name, array in (*data, *held)}
+        return {name: np.asarray(array, order="C") for name, array in (*data, *held)}
 
 
 def _run(session: OnnxSession, names: Sequence[str] | None, feeds: Mapping[str, Array]) -> list[Array]:

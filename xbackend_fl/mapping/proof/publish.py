@@ -64,10 +64,10 @@ def pack_evidence(schema: Schema, evidence: Sequence[Evidence]) -> tuple[dict[st
         del plain["inputs"]
         cases.append(plain)
         for kind, several in (("inputs", item.case.inputs), ("outputs", item.outputs)):
-            arrays |= {f"{index}/{kind}/{i}": np.ascontiguousarray(a) for i, a in enumerate(several)}
+            arrays |= {f"{index}/{kind}/{i}": np.asarray(a, order="C") for i, a in enumerate(several)}
         for kind in _NAMED:
             named: Mapping[str, Array] = getattr(item, kind)
-            arrays |= {f"{index}/{kind}/{name}": np.ascontiguousarray(a) for name, a in named.items()}
+            arrays |= {f"{index}/{kind}/{name}": np.asarray(a, order="C") for name, a in named.items()}
     return arrays, {"fingerprint": schema.fingerprint, "cases": json.dumps(cases)}
 
 
