@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from numpy.typing import NDArray
 
 from xbackend_fl import weights
-from xbackend_fl.canonical import Schema
-from xbackend_fl.certificate.statement import Certificate, read, read_file
+from xbackend_fl.certificate.files import check_file
+from xbackend_fl.certificate.statement import Certificate, Statement, read, read_file
 from xbackend_fl.certificate.verifying import Line
-from xbackend_fl.errors import FileError, SchemaError, shortened
-from xbackend_fl.mapping.probe.draw import draw_inputs
-from xbackend_fl.mapping.probe.runtime import execute
-from xbackend_fl.mapping.proof.verify import TOLERANCE, relative_error
+from xbackend_fl.errors import FileError, RefusedInput
+from xbackend_fl.text import line
+from xbackend_fl.weights import Archive
 from xbackend_fl.writing import atomic_write
 
 KEY = "certificate"
@@ -34,12 +28,9 @@ def embed(path: Path, certificate: Certificate) -> None:
 
     Raises:
         FileError: The file has no place for it.
-        SchemaError: It holds weights of another schema.
+        SchemaError: It holds weights of another schema, or another graph than the schema's.
     """
-    archive = weights.open_weights(path)
-    if archive.format not in _FORMATS:
-        raise FileError(f"{path} has no place for a certificate", hint="give a .onnx or .safetensors file")
-    _require_same(path, archive.metadata, certificate)
+    archive = can_hold(path, certificate.statement)
     if archive.format == "safetensors":
         metadata = {**archive.metadata, KEY: certificate.to_json()}
         weights.save(path, archive, metadata, format="safetensors", overwrite=True)
@@ -53,6 +44,20 @@ def embed(path: Path, certificate: Certificate) -> None:
     onnx.helper.set_model_props(model, {**held, KEY: certificate.to_json()})
     with atomic_write(path) as partial:
         partial.write_bytes(to_bytes(model))
+
+
+def can_hold(path: Path, statement: Statement) -> Archive:
+    """A file, opened, that a certificate of a statement can be embedded in.
+
+    Raises:
+        FileError: The file has no place for it.
+        SchemaError: It holds weights of another schema, or another graph than the schema's.
+    """
+    archive = weights.open_weights(path)
+    if archive.format not in _FORMATS:
+        raise FileError(f"{path} has no place for a certificate", hint="give a .onnx or .safetensors file")
+    check_file(path, archive, statement)
+    return archive
 
 
 def certificate_in(path: Path) -> Certificate:
@@ -70,40 +75,12 @@ def certificate_in(path: Path) -> Certificate:
 
 
 def line_of(path: Path, certificate: Certificate) -> Line:
-    """Whether a file of weights is of the certificate's schema, and a graph in it computes what the schema does with its weights."""
-    archive = weights.open_weights(path)
-    statement = certificate.statement
-    schema = Schema.from_json(json.dumps(statement.schema))
+    """Whether a file of weights is of the certificate's schema, and its graph the one that the schema exports."""
+    name = f"file {path.name}"
     try:
-        _require_same(path, archive.metadata, certificate)
-        held = weights.Weights.from_schema(schema, {name: archive[name] for name in schema.by_name})
-    except (KeyError, SchemaError) as error:
-        return Line(f"file {path.name}", passed=False, said=shortened(error))
-    if archive.format != "onnx":
-        return Line(f"file {path.name}", passed=True, said=f"weights of {statement.fingerprint[:12]}")
-    from xbackend_fl.canonical.onnx_session import OnnxSession, SessionRefused  # noqa: PLC0415
-
-    inputs = draw_inputs(schema, [port.shape for port in schema.inputs], 0)
-    feeds: Mapping[str, NDArray[Any]] = {
-        port.name: array for port, array in zip(schema.inputs, inputs, strict=True)
-    }
-    try:
-        found = OnnxSession(path).run(feeds)
-    except SessionRefused as error:
-        return Line(f"file {path.name}", passed=False, said=shortened(error))
-    pairs = zip(found, execute(schema, held, inputs), strict=True)
-    apart = max(relative_error(one, two) for one, two in pairs)
-    return Line(
-        f"file {path.name}",
-        apart <= TOLERANCE,
-        f"its graph and the schema differ by {apart:.1e} with its weights",
-    )
-
-
-def _require_same(path: Path, metadata: Mapping[str, str], certificate: Certificate) -> None:
-    found, wanted = metadata.get("fingerprint"), certificate.statement.fingerprint
-    if found != wanted:
-        raise SchemaError(
-            f"{path} is of schema {str(found)[:12]}, the certificate of {wanted[:12]}",
-            hint="certify the model that the file was made from",
+        return Line(
+            name, passed=True, said=check_file(path, weights.open_weights(path), certificate.statement)
         )
+    except RefusedInput as error:
+        cure = f"; {error.hint}" if error.hint else ""
+        return Line(name, passed=False, said=f"{line(error.message, 400)}{cure}")

@@ -10,6 +10,7 @@ import typer
 
 from xbackend_fl.cli.console import echo
 from xbackend_fl.cli.options import MODEL, Inputs, Json, print_json
+from xbackend_fl.text import line
 
 if TYPE_CHECKING:
     from xbackend_fl.certificate import Model
@@ -36,17 +37,21 @@ def certify(
     from xbackend_fl.certificate import certify as run
     from xbackend_fl.certificate import embed as write_into
     from xbackend_fl.certificate import sign, write
+    from xbackend_fl.certificate.embedding import can_hold
     from xbackend_fl.cli.models import examples
     from xbackend_fl.signing import read_private
     from xbackend_fl.writing import check_new
 
     check_new(output, "choose another file")
     private, example = read_private(key), examples(inputs)
-    certificate = sign(run(_opened(models), example, inputs or (), own_loop), private)
+    statement = run(_opened(models), example, inputs or (), own_loop)
+    # Before anything is written: the same command can be given again.
+    for path in embed or ():
+        can_hold(path, statement)
+    certificate = sign(statement, private)
     write(output, certificate)
     for path in embed or ():
         write_into(path, certificate)
-    statement = certificate.statement
     if as_json:
         found = [{"source": model.source, "errors": model.errors} for model in statement.models]
         print_json({"path": str(output), "fingerprint": statement.fingerprint, "models": found})
@@ -94,12 +99,12 @@ def verify(
         failed += not item.passed
         shown.append(vars(item))
         if not as_json:
-            echo(f"{'ok    ' if item.passed else 'FAILED'}  {item.name}: {item.said}")
+            echo(f"{'ok    ' if item.passed else 'FAILED'}  {line(item.name)}: {line(item.said)}")
     if as_json:
         print_json({"signer": signer.name, "lines": shown, "not_proven": statement.not_proven})
     else:
         for text in statement.not_proven:
-            echo(f"not proven: {text}")
+            echo(f"not proven: {line(text)}")
     sys.exit(int(failed > 0))
 
 

@@ -1,0 +1,204 @@
+"""A file around a certificate holds the certified schema's own graph and tensors, or is refused with its place."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import helper, numpy_helper
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+from torch import nn
+
+from xbackend_fl import weights
+from xbackend_fl.adapter import load
+from xbackend_fl.canonical import Schema
+from xbackend_fl.canonical.onnx_export import to_bytes, to_onnx
+from xbackend_fl.certificate import Certificate, Model, certify, embed, sign
+from xbackend_fl.certificate.embedding import line_of
+from xbackend_fl.errors import SchemaError
+from xbackend_fl.mapping.probe.draw import draw_weights
+from xbackend_fl.signing import new_pair, read_private
+
+Arrays = dict[str, "np.ndarray[Any, Any]"]
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2)).eval()
+    example = (np.random.Generator(np.random.Philox(0)).standard_normal((2, 4)).astype(np.float32),)
+    key = tmp_path_factory.mktemp("key") / "a.ed25519"
+    key.write_bytes(new_pair()[0])
+    return sign(certify([Model("torch:n.py:f", load("torch"), net)], example, ["2,4"]), read_private(key))
+
+
+def schema_of(certificate: Certificate) -> Schema:
+    return Schema.from_json(json.dumps(certificate.statement.schema))
+
+
+def graph(certificate: Certificate, opset: int = 21) -> onnx.ModelProto:
+    schema = schema_of(certificate)
+    return to_onnx(schema, draw_weights(schema, 3), opset=opset)
+
+
+def in_front(model: onnx.ModelProto, *nodes: onnx.NodeProto, **constants: float) -> None:
+    """Nodes that make ``zz`` of the input, and everybody reads that."""
+    taken = model.graph.input[0].name
+    for node in model.graph.node:
+        for index, name in enumerate(node.input):
+            if name == taken:
+                node.input[index] = "zz"
+    made = [numpy_helper.from_array(np.float32(value), name) for name, value in constants.items()]
+    held = [helper.make_node("Constant", [], [item.name], value=item) for item in made]
+    every = [*held, *nodes, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(every)
+
+
+def backdoor(model: onnx.ModelProto) -> None:
+    name = model.graph.input[0].name
+    in_front(
+        model,
+        helper.make_node("Greater", [name, "most"], ["above"]),
+        helper.make_node("Neg", [name], ["turned"]),
+        helper.make_node("Where", ["above", "turned", name], ["zz"]),
+        most=5.0,
+    )
+
+
+def clipped(model: onnx.ModelProto) -> None:
+    in_front(
+        model,
+        helper.make_node("Clip", [model.graph.input[0].name, "low", "high"], ["zz"]),
+        low=-4.0,
+        high=4.0,
+    )
+
+
+def epsilon(model: onnx.ModelProto) -> None:
+    (held,) = (a for n in model.graph.node for a in n.attribute if a.name == "epsilon")
+    held.f = 2e-5
+
+
+def alpha(model: onnx.ModelProto) -> None:
+    node = next(node for node in model.graph.node if node.op_type == "Gemm")
+    node.attribute.append(helper.make_attribute("alpha", 1.00009))
+
+
+def renamed(model: onnx.ModelProto) -> None:
+    model.graph.output[0].name = model.graph.node[-1].output[0] = "zz"
+
+
+def further(model: onnx.ModelProto) -> None:
+    model.graph.output.append(helper.make_tensor_value_info(model.graph.node[0].output[0], 1, ["batch", 8]))
+
+
+def of_users(model: onnx.ModelProto) -> None:
+    model.opset_import.append(helper.make_opsetid("of.users", 1))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (backdoor, "node 0 is Constant"),
+        (clipped, "node 0 is Constant"),
+        (epsilon, "is BatchNormalization"),
+        (alpha, "is Gemm"),
+        (renamed, "is Gemm"),
+        (further, r"output 1 is '[^']*', expected missing"),
+        (of_users, "operators of other sets"),
+    ],
+)
+def test_a_graph_that_somebody_changed_is_refused(
+    certificate: Certificate, tmp_path: Path, change: Callable[[onnx.ModelProto], None], said: str
+) -> None:
+    model, path = graph(certificate), tmp_path / "net.onnx"
+    change(model)
+    onnx.checker.check_model(model, full_check=True)
+    path.write_bytes(to_bytes(model))
+    found = line_of(path, certificate)
+    assert not found.passed
+    assert "its graph is not the one that" in found.said
+    with pytest.raises(SchemaError, match=said):
+        embed(path, certificate)
+
+
+@pytest.mark.parametrize("opset", [18, 21, 24])
+def test_the_schemas_own_graph_is_certain_in_every_opset(
+    certificate: Certificate, tmp_path: Path, opset: int
+) -> None:
+    path = tmp_path / "net.onnx"
+    # What others write of the same graph, with what is said for people.
+    model = graph(certificate, opset)
+    model.doc_string = "ours"
+    onnx.save(model, path)
+    embed(path, certificate)
+    found = line_of(path, certificate)
+    assert found.passed, found.said
+    assert "values are not certified" in found.said
+
+
+def test_a_free_axis_of_a_sequence_is_taken(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Conv1d(3, 4, 3), nn.ReLU()).eval()
+    example = (np.random.Generator(np.random.Philox(0)).standard_normal((2, 3, 9)).astype(np.float32),)
+    key = tmp_path / "a.ed25519"
+    key.write_bytes(new_pair()[0])
+    made = sign(certify([Model("torch:n.py:f", load("torch"), net)], example, ["2,3,9"]), read_private(key))
+    schema, path = schema_of(made), tmp_path / "net.onnx"
+    path.write_bytes(to_bytes(to_onnx(schema, draw_weights(schema, 3), sequence_axes=[(0, 2)])))
+    embed(path, made)
+    assert line_of(path, made).passed
+
+
+def nan(held: Arrays) -> None:
+    held["0.weight"] = held["0.weight"] * np.float32("nan")
+
+
+def negative(held: Arrays) -> None:
+    held["1.variance"] = -held["1.variance"]
+
+
+def too_many(held: Arrays) -> None:
+    held["more"] = np.zeros(3, np.float32)
+
+
+def too_few(held: Arrays) -> None:
+    del held["3.bias"]
+
+
+def doubled(held: Arrays) -> None:
+    held["0.weight"] = 2 * held["0.weight"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (nan, "'0.weight' holds NaN"),
+        (negative, "no variance is negative"),
+        (too_many, r"unknown \['more'\]"),
+        (too_few, r"missing \['3.bias'\]"),
+        (doubled, "header has the digest of"),
+    ],
+)
+def test_tensors_that_are_none_of_the_schemas_weights_are_refused(
+    certificate: Certificate, tmp_path: Path, change: Callable[[Arrays], None], said: str
+) -> None:
+    schema, path = schema_of(certificate), tmp_path / "net.safetensors"
+    weights.save_weights(path, weights.Weights.from_schema(schema, draw_weights(schema, 3)))
+    embed(path, certificate)
+    assert line_of(path, certificate).passed
+    with safe_open(path, "np") as file:
+        metadata = file.metadata()
+    held = load_file(path)
+    change(held)
+    save_file(held, path, metadata)
+    found = line_of(path, certificate)
+    assert not found.passed
+    assert said.replace("\\", "") in found.said

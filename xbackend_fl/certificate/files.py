@@ -1,0 +1,145 @@
+"""Whether a file of weights is of a certificate: its tensors are the schema's, and its graph is the one that the schema exports."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xbackend_fl import weights
+from xbackend_fl.canonical import Schema
+from xbackend_fl.canonical.dtypes import widened
+from xbackend_fl.certificate.statement import Statement
+from xbackend_fl.errors import FileError, RefusedInput, SchemaError, shortened
+from xbackend_fl.text import line
+from xbackend_fl.weights import Archive, Weights
+
+if TYPE_CHECKING:
+    import onnx
+
+_DIGEST = "digest"
+"""Of the metadata: what the tensors were when they were written."""
+
+_OTHER = (
+    "a graph that somebody changed, optimized or exported otherwise is not what was certified: take its weights, xbfl convert FILE.onnx "
+    "weights.safetensors, and write the graph again with them: xbfl convert weights.safetensors net.onnx --source-model … --input …"
+)
+
+
+def check_file(path: Path, archive: Archive, statement: Statement) -> str:
+    """Hold a file against a statement.
+
+    Args:
+        path: The file.
+        archive: It, opened.
+        statement: What is certified.
+
+    Returns:
+        What was found to be so.
+
+    Raises:
+        SchemaError: It is of another schema, a tensor is none of its weights, or its graph is not the schema's.
+        FileError: A tensor of it cannot be read.
+    """
+    fingerprint = archive.metadata.get("fingerprint")
+    if fingerprint != statement.fingerprint:
+        raise SchemaError(
+            f"{path.name} is of schema {line(fingerprint, 12)}, the certificate of {line(statement.fingerprint, 12)}",
+            hint="certify the model that the file was made from",
+        )
+    schema = Schema.from_json(json.dumps(statement.schema))
+    held = Weights.from_schema(schema, {name: widened(array) for name, array in archive.items()})
+    _check_values(schema, held)
+    recorded = archive.metadata.get(_DIGEST)
+    if recorded is not None and recorded != weights.digest(archive):
+        raise SchemaError(
+            "its tensors are not those that its header has the digest of", hint="get the file again"
+        )
+    if archive.format != "onnx":
+        return f"{len(held)} tensors of {schema.fingerprint[:12]}; their values are not certified"
+    _check_graph(path, schema, held)
+    return f"the graph that {schema.fingerprint[:12]} exports, with {len(held)} tensors; their values are not certified"
+
+
+def _check_values(schema: Schema, held: Weights) -> None:
+    for name, array in held.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise SchemaError(
+                f"{name!r} holds NaN or infinity", hint="no round of a course keeps such weights"
+            )
+        if name in schema.variances and array.size and (least := float(array.min())) < 0:
+            raise SchemaError(
+                f"{name!r} holds {least:.3g}, and no variance is negative", hint="get the file again"
+            )
+
+
+def _check_graph(path: Path, schema: Schema, held: Mapping[str, NDArray[Any]]) -> None:
+    """The graph of a file is, node by node and byte by byte, what the schema exports with the file's weights."""
+    import onnx  # noqa: PLC0415  weights alone need none
+
+    from xbackend_fl.canonical.onnx_export import to_onnx  # noqa: PLC0415
+
+    try:
+        found = onnx.load_model_from_string(path.read_bytes())
+    except Exception as error:  # whatever protobuf says
+        raise FileError(f"{path} is no ONNX file: {shortened(error, 100)}") from error
+    opset = next((item.version for item in found.opset_import if not item.domain), 0)
+    try:
+        fresh = to_onnx(schema, held, sequence_axes=_free_axes(found, schema), opset=opset)
+    except RefusedInput as error:
+        raise SchemaError(
+            f"nothing to hold its graph against: {error.message}",
+            hint="embed the certificate in the weights alone, as .safetensors",
+        ) from error
+    if place := next(_unlike(found, fresh), ""):
+        raise SchemaError(
+            f"its graph is not the one that {schema.fingerprint[:12]} exports: {place}", hint=_OTHER
+        )
+
+
+def _free_axes(model: onnx.ModelProto, schema: Schema) -> list[tuple[int, int]]:
+    """Which axes of the inputs a file leaves free, besides the batch; whether they may be is seen from the graph that they make."""
+    return [
+        (index, axis)
+        for index, (item, port) in enumerate(zip(model.graph.input, schema.inputs, strict=False))
+        for axis, dim in enumerate(item.type.tensor_type.shape.dim[: len(port.shape)])
+        if axis and dim.HasField("dim_param")
+    ]
+
+
+def _unlike(found: onnx.ModelProto, fresh: onnx.ModelProto) -> Iterator[str]:
+    """Places where a model computes, takes or returns something else, or says it otherwise."""
+    for what in ("node", "initializer", "input", "output"):
+        yield from _pairs(what, getattr(found.graph, what), getattr(fresh.graph, what))
+    if [*map(_bytes, found.opset_import)] != [*map(_bytes, fresh.opset_import)]:
+        yield "it takes operators of other sets"
+    for model in (found, fresh):
+        # What is said for people, or is a certificate.
+        for said in ("metadata_props", "doc_string", "producer_name", "producer_version", "ir_version"):
+            model.ClearField(said)
+        for said in ("doc_string", "value_info", "name"):
+            model.graph.ClearField(said)
+    if _bytes(found) != _bytes(fresh):
+        yield "it holds more than a graph and weights"
+
+
+def _pairs(what: str, found: Sequence[Any], fresh: Sequence[Any]) -> Iterator[str]:
+    for index, (one, two) in enumerate(zip_longest(found, fresh)):
+        if one is None or two is None or _bytes(one) != _bytes(two):
+            yield f"{what} {index} is {_named(one)}, expected {_named(two)}"
+
+
+def _named(item: Any) -> str:
+    if item is None:
+        return "missing"
+    operator = getattr(item, "op_type", "")
+    return " ".join(filter(None, (line(operator, 40), repr(line(item.name, 80)))))
+
+
+def _bytes(item: Any) -> bytes:
+    return bytes(item.SerializeToString(deterministic=True))
