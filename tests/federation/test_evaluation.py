@@ -138,6 +138,22 @@ def test_what_a_silo_measures_is_in_its_first_word(setting: str, course: Course,
 
 
 @pytest.mark.parametrize(
+    ("setting", "key"),
+    [
+        ("training.loss={name: cross_entropy, label_smoothing: 0.1}", "training.loss.label_smoothing"),
+        ("training.ignore_index=3", "training.ignore_index"),
+        ("training.class_axis=1", "training.class_axis"),
+    ],
+)
+def test_what_a_silo_minimises_is_in_its_first_word(setting: str, key: str, digits: Path) -> None:
+    same, other = (
+        agreed(load_course(digits / "course.yaml", ["participants={torch: 3}", *more]), "torch-1")
+        for more in ([], [setting])
+    )
+    assert {k for k in {*same, *other} if same.get(k) != other.get(k)} == {key}
+
+
+@pytest.mark.parametrize(
     ("settings", "words"),
     [
         (

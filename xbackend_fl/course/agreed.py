@@ -30,8 +30,13 @@ def agreed(course: Course, name: str) -> dict[str, Any]:
             label: {k: v for k, v in asdict(m).items() if k != "text"} for label, m in measured.items()
         }
     }
-    for head in heads.each if heads.names else ():
+    for head in heads.each:
         # Of a loss of the user's own too; that it is one loss everywhere is proven.
         loss = asdict(head.loss) if isinstance(head.loss, BuiltIn) else {"name": head.loss.name}
-        training[f"outputs.{head.name}"] = {"output": head.output, "weight": head.weight, "loss": loss}
+        reads = {"loss": loss, "ignore_index": head.ignore_index, "class_axis": head.class_axis}
+        training |= (
+            {f"outputs.{head.name}": reads | {"output": head.output, "weight": head.weight}}
+            if head.name
+            else reads
+        )
     return flat({"seed": course.seed, "training": training, "federate": federate, "evaluation": evaluation})
