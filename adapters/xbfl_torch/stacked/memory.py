@@ -16,8 +16,8 @@ from xbfl_torch.stacked.schedule import rounded
 _SPARE = 1.1
 """A pool of blocks of many sizes takes more than what is in use at a time."""
 
-_KEPT_BACK = 16 << 20
-"""Of what is free: recorded steps, workspaces of libraries and single blocks."""
+_KEPT_BACK = 48 << 20
+"""Of what is free: PyTorch asks for 20 MiB where it needs two, by itself for either stream and for recorded steps."""
 
 _highest: dict[int, int] = {}
 
