@@ -1,7 +1,7 @@
 """Silos without a framework, as processes of their own: a linear model whose training is a known sum.
 
 ``python -m tests.federation.light server FOLDER`` and ``… silo FOLDER NAME`` run a course over sockets of this machine, ``… join FOLDER NAME
-ADDRESS`` takes part over Flower. The campaigns end and restart them.
+ADDRESS`` takes part over Flower; ``… real FOLDER NAME`` is a silo with the course's own model and data. The campaigns end and restart them.
 """
 
 from __future__ import annotations
@@ -221,11 +221,15 @@ def run_server(folder: Path, link: Any = None) -> None:
         run_with(engine, course, run, run.latest() if begun else None)
 
 
-def run_silo(folder: Path, name: str) -> None:
+def run_silo(folder: Path, name: str, *, real: bool = False) -> None:
     """Answer for one participant until the process is ended."""
     course = load_course(folder / "course.yaml")
     seconds = float(os.environ.get("LIGHT_SECONDS", "0.4"))
-    silo = Silo(course, name, Linear(name, course, seconds), out=folder / "silos" / name)
+    own = folder / "silos" / name
+    if real:
+        silo = Silo.from_course(course, name, out=own)
+    else:
+        silo = Silo(course, name, Linear(name, course, seconds), out=own)
     path = folder / f"{name}.socket"
     path.unlink(missing_ok=True)
     service.serve(silo, path, partial(bool, 0))
@@ -244,6 +248,8 @@ if __name__ == "__main__":
             run_server(Path(place))
         case ["silo", place, who]:
             run_silo(Path(place), who)
+        case ["real", place, who]:
+            run_silo(Path(place), who, real=True)
         case ["join", place, who, where]:
             run_joined(Path(place), who, where)
         case _:
