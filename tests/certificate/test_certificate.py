@@ -125,7 +125,8 @@ def test_a_model_that_is_another_function_is_named(statement: Statement) -> None
         ("example", lambda s: replace(s, inputs=(replace(s.inputs[0], spec="2,3,9"),))),
         ("probes", lambda s: replace(s, probes=(replace(s.probes[0], inputs="0" * 64),))),
         ("probes", lambda s: replace(s, probes=())),
-        ("onnx runtime", lambda s: replace(s, probes=(replace(s.probes[0], seed=9),))),
+        ("probes", lambda s: replace(s, probes=(replace(s.probes[0], seed=9),))),
+        ("onnx runtime", lambda s: replace(s, probes=(replace(s.probes[0], outputs=s.probes[1].outputs), *s.probes[1:]))),
     ],
 )  # fmt: skip
 def test_the_line_that_fails_is_named(

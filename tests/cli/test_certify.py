@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from click.testing import Result
 from typer.testing import CliRunner
 
+from xbackend_fl.certificate import certificate_in, sign, write
 from xbackend_fl.cli.main import app
-from xbackend_fl.errors import RefusedInput
-from xbackend_fl.signing import new_pair
+from xbackend_fl.errors import RefusedInput, UnprovenError
+from xbackend_fl.signing import new_pair, read_private
+from xbackend_fl.weights import save
 
 NET = """
 import torch
@@ -21,14 +26,97 @@ def build(epsilon=1e-5):
 
 def wrong():
     return build(1e-3)
+
+class Two(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = torch.nn.Linear(4, 3), torch.nn.Linear(5, 3)
+    def forward(self, x, y):
+        return torch.tanh(self.a(x)) * self.b(y)
+
+def two():
+    torch.manual_seed(0)
+    return Two()
+
+def deep():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(*[m for _ in range(150) for m in (torch.nn.Linear(8, 8), torch.nn.ReLU())])
+
+def normed(momentum=0.1):
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.BatchNorm1d(6, momentum=momentum), torch.nn.Linear(6, 2))
+
+def slower():
+    return normed(0.01)
 """
 
 
-def test_a_certificate_is_made_and_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "certified.py").write_text(NET, encoding="utf-8")
     for name, content in zip(("me.ed25519", "me.ed25519.pem"), new_pair(), strict=True):
         (tmp_path / name).write_bytes(content)
+    return tmp_path
+
+
+def certified(name: str, *inputs: str, more: tuple[str, ...] = ()) -> Result:
+    specs = [part for spec in inputs for part in ("--input", spec)]
+    return CliRunner().invoke(
+        app, ["certify", f"torch:certified.py:{name}", *specs, "--key", "me.ed25519", "-o", "c.json", *more]
+    )
+
+
+def test_data_of_a_file_travel_beside_a_shape(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.save(folder / "x.npy", np.random.default_rng(0).standard_normal((2, 4)).astype(np.float32))
+    made = certified("two", "x.npy", "2,5")
+    assert made.exit_code == 0, made.output
+    (folder / "else").mkdir()
+    monkeypatch.chdir(folder / "else")
+    again = CliRunner().invoke(app, ["verify", "../c.json", "--trust", "../me.ed25519.pem"])
+    assert again.exit_code == 0, (again.output, again.exception)
+
+
+def test_what_nobody_can_repeat_is_not_signed(folder: Path) -> None:
+    made = certified("deep", "2,8")
+    assert isinstance(made.exception, UnprovenError)
+    assert "nobody could repeat a certificate of torch:certified.py:deep" in made.exception.message
+    assert not (folder / "c.json").exists()
+
+
+@pytest.mark.usefixtures("folder")
+def test_another_momentum_is_noted() -> None:
+    made = certified("normed", "2,4")
+    assert "not proven: momentum" in made.output
+    again = CliRunner().invoke(
+        app, ["verify", "c.json", "--trust", "me.ed25519.pem", "--model", "torch:certified.py:slower"]
+    )
+    assert again.exit_code == 0, again.output
+    assert "note: 1: momentum is 0.9 in the schema, 0.99 in '1'; training uses the schema's" in again.output
+
+
+@pytest.mark.parametrize("target", ["none.onnx", "c.pt", "other.safetensors"])
+def test_where_it_cannot_be_embedded_nothing_is_left(folder: Path, target: str) -> None:
+    if target.startswith("other"):
+        save(folder / target, {"a": np.zeros(3, np.float32)}, {"fingerprint": "f" * 64})
+    if target == "c.pt":
+        save(folder / target, {"a": np.zeros(3, np.float32)})
+    made = certified("build", "1,4", more=("--embed", target))
+    assert isinstance(made.exception, RefusedInput)
+    assert not (folder / "c.json").exists()
+
+
+def test_what_a_signer_writes_breaks_no_line(folder: Path) -> None:
+    certified("build", "1,4")
+    held = certificate_in(folder / "c.json")
+    forged = replace(held.statement, not_proven=("\x1b[31ma\nok      all: fine",))
+    write(folder / "d.json", sign(forged, read_private(folder / "me.ed25519")))
+    found = CliRunner().invoke(app, ["verify", "d.json", "--trust", "me.ed25519.pem"])
+    assert found.output.splitlines()[-1] == "not proven: \\x1b[31ma ok      all: fine"
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_certificate_is_made_and_repeated() -> None:
     run = CliRunner().invoke
     made = run(
         app, ["certify", "torch:certified.py:build", "--input", "1,4", "--key", "me.ed25519", "-o", "c.json"]

@@ -6,7 +6,6 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl.adapter import Adapter
 from xbackend_fl.adapter.example import Example, checked
 from xbackend_fl.canonical import Binding
+from xbackend_fl.certificate.model import Model
 from xbackend_fl.certificate.probes import recorded, usual_kind
 from xbackend_fl.certificate.statement import Certified, Input, Probe, Statement, StoredArray, digest_of
+from xbackend_fl.certificate.verifying import lines
+from xbackend_fl.errors import UnprovenError
 from xbackend_fl.mapping import as_known, bind_trainer, evidence_of
 from xbackend_fl.mapping.bound import BoundModel
 from xbackend_fl.mapping.proof.verify import ROUNDINGS, TOLERANCE
@@ -31,23 +32,9 @@ _NOT_PROVEN = (
     "data and weights unlike those of the probes",
     "more than one step of training",
     "dropout and other noise, which were off",
+    "momentum of running statistics and ratios of dropout, which training alone sees: a note says where a model has others",
     "other devices, other precisions and other sizes than the probes name",
 )
-
-
-@dataclass(frozen=True)
-class Model:
-    """A model to certify.
-
-    Attributes:
-        source: As a person names it, ``BACKEND:FILE:CALLABLE``.
-        adapter: Its adapter.
-        native: The model.
-    """
-
-    source: str
-    adapter: Adapter
-    native: object
 
 
 def certify(models: Sequence[Model], example: Example, specs: Sequence[str], own_loop: str = "") -> Statement:
@@ -61,7 +48,7 @@ def certify(models: Sequence[Model], example: Example, specs: Sequence[str], own
 
     Raises:
         MismatchError: A model is not the reference's function.
-        UnprovenError: No probe sees some parameters.
+        UnprovenError: No probe sees some parameters, or the statement cannot be repeated with the first model itself.
     """
     first = models[0]
     trainer = first.adapter.load_model(first.native, example)
@@ -77,7 +64,7 @@ def certify(models: Sequence[Model], example: Example, specs: Sequence[str], own
         bound = bind_trainer(model.adapter, opened, schema, example, evidence, known)
         certified.append(_other(model, bound))
     loop = (f"{own_loop}, a training loop of the user's own: that it is one, and nothing else of it",)
-    return Statement(
+    statement = Statement(
         fingerprint=schema.fingerprint,
         schema=json.loads(schema.to_json()),
         inputs=tuple(_input(spec, array) for spec, array in zip(specs, arrays, strict=True)),
@@ -91,6 +78,13 @@ def certify(models: Sequence[Model], example: Example, specs: Sequence[str], own
         own_loop=own_loop,
         not_proven=(*_NOT_PROVEN, *left, *(loop if own_loop else ())),
     )
+    for item in lines(statement, arrays, [first]):
+        if not item.passed:
+            raise UnprovenError(
+                f"nobody could repeat a certificate of {first.source}, not even here: {item.name}: {item.said}",
+                hint=f"xbfl map {first.source} {first.source} --input … says more",
+            )
+    return statement
 
 
 def _reference(model: Model, binding: Binding, probes: Sequence[Probe], notes: tuple[str, ...]) -> Certified:

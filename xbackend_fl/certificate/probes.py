@@ -23,10 +23,13 @@ from xbackend_fl.mapping.proof.verify import TOLERANCE, Answers, relative_error
 
 Array = NDArray[Any]
 
-_SMALL, _OPAQUE = 1 << 16, 1 << 20
+BYTES, _OPAQUE = 1 << 16, 1 << 20
 """Bytes of a probe's arrays that are written down, where others draw or compute the same; and where nobody else can."""
 
-_FLAGS = tuple(field.name for field in fields(Case) if field.type == "bool")
+FITS = frozenset({"", "own", "usual", "given"})
+"""How running statistics are found again."""
+
+FLAGS = tuple(field.name for field in fields(Case) if field.type == "bool")
 _SKETCHES = ("gradients", "moved", "updated", "rounding")
 
 
@@ -93,7 +96,7 @@ def _recorded(
     runtime: Runtime | None,
     answers: Answers | None,
 ) -> Probe | None:
-    case, limit = item.case, _OPAQUE if schema.opaque else _SMALL
+    case, limit = item.case, _OPAQUE if schema.opaque else BYTES
     digest = digest_of(case.inputs)
     given = () if digest in drawn else case.inputs
     fit = _fit(schema, item, usual, runtime)
@@ -107,7 +110,7 @@ def _recorded(
     return Probe(
         label=case.label,
         seed=case.seed,
-        asks=tuple(name for name in _FLAGS if getattr(case, name)),
+        asks=tuple(name for name in FLAGS if getattr(case, name)),
         redrawn=str(case.redrawn),
         inputs=digest,
         given=tuple(map(StoredArray.from_array, given)),
@@ -177,7 +180,7 @@ def restored(
         if inputs is None or digest_of(inputs) != probe.inputs:
             raise RefusedInput(f"{probe.label}: its data are drawn otherwise here")
         case = Case(
-            probe.label, probe.seed, inputs, redrawn=probe.redrawn, **{n: n in probe.asks for n in _FLAGS}
+            probe.label, probe.seed, inputs, redrawn=probe.redrawn, **{n: n in probe.asks for n in FLAGS}
         )
         statistics = {name: held.array() for name, held in probe.statistics.items()}
         if probe.fit in {"own", "usual"} and runtime is not None:

@@ -12,12 +12,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Annotated, Any, final
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from xbackend_fl.errors import FileError, RefusedInput
 from xbackend_fl.signing import LENGTH, is_signed, raw, read_public
@@ -45,7 +45,7 @@ class StoredArray:
     """
 
     dtype: str
-    shape: tuple[int, ...]
+    shape: tuple[Annotated[int, Field(ge=0, lt=1 << 63)], ...]
     data: str
 
     @staticmethod
@@ -65,8 +65,8 @@ class StoredArray:
         try:
             content = base64.b64decode(self.data, validate=True)
             found = np.frombuffer(content, np.dtype(self.dtype).newbyteorder("<")).reshape(self.shape)
-        except (binascii.Error, ValueError) as error:
-            raise RefusedInput(f"the certificate holds an array that is none: {error}") from error
+        except (binascii.Error, ValueError, OverflowError) as error:
+            raise RefusedInput(f"the certificate holds an array that is none: {line(error, 100)}") from error
         return found.astype(self.dtype)
 
 
@@ -108,7 +108,7 @@ class Probe:
     """
 
     label: str
-    seed: int
+    seed: Annotated[int, Field(ge=0, lt=1 << 63)]
     asks: tuple[str, ...]
     redrawn: str
     inputs: str
@@ -259,17 +259,21 @@ def read(text: str, where: str) -> Certificate:
     except (ValueError, RecursionError) as error:
         raise FileError(f"{where} is no certificate: {line(str(error))}") from error
     version = plain.get("version") if isinstance(plain, dict) else None
-    if isinstance(version, int) and version > VERSION:
+    if type(version) is not int or version < VERSION:
+        raise FileError(f"{where} is no certificate: its version is {line(version, 20)}, expected {VERSION}")
+    if version > VERSION:
         raise FileError(
             f"{where} is a certificate of version {version}, and this program reads up to {VERSION}",
             hint="pip install --upgrade xbackend-fl",
         )
     try:
-        found = _ADAPTER.validate_python(plain, strict=False)
-        base64.b64decode(found.signature, validate=True)
+        # From the text: a tuple is a list there, half of a character is none, and it is as deep as a schema needs at most.
+        found = _ADAPTER.validate_json(text, strict=True)
+        _canonical(found.key, 32)
+        _canonical(found.signature, LENGTH)
     except (ValidationError, ValueError) as error:
         what = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
-        raise FileError(f"{where} is no certificate: {line(str(what))}") from error
+        raise FileError(f"{where} is no certificate: {line(str(what), 200)}") from error
     # What is signed is what was understood: whoever looks at the file must see nothing else.
     if strange := _strange(plain, json.loads(found.to_json())):
         raise FileError(
@@ -277,6 +281,13 @@ def read(text: str, where: str) -> Certificate:
             hint="get the certificate again from whoever made it",
         )
     return found
+
+
+def _canonical(text: str, count: int) -> None:
+    """Bytes in the one way that base64 writes them."""
+    content = base64.b64decode(text, validate=True)
+    if len(content) != count or base64.b64encode(content).decode() != text:
+        raise ValueError(f"{line(text, 100)} are not {count} bytes in base64")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from xbackend_fl.adapter.example import Example
 from xbackend_fl.canonical import Binding, Schema
-from xbackend_fl.certificate.making import Model
+from xbackend_fl.certificate.bounds import malformed, unasked
+from xbackend_fl.certificate.model import Model
 from xbackend_fl.certificate.probes import restored
 from xbackend_fl.certificate.statement import Probe, Statement, digest_of
 from xbackend_fl.course import example_arrays
@@ -27,6 +28,8 @@ from xbackend_fl.text import line
 
 Array = NDArray[Any]
 
+_FILE = ".npy"
+
 
 @dataclass(frozen=True)
 class Line:
@@ -36,11 +39,13 @@ class Line:
         name: What is said there.
         passed: Whether it is so here.
         said: What was found.
+        notes: What is so and was not compared: training's own settings, sizes that a model refuses.
     """
 
     name: str
     passed: bool
     said: str
+    notes: tuple[str, ...] = ()
 
 
 def lines(statement: Statement, example: Sequence[Array], models: Sequence[Model] = ()) -> Iterator[Line]:
@@ -58,9 +63,10 @@ def lines(statement: Statement, example: Sequence[Array], models: Sequence[Model
     except SchemaError as error:
         yield Line("schema", passed=False, said=line(error.message))
         return
+    strange = malformed(schema, statement)
     same = schema.fingerprint == statement.fingerprint
-    yield Line("schema", same, f"fingerprint {schema.fingerprint[:12]}")
-    if not same:
+    yield Line("schema", same and not strange, strange or f"fingerprint {schema.fingerprint[:12]}")
+    if strange or not same:
         return
     wrong = [model.source for model in statement.models if not _fits(model.binding, schema)]
     yield Line(
@@ -72,14 +78,20 @@ def lines(statement: Statement, example: Sequence[Array], models: Sequence[Model
     if wrong or apart:
         return
     usual = tuple(Distribution(kind) for kind in statement.usual)
+    less, asked = unasked(schema, example, usual, statement.probes)
+    if less:
+        yield Line("probes", passed=False, said=f"less than this version asks: {less}")
+        return
     try:
         evidence = tuple(restored(schema, example, usual, statement.probes))
     except RefusedInput as error:
         yield Line("probes", passed=False, said=line(error.message))
         return
-    yield Line("probes", passed=bool(evidence), said=f"{len(evidence)} drawn again")
-    if not evidence:
-        return
+    yield Line(
+        "probes",
+        passed=True,
+        said=f"{len(evidence)} drawn again, {asked} of which every certificate of this schema asks",
+    )
     if not schema.opaque:
         outputs = _outputs(schema, statement, evidence)
         yield outputs
@@ -97,18 +109,17 @@ def example_of(statement: Statement, specs: Sequence[str] = ()) -> tuple[Array, 
     """
     if specs:
         return example_arrays(specs)
-    found = []
     for index, item in enumerate(statement.inputs):
-        if item.values is not None:
-            found.append(item.values.array())
-        elif item.spec.endswith(".npy"):
+        if item.values is None and item.spec.endswith(_FILE):
             raise RefusedInput(
                 f"input {index} was data of the signer's own, {line(item.spec)}",
                 hint=f"give it: --input {line(item.spec)}",
             )
-        else:
-            found.append(example_arrays([other.spec for other in statement.inputs])[index])
-    return tuple(found)
+    # A file that it names is held, and is looked for nowhere; its place counts, for a shape is drawn by its place.
+    shapes = ["1" if item.values is not None else item.spec for item in statement.inputs]
+    drawn = example_arrays(shapes)
+    pairs = zip(statement.inputs, drawn, strict=True)
+    return tuple(array if item.values is None else item.values.array() for item, array in pairs)
 
 
 def _fits(plain: Any, schema: Schema) -> bool:
@@ -156,4 +167,5 @@ def _model(model: Model, schema: Schema, example: Example, evidence: Sequence[Ev
         name,
         passed=True,
         said=f"{len(bound.proof.checks)} comparisons ({what}), largest error {bound.proof.largest_error:.1e}",
+        notes=bound.notes,
     )

@@ -100,6 +100,8 @@ def verify(
         shown.append(vars(item))
         if not as_json:
             echo(f"{'ok    ' if item.passed else 'FAILED'}  {line(item.name)}: {line(item.said)}")
+            for note in item.notes:
+                echo(f"        note: {line(note)}")
     if as_json:
         print_json({"signer": signer.name, "lines": shown, "not_proven": statement.not_proven})
     else:

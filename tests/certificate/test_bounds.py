@@ -1,0 +1,153 @@
+"""Whoever signed it: a certificate asks what this version asks, in its bounds, or a line of it fails."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.certificate.test_certificate import build, failing, made, model
+from xbackend_fl.certificate import Statement, read, sign
+from xbackend_fl.certificate.statement import Certificate, Probe, StoredArray
+from xbackend_fl.certificate.verifying import example_of, lines
+from xbackend_fl.errors import FileError
+from xbackend_fl.signing import new_pair, read_private
+
+
+@pytest.fixture(scope="module")
+def statement() -> Statement:
+    return made()
+
+
+@pytest.fixture(scope="module")
+def certificate(statement: Statement, tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    key = tmp_path_factory.mktemp("key") / "a.ed25519"
+    key.write_bytes(new_pair()[0])
+    return sign(statement, read_private(key))
+
+
+def every(s: Statement, change: Callable[[Probe], Probe]) -> Statement:
+    return replace(s, probes=tuple(map(change, s.probes)))
+
+
+def ones(probe: Probe) -> Probe:
+    outputs = tuple(StoredArray.from_array(np.ones_like(held.array())) for held in probe.outputs)
+    return replace(probe, outputs=outputs)
+
+
+def without(s: Statement, label: str) -> Statement:
+    kept = tuple(probe for probe in s.probes if not probe.label.endswith(label))
+    assert len(kept) < len(s.probes)
+    return replace(s, probes=kept)
+
+
+def emptied(probe: Probe) -> Probe:
+    return replace(probe, gradients={}, moved={})
+
+
+def plain(probe: Probe) -> Probe:
+    return replace(probe, fit="", statistics={})
+
+
+HOSTILE: dict[str, tuple[Callable[[Statement], Statement], str, str]] = {
+    "a tolerance": (lambda s: replace(every(s, ones), tolerance=1e9), "schema", "errors of 1.0e"),
+    "no number": (lambda s: replace(s, tolerance=float("nan")), "schema", "errors of nan"),
+    "roundings": (lambda s: replace(s, roundings=1e9), "schema", "times measured rounding"),
+    "errors of its own": (lambda s: every(s, lambda p: replace(ones(p), runtime=1e9)), "schema", "an error of 1.0e"),
+    "nothing compared": (lambda s: every(s, lambda p: replace(ones(p), runtime=None)), "probes", "does not ask 'draw 0"),
+    "one probe": (lambda s: replace(s, probes=s.probes[:1]), "probes", "no probe of it has gradients and a step"),
+    "not many examples": (lambda s: without(s, "examples"), "probes", "examples'"),
+    "not one example": (lambda s: without(s, "one example"), "probes", "one example'"),
+    "no large numbers": (lambda s: without(s, "thousands"), "probes", "thousands'"),
+    "not the example": (lambda s: without(s, "the example"), "probes", "the example'"),
+    "no small weights": (lambda s: without(s, "small weights"), "probes", "small weights'"),
+    "no gradients": (lambda s: every(s, emptied), "probes", "no probe of it has gradients and a step"),
+    "drawn statistics": (lambda s: every(s, plain), "probes", "no probe of it has gradients and a step"),
+    "no model": (lambda s: replace(s, models=()), "schema", "it is of no model"),
+    "no inputs": (lambda s: replace(s, inputs=()), "schema", "0 inputs, expected 1"),
+    "another kind of data": (lambda s: replace(s, usual=("bogus",)), "schema", "kind of data 'bogus'"),
+    "other weights": (lambda s: every(s, lambda p: replace(p, redrawn="bogus")), "schema", "weights 'bogus'"),
+    "no outputs": (lambda s: every(s, lambda p: replace(p, outputs=())), "schema", "0 outputs, expected 1"),
+    "another question": (lambda s: every(s, lambda p: replace(p, asks=("inputs",))), "schema", "question 'inputs'"),
+    "other statistics": (lambda s: every(s, lambda p: replace(p, fit="bogus")), "schema", "statistics of 'bogus'"),
+    "one label twice": (lambda s: replace(s, probes=(*s.probes, s.probes[0])), "schema", "one label"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_a_signer_can_ask_no_less(statement: Statement, what: str) -> None:
+    change, line, said = HOSTILE[what]
+    found = [
+        item for item in lines(change(statement), example_of(statement), [model(build())]) if not item.passed
+    ]
+    assert [item.name for item in found] == [line]
+    assert said in found[0].said
+
+
+def test_what_is_asked_is_said(statement: Statement) -> None:
+    assert not failing(statement, model(build()))
+    (probes,) = [item for item in lines(statement, example_of(statement)) if item.name == "probes"]
+    assert "drawn again, 19 of which" in probes.said
+
+
+def placed(certificate: Certificate, *path: str | int, value: Any) -> str:
+    plain: Any = json.loads(certificate.to_json())
+    *front, last = path
+    place = plain
+    for key in front:
+        place = place[key]
+    place[last] = value
+    return json.dumps(plain)
+
+
+def nested(certificate: Certificate) -> str:
+    deep = '"schema":{"a":' + "[" * 600 + "1" + "]" * 600 + ","
+    return certificate.to_json().replace('"schema":{', deep, 1)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("version",), 0),
+        (("version",), -7),
+        (("version",), True),
+        (("version",), 1.0),
+        (("statement", "own_loop"), "\ud800"),
+        (("statement", "probes", 0, "label"), "\udfff"),
+        (("statement", "probes", 0, "seed"), 10**300),
+        (("statement", "probes", 0, "seed"), -1),
+        (("statement", "probes", 0, "seed"), "3"),
+        (("statement", "probes", 0, "sketched"), 1),
+        (("statement", "probes", 0, "outputs", 0, "shape"), [-1]),
+        (("statement", "probes", 0, "outputs", 0, "shape"), [10**30]),
+    ],
+)
+def test_what_is_of_another_type_is_refused_in_one_line(
+    certificate: Certificate, path: tuple[str | int, ...], value: Any
+) -> None:
+    with pytest.raises(FileError, match=r"is no certificate|part of a certificate"):
+        read(placed(certificate, *path, value=value), "c.json")
+
+
+def test_what_is_nested_deeply_is_refused_in_one_line(certificate: Certificate) -> None:
+    with pytest.raises(FileError, match="is no certificate"):
+        read(nested(certificate), "c.json")
+
+
+def test_a_signature_is_written_in_one_way(certificate: Certificate) -> None:
+    """The last four bits of base64 of 64 bytes mean nothing."""
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    place = letters.index(certificate.signature[-3])
+    other = certificate.signature[:-3] + letters[place ^ 1] + "=="
+    with pytest.raises(FileError, match="64 bytes in base64"):
+        read(placed(certificate, "signature", value=other), "c.json")
+    with pytest.raises(FileError, match="32 bytes in base64"):
+        read(placed(certificate, "key", value="AAAA"), "c.json")
+
+
+def test_the_form_that_is_read_is_the_form_that_is_written(certificate: Certificate) -> None:
+    assert asdict(read(certificate.to_json(), "c.json")) == asdict(certificate)
