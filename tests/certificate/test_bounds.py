@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from tests.certificate.test_certificate import build, failing, made, model
-from xbackend_fl.certificate import Statement, read, sign
+from xbackend_fl.certificate import Statement, certify, read, sign
 from xbackend_fl.certificate.statement import Certificate, Probe, StoredArray
 from xbackend_fl.certificate.verifying import example_of, lines
 from xbackend_fl.errors import FileError
@@ -92,6 +94,32 @@ def test_what_is_asked_is_said(statement: Statement) -> None:
     assert not failing(statement, model(build()))
     (probes,) = [item for item in lines(statement, example_of(statement)) if item.name == "probes"]
     assert "drawn again, 19 of which" in probes.said
+
+
+class Dropped(nn.Module):
+    """Drops in its own way, which no other framework repeats: it is for inference."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(4, 6), nn.Linear(6, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = torch.tanh(self.one(x))
+        if self.training:
+            hidden = hidden * torch.empty(len(hidden), 1).bernoulli_(0.8) / 0.8
+        return self.two(hidden)
+
+
+def test_a_reference_that_only_infers_takes_no_step() -> None:
+    torch.manual_seed(0)
+    example = (np.random.Generator(np.random.Philox(0)).standard_normal((2, 4)).astype(np.float32),)
+    found = certify([model(Dropped().eval())], example, ["2,4"])
+    assert not any(probe.moved for probe in found.probes)
+    (probes,) = [item for item in lines(found, example) if item.name == "probes"]
+    assert probes.passed
+    assert "; no step was taken: " in probes.said
+    less = every(found, lambda probe: replace(probe, gradients={}))
+    assert [item.name for item in lines(less, example) if not item.passed] == ["probes"]
 
 
 def placed(certificate: Certificate, *path: str | int, value: Any) -> str:

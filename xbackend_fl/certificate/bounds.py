@@ -77,14 +77,20 @@ def _unlike(schema: Schema, probe: Probe) -> str:
 
 
 def unasked(
-    schema: Schema, example: Sequence[Array], usual: Assignment, probes: Sequence[Probe]
+    schema: Schema,
+    example: Sequence[Array],
+    usual: Assignment,
+    probes: Sequence[Probe],
+    *,
+    inference_only: bool = False,
 ) -> tuple[str, int]:
     """The first probe that certifying this schema asks and a statement does not, or empty; and how many it has of those.
 
     A probe may be missing whose answer would be no evidence here either: ONNX Runtime cannot run it, finds no numbers, little but rounding, or
     outputs too large for a certificate. Sizes beyond the example's are the model's to refuse, and draws that differ in their seed alone count for
-    each other.
+    each other. A reference that only infers takes no step.
     """
+    parts = {"gradients": "differentiate"} | ({} if inference_only else {"moved": "step"})
     given = {(probe.label, probe.seed, probe.redrawn, probe.inputs): probe for probe in probes}
     asked = [
         case
@@ -94,7 +100,7 @@ def unasked(
     found, missing, steps = 0, list[Case](), False
     for case in asked:
         probe = given.get((case.label, case.seed, str(case.redrawn), digest_of(case.inputs)))
-        whole = probe is not None and _asks(schema, case, probe)
+        whole = probe is not None and _asks(schema, case, probe, parts)
         steps |= whole and case.step
         if whole and (schema.opaque or (probe is not None and probe.runtime is not None)):
             found += 1
@@ -110,22 +116,19 @@ def unasked(
     return "", found
 
 
-def _asks(schema: Schema, case: Case, probe: Probe) -> bool:
+def _asks(schema: Schema, case: Case, probe: Probe, parts: Mapping[str, str]) -> bool:
     """Whether a probe asks what a case does, with statistics that its own data makes."""
     asks = set(probe.asks)
     wanted = {name for name in _WHOLE if getattr(case, name)}
     normed = any(node.operator == "BatchNormalization" for node in schema.nodes)
     drawn = bool(schema.opaque) or probe.fit in ({"own", "usual"} if normed else {""})
-    parts = [getattr(probe, part).keys() for part, flag in _PARTS.items() if flag in wanted]
-    seen = all(names >= _trained(schema) for names in parts)
+    named = [getattr(probe, part).keys() for part, flag in parts.items() if flag in wanted]
+    seen = all(names >= _trained(schema) for names in named)
     return bool(wanted <= asks and not asks & _ELSE and drawn and seen)
 
 
 def _trained(schema: Schema) -> set[str]:
     return {parameter.name for parameter in schema.parameters if parameter.kind is Kind.TRAINABLE}
-
-
-_PARTS: Mapping[str, str] = {"gradients": "differentiate", "moved": "step"}
 
 
 class _Measured:

@@ -78,7 +78,8 @@ def lines(statement: Statement, example: Sequence[Array], models: Sequence[Model
     if wrong or apart:
         return
     usual = tuple(Distribution(kind) for kind in statement.usual)
-    less, asked = unasked(schema, example, usual, statement.probes)
+    stepless = Binding.from_json(json.dumps(statement.models[0].binding)).inference_only
+    less, asked = unasked(schema, example, usual, statement.probes, inference_only=bool(stepless))
     if less:
         yield Line("probes", passed=False, said=f"less than this version asks: {less}")
         return
@@ -90,7 +91,8 @@ def lines(statement: Statement, example: Sequence[Array], models: Sequence[Model
     yield Line(
         "probes",
         passed=True,
-        said=f"{len(evidence)} drawn again, {asked} of which every certificate of this schema asks",
+        said=f"{len(evidence)} drawn again, {asked} of which every certificate of this schema asks"
+        + (f"; no step was taken: {line(stepless, 200)}" if stepless else ""),
     )
     if not schema.opaque:
         outputs = _outputs(schema, statement, evidence)
