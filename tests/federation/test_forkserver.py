@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -56,6 +57,20 @@ def test_what_ends_the_shim_ends_the_fork(home: tuple[Path, subprocess.Popen[byt
     where, process = home
     with _started(where):
         _fork(where, process.pid)
+    _until(lambda: not _children(process.pid))
+
+
+def test_what_ends_the_shim_s_starter_ends_the_fork(home: tuple[Path, subprocess.Popen[bytes]]) -> None:
+    """Even one that does not hear of it: Flower's own way to end can wait without end for a lock that it holds."""
+    where, process = home
+    starts = "import subprocess, sys; subprocess.run(sys.argv[1:])"
+    command = [sys.executable, "-c", starts, str(program(where)), *_WAITS]
+    with (
+        (where / "reports").open("wb") as file,
+        subprocess.Popen(command, stdout=file, stderr=file) as starter,
+    ):
+        _fork(where, process.pid)
+        starter.kill()
     _until(lambda: not _children(process.pid))
 
 

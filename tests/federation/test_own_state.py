@@ -100,7 +100,7 @@ def test_kills_keep_the_state_of_a_loop(tmp_path: Path, monkeypatch: pytest.Monk
         # In the middle of a round; in one with half of its updates; between two.
         ("osaka", lambda: trains("osaka", 2)),
         ("server", lambda: accepted("participant_trained", 3, "lyon")),
-        ("server", lambda: accepted("round_finished", 4)),
+        ("server", lambda: accepted("round_collected", 4)),
         # Its update is sent, and counts.
         ("lyon", lambda: accepted("participant_trained", 5, "lyon")),
         ("both", lambda: trains("osaka", 6)),
