@@ -136,7 +136,53 @@ def test_folders_of_images_have_one_target(tmp_path: Path) -> None:
     assert one.targets["kind"].tolist() == [0] * 5 + [1] * 5
     with pytest.raises(ConfigError, match="one target for every example") as caught:
         source.own(place, Reading(tmp_path, pictures, heads=("kind", "age")))
-    assert "parquet:FILE#INPUTS:TARGET,TARGET" in str(caught.value.hint)
+    assert "parquet:FILE#INPUT:kind,age; or data.py:load" in str(caught.value.hint)
+
+
+PICTURES = """
+import numpy as np
+from pathlib import Path
+from PIL import Image
+
+class Pictures:
+    def __init__(self, folder):
+        self.files = sorted(Path(folder).glob("*/*.png"))
+
+    def __len__(self):
+        return len(self.files)
+
+    def __getitem__(self, index):
+        path = self.files[index]
+        kind = ["cat", "dog"].index(path.parent.name)
+        return np.asarray(Image.open(path), np.float32)[None], {"kind": kind, "age": np.float32(path.stem)}
+
+def load():
+    return Pictures("all")
+"""
+
+
+@pytest.mark.parametrize("cure", ["t.parquet#picture:kind,age", "t.py:load"])
+def test_the_cures_of_images_with_several_targets(
+    cure: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = pytest.importorskip("PIL.Image")
+    rows = []
+    for kind, label in enumerate(("cat", "dog")):
+        (tmp_path / "all" / label).mkdir(parents=True)
+        for number in range(5):
+            path = tmp_path / "all" / label / f"{number}.png"
+            image.new("L", (4, 4), 10 * kind + number).save(path)
+            rows.append({"picture": path.read_bytes(), "kind": kind, "age": float(number)})
+    pd.DataFrame(rows).to_parquet(tmp_path / "t.parquet")
+    (tmp_path / "t.py").write_text(PICTURES)
+    monkeypatch.chdir(tmp_path)
+    source, place = source_of(f"parquet:{cure}" if "#" in cure else cure)
+    pictures = (np.zeros((1, 1, 4, 4), np.float32),)
+    data = source.own(place, Reading(tmp_path, pictures, heads=("kind", "age")))
+    found = data.gather(np.arange(10))
+    assert found.inputs[0][:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4, 10, 11, 12, 13, 14]
+    assert found.targets["kind"].tolist() == [0] * 5 + [1] * 5
+    assert found.targets["age"].reshape(-1).tolist() == [0, 1, 2, 3, 4] * 2
 
 
 def test_other_targets_have_another_digest() -> None:

@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import accuracy_score
+from sklearn.metrics import accuracy_score, mean_absolute_error, mean_squared_error
 from torch import nn
 from torch.nn.utils import parametrizations
 
@@ -296,3 +296,21 @@ def test_one_of_several_outputs_is_trained_and_several_are_refused() -> None:
     heads = (HeadConfig("organ", 0, CrossEntropy()), HeadConfig("age", 1, loss))
     with pytest.raises(ConfigError, match=r"train has one loss, and config\.heads has 2"):
         bound.train([], TrainConfig(SGD(), heads=heads))
+
+
+def test_one_of_several_outputs_is_measured() -> None:
+    model = two_heads.torch_tuple()
+    example = (np.zeros((2, 6), np.float32),)
+    bound = xb.bind(model, xb.describe_reference(model, example)[0], example)
+    inputs, targets = two_heads.examples(0, 64)
+    _, years = bound.forward((inputs,))
+    ages = Batch((inputs,), targets["age"])
+    found = bound.evaluate([ages], MeanSquaredError(), output=1).figures
+    assert found["mae"] == pytest.approx(mean_absolute_error(targets["age"], years), rel=1e-5)
+    assert found["loss"] == pytest.approx(mean_squared_error(targets["age"], years), rel=1e-5)
+    for asked in (
+        lambda: bound.evaluate([ages], MeanSquaredError(), output=2),
+        lambda: bound.train([ages], TrainConfig(SGD(), loss=MeanSquaredError(), output=-1)),
+    ):
+        with pytest.raises(ConfigError, match=r"output is (2|-1), and the model has 2, counted from 0"):
+            asked()

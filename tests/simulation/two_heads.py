@@ -240,7 +240,7 @@ class Bias:
         return float((sums["over"] - sums["under"]) / max(sums["count"], 1))
 
 
-def train(task: Any) -> dict[str, float]:
+def train(task: Any, *, corrects: bool = False) -> dict[str, float]:
     """A loop of PyTorch's own: what the built-in one does."""
     import torch
     from torch.nn import functional as F
@@ -250,13 +250,46 @@ def train(task: Any) -> dict[str, float]:
         optimizer.zero_grad()
         organ, age = task.model(inputs)
         loss = F.cross_entropy(organ, targets["organ"]) + 0.1 * F.huber_loss(age, targets["age"])
-        (loss + task.penalty()).backward()
+        if corrects:
+            loss.backward()
+            task.correct_gradients()
+        else:
+            (loss + task.penalty()).backward()
         optimizer.step()
         count += len(inputs)
     inputs, targets = task.data
     assert targets.keys() == {"organ", "age"}
     assert targets["age"].shape == (len(inputs), 1)
     return {"num_examples": len(inputs), "seen": float(count)}
+
+
+def corrected_train(task: Any) -> dict[str, float]:
+    return train(task, corrects=True)
+
+
+def keras_train(task: Any) -> dict[str, float]:
+    """The same in Keras, whose model returns its outputs by name."""
+    import keras
+    import tensorflow as tf
+
+    variables, count, steps = task.model.trainable_variables, 0, 0
+    for inputs, targets in task.batches():
+        counted = tf.cast(targets["organ"] != -100, tf.float32)
+        with tf.GradientTape() as tape:
+            found = task.model(inputs, training=True)
+            each = keras.ops.sparse_categorical_crossentropy(
+                tf.maximum(targets["organ"], 0), found["organ"], from_logits=True
+            )
+            organ = tf.reduce_sum(each * counted) / tf.reduce_sum(counted)
+            age = tf.reduce_mean(keras_huber(found["age"], targets["age"]))
+            loss = organ + 0.1 * age
+        gradients = task.correct_gradients(tape.gradient(loss, variables))
+        for variable, gradient in zip(variables, gradients, strict=True):
+            variable.assign_sub(task.lr * gradient)
+        count, steps = count + len(inputs), steps + 1
+    inputs, targets = task.data
+    assert targets.keys() == {"organ", "age"}
+    return {"num_examples": len(inputs), "seen": float(count), "steps": steps}
 
 
 def judge(task: Any) -> dict[str, float]:

@@ -78,7 +78,8 @@ def of_one(where: str, targets: Array, heads: Sequence[str]) -> Array:
     if len(heads) > 1:
         raise ConfigError(
             f"{where}: one target for every example, and training.outputs reads {', '.join(heads)}",
-            hint="parquet:FILE#INPUTS:TARGET,TARGET or csv:FILE#…; or a function of your own: data.py:load",
+            hint=f"a table with a column for each of them, in which an image is its file's bytes: parquet:FILE#INPUT:{','.join(heads)}; "
+            f"or data.py:load, a function that returns a data set of (input, {{{', '.join(f'{name!r}: …' for name in heads)}}})",
         )
     return joined({heads[0]: targets}) if heads else targets
 

@@ -112,7 +112,7 @@ class BoundModel:
 
         Raises:
             RefusedInput: The model computes some of its weights, or cannot be trained as the schema says; or the loss does not accept a target, or
-                there are several.
+                there are several; or it has no such output.
         """
         if config.heads:
             raise ConfigError(
@@ -140,8 +140,9 @@ class BoundModel:
         metrics: Sequence[Metric] | None = None,
         class_axis: int | None = None,
         ignore_index: int | None = None,
+        output: int = 0,
     ) -> Metrics:
-        """The loss and other metrics, over the first output.
+        """The loss and other metrics, over one output.
 
         Args:
             batches: The data, and targets as for :meth:`train`.
@@ -149,21 +150,22 @@ class BoundModel:
             metrics: What is measured beside it; by the loss, accuracy, or ``rmse``, ``mae`` and ``r2``, if left out.
             class_axis: Axis of the output that holds the classes, if the shapes leave several.
             ignore_index: Targets of this value do not count; ``None`` if all do.
+            output: The place of the output among the schema's.
 
         Returns:
             Sums, which merge; ``figures`` has each figure that is defined by its name, and ``notes`` why others are not.
 
         Raises:
-            RefusedInput: The loss does not accept a target.
+            RefusedInput: The loss does not accept a target, or the model has no such output.
         """
-        ready = list(self._ready(batches, loss, class_axis, ignore_index))
+        ready = list(self._ready(batches, loss, class_axis, ignore_index, output))
         if not ready:
             return Metrics()
-        objective = self._objective(ready[0], loss, class_axis, ignore_index)
+        objective = self._objective(ready[0], loss, class_axis, ignore_index, output)
         return evaluated(
             self._renewed(),
             ready,
-            lambda outputs, targets: Metrics.measured(objective, outputs[0], targets, metrics),
+            lambda outputs, targets: Metrics.measured(objective, outputs[output], targets, metrics),
         )
 
     def _ready(
@@ -172,7 +174,7 @@ class BoundModel:
         loss: Loss,
         class_axis: int | None,
         ignore_index: int | None,
-        output: int = 0,
+        output: int,
     ) -> Iterator[Batch]:
         """Batches that fit, with targets as the loss reads them."""
         for number, batch in enumerate(batches):
@@ -182,8 +184,13 @@ class BoundModel:
             yield Batch(tuple(self._fitting(batch.inputs)), objective.prepared(batch.targets))
 
     def _objective(
-        self, batch: Batch, loss: Loss, class_axis: int | None, ignore_index: int | None, output: int = 0
+        self, batch: Batch, loss: Loss, class_axis: int | None, ignore_index: int | None, output: int
     ) -> Objective:
+        if not 0 <= output < len(self.schema.outputs):
+            raise ConfigError(
+                f"output is {output}, and the model has {len(self.schema.outputs)}, counted from 0: {', '.join(port.name for port in self.schema.outputs)}",
+                hint="output: the place of the one that the loss reads",
+            )
         return objective_of(
             self.schema,
             loss,
