@@ -8,7 +8,6 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl import weights
@@ -18,6 +17,7 @@ from xbackend_fl.certificate.statement import Statement
 from xbackend_fl.errors import FileError, RefusedInput, SchemaError, shortened
 from xbackend_fl.text import line
 from xbackend_fl.weights import Archive, Weights
+from xbackend_fl.weights.values import check_values
 
 if TYPE_CHECKING:
     import onnx
@@ -54,7 +54,7 @@ def check_file(path: Path, archive: Archive, statement: Statement) -> str:
         )
     schema = Schema.from_json(json.dumps(statement.schema))
     held = Weights.from_schema(schema, {name: widened(array) for name, array in archive.items()})
-    _check_values(schema, held)
+    check_values(held, schema.variances)
     recorded = archive.metadata.get(_DIGEST)
     if recorded is not None and recorded != weights.digest(archive):
         raise SchemaError(
@@ -64,18 +64,6 @@ def check_file(path: Path, archive: Archive, statement: Statement) -> str:
         return f"{len(held)} tensors of {schema.fingerprint[:12]}; their values are not certified"
     _check_graph(path, schema, held)
     return f"the graph that {schema.fingerprint[:12]} exports, with {len(held)} tensors; their values are not certified"
-
-
-def _check_values(schema: Schema, held: Weights) -> None:
-    for name, array in held.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise SchemaError(
-                f"{name!r} holds NaN or infinity", hint="no round of a course keeps such weights"
-            )
-        if name in schema.variances and array.size and (least := float(array.min())) < 0:
-            raise SchemaError(
-                f"{name!r} holds {least:.3g}, and no variance is negative", hint="get the file again"
-            )
 
 
 def _check_graph(path: Path, schema: Schema, held: Mapping[str, NDArray[Any]]) -> None:

@@ -23,6 +23,7 @@ def check(
     from xbackend_fl.course import load_course
     from xbackend_fl.course.own_training import shown_own
     from xbackend_fl.events import Event, ModelBound
+    from xbackend_fl.federation.silo.served import Served
     from xbackend_fl.report import describe
     from xbackend_fl.rounds.initial import initial_weights
     from xbackend_fl.simulation import SimulationEngine
@@ -33,6 +34,8 @@ def check(
         prepared = engine.prepare(found.append)
         sizes = engine.num_examples()
         initial_weights(loaded, engine, prepared.schema, prepared.initial)
+    if serve := loaded.deployment.serve:
+        Served(loaded.base / serve.engine).require(prepared.schema.fingerprint)
     if as_json:
         print_json(
             {

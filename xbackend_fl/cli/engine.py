@@ -47,14 +47,18 @@ def build(
 def refit(
     engine: Annotated[Path, typer.Argument(help="An engine of xbfl engine build.")],
     weights: Annotated[
-        Path, typer.Argument(help="Canonical weights: last.safetensors of a run, model.onnx, ….")
+        Path,
+        typer.Argument(
+            help="Canonical weights: last.safetensors of a run, model.onnx, a round of checkpoints/, …."
+        ),
     ],
     source_format: From = None,
 ) -> None:
     """Bring an engine to other WEIGHTS of its schema: in place where it is refittable, else built anew."""
+    from xbackend_fl.rounds.checkpoint import weights_in
     from xbackend_fl.tensorrt import refit_engine
     from xbackend_fl.weights import open_weights
 
     archive = open_weights(weights, source_format)
-    found = refit_engine(engine, archive.metadata.get("fingerprint"), archive)
-    echo(f"{engine}: {'refitted' if found.refittable else 'built anew'} with {weights}")
+    done = refit_engine(engine, archive.metadata.get("fingerprint"), weights_in(archive))
+    echo(f"{engine}: with {weights}, {done}")

@@ -15,7 +15,7 @@ from xbackend_fl.algorithms import State as ServerState
 from xbackend_fl.canonical import Kind
 from xbackend_fl.errors import FileError, shortened
 from xbackend_fl.events import RoundFinished
-from xbackend_fl.weights import Weights, read_tensors, write_tensors
+from xbackend_fl.weights import Archive, Weights, read_tensors, write_tensors
 
 _WEIGHTS, _SERVER = "weights/", "server/"
 
@@ -88,6 +88,13 @@ def save_state(path: Path, state: CourseState) -> None:
         "best_digest": state.best_digest,
     }
     write_tensors(path, arrays, metadata | {"metadata_digest": _digest(metadata)})
+
+
+def weights_in(archive: Archive) -> Mapping[str, NDArray[Any]]:
+    """The weights by canonical name in a file of them, or in a checkpoint, which holds them beside the state of its server."""
+    if "metadata_digest" not in archive.metadata:
+        return archive
+    return {name.removeprefix(_WEIGHTS): archive[name] for name in archive if name.startswith(_WEIGHTS)}
 
 
 def load_state(path: Path) -> CourseState:

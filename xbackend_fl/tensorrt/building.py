@@ -82,6 +82,19 @@ def build(model: onnx.ModelProto, sizes: Mapping[str, Sizes], *, refittable: boo
     return bytes(plan)
 
 
+def return_own(model: onnx.ModelProto) -> None:
+    """Give every output a value of its own, ``NAME/returned`` where it is an input or is returned twice: TensorRT takes no other network."""
+    taken = {item.name for item in model.graph.input}
+    for item in model.graph.output:
+        if item.name in taken:
+            own = f"{item.name}/returned"
+            while own in taken:
+                own += "/returned"
+            model.graph.node.append(onnx.helper.make_node("Identity", [item.name], [own], name=own))
+            item.name = own
+        taken.add(item.name)
+
+
 def owner(node: str) -> str:
     """The layer of the reference that a node of our ONNX files is of."""
     return node.rpartition("/")[0] or node

@@ -19,16 +19,23 @@ from onnx import helper, numpy_helper
 
 from xbackend_fl.errors import FileError, SchemaError
 from xbackend_fl.formats.limits import MAX_TENSORS
-from xbackend_fl.tensorrt.building import Sizes, build
+from xbackend_fl.tensorrt.building import Sizes, build, return_own
 from xbackend_fl.tensorrt.library import library
 from xbackend_fl.tensorrt.refitting import refitted
 from xbackend_fl.text import line
+from xbackend_fl.weights.values import check_values
 from xbackend_fl.writing import atomic_write, check_new
 
 Array = NDArray[Any]
 
 _ABOUT = "engine"
 """Key of the graph's metadata that says how the engine was built."""
+
+_BEGINNING = 8
+"""Bytes with which every engine of one version begins."""
+
+_VARIANCE = 4
+"""Input of ONNX's BatchNormalization."""
 
 
 @final
@@ -103,26 +110,40 @@ class Engine:
                 hint="build an engine of this model: xbfl engine build",
             )
 
-    def write(self, weights: Mapping[str, Array]) -> None:
+    def write(self, weights: Mapping[str, Array]) -> str:
         """Bring it to other weights; the file is the old one or the new one at any time.
 
         Args:
             weights: Arrays by canonical name.
 
+        Returns:
+            What was done.
+
         Raises:
-            SchemaError: A weight is missing, or has another shape.
+            SchemaError: A weight is missing, has another shape, or holds what no weights hold.
             RefusedInput: TensorRT cannot do it here.
         """
-        model = self._with(weights)
-        plan = refitted(self.path.read_bytes(), model) if self.refittable else build(model, self.sizes)
+        model, before = self._with(weights), self.path.read_bytes()
+        plan = refitted(before, model) if self.refittable else build(model, self.sizes)
         with atomic_write(self.path) as partial:
             partial.write_bytes(plan)
+        if self.refittable:
+            return "refitted"
+        # Nothing of an engine that is built anew is read; that it was one is seen from how it begins.
+        was_one = before[:_BEGINNING] == plan[:_BEGINNING]
+        return (
+            "built anew" if was_one else f"built anew; what lay there ({len(before):,} bytes) was no engine"
+        )
 
     def _with(self, weights: Mapping[str, Array]) -> onnx.ModelProto:
         model = onnx.ModelProto()
         model.CopyFrom(self.graph)
+        norms = [node for node in model.graph.node if node.op_type == "BatchNormalization"]
+        wanted = {item.name for item in model.graph.initializer}
+        held = {name: array for name, array in weights.items() if name in wanted}
+        check_values(held, {node.input[_VARIANCE] for node in norms})
         for item in model.graph.initializer:
-            array = weights.get(item.name)
+            array = held.get(item.name)
             if array is None or array.shape != tuple(item.dims):
                 raise SchemaError(f"{self.path} needs {item.name!r} of shape {list(item.dims)}")
             item.raw_data = numpy_helper.from_array(np.ascontiguousarray(array, np.float32)).raw_data
@@ -156,6 +177,7 @@ def build_engine(source: Path, path: Path, sizes: Mapping[str, Sizes], *, refitt
         raise FileError(
             f"{file} says of no schema that it is of it", hint="xbfl convert and xbfl run write files that do"
         )
+    return_own(model)
     plan = build(model, sizes, refittable=refittable)
     about = {
         "version": library().__version__,
@@ -172,7 +194,7 @@ def build_engine(source: Path, path: Path, sizes: Mapping[str, Sizes], *, refitt
     return Engine.load(path)
 
 
-def refit_engine(path: Path, fingerprint: str | None, weights: Mapping[str, Array]) -> Engine:
+def refit_engine(path: Path, fingerprint: str | None, weights: Mapping[str, Array]) -> str:
     """Bring an engine to other weights of its schema.
 
     Args:
@@ -180,13 +202,15 @@ def refit_engine(path: Path, fingerprint: str | None, weights: Mapping[str, Arra
         fingerprint: Of the weights' schema.
         weights: Arrays by canonical name.
 
+    Returns:
+        What was done.
+
     Raises:
         RefusedInput: It is of another schema or another version, or cannot be done here.
     """
     engine = Engine.load(path)
     engine.require(fingerprint)
-    engine.write(weights)
-    return engine
+    return engine.write(weights)
 
 
 def _beside(path: Path) -> Path:
