@@ -23,7 +23,7 @@ A message says what happened, where, and what was expected and received; ``hint`
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import final
@@ -64,6 +64,11 @@ def _rebuild(kind: type[XbflError], message: str, hint: str | None, state: dict[
     XbflError.__init__(error, message, hint=hint)
     error.__dict__.update(state)
     return error
+
+
+def hints_of(hints: Iterable[str | None]) -> str | None:
+    """Several hints as one, each once, a line each; ``None`` if there is none."""
+    return "\n          ".join(dict.fromkeys(hint for hint in hints if hint)) or None
 
 
 def shortened(error: BaseException, limit: int = 300) -> str:

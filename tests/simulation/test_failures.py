@@ -69,7 +69,7 @@ def test_all_refused_is_a_failed_run(small: Make, poison: str, tmp_path: Path) -
         run_course(course, tmp_path / "run", in_process=True)
     assert caught.value.hint is not None
     assert "on_failure" not in caught.value.hint, "there is no rest to go on with"
-    assert "scale inputs and targets" in caught.value.hint
+    assert caught.value.hint == "its training diverged: lower the learning rate, or set training.clip_norm"
 
 
 def test_a_participant_without_examples_is_named(small: Make, poison: str, tmp_path: Path) -> None:

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.federation.links import deployed
+from tests.federation.local import LocalLink
 from tests.simulation.conftest import Make
 from xbackend_fl import Course, run_course
 from xbackend_fl.errors import RunFailed
 from xbackend_fl.events import Event, ModelBound, Noted, ParticipantFailed, ParticipantTrained
+from xbackend_fl.federation import Silo
 from xbackend_fl.simulation import resume_run
 
 LOOP = """
@@ -58,6 +61,10 @@ def fails(task):
 
 def forgets(task):
     return 3
+
+
+def says_nothing(task):
+    train(task)
 
 
 def raises_once(task):
@@ -198,6 +205,25 @@ def test_the_cure_of_a_loop_that_failed_alone_is_to_mend_it(small: Make, loop: s
         caught.value.hint
         == "no update is left to go on with: mend what their own training loops did, and --resume"
     )
+
+
+@pytest.mark.parametrize("where", ["simulation", "silos"])
+def test_reasons_that_have_cures_keep_them_each_once(
+    small: Make, loop: str, where: str, tmp_path: Path
+) -> None:
+    people = "participants=[{name: berlin, backend: torch}, {name: cairo, backend: torch}]"
+    course = small(people, alone(loop, "says_nothing"), "federate.cohort=2", "rounds=1")
+    cure = 'end it with: return {"num_examples": 120, "loss": 0.25}'
+    names = [one.name for one in course.participants] if where == "silos" else []
+    silos = [Silo.from_course(course, name, out=tmp_path / name) for name in names]
+    with pytest.raises(RunFailed, match="round 1: ") as caught:
+        _ = (
+            deployed(course, LocalLink(silos), tmp_path / "deployed")
+            if silos
+            else run_course(course, tmp_path / "run", in_process=True)
+        )
+    rest = ["with deployment.quorum a course goes on without some silos"] if where == "silos" else []
+    assert str(caught.value.hint).split("\n          ") == [cure, *rest]
 
 
 @pytest.mark.slow

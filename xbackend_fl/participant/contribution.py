@@ -19,11 +19,13 @@ class PartialSum:
     Attributes:
         partial: What its participants' updates add up to, in canonical layout.
         failed: Participants whose update was refused, with the reason.
+        hints: What such a reason says can be done, by name; who has none is not in it.
         states: Digest of what each of the others keeps, by its name; who keeps nothing is not in it.
     """
 
     partial: PartialAggregate
     failed: dict[str, str]
+    hints: dict[str, str] = field(default_factory=dict)
     states: dict[str, str] = field(default_factory=dict)
 
 

@@ -201,6 +201,7 @@ class LocalTraining:
         mean = merging(federate, base, sent, variances=variances, folder=self._place(cohort))
         waiting: list[tuple[str, Contribution]] = []
         failed: dict[str, str] = {}
+        hints: dict[str, str] = {}
         states: dict[str, str] = {}
         for name, found, seconds in given:
             try:
@@ -214,7 +215,7 @@ class LocalTraining:
             except UpdateRefused as error:
                 folder = None if self.states is None else self.states.failures
                 error.message += traceback_kept(folder, f"{name}-round-{number}", error)
-                failed[name] = error.message
+                failed[name], hints[name] = error.message, error.hint or ""
                 self._emit(self._failed(number, name, error.message))
                 continue
             self._emit_trained(number, name, found, seconds)
@@ -223,9 +224,9 @@ class LocalTraining:
                 mean.add(self._for(late.update, streams=streams))
                 states |= self._keep(name, number, late.kept)
             except UpdateRefused as error:
-                failed[name] = error.message
+                failed[name], hints[name] = error.message, error.hint or ""
                 self._emit(self._failed(number, name, error.message))
-        return PartialSum(mean.partial.mapped(self.client.canonical), failed, states)
+        return PartialSum(mean.partial.mapped(self.client.canonical), failed, hints, states)
 
     def _for(self, update: Update, *, streams: bool) -> Update:
         """An update as it is merged: as it is, or in canonical layout where every one is kept."""

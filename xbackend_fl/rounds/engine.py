@@ -43,6 +43,7 @@ class RoundOutcome:
     Attributes:
         mean: What merges the updates that were accepted.
         failed: Participants whose update was refused, with the reason.
+        hints: What such a reason says can be done, by name; who has none is not in it.
         enough: Whether the engine's own rule, a quorum, says that the rest will do.
         before: Metrics on the validation set of the weights that the round started from, if the engine evaluates with training.
         states: Digest of what each participant that was accepted keeps from now on, by its name; empty where that is elsewhere.
@@ -50,6 +51,7 @@ class RoundOutcome:
 
     mean: Aggregator
     failed: dict[str, str]
+    hints: Mapping[str, str] = field(default_factory=dict)
     enough: bool = False
     before: Metrics | None = None
     states: Mapping[str, str] = field(default_factory=dict)

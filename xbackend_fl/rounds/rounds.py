@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from xbackend_fl.aggregation import is_finite
 from xbackend_fl.course import Course
 from xbackend_fl.data import cohort
-from xbackend_fl.errors import RunFailed
+from xbackend_fl.errors import RunFailed, hints_of
 from xbackend_fl.events import Observer, RoundFinished, RoundStarted
 from xbackend_fl.metrics import Metrics, over_participants
 from xbackend_fl.rounds.back import Ruined, go_back
 from xbackend_fl.rounds.checkpoint import CourseState, Pending
-from xbackend_fl.rounds.engine import Engine
+from xbackend_fl.rounds.engine import Engine, RoundOutcome
 from xbackend_fl.rounds.evaluating import emit_evaluations, emit_undefined, is_better, require_reported
 from xbackend_fl.rounds.folder import RunFolder
 from xbackend_fl.rounds.watching import stopped, watched
@@ -85,17 +85,9 @@ def _one_round(
     strict = course.federate.on_failure == "stop" and not outcome.enough
     if outcome.failed and (strict or outcome.mean.count == 0):
         reasons = "\n".join(f"  participant {name!r}: {reason}" for name, reason in outcome.failed.items())
-        loops = {one.name for one in course.participants if course.training_of(one) is not None}
-        cure = (
-            "mend what their own training loops did, and --resume"
-            if loops.issuperset(outcome.failed)
-            else "scale inputs and targets to about 1, lower training.optimizer.lr, or set training.clip_norm, in a new run"
-        )
         raise RunFailed(
             f"round {number}: {len(outcome.failed)} of {len(chosen)} updates were refused:\n{reasons}",
-            hint="federate.on_failure: continue goes on with the rest; --resume starts at the last checkpoint"
-            if outcome.mean.count
-            else f"no update is left to go on with: {cure}",
+            hint=hints_of(_cures(course, outcome)),
         )
     if state.pending is not None:
         state = _evaluated(course, engine, state, outcome.before, observer)
@@ -108,6 +100,20 @@ def _one_round(
     pending = Pending(outcome.mean.num_examples, time.perf_counter() - started)
     states = {**state.states, **outcome.states}
     return replace(state, round=number, weights=weights, server=server, pending=pending, states=states)
+
+
+def _cures(course: Course, outcome: RoundOutcome) -> Iterator[str]:
+    """What can be done about updates that were refused: the reasons' own words first, and what helps in general where a reason has none."""
+    yield from outcome.hints.values()
+    if outcome.mean.count:
+        yield "federate.on_failure: continue goes on with the rest; --resume starts at the last checkpoint"
+        return
+    loops = {one.name for one in course.participants if course.training_of(one) is not None}
+    silent = {name for name in outcome.failed if not outcome.hints.get(name)}
+    if silent & loops:
+        yield "no update is left to go on with: mend what their own training loops did, and --resume"
+    if silent - loops:
+        yield "no update is left to go on with: scale inputs and targets to about 1, lower training.optimizer.lr, or set training.clip_norm, in a new run"
 
 
 def _keep_best(folder: RunFolder, state: CourseState) -> None:

@@ -192,6 +192,7 @@ class SimulationEngine:
         order, once = tuple(waiting), Once(observer)
         partials: dict[tuple[str, int], PartialSum] = {}
         failed: dict[str, str] = {}
+        hints: dict[str, str] = {}
         while waiting:
             ended = Ended()
             calls = {
@@ -220,8 +221,9 @@ class SimulationEngine:
         for partial in (partials[place] for place in order):
             mean.absorb(partial.partial)
             failed |= partial.failed
+            hints |= partial.hints
             states |= partial.states
-        return RoundOutcome(mean, failed, states=states)
+        return RoundOutcome(mean, failed, hints, states=states)
 
     def participation(self) -> Sequence[Participation]:
         """Nobody is late here."""

@@ -58,6 +58,7 @@ class Collector:
         failed: Silos whose update is not, with the reason.
         diverged: Those of them whose training led to NaN or infinity, or whose evaluation of the weights did.
         before: Metrics of the weights, over the accepted silos that evaluated them.
+        hints: What the reasons of silos that failed say can be done, by name.
         leapt_again: The updates that were taken out since they leapt, as those of their silos in the round before did, in words.
     """
 
@@ -92,6 +93,7 @@ class Collector:
         self.mean = self._empty_mean()
         self.accepted: dict[str, str] = {}
         self.failed: dict[str, str] = dict(ledger.taken_out(number, self.base))
+        self.hints: dict[str, str] = {}
         self.diverged: set[str] = set()
         self.leapt_again: list[str] = []
         self._offenders = ledger.offenders()
@@ -128,6 +130,7 @@ class Collector:
         except UpdateRefused as error:
             if isinstance(error, Diverged):
                 self.diverged.add(name)
+            self.hints[name] = answer.hint or error.hint or ""
             self.reject(name, "refused", error.message)
             return
         seconds = time.perf_counter() - self._began

@@ -16,7 +16,7 @@ from xbackend_fl.adapter.exporting import Exported
 from xbackend_fl.course import Course
 from xbackend_fl.course.agreed import agreed
 from xbackend_fl.data import cohort as draw
-from xbackend_fl.errors import Diverged, MismatchError, RefusedInput, RunFailed, UpdateRefused
+from xbackend_fl.errors import Diverged, MismatchError, RefusedInput, RunFailed, UpdateRefused, hints_of
 from xbackend_fl.events import Noted, Observer
 from xbackend_fl.federation.protocol.message import Message, public
 from xbackend_fl.federation.protocol.own import own_notes
@@ -206,10 +206,15 @@ class DeploymentEngine:
             blamed = verdict.blames(collector.diverged, collector.accepted)
             raise RunFailed(
                 f"round {number}: {len(collector.accepted)} updates, and the quorum is {quorum}{blamed and '; '}{blamed}{reasons}{verdict.earlier}",
-                hint=_hint(blamed, number, without_quorum=self._rules.quorum is None),
+                hint=hints_of(
+                    [
+                        *collector.hints.values(),
+                        _hint(blamed, number, without_quorum=self._rules.quorum is None),
+                    ]
+                ),
             )
         complete = self._rules.quorum is not None or len(collector.accepted) == len(cohort)
-        return RoundOutcome(collector.mean, collector.failed, complete, collector.before)
+        return RoundOutcome(collector.mean, collector.failed, collector.hints, complete, collector.before)
 
     @property
     def take_out(self) -> Callable[[int, str, str], Iterator[str]]:
