@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
@@ -9,6 +10,11 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from xbackend_fl.errors import FileError
+from xbackend_fl.text import line
+
+_LOG = logging.getLogger("xbfl")
+_OTHERS = 0o044
+"""The group's and everybody's right to read."""
 
 LENGTH = 64
 """Bytes of a signature."""
@@ -42,17 +48,25 @@ def new_pair() -> tuple[bytes, bytes]:
 
 
 def read_private(path: Path) -> Ed25519PrivateKey:
-    """A private signing key.
+    """A private signing key; a file that others may read is said to be one.
 
     Raises:
-        FileError: The file is something else.
+        FileError: The file is something else, or encrypted.
     """
     try:
         key = serialization.load_pem_private_key(path.read_bytes(), None)
+        others = path.stat().st_mode & _OTHERS
+    except TypeError as error:
+        raise FileError(
+            f"{path} is an encrypted private key, and nobody is asked for its passphrase",
+            hint=f"openssl pkey -in {path.name} -out me.ed25519 writes it without one; chmod 600 me.ed25519",
+        ) from error
     except (OSError, ValueError) as error:
         raise FileError(f"{path} is no private key: {error}") from error
     if not isinstance(key, Ed25519PrivateKey):
         raise FileError(f"{path} is no Ed25519 key")
+    if others:
+        _LOG.warning("%s is a private key that others can read: chmod 600 %s", line(path), line(path))
     return key
 
 

@@ -96,3 +96,28 @@ def test_constants_whose_hashes_collide_stay_two(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(onnx_export, "hash", lambda _: 0, raising=False)
     weight, bias = (next(a for n, a in arrays.items() if n.endswith(role)) for role in ("weight", "bias"))
     np.testing.assert_allclose(execute(schema, arrays, [x])[0], (x @ weight.T + bias) * 2 + 5, rtol=1e-5)
+
+
+class Pooled(nn.Module):
+    """ONNX's shape inference has no rule for what stands in front of the pool."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.out = nn.GroupNorm(2, 4), nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(self.norm(x).flatten(2).amax(-1))
+
+
+def test_no_weight_is_turned_behind_a_group_normalization() -> None:
+    x = np.random.Generator(np.random.Philox(0)).standard_normal((2, 4, 5, 5)).astype(np.float32)
+    schema = xbackend_fl.describe(Pooled().eval(), (x,))
+    model = to_onnx(schema, draw_weights(schema, 0))
+    onnx.checker.check_model(model, full_check=True)
+    assert not [
+        node.op_type for node in model.graph.node if node.op_type in {"Transpose", "MatMul", "Concat"}
+    ]
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    (found,) = session.run(None, {schema.inputs[0].name: x})
+    (expected,) = execute(schema, draw_weights(schema, 0), [x])
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)

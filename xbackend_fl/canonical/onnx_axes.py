@@ -115,11 +115,18 @@ def _inferred(
     ]
     unknown = [onnx.ValueInfoProto(name=port.name) for port in schema.outputs]
     bare = helper.make_model(
-        helper.make_graph(graph.node, graph.name, [*inputs, *held], unknown),
+        helper.make_graph([*map(_known, graph.node)], graph.name, [*inputs, *held], unknown),
         opset_imports=model.opset_import,
         ir_version=model.ir_version,
     )
     return shape_inference.infer_shapes(bare, data_prop=True).graph
+
+
+def _known(node: onnx.NodeProto) -> onnx.NodeProto:
+    """The node, or one of the same shape where ONNX's inference has no rule."""
+    if node.op_type != "GroupNormalization":
+        return node
+    return helper.make_node("Identity", node.input[:1], node.output)
 
 
 def _name(port: Port, axis: int) -> str:

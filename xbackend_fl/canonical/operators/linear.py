@@ -19,14 +19,16 @@ if TYPE_CHECKING:
 def _gemm(graph: OnnxGraph, node: Node) -> None:
     value, weight, output = node.inputs[0], node.parameters["weight"], node.outputs[0]
     bias, sizes = node.parameters.get("bias"), graph.sizes.get(value)
-    if sizes is None:
+    if not graph.sizes:
         transposed = graph.call("Transpose", [weight], perm=[1, 0])
         product = graph.call("MatMul", [value, transposed], output if bias is None else None)
         if bias is not None:
             graph.call("Add", [product, bias], output)
         return
     rows = (
-        value if len(sizes) == 2 else graph.call("Reshape", [value, graph.ints(-1, graph.shapes[weight][1])])
+        value
+        if sizes is not None and len(sizes) == 2
+        else graph.call("Reshape", [value, graph.ints(-1, graph.shapes[weight][1])])
     )
     made = graph.call(
         "Gemm", [rows, weight, *([bias] if bias else [])], output if rows is value else None, transB=1
@@ -35,11 +37,12 @@ def _gemm(graph: OnnxGraph, node: Node) -> None:
         graph.call("Reshape", [made, _as_before(graph, value, sizes, graph.shapes[weight][0])], output)
 
 
-def _as_before(graph: OnnxGraph, value: str, sizes: Sequence[int | None], features: int) -> str:
+def _as_before(graph: OnnxGraph, value: str, sizes: Sequence[int | None] | None, features: int) -> str:
     """The shape of a value with other features: a constant where one axis in front of them is free at most."""
-    front = [-1 if size is None else size for size in sizes[:-1]]
-    if front.count(-1) <= 1 and 0 not in front:
-        return graph.ints(*front, features)
+    if sizes is not None:
+        front = [-1 if size is None else size for size in sizes[:-1]]
+        if front.count(-1) <= 1 and 0 not in front:
+            return graph.ints(*front, features)
     lead = graph.call("Shape", [value], start=0, end=-1)
     return graph.call("Concat", [lead, graph.ints(features)], axis=0)
 
