@@ -195,6 +195,13 @@ def _behind_prefix(names: list[str], learned: Mapping[str, str]) -> dict[str, st
         ):
             return {native: name.removeprefix(cut) for native, name in learned.items()}
     missing = [name for name in learned.values() if name not in known]
+    layer, _, own = missing[0].rpartition(".")
+    parametrized = f"{layer}.parametrizations.{own}.".lstrip(".")
+    if any(parametrized in name for name in names):
+        raise SchemaError(
+            f"the file holds {missing[0]!r} in parts, under a parametrization (weight norm, spectral norm), and no file of those is read",
+            hint=f"save the weights without it: torch.nn.utils.parametrize.remove_parametrizations(model.{layer}, {own!r}), then state_dict()",
+        )
     raise SchemaError(
         f"the file is not of this model: it has no {missing[0]!r}",
         hint=f"it holds {', '.join(names[:3])}{', …' if len(names) > 3 else ''}",
