@@ -117,6 +117,24 @@ def test_whoever_cannot_evaluate_still_trains(tmp_path: Path) -> None:
     assert {name for _, name in of_rounds(events)} == {silos[0].name, silos[2].name}
 
 
+def test_a_failure_of_every_round_is_said_once(tmp_path: Path) -> None:
+    """A course that may stop early evaluates in messages of its own."""
+    more = "early_stopping: {metric: loss, patience: 9}\n"
+    course = write_course(tmp_path / "course", rounds=4, silos=3, more=more)
+    silos = light(course)
+
+    def fails(*_: object) -> Metrics:
+        raise RunFailed("the scanner is off")
+
+    silos[1]._learner.evaluate = fails  # type: ignore[method-assign]
+    _, events = deployed(course, Passing(silos), tmp_path / "run")
+    notes = [e.note for e in events if isinstance(e, Noted) and "scanner" in e.note]
+    assert notes == [
+        f"silo {silos[1].name!r} is not in the {splits} figures: the scanner is off"
+        for splits in ("validation", "validation and test")
+    ]
+
+
 @pytest.mark.parametrize(
     "setting",
     [

@@ -250,9 +250,11 @@ class DeploymentEngine:
                 reason = error.message if answer.kind == "metrics" else answer.reason
                 if answer.diverged or (answer.kind == "metrics" and isinstance(error, Diverged)):
                     diverged[name] = reason
-                self._emit_notes([f"silo {name!r} is not in the {' and '.join(splits)} figures: {reason}"])
+                self._emit_new(
+                    name, [f"silo {name!r} is not in the {' and '.join(splits)} figures: {reason}"]
+                )
                 continue
-            self._emit_notes(f"silo {name!r}: {public(note)}" for note in own_notes(answer.fields))
+            self._emit_new(name, [f"silo {name!r}: {public(note)}" for note in own_notes(answer.fields)])
             for split, metrics in found.items():
                 parts[split][name] = metrics
         fine = {name for several in parts.values() for name in several}
@@ -275,6 +277,12 @@ class DeploymentEngine:
                 if split == "validation" and self._each
                 else Metrics.total(several.values()).beside(several),
             )
+
+    def _emit_new(self, name: str, notes: Sequence[str]) -> None:
+        """What is said of a silo, once: an evaluation that fails in one round fails in others too."""
+        told = self._told
+        self._emit_notes(note for note in notes if (name, note) not in told)
+        told |= {(name, note) for note in notes}
 
     def _emit_notes(self, notes: Iterable[str]) -> None:
         for note in notes:
