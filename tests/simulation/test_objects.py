@@ -70,6 +70,45 @@ def call_later(text: str, base: Path) -> Callable[[], Any]:
     return lambda: call(text, base)
 
 
+@pytest.mark.parametrize("in_process", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("form", ["function", "name", "backend", "output"])
+def test_a_loss_of_the_script(form: str, tmp_path: Path, *, in_process: bool) -> None:
+    generator = np.random.default_rng(0)
+
+    def some(count: int) -> tuple[Any, Any]:
+        inputs = generator.standard_normal((count, 4), np.float32)
+        targets = inputs[:, :1] - inputs[:, 1:2]
+        return inputs, {"y": targets} if form == "output" else targets
+
+    def squared(outputs: Any, targets: Any, ops: Any) -> Any:
+        return (outputs - targets) * (outputs - targets)
+
+    def by_torch(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return torch.square(outputs - targets).mean()
+
+    losses = {
+        "function": squared,
+        "name": {"name": squared},
+        "backend": {"torch": by_torch},
+        "output": squared,
+    }
+    data = {"train": some(24), "validation": some(8), "test": some(8)}
+
+    def last(loss: Any, place: str) -> float:
+        course = xb.Course(
+            name="written",
+            rounds=2,
+            models={"torch": lambda: torch.nn.Sequential(torch.nn.Linear(4, 1))},
+            input=["1,4"],
+            data=data,
+            participants=[xb.Participant("osaka", "torch")],
+            training={"outputs": {"y": {"loss": loss, "output": 0}}} if form == "output" else {"loss": loss},
+        )
+        return xb.run_course(course, tmp_path / place, in_process=in_process).history[-1].metrics["loss"]
+
+    assert last(losses[form], "own") == pytest.approx(last("mean_squared_error", "known"), rel=1e-5)
+
+
 @pytest.mark.slow
 def test_what_no_process_can_be_sent_trains_in_this_one(tmp_path: Path) -> None:
     """A data set of TensorFlow's and an open HDF5 file give the bits of arrays; with workers they are refused, and functions are the cure."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -75,6 +76,9 @@ def objects_in(value: Any) -> Iterator[RegisteredObject]:
         return
     if isinstance(value, BaseModel):
         parts: Iterable[Any] = (item for _, item in value)
+    elif is_dataclass(value) and not isinstance(value, type):
+        # Of a registry, as a loss of the user's own.
+        parts = (getattr(value, field.name) for field in fields(value))
     elif isinstance(value, Mapping):
         parts = value.values()
     else:
