@@ -153,10 +153,20 @@ def function_of(text: str) -> Callable[..., Any]:
     if is_function(value):
         return value  # type: ignore[no-any-return]
     # A model that trains must not be the one that the next participant gets.
-    return functools.partial(copy.deepcopy if callable(value) else _itself, value)
+    return functools.partial(_copied if callable(value) else _itself, value, found.key)
 
 
-def _itself(value: Any) -> Any:
+def _copied(value: Any, key: str) -> Any:
+    try:
+        return copy.deepcopy(value)
+    except Exception as error:
+        raise ConfigError(
+            f"{key}: every use gets a copy of its own, and this {type(value).__name__} has none ({raised('copying it', error)})",
+            hint="give what makes it, a class or a function without arguments: def build(): return …",
+        ) from error
+
+
+def _itself(value: Any, _: str) -> Any:
     return value
 
 

@@ -117,6 +117,21 @@ def test_one_tensor_more_is_refused(begun: Begin, tmp_path: Path) -> None:
         begun(tmp_path / "more.pt")
 
 
+def test_a_file_with_the_model_twice_is_refused_and_the_cure_cures(begun: Begin, tmp_path: Path) -> None:
+    path, part = tmp_path / "two.pt", tmp_path / "part.safetensors"
+    torch.save({"model_state_dict": net().state_dict(), "ema_state_dict": net().state_dict()}, path)
+    with pytest.raises(SchemaError, match="holds this model several times") as caught:
+        begun(path)
+    assert caught.value.hint is not None
+    command = re.search(r"xbfl convert (.*) part.safetensors: .*(--only) '(.*)'", caught.value.hint)
+    assert command is not None
+    source, option, pattern = command.groups()
+    done = CliRunner().invoke(app, ["convert", source, str(part), option, pattern])
+    assert done.exit_code == 0, done.output
+    found, _ = begun(part)
+    np.testing.assert_array_equal(found["0.weight"], net()[0].weight.detach().numpy())
+
+
 def test_what_a_trainer_keeps_beside_the_model_is_left_out_and_said(begun: Begin, tmp_path: Path) -> None:
     model = net()
     optimizer = torch.optim.Adam(model.parameters())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ def test_a_loss_of_the_script(form: str, tmp_path: Path, *, in_process: bool) ->
         targets = inputs[:, :1] - inputs[:, 1:2]
         return inputs, {"y": targets} if form == "output" else targets
 
-    def squared(outputs: Any, targets: Any, ops: Any) -> Any:
+    def squared(outputs: Any, targets: Any, ops: Any) -> Any:  # noqa: ARG001  as losses are called
         return (outputs - targets) * (outputs - targets)
 
     def by_torch(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -152,6 +153,33 @@ def test_what_no_process_can_be_sent_trains_in_this_one(tmp_path: Path) -> None:
     assert trained(from_hdf5, "made_there", in_process=False) == trained(from_hdf5, "made_here")
     with pytest.raises(ConfigError, match="can be gone through once"):
         trained((pair for pair in zip(inputs, targets, strict=True)), "generator")
+
+
+class Locked(torch.nn.Linear):
+    """A model that cannot be copied."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 3)
+        self.lock = threading.Lock()
+
+
+def test_a_model_that_cannot_be_copied_is_refused_and_its_class_trains(tmp_path: Path) -> None:
+    inputs = np.random.default_rng(0).standard_normal((24, 4)).astype(np.float32)
+    parts = dict.fromkeys(("train", "validation", "test"), (inputs, inputs[:, :3].argmax(1)))
+
+    def trained(model: Any, name: str) -> int:
+        people = [xb.Participant("osaka", "torch")]
+        keys = {"models": {"torch": model}, "input": ["1,4"], "data": parts, "participants": people}
+        return (
+            xb.run_course(xb.Course(name="locked", rounds=1, **keys), tmp_path / name, in_process=True)
+            .history[-1]
+            .number
+        )
+
+    with pytest.raises(RefusedInput, match=r"models\.torch: every use gets a copy of its own") as caught:
+        trained(Locked(), "object")
+    assert "a class or a function" in str(caught.value.hint)
+    assert trained(Locked, "class") == 1
 
 
 def build() -> torch.nn.Module:

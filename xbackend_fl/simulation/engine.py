@@ -335,7 +335,7 @@ class SimulationEngine:
             reasons = "\n  ".join(f"{backend}: {error.message}" for backend, error in refused)
             raise SchemaError(
                 f"initial: {path} is of none of the course's models:\n  {reasons}",
-                hint=next((error.hint for _, error in refused if error.hint), None),
+                hint=next((_here(error.hint, path) for _, error in refused if error.hint), None),
             )
         if len({digest(arrays) for arrays, _ in found.values()}) > 1:
             raise SchemaError(
@@ -393,3 +393,8 @@ def _only(call: Pending[T]) -> T:
 def _seen(placement: Placement) -> list[str]:
     """The GPU that each worker of a backend may see, by name; none on a processor."""
     return list(placement.gpus) or [""] * placement.workers
+
+
+def _here(hint: str, path: Path) -> str:
+    """A cure that names options of the command that has them: a course has none."""
+    return f"xbfl convert {path} part.safetensors: {hint}" if "--" in hint and "xbfl" not in hint else hint
