@@ -12,7 +12,7 @@ from xbackend_fl.canonical import Axes
 from xbackend_fl.canonical.node import Node
 from xbackend_fl.errors import ConfigError
 from xbackend_fl.losses import LOSSES
-from xbackend_fl.metrics import Objective, objective_of
+from xbackend_fl.metrics import Head, Heads, Objective, objective_of, objectives_of
 
 pytestmark = pytest.mark.quick
 
@@ -154,12 +154,14 @@ def test_targets_that_are_accepted(loss: Any, output: Any, targets: Any) -> None
 @pytest.mark.parametrize("ignored", [-100, 0])
 def test_something_must_count(ignored: int) -> None:
     labels = np.full((3, 4), ignored)
-    objective = objective_of(schema_with((4, 5)), LOSSES["cross_entropy"](), labels, ignore_index=ignored)
+    schema, loss = schema_with((4, 5)), LOSSES["cross_entropy"]()
+    heads = Heads((Head("", loss, (), ignore_index=ignored),))
     with pytest.raises(ConfigError, match=f"no target counts: all are {ignored}") as caught:
-        objective.counting(labels)
-    assert "null" in str(caught.value.hint)
+        objectives_of(schema, heads, labels)
+    assert "training.ignore_index: null" in str(caught.value.hint)
     labels[2, 3] = 1
-    assert objective.counting(labels).ignore_index == ignored
+    (read,) = objectives_of(schema, heads, labels).each
+    assert read.objective.ignore_index == ignored
 
 
 def test_what_is_ignored_is_a_choice() -> None:

@@ -87,11 +87,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory, initial: Path) -> tuple[R
 
 
 def plain_loop(
-    initial: Path, *, mu: float = 0.0, in_order: bool = False
+    initial: Path, *, mu: float = 0.0, in_order: bool = False, lyon: Any = two_heads.of_lyon
 ) -> tuple[dict[str, Array], list[float]]:
     """Two rounds of federated averaging in PyTorch alone; weights, and the mean loss of every participant in every round."""
     model, state = two_heads.torch_tuple(), torch.load(initial)
-    held = {"osaka": two_heads.of_osaka(), "lyon": two_heads.of_lyon()}
+    held = {"osaka": two_heads.of_osaka(), "lyon": lyon()}
     losses = []
     for number in (1, 2):
         sums = {name: torch.zeros_like(value) for name, value in state.items()}
@@ -105,7 +105,9 @@ def plain_loop(
                 i = torch.from_numpy(part)
                 optimizer.zero_grad()
                 scores, years = model(x[i])
-                loss = F.cross_entropy(scores, organ[i]) + 0.1 * F.huber_loss(years, age[i])
+                loss = 0.1 * F.huber_loss(years, age[i])
+                if (organ[i] != -100).any():
+                    loss = loss + F.cross_entropy(scores, organ[i])
                 far = sum(((p - state[n]) ** 2).sum() for n, p in model.named_parameters())
                 (loss + mu / 2 * far).backward()
                 optimizer.step()
@@ -126,6 +128,56 @@ def test_two_frameworks_train_what_a_plain_loop_trains(
     trained = {(e.round, e.name): e.loss for e in events if isinstance(e, ParticipantTrained)}
     order = [(number, name) for number in (1, 2) for name in ("osaka", "lyon")]
     assert [trained[key] for key in order] == pytest.approx(losses, rel=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["torch", "tensorflow"])
+def test_a_participant_without_labels_of_one_output_trains_the_others(
+    backend: str, initial: Path, tmp_path: Path
+) -> None:
+    lyon = f"{{name: lyon, backend: {backend}, data: '{ROOM}:of_lyon_unlabelled'}}"
+    osaka = f"{{name: osaka, backend: torch, data: '{ROOM}:of_osaka'}}"
+    events: list[Event] = []
+    settings = (f"initial={initial}", f"participants=[{osaka}, {lyon}]")
+    found = run(tmp_path / "all", *settings, observer=events.append)
+    expected, losses = plain_loop(initial, lyon=two_heads.of_lyon_unlabelled)
+    assert apart(weights(found), expected) < 2e-6
+    trained = [event.loss for event in events if isinstance(event, ParticipantTrained)]
+    assert sorted(trained) == pytest.approx(sorted(losses), rel=1e-5)
+    said = " ".join(describe(event) for event in events)
+    assert "organ: no target counts: all are -100; nothing is trained or measured of this output here" in said
+    # Where each measures on data of its own, the figures of the output are of those who have it.
+    measured = run(tmp_path / "held", *settings, "evaluation.validation=participants").history[-1]
+    assert {"loss", "organ/accuracy", "age/mae"} <= {*measured.metrics}
+    osaka_alone = measured.participants["mean"]["organ/accuracy"]
+    assert measured.metrics["organ/accuracy"] == pytest.approx(osaka_alone)
+
+
+def test_a_validation_set_without_labels_of_one_output_measures_the_others(tmp_path: Path) -> None:
+    source = f"data.source={ROOM}:validated_unlabelled"
+    for best in ("loss", "organ/accuracy"):
+        with pytest.raises(ConfigError, match="is not defined: no target of organ counts") as caught:
+            run(tmp_path, source, f"evaluation.best={best}", *ONE_BACKEND)
+        assert "evaluation.best: age/loss" in str(caught.value.hint)
+    found = run(tmp_path, source, "evaluation.best=age/loss", *ONE_BACKEND)
+    assert {*found.history[-1].metrics} == {"age/loss", "age/mae", "age/r2"}
+    assert found.result is not None
+    assert "organ/accuracy" in found.result.test_metrics
+    # Many examples are looked at a block at a time, and of a block nothing may count.
+    found = run(tmp_path / "sorted", f"data.source={ROOM}:sorted_by_labels", *ONE_BACKEND)
+    assert {"loss", "organ/accuracy"} <= {*found.history[-1].metrics}
+
+
+def test_of_some_output_a_target_must_count(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"no target counts: all are -100, which is training\.outputs\.organ"
+    ) as caught:
+        run(
+            tmp_path,
+            f"data.source={ROOM}:nothing_counts",
+            "training.outputs.age={output: 1, loss: binary_cross_entropy}",
+            *ONE_BACKEND,
+        )
+    assert "training.outputs.age.ignore_index: null" in str(caught.value.hint)
 
 
 def test_figures_are_those_of_scikit_learn(finished: tuple[Run, list[Event]]) -> None:

@@ -79,6 +79,35 @@ def of_lyon() -> Any:
     return examples(4, 56)
 
 
+def unlabelled(data: Any) -> Any:
+    x, y = data
+    return x, {**y, "organ": np.full(len(x), -100)}
+
+
+def of_lyon_unlabelled() -> Any:
+    """No class of any example is known."""
+    return unlabelled(of_lyon())
+
+
+def validated_unlabelled() -> dict[str, Any]:
+    return load() | {"validation": unlabelled(load()["validation"])}
+
+
+def sorted_by_labels() -> dict[str, Any]:
+    """Of the first 300 examples no class is known."""
+    x, y = examples(1, 400)
+    y["organ"][:300] = -100
+    return load() | {"validation": (x, y)}
+
+
+def nothing_counts() -> dict[str, Any]:
+    """Of two outputs of classes and of labels."""
+    return {
+        name: (x, {"organ": y["organ"] * 0 - 100, "age": y["age"] * 0 - 100})
+        for name, (x, y) in load().items()
+    }
+
+
 def as_tuples() -> dict[str, Any]:
     return {name: (x, (y["organ"], y["age"])) for name, (x, y) in load().items()}
 

@@ -242,7 +242,7 @@ def objectives_of(
         varies: Whether a batch may have other targets than these, so that some may not count though all of these do.
 
     Raises:
-        ConfigError: The model has no such output, or a head has no targets, or its loss does not read these; or no target counts.
+        ConfigError: The model has no such output, or a head has no targets, or its loss does not read these; or no target counts of any head.
     """
     parts = parts_of(targets)
     wanted = ", ".join(heads.names)
@@ -265,10 +265,17 @@ def objectives_of(
     else:
         places = _likely_places(schema, heads, parts)
     pairs = zip(heads.each, places, strict=True)
-    return Objectives(
+    found = Objectives(
         tuple(_read(schema, place, head, parts[head.name], varies=varies) for head, place in pairs),
         heads.reported,
     )
+    if not found.counts(targets) and len(targets):
+        raise ConfigError(
+            f"no target counts: all are {found.ignored}",
+            hint=" or ".join(f"{head.key}.ignore_index: null" for head in heads.each)
+            + " if this is a target like any other",
+        )
+    return found
 
 
 def _likely_places(schema: Schema, heads: Heads, parts: Mapping[str, Array]) -> list[int]:
@@ -314,10 +321,11 @@ def _read(schema: Schema, place: int, head: Head, targets: Array, *, varies: boo
             class_axis=head.class_axis,
             ignore_index=head.ignore_index,
         )
-        counting = found.counting(targets)
     except ConfigError as error:
         wrong = head.of_it(error)
         named = f"{head.name}: {wrong.message}" if head.name else wrong.message
         raise ConfigError(named, hint=wrong.hint) from error
     # A native loss may give one number for each example, of which nothing can be left out.
-    return Read(head, place, found if varies and not isinstance(head.loss, NativeLoss) else counting)
+    return Read(
+        head, place, found if varies and not isinstance(head.loss, NativeLoss) else found.counting(targets)
+    )

@@ -95,17 +95,8 @@ class Objective:
         return None if self.ignore_index is None else targets != self.ignore_index
 
     def counting(self, targets: Array) -> Objective:
-        """The same, and without :attr:`ignore_index` if no target has that value: nothing then has to be left out.
-
-        Raises:
-            ConfigError: Every target has it, so that there is nothing to learn and no figure.
-        """
+        """The same, and without :attr:`ignore_index` if no target has that value: nothing then has to be left out."""
         counted = self.counted(targets)
-        if counted is not None and counted.size and not counted.any():
-            raise ConfigError(
-                f"no target counts: all are {self.ignore_index}, which is training.ignore_index",
-                hint="training.ignore_index: null if this is a target like any other",
-            )
         return replace(self, ignore_index=None) if counted is None or counted.all() else self
 
     def fault(self, targets: Array) -> Fault | None:

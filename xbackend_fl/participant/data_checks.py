@@ -255,7 +255,13 @@ def _check_part(name: str, targets: Array, objective: Objective, note: Note) -> 
                 f"{name}: row {start + fault.row}: {fault.reason}", hint=_target_hint(objective, targets)
             )
     counted = objective.counted(targets)
-    low, high = (f(targets if counted is None else targets[counted]) for f in (np.min, np.max))
+    there = targets if counted is None else targets[counted]
+    if not there.size:
+        note(
+            f"{name}: no target counts: all are {objective.ignore_index}; nothing is trained or measured of this output here"
+        )
+        return
+    low, high = there.min(), there.max()
     if low == high and len(targets) > 1:
         note(f"{name}: every target is {low}")
     if objective.class_axis is None:

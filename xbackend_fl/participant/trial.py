@@ -96,6 +96,13 @@ class Trial:
         alone = self._without_model(data)
         if name not in alone.figures:
             none = "" if alone.positions else ", of which no target counts after data.evaluation_transform"
+            if without := [head for head, one in alone.heads.items() if not one.positions]:
+                there = next((head for head in alone.heads if head not in without), None)
+                if there is not None:
+                    raise ConfigError(
+                        f"{where}: {name}, which chooses the best weights, is not defined: no target of {', '.join(without)} counts",
+                        hint=f"choose by an output that has targets here: evaluation.best: {there}/loss",
+                    )
             raise ConfigError(
                 f"{where}: {name}, which chooses the best weights, is not defined for {_counted(count)}{none}",
                 hint=_KEEP
@@ -131,8 +138,9 @@ class Trial:
                 _ = found.figures
         except RunFailed as error:
             raise ConfigError(f"{what} measured: {error.message}", hint=error.hint) from error
-        if found.positions and not np.isfinite(found.loss):
-            raise ConfigError(f"{what} has a loss of {found.loss} {when}")
+        for one in found.heads.values() or [found]:
+            if one.positions and not np.isfinite(one.loss):
+                raise ConfigError(f"{what} has a loss of {one.loss} {when}")
         return found
 
     def check_single_examples(self) -> None:
