@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, permutations
 from typing import Any
 
 import numpy as np
@@ -201,6 +201,18 @@ def test_a_model_that_nobody_has_compared_yet_is_read_as_its_outputs_can_be() ->
     assert [r.index for r in likely(schema("", "")).each] == [0, 1]
     with pytest.raises(ConfigError):
         objectives_of(turned, HEADS, targets)
+
+
+@pytest.mark.parametrize("sizes", [*permutations([2, 3, 4, 9])])
+def test_an_output_with_too_few_classes_is_not_taken_for_another(sizes: tuple[int, ...]) -> None:
+    """Outputs without a loss stand among the others, and of those that can be read some have too few classes."""
+    ports = tuple(Port(f"out{i}", "float32", (1, n)) for i, n in enumerate(sizes))
+    shown = replace(schema("", ""), outputs=ports)
+    heads = Heads((head("a", "cross_entropy", 0, 1.0), head("b", "cross_entropy", 1, 1.0)))
+    targets = joined({"a": np.array([0, 3, -100]), "b": np.array([0, 8, 1])})
+    found = objectives_of(shown, heads, targets, is_reference=False)
+    assert [sizes[read.index] for read in found.each] == [4, 9]
+    assert found.fault(targets) is None
 
 
 def test_targets_of_another_kind_are_told() -> None:

@@ -233,6 +233,24 @@ def test_outputs_are_bound_whatever_a_model_returns_them_in(
     assert other.history[-1].metrics["organ/accuracy"] > 0
 
 
+def test_an_output_without_a_loss_is_not_taken_for_one_in_another_order(
+    initial: Path, tmp_path: Path
+) -> None:
+    one, other = (
+        weights(
+            run(
+                tmp_path / keras,
+                f"models={{torch: '{ROOM}:torch_three', tensorflow: '{ROOM}:{keras}'}}",
+                f"initial={initial}",
+                own_data("torch", "tensorflow"),
+                NAMED,
+            )
+        )
+        for keras in ("keras_three", "keras_three_named")
+    )
+    assert apart(one, other) < 2e-6
+
+
 def test_two_tuples_in_another_order_are_refused_with_a_cure(tmp_path: Path) -> None:
     with pytest.raises(MismatchError, match="two outputs are exchanged") as caught:
         run(tmp_path, f"models={{torch: '{ROOM}:torch_tuple', tensorflow: '{ROOM}:keras_other'}}")

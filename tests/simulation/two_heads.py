@@ -25,6 +25,19 @@ def _torch(returned: Any) -> Any:
     return Net()
 
 
+def torch_three() -> Any:
+    """A third output, which no loss reads."""
+    return _torch(lambda organ, age: {"organ": organ, "age": age, "sum": organ[:, :3] * age})
+
+
+def keras_three() -> Any:
+    return _keras(lambda organ, age: [organ[:, :3] * age, age, organ])
+
+
+def keras_three_named() -> Any:
+    return _keras(lambda organ, age: {"sum": organ[:, :3] * age, "age": age, "organ": organ})
+
+
 def _keras(returned: Any) -> Any:
     import keras
     from keras import layers as K

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import islice, permutations
 from typing import final
 
 import numpy as np
@@ -20,8 +18,8 @@ from xbackend_fl.metrics.metric import Metric
 from xbackend_fl.metrics.metrics import Metrics
 from xbackend_fl.metrics.objective import Array, Fault, Objective, objective_of
 
-_ORDERS = 24
-"""Most orders of outputs that are tried."""
+_BLOCK = 4096
+"""Targets that are looked at together."""
 _KEYS = re.compile(r"\btraining\.(?=loss|class_axis|ignore_index)")
 
 
@@ -290,20 +288,48 @@ def _likely_places(schema: Schema, heads: Heads, parts: Mapping[str, Array]) -> 
         for key in (head.name, str(head.output))
         if key in keys
     }
-    rest = [head.name for head in heads.each if head.name not in named]
     free = [place for place in range(len(keys)) if place not in named.values()]
-    counted = [int(head.output) for head in heads.each if head.name in rest and str(head.output).isdecimal()]
-    first = [tuple(counted)] if len(counted) == len(rest) and {*counted} <= {*free} else []
-    orders = [*first, *islice(permutations(free, len(rest)), _ORDERS)]
-    found = [
-        [*map((named | dict(zip(rest, order, strict=True))).__getitem__, heads.names)] for order in orders
-    ]
-    for places in found:
-        with suppress(ConfigError):
-            for head, place in zip(heads.each, places, strict=True):
-                _read(schema, place, head, parts[head.name])
-            return places
-    return found[0] if found else [head.index_in(schema) for head in heads.each]
+    fits: dict[str, dict[int, int]] = {}
+    for head in heads.each:
+        if head.name not in named:
+            counted = [place for place in free if str(place) == str(head.output)]
+            order = dict.fromkeys([*counted, *free])
+            fits[head.name] = {place: _fit(schema, place, head, parts[head.name]) for place in order}
+    for least in (2, 1, 0):
+        wanted = {
+            name: [place for place, fit in fit_of.items() if fit >= least] for name, fit_of in fits.items()
+        }
+        if (found := _apart(wanted)) is not None:
+            return [*map((named | found).__getitem__, heads.names)]
+    return [head.index_in(schema) for head in heads.each]
+
+
+def _fit(schema: Schema, place: int, head: Head, targets: Array) -> int:
+    """2 if the loss accepts all targets beside an output, 1 if it accepts their shape alone (fewer classes than the data have are of another), else 0."""
+    try:
+        objective = _read(schema, place, head, targets).objective
+    except ConfigError:
+        return 0
+    starts = range(0, len(targets), _BLOCK)
+    return 2 if all(objective.fault(targets[i : i + _BLOCK]) is None for i in starts) else 1
+
+
+def _apart(wanted: Mapping[str, Sequence[int]]) -> dict[str, int] | None:
+    """One place for every name, of those that it wants and the earlier the better; ``None`` if they do not suffice."""
+    owners: dict[int, str] = {}
+
+    def found(name: str, seen: set[int]) -> bool:
+        for place in wanted[name]:
+            if place not in seen:
+                seen.add(place)
+                if place not in owners or found(owners[place], seen):
+                    owners[place] = name
+                    return True
+        return False
+
+    if not all(found(name, set()) for name in wanted):
+        return None
+    return {name: place for place, name in owners.items()}
 
 
 def parameters_of(schema: Schema, places: Iterable[int]) -> frozenset[str]:
