@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from xbackend_fl.errors import ConfigError, raised, turned
-from xbackend_fl.objects import function_of, is_registered
+from xbackend_fl.objects import function_of, is_registered, object_of
 from xbackend_fl.places import named, place_of
 
 _USER = "xbfl_user_"
@@ -26,14 +26,16 @@ def load_callable(text: str, base: Path) -> Callable[..., Any]:
     """Import a callable.
 
     Args:
-        text: ``path/to/file.py:name`` (relative to ``base``) or ``package.module:name``; or the text of an object of Python.
+        text: ``path/to/file.py:name`` (relative to ``base``) or ``package.module:name``; or the text of an object of Python, which may be of a class
+            with ``__call__``.
         base: Folder that relative files start from.
 
     Raises:
         ConfigError: The file, the module or the name does not exist.
     """
     if is_registered(text):
-        return function_of(text)
+        function: Callable[..., Any] = object_of(text)
+        return function
     source, colon, name = text.rpartition(":")
     if not colon or not source or not name:
         raise ConfigError(f"{text!r} is not FILE_OR_MODULE:CALLABLE", hint="for example model.py:build")
@@ -46,8 +48,7 @@ def load_callable(text: str, base: Path) -> Callable[..., Any]:
         raise ConfigError(
             f"{source} has no callable {name!r}", hint=f"did you mean {close[0]!r}?" if close else None
         )
-    function: Callable[..., Any] = found
-    return function
+    return found  # type: ignore[no-any-return]
 
 
 def call(text: str, base: Path, *, anew: bool = False) -> Any:
@@ -61,7 +62,8 @@ def call(text: str, base: Path, *, anew: bool = False) -> Any:
     Raises:
         ConfigError: It does not exist, or it raised; the message says what and where.
     """
-    function = load_callable(text, base)
+    # A model of Python is callable, too, and is not called for its outputs.
+    function = function_of(text) if is_registered(text) else load_callable(text, base)
     if anew and not is_registered(text):
         source, _, name = text.rpartition(":")
         with explained(source):

@@ -136,8 +136,8 @@ def key_of(text: str) -> str:
     return text.partition("#")[0] if is_registered(text) else text
 
 
-def function_of(text: str) -> Callable[..., Any]:
-    """The object behind a text, if that is a function; else a function that returns it: data as they are, a model as a copy of its own.
+def object_of(text: str) -> Any:
+    """The object behind a text.
 
     Raises:
         ConfigError: This process was never given it.
@@ -149,11 +149,22 @@ def function_of(text: str) -> Callable[..., Any]:
             f"{key} was an object of Python where the course was made, and no file holds it",
             hint="from Python: xbackend_fl.resume_run(RUN, course=COURSE); or write it in a file of its own, which courses name by FILE.py:NAME",
         )
-    value = found.value
+    return found.value
+
+
+def function_of(text: str) -> Callable[..., Any]:
+    """The object behind a text, if that is a function; else a function that returns it: data as they are, a model as a copy of its own.
+
+    Raises:
+        ConfigError: This process was never given it.
+    """
+    value = object_of(text)
     if is_function(value):
         return value  # type: ignore[no-any-return]
     # A model that trains must not be the one that the next participant gets.
-    return functools.partial(_copied if callable(value) else _itself, value, found.key)
+    return functools.partial(
+        _copied if callable(value) else _itself, value, key_of(text).removeprefix(_SOURCE)
+    )
 
 
 def _copied(value: Any, key: str) -> Any:

@@ -66,6 +66,55 @@ def test_workers_have_the_objects_too(tmp_path: Path) -> None:
     assert len(xb.resume_run(place, course=longer, in_process=True).history) == 3
 
 
+def test_what_a_class_has_made_callable_is_called(tmp_path: Path) -> None:
+    """An object with ``__call__`` gives the bits of a function, as a loop and for batches."""
+
+    class Halves:
+        def __init__(self, factor: float) -> None:
+            self.factor = factor
+
+        def __call__(self, inputs: Any, targets: Any, _: np.random.Generator) -> tuple[Any, Any]:
+            return (inputs * self.factor).astype(np.float32), targets
+
+    class Steps:
+        def __init__(self, lr: float) -> None:
+            self.lr = lr
+
+        def __call__(self, task: xb.Task) -> int:
+            optimizer = torch.optim.SGD(task.model.parameters(), self.lr)
+            for inputs, targets in task.batches():
+                optimizer.zero_grad()
+                torch.nn.functional.cross_entropy(task.model(inputs), targets).backward()
+                optimizer.step()
+            return len(task.data[1])
+
+    generator = np.random.default_rng(0)
+    inputs = generator.standard_normal((20, 4), np.float32)
+    examples = inputs, inputs[:, :3].argmax(1)
+    halves, steps = Halves(0.5), Steps(0.1)
+
+    def digest(name: str, transform: Any, train: Any, *, in_process: bool) -> str:
+        course = xb.Course(
+            name="written",
+            rounds=2,
+            models={"torch": torch.nn.Sequential(torch.nn.Linear(4, 3))},
+            input=["1,4"],
+            data={
+                "source": {"train": examples, "validation": examples, "test": examples},
+                "transform": transform,
+            },
+            participants=[xb.Participant("osaka", "torch", train=train)],
+        )
+        return xb.run_course(course, tmp_path / name, in_process=in_process).weights.digest
+
+    torch.manual_seed(0)
+    expected = digest("methods", halves.__call__, steps.__call__, in_process=True)
+    torch.manual_seed(0)
+    assert digest("objects", halves, steps, in_process=True) == expected
+    torch.manual_seed(0)
+    assert digest("workers", halves, steps, in_process=False) == expected
+
+
 def call_later(text: str, base: Path) -> Callable[[], Any]:
     """A function that no module has."""
     return lambda: call(text, base)
