@@ -15,6 +15,7 @@ from xbackend_fl.adapter.contract import Array, TrainConfig
 from xbackend_fl.adapter.optimizers import Optimizer
 from xbackend_fl.adapter.preserve import settings_kept
 from xbackend_fl.errors import UpdateRefused
+from xbfl_tensorflow.gradients import fixed, same
 from xbfl_tensorflow.preserve import layers_kept, parts_of, structure_kept
 from xbfl_tensorflow.variables import raw, variable_names
 
@@ -94,6 +95,7 @@ class LentModel:
         self._masks = {id(trainable[name]): tf.constant(mask) for name, mask in masks.items()}
         self._built = _structure(model)
         self._seen: list[tuple[keras.optimizers.Optimizer, int]] = []
+        self._exchanged: dict[int, tuple[Any, Any]] = {}
         rule = config.rule
         self._constants = {
             name: [tf.constant(config.slots[slot][name]) for slot in rule.slots]
@@ -157,6 +159,7 @@ class LentModel:
         self._called(self.asked.corrected)
         rule, names = self._config.rule, {id(variable): name for name, variable in self._trainable.items()}
         found = []
+        self._exchanged.clear()
         for gradient, variable in zip(gradients, variables, strict=True):
             slots = self._constants.get(names.get(id(variable), ""))
             if rule is None or slots is None:
@@ -165,6 +168,7 @@ class LentModel:
             value = variable.value()
             whole = tf.zeros_like(value) if gradient is None else tf.convert_to_tensor(gradient)
             found.append(rule.gradient(whole, value, slots))
+            self._exchanged[id(variable)] = fixed(gradient), found[-1]
         return found
 
     @property
@@ -214,6 +218,7 @@ class LentModel:
             ruled = {id(self._trainable[name]) for name in self._constants}
             if not variables or any(id(raw(variable)) in ruled for variable in variables):
                 self.asked.check(optimizer)
+                self._check_used(list(grads), variables)
             grads = (
                 [self._masked(grad, variable) for grad, variable in zip(grads, variables, strict=True)]
                 if variables
@@ -222,6 +227,26 @@ class LentModel:
             return original(optimizer, grads, trainable_variables)
 
         return apply
+
+    def _check_used(self, gradients: list[Any], variables: list[Any]) -> None:
+        """Look whether a step has the gradients that the rule has changed.
+
+        Raises:
+            UpdateRefused: It has those that were to be changed.
+        """
+        every = [raw(variable) for variable in variables or self.model.trainable_variables]
+        if len(every) != len(gradients):
+            return
+        steps = [
+            (gradient, *self._exchanged.pop(id(variable)))
+            for gradient, variable in zip(gradients, every, strict=True)
+            if id(variable) in self._exchanged
+        ]
+        if steps and all(same(one, given) and not same(one, changed) for one, given, changed in steps):
+            raise UpdateRefused(
+                "called task.correct_gradients(gradients), and the optimizer was given those gradients and not what it returned",
+                hint="use what it returns: gradients = task.correct_gradients(gradients)",
+            )
 
     def _masked(self, gradient: Any, variable: Any) -> Any:
         mask = self._masks.get(id(raw(variable)))

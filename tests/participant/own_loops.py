@@ -209,7 +209,7 @@ def _keras_steps(task: Task, gradients_of: Any, lr: float = 0.1) -> dict[str, fl
     return {"num_examples": len(task.data[1])}
 
 
-def _keras_gradients(task: Task, inputs: Any, targets: Any, *, penalised: bool) -> Any:
+def _keras_gradients(task: Task, inputs: Any, targets: Any, *, penalised: bool = False) -> Any:
     import tensorflow as tf
 
     with tf.GradientTape() as tape:
@@ -230,7 +230,7 @@ def keras_penalised_once(task: Task) -> dict[str, float]:
 def keras_penalised_in_vain(task: Task) -> dict[str, float]:
     def found(_: Task, __: int, inputs: Any, targets: Any) -> Any:
         task.penalty()
-        return _keras_gradients(task, inputs, targets, penalised=False)
+        return _keras_gradients(task, inputs, targets)
 
     return _keras_steps(task, found)
 
@@ -243,6 +243,95 @@ def keras_both(task: Task) -> dict[str, float]:
 
 def keras_corrects_nothing(task: Task) -> dict[str, float]:
     return _keras_steps(task, lambda t, *_: t.correct_gradients([None] * len(t.model.trainable_variables)))
+
+
+def keras_corrected(task: Task) -> dict[str, float]:
+    return _keras_steps(task, lambda t, _, x, y: t.correct_gradients(_keras_gradients(t, x, y)))
+
+
+def keras_corrects_in_vain(task: Task) -> dict[str, float]:
+    """As with PyTorch, where nothing is returned."""
+
+    def found(_: Task, __: int, inputs: Any, targets: Any) -> Any:
+        gradients = _keras_gradients(task, inputs, targets)
+        task.correct_gradients(gradients)
+        return gradients
+
+    return _keras_steps(task, found)
+
+
+def keras_corrects_a_copy_in_vain(task: Task) -> dict[str, float]:
+    def found(_: Task, __: int, inputs: Any, targets: Any) -> Any:
+        gradients = _keras_gradients(task, inputs, targets)
+        task.correct_gradients([gradient.numpy() for gradient in gradients])
+        return gradients
+
+    return _keras_steps(task, found)
+
+
+def keras_corrects_in_vain_in_a_graph(task: Task) -> dict[str, float]:
+    import keras
+    import tensorflow as tf
+
+    optimizer, variables = keras.optimizers.SGD(0.1), task.model.trainable_variables
+    optimizer.build(variables)
+
+    @tf.function
+    def step(inputs: Any, targets: Any) -> None:
+        gradients = _keras_gradients(task, inputs, targets)
+        task.correct_gradients(gradients)
+        optimizer.apply(gradients)
+
+    for inputs, targets in task.batches():
+        step(inputs, targets)
+    return {"num_examples": len(task.data[1])}
+
+
+def keras_corrects_in_place(task: Task) -> dict[str, float]:
+    """Gradients that lie in variables, which are handed over before and after."""
+    import tensorflow as tf
+
+    held = [tf.Variable(tf.zeros_like(one.value)) for one in task.model.trainable_variables]
+
+    def found(_: Task, __: int, inputs: Any, targets: Any) -> Any:
+        for place, gradient in zip(held, _keras_gradients(task, inputs, targets), strict=True):
+            place.assign(gradient)
+        for place, gradient in zip(held, task.correct_gradients(held), strict=True):
+            place.assign(gradient)
+        return held
+
+    return _keras_steps(task, found)
+
+
+def keras_clips_what_it_corrected(task: Task) -> dict[str, float]:
+    """To a norm that none has."""
+    import tensorflow as tf
+
+    def found(_: Task, __: int, inputs: Any, targets: Any) -> Any:
+        gradients = task.correct_gradients(_keras_gradients(task, inputs, targets))
+        return tf.clip_by_global_norm(gradients, 1e6)[0]
+
+    return _keras_steps(task, found)
+
+
+def keras_corrects_parts(task: Task) -> dict[str, float]:
+    """Each optimizer trains a part."""
+    import keras
+
+    optimizers = [keras.optimizers.SGD(0.1) for _ in task.model.trainable_variables]
+    for inputs, targets in task.batches():
+        gradients = task.correct_gradients(_keras_gradients(task, inputs, targets))
+        parts = zip(optimizers, gradients, task.model.trainable_variables, strict=True)
+        for optimizer, gradient, variable in parts:
+            optimizer.apply_gradients([(gradient, variable)])
+    return {"num_examples": len(task.data[1])}
+
+
+def keras_corrects_in_a_graph(task: Task) -> dict[str, float]:
+    import tensorflow as tf
+
+    found = tf.function(lambda x, y: task.correct_gradients(_keras_gradients(task, x, y)))
+    return _keras_steps(task, lambda _, __, x, y: found(x, y))
 
 
 def keras_graph(task: Task) -> dict[str, float]:

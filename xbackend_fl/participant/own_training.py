@@ -17,7 +17,7 @@ from xbackend_fl.adapter import Batch, Lending, Lent, Tensors, TrainConfig, Trai
 from xbackend_fl.algorithms import Algorithm
 from xbackend_fl.canonical import Kind
 from xbackend_fl.course.training import Training
-from xbackend_fl.errors import ConfigError, UpdateRefused, XbflError, raised
+from xbackend_fl.errors import ConfigError, UpdateRefused, XbflError, message_of, raised
 from xbackend_fl.locate import load_callable
 from xbackend_fl.losses import each_of
 from xbackend_fl.participant.client import STATE, Arrays, part_of
@@ -213,8 +213,20 @@ def refusing(who: str, timeout_s: float | None = None) -> Iterator[None]:
             f"{who} did not return within {timeout_s:g} s (training.timeout_s){where}"
         ) from error
     except BaseException as error:
+        if (found := _wrapped(error)) is not None:
+            raise UpdateRefused(f"{who} {found.message}", hint=found.hint) from error
         place = place_of(error)
         raise UpdateRefused(raised(who, error, f"at {place}" if place else "")) from error
+
+
+def _wrapped(error: BaseException) -> UpdateRefused | None:
+    """What was said of a loop, where a framework made an error of its own of it, as TensorFlow does while it traces."""
+    text, behind = message_of(error), error.__context__
+    while behind is not None:
+        if isinstance(behind, UpdateRefused) and behind.message in text:
+            return behind
+        behind = behind.__context__
+    return None
 
 
 def reported(answer: Any, max_examples: int | None = None) -> tuple[int, dict[str, float]]:
