@@ -78,7 +78,9 @@ def test_any_figure_may_choose(figure: str, direction: str, digits: Path) -> Non
         (["training.outputs.age.wieght=1"], "did you mean `weight`"),
         (["models.torch={build: a:b, trian: c:d}"], "did you mean `train`"),
         (["training.outputs={}"], "has 0 entries, and needs 1 at least"),
-        (["training.outputs={a/b: {loss: huber}}"], "a/b"),
+        (["training.outputs={a/b: {loss: huber}}"], "without dots and slashes, and 'a/b' is not"),
+        (["training.outputs={main.organ: {loss: cross_entropy}}"], 'training.outputs: {organ: {output: "main.organ", loss: …}}'),
+        (["training.outputs.age.ignore_index=0"], "`training.outputs.age.ignore_index` leaves out classes and labels, and huber is of quantities"),
         (["evaluation.best=organ/acuracy"], "organ/accuracy"),
         (["evaluation.best=accuracy"], "what is measured is loss, organ/loss, organ/accuracy"),
         (["early_stopping={metric: age/accuracy}"], "evaluation.metrics has loss, organ/loss"),
@@ -95,6 +97,17 @@ def test_what_does_not_go_together_is_refused(settings: list[str], words: str, d
     with pytest.raises(ConfigError) as caught:
         load_course(digits / "course.yaml", [OUTPUTS, *settings])
     assert words in str(caught.value)
+
+
+def test_an_output_of_quantities_may_say_that_all_count(digits: Path) -> None:
+    course = load_course(digits / "course.yaml", [OUTPUTS, "training.outputs.age.ignore_index=null"])
+    assert course.heads.each[1].ignore_index is None
+
+
+def test_a_name_with_a_dot_is_cured_as_is_said(digits: Path) -> None:
+    cure = '{organ: {output: "main.organ", loss: cross_entropy}}'
+    (head,) = load_course(digits / "course.yaml", [f"training.outputs={cure}"]).heads.each
+    assert (head.name, head.output) == ("organ", "main.organ")
 
 
 def test_a_silo_trains_and_measures_the_same(digits: Path) -> None:

@@ -192,6 +192,14 @@ def test_an_output_that_is_not_there_is_refused_with_those_that_are(
     assert ("a, b" if any(keys) else "0 to 1") in caught.value.message
 
 
+@pytest.mark.parametrize("output", ["organ", "orgen", "organs", 0])
+def test_the_output_that_was_probably_meant_is_told(output: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        replace(HEADS.each[0], output=output).index_in(schema("main.age", "main.organ"))
+    assert "output: main.organ," in str(caught.value.hint)
+    assert ("names have no order" in caught.value.message) == (output == 0)
+
+
 def test_a_model_that_nobody_has_compared_yet_is_read_as_its_outputs_can_be() -> None:
     _, targets = drawn(0, 10)
     likely = partial(objectives_of, heads=HEADS, targets=targets, is_reference=False)

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
-from pydantic_core import InitErrorDetails
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from xbackend_fl.course.diagnostics import mistake
 from xbackend_fl.course.evaluation import EvaluationSection, OutputEntry
 from xbackend_fl.course.numbers import HELD
 from xbackend_fl.course.registered import OutputLoss
 from xbackend_fl.course.section import Section
+from xbackend_fl.losses import QUANTITIES
 from xbackend_fl.losses.protocol import LARGEST_WEIGHT
 
-OutputName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+$", max_length=60)]
+_LONGEST = 60
+_IGNORED = -100
+_NAME = r"^[A-Za-z0-9_]+$"
+OutputName = Annotated[str, Field(pattern=_NAME, max_length=_LONGEST)]
 
 
 class OutputSection(Section):
@@ -30,9 +36,9 @@ class OutputSection(Section):
     )
     output: str | int | None = Field(
         None,
-        description="the name under which the model returns it, or its place from 0 on; the key that this section stands under if left out",
+        description="the name under which the model returns it, or its place from 0 on where outputs have no names; the key that this section stands under if left out",
     )
-    ignore_index: int | None = Field(-100, description="as training.ignore_index")
+    ignore_index: int | None = Field(_IGNORED, description="as training.ignore_index")
     class_axis: int | None = Field(None, description="as training.class_axis")
 
     @property
@@ -42,8 +48,22 @@ class OutputSection(Section):
 
 
 def _texts(value: Any) -> Any:
-    """A place may be a key in Python, too."""
-    return {str(key): one for key, one in value.items()} if isinstance(value, Mapping) else value
+    """A place may be a key in Python, too; a name that no figure can begin with is refused with one that it can."""
+    if not isinstance(value, Mapping):
+        return value
+    found = {str(key) if type(key) is int else key: one for key, one in value.items()}
+    for key in found:
+        if isinstance(key, str) and not (re.match(_NAME, key) and len(key) <= _LONGEST):
+            raise _misnamed(key)
+    return found
+
+
+def _misnamed(key: str) -> PydanticCustomError:
+    words = [word for word in re.split(r"[^A-Za-z0-9_]+", key) if word]
+    name = words[-1][:_LONGEST] if words else "NAME"
+    said = f"`training.outputs`: a name is up to {_LONGEST} letters, digits and _, without dots and slashes, and {key!r} is not"
+    hint = f"training.outputs: {{{name}: {{output: {json.dumps(key)}, loss: …}}}}"
+    return PydanticCustomError("course", "{said}", {"said": said, "hint": hint})
 
 
 OutputSections = Annotated[dict[OutputName, OutputSection], Field(min_length=1), BeforeValidator(_texts)]
@@ -83,5 +103,14 @@ def mistakes(
         )
     for name, output in outputs.items():
         place = ("training", "outputs", name)
+        if output.loss.targets in QUANTITIES and output.ignore_index not in {None, _IGNORED}:
+            yield mistake(
+                f"`training.outputs.{name}.ignore_index` leaves out classes and labels, and {output.loss.name} is of quantities, which all count",
+                (*place, "ignore_index"),
+                output.ignore_index,
+                hint="leave it out",
+                at_key=True,
+                beside=(*place, "loss"),
+            )
         for found in output.evaluation.mistakes(output.loss, (*place, "loss")):
             yield {**found, "loc": (*place, *found.get("loc", ()))}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -70,10 +71,17 @@ class Head:
             if places
             else f"the numbers 0 to {len(keys) - 1}: the model gives them no names"
         )
+        placed = ": it returns them by name, and names have no order" if places and number >= 0 else ""
         raise ConfigError(
-            f"{self.key}: the reference's model has no output {str(self.output)!r}; there are {there}",
-            hint=f"training.outputs: {{{self.name}: {{output: {next(iter(places), 0)}, loss: …}}}}",
+            f"{self.key}: the reference's model has no output {str(self.output)!r}{placed}; there are {there}",
+            hint=f"training.outputs: {{{self.name}: {{output: {self._closest(places)}, loss: …}}}}",
         )
+
+    def _closest(self, names: Iterable[str]) -> str:
+        """The name of an output that was probably meant; 0 where outputs have none."""
+        known = [*names]
+        close = difflib.get_close_matches(str(self.output), known, n=1)
+        return next(iter(close or difflib.get_close_matches(self.name, known, n=1, cutoff=0)), "0")
 
     def of_it(self, error: ConfigError) -> ConfigError:
         """An error of a loss that knows of no heads, with the keys of this one in the course."""

@@ -24,7 +24,7 @@ from xbackend_fl.participant.batch_checks import BatchChecks
 from xbackend_fl.participant.data_checks import vocabulary_of
 
 _SAME = "let the data set give what the model and its loss take, whenever it is gone through"
-_MEND = "let it return what the model and its loss take, or choose another training.loss"
+_MEND = "let it return what the model and its loss take, or choose another loss"
 
 
 @final
