@@ -20,6 +20,7 @@ from xbackend_fl.adapter.preserve import settings_kept
 from xbackend_fl.errors import UpdateRefused
 from xbfl_torch.describe import tensors_of
 from xbfl_torch.preserve import modules_kept, places_kept
+from xbfl_torch.scaling import Corrected
 from xbfl_torch.settings import SETTINGS
 from xbfl_torch.steps import training_mode
 
@@ -71,7 +72,7 @@ class LentModule:
         self._built = _structure(model)
         self._steps: dict[int, tuple[torch.optim.Optimizer, int]] = {}
         self._unlike = ""
-        self._corrected: torch.Tensor | None = None
+        self._corrected = Corrected()
         rule = config.rule
         self._constants = {
             name: tuple(torch.from_numpy(config.slots[slot][name]) for slot in rule.slots)
@@ -130,7 +131,7 @@ class LentModule:
                 "called task.correct_gradients() where no parameter has a gradient: before backward(), or behind zero_grad()",
                 hint="call it between loss.backward() and optimizer.step()",
             )
-        if found is not None and found is self._corrected:
+        if self._corrected.is_last(found):
             raise UpdateRefused(
                 "called task.correct_gradients() for gradients that have its term already",
                 hint="call it once a step, behind the last backward()",
@@ -140,7 +141,7 @@ class LentModule:
                 value = now[name]
                 grad = torch.zeros_like(value) if value.grad is None else value.grad
                 value.grad = rule.gradient(grad, value, [slot.to(value) for slot in slots])
-        self._corrected = next((tensor.grad for tensor in trains if tensor.grad is not None), None)
+        self._corrected.note(trains)
 
     @property
     def steps(self) -> int | None:
@@ -183,7 +184,8 @@ class LentModule:
             register_optimizer_step_post_hook(self._after),
         ]
         try:
-            yield
+            with self._corrected.watched():
+                yield
         finally:
             for handle in handles:
                 handle.remove()
@@ -196,7 +198,7 @@ class LentModule:
         if _has_closure(args, kwargs):
             # It went backward within the step.
             self._check(optimizer)
-        self._corrected = None
+        self._corrected.stepped(optimizer)
         if self._is_ours(optimizer):
             before = self._steps.get(id(optimizer))
             self._steps[id(optimizer)] = (optimizer, 1 if before is None else before[1] + 1)
@@ -204,6 +206,7 @@ class LentModule:
 
     def _check(self, optimizer: torch.optim.Optimizer) -> None:
         if self._trains(optimizer, self._constants):
+            self._corrected.check_scale(optimizer)
             self.asked.check(optimizer)
 
     def _is_ours(self, optimizer: torch.optim.Optimizer) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from xbackend_fl.participant import Task
 
 
-def _descend(task: Task, change: Any = lambda loss: loss, between: Any = lambda: None) -> dict[str, float]:
+def descend(task: Task, change: Any = lambda loss: loss, between: Any = lambda: None) -> dict[str, float]:
     """Plain steps of the course, in PyTorch's own words."""
     import torch
     from torch.nn import functional
@@ -27,7 +27,7 @@ def _descend(task: Task, change: Any = lambda loss: loss, between: Any = lambda:
 
 
 def train(task: Task) -> dict[str, float]:
-    return _descend(task)
+    return descend(task)
 
 
 def follows_the_schedule(task: Task) -> dict[str, float]:
@@ -84,262 +84,11 @@ def keras_fit(task: Task) -> dict[str, float]:
 
 
 def penalised(task: Task) -> dict[str, float]:
-    return _descend(task, lambda loss: loss + task.penalty())
+    return descend(task, lambda loss: loss + task.penalty())
 
 
 def corrected(task: Task) -> dict[str, float]:
-    return _descend(task, between=task.correct_gradients)
-
-
-def penalised_once(task: Task) -> dict[str, float]:
-    left = [task.penalty()]
-    return _descend(task, lambda loss: loss + left.pop() if left else loss)
-
-
-def penalised_in_vain(task: Task) -> dict[str, float]:
-    def change(loss: Any) -> Any:
-        task.penalty()
-        return loss
-
-    return _descend(task, change)
-
-
-def penalised_by_a_number(task: Task) -> dict[str, float]:
-    return _descend(task, lambda loss: loss + float(task.penalty().detach()))
-
-
-def both(task: Task) -> dict[str, float]:
-    return _descend(task, lambda loss: loss + task.penalty(), task.correct_gradients)
-
-
-def corrected_once(task: Task) -> dict[str, float]:
-    left = [task.correct_gradients]
-    return _descend(task, between=lambda: left.pop()() if left else None)
-
-
-def corrected_twice(task: Task) -> dict[str, float]:
-    def twice() -> None:
-        task.correct_gradients()
-        task.correct_gradients()
-
-    return _descend(task, between=twice)
-
-
-def corrected_too_early(task: Task) -> dict[str, float]:
-    def change(loss: Any) -> Any:
-        task.correct_gradients()
-        return loss
-
-    return _descend(task, change)
-
-
-def accumulates(task: Task) -> dict[str, float]:
-    """Two backward passes a step, each with half of what the algorithm adds."""
-    import torch
-    from torch.nn import functional
-
-    optimizer = torch.optim.SGD(task.model.parameters(), lr=0.1)
-    for number, (inputs, targets) in enumerate(task.batches()):
-        loss = functional.mse_loss(task.model(inputs), targets) + task.penalty()
-        (loss / 2).backward()
-        if number % 2:
-            optimizer.step()
-            optimizer.zero_grad()
-    return {"num_examples": len(task.data[1])}
-
-
-def accumulates_and_corrects(task: Task) -> dict[str, float]:
-    import torch
-    from torch.nn import functional
-
-    optimizer = torch.optim.SGD(task.model.parameters(), lr=0.1)
-    for number, (inputs, targets) in enumerate(task.batches()):
-        (functional.mse_loss(task.model(inputs), targets) / 2).backward()
-        if number % 2:
-            task.correct_gradients()
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=False)
-    return {"num_examples": len(task.data[1])}
-
-
-def closes(task: Task) -> dict[str, float]:
-    """Goes backward within the step, as Lightning does."""
-    import torch
-    from torch.nn import functional
-
-    optimizer = torch.optim.SGD(task.model.parameters(), lr=0.1)
-    for inputs, targets in task.batches():
-
-        def closure(inputs: Any = inputs, targets: Any = targets) -> Any:
-            optimizer.zero_grad()
-            loss = functional.mse_loss(task.model(inputs), targets) + task.penalty()
-            loss.backward()
-            return loss
-
-        optimizer.step(closure)
-    return {"num_examples": len(task.data[1])}
-
-
-def two_optimizers(task: Task) -> dict[str, float]:
-    """Each trains a part."""
-    import torch
-    from torch.nn import functional
-
-    parts = [torch.optim.SGD(layer.parameters(), lr=0.1) for layer in task.model]
-    for inputs, targets in task.batches():
-        task.model.zero_grad()
-        (functional.mse_loss(task.model(inputs), targets) + task.penalty()).backward()
-        for optimizer in parts:
-            optimizer.step()
-    return {"num_examples": len(task.data[1])}
-
-
-def compiled(task: Task) -> dict[str, float]:
-    import torch
-
-    return _descend(task, torch.compile(lambda loss: loss + task.penalty(), backend="eager"))
-
-
-def _keras_steps(task: Task, gradients_of: Any, lr: float = 0.1) -> dict[str, float]:
-    import keras
-
-    optimizer, variables = keras.optimizers.SGD(lr), task.model.trainable_variables
-    for number, (inputs, targets) in enumerate(task.batches()):
-        optimizer.apply(gradients_of(task, number, inputs, targets), variables)
-    return {"num_examples": len(task.data[1])}
-
-
-def _keras_gradients(task: Task, inputs: Any, targets: Any, *, penalised: bool = False) -> Any:
-    import tensorflow as tf
-
-    with tf.GradientTape() as tape:
-        loss = tf.reduce_mean(tf.square(task.model(inputs, training=True) - targets))
-        if penalised:
-            loss += task.penalty()
-    return tape.gradient(loss, task.model.trainable_variables)
-
-
-def keras_penalised(task: Task) -> dict[str, float]:
-    return _keras_steps(task, lambda t, _, x, y: _keras_gradients(t, x, y, penalised=True))
-
-
-def keras_penalised_once(task: Task) -> dict[str, float]:
-    return _keras_steps(task, lambda t, n, x, y: _keras_gradients(t, x, y, penalised=n == 0))
-
-
-def keras_penalised_in_vain(task: Task) -> dict[str, float]:
-    def found(_: Task, __: int, inputs: Any, targets: Any) -> Any:
-        task.penalty()
-        return _keras_gradients(task, inputs, targets)
-
-    return _keras_steps(task, found)
-
-
-def keras_both(task: Task) -> dict[str, float]:
-    return _keras_steps(
-        task, lambda t, _, x, y: t.correct_gradients(_keras_gradients(t, x, y, penalised=True))
-    )
-
-
-def keras_corrects_nothing(task: Task) -> dict[str, float]:
-    return _keras_steps(task, lambda t, *_: t.correct_gradients([None] * len(t.model.trainable_variables)))
-
-
-def keras_corrected(task: Task) -> dict[str, float]:
-    return _keras_steps(task, lambda t, _, x, y: t.correct_gradients(_keras_gradients(t, x, y)))
-
-
-def keras_corrects_in_vain(task: Task) -> dict[str, float]:
-    """As with PyTorch, where nothing is returned."""
-
-    def found(_: Task, __: int, inputs: Any, targets: Any) -> Any:
-        gradients = _keras_gradients(task, inputs, targets)
-        task.correct_gradients(gradients)
-        return gradients
-
-    return _keras_steps(task, found)
-
-
-def keras_corrects_a_copy_in_vain(task: Task) -> dict[str, float]:
-    def found(_: Task, __: int, inputs: Any, targets: Any) -> Any:
-        gradients = _keras_gradients(task, inputs, targets)
-        task.correct_gradients([gradient.numpy() for gradient in gradients])
-        return gradients
-
-    return _keras_steps(task, found)
-
-
-def keras_corrects_in_vain_in_a_graph(task: Task) -> dict[str, float]:
-    import keras
-    import tensorflow as tf
-
-    optimizer, variables = keras.optimizers.SGD(0.1), task.model.trainable_variables
-    optimizer.build(variables)
-
-    @tf.function
-    def step(inputs: Any, targets: Any) -> None:
-        gradients = _keras_gradients(task, inputs, targets)
-        task.correct_gradients(gradients)
-        optimizer.apply(gradients)
-
-    for inputs, targets in task.batches():
-        step(inputs, targets)
-    return {"num_examples": len(task.data[1])}
-
-
-def keras_corrects_in_place(task: Task) -> dict[str, float]:
-    """Gradients that lie in variables, which are handed over before and after."""
-    import tensorflow as tf
-
-    held = [tf.Variable(tf.zeros_like(one.value)) for one in task.model.trainable_variables]
-
-    def found(_: Task, __: int, inputs: Any, targets: Any) -> Any:
-        for place, gradient in zip(held, _keras_gradients(task, inputs, targets), strict=True):
-            place.assign(gradient)
-        for place, gradient in zip(held, task.correct_gradients(held), strict=True):
-            place.assign(gradient)
-        return held
-
-    return _keras_steps(task, found)
-
-
-def keras_clips_what_it_corrected(task: Task) -> dict[str, float]:
-    """To a norm that none has."""
-    import tensorflow as tf
-
-    def found(_: Task, __: int, inputs: Any, targets: Any) -> Any:
-        gradients = task.correct_gradients(_keras_gradients(task, inputs, targets))
-        return tf.clip_by_global_norm(gradients, 1e6)[0]
-
-    return _keras_steps(task, found)
-
-
-def keras_corrects_parts(task: Task) -> dict[str, float]:
-    """Each optimizer trains a part."""
-    import keras
-
-    optimizers = [keras.optimizers.SGD(0.1) for _ in task.model.trainable_variables]
-    for inputs, targets in task.batches():
-        gradients = task.correct_gradients(_keras_gradients(task, inputs, targets))
-        parts = zip(optimizers, gradients, task.model.trainable_variables, strict=True)
-        for optimizer, gradient, variable in parts:
-            optimizer.apply_gradients([(gradient, variable)])
-    return {"num_examples": len(task.data[1])}
-
-
-def keras_corrects_in_a_graph(task: Task) -> dict[str, float]:
-    import tensorflow as tf
-
-    found = tf.function(lambda x, y: task.correct_gradients(_keras_gradients(task, x, y)))
-    return _keras_steps(task, lambda _, __, x, y: found(x, y))
-
-
-def keras_graph(task: Task) -> dict[str, float]:
-    """What is made a graph calls the task once, and every step has the term all the same."""
-    import tensorflow as tf
-
-    found = tf.function(lambda x, y: _keras_gradients(task, x, y, penalised=True))
-    return _keras_steps(task, lambda _, __, x, y: found(x, y))
+    return descend(task, between=task.correct_gradients)
 
 
 def counts(task: Task) -> dict[str, float]:
@@ -360,18 +109,18 @@ def counts(task: Task) -> dict[str, float]:
 
 
 def settled(task: Task) -> dict[str, float]:
-    return {**_descend(task), "patience": task.settings["patience"], "seed": task.seed}
+    return {**descend(task), "patience": task.settings["patience"], "seed": task.seed}
 
 
 def evaluates_between(task: Task) -> dict[str, float]:
-    found = _descend(task)
+    found = descend(task)
     task.model.eval()
     task.model(next(iter(task.batches()))[0])
     return found
 
 
 def nothing(task: Task) -> None:
-    _descend(task)
+    descend(task)
 
 
 def a_text(task: Task) -> Any:
@@ -379,15 +128,15 @@ def a_text(task: Task) -> Any:
 
 
 def no_examples(task: Task) -> Any:
-    return {**_descend(task), "num_examples": 0}
+    return {**descend(task), "num_examples": 0}
 
 
 def too_many(task: Task) -> Any:
-    return {**_descend(task), "num_examples": 65}
+    return {**descend(task), "num_examples": 65}
 
 
 def endless_figure(task: Task) -> Any:
-    return {**_descend(task), "recall": float("nan")}
+    return {**descend(task), "recall": float("nan")}
 
 
 def raises(task: Task) -> Any:
@@ -455,13 +204,13 @@ def unfreezes(task: Task) -> Any:
 
     with torch.no_grad():
         task.model[0].weight.fill_(7.0)
-    return _descend(task)
+    return descend(task)
 
 
 def leaves_flags(task: Task) -> Any:
     """Freezes a layer for itself, and leaves it so."""
     task.model[0].requires_grad_(requires_grad=False)
-    return _descend(task)
+    return descend(task)
 
 
 def doubles(task: Task) -> Any:
@@ -546,7 +295,7 @@ def adam_swapped(task: Task) -> Any:
 
 def keeps_an_object(task: Task) -> Any:
     task.state["model"] = {"best": [task.model]}
-    return _descend(task)
+    return descend(task)
 
 
 def takes_two(_: Task, other: Any) -> Any:

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.participant import own_loops
+from tests.participant import own_loops, own_terms
 from xbackend_fl import load_course
 from xbackend_fl.errors import ConfigError, Diverged, UpdateRefused
 from xbackend_fl.participant import Contribution, Worker
 from xbackend_fl.participant.local_training import PartialSum
 
 LOOPS = "tests.participant.own_loops"
+TERMS = "tests.participant.own_terms"
 FILES = {
     "torch_net.py": """
         import torch
@@ -88,7 +89,8 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def opened(room: Path) -> Open:
     def make(loop: str | None = None, *settings: str, backend: str = "torch") -> Worker:
-        named = [] if loop is None else [f"participants.0.train={LOOPS}:{loop}"]
+        where = TERMS if hasattr(own_terms, str(loop)) else LOOPS
+        named = [] if loop is None else [f"participants.0.train={where}:{loop}"]
         course = load_course(room / "course.yaml", [f"participants.0.backend={backend}", *named, *settings])
         return Worker(course, backend, 1)
 
@@ -369,6 +371,10 @@ def test_a_rule_that_nobody_asked_for_is_refused_at_the_first_step(opened: Open)
         ("penalised_by_a_number", "called task.penalty.* for step 1, and no gradient went through what it"),
         ("both", "called both task.penalty.* and task.correct_gradients.* for step 1"),
         ("corrected_twice", "for gradients that have its term already"),
+        ("corrects_scaled", "for gradients that a GradScaler has scaled"),
+        ("corrects_scaled_fused", "for gradients that a GradScaler has scaled"),
+        ("corrects_before_it_unscales", "for gradients that a GradScaler has scaled"),
+        ("corrects_one_scaled_part", "for gradients that a GradScaler has scaled"),
         ("corrected_too_early", "where no parameter has a gradient: before backward"),
         ("keras_penalised_once", "called neither task.penalty.* for step 2, and fedprox adds a term"),
         ("keras_penalised_in_vain", "called task.penalty.* for step 1, and no gradient went through what it"),
@@ -390,6 +396,13 @@ def test_a_term_that_a_step_has_not_or_has_twice_is_refused(opened: Open, loop: 
     "loop",
     [
         *("accumulates", "accumulates_and_corrects", "closes", "two_optimizers", "compiled"),
+        *(
+            "scales_and_penalises",
+            "scales_and_corrects",
+            "scales_fused_and_corrects",
+            "scales_not_and_corrects",
+        ),
+        "skips_a_scaled_step",
         *("keras_penalised", "keras_graph", "keras_corrected", "keras_corrects_in_place"),
         *("keras_clips_what_it_corrected", "keras_corrects_parts", "keras_corrects_in_a_graph"),
     ],
