@@ -201,12 +201,26 @@ class LentModel:
     @contextmanager
     def watched(self) -> Iterator[None]:
         """Masked parts have no gradient in steps of Keras's optimizers inside, and their steps are counted."""
-        original = keras.optimizers.Optimizer.apply
+        original, scaled = keras.optimizers.Optimizer.apply, keras.optimizers.LossScaleOptimizer.apply
         keras.optimizers.Optimizer.apply = self._applied(original)
+        keras.optimizers.LossScaleOptimizer.apply = self._scaled(scaled)
         try:
             yield
         finally:
             keras.optimizers.Optimizer.apply = original
+            keras.optimizers.LossScaleOptimizer.apply = scaled
+
+    def _scaled(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def apply(optimizer: Any, grads: Any, trainable_variables: Any = None) -> Any:
+            # It divides them, and hands them to another optimizer.
+            if self._exchanged:
+                raise UpdateRefused(
+                    "called task.correct_gradients() for gradients that a LossScaleOptimizer divides afterwards, the algorithm's term too",
+                    hint="loss = optimizer.scale_loss(loss + task.penalty()), and no task.correct_gradients()",
+                )
+            return original(optimizer, grads, trainable_variables)
+
+        return apply
 
     def _applied(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def apply(optimizer: Any, grads: Any, trainable_variables: Any = None) -> Any:

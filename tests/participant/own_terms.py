@@ -361,3 +361,29 @@ def keras_graph(task: Task) -> dict[str, float]:
 
     found = tf.function(lambda x, y: _keras_gradients(task, x, y, penalised=True))
     return _keras_steps(task, lambda _, __, x, y: found(x, y))
+
+
+def _keras_scaled(task: Task, change: Any, correct: Any) -> dict[str, float]:
+    """Steps of a loss that is scaled."""
+    import keras
+    import tensorflow as tf
+
+    optimizer, variables = (
+        keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1)),
+        task.model.trainable_variables,
+    )
+    optimizer.build(variables)
+    for inputs, targets in task.batches():
+        with tf.GradientTape() as tape:
+            loss = change(tf.reduce_mean(tf.square(task.model(inputs, training=True) - targets)))
+            scaled = optimizer.scale_loss(loss)
+        optimizer.apply(correct(tape.gradient(scaled, variables)), variables)
+    return {"num_examples": len(task.data[1])}
+
+
+def keras_scales_and_penalises(task: Task) -> dict[str, float]:
+    return _keras_scaled(task, lambda loss: loss + task.penalty(), list)
+
+
+def keras_corrects_scaled(task: Task) -> dict[str, float]:
+    return _keras_scaled(task, lambda loss: loss, task.correct_gradients)

@@ -380,6 +380,7 @@ def test_a_rule_that_nobody_asked_for_is_refused_at_the_first_step(opened: Open)
         ("keras_penalised_in_vain", "called task.penalty.* for step 1, and no gradient went through what it"),
         ("keras_both", "called both task.penalty.* and task.correct_gradients.* for step 1"),
         ("keras_corrects_nothing", "with no gradient at all: None for every variable"),
+        ("keras_corrects_scaled", "for gradients that a LossScaleOptimizer divides afterwards"),
         ("keras_corrects_in_vain", "was given those gradients and not what it returned"),
         ("keras_corrects_a_copy_in_vain", "was given those gradients and not what it returned"),
         ("keras_corrects_in_vain_in_a_graph", "was given those gradients and not what it returned"),
@@ -405,6 +406,7 @@ def test_a_term_that_a_step_has_not_or_has_twice_is_refused(opened: Open, loop: 
         "skips_a_scaled_step",
         *("keras_penalised", "keras_graph", "keras_corrected", "keras_corrects_in_place"),
         *("keras_clips_what_it_corrected", "keras_corrects_parts", "keras_corrects_in_a_graph"),
+        "keras_scales_and_penalises",
     ],
 )
 def test_steps_of_any_kind_have_the_term_once(opened: Open, loop: str) -> None:
