@@ -8,7 +8,7 @@ import pytest
 
 import xbfl_tensorflow
 from xbackend_fl.adapter import OPTIMIZERS, Batch, TrainConfig
-from xbfl_tensorflow import trainer as module
+from xbfl_tensorflow import rows
 from xbfl_tensorflow.trainer import TensorFlowTrainer
 
 GENERATOR = np.random.default_rng(3)
@@ -57,7 +57,7 @@ def test_steps_together_are_steps_one_by_one(name: str, monkeypatch: pytest.Monk
     config = TrainConfig(OPTIMIZERS[name](lr=0.01), clip_norm=0.5)
     together = opened()
     expected = together.train(work, config)
-    monkeypatch.setattr(module, "_LONGEST", 1)
+    monkeypatch.setattr(rows, "_LONGEST", 1)
     alone = opened()
     found = alone.train(work, config)
     assert found.positions == expected.positions

@@ -169,7 +169,9 @@ def test_nor_in_the_reason_why_a_course_ends(change: tuple[str, Change], text: s
             one_round(course, link, folder / "run")
         except XbflError as error:
             reason, hint = error.message, error.hint or ""
-    assert len(reason.split("\n")) <= 2
-    for part in [*reason.split("\n"), hint]:
+    # A cure of the silo's is a line, and ours is another.
+    for said in (reason, hint):
+        assert len(said.split("\n")) <= 2
+    for part in [*reason.split("\n"), *hint.split("\n")]:
         assert harmless(part)
         assert len(part) <= 1100
