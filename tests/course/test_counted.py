@@ -12,8 +12,6 @@ from tests.course.test_hostile import GOOD, NET
 from xbackend_fl import load_course
 from xbackend_fl.course import Course, dump
 
-pytestmark = pytest.mark.quick
-
 
 def loaded(folder: Path, participants: Any) -> Course:
     (folder / "net.py").write_text(NET)

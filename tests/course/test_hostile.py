@@ -15,8 +15,6 @@ from xbackend_fl import load_course
 from xbackend_fl.course import dump
 from xbackend_fl.errors import ConfigError, RefusedInput
 
-pytestmark = pytest.mark.quick
-
 NET = "def build():\n    return None\n"
 GOOD = """\
 name: scans
