@@ -6,6 +6,7 @@ The generator is Philox 4x32-10 (Salmon et al. 2011): a value's number does not 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, final
 
 import torch
@@ -78,11 +79,12 @@ class Drawing:
     @property
     def rules(self) -> Mapping[Any, Callable[..., Any]]:
         """Of the functions that drop."""
+        channels = partial(self.dropout, channels=True)
         return {
             functional.dropout: self.dropout,
-            functional.dropout1d: self.channels,
-            functional.dropout2d: self.channels,
-            functional.dropout3d: self.channels,
+            functional.dropout1d: channels,
+            functional.dropout2d: channels,
+            functional.dropout3d: channels,
         }
 
     def dropout(
@@ -92,22 +94,12 @@ class Drawing:
         p: float = 0.5,
         training: bool = True,  # noqa: FBT001, FBT002
         inplace: bool = False,  # noqa: FBT001, FBT002
+        *,
+        channels: bool = False,
     ) -> Any:
-        """``functional.dropout`` of one participant; ``inplace`` makes no difference to what comes out."""
+        """``functional.dropout`` of one participant, or of whole channels, batch first; ``inplace`` makes no difference to what comes out."""
         del count, inplace
-        return self._drop(value, p, 1) if training and p else value
-
-    def channels(
-        self,
-        count: torch.Tensor,
-        value: torch.Tensor,
-        p: float = 0.5,
-        training: bool = True,  # noqa: FBT001, FBT002
-        inplace: bool = False,  # noqa: FBT001, FBT002
-    ) -> Any:
-        """The same of whole channels, batch first."""
-        del count, inplace
-        places = value[0, 0].numel() if value.ndim > 2 else 1
+        places = value[0, 0].numel() if channels and value.ndim > 2 else 1
         return self._drop(value, p, places) if training and p else value
 
     def _drop(self, value: torch.Tensor, rate: float, places: int) -> torch.Tensor:
