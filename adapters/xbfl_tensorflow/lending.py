@@ -256,7 +256,8 @@ class LentModel:
             for gradient, variable in zip(gradients, every, strict=True)
             if id(variable) in self._exchanged
         ]
-        if steps and all(same(one, given) and not same(one, changed) for one, given, changed in steps):
+        # What was returned is most often the same tensor, and then no values are compared.
+        if steps and all(not same(one, changed) and same(one, given) for one, given, changed in steps):
             raise UpdateRefused(
                 "called task.correct_gradients(gradients), and the optimizer was given those gradients and not what it returned",
                 hint="use what it returns: gradients = task.correct_gradients(gradients)",
