@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from xbackend_fl.canonical import Schema
 from xbackend_fl.mapping.bind import describe
 from xbackend_fl.mapping.probe import cases, drawn
 from xbackend_fl.mapping.probe.draw import LARGE, draw_by_shape, draw_weights
-from xbackend_fl.mapping.probe.drawn import drawn_by_shape, drawn_weights
+from xbackend_fl.mapping.probe.drawn import drawn_by_shape, drawn_weights, forget_draws
 from xbackend_fl.mapping.probe.sketch import BUCKETS, sketch, sketch_of_change
 
 
@@ -54,6 +55,15 @@ def test_what_is_kept_is_bounded_and_ends_with_its_schema(monkeypatch: pytest.Mo
     del schema
     gc.collect()
     assert not kept._kept
+
+
+def test_forgotten_draws_are_freed() -> None:
+    schema = schema_of(8)
+    weights = [weakref.ref(array) for array in drawn_weights(schema, 1).values()]
+    assert all(array() is not None for array in weights)
+    forget_draws()
+    gc.collect()
+    assert not any(array() is not None for array in weights)
 
 
 def test_one_parameter_is_drawn_as_among_all() -> None:

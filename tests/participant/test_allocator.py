@@ -1,4 +1,4 @@
-"""A step that allocates what the one before freed gets the same memory, without faults; the system counts them."""
+"""A step that allocates what the one before freed gets the same memory, without faults, and what a proof freed goes back; the system counts."""
 
 from __future__ import annotations
 
@@ -33,6 +33,24 @@ print(before, faults())
 """
 
 
+PROOF = """
+from xbackend_fl.participant.allocator import keep_freed_memory, return_free_memory
+import numpy as np
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+
+keep_freed_memory()
+arrays = [np.ones(20 << 20, np.uint8) for _ in range(6)]
+last = np.ones(1 << 10)
+while arrays:
+    arrays.pop()
+freed = resident()
+return_free_memory()
+print(freed - resident(), last.size)
+"""
+
+
 def counted(**environment: str) -> tuple[int, int]:
     plain = {name: text for name, text in os.environ.items() if not name.startswith("MALLOC_")}
     # Large pages would hide what is counted.
@@ -58,3 +76,12 @@ def test_steps_fault_no_more() -> None:
 def test_whoever_has_chosen_is_left_alone() -> None:
     before, after = counted(MALLOC_MMAP_THRESHOLD_=str(1 << 20))
     assert after > before / 2
+
+
+@pytest.mark.slow
+def test_what_a_proof_freed_goes_back() -> None:
+    plain = {name: text for name, text in os.environ.items() if not name.startswith("MALLOC_")}
+    done = subprocess.run(
+        [sys.executable, "-c", PROOF], capture_output=True, text=True, check=True, env=plain
+    )
+    assert int(done.stdout.split()[0]) > 40 << 20

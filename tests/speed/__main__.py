@@ -51,12 +51,13 @@ def export(course: Course, path: Path) -> None:
     source = CourseData(course, "torch")
     shares = [share.gather(np.arange(len(share))) for share in source.parts(source.splits()).values()]
     pixels = np.concatenate([share.inputs[0] for share in shares]).astype(np.float32)
-    np.savez(
-        path,
-        x=(pixels / rule.divide - rule.mean) / rule.std,
-        y=np.concatenate([share.targets for share in shares]),
-        ends=np.cumsum([len(share) for share in shares]),
+    targets, ends = (
+        np.concatenate([share.targets for share in shares]),
+        np.cumsum([len(share.targets) for share in shares]),
     )
+    assert len(shares) == len(course.participants)
+    assert ends[-1] == len(pixels) == len(targets)
+    np.savez(path, x=(pixels / rule.divide - rule.mean) / rule.std, y=targets, ends=ends)
 
 
 def environment(folder: Path, name: str) -> Path:

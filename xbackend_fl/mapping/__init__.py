@@ -11,6 +11,7 @@ from xbackend_fl.mapping.bind import (
     gather_evidence,
 )
 from xbackend_fl.mapping.bound import BoundModel
+from xbackend_fl.mapping.probe.drawn import forget_draws
 from xbackend_fl.mapping.probe.probe import Evidence
 from xbackend_fl.mapping.probe.runtime import execute
 from xbackend_fl.mapping.proof.lengths import check_lengths
@@ -31,6 +32,7 @@ __all__ = [
     "evidence_of",
     "execute",
     "find_binding",
+    "forget_draws",
     "gather_evidence",
     "pack_evidence",
     "unpack_evidence",

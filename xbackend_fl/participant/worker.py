@@ -38,11 +38,12 @@ from xbackend_fl.mapping import (
     bind_trainer,
     check_lengths,
     evidence_of,
+    forget_draws,
 )
 from xbackend_fl.mapping.match.training import require_trainable
 from xbackend_fl.mapping.native_file import canonical_file
 from xbackend_fl.metrics import Metrics
-from xbackend_fl.participant.allocator import keep_freed_memory
+from xbackend_fl.participant.allocator import keep_freed_memory, return_free_memory
 from xbackend_fl.participant.client import Arrays
 from xbackend_fl.participant.client_states import ClientStates
 from xbackend_fl.participant.contribution import Contribution, PartialSum
@@ -187,6 +188,8 @@ class Worker:
         objective = self._feed.objective(self._splits.train)
         tried, there = self._tried(bound.model), self._course.reference
         check_against(tried, evidence[0].losses, objective, self._backend, there)
+        forget_draws()
+        return_free_memory()
         _lay_out(self._trainer)
         said = objective.layout_notes(bound.binding)
         return bound.binding, bound.proof, (*bound.notes, *said, *self._said_of_loops())

@@ -32,6 +32,11 @@ def drawn_by_shape(schema: Schema, *, alike: bool = False) -> dict[str, Array]:
     return _DRAWS.arrays(schema, f"alike: {alike}", lambda: draw_by_shape(schema, alike=alike))
 
 
+def forget_draws() -> None:
+    """Free the weights that are kept: whoever has proven all that there is to prove trains next, and needs the memory for that."""
+    _DRAWS.forget()
+
+
 @dataclass(frozen=True)
 class _Draw:
     schema: weakref.ReferenceType[Schema]
@@ -59,12 +64,16 @@ class _Draws:
             weights = make()
             for array in weights.values():
                 array.flags.writeable = False
-            found = _Draw(weakref.ref(schema, self._forget), key, weights)
+            found = _Draw(weakref.ref(schema, self._forget_dead), key, weights)
         if found.nbytes <= _LARGEST:
             self._kept = (found, *_fitting(draw for draw in kept if draw is not found))
         return dict(found.weights)
 
-    def _forget(self, _: object) -> None:
+    def forget(self) -> None:
+        """Keep nothing."""
+        self._kept = ()
+
+    def _forget_dead(self, _: object) -> None:
         self._kept = tuple(draw for draw in self._kept if draw.schema() is not None)
 
 
