@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import re
+import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from xbackend_fl.errors import FileError
 from xbackend_fl.text import line
+
+_ENDING = ".xbfl.partial"
+_LEFT = re.compile(rf"\..*\.[0-9a-f]{{8}}{re.escape(_ENDING)}", re.DOTALL)
+"""What :func:`place_beside` calls a place; no other program's."""
 
 
 def check_new(path: Path, hint: str, what: str = "") -> None:
@@ -33,23 +40,67 @@ def check_new(path: Path, hint: str, what: str = "") -> None:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A place beside ``path`` to write a file or folder to; it is synced and renamed at the end, or removed."""
-    partial_path = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    # A process of this number may have been killed here: in a container they all have the same.
-    _remove(partial_path)
-    try:
+    """A place beside ``path`` to write a file or folder to; it is synced and renamed at the end, or removed.
+
+    What a process that was killed left in this folder is removed first (:func:`place_beside`).
+    """
+    with place_beside(path) as partial_path:
         yield partial_path
         written = [partial_path, *(partial_path.rglob("*") if partial_path.is_dir() else ())]
         for item in written:
             _sync(item)
         partial_path.replace(path)
         _sync(path.parent)
+
+
+@contextmanager
+def place_beside(path: Path) -> Iterator[Path]:
+    """A new place beside ``path`` for a file or folder, which is removed at the end if it is still there.
+
+    Whoever has such a place holds a shared lock of the folder, which ends with the process however it ends. Who gets the folder alone knows that
+    nobody writes there, and removes what others have left. On file systems that lock no folders nothing is removed: a process on another machine
+    may be writing.
+    """
+    with _locked(path.parent):
+        partial_path = path.with_name(f".{path.name}.{secrets.token_hex(4)}{_ENDING}")
+        try:
+            yield partial_path
+        finally:
+            _remove(partial_path)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        # Who writes there will say what is wrong.
+        yield
+        return
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _remove_left(folder)
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
     finally:
-        _remove(partial_path)
+        # A process that was forked meanwhile has the lock too, and keeps it unless it is given back here.
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+        os.close(descriptor)
+
+
+def _remove_left(folder: Path) -> None:
+    for path in folder.iterdir():
+        if _LEFT.fullmatch(path.name):
+            # Another user's stays.
+            with suppress(OSError):
+                _remove(path)
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import ssl
 import time
 from pathlib import Path
@@ -158,7 +157,7 @@ def test_places(tmp_path: Path) -> None:
 
 
 def test_nothing_is_left_of_half_a_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    left = tmp_path / f".keys.{os.getpid()}.partial"
+    left = tmp_path / ".keys.0123abcd.xbfl.partial"
     (left / "server" / "silos").mkdir(parents=True)
     with monkeypatch.context() as patch:
         patch.setattr(keys_module, "new_pair", lambda: 1 / 0)

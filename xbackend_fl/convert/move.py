@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,7 @@ from xbackend_fl.mapping.native_file import has_digits, natives_of
 from xbackend_fl.weights import Archive, Weights, digest
 from xbackend_fl.weights.onnx_writing import Writing
 from xbackend_fl.weights.store import format_of, same_bits
-from xbackend_fl.writing import atomic_write, check_new
+from xbackend_fl.writing import atomic_write, check_new, place_beside
 
 Array = NDArray[Any]
 Canonical = Mapping[str, Array]
@@ -326,11 +325,12 @@ def _provenance(source: Archive) -> dict[str, str]:
 
 
 def _save_native(trainer: Trainer, partial: Path, kind: Format) -> None:
-    with TemporaryDirectory(prefix=".xbfl-", dir=partial.parent) as folder:
-        written = trainer.save(Path(folder) / "weights", kind.name)
+    with place_beside(partial) as folder:
+        folder.mkdir()
+        written = trainer.save(folder / "weights", kind.name)
         if kind.name == "checkpoint":
             partial.mkdir()
-            for file in Path(folder).iterdir():
+            for file in folder.iterdir():
                 shutil.move(file, partial / file.name)
         else:
             shutil.move(written, partial)

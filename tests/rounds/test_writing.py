@@ -1,0 +1,101 @@
+"""What a killed process left beside a file goes at the next write in that folder, and what somebody is writing stays."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from xbackend_fl.writing import atomic_write, place_beside
+
+pytestmark = pytest.mark.quick
+
+WRITE = """
+import sys
+from pathlib import Path
+from xbackend_fl.writing import atomic_write
+with atomic_write(Path(sys.argv[1])) as place:
+    if sys.argv[2] == "folder":
+        (place / "below").mkdir(parents=True)
+        place = place / "below" / "file"
+    place.write_bytes(b"half")
+    print("writing", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@contextmanager
+def writing(path: Path, what: str = "file") -> Iterator[subprocess.Popen[str]]:
+    """A process that is writing; a line on its input lets it end."""
+    command = [sys.executable, "-c", WRITE, str(path), what]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "writing\n"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_what_was_left_goes_at_the_next_write(tmp_path: Path, what: str) -> None:
+    (tmp_path / "net.onnx").write_bytes(b"old")
+    for number in range(2):
+        with writing(tmp_path / f"{number}-{'n' * 200}", what) as process:
+            process.send_signal(signal.SIGKILL)
+    assert len(names(tmp_path)) == 2
+    with atomic_write(tmp_path / "other") as place:
+        place.write_bytes(b"new")
+    assert names(tmp_path) == ["net.onnx", "other"]
+    assert (tmp_path / "net.onnx").read_bytes() == b"old"
+
+
+def test_what_somebody_is_writing_stays(tmp_path: Path) -> None:
+    with writing(tmp_path / "net.onnx") as dead:
+        dead.send_signal(signal.SIGKILL)
+    with writing(tmp_path / "net.onnx") as process:
+        for _ in range(2):
+            with atomic_write(tmp_path / "net.onnx") as place:
+                place.write_bytes(b"mine")
+        assert len(names(tmp_path)) == 2
+        process.communicate("end\n", timeout=60)
+        assert process.returncode == 0
+    assert (tmp_path / "net.onnx").read_bytes() == b"half"
+    assert names(tmp_path) == ["net.onnx"]
+
+
+def test_what_other_programs_leave_stays(tmp_path: Path) -> None:
+    others = [
+        ".net.onnx.4711.partial",
+        ".net.onnx.partial",
+        "net.0123abcd.xbfl.partial",
+        ".net.0123abcd.partial",
+    ]
+    for name in others:
+        (tmp_path / name).write_bytes(b"theirs")
+    (tmp_path / ".away.0123abcd.xbfl.partial").symlink_to(tmp_path / others[0])
+    with atomic_write(tmp_path / "net") as place:
+        place.write_bytes(b"new")
+    assert names(tmp_path) == sorted([*others, "net"])
+
+
+def test_a_place_goes_whatever_happens(tmp_path: Path) -> None:
+    def fail() -> None:
+        with place_beside(tmp_path / "net") as place:
+            place.mkdir()
+            (place / "inside").write_bytes(b"x")
+            raise OSError("full")
+
+    with pytest.raises(OSError, match="full"):
+        fail()
+    assert names(tmp_path) == []
