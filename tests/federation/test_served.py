@@ -34,6 +34,9 @@ class Ready:
     def require(self, fingerprint: str) -> None:
         assert fingerprint == schema_of(40, 30).fingerprint
 
+    def require_whole(self) -> None:
+        """It is what was written."""
+
 
 @pytest.fixture
 def course(tmp_path: Path) -> Course:

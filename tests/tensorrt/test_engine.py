@@ -23,6 +23,7 @@ from xbackend_fl.canonical.onnx_export import to_bytes, to_onnx
 from xbackend_fl.errors import ConfigError, FileError, RefusedInput, SchemaError, UnsupportedError
 from xbackend_fl.mapping.probe.draw import draw_weights
 from xbackend_fl.tensorrt import Engine, Sizes, build, build_engine, refit_engine
+from xbackend_fl.tensorrt.record import new_engine
 
 pytest.importorskip("tensorrt_rtx_bindings", reason="the extra tensorrt is not installed")
 
@@ -65,7 +66,7 @@ def built(schema: Schema, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def engine(built: Path, tmp_path: Path) -> Path:
-    for name in ("net.engine", "net.engine.graph"):
+    for name in ("net.engine", "net.engine.graph", "net.engine.sha256"):
         shutil.copy(built / name, tmp_path / name)
     return tmp_path / "net.engine"
 
@@ -106,10 +107,10 @@ def test_an_engine_of_another_version_is_refused(engine: Path) -> None:
     held = {item.key: item.value for item in model.metadata_props}
     about = json.loads(held["engine"]) | {"version": "1.0"}
     helper.set_model_props(model, held | {"engine": json.dumps(about)})
-    beside.write_bytes(model.SerializeToString())
+    new_engine(engine, engine.read_bytes(), model.SerializeToString())
     with pytest.raises(FileError, match=r"was built by TensorRT 1\.0, and 1"):
         Engine.load(engine)
-    beside.write_bytes(b"none")
+    new_engine(engine, engine.read_bytes(), b"none")
     with pytest.raises(FileError, match="is no graph of an engine"):
         Engine.load(engine)
     beside.unlink()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +20,13 @@ from xbackend_fl.canonical import Schema
 from xbackend_fl.canonical.onnx_export import to_bytes, to_onnx
 from xbackend_fl.cli.main import app
 from xbackend_fl.errors import FileError, SchemaError
+from xbackend_fl.federation.silo.served import Served
 from xbackend_fl.mapping.probe.draw import draw_weights
 from xbackend_fl.rounds.checkpoint import CourseState, save_state
-from xbackend_fl.tensorrt import build_engine, refit_engine
+from xbackend_fl.tensorrt import Engine, build_engine, refit_engine
+from xbackend_fl.tensorrt.record import replace_engine
 from xbackend_fl.weights import Weights, save_weights
+from xbackend_fl.writing import atomic_write
 
 pytest.importorskip("tensorrt_rtx_bindings", reason="the extra tensorrt is not installed")
 
@@ -55,15 +62,92 @@ def test_no_engine_takes_weights_that_are_none(
     assert engine.read_bytes() == before
 
 
-@pytest.mark.parametrize("content", [b"", b"no engine at all"])
-def test_that_there_was_no_engine_is_said(schema: Schema, tmp_path: Path, content: bytes) -> None:
+def empty(plan: bytes) -> bytes:
+    return plan[:0]
+
+
+def halved(plan: bytes) -> bytes:
+    return plan[: len(plan) // 2]
+
+
+def flipped(plan: bytes) -> bytes:
+    """One bit, of the record one in a digest."""
+    place = len(plan) // 4
+    return plan[:place] + bytes([plan[place] ^ 1]) + plan[place + 1 :]
+
+
+@pytest.mark.parametrize("damaged", [empty, halved, flipped])
+def test_a_damaged_engine_is_told_without_a_card(
+    schema: Schema, tmp_path: Path, damaged: Callable[[bytes], bytes]
+) -> None:
     engine, weights = built(schema, tmp_path), draw_weights(schema, 1)
     assert refit_engine(engine, schema.fingerprint, weights) == "built anew"
     right = engine.read_bytes()
-    engine.write_bytes(content)
+    engine.write_bytes(damaged(right))
+    with pytest.raises(FileError, match=r"net\.engine is damaged: its SHA-256 is [0-9a-f]{12}") as caught:
+        Served(engine).require(schema.fingerprint)
+    assert len(caught.value.message.splitlines()) == 1
+    assert "xbfl engine refit" in str(caught.value.hint)
+    refittable = replace(Engine.load(engine), refittable=True)
+    with pytest.raises(FileError, match=r"net\.engine is damaged"):
+        refittable.write(weights)
     said = refit_engine(engine, schema.fingerprint, weights)
-    assert said == f"built anew; what lay there ({len(content)} bytes) was no engine"
+    assert said.startswith(f"built anew, since {engine} is damaged: its SHA-256 is ")
     assert engine.read_bytes() == right
+    Served(engine).require(schema.fingerprint)
+
+
+@pytest.mark.parametrize("damaged", [empty, halved, flipped])
+@pytest.mark.parametrize("name", ["net.engine.graph", "net.engine.sha256"])
+def test_what_lies_beside_a_damaged_engine_is_told_as_well(
+    schema: Schema, tmp_path: Path, name: str, damaged: Callable[[bytes], bytes]
+) -> None:
+    """No engine is built of a graph of which a bit is another one, for it may still be a graph."""
+    engine = built(schema, tmp_path)
+    before, file = engine.read_bytes(), tmp_path / name
+    whole = file.read_bytes()
+    file.write_bytes(damaged(whole))
+    with pytest.raises(FileError, match=r"net\.engine\S* is damaged"):
+        Served(engine).require(schema.fingerprint)
+    file.unlink()
+    with pytest.raises(FileError, match=rf"no such file: .*{name}"):
+        Engine.load(engine)
+    file.write_bytes(whole)
+    assert engine.read_bytes() == before
+    Served(engine).require(schema.fingerprint)
+
+
+def test_coreutils_know_a_whole_engine(schema: Schema, tmp_path: Path) -> None:
+    engine = built(schema, tmp_path)
+    for seed in (1, 2):
+        refit_engine(engine, schema.fingerprint, draw_weights(schema, seed))
+        checked = subprocess.run(
+            ["sha256sum", "-c", "net.engine.sha256"], cwd=tmp_path, check=True, capture_output=True
+        )
+        assert checked.stdout == b"net.engine.graph: OK\nnet.engine: OK\n"
+
+
+def test_an_engine_is_whole_wherever_a_process_was_killed_that_replaced_it(
+    schema: Schema, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = built(schema, tmp_path)
+    whole, writes = atomic_write, 0
+
+    @contextmanager
+    def some(path: Path) -> Iterator[Path]:
+        nonlocal writes
+        writes += 1
+        if writes > kept:
+            raise KeyboardInterrupt
+        with whole(path) as place:
+            yield place
+
+    monkeypatch.setattr("xbackend_fl.tensorrt.record.atomic_write", some)
+    for kept in (0, 1, 2, 0, 1, 2):
+        writes = 0
+        with pytest.raises(KeyboardInterrupt):
+            replace_engine(engine, bytes([kept, writes]) * 9)
+        assert not Engine.load(engine).damage
 
 
 def test_a_round_of_a_run_is_read_from_its_checkpoint(schema: Schema, tmp_path: Path) -> None:

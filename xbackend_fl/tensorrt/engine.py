@@ -1,13 +1,13 @@
 """An engine and the graph beside it, with which it is brought to other weights.
 
 ``net.engine`` is TensorRT's own file. ``net.engine.graph`` beside it is the ONNX model without the values of its weights: it never changes,
-so that one rename replaces an engine.
+so that one rename replaces an engine. ``net.engine.sha256`` says what both are (:mod:`xbackend_fl.tensorrt.record`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
@@ -21,18 +21,23 @@ from xbackend_fl.errors import FileError, SchemaError
 from xbackend_fl.formats.limits import MAX_TENSORS
 from xbackend_fl.tensorrt.building import Sizes, build, return_own
 from xbackend_fl.tensorrt.library import library
+from xbackend_fl.tensorrt.record import (
+    damage,
+    graph_beside,
+    new_engine,
+    record_beside,
+    recorded,
+    replace_engine,
+)
 from xbackend_fl.tensorrt.refitting import refitted
 from xbackend_fl.text import line
 from xbackend_fl.weights.values import check_values
-from xbackend_fl.writing import atomic_write, check_new
+from xbackend_fl.writing import check_new
 
 Array = NDArray[Any]
 
 _ABOUT = "engine"
 """Key of the graph's metadata that says how the engine was built."""
-
-_BEGINNING = 8
-"""Bytes with which every engine of one version begins."""
 
 _VARIANCE = 4
 """Input of ONNX's BatchNormalization."""
@@ -49,6 +54,7 @@ class Engine:
         version: Of TensorRT.
         sizes: Of free axes.
         refittable: Whether its weights can be replaced; else it is built anew.
+        digests: The SHA-256 that the file has if it is whole; two where a process was killed that replaced it.
     """
 
     path: Path
@@ -56,6 +62,7 @@ class Engine:
     version: str
     sizes: Mapping[str, Sizes]
     refittable: bool
+    digests: Collection[str]
 
     @property
     def fingerprint(self) -> str:
@@ -68,19 +75,22 @@ class Engine:
 
         Raises:
             AdapterError: TensorRT is not installed.
-            FileError: A file is missing or damaged, or the engine is of another version of TensorRT.
+            FileError: A file is missing, the graph or the record is damaged, or the engine is of another version of TensorRT.
         """
-        beside = _beside(path)
-        for file in (path, beside):
+        beside = graph_beside(path)
+        for file in (path, beside, record_beside(path)):
             if not file.is_file():
                 raise FileError(
-                    f"no such file: {file}", hint="xbfl engine build makes an engine and the graph beside it"
+                    f"no such file: {file}", hint="xbfl engine build makes an engine and what lies beside it"
                 )
+        of_graph, digests = recorded(path)
+        if said := damage(beside, [of_graph]):
+            raise FileError(said, hint="build the engine again")
         try:
             graph = onnx.load_model_from_string(beside.read_bytes())
             about = json.loads({item.key: item.value for item in graph.metadata_props}[_ABOUT])
             sizes = {name: Sizes(**ends) for name, ends in about["sizes"].items()}
-            found = Engine(path, graph, str(about["version"]), sizes, bool(about["refittable"]))
+            found = Engine(path, graph, str(about["version"]), sizes, bool(about["refittable"]), digests)
         except Exception as error:  # whatever a damaged file makes protobuf say
             raise FileError(
                 f"{beside} is no graph of an engine: {line(str(error), 100)}", hint="build the engine again"
@@ -110,6 +120,21 @@ class Engine:
                 hint="build an engine of this model: xbfl engine build",
             )
 
+    @property
+    def damage(self) -> str:
+        """What is wrong with the file, in words; empty if it is what was written."""
+        return damage(self.path, self.digests)
+
+    def require_whole(self) -> None:
+        """Refuse a file that is not what was written.
+
+        Raises:
+            FileError: It is not.
+        """
+        if said := self.damage:
+            again = "xbfl engine build" if self.refittable else f"xbfl engine refit {self.path} WEIGHTS"
+            raise FileError(said, hint=f"put back a copy, or build it anew: {again}")
+
     def write(self, weights: Mapping[str, Array]) -> str:
         """Bring it to other weights; the file is the old one or the new one at any time.
 
@@ -121,19 +146,18 @@ class Engine:
 
         Raises:
             SchemaError: A weight is missing, has another shape, or holds what no weights hold.
+            FileError: The engine is damaged, and its weights are to be replaced in it.
             RefusedInput: TensorRT cannot do it here.
         """
-        model, before = self._with(weights), self.path.read_bytes()
-        plan = refitted(before, model) if self.refittable else build(model, self.sizes)
-        with atomic_write(self.path) as partial:
-            partial.write_bytes(plan)
+        model = self._with(weights)
         if self.refittable:
+            self.require_whole()
+            replace_engine(self.path, refitted(self.path.read_bytes(), model))
             return "refitted"
-        # Nothing of an engine that is built anew is read; that it was one is seen from how it begins.
-        was_one = before[:_BEGINNING] == plan[:_BEGINNING]
-        return (
-            "built anew" if was_one else f"built anew; what lay there ({len(before):,} bytes) was no engine"
-        )
+        # Nothing of an engine that is built anew is read.
+        said = self.damage
+        replace_engine(self.path, build(model, self.sizes))
+        return f"built anew, since {said}" if said else "built anew"
 
     def _with(self, weights: Mapping[str, Array]) -> onnx.ModelProto:
         model = onnx.ModelProto()
@@ -164,7 +188,7 @@ def build_engine(source: Path, path: Path, sizes: Mapping[str, Sizes], *, refitt
         RefusedInput: It cannot be built.
     """
     file = source / "model.onnx" if source.is_dir() else source
-    for new in (path, _beside(path)):
+    for new in (path, graph_beside(path), record_beside(path)):
         check_new(new, "choose another file, or xbfl engine refit")
     if not file.is_file():
         raise FileError(f"no such file: {file}")
@@ -187,10 +211,7 @@ def build_engine(source: Path, path: Path, sizes: Mapping[str, Sizes], *, refitt
     helper.set_model_props(model, {"fingerprint": metadata["fingerprint"], _ABOUT: json.dumps(about)})
     for item in model.graph.initializer:
         item.ClearField("raw_data")
-    with atomic_write(_beside(path)) as partial:
-        partial.write_bytes(model.SerializeToString(deterministic=True))
-    with atomic_write(path) as partial:
-        partial.write_bytes(plan)
+    new_engine(path, plan, model.SerializeToString(deterministic=True))
     return Engine.load(path)
 
 
@@ -211,7 +232,3 @@ def refit_engine(path: Path, fingerprint: str | None, weights: Mapping[str, Arra
     engine = Engine.load(path)
     engine.require(fingerprint)
     return engine.write(weights)
-
-
-def _beside(path: Path) -> Path:
-    return path.with_name(f"{path.name}.graph")

@@ -28,11 +28,13 @@ class Served:
         """Refuse, before anything is trained, an engine that cannot follow.
 
         Raises:
-            RefusedInput: It is missing, of another version of TensorRT or of another schema.
+            RefusedInput: It is missing, damaged, of another version of TensorRT or of another schema.
         """
         from xbackend_fl.tensorrt import Engine  # noqa: PLC0415  only who serves an engine has TensorRT
 
-        Engine.load(self._path).require(fingerprint)
+        engine = Engine.load(self._path)
+        engine.require(fingerprint)
+        engine.require_whole()
 
     def update(self, weights: Weights) -> None:
         """Give it other weights; what goes wrong is said here and ends no training, and the engine is then the one before."""
@@ -42,8 +44,9 @@ class Served:
         if digest == self._digest:
             return
         try:
-            refit_engine(self._path, weights.fingerprint, weights)
+            done = refit_engine(self._path, weights.fingerprint, weights)
         except (XbflError, OSError) as error:
             _LOG.warning("%s keeps the weights of an earlier round: %s", self._path, line(str(error)))
         else:
             self._digest = digest
+            _LOG.info("%s has the weights of this round: %s", self._path, done)
