@@ -205,7 +205,7 @@ def test_an_edit_of_the_folders_own_course_is_another_course(folder: RunFolder) 
 
 def test_what_may_change_is_kept(folder: RunFolder) -> None:
     values = {
-        "rounds": "9", "keep_checkpoints": "5", "opset": "20", "federate.on_failure": "continue", "federate.workers": "2", "federate.device": "cpu",
+        "rounds": "9", "keep_checkpoints": "5", "opset": "20", "onnx_every": "2", "federate.on_failure": "continue", "federate.workers": "2", "federate.device": "cpu",
         "federate.device_memory_mib": "100", "federate.replicas": "auto", "federate.memory": "low", "federate.state_memory_mib": "10", "deployment.role": "server",
         "deployment.name": "silo-0", "deployment.data_path": "a.npz", "deployment.address": "h:1", "deployment.keys": "keys", "deployment.serve.engine": "net.engine", "deployment.quorum": "2",
         "deployment.join_timeout_s": "7", "deployment.round_timeout_s": "8", "deployment.max_examples": "99", "deployment.over_selection": "2",

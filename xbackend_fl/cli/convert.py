@@ -13,7 +13,9 @@ from xbackend_fl.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from xbackend_fl.adapter.example import Example
+    from xbackend_fl.canonical import Schema
     from xbackend_fl.convert import Report, Side
+    from xbackend_fl.convert.of_run import RunRound
     from xbackend_fl.weights import Archive
 
 _LARGE = 256 << 20
@@ -21,7 +23,10 @@ _LARGE = 256 << 20
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(help="Weight file, index of shards, or TensorFlow's folder.")],
+    source: Annotated[
+        Path,
+        typer.Argument(help="Weight file, index of shards, TensorFlow's folder, or the folder of a run."),
+    ],
     destination: Annotated[Path, typer.Argument(help="The new file; its ending names the format.")],
     source_format: From = None,
     to: Annotated[str | None, typer.Option("--to", metavar="FORMAT", help="Format of DESTINATION.")] = None,
@@ -32,7 +37,14 @@ def convert(
         typer.Option(help="Binding (xbfl map -o) instead of a model; the second one is for DESTINATION."),
     ] = None,
     schema: Annotated[
-        Path | None, typer.Option(help="Schema of a canonical SOURCE, if --dest-model is another's.")
+        Path | None,
+        typer.Option(
+            help="Schema of a canonical SOURCE, if --dest-model is another's, or for an ONNX graph without a model."
+        ),
+    ] = None,
+    number: Annotated[
+        int | None,
+        typer.Option("--round", help="Which round, if SOURCE is the folder of a run; the last if left out."),
     ] = None,
     inputs: Inputs = None,
     sequence_axis: Annotated[
@@ -58,6 +70,8 @@ def convert(
 
     xbfl convert net.pt net.weights.h5 --source-model torch:net.py:build
     --dest-model tensorflow:keras_net.py:build --input 1,3,64,64
+
+    xbfl convert runs/one net.onnx --round 7
     """
     from xbackend_fl import weights
     from xbackend_fl.canonical.onnx_opset import OPSET
@@ -66,18 +80,22 @@ def convert(
     from xbackend_fl.course import sequence_axis as sequence_axis_of
     from xbackend_fl.weights.onnx_writing import Writing
 
-    archive = selected(
-        weights.open_weights(source, source_format, external_data=external_data),
-        only or (),
-        rename or (),
-        dtype,
+    run_round = _round(source, number)
+    opened = (
+        weights.open_weights(source, source_format, external_data=external_data)
+        if run_round is None
+        else run_round.archive
     )
+    archive = selected(opened, only or (), rename or (), dtype)
     example: Example = ()
     if source_model or dest_model:
         from xbackend_fl.cli.models import examples
 
         example = examples(inputs)
     free = [sequence_axis_of(text, inputs or ()) for text in sequence_axis or ()]
+    modelled = source_model or dest_model or binding or (to or destination.suffix) not in {"onnx", ".onnx"}
+    of_run = None if modelled else run_round
+    writing = Writing(free, opset or OPSET) if of_run is None else of_run.writing_with(free, opset)
     reader, writer = _sides(archive, source_model, dest_model, binding or [], schema, example)
     large = archive.num_bytes >= _LARGE and not as_json
     with progress_bar("writing", "bytes", shown=large) as on_progress:
@@ -88,7 +106,8 @@ def convert(
             reader=reader,
             writer=writer,
             example=tuple(example.values()) if isinstance(example, dict) else example,
-            writing=Writing(free, opset or OPSET),
+            schema=_graph(schema, run_round),
+            writing=writing,
             rounding=dtype is not None,
             overwrite=force,
             on_progress=on_progress,
@@ -127,6 +146,26 @@ def _sides(
     adapter, model = build(source_model or dest_model or "")
     side = open_side(adapter, model, example, known)
     return (side, None) if source_model else (None, side)
+
+
+def _round(source: Path, number: int | None) -> RunRound | None:
+    """A round of a run, if SOURCE is the folder of one; who converts a file does without the rooms of courses."""
+    if not ((source / "course.yaml").is_file() and (source / "checkpoints").is_dir()):
+        if number is not None:
+            raise typer.BadParameter(f"--round is of the folder of a run, and {source} is none")
+        return None
+    from xbackend_fl.convert.of_run import round_of
+
+    return round_of(source, number)
+
+
+def _graph(schema: Path | None, run_round: RunRound | None) -> Schema | None:
+    """The schema that SOURCE is canonical weights of, if that is known."""
+    from xbackend_fl.mapping.proof.publish import read_schema
+
+    if schema is not None:
+        return read_schema(schema)
+    return None if run_round is None else run_round.schema
 
 
 def _bound_sides(archive: Archive, bindings: list[Path]) -> tuple[Side | None, Side | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 
 from xbackend_fl import weights
 from xbackend_fl.adapter import Trainer
-from xbackend_fl.canonical import Binding
+from xbackend_fl.canonical import Binding, Schema
 from xbackend_fl.canonical.dtypes import HALVES, rounded, widened
-from xbackend_fl.canonical.onnx_export import to_bytes, to_onnx
 from xbackend_fl.convert.exporting import by_exporter, needs_exporter
 from xbackend_fl.convert.lite import by_lite_exporter, lite_exporter, lite_format
 from xbackend_fl.convert.models import Side
@@ -26,6 +25,7 @@ from xbackend_fl.mapping import check_lengths
 from xbackend_fl.mapping.names import naming, not_saved
 from xbackend_fl.mapping.native_file import has_digits, natives_of
 from xbackend_fl.weights import Archive, Weights, digest
+from xbackend_fl.weights.as_onnx import write_graph
 from xbackend_fl.weights.onnx_writing import Writing
 from xbackend_fl.weights.store import format_of, same_bits
 from xbackend_fl.writing import atomic_write, check_new, place_beside
@@ -62,6 +62,7 @@ def convert(
     *,
     reader: Side | None = None,
     writer: Side | None = None,
+    schema: Schema | None = None,
     example: Sequence[Array] = (),
     writing: Writing = Writing(),  # noqa: B008  frozen
     rounding: bool = False,
@@ -79,6 +80,7 @@ def convert(
         file_format: Its format, if the ending does not tell.
         reader: Model or binding that the source belongs to.
         writer: Model or binding that the destination belongs to.
+        schema: Of a canonical source, from which alone a new ONNX graph is written.
         example: Inputs in ONNX layout; with them and models, both sides also compute.
         writing: How a new ONNX graph is written.
         rounding: Whether a model in half precision takes numbers that it has to round.
@@ -111,13 +113,15 @@ def convert(
             overwrite=overwrite,
         )
     kind = format_of(destination, file_format)
-    if writing.asks and (
-        reader is None or reader.trainer is None or writer is not None or kind.name != "onnx"
-    ):
+    of_schema = schema is not None and reader is None and writer is None and kind.name == "onnx"
+    of_model = reader is not None and reader.trainer is not None and writer is None and kind.name == "onnx"
+    if writing.asks and not (of_schema or of_model):
         raise RefusedInput(
             f"only a new ONNX graph has {'sequence axes' if writing.sequence_axes else 'an opset'}",
-            hint=f"leave {'--sequence-axis' if writing.sequence_axes else '--opset'} out, or give the model of SOURCE alone (--source-model) and a DESTINATION that ends in .onnx",
+            hint=f"leave {'--sequence-axis' if writing.sequence_axes else '--opset'} out, or give the model of SOURCE alone (--source-model), or a run or a --schema, and a DESTINATION that ends in .onnx",
         )
+    if schema is not None and of_schema:
+        return _by_schema(source, destination, schema, writing)
     if reader is None and writer is None:
         weights.save(
             destination,
@@ -145,6 +149,16 @@ def convert(
     told = () if writer is not None or reader is None else _held_in(kind, reader.binding)
     size = sum(array.nbytes for array in canonical.values())
     return Report(destination, len(canonical), size, verified, outputs, (*source.notes, *own, *left, *told))
+
+
+def _by_schema(source: Archive, destination: Path, schema: Schema, writing: Writing) -> Report:
+    """Canonical weights as the graph of their schema; no model is needed."""
+    canonical = _checked(source, schema.fingerprint, schema.by_name)
+    with atomic_write(destination) as partial:
+        write_graph(partial, schema, Weights.from_schema(schema, canonical), writing)
+        check_read_again(canonical, weights.open_weights(partial, "onnx"), partial)
+    size = sum(array.nbytes for array in canonical.values())
+    return Report(destination, len(canonical), size, "every canonical bit read again", notes=source.notes)
 
 
 def _for_small_machines(
@@ -188,20 +202,24 @@ def _canonical(
     if reader is not None:
         return reader.binding.export(natives_of(source, reader.binding, reader.trainer, places))
     assert writer is not None
-    fingerprint = source.metadata.get("fingerprint")
-    if fingerprint not in (None, writer.binding.fingerprint):
+    return _checked(source, writer.binding.fingerprint, writer.binding.parameters)
+
+
+def _checked(source: Archive, fingerprint: str, names: Collection[str]) -> dict[str, Array]:
+    """Canonical tensors of a file, which must be of a schema."""
+    stated = source.metadata.get("fingerprint")
+    if stated not in (None, fingerprint):
         raise SchemaError(
-            f"{source.path} holds weights of schema {str(fingerprint)[:12]}, and the model is bound to "
-            f"{writer.binding.fingerprint[:12]}",
+            f"{source.path} holds weights of schema {str(stated)[:12]}, expected {fingerprint[:12]}",
             hint="give the schema they belong to (--schema), or the model they come from (--source-model)",
         )
-    missing = [name for name in writer.binding.parameters if name not in source]
+    missing = [name for name in names if name not in source]
     if missing:
         raise SchemaError(
             f"{source.path} has no canonical parameter {missing[0]!r}",
             hint="if its names are a model's own, give that model (--source-model) or its --binding",
         )
-    return {name: widened(np.array(source[name])) for name in writer.binding.parameters}
+    return {name: widened(np.array(source[name])) for name in names}
 
 
 def canonical_of(source: Archive, side: Side | None) -> Mapping[str, Array]:
@@ -348,8 +366,7 @@ def _write_canonical(
     if kind.name == "onnx":
         if schema is None:
             raise RefusedInput("an ONNX file needs the graph", hint="give the model: --source-model")
-        model = to_onnx(schema, Weights.from_schema(schema, canonical), **vars(writing))
-        partial.write_bytes(to_bytes(model))
+        write_graph(partial, schema, Weights.from_schema(schema, canonical), writing)
         return
     if kind.write is None:
         raise RefusedInput(

@@ -74,6 +74,10 @@ class Course(Section):
     opset: int = Field(
         OPSET, ge=OLDEST, le=NEWEST, description="version of ONNX's operators that model.onnx is of"
     )
+    onnx_every: PositiveInt | None = Field(
+        None,
+        description="after how many rounds each the model is written as onnx/round-N.onnx; once, at the end, if left out",
+    )
     data: Data
     participants: Annotated[list[Participant], BeforeValidator(written_out), Field(min_length=1)]
     training: Training = Training()

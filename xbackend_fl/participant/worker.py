@@ -152,6 +152,11 @@ class Worker:
         model = CanonicalModel.described(self._trainer)
         check_trains(model, self._course.heads)
         check_writable(model.schema, self._course.opset)
+        if self._course.onnx_every is not None and (opaque := model.schema.opaque):
+            raise ConfigError(
+                f"`onnx_every`: no ONNX file of a round can be written of a model with operations of its own framework: {shown_names(opaque)}",
+                hint="leave onnx_every out; the framework's own exporter writes the last round's",
+            )
         with explained(f"the {self._backend} model, probed,"):
             check_lengths(model, model.read(), self._example, self._course.free_axes)
             first, *others = evidence_of(self._trainer, self._example)

@@ -20,6 +20,7 @@ MAY_CHANGE = (
     "early_stopping.metric",
     "data.cache",
     "opset",
+    "onnx_every",
     "federate.on_failure",
     "federate.workers",
     "federate.device",

@@ -16,6 +16,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from xbackend_fl.course import Course
 from xbackend_fl.errors import RunFailed
 from xbackend_fl.rounds.folder import RunFolder
 from xbackend_fl.weights import read_tensors, write_tensors
@@ -33,13 +34,15 @@ def export(
     folder: RunFolder,
     inputs: Sequence[Array],
     writing: Writing = Writing(),  # noqa: B008  frozen
+    file: Path | None = None,
 ) -> list[Array]:
-    """Write a run's last weights as ``model.onnx``, and run that file.
+    """Write a run's last weights as ONNX, and run that file.
 
     Args:
         folder: Has the schema and the last weights.
-        inputs: In ONNX layout.
+        inputs: In ONNX layout; without any the file is checked, and not run.
         writing: How the file is written.
+        file: The new file; ``model.onnx`` if left out.
 
     Returns:
         What ONNX Runtime answers to the inputs, in the order of the graph's outputs.
@@ -47,23 +50,25 @@ def export(
     Raises:
         RunFailed: The file could not be written, or is no valid model; the cause says what the disk said.
     """
-    files = (folder.schema, folder.last, folder.onnx)
+    files = (folder.schema, folder.last, file or folder.onnx)
     try:
+        files[-1].parent.mkdir(exist_ok=True)
         if folder.last.stat().st_size < _LARGE:
             from xbackend_fl.weights.as_onnx import as_onnx  # noqa: PLC0415  it imports what a server does without
 
             return as_onnx(*files, inputs, writing)
     except Exception as error:  # whatever onnx and ONNX Runtime say of a graph
-        raise _failed(folder, str(error)) from error
-    return _by_a_process(folder, files, inputs, writing)
+        raise _failed(files[-1], str(error)) from error
+    return _by_a_process(files, inputs, writing)
 
 
-def _by_a_process(
-    folder: RunFolder,
-    files: Sequence[Path],
-    inputs: Sequence[Array],
-    writing: Writing,
-) -> list[Array]:
+def writing_of(course: Course, folder: RunFolder, number: int) -> Writing:
+    """How the ONNX file of a round is written, and what it says of itself: the same for whoever writes it."""
+    about = {"course": course.name, "run": folder.path.resolve().name, "round": str(number)}
+    return Writing(course.free_axes, course.opset, about)
+
+
+def _by_a_process(files: Sequence[Path], inputs: Sequence[Array], writing: Writing) -> list[Array]:
     with tempfile.TemporaryDirectory(prefix="xbfl-") as name:
         asked, answered = Path(name) / "inputs.safetensors", Path(name) / "outputs.safetensors"
         write_tensors(asked, {str(index): array for index, array in enumerate(inputs)}, {})
@@ -81,13 +86,13 @@ def _by_a_process(
         )
         if done.returncode:
             why = "\n".join(done.stderr.splitlines()[-_LINES:]) or f"it ended with {done.returncode}"
-            raise _failed(folder, why) from _cause(done.returncode)
+            raise _failed(files[-1], why) from _cause(done.returncode)
         outputs, _ = read_tensors(answered)
         return [outputs[str(index)] for index in range(len(outputs))]
 
 
-def _failed(folder: RunFolder, why: str) -> RunFailed:
-    return RunFailed(f"{folder.onnx} could not be written and run: {why}")
+def _failed(file: Path, why: str) -> RunFailed:
+    return RunFailed(f"{file} could not be written and run: {why}")
 
 
 def _cause(code: int) -> OSError | None:

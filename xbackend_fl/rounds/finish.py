@@ -20,12 +20,11 @@ from xbackend_fl.report.summary import Result, summary
 from xbackend_fl.rounds.checkpoint import CourseState
 from xbackend_fl.rounds.engine import Engine, Outputs
 from xbackend_fl.rounds.evaluating import emit_evaluations
-from xbackend_fl.rounds.export import export
+from xbackend_fl.rounds.export import export, writing_of
 from xbackend_fl.rounds.folder import RunFolder
 from xbackend_fl.rounds.watching import stopped
 from xbackend_fl.text import line, shown_names
 from xbackend_fl.weights import Weights, load_weights
-from xbackend_fl.weights.onnx_writing import Writing
 from xbackend_fl.writing import atomic_write
 
 _PROBE = 64
@@ -60,8 +59,7 @@ def finish(
         graph, note = _native_graph(engine, weights, answers.inputs, expected, schema, folder)
         observer(Noted(backend="server", note=note))
     else:
-        about = {"course": course.name, "run": folder.path.resolve().name, "round": str(state.round)}
-        expected = export(folder, answers.inputs, Writing(course.free_axes, course.opset, about))
+        expected = export(folder, answers.inputs, writing_of(course, folder, state.round))
         graph = (folder.onnx,)
     agree, disagree = _compared(answers, expected, "the median" if schema.opaque else "ONNX Runtime")
     for name, error in disagree.items():

@@ -7,7 +7,7 @@ import platform
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -26,6 +26,7 @@ from xbackend_fl.writing import atomic_write, check_new, explain_unwritable
 _BEFORE = 2
 """Entries of the history that a round adds at most: its own, and that of the round before if it was evaluated with it."""
 _CHECKPOINT = re.compile(r"round-([0-9]{1,18})\.safetensors")
+_ONNX = re.compile(r"round-([0-9]{1,18})\.onnx")
 
 
 @dataclass(frozen=True)
@@ -169,6 +170,15 @@ class RunFolder:
         return self.path / "model.onnx"
 
     @property
+    def onnx_rounds(self) -> Path:
+        """The model of single rounds as ONNX; only a course with ``onnx_every`` has them."""
+        return self.path / "onnx"
+
+    def onnx_of(self, number: int) -> Path:
+        """The model of a round as ONNX."""
+        return self.onnx_rounds / f"round-{number:05d}.onnx"
+
+    @property
     def ledger(self) -> Path:
         """Which updates were accepted; only a deployed course has one."""
         return self.path / "ledger.sqlite"
@@ -216,7 +226,8 @@ class RunFolder:
             self.environment,
             self.initial,
         )
-        return (*fixed, *self.path.glob("model.*"), *self.checkpoints.glob("round-*.safetensors"))
+        rounds = (*self.checkpoints.glob("round-*.safetensors"), *self.onnx_rounds.glob("round-*.onnx"))
+        return (*fixed, *self.path.glob("model.*"), *rounds)
 
     def write_models(self, prepared: Prepared) -> None:
         """Write the schema, every binding, and the environment.
@@ -269,6 +280,17 @@ class RunFolder:
     def drop_checkpoint(self, number: int) -> None:
         """Undo a round."""
         self._checkpoint(number).unlink(missing_ok=True)
+        self.onnx_of(number).unlink(missing_ok=True)
+
+    @property
+    def kept(self) -> list[int]:
+        """Rounds that have a checkpoint."""
+        return [*_numbered(self.checkpoints, _CHECKPOINT)]
+
+    @property
+    def exported(self) -> list[int]:
+        """Rounds that have an ONNX file of their own."""
+        return [*_numbered(self.onnx_rounds, _ONNX)]
 
     def latest(self) -> CourseState | None:
         """The latest checkpoint, if there is one.
@@ -284,10 +306,18 @@ class RunFolder:
         except FileError as error:
             raise FileError(error.message, hint=self._instead(found)) from error
 
+    def checkpoint(self, number: int) -> CourseState:
+        """The checkpoint of a round.
+
+        Raises:
+            FileError: It is missing, corrupt or another run's.
+        """
+        return self._load(self._checkpoint(number))
+
     def readable(self, number: int) -> CourseState | None:
         """The checkpoint of a round; ``None`` if it is missing, corrupt or another run's."""
         try:
-            return self._load(self._checkpoint(number))
+            return self.checkpoint(number)
         except FileError:
             return None
 
@@ -324,10 +354,13 @@ class RunFolder:
         return self.checkpoints / f"round-{number:05d}.safetensors"
 
     def _checkpoints(self) -> list[Path]:
-        """By round: the 100,000th has one digit more."""
-        found = self.checkpoints.glob("round-*.safetensors")
-        numbered = {int(match[1]): path for path in found if (match := _CHECKPOINT.fullmatch(path.name))}
-        return [numbered[number] for number in sorted(numbered)]
+        return [*_numbered(self.checkpoints, _CHECKPOINT).values()]
+
+
+def _numbered(folder: Path, name: re.Pattern[str]) -> Mapping[int, Path]:
+    """Files of rounds by round: the 100,000th has one digit more."""
+    found = {int(match[1]): path for path in folder.glob("round-*") if (match := name.fullmatch(path.name))}
+    return {number: found[number] for number in sorted(found)}
 
 
 def _earlier(history: tuple[RoundFinished, ...]) -> list[tuple[RoundFinished, ...]]:

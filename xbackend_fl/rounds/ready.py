@@ -49,8 +49,11 @@ def make_ready(folder: RunFolder, state: CourseState | None) -> Iterator[str]:
         if folder.best.exists() or folder.last.exists():
             yield f"no checkpoint is left in {folder.checkpoints}: the run begins again with round 1"
         return
+    # A process that was killed may have written a round for which there is no checkpoint yet.
+    for number in folder.exported:
+        if number > state.round:
+            folder.onnx_of(number).unlink()
     if _held(folder.last, state.weights.fingerprint) != state.weights.digest:
-        # A process that was killed may have written a round for which there is no checkpoint yet.
         save_weights(folder.last, state.weights)
     if state.best is not None and (why := _unfit(folder.best, state)):
         weights = _best(folder, state)

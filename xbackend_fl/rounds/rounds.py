@@ -20,6 +20,7 @@ from xbackend_fl.rounds.back import Ruined, go_back
 from xbackend_fl.rounds.checkpoint import CourseState, Pending
 from xbackend_fl.rounds.engine import Engine, RoundOutcome
 from xbackend_fl.rounds.evaluating import emit_evaluations, emit_undefined, is_better, require_reported
+from xbackend_fl.rounds.export import export, writing_of
 from xbackend_fl.rounds.folder import RunFolder
 from xbackend_fl.rounds.watching import stopped, watched
 from xbackend_fl.weights import save_weights
@@ -57,6 +58,8 @@ def run_rounds(
             if not ends and not should_stop():
                 state = _one_round(course, engine, state, folder, observer)
                 # Here the mean and the weights before it are gone from memory.
+                if course.onnx_every and state.round % course.onnx_every == 0:
+                    export(folder, (), writing_of(course, folder, state.round), folder.onnx_of(state.round))
                 if not engine.evaluates_with_training or state.round == course.rounds:
                     state = _evaluated(course, engine, state, None, observer)
             elif state.pending is not None:

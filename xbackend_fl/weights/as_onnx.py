@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from xbackend_fl.canonical import Schema
 from xbackend_fl.canonical.onnx_export import to_bytes, to_onnx
 from xbackend_fl.canonical.onnx_session import OnnxSession
+from xbackend_fl.weights.container import Weights
 from xbackend_fl.weights.files import load_weights, read_tensors, write_tensors
 from xbackend_fl.weights.onnx_writing import Writing
 from xbackend_fl.writing import atomic_write
@@ -37,7 +38,7 @@ def as_onnx(
         schema_file: The schema, as JSON.
         weights_file: Weights of that schema.
         file: Where the ONNX file goes; it is there as a whole, or not at all.
-        inputs: In ONNX layout, one per input of the schema.
+        inputs: In ONNX layout, one per input of the schema; none if nothing is asked.
         writing: How.
 
     Returns:
@@ -45,11 +46,15 @@ def as_onnx(
     """
     schema = Schema.from_json(schema_file.read_text(encoding="utf-8"))
     with atomic_write(file) as path:
-        weights = load_weights(weights_file, schema.fingerprint)
-        path.write_bytes(to_bytes(to_onnx(schema, weights, **vars(writing))))
-        # From the file: it is what others will read, and the checker would make two more copies of a model in memory.
-        onnx.checker.check_model(str(path), full_check=True)
-    return answers(file, schema, inputs)
+        write_graph(path, schema, load_weights(weights_file, schema.fingerprint), writing)
+    return answers(file, schema, inputs) if inputs else []
+
+
+def write_graph(path: Path, schema: Schema, weights: Weights, writing: Writing) -> None:
+    """Write a schema with its weights as an ONNX file, and have it checked by ONNX, with the shapes of all values."""
+    path.write_bytes(to_bytes(to_onnx(schema, weights, **vars(writing))))
+    # From the file: it is what others will read, and the checker would make two more copies of a model in memory.
+    onnx.checker.check_model(str(path), full_check=True)
 
 
 def answers(file: Path, schema: Schema, inputs: Sequence[Array]) -> list[Array]:
