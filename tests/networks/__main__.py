@@ -2,7 +2,8 @@
 
 ``--corpus textbook`` takes the pairs that were written twice by hand, and compares the map with a person's;
 ``--corpus packages`` those whose sides come from public packages (the extra ``corpus``), with the packages' own map;
-``--corpus files`` what others say of each network's ONNX file; ``--corpus lite`` what LiteRT and ExecuTorch do (their extras).
+``--corpus files`` what others say of each network's ONNX file; ``--corpus lite`` what LiteRT and ExecuTorch do (their extras);
+``--corpus certificates`` whether each is certified and repeated by either framework as the reference.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ def main() -> int:
     parser.add_argument("only", nargs="*", help="parts of names")
     parser.add_argument("--traceback", action="store_true")
     parser.add_argument(
-        "--corpus", choices=("networks", "textbook", "packages", "files", "lite"), default="networks"
+        "--corpus",
+        choices=("networks", "textbook", "packages", "files", "lite", "certificates"),
+        default="networks",
     )
     parser.add_argument("--kind", choices=("pairs", "look-alikes"), help="of a corpus, one kind alone")
     parser.add_argument("--limit", type=int, default=300, metavar="SECONDS", help="of each pair of a corpus")
@@ -47,6 +50,10 @@ def main() -> int:
         from tests.networks.lite import table as lite_table
 
         return lite_table(arguments.only)
+    if arguments.corpus == "certificates":
+        from tests.networks.certificates import table as certificate_table
+
+        return certificate_table(arguments.only)
     if arguments.corpus != "networks":
         from tests.networks.textbook.measure import measure
 
