@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from xbackend_fl.aggregation.kernels import add_scaled
+from xbackend_fl.aggregation.kernels import MANY, add_scaled, reach
 from xbackend_fl.aggregation.online import OnlineMean, Precision
 from xbackend_fl.errors import ConfigError
 from xbackend_fl.weights import Weights
@@ -81,6 +81,7 @@ def _rows(values: int, updates: int, xp: Any) -> list[tuple[str, Callable[[], No
     drawn = [xp.asarray(generator.standard_normal(values, np.float32)) for _ in range(_AT_ONCE + 1)]
     base, *arrays = (Weights({"w": array}, "bench") for array in drawn)
     total = xp.zeros(values, np.float32)
+    reach(np.zeros(1, np.float32), many=values >= MANY)  # what compiles loops is no part of any row
     several = [(arrays[index % _AT_ONCE], 3) for index in range(updates)]
 
     def limit() -> None:

@@ -6,6 +6,7 @@ import functools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from types import ModuleType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,6 +23,12 @@ ONE = 1 << 32
 
 _STRIP = 1 << 18
 """Values of the total that BLAS adds several updates to before it goes on. Less makes its threads wait for each other."""
+
+_SEVERAL = 1 << 15
+"""Values of the total that a compiled loop adds several updates to before it goes on: they stay in a core's own cache."""
+
+MANY = 1 << 25
+"""Values of a model from which compiled loops are worth half a second and 100 MiB for what compiles them."""
 
 _PART = 1 << 21
 """Values of which a thread takes the next part."""
@@ -42,13 +49,34 @@ def _blas(name: str) -> Mapping[str, Callable[..., Any]]:
     return {"f": getattr(blas, f"s{name}"), "d": getattr(blas, f"d{name}")}
 
 
+@functools.cache
+def _compiled() -> ModuleType | None:
+    try:
+        from xbackend_fl.aggregation import compiled  # noqa: PLC0415  a heavy import that small models do without
+    except ImportError:  # no Numba, or one for other versions of NumPy: the same bits, more slowly
+        return None
+    return compiled
+
+
+def _loops(arrays: Sequence[Array | None], *, many: bool) -> ModuleType | None:
+    """Compiled loops, where they are worth it, are there, and read such arrays."""
+    loops = _compiled() if many else None
+    return loops if loops is not None and loops.fit(*(a for a in arrays if a is not None)) else None
+
+
 def add_scaled(
-    total: Array, values: Sequence[Array], scales: Sequence[int], base: Array | None = None
+    total: Array,
+    values: Sequence[Array],
+    scales: Sequence[int],
+    base: Array | None = None,
+    *,
+    many: bool = False,
 ) -> None:
     """``total += scale * (value - base)`` for each value in turn, in place, for flat arrays.
 
     A block of the total stays in the cache until all values are added: ``k`` values read it and write it once instead of ``k``
-    times. The bits are those of one value after the other.
+    times. The bits are those of one value after the other, and the same whether there are ``many`` values in the model: then
+    compiled loops add them, if Numba is installed.
     """
     if on_device(total):
         from xbackend_fl.aggregation import device_kernels  # noqa: PLC0415  CuPy is there if an array of its is
@@ -63,6 +91,10 @@ def add_scaled(
             sums = total[start : start + strip]
             for value, scale in zip(values, scales, strict=True):
                 axpy(value[start : start + strip], sums, sums.size, scale)
+        return
+    loops = _loops([*values, base], many=many)
+    if loops is not None:
+        _add_by(loops.add_scaled, total, values, scales, base)
         return
 
     def run(start: int, stop: int) -> None:
@@ -81,7 +113,12 @@ def add_scaled(
 
 
 def add_fixed(
-    total: Array, values: Sequence[Array], scales: Sequence[int], base: Array | None = None
+    total: Array,
+    values: Sequence[Array],
+    scales: Sequence[int],
+    base: Array | None = None,
+    *,
+    many: bool = False,
 ) -> None:
     """As :func:`add_scaled`, in units of fixed point, for a total of 64-bit integers.
 
@@ -92,6 +129,10 @@ def add_fixed(
 
         device_kernels.add_fixed(total, values, scales, base)
         return
+    loops = _loops([*values, base], many=many)
+    if loops is not None:
+        _add_by(loops.add_fixed, total, values, scales, base)
+        return
 
     def run(start: int, stop: int) -> None:
         for part in _blocks(start, stop):
@@ -100,6 +141,23 @@ def add_fixed(
                 block = (np.rint(value[part].astype(np.float64) * ONE) - origin).astype(np.int64)
                 block *= scale
                 total[part] += block
+
+    _by_threads(run, total.size)
+
+
+def _add_by(
+    loop: Callable[[Array, Array, int, Array | None], None],
+    total: Array,
+    values: Sequence[Array],
+    scales: Sequence[int],
+    base: Array | None,
+) -> None:
+    """Add values by a compiled loop, by all threads."""
+
+    def run(start: int, stop: int) -> None:
+        for part in _blocks(start, stop, _SEVERAL if len(values) > 1 else _PART):
+            for value, scale in zip(values, scales, strict=True):
+                loop(total[part], value[part], scale, None if base is None else base[part])
 
     _by_threads(run, total.size)
 
@@ -136,28 +194,31 @@ def is_finite(array: Array) -> bool:
     return is_within(array, float(np.finfo(array.dtype).max))
 
 
-def is_within(array: Array, limit: float) -> bool:
+def is_within(array: Array, limit: float, *, many: bool = False) -> bool:
     """Whether no value is NaN or larger than ``limit`` in magnitude: one pass, which only a large sum of squares makes two."""
     if on_device(array):
         from xbackend_fl.aggregation import device_kernels  # noqa: PLC0415  CuPy is there if an array of its is
 
         return device_kernels.is_within(array, limit)
     flat = array.reshape(-1)
-    if flat.dtype.char in "fd":
+    if _loops([flat], many=many) is None and flat.dtype.char in "fd":
         # Nothing squared is larger than the sum of all squares, which is infinite or NaN where a value is.
         ceiling = min(limit * limit, float(np.finfo(flat.dtype).max))
         if all(_by_threads(lambda start, stop: _squares(flat[start:stop]) <= ceiling, flat.size)):
             return True
-    return reach(flat) <= limit
+    return reach(flat, many=many) <= limit
 
 
-def reach(array: Array) -> float:
+def reach(array: Array, *, many: bool = False) -> float:
     """The largest magnitude; NaN if a value is."""
     if on_device(array):
         return max(abs(float(array.min())), abs(float(array.max())))
     flat = array.reshape(-1)
+    loops = _loops([flat], many=many)
 
     def run(start: int, stop: int) -> float:
+        if loops is not None:
+            return float(loops.reach(flat[start:stop]))
         found = [0.0]
         with np.errstate(invalid="ignore"):
             for part in _blocks(start, stop):
@@ -175,9 +236,10 @@ def _squares(part: Array) -> float:
         return float(np.max([np.vecdot(rows, rows).max(initial=0.0), np.vecdot(rest, rest)]))
 
 
-def _blocks(start: int, stop: int) -> Iterator[slice]:
-    for first in range(start, stop, BLOCK):
-        yield slice(first, min(first + BLOCK, stop))
+def _blocks(start: int, stop: int, size: int = 0) -> Iterator[slice]:
+    size = size or BLOCK
+    for first in range(start, stop, size):
+        yield slice(first, min(first + size, stop))
 
 
 def _by_threads(run: Callable[[int, int], Result], size: int) -> list[Result]:

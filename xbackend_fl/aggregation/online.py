@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xbackend_fl.aggregation.kernels import (
+    MANY,
     ONE,
     add_fixed,
     add_scaled,
@@ -108,7 +109,7 @@ class OnlineMean:
         self._spare: dict[str, Array] = {}
         self._bound: dict[str, float] = {}
         self._base_reach: dict[str, float] = {}
-        self._borrowed = False
+        self._borrowed = self._many = False
 
     def add(self, weights: Weights, num_examples: int) -> None:
         """Merge the weights of one participant.
@@ -183,6 +184,7 @@ class OnlineMean:
             if isinstance(num_examples, bool) or num_examples != int(num_examples) or num_examples <= 0:
                 raise UpdateRefused(f"num_examples must be a positive integer, received {num_examples}")
             like = like or weights
+            self._many = sum(array.size for array in like.values()) >= MANY
             self._check(weights, int(num_examples), like, bounds, look=look)
         if self.total + sum(int(num_examples) for _, num_examples in updates) > MAX_EXAMPLES:
             raise UpdateRefused(f"num_examples of the updates add up to more than {MAX_EXAMPLES}")
@@ -280,19 +282,19 @@ class OnlineMean:
 
     def _check_size(self, name: str, array: Array, kind: Kind) -> None:
         largest = LARGEST.get(kind, float(np.finfo(array.dtype).max))
-        if is_within(array, largest):
+        if is_within(array, largest, many=self._many):
             return
-        found = _finite_reach(name, array)
+        found = self._finite_reach(name, array)
         raise Diverged(
             f"parameter {name!r} holds {found:.3g}, and no {kind} value is larger than {largest:.3g}",
             hint="its training diverged: lower the learning rate, or set training.clip_norm",
         )
 
     def _exact_bound(self, name: str, array: Array, num_examples: int, before: float) -> float:
-        found = _finite_reach(name, array)
+        found = self._finite_reach(name, array)
         if self._base is not None:
             if name not in self._base_reach:
-                self._base_reach[name] = reach(self._base[name])
+                self._base_reach[name] = reach(self._base[name], many=self._many)
             found += self._base_reach[name]
         bound = found * num_examples
         if (before + bound) * ONE >= _LIMIT:
@@ -301,6 +303,13 @@ class OnlineMean:
                 hint="lower training.optimizer.lr, or what else lets weights grow; federate.precision: float64 takes larger ones",
             )
         return bound
+
+    def _finite_reach(self, name: str, array: Array) -> float:
+        """The largest magnitude of an array, all of whose values are finite."""
+        found = reach(array, many=self._many)
+        if not math.isfinite(found):
+            raise Diverged(f"parameter {name!r} holds NaN or infinity")
+        return found
 
     def _max_count(self, name: str) -> int:
         return min(
@@ -340,7 +349,8 @@ class OnlineMean:
             return
         base = None if self._base is None else _flat(self._base[name])
         add = add_fixed if self.precision == "exact" else add_scaled
-        add(total.reshape(-1), [_flat(array) for array in arrays], self._scales(name, updates), base)
+        flat = [_flat(array) for array in arrays]
+        add(total.reshape(-1), flat, self._scales(name, updates), base, many=self._many)
 
     def _mean(self, name: str) -> Array:
         assert self._like is not None
@@ -352,14 +362,6 @@ class OnlineMean:
         )
         mean = divided(total, divisor, None if self._base is None else self._base[name], dtype)
         return np.maximum(mean, 0, out=mean) if name in self._variances else mean
-
-
-def _finite_reach(name: str, array: Array) -> float:
-    """The largest magnitude of an array, all of whose values are finite."""
-    found = reach(array)
-    if not math.isfinite(found):
-        raise Diverged(f"parameter {name!r} holds NaN or infinity")
-    return found
 
 
 def _flat(array: Array) -> Array:
