@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from fractions import Fraction
 from typing import Any
 
@@ -321,3 +322,49 @@ def test_a_counter_that_would_leave_the_others_no_room() -> None:
     ):
         mean.add(base.like({**base, "n": np.array(2**53)}), 1)
     assert mean.result()["n"] == 1000 + 2**32
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64", "exact"])
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_a_mean_of_sums_has_the_bits_of_their_sum(precision: Precision, count: int) -> None:
+    """They are added up while the mean is written; NumPy adds them up first."""
+    base = weights(99)
+    partials = [OnlineMean(base, precision) for _ in range(count)]
+    for seed, partial in enumerate(partials):
+        partial.add(weights(seed), 3 * seed + 1)
+    merged = OnlineMean(base, precision)
+    for partial in partials:
+        merged.absorb(partial.sums)
+    total = sum(3 * seed + 1 for seed in range(count))
+    unit = kernels.ONE if precision == "exact" else 1
+    for name in ("w", "m"):
+        sums = partials[0].sums.arrays[name]
+        for partial in partials[1:]:
+            sums = sums + partial.sums.arrays[name]
+        divided = sums / (float(total) * unit) + base[name]
+        np.testing.assert_array_equal(merged.result()[name], divided.astype(np.float32))
+    assert isinstance(merged.result()["n"], np.ndarray)
+    assert merged.result()["n"] == max(int(weights(seed)["n"]) for seed in range(count))
+    np.testing.assert_array_equal(merged.result()["f"], base["f"])
+    before = merged.result().digest
+    assert {name: array.shape for name, array in merged.sums.arrays.items()}.keys() == base.keys()
+    assert merged.result().digest == before, "added up since"
+    for partial in partials:
+        assert partial.result()["w"].shape == (300, 257), "only read"
+
+
+def test_sums_that_are_absorbed_need_no_memory() -> None:
+    """Nothing but the mean is written, however many there are."""
+    base = Weights({"w": np.zeros(1 << 20, np.float32)}, "schema")
+    partials = [OnlineMean(base) for _ in range(4)]
+    for partial in partials:
+        partial.add(base.like({"w": np.ones(1 << 20, np.float32)}), 1)
+    tracemalloc.start()
+    merged = OnlineMean(base)
+    for partial in partials:
+        merged.absorb(partial.sums)
+    assert merged.result()["w"].max() == 1.0
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # The mean, and blocks of as many threads as there are; a sum of sums would be twice that.
+    assert peak < 1.9 * base["w"].nbytes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -162,25 +163,25 @@ def _add_by(
     _by_threads(run, total.size)
 
 
-def divided(total: Array, divisor: float, base: Array | None, dtype: np.dtype[Any]) -> Array:
-    """``total / divisor + base`` in ``dtype``, rounded after each operation: one pass, by all threads if it is long."""
-    if on_device(total) or not total.flags.c_contiguous:
-        mean = total / divisor
+def divided(totals: Sequence[Array], divisor: float, base: Array | None, dtype: np.dtype[Any]) -> Array:
+    """``(totals[0] + totals[1] + …) / divisor + base`` in ``dtype``, rounded after each operation: one pass, by all threads if it is long."""
+    if any(on_device(total) or not total.flags.c_contiguous for total in totals):
+        mean = functools.reduce(operator.add, totals) / divisor
         if base is not None:
             mean += base
         return mean.astype(dtype, copy=False)
-    result = np.empty(total.shape, dtype)
-    sums, out = total.reshape(-1), result.reshape(-1)
+    result = np.empty(totals[0].shape, dtype)
+    sums, out = [total.reshape(-1) for total in totals], result.reshape(-1)
     origin = None if base is None else np.ascontiguousarray(base).reshape(-1)
 
     def run(start: int, stop: int) -> None:
         for part in _blocks(start, stop):
-            block = sums[part] / divisor
+            block = functools.reduce(operator.add, [flat[part] for flat in sums]) / divisor
             if origin is not None:
                 block += origin[part]
             out[part] = block
 
-    _by_threads(run, sums.size)
+    _by_threads(run, out.size)
     return result
 
 

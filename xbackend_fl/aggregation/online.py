@@ -106,6 +106,7 @@ class OnlineMean:
         self._base = base
         self._like: Weights | None = base or like
         self._sums: dict[str, Array] = {}
+        self._absorbed: list[Mapping[str, Array]] = []
         self._spare: dict[str, Array] = {}
         self._bound: dict[str, float] = {}
         self._base_reach: dict[str, float] = {}
@@ -193,6 +194,7 @@ class OnlineMean:
     @property
     def sums(self) -> Sums:
         """What was added up so far; the arrays are the mean's own."""
+        self._join()
         bound = max(self._bound.values(), default=0.0)
         return Sums(self._sums, self.total, self.count, self.precision, bound)
 
@@ -213,18 +215,13 @@ class OnlineMean:
             raise UpdateRefused(f"num_examples of the updates add up to more than {MAX_EXAMPLES}")
         if (max(self._bound.values(), default=0.0) + sums.bound) * ONE >= _LIMIT:
             raise UpdateRefused("the sums are too large for an exact one", hint="federate.precision: float64")
-        first, borrowed = not self._sums, self._borrowed
-        for name, array in sums.arrays.items():
-            if first:
-                self._sums[name] = array
-            elif (kind := self._kind(name)) not in _KEPT:
-                total = self._sums[name]
-                join = np.maximum if kind is Kind.COUNTER else np.add
-                self._sums[name] = join(total, array, out=np.empty_like(total) if borrowed else total)
-            elif borrowed:
-                self._sums[name] = self._sums[name].copy()
+        # Where a round ends with this, nothing but the mean is ever written.
+        if self._sums:
+            self._absorbed.append(sums.arrays)
+        else:
+            self._sums, self._borrowed = dict(sums.arrays), True
+        for name in sums.arrays:
             self._bound[name] = self._bound.get(name, 0.0) + sums.bound
-        self._borrowed = first
         self.total += sums.total
         self.count += sums.count
 
@@ -323,7 +320,22 @@ class OnlineMean:
         assert self._like is not None
         return self._like.kinds[name]
 
+    def _join(self) -> None:
+        """Add up what was absorbed, one after the other."""
+        for arrays in self._absorbed:
+            for name, array in arrays.items():
+                total, kind = self._sums[name], self._kind(name)
+                if kind not in _KEPT:
+                    join = np.maximum if kind is Kind.COUNTER else np.add
+                    out = np.empty_like(total) if self._borrowed else total
+                    self._sums[name] = join(total, array, out=out)
+                elif self._borrowed:
+                    self._sums[name] = total.copy()
+            self._borrowed = False
+        self._absorbed.clear()
+
     def _start(self, weights: Weights) -> None:
+        self._join()
         if self._borrowed:
             self._sums = {name: array.copy() for name, array in self._sums.items()}
             self._borrowed = False
@@ -354,13 +366,16 @@ class OnlineMean:
 
     def _mean(self, name: str) -> Array:
         assert self._like is not None
-        total, dtype = self._sums[name], self._like[name].dtype
-        if self._kind(name) in {Kind.COUNTER, *_KEPT}:
+        total, kind = self._sums[name], self._kind(name)
+        others, dtype = [arrays[name] for arrays in self._absorbed], self._like[name].dtype
+        if kind is Kind.COUNTER:
+            return np.array(np.maximum.reduce([total, *others]))
+        if kind in _KEPT:
             return total.copy()
         divisor = float(self.count if self._counts_once(name, self._like) else self.total) * (
             ONE if self.precision == "exact" else 1
         )
-        mean = divided(total, divisor, None if self._base is None else self._base[name], dtype)
+        mean = divided([total, *others], divisor, None if self._base is None else self._base[name], dtype)
         return np.maximum(mean, 0, out=mean) if name in self._variances else mean
 
 
