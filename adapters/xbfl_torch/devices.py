@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch.nn import functional
+
+from xbackend_fl.errors import RunFailed
 
 _HAS_ONEDNN: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
 _ONEDNN: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if _HAS_ONEDNN else None
@@ -98,3 +103,24 @@ def clip_scale(norms: torch.Tensor, limit: float) -> torch.Tensor:
     if kernels is not None:
         return kernels.clip_scale(norms, limit)  # type: ignore[no-any-return]
     return torch.clamp(limit / (torch.linalg.vector_norm(norms) + 1e-6), max=1.0)
+
+
+def gpu_name() -> str:
+    """The GPU that this process computes on, as the environment calls it."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0]
+    return f"GPU {visible}" if visible else "the GPU"
+
+
+@contextmanager
+def enough_memory(what: str) -> Iterator[None]:
+    """Raise :class:`RunFailed` if ``what`` a block moves to a GPU does not fit there."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, torch.AcceleratorError) as error:
+        said = str(error).splitlines()[0]
+        if "out of memory" not in said:
+            raise
+        raise RunFailed(
+            f"{what} on {gpu_name()}: {said}",
+            hint="another process holds its memory (nvidia-smi says which), or federate.device_memory_mib is too small; federate.device: cpu needs none",
+        ) from error

@@ -15,6 +15,7 @@ from xbackend_fl.adapter.contract import Tensors, TrainConfig
 from xbackend_fl.errors import RunFailed
 from xbfl_torch import cohort
 from xbfl_torch.cohort import Data, Replica
+from xbfl_torch.devices import gpu_name
 from xbfl_torch.plan import Plan
 
 _LOG = logging.getLogger("xbfl")
@@ -121,7 +122,7 @@ def chosen(seconds: dict[int, float]) -> int:
 
 def _too_small(replicas: int) -> str:
     """What was tried, and what there was."""
-    what = f"{replicas} {'copy' if replicas == 1 else 'copies'} of the model with their steps do not fit on the device"
+    what = f"{replicas} {'copy' if replicas == 1 else 'copies'} of the model with their steps do not fit on {gpu_name()}"
     if not torch.cuda.is_available():
         return what
     free, total = (value / (1 << 20) for value in torch.cuda.mem_get_info())

@@ -27,7 +27,7 @@ from xbackend_fl.errors import AdapterError, RefusedInput
 from xbackend_fl.losses import each_of
 from xbfl_torch import cohort, outer_product
 from xbfl_torch.describe import describe, is_tensor, tensors_of
-from xbfl_torch.devices import seed_generators
+from xbfl_torch.devices import enough_memory, seed_generators
 from xbfl_torch.exporting import export_onnx
 from xbfl_torch.lending import LentModule, lent
 from xbfl_torch.lite import export_lite
@@ -261,11 +261,14 @@ class TorchTrainer:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if place.type == "cuda":
             if (place.index or 0) >= count:
+                visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+                named = f" (CUDA_VISIBLE_DEVICES is {visible})" if visible else ""
                 raise AdapterError(
-                    f"there is no CUDA device {place.index or 0} for PyTorch {torch.__version__}, which sees {count}",
+                    f"there is no CUDA device {place.index or 0} for PyTorch {torch.__version__}, which sees {count}{named}",
                     hint="federate.device: cpu, or auto",
                 )
-            torch.cuda.set_device(place.index or 0)
+            with enough_memory("the model does not fit"):
+                torch.cuda.set_device(place.index or 0)
             # cuBLAS keeps 32 MiB for every stream and thread that it has seen on a Hopper; cohorts are no slower with 8.
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:2")
             if memory_bytes is not None:
@@ -275,7 +278,8 @@ class TorchTrainer:
         self._wanted = _REPLICAS if self._stacks else replicas
         self._replicas = self._lockstep = self._data = None
         held = self.read() if self._masters else {}
-        self._model.to(device)
+        with enough_memory("the model does not fit"):
+            self._model.to(device)
         _lay_out_images(self._model, torch.channels_last if place.type == "cpu" else torch.contiguous_format)
         self._masters = Masters(self._model)
         with self._masters.inside():
@@ -285,7 +289,8 @@ class TorchTrainer:
 
     def load_data(self, inputs: Sequence[Array], targets: Array, scaling: Scaling | None) -> None:
         """Keep data on the device."""
-        self._data, self._replicas = cohort.Data.on(self._device, inputs, targets, scaling), None
+        with enough_memory("the training examples do not fit"):
+            self._data, self._replicas = cohort.Data.on(self._device, inputs, targets, scaling), None
         self._lockstep = None
         if self._data.targets.is_cuda and self._stacks:
             self._lockstep = Lockstep(self._model, self._floats(), self._dense, self._data, self._limit)
@@ -302,10 +307,10 @@ class TorchTrainer:
         if self._lockstep is not None:
             self._lockstep.begin(start)
 
-    def expect(self, steps: Sequence[int], batch: int) -> None:
+    def expect(self, steps: Sequence[int], batch: int, count: int = 0) -> None:
         """In lockstep, record steps with room for the largest."""
         if self._lockstep is not None:
-            self._lockstep.expect(steps, batch)
+            self._lockstep.expect(steps, batch, count)
 
     def supports(self, config: TrainConfig, clients: Sequence[ClientWork] = ()) -> bool:
         """Any optimizer in lockstep; plain SGD on replicas, if nobody has anything of its own, and nothing drops; one loss in either."""

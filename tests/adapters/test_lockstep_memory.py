@@ -17,6 +17,8 @@ from xbackend_fl.adapter import OPTIMIZERS, TrainConfig
 from xbackend_fl.adapter.cohort import Own
 from xbackend_fl.algorithms.kinds.fedprox import ProximalRule
 from xbackend_fl.canonical.layout import Native
+from xbackend_fl.errors import RunFailed
+from xbfl_torch.devices import enough_memory
 from xbfl_torch.stacked import devices
 from xbfl_torch.stacked.memory import StepBytes, fitting, wave_bytes
 from xbfl_torch.stacked.room import Expected, needed_room, with_margin
@@ -123,6 +125,40 @@ def test_a_later_cohort_records_nothing_anew() -> None:
     ]
     lockstep.train(start_of(model), longer, SGD)
     assert lockstep._wave is first
+
+
+def test_shares_of_any_size_are_trained_by_what_was_recorded_once() -> None:
+    """On several cards a share is larger in one round and smaller in the next; its bits do not depend on what came before."""
+    work, found = clients(12), []
+    for sizes in ((12, 5, 9), (5,)):
+        lockstep, model = opened(wide, PLACES[0])
+        start = start_of(model)
+        lockstep.expect([len(part.batches) for part in work], 8, 12)
+        waves = set()
+        for size in sizes:
+            sums = lockstep.train(start, work[:size], SGD).sums
+            waves.add(id(lockstep._wave))
+            if size == 5:
+                found.append({name: array.copy() for name, array in sums.items()})
+        assert len(waves) == 1
+    for name, array in found[0].items():
+        np.testing.assert_array_equal(found[1][name], array)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 26.00 MiB.\nmore"), "CUDA out of memory. Tried to allocate 26.00 MiB."),
+        (torch.AcceleratorError("CUDA error: out of memory\nCompile with …"), "CUDA error: out of memory"),
+    ],
+)  # fmt: skip
+def test_a_card_without_memory_is_named(monkeypatch: pytest.MonkeyPatch, error: Exception, said: str) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    with pytest.raises(RunFailed) as caught, enough_memory("the model does not fit"):
+        raise error
+    assert caught.value.message == f"the model does not fit on GPU 3: {said}"
+    with pytest.raises(torch.AcceleratorError), enough_memory("the model does not fit"):
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -129,9 +129,9 @@ def test_a_killed_worker_ends_the_run_and_the_checkpoint_stays(digits: Path, tmp
 @pytest.mark.parametrize(
     ("condition", "in_process", "words"),
     [
-        pytest.param("self.training and images.shape[0] > 4", False, "while training participant 'fukuoka' (torch) in round 1",
+        pytest.param("self.training and images.shape[0] > 4", False, "while training participant 'amsterdam' (torch) in round 1",
                      marks=pytest.mark.slow),
-        ("self.training and images.shape[0] > 4", True, "while training participant 'fukuoka' (torch) in round 1"),
+        ("self.training and images.shape[0] > 4", True, "while training participant 'amsterdam' (torch) in round 1"),
         (LATER, True, "round 1: while evaluating on the validation examples (torch)"),
     ],
 )  # fmt: skip

@@ -27,7 +27,7 @@ from xbackend_fl.adapter.optimizers import OPTIMIZERS, Optimizer
 from xbackend_fl.adapter.peers import Distributed, Peers
 from xbackend_fl.adapter.registry import adapter_of, load, names, wrong_model
 from xbackend_fl.adapter.rules import LocalRule
-from xbackend_fl.adapter.scheduling import balance
+from xbackend_fl.adapter.scheduling import balance, balance_lockstep, largest_share
 
 __all__ = [
     "LOCKSTEP",
@@ -63,6 +63,8 @@ __all__ = [
     "Unbuilding",
     "adapter_of",
     "balance",
+    "balance_lockstep",
+    "largest_share",
     "load",
     "names",
     "with_axes",

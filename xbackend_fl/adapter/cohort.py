@@ -111,12 +111,13 @@ class CohortTrainer(Protocol):
         """Begin to move to the device what the next cohort starts from, if that is given to :meth:`train_cohort` next; it is only read."""
         ...
 
-    def expect(self, steps: Sequence[int], batch: int) -> None:
+    def expect(self, steps: Sequence[int], batch: int, count: int = 0) -> None:
         """Learn who may be in a cohort, to make room once for all that may come.
 
         Args:
             steps: Of every participant.
             batch: Examples of the largest batch.
+            count: Participants of a cohort, usually at most.
         """
         ...
 

@@ -43,7 +43,7 @@ class Federate(Section):
     )
     workers: PositiveInt | None = Field(
         None,
-        description="processes per backend; as many as there are processor cores for, up to 4, if left out",
+        description="processes per backend; if left out, as many as there are processor cores for, up to 4, or one for each GPU; more than there are GPUs share them",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="where models train; auto: a GPU, if there is one"

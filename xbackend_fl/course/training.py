@@ -43,6 +43,15 @@ class OwnTraining(Section):
         description="most seconds that a training loop of your own may take in a round; any number if left out",
     )
 
+    def num_steps(self, examples: int) -> int:
+        """Steps that a participant with so many examples takes in a round."""
+        return self.steps or self.epochs * -(-examples // self.batch_size)
+
+    def num_seen(self, examples: int) -> int:
+        """Examples that these steps see, those of every pass over the data counted anew."""
+        passes, rest = divmod(self.num_steps(examples), -(-examples // self.batch_size))
+        return passes * examples + rest * self.batch_size
+
 
 class Training(OwnTraining):
     """Local training of every participant."""

@@ -66,6 +66,7 @@ class LocalTraining:
         client: The algorithm at this model, once that is bound.
         states: Where participants keep what they need from one of their rounds to the next.
         on_device: Whether the model is on a device.
+        usual_share: How many participants usually train here in a round at most.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class LocalTraining:
         self._keeps_state = course.keeps_state
         self._told: set[tuple[str, str]] = set()
         self._own: dict[str, Trainer] = {}
-        self._said = self.on_device = False
+        self._said, self.on_device, self.usual_share = False, False, 0
         self._watched = 1.0
         self.states: ClientStates | None = None
 
@@ -109,6 +110,7 @@ class LocalTraining:
             self._shards,
             lambda: self.native_config(self._split, self._course.training),
             self._order,
+            self.usual_share,
         )
 
     def require_precision(self) -> None:

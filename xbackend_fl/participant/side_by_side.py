@@ -55,6 +55,7 @@ class SideBySide:
         shards: The participants' data.
         config: How a participant trains, but for the algorithm's rule and the rates.
         order: Which examples each step of a participant sees in a round.
+        usual: How many participants a cohort usually has here at most.
     """
 
     def __init__(
@@ -65,10 +66,11 @@ class SideBySide:
         shards: Mapping[str, Dataset],
         config: Callable[[], TrainConfig],
         order: Callable[[int, str], Iterator[NDArray[np.intp]]],
+        usual: int,
     ) -> None:
         assert isinstance(model.trainer, CohortTrainer)
         self._course, self._client, self._shards = course, client, shards
-        self._trainings, self._told = course.trainings, False
+        self._trainings, self._told, self._usual = course.trainings, False, usual
         self._ahead: tuple[int, dict[str, ClientWork]] = (0, {})
         self._model, self._trainer, self._config, self._order = model, model.trainer, config, order
 
@@ -183,8 +185,8 @@ class SideBySide:
             for name, own in self._trainings.items()
             if own is settings and name in self._shards
         ]
-        steps = [settings.steps or settings.epochs * -(-size // settings.batch_size) for size in sizes]
-        self._trainer.expect(steps, min(settings.batch_size, max(sizes, default=0)))
+        steps = [settings.num_steps(size) for size in sizes]
+        self._trainer.expect(steps, min(settings.batch_size, max(sizes, default=0)), self._usual)
 
     def _supported(
         self,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from xbackend_fl import weights as files
 from xbackend_fl.adapter import (
+    LOCKSTEP,
     Batch,
     CohortTrainer,
     Numbering,
@@ -25,7 +26,6 @@ from xbackend_fl.canonical import Binding, Schema
 from xbackend_fl.course import Course, Participant, example_arrays, named
 from xbackend_fl.data import Dataset
 from xbackend_fl.errors import (
-    AdapterError,
     ConfigError,
     Refusals,
     RefusedInput,
@@ -262,19 +262,27 @@ class Worker:
         """Where participants keep what they need from one of their rounds to the next."""
         self._training.states = states
 
-    def to_device(self, device: str, replicas: int | None) -> None:
-        """Move the model to a device, and the data that all participants share."""
+    def to_device(self, device: str, replicas: int | None, share: int) -> bool:
+        """Move the model to a device, and the data that all participants share.
+
+        Args:
+            device: As for :meth:`~xbackend_fl.adapter.CohortTrainer.to_device`.
+            replicas: As there.
+            share: How many participants this worker usually has in a round at most.
+
+        Returns:
+            Whether cohorts are to train there in lockstep.
+
+        Raises:
+            AdapterError: The device is not there.
+            RunFailed: It has not enough memory.
+        """
         trainer = self._trainer
         if not isinstance(trainer, CohortTrainer):
-            return
-        try:
-            mebibytes = self._course.federate.device_memory_mib
-            trainer.to_device(device, replicas, None if mebibytes is None else mebibytes << 20)
-        except AdapterError:
-            if self._course.federate.device != "auto":
-                raise
-            return
-        self._training.on_device = device != "cpu"
+            return False
+        mebibytes = self._course.federate.device_memory_mib
+        trainer.to_device(device, replicas, None if mebibytes is None else mebibytes << 20)
+        self._training.on_device, self._training.usual_share = device != "cpu", share
         train = self._splits.train
         shared = all(shard.inputs[0] is train.inputs[0] for shard in self._shards.values())
         turned = any(
@@ -290,7 +298,7 @@ class Worker:
             or self._feed.transforms
             or self._course.heads.names
         ):
-            return
+            return False
         scale = self._course.data.scale
         inputs = tuple(
             a if scale is not None and a.dtype == np.uint8 else a.astype(e.dtype, copy=False)
@@ -300,6 +308,7 @@ class Worker:
         whole = Batch(inputs, objective.prepared(train.targets))
         native = self._model.native_batch(whole, self._training.config(train, self._course.training))
         trainer.load_data(native.inputs, native.targets, None if scale is None else scale.rule())
+        return replicas == LOCKSTEP
 
     def initial(self) -> Weights:
         """The model's current weights."""

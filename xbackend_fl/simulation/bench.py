@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from xbackend_fl.course import Course
-from xbackend_fl.course.training import Training
 from xbackend_fl.data import cohort
 from xbackend_fl.events import Event
 from xbackend_fl.participant.usage import Usage
@@ -121,12 +120,9 @@ def bench_course(
             outcome = engine.train_round(number, weights, rule.vectors(weights, state), chosen, observer)
             weights, state = rule.apply(weights, outcome.mean.result(), state)
             seconds = time.perf_counter() - start
-            steps = [_steps(trainings[name], sizes[name]) for name in chosen]
-            examples = sum(
-                min(count * trainings[name].batch_size, sizes[name] * trainings[name].epochs)
-                for name, count in zip(chosen, steps, strict=True)
-            )
-            timings.append(Timing(seconds, _cpu(engine) - before, examples, sum(steps)))
+            steps = sum(trainings[name].num_steps(sizes[name]) for name in chosen)
+            examples = sum(trainings[name].num_seen(sizes[name]) for name in chosen)
+            timings.append(Timing(seconds, _cpu(engine) - before, examples, steps))
         placement = engine.placement
         return Bench(
             course.name,
@@ -137,10 +133,6 @@ def bench_course(
             engine.usage(),
             (placement.workers, placement.threads),
         )
-
-
-def _steps(training: Training, examples: int) -> int:
-    return training.steps or training.epochs * -(-examples // training.batch_size)
 
 
 def _cpu(engine: SimulationEngine) -> float:

@@ -24,6 +24,7 @@ from xbackend_fl.metrics import Metrics
 from xbackend_fl.participant import ClientStates, PartialSum, Scope, Usage, Worker, changed
 from xbackend_fl.report import Participation
 from xbackend_fl.rounds import Outputs, Prepared, RoundOutcome, check_losses
+from xbackend_fl.simulation.balance import Balance, usual_share
 from xbackend_fl.simulation.calls import Handle, Pending, collect, settle
 from xbackend_fl.simulation.ended import Ended, Once
 from xbackend_fl.simulation.placement import Placement, choose_placement
@@ -78,7 +79,8 @@ class SimulationEngine:
         }
         self._thorough = thorough
         self._adopted: dict[str, tuple[Schema, Binding]] = {}
-        self._sizes: dict[str, int] = {}
+        self._lockstep: set[str] = set()
+        self._balance = Balance(course, {}, ())
 
     @property
     def _workers(self) -> list[Handle]:
@@ -113,15 +115,36 @@ class SimulationEngine:
         for backend, team in self._teams.items():
             collect([worker.submit(Worker.adopt, schema, bindings[backend]) for worker in team[1:]])
         self._complete(self._workers)
-        self._sizes = self.num_examples()
+        self._balance = Balance(self._course, self.num_examples(), self._lockstep)
         return Prepared(schema, bindings, _only(reference.submit(Worker.initial)), data)
 
     def _complete(self, workers: Sequence[Handle]) -> None:
         """Tell workers whose models are bound where states are, and where to train."""
         collect([worker.submit(Worker.keep_states, self._states) for worker in workers])
-        if (device := self.placement.device) != "cpu":
-            replicas = self.placement.replicas
-            collect([worker.submit(Worker.to_device, device, replicas) for worker in workers])
+        if self.placement.device == "cpu":
+            return
+        for backend in dict.fromkeys(worker.backend for worker in workers):
+            if self._on_device([worker for worker in workers if worker.backend == backend]):
+                self._lockstep.add(backend)
+
+    def _on_device(self, workers: Sequence[Handle]) -> bool:
+        """Move workers of a backend to their devices; whether they will train in lockstep there.
+
+        Raises:
+            AdapterError: A device is not there; if the course leaves the choice and none is, models stay on the processor, which is said.
+        """
+        placement, refused = self.placement, Refusals()
+        team = self._teams[workers[0].backend]
+        share = usual_share(self._course, workers[0].backend, len(team))
+        calls = [w.submit(Worker.to_device, placement.device, placement.replicas, share) for w in workers]
+        settle(calls, self._observer, refused)
+        if self._course.federate.device == "auto" and not any(call.answered for call in calls):
+            for error in refused.errors:
+                note = f"models train on the processor: {error.message}"
+                self._observer(Noted(backend=workers[0].backend, note=note))
+            return False
+        refused.raise_any()
+        return all(call.result for call in calls)
 
     def _restart(self, backend: str, index: int) -> None:
         """A new worker in the place of one whose process has ended."""
@@ -183,12 +206,8 @@ class SimulationEngine:
         if not self._begun:
             self._begun = True
             self._states.forget_from(number)
-        backends = {participant.name: participant.backend for participant in self._course.participants}
         self._shared.publish(weights, vectors)
-        waiting: dict[tuple[str, int], list[str]] = {}
-        for backend, team in self._teams.items():
-            sizes = {name: self._sizes[name] for name in sorted(cohort) if backends[name] == backend}
-            waiting |= {(backend, i): list(names) for i, names in enumerate(balance(sizes, len(team)))}
+        waiting = self._balance.assign(cohort, {backend: len(team) for backend, team in self._teams.items()})
         order, once = tuple(waiting), Once(observer)
         partials: dict[tuple[str, int], PartialSum] = {}
         failed: dict[str, str] = {}
@@ -270,7 +289,7 @@ class SimulationEngine:
         waiting: dict[tuple[str, int], Sequence[str]] = {}
         for backend, team in self._teams.items():
             sizes = dict.fromkeys((one.name for one in participants if one.backend == backend), 1)
-            waiting |= {(backend, i): mine for i, mine in enumerate(balance(sizes, len(team))) if sizes}
+            waiting |= {(backend, i): mine for i, mine in enumerate(balance(sizes, len(team))) if mine}
         found: dict[str, Metrics] = {}
         gone: set[str] = set()
         while waiting:

@@ -60,7 +60,7 @@ class ProcessWorker:
     """A worker in a spawned process of its own (a forked one would hang in the frameworks' thread pools)."""
 
     def __init__(self, course: Course, backend: str, threads: int, gpu: str, shared: SharedValues) -> None:
-        self.backend = backend
+        self.backend, self._gpu = backend, gpu
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._shared, self._buffer = shared, ""
@@ -132,7 +132,8 @@ class ProcessWorker:
         self._process.join(_JOIN_S)
         code = self._process.exitcode
         how = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
-        what = f"the {self.backend} worker (process {self._process.pid}) ended with {how}"
+        gpu = f", GPU {self._gpu}" if self._gpu else ""
+        what = f"the {self.backend} worker (process {self._process.pid}{gpu}) ended with {how}"
         if code == -signal.SIGBUS:
             cut = "; ".join(file.cut for file in self._mapped if file.cut)
             return WorkerDied(

@@ -20,6 +20,7 @@ from xbackend_fl.adapter.contract import LossSum, Tensors, TrainConfig
 from xbackend_fl.errors import RunFailed
 from xbackend_fl.losses import NativeLoss
 from xbfl_torch.cohort import Data, largest_of
+from xbfl_torch.devices import gpu_name
 from xbfl_torch.stacked import devices
 from xbfl_torch.stacked.dense import few_enough
 from xbfl_torch.stacked.dropout import MASKED
@@ -78,9 +79,9 @@ class Lockstep:
         self._begun: tuple[Tensors, Packing, list[Future[None]]] | None = None
         self._host: torch.Tensor | None = None
 
-    def expect(self, steps: Sequence[int], batch: int) -> None:
-        """Make room for participants of so many steps, of batches of so many examples at most."""
-        self._expected = Expected(np.array(steps, np.int64), batch)
+    def expect(self, steps: Sequence[int], batch: int, count: int = 0) -> None:
+        """Make room for ``count`` participants, of so many steps, of batches of so many examples at most."""
+        self._expected = Expected(np.array(steps, np.int64), batch, count)
 
     def begin(self, start: Tensors) -> None:
         """Copy to pinned memory what the next cohort starts from, in threads."""
@@ -163,7 +164,7 @@ class Lockstep:
         slots, self._wave, self._graphs = self._slots, None, None
         if slots == 1:
             raise RunFailed(
-                "one participant with its step does not fit on the device",
+                f"one participant with its step does not fit on {gpu_name()}",
                 hint="a smaller training.batch_size, a larger federate.device_memory_mib, or federate.device: cpu",
             ) from error
         self._upper = slots // 2
@@ -231,10 +232,12 @@ class Lockstep:
             shared = bool(packing.shared)
             return needed_room(clients, slots, self._expected, shared=shared, apart=apart)
 
-        planned = f"{key} {apart} {rounded(len(clients))} {self._upper}"
+        # Shares of a cohort differ from round to round; what is recorded serves all of them.
+        count = max(len(clients), self._expected.count)
+        planned = f"{key} {apart} {rounded(count)} {self._upper}"
         if planned not in self._planned:
             self._wave = self._graphs = None
-            self._planned[planned] = self._fitting(len(clients), packing, config, room)
+            self._planned[planned] = self._fitting(count, packing, config, room)
         self._slots = self._planned[planned]
         wanted = room(self._slots)
         if (

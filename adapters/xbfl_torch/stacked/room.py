@@ -47,10 +47,12 @@ class Expected:
     Attributes:
         steps: Of every participant that may come, ``[participants]``; empty if nobody knows.
         batch: Examples of the largest batch.
+        count: Participants of a cohort, usually at most; 0 if nobody knows.
     """
 
     steps: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     batch: int = 0
+    count: int = 0
 
     @property
     def longest(self) -> int:
