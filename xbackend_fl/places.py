@@ -13,6 +13,9 @@ from typing import TypeAlias
 Frames: TypeAlias = Iterable[tuple[str, int]]
 """File and line of each call, the innermost last."""
 
+PLACE = "place"
+"""Key of a node's metadata in an ONNX file by a framework's exporter: ``FILE:LINE`` of the user's code, without folders."""
+
 _ROOT = Path(__file__).resolve().parents[1]
 _TOOLKIT = tuple(
     f"{folder}{os.sep}"

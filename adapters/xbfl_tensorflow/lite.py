@@ -62,7 +62,8 @@ def export_lite(
     path.write_bytes(written)
     try:
         with stderr_aside():
-            runner = Interpreter(model_path=str(path), num_threads=1).get_signature_runner()
+            interpreter = Interpreter(model_path=str(path), num_threads=1)
+            runner = interpreter.get_signature_runner()
     except (ValueError, RuntimeError) as error:
         raise RefusedInput(f"LiteRT cannot open what TensorFlow wrote: {shortened(error)}") from error
 
@@ -71,7 +72,10 @@ def export_lite(
             with stderr_aside():
                 found = runner(**dict(zip(called, arrays, strict=True)))
         except (ValueError, RuntimeError) as error:
-            raise RefusedInput(f"LiteRT cannot run what TensorFlow wrote: {shortened(error)}") from error
+            where = _prepared(interpreter, str(error))
+            raise RefusedInput(
+                f"LiteRT cannot run what TensorFlow wrote{where}: {shortened(error)}"
+            ) from error
         return tuple(np.array(found[_output(index)]) for index in range(len(found)))
 
     return LiteModel(f"LiteRT {version('ai-edge-litert')}", called, examples, run)
@@ -122,6 +126,18 @@ def _refused(graph: Any, error: Exception) -> RefusedInput:
         f"LiteRT has no {', no '.join(needs)}",
         hint="say it otherwise in the model, or run model.onnx with ONNX Runtime",
     )
+
+
+def _prepared(interpreter: Any, said: str) -> str:
+    """The operation and the layer that the runtime speaks of by its number in the file."""
+    number = re.search(r"Node number (\d+) \((\w+)\)", said)
+    if number is None:
+        return ""
+    names = {item["index"]: item["name"] for item in interpreter.get_tensor_details()}
+    # There is no public list of a file's operations.
+    item = next((one for one in interpreter._get_ops_details() if one["index"] == int(number[1])), None)  # noqa: SLF001
+    name = names.get(item["outputs"][0], "").partition(";")[0] if item and len(item["outputs"]) else ""
+    return f", {number[2]} as {name.rpartition('/')[0] or name!r} needs it" if name else ""
 
 
 def _needed(graph: Any, kind: str) -> str:

@@ -252,7 +252,11 @@ def _read(graph: Graph) -> set[Node]:
 
 def frames_of(node: Node) -> list[tuple[str, int]]:
     """The calls that a node comes from, as the exporter noted them."""
-    trace = str(node.meta.get("stack_trace") or "")
+    return frames_in(str(node.meta.get("stack_trace") or ""))
+
+
+def frames_in(trace: str) -> list[tuple[str, int]]:
+    """The calls of a stack trace that is text."""
     return [(file, int(line)) for file, line in re.findall(r'File "([^"]+)", line (\d+)', trace)]
 
 

@@ -11,8 +11,11 @@ import torch
 
 from xbackend_fl.errors import RefusedInput
 from xbackend_fl.hushing import hushed
+from xbackend_fl.places import PLACE, place_of, users_place
+from xbfl_torch.describe import frames_in
 
-_HELD = "model."
+HELD = "model."
+"""In front of every name of the user's module in :class:`Flat`."""
 
 
 class Flat(torch.nn.Module):
@@ -75,27 +78,35 @@ def export_onnx(
     for item in (proto, *proto.functions):
         del item.metadata_props[:]
     path.write_bytes(proto.SerializeToString())
-    return {tensor.name: tensor.name.removeprefix(_HELD) for tensor in proto.graph.initializer}
+    return {tensor.name: tensor.name.removeprefix(HELD) for tensor in proto.graph.initializer}
 
 
 def _place(graph: Any) -> None:
-    """Call nodes after the modules that they come from, and leave out what the exporter writes of this machine: lines of the user's files."""
+    """Call nodes after the modules that they come from, with the line of the user's file, whose folder is left out: it is of this machine."""
+    places = {}
     for index, node in enumerate(graph.node):
         told = {item.key: item.value for item in node.metadata_props}
         # "['', 'model', 'model.blocks.0', 'linear']": the last one is the operation itself.
         *modules, _ = ast.literal_eval(told.get("pkg.torch.onnx.name_scopes") or "['']")
         module = modules[-1].removeprefix("model").removeprefix(".") if modules else ""
         node.name = f"{module or 'forward'}/{node.op_type}_{index}"
+        places[index] = Path(users_place(frames_in(told.get("pkg.torch.onnx.stack_trace", "")))).name
         for attribute in node.attribute:
             for inner in [attribute.g] if attribute.HasField("g") else attribute.graphs:
                 _place(inner)
     for item in (graph, *graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info):
         del item.metadata_props[:]
+    for index, place in places.items():
+        if place:
+            graph.node[index].metadata_props.add(key=PLACE, value=place)
 
 
 def reason(error: BaseException) -> str:
     """The first cause of an exporter's error, its first line: what wraps it says which step failed, and gives advice of pages."""
     cause: Any = error
+    place = place_of(cause)
     while cause.__cause__ is not None:
         cause = cause.__cause__
-    return f"{type(cause).__name__}: {str(cause).strip().splitlines()[0] if str(cause).strip() else 'no reason given'}"
+        place = place or place_of(cause)
+    said = str(cause).strip().splitlines()[0].rstrip(":") if str(cause).strip() else "no reason given"
+    return f"{type(cause).__name__}: {said}" + (f" (at {place})" if place else "")

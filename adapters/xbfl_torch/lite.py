@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,12 @@ from xbackend_fl.adapter.contract import LiteModel
 from xbackend_fl.errors import AdapterError, RefusedInput, shortened
 from xbackend_fl.hushing import Aside, hushed, stderr_aside
 from xbackend_fl.places import users_place
-from xbfl_torch.describe import frames_of
-from xbfl_torch.exporting import Flat, reason
+from xbfl_torch.describe import frames_in, frames_of
+from xbfl_torch.exporting import HELD, Flat, reason
 
 Call = Callable[..., tuple[torch.Tensor, ...]]
+
+_INSTEAD = "say it otherwise in the model, or run model.onnx with ONNX Runtime"
 
 
 def export_lite(
@@ -63,7 +65,7 @@ def export_lite(
             edge = to_edge_transform_and_lower(program, partitioner=[kernels])
             written = edge.to_executorch().buffer
         except Exception as error:  # whatever ExecuTorch raises, from many packages
-            raise _unwritten(program, error) from error
+            raise _unwritten(flat, program, error) from error
     path.write_bytes(written)
     said = Aside()
     try:
@@ -109,11 +111,22 @@ def _exported(flat: Flat, inputs: Sequence[torch.Tensor], batch_axes: Sequence[i
         raise RefusedInput(f"PyTorch's exporter cannot write it: {reason(error)}") from error
 
 
-def _unwritten(program: Any, error: Exception) -> RefusedInput:
-    lacking = re.findall(r"Operator torch\._ops\.(\w+)\.(\w+)\.\w+ is not in Core ATen", str(error))
-    if not lacking:
-        return RefusedInput(f"ExecuTorch cannot write it: {reason(error)}")
-    return _lacking(program, ["::".join(found) for found in lacking])
+def _unwritten(flat: Flat, program: Any, error: Exception) -> RefusedInput:
+    said = str(error)
+    if lacking := re.findall(r"Operator torch\._ops\.(\w+)\.(\w+)\.\w+ is not in Core ATen", said):
+        return _lacking(program, ["::".join(found) for found in lacking])
+    if refused := re.search(r"Operator: <EdgeOpOverload: (\w+)\.(\w+)\.\w+>(.*)", said, re.DOTALL):
+        name, frames = f"{refused[1]}::{refused[2]}", frames_in(refused[3])
+        return RefusedInput(
+            f"ExecuTorch takes no {name} {_needed(program, name, frames)}: {reason(error)}", hint=_INSTEAD
+        )
+    quoted = [name.removeprefix(HELD) for name, _ in flat.named_modules() if '"' in name]
+    if isinstance(error, SyntaxError) and quoted:
+        return RefusedInput(
+            f"ExecuTorch takes no double quotes in the names of layers, as in {quoted[0]!r}",
+            hint="call the layer otherwise",
+        )
+    return RefusedInput(f"ExecuTorch cannot write it: {reason(error)}")
 
 
 def _unopened(program: Any, said: Aside, error: Exception) -> RefusedInput:
@@ -131,19 +144,26 @@ def _lacking(program: Any, names: Sequence[str]) -> RefusedInput:
     needs = (f"{name} {_needed(program, name)}".rstrip() for name in dict.fromkeys(names))
     return RefusedInput(
         f"ExecuTorch has no {', no '.join(needs)}",
-        hint="say it otherwise in the model, or run model.onnx with ONNX Runtime",
+        hint=_INSTEAD,
     )
 
 
-def _needed(program: Any, name: str) -> str:
-    """Who needs an operation: the module, and the line of the user's code."""
-    for node in program.graph.nodes:
-        schema = getattr(node.target, "_schema", None)
-        if schema is None or schema.name != name:
-            continue
-        modules = [path for path, _ in (node.meta.get("nn_module_stack") or {}).values()]
-        module, place = modules[-1] if modules else "", users_place(frames_of(node))
-        return f"as {module.removeprefix('model.') or 'the model'!r} needs it" + (
-            f" (at {place})" if place else ""
-        )
-    return ""
+def _needed(program: Any, name: str, frames: Sequence[tuple[str, int]] = ()) -> str:
+    """Who needs an operation: the module, and the line of the user's code; of several, who made the calls ``frames``."""
+    found = [
+        node for node in _nodes(program) if getattr(getattr(node.target, "_schema", None), "name", "") == name
+    ]
+    if not found:
+        return ""
+    node = next((node for node in found if frames and frames_of(node) == frames), found[0])
+    modules = [path for path, _ in (node.meta.get("nn_module_stack") or {}).values()]
+    module, place = modules[-1] if modules else "", users_place(frames_of(node))
+    return f"as {f'{module}.'.removeprefix(HELD).rstrip('.') or 'the model'!r} needs it" + (
+        f" (at {place})" if place else ""
+    )
+
+
+def _nodes(program: Any) -> Iterator[Any]:
+    """What the user's code calls, and what that is made of: a determinant is another operation by then."""
+    yield from program.graph.nodes
+    yield from program.run_decompositions().graph.nodes

@@ -114,6 +114,19 @@ class Unwritable(nn.Module):
         return torch.cummax(self.inner(x), 1).values
 
 
+def test_nodes_say_which_line_of_the_user_s_file_they_are_of_and_not_where_that_lies(tmp_path: Path) -> None:
+    model = TwoInputs()
+    example = {"x": _normal(2, 6), "weight": _normal(2, 1)}
+    file = _converted(model, example, lambda path: torch.save(model.state_dict(), path), "net.pt", tmp_path)
+    source = Path(__file__)
+    assert str(source.parent).encode() not in file.read_bytes()
+    lines = source.read_text(encoding="utf-8").splitlines()
+    said = {node.op_type: item.value for node in onnx.load(file).graph.node for item in node.metadata_props}
+    name, _, number = said["TopK"].partition(":")
+    assert name == source.name
+    assert "torch.sort" in lines[int(number) - 1]
+
+
 def test_what_an_exporter_cannot_write_is_refused_with_its_reason(tmp_path: Path) -> None:
     model = Unwritable()
     with pytest.raises(RefusedInput, match=r"PyTorch's exporter cannot write it: .*cummax"):

@@ -146,6 +146,13 @@ def test_an_operation_that_litert_lacks_is_named_with_its_layer_and_line(tmp_pat
 
 
 @with_litert
+def test_an_operation_that_litert_cannot_run_is_named_with_its_layer(tmp_path: Path) -> None:
+    """Six numbers: LiteRT's transform takes powers of two alone, and says so when it runs."""
+    with pytest.raises(RefusedInput, match=r"cannot run .*, RFFT2D as '\S*last\S*' needs it: .*IsPowerOfTwo"):
+        lite(applying(lambda x: tf.abs(tf.signal.rfft(x))), [normal(1, 6)], tmp_path)
+
+
+@with_litert
 def test_what_litert_answers_wrongly_is_not_kept(tmp_path: Path) -> None:
     """LiteRT 2.3.0 takes lgamma for an operation of its own, and returns nothing."""
     with pytest.raises((RunFailed, RefusedInput), match=r"disagree about|cannot run|has no"):
@@ -180,9 +187,23 @@ net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.GELU(approximate="
 with torch.no_grad():
     net[1].running_var.uniform_(0.2, 0.8)
 found = {"report": made(net, (np.zeros((20, 3, 8, 8), np.float32),), "net.pte").notes[0]}
-for name, function in (("cummax", lambda x: torch.cummax(x, 1).values), ("sort", lambda x: torch.sort(x, 1).values)):
+for name, function in (("cummax", lambda x: torch.cummax(x, 1).values), ("sort", lambda x: torch.sort(x, 1).values), ("rfft", lambda x: torch.fft.rfft(x).abs())):
     try:
         made(nn.Sequential(nn.Linear(6, 6), Last(function)), (np.zeros((1, 6), np.float32),), "other.pte")
+    except XbflError as error:
+        found[name] = error.message
+class Root(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.dense = nn.Linear(6, 9)
+    def forward(self, x):
+        return torch.linalg.det(self.dense(x).reshape(-1, 3, 3))[:, None]
+pooled = nn.Sequential(nn.Unflatten(1, (2, 3)), nn.Unflatten(2, (3, 1, 1)), nn.MaxPool3d(1), nn.Flatten(), nn.Linear(6, 2))
+quoted = nn.Sequential()
+quoted.add_module('a "b"', nn.Linear(6, 2))
+for name, model in (("root", Root()), ("pooled", pooled), ("quoted", quoted)):
+    try:
+        made(model, (np.zeros((1, 6), np.float32),), "other.pte")
     except XbflError as error:
         found[name] = error.message
 from executorch.runtime import Runtime
@@ -210,6 +231,11 @@ def test_a_module_runs_in_executorch_with_as_many_examples_as_its_example(tmp_pa
     assert max(found[count] for count in ("1", "3", "20")) < 1e-5
     for name in ("cummax", "sort"):
         assert f"ExecuTorch has no aten::{name} as '1' needs it (at made.py:" in found[name]
+    assert "ExecuTorch takes no aten::abs as '1' needs it (at made.py:" in found["rfft"]
+    # What a determinant and a pool are made of is what ExecuTorch lacks.
+    assert "ExecuTorch has no aten::_linalg_det as 'the model' needs it (at made.py:" in found["root"]
+    assert "has no aten::max_pool3d_with_indices as '2' needs it" in found["pooled"]
+    assert found["quoted"] == "ExecuTorch takes no double quotes in the names of layers, as in 'a \"b\"'"
     assert not (tmp_path / "other.pte").exists()
 
 

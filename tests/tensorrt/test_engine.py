@@ -22,6 +22,7 @@ from xbackend_fl.canonical import Schema
 from xbackend_fl.canonical.onnx_export import to_bytes, to_onnx
 from xbackend_fl.errors import ConfigError, FileError, RefusedInput, SchemaError, UnsupportedError
 from xbackend_fl.mapping.probe.draw import draw_weights
+from xbackend_fl.places import PLACE
 from xbackend_fl.tensorrt import Engine, Sizes, build, build_engine, refit_engine
 from xbackend_fl.tensorrt.record import new_engine
 
@@ -124,8 +125,9 @@ def test_an_operator_that_the_parser_lacks_is_named_with_its_layer() -> None:
         for name, shape in (("x", [2, 3, 3]), ("y", [2]))
     ]
     node = helper.make_node("Det", ["x"], ["y"], name="blocks.0/Det_1")
+    node.metadata_props.add(key=PLACE, value="net.py:7")
     model = helper.make_model(helper.make_graph([node], "g", ports[:1], ports[1:]), ir_version=10)
-    with pytest.raises(UnsupportedError, match=r"has no Det as 'blocks\.0' needs it"):
+    with pytest.raises(UnsupportedError, match=r"has no Det as 'blocks\.0' needs it \(at net\.py:7\)"):
         build(model, {})
 
 

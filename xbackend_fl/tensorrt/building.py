@@ -10,6 +10,7 @@ import onnx
 
 from xbackend_fl.errors import ConfigError, RefusedInput, UnsupportedError
 from xbackend_fl.hushing import stderr_aside
+from xbackend_fl.places import PLACE
 from xbackend_fl.tensorrt.library import Messages, library
 from xbackend_fl.text import line
 
@@ -62,7 +63,7 @@ def build(model: onnx.ModelProto, sizes: Mapping[str, Sizes], *, refittable: boo
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = trt.OnnxParser(network, said.logger)
     if not parser.parse(model.SerializeToString()):
-        raise _unparsed([parser.get_error(index) for index in range(parser.num_errors)], said)
+        raise _unparsed(model, [parser.get_error(index) for index in range(parser.num_errors)], said)
     config = builder.create_builder_config()
     config.clear_flag(trt.BuilderFlag.TF32)
     if refittable:
@@ -100,8 +101,14 @@ def owner(node: str) -> str:
     return node.rpartition("/")[0] or node
 
 
-def _unparsed(errors: list[Any], said: Messages) -> RefusedInput:
-    refused = dict.fromkeys(_reason(error) for error in errors if error.node_operator())
+def _unparsed(model: onnx.ModelProto, errors: list[Any], said: Messages) -> RefusedInput:
+    places = {
+        node.name: item.value
+        for node in model.graph.node
+        for item in node.metadata_props
+        if item.key == PLACE
+    }
+    refused = dict.fromkeys(_reason(error, places) for error in errors if error.node_operator())
     if not refused:
         return said.refusal("TensorRT's parser refuses the file", "xbfl convert writes one that it reads")
     return UnsupportedError(
@@ -110,9 +117,12 @@ def _unparsed(errors: list[Any], said: Messages) -> RefusedInput:
     )
 
 
-def _reason(error: Any) -> str:
-    """What is lacking and who needs it; why, where the parser knows the operator and refuses it here."""
-    needed = f"{error.node_operator()} as {owner(error.node_name())!r} needs it"
+def _reason(error: Any, places: Mapping[str, str]) -> str:
+    """What is lacking, who needs it and where; why, where the parser knows the operator and refuses it here."""
+    name = str(error.node_name())
+    needed = f"{error.node_operator()} as {owner(name)!r} needs it"
+    if place := places.get(name):
+        needed += f" (at {line(place, 80)})"
     # "Assertion failed: CONDITION: WHY", without a why where nobody knows the operator.
     why = str(error.desc()).removeprefix("Assertion failed: ").partition(": ")[2]
     return f"{needed}: {line(why, 200)}" if why else needed
