@@ -201,14 +201,16 @@ def test_of_an_own_loop_it_says_that_it_is_one(statement: Statement) -> None:
 
 
 @pytest.mark.parametrize("ending", ["onnx", "safetensors"])
-def test_it_travels_in_the_file_of_weights(certificate: Certificate, tmp_path: Path, ending: str) -> None:
+def test_it_travels_in_the_file_of_weights(
+    certificate: Certificate, keys: Path, tmp_path: Path, ending: str
+) -> None:
     path, schema = tmp_path / f"net.{ending}", Schema.from_json(json.dumps(certificate.statement.schema))
     held = weights.Weights.from_schema(schema, draw_weights(schema, 3))
     if ending == "onnx":
         path.write_bytes(to_bytes(to_onnx(schema, held)))
     else:
         weights.save_weights(path, held)
-    embed(path, certificate)
+    embed(path, certificate, read_private(keys / "alice.ed25519"))
     assert certificate_in(path) == certificate
     assert {name: array.tobytes() for name, array in weights.open_weights(path).items()} == {
         name: array.tobytes() for name, array in held.items()
@@ -218,9 +220,9 @@ def test_it_travels_in_the_file_of_weights(certificate: Certificate, tmp_path: P
         assert weights.load_weights(path, schema.fingerprint).digest == held.digest
 
 
-def test_a_file_of_another_schema_takes_none(certificate: Certificate, tmp_path: Path) -> None:
+def test_a_file_of_another_schema_takes_none(certificate: Certificate, keys: Path, tmp_path: Path) -> None:
     weights.save(tmp_path / "a.safetensors", {"a": np.zeros(3, np.float32)}, {"fingerprint": "f" * 64})
     with pytest.raises(SchemaError, match="is of schema ffff"):
-        embed(tmp_path / "a.safetensors", certificate)
+        embed(tmp_path / "a.safetensors", certificate, read_private(keys / "alice.ed25519"))
     with pytest.raises(FileError, match="holds no certificate"):
         certificate_in(tmp_path / "a.safetensors")

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from onnx import helper, numpy_helper
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
@@ -21,7 +22,8 @@ from xbackend_fl.adapter import load
 from xbackend_fl.canonical import Schema
 from xbackend_fl.canonical.onnx_export import to_bytes, to_onnx
 from xbackend_fl.certificate import Certificate, Model, certify, embed, sign
-from xbackend_fl.certificate.embedding import line_of
+from xbackend_fl.certificate.embedding import line_of, lines_of
+from xbackend_fl.certificate.values import sign_values
 from xbackend_fl.errors import SchemaError
 from xbackend_fl.mapping.probe.draw import draw_weights
 from xbackend_fl.signing import new_pair, read_private
@@ -30,13 +32,18 @@ Arrays = dict[str, "np.ndarray[Any, Any]"]
 
 
 @pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+def private(tmp_path_factory: pytest.TempPathFactory) -> Ed25519PrivateKey:
+    key = tmp_path_factory.mktemp("key") / "a.ed25519"
+    key.write_bytes(new_pair()[0])
+    return read_private(key)
+
+
+@pytest.fixture(scope="module")
+def certificate(private: Ed25519PrivateKey) -> Certificate:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2)).eval()
     example = (np.random.Generator(np.random.Philox(0)).standard_normal((2, 4)).astype(np.float32),)
-    key = tmp_path_factory.mktemp("key") / "a.ed25519"
-    key.write_bytes(new_pair()[0])
-    return sign(certify([Model("torch:n.py:f", load("torch"), net)], example, ["2,4"]), read_private(key))
+    return sign(certify([Model("torch:n.py:f", load("torch"), net)], example, ["2,4"]), private)
 
 
 def schema_of(certificate: Certificate) -> Schema:
@@ -117,7 +124,11 @@ def of_users(model: onnx.ModelProto) -> None:
     ],
 )
 def test_a_graph_that_somebody_changed_is_refused(
-    certificate: Certificate, tmp_path: Path, change: Callable[[onnx.ModelProto], None], said: str
+    certificate: Certificate,
+    private: Ed25519PrivateKey,
+    tmp_path: Path,
+    change: Callable[[onnx.ModelProto], None],
+    said: str,
 ) -> None:
     model, path = graph(certificate), tmp_path / "net.onnx"
     change(model)
@@ -127,22 +138,21 @@ def test_a_graph_that_somebody_changed_is_refused(
     assert not found.passed
     assert "its graph is not the one that" in found.said
     with pytest.raises(SchemaError, match=said):
-        embed(path, certificate)
+        embed(path, certificate, private)
 
 
 @pytest.mark.parametrize("opset", [18, 21, 24])
 def test_the_schemas_own_graph_is_certain_in_every_opset(
-    certificate: Certificate, tmp_path: Path, opset: int
+    certificate: Certificate, private: Ed25519PrivateKey, tmp_path: Path, opset: int
 ) -> None:
     path = tmp_path / "net.onnx"
     # What others write of the same graph, with what is said for people.
     model = graph(certificate, opset)
     model.doc_string = "ours"
     onnx.save(model, path)
-    embed(path, certificate)
+    embed(path, certificate, private)
     found = line_of(path, certificate)
     assert found.passed, found.said
-    assert "values are not certified" in found.said
 
 
 def test_a_free_axis_of_a_sequence_is_taken(tmp_path: Path) -> None:
@@ -153,7 +163,7 @@ def test_a_free_axis_of_a_sequence_is_taken(tmp_path: Path) -> None:
     made = sign(certify([Model("torch:n.py:f", load("torch"), net)], example, ["2,3,9"]), read_private(key))
     schema, path = schema_of(made), tmp_path / "net.onnx"
     path.write_bytes(to_bytes(to_onnx(schema, draw_weights(schema, 3), sequence_axes=[(0, 2)])))
-    embed(path, made)
+    embed(path, made, read_private(key))
     assert line_of(path, made).passed
 
 
@@ -188,11 +198,15 @@ def doubled(held: Arrays) -> None:
     ],
 )
 def test_tensors_that_are_none_of_the_schemas_weights_are_refused(
-    certificate: Certificate, tmp_path: Path, change: Callable[[Arrays], None], said: str
+    certificate: Certificate,
+    private: Ed25519PrivateKey,
+    tmp_path: Path,
+    change: Callable[[Arrays], None],
+    said: str,
 ) -> None:
     schema, path = schema_of(certificate), tmp_path / "net.safetensors"
     weights.save_weights(path, weights.Weights.from_schema(schema, draw_weights(schema, 3)))
-    embed(path, certificate)
+    embed(path, certificate, private)
     assert line_of(path, certificate).passed
     with safe_open(path, "np") as file:
         metadata = file.metadata()
@@ -202,3 +216,82 @@ def test_tensors_that_are_none_of_the_schemas_weights_are_refused(
     found = line_of(path, certificate)
     assert not found.passed
     assert said.replace("\\", "") in found.said
+
+
+@pytest.fixture(params=["onnx", "safetensors"])
+def held(
+    request: pytest.FixtureRequest, certificate: Certificate, private: Ed25519PrivateKey, tmp_path: Path
+) -> Path:
+    """Weights of round 7 around the certificate."""
+    return written(certificate, private, tmp_path / f"net.{request.param}")
+
+
+def written(certificate: Certificate, private: Ed25519PrivateKey | None, path: Path, seed: int = 3) -> Path:
+    schema, about = schema_of(certificate), {"run": "one", "round": "7"}
+    arrays = draw_weights(schema, seed)
+    if path.suffix == ".onnx":
+        path.write_bytes(to_bytes(to_onnx(schema, arrays, metadata=about)))
+    else:
+        weights.save(path, arrays, {"fingerprint": schema.fingerprint, **about})
+    if private is not None:
+        embed(path, certificate, private)
+    return path
+
+
+def with_metadata(path: Path, **other: str | None) -> None:
+    archive = weights.open_weights(path)
+    metadata = {key: value for key, value in {**archive.metadata, **other}.items() if value is not None}
+    if path.suffix == ".onnx":
+        model = onnx.load(path)
+        del model.metadata_props[:]
+        helper.set_model_props(model, metadata)
+        onnx.save(model, path)
+    else:
+        weights.save(path, dict(archive), metadata, overwrite=True)
+
+
+def values(path: Path, certificate: Certificate, *, signed: bool = False) -> tuple[bool, str]:
+    *_, found = lines_of(path, certificate, signed=signed)
+    assert found.name == "values"
+    return found.passed, found.said
+
+
+def test_the_values_are_those_that_were_signed(held: Path, certificate: Certificate) -> None:
+    said = "signed with the certificate's key, round 7 of run one"
+    assert values(held, certificate, signed=True) == (True, said)
+
+
+def test_other_values_under_the_signature_fail(held: Path, certificate: Certificate, tmp_path: Path) -> None:
+    """Whole weights of another round, which are right in every other respect."""
+    other = written(certificate, None, tmp_path / f"other{held.suffix}", seed=4)
+    with_metadata(other, **weights.open_weights(held).metadata)
+    passed, said = values(other, certificate)
+    assert not passed
+    assert "others than those that the signer" in said
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"round": "8"}, {"run": "two"}, {"round": None}, {"course": "added"}, {"certificate_values": "AAAA"}, {"certificate_values": "é"}],
+)  # fmt: skip
+def test_what_the_file_says_of_its_round_is_signed_too(
+    held: Path, certificate: Certificate, other: dict[str, str | None]
+) -> None:
+    with_metadata(held, **other)
+    assert not values(held, certificate)[0]
+
+
+def test_another_key_signs_no_values(held: Path, certificate: Certificate, tmp_path: Path) -> None:
+    (tmp_path / "b.ed25519").write_bytes(new_pair()[0])
+    signature = sign_values(weights.open_weights(held), read_private(tmp_path / "b.ed25519"))
+    with_metadata(held, certificate_values=signature)
+    assert not values(held, certificate)[0]
+
+
+def test_values_that_nobody_signed_are_said_and_fail_where_they_must_be(
+    held: Path, certificate: Certificate
+) -> None:
+    with_metadata(held, certificate_values=None)
+    said = "nobody signed them: whoever holds the file can write others into it"
+    assert values(held, certificate) == (True, said)
+    assert values(held, certificate, signed=True) == (False, said)

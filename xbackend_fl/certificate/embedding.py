@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from xbackend_fl import weights
 from xbackend_fl.certificate.files import check_file
 from xbackend_fl.certificate.statement import Certificate, Statement, read, read_file
+from xbackend_fl.certificate.values import KEY as VALUES
+from xbackend_fl.certificate.values import line_of_values, sign_values
 from xbackend_fl.certificate.verifying import Line
 from xbackend_fl.errors import FileError, RefusedInput
 from xbackend_fl.text import line
@@ -19,20 +24,22 @@ KEY = "certificate"
 _FORMATS = ("onnx", "safetensors")
 
 
-def embed(path: Path, certificate: Certificate) -> None:
-    """Write a certificate into a file of canonical weights, which is whole before and after.
+def embed(path: Path, certificate: Certificate, key: Ed25519PrivateKey) -> None:
+    """Write a certificate into a file of canonical weights, which is whole before and after, and sign the values that are in it.
 
     Args:
         path: ``.onnx`` or ``.safetensors``.
         certificate: Of the same schema.
+        key: That which signed it.
 
     Raises:
         FileError: The file has no place for it.
         SchemaError: It holds weights of another schema, or another graph than the schema's.
     """
     archive = can_hold(path, certificate.statement)
+    signed = {KEY: certificate.to_json(), VALUES: sign_values(archive, key)}
     if archive.format == "safetensors":
-        metadata = {**archive.metadata, KEY: certificate.to_json()}
+        metadata = {**archive.metadata, **signed}
         weights.save(path, archive, metadata, format="safetensors", overwrite=True)
         return
     import onnx  # noqa: PLC0415
@@ -41,7 +48,7 @@ def embed(path: Path, certificate: Certificate) -> None:
 
     model = onnx.load_model_from_string(path.read_bytes())
     held = {item.key: item.value for item in model.metadata_props}
-    onnx.helper.set_model_props(model, {**held, KEY: certificate.to_json()})
+    onnx.helper.set_model_props(model, {**held, **signed})
     with atomic_write(path) as partial:
         partial.write_bytes(to_bytes(model))
 
@@ -72,6 +79,20 @@ def certificate_in(path: Path) -> Certificate:
     if text is None:
         raise FileError(f"{path} holds no certificate", hint="xbfl certify … --embed writes one into a file")
     return read(text, str(path))
+
+
+def lines_of(path: Path, certificate: Certificate, *, signed: bool = False) -> Iterator[Line]:
+    """Whether a file of weights is of its certificate, and its values are those that were signed.
+
+    Args:
+        path: The file.
+        certificate: The one in it, whose signature was checked.
+        signed: Whether values that nobody signed fail.
+    """
+    of_file = line_of(path, certificate)
+    yield of_file
+    if of_file.passed:
+        yield line_of_values(weights.open_weights(path), certificate, required=signed)
 
 
 def line_of(path: Path, certificate: Certificate) -> Line:

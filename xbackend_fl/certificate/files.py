@@ -61,9 +61,9 @@ def check_file(path: Path, archive: Archive, statement: Statement) -> str:
             "its tensors are not those that its header has the digest of", hint="get the file again"
         )
     if archive.format != "onnx":
-        return f"{len(held)} tensors of {schema.fingerprint[:12]}; their values are not certified"
+        return f"{len(held)} tensors of {schema.fingerprint[:12]}"
     _check_graph(path, schema, held)
-    return f"the graph that {schema.fingerprint[:12]} exports, with {len(held)} tensors; their values are not certified"
+    return f"the graph that {schema.fingerprint[:12]} exports, with {len(held)} tensors"
 
 
 def _check_graph(path: Path, schema: Schema, held: Mapping[str, NDArray[Any]]) -> None:

@@ -23,7 +23,9 @@ def certify(
     inputs: Inputs = None,
     embed: Annotated[
         list[Path] | None,
-        typer.Option(help="Write it into this .onnx or .safetensors file, too; repeatable."),
+        typer.Option(
+            help="Write it into this .onnx or .safetensors file, too, and sign the values there; repeatable."
+        ),
     ] = None,
     own_loop: Annotated[
         str, typer.Option(metavar="NAME", help="A training loop of your own; it is named, and not looked at.")
@@ -51,7 +53,7 @@ def certify(
     certificate = sign(statement, private)
     write(output, certificate)
     for path in embed or ():
-        write_into(path, certificate)
+        write_into(path, certificate, private)
     if as_json:
         found = [{"source": model.source, "errors": model.errors} for model in statement.models]
         print_json({"path": str(output), "fingerprint": statement.fingerprint, "models": found})
@@ -78,6 +80,12 @@ def verify(
         list[str] | None, typer.Option(help=f"Prove this model against it as well; repeatable. {MODEL}")
     ] = None,
     inputs: Inputs = None,
+    signed_values: Annotated[
+        bool,
+        typer.Option(
+            "--signed-values", help="Fail, too, if nobody signed the values of the weights in a file."
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Repeat a CERTIFICATE here; exit 0 only if every line is so, and else say which is not.
@@ -85,7 +93,7 @@ def verify(
     xbfl verify certificate.json --trust alice.ed25519.pem --model torch:net.py:build
     """
     from xbackend_fl.certificate import certificate_in, lines
-    from xbackend_fl.certificate.embedding import line_of
+    from xbackend_fl.certificate.embedding import lines_of
     from xbackend_fl.certificate.verifying import example_of
 
     found = certificate_in(certificate)
@@ -94,7 +102,9 @@ def verify(
         echo(f"ok      signature: {signer.name}")
     statement = found.statement
     failed, shown = 0, []
-    several = [] if certificate.suffix == ".json" else [line_of(certificate, found)]
+    if signed_values and certificate.suffix == ".json":
+        raise typer.BadParameter(f"--signed-values is of a file with weights, and {certificate} has none")
+    several = [] if certificate.suffix == ".json" else lines_of(certificate, found, signed=signed_values)
     for item in (*several, *lines(statement, example_of(statement, inputs or ()), _opened(model or []))):
         failed += not item.passed
         shown.append(vars(item))
