@@ -262,13 +262,13 @@ class Worker:
         """Where participants keep what they need from one of their rounds to the next."""
         self._training.states = states
 
-    def to_device(self, device: str, replicas: int | None, share: int) -> bool:
+    def to_device(self, device: str, replicas: int | None, share: int = 0) -> bool:
         """Move the model to a device, and the data that all participants share.
 
         Args:
             device: As for :meth:`~xbackend_fl.adapter.CohortTrainer.to_device`.
             replicas: As there.
-            share: How many participants this worker usually has in a round at most.
+            share: How many participants this worker usually has in a round at most; 0 if nobody knows.
 
         Returns:
             Whether cohorts are to train there in lockstep.

@@ -46,6 +46,7 @@ class CourseState:
         states: Digest of what each participant keeps, by its name; who keeps nothing is not in it.
         run: Name of the run; empty where nobody gave one.
         best_digest: Digest of the weights of the best round; empty if there is none, or an earlier version wrote the state.
+        digest: Digest of the weights, if somebody has it; no file holds it.
     """
 
     round: int
@@ -56,6 +57,7 @@ class CourseState:
     states: Mapping[str, str] = field(default_factory=dict)
     run: str = ""
     best_digest: str = ""
+    digest: str = ""
 
     @property
     def best(self) -> RoundFinished | None:
@@ -64,7 +66,7 @@ class CourseState:
 
     def evaluated(self, entry: RoundFinished) -> CourseState:
         """The state with the last round's entry in the history."""
-        best = self.weights.digest if entry.best else self.best_digest
+        best = (self.digest or self.weights.digest) if entry.best else self.best_digest
         return replace(self, history=(*self.history, entry), pending=None, best_digest=best)
 
 

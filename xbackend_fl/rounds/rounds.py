@@ -99,10 +99,18 @@ def _one_round(
     with np.errstate(over="ignore", invalid="ignore"):
         weights, server = algorithm.apply(state.weights, merged, state.server)
     _check_finite(number, {**weights, **{f"server state {name}": array for name, array in server.items()}})
-    save_weights(folder.last, weights)
+    digest = save_weights(folder.last, weights)
     pending = Pending(outcome.mean.num_examples, time.perf_counter() - started)
     states = {**state.states, **outcome.states}
-    return replace(state, round=number, weights=weights, server=server, pending=pending, states=states)
+    return replace(
+        state,
+        round=number,
+        weights=weights,
+        server=server,
+        pending=pending,
+        states=states,
+        digest=digest,
+    )
 
 
 def _cures(course: Course, outcome: RoundOutcome) -> Iterator[str]:
@@ -122,7 +130,7 @@ def _cures(course: Course, outcome: RoundOutcome) -> Iterator[str]:
 def _keep_best(folder: RunFolder, state: CourseState) -> None:
     """Write the weights of a round that is the best so far, once a checkpoint has them: a run that is killed before finds them there."""
     if state.best is not None and state.best.round == state.round:
-        save_weights(folder.best, state.weights)
+        save_weights(folder.best, state.weights, known=state.best_digest)
 
 
 def _check_finite(number: int, arrays: Mapping[str, NDArray[Any]]) -> None:

@@ -19,9 +19,18 @@ from xbackend_fl.weights.container import Weights, digest
 from xbackend_fl.weights.store import save
 
 
-def write_tensors(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> str:
-    """Write arrays and metadata, with a digest of the arrays, which is returned; the file appears whole or not at all."""
-    header = {**metadata, "digest": digest(arrays)}
+def write_tensors(
+    path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str], known: str = ""
+) -> str:
+    """Write arrays and metadata, with a digest of the arrays, which is returned; the file appears whole or not at all.
+
+    Args:
+        path: The file.
+        arrays: Arrays by name.
+        metadata: Text by key.
+        known: The digest, where somebody has it.
+    """
+    header = {**metadata, "digest": known or digest(arrays)}
     save(path, arrays, header, format=safetensors.NAME, overwrite=True, verify=False)
     return header["digest"]
 
@@ -45,17 +54,20 @@ def read_tensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     return arrays, dict(archive.metadata)
 
 
-def save_weights(path: Path, weights: Weights, storage: Mapping[str, str] | None = None) -> None:
-    """Write ``weights`` as canonical safetensors.
+def save_weights(
+    path: Path, weights: Weights, storage: Mapping[str, str] | None = None, known: str = ""
+) -> str:
+    """Write ``weights`` as canonical safetensors; returns the digest of what was written.
 
     Args:
         path: The new file.
         weights: The weights.
         storage: NumPy dtype name of half precision by the name of a parameter whose numbers it can hold; :func:`load_weights` widens them.
+        known: That digest, where somebody has it.
     """
     kinds = json.dumps({name: str(kind) for name, kind in weights.kinds.items()})
     held = {name: rounded(array, (storage or {}).get(name, "float32")) for name, array in weights.items()}
-    write_tensors(path, held, {"fingerprint": weights.fingerprint, "kinds": kinds})
+    return write_tensors(path, held, {"fingerprint": weights.fingerprint, "kinds": kinds}, known)
 
 
 def load_weights(path: Path, fingerprint: str | None = None) -> Weights:
