@@ -12,6 +12,8 @@ import torch
 import triton
 import triton.language as tl
 
+from xbfl_torch.stacked.kernels.launching import launch
+
 MAX_ROWS = 64
 """Rows of a batch up to which the dense kernels are used."""
 
@@ -109,9 +111,10 @@ def gather(data: torch.Tensor, rows: torch.Tensor, factor: float, offset: float)
     result = torch.empty((len(rows), *data.shape[1:]), device=data.device)
     width = data[0].numel()
     # Fused into one operation, product and sum would be rounded once and not twice as on a processor.
-    _gather[(len(rows), triton.cdiv(width, 1024))](
-        data, rows, result, width, factor, offset, 1024, num_warps=4, enable_fp_fusion=False
-    )
+    launch(
+        _gather, (len(rows), triton.cdiv(width, 1024)), data, rows, result, width, factor, offset, 1024,
+        num_warps=4, enable_fp_fusion=False,
+    )  # fmt: skip
     return result
 
 

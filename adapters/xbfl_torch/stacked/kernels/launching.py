@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+import triton
 
 _WAITING: list[tuple[ThreadPoolExecutor, list[Future[Any]]]] = []
 
@@ -23,12 +25,35 @@ def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) 
 
 def _compile(kernel: Any, grid: Any, device: int, arguments: Any, options: Any) -> None:
     torch.cuda.set_device(device)
-    kernel.warmup(*arguments, grid=grid, **options)
+    for part in begin():
+        part.result()
+    # Asked how it is run, a kernel is loaded and the function that launches it compiled, which else its first launch does.
+    kernel.warmup(*arguments, grid=grid, **options).run  # noqa: B018
+
+
+@functools.cache
+def begin() -> tuple[Future[Any], ...]:
+    """Begin what the compiler does once in a process, on the current device.
+
+    Half a second each: what asks the driver is compiled, and the compiler hashes itself, by which kernels lie on disk. Each of the
+    threads that compile would do the latter for itself.
+    """
+    device, key = torch.cuda.current_device(), getattr(triton.runtime.cache, "triton_key", None)
+
+    def ask() -> None:
+        torch.cuda.set_device(device)
+        triton.runtime.driver.active.get_current_target()
+
+    pool = ThreadPoolExecutor(2)
+    parts = tuple(pool.submit(part) for part in (ask, key) if part is not None)
+    pool.shutdown(wait=False)
+    return parts
 
 
 @contextmanager
 def compiling() -> Iterator[None]:
     """What is launched inside is compiled, all at once, and does not run."""
+    begin()
     with ThreadPoolExecutor(16) as pool:
         waiting: list[Future[Any]] = []
         _WAITING.append((pool, waiting))
