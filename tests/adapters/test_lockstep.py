@@ -67,6 +67,30 @@ class Attention(nn.Module):
         return self.head(self.layer(images[:, 0]).mean(1))
 
 
+class Chained(nn.Module):
+    """Normalises, rectifies and pools: with windows that leave rows out, and with others who read what lies between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, 6, 3, padding=1), nn.Conv2d(6, 20, 2)
+        self.one, self.two, self.three = (
+            nn.BatchNorm2d(6),
+            nn.BatchNorm2d(20, affine=False),
+            nn.BatchNorm2d(20),
+        )
+        self.head = nn.Linear(26, 4)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        normal = self.one(self.first(images))
+        rectified = torch.relu(normal)
+        below = self.second(functional.max_pool2d(rectified, (3, 2)))
+        beside = rectified.mean((2, 3)) + torch.tanh(normal).mean((2, 3))
+        pooled = functional.max_pool2d(self.three(below), (1, 3)) + functional.relu(self.two(below)).mean(
+            3, keepdim=True
+        )
+        return self.head(torch.cat([pooled.flatten(1), beside], 1))
+
+
 class Ids(nn.Module):
     """Looks numbers up."""
 
@@ -209,6 +233,7 @@ def check(
     [
         normalised,
         pooled,
+        Chained,
         grouped,
         wide,
         Attention,

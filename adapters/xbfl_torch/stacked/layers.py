@@ -9,7 +9,8 @@ import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from xbfl_torch.stacked import convolution, groups, normalisation, pooling, recurrent
+from xbfl_torch.stacked import convolution, groups, pooling, recurrent
+from xbfl_torch.stacked.chains import Chains
 from xbfl_torch.stacked.dense import Dense
 from xbfl_torch.stacked.dropout import Drawing
 
@@ -30,15 +31,13 @@ class StackedLayers(TorchFunctionMode):
         self._rules: Mapping[Any, Callable[..., Any]] = {
             functional.linear: dense.linear,
             torch.conv2d: convolution.conv2d,
-            functional.batch_norm: normalisation.batch_norm,
             functional.group_norm: groups.group_norm,
             functional.adaptive_avg_pool2d: pooling.adaptive_avg_pool2d,
-            functional.max_pool2d: pooling.max_pool2d,
-            torch.max_pool2d: pooling.max_pool2d,
             torch.lstm: recurrent.lstm,
             torch.gru: recurrent.gru,
             torch.rnn_tanh: recurrent.rnn_tanh,
             torch.rnn_relu: recurrent.rnn_relu,
+            **Chains().rules,
             **drawing.rules,
         }
 

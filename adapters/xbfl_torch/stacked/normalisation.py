@@ -2,12 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
 from xbfl_torch.stacked import devices
 from xbfl_torch.stacked.lifting import lifted
+
+
+@dataclass(frozen=True)
+class Normalised:
+    """Images that kernels normalised.
+
+    Attributes:
+        value: The images, ``[participants, batch, channels, height, width]``.
+        weight: What they were multiplied with then, ``[participants, channels]``.
+        bias: What was added.
+        counts: Examples that count, ``[participants]``.
+        mean: Of every channel, ``[participants, channels]``.
+        variance: The same.
+        eps: Added to the variance.
+        rectified: Whether what was negative then became zero.
+    """
+
+    value: torch.Tensor
+    weight: torch.Tensor | None
+    bias: torch.Tensor | None
+    counts: torch.Tensor
+    mean: torch.Tensor
+    variance: torch.Tensor
+    eps: float
+    rectified: bool = False
 
 
 def batch_norm(
@@ -20,14 +47,21 @@ def batch_norm(
     training: bool = False,  # noqa: FBT001, FBT002
     momentum: float = 0.1,
     eps: float = 1e-5,
+    *,
+    seen: list[Normalised],
 ) -> Any:
-    """``functional.batch_norm`` of one participant; running variances average the biased variance, as ONNX defines it."""
+    """``functional.batch_norm`` of one participant; running variances average the biased variance, as ONNX defines it.
+
+    What kernels normalise is added to ``seen``.
+    """
     if not training:
         return NotImplemented
-    return lifted(_batch_norm, count, value, running_mean, running_var, weight, bias, momentum, eps)
+    rule = partial(_batch_norm, seen)
+    return lifted(rule, count, value, running_mean, running_var, weight, bias, momentum, eps)
 
 
 def _batch_norm(
+    seen: list[Normalised],
     counts: torch.Tensor,
     value: torch.Tensor,
     running_mean: torch.Tensor | None,
@@ -41,6 +75,9 @@ def _batch_norm(
     kind = _Normalise if devices.kernels("normalisation", value) is None else _NormaliseByKernels
     result, mean, variance = kind.apply(value, weight, bias, counts, eps)  # type: ignore[no-untyped-call]
     kernels = devices.kernels("normalisation", value)
+    if kernels is not None and value.ndim == 5:
+        lined = devices.lined_up(weight), devices.lined_up(bias)
+        seen.append(Normalised(value, *lined, counts, mean, variance, eps))
     if running_mean is None or running_var is None:
         return result  # type: ignore[no-any-return]
     if kernels is not None and running_mean.stride() == running_var.stride():
@@ -102,10 +139,33 @@ class _NormaliseByKernels(torch.autograd.Function):
         flat, mean, variance, weight, counts = ctx.saved_tensors
         places = flat.shape[1] // ctx.shape[1]
         below, slope, shift = ctx.kernels.backward(
-            _channels_last(grads[0]), flat, mean, variance, weight, counts, places, ctx.eps
+            _channels_last(grads[0]), flat, mean, variance, weight, None, counts, places, ctx.eps
         )
         of_bias = shift if ctx.needs_input_grad[2] else None
         return _channels_second(below, ctx.shape), None if weight is None else slope, of_bias, None, None
+
+
+def backward(
+    grad: torch.Tensor, item: Normalised, window: tuple[int, int] | None, chosen: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+    """Gradients of value, weight and bias by that of what came after, ``[participants, batch, channels, ...]``.
+
+    Args:
+        grad: The gradient.
+        item: What was normalised, and whether it was rectified.
+        window: By which it was pooled then, if it was.
+        chosen: Which place of each window is the largest.
+    """
+    kernels, value = devices.kernels("normalisation", item.value), item.value
+    assert kernels is not None
+    height, width = value.shape[3:]
+    pooled = None if window is None else kernels.Pooled(chosen, height, width, *window)
+    below, slope, shift = kernels.backward(
+        _channels_last(grad), _channels_last(value), item.mean, item.variance, item.weight, item.bias, item.counts,
+        height * width, item.eps, rectified=item.rectified, pooled=pooled,
+    )  # fmt: skip
+    of_weight, of_bias = (None if item.weight is None else slope), (None if item.bias is None else shift)
+    return _channels_second(below, value.shape), of_weight, of_bias
 
 
 def _channels_last(value: torch.Tensor) -> torch.Tensor:

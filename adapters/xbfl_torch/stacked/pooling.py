@@ -28,13 +28,34 @@ def max_pool2d(
     return_indices: bool = False,  # noqa: FBT001, FBT002
 ) -> Any:
     """``functional.max_pool2d`` of one participant."""
+    window = window_of(value, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+    return NotImplemented if window is None else lifted(_max_pool2d, count, value, window)
+
+
+def window_of(
+    value: torch.Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,  # noqa: FBT001, FBT002
+    return_indices: bool = False,  # noqa: FBT001, FBT002
+) -> tuple[int, int] | None:
+    """The window of ``functional.max_pool2d``, if kernels pool by it: windows side by side."""
     window = devices.pair(kernel_size)
     apart = devices.pair(padding) == (0, 0) and devices.pair(dilation) == (1, 1)
     apart = apart and (not stride or devices.pair(stride) == window)
     kernels = devices.kernels("pooling", value)
-    if kernels is None or value.ndim != 4 or not apart or ceil_mode or return_indices:
-        return NotImplemented
-    return lifted(_max_pool2d, count, value, window)
+    taken = kernels is not None and value.ndim == 4 and apart and not ceil_mode and not return_indices
+    return window if taken else None
+
+
+def largest(value: torch.Tensor, window: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """The largest of each window of ``value [participants, batch, channels, ...]``, and which it is, channels last."""
+    kernels = devices.kernels("pooling", value)
+    assert kernels is not None
+    result, chosen = kernels.forward(value.movedim(2, -1).contiguous(), window)
+    return result.movedim(-1, 2), chosen
 
 
 def _max_pool2d(_: Any, value: torch.Tensor, window: tuple[int, int]) -> torch.Tensor:
@@ -46,9 +67,9 @@ class _Largest(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Any, window: Any) -> Any:
         ctx.kernels, ctx.window, ctx.size = devices.kernels("pooling", value), window, value.shape[3:]
-        result, chosen = ctx.kernels.forward(value.movedim(2, -1).contiguous(), window)
+        result, chosen = largest(value, window)
         ctx.save_for_backward(chosen)
-        return result.movedim(-1, 2)
+        return result
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:

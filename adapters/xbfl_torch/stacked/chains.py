@@ -1,0 +1,84 @@
+"""Batch normalisation, ReLU and pooling one after the other are one pass backwards.
+
+Each result is computed as ever, and whoever else reads one gets its gradient through it as ever. But what comes next in a row looks, backwards,
+straight at what was normalised: gradients of images of full size, one for each step of the row, are never written down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import replace
+from typing import Any, final
+
+import torch
+from torch.nn import functional
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from xbfl_torch.stacked import normalisation, pooling
+from xbfl_torch.stacked.lifting import lifted
+from xbfl_torch.stacked.normalisation import Normalised
+
+
+@final
+class Chains:
+    """The rows of one step."""
+
+    def __init__(self) -> None:
+        self._normalised: MutableMapping[torch.Tensor, Normalised] = WeakTensorKeyDictionary()
+
+    @property
+    def rules(self) -> Mapping[Any, Callable[..., Any]]:
+        """By function of PyTorch."""
+        return {
+            functional.batch_norm: self._batch_norm,
+            functional.relu: self._relu,
+            torch.relu: self._relu,
+            torch.Tensor.relu: self._relu,
+            functional.max_pool2d: self._max_pool2d,
+            torch.max_pool2d: self._max_pool2d,
+        }
+
+    def _batch_norm(self, *arguments: Any, **options: Any) -> Any:
+        seen: list[Normalised] = []
+        result = normalisation.batch_norm(*arguments, **options, seen=seen)
+        if seen:
+            self._normalised[result] = seen[0]
+        return result
+
+    def _relu(self, count: torch.Tensor, value: torch.Tensor, inplace: bool = False) -> Any:  # noqa: FBT001, FBT002
+        item = self._normalised.get(value)
+        if item is None or inplace or item.rectified:
+            return NotImplemented
+        item = replace(item, rectified=True)
+        result = lifted(_after, count, value, item, None)
+        self._normalised[result] = item
+        return result
+
+    def _max_pool2d(self, count: torch.Tensor, value: torch.Tensor, *arguments: Any, **options: Any) -> Any:
+        item, window = self._normalised.get(value), pooling.window_of(value, *arguments, **options)
+        if item is None or window is None:
+            return pooling.max_pool2d(count, value, *arguments, **options)
+        return lifted(_after, count, value, item, window)
+
+
+def _after(_: Any, value: torch.Tensor, item: Normalised, window: tuple[int, int] | None) -> torch.Tensor:
+    result: torch.Tensor = _After.apply(item.value, item.weight, item.bias, value.detach(), item, window)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _After(torch.autograd.Function):
+    """Of what was normalised, through what came after that; ``value`` is what is rectified or pooled now."""
+
+    @staticmethod
+    def forward(ctx: Any, _: Any, __: Any, ___: Any, value: Any, item: Normalised, window: Any) -> Any:
+        ctx.item, ctx.window = item, window
+        if window is None:
+            return torch.relu(value)
+        result, chosen = pooling.largest(value, window)
+        ctx.save_for_backward(chosen)
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        found = normalisation.backward(grads[0], ctx.item, ctx.window, *ctx.saved_tensors)
+        return *found, None, None, None
