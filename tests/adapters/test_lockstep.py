@@ -260,9 +260,10 @@ def test_weights_that_nobody_needs_for_itself(monkeypatch: pytest.MonkeyPatch) -
     """By the numbers of examples alone; with more of them, everybody has a weight of its own, and the result is the same."""
     lockstep, model = opened(wide, PLACES[0])
     config = TrainConfig(OPTIMIZERS["sgd"](lr=0.1), clip_norm=0.05)
-    assert lockstep._shared(clients(), config) == ("1.weight", "3.weight")
-    assert lockstep._shared(clients(12), config) == ()
-    assert lockstep._shared(clients(), SGD) == ()
+    assert lockstep._weights(clients(), config) == (("1.weight", "3.weight"), ("6.weight",))
+    assert lockstep._weights(clients(12), config) == ((), ("1.weight", "3.weight", "6.weight"))
+    assert lockstep._weights(clients(), SGD) == ((), ("1.weight", "3.weight", "6.weight"))
+    assert lockstep._weights(clients(), replace(SGD, optimizer=OPTIMIZERS["adam"](lr=0.1))) == ((), ())
     shared = {
         name: array.copy() for name, array in lockstep.train(start_of(model), clients(), config).sums.items()
     }
@@ -391,7 +392,7 @@ def test_who_is_refused_spoils_nobody(build: Any, place: Any) -> None:
 def test_what_is_frozen_stays() -> None:
     lockstep, model = opened(wide, PLACES[0])
     config = TrainConfig(OPTIMIZERS["sgd"](lr=0.1), frozen=frozenset({"1.weight", "6.bias"}))
-    assert lockstep._shared(clients(), config) == ("3.weight",)
+    assert lockstep._weights(clients(), config) == (("3.weight",), ("6.weight",))
     found = lockstep.train(start_of(model), clients(), config).sums
     assert not found["1.weight"].any()
     assert not found["6.bias"].any()
@@ -420,7 +421,7 @@ def test_a_last_gradient_that_is_not_finite(place: Any) -> None:
     config = TrainConfig(OPTIMIZERS["sgd"](lr=0.1))
     clean, bad = ClientWork((np.arange(8),), 8), ClientWork((np.array([3, 89]),), 2)
     start = start_of(model)
-    assert lockstep._shared([clean, bad], config) == ("first.weight",)
+    assert lockstep._weights([clean, bad], config)[0] == ("first.weight",)
     found = lockstep.train(start, [clean, bad], config)
     assert found.accepted == (True, False)
     assert np.isfinite([loss.total for loss in found.losses]).all()

@@ -128,7 +128,7 @@ def test_a_weight_of_ones_own_is_not_shared() -> None:
     lockstep, model = opened(wide, PLACES[0])
     start, config = start_of(model), TrainConfig(OPTIMIZERS["sgd"](lr=0.1))
     work = [replace(part, own=lambda: Own({"1.weight": start["1.weight"]}, {})) for part in clients()]
-    assert lockstep._shared(work, config) == ("3.weight",)
+    assert lockstep._weights(work, config) == (("3.weight",), ("1.weight", "6.weight"))
 
 
 def test_memory_that_ends_in_the_middle(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:

@@ -4,7 +4,7 @@ A participant's step is small: a GPU spends it on starting kernels. Here the mod
 (``torch.func.vmap``), and what the stacked form of a layer is known to be faster for has a rule of its own.
 
 * ``lifting.py``: leaves ``vmap`` for a function of stacked tensors.
-* ``layers.py``: which function of PyTorch has a rule; ``dense.py``, ``convolution.py``, ``normalisation.py``, ``groups.py``, ``pooling.py``,
+* ``layers.py``: which function of PyTorch has a rule; ``dense.py``, ``outer.py``, ``convolution.py``, ``normalisation.py``, ``groups.py``, ``pooling.py``, ``chains.py``,
   ``recurrent.py``, ``dropout.py``: the rules.
 * ``devices.py``: which kernels compute where; ``kernels/``: Triton.
 * ``schedule.py``: who steps when, on which rows.

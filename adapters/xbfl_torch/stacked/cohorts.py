@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from operator import itemgetter
-from typing import Any, final
+from typing import Any, TypeAlias, final
 
 import numpy as np
 import torch
@@ -26,21 +26,25 @@ from xbfl_torch.stacked.dense import few_enough
 from xbfl_torch.stacked.dropout import MASKED
 from xbfl_torch.stacked.graphs import Graphs, step_alone
 from xbfl_torch.stacked.memory import StepBytes, fitting, free_bytes, wave_bytes, with_spare
+from xbfl_torch.stacked.outer import MAX_ROWS
 from xbfl_torch.stacked.packing import Packing
 from xbfl_torch.stacked.proof import CannotStack, prove
 from xbfl_torch.stacked.room import Expected, Room, needed_room, with_margin
-from xbfl_torch.stacked.schedule import Schedule, by_steps, rounded, schedule
+from xbfl_torch.stacked.schedule import Schedule, by_steps, largest_batch, rounded, schedule
 from xbfl_torch.stacked.step import lockstep
 from xbfl_torch.stacked.wave import Wave, weights_of
 from xbfl_torch.steps import dropout_rates
 
-_COPIERS = 4
-"""Threads that copy weights: one takes 6 ms for 26 MB while another puts examples in order."""
+_COPIERS = 8
+"""Threads that copy weights: one takes 6 ms for 26 MB while another puts examples in order, four 2.0, eight 1.5."""
 
 _PIECE = 4 << 20
-"""Bytes that one of them copies at a time."""
+"""Bytes that one of them copies at a time at most; what is smaller is copied together."""
 
 _LOG = logging.getLogger("xbfl")
+
+Piece: TypeAlias = tuple[slice, Future[None]]
+"""Where some weights lie, and what puts them there."""
 
 
 @final
@@ -76,8 +80,10 @@ class Lockstep:
         self._planned: dict[str, int] = {}
         self._expected = Expected()
         self._copier = ThreadPoolExecutor(_COPIERS, "xbfl-weights")
-        self._begun: tuple[Tensors, Packing, list[Future[None]]] | None = None
+        self._begun: tuple[Tensors, Packing, list[Piece]] | None = None
         self._host: torch.Tensor | None = None
+        if data.targets.is_cuda:
+            devices.begin_compiling()
 
     def expect(self, steps: Sequence[int], batch: int, count: int = 0) -> None:
         """Make room for ``count`` participants, of so many steps, of batches of so many examples at most."""
@@ -89,13 +95,15 @@ class Lockstep:
             packing = self._wave.packing
             self._begun = start, packing, self._copies(packing, start)
 
-    def refusal(self, config: TrainConfig, shared: Sequence[str] = ()) -> str | None:
-        """Why participants cannot train so in lockstep; ``None`` if they can, which has been tried."""
-        key = f"{_key(config)} {shared}"
+    def refusal(
+        self, config: TrainConfig, shared: Sequence[str] = (), outer: Sequence[str] = (), batch: int = 0
+    ) -> str | None:
+        """Why participants cannot train so in lockstep; ``None`` if they can, which has been tried with room for ``batch`` examples."""
+        key = f"{_key(config)} {shared} {outer}"
         if key not in self._refused:
             try:
                 _check(self._model, config)
-                prove(self._model, self._packed(shared, config), self._data, config)
+                prove(self._model, self._packed(shared, outer, config), self._data, config, batch)
             except CannotStack as reason:
                 self._refused[key] = str(reason)
             except torch.OutOfMemoryError:
@@ -111,7 +119,7 @@ class Lockstep:
         shortest = min((len(rows) for client in clients for rows in client.batches), default=2)
         if self._normalised and shortest == 1:
             return "a batch of one example has no variance"
-        return self.refusal(config, self._shared(clients, config))
+        return self.refusal(config, *self._weights(clients, config), self._batch(clients))
 
     def train(
         self,
@@ -183,13 +191,17 @@ class Lockstep:
         wave, graphs = self._ready(clients, config, apart=False)
         packing, device = wave.packing, self._data.targets.device
         slots, batch = wave.room.slots, wave.room.batch
-        wave.begin(self._moved(packing, start))
+        parts = [order[begin : begin + slots] for begin in range(0, len(order), slots)]
+        plans = [schedule(clients, part, slots, batch) for part in parts]
         totals = torch.zeros(len(clients), 2, dtype=torch.float64, device=device)
         finite = torch.zeros(len(clients), dtype=torch.bool, device=device)
         with nullcontext() if graphs.recorded else lockstep(self._model, config):
-            for part in (order[begin : begin + slots] for begin in range(0, len(order), slots)):
-                plan = schedule(clients, part, slots, batch)
-                wave.load(plan, config)
+            for number, (part, plan) in enumerate(zip(parts, plans, strict=True)):
+                wave.plan(plan, config)
+                if not number:
+                    # Threads have been copying these.
+                    wave.begin(self._staging(packing), self._moved(packing, start))
+                wave.load(config)
                 for active in plan.active:
                     graphs.step(active)
                 # All is queued while the device steps; the first thing that is read waits for it.
@@ -204,29 +216,42 @@ class Lockstep:
         found = {name: view.numpy() for name, view in packing.views(host).items()}
         return CohortResult(found, largest, losses, tuple(finite.cpu().tolist()))
 
-    def _shared(self, clients: Sequence[ClientWork], config: TrainConfig) -> tuple[str, ...]:
-        """Weights that nobody needs for itself, by the numbers of steps and examples alone: a run repeats its bits."""
+    def _weights(
+        self, clients: Sequence[ClientWork], config: TrainConfig
+    ) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Weights that nobody needs for itself, and those that step by what their layer saw.
+
+        By the numbers of steps and examples alone: a run repeats its bits.
+        """
         optimizer, masked = config.optimizer, {leaf.tensor for leaf in config.masked}
-        if not optimizer.plain or optimizer.weight_decay or config.rule is not None:
-            return ()
+        if not optimizer.plain or config.rule is not None:
+            return (), ()
         room = needed_room(clients, 1, self._expected, shared=True, apart=False)
         rows = room.batch * room.steps
         own = clients[0].own if clients else None
         apart = {*own().tensors} if own is not None else set()
-        names = [name for name in self._dense if name not in masked | config.frozen | apart]
-        found = tuple(name for name in names if few_enough(self._tensors[name].shape, rows))
-        return () if found and self.refusal(config, found) is not None else found
+        names = [name for name in self._dense if name not in masked | config.frozen]
+        alike = [] if optimizer.weight_decay else [name for name in names if name not in apart]
+        shared = tuple(name for name in alike if few_enough(self._tensors[name].shape, rows))
+        outer = tuple(name for name in names if name not in shared) if room.batch <= MAX_ROWS else ()
+        if not {*self._trained} - config.frozen - {*shared, *outer}:
+            outer = outer[1:]
+        tried = (shared or outer) and self.refusal(config, shared, outer, room.batch)
+        return ((), ()) if tried else (shared, outer)
 
-    def _packed(self, shared: Sequence[str], config: TrainConfig) -> Packing:
-        own = [name for name in self._trained if name not in shared and name not in config.frozen]
-        return Packing.from_tensors(self._tensors, own, shared)
+    def _batch(self, clients: Sequence[ClientWork]) -> int:
+        return max(largest_batch(clients), self._expected.batch)
+
+    def _packed(self, shared: Sequence[str], outer: Sequence[str], config: TrainConfig) -> Packing:
+        own = [name for name in self._trained if name not in {*shared, *outer} | config.frozen]
+        return Packing.from_tensors(self._tensors, own, shared, outer)
 
     def _ready(
         self, clients: Sequence[ClientWork], config: TrainConfig, *, apart: bool
     ) -> tuple[Wave, Graphs]:
         """A wave with enough room for these participants, and its steps."""
-        packing = self._packed(self._shared(clients, config), config)
-        key = f"{_key(config)} {packing.shared}"
+        packing = self._packed(*self._weights(clients, config), config)
+        key = f"{_key(config)} {packing.shared} {packing.outer}"
 
         def room(slots: int) -> Room:
             shared = bool(packing.shared)
@@ -284,42 +309,65 @@ class Lockstep:
         """All steps of the first of those who are left, each with something of its own."""
         wave, graphs = self._ready(clients, config, apart=True)
         part = left[: wave.room.slots]
-        wave.begin(self._moved(wave.packing, start))
         plan = schedule(clients, part, wave.room.slots, wave.room.batch)
-        wave.load(plan, config, (own() for index in part if (own := clients[index].own) is not None))
+        wave.plan(plan, config)
+        wave.begin(self._staging(wave.packing), self._moved(wave.packing, start))
+        wave.load(config, (own() for index in part if (own := clients[index].own) is not None))
         with nullcontext() if graphs.recorded else lockstep(self._model, config):
             for active in plan.active:
                 graphs.step(active)
         return wave, plan
 
-    def _moved(self, packing: Packing, start: Tensors) -> torch.Tensor:
-        """The weights of a round, where the device reads them: those that were begun with, if it is these."""
+    def _moved(self, packing: Packing, start: Tensors) -> Iterator[slice]:
+        """The parts of a round's weights, each when the device can read it: those that were begun with, if it is these."""
         begun, self._begun = self._begun, None
-        for copied in begun[2] if begun is not None else ():
-            copied.result()
         if begun is None or begun[0] is not start or begun[1] is not packing:
-            for copied in self._copies(packing, start):
+            for _, copied in begun[2] if begun is not None else ():
                 copied.result()
-        return self._staging(packing)
+            begun = start, packing, self._copies(packing, start)
+        for place, copied in begun[2]:
+            copied.result()
+            yield place
 
-    def _copies(self, packing: Packing, start: Tensors) -> list[Future[None]]:
-        """Weights on their way to pinned memory, in pieces."""
-        pieces: list[tuple[Any, Any]] = []
-        for name, view in packing.views(self._staging(packing)).items():
-            target, source = view.numpy(), start[name]
-            rows = max(1, _PIECE // max(target[:1].nbytes, 1)) if target.ndim else 1
-            parts = range(0, len(target), rows) if target.ndim else (...,)
-            pieces += [
-                (target[at : at + rows], source[at : at + rows]) if isinstance(at, int) else (target, source)
-                for at in parts
-            ]
-        return [self._copier.submit(np.copyto, *piece) for piece in pieces]
+    def _copies(self, packing: Packing, start: Tensors) -> list[Piece]:
+        """Weights on their way to pinned memory, in parts."""
+        row = self._staging(packing)
+        together: list[tuple[Any, Any]] = []
+        found: list[Piece] = []
+        first = last = 0
+
+        def flush() -> None:
+            if together:
+                found.append((slice(first, last), self._copier.submit(_copy, together.copy())))
+                together.clear()
+
+        for name, view in packing.views(row).items():
+            (begin, shape), target, source = packing.places[name], view.numpy(), start[name]
+            end = begin + shape.numel()
+            if target.nbytes <= _PIECE or not target.flags.c_contiguous:
+                first, last = (first if together else begin), end
+                together.append((target, source))
+                continue
+            flush()
+            width = target[:1].size
+            rows = max(1, _PIECE // target[:1].nbytes)
+            for at in range(0, len(target), rows):
+                place = slice(begin + at * width, begin + min(at + rows, len(target)) * width)
+                part = target[at : at + rows], source[at : at + rows]
+                found.append((place, self._copier.submit(_copy, [part])))
+        flush()
+        return found
 
     def _staging(self, packing: Packing) -> torch.Tensor:
         if self._host is None or len(self._host) != packing.size:
             dtype = next(self._model.parameters()).dtype
             self._host = torch.zeros(packing.size, dtype=dtype, pin_memory=self._data.targets.is_cuda)
         return self._host
+
+
+def _copy(parts: Sequence[tuple[Any, Any]]) -> None:
+    for target, source in parts:
+        np.copyto(target, source)
 
 
 def _check(model: torch.nn.Module, config: TrainConfig) -> None:

@@ -6,7 +6,7 @@ nobody needs a weight of its own: all participants share one large product with 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -15,8 +15,7 @@ from torch.nn import functional
 
 from xbfl_torch.stacked import devices
 from xbfl_torch.stacked.lifting import lifted
-
-Seen = tuple[torch.Tensor, torch.Tensor]
+from xbfl_torch.stacked.outer import MAX_ROWS, Outer, Seen, squared_norms
 
 
 @final
@@ -26,7 +25,6 @@ class Additions:
 
     Attributes:
         weight: What all of them began with, ``[out, in]``.
-        turned: The same ``[in, out]``, where kernels read it so.
         rows: Gradients of outputs times the negative learning rate, ``[room, out]``: step after step, in each participant after participant.
         columns: Inputs, ``[room, in]``.
         starts: First row of every step, ``[steps]``.
@@ -37,7 +35,6 @@ class Additions:
     """
 
     weight: torch.Tensor
-    turned: torch.Tensor | None
     rows: torch.Tensor
     columns: torch.Tensor
     starts: torch.Tensor
@@ -52,23 +49,12 @@ class Additions:
 
     def backward(self, grad: torch.Tensor) -> torch.Tensor:
         """``grad [participants, batch, out] @ weight``, with each one's own weight."""
-        weight = self.weight.t() if self.turned is None else self.turned
-        return self._product(grad, weight, None, self.rows, self.columns)
-
-    def begin(self) -> None:
-        """Everybody has the weight as it now is."""
-        if self.turned is not None:
-            self.turned.copy_(self.weight.t())
+        return self._product(grad, self.weight.t(), None, self.rows, self.columns)
 
     def squared_norms(self) -> torch.Tensor:
         """Of the gradients of this step, ``[participants]``."""
         assert self.seen is not None
-        left, right = self.seen
-        kernels = devices.kernels("dense", left)
-        if kernels is not None:
-            return kernels.squared_norms(left, right)  # type: ignore[no-any-return]
-        products = [torch.bmm(value, value.transpose(1, 2)) for value in self.seen]
-        return (products[0] * products[1]).sum((1, 2)).clamp(min=0.0)
+        return squared_norms(self.seen)
 
     def remember(self, scales: torch.Tensor | None, active: torch.Tensor, lr: torch.Tensor) -> None:
         """Take this step, of those that are active."""
@@ -136,11 +122,24 @@ class Dense:
 
     Args:
         additions: Of the weights that all participants share, by name.
+        outer: Weights of everybody's own that step by what their layer saw.
     """
 
-    def __init__(self, additions: Mapping[str, Additions]) -> None:
+    def __init__(self, additions: Mapping[str, Additions], outer: Sequence[Outer] = ()) -> None:
         self.additions = additions
         self._by_weight = {id(item.weight): item for item in additions.values()}
+        self._by_place = {item.weights.data_ptr(): item for item in outer}
+        self._all: tuple[Additions | Outer, ...] = (*additions.values(), *outer)
+
+    @property
+    def anchors(self) -> list[torch.Tensor]:
+        """What autograd differentiates for beside what trains."""
+        return [item.anchor for item in self._all]
+
+    @property
+    def called(self) -> list[Additions | Outer]:
+        """Those whose layer was called since they stepped."""
+        return [item for item in self._all if item.seen is not None]
 
     def linear(
         self, count: torch.Tensor, value: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
@@ -148,8 +147,20 @@ class Dense:
         """``functional.linear`` of one participant."""
         found = self._by_weight.get(id(weight))
         if found is None:
-            return lifted(_products, count, value, weight, bias)
+            return lifted(self._own, count, value, weight, bias)
         return lifted(_shared, count, value, bias, found)
+
+    def _own(
+        self, _: Any, value: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+    ) -> torch.Tensor:
+        """``value [participants, ..., in] @ weight.transpose(1, 2) + bias``."""
+        found = self._by_place.get(weight.data_ptr())
+        if found is None or found.weights.shape[1:] != weight.shape[1:]:
+            return _products(value, weight, bias)
+        rows = value[0].numel() // value.shape[-1]
+        if rows > MAX_ROWS:
+            raise NotImplementedError(f"{rows} rows of a step, of {MAX_ROWS} at most")
+        return _known(value, bias, found)
 
 
 def few_enough(shape: torch.Size, rows: int) -> bool:
@@ -157,8 +168,7 @@ def few_enough(shape: torch.Size, rows: int) -> bool:
     return len(shape) == 2 and 2 * rows <= min(shape)
 
 
-def _products(_: Any, value: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    """``value [participants, ..., in] @ weight.transpose(1, 2) + bias``."""
+def _products(value: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     if weight.stride(0) == 0:
         result = functional.linear(value, weight[0])
         return result if bias is None else result + bias.reshape(len(bias), *[1] * (value.ndim - 2), -1)
@@ -168,27 +178,33 @@ def _products(_: Any, value: torch.Tensor, weight: torch.Tensor, bias: torch.Ten
 
 
 def _shared(_: Any, value: torch.Tensor, bias: torch.Tensor | None, additions: Additions) -> torch.Tensor:
+    rows = value[0].numel() // value.shape[-1]
+    if rows != additions.batch:
+        raise NotImplementedError(f"{rows} rows of {additions.batch} examples")
+    return _known(value, bias, additions)
+
+
+def _known(value: torch.Tensor, bias: torch.Tensor | None, item: Additions | Outer) -> torch.Tensor:
+    """The product with a weight that steps by what its layer saw."""
     flat = value.reshape(len(value), -1, value.shape[-1])
-    if flat.shape[1] != additions.batch:
-        raise NotImplementedError(f"{flat.shape[1]} rows of {additions.batch} examples")
-    result: torch.Tensor = _Shared.apply(flat, bias, additions.anchor, additions)  # type: ignore[no-untyped-call]
+    result: torch.Tensor = _Known.apply(flat, bias, item.anchor, item)  # type: ignore[no-untyped-call]
     return result.reshape(*value.shape[:-1], -1)
 
 
-class _Shared(torch.autograd.Function):
+class _Known(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, value: Any, bias: Any, _: Any, additions: Additions) -> Any:
+    def forward(ctx: Any, value: Any, bias: Any, _: Any, item: Additions | Outer) -> Any:
         value = value.contiguous()
         ctx.save_for_backward(value)
-        ctx.additions = additions
-        return additions.forward(value, bias)
+        ctx.item = item
+        return item.forward(value, bias)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         (value,) = ctx.saved_tensors
-        grad, additions = grads[0].contiguous(), ctx.additions
-        additions.seen = grad, value
-        below = additions.backward(grad) if ctx.needs_input_grad[0] else None
+        grad, item = grads[0].contiguous(), ctx.item
+        item.seen = grad, value
+        below = item.backward(grad) if ctx.needs_input_grad[0] else None
         return below, grad.sum(1) if ctx.needs_input_grad[1] else None, None, None
 
 
@@ -200,7 +216,6 @@ def additions_of(
     return {
         name: Additions(
             weight,
-            None if devices.kernels("dense", weight) is None else torch.empty_like(weight.t().contiguous()),
             weight.new_zeros(room, len(weight)),
             weight.new_zeros(room, weight.shape[1]),
             starts,

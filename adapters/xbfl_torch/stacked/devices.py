@@ -42,6 +42,13 @@ def pair(given: Any) -> tuple[int, int]:
     return numbers[0], numbers[-1]
 
 
+def begin_compiling() -> None:
+    """Begin what comes before the first kernel that is compiled, in threads."""
+    launching = _module("launching")
+    if launching is not None:
+        launching.begin()
+
+
 def compiled(step: Callable[[], None]) -> None:
     """Compile all kernels of a step side by side; what it computes has no meaning."""
     launching = _module("launching")

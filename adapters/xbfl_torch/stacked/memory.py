@@ -71,7 +71,7 @@ def wave_bytes(
         common += packing.reach
     for name in packing.shared:
         outs, ins = packing.places[name][1]
-        common += rows * (outs + ins) + outs * ins
+        common += rows * (outs + ins)
     return (slots * each + common) * itemsize
 
 

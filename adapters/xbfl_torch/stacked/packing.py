@@ -24,6 +24,7 @@ class Packing:
         places: Start and shape of every tensor by native name.
         trained: Names of those that train, in their order.
         shared: Names of those that participants do not have for themselves.
+        outer: Names of those that participants have for themselves and that step by what their layer saw: among those that only move.
         reach: Values of a row up to the end of the last one that trains.
         width: Values of a participant's row; the gaps are zero.
         size: Values of the row of all tensors.
@@ -32,13 +33,17 @@ class Packing:
     places: Mapping[str, tuple[int, torch.Size]]
     trained: tuple[str, ...]
     shared: tuple[str, ...]
+    outer: tuple[str, ...]
     reach: int
     width: int
     size: int
 
     @staticmethod
     def from_tensors(
-        tensors: Mapping[str, torch.Tensor], trained: Sequence[str], shared: Sequence[str] = ()
+        tensors: Mapping[str, torch.Tensor],
+        trained: Sequence[str],
+        shared: Sequence[str] = (),
+        outer: Sequence[str] = (),
     ) -> Packing:
         """A packing of tensors.
 
@@ -46,6 +51,7 @@ class Packing:
             tensors: By native name.
             trained: Names of those that train and that every participant has for itself.
             shared: Names of those that participants do not have for themselves.
+            outer: Names of those that step by what their layer saw.
         """
         moved = [name for name in tensors if name not in trained and name not in shared]
         places, ends, end = {}, [], 0
@@ -54,7 +60,7 @@ class Packing:
                 places[name] = (end, tensors[name].shape)
                 end += -(-tensors[name].numel() // _ALIGNMENT) * _ALIGNMENT
             ends.append(end)
-        return Packing(places, tuple(trained), tuple(shared), *ends)
+        return Packing(places, tuple(trained), tuple(shared), tuple(outer), *ends)
 
     def views(self, rows: torch.Tensor) -> dict[str, torch.Tensor]:
         """Every tensor in rows ``[..., width or size]``, as ``[..., *shape]``."""

@@ -39,8 +39,15 @@ class CannotStack(Exception):  # noqa: N818  what it says is no error
     """A model, or the way it trains, that does not run for all participants at once; says what stands in the way."""
 
 
-def prove(model: torch.nn.Module, packing: Packing, data: Data, config: TrainConfig) -> None:
+def prove(model: torch.nn.Module, packing: Packing, data: Data, config: TrainConfig, batch: int) -> None:
     """Compare, with the tensors that the model has now.
+
+    Args:
+        model: The model.
+        packing: Where its tensors lie.
+        data: The examples.
+        config: How participants train.
+        batch: Examples of a step in lockstep, most of which do not count here: that many have kernels that the cohort needs too.
 
     Raises:
         CannotStack: They differ, or the model does not run for several participants.
@@ -56,7 +63,9 @@ def prove(model: torch.nn.Module, packing: Packing, data: Data, config: TrainCon
     base = torch.zeros(packing.size, dtype=next(model.parameters()).dtype, device=data.targets.device)
     for name, view in packing.views(base).items():
         view.copy_(tensors[name])
-    found = _in_lockstep(model, packing, data, config, work, base).cpu().double()
+    found = (
+        _in_lockstep(model, packing, data, config, work, base, max(batch, largest_batch(work))).cpu().double()
+    )
     expected = _in_turn(model, packing, data, config, work).double()
     whole = expected.norm()
     for name, view in packing.views(expected).items():
@@ -79,8 +88,8 @@ def _in_lockstep(
     config: TrainConfig,
     work: list[ClientWork],
     base: torch.Tensor,
+    batch: int,
 ) -> torch.Tensor:
-    batch = largest_batch(work)
     plan = schedule(work, by_steps(work), len(work), batch)
     rows = batch * sum(plan.active)
     wave = Wave(model, packing, data, config, Room(len(work), len(plan.active), batch, rows))
@@ -88,7 +97,8 @@ def _in_lockstep(
         try:
             steps = Graphs(wave)
             wave.begin(base)
-            wave.load(plan, config)
+            wave.plan(plan, config)
+            wave.load(config)
             for count in plan.active:
                 steps.step(count)
         except (RuntimeError, ValueError, TypeError) as error:

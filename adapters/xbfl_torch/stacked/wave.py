@@ -17,6 +17,7 @@ from xbfl_torch.stacked.constants import Constants
 from xbfl_torch.stacked.dense import Dense, additions_of
 from xbfl_torch.stacked.devices import put
 from xbfl_torch.stacked.dropout import Drawing
+from xbfl_torch.stacked.outer import Outer
 from xbfl_torch.stacked.packing import Packing
 from xbfl_torch.stacked.room import Room
 from xbfl_torch.stacked.schedule import Schedule
@@ -56,7 +57,11 @@ class Wave:
         self._base, self._sums = zeros(packing.size), zeros(packing.size)
         views = packing.views(self._base)
         weights = {name: views[name] for name in packing.shared}
-        self._dense = Dense(additions_of(weights, room.steps, room.rows, room.batch, self._number))
+        own, decay = packing.views(self._values), config.optimizer.weight_decay
+        self._dense = Dense(
+            additions_of(weights, room.steps, room.rows, room.batch, self._number),
+            [Outer(own[name], decay, zeros().requires_grad_()) for name in packing.outer],
+        )
         self._used = 0
         self._numbers = zeros(room.steps, 4)
         self._config = config
@@ -64,19 +69,31 @@ class Wave:
         shape = (room.slots, packing.reach) if room.apart else (packing.reach,)
         self._constants = Constants.for_rule(config, packing, shape, zeros)
 
-    def begin(self, base: torch.Tensor) -> None:
-        """Begin a cohort, which all start from ``base [packing.size]``."""
-        self._base.copy_(base, non_blocking=True)
-        for item in self._dense.additions.values():
-            item.begin()
+    def begin(self, base: torch.Tensor, parts: Iterable[slice] = (slice(None),)) -> None:
+        """Begin a cohort, which all start from ``base [packing.size]``, of which each part is read when it comes."""
+        for part in parts:
+            self._base[part].copy_(base[part], non_blocking=True)
         self._sums.zero_()
 
-    def load(self, schedule: Schedule, config: TrainConfig, own: Iterable[Own] = ()) -> None:
-        """Begin some participants: everybody has the base and no state; learning rates are those of ``config``.
+    def plan(self, schedule: Schedule, config: TrainConfig) -> None:
+        """Say who steps when, with the learning rates of ``config``; the steps before must be queued."""
+        steps = len(schedule.active)
+        rates = config.rates or [config.optimizer.lr] * steps
+        numbers = [config.optimizer.numbers(step + 1, rates[step]) for step in range(steps)]
+        put(self._numbers[:steps], np.array(numbers, np.float64).reshape(steps, 4))
+        put(self._seeds, schedule.seeds)
+        put(self._rows[:steps], schedule.rows)
+        put(self._counts[:steps], schedule.counts)
+        ends = np.cumsum(schedule.active) * self.room.batch
+        self._used = int(ends[-1]) if steps else 0
+        for item in self._dense.additions.values():
+            put(item.starts[:steps], np.concatenate([[0], ends[:-1]]).astype(np.int64))
+
+    def load(self, config: TrainConfig, own: Iterable[Own] = ()) -> None:
+        """Begin some participants: everybody has the base and no state.
 
         Args:
-            schedule: Who steps when.
-            config: Says the rates, and the constants of a rule where these are everybody's.
+            config: Says the constants of a rule where these are everybody's.
             own: What each begins with beside that, one after the other.
         """
         self._values.copy_(self._base[: self.packing.width].expand_as(self._values))
@@ -91,17 +108,6 @@ class Wave:
         self.rewind()
         for tensor in (*self._state, self._totals):
             tensor.zero_()
-        steps = len(schedule.active)
-        rates = config.rates or [config.optimizer.lr] * steps
-        numbers = [config.optimizer.numbers(step + 1, rates[step]) for step in range(steps)]
-        put(self._numbers[:steps], np.array(numbers, np.float64).reshape(steps, 4))
-        put(self._seeds, schedule.seeds)
-        put(self._rows[:steps], schedule.rows)
-        put(self._counts[:steps], schedule.counts)
-        ends = np.cumsum(schedule.active) * self.room.batch
-        self._used = int(ends[-1]) if steps else 0
-        for item in self._dense.additions.values():
-            put(item.starts[:steps], np.concatenate([[0], ends[:-1]]).astype(np.int64))
 
     def rewind(self) -> None:
         """The next step is the first one."""
@@ -119,9 +125,10 @@ class Wave:
         targets = targets.view(*rows.shape, *targets.shape[1:])
         drawing = Drawing(self._seeds[:count], self._number)
         found = losses(self._model, own, inputs, targets, counts, self._config, self._dense, drawing)
-        anchors = [item.anchor for item in self._dense.additions.values()]
         if leaves and found.means.requires_grad:
-            whole = torch.autograd.grad(found.means.sum(), [*leaves, *anchors], materialize_grads=True)
+            whole = torch.autograd.grad(
+                found.means.sum(), [*leaves, *self._dense.anchors], materialize_grads=True
+            )
             gradients = whole[: len(leaves)]
             with torch.no_grad():
                 self._follow(count, packing.joined(gradients), counts > 0)
@@ -132,7 +139,7 @@ class Wave:
 
     def _follow(self, count: int, gradients: torch.Tensor, active: torch.Tensor) -> None:
         config, reach = self._config, self.packing.reach
-        added = [item for item in self._dense.additions.values() if item.seen is not None]
+        added = self._dense.called
         if self._mask is not None:
             gradients *= self._mask
         scales = None

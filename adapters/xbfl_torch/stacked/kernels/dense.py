@@ -38,14 +38,14 @@ class Past(NamedTuple):
 
 
 def product(left: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """``left [rows, in] @ weight [out, in].T``, of every part of the inner axis by itself: ``[parts, rows, out]``."""
+    """``left [rows, in] @ weight [out, in].T``, of every part of the inner axis by itself: ``[parts, rows, out]``; the weight may be a turned one."""
     (rows, ins), outs = left.shape, len(weight)
     share = triton.cdiv(triton.cdiv(ins, _SPLITS), _NEAR) * _NEAR
     parts = left.new_empty(_SPLITS, rows, outs)
     grid = (triton.cdiv(rows, _WIDE), triton.cdiv(outs, _WIDE), _SPLITS)
     launch(
-        _product, grid, left, weight, parts, rows, ins, outs, share, ins % _NEAR == 0 and outs % _WIDE == 0, _WIDE, _NEAR,
-        num_warps=4, num_stages=3,
+        _product, grid, left, weight, parts, rows, ins, outs, *weight.stride(), share,
+        ins % _NEAR == 0 and outs % _WIDE == 0, _WIDE, _NEAR, num_warps=4, num_stages=3,
     )  # fmt: skip
     return parts
 
@@ -147,25 +147,26 @@ def _scores(
 
 @triton.jit(do_not_specialize=["rows"])
 def _product(
-    left, weight, parts, rows, ins, outs, SHARE: tl.constexpr, EVEN: tl.constexpr, SIDE: tl.constexpr, INNER: tl.constexpr
+    left, weight, parts, rows, ins, outs, wo, wi, SHARE: tl.constexpr, EVEN: tl.constexpr, SIDE: tl.constexpr, INNER: tl.constexpr
 ):  # fmt: skip
     part = tl.program_id(2).to(tl.int64)
     m = (tl.program_id(0) * SIDE + tl.arange(0, SIDE)).to(tl.int64)
     n = (tl.program_id(1) * SIDE + tl.arange(0, SIDE)).to(tl.int64)
     i = tl.arange(0, INNER)
-    one, two = left + m[:, None] * ins + i[None, :], weight + n[None, :] * ins + i[:, None]
+    # The weight is the left factor, which matrix units also take from registers: it may lie either way.
+    one, two = weight + n[:, None] * wo + i[None, :] * wi, left + m[None, :] * ins + i[:, None]
     total = tl.zeros([SIDE, SIDE], tl.float32)
     first = tl.program_id(2) * SHARE
     for start in range(first, tl.minimum(first + SHARE, ins), INNER):
         if EVEN:
-            near, far = tl.load(one + start, (m < rows)[:, None], 0.0), tl.load(two + start)
+            near, far = tl.load(one + start * wi), tl.load(two + start, (m < rows)[None, :], 0.0)
         else:
             inside = start + i < ins
-            near = tl.load(one + start, (m < rows)[:, None] & inside[None, :], 0.0)
-            far = tl.load(two + start, (n < outs)[None, :] & inside[:, None], 0.0)
+            near = tl.load(one + start * wi, (n < outs)[:, None] & inside[None, :], 0.0)
+            far = tl.load(two + start, (m < rows)[None, :] & inside[:, None], 0.0)
         total = tl.dot(near, far, total, input_precision="tf32x3")
-    place = parts + part * rows * outs + m[:, None] * outs + n[None, :]
-    tl.store(place, total, (m < rows)[:, None] & (n < outs)[None, :])
+    place = parts + part * rows * outs + m[None, :] * outs + n[:, None]
+    tl.store(place, total, (m < rows)[None, :] & (n < outs)[:, None])
 
 
 @triton.jit(do_not_specialize=["count", "rows"])
