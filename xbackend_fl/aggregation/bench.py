@@ -65,7 +65,9 @@ def bench_mean(
     timings: list[MeanTiming] = []
     for name, run in _rows(values, updates, xp):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        seconds = _median(run, repeats, xp) / updates
+        seconds = (
+            statistics.median([run() for _ in range(repeats + 1)][1:]) / updates
+        )  # the first touches new memory
         if not timings and device != "cpu":
             seconds *= _BYTES_PER_VALUE / _BYTES_OF_A_COPY
         first = timings[0].seconds if timings else seconds
@@ -76,7 +78,7 @@ def bench_mean(
     return timings, extra
 
 
-def _rows(values: int, updates: int, xp: Any) -> list[tuple[str, Callable[[], None]]]:
+def _rows(values: int, updates: int, xp: Any) -> list[tuple[str, Callable[[], float]]]:
     generator = np.random.default_rng(0)
     drawn = [xp.asarray(generator.standard_normal(values, np.float32)) for _ in range(_AT_ONCE + 1)]
     base, *arrays = (Weights({"w": array}, "bench") for array in drawn)
@@ -91,10 +93,11 @@ def _rows(values: int, updates: int, xp: Any) -> list[tuple[str, Callable[[], No
             else:
                 xp.copyto(total, weights["w"])
 
-    def alone(at_once: int) -> Callable[[], None]:
+    def alone(at_once: int, origin: Any = None) -> Callable[[], None]:
         def run() -> None:
             for part in _parts(several, at_once):
-                add_scaled(total, [weights["w"] for weights, _ in part], [scale for _, scale in part])
+                arrays, scales = [weights["w"] for weights, _ in part], [scale for _, scale in part]
+                add_scaled(total, arrays, scales, origin, many=values >= MANY)
 
         return run
 
@@ -108,13 +111,15 @@ def _rows(values: int, updates: int, xp: Any) -> list[tuple[str, Callable[[], No
         return run
 
     rows = [("the limit", limit), *((f"addition alone, {k} at once", alone(k)) for k in (1, _AT_ONCE))]
+    rows.append(("addition of differences alone", alone(1, base["w"])))
     rows += [(f"mean, {kind}", adding(None, kind)) for kind in ("float32", "float64", "exact")]
-    return [
-        *rows,
+    rows += [
         (f"mean, float32, {_AT_ONCE} at once", adding(None, "float32", _AT_ONCE)),
         ("mean of differences, float32", adding(base, "float32")),
         (f"mean of differences, float32, {_AT_ONCE} at once", adding(base, "float32", _AT_ONCE)),
     ]
+    given = ("mean of differences, float32, given away", _given(base, several, xp))
+    return [*((name, _clocked(run, xp)) for name, run in rows), given]
 
 
 def _array_module(device: str) -> Any:
@@ -136,12 +141,29 @@ def _parts(updates: list[tuple[Weights, int]], size: int) -> list[list[tuple[Wei
     return [updates[start : start + size] for start in range(0, len(updates), size)]
 
 
-def _median(run: Callable[[], None], repeats: int, xp: Any) -> float:
-    times = []
-    for _ in range(repeats + 1):
+def _clocked(run: Callable[[], None], xp: Any) -> Callable[[], float]:
+    def timed() -> float:
         start = time.perf_counter()
         run()
         if xp is not np:
             xp.cuda.runtime.deviceSynchronize()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])  # the first touches new memory
+        return time.perf_counter() - start
+
+    return timed
+
+
+def _given(base: Weights, several: list[tuple[Weights, int]], xp: Any) -> Callable[[], float]:
+    """Updates that are given away, each in the memory that the sums had before the last; putting them there does not count."""
+    mean, spare = OnlineMean(base), xp.empty_like(base["w"])
+
+    def run() -> float:
+        nonlocal spare
+        seconds = 0.0
+        for weights, scale in several:
+            xp.copyto(spare, weights["w"])
+            update, before = weights.like({"w": spare}), mean.sums.arrays.get("w", spare)
+            seconds += _clocked(lambda: mean.add(update, scale, given=True), xp)()  # noqa: B023  it is called at once
+            spare = before if mean.sums.arrays["w"] is spare else spare
+        return seconds
+
+    return run

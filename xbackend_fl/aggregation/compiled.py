@@ -63,6 +63,14 @@ def add_scaled(total: Array, value: Array, scale: int, base: Array | None) -> No
     _loop(_add_scaled, total, value, base)(total, value, total.dtype.type(scale), base)
 
 
+def add_into(total: Array, value: Array, scale: int, base: Array) -> float:
+    """``value = total + scale * (value - base)``, all of float32, and the largest magnitude that ``value`` held."""
+    kind, mask = _BITS["f"]
+    loop = _compiled_into()
+    found = loop(total, value, np.float32(scale), base, np.dtype(kind).type(mask))
+    return float(np.uint32(found).view(np.float32))
+
+
 def add_fixed(total: Array, value: Array, scale: int, base: Array | None) -> None:
     """The same in fixed point of ``2**-32``, for a total of 64-bit integers. No value is too large for it."""
     _loop(_add_fixed, total, value, base)(total, value, np.int64(scale), base)
@@ -83,6 +91,11 @@ def _signature(total: str, value: str, base: str) -> tuple[Any, ...]:
 
 
 @functools.cache
+def _compiled_into() -> Loop:
+    return _compiled(_add_into, _read("f"), _TYPES["f"][::1], _TYPES["f"], _read("f"), _TYPES[_BITS["f"][0]])
+
+
+@functools.cache
 def _reaching(bits: str) -> Loop:
     return _compiled(_reach, _read(bits), _TYPES[bits])
 
@@ -90,14 +103,15 @@ def _reaching(bits: str) -> Loop:
 def _reach(values: Any, mask: Any) -> Any:
     # Without their signs, magnitudes are in the order of their bits, and NaN is above infinity. One stream alone does not keep the memory busy.
     quarter = values.size // 4
-    a = b = c = d = mask ^ mask
+    kind = values.dtype.type  # of two integers Numba makes one of 64 bits
+    a = b = c = d = kind(0)
     for i in range(quarter):
-        a = max(a, values[i] & mask)
-        b = max(b, values[quarter + i] & mask)
-        c = max(c, values[2 * quarter + i] & mask)
-        d = max(d, values[3 * quarter + i] & mask)
+        a = max(a, kind(values[i] & mask))
+        b = max(b, kind(values[quarter + i] & mask))
+        c = max(c, kind(values[2 * quarter + i] & mask))
+        d = max(d, kind(values[3 * quarter + i] & mask))
     for i in range(4 * quarter, values.size):
-        a = max(a, values[i] & mask)
+        a = max(a, kind(values[i] & mask))
     return max(a, b, c, d)
 
 
@@ -108,6 +122,15 @@ def _add_scaled(total: Any, value: Any, scale: Any, base: Any) -> None:
             total[i] += scale * kind(value[i])
         else:
             total[i] += scale * (kind(value[i]) - kind(base[i]))
+
+
+def _add_into(total: Any, value: Any, scale: Any, base: Any, mask: Any) -> Any:
+    found = np.uint32(0)
+    for i in range(value.size):
+        one = value[i]
+        found = max(found, np.uint32(np.float32(one).view(np.uint32) & mask))
+        value[i] = total[i] + scale * (one - base[i])
+    return found
 
 
 def _add_fixed(total: Any, value: Any, scale: Any, base: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import operator
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,6 +12,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.lib.array_utils import byte_bounds
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
@@ -161,6 +163,29 @@ def _add_by(
                 loop(total[part], value[part], scale, None if base is None else base[part])
 
     _by_threads(run, total.size)
+
+
+def add_into(total: Array, value: Array, scale: int, base: Array) -> float | None:
+    """``value = total + scale * (value - base)`` for flat arrays of float32, with the bits of :func:`add_scaled`.
+
+    Returns:
+        The largest magnitude that ``value`` held, NaN if one was; ``None`` if nothing was done, since Numba is missing or arrays are of another kind.
+    """
+    loops = _loops([total, value, base], many=True)
+    single = all(array.dtype.char == "f" for array in (total, value, base))
+    if loops is None or not (single and value.flags.writeable and value.flags.aligned):
+        return None
+
+    def run(start: int, stop: int) -> float:
+        return float(loops.add_into(total[start:stop], value[start:stop], scale, base[start:stop]))
+
+    return float(np.max(_by_threads(run, total.size), initial=0.0))
+
+
+def apart(arrays: Sequence[Array]) -> bool:
+    """Whether no two arrays have memory in common."""
+    bounds = sorted(byte_bounds(array) for array in arrays if array.size)
+    return all(before[1] <= after[0] for before, after in itertools.pairwise(bounds))
 
 
 def divided(totals: Sequence[Array], divisor: float, base: Array | None, dtype: np.dtype[Any]) -> Array:

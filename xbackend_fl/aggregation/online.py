@@ -14,7 +14,9 @@ from xbackend_fl.aggregation.kernels import (
     MANY,
     ONE,
     add_fixed,
+    add_into,
     add_scaled,
+    apart,
     divided,
     is_within,
     on_device,
@@ -112,18 +114,24 @@ class OnlineMean:
         self._base_reach: dict[str, float] = {}
         self._borrowed = self._many = False
 
-    def add(self, weights: Weights, num_examples: int) -> None:
+    def add(self, weights: Weights, num_examples: int, *, given: bool = False) -> None:
         """Merge the weights of one participant.
 
         Args:
             weights: The participant's weights after training.
             num_examples: How many examples they stand for.
+            given: Whether their arrays are given away: the sums may take their memory, which holds anything if they are refused.
+                Every value is then read once, not twice.
 
         Raises:
             UpdateRefused: Another schema, a wrong shape, NaN or infinity, a negative variance, a weight that is not a positive
                 integer, or a value too large for an exact sum. The mean is as it was.
         """
-        self.add_all([(weights, num_examples)])
+        if not (given and self._taken(weights, num_examples)):
+            self.add_all([(weights, num_examples)])
+            return
+        self.total += int(num_examples)
+        self.count += 1
 
     def check(self, weights: Weights, num_examples: int) -> None:
         """Raise :class:`UpdateRefused` where :meth:`add` would, and add nothing."""
@@ -176,6 +184,33 @@ class OnlineMean:
         self._sums |= found
         for name in self._sums.keys() - found.keys():
             self._merge_one(name, updates)
+        return True
+
+    def _taken(self, weights: Weights, num_examples: int) -> bool:
+        """Add to what was given away, and look at the same time; whether that was done. The sums stay until all is well, and then give way."""
+        if self._base is None or self.precision != "float32" or not (self._many and self._sums):
+            return False
+        bounds = self._checked([(weights, num_examples)], look=False)
+        self._start(weights)
+        averaged = [name for name in self._sums if self._kind(name) in _AVERAGED and self._sums[name].size]
+        arrays = [each[name] for each in (weights, self._base, self._sums) for name in averaged]
+        if any(map(on_device, arrays)) or not apart(arrays):
+            return False
+        taken: dict[str, Array] = {}
+        for name in averaged:
+            array, total, base = weights[name], self._sums[name], self._base[name]
+            found = None
+            if name not in self._variances and array.flags.c_contiguous:
+                (scale,) = self._scales(name, [(weights, num_examples)])
+                found = add_into(total.reshape(-1), array.reshape(-1), scale, _flat(base))
+            if found is None:
+                self._check_values(name, array, num_examples, self._base, bounds)
+            else:
+                self._check_reach(name, found, self._kind(name), _largest(array, self._kind(name)))
+                taken[name] = array
+        self._sums |= taken
+        for name in self._sums.keys() - taken.keys():
+            self._merge_one(name, [(weights, num_examples)])
         return True
 
     def _checked(self, updates: Sequence[tuple[Weights, int]], *, look: bool = True) -> dict[str, float]:
@@ -278,17 +313,22 @@ class OnlineMean:
             bounds[name] = before + self._exact_bound(name, array, counted, before)
 
     def _check_size(self, name: str, array: Array, kind: Kind) -> None:
-        largest = LARGEST.get(kind, float(np.finfo(array.dtype).max))
-        if is_within(array, largest, many=self._many):
+        largest = _largest(array, kind)
+        if not is_within(array, largest, many=self._many):
+            self._check_reach(name, reach(array, many=self._many), kind, largest)
+
+    def _check_reach(self, name: str, found: float, kind: Kind, largest: float) -> None:
+        if found <= largest:
             return
-        found = self._finite_reach(name, array)
+        _require_finite(name, found)
         raise Diverged(
             f"parameter {name!r} holds {found:.3g}, and no {kind} value is larger than {largest:.3g}",
             hint="its training diverged: lower the learning rate, or set training.clip_norm",
         )
 
     def _exact_bound(self, name: str, array: Array, num_examples: int, before: float) -> float:
-        found = self._finite_reach(name, array)
+        found = reach(array, many=self._many)
+        _require_finite(name, found)
         if self._base is not None:
             if name not in self._base_reach:
                 self._base_reach[name] = reach(self._base[name], many=self._many)
@@ -300,13 +340,6 @@ class OnlineMean:
                 hint="lower training.optimizer.lr, or what else lets weights grow; federate.precision: float64 takes larger ones",
             )
         return bound
-
-    def _finite_reach(self, name: str, array: Array) -> float:
-        """The largest magnitude of an array, all of whose values are finite."""
-        found = reach(array, many=self._many)
-        if not math.isfinite(found):
-            raise Diverged(f"parameter {name!r} holds NaN or infinity")
-        return found
 
     def _max_count(self, name: str) -> int:
         return min(
@@ -377,6 +410,16 @@ class OnlineMean:
         )
         mean = divided([total, *others], divisor, None if self._base is None else self._base[name], dtype)
         return np.maximum(mean, 0, out=mean) if name in self._variances else mean
+
+
+def _largest(array: Array, kind: Kind) -> float:
+    """What no value of an array may exceed in magnitude."""
+    return LARGEST.get(kind, float(np.finfo(array.dtype).max))
+
+
+def _require_finite(name: str, found: float) -> None:
+    if not math.isfinite(found):
+        raise Diverged(f"parameter {name!r} holds NaN or infinity")
 
 
 def _flat(array: Array) -> Array:

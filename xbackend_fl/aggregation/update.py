@@ -22,10 +22,12 @@ class Update:
     Attributes:
         vectors: ``model``, its weights after training; and what else the algorithm sends, over trainable parameters only.
         num_examples: How many examples it has trained on.
+        given: Whether its arrays are given away: sums may lie in their memory, and nobody else may read them afterwards.
     """
 
     vectors: Mapping[str, Weights]
     num_examples: int
+    given: bool = False
 
     @staticmethod
     def from_weights(weights: Weights, num_examples: int) -> Update:

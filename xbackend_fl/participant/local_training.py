@@ -369,6 +369,8 @@ class LocalTraining:
             raise Diverged(f"the training loss is {loss.mean}")
         lr_sum = len(order) * lr if found is None else math.fsum(found)
         update, state = self.client.finish(begun, trainer.read(), lr_sum, len(data))
+        # What was read is nobody else's, unless the participant keeps something that may be made of it.
+        update = replace(update, given=not state)
         return Contribution(update, state, Metrics(loss.positions, {"loss": loss.total}))
 
     def _train_own(self, number: int, name: str, begun: Begun, kept: Arrays) -> Contribution:

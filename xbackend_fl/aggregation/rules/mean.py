@@ -66,7 +66,7 @@ class MeanAggregator:
         for name in others:
             self._means[name].check(update.vectors[name], update.num_examples)
         # The largest last: it is looked at once.
-        self._means[MODEL].add(update.model, update.num_examples)
+        self._means[MODEL].add(update.model, update.num_examples, given=update.given and not others)
         for name in others:
             self._means[name].add(update.vectors[name], update.num_examples)
 
