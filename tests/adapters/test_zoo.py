@@ -32,7 +32,7 @@ def test_three_runtimes_agree(row: Row) -> None:
 
 
 @given(st.sampled_from(ROWS), st.sampled_from(["torch", "keras"]), st.integers(0, 2**31))
-@settings(max_examples=60)
+@settings(max_examples=20)
 def test_import_of_export_for_any_weights(row: Row, side: str, seed: int) -> None:
     model, example = getattr(row, side)(), row.example()
     described = adapter_of(model).load_model(model, example).description

@@ -56,6 +56,7 @@ def test_a_server_optimizer_is_one_short_file(root: Path) -> None:
     assert naming(root, names, outside="algorithms/servers/") == []
 
 
+@pytest.mark.slow
 def test_a_file_that_is_there_leads_a_course(tmp_path: Path) -> None:
     """Every number moves by the rate in the first round and by a quarter of it in the second; the state is in the checkpoint."""
     course_of(tmp_path / "course", ["torch"], rounds=2)

@@ -83,7 +83,7 @@ def _natives(layout: Layout, generator: np.random.Generator) -> dict[str, np.nda
 
 
 @given(layouts())
-@settings(max_examples=300)
+@settings(max_examples=120)
 def test_import_of_export_is_the_identity(layout: Layout) -> None:
     generator = np.random.default_rng(0)
     canonical = generator.integers(-99, 99, layout.shape)
@@ -93,7 +93,7 @@ def test_import_of_export_is_the_identity(layout: Layout) -> None:
 
 
 @given(layouts())
-@settings(max_examples=300)
+@settings(max_examples=120)
 def test_export_of_import_is_the_identity_but_for_sums(layout: Layout) -> None:
     generator = np.random.default_rng(1)
     natives = _natives(layout, generator)

@@ -46,6 +46,7 @@ models: {torch: "noisy.py:build"}
 input: ["1,8"]
 data: {source: "loud.py:load"}
 participants: {torch: 2}
+federate: {workers: 1}
 training: {batch_size: 8, steps: 2}
 """
 

@@ -423,7 +423,7 @@ PIECES = st.sampled_from(
         max_size=1,
     ),
 )
-@settings(max_examples=1000, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_mutated_courses(
     folder: Path, edits: list[tuple[int, int, str]], replaced: list[tuple[str, str]]
 ) -> None:

@@ -27,7 +27,7 @@ from xbackend_fl.rounds import RunFolder, run_with
 def test_kills_lose_and_double_nothing(
     tmp_path: Path, figure: Figure, algorithm: str, *, thorough: bool
 ) -> None:
-    count = 200 if thorough else 4
+    count = 200 if thorough else 2
     figure(f"killed, {algorithm}", kills(tmp_path / "light", count, seed=1, algorithm=algorithm))
 
 

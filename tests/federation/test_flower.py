@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.command import xbfl_here
 from tests.conftest import Figure
 from tests.federation.campaign import FLOWER_KILLS, flower_kills, undisturbed, write_course
 from tests.federation.light import Linear
@@ -359,15 +360,26 @@ def test_the_course_says_what_a_machine_is(digits: Path, tmp_path: Path) -> None
     """Adding role, name, data path and address to the course is all that a silo does."""
     course = digits / "course.yaml"
     role = ["--set", "deployment.role=silo"]
-    assert "which participant is this?" in xbfl("run", course, *role).stderr
+    assert "which participant is this?" in xbfl_here("run", course, *role, cwd=tmp_path).stderr
     site = tmp_path / "berlin.yaml"
     site.write_text("name: berlin\ndata_path: own.npz\naddress: 127.0.0.1:9\n", encoding="utf-8")
-    done = xbfl("join", course, "--site", site)
+    done = xbfl_here("join", course, "--site", site, cwd=tmp_path)
     assert done.returncode == 2
     assert f"berlin: no such file: {tmp_path / 'own.npz'}" in done.stderr
-    done = xbfl("run", course, "--set", "deployment.role=server", "--set", "deployment.address=0.0.0.0:8123")
+    done = xbfl_here(
+        "run",
+        course,
+        "--set",
+        "deployment.role=server",
+        "--set",
+        "deployment.address=0.0.0.0:8123",
+        cwd=tmp_path,
+    )
     assert "nothing would be encrypted" in done.stderr
-    assert "no such site file" in xbfl("join", course, "--site", tmp_path / "gone.yaml").stderr
+    assert (
+        "no such site file"
+        in xbfl_here("join", course, "--site", tmp_path / "gone.yaml", cwd=tmp_path).stderr
+    )
 
 
 def test_a_rehearsal_hands_every_silo_its_data() -> None:

@@ -109,7 +109,7 @@ class Kept(logging.Handler):
         self.lines.append(record.getMessage())
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(change=st.sampled_from(CHANGES), text=TEXTS, about=st.sampled_from(["kind", "protocol", None]))
 def test_no_text_of_a_silo_does_anything_where_it_is_shown(
     change: tuple[str, Change], text: str, about: str | None, trial: Trial
@@ -149,7 +149,7 @@ def _texts(value: Any) -> Iterator[str]:
             pass
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(change=st.sampled_from([c for c in CHANGES if c[0] not in {"metrics", "outputs"}]), text=TEXTS)
 def test_nor_in_the_reason_why_a_course_ends(change: tuple[str, Change], text: str) -> None:
     """Without a quorum: a line of ours, and one about each silo, that the silo cannot make two."""

@@ -40,11 +40,11 @@ def updates(events: list[Event]) -> dict[tuple[int, str], tuple[int, float]]:
     }
 
 
-def apart_after_five_rounds(course_file: Path, out: Path, *settings: str) -> float:
+def apart(course_file: Path, out: Path, *settings: str, rounds: int = 5) -> float:
     """Largest distance between the mixed run and the runs with one framework only."""
     runs = {}
     for name in ("mixed", "torch", "tensorflow"):
-        chosen = ["rounds=5", "training.dropout=false", *EVERYONE.get(name, []), *settings]
+        chosen = [f"rounds={rounds}", "training.dropout=false", *EVERYONE.get(name, []), *settings]
         runs[name], _ = run(load_course(course_file, chosen), out / name)
     assert runs["mixed"].history[-1].accuracy > 0.5
     return max(
@@ -65,12 +65,10 @@ def test_the_backend_of_a_participant_does_not_matter(
     """
     settings = ["training.optimizer={name: sgd, lr: 0.02}", "training.batch_size=32"]
     for seed in (7, 8, 9) if thorough else (7,):
-        value = apart_after_five_rounds(
-            digits / "course.yaml", tmp_path / str(seed), f"seed={seed}", *settings
-        )
+        value = apart(digits / "course.yaml", tmp_path / str(seed), f"seed={seed}", *settings)
         figure(f"digits, SGD, apart after 5 rounds, seed {seed}", f"{value:.1e}")
         assert value <= 1e-3
-    own = apart_after_five_rounds(digits / "course.yaml", tmp_path / "own")
+    own = apart(digits / "course.yaml", tmp_path / "own")
     figure("digits as it is (momentum), apart after 5 rounds, seed 7", f"{own:.1e}")
 
 
@@ -90,11 +88,10 @@ def test_the_backend_does_not_matter_at_all_without_comparisons(
             text = text.replace(old, new)
         (tmp_path / name).write_text(text)
         settings.append(f"models.{backend}={tmp_path / name}:build")
+    rounds = 5 if thorough else 2
     for seed in (7, 8) if thorough else (8,):
-        value = apart_after_five_rounds(
-            digits / "course.yaml", tmp_path / str(seed), f"seed={seed}", *settings
-        )
-        figure(f"smooth model, apart after 5 rounds, seed {seed}", f"{value:.1e}")
+        value = apart(digits / "course.yaml", tmp_path / str(seed), f"seed={seed}", *settings, rounds=rounds)
+        figure(f"smooth model, apart after {rounds} rounds, seed {seed}", f"{value:.1e}")
         assert value <= 1e-5
 
 

@@ -13,7 +13,7 @@ from tests.conftest import Figure
 
 @pytest.mark.parametrize(
     "course",
-    ["everything", *(pytest.param(name, marks=pytest.mark.slow) for name in ("streams", "controls"))],
+    ["controls", *(pytest.param(name, marks=pytest.mark.slow) for name in ("streams", "everything"))],
 )
 def test_kills_change_nothing(root: Path, figure: Figure, course: str, *, thorough: bool) -> None:
     """With streams, schedules over rounds and steps, plateau, early stopping, frozen parameters, a transform, and what participants keep."""

@@ -46,6 +46,7 @@ def test_workers_have_the_objects_too(tmp_path: Path) -> None:
     people = [xb.Participant("osaka", "torch", data=some(12), train=train), xb.Participant("lyon", "torch")]
     keys = {
         "name": "written",
+        "federate": {"workers": 1},
         "models": {"torch": lambda: torch.nn.Sequential(torch.nn.Linear(4, 3))},
         "input": ["1,4"],
         "data": {"train": some(20), "validation": some(20), "test": some(20)},

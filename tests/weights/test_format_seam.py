@@ -52,7 +52,7 @@ def test_a_format_is_one_file_of_its_name(root: Path) -> None:
     assert naming(root, names, outside="formats/") == []
 
 
-@pytest.mark.parametrize("name", ["net.mtx", "net.download"])
+@pytest.mark.parametrize("name", ["net.mtx", pytest.param("net.download", marks=pytest.mark.slow)])
 def test_a_file_that_is_there_is_a_format(name: str, tmp_path: Path) -> None:
     """What SciPy wrote is read, by its ending and by its content, converted, and refused where it is broken."""
     matrix = np.random.default_rng(0).standard_normal((3, 5))

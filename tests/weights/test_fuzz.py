@@ -12,10 +12,10 @@ import pytest
 pytest.importorskip("atheris", reason="there is no atheris for this system")
 
 TARGETS = [
-    *("hdf5", "wire"),
+    "wire",
     *(
         pytest.param(target, marks=pytest.mark.slow)
-        for target in ("pytorch", "pickle", "safetensors", "npz", "onnx", "checkpoint", "keras")
+        for target in ("hdf5", "pytorch", "pickle", "safetensors", "npz", "onnx", "checkpoint", "keras")
     ),
 ]
 

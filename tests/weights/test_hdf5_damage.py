@@ -52,7 +52,7 @@ def test_mutations_are_refused_or_read_as_the_library_reads_them(
 ) -> None:
     command = [sys.executable, "-W", "ignore", "-m", "tests.weights.hdf5_mutations"]
     done = subprocess.run(
-        [*command, "--count", "20000" if request.getfixturevalue("thorough") else "150"],
+        [*command, "--count", "20000" if request.getfixturevalue("thorough") else "80"],
         cwd=ROOT,
         capture_output=True,
         text=True,
