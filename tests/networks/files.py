@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -37,6 +38,16 @@ def opinions(schema: Schema, example: Arrays, opset: int = OPSET) -> Iterator[tu
     plain = OnnxSession(model, optimized=False).run(feeds)
     yield "ONNX Runtime", _error(OnnxSession(model).run(feeds), plain)
     yield "reference", _error(ReferenceEvaluator(model).run(None, feeds), plain)
+
+
+def digests(only: Sequence[str] = ()) -> Iterator[tuple[str, str]]:
+    """SHA-256 of the file of every network, of its PyTorch model; of its Keras model, too, where it is one of ``only``."""
+    for network in NETWORKS:
+        for kind, build in (("torch", network.torch), ("tensorflow", network.tensorflow)):
+            if (not only and kind == "torch") or network.name in only:
+                schema = xbackend_fl.describe(build(), network.example())
+                file = to_bytes(to_onnx(schema, draw_weights(schema, 0)))
+                yield f"{network.name}, {kind}", hashlib.sha256(file).hexdigest()
 
 
 def _error(received: Arrays, expected: Arrays) -> float:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -34,6 +38,26 @@ def test_the_file_of_a_network(network: Network) -> None:
     schema = xbackend_fl.describe(network.torch(), network.example())
     found = dict(opinions(schema, network.example()))
     assert max(found.values()) <= TOLERANCE, found
+
+
+@pytest.mark.parametrize("only", [("two towers",), pytest.param((), marks=pytest.mark.slow)])
+def test_every_process_writes_the_same_bytes(only: tuple[str, ...]) -> None:
+    program = (
+        f"from tests.networks.files import digests; import json; print(json.dumps(dict(digests({only!r}))))"
+    )
+    found = []
+    for seed in ("1", "4711"):
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", program],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        found.append(json.loads(done.stdout.splitlines()[-1]))
+    assert found[0] == found[1]
+    assert len(found[0]) == (2 if only else len(NETWORKS))
 
 
 @pytest.mark.one_in(12)
