@@ -269,6 +269,10 @@ def test_a_file_is_made_of_a_model_of_the_right_framework(tmp_path: Path) -> Non
         convert(archive, tmp_path / "net", "pte", reader=side)
 
 
+REFUSED = {("InceptionV3", "pte")}
+"""ExecuTorch 1.5.1 fails inside itself: "Given groups=64, expected weight to be at least 64 at dimension 0"."""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "lite_format",
@@ -277,5 +281,9 @@ def test_a_file_is_made_of_a_model_of_the_right_framework(tmp_path: Path) -> Non
 @pytest.mark.parametrize("network", [pytest.param(network, id=network.name) for network in NETWORKS])
 def test_every_network(network: Network, lite_format: str, tmp_path: Path) -> None:
     build = network.torch if lite_format == "pte" else network.tensorflow
+    if (network.name, lite_format) in REFUSED:
+        with pytest.raises(RefusedInput, match=r"ExecuTorch cannot write it: .*groups"):
+            made(lite_format, build(), network.example(), tmp_path)
+        return
     error, _ = made(lite_format, build(), network.example(), tmp_path)
     assert error < 1e-5
