@@ -89,7 +89,7 @@ def test_a_port_in_use_is_said(digits: Path, tmp_path: Path) -> None:
 
 def test_an_address_of_another_machine_is_said(digits: Path, tmp_path: Path) -> None:
     command = ["serve", digits / "course.yaml", "--address", "192.0.2.1:8000", "--insecure"]
-    done = xbfl(*command, "--out", tmp_path / "run")
+    done = xbfl_here(*command, "--out", tmp_path / "run", cwd=tmp_path)
     assert done.returncode == 1
     assert "cannot listen at 192.0.2.1:8000: Cannot assign requested address" in done.stderr
 
@@ -108,7 +108,7 @@ def test_no_server_is_said_and_given_up_by_policy(digits: Path, tmp_path: Path) 
 
 def made(digits: Path, folder: Path, *hosts: str) -> Path:
     options = [part for host in hosts for part in ("--host", host)]
-    done = xbfl("keys", digits / "course.yaml", "-o", folder, *options)
+    done = xbfl_here("keys", digits / "course.yaml", "-o", folder, *options, cwd=digits)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -121,7 +121,7 @@ def test_keys_are_private_and_not_replaced(digits: Path, tmp_path: Path) -> None
         p.name for p in load_course(digits / "course.yaml").participants
     }
     assert not (keys / "silos" / "berlin" / "delhi.key").exists()
-    again = xbfl("keys", digits / "course.yaml", "-o", keys)
+    again = xbfl_here("keys", digits / "course.yaml", "-o", keys, cwd=digits)
     assert again.returncode == 2
     assert "keys are not replaced" in again.stderr
 
@@ -267,20 +267,20 @@ def _refused(server: ssl.SSLSocket) -> None:
 
 
 @pytest.mark.parametrize("command", ["serve", "join"])
-def test_plain_text_to_other_machines_must_be_asked_for(command: str, digits: Path) -> None:
+def test_plain_text_to_other_machines_must_be_asked_for(command: str, digits: Path, tmp_path: Path) -> None:
     option = ["--address"] if command == "serve" else ["--as", "berlin", "--server"]
-    done = xbfl(command, digits / "course.yaml", *option, "0.0.0.0:8123")
+    done = xbfl_here(command, digits / "course.yaml", *option, "0.0.0.0:8123", cwd=tmp_path)
     assert done.returncode == 2
     assert "nothing would be encrypted" in done.stderr
     assert "xbfl keys" in done.stderr
 
 
 def test_join_says_what_is_missing(digits: Path, tmp_path: Path) -> None:
-    assert "which participant is this?" in xbfl("join", digits / "course.yaml").stderr
+    assert "which participant is this?" in xbfl_here("join", digits / "course.yaml", cwd=tmp_path).stderr
     join = ["join", digits / "course.yaml", "--out", tmp_path / "silo", "--as"]
-    assert "has no participant 'oslo'" in xbfl(*join, "oslo").stderr
+    assert "has no participant 'oslo'" in xbfl_here(*join, "oslo", cwd=tmp_path).stderr
     gone = tmp_path / "gone.npz"
-    done = xbfl(*join, "berlin", "--data-path", gone)
+    done = xbfl_here(*join, "berlin", "--data-path", gone, cwd=tmp_path)
     assert done.returncode == 2
     assert f"berlin: no such file: {gone}" in done.stderr
 
