@@ -13,17 +13,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from tests.adapters.test_lockstep import (
-    IMAGES,
-    LABELS,
-    PLACES,
-    apart,
-    clients,
-    normalised,
-    opened,
-    start_of,
-    wide,
-)
+from tests.adapters.lockstep_models import normalised, wide
+from tests.adapters.test_lockstep import IMAGES, LABELS, PLACES, apart, clients, opened, start_of
 from xbackend_fl.adapter import OPTIMIZERS, ClientWork, TrainConfig
 from xbackend_fl.adapter.cohort import Own
 from xbackend_fl.algorithms.kinds.scaffold import ControlRule

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from tests.adapters.test_lockstep import PLACES, clients, normalised, opened, start_of, wide
+from tests.adapters.lockstep_models import normalised, wide
+from tests.adapters.test_lockstep import PLACES, clients, opened, start_of
 from xbackend_fl.adapter import OPTIMIZERS, TrainConfig
 from xbackend_fl.adapter.cohort import Own
 from xbackend_fl.algorithms.kinds.fedprox import ProximalRule
