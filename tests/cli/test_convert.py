@@ -17,6 +17,7 @@ import torch
 from tests.cli.test_cli import MODELS
 from tests.command import XBFL, xbfl_here
 from tests.conftest import Figure
+from tests.machine import within
 from tests.weights.corpus.case import Case
 from tests.weights.corpus.hostile import hostile
 from xbackend_fl import load_weights, weights
@@ -259,7 +260,7 @@ def test_a_hostile_file_is_refused_in_one_line(code: str, tmp_path: Path, figure
     assert result.stderr.count("\n") == 1
     assert result.stderr.startswith(f"error[{code}]: {path}")
     assert not list(room.iterdir())
-    assert seconds < 2.0
+    assert within(seconds, 2.0)
     assert int(note.read_text()) < 256 * 1024
     figure(f"refusal {code}", f"{seconds:.2f} s of processor, {int(note.read_text()) // 1024} MiB")
 

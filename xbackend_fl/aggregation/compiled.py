@@ -16,6 +16,9 @@ from filelock import FileLock
 from numba import types
 from numpy.typing import NDArray
 
+if numba.config.DISABLE_JIT:
+    raise ImportError("Numba is told to compile nothing (NUMBA_DISABLE_JIT)")
+
 Array = NDArray[Any]
 Loop = Callable[..., Any]
 

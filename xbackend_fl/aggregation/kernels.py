@@ -39,7 +39,14 @@ _PART = 1 << 21
 _ROW = 1 << 12
 """Values whose squares are added up: BLAS leaves so few to the thread that asks."""
 
-_THREADS = int(os.environ.get("OMP_NUM_THREADS", "0")) or os.cpu_count() or 1
+
+def _asked() -> int:
+    """The threads that ``OMP_NUM_THREADS`` asks for, of whose levels the first one counts; 0 if it asks for none."""
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(first) if first.isdecimal() else 0
+
+
+_THREADS = _asked() or os.cpu_count() or 1
 
 
 @functools.cache
@@ -56,7 +63,7 @@ def _blas(name: str) -> Mapping[str, Callable[..., Any]]:
 def _compiled() -> ModuleType | None:
     try:
         from xbackend_fl.aggregation import compiled  # noqa: PLC0415  a heavy import that small models do without
-    except ImportError:  # no Numba, or one for other versions of NumPy: the same bits, more slowly
+    except Exception:  # noqa: BLE001  no Numba, one for other versions of NumPy, or settings that it refuses: the same bits, more slowly
         return None
     return compiled
 
@@ -279,3 +286,8 @@ def _by_threads(run: Callable[[int, int], Result], size: int) -> list[Result]:
 @functools.cache
 def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(_THREADS, "xbfl-mean")
+
+
+# A process that is forked has the pool, and none of its threads.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)

@@ -217,7 +217,7 @@ class OnlineMean:
         """What exact sums will not exceed with these updates, each of which is fit to be merged; ``look`` at their values too."""
         like, bounds = self._like, dict(self._bound)
         for weights, num_examples in updates:
-            if isinstance(num_examples, bool) or num_examples != int(num_examples) or num_examples <= 0:
+            if not _is_positive_integer(num_examples):
                 raise UpdateRefused(f"num_examples must be a positive integer, received {num_examples}")
             like = like or weights
             self._many = sum(array.size for array in like.values()) >= MANY
@@ -246,6 +246,8 @@ class OnlineMean:
         like = self._like
         if self.precision != sums.precision or like is None or like.keys() != sums.arrays.keys():
             raise UpdateRefused("two means can only be merged if their base and precision are the same")
+        if any(array.shape != like[name].shape for name, array in sums.arrays.items()):
+            raise UpdateRefused("two means can only be merged if the shapes of their parameters are the same")
         if self.total + sums.total > MAX_EXAMPLES:
             raise UpdateRefused(f"num_examples of the updates add up to more than {MAX_EXAMPLES}")
         if (max(self._bound.values(), default=0.0) + sums.bound) * ONE >= _LIMIT:
@@ -281,6 +283,12 @@ class OnlineMean:
         if weights.keys() != like.keys():
             raise UpdateRefused(f"parameters differ: {sorted(weights.keys() ^ like.keys())[:5]}")
         for name, array in weights.items():
+            if not _fits(array.dtype, like[name].dtype):
+                wanted = like[name].dtype.name if like[name].dtype.kind in "fiub" else "float32"
+                raise UpdateRefused(
+                    f"parameter {name!r}: expected {wanted}, received {array.dtype}",
+                    hint=f"convert the update first: array.astype({wanted!r})",
+                )
             if on_device(array) != on_device(like[name]):
                 raise UpdateRefused(
                     f"parameter {name!r}: the mean and the update are not on the same device",
@@ -410,6 +418,20 @@ class OnlineMean:
         )
         mean = divided([total, *others], divisor, None if self._base is None else self._base[name], dtype)
         return np.maximum(mean, 0, out=mean) if name in self._variances else mean
+
+
+def _is_positive_integer(number: object) -> bool:
+    try:
+        return not isinstance(number, bool) and number == int(number) > 0  # type: ignore[call-overload]
+    except (TypeError, ValueError, OverflowError):
+        return False
+
+
+def _fits(received: np.dtype[Any], expected: np.dtype[Any]) -> bool:
+    """Whether values of a dtype may enter a mean of another: floats of any size among floats, nothing else among others."""
+    if received.kind == expected.kind == "f":
+        return True
+    return received.kind in "iub" and received.newbyteorder("=") == expected.newbyteorder("=")
 
 
 def _largest(array: Array, kind: Kind) -> float:

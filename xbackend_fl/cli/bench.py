@@ -35,7 +35,7 @@ def bench(
         list[str] | None,
         typer.Option(
             metavar="KEY=A,B,C",
-            help="Measure the course with each value of a key, the smallest first; repeatable.",
+            help="Measure the course with each value of a key, in this order; repeatable.",
         ),
     ] = None,
     warm_up: Annotated[int, typer.Option(min=0, help="Rounds before the clock counts.")] = 1,
@@ -88,7 +88,8 @@ def _show(found: Bench) -> None:
             f"; on the device {allocated / mebibyte:,.0f} MiB allocated, {used / mebibyte:,.0f} MiB in use"
         )
     here = {"what": f"{found.course}, this machine", "seconds a round": found.seconds, "memory": memory}
-    print_table([here, *_PUBLISHED])
+    # What peers published is of this course alone.
+    print_table([here, *(_PUBLISHED if found.course == "femnist" else ())])
     fastest, slowest = (pick(item.seconds for item in found.rounds) for pick in (min, max))
     steps = sum(item.steps for item in found.rounds) / len(found.rounds)
     echo(
@@ -97,8 +98,8 @@ def _show(found: Bench) -> None:
         f"{found.cpu_seconds:.2f} processor seconds a round"
     )
     echo(
-        f"{found.workers[0]} workers per backend with {found.workers[1]} threads; prepared in {found.prepare_seconds:.1f} s, "
-        f"first round {found.first[0].seconds if found.first else float('nan'):.2f} s"
+        f"{found.workers[0]} workers per backend with {found.workers[1]} threads; prepared in {found.prepare_seconds:.1f} s"
+        + (f", first round {found.first[0].seconds:.2f} s" if found.first else "")
     )
 
 
@@ -176,5 +177,5 @@ def _aggregation(values: int, updates: int, repeats: int, device: str, *, as_jso
             for item in timings
         ]
     )
-    memory = f"; the float32 mean needs {extra:.2f} models of memory" if device == "cpu" else ""
+    memory = f"; the float32 mean allocates {extra:.2f} models" if device == "cpu" else ""
     echo(f"{values:,} values{memory}")
