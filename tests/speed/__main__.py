@@ -1,7 +1,8 @@
 """The same work on this project, pfl and Flower, in turn: ``python -m tests.speed``.
 
-LEAF's CNN (6,603,710 values), 100 clients of about 204 examples, 10 a round, batch 20, plain SGD, one thread in each of two workers. The
-peers are installed from the package index into environments of their own (a few minutes, once).
+LEAF's CNN (6,603,710 values), 100 clients of about 204 examples, 10 a round, batch 20, plain SGD, one thread in each of two workers. Memory
+is the proportional set of all processes after the last round. The peers are installed from the package index into environments of their own
+(a few minutes, once).
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ def peer(command: list[str]) -> dict[str, float]:
     return {
         "seconds": statistics.median(np.diff(times)),
         "examples": examples / (times[-1] - times[0]),
-        "memory": sum(run["peak"] for run in found),
+        "memory": sum(run["memory"] for run in found),
     }
 
 

@@ -58,28 +58,6 @@ class Client(NumPyClient):
         return [value.detach().numpy() for value in net.parameters()], len(y), {}
 
 
-class Clocked(FedAvg):
-    stamps: list = []
-
-    def aggregate_fit(self, server_round, results, failures):
-        assert not failures, failures[0]
-        answer = super().aggregate_fit(server_round, results, failures)
-        examples = sum(result.num_examples for _, result in results)
-        self.stamps.append((time.perf_counter(), 0.0, examples))
-        return answer
-
-
-def server(_):
-    net = resident()["net"]
-    strategy = Clocked(
-        fraction_fit=COHORT / 100,
-        fraction_evaluate=0.0,
-        min_available_clients=100,
-        initial_parameters=ndarrays_to_parameters([value.detach().numpy() for value in net.parameters()]),
-    )
-    return ServerAppComponents(strategy=strategy, config=ServerConfig(num_rounds=ROUNDS))
-
-
 def tree_bytes():
     """Proportional memory of this process and its children."""
     total, stack = 0, [os.getpid()]
@@ -96,6 +74,32 @@ def tree_bytes():
     return total
 
 
+class Clocked(FedAvg):
+    stamps: list = []
+    memory = 0
+
+    def aggregate_fit(self, server_round, results, failures):
+        assert not failures, failures[0]
+        answer = super().aggregate_fit(server_round, results, failures)
+        examples = sum(result.num_examples for _, result in results)
+        self.stamps.append((time.perf_counter(), 0.0, examples))
+        if server_round == ROUNDS:
+            # Before Ray's processes end, and after the last time that counts.
+            Clocked.memory = tree_bytes()
+        return answer
+
+
+def server(_):
+    net = resident()["net"]
+    strategy = Clocked(
+        fraction_fit=COHORT / 100,
+        fraction_evaluate=0.0,
+        min_available_clients=100,
+        initial_parameters=ndarrays_to_parameters([value.detach().numpy() for value in net.parameters()]),
+    )
+    return ServerAppComponents(strategy=strategy, config=ServerConfig(num_rounds=ROUNDS))
+
+
 run_simulation(
     server_app=ServerApp(server_fn=server),
     client_app=ClientApp(
@@ -108,4 +112,4 @@ seen, stamps = 0, []
 for at, cpu, count in Clocked.stamps:
     seen += count
     stamps.append((at, cpu, seen))
-print(json.dumps({"stamps": stamps, "peak": tree_bytes()}), flush=True)
+print(json.dumps({"stamps": stamps, "memory": Clocked.memory}), flush=True)

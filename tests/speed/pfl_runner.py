@@ -87,5 +87,5 @@ Counting().run(
     model_eval_params=NNEvalHyperParams(local_batch_size=None),
     callbacks=[Clock()],
 )
-peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
-print(json.dumps({"stamps": stamps, "peak": int(peak.split()[1]) * 1024}), flush=True)
+proportional = next(line for line in open("/proc/self/smaps_rollup") if line.startswith("Pss:"))
+print(json.dumps({"stamps": stamps, "memory": int(proportional.split()[1]) * 1024}), flush=True)
