@@ -17,11 +17,12 @@ class Recurrent(nn.Module):
         super().__init__()
         self.layer = layer(8, 32, **options)
         self.head = nn.Linear(64 if options.get("bidirectional") else 32, 4)
+        self.beside = nn.Linear(32, 4)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         output, last = self.layer(images[:, 0].transpose(0, 1))
         last = last[-1] if isinstance(last, tuple) else last
-        return self.head(output.mean(0)) + self.head(output[-1]) + last.sum()
+        return self.head(output.mean(0)) + self.head(output[-1]) + self.beside(last.sum(0))
 
 
 class Attention(nn.Module):
@@ -70,6 +71,21 @@ class Ids(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         ids = (images.flatten(1)[:, :5] * 2).clamp(-4, 4).long() + 4
         return self.head(torch.tanh(self.table(ids)).sum(1))
+
+
+class Padded(nn.Module):
+    """Looks numbers up of which one is padding, in three tables."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Embedding(9, 6, padding_idx=4), nn.Embedding(9, 6)
+        self.bag = nn.EmbeddingBag(9, 6, mode="mean", padding_idx=4)
+        self.head = nn.Linear(6, 4)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        ids = (images.flatten(1)[:, :5] * 2).clamp(-4, 4).long() + 4
+        two = functional.embedding(ids, self.two.weight, padding_idx=-4)
+        return self.head(torch.tanh(self.one(ids) * two).sum(1) + self.bag(ids))
 
 
 def normalised() -> nn.Module:

@@ -28,10 +28,11 @@ from xbfl_torch.stacked.graphs import Graphs, step_alone
 from xbfl_torch.stacked.memory import StepBytes, fitting, free_bytes, wave_bytes, with_spare
 from xbfl_torch.stacked.outer import MAX_ROWS
 from xbfl_torch.stacked.packing import Packing
-from xbfl_torch.stacked.proof import CannotStack, prove
+from xbfl_torch.stacked.proof import prove, refuses_one
 from xbfl_torch.stacked.room import Expected, Room, needed_room, with_margin
 from xbfl_torch.stacked.schedule import Schedule, by_steps, largest_batch, rounded, schedule
 from xbfl_torch.stacked.step import lockstep
+from xbfl_torch.stacked.trial import CannotStack
 from xbfl_torch.stacked.wave import Wave, weights_of
 from xbfl_torch.steps import dropout_rates
 
@@ -71,7 +72,6 @@ class Lockstep:
         self._trained = [name for name, tensor in tensors.items() if tensor.requires_grad]
         weights = {f"{name}.weight" if name else "weight" for name in dense}
         self._dense = [name for name in self._trained if name in weights]
-        self._normalised = any(isinstance(module, torch.nn.BatchNorm1d) for module in model.modules())
         self._refused: dict[str, str | None] = {}
         self._captured = ""
         self._wave: Wave | None = None
@@ -117,9 +117,15 @@ class Lockstep:
     def takes(self, clients: Sequence[ClientWork], config: TrainConfig) -> str | None:
         """Why these participants cannot train so in lockstep, ``None`` if they can."""
         shortest = min((len(rows) for client in clients for rows in client.batches), default=2)
-        if self._normalised and shortest == 1:
-            return "a batch of one example has no variance"
+        if shortest == 1 and (reason := self._refuses_one(config)) is not None:
+            return reason
         return self.refusal(config, *self._weights(clients, config), self._batch(clients))
+
+    def _refuses_one(self, config: TrainConfig) -> str | None:
+        key = f"one {_key(config)}"
+        if key not in self._refused:
+            self._refused[key] = refuses_one(self._model, self._data, config)
+        return self._refused[key]
 
     def train(
         self,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from xbackend_fl.adapter.cohort import ClientWork
 from xbackend_fl.adapter.contract import TrainConfig
@@ -20,23 +20,20 @@ from xbfl_torch.describe import is_tensor, tensors_of
 from xbfl_torch.local_stepper import LocalStepper
 from xbfl_torch.losses import mean_loss
 from xbfl_torch.stacked.dropout import DrawnForOne
-from xbfl_torch.stacked.graphs import Graphs
 from xbfl_torch.stacked.packing import Packing
-from xbfl_torch.stacked.room import Room
 from xbfl_torch.stacked.schedule import by_steps, largest_batch, schedule
-from xbfl_torch.stacked.step import lockstep, places
-from xbfl_torch.stacked.wave import Wave
+from xbfl_torch.stacked.trial import CannotStack, check_independent, filled_otherwise, in_lockstep
 from xbfl_torch.steps import training_mode
 
 _CLOSE = 0.02
-"""Relative difference of what two steps change. Rounding makes 1e-6 and a ReLU near zero 1e-3; an example too many makes a third."""
+"""Relative difference of what two steps change. Rounding makes 1e-6 and a ReLU near zero 1e-3; whether examples that do not count make any is \
+asked for itself."""
 
 _NORM = 100.0
 """Steps of a gradient of at most this norm, so that nothing overflows."""
 
-
-class CannotStack(Exception):  # noqa: N818  what it says is no error
-    """A model, or the way it trains, that does not run for all participants at once; says what stands in the way."""
+_LOOKED_AT = 64
+"""Examples among which those are that are trained with."""
 
 
 def prove(model: torch.nn.Module, packing: Packing, data: Data, config: TrainConfig, batch: int) -> None:
@@ -50,65 +47,57 @@ def prove(model: torch.nn.Module, packing: Packing, data: Data, config: TrainCon
         batch: Examples of a step in lockstep, most of which do not count here: that many have kernels that the cohort needs too.
 
     Raises:
-        CannotStack: They differ, or the model does not run for several participants.
+        CannotStack: They differ, the examples of a batch depend on each other, or the model does not run for several participants.
     """
     # The optimizer works on each number by itself; Adam would make of the rounding of a gradient that is zero a whole step.
     limit = min(config.clip_norm or _NORM, _NORM)
     config = replace(config, optimizer=SGD(lr=0.01), rates=None, clip_norm=limit)
-    work = [
-        ClientWork((_rows(data, 0, 4), _rows(data, 4, 3)), 7, seed=1),
-        ClientWork((_rows(data, 7, 3),), 3, seed=2),
-    ]
+    rows = _finite_rows(data)
+    work = [ClientWork((rows[:4], rows[4:7]), 7, seed=1), ClientWork((rows[7:],), 3, seed=2)]
     tensors = {name: tensor.detach() for name, tensor in tensors_of(model).items() if name in packing.places}
     base = torch.zeros(packing.size, dtype=next(model.parameters()).dtype, device=data.targets.device)
     for name, view in packing.views(base).items():
         view.copy_(tensors[name])
-    found = (
-        _in_lockstep(model, packing, data, config, work, base, max(batch, largest_batch(work))).cpu().double()
-    )
+    plan = schedule(work, by_steps(work), len(work), max(batch, largest_batch(work)))
+    plans = [plan, filled_otherwise(plan, np.roll(rows, 5)), plan]
+    found, otherwise, again = in_lockstep(model, packing, data, config, plans, base)
     expected = _in_turn(model, packing, data, config, work).double()
     whole = expected.norm()
+    if not torch.isfinite(whole):
+        raise CannotStack(
+            f"the examples that were looked at (rows {', '.join(map(str, rows))}) make no number of loss or gradient, one by one either"
+        )
+    if found is None or otherwise is None or again is None:
+        raise CannotStack("in lockstep no number comes out where one by one there is one")
+    check_independent(found, otherwise, again, base)
     for name, view in packing.views(expected).items():
         error = (packing.views(found)[name] - view).norm()
         if not error <= _CLOSE * view.norm() + 1e-3 * whole:
             raise CannotStack(
-                f"in lockstep {name!r} changes otherwise than one by one, by {error / whole:.1e} of the whole change: a batch is filled up with "
-                "examples that do not count, and here they did"
+                f"in lockstep {name!r} changes otherwise than one by one, by {error / whole:.1e} of the whole change"
             )
 
 
-def _rows(data: Data, start: int, count: int) -> Any:
-    return np.arange(start, start + count) % len(data.targets)
-
-
-def _in_lockstep(
-    model: torch.nn.Module,
-    packing: Packing,
-    data: Data,
-    config: TrainConfig,
-    work: list[ClientWork],
-    base: torch.Tensor,
-    batch: int,
-) -> torch.Tensor:
-    plan = schedule(work, by_steps(work), len(work), batch)
-    rows = batch * sum(plan.active)
-    wave = Wave(model, packing, data, config, Room(len(work), len(plan.active), batch, rows))
-    with lockstep(model, config), places(model) as called:
+def refuses_one(model: torch.nn.Module, data: Data, config: TrainConfig) -> str | None:
+    """Why a batch of one example does not train, which PyTorch says by itself; ``None`` if it does."""
+    copied = copy.deepcopy(model).cpu()
+    first = torch.zeros(1, dtype=torch.int64, device=data.targets.device)
+    inputs = [value.cpu() for value in data.batch(first)]
+    with training_mode(copied, config), torch.no_grad(), torch.random.fork_rng(devices=[]):
         try:
-            steps = Graphs(wave)
-            wave.begin(base)
-            wave.plan(plan, config)
-            wave.load(config)
-            for count in plan.active:
-                steps.step(count)
-        except (RuntimeError, ValueError, TypeError) as error:
-            if isinstance(error, torch.OutOfMemoryError | torch.AcceleratorError):
-                raise
-            kind = type(model.get_submodule(called[-1])).__name__
-            where = f"layer {called[-1]!r} ({kind})" if called[-1] else f"model {kind}"
-            raise CannotStack(f"{where}: {shortened(error)}") from error
-    wave.finish(np.ones(len(work)), plan)
-    return wave.sums
+            copied(*inputs)
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            why = "has no variance" if "more than 1 value per channel" in str(error) else "does not run"
+            return f"a batch of one example {why}: {shortened(error)}"
+    return None
+
+
+def _finite_rows(data: Data) -> NDArray[np.int64]:
+    """The first ten examples whose inputs and targets are finite, over again if there are fewer; of all examples if none are."""
+    first = torch.arange(min(_LOOKED_AT, len(data.targets)), device=data.targets.device)
+    values = [value.index_select(0, first) for value in (*data.inputs, data.targets)]
+    good = torch.stack([torch.isfinite(value).reshape(len(first), -1).all(1) for value in values]).all(0)
+    return np.resize((first[good] if bool(good.any()) else first).cpu().numpy(), 10)
 
 
 def _in_turn(
