@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -111,16 +112,87 @@ def of_users(model: onnx.ModelProto) -> None:
     model.opset_import.append(helper.make_opsetid("of.users", 1))
 
 
+def sized(model: onnx.ModelProto) -> None:
+    item = helper.make_tensor_value_info(model.graph.node[0].output[0], 1, [3, 8])
+    model.graph.value_info.append(item)
+
+
+def annotated(model: onnx.ModelProto) -> None:
+    model.graph.quantization_annotation.add().tensor_name = model.graph.initializer[0].name
+
+
+def training(model: onnx.ModelProto) -> None:
+    model.training_info.add().initialization.name = "i"
+
+
+def functions(model: onnx.ModelProto) -> None:
+    node = helper.make_node("Identity", ["x"], ["y"])
+    model.functions.append(
+        helper.make_function("of.users", "F", ["x"], ["y"], [node], [helper.make_opsetid("", 21)])
+    )
+
+
+def axis_name(model: onnx.ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "n"
+
+
+def axis_fixed(model: onnx.ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+
+
+def stored(model: onnx.ModelProto) -> None:
+    item = model.graph.initializer[0]
+    values = numpy_helper.to_array(item).ravel().tolist()
+    item.ClearField("raw_data")
+    item.float_data.extend(values)
+
+
+def of_graph(model: onnx.ModelProto) -> None:
+    held = model.graph.metadata_props.add()
+    held.key, held.value = "k", "v"
+
+
+def graph_name(model: onnx.ModelProto) -> None:
+    model.graph.name = "zz"
+
+
+def setter(**fields: object) -> Callable[[onnx.ModelProto], None]:
+    def change(model: onnx.ModelProto) -> None:
+        for name, value in fields.items():
+            setattr(model, name, value)
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         (backdoor, "node 0 is Constant"),
         (clipped, "node 0 is Constant"),
-        (epsilon, "is BatchNormalization"),
-        (alpha, "is Gemm"),
-        (renamed, "is Gemm"),
+        (
+            epsilon,
+            r"node \d \(BatchNormalization '1'\): attribute 0 \('epsilon'\): f is 1.99\S*e-05, expected 9.99\S*e-06",
+        ),
+        (alpha, r"node \d \(Gemm '\S+'\): attribute \d is 'alpha', expected"),
+        (renamed, r"node \d \(Gemm '\S+'\): output 0 is 'zz', expected '"),
         (further, r"output 1 is '[^']*', expected missing"),
-        (of_users, "operators of other sets"),
+        (of_users, "opset_import 1 is 'of.users', expected missing"),
+        (sized, r"value_info 0 is '\S+', expected missing"),
+        (annotated, "quantization_annotation 0 is .*, expected missing"),
+        (training, "training_info 0 is '', expected missing"),
+        (functions, "functions 0 is 'F', expected missing"),
+        (
+            axis_name,
+            r"input 0 \('\S+'\): type tensor_type shape dim 0 \(.*\): dim_param is 'n', expected 'batch'",
+        ),
+        (axis_fixed, r"input 0 \('\S+'\): type tensor_type shape dim 0 \(.*\): dim_value is 1, expected 0"),
+        (stored, r"initializer 0 \('0.weight'\): float_data 0 is \S+, expected missing"),
+        (of_graph, "metadata_props 0 is 'k', expected missing"),
+        (graph_name, "name is 'zz', expected 'xbackend_fl'"),
+        (setter(ir_version=13), r"ir_version is 13, expected \d+\b"),
+        (setter(model_version=9), "model_version is 9, expected 0"),
+        (setter(domain="x"), "domain is 'x', expected ''"),
+        (setter(producer_name="other"), "producer_name is 'other', expected 'xbackend-fl'"),
     ],
 )
 def test_a_graph_that_somebody_changed_is_refused(
@@ -134,11 +206,85 @@ def test_a_graph_that_somebody_changed_is_refused(
     change(model)
     onnx.checker.check_model(model, full_check=True)
     path.write_bytes(to_bytes(model))
+    check_refused(path, certificate, private, said)
+
+
+def check_refused(path: Path, certificate: Certificate, private: Ed25519PrivateKey, said: str) -> None:
     found = line_of(path, certificate)
     assert not found.passed
     assert "its graph is not the one that" in found.said
     with pytest.raises(SchemaError, match=said):
         embed(path, certificate, private)
+
+
+def half(model: onnx.ModelProto) -> None:
+    model.graph.value_info.append(helper.make_tensor_value_info(model.graph.node[0].output[0], 10, ["b", 8]))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (half, r"value_info 0 is '\S+', expected missing"),
+        (setter(ir_version=3), r"ir_version is 3, expected \d+\b"),
+        (setter(ir_version=99), r"ir_version is 99, expected \d+\b"),
+    ],
+)
+def test_a_file_that_is_no_valid_model_is_refused(
+    certificate: Certificate,
+    private: Ed25519PrivateKey,
+    tmp_path: Path,
+    change: Callable[[onnx.ModelProto], None],
+    said: str,
+) -> None:
+    model, path = graph(certificate), tmp_path / "net.onnx"
+    change(model)
+    with pytest.raises((onnx.checker.ValidationError, onnx.shape_inference.InferenceError)):
+        onnx.checker.check_model(model, full_check=True)
+    path.write_bytes(to_bytes(model))
+    check_refused(path, certificate, private, said)
+
+
+def test_a_field_that_nobody_knows_is_refused(
+    certificate: Certificate, private: Ed25519PrivateKey, tmp_path: Path
+) -> None:
+    path = tmp_path / "net.onnx"
+    path.write_bytes(to_bytes(graph(certificate)) + b"\xfa\x3f\x03abc")
+    check_refused(path, certificate, private, "holds fields that this version")
+
+
+@pytest.mark.parametrize("key", ["ort_config", "Image.BitmapPixelFormat", "author"])
+def test_metadata_that_a_runtime_may_read_are_refused(
+    certificate: Certificate, private: Ed25519PrivateKey, tmp_path: Path, key: str
+) -> None:
+    schema, path = schema_of(certificate), tmp_path / "net.onnx"
+    path.write_bytes(to_bytes(to_onnx(schema, draw_weights(schema, 3), metadata={key: "{}"})))
+    with pytest.raises(SchemaError, match=f"its metadata have '{key}'"):
+        embed(path, certificate, private)
+    assert not line_of(path, certificate).passed
+
+
+def test_a_size_that_onnx_runtime_believes_is_refused(tmp_path: Path) -> None:
+    """It replaces Shape by what ``value_info`` says, and computes something else."""
+    torch.manual_seed(0)
+    example = (np.random.Generator(np.random.Philox(0)).standard_normal((1, 7, 8)).astype(np.float32),)
+    key, path = tmp_path / "a.ed25519", tmp_path / "net.onnx"
+    key.write_bytes(new_pair()[0])
+    model = Model("torch:n.py:f", load("torch"), nn.Sequential(nn.ReLU(), nn.Linear(8, 4), nn.ReLU()).eval())
+    made = sign(certify([model], example, ["1,7,8"]), read_private(key))
+    schema = schema_of(made)
+    proto = to_onnx(schema, draw_weights(schema, 3), sequence_axes=[(0, 1)])
+    data = {schema.inputs[0].name: np.repeat(example[0], 3, axis=1)}
+    path.write_bytes(to_bytes(proto))
+    embed(path, made, read_private(key))
+    honest = onnxruntime.InferenceSession(path).run(None, data)[0]
+    shaped = next(node.input[0] for node in proto.graph.node if node.op_type == "Shape")
+    changed = onnx.load(path)
+    changed.graph.value_info.append(helper.make_tensor_value_info(shaped, 1, [3, 7, 8]))
+    onnx.checker.check_model(changed, full_check=True)
+    path.write_bytes(to_bytes(changed))
+    assert onnxruntime.InferenceSession(path).run(None, data)[0].shape != honest.shape
+    found = line_of(path, made)
+    assert (found.passed, f"value_info 0 is {shaped!r}, expected missing" in found.said) == (False, True)
 
 
 @pytest.mark.parametrize("opset", [18, 21, 24])
@@ -241,6 +387,8 @@ def written(certificate: Certificate, private: Ed25519PrivateKey | None, path: P
 def with_metadata(path: Path, **other: str | None) -> None:
     archive = weights.open_weights(path)
     metadata = {key: value for key, value in {**archive.metadata, **other}.items() if value is not None}
+    # A field of its own.
+    metadata.pop("producer", None)
     if path.suffix == ".onnx":
         model = onnx.load(path)
         del model.metadata_props[:]

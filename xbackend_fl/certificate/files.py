@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import zip_longest
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from xbackend_fl import weights
 from xbackend_fl.canonical import Schema
 from xbackend_fl.canonical.dtypes import widened
+from xbackend_fl.certificate.difference import difference
 from xbackend_fl.certificate.statement import Statement
 from xbackend_fl.errors import FileError, RefusedInput, SchemaError, shortened
 from xbackend_fl.text import line
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 _DIGEST = "digest"
 """Of the metadata: what the tensors were when they were written."""
+
+_METADATA = {_DIGEST, "fingerprint", "course", "run", "round", "certificate", "certificate_values"}
+"""Of an ONNX file: what the toolkit writes there, of which no runtime takes anything."""
 
 _OTHER = (
     "a graph that somebody changed, optimized or exported otherwise is not what was certified: take its weights, xbfl convert FILE.onnx "
@@ -67,7 +70,7 @@ def check_file(path: Path, archive: Archive, statement: Statement) -> str:
 
 
 def _check_graph(path: Path, schema: Schema, held: Mapping[str, NDArray[Any]]) -> None:
-    """The graph of a file is, node by node and byte by byte, what the schema exports with the file's weights."""
+    """The model in a file is, byte by byte, what the schema exports with the file's weights: all of it that a runtime reads."""
     import onnx  # noqa: PLC0415  weights alone need none
 
     from xbackend_fl.canonical.onnx_export import to_onnx  # noqa: PLC0415
@@ -84,7 +87,18 @@ def _check_graph(path: Path, schema: Schema, held: Mapping[str, NDArray[Any]]) -
             f"nothing to hold its graph against: {error.message}",
             hint="embed the certificate in the weights alone, as .safetensors",
         ) from error
-    if place := next(_unlike(found, fresh), ""):
+    others = sorted({item.key for item in found.metadata_props} - _METADATA)
+    if others:
+        raise SchemaError(
+            f"its metadata have {line(repr(others[0]), 40)}, which the export does not write: there are runtimes that take settings from there",
+            hint="take it out, or say it beside the file",
+        )
+    for model in (found, fresh):
+        del model.metadata_props[:]
+        # What is said for people.
+        model.ClearField("doc_string")
+        model.graph.ClearField("doc_string")
+    if place := difference(found, fresh):
         raise SchemaError(
             f"its graph is not the one that {schema.fingerprint[:12]} exports: {place}", hint=_OTHER
         )
@@ -98,36 +112,3 @@ def _free_axes(model: onnx.ModelProto, schema: Schema) -> list[tuple[int, int]]:
         for axis, dim in enumerate(item.type.tensor_type.shape.dim[: len(port.shape)])
         if axis and dim.HasField("dim_param")
     ]
-
-
-def _unlike(found: onnx.ModelProto, fresh: onnx.ModelProto) -> Iterator[str]:
-    """Places where a model computes, takes or returns something else, or says it otherwise."""
-    for what in ("node", "initializer", "input", "output"):
-        yield from _pairs(what, getattr(found.graph, what), getattr(fresh.graph, what))
-    if [*map(_bytes, found.opset_import)] != [*map(_bytes, fresh.opset_import)]:
-        yield "it takes operators of other sets"
-    for model in (found, fresh):
-        # What is said for people, or is a certificate.
-        for said in ("metadata_props", "doc_string", "producer_name", "producer_version", "ir_version"):
-            model.ClearField(said)
-        for said in ("doc_string", "value_info", "name"):
-            model.graph.ClearField(said)
-    if _bytes(found) != _bytes(fresh):
-        yield "it holds more than a graph and weights"
-
-
-def _pairs(what: str, found: Sequence[Any], fresh: Sequence[Any]) -> Iterator[str]:
-    for index, (one, two) in enumerate(zip_longest(found, fresh)):
-        if one is None or two is None or _bytes(one) != _bytes(two):
-            yield f"{what} {index} is {_named(one)}, expected {_named(two)}"
-
-
-def _named(item: Any) -> str:
-    if item is None:
-        return "missing"
-    operator = getattr(item, "op_type", "")
-    return " ".join(filter(None, (line(operator, 40), repr(line(item.name, 80)))))
-
-
-def _bytes(item: Any) -> bytes:
-    return bytes(item.SerializeToString(deterministic=True))
