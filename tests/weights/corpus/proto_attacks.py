@@ -84,6 +84,8 @@ def _models() -> Iterator[tuple[str, bytes, frozenset[str]]]:
     yield "nothing in it", field(1, 8), PROTO
     yield "flood of fields", b"\x08\x01" * 1_100_000, codes("header-too-large")
     yield "two tensors, one name", model(initializer(), initializer()), codes("duplicate-name")
+    pair = field(14, field(1, b"round") + field(2, b"5")) + field(14, field(1, b"round") + field(2, b"9"))
+    yield "one key of the metadata twice", good + pair, codes("duplicate-name")
     yield "no name", model(initializer(b"")), codes("bad-name")
     yield "name not UTF-8", model(initializer(b"\xff")), PROTO
     yield "name with escape", model(initializer(b"a\x1b[2J")), codes("bad-name")

@@ -65,10 +65,11 @@ def read(path: Path, *, external: bool = False) -> Archive:
         external: Also read tensors from other files, if they lie in the same folder or below.
 
     Raises:
-        FormatRefused: The file breaks the format, or keeps tensors elsewhere (``external-data``).
+        FormatRefused: The file breaks the format, keeps tensors elsewhere (``external-data``), or says one key of its metadata twice (``duplicate-name``).
     """
     source = open_source(path)
     metadata: dict[str, str] = {}
+    properties: dict[str, str] = {}
     entries: dict[str, Entry] = {}
     for number, _, value in fields(source, source.view):
         if number == _MODEL_GRAPH and isinstance(value, memoryview):
@@ -76,8 +77,11 @@ def read(path: Path, *, external: bool = False) -> Archive:
         elif number in (_MODEL_PRODUCER, _MODEL_VERSION):
             metadata["producer" if number == _MODEL_PRODUCER else "producer_version"] = text(source, value)
         elif number == _MODEL_PROPERTY:
-            pair = {key: text(source, item) for key, _, item in fields(source, _message(source, value))}
-            metadata[pair.get(1, "")] = pair.get(2, "")
+            pair = {part: text(source, item) for part, _, item in fields(source, _message(source, value))}
+            if (key := pair.get(1, "")) in properties:
+                source.refuse("duplicate-name", f"has the key {shown(key)} of its metadata twice")
+            properties[key] = pair.get(2, "")
+    metadata |= properties
     if not entries and not metadata:
         source.refuse("bad-protobuf", "is no ONNX model: it names neither a producer nor a tensor")
     return checked(Archive(path, NAME, entries, metadata))
