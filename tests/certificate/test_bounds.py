@@ -55,6 +55,15 @@ def plain(probe: Probe) -> Probe:
     return replace(probe, fit="", statistics={})
 
 
+def resized(probe: Probe, part: str, array: np.ndarray[Any, Any]) -> Probe:
+    held = dict.fromkeys(getattr(probe, part), StoredArray.from_array(array))
+    return replace(probe, **{part: held})
+
+
+def named(name: str) -> dict[str, StoredArray]:
+    return {name: StoredArray.from_array(np.zeros(64, np.float32))}
+
+
 HOSTILE: dict[str, tuple[Callable[[Statement], Statement], str, str]] = {
     "a tolerance": (lambda s: replace(every(s, ones), tolerance=1e9), "schema", "errors of 1.0e"),
     "no number": (lambda s: replace(s, tolerance=float("nan")), "schema", "errors of nan"),
@@ -76,6 +85,13 @@ HOSTILE: dict[str, tuple[Callable[[Statement], Statement], str, str]] = {
     "no outputs": (lambda s: every(s, lambda p: replace(p, outputs=())), "schema", "0 outputs, expected 1"),
     "another question": (lambda s: every(s, lambda p: replace(p, asks=("inputs",))), "schema", "question 'inputs'"),
     "other statistics": (lambda s: every(s, lambda p: replace(p, fit="bogus")), "schema", "statistics of 'bogus'"),
+    "gradients of no shape": (lambda s: every(s, lambda p: resized(p, "gradients", np.zeros(0))), "schema", "of shape (0,), expected (36,)"),
+    "a gradient of nothing": (lambda s: every(s, lambda p: replace(p, gradients={**p.gradients, **named("zz")})), "schema", "a gradient of 'zz', which"),
+    "one number as a step": (lambda s: every(s, lambda p: resized(p, "moved", np.zeros(()))), "schema", "a step of"),
+    "statistics of no shape": (lambda s: every(s, lambda p: resized(p, "updated", np.zeros(9))), "schema", "statistics after a step of"),
+    "one number as rounding": (lambda s: every(s, lambda p: resized(p, "rounding", np.zeros(()))), "schema", "rounding of"),
+    "no number as rounding": (lambda s: every(s, lambda p: resized(p, "rounding", np.zeros(0))), "schema", "of shape (0,), expected (1,)"),
+    "held statistics": (lambda s: every(s, lambda p: replace(p, statistics=named("zz"))), "schema", "statistics of 'zz', which"),
     "one label twice": (lambda s: replace(s, probes=(*s.probes, s.probes[0])), "schema", "one label"),
 }  # fmt: skip
 

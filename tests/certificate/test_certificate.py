@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from xbackend_fl.certificate import (
     write,
 )
 from xbackend_fl.certificate.embedding import line_of
+from xbackend_fl.certificate.statement import StoredArray
 from xbackend_fl.certificate.verifying import example_of
 from xbackend_fl.errors import FileError, RefusedInput, SchemaError
 from xbackend_fl.mapping.probe.draw import draw_weights
@@ -136,11 +137,13 @@ def test_the_line_that_fails_is_named(
 
 
 def test_gradients_and_steps_are_held_to_it(statement: Statement) -> None:
-    first = statement.probes[0]
-    other = {name: replace(held, data=_negated(held.data)) for name, held in first.gradients.items()}
-    probes = tuple(replace(p, gradients=other) if p.gradients else p for p in statement.probes)
+    probes = tuple(replace(p, gradients=_turned(p.gradients)) for p in statement.probes)
     (said,) = failing(replace(statement, probes=probes), model(build())).values()
     assert "gradients" in said
+
+
+def _turned(sketches: Mapping[str, StoredArray]) -> dict[str, StoredArray]:
+    return {name: replace(held, data=_negated(held.data)) for name, held in sketches.items()}
 
 
 def _negated(data: str) -> str:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from xbackend_fl.canonical import Kind, Schema
 from xbackend_fl.certificate.probes import BYTES, FITS, FLAGS
+from xbackend_fl.certificate.shapes import strange_sketch
 from xbackend_fl.certificate.statement import Probe, Statement, digest_of
 from xbackend_fl.mapping.probe.cases import DRAWS, cases, usual_data
 from xbackend_fl.mapping.probe.distributions import Assignment, Distribution
@@ -73,7 +74,7 @@ def _unlike(schema: Schema, probe: Probe) -> str:
         return f"data of {len(probe.given)} inputs, expected {len(schema.inputs)}"
     if probe.runtime is not None and not 0 <= probe.runtime <= TOLERANCE:
         return f"an error of {probe.runtime:.1e} against ONNX Runtime, at most {TOLERANCE:.0e} pass"
-    return ""
+    return strange_sketch(schema, probe)
 
 
 def unasked(
