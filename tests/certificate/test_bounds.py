@@ -92,6 +92,7 @@ HOSTILE: dict[str, tuple[Callable[[Statement], Statement], str, str]] = {
     "one number as rounding": (lambda s: every(s, lambda p: resized(p, "rounding", np.zeros(()))), "schema", "rounding of"),
     "no number as rounding": (lambda s: every(s, lambda p: resized(p, "rounding", np.zeros(0))), "schema", "of shape (0,), expected (1,)"),
     "held statistics": (lambda s: every(s, lambda p: replace(p, statistics=named("zz"))), "schema", "statistics of 'zz', which"),
+    "no statistics": (lambda s: every(s, lambda p: replace(p, updated={})), "schema", "no running statistics '1.mean' after it"),
     "one label twice": (lambda s: replace(s, probes=(*s.probes, s.probes[0])), "schema", "one label"),
 }  # fmt: skip
 

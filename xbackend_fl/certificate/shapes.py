@@ -29,6 +29,8 @@ def _strange(schema: Schema, probe: Probe) -> Iterator[str]:
     yield from _apart("a step", probe.moved, sketches)
     yield from _apart("statistics after a step", probe.updated, {name: sketches[name] for name in statistics})
     yield from _apart("statistics", probe.statistics, own)
+    if probe.moved and (missing := statistics - probe.updated.keys()):
+        yield f"a step, and no running statistics {line(min(missing), 80)!r} after it"
     yield from _apart("rounding", probe.rounding, dict.fromkeys(probe.rounding, (1,)))
 
 
