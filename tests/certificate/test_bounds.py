@@ -113,6 +113,13 @@ def test_what_is_asked_is_said(statement: Statement) -> None:
     assert "drawn again, 19 of which" in probes.said
 
 
+def test_an_example_of_other_inputs_fails(statement: Statement) -> None:
+    (example,) = example_of(statement)
+    for wrong in ((), (example, example)):
+        found = [item for item in lines(statement, wrong) if not item.passed]
+        assert [(item.name, item.said) for item in found] == [("example", f"{len(wrong)} inputs, expected 1")]
+
+
 class Dropped(nn.Module):
     """Drops in its own way, which no other framework repeats: it is for inference."""
 

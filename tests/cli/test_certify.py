@@ -77,6 +77,26 @@ def test_data_of_a_file_travel_beside_a_shape(folder: Path, monkeypatch: pytest.
     assert again.exit_code == 0, (again.output, again.exception)
 
 
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(("name", "inputs"), [("build", ["2,4"]), ("two", ["2,4", "2,5"])])
+@pytest.mark.parametrize("given", [["2,4", "2,5"], ["2,4"], ["2,4", "2,5", "1"]])
+def test_other_inputs_than_the_certificate_has_are_refused(
+    name: str, inputs: list[str], given: list[str]
+) -> None:
+    assert certified(name, *inputs).exit_code == 0
+    specs = [part for spec in given for part in ("--input", spec)]
+    found = CliRunner().invoke(app, ["verify", "c.json", "--trust", "me.ed25519.pem", *specs])
+    if len(given) == len(inputs):
+        assert found.exit_code == 0, found.output
+        return
+    assert isinstance(found.exception, RefusedInput)
+    assert found.exception.exit_code == 2
+    assert (
+        found.exception.message
+        == f"{len(given)} inputs are given, expected {len(inputs)}, as the certificate has"
+    )
+
+
 def test_what_nobody_can_repeat_is_not_signed(folder: Path) -> None:
     made = certified("deep", "2,8")
     assert isinstance(made.exception, UnprovenError)

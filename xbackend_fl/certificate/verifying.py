@@ -72,6 +72,9 @@ def lines(statement: Statement, example: Sequence[Array], models: Sequence[Model
     yield Line(
         "bindings", not wrong, f"{len(statement.models)}" if not wrong else f"not of this schema: {wrong[0]}"
     )
+    if len(example) != len(statement.inputs):
+        yield Line("example", passed=False, said=f"{len(example)} inputs, expected {len(statement.inputs)}")
+        return
     found = [digest_of([array]) for array in example]
     apart = [item.spec for item, digest in zip(statement.inputs, found, strict=True) if item.digest != digest]
     yield Line("example", not apart, "the same data" if not apart else f"other data as {apart[0]}")
@@ -107,8 +110,13 @@ def example_of(statement: Statement, specs: Sequence[str] = ()) -> tuple[Array, 
     """The example of a statement: as its certificate holds it, as its shapes draw it, or as ``specs`` name it here.
 
     Raises:
-        RefusedInput: Data that the certificate only names must be given.
+        RefusedInput: Data that the certificate only names must be given; ``specs`` are not as many as its inputs.
     """
+    if specs and len(specs) != len(statement.inputs):
+        raise RefusedInput(
+            f"{len(specs)} inputs are given, expected {len(statement.inputs)}, as the certificate has",
+            hint="give all: " + " ".join(f"--input {line(item.spec)}" for item in statement.inputs),
+        )
     if specs:
         return example_arrays(specs)
     for index, item in enumerate(statement.inputs):
