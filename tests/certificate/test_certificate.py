@@ -177,9 +177,31 @@ def test_what_nobody_signed_stands_in_no_certificate(certificate: Certificate) -
     ):
         with pytest.raises(FileError, match=f"holds {place}, which is no part of a certificate"):
             read(json.dumps(changed), "c.json")
+    (item,) = plain["statement"]["inputs"]
+    fewer = plain["statement"] | {"inputs": [{"spec": item["spec"], "digest": item["digest"]}]}
+    with pytest.raises(FileError, match=r"has no statement.inputs\[0\].values, which is part"):
+        read(json.dumps(plain | {"statement": fewer}), "c.json")
     twice = certificate.to_json().replace('"tolerance":', '"tolerance":0.5,"tolerance":', 1)
     with pytest.raises(FileError, match="a key stands in it twice"):
         read(twice, "c.json")
+
+
+def test_a_number_is_the_same_however_it_is_written(certificate: Certificate, keys: Path) -> None:
+    """What reads JSON and writes it again may make 10 of 10.0."""
+    text = json.dumps(whole(json.loads(certificate.to_json())))
+    assert '"roundings": 10,' in text
+    found = read(text, "c.json")
+    assert found.to_json() == certificate.to_json()
+    found.require_trusted([keys / "alice.ed25519.pem"])
+
+
+def whole(plain: Any) -> Any:
+    """The same JSON with every whole number written as an integer."""
+    if isinstance(plain, dict):
+        return {key: whole(value) for key, value in plain.items()}
+    if isinstance(plain, list):
+        return [whole(value) for value in plain]
+    return int(plain) if isinstance(plain, float) and plain.is_integer() else plain
 
 
 @pytest.mark.parametrize(

@@ -277,7 +277,7 @@ def read(text: str, where: str) -> Certificate:
     # What is signed is what was understood: whoever looks at the file must see nothing else.
     if strange := _strange(plain, json.loads(found.to_json())):
         raise FileError(
-            f"{where} holds {line(strange, 100)}, which is no part of a certificate and is not signed",
+            f"{where} {line(strange, 200)}",
             hint="get the certificate again from whoever made it",
         )
     return found
@@ -298,19 +298,28 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _strange(given: Any, understood: Any, place: str = "") -> str:
-    """The first place where JSON is not what was understood of it; empty if there is none."""
+    """The first place where JSON is not what was understood of it, in words; empty if there is none."""
     if isinstance(given, dict) and isinstance(understood, dict):
         for key in sorted(given | understood):
             name = f"{place}.{key}".lstrip(".")
-            if key not in given or key not in understood:
-                return name
+            if key not in understood:
+                return f"holds {line(name, 100)}, which is no part of a certificate and is not signed"
+            if key not in given:
+                return f"has no {line(name, 100)}, which is part of a certificate"
             if found := _strange(given[key], understood[key], name):
                 return found
         return ""
     if isinstance(given, list) and isinstance(understood, list) and len(given) == len(understood):
         pairs = enumerate(zip(given, understood, strict=True))
         return next((found for i, (a, b) in pairs if (found := _strange(a, b, f"{place}[{i}]"))), "")
-    return "" if _compact(given) == _compact(understood) else place
+    if _compact(given) == _compact(understood) or (_is_number(given) and given == understood):
+        return ""
+    return f"holds {line(place, 100)} in another form than the part of a certificate that is signed"
+
+
+def _is_number(plain: Any) -> bool:
+    """Whether it is a JSON number: 10 and 10.0 are one."""
+    return isinstance(plain, int | float) and not isinstance(plain, bool)
 
 
 def read_file(path: Path) -> Certificate:
