@@ -42,8 +42,9 @@ def check_new(path: Path, hint: str, what: str = "") -> None:
 def atomic_write(path: Path) -> Iterator[Path]:
     """A place beside ``path`` to write a file or folder to; it is synced and renamed at the end, or removed.
 
-    What a process that was killed left in this folder is removed first (:func:`place_beside`).
+    Where ``path`` is a link, what it leads to is written. What a process that was killed left in this folder is removed first (:func:`place_beside`).
     """
+    path = followed(path)
     with place_beside(path) as partial_path:
         yield partial_path
         written = [partial_path, *(partial_path.rglob("*") if partial_path.is_dir() else ())]
@@ -51,6 +52,12 @@ def atomic_write(path: Path) -> Iterator[Path]:
             _sync(item)
         partial_path.replace(path)
         _sync(path.parent)
+
+
+def followed(path: Path) -> Path:
+    """The file or folder that a link leads to, through further links; ``path`` itself if it is none."""
+    # A link that leads to itself stays what it is.
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 @contextmanager

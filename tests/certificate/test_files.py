@@ -443,3 +443,14 @@ def test_values_that_nobody_signed_are_said_and_fail_where_they_must_be(
     said = "nobody signed them: whoever holds the file can write others into it"
     assert values(held, certificate) == (True, said)
     assert values(held, certificate, signed=True) == (False, said)
+
+
+@pytest.mark.parametrize("ending", ["onnx", "safetensors"])
+def test_a_certificate_goes_where_a_link_leads(
+    certificate: Certificate, private: Ed25519PrivateKey, tmp_path: Path, ending: str
+) -> None:
+    path, link = written(certificate, None, tmp_path / f"net.{ending}"), tmp_path / f"link.{ending}"
+    link.symlink_to(path.name)
+    embed(link, certificate, private)
+    assert (link.is_symlink(), path.is_symlink()) == (True, False)
+    assert values(path, certificate, signed=True)[0]

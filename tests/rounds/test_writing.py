@@ -99,3 +99,25 @@ def test_a_place_goes_whatever_happens(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="full"):
         fail()
     assert names(tmp_path) == []
+
+
+def test_what_a_link_leads_to_is_written(tmp_path: Path) -> None:
+    """Through two links, one of them relative; and both stay."""
+    (tmp_path / "deep").mkdir()
+    place, one, two = (tmp_path / name for name in ("deep/net.onnx", "deep/one", "two"))
+    place.write_bytes(b"old")
+    one.symlink_to("net.onnx")
+    two.symlink_to(one)
+    with atomic_write(two) as partial:
+        assert partial.parent == place.parent
+        partial.write_bytes(b"new")
+    assert (place.read_bytes(), names(place.parent)) == (b"new", ["net.onnx", "one"])
+    assert (place.is_symlink(), one.is_symlink(), two.is_symlink()) == (False, True, True)
+
+
+def test_a_link_to_itself_is_replaced(tmp_path: Path) -> None:
+    link = tmp_path / "net.onnx"
+    link.symlink_to(link)
+    with atomic_write(link) as partial:
+        partial.write_bytes(b"new")
+    assert link.read_bytes() == b"new"

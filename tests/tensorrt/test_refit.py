@@ -218,3 +218,15 @@ def test_a_check_of_a_course_looks_at_the_engine_that_it_serves(
     missing = CliRunner().invoke(app, ["check", str(course), *more])
     assert isinstance(missing.exception, FileError)
     assert "net.engine" in missing.exception.message
+
+
+def test_the_engine_that_a_link_leads_to_is_refitted(schema: Schema, tmp_path: Path) -> None:
+    """Whoever serves the file itself goes on with the new weights; the graph and the record beside it are found."""
+    (tmp_path / "served").mkdir()
+    engine, link = built(schema, tmp_path / "served"), tmp_path / "link.engine"
+    link.symlink_to(engine)
+    before = engine.read_bytes()
+    refit_engine(link, schema.fingerprint, draw_weights(schema, 1))
+    assert link.is_symlink()
+    assert engine.read_bytes() != before
+    assert not Engine.load(engine).damage

@@ -32,7 +32,7 @@ from xbackend_fl.tensorrt.record import (
 from xbackend_fl.tensorrt.refitting import refitted
 from xbackend_fl.text import line
 from xbackend_fl.weights.values import check_values
-from xbackend_fl.writing import check_new
+from xbackend_fl.writing import check_new, followed
 
 Array = NDArray[Any]
 
@@ -77,6 +77,8 @@ class Engine:
             AdapterError: TensorRT is not installed.
             FileError: A file is missing, the graph or the record is damaged, or the engine is of another version of TensorRT.
         """
+        # What lies beside it lies where a link leads.
+        path = followed(path)
         beside = graph_beside(path)
         for file in (path, beside, record_beside(path)):
             if not file.is_file():
