@@ -454,3 +454,14 @@ def test_a_certificate_goes_where_a_link_leads(
     embed(link, certificate, private)
     assert (link.is_symlink(), path.is_symlink()) == (True, False)
     assert values(path, certificate, signed=True)[0]
+
+
+@pytest.mark.parametrize("ending", ["onnx", "safetensors"])
+def test_a_file_that_names_no_round_is_said_to_be_of_any(
+    certificate: Certificate, private: Ed25519PrivateKey, tmp_path: Path, ending: str
+) -> None:
+    path = written(certificate, None, tmp_path / f"net.{ending}")
+    with_metadata(path, round=None, run=None)
+    embed(path, certificate, private)
+    said = "signed with the certificate's key; the file does not say of which run and round it is, so that an older one passes just as well"
+    assert values(path, certificate, signed=True) == (True, said)

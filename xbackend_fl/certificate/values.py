@@ -52,8 +52,12 @@ def line_of_values(archive: Archive, certificate: Certificate, *, required: bool
         said = "others than those that the signer of the certificate embedded it around"
         return Line("values", passed=False, said=said)
     metadata = archive.metadata
-    of = f"round {metadata['round']} of run {metadata.get('run', '')}" if "round" in metadata else "of no run"
-    return Line("values", passed=True, said=line(f"signed with the certificate's key, {of}"))
+    of = (
+        f", round {metadata['round']} of run {metadata.get('run', '')}"
+        if "round" in metadata
+        else "; the file does not say of which run and round it is, so that an older one passes just as well"
+    )
+    return Line("values", passed=True, said=line(f"signed with the certificate's key{of}"))
 
 
 def _decoded(text: str) -> bytes:
