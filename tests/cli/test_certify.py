@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +12,11 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+import xbackend_fl
 from xbackend_fl.certificate import certificate_in, sign, write
 from xbackend_fl.cli.main import app
 from xbackend_fl.errors import RefusedInput, UnprovenError
+from xbackend_fl.mapping.probe.draw import draw_weights
 from xbackend_fl.signing import new_pair, read_private
 from xbackend_fl.weights import save
 
@@ -124,6 +127,21 @@ def test_where_it_cannot_be_embedded_nothing_is_left(folder: Path, target: str) 
     made = certified("build", "1,4", more=("--embed", target))
     assert isinstance(made.exception, RefusedInput)
     assert not (folder / "c.json").exists()
+
+
+def test_where_embedding_fails_the_same_command_can_be_given_again(folder: Path) -> None:
+    """Beside a file with so long a name nothing can be written, as on a full disk."""
+    net = runpy.run_path("certified.py")["build"]()
+    schema = xbackend_fl.describe(net, (np.zeros((1, 4), np.float32),))
+    arrays = draw_weights(schema, 1)
+    names = ["first.safetensors", f"{'n' * 240}.safetensors"]
+    save(folder / names[0], arrays, {"fingerprint": schema.fingerprint})
+    (folder / names[1]).write_bytes((folder / names[0]).read_bytes())
+    made = certified("build", "1,4", more=("--embed", names[0], "--embed", names[1]))
+    assert isinstance(made.exception, RefusedInput | OSError), made.output
+    assert not (folder / "c.json").exists()
+    made = certified("build", "1,4", more=("--embed", names[0]))
+    assert made.exit_code == 0, made.output
 
 
 def test_what_a_signer_writes_breaks_no_line(folder: Path) -> None:

@@ -47,13 +47,13 @@ def certify(
     check_new(output, "choose another file")
     private, example = read_private(key), examples(inputs)
     statement = run(_opened(models), example, inputs or (), own_loop)
-    # Before anything is written: the same command can be given again.
+    # Before anything is written, and the new file last: where a disk is full the same command can be given again.
     for path in embed or ():
         can_hold(path, statement)
     certificate = sign(statement, private)
-    write(output, certificate)
     for path in embed or ():
         write_into(path, certificate, private)
+    write(output, certificate)
     if as_json:
         found = [{"source": model.source, "errors": model.errors} for model in statement.models]
         print_json({"path": str(output), "fingerprint": statement.fingerprint, "models": found})
