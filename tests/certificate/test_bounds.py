@@ -120,6 +120,42 @@ def test_an_example_of_other_inputs_fails(statement: Statement) -> None:
         assert [(item.name, item.said) for item in found] == [("example", f"{len(wrong)} inputs, expected 1")]
 
 
+class Louder(nn.Module):
+    """ReLU with a gradient of its own, 0.6 % too large."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        found = torch.relu(x)
+        return found + (found - found.detach()) * 0.006
+
+
+def louder() -> nn.Module:
+    torch.manual_seed(0)
+    layers = [nn.Conv1d(3, 4, 3), nn.BatchNorm1d(4), Louder(), nn.Flatten(), nn.Linear(24, 2)]
+    return nn.Sequential(*layers).eval()
+
+
+@pytest.mark.parametrize("size", [1e30, 10.0, float("inf"), -1.0])
+@pytest.mark.parametrize("asks", [True, False])
+def test_rounding_that_a_signer_claims_excuses_nothing(
+    statement: Statement, size: float, *, asks: bool
+) -> None:
+    """It is the receiver's model that is measured as well, and rounds by nothing like it."""
+
+    def claimed(probe: Probe) -> Probe:
+        held = StoredArray.from_array(np.array([size]))
+        names = [
+            f"{part}/{name}" for part in ("gradients", "moved", "updated") for name in getattr(probe, part)
+        ]
+        asked = (*probe.asks, "rounding") if asks and names and "rounding" not in probe.asks else probe.asks
+        return replace(probe, rounding=dict.fromkeys(names, held), asks=asked)
+
+    found = failing(every(statement, claimed), model(louder()))
+    if asks:
+        assert [*found] == ["model torch:net.py:build"]
+    else:
+        assert "has rounding, and does not ask for it" in found["schema"]
+
+
 class Dropped(nn.Module):
     """Drops in its own way, which no other framework repeats: it is for inference."""
 

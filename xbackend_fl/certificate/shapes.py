@@ -31,6 +31,8 @@ def _strange(schema: Schema, probe: Probe) -> Iterator[str]:
     yield from _apart("statistics", probe.statistics, own)
     if probe.moved and (missing := statistics - probe.updated.keys()):
         yield f"a step, and no running statistics {line(min(missing), 80)!r} after it"
+    if probe.rounding and "rounding" not in probe.asks:
+        yield "rounding, and does not ask for it"
     yield from _apart("rounding", probe.rounding, dict.fromkeys(probe.rounding, (1,)))
 
 

@@ -27,6 +27,9 @@ _COUNTS = 0.1
 """A draw counts for a parameter whose gradient is at least this part of what it is in its best draw."""
 
 
+_CLAIMED = 10.0
+"""What the reference says of its rounding counts up to so many times what is measured of the candidate: nobody here measured it."""
+
 _DERIVATIVES = frozenset({"gradients", "step", "statistics"})
 
 
@@ -171,9 +174,10 @@ def _relative(name: str, part: str, one: Evidence, two: Evidence, floor: float) 
         return math.inf, 0.0
     length = max(norm_of(expected), floor * math.sqrt(max(expected.size, 1)), 1e-30)
     key = f"{part}/{name}"
-    rounding = sum(float(item.rounding[key][0]) for item in (one, two) if key in item.rounding)
+    theirs, ours = (float(item.rounding[key][0]) if key in item.rounding else 0.0 for item in (one, two))
+    rounding = ours + (min(theirs, _CLAIMED * ours) if key in two.rounding else theirs)
     # What could not be measured excuses nothing.
-    return norm_of(received - expected) / length, (rounding / length if math.isfinite(rounding) else 0.0)
+    return norm_of(received - expected) / length, (rounding / length if math.isfinite(theirs + ours) else 0.0)
 
 
 def _size(array: Array) -> float:
