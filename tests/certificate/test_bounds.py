@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,16 @@ import torch
 from torch import nn
 
 from tests.certificate.test_certificate import build, failing, made, model
-from xbackend_fl.certificate import Statement, certify, read, sign
+from xbackend_fl.adapter import load
+from xbackend_fl.canonical.onnx_export import to_bytes, to_onnx
+from xbackend_fl.certificate import Model, Statement, certify, read, sign
 from xbackend_fl.certificate.statement import Certificate, Probe, StoredArray
 from xbackend_fl.certificate.verifying import example_of, lines
 from xbackend_fl.errors import FileError
+from xbackend_fl.mapping import describe_reference
+from xbackend_fl.mapping.probe.draw import draw_weights
 from xbackend_fl.signing import new_pair, read_private
+from xbackend_fl.weights import Weights
 
 
 @pytest.fixture(scope="module")
@@ -178,8 +184,36 @@ def test_a_reference_that_only_infers_takes_no_step() -> None:
     (probes,) = [item for item in lines(found, example) if item.name == "probes"]
     assert probes.passed
     assert "; no step was taken: " in probes.said
-    less = every(found, lambda probe: replace(probe, gradients={}))
+    less = replace(found, probes=(replace(found.probes[0], gradients={}), *found.probes[1:]))
     assert [item.name for item in lines(less, example) if not item.passed] == ["probes"]
+    none = every(found, lambda probe: replace(probe, gradients={}, rounding={}))
+    (probes,) = [item for item in lines(none, example) if item.name == "probes"]
+    assert "; no gradients were asked and no step was taken: " in probes.said
+
+
+def test_a_file_is_certified_by_its_outputs(tmp_path: Path) -> None:
+    """It has no gradients: what is certified is what it computes, and the line says so."""
+    example, torch_model = np.zeros((2, 4), np.float32), Dropped().eval()
+    schema, _ = describe_reference(torch_model, [example])
+    (tmp_path / "m.onnx").write_bytes(
+        to_bytes(to_onnx(schema, Weights.from_schema(schema, draw_weights(schema, 3))))
+    )
+    adapter = load("onnx")
+    file = Model("onnx:m.onnx", adapter, adapter.load(tmp_path / "m.onnx"))
+    found = certify([file, model(torch_model)], (example,), ["2,4"])
+    assert "gradients and a step: the reference only infers" in found.not_proven
+    *front, said = lines(found, (example,), [file])
+    assert all(item.passed for item in (*front, said))
+    (probes,) = [item for item in front if item.name == "probes"]
+    assert (
+        "; no gradients were asked and no step was taken: an ONNX file is an inference graph" in probes.said
+    )
+    assert "gradients" not in said.said
+    other = Dropped().eval()
+    other.two = nn.Sequential(nn.Linear(6, 2), nn.ReLU())
+    assert [item.name for item in lines(found, (example,), [model(other)]) if not item.passed] == [
+        "model torch:net.py:build"
+    ]
 
 
 def placed(certificate: Certificate, *path: str | int, value: Any) -> str:

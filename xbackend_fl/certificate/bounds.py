@@ -89,9 +89,10 @@ def unasked(
 
     A probe may be missing whose answer would be no evidence here either: ONNX Runtime cannot run it, finds no numbers, little but rounding, or
     outputs too large for a certificate. Sizes beyond the example's are the model's to refuse, and draws that differ in their seed alone count for
-    each other. A reference that only infers takes no step.
+    each other. A reference that only infers takes no step, and may have no gradients, as a file has none.
     """
-    parts = {"gradients": "differentiate"} | ({} if inference_only else {"moved": "step"})
+    parts = {} if inference_only and not differentiated(probes) else {"gradients": "differentiate"}
+    parts |= {} if inference_only else {"moved": "step"}
     given = {(probe.label, probe.seed, probe.redrawn, probe.inputs): probe for probe in probes}
     asked = [
         case
@@ -115,6 +116,11 @@ def unasked(
         if not alike and (measured is None or not measured.tells_nothing(case)):
             return f"it does not ask {line(case.label, 100)!r}", found
     return "", found
+
+
+def differentiated(probes: Sequence[Probe]) -> bool:
+    """Whether any probe has gradients or a step."""
+    return any(probe.gradients or probe.moved for probe in probes)
 
 
 def _asks(schema: Schema, case: Case, probe: Probe, parts: Mapping[str, str]) -> bool:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from xbackend_fl.adapter.example import Example, checked
 from xbackend_fl.canonical import Binding
+from xbackend_fl.certificate.bounds import differentiated
 from xbackend_fl.certificate.model import Model
 from xbackend_fl.certificate.probes import recorded, usual_kind
 from xbackend_fl.certificate.statement import Certified, Input, Probe, Statement, StoredArray, digest_of
@@ -63,6 +64,8 @@ def certify(models: Sequence[Model], example: Example, specs: Sequence[str], own
         opened = model.adapter.load_model(model.native, as_known(schema, example))
         bound = bind_trainer(model.adapter, opened, schema, example, evidence, known)
         certified.append(_other(model, bound))
+    alone = trainer.description.binding.inference_only and not differentiated(probes)
+    less = ("gradients and a step: the reference only infers",) if alone else ()
     loop = (f"{own_loop}, a training loop of the user's own: that it is one, and nothing else of it",)
     statement = Statement(
         fingerprint=schema.fingerprint,
@@ -76,7 +79,7 @@ def certify(models: Sequence[Model], example: Example, specs: Sequence[str], own
         packages=_versions(),
         machine=_machine(),
         own_loop=own_loop,
-        not_proven=(*_NOT_PROVEN, *left, *(loop if own_loop else ())),
+        not_proven=(*_NOT_PROVEN, *less, *left, *(loop if own_loop else ())),
     )
     for item in lines(statement, arrays, [first]):
         if not item.passed:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from xbackend_fl.adapter.example import Example
 from xbackend_fl.canonical import Binding, Schema
-from xbackend_fl.certificate.bounds import malformed, unasked
+from xbackend_fl.certificate.bounds import differentiated, malformed, unasked
 from xbackend_fl.certificate.model import Model
 from xbackend_fl.certificate.probes import restored
 from xbackend_fl.certificate.statement import Probe, Statement, digest_of
@@ -91,11 +91,13 @@ def lines(statement: Statement, example: Sequence[Array], models: Sequence[Model
     except RefusedInput as error:
         yield Line("probes", passed=False, said=line(error.message))
         return
+    gradients = "" if differentiated(statement.probes) else "no gradients were asked and "
+    without = f"{gradients}no step was taken"
     yield Line(
         "probes",
         passed=True,
         said=f"{len(evidence)} drawn again, {asked} of which every certificate of this schema asks"
-        + (f"; no step was taken: {line(stepless, 200)}" if stepless else ""),
+        + (f"; {without}: {line(stepless, 200)}" if stepless else ""),
     )
     if not schema.opaque:
         outputs = _outputs(schema, statement, evidence)
