@@ -12,12 +12,15 @@ import pytest
 
 from tests.participant import models
 from xbackend_fl import Course, load_course, run_course
+from xbackend_fl.adapter import load
+from xbackend_fl.certificate import Model, certify, embed, sign
 from xbackend_fl.errors import RefusedInput
 from xbackend_fl.events import Event, Noted, RoundStarted
 from xbackend_fl.rounds import RunFolder
 from xbackend_fl.rounds.ready import make_ready, require_same_data
+from xbackend_fl.signing import new_pair, read_private
 from xbackend_fl.simulation import resume_run
-from xbackend_fl.weights import Weights, load_weights, save_weights
+from xbackend_fl.weights import Weights, load_weights, open_weights, save_weights
 
 LOADERS = """
 import numpy as np
@@ -267,6 +270,51 @@ def test_rounds_that_have_been_run_already(tried: Tried, rounds: int) -> None:
     before = load_weights(tried.folder.last).digest
     assert tried.resume(f"rounds={rounds}") == before
     assert f"2 rounds have been run already, and `rounds` is {rounds}" in tried.notes
+
+
+def certified(folder: RunFolder, room: Path) -> bytes:
+    """Embed a certificate of the model in ``model.onnx``; the file then."""
+    example = (np.random.default_rng(0).standard_normal((1, 8)).astype(np.float32),)
+    key = room / "a.ed25519"
+    key.write_bytes(new_pair()[0])
+    private = read_private(key)
+    made = sign(
+        certify([Model("torch:models.py:build", load("torch"), models.build())], example, ["1,8"]), private
+    )
+    embed(folder.onnx, made, private)
+    return folder.onnx.read_bytes()
+
+
+@pytest.mark.parametrize("large", [0, 1 << 30])
+def test_a_certificate_stays_in_the_same_model(
+    tried: Tried, tmp_path: Path, large: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Written by a process of its own, and in this one."""
+    monkeypatch.setattr("xbackend_fl.rounds.export._LARGE", large)
+    before = certified(tried.folder, tmp_path)
+    tried.resume("rounds=2")
+    assert tried.folder.onnx.read_bytes() == before
+    assert "metadata" not in tried.notes
+
+
+def test_a_certificate_of_earlier_weights_is_said_to_be_gone(tried: Tried, tmp_path: Path) -> None:
+    certified(tried.folder, tmp_path)
+    tried.resume()
+    assert "certificate" not in open_weights(tried.folder.onnx).metadata
+    assert "so 'certificate', 'certificate_values' of its metadata are gone" in tried.notes
+
+
+@pytest.mark.parametrize(
+    "content",
+    [lambda data: data + data, lambda data: data[:-9], lambda _: b"none", lambda data: data + b"\x08"],
+)
+def test_another_file_in_the_place_of_the_model_is_written_anew(
+    tried: Tried, content: Callable[[bytes], bytes]
+) -> None:
+    before = tried.folder.onnx.read_bytes()
+    tried.folder.onnx.write_bytes(content(before))
+    tried.resume("rounds=2")
+    assert tried.folder.onnx.read_bytes() == before
 
 
 # The data.

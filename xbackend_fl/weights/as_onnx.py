@@ -6,6 +6,7 @@ its time went into that.
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from xbackend_fl.canonical import Schema
 from xbackend_fl.canonical.onnx_export import to_bytes, to_onnx
 from xbackend_fl.canonical.onnx_session import OnnxSession
+from xbackend_fl.weights.around import holds_with_more
 from xbackend_fl.weights.container import Weights
 from xbackend_fl.weights.files import load_weights, read_tensors, write_tensors
 from xbackend_fl.weights.onnx_writing import Writing
@@ -37,7 +39,8 @@ def as_onnx(
     Args:
         schema_file: The schema, as JSON.
         weights_file: Weights of that schema.
-        file: Where the ONNX file goes; it is there as a whole, or not at all.
+        file: Where the ONNX file goes; it is there as a whole, or not at all. One that is there, and is this model with
+            further metadata, keeps them.
         inputs: In ONNX layout, one per input of the schema; none if nothing is asked.
         writing: How.
 
@@ -47,6 +50,9 @@ def as_onnx(
     schema = Schema.from_json(schema_file.read_text(encoding="utf-8"))
     with atomic_write(file) as path:
         write_graph(path, schema, load_weights(weights_file, schema.fingerprint), writing)
+        if holds_with_more(file, path):
+            # A certificate of this very model, for example.
+            shutil.copyfile(file, path)
     return answers(file, schema, inputs) if inputs else []
 
 
