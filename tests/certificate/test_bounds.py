@@ -269,6 +269,8 @@ def test_a_signature_is_written_in_one_way(certificate: Certificate) -> None:
         read(placed(certificate, "signature", value=other), "c.json")
     with pytest.raises(FileError, match="32 bytes in base64"):
         read(placed(certificate, "key", value="AAAA"), "c.json")
+    with pytest.raises(FileError, match="its signature '' is not 64 bytes in base64"):
+        read(placed(certificate, "signature", value=""), "c.json")
 
 
 def test_the_form_that_is_read_is_the_form_that_is_written(certificate: Certificate) -> None:

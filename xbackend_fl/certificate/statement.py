@@ -269,8 +269,8 @@ def read(text: str, where: str) -> Certificate:
     try:
         # From the text: a tuple is a list there, half of a character is none, and it is as deep as a schema needs at most.
         found = _ADAPTER.validate_json(text, strict=True)
-        _canonical(found.key, 32)
-        _canonical(found.signature, LENGTH)
+        _canonical("key", found.key, 32)
+        _canonical("signature", found.signature, LENGTH)
     except (ValidationError, ValueError) as error:
         what = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
         raise FileError(f"{where} is no certificate: {line(str(what), 200)}") from error
@@ -283,11 +283,11 @@ def read(text: str, where: str) -> Certificate:
     return found
 
 
-def _canonical(text: str, count: int) -> None:
+def _canonical(what: str, text: str, count: int) -> None:
     """Bytes in the one way that base64 writes them."""
     content = base64.b64decode(text, validate=True)
     if len(content) != count or base64.b64encode(content).decode() != text:
-        raise ValueError(f"{line(text, 100)} are not {count} bytes in base64")
+        raise ValueError(f"its {what} {line(text, 100)!r} is not {count} bytes in base64")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
