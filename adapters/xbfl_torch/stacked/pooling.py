@@ -17,18 +17,9 @@ def adaptive_avg_pool2d(count: torch.Tensor, value: torch.Tensor, output_size: A
     return value.mean((-2, -1), keepdim=True) if set(sizes) == {1} else NotImplemented
 
 
-def max_pool2d(
-    count: torch.Tensor,
-    value: torch.Tensor,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,  # noqa: FBT001, FBT002
-    return_indices: bool = False,  # noqa: FBT001, FBT002
-) -> Any:
+def max_pool2d(count: torch.Tensor, value: torch.Tensor, *arguments: Any, **options: Any) -> Any:
     """``functional.max_pool2d`` of one participant."""
-    window = window_of(value, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+    window = window_of(value, *arguments, **options)
     return NotImplemented if window is None else lifted(_max_pool2d, count, value, window)
 
 
