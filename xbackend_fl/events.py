@@ -12,6 +12,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 
 from xbackend_fl.text import line
+from xbackend_fl.writing import naming_file
 
 
 def _line(value: object) -> object:
@@ -215,7 +216,7 @@ def jsonl(path: Path) -> Observer:
 
     def observe(event: Event) -> None:
         line = f"{to_line(event)}\n".encode()
-        with path.open("ab", buffering=0) as file:
+        with naming_file(path), path.open("ab", buffering=0) as file:
             start = file.tell()
             if file.write(line) != len(line):
                 # The beginning of a line fitted; nothing could be read behind it.

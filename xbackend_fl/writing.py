@@ -8,16 +8,19 @@ import os
 import re
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from xbackend_fl.errors import FileError
+from xbackend_fl.errors import FileError, XbflError
 from xbackend_fl.text import line
 
 _ENDING = ".xbfl.partial"
 _LEFT = re.compile(rf"\..*\.[0-9a-f]{{8}}{re.escape(_ENDING)}", re.DOTALL)
 """What :func:`place_beside` calls a place; no other program's."""
+
+_OF_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 
 def check_new(path: Path, hint: str, what: str = "") -> None:
@@ -43,15 +46,86 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """A place beside ``path`` to write a file or folder to; it is synced and renamed at the end, or removed.
 
     Where ``path`` is a link, what it leads to is written. What a process that was killed left in this folder is removed first (:func:`place_beside`).
+
+    Raises:
+        OSError: What the system said, with the name of the file that was to be made.
     """
     path = followed(path)
-    with place_beside(path) as partial_path:
+    with place_beside(path) as partial_path, naming_file(path, partial_path):
         yield partial_path
         written = [partial_path, *(partial_path.rglob("*") if partial_path.is_dir() else ())]
         for item in written:
             _sync(item)
         partial_path.replace(path)
         _sync(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file of text in UTF-8, which is new, whole, or not there.
+
+    Raises:
+        OSError: What the system said, with the name of the file.
+    """
+    with atomic_write(path) as partial_path:
+        partial_path.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def naming_file(path: Path, partial_path: Path | None = None) -> Iterator[None]:
+    """Have what the system says name a file that people know.
+
+    It names none when something is written into a file that is open, as when the disk is full.
+
+    Args:
+        path: The file or folder that is written.
+        partial_path: Where it is written meanwhile.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and is_of_disk(error):
+            error.filename = str(path)
+        elif partial_path is not None and isinstance(error.filename, str | Path):
+            named = Path(error.filename)
+            if partial_path in (named, *named.parents):
+                error.filename = str(path / named.relative_to(partial_path))
+        raise
+
+
+def is_of_disk(error: OSError) -> bool:
+    """Whether a disk is full, broken or at its limit: no fault of what was asked for."""
+    return error.errno in _OF_DISK
+
+
+@contextmanager
+def as_the_system_says(path: Path) -> Iterator[None]:
+    """What the system says to writing beside a file, for what a framework raises instead.
+
+    Raises:
+        OSError: The system says something; else what was raised stays.
+    """
+    try:
+        yield
+    except (OSError, XbflError):
+        raise
+    except Exception as error:
+        if (cause := in_the_way(path)) is not None:
+            raise cause from error
+        raise
+
+
+def in_the_way(path: Path) -> OSError | None:
+    """What the system says to writing beside a file: frameworks keep it for themselves."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-") as file:
+            file.write(bytes(1 << 20))
+            file.flush()
+        for place in path.parent.glob(f"{path.name}.*"):
+            with place.open("ab"):
+                pass
+    except OSError as error:
+        return error
+    return None
 
 
 def followed(path: Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -298,3 +299,25 @@ def test_a_progress_bar_on_a_terminal_only(tmp_path: Path) -> None:
     assert process.returncode == 0
     assert b"MB" in shown
     assert ok("convert", "large.safetensors", "again.npz", cwd=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "place"),
+    [("x.npz", [], "x.npz"), ("x.pt", PAIR[:2] + BACK[2:], "/xbfl-")],
+)
+def test_what_there_is_no_room_for_is_named(
+    name: str, model: list[str], place: str, net: Path, digits: Path, tmp_path: Path
+) -> None:
+    """A limit that the kernel keeps to, for a disk; PyTorch's own writer says something else of it, and writes to a passing place first."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        result = xbfl_here("convert", net, tmp_path / name, *model, cwd=digits)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert result.returncode == 1
+    first = result.stderr.splitlines()[0]
+    assert first.startswith("error[run-failed]: /")
+    assert place in first
+    assert first.endswith(": File too large")
+    assert list(tmp_path.iterdir()) == []

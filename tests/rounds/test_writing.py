@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Never
 
+import numpy as np
 import pytest
 
+from xbackend_fl.events import Noted, jsonl
+from xbackend_fl.weights import save
 from xbackend_fl.writing import atomic_write, place_beside
 
 pytestmark = pytest.mark.quick
@@ -121,3 +127,75 @@ def test_a_link_to_itself_is_replaced(tmp_path: Path) -> None:
     with atomic_write(link) as partial:
         partial.write_bytes(b"new")
     assert link.read_bytes() == b"new"
+
+
+def full(opened: IO[bytes]) -> None:
+    """Every byte that is written into a file from now on is one too many, says the kernel."""
+    device = os.open("/dev/full", os.O_WRONLY)
+    os.dup2(device, opened.fileno())
+    os.close(device)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is always full")
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_a_full_disk_names_the_file_that_people_know(tmp_path: Path, what: str) -> None:
+    def fill() -> None:
+        with atomic_write(tmp_path / "net.onnx") as place:
+            if what == "folder":
+                place.mkdir()
+            inside = place / "inside" if what == "folder" else place
+            with inside.open("wb", buffering=0) as file:
+                full(file)
+                file.write(b"new")
+
+    (tmp_path / "old").write_bytes(b"old")
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        fill()
+    assert caught.value.filename == str(tmp_path / "net.onnx")
+    assert names(tmp_path) == ["old"]
+
+
+def test_no_name_of_a_passing_place_is_shown(tmp_path: Path) -> None:
+    """Two places, one beside the other, as a conversion has them."""
+
+    def fail() -> None:
+        with atomic_write(tmp_path / "net") as place, atomic_write(place) as inner:
+            inner.mkdir()
+            (inner / "deep" / "file").write_bytes(b"")
+
+    with pytest.raises(FileNotFoundError) as caught:
+        fail()
+    assert caught.value.filename == str(tmp_path / "net" / "deep" / "file")
+
+
+def test_what_is_said_of_another_file_stays(tmp_path: Path) -> None:
+    def fail() -> None:
+        with atomic_write(tmp_path / "net"):
+            (tmp_path / "data").read_bytes()
+
+    with pytest.raises(FileNotFoundError) as caught:
+        fail()
+    assert caught.value.filename == str(tmp_path / "data")
+    with pytest.raises(BrokenPipeError) as broken, atomic_write(tmp_path / "net"):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+    assert broken.value.filename is None
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a device that is always full")
+def test_weights_and_events_name_their_file(tmp_path: Path) -> None:
+    file = tmp_path / "events.jsonl"
+    observe = jsonl(file)
+    file.unlink()
+    file.symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        observe(Noted(backend="server", note="full"))
+    assert caught.value.filename == str(file)
+    file = tmp_path / "net.safetensors"
+
+    def fill(*_: object) -> Never:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        save(file, {"w": np.zeros(3)}, on_progress=fill)
+    assert caught.value.filename == str(file)
+    assert names(tmp_path) == ["events.jsonl"]

@@ -22,7 +22,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from xbackend_fl.errors import FileError, RefusedInput
 from xbackend_fl.signing import LENGTH, is_signed, raw, read_public
 from xbackend_fl.text import line
-from xbackend_fl.writing import atomic_write
+from xbackend_fl.writing import write_text
 
 Array = NDArray[Any]
 
@@ -337,8 +337,7 @@ def read_file(path: Path) -> Certificate:
 
 def write(path: Path, certificate: Certificate) -> None:
     """Write a certificate; the file is there as a whole, or not at all."""
-    with atomic_write(path) as partial:
-        partial.write_text(certificate.to_json() + "\n", encoding="utf-8")
+    write_text(path, certificate.to_json() + "\n")
 
 
 def json_schema() -> dict[str, Any]:

@@ -34,6 +34,7 @@ from xbackend_fl.text import line
 _CURES = {
     errno.ENOSPC: "make space, and try again",
     errno.EDQUOT: "make space within the quota, and try again",
+    errno.EFBIG: "let this user write larger files (ulimit -f), or name a place where they may be",
     errno.EACCES: "let this user read and write it, or name another place",
     errno.EPERM: "let this user read and write it, or name another place",
     errno.EROFS: "name a place that can be written",

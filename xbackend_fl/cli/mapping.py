@@ -34,7 +34,7 @@ def map_models(
     from xbackend_fl.mapping import as_known, bind_trainer, evidence_of
     from xbackend_fl.mapping.probe.memory import MemoryRefused
     from xbackend_fl.mapping.proof.publish import read_evidence, read_schema
-    from xbackend_fl.writing import check_new
+    from xbackend_fl.writing import check_new, write_text
 
     example, found = examples(inputs), None
     if output is not None:
@@ -55,7 +55,7 @@ def map_models(
     opened = adapter.load_model(model, as_known(schema, example))
     bound = bind_trainer(adapter, opened, schema, example, found, known)
     if output is not None:
-        output.write_text(bound.binding.to_json(), encoding="utf-8")
+        write_text(output, bound.binding.to_json())
     if as_json:
         print_json(_plain(bound))
     else:

@@ -28,7 +28,7 @@ from xbackend_fl.weights import Archive, Weights, digest
 from xbackend_fl.weights.as_onnx import write_graph
 from xbackend_fl.weights.onnx_writing import Writing
 from xbackend_fl.weights.store import format_of, same_bits
-from xbackend_fl.writing import atomic_write, check_new, place_beside
+from xbackend_fl.writing import as_the_system_says, atomic_write, check_new, place_beside
 
 Array = NDArray[Any]
 Canonical = Mapping[str, Array]
@@ -345,7 +345,8 @@ def _provenance(source: Archive) -> dict[str, str]:
 def _save_native(trainer: Trainer, partial: Path, kind: Format) -> None:
     with place_beside(partial) as folder:
         folder.mkdir()
-        written = trainer.save(folder / "weights", kind.name)
+        with as_the_system_says(folder / "weights"):
+            written = trainer.save(folder / "weights", kind.name)
         if kind.name == "checkpoint":
             partial.mkdir()
             for file in folder.iterdir():

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from xbackend_fl.data.draws import generator
 from xbackend_fl.errors import ConfigError
+from xbackend_fl.writing import atomic_write
 
 MEAN_EXAMPLES, DEVIATION = 226.83, 88.94
 NUM_CLASSES = 62
@@ -56,7 +57,7 @@ def _write_file(path: Path, numbers: range, strokes: NDArray[np.float64], seed: 
     texts = [repr(value / 255) for value in range(256)]
     names = [f"f{number:04d}_{number % 100:02d}" for number in numbers]
     drawn = [_writer(strokes, seed, number) for number in numbers]
-    with path.open("w") as file:
+    with atomic_write(path) as partial, partial.open("w") as file:
         file.write('{"users":[' + ",".join(f'"{name}"' for name in names) + '],"num_samples":[')
         file.write(",".join(str(len(labels)) for _, labels in drawn) + '],"user_data":{')
         for index, (name, (images, labels)) in enumerate(zip(names, drawn, strict=True)):

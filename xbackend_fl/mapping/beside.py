@@ -13,6 +13,7 @@ from xbackend_fl.canonical import Binding
 from xbackend_fl.errors import SchemaError
 from xbackend_fl.text import shown_names
 from xbackend_fl.weights import Archive
+from xbackend_fl.writing import as_the_system_says, naming_file
 
 _OF_TRAINING = re.compile(r"[._]*(optim|(lr_?)?schedulers?|grad_?scaler|scaler|save_counter)", re.IGNORECASE)
 """Begins a part of the name of what an optimizer, a schedule or a loss scale keeps."""
@@ -56,7 +57,10 @@ def _written(trainer: Trainer, file_format: str) -> list[str]:
         return []
     own = file_format if file_format in trainer.formats else trainer.formats[0]
     with TemporaryDirectory(prefix="xbfl-") as folder:
-        return list(weights.open_weights(trainer.save(Path(folder) / "own", own), own))
+        place = Path(folder) / "own"
+        with naming_file(place), as_the_system_says(place):
+            written = trainer.save(place, own)
+        return list(weights.open_weights(written, own))
 
 
 def _is_of_training(name: str) -> bool:

@@ -15,6 +15,7 @@ from xbackend_fl.adapter import Trainer
 from xbackend_fl.canonical import Binding, Kind
 from xbackend_fl.canonical.dtypes import HALVES, rounded, widened
 from xbackend_fl.errors import RefusedInput, SchemaError
+from xbackend_fl.writing import as_the_system_says, naming_file
 
 _MARKS = ("", ":0")
 _TRIES = 1000
@@ -138,7 +139,10 @@ def _saved_as(trainer: Trainer, file_format: str) -> dict[str, str]:
         # Of two names of one tensor, the later value is there; of half precision, the file has the rounding.
         marked = {name: rounded(array, natives[name].dtype) for name, array in trainer.read().items()}
         with TemporaryDirectory(prefix="xbfl-") as folder:
-            saved = weights.open_weights(trainer.save(Path(folder) / "marked", file_format), file_format)
+            place = Path(folder) / "marked"
+            with naming_file(place), as_the_system_says(place):
+                written = trainer.save(place, file_format)
+            saved = weights.open_weights(written, file_format)
             places = {_key(saved[name]): name for name in reversed(list(saved))}
     finally:
         trainer.write(before)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import tempfile
 import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -13,6 +12,7 @@ from typing import Any, TypeVar
 from xbackend_fl.aggregation import is_finite
 from xbackend_fl.errors import DiskFull, Diverged, RunFailed, UpdateRefused, XbflError, raised, turned
 from xbackend_fl.places import place_of
+from xbackend_fl.writing import in_the_way
 
 T = TypeVar("T")
 W = TypeVar("W", bound=Mapping[str, Any])
@@ -133,7 +133,7 @@ def saving(path: Path, backend: str) -> Iterator[None]:
     except (XbflError, KeyboardInterrupt):
         raise
     except Exception as error:
-        cause = error if isinstance(error, OSError) and error.errno else _in_the_way(path)
+        cause = error if isinstance(error, OSError) and error.errno else in_the_way(path)
         what = f"the trained model cannot be written in the format of {backend}"
         if cause is None:
             raise RunFailed(raised(f"{what}: saving to {path}", error)) from error
@@ -144,17 +144,3 @@ def saving(path: Path, backend: str) -> Iterator[None]:
         raise RunFailed(
             f"{what}: {reason} ({place})", hint="let this user write there; --resume writes it again"
         ) from error
-
-
-def _in_the_way(path: Path) -> OSError | None:
-    """What the system says to writing beside a file: frameworks keep it for themselves."""
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-") as file:
-            file.write(bytes(1 << 20))
-            file.flush()
-        for place in path.parent.glob(f"{path.name}.*"):
-            with place.open("ab"):
-                pass
-    except OSError as error:
-        return error
-    return None

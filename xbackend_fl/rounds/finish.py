@@ -26,7 +26,7 @@ from xbackend_fl.rounds.watching import stopped
 from xbackend_fl.text import line, shown_names
 from xbackend_fl.weights import Weights, load_weights
 from xbackend_fl.weights.around import metadata_of
-from xbackend_fl.writing import atomic_write
+from xbackend_fl.writing import atomic_write, write_text
 
 _PROBE = 64
 
@@ -88,7 +88,7 @@ def finish(
         evaluated_in(folder.events, last.round) if last.participants else {},
         reported_in(folder.events),
     )
-    folder.summary.write_text(page, encoding="utf-8")
+    write_text(folder.summary, page)
     return result
 
 

@@ -21,7 +21,7 @@ from xbackend_fl.rounds.changes import require_same
 from xbackend_fl.rounds.checkpoint import CourseState, best_of, load_state, save_state
 from xbackend_fl.rounds.engine import Prepared
 from xbackend_fl.text import line
-from xbackend_fl.writing import atomic_write, check_new, explain_unwritable
+from xbackend_fl.writing import atomic_write, check_new, explain_unwritable, write_text
 
 _BEFORE = 2
 """Entries of the history that a round adds at most: its own, and that of the round before if it was evaluated with it."""
@@ -116,8 +116,8 @@ class RunFolder:
         text = dump(asked)
         for place, is_old in ((self.course, changed), (self.begun, changed and is_copied)):
             if is_old:
-                with explain_unwritable(self.path), atomic_write(place) as path:
-                    path.write_text(text, encoding="utf-8")
+                with explain_unwritable(self.path):
+                    write_text(place, text)
 
     @contextmanager
     def unless_refused(self) -> Iterator[None]:
@@ -250,10 +250,10 @@ class RunFolder:
 
     def _write_models(self, prepared: Prepared) -> None:
         self.keep_course()
-        self.schema.write_text(prepared.schema.to_json(), encoding="utf-8")
+        write_text(self.schema, prepared.schema.to_json())
         self.bindings.mkdir(exist_ok=True)
         for backend, binding in prepared.bindings.items():
-            (self.bindings / f"{backend}.json").write_text(binding.to_json(), encoding="utf-8")
+            write_text(self.bindings / f"{backend}.json", binding.to_json())
         packages = ("xbackend-fl", "numpy", "onnx", "onnxruntime", "safetensors")
         environment = {
             "python": platform.python_version(),
@@ -261,7 +261,7 @@ class RunFolder:
             "packages": {package: version(package) for package in packages},
         }
         text = json.dumps(environment, indent=1)
-        self.environment.write_text(text, encoding="utf-8")
+        write_text(self.environment, text)
 
     def save_checkpoint(self, state: CourseState, keep: int, *, back: bool = False) -> None:
         """Write the checkpoint of a round and remove the oldest ones.

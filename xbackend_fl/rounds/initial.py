@@ -19,7 +19,7 @@ from xbackend_fl.rounds.engine import Engine
 from xbackend_fl.rounds.folder import RunFolder
 from xbackend_fl.text import line
 from xbackend_fl.weights import Weights, digest, load_weights
-from xbackend_fl.writing import atomic_write
+from xbackend_fl.writing import write_text
 
 
 def initial_file(course: Course) -> Path | None:
@@ -87,5 +87,4 @@ def initial_weights(
 def keep_initial(folder: RunFolder, weights: Weights, source: str) -> None:
     """Write down with which weights the run begins."""
     about = {"from": source, "digest": digest(weights)}
-    with atomic_write(folder.initial) as path:
-        path.write_text(json.dumps(about, indent=1), encoding="utf-8")
+    write_text(folder.initial, json.dumps(about, indent=1))

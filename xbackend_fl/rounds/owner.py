@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from xbackend_fl.errors import FileError
 from xbackend_fl.text import line
-from xbackend_fl.writing import atomic_write, explain_unwritable, refuse_folder
+from xbackend_fl.writing import explain_unwritable, refuse_folder, write_text
 
 LEAVING_S = 10.0
 """How long a process takes to leave whose starter was killed."""
@@ -101,8 +101,7 @@ def _sign(folder: Path, starter: int) -> None:
         "host": platform.node(),
         "since": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    with atomic_write(folder / _OWNER) as path:
-        path.write_text(json.dumps(found), encoding="utf-8")
+    write_text(folder / _OWNER, json.dumps(found))
 
 
 def _owner(folder: Path) -> str:

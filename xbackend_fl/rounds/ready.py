@@ -12,7 +12,7 @@ from xbackend_fl.rounds.checkpoint import CourseState
 from xbackend_fl.rounds.folder import RunFolder
 from xbackend_fl.text import line
 from xbackend_fl.weights import Weights, load_weights, save_weights
-from xbackend_fl.writing import atomic_write, explain_unwritable
+from xbackend_fl.writing import explain_unwritable, write_text
 
 _SHOWN = 5
 
@@ -102,8 +102,8 @@ def require_same_data(folder: RunFolder, found: Mapping[str, str], *, begun: boo
             hint=f"put them back, or start a new run; to go on with the data as they are now, delete {folder.data}",
         )
     if kept != found:
-        with explain_unwritable(folder.path), atomic_write(folder.data) as path:
-            path.write_text(json.dumps(dict(found), indent=1), encoding="utf-8")
+        with explain_unwritable(folder.path):
+            write_text(folder.data, json.dumps(dict(found), indent=1))
     if begun and not kept:
         return f"{folder.data} was missing: the run goes on with the data as they are now"
     return None

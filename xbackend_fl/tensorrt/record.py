@@ -13,7 +13,7 @@ from pathlib import Path
 
 from xbackend_fl.errors import FileError
 from xbackend_fl.text import line
-from xbackend_fl.writing import atomic_write
+from xbackend_fl.writing import atomic_write, write_text
 
 _LINE = re.compile(r"([0-9a-f]{64})  \S.*")
 _LONGEST = 1 << 16
@@ -75,8 +75,7 @@ def damage(file: Path, known: Collection[str]) -> str:
 
 def _record(path: Path, graph: str, engines: Collection[str]) -> None:
     names = [(graph, graph_beside(path)), *((digest, path) for digest in sorted(engines))]
-    with atomic_write(record_beside(path)) as partial:
-        partial.write_text("".join(f"{digest}  {file.name}\n" for digest, file in names), encoding="utf-8")
+    write_text(record_beside(path), "".join(f"{digest}  {file.name}\n" for digest, file in names))
 
 
 def _sha256(data: bytes) -> str:

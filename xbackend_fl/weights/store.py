@@ -18,7 +18,7 @@ from xbackend_fl.formats.format import Format
 from xbackend_fl.formats.registry import FORMATS
 from xbackend_fl.formats.source import forget_pages
 from xbackend_fl.weights import found
-from xbackend_fl.writing import atomic_write, check_new
+from xbackend_fl.writing import atomic_write, check_new, is_of_disk
 
 _BLOCK = 1 << 20
 _FORGET = 64 << 20
@@ -110,7 +110,8 @@ def save(
         on_progress: Hears how many bytes are written, and of how many.
 
     Raises:
-        FileError: The format cannot hold these tensors, the file exists, or it could not be written.
+        FileError: The format cannot hold these tensors, the file exists, or it could not be written there.
+        OSError: The disk is full or broken; it names the file.
     """
     path = Path(path)
     kind = format_of(path, format)
@@ -126,6 +127,8 @@ def save(
             with partial_path.open("x+b") as file:
                 kind.write(file, entries, metadata or {}, _counted(on_progress, entries))
         except OSError as error:
+            if is_of_disk(error):
+                raise
             raise FileError(f"cannot write {path}: {error}") from error
         if verify:
             compare(kind.read(partial_path), entries, path)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from xbackend_fl.errors import FileError, UpdateRefused
 from xbackend_fl.federation.protocol.message import Message
 from xbackend_fl.weights import read_tensors, write_tensors
-from xbackend_fl.writing import atomic_write, explain_unwritable
+from xbackend_fl.writing import atomic_write, explain_unwritable, write_text
 
 _GENERATIONS = 3
 """Updates whose state is kept: the server may take the latest ones out of its rounds again."""
@@ -120,8 +120,7 @@ class Outbox:
         """Remember the data of a run, instead of those of the one before."""
         text = json.dumps({"run": run, "digest": digest})
         if not self._data.is_file() or self._data.read_text(encoding="utf-8", errors="replace") != text:
-            with atomic_write(self._data) as path:
-                path.write_text(text, encoding="utf-8")
+            write_text(self._data, text)
 
     def bind(self, request: Message) -> None:
         """Remember what bound the model."""

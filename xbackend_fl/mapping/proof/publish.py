@@ -15,7 +15,7 @@ from xbackend_fl.canonical import Schema
 from xbackend_fl.errors import FileError, SchemaError
 from xbackend_fl.mapping.probe.probe import Case, Evidence
 from xbackend_fl.weights import read_tensors, write_tensors
-from xbackend_fl.writing import check_new
+from xbackend_fl.writing import check_new, write_text
 
 Array = NDArray[Any]
 
@@ -29,7 +29,7 @@ def write_schema(path: Path, schema: Schema) -> None:
         FileError: The file exists.
     """
     check_new(path, "choose another file")
-    path.write_text(schema.to_json(), encoding="utf-8")
+    write_text(path, schema.to_json())
 
 
 def read_schema(path: Path) -> Schema:
