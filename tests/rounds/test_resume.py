@@ -21,6 +21,7 @@ from xbackend_fl.rounds.ready import make_ready, require_same_data
 from xbackend_fl.signing import new_pair, read_private
 from xbackend_fl.simulation import resume_run
 from xbackend_fl.weights import Weights, load_weights, open_weights, save_weights
+from xbackend_fl.weights.around import replace_weights
 
 LOADERS = """
 import numpy as np
@@ -272,8 +273,8 @@ def test_rounds_that_have_been_run_already(tried: Tried, rounds: int) -> None:
     assert f"2 rounds have been run already, and `rounds` is {rounds}" in tried.notes
 
 
-def certified(folder: RunFolder, room: Path) -> bytes:
-    """Embed a certificate of the model in ``model.onnx``; the file then."""
+def certified(file: Path, room: Path) -> bytes:
+    """Embed a certificate of the model in a file of weights; the file then."""
     example = (np.random.default_rng(0).standard_normal((1, 8)).astype(np.float32),)
     key = room / "a.ed25519"
     key.write_bytes(new_pair()[0])
@@ -281,8 +282,8 @@ def certified(folder: RunFolder, room: Path) -> bytes:
     made = sign(
         certify([Model("torch:models.py:build", load("torch"), models.build())], example, ["1,8"]), private
     )
-    embed(folder.onnx, made, private)
-    return folder.onnx.read_bytes()
+    embed(file, made, private)
+    return file.read_bytes()
 
 
 @pytest.mark.parametrize("large", [0, 1 << 30])
@@ -291,17 +292,34 @@ def test_a_certificate_stays_in_the_same_model(
 ) -> None:
     """Written by a process of its own, and in this one."""
     monkeypatch.setattr("xbackend_fl.rounds.export._LARGE", large)
-    before = certified(tried.folder, tmp_path)
+    before = certified(tried.folder.onnx, tmp_path)
     tried.resume("rounds=2")
     assert tried.folder.onnx.read_bytes() == before
     assert "metadata" not in tried.notes
 
 
 def test_a_certificate_of_earlier_weights_is_said_to_be_gone(tried: Tried, tmp_path: Path) -> None:
-    certified(tried.folder, tmp_path)
+    certified(tried.folder.onnx, tmp_path)
     tried.resume()
     assert "certificate" not in open_weights(tried.folder.onnx).metadata
     assert "so 'certificate', 'certificate_values' of its metadata are gone" in tried.notes
+
+
+def test_weights_with_a_certificate_keep_it_or_the_run_says_so(tried: Tried, tmp_path: Path) -> None:
+    """The same weights, written again; then those of further rounds, which are said once."""
+    certified(tried.folder.last, tmp_path)
+    weights, before = load_weights(tried.folder.last), open_weights(tried.folder.last).metadata
+    assert replace_weights(tried.folder.last, weights) == (weights.digest, "")
+    shutil.copy(tried.folder.last, tried.folder.best)
+    tried.resume("rounds=2")
+    assert open_weights(tried.folder.last).metadata == before
+    assert "metadata" not in tried.notes
+    tried.resume("rounds=4")
+    for file in (tried.folder.last, tried.folder.best):
+        assert "certificate" not in open_weights(file).metadata
+        said = f"{file.name} is another model than before, and so 'certificate', 'certificate_values'"
+        assert tried.notes.count(said) == 1
+    assert load_weights(tried.folder.last).digest == tried.whole
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,8 @@ def go_back(
             hint=f"put round {state.round - 1} back into {folder.checkpoints}",
         ) from ruined
     folder.drop_checkpoint(state.round)
-    put_back(folder, before)
+    for note in put_back(folder, before):
+        observer(Noted(backend="server", note=note))
     for note in engine.take_out(state.round, before.weights.digest, ruined.message):
         observer(Noted(backend="server", note=note))
     return before

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from xbackend_fl.rounds.folder import RunFolder
 from xbackend_fl.rounds.watching import stopped
 from xbackend_fl.text import line, shown_names
 from xbackend_fl.weights import Weights, load_weights
-from xbackend_fl.weights.around import metadata_of
+from xbackend_fl.weights.around import are_gone, metadata_of
 from xbackend_fl.writing import atomic_write, write_text
 
 _PROBE = 64
@@ -60,10 +60,10 @@ def finish(
         graph, note = _native_graph(engine, weights, answers.inputs, expected, schema, folder)
         observer(Noted(backend="server", note=note))
     else:
-        before = metadata_of(folder.onnx)
+        before = metadata_of(folder.onnx).keys()
         expected = export(folder, answers.inputs, writing_of(course, folder, state.round))
-        if lost := before - metadata_of(folder.onnx):
-            observer(Noted(backend="server", note=_lost(lost)))
+        if gone := before - metadata_of(folder.onnx).keys():
+            observer(Noted(backend="server", note=are_gone(folder.onnx, gone)))
         graph = (folder.onnx,)
     agree, disagree = _compared(answers, expected, "the median" if schema.opaque else "ONNX Runtime")
     for name, error in disagree.items():
@@ -97,13 +97,6 @@ def _notes(course: Course, state: CourseState) -> Iterator[str]:
     yield from settings_notes(course)
     if early := stopped(course, state.history):
         yield early
-
-
-def _lost(keys: Collection[str]) -> str:
-    return (
-        f"model.onnx is another model than before, and so {shown_names(sorted(keys))} of its metadata are gone; "
-        "xbfl certify … --embed writes a certificate again"
-    )
 
 
 def _usual(answers: Outputs) -> list[NDArray[Any]]:

@@ -11,7 +11,8 @@ from xbackend_fl.errors import ConfigError, FileError, SchemaError
 from xbackend_fl.rounds.checkpoint import CourseState
 from xbackend_fl.rounds.folder import RunFolder
 from xbackend_fl.text import line
-from xbackend_fl.weights import Weights, load_weights, save_weights
+from xbackend_fl.weights import Weights, load_weights
+from xbackend_fl.weights.around import replace_weights
 from xbackend_fl.writing import explain_unwritable, write_text
 
 _SHOWN = 5
@@ -54,7 +55,7 @@ def make_ready(folder: RunFolder, state: CourseState | None) -> Iterator[str]:
         if number > state.round:
             folder.onnx_of(number).unlink()
     if _held(folder.last, state.weights.fingerprint) != state.weights.digest:
-        save_weights(folder.last, state.weights)
+        yield from _written(folder.last, state.weights)
     if state.best is not None and (why := _unfit(folder.best, state)):
         weights = _best(folder, state)
         if weights is None:
@@ -62,17 +63,27 @@ def make_ready(folder: RunFolder, state: CourseState | None) -> Iterator[str]:
                 f"{folder.best} {why}, and no checkpoint has the weights of round {state.best.round}, the best so far",
                 hint=f"put it back; or delete {folder.checkpoints}, and the run begins again",
             )
-        save_weights(folder.best, weights)
+        yield from _written(folder.best, weights)
         yield f"{folder.best} {why}: made again from the checkpoint of round {state.best.round}"
 
 
-def put_back(folder: RunFolder, state: CourseState) -> None:
-    """Let the last and the best weights be those of an earlier state; its best round has a checkpoint, or the best stay as they are."""
-    save_weights(folder.last, state.weights)
+def put_back(folder: RunFolder, state: CourseState) -> Iterator[str]:
+    """Let the last and the best weights be those of an earlier state; its best round has a checkpoint, or the best stay as they are.
+
+    Yields:
+        What people may want to know, one line each.
+    """
+    yield from _written(folder.last, state.weights)
     if state.best is None:
         folder.best.unlink(missing_ok=True)
     elif (weights := _best(folder, state)) is not None:
-        save_weights(folder.best, weights)
+        yield from _written(folder.best, weights)
+
+
+def _written(path: Path, weights: Weights) -> Iterator[str]:
+    _, gone = replace_weights(path, weights)
+    if gone:
+        yield gone
 
 
 def require_same_data(folder: RunFolder, found: Mapping[str, str], *, begun: bool) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from xbackend_fl.aggregation import is_finite
 from xbackend_fl.course import Course
 from xbackend_fl.data import cohort
 from xbackend_fl.errors import RunFailed, hints_of
-from xbackend_fl.events import Observer, RoundFinished, RoundStarted
+from xbackend_fl.events import Noted, Observer, RoundFinished, RoundStarted
 from xbackend_fl.metrics import Metrics, over_participants
 from xbackend_fl.rounds.back import Ruined, go_back
 from xbackend_fl.rounds.checkpoint import CourseState, Pending
@@ -23,7 +24,8 @@ from xbackend_fl.rounds.evaluating import emit_evaluations, emit_undefined, is_b
 from xbackend_fl.rounds.export import export, writing_of
 from xbackend_fl.rounds.folder import RunFolder
 from xbackend_fl.rounds.watching import stopped, watched
-from xbackend_fl.weights import save_weights
+from xbackend_fl.weights import Weights
+from xbackend_fl.weights.around import replace_weights
 
 
 def run_rounds(
@@ -67,7 +69,7 @@ def run_rounds(
             else:
                 return state
             folder.save_checkpoint(state, course.keep_checkpoints, back=back)
-            _keep_best(folder, state)
+            _keep_best(folder, state, observer)
         except Ruined as error:
             # Its frames hold the weights of the round.
             state = go_back(engine, folder, state, error.with_traceback(None), observer)
@@ -94,12 +96,12 @@ def _one_round(
         )
     if state.pending is not None:
         state = _evaluated(course, engine, state, outcome.before, observer)
-        _keep_best(folder, state)
+        _keep_best(folder, state, observer)
     merged = outcome.mean.result()
     with np.errstate(over="ignore", invalid="ignore"):
         weights, server = algorithm.apply(state.weights, merged, state.server)
     _check_finite(number, {**weights, **{f"server state {name}": array for name, array in server.items()}})
-    digest = save_weights(folder.last, weights)
+    digest = _write(folder.last, weights, observer)
     pending = Pending(outcome.mean.num_examples, time.perf_counter() - started)
     states = {**state.states, **outcome.states}
     return replace(
@@ -127,10 +129,17 @@ def _cures(course: Course, outcome: RoundOutcome) -> Iterator[str]:
         yield "no update is left to go on with: scale inputs and targets to about 1, lower training.optimizer.lr, or set training.clip_norm, in a new run"
 
 
-def _keep_best(folder: RunFolder, state: CourseState) -> None:
+def _keep_best(folder: RunFolder, state: CourseState, observer: Observer) -> None:
     """Write the weights of a round that is the best so far, once a checkpoint has them: a run that is killed before finds them there."""
     if state.best is not None and state.best.round == state.round:
-        save_weights(folder.best, state.weights, known=state.best_digest)
+        _write(folder.best, state.weights, observer, state.best_digest)
+
+
+def _write(path: Path, weights: Weights, observer: Observer, known: str = "") -> str:
+    digest, gone = replace_weights(path, weights, known)
+    if gone:
+        observer(Noted(backend="server", note=gone))
+    return digest
 
 
 def _check_finite(number: int, arrays: Mapping[str, NDArray[Any]]) -> None:

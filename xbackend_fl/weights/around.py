@@ -1,12 +1,16 @@
-"""Whether an ONNX file is another one with metadata added behind it, as somebody's certificate is."""
+"""Metadata that somebody added to a file of weights, such as a certificate: kept with the same model, and missed with another."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from xbackend_fl.errors import RefusedInput
 from xbackend_fl.formats.protobuf import fields
 from xbackend_fl.formats.source import open_source
+from xbackend_fl.text import shown_names
+from xbackend_fl.weights.container import Weights
+from xbackend_fl.weights.files import OWN, save_weights
 from xbackend_fl.weights.store import open_weights
 
 _PROPERTY = 14
@@ -32,9 +36,35 @@ def holds_with_more(path: Path, model: Path) -> bool:
         return False
 
 
-def metadata_of(path: Path) -> frozenset[str]:
-    """The keys of the metadata of an ONNX file; none of one that is missing, or cannot be read."""
+def replace_weights(path: Path, weights: Weights, known: str = "") -> tuple[str, str]:
+    """Write canonical weights where others may be; metadata that somebody added there stay with the same weights.
+
+    Args:
+        path: A safetensors file; it may be missing, or anything.
+        weights: The weights.
+        known: Their digest, where somebody has it.
+
+    Returns:
+        The digest of what was written, and what is to be said of metadata that are gone; empty if none are.
+    """
+    before, known = metadata_of(path), known or weights.digest
+    further = {key: text for key, text in before.items() if key not in OWN}
+    if (before.get("fingerprint"), before.get("digest")) == (weights.fingerprint, known):
+        return save_weights(path, weights, known=known, further=further), ""
+    return save_weights(path, weights, known=known), are_gone(path, further) if further else ""
+
+
+def metadata_of(path: Path) -> Mapping[str, str]:
+    """The metadata of a file; none of one that is missing, or cannot be read."""
     try:
-        return frozenset(open_weights(path, "onnx").metadata)
+        return open_weights(path).metadata
     except RefusedInput:
-        return frozenset()
+        return {}
+
+
+def are_gone(path: Path, keys: Collection[str]) -> str:
+    """What is to be said of metadata that were in a file before it was written again."""
+    return (
+        f"{path.name} is another model than before, and so {shown_names(sorted(keys))} of its metadata are gone; "
+        "xbfl certify … --embed writes a certificate again"
+    )

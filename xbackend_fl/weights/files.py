@@ -18,6 +18,9 @@ from xbackend_fl.weights import store
 from xbackend_fl.weights.container import Weights, digest
 from xbackend_fl.weights.store import save
 
+OWN = frozenset({"fingerprint", "kinds", "digest"})
+"""Of the metadata: what :func:`save_weights` writes there."""
+
 
 def write_tensors(
     path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str], known: str = ""
@@ -55,7 +58,11 @@ def read_tensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
 
 
 def save_weights(
-    path: Path, weights: Weights, storage: Mapping[str, str] | None = None, known: str = ""
+    path: Path,
+    weights: Weights,
+    storage: Mapping[str, str] | None = None,
+    known: str = "",
+    further: Mapping[str, str] | None = None,
 ) -> str:
     """Write ``weights`` as canonical safetensors; returns the digest of what was written.
 
@@ -64,10 +71,12 @@ def save_weights(
         weights: The weights.
         storage: NumPy dtype name of half precision by the name of a parameter whose numbers it can hold; :func:`load_weights` widens them.
         known: That digest, where somebody has it.
+        further: More metadata, of other keys than those that this writes.
     """
     kinds = json.dumps({name: str(kind) for name, kind in weights.kinds.items()})
     held = {name: rounded(array, (storage or {}).get(name, "float32")) for name, array in weights.items()}
-    return write_tensors(path, held, {"fingerprint": weights.fingerprint, "kinds": kinds}, known)
+    metadata = {**(further or {}), "fingerprint": weights.fingerprint, "kinds": kinds}
+    return write_tensors(path, held, metadata, known)
 
 
 def load_weights(path: Path, fingerprint: str | None = None) -> Weights:
