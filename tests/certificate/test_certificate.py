@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from jsonschema import Draft202012Validator
 from torch import nn
 
 from xbackend_fl import weights
@@ -33,7 +34,7 @@ from xbackend_fl.certificate import (
     write,
 )
 from xbackend_fl.certificate.embedding import line_of
-from xbackend_fl.certificate.statement import StoredArray
+from xbackend_fl.certificate.statement import StoredArray, json_schema
 from xbackend_fl.certificate.verifying import example_of
 from xbackend_fl.errors import FileError, RefusedInput, SchemaError
 from xbackend_fl.mapping.probe.draw import draw_weights
@@ -184,6 +185,46 @@ def test_what_nobody_signed_stands_in_no_certificate(certificate: Certificate) -
     twice = certificate.to_json().replace('"tolerance":', '"tolerance":0.5,"tolerance":', 1)
     with pytest.raises(FileError, match="a key stands in it twice"):
         read(twice, "c.json")
+
+
+FORGED: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "of another version": lambda plain: plain.update(version=2),
+    "with a claim beside it": lambda plain: plain.update(authority=None),
+    "with a claim inside": lambda plain: plain["statement"].update(approved="for clinics"),
+    "with a claim in a probe": lambda plain: plain["statement"]["probes"][0].update(trusted=True),
+    "with a claim in an array": lambda plain: plain["statement"]["probes"][0]["outputs"][0].update(of=1),
+    "with a claim of a model": lambda plain: plain["statement"]["models"][0].update(audited=True),
+    "with less of an input": lambda plain: plain["statement"]["inputs"][0].pop("values"),
+    "with half an input": lambda plain: plain["statement"]["inputs"][0].pop("spec"),
+    "unsigned": lambda plain: plain.update(signature=""),
+    "with a short signature": lambda plain: plain.update(signature="AAAA"),
+    "with a signature in loose base64": lambda plain: plain.update(signature="A" * 85 + "B=="),
+    "of a long key": lambda plain: plain.update(key=plain["key"][:-1] + "A"),
+    "of no key": lambda plain: plain.update(key=None),
+}
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_what_the_reader_refuses_the_published_form_refuses(certificate: Certificate, name: str) -> None:
+    """Another reader has that form alone; jsonschema reads it."""
+    form = Draft202012Validator(json_schema())
+    plain = json.loads(certificate.to_json())
+    form.validate(plain)
+    form.validate(whole(plain))
+    FORGED[name](plain)
+    with pytest.raises(FileError):
+        read(json.dumps(plain), "c.json")
+    assert not form.is_valid(plain)
+
+
+def test_an_array_of_the_published_form_is_one(certificate: Certificate) -> None:
+    form = Draft202012Validator(json_schema())
+    for change in ({"dtype": "complex64"}, {"data": "AAA"}, {"data": "AA=A"}, {"data": "AAAA AAAA"}):
+        plain = json.loads(certificate.to_json())
+        plain["statement"]["probes"][0]["outputs"][0] |= change
+        assert not form.is_valid(plain)
+        with pytest.raises(RefusedInput):
+            read(json.dumps(plain), "c.json").statement.probes[0].outputs[0].array()
 
 
 def test_a_number_is_the_same_however_it_is_written(certificate: Certificate, keys: Path) -> None:

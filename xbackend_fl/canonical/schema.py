@@ -8,8 +8,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Annotated
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from xbackend_fl.canonical.layout import Shape
 from xbackend_fl.canonical.node import AttributeValue, Node
@@ -114,7 +115,7 @@ class Schema:
     outputs: tuple[Port, ...]
     nodes: tuple[Node, ...]
     parameters: tuple[Parameter, ...]
-    layout_version: int = LAYOUT_VERSION
+    layout_version: Annotated[int, Field(json_schema_extra={"const": LAYOUT_VERSION})] = LAYOUT_VERSION
     training_effects: tuple[TrainingEffect, ...] = ()
 
     @cached_property

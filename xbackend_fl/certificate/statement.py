@@ -33,6 +33,15 @@ _CONTEXT = b"xbfl-certificate-v1\0"
 _LARGEST = 256 << 20
 _DTYPES = frozenset({"float32", "float64", "int32", "int64", "bool", "uint8", "int8", "int16", "uint16"})
 
+# Of the form as published; the reader says in its own words what is none.
+_BASE64 = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
+_KEY = "^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$"
+_SIGNATURE = "^[A-Za-z0-9+/]{85}[AQgw]==$"
+
+
+def _json(**words: Any) -> Any:
+    return Field(json_schema_extra=words)
+
 
 @dataclass(frozen=True)
 class StoredArray:
@@ -44,9 +53,9 @@ class StoredArray:
         data: Its bytes, little-endian, in base64.
     """
 
-    dtype: str
+    dtype: Annotated[str, _json(enum=sorted(_DTYPES))]
     shape: tuple[Annotated[int, Field(ge=0, lt=1 << 63)], ...]
-    data: str
+    data: Annotated[str, _json(pattern=_BASE64)]
 
     @staticmethod
     def from_array(array: Array) -> StoredArray:
@@ -198,10 +207,10 @@ class Certificate:
         signature: Ed25519 over the statement, in base64.
     """
 
-    version: int
+    version: Annotated[int, _json(const=VERSION)]
     statement: Statement
-    key: str
-    signature: str
+    key: Annotated[str, _json(pattern=_KEY)]
+    signature: Annotated[str, _json(pattern=_SIGNATURE)]
 
     def to_json(self) -> str:
         """One line of JSON, the same for the same certificate."""
@@ -341,8 +350,12 @@ def write(path: Path, certificate: Certificate) -> None:
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON Schema of a certificate, as published in ``schemas/``."""
-    return _ADAPTER.json_schema()
+    """JSON Schema of a certificate, as published in ``schemas/``: what it finds no certificate, :func:`read` refuses."""
+    document = _ADAPTER.json_schema()
+    for form in (document, *document["$defs"].values()):
+        # What is no part of it is not signed, and every part is written.
+        form |= {"additionalProperties": False, "required": list(form["properties"])}
+    return document
 
 
 def digest_of(arrays: Sequence[Array]) -> str:
