@@ -1,35 +1,14 @@
-"""The GPU's kernels against float64: on a GPU as they are, elsewhere by Triton's interpreter.
-
-Triton and TensorFlow do not live in one process (each brings its own LLVM), so these run by themselves:
-``pip install triton`` into an environment of its own and ``pytest --noconftest tests/adapters/test_kernels.py``.
-"""
+"""The GPU's kernels against float64: on a GPU as they are, elsewhere by Triton's interpreter."""
 
 from __future__ import annotations
-
-import importlib.util
-import os
-import sys
-from typing import Any
 
 import pytest
 import torch
 
-if importlib.util.find_spec("triton") is None or "tensorflow" in sys.modules:
-    pytest.skip("needs Triton, without TensorFlow", allow_module_level=True)
+from tests.adapters.triton_place import DEVICE, drawn, error
+from xbfl_torch import kernels
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-if DEVICE == "cpu":
-    os.environ["TRITON_INTERPRET"] = "1"
-kernels: Any = importlib.import_module("xbfl_torch.kernels")
 SHAPES = [(10, 300, 90), (3, 130, 62), (1, 70, 40), (20, 33, 17), (33, 65, 129)]
-
-
-def drawn(*shape: int) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape))).to(DEVICE)
-
-
-def error(found: torch.Tensor, expected: torch.Tensor) -> float:
-    return float((found.double() - expected).norm() / expected.norm())
 
 
 @pytest.mark.parametrize(("rows", "ins", "outs"), SHAPES)

@@ -69,6 +69,7 @@ def test_examples_that_depend_on_each_other(build: Any, place: Any) -> None:
     assert "examples of a batch depend on each other" in str(lockstep.refusal(SGD))
 
 
+@pytest.mark.parametrize("place", [FLOAT32, *PLACES[1:]])
 @pytest.mark.parametrize(
     "build",
     [
@@ -86,9 +87,9 @@ def test_examples_that_depend_on_each_other(build: Any, place: Any) -> None:
         partial(Recurrent, nn.RNN, nonlinearity="relu"),
     ],
 )
-def test_examples_that_do_not(build: Any) -> None:
+def test_examples_that_do_not(build: Any, place: Any) -> None:
     """In float32, with more places that do not count than examples that do."""
-    lockstep, _ = opened(build, FLOAT32)
+    lockstep, _ = opened(build, place)
     assert lockstep.takes([*clients(), ClientWork((np.arange(37),), 37)], SGD) is None
 
 

@@ -158,11 +158,12 @@ def _product(
     total = tl.zeros([SIDE, SIDE], tl.float32)
     first = tl.program_id(2) * SHARE
     for start in range(first, tl.minimum(first + SHARE, ins), INNER):
+        at = one + tl.cast(start, tl.int64) * wi
         if EVEN:
-            near, far = tl.load(one + start * wi), tl.load(two + start, (m < rows)[None, :], 0.0)
+            near, far = tl.load(at), tl.load(two + start, (m < rows)[None, :], 0.0)
         else:
             inside = start + i < ins
-            near = tl.load(one + start * wi, (n < outs)[:, None] & inside[None, :], 0.0)
+            near = tl.load(at, (n < outs)[:, None] & inside[None, :], 0.0)
             far = tl.load(two + start, (m < rows)[None, :] & inside[:, None], 0.0)
         total = tl.dot(near, far, total, input_precision="tf32x3")
     place = parts + part * rows * outs + m[None, :] * outs + n[:, None]

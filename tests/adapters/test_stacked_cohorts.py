@@ -1,0 +1,71 @@
+"""Cohorts in lockstep by kernels: the proof accepts them, what does not count changes no bit, and the sum is that of PyTorch in float64."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from tests.adapters.lockstep_models import Padded, Recurrent, wide
+from tests.adapters.test_lockstep import apart, clients, one_by_one, opened, start_of
+from tests.adapters.triton_place import DEVICE
+from xbackend_fl.adapter import OPTIMIZERS, TrainConfig
+from xbfl_torch.stacked import devices, proof
+
+SGD = TrainConfig(OPTIMIZERS["sgd"](lr=0.1), clip_norm=1.0)
+
+
+@pytest.fixture(autouse=True)
+def _kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter's serve a processor, too."""
+
+    def kernels(name: str, tensor: torch.Tensor) -> Any:
+        return devices._module(name) if tensor.dtype == torch.float32 else None
+
+    if DEVICE == "cpu":
+        monkeypatch.setattr(devices, "kernels", kernels)
+
+
+def images() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(4, 8, (3, 2), stride=(2, 1), bias=False),
+        nn.GroupNorm(4, 8),
+        nn.Tanh(),
+        nn.Flatten(),
+        nn.Linear(24, 4),
+    )
+
+
+@pytest.mark.parametrize("build", [images, wide, Padded, partial(Recurrent, nn.LSTM)])
+def test_cohorts(build: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[torch.Tensor, ...]] = []
+    check = proof.check_independent
+
+    def spied(*tensors: torch.Tensor) -> None:
+        seen.append(tensors)
+        check(*tensors)
+
+    monkeypatch.setattr(proof, "check_independent", spied)
+    lockstep, model = opened(build, (DEVICE, torch.float32))
+    start = start_of(model)
+    assert lockstep.takes(clients(2), SGD) is None
+    assert seen
+    if DEVICE == "cpu":
+        for found, otherwise, again, _ in seen:
+            assert torch.equal(found, otherwise)
+            assert torch.equal(found, again)
+    found = lockstep.train(start, clients(2), SGD).sums
+    sgd = partial(torch.optim.SGD, lr=0.1)
+    theirs = [
+        one_by_one(model, clients(2), sgd, functional.cross_entropy, 1.0, dtype)
+        for dtype in (torch.float64, torch.float32)
+    ]
+    assert apart(found, theirs[0]) < max(1e-5, 3 * apart(theirs[1], theirs[0]))
