@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -427,6 +429,21 @@ def test_what_the_file_says_of_its_round_is_signed_too(
 ) -> None:
     with_metadata(held, **other)
     assert not values(held, certificate)[0]
+
+
+def test_values_are_signed_as_the_guide_says(
+    certificate: Certificate, private: Ed25519PrivateKey, tmp_path: Path
+) -> None:
+    path = written(certificate, None, tmp_path / "net.safetensors")
+    with_metadata(path, course="café ×", run="ü", round="7")
+    embed(path, certificate, private)
+    archive = weights.open_weights(path)
+    held = archive.metadata
+    said = {name: held[name] for name in ("fingerprint", "course", "run", "round")}
+    said["digest"] = weights.digest(archive)
+    text = json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    signed = b"xbfl-values-v1\0" + hashlib.sha256(text.encode()).digest()
+    private.public_key().verify(base64.b64decode(held["certificate_values"]), signed)
 
 
 def test_another_key_signs_no_values(held: Path, certificate: Certificate, tmp_path: Path) -> None:

@@ -110,12 +110,19 @@ def test_what_nobody_can_repeat_is_not_signed(folder: Path) -> None:
 @pytest.mark.usefixtures("folder")
 def test_another_momentum_is_noted() -> None:
     made = certified("normed", "2,4")
-    assert "not proven: momentum" in made.output
-    again = CliRunner().invoke(
-        app, ["verify", "c.json", "--trust", "me.ed25519.pem", "--model", "torch:certified.py:slower"]
+    assert "not proven: what training alone sees, as momentum" in made.output
+    assert "note: " not in made.output
+    verify, note = (
+        ["verify", "c.json", "--trust", "me.ed25519.pem"],
+        "1: momentum is 0.9 in the schema, 0.99 in '1'; training uses the schema's",
     )
+    again = CliRunner().invoke(app, [*verify, "--model", "torch:certified.py:slower"])
     assert again.exit_code == 0, again.output
-    assert "note: 1: momentum is 0.9 in the schema, 0.99 in '1'; training uses the schema's" in again.output
+    assert f"note: {note}" in again.output
+    Path("c.json").unlink()
+    of_two = certified("normed", "2,4", more=("torch:certified.py:slower",))
+    assert f"note: {note}" in of_two.output
+    assert f"note: torch:certified.py:slower: {note}" in CliRunner().invoke(app, verify).output
 
 
 @pytest.mark.parametrize("target", ["none.onnx", "c.pt", "other.safetensors"])

@@ -286,12 +286,15 @@ def certified(file: Path, room: Path) -> bytes:
     return file.read_bytes()
 
 
+@pytest.mark.parametrize("renamed", [False, True])
 @pytest.mark.parametrize("large", [0, 1 << 30])
 def test_a_certificate_stays_in_the_same_model(
-    tried: Tried, tmp_path: Path, large: int, monkeypatch: pytest.MonkeyPatch
+    tried: Tried, tmp_path: Path, large: int, *, renamed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Written by a process of its own, and in this one."""
+    """Written by a process of its own, and in this one; in the folder of the run, and in one that was renamed."""
     monkeypatch.setattr("xbackend_fl.rounds.export._LARGE", large)
+    if renamed:
+        tried = Tried(tried.course, tried.whole, tried.folder.path.rename(tmp_path / "moved"))
     before = certified(tried.folder.onnx, tmp_path)
     tried.resume("rounds=2")
     assert tried.folder.onnx.read_bytes() == before

@@ -84,6 +84,14 @@ def test_an_engine_follows_other_weights(schema: Schema, engine: Path, tmp_path:
     assert sorted(path.name for path in tmp_path.glob(".*")) == []
 
 
+@pytest.mark.parametrize("name", ["", ".", "..", "/"])
+def test_a_folder_is_no_engine(built: Path, name: str) -> None:
+    with pytest.raises(FileError, match="exists"):
+        build_engine(built / "model.onnx", Path(name), {})
+    with pytest.raises(FileError, match="no such file"):
+        refit_engine(Path(name), "f" * 64, {})
+
+
 def test_the_graph_beside_an_engine_holds_no_weight(built: Path) -> None:
     graph = onnx.load_model_from_string((built / "net.engine.graph").read_bytes()).graph
     assert graph.initializer

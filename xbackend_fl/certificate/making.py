@@ -33,7 +33,7 @@ _NOT_PROVEN = (
     "data and weights unlike those of the probes",
     "more than one step of training",
     "dropout and other noise, which were off",
-    "momentum of running statistics and ratios of dropout, which training alone sees: a note says where a model has others",
+    "what training alone sees, as momentum of running statistics, ratios of dropout, regularizers, constraints and rows of padding: a note says where a model has others",
     "other devices, other precisions and other sizes than the probes name",
 )
 

@@ -192,7 +192,7 @@ class Statement:
 
     def to_bytes(self) -> bytes:
         """What is signed."""
-        return _compact(asdict(self)).encode()
+        return compact(asdict(self)).encode()
 
 
 @final
@@ -214,7 +214,7 @@ class Certificate:
 
     def to_json(self) -> str:
         """One line of JSON, the same for the same certificate."""
-        return _compact(asdict(self))
+        return compact(asdict(self))
 
     def require_trusted(self, trusted: Sequence[Path]) -> Path:
         """The file of the key that signed it.
@@ -321,7 +321,7 @@ def _strange(given: Any, understood: Any, place: str = "") -> str:
     if isinstance(given, list) and isinstance(understood, list) and len(given) == len(understood):
         pairs = enumerate(zip(given, understood, strict=True))
         return next((found for i, (a, b) in pairs if (found := _strange(a, b, f"{place}[{i}]"))), "")
-    if _compact(given) == _compact(understood) or (_is_number(given) and given == understood):
+    if compact(given) == compact(understood) or (_is_number(given) and given == understood):
         return ""
     return f"holds {line(place, 100)} in another form than the part of a certificate that is signed"
 
@@ -372,5 +372,6 @@ def _message(statement: Statement) -> bytes:
     return _CONTEXT + hashlib.sha256(statement.to_bytes()).digest()
 
 
-def _compact(plain: object) -> str:
+def compact(plain: object) -> str:
+    """JSON as it is signed: sorted keys, no spaces, and every character as it is that JSON has no need to escape."""
     return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -1,18 +1,17 @@
 """The values of the weights around a certificate, signed by whoever embedded it there.
 
 What is signed is ``xbfl-values-v1``, a zero byte, and the SHA-256 of the digest of the tensors and of what the file says of its schema, course, run
-and round, as JSON with sorted keys and no spaces.
+and round, as compact JSON.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import json
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from xbackend_fl.certificate.statement import Certificate
+from xbackend_fl.certificate.statement import Certificate, compact
 from xbackend_fl.certificate.verifying import Line
 from xbackend_fl.signing import LENGTH, is_signed
 from xbackend_fl.text import line
@@ -71,5 +70,5 @@ def _decoded(text: str) -> bytes:
 
 def _message(archive: Archive) -> bytes:
     said = {name: archive.metadata[name] for name in _SAID if name in archive.metadata}
-    plain = json.dumps({"digest": digest(archive), **said}, sort_keys=True, separators=(",", ":"))
+    plain = compact({"digest": digest(archive), **said})
     return _CONTEXT + hashlib.sha256(plain.encode()).digest()

@@ -39,7 +39,7 @@ class Line:
         name: What is said there.
         passed: Whether it is so here.
         said: What was found.
-        notes: What is so and was not compared: training's own settings, sizes that a model refuses.
+        notes: What is so and was not compared: training's own settings, sizes that a model refuses; of ``bindings``, what the signer was told of each model.
     """
 
     name: str
@@ -69,9 +69,9 @@ def lines(statement: Statement, example: Sequence[Array], models: Sequence[Model
     if strange or not same:
         return
     wrong = [model.source for model in statement.models if not _fits(model.binding, schema)]
-    yield Line(
-        "bindings", not wrong, f"{len(statement.models)}" if not wrong else f"not of this schema: {wrong[0]}"
-    )
+    told = tuple(f"{model.source}: {note}" for model in statement.models for note in model.notes)
+    said = f"not of this schema: {wrong[0]}" if wrong else f"{len(statement.models)}"
+    yield Line("bindings", not wrong, said, told)
     if len(example) != len(statement.inputs):
         yield Line("example", passed=False, said=f"{len(example)} inputs, expected {len(statement.inputs)}")
         return

@@ -55,12 +55,17 @@ def certify(
         write_into(path, certificate, private)
     write(output, certificate)
     if as_json:
-        found = [{"source": model.source, "errors": model.errors} for model in statement.models]
+        found = [
+            {"source": model.source, "errors": model.errors, "notes": model.notes}
+            for model in statement.models
+        ]
         print_json({"path": str(output), "fingerprint": statement.fingerprint, "models": found})
         return
     for model in statement.models:
         errors = ", ".join(f"{what} {error:.1e}" for what, error in model.errors.items())
         echo(f"{model.source} ({model.framework}): {errors or 'the reference'}")
+        for note in model.notes:
+            echo(f"        note: {line(note)}")
     for text in statement.not_proven:
         echo(f"not proven: {text}")
     echo(

@@ -39,6 +39,9 @@ Array = NDArray[Any]
 _ABOUT = "engine"
 """Key of the graph's metadata that says how the engine was built."""
 
+_PLACES = (Path, graph_beside, record_beside)
+"""Of an engine's files. The first is looked at first: what has no name, as a folder may, has nothing beside it."""
+
 _VARIANCE = 4
 """Input of ONNX's BatchNormalization."""
 
@@ -79,12 +82,12 @@ class Engine:
         """
         # What lies beside it lies where a link leads.
         path = followed(path)
-        beside = graph_beside(path)
-        for file in (path, beside, record_beside(path)):
-            if not file.is_file():
+        for place in _PLACES:
+            if not (file := place(path)).is_file():
                 raise FileError(
                     f"no such file: {file}", hint="xbfl engine build makes an engine and what lies beside it"
                 )
+        beside = graph_beside(path)
         of_graph, digests = recorded(path)
         if said := damage(beside, [of_graph]):
             raise FileError(said, hint="build the engine again")
@@ -190,8 +193,8 @@ def build_engine(source: Path, path: Path, sizes: Mapping[str, Sizes], *, refitt
         RefusedInput: It cannot be built.
     """
     file = source / "model.onnx" if source.is_dir() else source
-    for new in (path, graph_beside(path), record_beside(path)):
-        check_new(new, "choose another file, or xbfl engine refit")
+    for place in _PLACES:
+        check_new(place(path), "choose another file, or xbfl engine refit")
     if not file.is_file():
         raise FileError(f"no such file: {file}")
     try:

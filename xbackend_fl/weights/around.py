@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from xbackend_fl.errors import RefusedInput
-from xbackend_fl.formats.protobuf import fields
+from xbackend_fl.formats.protobuf import Field, fields
 from xbackend_fl.formats.source import open_source
 from xbackend_fl.text import shown_names
 from xbackend_fl.weights.container import Weights
@@ -16,9 +16,14 @@ from xbackend_fl.weights.store import open_weights
 _PROPERTY = 14
 """Of a ``ModelProto``; nothing that the export writes comes behind it."""
 
+_KEY = 1
+"""Of a property."""
+
 
 def holds_with_more(path: Path, model: Path) -> bool:
-    """Whether a file is a model, byte by byte, and behind it further metadata, or nothing.
+    """Whether a file is a model, field by field, and behind it further metadata, or nothing.
+
+    The run in its metadata may have another name: its folder was copied or renamed since.
 
     Args:
         path: The file; it may be missing, or anything.
@@ -27,13 +32,21 @@ def holds_with_more(path: Path, model: Path) -> bool:
     try:
         # It refuses a key that stands twice.
         open_weights(path, "onnx")
-        found, expected = open_source(path), open_source(model)
-        behind = fields(found, found.view[expected.size :])
-        return found.view[: expected.size] == expected.view and all(
-            number == _PROPERTY for number, _, _ in behind
-        )
+        found, expected = _but_the_run(path), _but_the_run(model)
+        more = found[len(expected) :]
+        return found[: len(expected)] == expected and all(number == _PROPERTY for number, _, _ in more)
     except RefusedInput:
         return False
+
+
+def _but_the_run(path: Path) -> list[Field]:
+    source = open_source(path)
+    found = []
+    for field in fields(source, source.view):
+        number, _, value = field
+        if number != _PROPERTY or (_KEY, 2, b"run") not in fields(source, value):
+            found.append(field)
+    return found
 
 
 def replace_weights(path: Path, weights: Weights, known: str = "") -> tuple[str, str]:
