@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xbackend_fl.adapter import ClientWork
+from xbfl_torch.stacked.packing import Packing
 from xbfl_torch.stacked.schedule import by_steps, rounded, schedule
 
 
@@ -29,3 +31,12 @@ def test_schedules(sizes: list[list[int]]) -> None:
 def test_rounding(count: int) -> None:
     assert count <= rounded(count) <= 1.25 * count
     assert rounded(rounded(count)) == rounded(count)
+
+
+def test_tensors_and_rows_begin_at_multiples_of_sixteen_values() -> None:
+    """Of a stride Triton asks whether 16 divides it; where not, kernels load one value at a time."""
+    sizes = {"a": (10,), "b": (7, 3), "c": (62, 9), "d": (), "e": (5, 1), "f": (3, 2, 2, 2)}
+    tensors = {name: torch.zeros(size) for name, size in sizes.items()}
+    packing = Packing.from_tensors(tensors, ["a", "b", "f"], ["c"], ["e"])
+    begins = [start for start, _ in packing.places.values()]
+    assert all(number % 16 == 0 for number in (*begins, packing.reach, packing.width, packing.size))

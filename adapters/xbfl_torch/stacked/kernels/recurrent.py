@@ -57,7 +57,7 @@ def backward(
     number = before.numel()
     grid = (triton.cdiv(number, _BLOCK),)
     launch(
-        _backward, grid, gates, before, after, above, d_state, d_cell, below, number, before.shape[-1], _BLOCK, num_warps=4
+        _backward, grid, gates, before, after, above, d_state, d_cell, below, number, before.shape[-1], _UNITS, _BLOCK, num_warps=4
     )  # fmt: skip
 
 
@@ -110,13 +110,17 @@ def _product(
     tl.store(result + a * batch * HIDDEN + r[:, None] * HIDDEN + u[None, :], total, good)
 
 
-@triton.jit(do_not_specialize=["number"])
+@triton.jit
 def _backward(
-    gates, before, after, above, d_state, d_cell, below, number, HIDDEN: tl.constexpr, BLOCK: tl.constexpr
+    gates, before, after, above, d_state, d_cell, below, number,
+    HIDDEN: tl.constexpr, UNITS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     e = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     good = e < number
-    far = (e // HIDDEN).to(tl.int64) * (4 * HIDDEN) + e % HIDDEN
+    # Of a remainder Triton does not see that values lie side by side, here in whole blocks of units.
+    far = (e // HIDDEN).to(tl.int64) * (4 * HIDDEN) + tl.max_contiguous(
+        tl.multiple_of(e % HIDDEN, UNITS), UNITS
+    )
     place, out = gates + far, below + far
     i, f = tl.load(place, good, 0.0), tl.load(place + HIDDEN, good, 0.0)
     g, o = tl.load(place + 2 * HIDDEN, good, 0.0), tl.load(place + 3 * HIDDEN, good, 0.0)
