@@ -54,6 +54,11 @@ def _cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - len(_MORE)] + _MORE
 
 
+def having(names: Sequence[str]) -> str:
+    """The first of many names as the subject of a sentence, with its verb."""
+    return f"{shown_names(names)} {'has' if len(names) == 1 else 'have'}"
+
+
 def shown_names(names: Sequence[str]) -> str:
     """The first of many names, and how many there are."""
     rest = f" and {len(names) - 3} more" if len(names) > 3 else ""

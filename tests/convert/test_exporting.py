@@ -20,8 +20,11 @@ from torch import nn
 
 from xbackend_fl import weights
 from xbackend_fl.adapter import adapter_of
+from xbackend_fl.canonical.onnx_opset import OPSET
 from xbackend_fl.convert import convert, open_side
+from xbackend_fl.convert.exporting import by_exporter
 from xbackend_fl.errors import RefusedInput
+from xbackend_fl.weights.onnx_writing import Writing
 
 Array = NDArray[Any]
 
@@ -63,7 +66,8 @@ def _converted(model: Any, example: Any, save: Callable[[Path], object], name: s
     side = open_side(adapter_of(model), model, example)
     arrays = list(example.values()) if isinstance(example, dict) else list(example)
     report = convert(weights.open_weights(folder / name), folder / "net.onnx", reader=side, example=arrays)
-    assert "the framework's own exporter" in " ".join(report.notes)
+    (opset,) = (item.version for item in onnx.load(folder / "net.onnx").opset_import if not item.domain)
+    assert f"the framework's own exporter, of opset {opset}" in " ".join(report.notes)
     assert all(output.relative < 1e-5 for output in report.outputs)
     # PyTorch's exporter writes the lines that a node comes from, with their files, into the graph.
     assert str(Path(__file__).parent).encode() not in (folder / "net.onnx").read_bytes()
@@ -134,3 +138,18 @@ def test_what_an_exporter_cannot_write_is_refused_with_its_reason(tmp_path: Path
             model, (_normal(1, 4),), lambda path: torch.save(model.state_dict(), path), "net.pt", tmp_path
         )
     assert not (tmp_path / "net.onnx").exists()
+
+
+@pytest.mark.parametrize("opset", [20, OPSET])
+def test_an_opset_that_an_exporter_chooses_cannot_be_asked_for(tmp_path: Path, opset: int) -> None:
+    """The usual one, too: the file would be of another."""
+    model, example = Unwritable(), (_normal(1, 4),)
+    weights.save(tmp_path / "net.npz", {"w": example[0]})
+    side = open_side(adapter_of(model), model, example)
+    source, writing = weights.open_weights(tmp_path / "net.npz"), Writing(opset=opset)
+    said = r"^'cummax' has no canonical form, and the framework's own exporter .* chooses the opset"
+    with pytest.raises(RefusedInput, match=said):
+        by_exporter(tmp_path / "net.onnx", {}, side, example, writing)
+    with pytest.raises(RefusedInput, match="only a new ONNX graph has an opset"):
+        convert(source, tmp_path / "again.npz", writing=writing)
+    assert [file.name for file in tmp_path.iterdir()] == ["net.npz"]

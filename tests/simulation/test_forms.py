@@ -112,6 +112,6 @@ def test_a_course_goes_on_without_a_graph_that_nobody_can_write(tmp_path: Path) 
     assert run.result is not None
     assert not (run.path / "model.onnx").exists()
     notes = " ".join(event.note for event in events if isinstance(event, Noted))
-    assert "no model.onnx is written: 'cummax', 'sort' of the model have no canonical form" in notes
+    assert "no model.onnx is written: 'cummax', 'sort' have no canonical form" in notes
     assert "No ONNX function found" in notes
     assert "* all backends agree" in (run.path / "summary.md").read_text()

@@ -27,10 +27,12 @@ class Exported:
     Attributes:
         outputs: What it answers, in the order of the schema's outputs and in ONNX layout.
         unnamed: Canonical parameters that are in it under native names only: gates in another order, parts of a tensor.
+        opset: The version of ONNX's operators that the exporter chose.
     """
 
     outputs: tuple[Array, ...]
     unnamed: tuple[str, ...]
+    opset: int
 
 
 def export_native(
@@ -63,8 +65,8 @@ def export_native(
     from xbackend_fl.weights import as_onnx, exported  # noqa: PLC0415
 
     try:
-        unnamed = exported.in_canonical_words(file, schema, binding, weights, names)
-        return Exported(tuple(as_onnx.answers(file, schema, inputs)), unnamed)
+        unnamed, opset = exported.in_canonical_words(file, schema, binding, weights, names)
+        return Exported(tuple(as_onnx.answers(file, schema, inputs)), unnamed, opset)
     except Exception as error:  # whatever onnx and ONNX Runtime say of a graph
         said = str(error).strip().splitlines() or [""]
         raise RefusedInput(f"ONNX Runtime cannot run what {binding.backend} wrote: {said[0]}") from error

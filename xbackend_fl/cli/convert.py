@@ -74,7 +74,6 @@ def convert(
     xbfl convert runs/one net.onnx --round 7
     """
     from xbackend_fl import weights
-    from xbackend_fl.canonical.onnx_opset import OPSET
     from xbackend_fl.convert import convert as run
     from xbackend_fl.convert import selected
     from xbackend_fl.course import sequence_axis as sequence_axis_of
@@ -95,7 +94,7 @@ def convert(
     free = [sequence_axis_of(text, inputs or ()) for text in sequence_axis or ()]
     modelled = source_model or dest_model or binding or (to or destination.suffix) not in {"onnx", ".onnx"}
     of_run = None if modelled else run_round
-    writing = Writing(free, opset or OPSET) if of_run is None else of_run.writing_with(free, opset)
+    writing = Writing(free, opset) if of_run is None else of_run.writing_with(free, opset)
     reader, writer = _sides(archive, source_model, dest_model, binding or [], schema, example)
     large = archive.num_bytes >= _LARGE and not as_json
     with progress_bar("writing", "bytes", shown=large) as on_progress:

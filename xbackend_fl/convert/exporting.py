@@ -13,7 +13,7 @@ from xbackend_fl.convert.models import Side
 from xbackend_fl.convert.outputs import Output, answer_of, check_read_again, compared
 from xbackend_fl.errors import RefusedInput
 from xbackend_fl.mapping.probe.draw import draw_inputs
-from xbackend_fl.text import shown_names
+from xbackend_fl.text import having, shown_names
 from xbackend_fl.weights import open_weights
 from xbackend_fl.weights.onnx_writing import Writing
 
@@ -49,10 +49,9 @@ def by_exporter(
         RunFailed: The file does not hold what was written, or does not compute what the model does.
     """
     schema = side.model.schema
-    names = shown_names(schema.opaque)
     if writing.asks:
         raise RefusedInput(
-            f"{names} have no canonical form, and the framework's own exporter frees the batch alone and chooses the opset",
+            f"{having(schema.opaque)} no canonical form, and the framework's own exporter frees the batch alone and chooses the opset",
             hint="leave --sequence-axis and --opset out",
         )
     inputs = draw_inputs(schema, [array.shape for array in example], 0)
@@ -61,7 +60,9 @@ def by_exporter(
     outputs = compared(schema, expected, exported.outputs)
     named = {name: array for name, array in canonical.items() if name not in exported.unnamed}
     check_read_again(named, open_weights(file, "onnx"), file)
-    notes = [f"{names} have no canonical form: the graph is that of the framework's own exporter"]
+    notes = [
+        f"{having(schema.opaque)} no canonical form: the graph is that of the framework's own exporter, of opset {exported.opset}"
+    ]
     if exported.unnamed:
         notes.append(f"under native names only: {shown_names(exported.unnamed)}")
     return "every tensor with a canonical name read again", outputs, tuple(notes)

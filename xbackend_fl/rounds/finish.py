@@ -23,7 +23,7 @@ from xbackend_fl.rounds.evaluating import emit_evaluations
 from xbackend_fl.rounds.export import export, writing_of
 from xbackend_fl.rounds.folder import RunFolder
 from xbackend_fl.rounds.watching import stopped
-from xbackend_fl.text import line, shown_names
+from xbackend_fl.text import having, line, shown_names
 from xbackend_fl.weights import Weights, load_weights
 from xbackend_fl.weights.around import are_gone, metadata_of
 from xbackend_fl.writing import atomic_write, write_text
@@ -114,7 +114,6 @@ def _native_graph(
     folder: RunFolder,
 ) -> tuple[tuple[Path, ...], str]:
     """The ONNX file of a framework's own exporter, if it computes what the backends do, and what is said of it."""
-    names = shown_names(schema.opaque)
     try:
         with atomic_write(folder.onnx) as path:
             exported = engine.export_native(weights, inputs, path)
@@ -123,11 +122,11 @@ def _native_graph(
                 raise RefusedInput(f"ONNX Runtime computes it otherwise, by {error:.1e} (relative)")  # noqa: TRY301
     except RefusedInput as refused:
         return (), (
-            f"no model.onnx is written: {names} of the model have no canonical form, and {line(refused.message)}; "
+            f"no model.onnx is written: {having(schema.opaque)} no canonical form, and {line(refused.message)}; "
             "backends are compared with each other"
         )
     note = (
-        f"model.onnx comes from a framework's own exporter, since {names} of the model have no canonical form; "
+        f"model.onnx comes from a framework's own exporter, since {having(schema.opaque)} no canonical form; its opset is {exported.opset}; "
         f"ONNX Runtime agrees with the backends within {error:.1e} (relative)"
     )
     if exported.unnamed:

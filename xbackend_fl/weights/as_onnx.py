@@ -58,7 +58,7 @@ def as_onnx(
 
 def write_graph(path: Path, schema: Schema, weights: Weights, writing: Writing) -> None:
     """Write a schema with its weights as an ONNX file, and have it checked by ONNX, with the shapes of all values."""
-    path.write_bytes(to_bytes(to_onnx(schema, weights, **vars(writing))))
+    path.write_bytes(to_bytes(to_onnx(schema, weights, **writing.arguments)))
     # From the file: it is what others will read, and the checker would make two more copies of a model in memory.
     onnx.checker.check_model(str(path), full_check=True)
 

@@ -26,7 +26,7 @@ _AXES = 5
 
 def in_canonical_words(
     file: Path, schema: Schema, binding: Binding, weights: Mapping[str, Array], natives: Mapping[str, str]
-) -> tuple[str, ...]:
+) -> tuple[tuple[str, ...], int]:
     """Rewrite ``file``, whose graph takes and returns what the native model does, and check it.
 
     A native tensor that is one canonical parameter, as it is or with its axes in another order, becomes the initializer of the
@@ -41,7 +41,7 @@ def in_canonical_words(
         natives: Native tensors by the names of their initializers.
 
     Returns:
-        Canonical parameters that the file does not hold by their names.
+        Canonical parameters that the file does not hold by their names, and the version of ONNX's operators that it is of.
     """
     # Values of the exporter's may have the names of parameters and of ports; nodes are called after the user's layers.
     model = compose.add_prefix(onnx.load(str(file)), _NATIVE, rename_nodes=False)
@@ -85,7 +85,8 @@ def in_canonical_words(
     helper.set_model_props(model, {"fingerprint": schema.fingerprint})
     file.write_bytes(model.SerializeToString())
     onnx.checker.check_model(str(file))
-    return tuple(name for name in weights if name not in held)
+    opset = next(item.version for item in model.opset_import if not item.domain)
+    return tuple(name for name in weights if name not in held), opset
 
 
 def _order(canonical: Array, native: Array) -> tuple[int, ...] | None:
