@@ -354,3 +354,18 @@ def test_a_cure_names_the_layer_and_its_line() -> None:
 
     _, cure = refusal(Twice(0.1), Twice(0.2), image(4))
     assert re.search(r"torch: leaky_relu \(tests/mapping/test_words\.py:\d+\): negative_slope=0\.1", cure)
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_a_bound_that_one_model_has_is_none_in_the_other(side: int) -> None:
+    """No number of the other model, such as one over its epsilon, is called its bound."""
+
+    def model(act: Callable[[torch.Tensor], torch.Tensor]) -> nn.Module:
+        return Lambda(lambda m, x: m.b(act(m.n(m.a(x)))), a=nn.Linear(4, 8), n=nn.BatchNorm1d(8), b=nn.Linear(8, 2))  # fmt: skip
+
+    plain, bounded = model(functional.relu), model(lambda x: torch.clamp(x, 0, 30))
+    (line, *_), _ = refusal(*(plain, bounded)[:: 1 - 2 * side], image(4))
+    assert line.startswith("  bound (Clip from 0 to 30)")
+    told = ("none", "30")[:: 1 - 2 * side]
+    assert line.endswith(f"upper bound is {told[0]} in the reference, {told[1]} in the candidate")
+    assert "100000" not in line

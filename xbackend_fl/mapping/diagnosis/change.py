@@ -28,7 +28,7 @@ class Change:
     Attributes:
         index: The step.
         new: What stands there instead.
-        what: An attribute, ``constant``, ``operation``, ``order``, ``input`` or ``presence``.
+        what: An attribute, ``constant``, ``upper bound``, ``lower bound``, ``operation``, ``order``, ``input`` or ``presence``.
         old_words: What is there, in words.
         new_words: What stands there instead, in words.
         constants: Constants that the new steps read.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from xbackend_fl.mapping.diagnosis.change import Change, Changes, Pool, words
 from xbackend_fl.mapping.diagnosis.graph import SILENT, Graph, Step
-from xbackend_fl.mapping.diagnosis.numbers import attributes, constants, places, with_constant
+from xbackend_fl.mapping.diagnosis.numbers import attributes, bounds, constants, places, with_constant
 
 Array = NDArray[Any]
 
@@ -64,6 +64,7 @@ def simple(graph: Graph, index: int, pool: Pool, values: Mapping[str, Array]) ->
     if step.operator in _MOVES and not (step.operator == "Identity" and step.inputs[0] in graph.constants):
         return
     yield from attributes(index, step, pool, values)
+    yield from bounds(graph, step, index)
     yield from constants(graph, index, step, pool)
     yield from places(graph, index, step, values)
     yield from _absent(graph, index, step, values)

@@ -19,6 +19,9 @@ Array = NDArray[Any]
 _RATIO = 1e5
 """A factor that is so much larger or smaller takes out what it stands beside, and explains nothing."""
 
+_FACTORS = frozenset({"Mul", "Div", "Pow"})
+"""Where a number of the other graph may stand as one over it."""
+
 
 def attributes(index: int, step: Step, pool: Pool, values: Mapping[str, Array]) -> Changes:
     """Another attribute, as the other graph has it."""
@@ -57,7 +60,8 @@ def constants(graph: Graph, index: int, step: Step, pool: Pool) -> Changes:
             continue
         if array.size == 1 and array.dtype.kind != "b":
             own = float(array.reshape(()).item())
-            others = [*pool.numbers, *(1 / n for n in pool.numbers if n), *(-n for n in pool.numbers if n)]
+            inverse = [1 / n for n in pool.numbers if n] if step.operator in _FACTORS else []
+            others = [*pool.numbers, *inverse, *(-n for n in pool.numbers if n)]
             if array.dtype.kind == "i":
                 others = [own + 1, own - 1, *(n for n in pool.numbers if n.is_integer())]
             for other in dict.fromkeys(others):
@@ -70,6 +74,18 @@ def constants(graph: Graph, index: int, step: Step, pool: Pool) -> Changes:
                 if not np.allclose(other_table, array, rtol=1e-5, atol=1e-7):
                     new, added = with_constant(step, place, other_table, "t")
                     yield Change(index, (new,), "constant", _table(array), _table(other_table), added)
+
+
+def bounds(graph: Graph, step: Step, index: int) -> Changes:
+    """One bound of two left out."""
+    if step.operator != "Clip" or len(step.inputs) < 3 or "" in step.inputs:
+        return
+    for place, what in ((2, "upper bound"), (1, "lower bound")):
+        if (array := graph.constants.get(step.inputs[place])) is not None and array.size == 1:
+            inputs = step.inputs[:2] if place == 2 else (step.inputs[0], "", step.inputs[2])
+            yield Change(
+                index, (replace(step, inputs=inputs),), what, words(float(array.reshape(()).item())), "none"
+            )
 
 
 def _erases(step: Step, own: float, other: float) -> bool:

@@ -22,7 +22,7 @@ def everywhere(graph: Graph, change: Change, region: Sequence[int]) -> dict[int,
     if change.left_out and change.new[0].operator != "Identity":
         return found
     if (
-        change.what not in {"constant", "operation", "presence", "axis"}
+        change.what not in {"constant", "operation", "presence", "axis", "upper bound", "lower bound"}
         and change.what not in step.attributes
     ):
         return found

@@ -149,6 +149,8 @@ def described(graph: Graph, step: Step) -> str:
             return f"mask ({step.operator} with constant {words(single[0])})"
         case "Add" | "Sub" | "Pow" | "Max" | "Min" if single:
             return f"{step.operator} with constant {words(single[0])}"
+        case "Clip" if len(single) == 2:
+            return f"bound (Clip from {words(single[0])} to {words(single[1])})"
         case "Clip" if single:
             return f"bound ({'Max' if step.inputs[1:2] != ('',) else 'Min'} with {words(single[0])})"
         case "Identity" if numbers:
