@@ -29,6 +29,7 @@ from xbackend_fl.certificate.embedding import line_of, lines_of
 from xbackend_fl.certificate.values import sign_values
 from xbackend_fl.errors import SchemaError
 from xbackend_fl.mapping.probe.draw import draw_weights
+from xbackend_fl.rounds.checkpoint import CourseState, save_state
 from xbackend_fl.signing import new_pair, read_private
 
 Arrays = dict[str, "np.ndarray[Any, Any]"]
@@ -252,6 +253,20 @@ def test_a_field_that_nobody_knows_is_refused(
     path = tmp_path / "net.onnx"
     path.write_bytes(to_bytes(graph(certificate)) + b"\xfa\x3f\x03abc")
     check_refused(path, certificate, private, "holds fields that this version")
+
+
+def test_a_checkpoint_takes_none_and_what_does_is_named(
+    certificate: Certificate, private: Ed25519PrivateKey, tmp_path: Path
+) -> None:
+    """The command of its help is what tests/convert runs."""
+    schema, path = schema_of(certificate), tmp_path / "run" / "checkpoints" / "round-00003.safetensors"
+    path.parent.mkdir(parents=True)
+    held = weights.Weights.from_schema(schema, draw_weights(schema, 3))
+    save_state(path, CourseState(3, held, {}))
+    with pytest.raises(SchemaError, match="is the checkpoint of round 3: it holds") as caught:
+        embed(path, certificate, private)
+    assert str(caught.value.hint).endswith(f"xbfl convert {tmp_path / 'run'} net.onnx --round 3")
+    assert "last.safetensors" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize("key", ["ort_config", "Image.BitmapPixelFormat", "author"])

@@ -55,6 +55,7 @@ def check_file(path: Path, archive: Archive, statement: Statement) -> str:
             f"{path.name} is of schema {line(fingerprint, 12)}, the certificate of {line(statement.fingerprint, 12)}",
             hint="certify the model that the file was made from",
         )
+    _check_no_checkpoint(path, archive)
     schema = Schema.from_json(json.dumps(statement.schema))
     held = Weights.from_schema(schema, {name: widened(array) for name, array in archive.items()})
     check_values(held, schema.variances)
@@ -67,6 +68,21 @@ def check_file(path: Path, archive: Archive, statement: Statement) -> str:
         return f"{len(held)} tensors of {schema.fingerprint[:12]}"
     _check_graph(path, schema, held)
     return f"the graph that {schema.fingerprint[:12]} exports, with {len(held)} tensors"
+
+
+def _check_no_checkpoint(path: Path, archive: Archive) -> None:
+    from xbackend_fl.rounds.checkpoint import is_checkpoint  # noqa: PLC0415  what runs are made of, which a certificate needs for nothing else
+
+    if archive.format != "safetensors" or not is_checkpoint(archive):
+        return
+    number, run = archive.metadata.get("round", "N"), path.absolute().parent.parent
+    raise SchemaError(
+        f"{path.name} is the checkpoint of round {line(number, 20)}: it holds the state of the course beside the weights",
+        hint=line(
+            f"a certificate goes into model.onnx, last.safetensors or best.safetensors of the run, or into the model of that round: xbfl convert {run} net.onnx --round {number}",
+            400,
+        ),
+    )
 
 
 def _check_graph(path: Path, schema: Schema, held: Mapping[str, NDArray[Any]]) -> None:

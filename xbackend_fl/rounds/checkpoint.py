@@ -92,9 +92,14 @@ def save_state(path: Path, state: CourseState) -> None:
     write_tensors(path, arrays, metadata | {"metadata_digest": _digest(metadata)})
 
 
+def is_checkpoint(archive: Archive) -> bool:
+    """Whether a file is a checkpoint, and not of weights alone."""
+    return "metadata_digest" in archive.metadata
+
+
 def weights_in(archive: Archive) -> Mapping[str, NDArray[Any]]:
     """The weights by canonical name in a file of them, or in a checkpoint, which holds them beside the state of its server."""
-    if "metadata_digest" not in archive.metadata:
+    if not is_checkpoint(archive):
         return archive
     return {name.removeprefix(_WEIGHTS): archive[name] for name in archive if name.startswith(_WEIGHTS)}
 
