@@ -269,7 +269,7 @@ def test_a_checkpoint_takes_none_and_what_does_is_named(
     assert "last.safetensors" in str(caught.value.hint)
 
 
-@pytest.mark.parametrize("key", ["ort_config", "Image.BitmapPixelFormat", "author"])
+@pytest.mark.parametrize("key", ["ort_config", "Image.BitmapPixelFormat", "version", "Author"])
 def test_metadata_that_a_runtime_may_read_are_refused(
     certificate: Certificate, private: Ed25519PrivateKey, tmp_path: Path, key: str
 ) -> None:
@@ -278,6 +278,23 @@ def test_metadata_that_a_runtime_may_read_are_refused(
     with pytest.raises(SchemaError, match=f"its metadata have '{key}'"):
         embed(path, certificate, private)
     assert not line_of(path, certificate).passed
+
+
+def test_what_is_said_to_people_may_stay_and_is_named(
+    certificate: Certificate, private: Ed25519PrivateKey, tmp_path: Path
+) -> None:
+    """Also where a registry says it later; the values stay signed."""
+    path, model = tmp_path / "net.onnx", graph(certificate)
+    onnx.helper.set_model_props(model, {"fingerprint": schema_of(certificate).fingerprint, "author": "Ada"})
+    path.write_bytes(to_bytes(model))
+    embed(path, certificate, private)
+    later = onnx.load(path)
+    later.metadata_props.add(key="license", value="MIT")
+    path.write_bytes(to_bytes(later))
+    of_file, values = lines_of(path, certificate, signed=True)
+    assert (of_file.passed, values.passed) == (True, True)
+    assert of_file.said.endswith("; nobody certified what it says as 'author', 'license'")
+    assert {item.key for item in onnx.load(path).metadata_props} >= {"author", "license", "certificate"}
 
 
 def test_a_size_that_onnx_runtime_believes_is_refused(tmp_path: Path) -> None:

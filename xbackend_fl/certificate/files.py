@@ -15,7 +15,7 @@ from xbackend_fl.canonical.dtypes import widened
 from xbackend_fl.certificate.difference import difference
 from xbackend_fl.certificate.statement import Statement
 from xbackend_fl.errors import FileError, RefusedInput, SchemaError, shortened
-from xbackend_fl.text import line
+from xbackend_fl.text import line, shown_names
 from xbackend_fl.weights import Archive, Weights
 from xbackend_fl.weights.values import check_values
 
@@ -27,6 +27,9 @@ _DIGEST = "digest"
 
 _METADATA = {_DIGEST, "fingerprint", "course", "run", "round", "certificate", "certificate_values"}
 """Of an ONNX file: what the toolkit writes there, of which no runtime takes anything."""
+
+_FOR_PEOPLE = {"author", "description", "license", "model_author", "model_license"}
+"""Of an ONNX file: what is said of a model to people, the last two by ONNX's own page. Others are data to some program: sherpa-onnx takes even ``version`` from there."""
 
 _OTHER = (
     "a graph that somebody changed, optimized or exported otherwise is not what was certified: take its weights, xbfl convert FILE.onnx "
@@ -67,7 +70,10 @@ def check_file(path: Path, archive: Archive, statement: Statement) -> str:
     if archive.format != "onnx":
         return f"{len(held)} tensors of {schema.fingerprint[:12]}"
     _check_graph(path, schema, held)
-    return f"the graph that {schema.fingerprint[:12]} exports, with {len(held)} tensors"
+    said = f"the graph that {schema.fingerprint[:12]} exports, with {len(held)} tensors"
+    if beside := sorted(_FOR_PEOPLE & archive.metadata.keys()):
+        return f"{said}; nobody certified what it says as {shown_names(beside)}"
+    return said
 
 
 def _check_no_checkpoint(path: Path, archive: Archive) -> None:
@@ -103,11 +109,11 @@ def _check_graph(path: Path, schema: Schema, held: Mapping[str, NDArray[Any]]) -
             f"nothing to hold its graph against: {error.message}",
             hint="embed the certificate in the weights alone, as .safetensors",
         ) from error
-    others = sorted({item.key for item in found.metadata_props} - _METADATA)
+    others = sorted({item.key for item in found.metadata_props} - _METADATA - _FOR_PEOPLE)
     if others:
         raise SchemaError(
-            f"its metadata have {line(repr(others[0]), 40)}, which the export does not write: there are runtimes that take settings from there",
-            hint="take it out, or say it beside the file",
+            f"its metadata have {line(repr(others[0]), 40)}, which the export does not write: there are programs that take settings from there",
+            hint=f"take it out, or say it beside the file; {', '.join(sorted(_FOR_PEOPLE))} may stay",
         )
     for model in (found, fresh):
         del model.metadata_props[:]
