@@ -73,14 +73,17 @@ class Packing:
     def joined(self, gradients: Sequence[torch.Tensor]) -> torch.Tensor:
         """Gradients ``[participants, *shape]`` of what trains, side by side: ``[participants, reach]``."""
         count, parts, end = len(gradients[0]), [], 0
+        filled = self.reach > sum(gradient[0].numel() for gradient in gradients)
+        # One for all gaps: each would be a kernel.
+        zeros = gradients[0].new_zeros(count * _ALIGNMENT if filled else 0)
         for name, gradient in zip(self.trained, gradients, strict=True):
             start, shape = self.places[name]
             if start > end:
-                parts.append(gradient.new_zeros(count, start - end))
+                parts.append(zeros[: count * (start - end)].view(count, -1))
             parts.append(gradient.permute(0, *(axis + 1 for axis in _order(shape))).reshape(count, -1))
             end = start + shape.numel()
         if end < self.reach:
-            parts.append(gradients[0].new_zeros(count, self.reach - end))
+            parts.append(zeros[: count * (self.reach - end)].view(count, -1))
         return torch.cat(parts, 1)
 
 
