@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests import small_models
 from tests.federation.campaign import write_course
 from tests.federation.links import Passing, deployed, light
 from tests.federation.local import LocalLink
@@ -26,7 +27,7 @@ EVALUATION = "evaluation={validation: participants, held_out: 0.2, metrics: [acc
 
 @pytest.fixture
 def course(digits: Path, small: list[str]) -> Course:
-    models = ["models={torch: torch_model.py:build}", "participants={torch: 3}"]
+    models = [small_models.TORCH, "participants={torch: 3}"]
     return load_course(digits / "course.yaml", [*small, *models, EVALUATION, "training.steps=1"])
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.small_models import PAIR
 from xbackend_fl import Course, load_course
 
 Make = Callable[..., Course]
@@ -14,7 +15,7 @@ Make = Callable[..., Course]
 
 @pytest.fixture
 def small(digits: Path) -> Make:
-    """The digits course with two rounds and four steps per participant, plus settings."""
+    """The digits course with small models, two rounds and four steps per participant, plus settings."""
     return lambda *settings: load_course(
-        digits / "course.yaml", ["rounds=2", "training.steps=4", "training.dropout=false", *settings]
+        digits / "course.yaml", [PAIR, "rounds=2", "training.steps=4", "training.dropout=false", *settings]
     )

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from scipy.stats import hypergeom
 
+from tests import small_models
 from xbackend_fl import load_course, run_course
 from xbackend_fl.adapter.scheduling import largest_share
 from xbackend_fl.course import Course
@@ -31,7 +32,7 @@ from xbackend_fl.simulation.workers import ProcessWorker
 TORCH = [
     "rounds=1",
     "training.steps=2",
-    "models={torch: torch_model.py:build}",
+    small_models.TORCH,
     *(f"participants.{i}.backend=torch" for i in range(6)),
 ]
 OTHER = "MIG-8932f937-d72c-4106-c12f-20bd9faed9f6"

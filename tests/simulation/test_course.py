@@ -26,6 +26,9 @@ EVERYONE = {
 }
 
 
+EXAMPLES = "models={torch: torch_model.py:build, tensorflow: keras_model.py:build}"
+
+
 def run(course: Any, out: Path, **options: Any) -> tuple[Run, list[Event]]:
     events: list[Event] = []
     done = run_course(course, out, observer=events.append, in_process=True, **options)
@@ -158,7 +161,7 @@ def test_a_resumed_run_ends_with_the_same_bits(small: Make, tmp_path: Path) -> N
 
 
 def test_the_run_folder(small: Make, digits: Path, tmp_path: Path) -> None:
-    done, events = run(small(), tmp_path / "run")
+    done, events = run(small(EXAMPLES), tmp_path / "run")
     path = done.path
     lines = [from_line(line) for line in (path / "events.jsonl").read_text().splitlines()]
     assert lines == events

@@ -82,7 +82,11 @@ def test_different_models_are_refused_before_training(small: Make, digits: Path,
     other = tmp_path / "other.py"
     other.write_text((digits / "keras_model.py").read_text().replace("epsilon=1e-5", "epsilon=1e-3"))
     with pytest.raises(MismatchError, match="epsilon") as caught:
-        run_course(small(f"models.tensorflow={other}:build"), tmp_path / "run", in_process=True)
+        run_course(
+            small(f"models={{torch: torch_model.py:build, tensorflow: {other}:build}}"),
+            tmp_path / "run",
+            in_process=True,
+        )
     assert "block1_norm" in str(caught.value)
 
 
@@ -93,7 +97,11 @@ def test_probabilities_are_refused_for_a_loss_on_logits(small: Make, digits: Pat
         source.replace("return self.classifier(x)", "return torch.softmax(self.classifier(x), 1)")
     )
     with pytest.raises(ConfigError, match="works on logits"):
-        run_course(small(f"models.torch={other}:build"), tmp_path / "run", in_process=True)
+        run_course(
+            small(f"models={{torch: {other}:build, tensorflow: keras_model.py:build}}"),
+            tmp_path / "run",
+            in_process=True,
+        )
 
 
 def test_data_of_another_shape_are_refused(small: Make, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import small_models
 from tests.federation.links import deployed
 from tests.federation.local import LocalLink
 from tests.simulation.conftest import Make
@@ -100,12 +101,12 @@ def loop(tmp_path: Path) -> str:
     return str(tmp_path / "loop.py")
 
 
-def own(loop: str, name: str) -> str:
-    return f"models.torch={{build: torch_model.py:build, train: '{loop}:{name}'}}"
+def own(loop: str, name: str, build: str = f"{small_models.__file__}:in_torch") -> str:
+    return f"models.torch={{build: '{build}', train: '{loop}:{name}'}}"
 
 
 def alone(loop: str, name: str) -> str:
-    return f"models={{torch: {{build: torch_model.py:build, train: '{loop}:{name}'}}}}"
+    return f"models={{torch: {{build: '{small_models.__file__}:in_torch', train: '{loop}:{name}'}}}}"
 
 
 def test_a_course_with_a_loop_ends_with_the_bits_of_the_built_in_one(
@@ -144,7 +145,9 @@ def test_the_digits_end_with_their_published_bits(digits: Path, loop: str, tmp_p
 
     from xbackend_fl import load_course
 
-    run = run_course(load_course(digits / "course.yaml", [own(loop, "train")]), tmp_path / "run")
+    run = run_course(
+        load_course(digits / "course.yaml", [own(loop, "train", "torch_model.py:build")]), tmp_path / "run"
+    )
     assert hashlib.sha256((run.path / "last.safetensors").read_bytes()).hexdigest() == SHA_OF_DIGITS
 
 
@@ -264,7 +267,7 @@ def test_an_evaluation_that_nothing_interrupts_costs_its_process_and_not_the_cou
     settings += [f"evaluation.validation={validation}"]
 
     def judged(name: str, *more: str) -> Course:
-        model = f"models={{torch: {{build: torch_model.py:build, evaluate: '{loop}:{name}'}}}}"
+        model = f"models={{torch: {{build: '{small_models.__file__}:in_torch', evaluate: '{loop}:{name}'}}}}"
         return small(*settings, *more, model)
 
     goes_on = "federate.on_failure=continue"

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests import small_models
 from xbackend_fl import load_course, run_course
 from xbackend_fl.adapter import LOCKSTEP, balance
 from xbackend_fl.simulation import bench_course
 from xbackend_fl.simulation.placement import choose_placement
 
-SMALL = ["rounds=2", "training.steps=4", "models={torch: torch_model.py:build}", "participants={torch: 6}"]
+SMALL = ["rounds=2", "training.steps=4", small_models.TORCH, "participants={torch: 6}"]
 
 
 @given(st.dictionaries(st.text(min_size=1), st.integers(1, 500), max_size=30), st.integers(1, 6))
@@ -119,7 +120,7 @@ def test_bench_counts_what_is_trained(digits: Path) -> None:
     assert len(found.first) == 1
     assert [item.steps for item in found.rounds] == [12, 12]
     assert [item.examples for item in found.rounds] == [192, 192]
-    assert found.values == 53290
+    assert found.values == 1394
     assert found.seconds > 0
     assert found.usage["torch"].peak_bytes > 1 << 20
     assert found.to_json()["examples_per_second"] == found.examples_per_second
