@@ -11,6 +11,7 @@ import pytest
 
 pytestmark = pytest.mark.quick
 
+NAMES = {"to_native", "to_canonical", "native_inputs"}
 TURNS = re.compile(r".*\.(to_native|to_canonical)|(.*[._])?binding\.native_inputs")
 HERE = {"xbackend_fl/canonical/binding.py", "xbackend_fl/adapter/canonical_model.py"}
 """The binding says how, and the model does it; besides, an adapter knows the layout of its own framework."""
@@ -19,7 +20,7 @@ HERE = {"xbackend_fl/canonical/binding.py", "xbackend_fl/adapter/canonical_model
 def turned(source: str) -> Iterator[int]:
     """Lines that turn axes."""
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Attribute) and TURNS.fullmatch(ast.unparse(node)):
+        if isinstance(node, ast.Attribute) and node.attr in NAMES and TURNS.fullmatch(ast.unparse(node)):
             yield node.lineno
 
 

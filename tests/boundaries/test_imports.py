@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ast
+import functools
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -174,19 +174,22 @@ PACKAGES = {
 }
 
 
-def imported(text: str) -> Iterator[str]:
+@functools.cache
+def imported(text: str) -> frozenset[str]:
     """Packages that a file imports, wherever it does."""
+    found: set[str] = set()
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
-            yield from (alias.name.partition(".")[0] for alias in node.names)
+            found.update(alias.name.partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module is not None and not node.level:
-            yield node.module.partition(".")[0]
+            found.add(node.module.partition(".")[0])
+    return frozenset(found)
 
 
 def strangers(text: str, file: str) -> set[str]:
     """What a file of the core imports and is not listed for it."""
     rooms = {package for package, places in PACKAGES.items() if any(is_in(file, place) for place in places)}
-    return {*imported(text)} - sys.stdlib_module_names - EVERYBODY - rooms - {"xbackend_fl"}
+    return set(imported(text) - sys.stdlib_module_names - EVERYBODY - rooms - {"xbackend_fl"})
 
 
 def is_in(file: str, place: str) -> bool:
@@ -212,7 +215,7 @@ def test_the_core_imports_only_packages_that_are_listed(root: Path) -> None:
     ],
 )
 def test_another_package_is_found(file: str, line: str) -> None:
-    assert strangers(line, file) == {*imported(line)}
+    assert strangers(line, file) == imported(line)
 
 
 def test_the_core_loads_no_framework() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -147,6 +148,7 @@ def _empty(text: str) -> list[str]:
     ]
 
 
+@functools.cache
 def _old(identifier: str) -> str | None:
     """What should stand there instead."""
     found = [NAMES.get(identifier.strip("_"))] + [WORDS.get(word) for word in _word(identifier)]

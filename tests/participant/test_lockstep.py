@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.small_models import TORCH
 from xbackend_fl.adapter.contract import Batch
 from xbackend_fl.algorithms.kinds.scaffold import ScaffoldServer
 from xbackend_fl.course import Course, load_course
@@ -38,7 +39,7 @@ def let_stack(worker: Worker) -> None:
 def opened(digits: Path, folder: Path, settings: list[str]) -> tuple[Course, Worker]:
     course = load_course(
         digits / "course.yaml",
-        ["participants={torch: 3}", "training.dropout=false", "training.steps=4", *settings],
+        [TORCH, "participants={torch: 3}", "training.dropout=false", "training.steps=4", *settings],
     )
     worker = Worker(course, "torch", 1)
     worker.keep_states(ClientStates(folder, 1 << 20, 2))
@@ -58,7 +59,7 @@ def opened(digits: Path, folder: Path, settings: list[str]) -> tuple[Course, Wor
             "training.batch_size=150",
         ],
         ["federate.algorithm=fedbn", "training.optimizer={name: momentum, lr: 0.05}"],
-        ["federate.local=[classifier.*]", "training.optimizer={name: sgd, lr: 0.05}"],
+        ["federate.local=[6.*]", "training.optimizer={name: sgd, lr: 0.05}"],
         ["federate.aggregator=median"],
         ["federate.precision=float64"],
         ["training.schedule=[{name: cosine, per: step, length: 9}, {name: exponential, gamma: 0.5}]"],

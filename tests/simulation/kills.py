@@ -2,7 +2,7 @@
 
 ``python -m tests.simulation.kills 200 1 streams`` ends a run so many times, each time in a random round at a random moment, drawn with seed 1, goes on, and compares
 everything that it ends with (last weights, history, best weights) with an undisturbed run. ``everything`` and ``controls`` are the other courses.
-PyTorch is imported once: each attempt is a process that is forked.
+PyTorch is imported once, with what it imports when a model is described: each attempt is a process that is forked.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
+from xbackend_fl import describe
 from xbackend_fl.course import load_course
 from xbackend_fl.events import Event, RoundStarted
 from xbackend_fl.rounds import RunFolder
@@ -245,4 +246,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    describe(build(), (np.zeros((1, 8), np.float32),))
     main()
