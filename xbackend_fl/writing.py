@@ -184,7 +184,9 @@ def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
-        path.unlink(missing_ok=True)
+        # Where a file is in the place of the folder, nothing is in it; whoever wanted to write there says so.
+        with suppress(NotADirectoryError):
+            path.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

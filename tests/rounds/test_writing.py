@@ -17,7 +17,7 @@ import pytest
 
 from xbackend_fl.events import Noted, jsonl
 from xbackend_fl.weights import save
-from xbackend_fl.writing import atomic_write, place_beside
+from xbackend_fl.writing import atomic_write, place_beside, write_text
 
 pytestmark = pytest.mark.quick
 
@@ -166,6 +166,14 @@ def test_no_name_of_a_passing_place_is_shown(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as caught:
         fail()
     assert caught.value.filename == str(tmp_path / "net" / "deep" / "file")
+
+
+def test_a_file_in_the_place_of_the_folder_is_no_reason_to_show_one(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder, error in (("file", NotADirectoryError), ("nowhere", FileNotFoundError)):
+        with pytest.raises(error) as caught:
+            write_text(tmp_path / folder / "net", "")
+        assert caught.value.filename == str(tmp_path / folder / "net")
 
 
 def test_what_is_said_of_another_file_stays(tmp_path: Path) -> None:
