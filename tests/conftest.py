@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections import Counter
@@ -18,6 +19,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Hundreds of processes import the same modules: each is compiled once, also where the environment forbids to keep bytecode.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# Frameworks and tests are millions of objects, and looking at them for cycles at Python's own pace was a tenth of the time of the suite.
+gc.set_threshold(20_000, 10, 10)
 # A test may import TensorFlow or Keras before the adapter does.
 xbfl_tensorflow.set_environment()
 
@@ -60,6 +63,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             if seen[function] % marker.args[0]:
                 item.add_marker(pytest.mark.skip(reason=f"one row in {marker.args[0]}: --thorough"))
             seen[function] += 1
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays to the end, and is looked at for cycles no more."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
