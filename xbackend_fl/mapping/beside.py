@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from xbackend_fl import weights
 from xbackend_fl.adapter import Trainer
 from xbackend_fl.canonical import Binding
 from xbackend_fl.errors import SchemaError
+from xbackend_fl.mapping.saved import saved
 from xbackend_fl.text import shown_names
 from xbackend_fl.weights import Archive
-from xbackend_fl.writing import as_the_system_says, naming_file
 
 _OF_TRAINING = re.compile(r"[._]*(optim|(lr_?)?schedulers?|grad_?scaler|scaler|save_counter)", re.IGNORECASE)
 """Begins a part of the name of what an optimizer, a schedule or a loss scale keeps."""
@@ -56,11 +53,8 @@ def _written(trainer: Trainer, file_format: str) -> list[str]:
     if not trainer.formats:
         return []
     own = file_format if file_format in trainer.formats else trainer.formats[0]
-    with TemporaryDirectory(prefix="xbfl-") as folder:
-        place = Path(folder) / "own"
-        with naming_file(place), as_the_system_says(place):
-            written = trainer.save(place, own)
-        return list(weights.open_weights(written, own))
+    with saved(trainer, own) as file:
+        return list(file)
 
 
 def _is_of_training(name: str) -> bool:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xbackend_fl import weights
 from xbackend_fl.adapter import Trainer
 from xbackend_fl.canonical import Binding, Kind
 from xbackend_fl.canonical.dtypes import HALVES, rounded, widened
 from xbackend_fl.errors import RefusedInput, SchemaError
-from xbackend_fl.writing import as_the_system_says, naming_file
+from xbackend_fl.mapping.saved import saved
 
 _MARKS = ("", ":0")
 _TRIES = 1000
@@ -138,12 +135,8 @@ def _saved_as(trainer: Trainer, file_format: str) -> dict[str, str]:
     try:
         # Of two names of one tensor, the later value is there; of half precision, the file has the rounding.
         marked = {name: rounded(array, natives[name].dtype) for name, array in trainer.read().items()}
-        with TemporaryDirectory(prefix="xbfl-") as folder:
-            place = Path(folder) / "marked"
-            with naming_file(place), as_the_system_says(place):
-                written = trainer.save(place, file_format)
-            saved = weights.open_weights(written, file_format)
-            places = {_key(saved[name]): name for name in reversed(list(saved))}
+        with saved(trainer, file_format) as file:
+            places = {_key(file[name]): name for name in reversed(list(file))}
     finally:
         trainer.write(before)
     return {name: places[_key(array)] for name, array in marked.items() if _key(array) in places}
