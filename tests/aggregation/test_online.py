@@ -55,6 +55,21 @@ def test_weighted_mean(precision: Precision, *, with_base: bool) -> None:
     np.testing.assert_array_equal(result["f"], (base or parts[0][0])["f"])
 
 
+class Elsewhere(np.ndarray[Any, Any]):
+    """An array of another library, as those on a device are; what is made a plain one is of this class no more."""
+
+
+def test_what_is_not_averaged_stays_where_it_lies() -> None:
+    def moved(held: Weights) -> Weights:
+        return held.like({name: array.view(Elsewhere) for name, array in held.items()})
+
+    mean = OnlineMean()
+    mean.add_all([(moved(weights(seed)), 1 + seed) for seed in range(4)])
+    result = mean.result()
+    assert (type(result["n"]), type(result["f"])) == (Elsewhere, Elsewhere)
+    assert result["n"] == max(int(weights(seed)["n"]) for seed in range(4))
+
+
 def test_float64_is_within_one_rounding_of_the_rational_mean() -> None:
     parts = [(weights(seed, 10.0), 3 * seed + 1) for seed in range(20)]
     mean = OnlineMean(precision="float64")

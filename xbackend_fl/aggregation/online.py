@@ -410,7 +410,10 @@ class OnlineMean:
         total, kind = self._sums[name], self._kind(name)
         others, dtype = [arrays[name] for arrays in self._absorbed], self._like[name].dtype
         if kind is Kind.COUNTER:
-            return np.array(np.maximum.reduce([total, *others]))
+            largest = total.copy()
+            for other in others:
+                np.maximum(largest, other, out=largest)
+            return largest
         if kind in _KEPT:
             return total.copy()
         divisor = float(self.count if self._counts_once(name, self._like) else self.total) * (
