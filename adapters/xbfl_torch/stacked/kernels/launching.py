@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import triton
 
-_WAITING: list[tuple[ThreadPoolExecutor, list[Future[Any]]]] = []
+_WAITING: list[tuple[ThreadPoolExecutor, dict[Any, Future[Any]]]] = []
 
 
 def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
@@ -19,8 +19,24 @@ def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) 
     if not _WAITING:
         kernel[grid](*arguments, **options)
         return
-    pool, waiting = _WAITING[-1]
-    waiting.append(pool.submit(_compile, kernel, grid, torch.cuda.current_device(), arguments, options))
+    (pool, waiting), key = _WAITING[-1], _key(kernel, arguments, options)
+    if key not in waiting:
+        device = torch.cuda.current_device()
+        waiting[key] = pool.submit(_compile, kernel, grid, device, arguments, options)
+
+
+def _key(kernel: Any, arguments: Any, options: Any) -> Any:
+    """What launches have in common for which a kernel is compiled once: two threads would compile it twice."""
+
+    def known(param: Any, value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return value.dtype, value.data_ptr() % 16
+        if param.is_constexpr or not isinstance(value, int):
+            return value
+        return param.do_not_specialize or (value == 1, value % 16 == 0), value > 2**31 - 1
+
+    found = (known(*pair) for pair in zip(kernel.params, arguments, strict=True))
+    return kernel, tuple(found), tuple(options.items())
 
 
 def _compile(kernel: Any, grid: Any, device: int, arguments: Any, options: Any) -> None:
@@ -55,11 +71,11 @@ def compiling() -> Iterator[None]:
     """What is launched inside is compiled, all at once, and does not run."""
     begin()
     with ThreadPoolExecutor(16) as pool:
-        waiting: list[Future[Any]] = []
+        waiting: dict[Any, Future[Any]] = {}
         _WAITING.append((pool, waiting))
         try:
             yield
         finally:
             _WAITING.pop()
-        for future in waiting:
+        for future in waiting.values():
             future.result()
