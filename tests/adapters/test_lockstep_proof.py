@@ -159,6 +159,26 @@ def test_what_is_otherwise_for_another_reason(build: Any) -> None:
     assert "examples" not in reason
 
 
+class Inverting(nn.Module):
+    """Inverts a matrix, of which PyTorch asks the device whether it could."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.head = nn.Linear(64, 8), nn.Linear(8, 4)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        weight = self.first.weight[:, :8] + 4 * torch.eye(8, device=images.device, dtype=images.dtype)
+        return self.head(torch.tanh(self.first(images.flatten(1)) @ torch.linalg.inv(weight)))
+
+
+def test_a_layer_that_waits_for_the_device() -> None:
+    """On a processor nothing is recorded, and it trains; on a GPU it is refused before, and others are recorded after it."""
+    assert opened(Inverting, PLACES[0])[0].refusal(SGD) is None
+    if torch.cuda.is_available():
+        assert "synchronizing" in str(opened(Inverting, PLACES[1])[0].refusal(SGD))
+        assert opened(wide, PLACES[1])[0].refusal(SGD) is None
+
+
 def test_examples_without_a_number() -> None:
     images = IMAGES.copy()
     images[[0, 5]] = np.nan

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, final
 
@@ -31,7 +34,7 @@ class Graphs:
         stream.wait_stream(torch.cuda.current_stream())
         # The largest first: it asks for the memory that all others find room in.
         counts = sorted({rounded(n + 1) for n in range(wave.room.slots)}, reverse=True)
-        with torch.cuda.stream(stream):
+        with torch.cuda.stream(stream), _without_waiting():
             for count in counts:
                 wave.rewind()
                 wave.step(count)  # libraries choose kernels and allocate on first use
@@ -56,6 +59,21 @@ class Graphs:
             self._found[rounded(active)].replay()
         else:
             self._wave.step(active)
+
+
+@contextmanager
+def _without_waiting() -> Iterator[None]:
+    """Inside, waiting for the device is a ``RuntimeError``: no recording holds it, and one that fails leaves PyTorch as if it went on."""
+    before = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Synchronization debug mode is a prototype")
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Synchronization debug mode is a prototype")
+            torch.cuda.set_sync_debug_mode(before)
 
 
 @functools.cache
