@@ -55,8 +55,7 @@ def test_products_with_what_each_one_added(batch: int, ins: int, outs: int) -> N
         grad[0, 2:] = 0.0
         mask = torch.tensor(active, device=DEVICE)
         number.fill_(step)
-        dense.remember(columns, value, None, mask, lr, past)
-        dense.remember(rows, grad, scales, mask, lr, past)
+        dense.remember(rows, columns, grad, value, scales, mask, lr, past)
         change = (grad.double() * scales.double()[:, None, None]).transpose(1, 2) @ value.double()
         own[:count] -= 0.1 * torch.where(mask[:, None, None], change, 0.0)
         norms = dense.squared_norms(grad, value)

@@ -63,10 +63,7 @@ class Additions:
         self.seen = None
         kernels = devices.kernels("dense", left)
         if kernels is not None:
-            past = self._past(kernels)
-            kernels.remember(self.columns, right, None, active, lr, past)
-            ones = torch.ones_like(active, dtype=left.dtype) if scales is None else scales
-            kernels.remember(self.rows, left, ones, active, lr, past)
+            kernels.remember(self.rows, self.columns, left, right, scales, active, lr, self._past(kernels))
             return
         count = int(active.sum()) * self.batch
         begin = int(self.starts[self.number])

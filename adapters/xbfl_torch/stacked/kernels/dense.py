@@ -78,19 +78,22 @@ def add_past(
 
 
 def remember(
-    target: torch.Tensor,
-    value: torch.Tensor,
+    rows: torch.Tensor,
+    columns: torch.Tensor,
+    left: torch.Tensor,
+    right: torch.Tensor,
     scales: torch.Tensor | None,
     active: torch.Tensor,
     lr: torch.Tensor,
     past: Past,
 ) -> None:
-    """Write ``value [participants, batch, width]`` as this step's rows; times ``-lr * scales`` if these are given."""
-    count, rows, width = value.shape
-    scaled = scales is not None
+    """Write ``left [participants, batch, out]``, times ``-lr * scales``, as this step's rows, and ``right [participants, batch, in]`` as its columns."""
+    count, batch, outs = left.shape
+    ins, scaled = right.shape[2], scales is not None
+    split = triton.cdiv(outs, 1024)
     launch(
-        _remember, (triton.cdiv(width, 1024), rows, count), value, target, scales if scaled else lr, active, lr,
-        past.starts, past.number, rows, width, scaled, 1024, num_warps=4,
+        _remember, (split + triton.cdiv(ins, 1024), batch, count), left, right, rows, columns, scales if scaled else lr,
+        active, lr, past.starts, past.number, batch, outs, ins, split, scaled, 1024, num_warps=4,
     )  # fmt: skip
 
 
@@ -99,11 +102,10 @@ def squared_norms(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     count, rows = left.shape[:2]
     side = _side(rows)
     grams = left.new_empty(2, _GRAMS, count, side, side)
-    for index, value in enumerate((left, right)):
-        share = triton.cdiv(triton.cdiv(value.shape[2], _GRAMS), _WIDE) * _WIDE
-        launch(
-            _gram, (_GRAMS, count), value, grams[index], count, rows, value.shape[2], share, side, _WIDE, num_warps=4
-        )  # fmt: skip
+    launch(
+        _grams, (_GRAMS, count, 2), left, right, grams, count, rows, left.shape[2], right.shape[2], _GRAMS, side, _WIDE,
+        num_warps=4,
+    )  # fmt: skip
     result = left.new_empty(count)
     launch(_norms, (count,), grams, result, count, _GRAMS, side, num_warps=4)
     return result
@@ -198,24 +200,43 @@ def _add(
     tl.store(result + place, total, good)
 
 
-@triton.jit(do_not_specialize=["rows"])
+@triton.jit(do_not_specialize=["batch", "split"])
 def _remember(
-    value, target, scales, active, lr, starts, number, rows, width, SCALED: tl.constexpr, BLOCK: tl.constexpr
+    left, right, rows, columns, scales, active, lr, starts, number, batch, outs, ins, split,
+    SCALED: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    a, r = tl.program_id(2).to(tl.int64), tl.program_id(1)
+    a, r, part = tl.program_id(2).to(tl.int64), tl.program_id(1), tl.program_id(0)
     if tl.load(active + a) == 0:
         return
-    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    row = tl.load(starts + tl.load(number)) + a * rows + r
-    found = tl.load(value + (a * rows + r) * width + i, i < width, 0.0)
-    if SCALED:
-        found = found * (tl.load(scales + a) * -tl.load(lr))
-    tl.store(target + row * width + i, found, i < width)
+    row = tl.load(starts + tl.load(number)) + a * batch + r
+    if part < split:
+        i = part * BLOCK + tl.arange(0, BLOCK)
+        scale = -tl.load(lr)
+        if SCALED:
+            scale *= tl.load(scales + a)
+        found = tl.load(left + (a * batch + r) * outs + i, i < outs, 0.0)
+        tl.store(rows + row * outs + i, found * scale, i < outs)
+    else:
+        j = (part - split) * BLOCK + tl.arange(0, BLOCK)
+        seen = tl.load(right + (a * batch + r) * ins + j, j < ins, 0.0)
+        tl.store(columns + row * ins + j, seen, j < ins)
 
 
 @triton.jit(do_not_specialize=["count", "rows"])
-def _gram(value, grams, count, rows, width, share, SIDE: tl.constexpr, WIDE: tl.constexpr):
+def _grams(
+    left, right, grams, count, rows, width, other, PARTS: tl.constexpr, SIDE: tl.constexpr, WIDE: tl.constexpr
+):
+    """Of two values, in one launch."""
+    if tl.program_id(2) == 0:
+        _gram(left, grams, count, rows, width, PARTS, SIDE, WIDE)
+    else:
+        _gram(right, grams + PARTS * count * SIDE * SIDE, count, rows, other, PARTS, SIDE, WIDE)
+
+
+@triton.jit
+def _gram(value, grams, count, rows, width, PARTS: tl.constexpr, SIDE: tl.constexpr, WIDE: tl.constexpr):
     part, a = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    share = tl.cdiv(tl.cdiv(width, PARTS), WIDE) * WIDE
     r, i = tl.arange(0, SIDE), tl.arange(0, WIDE)
     total = tl.zeros([SIDE, SIDE], tl.float32)
     for start in range(part * share, tl.minimum((part + 1) * share, width), WIDE):
