@@ -54,6 +54,11 @@ def _cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - len(_MORE)] + _MORE
 
 
+def number_of(number: int, thing: str) -> str:
+    """How many there are of a thing, whose plural is made with an s: ``1 worker``, ``2,000 workers``."""
+    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"
+
+
 def having(names: Sequence[str]) -> str:
     """The first of many names as the subject of a sentence, with its verb."""
     return f"{shown_names(names)} {'has' if len(names) == 1 else 'have'}"

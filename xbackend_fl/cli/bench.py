@@ -11,6 +11,7 @@ import typer
 from xbackend_fl.cli.console import echo
 from xbackend_fl.cli.options import Json, Settings, print_json
 from xbackend_fl.cli.table import print_table
+from xbackend_fl.text import number_of
 
 if TYPE_CHECKING:
     from xbackend_fl.events import Event
@@ -28,7 +29,16 @@ _PUBLISHED = (
 )
 
 
+_TAKEN = {
+    "aggregation": ("values", "updates", "device", "repeats", "as_json"),
+    "scaling": ("settings", "over", "backend", "warm_up", "repeats", "as_json"),
+    "a course": ("settings", "over", "warm_up", "repeats", "as_json"),
+}
+"""Options by what is measured."""
+
+
 def bench(
+    context: typer.Context,
     course: Annotated[str, typer.Argument(help="Course file, or the word aggregation or scaling.")],
     settings: Settings = None,
     over: Annotated[
@@ -54,6 +64,7 @@ def bench(
 
     xbfl bench scaling
     """
+    _refuse_unused(context, course)
     if course == "aggregation":
         _aggregation(values, updates, repeats, device, as_json=as_json)
         return
@@ -77,6 +88,18 @@ def bench(
         _show(found)
 
 
+def _refuse_unused(context: typer.Context, course: str) -> None:
+    """Refuse options that would change nothing."""
+    kind = course if course in _TAKEN else "a course"
+    names = {param.name: max(param.opts, key=len) for param in context.command.params}
+    for name, option in names.items():
+        source = context.get_parameter_source(str(name))
+        if name in {"course", *_TAKEN[kind]} or source is None or source.name == "DEFAULT":
+            continue
+        taken = ", ".join(names[other] for other in _TAKEN[kind])
+        raise typer.BadParameter(f"{option} does nothing where {kind} is measured, which takes {taken}")
+
+
 def _show(found: Bench) -> None:
     mebibyte = 1 << 20
     peak = sum(usage.peak_bytes for usage in found.usage.values()) / mebibyte
@@ -98,7 +121,7 @@ def _show(found: Bench) -> None:
         f"{found.cpu_seconds:.2f} processor seconds a round"
     )
     echo(
-        f"{found.workers[0]} workers per backend with {found.workers[1]} threads; prepared in {found.prepare_seconds:.1f} s"
+        f"{number_of(found.workers[0], 'worker')} per backend with {number_of(found.workers[1], 'thread')}; prepared in {found.prepare_seconds:.1f} s"
         + (f", first round {found.first[0].seconds:.2f} s" if found.first else "")
     )
 

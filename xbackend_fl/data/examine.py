@@ -13,6 +13,7 @@ from blake3 import blake3
 from numpy.typing import NDArray
 
 from xbackend_fl.data.column import Array, Column, Rows, blocks, is_steady, read
+from xbackend_fl.text import number_of
 
 _SAMPLED = 64
 _WIDEST = 8
@@ -35,7 +36,7 @@ def not_held(array: Column, dtype: np.dtype[Any]) -> str | None:
             where = tuple(np.argwhere(lost)[0])
             count += int(lost.sum())
             first = first or f"{block[where]!s} at {shown_index(where, start)}"
-    return f"{count} of {_count(prod(array.shape), 'value')}, as {first}" if count else None
+    return f"{count} of {number_of(prod(array.shape), 'value')}, as {first}" if count else None
 
 
 def out_of_range(array: Column, low: float, high: float) -> str | None:
@@ -142,8 +143,8 @@ class _Finite:
         if not self._rows:
             return None
         kinds = " and ".join(name for name, count in self._counts.items() if count)
-        values = _count(sum(self._counts.values()), "value")
-        return f"{kinds} at {self._first} ({values} in {_count(self._rows, 'row')})"
+        values = number_of(sum(self._counts.values()), "value")
+        return f"{kinds} at {self._first} ({values} in {number_of(self._rows, 'row')})"
 
 
 @final
@@ -209,7 +210,3 @@ def _held(block: Array, dtype: np.dtype[Any]) -> NDArray[np.bool_]:
     if block.dtype.kind == "f":
         inside = (inside & (block == np.floor(block))) | ~np.isfinite(block)
     return np.asarray(inside)
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number:,} {thing}" if number == 1 else f"{number:,} {thing}s"

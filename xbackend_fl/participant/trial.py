@@ -20,6 +20,7 @@ from xbackend_fl.errors import ConfigError, RefusedInput, RunFailed, shortened
 from xbackend_fl.locate import explained
 from xbackend_fl.metrics import Metrics, Objectives
 from xbackend_fl.participant.data_checks import owning
+from xbackend_fl.text import number_of
 from xbackend_fl.weights import Weights
 
 Array = NDArray[Any]
@@ -104,7 +105,7 @@ class Trial:
                         hint=f"choose by an output that has targets here: evaluation.best: {there}/loss",
                     )
             raise ConfigError(
-                f"{where}: {name}, which chooses the best weights, is not defined for {_counted(count)}{none}",
+                f"{where}: {name}, which chooses the best weights, is not defined for {number_of(count, 'example')}{none}",
                 hint=_KEEP
                 if none
                 else "give more examples, or choose by another metric: evaluation.best: loss",
@@ -191,7 +192,9 @@ class Trial:
         sizes = sorted({n for shard in self.shards.values() for n in self._sizes(shard) if n <= len(data)})
         for size in sizes[-_SIZES:]:
             self._still_step(
-                f"{where}: the {self.backend} model, trained on {_counted(size)},", data, np.arange(size)
+                f"{where}: the {self.backend} model, trained on {number_of(size, 'example')},",
+                data,
+                np.arange(size),
             )
         size = min(self.training.batch_size, len(data))
         extreme = extreme_rows(data)
@@ -209,7 +212,7 @@ class Trial:
             if first is not None and first.any() and then is not None and not then.any():
                 which = f"{read.head.name}: " if read.head.name else ""
                 raise ConfigError(
-                    f"{where}: {which}no target of the first {_counted(len(rows))} counts after data.transform: "
+                    f"{where}: {which}no target of the first {number_of(len(rows), 'example')} counts after data.transform: "
                     f"all are {read.ignored}",
                     hint=_KEEP,
                 )
@@ -226,9 +229,7 @@ class Trial:
 
     def _first_step(self, where: str, data: Dataset, rows: NDArray[np.intp]) -> Iterator[str]:
         """One step as the course makes it, and the server's after it: what comes of them must be fit to go on with."""
-        what = (
-            f"{where}: the {self.backend} model, trained on {_counted(len(rows))}, extreme ones among them,"
-        )
+        what = f"{where}: the {self.backend} model, trained on {number_of(len(rows), 'example')}, extreme ones among them,"
         trainer, schema = self.model.trainer, self.model.schema
         start = trainer.read()
         batch, before = self.step(data, rows), self._measured(what, data, rows)
@@ -304,7 +305,3 @@ class Trial:
         sizes = {size} if whole else set()
         reached = training.steps is None or training.steps > whole
         return sizes | {rest} if rest and reached else sizes
-
-
-def _counted(size: int) -> str:
-    return "1 example" if size == 1 else f"{size} examples"
