@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import site
 import sysconfig
@@ -43,8 +44,12 @@ def named(file: Path) -> None:
 
 def is_library(file: str) -> bool:
     """Whether a file is no code of the user's own: a library, the standard one, the toolkit, or no file at all."""
-    if file in _NAMED:
-        return False
+    return file not in _NAMED and _lies_in_library(file)
+
+
+# Asked of every module that is loaded, for every model that is described.
+@functools.cache
+def _lies_in_library(file: str) -> bool:
     if file.startswith(("<", *_TOOLKIT, *_LIBRARIES)) or file.endswith(_COMPILED):
         return True
     return not _FOLDERS.isdisjoint(Path(file).parts)
