@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from tests.adapters.lockstep_models import normalised, wide
+from tests.adapters.lockstep_models import Recurrent, normalised, wide
 from tests.adapters.test_lockstep import PLACES, clients, opened, start_of
 from xbackend_fl.adapter import OPTIMIZERS, TrainConfig
 from xbackend_fl.adapter.cohort import Own
@@ -26,7 +27,7 @@ from xbfl_torch.stacked.room import Expected, needed_room, with_margin
 from xbfl_torch.stacked.schedule import rounded
 
 SGD, ADAM = TrainConfig(OPTIMIZERS["sgd"](lr=0.1)), TrainConfig(OPTIMIZERS["adam"](lr=0.1))
-SCHEDULE = {"_rows", "_counts", "_numbers", "_number", "_totals", "_seeds"}
+BESIDE = {"_rows", "_counts", "_numbers", "_number", "_totals", "_seeds", "_base"}
 
 
 def images() -> nn.Module:
@@ -42,7 +43,7 @@ def images() -> nn.Module:
 
 
 def held(wave: Any) -> int:
-    """Bytes of everything that a wave holds, but for its schedule, the data and the model."""
+    """Bytes of everything that a wave holds, but for its schedule, the data, the model and what everybody starts from."""
     found: dict[int, int] = {}
 
     def add(value: Any) -> None:
@@ -54,7 +55,7 @@ def held(wave: Any) -> int:
                 add(item)
 
     for name, value in vars(wave).items():
-        if name not in SCHEDULE:
+        if name not in BESIDE:
             add(value)
     for item in wave._dense.additions.values():
         add([item.rows, item.columns])
@@ -87,6 +88,27 @@ def test_what_a_wave_holds(build: Any, config: Any, own: bool) -> None:  # noqa:
     room = wave.room
     computed = wave_bytes(wave.packing, config, room.slots, room.rows, apart=own, itemsize=8)
     assert held(wave) == computed
+
+
+@pytest.mark.parametrize("build", [normalised, wide, partial(Recurrent, nn.LSTM)])
+def test_what_everybody_starts_from_is_there_once(build: Any) -> None:
+    """The model's tensors lie in it, but for images' weights and those of recurrent layers."""
+    lockstep, model = opened(build, PLACES[-1])
+    start = start_of(model)
+    lockstep.train(start, clients(), SGD)
+    assert lockstep._wave is not None
+    row = lockstep._wave._base.untyped_storage().data_ptr()
+    places = {name: tensor.untyped_storage().data_ptr() == row for name, tensor in model.state_dict().items()}
+    expected = {
+        f"{name}.{part}" if name else part: not isinstance(module, nn.RNNBase) and tensor.ndim != 4
+        for name, module in model.named_modules()
+        for part, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+        if tensor.is_floating_point()
+    }
+    assert {name: places[name] for name in expected} == expected
+    assert any(expected.values())
+    for name, array in start_of(model).items():
+        np.testing.assert_array_equal(array, start[name])
 
 
 @given(st.integers(1, 300), st.integers(0, 50), st.integers(0, 9), st.integers(0, 4000))

@@ -22,6 +22,7 @@ from xbackend_fl.losses import NativeLoss
 from xbfl_torch.cohort import Data, largest_of
 from xbfl_torch.devices import gpu_name
 from xbfl_torch.stacked import devices
+from xbfl_torch.stacked.base import laid_in
 from xbfl_torch.stacked.dense import few_enough
 from xbfl_torch.stacked.dropout import MASKED
 from xbfl_torch.stacked.graphs import Graphs, step_alone
@@ -75,6 +76,7 @@ class Lockstep:
         self._refused: dict[str, str | None] = {}
         self._captured = ""
         self._wave: Wave | None = None
+        self._base: tuple[Packing, torch.Tensor] | None = None
         self._graphs: Graphs | None = None
         self._slots, self._upper = 1, sys.maxsize
         self._planned: dict[str, int] = {}
@@ -103,15 +105,18 @@ class Lockstep:
         if key not in self._refused:
             try:
                 _check(self._model, config)
-                prove(self._model, self._packed(shared, outer, config), self._data, config, batch)
+                packing = self._packed(shared, outer, config)
+                prove(self._model, packing, self._data, config, batch, self._base_of(packing))
             except CannotStack as reason:
                 self._refused[key] = str(reason)
             except torch.OutOfMemoryError:
                 self._refused[key] = "two participants in lockstep do not fit on the device"
             else:
                 self._refused[key] = None
-            if self._refused[key] is not None and self._data.targets.is_cuda:
-                torch.cuda.empty_cache()
+            if self._refused[key] is not None:
+                self._base = None
+                if self._data.targets.is_cuda:
+                    torch.cuda.empty_cache()
         return self._refused[key]
 
     def takes(self, clients: Sequence[ClientWork], config: TrainConfig) -> str | None:
@@ -278,10 +283,19 @@ class Lockstep:
             or not self._wave.room.holds(wanted)
         ):
             self._wave = self._graphs = None
-            wave = Wave(self._model, packing, self._data, config, with_margin(wanted, self._expected))
+            wave = self._wave_of(packing, config, wanted)
             with lockstep(self._model, config):
                 self._wave, self._graphs, self._captured = wave, Graphs(wave), key
         return self._wave, self._graphs
+
+    def _wave_of(self, packing: Packing, config: TrainConfig, room: Room) -> Wave:
+        margin = with_margin(room, self._expected)
+        return Wave(self._model, packing, self._data, config, self._base_of(packing), margin)
+
+    def _base_of(self, packing: Packing) -> torch.Tensor:
+        if self._base is None or self._base[0] != packing:
+            self._base = packing, laid_in(self._model, self._tensors, packing)
+        return self._base[1]
 
     def _fitting(self, count: int, packing: Packing, config: TrainConfig, room: Callable[[int], Room]) -> int:
         """How many participants train at a time: as many as there is memory for, and no more than were found to fit."""
@@ -290,7 +304,7 @@ class Lockstep:
             return min(rounded(count), upper)
         torch.cuda.empty_cache()
         try:
-            pair = Wave(self._model, packing, self._data, config, with_margin(room(2), self._expected))
+            pair = self._wave_of(packing, config, room(2))
             with lockstep(self._model, config):
                 step = StepBytes.measured(partial(step_alone, pair), device)
         except torch.OutOfMemoryError:

@@ -51,7 +51,7 @@ class StepBytes:
 def wave_bytes(
     packing: Packing, config: TrainConfig, slots: int, rows: int, *, apart: bool, itemsize: int
 ) -> int:
-    """What a wave holds from its beginning to its end, but for the rows and counts of its schedule.
+    """What a wave holds from its beginning to its end, but for the rows and counts of its schedule, and what everybody starts from.
 
     Args:
         packing: Where tensors lie.
@@ -62,7 +62,7 @@ def wave_bytes(
         itemsize: Bytes of a value.
     """
     each = packing.width + config.optimizer.num_slots * packing.reach
-    common = 2 * packing.size
+    common = packing.size
     if config.rule is not None:
         constants = len(config.rule.slots) * packing.reach
         each, common = (each + constants, common) if apart else (each, common + constants)

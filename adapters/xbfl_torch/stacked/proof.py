@@ -36,7 +36,14 @@ _LOOKED_AT = 64
 """Examples among which those are that are trained with."""
 
 
-def prove(model: torch.nn.Module, packing: Packing, data: Data, config: TrainConfig, batch: int) -> None:
+def prove(
+    model: torch.nn.Module,
+    packing: Packing,
+    data: Data,
+    config: TrainConfig,
+    batch: int,
+    base: torch.Tensor,
+) -> None:
     """Compare, with the tensors that the model has now.
 
     Args:
@@ -45,6 +52,7 @@ def prove(model: torch.nn.Module, packing: Packing, data: Data, config: TrainCon
         data: The examples.
         config: How participants train.
         batch: Examples of a step in lockstep, most of which do not count here: that many have kernels that the cohort needs too.
+        base: Where what everybody starts from lies, ``[packing.size]``; it is written.
 
     Raises:
         CannotStack: They differ, the examples of a batch depend on each other, or the model does not run for several participants.
@@ -55,7 +63,6 @@ def prove(model: torch.nn.Module, packing: Packing, data: Data, config: TrainCon
     rows = _finite_rows(data)
     work = [ClientWork((rows[:4], rows[4:7]), 7, seed=1), ClientWork((rows[7:],), 3, seed=2)]
     tensors = {name: tensor.detach() for name, tensor in tensors_of(model).items() if name in packing.places}
-    base = torch.zeros(packing.size, dtype=next(model.parameters()).dtype, device=data.targets.device)
     for name, view in packing.views(base).items():
         view.copy_(tensors[name])
     plan = schedule(work, by_steps(work), len(work), max(batch, largest_batch(work)))

@@ -54,7 +54,7 @@ def in_lockstep(
         data: The examples.
         config: How participants train.
         plans: Of the same steps, so that they need the same kernels.
-        base: What everybody begins with.
+        base: What everybody begins with, on the device.
 
     Returns:
         The changes, ``[size]``, float64, on the processor; ``None`` where somebody's loss or change is not finite.
@@ -63,13 +63,14 @@ def in_lockstep(
         CannotStack: The model does not run for several participants.
     """
     steps, slots, batch = plans[0].rows.shape
-    wave = Wave(model, packing, data, config, Room(slots, steps, batch, batch * sum(plans[0].active)))
+    room = Room(slots, steps, batch, batch * sum(plans[0].active))
+    wave = Wave(model, packing, data, config, base, room)
     found: list[torch.Tensor | None] = []
     with lockstep(model, config), places(model) as called:
         try:
             graphs = Graphs(wave)
             for plan in plans:
-                wave.begin(base)
+                wave.forget()
                 wave.plan(plan, config)
                 wave.load(config)
                 for count in plan.active:

@@ -34,11 +34,18 @@ class Wave:
         packing: Where tensors lie.
         data: The examples.
         config: How they train; learning rates are those of :meth:`load`.
+        base: What everybody starts from, ``[packing.size]``, on the device; it outlives the wave.
         room: How much there is place for.
     """
 
     def __init__(
-        self, model: torch.nn.Module, packing: Packing, data: Data, config: TrainConfig, room: Room
+        self,
+        model: torch.nn.Module,
+        packing: Packing,
+        data: Data,
+        config: TrainConfig,
+        base: torch.Tensor,
+        room: Room,
     ) -> None:
         device, like = data.targets.device, next(iter(model.parameters()))
         self._model, self.packing, self._data, self.room = model, packing, data, room
@@ -54,7 +61,7 @@ class Wave:
         self._counts = zeros(room.steps, room.slots, dtype=torch.int64)
         self._number = zeros(1, dtype=torch.int64)
         self._seeds = zeros(room.slots, dtype=torch.int64)
-        self._base, self._sums = zeros(packing.size), zeros(packing.size)
+        self._base, self._sums = base, zeros(packing.size)
         views = packing.views(self._base)
         weights = {name: views[name] for name in packing.shared}
         own, decay = packing.views(self._values), config.optimizer.weight_decay
@@ -69,10 +76,14 @@ class Wave:
         shape = (room.slots, packing.reach) if room.apart else (packing.reach,)
         self._constants = Constants.for_rule(config, packing, shape, zeros)
 
-    def begin(self, base: torch.Tensor, parts: Iterable[slice] = (slice(None),)) -> None:
-        """Begin a cohort, which all start from ``base [packing.size]``, of which each part is read when it comes."""
+    def begin(self, start: torch.Tensor, parts: Iterable[slice]) -> None:
+        """Begin a cohort, which all start from ``start [packing.size]``, of which each part is read when it comes."""
         for part in parts:
-            self._base[part].copy_(base[part], non_blocking=True)
+            self._base[part].copy_(start[part], non_blocking=True)
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew from the same."""
         self._sums.zero_()
 
     def plan(self, schedule: Schedule, config: TrainConfig) -> None:
