@@ -68,8 +68,8 @@ def prove(
     plan = schedule(work, by_steps(work), len(work), max(batch, largest_batch(work)))
     plans = [plan, filled_otherwise(plan, np.roll(rows, 5)), plan]
     found, otherwise, again = in_lockstep(model, packing, data, config, plans, base)
-    expected = _in_turn(model, packing, data, config, work).double()
-    whole = expected.norm()
+    expected = _in_turn(model, packing, data, config, work)
+    whole = _norm(expected)
     if not torch.isfinite(whole):
         raise CannotStack(
             f"the examples that were looked at (rows {', '.join(map(str, rows))}) make no number of loss or gradient, one by one either"
@@ -78,18 +78,24 @@ def prove(
         raise CannotStack("in lockstep no number comes out where one by one there is one")
     check_independent(found, otherwise, again, base)
     for name, view in packing.views(expected).items():
-        error = (packing.views(found)[name] - view).norm()
-        if not error <= _CLOSE * view.norm() + 1e-3 * whole:
+        error = _norm(packing.views(found)[name] - view)
+        if not error <= _CLOSE * _norm(view) + 1e-3 * whole:
             raise CannotStack(
                 f"in lockstep {name!r} changes otherwise than one by one, by {error / whole:.1e} of the whole change"
             )
 
 
+def _norm(values: torch.Tensor) -> torch.Tensor:
+    norm: torch.Tensor = torch.linalg.vector_norm(values, dtype=torch.float64)
+    return norm
+
+
 def refuses_one(model: torch.nn.Module, data: Data, config: TrainConfig) -> str | None:
     """Why a batch of one example does not train, which PyTorch says by itself; ``None`` if it does."""
     copied = copy.deepcopy(model).cpu()
-    first = torch.zeros(1, dtype=torch.int64, device=data.targets.device)
-    inputs = [value.cpu() for value in data.batch(first)]
+    # There, too, as bytes: on a GPU a kernel would be compiled for this alone.
+    first = Data([value[:1].cpu() for value in data.inputs], data.targets[:1].cpu(), data.scaling)
+    inputs = first.batch(torch.zeros(1, dtype=torch.int64))
     with training_mode(copied, config), torch.no_grad(), torch.random.fork_rng(devices=[]):
         try:
             copied(*inputs)

@@ -57,7 +57,7 @@ def in_lockstep(
         base: What everybody begins with, on the device.
 
     Returns:
-        The changes, ``[size]``, float64, on the processor; ``None`` where somebody's loss or change is not finite.
+        The changes, ``[size]``, on the processor; ``None`` where somebody's loss or change is not finite.
 
     Raises:
         CannotStack: The model does not run for several participants.
@@ -76,8 +76,8 @@ def in_lockstep(
                 for count in plan.active:
                     graphs.step(count)
                 good = wave.finish(np.ones(slots), plan)
-                # double() copies: float64 on a processor would be the wave's own.
-                found.append(wave.sums.cpu().to(torch.float64, copy=True) if bool(good.all()) else None)
+                # What lies on a processor would be the wave's own.
+                found.append(wave.sums.to("cpu", copy=True) if bool(good.all()) else None)
         except (RuntimeError, ValueError, TypeError) as error:
             if isinstance(error, torch.OutOfMemoryError | torch.AcceleratorError):
                 raise
@@ -93,7 +93,7 @@ def check_independent(
     """Hold what examples change against what they change beside others.
 
     Args:
-        found: The change, ``[size]``, float64.
+        found: The change, ``[size]``.
         otherwise: With others in the places that do not count.
         again: As at first.
         base: What was changed, ``[size]``; says how a change is rounded.
@@ -101,6 +101,9 @@ def check_independent(
     Raises:
         CannotStack: Examples of a batch depend on each other.
     """
+    if torch.equal(found, otherwise):
+        return
+    found, otherwise, again = found.double(), otherwise.double(), again.double()
     unit, largest = torch.finfo(base.dtype).eps, float(found.abs().max())
     rounded = 4 * unit * base.detach().cpu().double().abs()
     allowed = _ROUNDING * unit * largest + rounded + _NOISE * float((again - found).abs().max())

@@ -6,12 +6,13 @@ import functools
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, final
 
 import torch
 import triton
 
-_WAITING: list[tuple[ThreadPoolExecutor, dict[Any, Future[Any]]]] = []
+_WAITING: list[dict[Any, Any]] = []
 
 
 def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
@@ -19,10 +20,26 @@ def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) 
     if not _WAITING:
         kernel[grid](*arguments, **options)
         return
-    (pool, waiting), key = _WAITING[-1], _key(kernel, arguments, options)
-    if key not in waiting:
-        device = torch.cuda.current_device()
-        waiting[key] = pool.submit(_compile, kernel, grid, device, arguments, options)
+    key = _key(kernel, arguments, options)
+    if key not in _WAITING[-1]:
+        seen = [_Pointer.to(value) if isinstance(value, torch.Tensor) else value for value in arguments]
+        _WAITING[-1][key] = kernel, grid, seen, options
+
+
+@final
+@dataclass(frozen=True)
+class _Pointer:
+    """What the compiler asks of a tensor: nothing is held until its kernel is compiled."""
+
+    dtype: torch.dtype
+    remainder: int
+
+    @staticmethod
+    def to(tensor: torch.Tensor) -> _Pointer:
+        return _Pointer(tensor.dtype, tensor.data_ptr() % 16)
+
+    def data_ptr(self) -> int:
+        return self.remainder
 
 
 def _key(kernel: Any, arguments: Any, options: Any) -> Any:
@@ -30,7 +47,7 @@ def _key(kernel: Any, arguments: Any, options: Any) -> Any:
 
     def known(param: Any, value: Any) -> Any:
         if isinstance(value, torch.Tensor):
-            return value.dtype, value.data_ptr() % 16
+            return _Pointer.to(value)
         if param.is_constexpr or not isinstance(value, int):
             return value
         return param.do_not_specialize or (value == 1, value % 16 == 0), value > 2**31 - 1
@@ -39,7 +56,7 @@ def _key(kernel: Any, arguments: Any, options: Any) -> Any:
     return kernel, tuple(found), tuple(options.items())
 
 
-def _compile(kernel: Any, grid: Any, device: int, arguments: Any, options: Any) -> None:
+def _compile(device: int, kernel: Any, grid: Any, arguments: Any, options: Any) -> None:
     torch.cuda.set_device(device)
     for part in begin():
         part.result()
@@ -68,14 +85,22 @@ def begin() -> tuple[Future[Any], ...]:
 
 @contextmanager
 def compiling() -> Iterator[None]:
-    """What is launched inside is compiled, all at once, and does not run."""
+    """What is launched inside is compiled afterwards, all at once, and does not run.
+
+    Threads that compile take Python's lock, for which each operation of a step would wait anew.
+    """
     begin()
+    waiting: dict[Any, Any] = {}
+    _WAITING.append(waiting)
+    try:
+        yield
+    finally:
+        _WAITING.pop()
+    if not waiting:
+        return
+    device = torch.cuda.current_device()
+    # What takes longest begins first: the length of its source tells.
+    order = sorted(waiting.values(), key=lambda call: -len(call[0].src))
     with ThreadPoolExecutor(16) as pool:
-        waiting: dict[Any, Future[Any]] = {}
-        _WAITING.append((pool, waiting))
-        try:
-            yield
-        finally:
-            _WAITING.pop()
-        for future in waiting.values():
+        for future in [pool.submit(_compile, device, *call) for call in order]:
             future.result()

@@ -1,0 +1,48 @@
+"""What a step launches is compiled once, afterwards, and keeps no memory until then."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from typing import Any
+
+import pytest
+import torch
+
+from tests.adapters.triton_place import drawn
+from xbfl_torch.stacked.kernels import launching
+
+triton = launching.triton
+tl = triton.language
+
+
+def short(values, count, BLOCK: tl.constexpr):  # noqa: ANN001, ANN201, N803
+    tl.store(values + tl.arange(0, BLOCK), 1.0, tl.arange(0, BLOCK) < count)
+
+
+def longer(values, count, BLOCK: tl.constexpr):  # noqa: ANN001, ANN201, N803
+    i = tl.arange(0, BLOCK)
+    found = tl.load(values + i, i < count, 0.0)
+    tl.store(values + i, found * found, i < count)
+
+
+def test_what_is_to_be_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels = [triton.runtime.jit.JITFunction(function) for function in (short, longer)]
+    compiled: list[Any] = []
+    monkeypatch.setattr(launching, "begin", lambda: ())
+    monkeypatch.setattr(launching, "_compile", lambda _, *call: compiled.append(call))
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    with launching.compiling():
+        values = drawn(64)
+        held = weakref.ref(values)
+        launching.launch(kernels[0], (1,), values, 32, 64)
+        launching.launch(kernels[0], (1,), drawn(16), 48, 64)
+        launching.launch(kernels[0], (1,), values, 33, 64)
+        launching.launch(kernels[0], (1,), values[1:], 32, 64)
+        launching.launch(kernels[1], (1,), values, 32, 64)
+        del values
+        gc.collect()
+        assert held() is None
+        assert not compiled
+    assert [call[0] for call in compiled].count(kernels[0]) == 3
+    assert {call[0] for call in compiled} == {*kernels}
