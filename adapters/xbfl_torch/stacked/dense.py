@@ -72,15 +72,29 @@ class Additions:
         self.columns[begin : begin + count] = right.flatten(0, 1)[:count]
 
     def change(self, weights: torch.Tensor, good: torch.Tensor, result: torch.Tensor) -> None:
-        """Add ``rows.T @ columns`` of all participants to ``result``, rows times ``weights [rows in use]`` where ``good``."""
+        """Add ``rows.T @ columns`` of all participants to ``result``, rows times ``weights [rows in use]`` where ``good``.
+
+        Neither rows nor columns mean anything afterwards, until they are remembered anew.
+        """
         used = len(weights)
         rows, columns = self.rows[:used], self.columns[:used]
+        kernels = self._parted()
+        if kernels is not None and used >= kernels.LEAST:
+            kernels.add_product(result, rows, columns, weights, good)
+            return
         rows.masked_fill_(~good[:, None], 0.0).mul_(weights[:, None])
         columns.masked_fill_(~good[:, None], 0.0)
         result.addmm_(rows.t(), columns)
 
+    def rehearse(self, result: torch.Tensor) -> None:
+        """Launch the kernels of :meth:`change`, however few rows there is room for."""
+        kernels = self._parted()
+        if kernels is not None:
+            weights = torch.zeros_like(self.rows[:, 0])
+            kernels.add_product(result, self.rows, self.columns, weights, weights > 0)
+
     def add_to(self, weight: torch.Tensor, places: torch.Tensor) -> None:
-        """Add ``rows.T @ columns`` of some rows to a weight."""
+        """Add ``rows.T @ columns`` of some rows to a weight, before any :meth:`change` of the same steps."""
         weight.addmm_(self.rows[places].t(), self.columns[places])
 
     def finite(self, used: int) -> torch.Tensor:
@@ -108,6 +122,10 @@ class Additions:
         own = torch.arange(count * self.batch).reshape(count, 1, self.batch) + self.starts[:steps, None]
         own = own.flatten(1)
         return torch.baddbmm(result, torch.bmm(left, near[own].transpose(1, 2)), far[own])
+
+    def _parted(self) -> Any | None:
+        kernels = devices.kernels("parted", self.weight)
+        return kernels if kernels is not None and kernels.takes(*self.weight.shape) else None
 
     def _past(self, kernels: Any) -> Any:
         return kernels.Past(self.starts, self.number, len(self.starts) * self.batch)

@@ -29,7 +29,7 @@ class Graphs:
         self._found: dict[int, Any] = {}
         if not wave.totals.is_cuda:
             return
-        compiled(partial(wave.step, wave.room.slots))
+        compiled(wave.rehearse)
         stream, pool = _recording(torch.cuda.current_device()), None
         stream.wait_stream(torch.cuda.current_stream())
         # The largest first: it asks for the memory that all others find room in.

@@ -148,6 +148,13 @@ class Wave:
             self._totals[:count] += torch.where((counts > 0)[:, None], seen, 0.0)
             self._number += 1
 
+    def rehearse(self) -> None:
+        """Launch every kernel of a cohort, of as many participants as there is room for; inside :func:`~xbfl_torch.stacked.devices.compiled`."""
+        self.step(self.room.slots)
+        views = self.packing.views(self._sums)
+        for name, item in self._dense.additions.items():
+            item.rehearse(views[name])
+
     def _follow(self, count: int, gradients: torch.Tensor, active: torch.Tensor) -> None:
         config, reach = self._config, self.packing.reach
         added = self._dense.called
@@ -188,7 +195,10 @@ class Wave:
         return good
 
     def after(self, slot: int, schedule: Schedule) -> torch.Tensor:
-        """What the participant in a slot has after its last step, ``[packing.size]``; valid until the next is asked for."""
+        """What the participant in a slot has after its last step, ``[packing.size]``; valid until the next is asked for.
+
+        Not after :meth:`finish`, which takes what participants added apart.
+        """
         self._sums.copy_(self._base)
         self._sums[: self.packing.width] = self._values[slot]
         views, batch = self.packing.views(self._sums), self.room.batch
