@@ -8,7 +8,11 @@ from torch.nn import functional
 
 from tests.adapters.triton_place import DEVICE, drawn, error
 from xbfl_torch.stacked.dropout import kept, threshold
-from xbfl_torch.stacked.kernels import dense, dropout, losses, recurrent, update
+from xbfl_torch.stacked.kernels import dense, dropout, losses, recurrent, shared, update
+
+
+def multiplied(left: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    return shared.product(left, weight, torch.linalg.vector_norm(weight, torch.inf, 1)).sum(0)
 
 
 def numbers(*values: float, dtype: torch.dtype = torch.int64) -> torch.Tensor:
@@ -20,7 +24,26 @@ def numbers(*values: float, dtype: torch.dtype = torch.int64) -> torch.Tensor:
 def test_shared_products(rows: int, ins: int, outs: int, *, turned: bool) -> None:
     left = drawn(rows, ins)
     weight = drawn(ins, outs).t() if turned else drawn(outs, ins)
-    assert error(dense.product(left, weight).sum(0), left.double() @ weight.double().t()) < 1e-6
+    assert error(multiplied(left, weight), left.double() @ weight.double().t()) < 1e-6
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+@pytest.mark.parametrize("turned", [False, True])
+def test_shared_products_of_all_magnitudes(*, turned: bool) -> None:
+    """Every number by itself; what is not finite stays with its example."""
+    left, weight = drawn(20, 130), drawn(64, 130)
+    left[1], left[2], left[3], left[4, ::7] = 0.0, left[2] * 1e-30, left[3] * 1e25, 1e-4
+    weight[1], weight[2], weight[3], weight[4, ::5] = 0.0, weight[2] * 1e-30, weight[3] * 1e10, 1e-4
+    expected = left.double() @ weight.double().t()
+    weight = weight.t().contiguous().t() if turned else weight
+    found = multiplied(left, weight)
+    apart, magnitudes = (found - expected).abs(), left.double().abs() @ weight.double().abs().t()
+    assert bool((apart <= 1e-6 * magnitudes + 1e-45).all())
+    left[5, 3], left[6, 100], left[7, 129] = torch.nan, torch.inf, -torch.inf
+    beside = multiplied(left, weight)
+    good = torch.isfinite(left).all(1)
+    assert torch.equal(beside[good], found[good])
+    assert not torch.isfinite(beside[~good]).any()
 
 
 @pytest.mark.parametrize("outs", [64, 3])
@@ -33,7 +56,7 @@ def test_a_shared_weight_whose_places_need_more_than_32_bits(outs: int) -> None:
         pytest.skip("needs 13 GB")
     weight = held.as_strided((outs, 96), (1, apart))
     weight.copy_(values)
-    found = dense.product(left, weight).sum(0)
+    found = multiplied(left, weight)
     del held, weight
     if DEVICE == "cuda":
         torch.cuda.empty_cache()

@@ -30,6 +30,7 @@ class Additions:
         starts: First row of every step, ``[steps]``.
         number: Steps so far, ``[1]``.
         batch: Rows of a participant's step.
+        largest: Of the magnitudes of each output's weights, ``[out]``, and of each input's, ``[in]``.
         anchor: What autograd differentiates for, so that it comes by where neither bias nor inputs train.
         seen: Gradient of outputs and inputs of the step that is being made, ``[participants, batch, ...]``.
     """
@@ -40,16 +41,24 @@ class Additions:
     starts: torch.Tensor
     number: torch.Tensor
     batch: int
+    largest: tuple[torch.Tensor, torch.Tensor]
     anchor: torch.Tensor
     seen: Seen | None = None
 
+    def begin(self) -> None:
+        """Look at the weight, which has been written anew."""
+        if devices.kernels("shared", self.weight) is None:
+            return
+        for axis, found in zip((1, 0), self.largest, strict=True):
+            torch.linalg.vector_norm(self.weight, torch.inf, axis, out=found)
+
     def forward(self, value: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         """``value [participants, batch, in] @ weight.T + bias``, with each one's own weight."""
-        return self._product(value, self.weight, bias, self.columns, self.rows)
+        return self._product(value, self.weight, self.largest[0], bias, self.columns, self.rows)
 
     def backward(self, grad: torch.Tensor) -> torch.Tensor:
         """``grad [participants, batch, out] @ weight``, with each one's own weight."""
-        return self._product(grad, self.weight.t(), None, self.rows, self.columns)
+        return self._product(grad, self.weight.t(), self.largest[1], None, self.rows, self.columns)
 
     def squared_norms(self) -> torch.Tensor:
         """Of the gradients of this step, ``[participants]``."""
@@ -105,13 +114,14 @@ class Additions:
         self,
         left: torch.Tensor,
         weight: torch.Tensor,
+        largest: torch.Tensor,
         bias: torch.Tensor | None,
         near: torch.Tensor,
         far: torch.Tensor,
     ) -> torch.Tensor:
         kernels = devices.kernels("dense", left)
         if kernels is not None:
-            parts = kernels.product(left.flatten(0, 1), weight)
+            parts = devices.kernels("shared", left).product(left.flatten(0, 1), weight, largest)  # type: ignore[union-attr]
             return kernels.add_past(parts, devices.lined_up(bias), left, near, far, self._past(kernels))  # type: ignore[no-any-return]
         result = (left.flatten(0, 1) @ weight.t()).view(*left.shape[:2], -1)
         if bias is not None:
@@ -236,6 +246,7 @@ def additions_of(
             starts,
             number,
             batch,
+            (weight.new_zeros(len(weight)), weight.new_zeros(weight.shape[1])),
             weight.new_zeros(()).requires_grad_(),
         )
         for name, weight in weights.items()

@@ -85,6 +85,8 @@ class Wave:
     def forget(self) -> None:
         """Begin anew from the same."""
         self._sums.zero_()
+        for item in self._dense.additions.values():
+            item.begin()
 
     def plan(self, schedule: Schedule, config: TrainConfig) -> None:
         """Say who steps when, with the learning rates of ``config``; the steps before must be queued."""

@@ -37,19 +37,6 @@ class Past(NamedTuple):
     max_rows: int
 
 
-def product(left: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """``left [rows, in] @ weight [out, in].T``, of every part of the inner axis by itself: ``[parts, rows, out]``; the weight may be a turned one."""
-    (rows, ins), outs = left.shape, len(weight)
-    share = triton.cdiv(triton.cdiv(ins, _SPLITS), _NEAR) * _NEAR
-    parts = left.new_empty(_SPLITS, rows, outs)
-    grid = (triton.cdiv(rows, _WIDE), triton.cdiv(outs, _WIDE), _SPLITS)
-    launch(
-        _product, grid, left, weight, parts, rows, ins, outs, *weight.stride(), share,
-        ins % _NEAR == 0 and outs % _WIDE == 0, _WIDE, _NEAR, num_warps=4, num_stages=3,
-    )  # fmt: skip
-    return parts
-
-
 def add_past(
     parts: torch.Tensor,
     bias: torch.Tensor | None,
@@ -72,7 +59,7 @@ def add_past(
     some = parts if bias is None else bias
     launch(
         _add, (triton.cdiv(outs, _WIDE), count), scores, far, past.starts, past.number, parts, some, some.stride(0), result,
-        count, rows, outs, blocks * _NEAR, bias is not None, _SPLITS, side, _NEAR, _WIDE, num_warps=4,
+        count, rows, outs, blocks * _NEAR, bias is not None, len(parts), _SPLITS, side, _NEAR, _WIDE, num_warps=4,
     )  # fmt: skip
     return result
 
@@ -147,35 +134,10 @@ def _scores(
     tl.store(place, total)
 
 
-@triton.jit(do_not_specialize=["rows"])
-def _product(
-    left, weight, parts, rows, ins, outs, wo, wi, SHARE: tl.constexpr, EVEN: tl.constexpr, SIDE: tl.constexpr, INNER: tl.constexpr
-):  # fmt: skip
-    part = tl.program_id(2).to(tl.int64)
-    m = (tl.program_id(0) * SIDE + tl.arange(0, SIDE)).to(tl.int64)
-    n = (tl.program_id(1) * SIDE + tl.arange(0, SIDE)).to(tl.int64)
-    i = tl.arange(0, INNER)
-    # The weight is the left factor, which matrix units also take from registers: it may lie either way.
-    one, two = weight + n[:, None] * wo + i[None, :] * wi, left + m[None, :] * ins + i[:, None]
-    total = tl.zeros([SIDE, SIDE], tl.float32)
-    first = tl.program_id(2) * SHARE
-    for start in range(first, tl.minimum(first + SHARE, ins), INNER):
-        at = one + tl.cast(start, tl.int64) * wi
-        if EVEN:
-            near, far = tl.load(at), tl.load(two + start, (m < rows)[None, :], 0.0)
-        else:
-            inside = start + i < ins
-            near = tl.load(at, (n < outs)[:, None] & inside[None, :], 0.0)
-            far = tl.load(two + start, (m < rows)[None, :] & inside[:, None], 0.0)
-        total = tl.dot(near, far, total, input_precision="tf32x3")
-    place = parts + part * rows * outs + m[None, :] * outs + n[:, None]
-    tl.store(place, total, (m < rows)[None, :] & (n < outs)[:, None])
-
-
 @triton.jit(do_not_specialize=["count", "rows"])
 def _add(
     scores, rows_, starts, number, parts, bias, ba, result, count, rows, outs, length, BIASED: tl.constexpr,
-    SPLITS: tl.constexpr, SIDE: tl.constexpr, NEAR: tl.constexpr, WIDE: tl.constexpr,
+    PARTS: tl.constexpr, SPLITS: tl.constexpr, SIDE: tl.constexpr, NEAR: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     a = tl.program_id(1).to(tl.int64)
     far = tl.load(number).to(tl.int32) * rows
@@ -193,8 +155,8 @@ def _add(
             rows_ + own[:, None] * outs + n[None, :], (j < far)[:, None] & (n < outs)[None, :], 0.0
         )
         total = tl.dot(score, value, total, input_precision="tf32x3")
-    for split in tl.static_range(SPLITS):
-        total += tl.load(parts + split * (count * rows * outs) + place, good, 0.0)
+    for part in tl.static_range(PARTS):
+        total += tl.load(parts + part * (count * rows * outs) + place, good, 0.0)
     if BIASED:
         total += tl.load(bias + a * ba + n, n < outs, 0.0)[None, :]
     tl.store(result + place, total, good)

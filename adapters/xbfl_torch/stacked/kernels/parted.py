@@ -58,14 +58,14 @@ def _part(value: torch.Tensor, weights: torch.Tensor, good: torch.Tensor, *, wei
 
 
 @triton.jit
-def _power_of(largest):
+def power_of(largest):
     """Two numbers whose product is one: what brings ``largest`` to 2**14 to 2**15, and what brings it back."""
     bits = tl.minimum(268 - ((largest.to(tl.int32, bitcast=True) >> 23) & 255), 253)
     return (bits << 23).to(tl.float32, bitcast=True), ((254 - bits) << 23).to(tl.float32, bitcast=True)
 
 
 @triton.jit
-def _halves(value):
+def halves(value):
     """A higher and a lower part."""
     high = value.to(tl.float16)
     return high, (value - high.to(tl.float32)).to(tl.float16)
@@ -81,9 +81,9 @@ def _part_block(
     found = tl.load(place, stays[:, None] & (i < width)[None, :], 0.0)
     if WEIGHTED:
         found *= tl.load(weights + k, stays, 0.0)[:, None]
-    factor, back = _power_of(tl.max(tl.max(tl.abs(found), 1), 0))
+    factor, back = power_of(tl.max(tl.max(tl.abs(found), 1), 0))
     tl.store(scales + tl.program_id(1) * tl.num_programs(0) + tl.program_id(0), back)
-    high, low = _halves(found * factor)
+    high, low = halves(found * factor)
     # All has been read before anything is written.
     tl.debug_barrier()
     at = value.to(tl.pointer_type(tl.float16)) + _halves_at(k, i, width, CHUNK)
