@@ -59,7 +59,7 @@ def add_past(
     some = parts if bias is None else bias
     launch(
         _add, (triton.cdiv(outs, _WIDE), count), scores, far, past.starts, past.number, parts, some, some.stride(0), result,
-        count, rows, outs, blocks * _NEAR, bias is not None, len(parts), _SPLITS, side, _NEAR, _WIDE, num_warps=4,
+        count, rows, outs, blocks * _NEAR, bias is not None, len(parts), _SPLITS, side, _NEAR, _WIDE, num_warps=4, num_stages=2,
     )  # fmt: skip
     return result
 
