@@ -15,6 +15,7 @@ from tests.adapters.test_lockstep import apart, clients, one_by_one, opened, sta
 from tests.adapters.triton_place import DEVICE
 from xbackend_fl.adapter import OPTIMIZERS, TrainConfig
 from xbfl_torch.stacked import devices, proof
+from xbfl_torch.stacked.kernels import halves
 
 SGD = TrainConfig(OPTIMIZERS["sgd"](lr=0.1), clip_norm=1.0)
 
@@ -44,7 +45,20 @@ def images() -> nn.Module:
     )
 
 
-@pytest.mark.parametrize("build", [images, wide, Padded, partial(Recurrent, nn.LSTM)])
+def parted() -> nn.Module:
+    """With a convolution whose operands are parted, however small."""
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 3, stride=2),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.Conv2d(16, 16, (2, 3), stride=(2, 1), padding=(0, 1)),
+        nn.Tanh(),
+        nn.Flatten(),
+        nn.Linear(48, 4),
+    )
+
+
+@pytest.mark.parametrize("build", [images, parted, wide, Padded, partial(Recurrent, nn.LSTM)])
 def test_cohorts(build: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[torch.Tensor, ...]] = []
     check = proof.check_independent
@@ -54,10 +68,19 @@ def test_cohorts(build: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         check(*tensors)
 
     monkeypatch.setattr(proof, "check_independent", spied)
+    called, forward = [], halves.forward
+
+    def counted(*arguments: Any) -> Any:
+        called.append(len(arguments))
+        return forward(*arguments)
+
+    monkeypatch.setattr(halves, "_LEAST", 0)
+    monkeypatch.setattr(halves, "forward", counted)
     lockstep, model = opened(build, (DEVICE, torch.float32))
     start = start_of(model)
     assert lockstep.takes(clients(2), SGD) is None
     assert seen
+    assert bool(called) == (build is parted)
     if DEVICE == "cpu":
         for found, otherwise, again, _ in seen:
             assert torch.equal(found, otherwise)

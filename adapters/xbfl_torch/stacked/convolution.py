@@ -39,19 +39,30 @@ def _conv2d(
 class _Convolve(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Any, weight: Any, bias: Any, window: Any) -> Any:
+        ctx.window, ctx.sizes, bias = window, (value.shape, weight.shape), devices.lined_up(bias)
+        kernels: Any = devices.kernels("halves", value)
+        ctx.halves = kernels if kernels.pays(*ctx.sizes, window) else None
+        if ctx.halves is not None:
+            found, images, parted = kernels.forward(value, weight, bias, window)
+            # In place of the images, which are as large.
+            ctx.save_for_backward(*images, *parted)
+            return found
         ctx.save_for_backward(value, weight)
-        ctx.window, ctx.kernels = window, devices.kernels("convolution", value)
-        return ctx.kernels.forward(value, weight, devices.lined_up(bias), window)
+        kernels = devices.kernels("convolution", value)
+        return kernels.forward(value, weight, bias, window)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        value, weight = ctx.saved_tensors
-        needed, below, of_weight, of_bias = ctx.needs_input_grad, None, None, None
+        needed, kept = ctx.needs_input_grad[:3], ctx.saved_tensors
+        if ctx.halves is not None:
+            images, parted = ctx.halves.Parted(*kept[:2]), ctx.halves.Parted(*kept[2:])
+            return *ctx.halves.backward(images, parted, grads[0], *ctx.sizes, ctx.window, needed), None
+        value, weight = kept
+        kernels: Any = devices.kernels("convolution", value)
+        below, of_weight, of_bias = None, None, None
         if needed[0]:
-            below = ctx.kernels.input_gradient(grads[0], weight, tuple(value.shape[3:]), ctx.window)
+            below = kernels.input_gradient(grads[0], weight, tuple(value.shape[3:]), ctx.window)
         if needed[1] or needed[2]:
             size = tuple(weight.shape[3:])
-            of_weight, of_bias = ctx.kernels.weight_gradient(
-                value, grads[0], size, ctx.window, biased=needed[2]
-            )
+            of_weight, of_bias = kernels.weight_gradient(value, grads[0], size, ctx.window, biased=needed[2])
         return below, of_weight, of_bias, None

@@ -1,7 +1,7 @@
 """Convolutions of images, every participant with its own kernel, as one product of matrices that are never written down.
 
 Outputs lie channels last. Rows of the product are places of the output, its inner axis runs over the places of the kernel and the input's
-channels, the channels innermost.
+channels, the channels innermost. Large ones, of channels that 16 divides, are those of :mod:`.halves`.
 """
 
 from __future__ import annotations
@@ -32,14 +32,19 @@ class Window(NamedTuple):
     dilation: tuple[int, int]
 
 
+def size_of(value: torch.Size, weight: torch.Size, window: Window) -> tuple[int, int]:
+    """Height and width of what images and kernels of such sizes make."""
+    (height, width), (kh, kw), (s, p, d) = value[3:], weight[3:], window
+    down = (height + 2 * p[0] - d[0] * (kh - 1) - 1) // s[0] + 1
+    return down, (width + 2 * p[1] - d[1] * (kw - 1) - 1) // s[1] + 1
+
+
 def forward(
     value: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, window: Window
 ) -> torch.Tensor:
     """``value [participants, batch, in, height, width]`` by ``weight [participants, out, in, height, width]``."""
-    (s, p, d), (outs, _, kh, kw) = window, weight.shape[1:]
-    height = (value.shape[3] + 2 * p[0] - d[0] * (kh - 1) - 1) // s[0] + 1
-    width = (value.shape[4] + 2 * p[1] - d[1] * (kw - 1) - 1) // s[1] + 1
-    return _launch(value, weight, bias, (outs, height, width), window, backward=False)
+    size = (weight.shape[1], *size_of(value.shape, weight.shape, window))
+    return _launch(value, weight, bias, size, window, backward=False)
 
 
 def input_gradient(
@@ -61,19 +66,22 @@ def weight_gradient(
     blocks = triton.cdiv(inner, long) * triton.cdiv(outs, wide)
     parts = max(1, min(triton.cdiv(_PROGRAMS, blocks * count), triton.cdiv(rows, 256)))
     share = triton.cdiv(triton.cdiv(rows, parts), _INNER) * _INNER
-    found = value.new_empty(parts, count, inner, outs)
-    sums = value.new_empty(parts, count, outs) if biased else found
+    found = value.new_empty(parts, count, inner + biased, outs)
     grid = (triton.cdiv(inner, long), triton.cdiv(outs, wide), parts * count)
     launch(
-        _weights, grid, value, grad, found, sums, count, rows, share, *value.stride(), *grad.stride(),
+        _weights, grid, value, grad, found, count, rows, share, *value.stride(), *grad.stride(),
         ins, outs, height, width, grad.shape[3], grad.shape[4], *kernel, *window.stride, *window.padding, *window.dilation,
         min(ins & -ins, long), biased, _INNER, wide, long, num_warps=2 if long == _INNER else 4, num_stages=3,
     )  # fmt: skip
-    whole = found.sum(0) if parts > 1 else found[0]
-    weight = whole.view(count, *kernel, ins, outs).permute(0, 4, 3, 1, 2)
-    if not biased:
-        return weight, None
-    return weight, sums.sum(0) if parts > 1 else sums[0]
+    weight, bias = laid(found, kernel, ins)
+    return weight, bias if biased else None
+
+
+def laid(found: torch.Tensor, kernel: tuple[int, int], ins: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The sum of parts ``[parts, participants, height * width * ins and more, outs]``, as a weight is, and its last row."""
+    whole = found.sum(0) if len(found) > 1 else found[0]
+    weight = whole[:, : kernel[0] * kernel[1] * ins].unflatten(1, (*kernel, ins))
+    return weight.permute(0, 4, 3, 1, 2), whole[:, -1]
 
 
 def _long(inner: int) -> int:
@@ -117,7 +125,7 @@ def _launch(
 
 
 @triton.jit
-def _place(o, k, STRIDE: tl.constexpr, PAD: tl.constexpr, DILATION: tl.constexpr, BACKWARD: tl.constexpr):
+def place_of(o, k, STRIDE: tl.constexpr, PAD: tl.constexpr, DILATION: tl.constexpr, BACKWARD: tl.constexpr):
     """Where output place ``o`` reads through place ``k`` of the kernel, and whether that is one at all."""
     if BACKWARD:
         at = o + PAD - k * DILATION
@@ -174,8 +182,8 @@ def _product(
         if RUN == INNER:
             # One place of the kernel.
             place, c = start // INS, tl.multiple_of(start % INS, INNER)
-            ih, up = _place(y, place // KW, SH, PH, DH, BACKWARD)
-            iw, left = _place(x, place % KW, SW, PW, DW, BACKWARD)
+            ih, up = place_of(y, place // KW, SH, PH, DH, BACKWARD)
+            iw, left = place_of(x, place % KW, SW, PW, DW, BACKWARD)
             good = inside & up & left & (ih < H) & (iw < W)
             near = tl.load(
                 source + ((off + ih * vh + iw * vw)[:, None] + (c + i)[None, :] * vc), good[:, None], 0.0
@@ -183,8 +191,8 @@ def _product(
             at, there = place * (INS * OUTS) + c + tile, (n < OUTS)[None, :]
         else:
             place, c = k // INS, tl.max_contiguous(tl.multiple_of(k % INS, RUN), RUN)
-            ih, up = _place(y[:, None], (place // KW)[None, :], SH, PH, DH, BACKWARD)
-            iw, left = _place(x[:, None], (place % KW)[None, :], SW, PW, DW, BACKWARD)
+            ih, up = place_of(y[:, None], (place // KW)[None, :], SH, PH, DH, BACKWARD)
+            iw, left = place_of(x[:, None], (place % KW)[None, :], SW, PW, DW, BACKWARD)
             good = inside[:, None] & (k < length)[None, :] & up & left & (ih < H) & (iw < W)
             near = tl.load(source + (off[:, None] + ih * vh + iw * vw + (c * vc)[None, :]), good, 0.0)
             at = (place * (INS * OUTS) + c)[:, None] + (n * INS)[None, :]
@@ -206,7 +214,7 @@ def _product(
 
 @triton.jit(do_not_specialize=["count", "rows", "share"])
 def _weights(
-    value, grad, result, sums, count, rows, share, va, vb, vc, vh, vw, ga, gb, gc, gh, gw,
+    value, grad, result, count, rows, share, va, vb, vc, vh, vw, ga, gb, gc, gh, gw,
     INS: tl.constexpr, OUTS: tl.constexpr, H: tl.constexpr, W: tl.constexpr, OH: tl.constexpr, OW: tl.constexpr,
     KH: tl.constexpr, KW: tl.constexpr, SH: tl.constexpr, SW: tl.constexpr, PH: tl.constexpr, PW: tl.constexpr,
     DH: tl.constexpr, DW: tl.constexpr, RUN: tl.constexpr, BIASED: tl.constexpr,
@@ -227,8 +235,8 @@ def _weights(
         m = first + tl.arange(0, ROWS)
         inside = m < rows
         b, y, x = m // (OH * OW), (m // OW) % OH, m % OW
-        ih, up = _place(y[None, :], kh, SH, PH, DH, False)
-        iw, left = _place(x[None, :], kw, SW, PW, DW, False)
+        ih, up = place_of(y[None, :], kh, SH, PH, DH, False)
+        iw, left = place_of(x[None, :], kw, SW, PW, DW, False)
         good = inside[None, :] & (k < length)[:, None] & up & left & (ih < H) & (iw < W)
         near = tl.load(source + ((b * vb)[None, :] + ih * vh + iw * vw + (c * vc)[:, None]), good, 0.0)
         at = grad + a * ga + ((b * gb + y * gh + x * gw)[:, None] + (n * gc)[None, :])
@@ -236,8 +244,9 @@ def _weights(
         total = tl.dot(near, far, total, input_precision="tf32x3")
         if BIASED:
             bias += tl.sum(far, 0)
-    place = result + slot * length * OUTS + k[:, None] * OUTS + n[None, :]
-    tl.store(place, total, (k < length)[:, None] & (n < OUTS)[None, :])
+    # The bias is one row more.
+    place = result + slot * (length + BIASED) * OUTS + n
+    tl.store(place[None, :] + k[:, None] * OUTS, total, (k < length)[:, None] & (n < OUTS)[None, :])
     if BIASED:  # noqa: SIM102  Triton compiles the outer question away
         if tl.program_id(0) == 0:
-            tl.store(sums + slot * OUTS + n, bias, n < OUTS)
+            tl.store(place + length * OUTS, bias, n < OUTS)
