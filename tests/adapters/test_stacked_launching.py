@@ -32,7 +32,13 @@ def test_what_is_to_be_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launching, "begin", lambda: ())
     monkeypatch.setattr(launching, "_compile", lambda _, *call: compiled.append(call))
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    with launching.compiling():
+
+    def meanwhile() -> None:
+        """Knows its kernel already."""
+        compiled.append((None,))
+        launching.launch(kernels[0], (1,), drawn(64), 32, 64)
+
+    with launching.compiling(meanwhile):
         values = drawn(64)
         held = weakref.ref(values)
         launching.launch(kernels[0], (1,), values, 32, 64)
@@ -45,4 +51,4 @@ def test_what_is_to_be_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
         assert held() is None
         assert not compiled
     assert [call[0] for call in compiled].count(kernels[0]) == 3
-    assert {call[0] for call in compiled} == {*kernels}
+    assert {call[0] for call in compiled} == {*kernels, None}

@@ -49,9 +49,9 @@ def begin_compiling() -> None:
         launching.begin()
 
 
-def compiled(step: Callable[[], None]) -> None:
-    """Compile all kernels of a step side by side; what it computes has no meaning."""
+def compiled(step: Callable[[], None], meanwhile: Callable[[], object] = lambda: None) -> None:
+    """Compile all kernels of a step side by side, and do something else ``meanwhile``; what the step computes has no meaning."""
     launching = _module("launching")
     if launching is not None:
-        with launching.compiling():
+        with launching.compiling(meanwhile):
             step()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, final
@@ -22,14 +22,15 @@ class Graphs:
 
     Args:
         wave: Whose steps; what it holds is changed by recording them.
+        meanwhile: What may be done while kernels are compiled, of which none runs; it may change what the wave holds.
     """
 
-    def __init__(self, wave: Wave) -> None:
+    def __init__(self, wave: Wave, meanwhile: Callable[[], object] = lambda: None) -> None:
         self._wave = wave
         self._found: dict[int, Any] = {}
         if not wave.totals.is_cuda:
             return
-        compiled(wave.rehearse)
+        compiled(wave.rehearse, meanwhile)
         stream, pool = _recording(torch.cuda.current_device()), None
         stream.wait_stream(torch.cuda.current_stream())
         # The largest first: it asks for the memory that all others find room in.

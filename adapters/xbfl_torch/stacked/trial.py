@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -66,18 +67,23 @@ def in_lockstep(
     room = Room(slots, steps, batch, batch * sum(plans[0].active))
     wave = Wave(model, packing, data, config, base, room)
     found: list[torch.Tensor | None] = []
+
+    def run(plan: Schedule, step: Callable[[int], None]) -> bool:
+        wave.forget()
+        wave.plan(plan, config)
+        wave.load(config)
+        for count in plan.active:
+            step(count)
+        return bool(wave.finish(np.ones(slots), plan).all())
+
     with lockstep(model, config), places(model) as called:
         try:
-            graphs = Graphs(wave)
+            # Libraries take a while over what they do first: all but the steps is done while these are compiled.
+            graphs = Graphs(wave, partial(run, plans[0], lambda _: None))
             for plan in plans:
-                wave.forget()
-                wave.plan(plan, config)
-                wave.load(config)
-                for count in plan.active:
-                    graphs.step(count)
-                good = wave.finish(np.ones(slots), plan)
+                good = run(plan, graphs.step)
                 # What lies on a processor would be the wave's own.
-                found.append(wave.sums.to("cpu", copy=True) if bool(good.all()) else None)
+                found.append(wave.sums.to("cpu", copy=True) if good else None)
         except (RuntimeError, ValueError, TypeError) as error:
             if isinstance(error, torch.OutOfMemoryError | torch.AcceleratorError):
                 raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +11,8 @@ from typing import Any, final
 
 import torch
 import triton
+
+from xbfl_torch.stacked.kernels.building import built
 
 _WAITING: list[dict[Any, Any]] = []
 
@@ -72,6 +74,8 @@ def begin() -> tuple[Future[Any], ...]:
     threads that compile would do the latter for itself.
     """
     device, key = torch.cuda.current_device(), getattr(triton.runtime.cache, "triton_key", None)
+    if triton.knobs.build.impl is None:
+        triton.knobs.build.impl = built
 
     def ask() -> None:
         torch.cuda.set_device(device)
@@ -84,8 +88,8 @@ def begin() -> tuple[Future[Any], ...]:
 
 
 @contextmanager
-def compiling() -> Iterator[None]:
-    """What is launched inside is compiled afterwards, all at once, and does not run.
+def compiling(meanwhile: Callable[[], object]) -> Iterator[None]:
+    """What is launched inside is compiled afterwards, all at once, and does not run; nor does what is launched ``meanwhile``.
 
     Threads that compile take Python's lock, for which each operation of a step would wait anew.
     """
@@ -94,13 +98,13 @@ def compiling() -> Iterator[None]:
     _WAITING.append(waiting)
     try:
         yield
+        device = torch.cuda.current_device()
+        # What takes longest begins first: the length of its source tells.
+        order = sorted(waiting.values(), key=lambda call: -len(call[0].src))
+        with ThreadPoolExecutor(16) as pool:
+            begun = [pool.submit(_compile, device, *call) for call in order]
+            meanwhile()
+            for future in begun:
+                future.result()
     finally:
         _WAITING.pop()
-    if not waiting:
-        return
-    device = torch.cuda.current_device()
-    # What takes longest begins first: the length of its source tells.
-    order = sorted(waiting.values(), key=lambda call: -len(call[0].src))
-    with ThreadPoolExecutor(16) as pool:
-        for future in [pool.submit(_compile, device, *call) for call in order]:
-            future.result()
