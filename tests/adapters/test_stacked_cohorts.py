@@ -15,7 +15,7 @@ from tests.adapters.test_lockstep import apart, clients, one_by_one, opened, sta
 from tests.adapters.triton_place import DEVICE
 from xbackend_fl.adapter import OPTIMIZERS, TrainConfig
 from xbfl_torch.stacked import devices, proof
-from xbfl_torch.stacked.kernels import halves
+from xbfl_torch.stacked.kernels import parted_images
 
 SGD = TrainConfig(OPTIMIZERS["sgd"](lr=0.1), clip_norm=1.0)
 
@@ -68,14 +68,14 @@ def test_cohorts(build: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         check(*tensors)
 
     monkeypatch.setattr(proof, "check_independent", spied)
-    called, forward = [], halves.forward
+    called, forward = [], parted_images.forward
 
     def counted(*arguments: Any) -> Any:
         called.append(len(arguments))
         return forward(*arguments)
 
-    monkeypatch.setattr(halves, "_LEAST", 0)
-    monkeypatch.setattr(halves, "forward", counted)
+    monkeypatch.setattr(parted_images, "_LEAST", 0)
+    monkeypatch.setattr(parted_images, "forward", counted)
     lockstep, model = opened(build, (DEVICE, torch.float32))
     start = start_of(model)
     assert lockstep.takes(clients(2), SGD) is None

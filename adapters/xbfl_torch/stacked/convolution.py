@@ -40,9 +40,9 @@ class _Convolve(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Any, weight: Any, bias: Any, window: Any) -> Any:
         ctx.window, ctx.sizes, bias = window, (value.shape, weight.shape), devices.lined_up(bias)
-        kernels: Any = devices.kernels("halves", value)
-        ctx.halves = kernels if kernels.pays(*ctx.sizes, window) else None
-        if ctx.halves is not None:
+        kernels: Any = devices.kernels("parted_images", value)
+        ctx.parting = kernels if kernels.pays(*ctx.sizes, window) else None
+        if ctx.parting is not None:
             found, images, parted = kernels.forward(value, weight, bias, window)
             # In place of the images, which are as large.
             ctx.save_for_backward(*images, *parted)
@@ -54,9 +54,9 @@ class _Convolve(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         needed, kept = ctx.needs_input_grad[:3], ctx.saved_tensors
-        if ctx.halves is not None:
-            images, parted = ctx.halves.Parted(*kept[:2]), ctx.halves.Parted(*kept[2:])
-            return *ctx.halves.backward(images, parted, grads[0], *ctx.sizes, ctx.window, needed), None
+        if ctx.parting is not None:
+            images, parted = ctx.parting.Parted(*kept[:2]), ctx.parting.Parted(*kept[2:])
+            return *ctx.parting.backward(images, parted, grads[0], *ctx.sizes, ctx.window, needed), None
         value, weight = kept
         kernels: Any = devices.kernels("convolution", value)
         below, of_weight, of_bias = None, None, None

@@ -1,7 +1,7 @@
 """Convolutions of images, every participant with its own kernel, as one product of matrices that are never written down.
 
 Outputs lie channels last. Rows of the product are places of the output, its inner axis runs over the places of the kernel and the input's
-channels, the channels innermost. Large ones, of channels that 16 divides, are those of :mod:`.halves`.
+channels, the channels innermost. Large ones, of channels that 16 divides, are those of :mod:`.parted_images`.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from tests.adapters.test_stacked_images import kept
 from tests.adapters.triton_place import DEVICE, drawn, error
-from xbfl_torch.stacked.kernels import halves
+from xbfl_torch.stacked.kernels import parted_images
 from xbfl_torch.stacked.kernels.convolution import Window
 
 SAME = Window((1, 1), (1, 1), (1, 1))
@@ -18,8 +18,10 @@ def found(
     value: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, grad: torch.Tensor, window: Window = SAME
 ) -> tuple[torch.Tensor, ...]:
     """A convolution and its three gradients."""
-    result, images, kernels = halves.forward(value, weight, bias, window)
-    gradients = halves.backward(images, kernels, grad, value.shape, weight.shape, window, (True, True, True))
+    result, images, kernels = parted_images.forward(value, weight, bias, window)
+    gradients = parted_images.backward(
+        images, kernels, grad, value.shape, weight.shape, window, (True, True, True)
+    )
     return (result, *(gradient for gradient in gradients if gradient is not None))
 
 
@@ -155,7 +157,7 @@ def test_other_examples_change_no_bit() -> None:
 def test_parting_depends_on_the_shape_of_one_participant() -> None:
     def pays(count: int, ins: int, outs: int, side: int) -> bool:
         sizes = torch.Size((count, 10, ins, side, side)), torch.Size((count, outs, ins, 5, 5))
-        return halves.pays(*sizes, Window((1, 1), (2, 2), (1, 1)))
+        return parted_images.pays(*sizes, Window((1, 1), (2, 2), (1, 1)))
 
     assert pays(1, 32, 64, 14)
     assert pays(40, 32, 64, 14)

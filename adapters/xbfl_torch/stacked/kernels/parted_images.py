@@ -1,13 +1,12 @@
-"""Convolutions of images whose operands are parted once into two numbers of float16, high and low, before any product.
+"""Convolutions of images whose operands are parted once, as :mod:`.parted` does, before any product.
 
-Both have 11 significant bits, as the shorter format of :mod:`.convolution` has, so three products of matrices are as exact: high by high, high by
-low, low by high. But matrix units multiply them twice as fast and read them in either order, both take the place of one float32, and what a
+Both parts have 11 significant bits, as the shorter format of :mod:`.convolution` has, so three products of matrices are as exact: high by high,
+high by low, low by high. But matrix units multiply them twice as fast and read them in either order, both take the place of one float32, and what a
 product does beside is loads: an image is else parted once for each place of the kernel.
 
-What float16 lacks is range. So whatever is parted is multiplied by a power of two before, which brings the largest finite number of a group to
-2^13 and more, and sums are multiplied back; both are exact. A group is an example of a participant, or a place of a participant's kernel: along the inner
-axis of a product blocks are of one group. What is smaller than 2^-16 of the largest of its group loses bits below 2^-38 of that. No
-group depends on another, and zeros, infinities and NaN remain what they are.
+Powers of two are those of the largest finite number of a group: an example of a participant, or a place of a participant's kernel. Along the
+inner axis of a product blocks are of one group. What is smaller than 2^-17 of the largest of its group loses bits below 2^-39 of that. No
+group depends on another, and zeros, infinities and NaN remain what they are. Magnitudes of weights up to 1e30.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ import triton.language as tl
 
 from xbfl_torch.stacked.kernels.convolution import Window, laid, place_of, size_of
 from xbfl_torch.stacked.kernels.launching import launch
+from xbfl_torch.stacked.kernels.parted import halves, power_of
 
 _ROWS = 64
 """Rows of a block: places, or for weights places of the kernel and channels."""
@@ -188,17 +188,14 @@ def _part_group(
                 total += tl.sum(value, 0)
         if SUMMED:
             tl.store(sums + column + tl.arange(0, WIDE), total)
-    # Of both powers of two the exponents; 2^-126 is the least that is no denormal number.
-    up = tl.minimum(267 - (tl.max(tl.max(largest, 1), 0) >> 23), 253)
-    times = (up << 23).to(tl.float32, bitcast=True)
-    tl.store(scale, ((254 - up) << 23).to(tl.float32, bitcast=True))
+    factor, back = power_of(tl.max(tl.max(largest, 1), 0).to(tl.float32, bitcast=True))
+    tl.store(scale, back)
     for column in tl.static_range(0, COLUMNS, WIDE):
         for first in range(0, rows, ROWS):
             at, good = (first + m) * COLUMNS + column + n, first + m < rows
-            value = tl.load(source + at, good, 0.0) * times
-            high = value.to(tl.float16)
+            high, low = halves(tl.load(source + at, good, 0.0) * factor)
             tl.store(highs + at, high, good)
-            tl.store(lows + at, (value - high.to(tl.float32)).to(tl.float16), good)
+            tl.store(lows + at, low, good)
 
 
 @triton.jit(do_not_specialize=["one_groups", "other_groups", "one_rows", "other_rows"])
