@@ -122,6 +122,41 @@ def test_batch_normalisation(
             assert error(gradient, true) < 3e-6
 
 
+@pytest.mark.parametrize("pool", [None, (2, 3)])
+def test_batch_normalisation_of_more_than_a_block(pool: tuple[int, int] | None) -> None:
+    """Several parts of several blocks each, and a NaN that is one participant's own."""
+    counts, size, images = (36, 23), (9, 13), 36
+    value, weight, bias = drawn(2, images, 6, *size), drawn(2, 6), drawn(2, 6)
+    numbers, found = torch.tensor(counts, device=DEVICE), []
+    for broken in (False, True):
+        flat = value.movedim(2, -1).reshape(2, -1, 6).contiguous()
+        flat[1, 40, 2] = torch.nan if broken else 0.0
+        _, mean, variance = normalisation.forward(flat, weight, bias, numbers, 117, 1e-5)
+        pooled, wide = None, flat.view(2, images, *size, 6)
+        if pool is not None:
+            wide, chosen = pooling.forward(wide, pool)
+            pooled = normalisation.Pooled(chosen, *size, *pool)
+        grad = drawn(*wide.shape)
+        gradients = normalisation.backward(
+            grad.flatten(1, 3) if pool is None else grad, flat, mean, variance, weight, bias, numbers, 117, 1e-5,
+            rectified=True, pooled=pooled,
+        )  # fmt: skip
+        found.append((mean, variance, *gradients))
+    for one, two in zip(*found, strict=True):
+        assert torch.equal(one[0], two[0])
+    assert all(tensor[1].isnan().any() for tensor in found[1][:4])
+    leaves = [t[0].double().requires_grad_() for t in (value, weight, bias)]
+    right = torch.relu(functional.batch_norm(leaves[0], None, None, leaves[1], leaves[2], training=True))
+    if pool is not None:
+        # Of what was pooled before normalisation: another order of places where a weight is negative.
+        chosen = functional.max_pool2d(leaves[0].detach(), pool, return_indices=True)[1]
+        right = right.flatten(2).gather(2, chosen.flatten(2)).view(chosen.shape)
+    wanted = torch.autograd.grad(right, leaves, grad[0].movedim(-1, 1).double())
+    below = found[0][2].view(2, images, *size, 6)[0].movedim(-1, 1)
+    for gradient, true in zip((below, found[0][3][0], found[0][4][0]), wanted, strict=True):
+        assert error(gradient, true) < 3e-6
+
+
 @pytest.mark.parametrize("counts", [(1, 0, 9)])
 def test_running_statistics_of_those_who_step(counts: tuple[int, ...]) -> None:
     held = drawn(3, 200)

@@ -15,8 +15,7 @@ from xbfl_torch.stacked.kernels.launching import launch
 from xbfl_torch.stacked.kernels.pooling import window_of
 
 _BLOCK = 4096
-_PART = 512
-"""Rows of a part at least."""
+"""Values of a block."""
 
 _MAX_PARTS = 32
 
@@ -49,7 +48,7 @@ def forward(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The result, and means and biased variances ``[participants, channels]``."""
     count, rows, channels = value.shape
-    part, tile, wide = _sizes(rows, channels)
+    part, tile, wide = _sizes(rows, channels, _BLOCK)
     parts, blocks = triton.cdiv(rows, part), triton.cdiv(channels, wide)
     moments = value.new_empty(count, parts, 2, channels)
     launch(
@@ -82,30 +81,34 @@ def backward(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Gradients of the value, the weight and the bias; ``grad`` is of what was rectified, and pooled, after that, if it was."""
     count, rows, channels = value.shape
-    part, tile, wide = _sizes(rows, channels)
-    parts, blocks = triton.cdiv(rows, part), triton.cdiv(channels, wide)
+    images = rows // places
+    chosen, height, width, down, right = pooled or Pooled(counts, 1, places, 1, 1)
+    whole = images * (height // down) * (width // right)
+    windows = images * triton.cdiv(height, down) * triton.cdiv(width, right)
+    part, tile, wide = _sizes(whole, channels, _BLOCK // 2 // triton.next_power_of_2(down * right))
+    parts, blocks = triton.cdiv(whole, part), triton.cdiv(channels, wide)
     sums = value.new_empty(count, parts, 2, channels)
     some, other = mean if weight is None else weight, mean if bias is None else bias
-    chosen, height, width, *window = (counts, 1, 1, 0, 0) if pooled is None else pooled
-    after = weight is not None, bias is not None, rectified, *window
+    after = weight is not None, bias is not None, rectified, pooled is not None, down, right
     launch(
         _sums, (parts, blocks, count), grad, chosen, value, mean, variance, counts, some, some.stride(0), other, other.stride(0), sums,
-        rows, channels, places, parts, height, width, eps, *after, part, tile // 2, wide, num_warps=4,
+        images, height, width, channels, parts, eps, *after, part, tile, wide, num_warps=4,
     )  # fmt: skip
     below, slope, shift = torch.empty_like(value), *value.new_empty(2, count, channels)
     launch(
-        _below, (triton.cdiv(rows, tile // 2), blocks, count), grad, chosen, value, mean, variance, counts, sums,
+        _below, (triton.cdiv(windows, part), blocks, count), grad, chosen, value, mean, variance, counts, sums,
         some, some.stride(0), other, other.stride(0), below, slope, shift,
-        rows, channels, places, parts, height, width, eps, *after, _MAX_PARTS, tile // 2, wide, num_warps=4,
+        images, height, width, channels, parts, eps, *after, _MAX_PARTS, part, tile, wide, num_warps=4,
     )  # fmt: skip
     return below, slope, shift
 
 
-def _sizes(rows: int, channels: int) -> tuple[int, int, int]:
-    """Rows of a part, rows and channels of a block: no lane without a channel, and so few parts that a block of all is one load."""
+def _sizes(rows: int, channels: int, block: int) -> tuple[int, int, int]:
+    """Rows of a part, and rows and channels of a block of so many values: no lane without a channel, and so few parts that a block of all is one load."""
     # Layers of 32 channels and of more share their kernels, which take seconds to compile.
     wide = min(32, max(16, triton.next_power_of_2(channels)))
-    return max(_PART, triton.next_power_of_2(triton.cdiv(rows, _MAX_PARTS))), _BLOCK // wide, wide
+    tile = max(16, block // wide)
+    return max(tile, triton.next_power_of_2(triton.cdiv(rows, _MAX_PARTS))), tile, wide
 
 
 def move(
@@ -202,91 +205,119 @@ def _normalise(
 
 
 @triton.jit
-def _gradient(
-    grad, chosen, normal, weight, bias, a, m, c, good, rows, channels, height, width,
-    WEIGHTED: tl.constexpr, BIASED: tl.constexpr, RECTIFIED: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
-):  # fmt: skip
-    """Of rows ``m`` and channels ``c`` of what was normalised, by that of what came after."""
-    if KH:
-        down, right = height // KH, width // KW
-        images = a * (rows // (height * width)) * (down * right * channels)
-        at, mine = window_of(
-            chosen + images, m, c[None, :], good, height, width, down, right, KH, KW, channels
-        )
-        found = tl.load(grad + images + at, mine, 0.0)
-    else:
-        found = tl.load(grad + a * rows * channels + m[:, None] * channels + c[None, :], good, 0.0)
-    if RECTIFIED:
-        value = normal
-        if WEIGHTED:
-            value = value * tl.load(weight + c, c < channels, 0.0)[None, :]
-        if BIASED:
-            value = value + tl.load(bias + c, c < channels, 0.0)[None, :]
-        found = tl.where(value <= 0.0, 0.0, found)  # a NaN passes on
-    return found
+def _rectified(d, normal, weight, bias, WEIGHTED: tl.constexpr, BIASED: tl.constexpr):
+    """The gradient ``d`` of what was normalised, multiplied, added to and rectified, without those of what became zero."""
+    shown = normal
+    if WEIGHTED:
+        shown = shown * weight[None, :]
+    if BIASED:
+        shown = shown + bias[None, :]
+    return tl.where(shown <= 0.0, 0.0, d)  # a NaN passes on
 
 
-@triton.jit(do_not_specialize=["rows", "places", "parts", "height", "width", "eps"])
+@triton.jit(do_not_specialize=["images", "height", "width", "parts", "eps"])
 def _sums(
     grad, chosen, value, means, variances, counts, weight, wa, bias, ba, sums,
-    rows, channels, places, parts, height, width, eps,
-    WEIGHTED: tl.constexpr, BIASED: tl.constexpr, RECTIFIED: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
+    images, height, width, channels, parts, eps,
+    WEIGHTED: tl.constexpr, BIASED: tl.constexpr, RECTIFIED: tl.constexpr,
+    POOLED: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
     PART: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
+    """Over windows, of whose places only the chosen one has a gradient; without pooling each place is a window."""
     part, a = tl.program_id(0), tl.program_id(2).to(tl.int64)
     c = tl.program_id(1) * WIDE + tl.arange(0, WIDE)
-    last = tl.load(counts + a).to(tl.int32) * places
+    down, right = height // KH, width // KW
+    last = tl.load(counts + a).to(tl.int32) * (down * right)
     mean = tl.load(means + a * channels + c, c < channels, 0.0)
     scale = 1.0 / tl.sqrt(tl.load(variances + a * channels + c, c < channels, 0.0) + eps)
-    shift = tl.zeros([WIDE], tl.float32)
-    slope = tl.zeros([WIDE], tl.float32)
+    w = tl.load(weight + a * wa + c, c < channels, 0.0) if WEIGHTED else scale
+    s = tl.load(bias + a * ba + c, c < channels, 0.0) if BIASED else scale
+    shift = tl.zeros([ROWS, WIDE], tl.float32)
+    slope = tl.zeros([ROWS, WIDE], tl.float32)
+    grad += a * images * (down * right * channels)
+    chosen += a * images * (down * right * channels)
+    value += a * images * (height * width * channels)
     for first in range(part * PART, tl.minimum((part + 1) * PART, last), ROWS):
         m = first + tl.arange(0, ROWS)
         good = (m < last)[:, None] & (c < channels)[None, :]
-        at = a * rows * channels + m[:, None] * channels + c[None, :]
-        normal = (tl.load(value + at, good, 0.0) - mean[None, :]) * scale[None, :]
-        d = _gradient(
-            grad, chosen, normal, weight + a * wa, bias + a * ba, a, m, c, good, rows,
-            channels, height, width, WEIGHTED, BIASED, RECTIFIED, KH, KW,
-        )  # fmt: skip
-        shift += tl.sum(d, 0)
-        slope += tl.sum(d * normal, 0)
+        at = m[:, None] * channels + c[None, :]
+        d = tl.load(grad + at, good, 0.0)
+        if POOLED:
+            own = tl.load(chosen + at, good, 0).to(tl.int32)
+            b, y, x = window_of(m, down, right)
+            corner = value + ((b * height + y * KH) * width + x * KW)[:, None] * channels + c[None, :]
+            v = tl.load(corner, good, 0.0)
+            for k in tl.static_range(1, KH * KW):
+                now = tl.load(corner + ((k // KW) * width + k % KW) * channels, good, 0.0)
+                v = tl.where(own == k, now, v)
+        else:
+            v = tl.load(value + at, good, 0.0)
+        normal = (v - mean[None, :]) * scale[None, :]
+        if RECTIFIED:
+            d = _rectified(d, normal, w, s, WEIGHTED, BIASED)
+        shift += d
+        slope += d * normal
     place = sums + ((a * parts + part) * 2) * channels + c
-    tl.store(place, shift, c < channels)
-    tl.store(place + channels, slope, c < channels)
+    tl.store(place, tl.sum(shift, 0), c < channels)
+    tl.store(place + channels, tl.sum(slope, 0), c < channels)
 
 
-@triton.jit(do_not_specialize=["rows", "places", "parts", "height", "width", "eps"])
+@triton.jit(do_not_specialize=["images", "height", "width", "parts", "eps"])
 def _below(
     grad, chosen, value, means, variances, counts, sums, weight, wa, bias, ba, below, slopes, shifts,
-    rows, channels, places, parts, height, width, eps,
-    WEIGHTED: tl.constexpr, BIASED: tl.constexpr, RECTIFIED: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
-    PARTS: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr,
+    images, height, width, channels, parts, eps,
+    WEIGHTED: tl.constexpr, BIASED: tl.constexpr, RECTIFIED: tl.constexpr,
+    POOLED: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr,
+    PARTS: tl.constexpr, PART: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
+    """Over windows, with those that the edge cuts: they have no gradient of what came after."""
     a = tl.program_id(2).to(tl.int64)
     c = tl.program_id(1) * WIDE + tl.arange(0, WIDE)
-    last = tl.load(counts + a).to(tl.int32) * places
     p = tl.arange(0, PARTS)
     place = sums + ((a * parts + p[:, None]) * 2) * channels + c[None, :]
-    good = (p < parts)[:, None] & (c < channels)[None, :]
-    shift = tl.sum(tl.load(place, good, 0.0), 0)
-    slope = tl.sum(tl.load(place + channels, good, 0.0), 0)
+    known = (p < parts)[:, None] & (c < channels)[None, :]
+    shift = tl.sum(tl.load(place, known, 0.0), 0)
+    slope = tl.sum(tl.load(place + channels, known, 0.0), 0)
     if tl.program_id(0) == 0:
         tl.store(slopes + a * channels + c, slope, c < channels)
         tl.store(shifts + a * channels + c, shift, c < channels)
     mean = tl.load(means + a * channels + c, c < channels, 0.0)
     scale = 1.0 / tl.sqrt(tl.load(variances + a * channels + c, c < channels, 0.0) + eps)
-    number = tl.maximum(last, 1).to(tl.float32)
-    m = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    good = (m < rows)[:, None] & (c < channels)[None, :]
-    at = a * rows * channels + m[:, None] * channels + c[None, :]
-    normal = (tl.load(value + at, good, 0.0) - mean[None, :]) * scale[None, :]
-    d = _gradient(
-        grad, chosen, normal, weight + a * wa, bias + a * ba, a, m, c, good, rows,
-        channels, height, width, WEIGHTED, BIASED, RECTIFIED, KH, KW,
-    )  # fmt: skip
-    d -= (shift[None, :] + normal * slope[None, :]) / number
-    d *= scale[None, :]
-    if WEIGHTED:
-        d *= tl.load(weight + a * wa + c, c < channels, 0.0)[None, :]
-    tl.store(below + at, tl.where((m < last)[:, None], d, 0.0), good)
+    w = tl.load(weight + a * wa + c, c < channels, 0.0) if WEIGHTED else scale
+    s = tl.load(bias + a * ba + c, c < channels, 0.0) if BIASED else scale
+    count = tl.load(counts + a).to(tl.int32)
+    number = tl.maximum(count * (height * width), 1).to(tl.float32)
+    shift, slope = shift / number, slope / number
+    after = scale * w if WEIGHTED else scale
+    down, right, lines, columns = height // KH, width // KW, tl.cdiv(height, KH), tl.cdiv(width, KW)
+    windows = images * (lines * columns)
+    grad += a * images * (down * right * channels)
+    chosen += a * images * (down * right * channels)
+    value += a * images * (height * width * channels)
+    below += a * images * (height * width * channels)
+    start = tl.program_id(0) * PART
+    for row in range(start, tl.minimum(start + PART, windows), ROWS):
+        m = row + tl.arange(0, ROWS)
+        good = (m < windows)[:, None] & (c < channels)[None, :]
+        real = (m < count * (lines * columns))[:, None]
+        if POOLED:
+            b, y, x = window_of(m, lines, columns)
+            whole = good & ((y < down) & (x < right))[:, None]
+            at = ((b * down + y) * right + x)[:, None] * channels + c[None, :]
+            own = tl.load(chosen + at, whole, -1).to(tl.int32)
+            corner = ((b * height + y * KH) * width + x * KW)[:, None] * channels + c[None, :]
+        else:
+            whole, at = good, m[:, None] * channels + c[None, :]
+            corner = at
+        found = tl.load(grad + at, whole, 0.0)
+        for k in tl.static_range(KH * KW):
+            there, d = good, found
+            if POOLED:
+                there = good & ((y * KH + k // KW < height) & (x * KW + k % KW < width))[:, None]
+                d = tl.where(own == k, found, 0.0)
+            apart = corner + ((k // KW) * width + k % KW) * channels
+            normal = (tl.load(value + apart, there, 0.0) - mean[None, :]) * scale[None, :]
+            if RECTIFIED:
+                d = _rectified(d, normal, w, s, WEIGHTED, BIASED)
+            d = (d - (shift[None, :] + normal * slope[None, :])) * after[None, :]
+            tl.store(below + apart, tl.where(real, d, 0.0), there)

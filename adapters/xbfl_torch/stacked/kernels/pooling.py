@@ -8,7 +8,7 @@ import triton.language as tl
 
 from xbfl_torch.stacked.kernels.launching import launch
 
-_BLOCK = 4096
+_BLOCK = 1024
 
 
 def forward(value: torch.Tensor, window: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -19,7 +19,7 @@ def forward(value: torch.Tensor, window: tuple[int, int]) -> tuple[torch.Tensor,
     rows, wide = batch * size[2] * size[3], _wide(channels)
     grid = (triton.cdiv(rows * wide, _BLOCK), triton.cdiv(channels, wide), count)
     launch(
-        _forward, grid, value, result, chosen, rows, channels, height, width, *size[2:4], *window, _BLOCK // wide, wide, num_warps=4
+        _forward, grid, value, result, chosen, rows, channels, height, width, *size[2:4], *window, _BLOCK // wide, wide, num_warps=8
     )  # fmt: skip
     return result, chosen
 
@@ -28,12 +28,13 @@ def backward(
     grad: torch.Tensor, chosen: torch.Tensor, height: int, width: int, window: tuple[int, int]
 ) -> torch.Tensor:
     """The gradient of images of this height and width."""
-    count, batch, *size, channels = grad.shape
+    count, batch, channels = *grad.shape[:2], grad.shape[-1]
     result = grad.new_empty(count, batch, height, width, channels)
-    rows, wide = batch * height * width, _wide(channels)
+    wide = _wide(channels)
+    rows = batch * triton.cdiv(height, window[0]) * triton.cdiv(width, window[1])
     grid = (triton.cdiv(rows * wide, _BLOCK), triton.cdiv(channels, wide), count)
     launch(
-        _backward, grid, grad, chosen, result, rows, channels, height, width, *size, *window, _BLOCK // wide, wide, num_warps=4
+        _backward, grid, grad, chosen, result, rows, channels, batch, height, width, *window, _BLOCK // wide, wide, num_warps=8
     )  # fmt: skip
     return result
 
@@ -41,6 +42,14 @@ def backward(
 def _wide(channels: int) -> int:
     # Layers of 32 channels and of more share their kernels, which take a second to compile.
     return min(32, max(16, triton.next_power_of_2(channels)))
+
+
+@triton.jit
+def window_of(m, down, right):
+    """The image in which window ``m`` of a participant lies, and how many windows lie above it and left of it there."""
+    line = m // right
+    image = line // down
+    return image, line - image * down, m - line * right
 
 
 @triton.jit(do_not_specialize=["rows", "height", "width", "down", "right"])
@@ -51,7 +60,7 @@ def _forward(
     a = tl.program_id(2).to(tl.int64)
     m = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     c = (tl.program_id(1) * WIDE + tl.arange(0, WIDE))[None, :]
-    b, y, x = m // (down * right), (m // right) % down, m % right
+    b, y, x = window_of(m, down, right)
     good = (m < rows)[:, None] & (c < channels)
     # Of an image all rows and columns are there, of which windows may leave some out.
     images = a * (rows // (down * right)) * (height * width * channels)
@@ -67,27 +76,23 @@ def _forward(
     tl.store(chosen + at, where.to(tl.int8), good)
 
 
-@triton.jit
-def window_of(
-    chosen, m, c, good, height, width, down, right, KH: tl.constexpr, KW: tl.constexpr, channels
-):  # fmt: skip
-    """Where the windows of places ``m`` of a participant's images lie, and whether these are the largest of them."""
-    b, y, x = m // (height * width), (m // width) % height, m % width
-    there = good & ((y // KH < down) & (x // KW < right))[:, None]
-    at = ((b * down + y // KH) * right + x // KW)[:, None] * channels + c
-    own = ((y % KH) * KW + x % KW)[:, None]
-    return at, there & (tl.load(chosen + at, there, -1).to(tl.int32) == own)
-
-
-@triton.jit(do_not_specialize=["rows", "height", "width", "down", "right"])
+@triton.jit(do_not_specialize=["rows", "batch", "height", "width"])
 def _backward(
-    grad, chosen, result, rows, channels, height, width, down, right,
+    grad, chosen, result, rows, channels, batch, height, width,
     KH: tl.constexpr, KW: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
+    """Of windows ``rows``, with those that the edge cuts: they have no gradient."""
     a = tl.program_id(2).to(tl.int64)
     m = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     c = (tl.program_id(1) * WIDE + tl.arange(0, WIDE))[None, :]
+    b, y, x = window_of(m, tl.cdiv(height, KH), tl.cdiv(width, KW))
+    down, right = height // KH, width // KW
     good = (m < rows)[:, None] & (c < channels)
-    images = a * (rows // (height * width)) * (down * right * channels)
-    at, mine = window_of(chosen + images, m, c, good, height, width, down, right, KH, KW, channels)
-    tl.store(result + (a * rows + m[:, None]) * channels + c, tl.load(grad + images + at, mine, 0.0), good)
+    whole = good & ((y < down) & (x < right))[:, None]
+    at = (a * batch * down * right + ((b * down + y) * right + x)[:, None]) * channels + c
+    found, own = tl.load(grad + at, whole, 0.0), tl.load(chosen + at, whole, -1).to(tl.int32)
+    corner = (a * batch * height * width + ((b * height + y * KH) * width + x * KW)[:, None]) * channels + c
+    for k in tl.static_range(KH * KW):
+        there = good & ((y * KH + k // KW < height) & (x * KW + k % KW < width))[:, None]
+        place = corner + ((k // KW) * width + k % KW) * channels
+        tl.store(result + place, tl.where(own == k, found, 0.0), there)
