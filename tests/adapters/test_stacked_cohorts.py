@@ -39,9 +39,10 @@ def images() -> nn.Module:
         nn.MaxPool2d(2),
         nn.Conv2d(4, 8, (3, 2), stride=(2, 1), bias=False),
         nn.GroupNorm(4, 8),
-        nn.Tanh(),
+        nn.ReLU(),
+        nn.MaxPool2d((1, 2)),
         nn.Flatten(),
-        nn.Linear(24, 4),
+        nn.Linear(8, 4),
     )
 
 

@@ -1,4 +1,4 @@
-"""Batch normalisation, ReLU and pooling one after the other are one pass backwards.
+"""Normalisation and ReLU, and pooling after that of batches, are one pass backwards.
 
 Each result is computed as ever, and whoever else reads one gets its gradient through it as ever. But what comes next in a row looks, backwards,
 straight at what was normalised: gradients of images of full size, one for each step of the row, are never written down.
@@ -14,7 +14,8 @@ import torch
 from torch.nn import functional
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from xbfl_torch.stacked import normalisation, pooling
+from xbfl_torch.stacked import groups, normalisation, pooling
+from xbfl_torch.stacked.groups import Grouped
 from xbfl_torch.stacked.lifting import lifted
 from xbfl_torch.stacked.normalisation import Normalised
 
@@ -24,13 +25,14 @@ class Chains:
     """The rows of one step."""
 
     def __init__(self) -> None:
-        self._normalised: MutableMapping[torch.Tensor, Normalised] = WeakTensorKeyDictionary()
+        self._normalised: MutableMapping[torch.Tensor, Normalised | Grouped] = WeakTensorKeyDictionary()
 
     @property
     def rules(self) -> Mapping[Any, Callable[..., Any]]:
         """By function of PyTorch."""
         return {
             functional.batch_norm: self._batch_norm,
+            functional.group_norm: self._group_norm,
             functional.relu: self._relu,
             torch.relu: self._relu,
             torch.Tensor.relu: self._relu,
@@ -39,8 +41,14 @@ class Chains:
         }
 
     def _batch_norm(self, *arguments: Any, **options: Any) -> Any:
-        seen: list[Normalised] = []
-        result = normalisation.batch_norm(*arguments, **options, seen=seen)
+        return self._seen(normalisation.batch_norm, *arguments, **options)
+
+    def _group_norm(self, *arguments: Any, **options: Any) -> Any:
+        return self._seen(groups.group_norm, *arguments, **options)
+
+    def _seen(self, rule: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        seen: list[Any] = []
+        result = rule(*arguments, **options, seen=seen)
         if seen:
             self._normalised[result] = seen[0]
         return result
@@ -56,12 +64,14 @@ class Chains:
 
     def _max_pool2d(self, count: torch.Tensor, value: torch.Tensor, *arguments: Any, **options: Any) -> Any:
         item, window = self._normalised.get(value), pooling.window_of(value, *arguments, **options)
-        if item is None or window is None:
+        if not isinstance(item, Normalised) or window is None:
             return pooling.max_pool2d(count, value, *arguments, **options)
         return lifted(_after, count, value, item, window)
 
 
-def _after(_: Any, value: torch.Tensor, item: Normalised, window: tuple[int, int] | None) -> torch.Tensor:
+def _after(
+    _: Any, value: torch.Tensor, item: Normalised | Grouped, window: tuple[int, int] | None
+) -> torch.Tensor:
     result: torch.Tensor = _After.apply(item.value, item.weight, item.bias, value.detach(), item, window)  # type: ignore[no-untyped-call]
     return result
 
@@ -70,7 +80,7 @@ class _After(torch.autograd.Function):
     """Of what was normalised, through what came after that; ``value`` is what is rectified or pooled now."""
 
     @staticmethod
-    def forward(ctx: Any, _: Any, __: Any, ___: Any, value: Any, item: Normalised, window: Any) -> Any:
+    def forward(ctx: Any, _: Any, __: Any, ___: Any, value: Any, item: Any, window: Any) -> Any:
         ctx.item, ctx.window = item, window
         if window is None:
             return torch.relu(value)
@@ -80,5 +90,5 @@ class _After(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        found = normalisation.backward(grads[0], ctx.item, ctx.window, *ctx.saved_tensors)
-        return *found, None, None, None
+        then = () if ctx.window is None else (ctx.window, *ctx.saved_tensors)
+        return *ctx.item.backward(grads[0], *then), None, None, None

@@ -2,12 +2,45 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
 from xbfl_torch.stacked import devices
 from xbfl_torch.stacked.lifting import lifted
+
+
+@dataclass(frozen=True)
+class Grouped:
+    """Images that kernels normalised in groups of channels.
+
+    Attributes:
+        value: The images, ``[participants, batch, channels, ...]``.
+        weight: What they were multiplied with then, ``[participants, channels]``.
+        bias: What was added.
+        moments: Means and scales, ``[participants, batch, groups, 2]``.
+        groups: How many.
+        rectified: Whether what was negative then became zero.
+    """
+
+    value: torch.Tensor
+    weight: torch.Tensor
+    bias: torch.Tensor
+    moments: torch.Tensor
+    groups: int
+    rectified: bool = False
+
+    def backward(self, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Gradients of value, weight and bias by that of what came after."""
+        kernels = devices.kernels("groups", self.value)
+        assert kernels is not None
+        below, slope, shift = kernels.backward(
+            _channels_last(grad), _channels_last(self.value), devices.lined_up(self.weight), devices.lined_up(self.bias),
+            self.moments, self.groups, rectified=self.rectified,
+        )  # fmt: skip
+        return _channels_second(below, self.value.shape), slope, shift
 
 
 def group_norm(
@@ -17,39 +50,51 @@ def group_norm(
     weight: torch.Tensor | None = None,
     bias: torch.Tensor | None = None,
     eps: float = 1e-5,
+    *,
+    seen: list[Grouped],
 ) -> Any:
-    """``functional.group_norm`` of one participant."""
+    """``functional.group_norm`` of one participant; what kernels normalise is added to ``seen``."""
     kernels = devices.kernels("groups", value)
     if kernels is None or weight is None or bias is None or value.ndim < 3:
         return NotImplemented
     if not kernels.fits(value.shape[1], num_groups):
         return NotImplemented
-    return lifted(_group_norm, count, value, weight, bias, num_groups, eps)
+    return lifted(partial(_group_norm, seen), count, value, weight, bias, num_groups, eps)
 
 
 def _group_norm(
-    _: Any, value: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, groups: int, eps: float
+    seen: list[Grouped],
+    _: Any,
+    value: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    groups: int,
+    eps: float,
 ) -> torch.Tensor:
-    result: torch.Tensor = _Groups.apply(value, weight, bias, groups, eps)  # type: ignore[no-untyped-call]
-    return result
+    result, moments = _Groups.apply(value, weight, bias, groups, eps)  # type: ignore[no-untyped-call]
+    seen.append(Grouped(value, weight, bias, moments, groups))
+    return result  # type: ignore[no-any-return]
 
 
 class _Groups(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, value: Any, weight: Any, bias: Any, groups: int, eps: float) -> Any:
-        ctx.kernels, ctx.groups, ctx.shape = devices.kernels("groups", value), groups, value.shape
-        laid, weight = _channels_last(value), devices.lined_up(weight)
-        result, moments = ctx.kernels.forward(laid, weight, devices.lined_up(bias), groups, eps)
-        ctx.save_for_backward(laid, weight, moments)
-        return _channels_second(result, value.shape)
+        kernels = devices.kernels("groups", value)
+        assert kernels is not None
+        lined = devices.lined_up(weight), devices.lined_up(bias)
+        result, moments = kernels.forward(_channels_last(value), *lined, groups, eps)
+        ctx.groups = groups
+        ctx.set_materialize_grads(False)  # those of moments would be written down
+        ctx.save_for_backward(value, weight, bias, moments)
+        ctx.mark_non_differentiable(moments)
+        return _channels_second(result, value.shape), moments
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        laid, weight, moments = ctx.saved_tensors
-        below, slope, shift = ctx.kernels.backward(
-            _channels_last(grads[0]), laid, weight, moments, ctx.groups
-        )
-        return _channels_second(below, ctx.shape), slope, shift, None, None
+        if grads[0] is None:
+            return None, None, None, None, None
+        value, weight, bias, moments = ctx.saved_tensors
+        return *Grouped(value, weight, bias, moments, ctx.groups).backward(grads[0]), None, None
 
 
 def _channels_last(value: torch.Tensor) -> torch.Tensor:

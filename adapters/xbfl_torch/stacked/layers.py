@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from xbfl_torch.stacked import convolution, embedding, groups, pooling, recurrent
+from xbfl_torch.stacked import convolution, embedding, pooling, recurrent
 from xbfl_torch.stacked.chains import Chains
 from xbfl_torch.stacked.dense import Dense
 from xbfl_torch.stacked.dropout import Drawing
@@ -31,7 +31,6 @@ class StackedLayers(TorchFunctionMode):
         self._rules: Mapping[Any, Callable[..., Any]] = {
             functional.linear: dense.linear,
             torch.conv2d: convolution.conv2d,
-            functional.group_norm: groups.group_norm,
             functional.adaptive_avg_pool2d: pooling.adaptive_avg_pool2d,
             functional.embedding: embedding.embedding,
             torch.embedding: embedding.looked_up,

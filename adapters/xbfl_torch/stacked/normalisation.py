@@ -36,6 +36,27 @@ class Normalised:
     eps: float
     rectified: bool = False
 
+    def backward(
+        self, grad: torch.Tensor, window: tuple[int, int] | None = None, chosen: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """Gradients of value, weight and bias by that of what came after, ``[participants, batch, channels, ...]``.
+
+        Args:
+            grad: The gradient.
+            window: By which it was pooled then, if it was.
+            chosen: Which place of each window is the largest.
+        """
+        kernels, value = devices.kernels("normalisation", self.value), self.value
+        assert kernels is not None
+        height, width = value.shape[3:]
+        pooled = None if window is None else kernels.Pooled(chosen, height, width, *window)
+        below, slope, shift = kernels.backward(
+            _channels_last(grad), _channels_last(value), self.mean, self.variance, self.weight, self.bias, self.counts,
+            height * width, self.eps, rectified=self.rectified, pooled=pooled,
+        )  # fmt: skip
+        of_weight, of_bias = (None if self.weight is None else slope), (None if self.bias is None else shift)
+        return _channels_second(below, value.shape), of_weight, of_bias
+
 
 def batch_norm(
     count: torch.Tensor,
@@ -132,10 +153,13 @@ class _NormaliseByKernels(torch.autograd.Function):
         result, mean, variance = ctx.kernels.forward(flat, weight, bias, counts, places, eps)
         ctx.save_for_backward(flat, mean, variance, weight, counts)
         ctx.mark_non_differentiable(mean, variance)
+        ctx.set_materialize_grads(False)  # those of mean and variance would be written down
         return _channels_second(result, value.shape), mean, variance
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
+        if grads[0] is None:
+            return None, None, None, None, None
         flat, mean, variance, weight, counts = ctx.saved_tensors
         places = flat.shape[1] // ctx.shape[1]
         below, slope, shift = ctx.kernels.backward(
@@ -143,29 +167,6 @@ class _NormaliseByKernels(torch.autograd.Function):
         )
         of_bias = shift if ctx.needs_input_grad[2] else None
         return _channels_second(below, ctx.shape), None if weight is None else slope, of_bias, None, None
-
-
-def backward(
-    grad: torch.Tensor, item: Normalised, window: tuple[int, int] | None, chosen: torch.Tensor | None = None
-) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-    """Gradients of value, weight and bias by that of what came after, ``[participants, batch, channels, ...]``.
-
-    Args:
-        grad: The gradient.
-        item: What was normalised, and whether it was rectified.
-        window: By which it was pooled then, if it was.
-        chosen: Which place of each window is the largest.
-    """
-    kernels, value = devices.kernels("normalisation", item.value), item.value
-    assert kernels is not None
-    height, width = value.shape[3:]
-    pooled = None if window is None else kernels.Pooled(chosen, height, width, *window)
-    below, slope, shift = kernels.backward(
-        _channels_last(grad), _channels_last(value), item.mean, item.variance, item.weight, item.bias, item.counts,
-        height * width, item.eps, rectified=item.rectified, pooled=pooled,
-    )  # fmt: skip
-    of_weight, of_bias = (None if item.weight is None else slope), (None if item.bias is None else shift)
-    return _channels_second(below, value.shape), of_weight, of_bias
 
 
 def _channels_last(value: torch.Tensor) -> torch.Tensor:
