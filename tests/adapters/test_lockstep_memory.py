@@ -27,7 +27,7 @@ from xbfl_torch.stacked.room import Expected, needed_room, with_margin
 from xbfl_torch.stacked.schedule import rounded
 
 SGD, ADAM = TrainConfig(OPTIMIZERS["sgd"](lr=0.1)), TrainConfig(OPTIMIZERS["adam"](lr=0.1))
-BESIDE = {"_rows", "_counts", "_numbers", "_number", "_totals", "_seeds", "_base"}
+BESIDE = {"_progress", "_seeds", "_base"}
 
 
 def images() -> nn.Module:

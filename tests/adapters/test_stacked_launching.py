@@ -46,9 +46,12 @@ def test_what_is_to_be_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
         launching.launch(kernels[0], (1,), values, 33, 64)
         launching.launch(kernels[0], (1,), values[1:], 32, 64)
         launching.launch(kernels[1], (1,), values, 32, 64)
-        del values
+        for several in ((values, drawn(16)), (drawn(16), values)):
+            launching.launch(kernels[1], (1,), several, 32, 64)
+        del values, several
         gc.collect()
         assert held() is None
         assert not compiled
     assert [call[0] for call in compiled].count(kernels[0]) == 3
+    assert [call[0] for call in compiled].count(kernels[1]) == 2
     assert {call[0] for call in compiled} == {*kernels, None}

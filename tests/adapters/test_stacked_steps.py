@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from tests.adapters.triton_place import DEVICE, drawn, error
 from xbfl_torch.stacked.dropout import kept, threshold
-from xbfl_torch.stacked.kernels import dense, dropout, losses, recurrent, shared, update
+from xbfl_torch.stacked.kernels import dense, dropout, losses, progress, recurrent, shared, update
 
 
 def multiplied(left: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -135,9 +135,13 @@ def test_dropout(size: int, places: int) -> None:
 def test_clipping_and_sgd(width: int) -> None:
     held, grad = drawn(3, width + 8), drawn(3, width)
     values, rest = held[:, :width], held[:, width:].clone()
-    scales = update.clip_scales(update.squares(grad), 5.0)
+    scales = update.clip_scales(update.squares(grad), [], 5.0)
     expected = torch.clamp(5 / grad.double().norm(dim=1), max=1.0)
     assert error(scales, expected) < 1e-6
+    others = [drawn(3).square(), drawn(4)[1:].square()]
+    norms = (grad.double().square().sum(1) + others[0].double() + others[1].double()).sqrt()
+    found = update.clip_scales(update.squares(grad), others, 0.5)
+    assert error(found, torch.clamp(0.5 / norms, max=1.0)) < 1e-5
     active, lr = torch.tensor([True, False, True], device=DEVICE), torch.tensor(0.1, device=DEVICE)
     for scale in (scales, None):
         before = values.double()
@@ -147,6 +151,44 @@ def test_clipping_and_sgd(width: int) -> None:
         assert error(values, after) < 1e-6
         assert torch.equal(values[1].double(), before[1])
     assert torch.equal(held[:, width:], rest)
+
+
+@pytest.mark.parametrize("sizes", [(32, 5, 2100), (1,), (7, 16)])
+def test_gradients_side_by_side(sizes: tuple[int, ...]) -> None:
+    """Each at a multiple of 16, zeros between and behind; one whose values lie apart in memory."""
+    parts = [drawn(3, size) for size in sizes]
+    parts[-1] = drawn(3, 2 * sizes[-1])[:, : sizes[-1]]
+    starts = [sum(-(-size // 16) * 16 for size in sizes[:index]) for index in range(len(sizes))]
+    expected = torch.zeros(3, starts[-1] + sizes[-1] + 40, device=DEVICE)
+    for part, start in zip(parts, starts, strict=True):
+        expected[:, start : start + part.shape[1]] = part
+    assert torch.equal(update.joined(parts, starts, expected.shape[1]), expected)
+
+
+@pytest.mark.parametrize(("slots", "batch", "count"), [(3, 10, 2), (300, 1, 280), (5, 100, 5)])
+def test_the_plan_of_a_step_and_what_it_lost(slots: int, batch: int, count: int) -> None:
+    """Who has no example keeps what it has, even where its loss is no number."""
+    rows = torch.arange(4 * slots * batch, device=DEVICE).view(4, slots, batch)
+    counts = rows[:, :, 0] % 3
+    settings, number = drawn(4, 4), numbers(2)
+    theirs, many, now = torch.full_like(rows[0], -1), torch.full_like(counts[0], -1), settings[0].clone()
+    active = torch.zeros(slots, dtype=torch.bool, device=DEVICE)
+    progress.read(number, rows, counts, settings, theirs, many, active, now, count)
+    assert torch.equal(theirs[:count], rows[2, :count])
+    assert torch.equal(many[:count], counts[2, :count])
+    assert torch.equal(active[:count], counts[2, :count] > 0)
+    assert torch.equal(now, settings[2])
+    assert not (theirs[count:] + 1).any()
+    assert not active[count:].any()
+    active, many = active[:count], many[:count]
+    means = torch.where(active, drawn(count), torch.nan)
+    totals = drawn(slots, 2).double()
+    expected = totals.clone()
+    expected[:count, 0] += torch.where(active, means.double() * many, 0.0)
+    expected[:count, 1] += many
+    progress.keep(totals, number, means, many, many)
+    assert torch.equal(totals, expected)
+    assert int(number) == 3
 
 
 @pytest.mark.parametrize(("batch", "hidden"), [(5, 64), (20, 32)])

@@ -7,7 +7,7 @@ A participant's step is small: a GPU spends it on starting kernels. Here the mod
 * ``layers.py``: which function of PyTorch has a rule; ``dense.py``, ``outer.py``, ``convolution.py``, ``normalisation.py``, ``groups.py``, ``pooling.py``, ``chains.py``,
   ``recurrent.py``, ``dropout.py``: the rules.
 * ``devices.py``: which kernels compute where; ``kernels/``: Triton.
-* ``schedule.py``: who steps when, on which rows.
+* ``schedule.py``: who steps when, on which rows; ``progress.py``: what a step reads of that, and what it keeps of its losses.
 * ``packing.py``: where tensors lie in one stacked buffer; ``base.py``: what everybody starts from, in which the model itself lies; ``constants.py``: what an algorithm's rule reads beside it; ``update.py``: the optimizer's step on it.
 * ``room.py``, ``memory.py``: for how much there is place, and how many participants fit on the device.
 * ``step.py``: one step of everybody; ``wave.py``: all steps of as many as memory allows; ``graphs.py``: recorded once, replayed.

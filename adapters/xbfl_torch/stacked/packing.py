@@ -8,6 +8,8 @@ from typing import final
 
 import torch
 
+from xbfl_torch.stacked import devices
+
 _ALIGNMENT = 16
 """Values: kernels load 16 bytes at a time where Triton knows, and it asks of strides only whether 16 divides them."""
 
@@ -72,19 +74,21 @@ class Packing:
 
     def joined(self, gradients: Sequence[torch.Tensor]) -> torch.Tensor:
         """Gradients ``[participants, *shape]`` of what trains, side by side: ``[participants, reach]``."""
-        count, parts, end = len(gradients[0]), [], 0
-        filled = self.reach > sum(gradient[0].numel() for gradient in gradients)
-        # One for all gaps: each would be a kernel.
-        zeros = gradients[0].new_zeros(count * _ALIGNMENT if filled else 0)
-        for name, gradient in zip(self.trained, gradients, strict=True):
-            start, shape = self.places[name]
-            if start > end:
-                parts.append(zeros[: count * (start - end)].view(count, -1))
-            parts.append(gradient.permute(0, *(axis + 1 for axis in _order(shape))).reshape(count, -1))
-            end = start + shape.numel()
-        if end < self.reach:
-            parts.append(zeros[: count * (self.reach - end)].view(count, -1))
+        laid = [_laid(gradient) for gradient in gradients]
+        starts = [self.places[name][0] for name in self.trained]
+        kernels = devices.kernels("update", laid[0])
+        if kernels is not None:
+            return kernels.joined(laid, starts, self.reach)  # type: ignore[no-any-return]
+        parts = []
+        for part, start, end in zip(laid, starts, (*starts[1:], self.reach), strict=True):
+            parts += [part, part.new_zeros(len(part), end - start - part.shape[1])]
         return torch.cat(parts, 1)
+
+
+def _laid(stacked: torch.Tensor) -> torch.Tensor:
+    """``[participants, *shape]`` as ``[participants, values]``, in the order in which the values lie."""
+    order = _order(stacked.shape[1:])
+    return stacked.permute(0, *(axis + 1 for axis in order)).reshape(len(stacked), -1)
 
 
 def _order(shape: torch.Size) -> tuple[int, ...]:

@@ -20,8 +20,7 @@ def clip_scales(gradients: torch.Tensor, others: Sequence[torch.Tensor], limit: 
     """
     kernels = devices.kernels("update", gradients)
     if kernels is not None:
-        parts = torch.cat([kernels.squares(gradients), *(other[:, None] for other in others)], 1)
-        return kernels.clip_scales(parts, limit)  # type: ignore[no-any-return]
+        return kernels.clip_scales(kernels.squares(gradients), others, limit)  # type: ignore[no-any-return]
     squares = torch.linalg.vector_norm(gradients, dim=1).square()
     norms = torch.stack([squares, *others]).sum(0).sqrt()
     return torch.clamp(limit / (norms + 1e-6), max=1.0)

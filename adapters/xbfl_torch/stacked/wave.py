@@ -19,6 +19,7 @@ from xbfl_torch.stacked.devices import put
 from xbfl_torch.stacked.dropout import Drawing
 from xbfl_torch.stacked.outer import Outer
 from xbfl_torch.stacked.packing import Packing
+from xbfl_torch.stacked.progress import Now, Progress
 from xbfl_torch.stacked.room import Room
 from xbfl_torch.stacked.schedule import Schedule
 from xbfl_torch.stacked.step import losses
@@ -56,21 +57,21 @@ class Wave:
         self._values = zeros(room.slots, packing.width)
         slots = config.optimizer.num_slots
         self._state = [zeros(room.slots, packing.reach) for _ in range(slots)]
-        self._totals = zeros(room.slots, 2, dtype=torch.float64)
-        self._rows = zeros(room.steps, room.slots, room.batch, dtype=torch.int64)
-        self._counts = zeros(room.steps, room.slots, dtype=torch.int64)
-        self._number = zeros(1, dtype=torch.int64)
+        self._progress = Progress(
+            zeros(room.steps, room.slots, room.batch, dtype=torch.int64),
+            zeros(room.steps, room.slots, dtype=torch.int64),
+            zeros(room.steps, 4),
+        )
         self._seeds = zeros(room.slots, dtype=torch.int64)
         self._base, self._sums = base, zeros(packing.size)
         views = packing.views(self._base)
         weights = {name: views[name] for name in packing.shared}
         own, decay = packing.views(self._values), config.optimizer.weight_decay
         self._dense = Dense(
-            additions_of(weights, room.steps, room.rows, room.batch, self._number),
+            additions_of(weights, room.steps, room.rows, room.batch, self._progress.number),
             [Outer(own[name], decay, zeros().requires_grad_()) for name in packing.outer],
         )
         self._used = 0
-        self._numbers = zeros(room.steps, 4)
         self._config = config
         self._mask = _mask(config, packing, zeros)
         shape = (room.slots, packing.reach) if room.apart else (packing.reach,)
@@ -93,10 +94,10 @@ class Wave:
         steps = len(schedule.active)
         rates = config.rates or [config.optimizer.lr] * steps
         numbers = [config.optimizer.numbers(step + 1, rates[step]) for step in range(steps)]
-        put(self._numbers[:steps], np.array(numbers, np.float64).reshape(steps, 4))
+        put(self._progress.numbers[:steps], np.array(numbers, np.float64).reshape(steps, 4))
         put(self._seeds, schedule.seeds)
-        put(self._rows[:steps], schedule.rows)
-        put(self._counts[:steps], schedule.counts)
+        put(self._progress.rows[:steps], schedule.rows)
+        put(self._progress.counts[:steps], schedule.counts)
         ends = np.cumsum(schedule.active) * self.room.batch
         self._used = int(ends[-1]) if steps else 0
         for item in self._dense.additions.values():
@@ -119,36 +120,39 @@ class Wave:
             if self._constants is not None:
                 self._constants.load(mine.slots, self.packing, place)
         self.rewind()
-        for tensor in (*self._state, self._totals):
+        for tensor in (*self._state, self.totals):
             tensor.zero_()
 
     def rewind(self) -> None:
         """The next step is the first one."""
-        self._number.zero_()
+        self._progress.number.zero_()
 
     def step(self, count: int) -> None:
         """One step of the first ``count`` slots."""
         packing = self.packing
-        rows = self._rows.index_select(0, self._number)[0, :count]
-        counts = self._counts.index_select(0, self._number)[0, :count]
+        now = self._progress.now(count)
+        rows, counts = now.rows, now.counts
         own = {name: view.detach() for name, view in packing.views(self._values[:count]).items()}
         leaves = [own[name].requires_grad_() for name in packing.trained]
         inputs = [value.view(*rows.shape, *value.shape[1:]) for value in self._data.batch(rows.flatten())]
         targets = self._data.targets.index_select(0, rows.flatten())
         targets = targets.view(*rows.shape, *targets.shape[1:])
-        drawing = Drawing(self._seeds[:count], self._number)
+        drawing = Drawing(self._seeds[:count], self._progress.number)
         found = losses(self._model, own, inputs, targets, counts, self._config, self._dense, drawing)
         if leaves and found.means.requires_grad:
             whole = torch.autograd.grad(
-                found.means.sum(), [*leaves, *self._dense.anchors], materialize_grads=True
+                [found.means],
+                [*leaves, *self._dense.anchors],
+                [torch.ones_like(found.means)],
+                allow_unused=True,
             )
-            gradients = whole[: len(leaves)]
+            gradients = [
+                torch.zeros_like(leaf) if gradient is None else gradient
+                for leaf, gradient in zip(leaves, whole, strict=False)
+            ]
             with torch.no_grad():
-                self._follow(count, packing.joined(gradients), counts > 0)
-        with torch.no_grad():
-            seen = torch.stack([found.means.detach().double() * found.counted, found.counted.double()], 1)
-            self._totals[:count] += torch.where((counts > 0)[:, None], seen, 0.0)
-            self._number += 1
+                self._follow(packing.joined(gradients), now)
+        self._progress.keep(found, counts)
 
     def rehearse(self) -> None:
         """Launch every kernel of a cohort, of as many participants as there is room for; inside :func:`~xbfl_torch.stacked.devices.compiled`."""
@@ -157,8 +161,8 @@ class Wave:
         for name, item in self._dense.additions.items():
             item.rehearse(views[name])
 
-    def _follow(self, count: int, gradients: torch.Tensor, active: torch.Tensor) -> None:
-        config, reach = self._config, self.packing.reach
+    def _follow(self, gradients: torch.Tensor, now: Now) -> None:
+        config, reach, count = self._config, self.packing.reach, len(gradients)
         added = self._dense.called
         if self._mask is not None:
             gradients *= self._mask
@@ -169,10 +173,9 @@ class Wave:
         values = self._values[:count, :reach]
         if self._constants is not None:
             gradients, scales = self._constants.followed(gradients, values, scales), None
-        numbers = self._numbers.index_select(0, self._number)[0]
-        descend(values, gradients, scales, state, active, config.optimizer, numbers)
+        descend(values, gradients, scales, state, now.active, config.optimizer, now.numbers)
         for item in added:
-            item.remember(scales, active, numbers[0])
+            item.remember(scales, now.active, now.numbers[0])
 
     def finish(self, weights: NDArray[np.float64], schedule: Schedule) -> torch.Tensor:
         """Add what everybody changed, times ``weights [slots]``, to the sums.
@@ -182,7 +185,7 @@ class Wave:
         """
         width = self.packing.width
         change = self._values.sub_(self._base[:width])
-        good = torch.isfinite(self._totals[:, 0]) & torch.isfinite(change.sum(1))
+        good = torch.isfinite(self.totals[:, 0]) & torch.isfinite(change.sum(1))
         slots = np.concatenate([np.repeat(np.arange(n), self.room.batch) for n in (0, *schedule.active)])
         slot = torch.from_numpy(slots).to(good.device, non_blocking=True)
         weight = torch.from_numpy(weights).to(change, non_blocking=True)
@@ -218,7 +221,7 @@ class Wave:
     @property
     def totals(self) -> torch.Tensor:
         """Sum of losses and number of positions that counted, ``[slots, 2]``."""
-        return self._totals
+        return self._progress.totals
 
 
 def weights_of(clients: Sequence[ClientWork], order: Sequence[int], slots: int) -> NDArray[np.float64]:

@@ -24,8 +24,7 @@ def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) 
         return
     key = _key(kernel, arguments, options)
     if key not in _WAITING[-1]:
-        seen = [_Pointer.to(value) if isinstance(value, torch.Tensor) else value for value in arguments]
-        _WAITING[-1][key] = kernel, grid, seen, options
+        _WAITING[-1][key] = kernel, grid, _seen(arguments), options
 
 
 @final
@@ -44,10 +43,18 @@ class _Pointer:
         return self.remainder
 
 
+def _seen(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_seen(item) for item in value)
+    return _Pointer.to(value) if isinstance(value, torch.Tensor) else value
+
+
 def _key(kernel: Any, arguments: Any, options: Any) -> Any:
     """What launches have in common for which a kernel is compiled once: two threads would compile it twice."""
 
     def known(param: Any, value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(known(param, item) for item in value)
         if isinstance(value, torch.Tensor):
             return _Pointer.to(value)
         if param.is_constexpr or not isinstance(value, int):
