@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import weakref
+from concurrent.futures import Future
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -55,3 +57,18 @@ def test_what_is_to_be_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [call[0] for call in compiled].count(kernels[0]) == 3
     assert [call[0] for call in compiled].count(kernels[1]) == 2
     assert {call[0] for call in compiled} == {*kernels, None}
+
+
+def test_what_failed_early_is_done_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that could not be started while CUDA did is no reason to compile nothing."""
+    failed: Future[None] = Future()
+    failed.set_exception(OSError(14, "Bad address"))
+    kernel, compiled = triton.runtime.jit.JITFunction(short), SimpleNamespace(run=None)
+    calls: list[Any] = []
+    monkeypatch.setattr(launching, "begin", lambda: (failed,))
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "set_device", calls.append)
+    monkeypatch.setattr(kernel, "warmup", lambda *_, **__: calls.append("compiled") or compiled)
+    with launching.compiling(lambda: None):
+        launching.launch(kernel, (1,), drawn(64), 32, 64)
+    assert calls == [0, "compiled"]

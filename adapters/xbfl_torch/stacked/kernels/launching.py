@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, final
@@ -67,8 +67,8 @@ def _key(kernel: Any, arguments: Any, options: Any) -> Any:
 
 def _compile(device: int, kernel: Any, grid: Any, arguments: Any, options: Any) -> None:
     torch.cuda.set_device(device)
-    for part in begin():
-        part.result()
+    # What failed there is done again here: beside the start of CUDA no process can be started now and then, by which the driver is asked.
+    wait(begin())
     # Asked how it is run, a kernel is loaded and the function that launches it compiled, which else its first launch does.
     kernel.warmup(*arguments, grid=grid, **options).run  # noqa: B018
 
