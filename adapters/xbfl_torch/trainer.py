@@ -41,7 +41,6 @@ from xbfl_torch.plan import Plan
 from xbfl_torch.preserve import modules_kept
 from xbfl_torch.replicas import Replicas
 from xbfl_torch.stacked.cohorts import Lockstep
-from xbfl_torch.stacked.devices import begin_compiling
 from xbfl_torch.stacked.memory import highest
 from xbfl_torch.steps import plain_gradients, training_mode
 
@@ -270,9 +269,6 @@ class TorchTrainer:
                 )
             with enough_memory("the model does not fit"):
                 torch.cuda.set_device(place.index or 0)
-                if replicas == LOCKSTEP:
-                    # While the model and the data are on their way.
-                    begin_compiling()
             # cuBLAS keeps 32 MiB for every stream and thread that it has seen on a Hopper; cohorts are no slower with 8.
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:2")
             if memory_bytes is not None:

@@ -22,10 +22,15 @@ def short(values, count, BLOCK: tl.constexpr):  # noqa: ANN001, ANN201, N803
     tl.store(values + tl.arange(0, BLOCK), 1.0, tl.arange(0, BLOCK) < count)
 
 
+@triton.runtime.jit.JITFunction
+def squared(values, i, inside):  # noqa: ANN001, ANN201
+    found = tl.load(values + i, inside, 0.0)
+    return found * found
+
+
 def longer(values, count, BLOCK: tl.constexpr):  # noqa: ANN001, ANN201, N803
     i = tl.arange(0, BLOCK)
-    found = tl.load(values + i, i < count, 0.0)
-    tl.store(values + i, found * found, i < count)
+    tl.store(values + i, squared(values, i, i < count), i < count)
 
 
 def test_what_is_to_be_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,6 +62,9 @@ def test_what_is_to_be_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [call[0] for call in compiled].count(kernels[0]) == 3
     assert [call[0] for call in compiled].count(kernels[1]) == 2
     assert {call[0] for call in compiled} == {*kernels, None}
+    short_one, long_one = map(launching._length, kernels)
+    assert short_one == len(kernels[0].src)
+    assert long_one == len(kernels[1].src) + len(squared.src)
 
 
 def test_what_failed_early_is_done_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from torch.nn import functional
 from tests.adapters.triton_place import DEVICE, drawn, error
 from xbfl_torch.stacked.dropout import kept, threshold
 from xbfl_torch.stacked.kernels import dense, dropout, losses, progress, recurrent, shared, update
+from xbfl_torch.stacked.packing import Packing
 
 
 def multiplied(left: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -163,6 +164,20 @@ def test_gradients_side_by_side(sizes: tuple[int, ...]) -> None:
     for part, start in zip(parts, starts, strict=True):
         expected[:, start : start + part.shape[1]] = part
     assert torch.equal(update.joined(parts, starts, expected.shape[1]), expected)
+
+
+@pytest.mark.parametrize("count", [2, update.MAX_JOINED, update.MAX_JOINED + 1])
+def test_gradients_of_a_model_side_by_side(count: int) -> None:
+    """By a kernel, or where there are many by PyTorch's own: where the views of a row are."""
+    shapes = [(5, 3, 2, 2) if index % 2 else (7,) for index in range(count)]
+    names = [str(index) for index in range(count)]
+    packing = Packing.from_tensors(
+        {name: torch.empty(shape) for name, shape in zip(names, shapes, strict=True)}, names
+    )
+    gradients = {name: drawn(2, *shape) for name, shape in zip(names, shapes, strict=True)}
+    row = packing.joined([*gradients.values()])
+    assert all(torch.equal(view, gradients[name]) for name, view in packing.views(row).items())
+    assert row.count_nonzero() == sum(gradient.numel() for gradient in gradients.values())
 
 
 @pytest.mark.parametrize(("slots", "batch", "count"), [(3, 10, 2), (300, 1, 280), (5, 100, 5)])

@@ -84,6 +84,9 @@ class Lockstep:
         self._copier = ThreadPoolExecutor(_COPIERS, "xbfl-weights")
         self._begun: tuple[Tensors, Packing, list[Piece]] | None = None
         self._host: torch.Tensor | None = None
+        if data.targets.is_cuda:
+            # Not earlier: while CUDA starts, starting another process fails on some machines.
+            devices.begin_compiling()
 
     def expect(self, steps: Sequence[int], batch: int, count: int = 0) -> None:
         """Make room for ``count`` participants, of so many steps, of batches of so many examples at most."""

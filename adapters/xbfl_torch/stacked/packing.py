@@ -77,12 +77,15 @@ class Packing:
         laid = [_laid(gradient) for gradient in gradients]
         starts = [self.places[name][0] for name in self.trained]
         kernels = devices.kernels("update", laid[0])
-        if kernels is not None:
+        if kernels is not None and len(laid) <= kernels.MAX_JOINED:
             return kernels.joined(laid, starts, self.reach)  # type: ignore[no-any-return]
-        parts = []
-        for part, start, end in zip(laid, starts, (*starts[1:], self.reach), strict=True):
-            parts += [part, part.new_zeros(len(part), end - start - part.shape[1])]
-        return torch.cat(parts, 1)
+        ends = [start + part.shape[1] for part, start in zip(laid, starts, strict=True)]
+        gaps = [after - end for end, after in zip(ends, (*starts[1:], self.reach), strict=True)]
+        # One for all gaps: each would be a kernel.
+        zeros = laid[0].new_zeros(len(laid[0]), max(gaps))
+        return torch.cat(
+            [item for part, gap in zip(laid, gaps, strict=True) for item in (part, zeros[:, :gap])], 1
+        )
 
 
 def _laid(stacked: torch.Tensor) -> torch.Tensor:

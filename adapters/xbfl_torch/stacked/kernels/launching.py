@@ -65,9 +65,16 @@ def _key(kernel: Any, arguments: Any, options: Any) -> Any:
     return kernel, tuple(found), tuple(options.items())
 
 
+def _length(kernel: Any) -> int:
+    """Characters of its source with what it calls, which tell about how long it takes to be compiled."""
+    known = kernel.fn.__globals__
+    called = [known.get(name) for name in kernel.fn.__code__.co_names]
+    return len(kernel.src) + sum(_length(item) for item in called if isinstance(item, type(kernel)))
+
+
 def _compile(device: int, kernel: Any, grid: Any, arguments: Any, options: Any) -> None:
     torch.cuda.set_device(device)
-    # What failed there is done again here: beside the start of CUDA no process can be started now and then, by which the driver is asked.
+    # What failed there is done again here: where no process could be started, by which the driver is asked.
     wait(begin())
     # Asked how it is run, a kernel is loaded and the function that launches it compiled, which else its first launch does.
     kernel.warmup(*arguments, grid=grid, **options).run  # noqa: B018
@@ -106,8 +113,8 @@ def compiling(meanwhile: Callable[[], object]) -> Iterator[None]:
     try:
         yield
         device = torch.cuda.current_device()
-        # What takes longest begins first: the length of its source tells.
-        order = sorted(waiting.values(), key=lambda call: -len(call[0].src))
+        # What takes longest begins first.
+        order = sorted(waiting.values(), key=lambda call: -_length(call[0]))
         with ThreadPoolExecutor(16) as pool:
             begun = [pool.submit(_compile, device, *call) for call in order]
             meanwhile()

@@ -14,6 +14,9 @@ from xbfl_torch.stacked.kernels.launching import launch
 _PART = 4096
 _BLOCK = 1024
 
+MAX_JOINED = 32
+"""Tensors that one kernel puts side by side: for so many it takes a second to compile."""
+
 
 def joined(parts: Sequence[torch.Tensor], starts: Sequence[int], width: int) -> torch.Tensor:
     """Parts ``[participants, values]``, each where it starts, with zeros up to the next: ``[participants, width]``.
