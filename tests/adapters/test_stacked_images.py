@@ -8,14 +8,11 @@ import pytest
 import torch
 from torch.nn import functional
 
-from tests.adapters.triton_place import DEVICE, drawn, error
+from tests.adapters.triton_place import DEVICE, drawn, error, kept
+from xbfl_torch.stacked import devices
 from xbfl_torch.stacked.kernels import convolution, normalisation, pooling
 from xbfl_torch.stacked.kernels.convolution import Window
-
-
-def kept(tensor: torch.Tensor) -> torch.Tensor:
-    """The same numbers with the channels innermost in memory, as kernels leave images."""
-    return tensor.movedim(2, -1).contiguous().movedim(-1, 2)
+from xbfl_torch.stacked.pooling import window_of
 
 
 @pytest.mark.parametrize("last", [False, True])
@@ -187,3 +184,17 @@ def test_pooling(channels: int, size: tuple[int, int], window: tuple[int, int]) 
         )
         (wanted,) = torch.autograd.grad(expected, leaf, grad[index].movedim(-1, 1).double())
         assert torch.equal(below[index].movedim(-1, 1).double(), wanted)
+
+
+def test_windows_of_more_places_than_eight_bits_count_are_left_to_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(devices, "kernels", lambda *_: pooling)
+    assert window_of(torch.zeros(2, 3, 36, 36), (8, 16)) == (8, 16)
+    assert window_of(torch.zeros(2, 3, 36, 36), 12) is None
+    value, grad = drawn(2, 3, 4, 17, 33), drawn(2, 3, 4, 2, 2)
+    _, chosen = pooling.forward(value.movedim(2, -1).contiguous(), (8, 16))
+    below = pooling.backward(grad.movedim(2, -1).contiguous(), chosen, 17, 33, (8, 16)).movedim(-1, 2)
+    leaf = value.flatten(0, 1).double().requires_grad_()
+    (expected,) = torch.autograd.grad(functional.max_pool2d(leaf, (8, 16)), leaf, grad.flatten(0, 1).double())
+    assert torch.equal(below.flatten(0, 1).double(), expected)

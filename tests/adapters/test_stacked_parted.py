@@ -47,6 +47,38 @@ def test_a_sum_of_products(left: int, right: int, near: str, far: str) -> None:
     assert error(result, expected) < 1e-6
 
 
+@pytest.mark.parametrize("unit", [1e6, 1e9, 1e12])
+@pytest.mark.parametrize(
+    "whose", ["one participant", "one of its features", "one output", "the other way in the other matrix"]
+)
+def test_units_of_some_are_not_those_of_others(unit: float, whose: str) -> None:
+    """Every number by itself: whoever has larger inputs or gradients takes no digit from others."""
+    rows, columns, large = drawn(200, 128), drawn(200, 192), slice(40, 60)
+    if whose == "one participant":
+        columns[large] *= unit
+        columns[:, 100:] *= (torch.arange(200, device=DEVICE) < 40)[:, None]
+    elif whose == "one of its features":
+        columns[:, 7] *= unit
+    elif whose == "one output":
+        rows[:, 7] *= unit
+    else:
+        rows[large], columns[large] = rows[large] / unit, columns[large] * unit
+    good = torch.ones(200, dtype=torch.bool, device=DEVICE)
+    result, expected, magnitudes = added(rows, columns, drawn(200).abs(), good)
+    assert float(((result - expected).abs() / magnitudes.clamp(min=1e-30)).max()) < 1e-6
+
+
+def test_whoever_adds_nothing_takes_no_bit_from_others() -> None:
+    """Gradients that are zero, as of a saturated layer, beside inputs that saturate it."""
+    rows, columns, weights = drawn(130, 128), drawn(130, 128), drawn(130)
+    good = torch.ones(130, dtype=torch.bool, device=DEVICE)
+    rows[30:50] = 0.0
+    alone, expected, _ = added(rows, columns, weights, good)
+    assert error(alone, expected) < 1e-6
+    columns[30:50] *= 1e12
+    assert torch.equal(added(rows, columns, weights, good)[0], alone)
+
+
 def test_rows_that_add_nothing() -> None:
     """Neither what is not finite nor what is large beside others changes a bit of these."""
     rows, columns, weights = drawn(130, 128), drawn(130, 128), drawn(130)

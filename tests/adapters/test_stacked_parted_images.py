@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from tests.adapters.test_stacked_images import kept
-from tests.adapters.triton_place import DEVICE, drawn, error
+from tests.adapters.triton_place import DEVICE, drawn, error, kept
 from xbfl_torch.stacked.kernels import parted_images
 from xbfl_torch.stacked.kernels.convolution import Window
 

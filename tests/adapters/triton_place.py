@@ -56,3 +56,8 @@ def drawn(*shape: int) -> torch.Tensor:
 def error(found: torch.Tensor, expected: torch.Tensor) -> float:
     """Relative error of all numbers together."""
     return float((found.double() - expected.detach()).norm() / expected.detach().norm())
+
+
+def kept(tensor: torch.Tensor) -> torch.Tensor:
+    """The same numbers with the channels innermost in memory, as kernels leave images."""
+    return tensor.movedim(2, -1).contiguous().movedim(-1, 2)

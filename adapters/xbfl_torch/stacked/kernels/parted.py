@@ -1,7 +1,10 @@
 """Float32 numbers parted into two of float16, 11 significant bits each, and the product of two matrices of them by matrix units.
 
-The numbers of a block are first multiplied by a power of two that makes the largest of them 2**14 to 2**15; what is less than 2**-17 of it
-loses bits. Sums of a block are multiplied back, and added up, outside of the matrix units, which round towards zero.
+Float16 lacks range, so numbers are multiplied by powers of two before. The rows of one product are examples of several participants, some of whom may have
+far larger inputs, or gradients, than others. So columns are scaled by the largest number of each, which goes out of the sums; what is left of a row's
+magnitude goes from the right matrix to the left one, where it says how much the row adds; and a row that adds nothing has no part in any scale.
+Last, each block is brought to 2**14 to 2**15, and what is less than 2**-17 of that loses bits below 2**-39 of it. Sums of a block are multiplied
+back, and added up, outside of the matrix units, which round towards zero.
 """
 
 from __future__ import annotations
@@ -21,6 +24,9 @@ _SIDE = 128
 _CHUNK = 64
 """Columns whose higher parts lie side by side, and behind them the lower ones."""
 
+_SPLITS = 8
+"""Parts of the rows that look for the largest of a column."""
+
 LEAST = 2048
 """Rows from which this is as exact as a product of float32, whose sums are one chain, and several times as fast."""
 
@@ -35,24 +41,63 @@ def add_product(
 ) -> None:
     """Add ``left.T @ right`` to ``result [columns of left, columns of right]``, of the rows that are ``good``, times ``weights [rows]``.
 
-    ``left`` and ``right`` are parted in the memory they lie in: nothing reads them afterwards. Magnitudes up to 1e32.
+    ``left`` and ``right`` are parted in the memory they lie in: nothing reads them afterwards.
     """
     used, outs, ins = len(weights), left.shape[1], right.shape[1]
-    scales = [_part(left, weights, good, weighted=True), _part(right, weights, good, weighted=False)]
+    adds = _largest_of_rows(left, good, weights, None)
+    of_right = _largest_of_columns(right, adds, None, None)
+    rows = _largest_of_rows(right, adds, None, of_right)
+    of_left = _largest_of_columns(left, adds, weights, rows)
+    left_scales = _part(left, adds, weights, rows, of_left)
+    right_scales = _part(right, adds, None, rows, of_right)
     grid = (triton.cdiv(outs, _SIDE) * triton.cdiv(ins, _SIDE),)
     launch(
-        _add_product, grid, left, right, *scales, result, used, outs, ins, outs % _SIDE == 0, ins % _SIDE == 0,
-        _SIDE, _INNER, _CHUNK, num_warps=8, num_stages=3,
+        _add_product, grid, left, right, left_scales, right_scales, of_left, of_right, result, used, outs, ins,
+        outs % _SIDE == 0, ins % _SIDE == 0, _SIDE, _INNER, _CHUNK, num_warps=8, num_stages=3,
     )  # fmt: skip
 
 
-def _part(value: torch.Tensor, weights: torch.Tensor, good: torch.Tensor, *, weighted: bool) -> torch.Tensor:
+def _largest_of_rows(
+    value: torch.Tensor, stays: torch.Tensor, weights: torch.Tensor | None, columns: torch.Tensor | None
+) -> torch.Tensor:
+    """Largest magnitude of each row, ``[rows in use]``: times its weight, and with each column scaled; zero where a row does not stay."""
+    used, width = len(stays), value.shape[1]
+    result = value.new_empty(used)
+    launch(
+        _rows, (used,), value, stays, stays if weights is None else weights, stays if columns is None else columns, result,
+        width, weights is not None, columns is not None, 1024, num_warps=4,
+    )  # fmt: skip
+    return result
+
+
+def _largest_of_columns(
+    value: torch.Tensor, stays: torch.Tensor, weights: torch.Tensor | None, rows: torch.Tensor | None
+) -> torch.Tensor:
+    """Largest magnitude of each column, of the rows that stay; times their weights and what is left of their magnitude."""
+    used, width = len(stays), value.shape[1]
+    result = value.new_zeros(width)
+    launch(
+        _columns, (triton.cdiv(width, _CHUNK), _SPLITS), value, stays, stays if weights is None else weights,
+        stays if rows is None else rows, result, used, width, triton.cdiv(triton.cdiv(used, _SPLITS), _INNER) * _INNER,
+        weights is not None, _INNER, _CHUNK, num_warps=4,
+    )  # fmt: skip
+    return result
+
+
+def _part(
+    value: torch.Tensor,
+    stays: torch.Tensor,
+    weights: torch.Tensor | None,
+    rows: torch.Tensor,
+    columns: torch.Tensor,
+) -> torch.Tensor:
     """Part some rows in place; returns what each block is to be multiplied by, ``[blocks of rows, blocks of columns]``."""
-    used, width = len(weights), value.shape[1]
+    used, width = len(stays), value.shape[1]
     grid = (triton.cdiv(width, _SIDE), triton.cdiv(used, _INNER))
     scales = value.new_empty(*grid[::-1])
     launch(
-        _part_block, grid, value, weights, good, scales, used, width, weighted, _SIDE, _INNER, _CHUNK, num_warps=8,
+        _part_block, grid, value, stays, stays if weights is None else weights, rows, columns, scales, used, width,
+        weights is not None, _SIDE, _INNER, _CHUNK, num_warps=8,
     )  # fmt: skip
     return scales
 
@@ -71,16 +116,64 @@ def halves(value):
     return high, (value - high.to(tl.float32)).to(tl.float16)
 
 
+@triton.jit
+def _rows(
+    value, stays, weights, columns, result, width, WEIGHTED: tl.constexpr, SCALED: tl.constexpr, BLOCK: tl.constexpr
+):  # fmt: skip
+    k = tl.program_id(0).to(tl.int64)
+    if tl.load(stays + k) == 0:
+        tl.store(result + k, 0.0)
+        return
+    largest = tl.zeros([BLOCK], tl.float32)
+    for start in range(0, width, BLOCK):
+        i = start + tl.arange(0, BLOCK)
+        found = tl.load(value + k * width + i, i < width, 0.0)
+        if SCALED:
+            found *= power_of(tl.load(columns + i, i < width, 0.0))[0]
+        largest = tl.maximum(largest, tl.abs(found))
+    whole = tl.max(largest, 0)
+    if WEIGHTED:
+        whole *= tl.abs(tl.load(weights + k))
+    tl.store(result + k, whole)
+
+
+@triton.jit(do_not_specialize=["used", "share"])
+def _columns(
+    value, stays, weights, rows, result, used, width, share, WEIGHTED: tl.constexpr, INNER: tl.constexpr, CHUNK: tl.constexpr
+):  # fmt: skip
+    i = tl.program_id(0) * CHUNK + tl.arange(0, CHUNK)
+    first = tl.program_id(1) * share
+    largest = tl.zeros([INNER, CHUNK], tl.float32)
+    for start in range(first, tl.minimum(first + share, used), INNER):
+        k = start + tl.arange(0, INNER)
+        stay = tl.load(stays + k, k < used, 0) != 0
+        place = value + k.to(tl.int64)[:, None] * width + i[None, :]
+        found = tl.abs(tl.load(place, stay[:, None] & (i < width)[None, :], 0.0))
+        if WEIGHTED:
+            found *= (tl.abs(tl.load(weights + k, stay, 0.0)) * power_of(tl.load(rows + k, stay, 0.0))[1])[
+                :, None
+            ]
+        largest = tl.maximum(largest, found)
+    # Of numbers that are not negative, bits have the same order; which program is first does not matter.
+    whole = tl.max(largest, 0).to(tl.int32, bitcast=True)
+    tl.atomic_max(result.to(tl.pointer_type(tl.int32)) + i, whole, i < width)
+
+
 @triton.jit(do_not_specialize=["used"])
 def _part_block(
-    value, weights, good, scales, used, width, WEIGHTED: tl.constexpr, SIDE: tl.constexpr, INNER: tl.constexpr, CHUNK: tl.constexpr
+    value, stays, weights, rows, columns, scales, used, width,
+    WEIGHTED: tl.constexpr, SIDE: tl.constexpr, INNER: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
     k, i = tl.program_id(1) * INNER + tl.arange(0, INNER), tl.program_id(0) * SIDE + tl.arange(0, SIDE)
-    stays = tl.load(good + k, k < used, 0) != 0
+    stay = tl.load(stays + k, k < used, 0) != 0
     place = value + k.to(tl.int64)[:, None] * width + i[None, :]
-    found = tl.load(place, stays[:, None] & (i < width)[None, :], 0.0)
+    found = tl.load(place, stay[:, None] & (i < width)[None, :], 0.0)
+    less, more = power_of(tl.load(rows + k, stay, 0.0))
+    column = power_of(tl.load(columns + i, i < width, 0.0))[0]
     if WEIGHTED:
-        found *= tl.load(weights + k, stays, 0.0)[:, None]
+        found = found * (tl.load(weights + k, stay, 0.0) * more)[:, None] * column[None, :]
+    else:
+        found = found * column[None, :] * less[:, None]
     factor, back = power_of(tl.max(tl.max(tl.abs(found), 1), 0))
     tl.store(scales + tl.program_id(1) * tl.num_programs(0) + tl.program_id(0), back)
     high, low = halves(found * factor)
@@ -100,7 +193,7 @@ def _halves_at(k, i, width, CHUNK: tl.constexpr):
 
 @triton.jit(do_not_specialize=["used"])
 def _add_product(
-    left, right, left_scales, right_scales, result, used, outs, ins, EVEN_OUTS: tl.constexpr, EVEN_INS: tl.constexpr,
+    left, right, left_scales, right_scales, of_left, of_right, result, used, outs, ins, EVEN_OUTS: tl.constexpr, EVEN_INS: tl.constexpr,
     SIDE: tl.constexpr, INNER: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
     high = tl.cdiv(outs, SIDE)
@@ -108,17 +201,17 @@ def _add_product(
     # The last tiles may have half of the columns; they come last, when others are still at work.
     if EVEN_INS or n * SIDE + SIDE <= ins:
         _add_tile(
-            left, right, left_scales, right_scales, result, used, outs, ins, m, n, EVEN_OUTS, SIDE, SIDE, INNER, CHUNK,
+            left, right, left_scales, right_scales, of_left, of_right, result, used, outs, ins, m, n, EVEN_OUTS, SIDE, SIDE, INNER, CHUNK,
         )  # fmt: skip
     else:
         _add_tile(
-            left, right, left_scales, right_scales, result, used, outs, ins, m, n, EVEN_OUTS, SIDE, CHUNK, INNER, CHUNK,
+            left, right, left_scales, right_scales, of_left, of_right, result, used, outs, ins, m, n, EVEN_OUTS, SIDE, CHUNK, INNER, CHUNK,
         )  # fmt: skip
 
 
 @triton.jit
 def _add_tile(
-    left, right, left_scales, right_scales, result, used, outs, ins, m, n,
+    left, right, left_scales, right_scales, of_left, of_right, result, used, outs, ins, m, n,
     EVEN: tl.constexpr, SIDE: tl.constexpr, WIDE: tl.constexpr, INNER: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
     o, i, k = m * SIDE + tl.arange(0, SIDE), n * SIDE + tl.arange(0, WIDE), tl.arange(0, INNER)
@@ -142,4 +235,6 @@ def _add_tile(
         right_scales += tl.cdiv(ins, SIDE)
     place = result + o.to(tl.int64)[:, None] * ins + i[None, :]
     good = (o < outs)[:, None]
+    total *= power_of(tl.load(of_left + o, o < outs, 0.0))[1][:, None]
+    total *= power_of(tl.load(of_right + i))[1][None, :]
     tl.store(place, tl.load(place, good, 0.0) + total, good)
