@@ -37,8 +37,9 @@ def window_of(
     apart = devices.pair(padding) == (0, 0) and devices.pair(dilation) == (1, 1)
     apart = apart and (not stride or devices.pair(stride) == window)
     kernels = devices.kernels("pooling", value)
-    taken = kernels is not None and value.ndim == 4 and apart and not ceil_mode and not return_indices
-    return window if taken else None
+    if kernels is None or value.ndim != 4 or window[0] * window[1] > kernels.MAX_PLACES:
+        return None
+    return window if apart and not ceil_mode and not return_indices else None
 
 
 def largest(value: torch.Tensor, window: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -8,6 +8,9 @@ import triton.language as tl
 
 from xbfl_torch.stacked.kernels.launching import launch
 
+MAX_PLACES = 128
+"""Of a window: which of them is the largest is kept in eight bits."""
+
 _BLOCK = 1024
 
 
