@@ -94,6 +94,7 @@ class TorchTrainer:
         self._lockstep: Lockstep | None = None
         self._stacks = False
         self._said = ""
+        self._lying: tuple[int, ...] = ()
 
     @property
     def description(self) -> Description:
@@ -349,12 +350,17 @@ class TorchTrainer:
                 return self._lockstep.train(start, clients, config, meanwhile)
             note = f"participants train on replicas of the model, not in lockstep: {refusal}"
             notes, self._said = () if note == self._said else (note,), note
-        if self._replicas is None:
+        if self._replicas is None or self._lying != self._places():
             plan = Plan.from_tensors(self._tensors, tuple(self._description.binding.owners))
             self._replicas = Replicas(self._model, plan, self._dense, self._data, self._wanted)
         result = self._replicas.train(start, clients, config)
+        self._lying = self._places()
         meanwhile()
         return replace(result, notes=(*notes, *result.notes))
+
+    def _places(self) -> tuple[int, ...]:
+        """Where in memory the model's tensors lie: whoever tries a cohort in lockstep may lay them elsewhere."""
+        return tuple(tensor.data_ptr() for tensor in self._tensors.values())
 
     @property
     def formats(self) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from xbackend_fl.adapter.cohort import CohortResult
 from xbackend_fl.errors import AdapterError, RunFailed
 from xbfl_torch import cohort
 from xbfl_torch.replicas import chosen
+from xbfl_torch.stacked.cohorts import Lockstep
 from xbfl_torch.trainer import TorchTrainer
 
 EXAMPLE = (np.zeros((1, 1, 8, 8), np.float32),)
@@ -189,6 +190,19 @@ def test_an_update_that_is_not_finite_stays_out(device: str) -> None:
     for name in alone.sums:
         np.testing.assert_array_equal(with_bad[name], alone.sums[name])
         assert np.isfinite(with_bad[name]).all()
+
+
+def test_replicas_after_a_cohort_in_lockstep() -> None:
+    """Which lays the model's tensors elsewhere."""
+    trainer, other = opened(), opened()
+    assert trainer._data is not None
+    lockstep = Lockstep(trainer._model, trainer._floats(), trainer._dense, trainer._data)
+    start, config = trainer.read(), TrainConfig(OPTIMIZERS["sgd"](lr=0.1))
+    for place in (None, lockstep, None):
+        trainer._lockstep = place
+        found, expected = (one.train_cohort(start, clients(), config).sums for one in (trainer, other))
+        for name, sums in expected.items():
+            np.testing.assert_allclose(found[name], sums, rtol=0, atol=1e-3)
 
 
 def test_a_file_of_a_model_that_trained_a_cohort(tmp_path: Path) -> None:
