@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from functools import partial
 from typing import Any
 
@@ -24,6 +25,7 @@ from tests.adapters.lockstep_models import (
 )
 from tests.adapters.test_lockstep import IMAGES, PLACES, apart, clients, opened, start_of
 from xbackend_fl.adapter import OPTIMIZERS, ClientWork, TrainConfig
+from xbfl_torch.stacked import trial
 
 SGD = TrainConfig(OPTIMIZERS["sgd"](lr=0.1))
 FLOAT32 = ("cpu", torch.float32)
@@ -177,6 +179,15 @@ def test_a_layer_that_waits_for_the_device() -> None:
     if torch.cuda.is_available():
         assert "synchronizing" in str(opened(Inverting, PLACES[1])[0].refusal(SGD))
         assert opened(wide, PLACES[1])[0].refusal(SGD) is None
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError("gcc"), subprocess.CalledProcessError(1, ["gcc"])])
+def test_a_compiler_that_fails_is_a_reason(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(trial, "Graphs", fail)
+    assert "gcc" in str(opened(wide, PLACES[0])[0].refusal(SGD))
 
 
 def test_examples_without_a_number() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -84,7 +85,7 @@ def in_lockstep(
                 good = run(plan, graphs.step)
                 # What lies on a processor would be the wave's own.
                 found.append(wave.sums.to("cpu", copy=True) if good else None)
-        except (RuntimeError, ValueError, TypeError) as error:
+        except (RuntimeError, ValueError, TypeError, OSError, subprocess.SubprocessError) as error:
             if isinstance(error, torch.OutOfMemoryError | torch.AcceleratorError):
                 raise
             kind = type(model.get_submodule(called[-1])).__name__

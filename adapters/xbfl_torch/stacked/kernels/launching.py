@@ -12,8 +12,6 @@ from typing import Any, final
 import torch
 import triton
 
-from xbfl_torch.stacked.kernels.building import built
-
 _WAITING: list[dict[Any, Any]] = []
 
 
@@ -88,8 +86,6 @@ def begin() -> tuple[Future[Any], ...]:
     threads that compile would do the latter for itself.
     """
     device, key = torch.cuda.current_device(), getattr(triton.runtime.cache, "triton_key", None)
-    if triton.knobs.build.impl is None:
-        triton.knobs.build.impl = built
 
     def ask() -> None:
         torch.cuda.set_device(device)
