@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from xbfl_torch.stacked import devices
-from xbfl_torch.stacked.lifting import lifted
+from xbfl_torch.stacked.lifting import lifted, own
 
 
 def conv2d(
@@ -46,10 +46,10 @@ class _Convolve(torch.autograd.Function):
             found, images, parted = kernels.forward(value, weight, bias, window)
             # In place of the images, which are as large.
             ctx.save_for_backward(*images, *parted)
-            return found
+            return own(found)
         ctx.save_for_backward(value, weight)
         kernels = devices.kernels("convolution", value)
-        return kernels.forward(value, weight, bias, window)
+        return own(kernels.forward(value, weight, bias, window))
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from xbfl_torch.stacked import devices
-from xbfl_torch.stacked.lifting import lifted
+from xbfl_torch.stacked.lifting import changes, lifted, own
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Grouped:
         bias: What was added.
         moments: Means and scales, ``[participants, batch, groups, 2]``.
         groups: How many.
+        version: How often the images had been changed in place before.
         rectified: Whether what was negative then became zero.
     """
 
@@ -30,6 +31,7 @@ class Grouped:
     bias: torch.Tensor
     moments: torch.Tensor
     groups: int
+    version: int
     rectified: bool = False
 
     def backward(self, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -72,7 +74,7 @@ def _group_norm(
     eps: float,
 ) -> torch.Tensor:
     result, moments = _Groups.apply(value, weight, bias, groups, eps)  # type: ignore[no-untyped-call]
-    seen.append(Grouped(value, weight, bias, moments, groups))
+    seen.append(Grouped(value, weight, bias, moments, groups, changes(value)))
     return result  # type: ignore[no-any-return]
 
 
@@ -87,14 +89,15 @@ class _Groups(torch.autograd.Function):
         ctx.set_materialize_grads(False)  # those of moments would be written down
         ctx.save_for_backward(value, weight, bias, moments)
         ctx.mark_non_differentiable(moments)
-        return _channels_second(result, value.shape), moments
+        return own(_channels_second(result, value.shape)), moments
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         if grads[0] is None:
             return None, None, None, None, None
         value, weight, bias, moments = ctx.saved_tensors
-        return *Grouped(value, weight, bias, moments, ctx.groups).backward(grads[0]), None, None
+        item = Grouped(value, weight, bias, moments, ctx.groups, changes(value))
+        return *item.backward(grads[0]), None, None
 
 
 def _channels_last(value: torch.Tensor) -> torch.Tensor:

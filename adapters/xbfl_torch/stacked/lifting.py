@@ -23,6 +23,19 @@ def lifted(rule: Rule, *arguments: Any) -> torch.Tensor:
     return result
 
 
+def own(result: torch.Tensor) -> torch.Tensor:
+    """The same numbers in the same memory, of which autograd does not know that another tensor lies there.
+
+    A function of autograd returns it where its result is turned: a view that is made inside may not be changed in place by the model.
+    """
+    return result.data
+
+
+def changes(tensor: torch.Tensor) -> int:
+    """How often the numbers of a tensor that :func:`lifted` gave have been changed in place, through it or any view."""
+    return tensor._version  # noqa: SLF001  PyTorch names and describes it, and has no other word for it
+
+
 class _Lifted(torch.autograd.Function):
     @staticmethod
     def forward(rule: Rule, *_: Any) -> Any:

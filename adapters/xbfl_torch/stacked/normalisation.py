@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from xbfl_torch.stacked import devices
-from xbfl_torch.stacked.lifting import lifted
+from xbfl_torch.stacked.lifting import changes, lifted, own
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Normalised:
         mean: Of every channel, ``[participants, channels]``.
         variance: The same.
         eps: Added to the variance.
+        version: How often the images had been changed in place before.
         rectified: Whether what was negative then became zero.
     """
 
@@ -34,6 +35,7 @@ class Normalised:
     mean: torch.Tensor
     variance: torch.Tensor
     eps: float
+    version: int
     rectified: bool = False
 
     def backward(
@@ -98,7 +100,7 @@ def _batch_norm(
     kernels = devices.kernels("normalisation", value)
     if kernels is not None and value.ndim == 5:
         lined = devices.lined_up(weight), devices.lined_up(bias)
-        seen.append(Normalised(value, *lined, counts, mean, variance, eps))
+        seen.append(Normalised(value, *lined, counts, mean, variance, eps, changes(value)))
     if running_mean is None or running_var is None:
         return result  # type: ignore[no-any-return]
     if kernels is not None and running_mean.stride() == running_var.stride():
@@ -154,7 +156,7 @@ class _NormaliseByKernels(torch.autograd.Function):
         ctx.save_for_backward(flat, mean, variance, weight, counts)
         ctx.mark_non_differentiable(mean, variance)
         ctx.set_materialize_grads(False)  # those of mean and variance would be written down
-        return _channels_second(result, value.shape), mean, variance
+        return own(_channels_second(result, value.shape)), mean, variance
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from xbfl_torch.stacked import devices
-from xbfl_torch.stacked.lifting import lifted
+from xbfl_torch.stacked.lifting import lifted, own
 
 
 def adaptive_avg_pool2d(count: torch.Tensor, value: torch.Tensor, output_size: Any) -> Any:
@@ -20,7 +20,7 @@ def adaptive_avg_pool2d(count: torch.Tensor, value: torch.Tensor, output_size: A
 def max_pool2d(count: torch.Tensor, value: torch.Tensor, *arguments: Any, **options: Any) -> Any:
     """``functional.max_pool2d`` of one participant."""
     window = window_of(value, *arguments, **options)
-    return NotImplemented if window is None else lifted(_max_pool2d, count, value, window)
+    return NotImplemented if window is None else lifted(pooled, count, value, window)
 
 
 def window_of(
@@ -47,10 +47,11 @@ def largest(value: torch.Tensor, window: tuple[int, int]) -> tuple[torch.Tensor,
     kernels = devices.kernels("pooling", value)
     assert kernels is not None
     result, chosen = kernels.forward(value.movedim(2, -1).contiguous(), window)
-    return result.movedim(-1, 2), chosen
+    return own(result.movedim(-1, 2)), chosen
 
 
-def _max_pool2d(_: Any, value: torch.Tensor, window: tuple[int, int]) -> torch.Tensor:
+def pooled(_: Any, value: torch.Tensor, window: tuple[int, int]) -> torch.Tensor:
+    """The largest of each window of ``value [participants, batch, channels, ...]``."""
     result: torch.Tensor = _Largest.apply(value, window)  # type: ignore[no-untyped-call]
     return result
 
