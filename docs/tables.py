@@ -43,7 +43,8 @@ def _codes() -> str:
 
 def _options(callback: Callable[..., object]) -> Iterator[str]:
     for parameter in inspect.signature(callback, eval_str=True).parameters.values():
-        for info in parameter.annotation.__metadata__:
+        # What Typer gives by itself, its context, has none.
+        for info in getattr(parameter.annotation, "__metadata__", ()):
             meaning = (info.help or "").replace("|", "\\|")
             if isinstance(info, OptionInfo):
                 # Typer keeps the first name that stands in Annotated where a default would stand.
